@@ -15,6 +15,7 @@ from launch import extract_texts, fetch_pages, prepare_documents, train_tokenize
 from launch.folder.guard import refuse_inputs_in_outputs
 from launch.stages.array import run_stages
 from launch.stages.command import told
+from launch.stages.fit import fit_to_data
 from lm.errors import UsageError
 from lm.storage import mirror_of
 
@@ -31,7 +32,8 @@ class Options:
 
 
 def main(words: list[str]) -> None:
-    experiment, workdir, source, options = parse_run("launch.data", __doc__ or "", words, READS, Options)
+    command = parse_run("launch.data", __doc__ or "", words, READS, Options)
+    experiment, workdir, source, options = fit_to_data(command), command.workdir, command.source, command.options
     if source is not None:
         raise UsageError(f"--from {source} is for one process. Begin the run with it by launch.pretrain.")
     if options.until not in STAGES:

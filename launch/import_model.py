@@ -46,7 +46,7 @@ def run(command: Command) -> None:
     print(
         f"import_model: {folder} is a run folder now\n"
         f"To try it: python -m launch.sample {folder} --prompt 'Once upon a time'\n"
-        f"To train on from it: python -m launch.pretrain {folder} --workdir runs/NEW --pages.tables 'DOCUMENTS.parquet'"
+        f"To train it on your texts: python -m launch.pretrain {folder} --workdir runs/NEW --pages.tables TEXTS/"
     )
 
 

@@ -13,8 +13,9 @@ from lm.run_paths import RunPaths
 from lm.training.preflight import check_tokenizer, check_training
 
 
-def check(experiment: Experiment, workdir: Path) -> None:
-    """Raises UsageError or InputError where a later stage must fail, whatever the stages before it make.
+def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
+    """Raises UsageError or InputError where a later stage must fail, whatever the stages before it make. Without
+    `training`, only the stages of the data run.
 
     Nothing is asked twice: once the tokenizer and the shards are there, training is next, and checks them and the
     devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
@@ -22,6 +23,8 @@ def check(experiment: Experiment, workdir: Path) -> None:
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)
         check_fixes(experiment.documents.by_language)
+    if not training:
+        return
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     check_tasks(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
     if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or place()[1] > 1:

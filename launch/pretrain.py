@@ -3,6 +3,7 @@
 Runs every stage in order and skips what is done; ended at any moment, the same command goes on.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
@@ -20,39 +21,40 @@ from launch import (
 )
 from launch.stages.command import run_command
 from launch.stages.stage import run_stage
+from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.terminal import duration
 
 SCRIPTS = (
-    fetch_pages,
-    extract_texts,
-    prepare_documents,
-    train_tokenizer,
-    write_shards,
-    train,
-    evaluate,
-    sample,
-    report,
-)
+    fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample, report,
+)  # fmt: skip
+STAGES = [script.STAGE.name for script in SCRIPTS]
 
 
-def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
+@dataclass(frozen=True)
+class Options:
+    until: str = "report"
+    """The last stage that runs: pages, texts, documents, tokenizer, shards, train, evaluate, sample or report."""
+
+
+def run(experiment: Experiment, workdir: Path, source: Path | None = None, options: Options = Options()) -> None:
     import time
 
-    preflight.check(experiment, workdir)
+    if options.until not in STAGES:
+        raise UsageError(f"--until is {options.until!r}; choose one of {', '.join(STAGES)}.")
+    wanted = SCRIPTS[: STAGES.index(options.until) + 1]
+    preflight.check(experiment, workdir, training=train in wanted)
     start, made = time.perf_counter(), 0
-    for number, script in enumerate(SCRIPTS, 1):
+    for number, script in enumerate(wanted, 1):
         stage = script.STAGE
-        print(f"[{number}/{len(SCRIPTS)}] {stage.name}: {(script.__doc__ or '').strip().splitlines()[0]}", flush=True)
+        print(f"[{number}/{len(wanted)}] {stage.name}: {(script.__doc__ or '').strip().splitlines()[0]}", flush=True)
         if run_stage(stage, experiment, workdir, source):
             made += 1
         else:
             print("      up to date", flush=True)
-    if made:
-        print(f"Done in {duration(time.perf_counter() - start)}. Open {RunPaths(workdir).report_page}")
-    else:
-        print(f"All is up to date. Open {RunPaths(workdir).report_page}")
+    done = f"Done in {duration(time.perf_counter() - start)}" if made else "All is up to date"
+    print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else workdir}")
 
 
 if __name__ == "__main__":
-    run_command("launch.pretrain", (__doc__ or "").strip(), run)
+    run_command("launch.pretrain", (__doc__ or "").strip(), run, options=Options)

@@ -8,10 +8,10 @@ was done. Of several processes (launch/stages/processes.py) each has a superviso
 """
 
 import argparse
-import math
+import importlib
 import sys
 
-from configs.experiment import asks_trust, parse_command
+from configs.experiment import asks_trust, parse_run
 from launch.folder.guard import refuse_no_run
 from launch.stages.command import told
 from launch.stages.processes import place
@@ -40,16 +40,16 @@ def main() -> None:
     with told("launch.supervise"):
         if given.same_step < 1:
             raise UsageError(f"--same-step is {given.same_step}; it must be at least 1: the crash that ends it.")
-        if not 0 <= given.hang_minutes < math.inf:
+        if not 0 <= given.hang_minutes < float("inf"):
             raise UsageError(f"--hang-minutes is {given.hang_minutes}; it must be a number of minutes, or 0 for never.")
-        _, workdir = parse_command(given.script, __doc__ or "", given.arguments)  # what cannot be run is told at once
+        options = getattr(importlib.import_module(given.script), "Options", None)
+        workdir = parse_run(given.script, __doc__ or "", given.arguments, options=options).workdir  # refuses at once
         refuse_no_run(workdir)
-        index, _ = place()
         supervisor = Supervisor(
             # Code that --trust-code has shown is known to the script by the environment: as it is now, and no other.
             command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
-            heart=RunPaths(workdir).heartbeat(index),
-            log=RunPaths(workdir).supervisor(index),
+            heart=RunPaths(workdir).heartbeat(place()[0]),
+            log=RunPaths(workdir).supervisor(place()[0]),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,
             stopped_code=given.stopped_code,

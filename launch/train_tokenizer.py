@@ -42,6 +42,11 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
         f"tokenizer: {tokenizer.vocab_size} symbols from {origin} in "
         f"{time.perf_counter() - start:.1f} s; {bytes_per_token:.2f} bytes per token in {len(sample)} documents"
     )
+    if tokenizer.vocab_size < experiment.tokenizer.vocab_size:
+        print(
+            f"tokenizer: tokenizer.vocab_size = {experiment.tokenizer.vocab_size}, but the documents hold no more than "
+            f"{tokenizer.vocab_size} symbols; the other rows of the model stay unused"
+        )
 
 
 STAGE = Stage(

@@ -107,6 +107,21 @@ def identifying(value: object) -> object:
     return value
 
 
+def with_values[Part](config: Part, values: typing.Mapping[str, object]) -> Part:
+    """`config` with {"section.field": value}. Each dataclass is made once, so that its checks see all new values.
+    Raises UsageError as they do."""
+    inner: dict[str, dict[str, object]] = {}
+    own: dict[str, object] = {}
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            inner.setdefault(head, {})[rest] = value
+        else:
+            own[head] = value
+    parts = {head: with_values(getattr(config, head), rest) for head, rest in inner.items()}
+    return dataclasses.replace(config, **own, **parts)  # ty: ignore[invalid-argument-type]
+
+
 def flatten(value: object, path: str = "") -> dict[str, object]:
     """{"a.b": leaf} of nested dicts; lists are leaves."""
     if not isinstance(value, dict):

@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from configs.experiment.command_line import help_wanted, parse_options, print_help
+from configs.experiment.command_line import help_wanted, parse_options, parts_of, print_help
 from configs.experiment.definition import Experiment
 from configs.experiment.named_code import OWN_FILTERS, CodePolicy, trust_named
 from configs.experiment.run_folder import RunFolder, experiment_json
@@ -22,6 +22,9 @@ from configs.layouts import layout_of
 from lm.config import MixtureSource
 from lm.errors import UsageError, shown
 from lm.storage import Url, copy_of, is_url, place_of
+
+if TYPE_CHECKING:
+    from data_prep.sources.sizes import InputSizes
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=2,
@@ -33,7 +36,13 @@ FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def load_config(path: Path) -> Experiment:
-    """The Experiment that `get_config()` in the Python file at `path` returns. The file may import others beside it.
+    """The Experiment that `get_config()` in the Python file at `path` returns. Raises as `load_config_and_fit`."""
+    return load_config_and_fit(path)[0]
+
+
+def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
+    """What `get_config()` in the Python file at `path` returns, and the file's function `fit`, if it has one. The file
+    may import others beside it.
 
     Raises UsageError when there is no such file or function, or when it gives no valid Experiment.
     """
@@ -62,7 +71,7 @@ def load_config(path: Path) -> Experiment:
         raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
     if not isinstance(experiment, Experiment):
         raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, but must return an Experiment.")
-    return experiment
+    return experiment, getattr(module, "fit", None)
 
 
 def refuse_no_config(path: Path) -> None:
@@ -83,6 +92,11 @@ def refuse_no_config(path: Path) -> None:
     )
 
 
+type Fit = Callable[[Experiment, InputSizes, Collection[str]], tuple[Experiment, list[str]]]
+"""fit(experiment, sizes, given) of a config file, as in configs/own_text.py: the experiment with defaults that follow
+the data, and a line for each with its reason. Options `given` by the user, such as "train.steps", stay as they are."""
+
+
 class Command(NamedTuple):
     """What a command asks for."""
 
@@ -92,6 +106,12 @@ class Command(NamedTuple):
     """Folder of another run, from which this one begins."""
     options: Any
     """What the script's own options say, an instance of their class; None where it has none."""
+    given: frozenset[str]
+    """The options that were given, such as "train.steps"."""
+    fit: Fit | None
+    """The config file's rules for defaults that follow the data; they are not applied yet (launch/stages/fit.py)."""
+    run: RunFolder | None
+    """The run folder that was given instead of a config file."""
 
 
 def parse_command(
@@ -133,7 +153,11 @@ def parse_run(
     trusting = any(map(asks_trust, words))
     policy: CodePolicy = "read only" if helping else "trust" if trusting else "refuse"
     saved = None if run is None else run.saved()
-    base, code = (load_config(config_path), []) if run is None else run.experiment_of(saved, policy)
+    fit: Fit | None = None
+    if run is None:
+        (base, fit), code = load_config_and_fit(config_path), []
+    else:
+        base, code = run.experiment_of(saved, policy)
     base, words = with_layout(base, words)
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
@@ -155,9 +179,15 @@ def parse_run(
 
     default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if helping:
-        sections = [field.name for field in dataclasses.fields(Experiment)]
+        sections = [name for name in parts_of(base) if "." not in name]
         filters = [f"documents.{name}" for name in base.documents.sections]
         read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
+        if fit:
+            from data_prep.sources.sizes import InputSizes
+
+            base, _ = fit(base, InputSizes(bytes=1_000_000, documents=100), ())
+            default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
+            description += "\n\nDefaults that follow the data are shown for 1 MB of text in 100 files."
         print_help(program, description, config_name, default, words, read, registry)
         own = saved.get(OWN_FILTERS, {}) if isinstance(saved, dict) else {}
         if hidden := [name for name in own if name not in base.documents.sections]:
@@ -167,7 +197,13 @@ def parse_run(
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
     trust_named(json.loads(experiment_json(part_of(Experiment))), code)
-    return Command(part_of(Experiment), folder_of("--workdir", asked.workdir), source, options and part_of(options))
+    workdir = folder_of("--workdir", asked.workdir)
+    return Command(part_of(Experiment), workdir, source, options and part_of(options), options_in(words), fit, run)
+
+
+def options_in(words: Sequence[str]) -> frozenset[str]:
+    """The names of the options among the words of a command line, such as "train.batch_size"."""
+    return frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
 
 
 def asks_trust(word: str) -> bool:

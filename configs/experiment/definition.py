@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import tyro
+
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError, shown
@@ -25,6 +27,8 @@ class Experiment(Config):
     evaluate: EvaluateConfig
     sample: SampleConfig
     engine: EngineConfig = added(default=ONE_PROCESS, hashed=False)  # noqa: RUF009 - a field
+    fitted_to: tyro.conf.Suppress[tuple[int, ...]] = added(default=(), hashed=False)  # noqa: RUF009 - a field
+    """(bytes of text, documents) that the rules of configs/own_text.py fitted the defaults to; () if none did."""
 
     def __post_init__(self):
         super().__post_init__()

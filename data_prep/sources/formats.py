@@ -81,9 +81,11 @@ class Format:
         return cast(Reader, importlib.import_module(self.module))
 
 
+PLAIN_TEXT = (".txt", ".md")
+"""Endings of files that are texts and no tables: nothing in such a file could tell."""
 FORMATS = (
     Format("Parquet", (".parquet",), "data_prep.sources.parquet_rows", re.compile(PARQUET)),
-    Format("plain text", (".txt",), "data_prep.sources.text_rows", None),
+    Format("plain text", PLAIN_TEXT, "data_prep.sources.text_rows", None),
     Format(
         "JSON lines or a JSON array", (".jsonl", ".ndjson", ".json"), "data_prep.sources.json_rows",
         re.compile(rb"\s*+(?:\{|\[\s*+[{\]])"), compressed=True,

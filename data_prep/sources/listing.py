@@ -11,13 +11,13 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.sources.formats import TABLE_ENDINGS
+from data_prep.sources.formats import PLAIN_TEXT, TABLE_ENDINGS
 from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, Url, is_url, place_of
 from lm.storage.objects import Object
@@ -34,6 +34,8 @@ CRAWL_DATA = "crawl-data/"
 """What the paths in Common Crawl's own lists begin with; they are meant from the top of its server."""
 ASKED = 16
 """Files of web servers that are asked for their size, at most."""
+NAMED = 10
+"""Files that are passed over and named, at most."""
 MAX_LIST_BYTES = 200_000_000
 
 
@@ -145,8 +147,7 @@ def of_disk(option: str, pattern: str) -> list[Named]:
     except RuntimeError as error:
         raise UsageError(f"{option}: {pattern!r} names the home of a user that is not here. Mend it.") from error
     if expanded.is_dir():
-        inside = [path for path in sorted(expanded.rglob("*")) if path.is_file()]
-        names = of_kind(option, pattern, [path.relative_to(expanded).as_posix() for path in inside])
+        names = of_kind(option, pattern, sizes_inside(expanded))
         return [((expanded / name).absolute(), name, None) for name in names]
     folder = Path(*itertools.takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
     matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
@@ -158,16 +159,61 @@ def of_disk(option: str, pattern: str) -> list[Named]:
     return [(path.absolute(), path.relative_to(folder).as_posix(), None) for path in matched]
 
 
-def of_kind(option: str, pattern: str, names: Iterable[str]) -> list[str]:
-    """Of the names in a folder those of the option's kind. Raises UsageError when there is none."""
+def sizes_inside(folder: Path) -> dict[str, int]:
+    """{path relative to the folder: bytes} of all files in it, sorted."""
+    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in inside}
+
+
+def of_kind(option: str, pattern: str, sizes: Mapping[str, int]) -> list[str]:
+    """Of the files in a folder, {name: bytes}, those of the option's kind. Raises UsageError when there is none."""
     endings = ENDINGS.get(option, ENDINGS["pages.tables"])
-    seen = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    if found := [name for name in seen if name.lower().endswith(endings)]:
+    found, *_ = by_kind(endings, sizes)
+    if found:
         return found
+    seen = [name for name in sizes if not is_hidden(name)]
     others = [other for other, known in ENDINGS.items() if any(name.lower().endswith(known) for name in seen)]
     holds = f"holds {len(seen):,} files, but none" if seen else "is a folder without files, so none"
+    empty = " (those files are empty)" if option in others else ""
     remedy = f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
-    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(endings)}. {remedy}")
+    remedy = "Name another folder, or a pattern." if empty else remedy
+    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(endings)}{empty}. {remedy}")
+
+
+def is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def by_kind(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[str], list[str], list[str]]:
+    """(files of a folder that are read, those of another type, plain texts without a byte); hidden ones are in none."""
+    found, others, empty = [], [], []
+    for name, size in sizes.items():
+        if not is_hidden(name):
+            kind = others if not name.lower().endswith(endings) else found
+            kind = empty if kind is found and size == 0 and name.lower().endswith(PLAIN_TEXT) else kind
+            kind.append(name)
+    return found, others, empty
+
+
+def passed_over(option: str, patterns: Iterable[str]) -> Iterator[str]:
+    """Lines that name the files which a folder stands not for: those of other types, and empty texts."""
+    endings = ENDINGS[option]
+    others: list[str] = []
+    empty: list[str] = []
+    for pattern in patterns:
+        if is_url(pattern):
+            sizes = {}
+            if pattern.partition("://")[0] not in WEB and not WILDCARD.search(pattern):
+                sizes = {name: one.size for name, one in Url(pattern).files().items()}
+        else:
+            folder = Path(pattern).expanduser()
+            sizes = sizes_inside(folder) if folder.is_dir() else {}
+        _, more_others, more_empty = by_kind(endings, sizes)
+        others, empty = others + more_others, empty + more_empty
+    for names, why in ((others, f"whose type is not read (read: {' '.join(endings)})"), (empty, "that are empty")):
+        if names:
+            more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
+            yield f"passed over {len(names):,} files {why}: {', '.join(names[:NAMED])}{more}"
 
 
 def of_address(option: str, pattern: str) -> list[Named]:
@@ -189,7 +235,8 @@ def of_address(option: str, pattern: str) -> list[Named]:
         inside = url.files()
         if not inside:
             raise UsageError(f"{option}: {pattern!r} names no file: there is none, and none below it. Mend it.")
-        return [(url / name, name, inside[name]) for name in of_kind(option, pattern, inside)]
+        names = of_kind(option, pattern, {name: one.size for name, one in inside.items()})
+        return [(url / name, name, inside[name]) for name in names]
     folder, wanted = Url("/".join(fixed)), [part for part in parts[len(fixed) :] if part]
     matched: list[Named] = [
         (folder / name, name, one) for name, one in folder.files().items() if matches(name.split("/"), wanted)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.config import PagesConfig
 from data_prep.sources.formats import FORMATS, GZIP, WARC, ZSTD, beginning, format_of, gunzipped, uncompressed
-from data_prep.sources.listing import ENDINGS, Listed, guessed, listed_files
+from data_prep.sources.listing import ENDINGS, Listed, guessed, listed_files, passed_over
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 from lm.storage import Place, Url
@@ -16,8 +16,13 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Files of your own, listed where they lie; nothing is brought. Raises as `own_files`."""
-    return own_files(config.warc, config.tables, config.text_field), []
+    """Files of your own, listed where they lie; nothing is brought. Files of a folder that are not read are named.
+    Raises as `own_files`."""
+    files = own_files(config.warc, config.tables, config.text_field)
+    for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
+        for line in passed_over(option, patterns):
+            progress(line)
+    return files, []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:

@@ -1,4 +1,4 @@
-"""A file of plain text: one row."""
+"""A file of plain text: one row, or several if it is too long for one document."""
 
 import codecs
 from collections.abc import Iterator
@@ -9,33 +9,53 @@ from data_prep.sources.formats import UTF_8_BOM, UTF_16_BOMS, Table
 from lm.errors import InputError
 from lm.storage import Place, size_of, streamed
 
+PART_BYTES = MAX_TEXT_BYTES // 8
+"""UTF-8 bytes of a part of a text that is too long for one document, at most."""
+
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield the file's text as one row.
+    """Yield the file's text as one row; a longer one as parts of at most PART_BYTES, each up to the end of a paragraph,
+    line or word if there is one.
 
-    Raises InputError if it cannot be read, is too long for one document, or is neither UTF-8 nor UTF-16 with a byte
-    order mark.
+    Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark.
     """
     path = table.path
     try:
         with streamed(path, table.version) as file:
-            content = file.read(2 * MAX_TEXT_BYTES + len(UTF_8_BOM))
+            raw = file.read(MAX_TEXT_BYTES + len(UTF_8_BOM) + 1)
+            decoder = codecs.getincrementaldecoder("utf-16" if raw.startswith(UTF_16_BOMS) else "utf-8-sig")()
+            rest = decoder.decode(raw, final=not raw).encode()
+            while len(rest) <= MAX_TEXT_BYTES and raw:  # UTF-16 may be shorter as UTF-8
+                raw = file.read(MAX_TEXT_BYTES)
+                rest += decoder.decode(raw, final=not raw).encode()
+            if len(rest) <= MAX_TEXT_BYTES:
+                yield 0, "the whole file", {table.text_field: rest.decode()}
+                return
+            number = 0
+            while rest:
+                while len(rest) <= PART_BYTES and raw:
+                    raw = file.read(PART_BYTES)
+                    rest += decoder.decode(raw, final=not raw).encode()
+                end = len(rest) if len(rest) <= PART_BYTES else part_end(rest[:PART_BYTES])
+                yield number, f"part {number}", {table.text_field: rest[:end].decode()}
+                rest, number = rest[end:], number + 1
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
-    encoding = "utf-16" if content.startswith(UTF_16_BOMS) else "utf-8-sig"
-    try:
-        # Incremental: where a file is longer than what was read, its last character may be cut.
-        text = codecs.getincrementaldecoder(encoding)().decode(content, final=len(content) < 2 * MAX_TEXT_BYTES)
+        raise InputError(f"{path} cannot be read: {error}. Get it again, or leave it out.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}. Convert it first, as by iconv -t UTF-8.") from error
-    del content
-    if len(text) > MAX_TEXT_BYTES // 4 and len(text.encode()) > MAX_TEXT_BYTES:
-        raise InputError(
-            f"{path} is one document of {size_of(path):,} bytes, but the longest may have {MAX_TEXT_BYTES:,}. "
-            "Split it into files below that."
-        )
-    yield 0, "the whole file", {table.text_field: text}
 
 
-def count(path: Place) -> int:
-    return 1
+def part_end(part: bytes) -> int:
+    """Where to cut a text: after its last paragraph, line or word, or else after its last whole character."""
+    for separator in (b"\n\n", b"\n", b" "):
+        if (found := part.rfind(separator)) >= 0:
+            return found + len(separator)
+    end = len(part) - 1
+    while end > len(part) - 4 and part[end] & 0xC0 == 0x80:
+        end -= 1
+    return end or len(part)
+
+
+def count(path: Place) -> int | None:
+    """1, or None for a text so long that it may be several documents."""
+    return 1 if size_of(path) <= MAX_TEXT_BYTES else None

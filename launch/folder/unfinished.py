@@ -36,8 +36,8 @@ def begin(
 
     `note` gets the "replaces" of an attempt before. `outputs` are those of the stage. `libraries` are those that decide
     the bytes of the parts; None for a stage that cannot go on from parts. Parts of another key stay in place if
-    `parts_fit(old, new)`, of the settings with the external inputs: the stage then checks them one by one. With `told`,
-    other versions of libraries are only reported. Raises UsageError when other parts are there that other versions made.
+    `parts_fit(old, new)`, of the settings with external inputs: the stage then checks them one by one. With `told`,
+    other versions of libraries are only reported. Raises UsageError if other parts are there that other versions made.
     """
     partial = RunPaths(workdir).partial(name)
     found = read_begun(partial)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from configs import fineweb
+from configs import fineweb, own_text
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from launch.release.kept import RECORD
@@ -17,12 +17,10 @@ from lm.checkpoints.from_parameters import write_parameters
 from lm.config import StartConfig, TokenizerConfig
 from lm.errors import UsageError
 from lm.formats.source import SourceModel
+from lm.planning.memory import least_parameters
 from lm.run_paths import RunPaths
 from lm.storage import unused, write_json, writing
 from lm.tokenizer import save
-
-BATCH_TOKENS = 2**17
-"""Of a step, where training goes on."""
 
 
 def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = False) -> None:
@@ -78,23 +76,23 @@ def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
 
 
 def experiment_of(source: SourceModel, run: Path) -> Experiment:
-    """The run's config: this model and tokenizer, and a training that goes on from them, in another run folder, on
-    whatever pages that is given. `run` is the folder's absolute path. Raises UsageError for a tokenizer with more
-    symbols than the model has rows."""
-    base, context = fineweb.get_config(), source.config.context_length
+    """The run's config: this model and tokenizer, and what another run needs to continue training from them. Values
+    that follow the texts are chosen when these are given (configs/own_text.py). `run` is the folder's absolute path.
+
+    Raises UsageError for a tokenizer with more symbols than the model has rows.
+    """
+    base, context = own_text.get_config(), source.config.context_length
     symbols, paths = source.tokenizer.vocab_size, RunPaths(run)
-    rate = 1e-4
+    rate = learning_rate(least_parameters(source.config))
     optimizer = dataclasses.replace(
-        base.train.optimizer, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=100
+        fineweb.get_config().train.optimizer, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=0
     )
     train = dataclasses.replace(
-        base.train, steps=2_000, batch_size=max(1, BATCH_TOKENS // context), optimizer=optimizer, sample_prompt="",
-        sample_tokens=min(64, context), loss_chunks=math.gcd(8, context),
-        start=StartConfig(checkpoint=str(paths.checkpoint(0))),
+        base.train, steps=2_000, batch_size=1, optimizer=optimizer, sample_tokens=min(64, context),
+        loss_chunks=math.gcd(8, context), snapshot_steps=(), start=StartConfig(checkpoint=str(paths.checkpoint(0))),
     )  # fmt: skip
-    return Experiment(
-        pages=base.pages,
-        documents=base.documents,
+    return dataclasses.replace(
+        base,
         tokenizer=TokenizerConfig(
             vocab_size=symbols, split_pattern="gpt2", train_characters=500_000_000, load=str(paths.tokenizer)
         ),
@@ -104,5 +102,11 @@ def experiment_of(source: SourceModel, run: Path) -> Experiment:
         model=source.config,
         train=train,
         evaluate=dataclasses.replace(base.evaluate, stride=max(1, min(512, context // 2))),
-        sample=dataclasses.replace(base.sample, prompts=("",), tokens=min(256, context)),
+        sample=dataclasses.replace(base.sample, tokens=min(256, context)),
     )
+
+
+def learning_rate(parameters: int) -> float:
+    """The peak rate to continue training with, two digits: 1e-4 for 100 million parameters, and less for larger models,
+    by the square root, from 1e-5 to 1e-3."""
+    return float(f"{min(max(1e-4 * math.sqrt(1e8 / parameters), 1e-5), 1e-3):.1e}")

@@ -14,6 +14,7 @@ from launch.folder import in_bucket
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
 from launch.folder.links import refuse_links
 from launch.folder.taking import check_source
+from launch.stages.fit import fit_to_data
 from launch.stages.processes import place
 from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError
@@ -117,26 +118,28 @@ def cut_lines(text: str) -> str:
 def run_command(
     program: str,
     description: str,
-    run: Callable[[Experiment, Path, Path | None], None],
+    run: Callable[..., None],
     reads: Sequence[str] | None = None,
     options: type | None = None,
-    on_the_side: Callable[[Experiment, Path, Any], bool] = lambda experiment, workdir, options: False,
+    on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
 ) -> None:
     """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does.
 
     `run` gets the experiment, the run folder, and the folder of the run that --from names. `reads` are the sections of
-    the config that its help lists; all, if not given. `options` is the class of what the script can be asked for
-    besides: `on_the_side` does it, without a change to the run folder, or returns False where nothing was asked for.
+    the config that its help lists; all, if not given. `options` is the class of the script's own options: `run` gets
+    them too; or, if there is `on_the_side`, that does what they ask for, without a change to the run folder, or returns
+    False if nothing was asked for.
     """
     with told(program, "interrupted; what is done is kept, and the same command goes on from there."):
-        experiment, workdir, source, asked = parse_run(program, description, sys.argv[1:], reads, options)
-        if source is not None and options is not None and asked != options():
+        command = parse_run(program, description, sys.argv[1:], reads, options)
+        experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options
+        if source is not None and on_the_side and options is not None and asked != options():
             raise UsageError(
                 f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, and makes no "
                 f"run. Leave out --from; to ask the run in {source} itself: python -m {program} {source}"
             )
         with told(program, "interrupted; the run stays as it was."):
-            if on_the_side(experiment, in_bucket.to_read(workdir) if options else workdir, asked):
+            if on_the_side and on_the_side(experiment, in_bucket.to_read(workdir) if options else workdir, asked):
                 return
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
@@ -147,7 +150,7 @@ def run_command(
                     "launch.write_shards with it in one process; then launch.train without it in all of them."
                 )
         with locked(workdir):
-            run(experiment, workdir, source)
+            run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
 
 
 def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:

@@ -25,7 +25,7 @@ from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.checksums import checksums
 from lm.errors import InputError, UsageError
-from lm.fields import identifying
+from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -240,6 +240,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
             refuse_trained(workdir, stage.name)
             note["replaces"] = [*marker["replaces"], marker["key"]]  # what was made from it follows
         elif not inputs_changed(stage, marker, note, workdir):
+            if experiment.fitted_to and inputs_kept(stage, marker, note, workdir):
+                return False
             refuse_other(stage, marker["settings"] | marker["external_inputs"], settings | external_inputs, workdir)
     index, processes = place()
     if processes > 1 and not stage.multi_process:
@@ -276,6 +278,27 @@ def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> boo
     old, new = (one["settings"] | one["external_inputs"] for one in (marker, note))
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
     return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
+
+
+def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
+    """Whether only the user's files differ from those that the run has read, while the config names the same ones: a
+    folder of notes that somebody writes in. Then the run keeps what it has read, and this says so."""
+    old, new = (one["settings"] | one["external_inputs"] for one in (marker, note))
+    if marker["settings"] != note["settings"] or not stage.inputs_alone(old, new):
+        return False
+    old, new = flatten(old), flatten(new)
+    kinds = {
+        "new": new.keys() - old.keys(), "gone": old.keys() - new.keys(),
+        "changed": {name for name in old.keys() & new.keys() if old[name] != new[name]},
+    }  # fmt: skip
+    some = lambda names: ", ".join(sorted(Path(name).name for name in names)[:3]) + (", …" if len(names) > 3 else "")
+    told = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds.items() if names]
+    print(
+        f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it "
+        f"has read. To train on the files as they are now, begin another run: --workdir {shlex.quote(f'{workdir}-2')}",
+        flush=True,
+    )
+    return True
 
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:

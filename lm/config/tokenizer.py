@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, positive
+from lm.fields import Config, added, positive
 
 END_OF_TEXT = "<|endoftext|>"
 """The special token that heads every document."""
@@ -29,6 +29,9 @@ class TokenizerConfig(Config):
     tokenizer.json, a sentencepiece .model, or a tokenizer's folder; the folder may be in a bucket (s3://, gs://)."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>",)
     """Names of symbols that stand for no text, <|endoftext|> among them. Of bpe alone."""
+    allow_fewer: bool = added(default=False)
+    """Accept fewer than vocab_size symbols if the texts hold no more (bpe and characters). Without it such texts are
+    refused."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,6 +52,11 @@ class TokenizerConfig(Config):
             raise UsageError(
                 f"tokenizer.load = {self.load!r} is trained already, but tokenizer.algorithm is {self.algorithm}. "
                 "Leave one out."
+            )
+        if self.allow_fewer and (self.load or self.algorithm not in ("bpe", "characters")):
+            what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
+            raise UsageError(
+                f"tokenizer.allow_fewer is True, but tokenizer.{what} has exactly vocab_size symbols. Set it to False."
             )
         least = 256 + len(names)
         if self.algorithm == "bpe" and not self.load and self.vocab_size < least:

@@ -34,6 +34,8 @@ class EvaluatorConfig:
     """What tasks read (train.tasks, evaluate.tasks)."""
     show: Callable[[str], None] = lambda text: None
     """Called with the progress so far, for a line on the terminal."""
+    say: Callable[[str], None] = lambda text: None
+    """Called with a line for the log when the evaluator is made."""
     should_stop: Callable[[], bool] = lambda: False
     """Whether to raise EvaluationInterrupted; asked between batches."""
 

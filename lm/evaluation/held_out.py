@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lm.data.batches import Batch, BatchSource
-from lm.errors import UsageError
 from lm.evaluation.evaluator import EvaluationInterrupted, EvaluatorConfig
 from lm.model.loss import token_losses
 from lm.model.transformer import Transformer
@@ -91,19 +90,18 @@ class Validation:
     """The evaluator `validation`: the first config.batches batches of held-out windows, in one fixed order."""
 
     def __init__(self, config: EvaluatorConfig):
-        """Raises UsageError when there are not as many batches."""
+        """Uses all batches, and says so, if there are fewer than config.batches."""
         self.config, self.loss = config, HeldOutLoss(config)
         source = BatchSource(
             config.tokens, "val", config.model.context_length, config.batch_size, seed=0, loader_threads=1,
             tokenizer_fingerprint=config.tokenizer.fingerprint,
         )  # fmt: skip
         available = -(-source.windows // config.batch_size)
-        wanted = available if config.batches is None else config.batches
-        if wanted > available:
-            raise UsageError(
-                f"train.validation_batches = {wanted}, but the validation split holds {available} batches of "
-                f"{config.batch_size}. Ask for at most {available}, or hold out more (shards.validation_fraction, "
-                "shards.validation_tokens)."
+        wanted = available if config.batches is None else min(config.batches, available)
+        if config.batches is not None and wanted < config.batches:
+            config.say(
+                f"train.validation_batches = {config.batches}, but the validation split holds {available} batches of "
+                f"{config.batch_size} x {config.model.context_length} tokens: all of them are used"
             )
         self.batches = [source.batch(i) for i in range(wanted)]
         lengths = byte_lengths(config.tokenizer)

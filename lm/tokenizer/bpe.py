@@ -44,9 +44,11 @@ class TrainingText:
 
 
 def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenizer:
-    """A vocabulary of exactly config.vocab_size symbols: 256 bytes, merges, and the special tokens as the last.
+    """A vocabulary of config.vocab_size symbols: 256 bytes, merges, and the special tokens as the last. With
+    config.allow_fewer it is smaller if the texts hold too few pairs for that many merges.
 
-    Raises UsageError when the texts hold too few pairs for that many merges, or the split pattern is no expression.
+    Raises UsageError when the texts hold no character, too few pairs without allow_fewer, or the split pattern is no
+    expression.
     """
     import rustbpe
 
@@ -60,6 +62,7 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
     tokens = tuple(bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1]))
     if len(tokens) < mergeable:
         training.check(config)
+    if len(tokens) < mergeable and not config.allow_fewer:
         most = len(tokens) + len(config.special_tokens)
         raise UsageError(
             f"tokenizer.vocab_size = {config.vocab_size} asks for {mergeable - 256} merges, but "

@@ -92,7 +92,7 @@ class CharacterTokenizer(Tokenizer):
 def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
     """The characters of the texts, and the newline.
 
-    Raises UsageError when they are not exactly config.vocab_size.
+    Raises UsageError when they are not exactly config.vocab_size, or more with config.allow_fewer.
     """
     training = TrainingText(texts, config.train_characters)
     symbols = {SEPARATOR}
@@ -100,6 +100,7 @@ def train_characters(texts: Iterable[str], config: TokenizerConfig) -> Character
         symbols.update(whole_characters(text))
     if len(symbols) != config.vocab_size:
         training.check(config)
+    if len(symbols) > config.vocab_size or (len(symbols) < config.vocab_size and not config.allow_fewer):
         raise UsageError(
             f"tokenizer.vocab_size is {config.vocab_size}, but {training.characters} characters in "
             f"{training.documents} documents are {len(symbols)} different ones, with the newline that heads each "

@@ -50,6 +50,9 @@ from lm.training.state import TrainState, abstract_state, initializer
 from lm.training.step import compile_step
 
 Say = Callable[[str], None]
+MOST_EPOCHS = 4
+"""Passes over the training text that are worth nearly as much as new text (Muennighoff et al. 2023,
+arXiv:2305.16264)."""
 
 
 @dataclass
@@ -114,7 +117,7 @@ def setup(
     goodput = stack.enter_context(contextlib.closing(Goodput(folder, began, jax.process_index())))
     preemption = stack.enter_context(PreemptionHandler(jax.process_count(), goodput.stop_before_training))
 
-    data = open_data(model, config, folder, preemption)
+    data = open_data(model, config, folder, preemption, say)
     mesh = make_mesh(config.mesh, model, config.batch_size, micro_batches=config.micro_batches)
     if config.start.checkpoint and not steps_in(RunPaths(folder).checkpoints):
         with goodput.phase("verifying"):
@@ -155,7 +158,7 @@ def setup(
     )  # fmt: skip
 
 
-def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler) -> Data:
+def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
     """What can be refused of data, evaluators and samples is refused here, and not at the first of them."""
     tokenizer = load(RunPaths(folder).tokenizer)
     source = BatchSource(
@@ -166,7 +169,8 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     if config.validate_every:
         made = EvaluatorConfig(
             model, tokenizer, RunPaths(folder).tokens, config.batch_size, model.context_length,
-            config.validation_batches, config.tasks, should_stop=preemption.requested_here,
+            config.validation_batches, config.tasks, say=lambda text: say(f"train: {text}"),
+            should_stop=preemption.requested_here,
         )  # fmt: skip
         evaluators = make_evaluators(config.evaluators, made, "train.evaluators")
     if config.sample_every:
@@ -251,6 +255,12 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
             f"{one.share:.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an epoch, "
             f"{epochs:.2f} epochs"
         )
+        if epochs > MOST_EPOCHS:
+            fewer = max(int(MOST_EPOCHS * len(one.windows) / (config.batch_size * one.share)), 1)
+            yield (
+                f"warning: {epochs:.0f} epochs of {one.folder}. From {MOST_EPOCHS} on, repeated text teaches less and "
+                f"the model begins to recite it (arXiv:2305.16264). Give more text, or --train.steps {fewer}"
+            )
 
 
 def measure(program: Program, config: TrainConfig, mesh: Mesh) -> float | None:

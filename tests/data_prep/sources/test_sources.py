@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -385,12 +386,25 @@ def test_a_folder_stands_for_all_files_of_its_kind_in_it(tmp_path):
     for name in ("b.txt", "a.jsonl", "deep/er/c.TXT", "notes.md", ".hidden.txt", ".git/x.txt", "d.warc.gz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"text": "a"}')
-    expected = {"a.jsonl", "b.txt", "deep/er/c.TXT"}
+    expected = {"a.jsonl", "b.txt", "deep/er/c.TXT", "notes.md"}
     assert set(named_files("pages.tables", [str(tmp_path)]).values()) == expected
     assert set(named_files("pages.tables", [f"{tmp_path}/"]).values()) == expected
     assert list(named_files("pages.warc", [str(tmp_path)]).values()) == ["d.warc.gz"]
     twice = named_files("pages.tables", [str(tmp_path), str(tmp_path / "*.txt")])
-    assert len(twice) == 3
+    assert len(twice) == 4
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path):
+    """Hidden ones aside, every file of a folder is read, or named with the reason."""
+    for name, text in {"a.docx": "x", "deep/b.pdf": "x", "c.md": "x", "d.txt": "", ".e.odt": "x"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert list(named_files("pages.tables", [str(tmp_path)]).values()) == ["c.md"]
+    lines = []
+    fetch_pages(config(tables=(str(tmp_path),)), tmp_path / "run", lines.append)
+    assert any(re.search(r"passed over 2 files whose type is not read \(read: .*\.md .*\): a\.docx, deep/b\.pdf$", line)
+               for line in lines)  # fmt: skip
+    assert any(line.endswith("passed over 1 files that are empty: d.txt") for line in lines)
 
 
 def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(tmp_path):
@@ -402,10 +416,13 @@ def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(t
     (tmp_path / "a.warc").touch()
     with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it there"):
         named_files("pages.tables", [str(tmp_path)])
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UsageError, match=r"those files are empty"):
+        named_files("pages.tables", [str(tmp_path)])
 
 
 def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").touch()
+    (tmp_path / "a.txt").write_text("a")
     monkeypatch.chdir(tmp_path)
     for pattern in ("", " "):
         with pytest.raises(UsageError, match="names nothing"):

@@ -344,21 +344,34 @@ def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
     assert (listed.kind, listed.pages) == ("table", 1)
 
 
-def test_a_text_that_cannot_be_one_document_is_refused_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_rows, "MAX_TEXT_BYTES", 20)
-    for name, content, told in (
-        ("latin.txt", b"caf\xe9", r"latin\.txt is not UTF-8: .* iconv"),
-        ("long.txt", b"a" * 21, r"long\.txt is one document of 21 bytes, but the longest may have 20\. Split"),
-    ):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=told):
-            list(read_table(tmp_path / name))
+def test_a_text_that_is_not_utf_8_is_refused_with_the_remedy_and_a_blank_one_is_no_document(tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match=r"latin\.txt is not UTF-8: .* iconv"):
+        list(read_table(tmp_path / "latin.txt"))
     (tmp_path / "windows.txt").write_bytes("é\r\n🌾".encode("utf-16"))
     assert [document.text for document in read_table(tmp_path / "windows.txt")] == ["é\r\n🌾"]
     quarantined = []
     (tmp_path / "blank.txt").write_bytes(b" \n")
     assert not list(read_table(tmp_path / "blank.txt", on_quarantine=quarantined.append))
     assert [row.reason for row in quarantined] == ["empty_text"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["One.\n\nTwo and three.\n\nFour.\n" * 9, "word " * 90, "é" * 100, "x" * 61 + "\n" + "y" * 200, "a\nb" * 99],
+    ids=["paragraphs", "words", "letters", "long lines", "short lines"],
+)  # fmt: skip
+def test_a_text_too_long_for_one_document_becomes_several_and_none_of_it_is_lost(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(text_rows, "MAX_TEXT_BYTES", 80)
+    monkeypatch.setattr(text_rows, "PART_BYTES", 40)
+    (tmp_path / "long.md").write_text(text, encoding="utf-8")
+    parts = [document.text for document in read_table(tmp_path / "long.md")]
+    assert "".join(parts) == text and len(parts) > 1
+    assert max(len(part.encode()) for part in parts) <= 40
+    if "\n\n" in text:
+        assert all(part.endswith("\n\n") for part in parts[:-1])
+    (tmp_path / "short.md").write_text(text[:40], encoding="utf-8")
+    assert [document.text for document in read_table(tmp_path / "short.md")] == [text[:40]]
 
 
 def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):

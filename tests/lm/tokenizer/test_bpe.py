@@ -56,8 +56,8 @@ def join(piece: tuple[int, ...], pair: tuple[int, int], new: int) -> tuple[int, 
     return tuple(out)
 
 
-def config(vocab_size: int, split_pattern="cl100k", train_characters=10**8) -> TokenizerConfig:
-    return TokenizerConfig(vocab_size, split_pattern, train_characters)
+def config(vocab_size: int, split_pattern="cl100k", train_characters=10**8, **others) -> TokenizerConfig:
+    return TokenizerConfig(vocab_size, split_pattern, train_characters, **others)
 
 
 def tie_rich(seed: int) -> list[str]:
@@ -128,6 +128,16 @@ def test_train_characters_is_an_exact_bound():
 def test_too_little_text_is_a_usage_error_with_both_numbers():
     with pytest.raises(UsageError, match=r"vocab_size = 8192 asks for 7935 merges.* hold only 3\. Set it to 260"):
         train_bpe(["abcd"], config(8192))
+
+
+def test_too_little_text_makes_a_smaller_vocabulary_if_it_may():
+    fewer = train_bpe(["abcd"], config(8192, allow_fewer=True))
+    assert fewer.vocab_size == 260 and fewer.tokens == train_bpe(["abcd"], config(260)).tokens
+    assert train_bpe(["abcd"], config(258, allow_fewer=True)).vocab_size == 258
+    with pytest.raises(UsageError, match="allow_fewer is True"):
+        config(8192, allow_fewer=True, algorithm="sentencepiece_bpe")
+    with pytest.raises(UsageError, match="allow_fewer is True"):
+        config(8192, allow_fewer=True, load="gpt2")
 
 
 @pytest.mark.parametrize("blank", [" ", "\n "])

@@ -19,8 +19,8 @@ from viewer.tokenizer.look import known
 SHAKESPEARE = Path(__file__).parents[4] / "shared/data/text/tinyshakespeare.txt"
 
 
-def make(texts, size, characters=10**7):
-    return train_tokenizer(texts, TokenizerConfig(size, "gpt2", characters, "characters"))
+def make(texts, size, characters=10**7, **others):
+    return train_tokenizer(texts, TokenizerConfig(size, "gpt2", characters, "characters", **others))
 
 
 @settings(max_examples=200, deadline=None)
@@ -59,6 +59,9 @@ def test_the_size_must_be_what_is_found():
     ):
         make(["ab"], 5)
     assert make(["abcdef"], 3, characters=2).symbols == "\nab"
+    assert make(["ab"], 5, allow_fewer=True).symbols == "\nab"
+    with pytest.raises(UsageError, match=r"is 2, but .* are 3 different ones"):
+        make(["ab"], 2, allow_fewer=True)
 
 
 @pytest.mark.parametrize("id", [-1, 3, 10**9])

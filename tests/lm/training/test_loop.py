@@ -19,14 +19,18 @@ from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, read_manifest
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MixtureSource, MuonConfig
-from lm.data.batches import Batch
+from lm.data.batches import Batch, BatchSource
 from lm.errors import InputError, UsageError
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.held_out import Validation
 from lm.model.param_names import named_leaves
 from lm.parallel import make_mesh
+from lm.tokenizer import load
 from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
 from lm.training.hooks import all_finite
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
+from lm.training.setup import description_texts
 from lm.training.state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
 from tests.lm.conftest import save_timeout
@@ -199,11 +203,32 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(tokens, tmp_
     assert not (run / "metrics.jsonl").exists()
 
 
-def test_more_validation_batches_than_there_are_is_refused(tokens, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
-    with pytest.raises(UsageError, match=r"validation_batches = 3000, but the validation split holds \d+ batches of 8"):
-        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, validation_batches=3000), run)
+def test_more_validation_batches_than_there_are_means_all_of_them_with_a_note(tokens):
+    said: list[str] = []
+    config = EvaluatorConfig(EXPERIMENT.model, load(tokens / "tokenizer"), tokens / "tokens", 8, 32, say=said.append)
+    every = Validation(config)
+    assert not said
+    assert len(Validation(dataclasses.replace(config, batches=3000)).batches) == len(every.batches)
+    assert said == [
+        f"train.validation_batches = 3000, but the validation split holds {len(every.batches)} batches of 8 x 32 "
+        "tokens: all of them are used"
+    ]
+    assert len(Validation(dataclasses.replace(config, batches=1)).batches) == 1 and len(said) == 1
+
+
+def test_more_than_four_epochs_are_warned_about_with_the_steps_that_are_fewer(tokens):
+    source = BatchSource(tokens / "tokens", "train", 32, 8, seed=0, loader_threads=1)
+    run = {
+        "parameters": 1, "steps": 1, "tokens_per_step": 256, "devices": 1, "device_kind": "cpu", "mesh": {},
+        "scan_layers": False, "remat": "none", "micro_batches": 1, "attention_choice": "",
+    }  # fmt: skip
+    most = 4 * source.windows // 8
+    lines = {
+        steps: [*description_texts(run, dataclasses.replace(EXPERIMENT.train, steps=steps), source)]
+        for steps in (most, 2 * most)
+    }
+    assert not any("warning" in line for line in lines[most])
+    assert re.search(rf"warning: 8 epochs of .*\. Give more text, or --train\.steps {most}$", lines[2 * most][-1])
 
 
 @pytest.mark.slow

@@ -1,0 +1,186 @@
+"""A small model of your own texts: notes, books, mail, in .txt, .md, JSON lines or Parquet, from 30 kB to 1 GB.
+
+    python -m launch.pretrain configs/own_text.py --pages.tables notes/
+
+`get_config` has what is the same for all texts. `fit` chooses the rest by how much text there is, prints each value
+with its reason, and leaves alone what you give as an option. Expect seconds of training for 30 kB, a minute for 1 MB,
+and about six minutes for 10 MB or more on two cores (docs/own_text.md).
+
+The run remembers the amount of text that its values were fitted to. A note that you add later changes no value, and no
+stage that is finished.
+
+The same rules fit the training of an imported model on your texts (launch.import_model).
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection
+
+from configs import demo
+from configs.experiment import Experiment
+from configs.recipes import gristmill as recipe
+from data_prep.config import EngineConfig, LanguageConfig, PagesConfig, ShardsConfig, UrlFilterConfig
+from data_prep.sources.sizes import InputSizes
+from lm.config import EvaluateConfig, SampleConfig, TokenizerConfig
+from lm.fields import with_values
+
+FEW_DOCUMENTS = 1_000
+"""Fewer hold out the end of each document: of so few, a share of whole documents may be none, or not typical."""
+VOCABULARIES = 512, 8_192
+EPOCHS = 4
+"""Passes over the text: so many are worth nearly as much as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
+EPOCHS_IMPORTED = 2
+"""An imported model has learned its language already; more passes make it recite the new text."""
+MOST_TOKENS = 6_000_000
+"""To train on, some six minutes on two cores."""
+FEWEST_STEPS, WANTED_STEPS = 100, 400
+NGRAM_ROWS_FROM = 300_000
+"""Bytes of text from which on embeddings of pairs of tokens help; a smaller text is only memorized by them."""
+STEP_TOKENS = 2_048
+"""Of a batch, at most, in a model from scratch; and of a micro-batch of an imported one: what bounds the memory."""
+STEP_TOKENS_IMPORTED = 8_192
+WARMUP_SHARE = 0.05
+
+
+def get_config() -> Experiment:
+    """What does not depend on the texts. Values that `fit` replaces are here the least demanding ones, so that any one
+    option can be given without others: --train.steps 6 without --train.optimizer.warmup-steps."""
+    base = demo.get_config()
+    return Experiment(
+        pages=PagesConfig(warc=(), packages=(), pages_per_file=50, unpacked_limit=500_000_000),
+        # Rules for web pages are off: texts of any language, length and form are kept, and nothing in them is
+        # replaced. Only copies of a text are dropped.
+        documents=dataclasses.replace(
+            base.documents,
+            dump="own",
+            steps=("exact_dedup",),
+            url_filter=UrlFilterConfig(banned_domains=(), banned_words=()),
+            language=LanguageConfig(languages=(), min_score=0.0, letters_only=False),
+            personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=()),
+        ),
+        tokenizer=TokenizerConfig(vocab_size=VOCABULARIES[0], split_pattern="cl100k", train_characters=50_000_000),
+        shards=ShardsConfig(
+            record_length=2**16, token_dtype="uint16", train_shards=1, validation_fraction=0.1, held_out="ends"
+        ),
+        model=dataclasses.replace(base.model, vocab_size=2**16),
+        train=dataclasses.replace(
+            base.train,
+            steps=10_000,
+            batch_size=8,
+            optimizer=dataclasses.replace(base.train.optimizer, warmup_steps=0),
+            sample_prompt="",
+            sample_tokens=16,
+            loss_chunks=1,
+        ),
+        evaluate=EvaluateConfig(stride=1, batch_size=16),
+        sample=SampleConfig(prompts=("",), temperatures=(0.5, 0.9), tokens=16, seed=0),
+        engine=EngineConfig(max_failed=0.2),  # a file that is no text is named, and the others are read
+    )
+
+
+def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tuple[Experiment, list[str]]:
+    """(the experiment with values that suit `sizes` of text, a line with the reason for each value).
+
+    Options that are `given`, such as "train.steps", keep their values. A model that starts from a checkpoint keeps its
+    shape and its tokenizer. Raises UsageError if what is given does not fit together.
+    """
+    values: dict[str, object] = {}
+    reasons: list[str] = []
+    shards, model, train = experiment.shards, experiment.model, experiment.train
+    imported = bool(train.start.checkpoint)
+
+    def choose[Value](option: str, now: Value, value: Value, reason: str = "") -> Value:
+        """`value`, or `now` if the user gave the option."""
+        if option in given:
+            return now
+        values[option] = value
+        if reason:
+            reasons.append(f"{option} = {f'{value:,}' if isinstance(value, int) else value}: {reason}")
+        return value
+
+    texts = f"{quantity(sizes.bytes)} of text in {sizes.documents:,} document{'s' if sizes.documents > 1 else ''}"
+    few = sizes.documents < FEW_DOCUMENTS
+    held_out = choose(
+        "shards.held_out", shards.held_out, "ends" if few else "documents",
+        f"{texts}: {'few' if few else 'many'}, so " + ("the end of each is" if few else "whole ones are") + " held out",
+    )  # fmt: skip
+    share = min(0.1, max(500_000 / sizes.bytes, 0.005))
+    if held_out == "documents":
+        share = min(0.1, max(share, 20 / sizes.documents))
+    share = choose(
+        "shards.validation_fraction", shards.validation_fraction, round(share, 4),
+        f"about {quantity(share * sizes.bytes)} measure what the model has learned",
+    )  # fmt: skip
+
+    tokenizer = experiment.tokenizer
+    vocabulary = tokenizer.vocab_size
+    if not tokenizer.load:
+        root = 2 ** round(math.log2(math.sqrt(sizes.bytes)))
+        most = model.vocab_size if "model.vocab_size" in given else VOCABULARIES[1]
+        vocabulary = choose(
+            "tokenizer.vocab_size", vocabulary, min(max(root, VOCABULARIES[0]), most),
+            f"about the square root of the bytes, from {VOCABULARIES[0]:,} to {VOCABULARIES[1]:,}",
+        )  # fmt: skip
+        choose("tokenizer.allow_fewer", tokenizer.allow_fewer, tokenizer.algorithm in ("bpe", "characters"))
+        choose("model.vocab_size", model.vocab_size, vocabulary)
+        choose("shards.token_dtype", shards.token_dtype, "uint16" if vocabulary <= 2**16 else "uint32")
+    bytes_per_token = 1.0 if tokenizer.algorithm == "characters" else min(0.5 * math.log2(vocabulary) - 2.3, 4.2)
+    tokens = max((1 - share) * sizes.bytes / bytes_per_token, 1)
+
+    if not imported:
+        large = sizes.bytes >= NGRAM_ROWS_FROM
+        choose(
+            "model.ngram_rows", model.ngram_rows, model.ngram_rows if large else 0,
+            "embeddings of pairs of tokens " + ("help here" if large else "would memorize so small a text"),
+        )  # fmt: skip
+
+    # The batch is as small as a run of WANTED_STEPS needs it, and at most what memory holds.
+    context = model.context_length
+    epochs = EPOCHS_IMPORTED if imported else EPOCHS
+    to_read = min(epochs * tokens, MOST_TOKENS)
+    most = max((STEP_TOKENS_IMPORTED if imported else STEP_TOKENS) // context, 1)
+    batch = choose(
+        "train.batch_size", train.batch_size, min(power_of_2(to_read / (WANTED_STEPS * context)), power_of_2(most)),
+        f"sequences of {context:,} tokens; small enough for about {WANTED_STEPS} steps",
+    )  # fmt: skip
+    by_rule = max(math.ceil(to_read / (batch * context)), FEWEST_STEPS)
+    told = "{:.2g} passes over about {} tokens".format(by_rule * batch * context / tokens, quantity(tokens, ""))
+    steps = choose("train.steps", train.steps, by_rule, told)
+    # By the steps of the rule, not by those given: a run that is asked for more steps goes on with its warm-up.
+    warmup = max(round(WARMUP_SHARE * by_rule), 1)
+    choose(
+        "train.optimizer.warmup_steps", train.optimizer.warmup_steps, min(warmup, steps // 4),
+        f"{WARMUP_SHARE:.0%} of the steps",
+    )  # fmt: skip
+    if batch * context > STEP_TOKENS and "train.layout" not in given:
+        parts = min(power_of_2(batch * context / STEP_TOKENS), batch)
+        choose("train.micro_batches", train.micro_batches, parts if batch % parts == 0 else 1)
+    if "train.layout" not in given:
+        choose("train.loss_chunks", train.loss_chunks, math.gcd(8, context) if vocabulary > VOCABULARIES[1] else 1)
+
+    held_out_tokens = share * tokens / (1 - share)
+    choose("train.validate_every", train.validate_every, math.ceil(steps / 10))
+    batches = max(math.ceil(min(held_out_tokens, 8 * STEP_TOKENS) / (batch * context)), 1)
+    choose("train.validation_batches", train.validation_batches, batches, "at most what is held out")
+    for name in ("sample_every", "checkpoint_every"):
+        choose(f"train.{name}", getattr(train, name), math.ceil(steps / 5))
+    choose("train.log_every", train.log_every, max(steps // 100, 1))
+    choose("train.sample_tokens", train.sample_tokens, min(96, context))
+    choose("sample.tokens", experiment.sample.tokens, max(min(160, context), 2))
+    choose("evaluate.stride", experiment.evaluate.stride, max(context // 2, 1))
+    choose("evaluate.batch_size", experiment.evaluate.batch_size, max(2 * STEP_TOKENS // context, 1))
+    choose("shards.record_length", shards.record_length, max(4096, context))
+    return with_values(experiment, values), reasons
+
+
+def power_of_2(number: float) -> int:
+    """The largest power of 2 that is at most `number`, and at least 1."""
+    return 2 ** max(math.floor(math.log2(max(number, 1))), 0)
+
+
+def quantity(number: float, unit: str = "B") -> str:
+    """`number` with a prefix: 30 kB, 1.2 MB."""
+    for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {prefix}{unit}"
+    return f"{number:.0f} {unit}"

@@ -1,0 +1,104 @@
+"""How much text a run's inputs hold, told before any of it is read: for defaults that follow the data."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from data_prep.config import PagesConfig
+from data_prep.sources.columns import lookup
+from data_prep.sources.formats import GZIP, PARQUET, PLAIN_TEXT, UTF_16_BOMS, ZSTD, beginning, gunzipped
+from data_prep.sources.listing import Guessed, guessed, listed_files
+from lm.errors import InputError, UsageError
+
+SAMPLED_FILES = 16
+"""Tables, spread over all of them, that are looked into; the others are taken to be like them."""
+ZSTD_RATIO = 3.0
+"""Bytes of text in a byte of a .zst file, which is not unpacked for an estimate."""
+WARC_RATIO, BYTES_PER_PAGE = 8, 30_000
+"""Bytes of a compressed WARC file for a byte of main text, and for a page (Common Crawl)."""
+
+
+class InputSizes(NamedTuple):
+    """How much text there is, by an estimate."""
+
+    bytes: int
+    """UTF-8 bytes of text."""
+    documents: int
+
+
+def input_sizes(pages: PagesConfig) -> InputSizes:
+    """Estimate the text in the user's own files: plain text by its size, Parquet by its index, and JSON lines by how
+    the files begin. Reads 64 KiB of at most SAMPLED_FILES tables.
+
+    Raises UsageError if the config names no files, or a pattern matches none; InputError if they hold no text.
+    """
+    if pages.source == "warc":
+        packed = sum(one.bytes for one in guessed(listed_files("pages.warc", pages.warc)))
+        return InputSizes(packed // WARC_RATIO, max(packed // BYTES_PER_PAGE, 1))
+    if pages.source != "tables":
+        raise UsageError("pages.tables names no texts. Give your files or their folder: --pages.tables notes/")
+    files = [one for one in guessed(listed_files("pages.tables", pages.tables)) if one.bytes]
+    plain = [one for one in files if one.place.name.lower().endswith(PLAIN_TEXT)]
+    tables = [one for one in files if one not in plain]
+    sampled = tables[:: -(-len(tables) // SAMPLED_FILES) or 1]
+    found = [size_of_table(one, pages.text_field) for one in sampled]
+    times = sum(one.bytes for one in tables) / max(sum(one.bytes for one in sampled), 1)
+    total = InputSizes(
+        sum(one.bytes for one in plain) + round(times * sum(one.bytes for one in found)),
+        len(plain) + round(times * sum(one.documents for one in found)),
+    )
+    if not total.bytes:
+        raise InputError(f"pages.tables = {' '.join(pages.tables)} holds no text in {len(files)} files. Name others.")
+    return total
+
+
+def size_of_table(file: Guessed, text_field: str) -> InputSizes:
+    """The text of one table. A damaged one counts as nothing here: its reader will say what is wrong."""
+    begin = beginning(file.place)
+    if begin.startswith(PARQUET):
+        return size_of_parquet(file, text_field)
+    ratio = ZSTD_RATIO if begin.startswith(ZSTD) else 1.0
+    if begin.startswith(GZIP):
+        head = begin
+        begin = gunzipped(head, 1 << 22)
+        ratio = len(begin) / len(head)
+    unpacked = file.bytes * ratio
+    if begin.startswith((ZSTD, *UTF_16_BOMS)) or begin.lstrip().startswith(b"["):
+        return InputSizes(round(unpacked), max(round(unpacked / BYTES_PER_PAGE), 1))
+    texts, seen = texts_of_lines(begin.split(b"\n"), text_field, whole=unpacked <= len(begin))
+    times = unpacked / max(seen, 1)
+    return InputSizes(round(times * sum(texts)), round(times * len(texts)))
+
+
+def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tuple[list[int], int]:
+    """(bytes of text of each JSON line, bytes of the lines). The last line counts only if it is `whole`, or alone."""
+    texts, seen = [], 0
+    for line in lines if whole or len(lines) == 1 else lines[:-1]:
+        seen += len(line) + 1
+        try:
+            row = json.loads(line)
+            text = lookup(row, text_field) if isinstance(row, dict) else None
+        except (ValueError, RecursionError):
+            text = line.decode(errors="replace") if len(lines) == 1 else None  # longer than what was read of it
+        if isinstance(text, str):
+            texts.append(len(text.encode(errors="replace")))
+    return texts, seen
+
+
+def size_of_parquet(file: Guessed, text_field: str) -> InputSizes:
+    """Rows, and bytes of the text column before compression, by the index at the file's end."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with file.place.open("rb") as opened:
+            index = pq.read_metadata(opened)
+    except (OSError, pa.ArrowException):
+        return InputSizes(0, 0)
+    columns = [
+        column
+        for group in range(index.num_row_groups)
+        for number in range(index.num_columns)
+        if (column := index.row_group(group).column(number)).path_in_schema == text_field
+    ]
+    return InputSizes(sum(column.total_uncompressed_size for column in columns), index.num_rows)

@@ -1,0 +1,45 @@
+"""Defaults that follow the data: applied once, before the first stage, and the same for every later command."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from configs import own_text
+from configs.experiment import Command, Experiment
+from data_prep.sources.sizes import InputSizes, input_sizes
+from launch.folder import in_bucket
+from launch.stages.processes import place
+from lm.run_paths import RunPaths
+
+
+def fit_to_data(command: Command) -> Experiment:
+    """The command's experiment, with defaults that follow the data if its config file has a function `fit`, or if it
+    trains an imported model in a new run folder. Prints each value with its reason when the run begins.
+
+    The amount of text is measured until the run has documents; from then on the one in config.json counts, so that
+    files which come or go change no value. Raises UsageError and InputError as `input_sizes` and `fit`.
+    """
+    fit, run = command.fit, command.run
+    if run is not None and run.root.resolve() != command.workdir.resolve() and run.marker("imported").exists():
+        fit = own_text.fit
+    if fit is None:
+        return command.experiment
+    recorded = recorded_sizes(in_bucket.to_read(command.workdir))
+    sizes = recorded or input_sizes(command.experiment.pages)
+    experiment, reasons = fit(command.experiment, sizes, command.given)
+    if recorded is None and place()[0] == 0:
+        print("Defaults that follow the data; an option of the same name changes one:")
+        print("".join(f"  {line}\n" for line in reasons), flush=True)
+    return dataclasses.replace(experiment, fitted_to=tuple(sizes))
+
+
+def recorded_sizes(workdir: Path) -> InputSizes | None:
+    """What the run's values were fitted to; None before it has documents, or if config.json cannot be read."""
+    run = RunPaths(workdir)
+    if not run.marker("documents").exists():
+        return None
+    try:
+        size, documents = json.loads(run.config_json.read_text(encoding="utf-8"))["fitted_to"]
+        return InputSizes(int(size), int(documents))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,166 @@
+"""Own texts become a model by one command, whatever files they are in; a file that is added changes no run."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.experiment import parse_run
+from configs.experiment.run_folder import RunFolder
+from data_prep.sources.sizes import input_sizes
+from launch.release.imported import write_run
+from launch.stages.fit import fit_to_data
+from lm.config import TokenizerConfig
+from lm.errors import InputError, UsageError
+from lm.tokenizer import train_tokenizer
+from tests.corpus import texts
+from tests.launch.test_release import CONFIGS, source_of
+from tests.run_files import QUICK, REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs/own_text.py")
+SMALL = ["--model.layers", "1", "--model.width", "32", "--model.context-length", "32", "--train.sample-every", "0"]
+"""Makes the model quick to compile; each option is given alone, and the rules suit it."""
+
+
+def pretrain(*words, code=0):
+    """What launch.pretrain prints, on stdout and on stderr, as one process on one device."""
+    command = [sys.executable, "-m", "launch.pretrain", *map(str, words)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | QUICK, capture_output=True, text=True, timeout=900)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def write_mixed(folder, seed=0):
+    """40 texts as .txt, .md, JSON lines and Parquet, and five files that cannot be read."""
+    documents = texts(40, seed)
+    (folder / "deep").mkdir(parents=True)
+    for number in range(20):
+        (folder / f"{number:02d}.txt").write_text(documents[number])
+        (folder / f"deep/{number:02d}.md").write_text(f"# Note {number}\n\n{documents[20 + number // 2]}")
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents[30:35]))
+    pq.write_table(pa.table({"text": documents[35:]}), folder / "table.parquet")
+    (folder / "letter.docx").write_bytes(b"PK")
+    (folder / "untitled.md").touch()
+    (folder / "latin.txt").write_bytes(b"caf\xe9 " * 50)
+    (folder / "numbers.md").write_text("1 2 3 4 5\n" * 50)
+
+
+def test_a_mixed_folder_becomes_a_model_and_one_more_note_changes_nothing(tmp_path):
+    notes, run = tmp_path / "notes", tmp_path / "run"
+    write_mixed(notes)
+    words = [CONFIG, "--pages.tables", notes, "--workdir", run, "--train.steps", "6", *SMALL]
+    said = pretrain(*words)
+    assert "train.optimizer.warmup_steps = 1: " in said and "shards.held_out = ends: " in said
+    assert "letter.docx" in said and "untitled.md" in said and "latin.txt is not UTF-8" in said
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert summary and (run / "report/index.html").is_file() and (run / "samples/final.json").is_file()
+    documents = pa.concat_tables(pq.read_table(path) for path in sorted((run / "documents").glob("*.parquet")))
+    assert documents.num_rows == 51  # all of the texts: 20 + 20 + 5 + 5, and the note of numbers
+    config = (run / "config.json").read_bytes()
+
+    for number in range(30):  # enough to choose other values, if they were chosen again
+        (notes / f"late {number}.md").write_text("\n".join(texts(9, seed=number + 1)))
+    assert input_sizes(RunFolder(run).experiment().pages).bytes > 3 * json.loads(config)["fitted_to"][0]
+    said = pretrain(*words)
+    assert "30 new (late 0.md, late 1.md, late 10.md, …). The run keeps what it has read." in said
+    assert said.count("up to date") == 10 and (run / "config.json").read_bytes() == config
+    assert pretrain(run).count("up to date") == 10  # as is, from its own config.json
+    # Other files that are asked for are not passed over.
+    assert "is of another experiment" in pretrain(CONFIG, "--pages.tables", notes / "deep", *words[3:], code=2)
+
+
+def test_the_stages_after_the_one_named_by_until_are_left_out(tmp_path):
+    (tmp_path / "one.txt").write_text("\n\n".join(texts(9)))
+    words = [CONFIG, "--pages.tables", tmp_path / "one.txt", "--workdir", tmp_path / "run"]
+    # A model that no machine could train is no obstacle to documents.
+    huge = ["--model.layers", "900", "--model.width", "65536"]
+    said = pretrain(*words, *huge, "--until", "documents")
+    assert list((tmp_path / "run/documents").glob("*.parquet")) and not (tmp_path / "run/tokenizer").exists()
+    assert said.rstrip().endswith(f"Open {tmp_path / 'run'}")
+    said = pretrain(*words, "--until", "document", code=2)
+    assert "--until is 'document'; choose one of pages, texts, documents," in said
+
+
+def test_without_texts_the_option_that_names_them_is_told():
+    command = parse_run("launch.pretrain", "", [CONFIG])
+    with pytest.raises(UsageError, match=r"--pages\.tables notes/"):
+        fit_to_data(command)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "txt", "md"])
+@pytest.mark.parametrize("count", [3, 300])
+def test_the_amount_of_text_is_told_before_it_is_read(tmp_path, kind, count):
+    documents = texts(count)
+    size = sum(len(text) for text in documents)
+    lines = "".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(documents)).encode()
+    if kind == "jsonl":
+        (tmp_path / "a.jsonl").write_bytes(lines)
+    elif kind == "jsonl.gz":
+        (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    elif kind == "parquet":
+        pq.write_table(pa.table({"text": documents}), tmp_path / "a.parquet")
+    else:
+        for number, text in enumerate(documents):
+            (tmp_path / f"{number}.{kind}").write_text(text)
+    found = input_sizes(parse_run("launch.pretrain", "", [CONFIG, "--pages.tables", str(tmp_path)]).experiment.pages)
+    assert found.documents == pytest.approx(count, rel=0.05)
+    few = kind == "parquet" and count == 3  # the least and the greatest text stand in the file a second time
+    assert found.bytes == pytest.approx(size, rel=0.8 if few else 0.05)
+
+
+def test_damaged_tables_hold_no_text_and_raise_no_traceback(tmp_path):
+    pages = parse_run("launch.pretrain", "", [CONFIG, "--pages.tables", str(tmp_path)]).experiment.pages
+    for name, content in {"a.parquet": b"PAR1 and no more", "b.jsonl": b"{" * 10_000, "c.jsonl": b'{"a": 1}\n'}.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match="holds no text in 3 files"):
+        input_sizes(pages)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A run folder as launch.import_model makes it, of a model of random numbers."""
+    tokenizer = train_tokenizer(texts(40), TokenizerConfig(300, "gpt2", 1_000_000))
+    run = tmp_path_factory.mktemp("imported") / "run"
+    write_run(source_of(CONFIGS["llama"], tokenizer), run, "numbers")
+    return run
+
+
+def test_training_of_an_imported_model_follows_the_text(imported, tmp_path):
+    """At 1 MB of text it reads twice, in small batches; and in its own folder nothing is fitted."""
+    (tmp_path / "one.txt").write_text("\n\n".join(texts(700)))
+    words = [str(imported), "--pages.tables", str(tmp_path / "one.txt")]
+    command = parse_run("launch.pretrain", "", [*words, "--workdir", str(tmp_path / "new")])
+    experiment = fit_to_data(command)
+    size, _ = experiment.fitted_to
+    assert size > 900_000
+    train, context = experiment.train, experiment.model.context_length
+    assert train.steps >= 100 and train.steps * train.batch_size * context < 2.5 * size
+    assert 0 < train.optimizer.warmup_steps < train.steps // 10
+    assert experiment.model == command.experiment.model and experiment.tokenizer == command.experiment.tokenizer
+    assert fit_to_data(parse_run("launch.sample", "", words)).fitted_to == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 700], ids=["one short file", "1 MB"])
+def test_an_imported_model_is_trained_on_own_texts_by_the_printed_command(imported, tmp_path, count):
+    (tmp_path / "one.txt").write_text("\n\n".join(texts(max(count, 20))))
+    pretrain(imported, "--workdir", tmp_path / "new", "--pages.tables", tmp_path / "one.txt")
+    assert (tmp_path / "new/report/index.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [20, 700], ids=["30 kB", "1 MB"])
+def test_the_defaults_train_a_model_that_beats_its_first_loss(tmp_path, count):
+    for number, text in enumerate(texts(count)):
+        (tmp_path / f"notes/{number}.md").parent.mkdir(exist_ok=True)
+        (tmp_path / f"notes/{number}.md").write_text(text)
+    pretrain(CONFIG, "--pages.tables", tmp_path / "notes", "--workdir", tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    assert losses[-1] < 0.7 * losses[0] and losses[-1] < 1.05 * min(losses)
