@@ -39,6 +39,12 @@ class Tokenizer(ABC):
         """The ids at which a text that is being generated ends; none, where documents are not told apart."""
 
     @property
+    def missing_bytes(self) -> bytes:
+        """The bytes for which a byte-level vocabulary has no token, in rising order. `encode` refuses a text that needs
+        one."""
+        return b""
+
+    @property
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) over all that decides the ids."""
