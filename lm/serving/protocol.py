@@ -8,7 +8,7 @@ import dataclasses
 import secrets
 from collections.abc import Sequence
 
-from lm.errors import UsageError, shown
+from lm.errors import InputError, UsageError, shown
 from lm.inference.requests import MAX_TEMPERATURE, GenerationRequest, SamplingParams
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields, parse_object
@@ -167,13 +167,14 @@ def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
 
 def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
     """The prompts as tokens. A BOS is put before each that does not begin with one, text or ids, unless
-    add_special_tokens is false: in training one headed every document."""
+    add_special_tokens is false: in training one headed every document. Of a tokenizer whose prompts have none
+    (Tokenizer.add_bos), it is put before an empty prompt only."""
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []
     for one in split_prompts(given, limits):
         ids = encode(one, tokenizer, limits) if isinstance(one, str) else one
-        headed = add and (not ids or ids[0] != tokenizer.bos_id)
+        headed = add and ids[:1] != [tokenizer.bos_id] and (tokenizer.add_bos or not ids)
         prompt = Prompt((tokenizer.bos_id, *ids) if headed else tuple(ids), headed)
         check_prompt(prompt, params, tokenizer, limits)
         found.append(prompt)
@@ -190,7 +191,10 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
             param="prompt", code="context_length_exceeded",
         )  # fmt: skip
     names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
-    return [tokenizer.bos_id, *tokenizer.encode(text[len(names[0]) :])] if names else tokenizer.encode(text)
+    try:
+        return [tokenizer.bos_id, *tokenizer.encode(text[len(names[0]) :])] if names else tokenizer.encode(text)
+    except InputError as error:  # the vocabulary lacks a byte or a character
+        raise ApiError(400, str(error), param="prompt", code="invalid_value") from error
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:

@@ -9,7 +9,8 @@ from concurrent.futures import Executor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lm.serving.errors import wrong
+from lm.errors import InputError
+from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields, parse_object
 from lm.serving.http import json_answer, read_body
 from lm.serving.limits import Limits
@@ -40,9 +41,11 @@ class TokenRoutes:
         special = tokenizer.special_tokens.get(text)
         ids = [special]
         if special is None:
-            ids = await self.in_thread(tokenizer.encode, text)
-        if fields.boolean("add_special_tokens", True) and special is None:
-            ids = [tokenizer.bos_id, *ids]
+            encode = tokenizer.prompt_ids if fields.boolean("add_special_tokens", True) else tokenizer.encode
+            try:
+                ids = await self.in_thread(encode, text)
+            except InputError as error:  # the vocabulary lacks a byte or a character
+                raise ApiError(400, str(error), param="prompt", code="invalid_value") from error
         return json_answer({"tokens": ids, "count": len(ids), "max_model_len": self.limits.context})
 
     async def detokenize(self, request: Request) -> Response:

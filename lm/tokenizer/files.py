@@ -1,5 +1,6 @@
 """A tokenizer as a folder: meta.json, and beside it the files of its kind."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -32,6 +33,9 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     meta = {
         "kind": tokenizer.kind,
         **tokenizer.settings(),
+        "add_bos": tokenizer.add_bos,
+        "stop_ids": tokenizer.stop_ids,
+        "chat_template": tokenizer.chat_template,
         "vocab_size": tokenizer.vocab_size,
         "documents": tokenizer.documents,
         "characters": tokenizer.characters,
@@ -49,6 +53,10 @@ def load(folder: Path) -> Tokenizer:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
+        tokenizer = dataclasses.replace(
+            tokenizer, add_bos=meta.get("add_bos", True) is True, stop_ids=tuple(map(int, meta.get("stop_ids", ()))),
+            chat_template=str(meta.get("chat_template", "")),
+        )  # fmt: skip
         stored, found = meta["fingerprint"], tokenizer.fingerprint
     except FileNotFoundError as error:
         missing = Path(error.filename).name
