@@ -26,8 +26,9 @@ class Options:
     """Folder with tasks of your own, as lm-eval describes them."""
     data: str = ""
     """Folder of the data sets of the tasks that launch.evaluate knows, with the hub's columns; empty for the hub."""
-    add_bos_token: bool = True
-    """Begin each context with the head of a document, as in training."""
+    add_bos_token: bool | None = None
+    """Begin each context with the BOS token; by default if the tokenizer's prompts do (not those of an imported model
+    whose own tokenizer adds none)."""
     step: int | None = None
     """The checkpoint of this step; by default the newest."""
 

@@ -628,12 +628,6 @@ def main() -> None:
     import orbax.checkpoint  # noqa: F401
     import tokenizers  # noqa: F401
 
-    import launch.decompress
-    import launch.import_model
-    import launch.release.imported
-    import launch.release.sources
-    import launch.sample
-    import launch.sampling.prompts
     import lm.compression.codec
     import lm.formats.gguf.reading
     import lm.formats.hugging_face.reading

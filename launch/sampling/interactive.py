@@ -103,7 +103,7 @@ class Conversation:
 
     def text(self, prompt: str) -> None:
         """Continues the prompt until the text ends, or is interrupted."""
-        tokens = (self.tokenizer.bos_id, *self.tokenizer.encode(prompt))
+        tokens = tuple(self.tokenizer.prompt_ids(prompt))
         interrupts, logprobs = Interrupts(), list[TokenLogprob]()
         with interrupts.noted():
             id = self.engine.submit(GenerationRequest(tokens, self.params))

@@ -218,7 +218,7 @@ def evaluate_by_harness(
     limit: int,
     include_path: str,
     data: str,
-    add_bos_token: bool,
+    add_bos_token: bool | None,
     step: int | None,
 ) -> None:
     """Runs lm-eval's tasks, prints its table and adds its results to lm_eval/ of the run, in a bucket too. Raises as

@@ -33,14 +33,15 @@ class HarnessLM(LM):
         tokenizer: Tokenizer,
         mesh: Mesh,
         batch_size: int,
-        add_bos_token: bool = True,
+        add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
     ):
-        """`model` is on `mesh`, on which so many rows of the whole context may be computed at once. Each context begins
-        with the document's head if `add_bos_token`, as every document did in training; an empty one in any case."""
+        """`model` is on `mesh`, on which `batch_size` rows of the whole context may be computed at once. Each context
+        begins with bos_id if `add_bos_token`, by default if the tokenizer's prompts do; an empty one in any case."""
         super().__init__()
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
-        self.batch_size, self.add_bos_token, self.show = batch_size, add_bos_token, show
+        self.batch_size, self.show = batch_size, show
+        self.add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
         self.log_likelihoods = LogLikelihoods(config, batch_size, show)
         self.engine: Engine | None = None
         """Made for the first text."""

@@ -1,10 +1,10 @@
 """Log-likelihoods of continuations given their contexts, what every benchmark without generation is made of; and of
 whole documents, in windows.
 
-Axes: B rows, T positions.
+Axes: B rows, T positions, K scored tokens of a row.
 """
 
-import math
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,16 +15,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from lm.config import ModelConfig
-from lm.data.batches import Batch, host_batch
 from lm.evaluation.evaluator import EvaluationInterrupted
-from lm.evaluation.held_out import rows_on
+from lm.evaluation.packing import Layout, PackedBatch, Row, fill, lay_out, trees_of
+from lm.model.attention.mask import AttentionMask
 from lm.model.loss import token_scores
 from lm.model.transformer import Transformer
 from lm.parallel import constrain, devices_of, forward_only, on_host, place, traced_on
 from lm.tokenizer import Tokenizer
 
-SHORTEST = 32
-"""Positions of a batch at least: with fewer, more programs are compiled than time is saved."""
+TOKENS_AT_ONCE = {"cpu": 1 << 12}
+"""Positions of a batch on one device, by platform: more are not faster."""
+OTHERWISE = 1 << 15
 
 
 class Request(NamedTuple):
@@ -45,24 +46,15 @@ class Score(NamedTuple):
     """Whether none of its tokens had a likelier one in its place: the continuation that temperature 0 would draw."""
 
 
-class Row(NamedTuple):
-    """A window, and whose it is."""
-
-    request: int
-    tokens: Sequence[int]
-    """At most one more than the model's context."""
-    scored: int
-    """How many of the last tokens count."""
-
-
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool = True) -> Request:
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
     """The ids of both, cut where the context's own ids end; blanks at the context's end go to the continuation, for in
     most vocabularies a word has its blank before it. Both rules are those of lm-eval (lm_eval.api.model.TemplateLM), so
     that scores are the same.
 
-    The document's head stands before a context if `add_bos_token`, and before an empty context in any case. Where the
-    last tokens of both would be one, that one is the continuation.
+    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), and an empty context in any case. Where
+    the last tokens of both would be one, that one is the continuation.
     """
+    add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
     head = [tokenizer.bos_id]
     if not context:
         return Request(head, tokenizer.encode(continuation))
@@ -86,46 +78,21 @@ def windows_of(number: int, request: Request, context_length: int) -> Iterator[R
         yield Row(number, whole[max(0, end - context_length - 1) : end], end - start)
 
 
-def power_of_two(number: int) -> int:
-    """The least that is not below it."""
-    return 1 << max(0, number - 1).bit_length()
-
-
-def shape_of(longest: int, rows: int, config: ModelConfig, batch_size: int, mesh: Mesh) -> tuple[int, int]:
-    """(B, T) of the batch whose longest row has so many inputs, where `rows` are left: both powers of two, or what the
-    mesh divides, and together at most as many tokens as batch_size rows of the whole context."""
-    parts = devices_of("length", mesh)
-    length = parts * math.ceil(max(SHORTEST, power_of_two(longest)) / parts)
-    length = min(length, config.context_length)
-    most = max(1, batch_size * config.context_length // length)
-    return rows_on(mesh, min(1 << most.bit_length() - 1, power_of_two(rows))), length
-
-
-def batch_of(rows: Sequence[Row], shape: tuple[int, int]) -> Batch:
-    """The rows from the left, filled up with weight 0."""
-    inputs_BT, targets_BT, segments_BT = (np.zeros(shape, np.int32) for _ in range(3))
-    weights_BT = np.zeros(shape, np.float32)
-    for row, (_, tokens, scored) in enumerate(rows):
-        real = len(tokens) - 1
-        inputs_BT[row, :real], targets_BT[row, :real] = tokens[:-1], tokens[1:]
-        segments_BT[row, :real] = 1
-        weights_BT[row, real - scored : real] = 1.0
-    return host_batch(inputs_BT, targets_BT, segments_BT, weights_BT)
-
-
-def row_scores(model: Transformer, batch: Batch) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
-    """(log p of the tokens of weight 1 of each row in nats, whether none of them had a likelier one), on every
-    device."""
+def scored_tokens(
+    model: Transformer, batch: PackedBatch, branched: bool
+) -> tuple[Float[Array, "B K"], Bool[Array, "B K"]]:
+    """(log p of each scored token in nats, whether no other token is likelier), whole on every device. Logits are
+    computed of the scored tokens only."""
     with forward_only():
-        x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
-        losses_BT, greedy_BT = token_scores(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap)
-    nats_B = -jnp.sum(losses_BT * batch.weights_BT, axis=-1)
-    greedy_B = jnp.all(greedy_BT | (batch.weights_BT == 0), axis=-1)
-    return constrain(nats_B, None), constrain(greedy_B, None)
+        mask = AttentionMask(batch.segment_ids_BT, branched=branched)
+        x_BTD, _ = model(batch.tokens_BT, batch.positions_BT, mask)
+        x_BKD = jnp.take_along_axis(x_BTD, batch.at_BK[..., None], axis=1)
+        losses_BK, greedy_BK = token_scores(x_BKD, model.output_table(), batch.targets_BK, model.logit_softcap)
+    return constrain(-losses_BK, None), constrain(greedy_BK, None)
 
 
 class LogLikelihoods:
-    """Scores requests by a model of this config, the longest first, one forward pass a batch; compiled once a shape."""
+    """Scores requests by a model of this config, several in a row of a batch; compiled once a shape."""
 
     def __init__(
         self,
@@ -134,32 +101,45 @@ class LogLikelihoods:
         show: Callable[[str], None] = lambda text: None,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        """`batch_size` is how many rows of the whole context may be computed at once; shorter rows are more.
-        `show` and `should_stop` are as of EvaluatorConfig."""
+        """`batch_size` rows of the whole context are computed at once at most. `show` and `should_stop` are as of
+        EvaluatorConfig."""
         self.config, self.batch_size, self.show, self.should_stop = config, batch_size, show, should_stop
-        self.compiled = jax.jit(row_scores)
+        self.compiled = jax.jit(scored_tokens, static_argnums=2)
+
+    def branches(self, mesh: Mesh) -> bool:
+        """Whether continuations of the same context can share it: not if a layer looks at neighbours in the row, as the
+        token shift, n-grams and windows do, or if devices cut the row."""
+        config = self.config
+        neighbours = config.token_shift or config.ngram_rows or any(config.attention_windows)
+        return not neighbours and devices_of("length", mesh) == 1
+
+    def lay_out(self, mesh: Mesh, requests: Sequence[Request]) -> list[Layout]:
+        """The batches for the requests. Raises ValueError for a request without a context."""
+        context, rows = self.config.context_length, devices_of("batch", mesh)
+        of_device = TOKENS_AT_ONCE.get(mesh.devices.flat[0].platform, OTHERWISE)
+        windows = itertools.chain.from_iterable(windows_of(n, one, context) for n, one in enumerate(requests))
+        trees = trees_of(windows, context, self.branches(mesh))
+        at_once = min(rows * of_device, self.batch_size * context)
+        return lay_out(trees, context, at_once, rows, devices_of("length", mesh))
 
     def score(self, model: Transformer, mesh: Mesh, requests: Sequence[Request]) -> list[Score]:
-        """Of each request, in their order. `model` is on `mesh`; of several processes all must ask, with the same
+        """The scores of the requests, in their order. `model` is on `mesh`; all processes must call this with the same
         requests. Raises ValueError for a request without a context, EvaluationInterrupted when asked to stop."""
         nats, greedy = np.zeros(len(requests)), np.ones(len(requests), bool)
-        rows = [row for n, one in enumerate(requests) for row in windows_of(n, one, self.config.context_length)]
-        rows.sort(key=lambda row: -len(row.tokens))
-        score_rows, waiting, begun = traced_on(mesh, self.compiled), [], 0
-        while begun < len(rows) or waiting:
+        score_batch, branched = traced_on(mesh, self.compiled), self.branches(mesh)
+        layouts = self.lay_out(mesh, requests)
+        batches = [(one.shape, list(part)) for one in layouts for part in itertools.batched(one.rows, one.shape[0])]
+        waiting: list[tuple[np.ndarray, tuple[jax.Array, jax.Array]]] = []
+        for done, (shape, rows) in enumerate(batches, 1):
             if self.should_stop():
                 raise EvaluationInterrupted
-            if begun < len(rows):
-                longest, left = len(rows[begun].tokens) - 1, len(rows) - begun
-                shape = shape_of(longest, left, self.config, self.batch_size, mesh)
-                part = rows[begun : begun + shape[0]]
-                waiting.append((part, score_rows(model, place(batch_of(part, shape), mesh, shape[0]))))
-                begun += len(part)
-            if len(waiting) > 1 or begun == len(rows):  # one batch is computed while the one before is read
-                part, found = waiting.pop(0)
-                nats_B, greedy_B = map(on_host, found)
-                for (number, _, _), row_nats, row_greedy in zip(part, nats_B.tolist(), greedy_B.tolist(), strict=False):
-                    nats[number] += row_nats
-                    greedy[number] &= row_greedy
-                self.show(f"{begun:,} of {len(rows):,} rows")
+            batch, requests_BK = fill(rows, shape, branched)
+            waiting.append((requests_BK, score_batch(model, place(batch, mesh, shape[0]), branched)))
+            while len(waiting) > (done < len(batches)):  # one batch is computed while the one before is read
+                requests_BK, found = waiting.pop(0)
+                nats_BK, greedy_BK = map(on_host, found)
+                used_BK = requests_BK >= 0
+                np.add.at(nats, requests_BK[used_BK], nats_BK[used_BK].astype(float))
+                np.logical_and.at(greedy, requests_BK[used_BK], greedy_BK[used_BK])
+            self.show(f"{done:,} of {len(batches):,} batches")
         return [Score(*one) for one in zip(nats.tolist(), greedy.tolist(), strict=True)]

@@ -19,9 +19,9 @@ DECODE_STEPS = 32
 def check_prompt(
     tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
 ) -> list[int]:
-    """The prompt's tokens after a document's head. Raises UsageError, with the `remedy`, when `tokens` leaves no room
+    """The prompt's tokens (Tokenizer.prompt_ids). Raises UsageError, with the `remedy`, when `tokens` leaves no room
     after them."""
-    row = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(
             f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
@@ -54,4 +54,7 @@ def sample_texts(
         model, config, tokenizer, slots=len(rows), context=tokens, mesh=mesh, decode_steps=min(DECODE_STEPS, tokens)
     )
     completions = engine.complete(requests)
-    return [tokenizer.decode([*row[1:], *one.tokens]) for row, one in zip(rows, completions, strict=True)]
+    starts = [len(row) - len(tokenizer.encode(prompt)) for row, prompt in zip(rows, prompts, strict=True)]
+    return [
+        tokenizer.decode([*row[start:], *one.tokens]) for row, start, one in zip(rows, starts, completions, strict=True)
+    ]

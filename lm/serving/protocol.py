@@ -167,13 +167,14 @@ def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
 
 def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
     """The prompts as tokens. A BOS is put before each that does not begin with one, text or ids, unless
-    add_special_tokens is false: in training one headed every document."""
+    add_special_tokens is false: in training one headed every document. Of a tokenizer whose prompts have none
+    (Tokenizer.add_bos), it is put before an empty prompt only."""
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []
     for one in split_prompts(given, limits):
         ids = encode(one, tokenizer, limits) if isinstance(one, str) else one
-        headed = add and (not ids or ids[0] != tokenizer.bos_id)
+        headed = add and ids[:1] != [tokenizer.bos_id] and (tokenizer.add_bos or not ids)
         prompt = Prompt((tokenizer.bos_id, *ids) if headed else tuple(ids), headed)
         check_prompt(prompt, params, tokenizer, limits)
         found.append(prompt)
@@ -194,11 +195,14 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
     return [tokenizer.bos_id, *ids] if names else ids
 
 
-def encode_text(text: str, tokenizer: Tokenizer) -> list[int]:
-    """The ids of a text. Raises ApiError 400 if the tokenizer cannot encode it: a character that its vocabulary lacks,
-    or a split pattern that would backtrack too long."""
+def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> list[int]:
+    """The ids of a text, `as_prompt` with BOS if the tokenizer's prompts have it.
+
+    Raises ApiError 400 if the tokenizer cannot encode it: a character that its vocabulary lacks, or a split pattern
+    that would backtrack too long.
+    """
     try:
-        return tokenizer.encode(text)
+        return tokenizer.prompt_ids(text) if as_prompt else tokenizer.encode(text)
     except InputError as error:
         raise ApiError(400, str(error), param="prompt", code="invalid_value") from error
 

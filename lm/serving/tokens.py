@@ -41,9 +41,8 @@ class TokenRoutes:
         special = tokenizer.special_tokens.get(text)
         ids = [special]
         if special is None:
-            ids = await self.in_thread(encode_text, text, tokenizer)
-        if fields.boolean("add_special_tokens", True) and special is None:
-            ids = [tokenizer.bos_id, *ids]
+            with_bos = fields.boolean("add_special_tokens", True)
+            ids = await self.in_thread(encode_text, text, tokenizer, with_bos)
         return json_answer({"tokens": ids, "count": len(ids), "max_model_len": self.limits.context})
 
     async def detokenize(self, request: Request) -> Response:

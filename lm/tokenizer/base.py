@@ -22,6 +22,13 @@ class Tokenizer(ABC):
     """Documents that it was trained on."""
     characters: int = 0
     """Characters of text that it was trained on."""
+    add_bos: bool = True
+    """Whether a prompt begins with bos_id, as documents do in training. False for an imported model whose own tokenizer
+    adds none."""
+    stop_ids: tuple[int, ...] = ()
+    """The EOS ids of an imported model, in its order; () for those of the vocabulary."""
+    chat_template: str = ""
+    """Jinja template of a conversation of an imported model; "" for none. It is stored and exported, not run."""
 
     @property
     @abstractmethod
@@ -34,9 +41,20 @@ class Tokenizer(ABC):
         """The id that heads every document, in training and in generation."""
 
     @property
-    @abstractmethod
     def eos_ids(self) -> frozenset[int]:
         """The ids at which a text that is being generated ends; none, where documents are not told apart."""
+        return frozenset(self.stop_ids) or self._own_eos_ids
+
+    @property
+    @abstractmethod
+    def _own_eos_ids(self) -> frozenset[int]:
+        """The ids that begin or end a document in this vocabulary."""
+
+    @property
+    def missing_bytes(self) -> bytes:
+        """The bytes for which a byte-level vocabulary has no token, in rising order. `encode` refuses a text that needs
+        one."""
+        return b""
 
     @property
     @abstractmethod
@@ -81,6 +99,11 @@ class Tokenizer(ABC):
     def encode_array(self, text: str) -> np.ndarray:
         """`encode` of plain text, uint32 (tokens,): where that is wanted, it is quicker made."""
         return np.array(self.encode(text), np.uint32)
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """The ids of a prompt, with bos_id first if `add_bos` or if the text has no ids. Raises as `encode`."""
+        ids = self.encode(text)
+        return [self.bos_id, *ids] if self.add_bos or not ids else ids
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         """`encode` of each text, in order, on `threads` threads."""

@@ -47,7 +47,7 @@ class CharacterTokenizer(Tokenizer):
         return self._ids[SEPARATOR]
 
     @property
-    def eos_ids(self) -> frozenset[int]:
+    def _own_eos_ids(self) -> frozenset[int]:
         return frozenset()
 
     @functools.cached_property

@@ -120,7 +120,7 @@ class BytePairTokenizer(Tokenizer):
         return self.special_tokens[self.start]
 
     @property
-    def eos_ids(self) -> frozenset[int]:
+    def _own_eos_ids(self) -> frozenset[int]:
         return frozenset((self.special_tokens[self.start], self.special_tokens[self.end]))
 
     @functools.cached_property

@@ -1,5 +1,6 @@
 """A tokenizer as a folder: meta.json, and beside it the files of its kind."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -34,6 +35,9 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     meta = {
         "kind": tokenizer.kind,
         **tokenizer.settings(),
+        "add_bos": tokenizer.add_bos,
+        "stop_ids": tokenizer.stop_ids,
+        "chat_template": tokenizer.chat_template,
         "vocab_size": tokenizer.vocab_size,
         "documents": tokenizer.documents,
         "characters": tokenizer.characters,
@@ -51,6 +55,10 @@ def load(folder: Path) -> Tokenizer:
     try:
         meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
+        tokenizer = dataclasses.replace(
+            tokenizer, add_bos=meta.get("add_bos", True) is True, stop_ids=tuple(map(int, meta.get("stop_ids", ()))),
+            chat_template=str(meta.get("chat_template", "")),
+        )  # fmt: skip
         stored, found = meta["fingerprint"], tokenizer.fingerprint
     except FileNotFoundError as error:
         missing = Path(error.filename).name

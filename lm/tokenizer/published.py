@@ -169,22 +169,30 @@ def load_folder(folder: Path) -> Tokenizer:
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():
-        contents = read_bounded(file_inside(folder, HUGGING_FACE), MOST_TOKENIZER_BYTES)
-        return of_json(contents, *names_in(file_inside(folder, CONFIG)))
+        data = read_bounded(file_inside(folder, HUGGING_FACE), MOST_TOKENIZER_BYTES)
+        return of_json(data, *names_in(folder, data))
     if (folder / MODEL).exists():
         return load_file(file_inside(folder, MODEL))
     raise UsageError(f"it has none of {META}, {HUGGING_FACE} and {MODEL}. Give another folder, or the file itself.")
 
 
-def names_in(config: Path) -> tuple[str, str]:
-    """What heads and what ends a document by a tokenizer_config.json: "" for what it does not say."""
+def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
+    """The tokens that begin and end a document by a folder's tokenizer_config.json, else by the ids of the model's
+    configs and the tokenizer.json; "" for what none of them says. Raises InputError for a file of another form."""
+    files = (CONFIG, "generation_config.json", "config.json")
+    read = lambda name: parse_json(read_bounded(file_inside(folder, name), MOST_CONFIG_BYTES))
     try:
-        contents = parse_json(read_bounded(config, MOST_CONFIG_BYTES))
-    except FileNotFoundError:
-        return "", ""
-    tokens = (contents.get("bos_token"), contents.get("eos_token"))
-    start, end = (token["content"] if isinstance(token, dict) else token or "" for token in tokens)
-    return start, end
+        config, *models = (read(name) if (folder / name).exists() else {} for name in files)
+        special = {token["id"]: token["content"] for token in parse_json(tokenizer).get("added_tokens") or []}
+        found = []
+        for kind in ("bos", "eos"):
+            token = config.get(f"{kind}_token")
+            ids = [one[f"{kind}_token_id"] for one in models if one.get(f"{kind}_token_id") is not None]
+            id = ids[0][0] if ids and isinstance(ids[0], list) and ids[0] else ids[0] if ids else None
+            found.append(token["content"] if isinstance(token, dict) else token or special.get(id, ""))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: {', '.join(files)} name special tokens in no known form ({error}).") from error
+    return found[0], found[1]
 
 
 def cached_at(name: str, environment: Mapping[str, str] = os.environ) -> list[Path]:

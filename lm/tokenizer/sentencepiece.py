@@ -83,7 +83,7 @@ class SentencePieceTokenizer(Tokenizer):
         return bos if bos >= 0 else self._processor.eos_id()
 
     @property
-    def eos_ids(self) -> frozenset[int]:
+    def _own_eos_ids(self) -> frozenset[int]:
         return frozenset(id for id in (self._processor.bos_id(), self._processor.eos_id()) if id >= 0)
 
     @functools.cached_property

@@ -30,4 +30,4 @@ def test_a_report_that_is_a_link_out_of_the_run_folder_is_not_served(tmp_path):
     (tmp_path / "run/report/funnel.html").write_text("funnel")
     pages = served_pages(tmp_path / "run")
     assert "/report/index.html" not in pages and pages["/report/funnel.html"]().body == b"funnel"
-    assert 'href="/report/index.html"' not in pages["/window"]().body.decode()
+    assert 'href="/report/index.html"' not in bytes(pages["/window"]().body).decode()

@@ -13,13 +13,17 @@ from lm.errors import InputError
 from lm.formats.gguf.header import GgufFile, read_gguf
 from lm.formats.gguf.metadata import ROPE_FACTORS, Header, config_of
 from lm.formats.gguf.names import stored_shape, stored_tensors, unpaired
-from lm.formats.gguf.tokenizer import read_tokenizer
+from lm.formats.gguf.tokenizer import read_special_tokens, read_tokenizer
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel, check_size
 from lm.tokenizer.base import Tokenizer
 
-READ = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
-"""Types of tensors."""
+READ = (
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
+    "IQ4_XS",
+)  # fmt: skip
+"""Types of tensors: those of llama.cpp's files of 2 to 8 bits, whose rows that are not of whole blocks of 256 are stored
+as Q5_0, Q8_0 or IQ4_NL."""
 
 
 class GgufParameters(Mapping[str, np.ndarray]):
@@ -78,7 +82,8 @@ def unpacked(tensor: gguf.ReaderTensor) -> np.ndarray:
 
 
 def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
-    """The model in a GGUF file, and its tokenizer, or the one that is given. Parameters are kept in bfloat16 where all
+    """The model in a GGUF file, and its tokenizer, or the one that is given, with the file's BOS and EOS and chat
+    template. Parameters are kept in bfloat16 where all
     matrices are stored so, otherwise in float32, which holds them all exactly.
 
     Raises InputError for a damaged file and a model or type of tensors that is not read, UsageError for a tokenizer
@@ -94,4 +99,5 @@ def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
     matrices = {parameters.dtypes[name] for name, stored in parameters.stored.items() if not stored.exact}
     if matrices == {"BF16"}:
         config = dataclasses.replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")
-    return SourceModel(config, tokenizer or read_tokenizer(header), parameters)
+    found, notes = read_special_tokens(header).on(tokenizer or read_tokenizer(header))
+    return SourceModel(config, found, parameters, notes=notes)

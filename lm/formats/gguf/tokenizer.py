@@ -8,6 +8,7 @@ import gguf
 from lm.errors import InputError, UsageError
 from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of
 from lm.formats.gguf.metadata import OWN, Header
+from lm.formats.source import SpecialTokens
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
@@ -35,6 +36,8 @@ OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 """Names of the same in other files."""
 WHOLE_PIECES = ("llama-bpe",)
 """Those with which llama.cpp takes a piece that is a token as that token, whatever the merges say."""
+EOS_IDS = f"{OWN}.tokenizer.eos_ids"
+"""All EOS ids, where they are more than llama.cpp has names for."""
 NORMAL, CONTROL = 1, 3
 """tokenizer.ggml.token_type, as sentencepiece's kinds of pieces."""
 
@@ -62,10 +65,16 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
     unused = range(len(tokens), rows)
     writer.add_token_list([*tokens, *(f"[PAD{id}]" for id in unused)])
     writer.add_token_types([*kinds, *(UNUSED for _ in unused)])
+    ends = tokenizer.stop_ids or (end,)
     writer.add_bos_token_id(tokenizer.bos_id)
-    writer.add_eos_token_id(end)
-    writer.add_add_bos_token(True)  # as ours begins every text
+    for add, id in zip((writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), ends, strict=False):
+        add(id)
+    if len(ends) > 3:
+        writer.add_array(EOS_IDS, list(ends))
+    writer.add_add_bos_token(tokenizer.add_bos)
     writer.add_add_eos_token(False)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
 
 
 def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
@@ -119,6 +128,21 @@ def add_sentencepiece(
     writer.add_bool(f"{OWN}.tokenizer.exact", tokenizer.exact)
     writer.add_bool(f"{OWN}.tokenizer.has_end", model.eos_id >= 0)
     return [piece.text for piece in model.pieces], [piece.kind for piece in model.pieces]
+
+
+def read_special_tokens(header: Header) -> SpecialTokens:
+    """BOS, EOS and the chat template of a file. Raises InputError for fields of another type."""
+    id_of = lambda name: header.read(f"tokenizer.ggml.{name}_token_id", int, -1)
+    ends = header.read(EOS_IDS, list) if EOS_IDS in header else map(id_of, ("eos", "eot", "eom"))
+    # llama.cpp's own default: sentencepiece models and Llama 3's vocabulary begin with BOS.
+    pre = header.read("tokenizer.ggml.pre", str, "default")
+    headed = header.read("tokenizer.ggml.model", str) == "llama" or OTHER_NAMES.get(pre, pre) in WHOLE_PIECES
+    return SpecialTokens(
+        bos=None if id_of("bos") < 0 else id_of("bos"),
+        eos=tuple(dict.fromkeys(id for id in ends if type(id) is int and id >= 0)),
+        add_bos=header.read("tokenizer.ggml.add_bos_token", bool, headed),
+        chat_template=header.read("tokenizer.chat_template", str, ""),
+    )
 
 
 def read_tokenizer(header: Header) -> Tokenizer:

@@ -213,6 +213,6 @@ def special_ids(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
             f"{config.vocab_size}. Give the tokenizer that the model was trained with."
         )
     # The head of the next document ends one too. transformers pads with the first id, so the end's own comes first.
-    ends = sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
+    ends = list(tokenizer.stop_ids) or sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
     eos = ends[0] if len(ends) == 1 else ends or None
     return {"bos_token_id": tokenizer.bos_id, "eos_token_id": eos, "pad_token_id": None}

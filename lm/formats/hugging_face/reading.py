@@ -1,5 +1,6 @@
 """Weights of a Hugging Face folder under our names, each read when it is asked for, without torch."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from lm.bounded import MOST_TOKENIZER_BYTES, read_bounded
 from lm.config import ModelConfig
-from lm.errors import InputError
+from lm.errors import InputError, UsageError, shown
 from lm.formats.hugging_face.config import model_config_of
 from lm.formats.hugging_face.names import (
     HEAD,
@@ -21,15 +22,19 @@ from lm.formats.hugging_face.names import (
     stored_shape,
     stored_tensors,
 )
-from lm.formats.safetensors import Tensor, read_folder
-from lm.formats.source import SourceModel, check_size
+from lm.formats.safetensors import Tensor, read_folder, read_json_object
+from lm.formats.source import MOST_TEMPLATE, SourceModel, SpecialTokens, check_size
 from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.encoding import HUGGING_FACE as TOKENIZER
+from lm.tokenizer.hugging_face.reading import heading
+from lm.tokenizer.published import CONFIG as TOKENIZER_CONFIG
 from lm.tokenizer.published import load_published
 
 type Arrays = dict[str, np.ndarray]
 """{"blocks.0.attention.query.weight": values, ...}, under the names of lm.model.param_names.named_leaves."""
-KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "chat_template.jinja")
+TEMPLATE = "chat_template.jinja"
+KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", TEMPLATE)
 """The tokenizer's files, which an export gives back as they came."""
 
 
@@ -135,10 +140,58 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     parameters = FolderParameters(folder, config)
     if {*parameters.dtypes.values()} == {"BF16"}:
         config = model_config_of(folder, "bfloat16")
-    names = [name for name in KEPT if (folder / name).is_file() and tokenizer is None]
-    kept = {name: read_bounded(file_inside(folder, name), MOST_TOKENIZER_BYTES) for name in names}
-    tokenizer = tokenizer or load_published(str(folder))
-    return SourceModel(config, tokenizer, parameters, parameters.dtypes, kept)
+    special, named = special_tokens_of(folder)
+    if tokenizer is None:
+        kept = {
+            name: read_bounded(file_inside(folder, name), MOST_TOKENIZER_BYTES)
+            for name in KEPT
+            if (folder / name).is_file()
+        }
+        found, notes = special.on(load_published(str(folder)), named)
+    else:
+        kept, (found, notes) = {}, special.on(tokenizer)
+    return SourceModel(config, found, parameters, parameters.dtypes, kept, notes)
+
+
+def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
+    """(the special tokens of a folder by its JSON files, whether its tokenizer_config.json names BOS). Raises InputError
+    for a file that is damaged, or says what none may say."""
+    files = ("generation_config.json", "config.json", TOKENIZER_CONFIG, TOKENIZER)
+    generation, config, tokenizer_config, tokenizer = (
+        read_json_object(file_inside(folder, name)) if (folder / name).is_file() else {} for name in files
+    )
+    first = lambda name: next((one[name] for one in (generation, config) if one.get(name) is not None), None)
+    bos, eos = first("bos_token_id"), first("eos_token_id")
+    eos = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    template = tokenizer_config.get("chat_template") or ""
+    if isinstance(template, list):  # several by name
+        template = next((one["template"] for one in template if one.get("name") == "default"), "")
+    if (folder / TEMPLATE).is_file():
+        template = read_template(file_inside(folder, TEMPLATE))
+    if not isinstance(template, str) or not all(type(id) is int for id in (*eos, 0 if bos is None else bos)):
+        raise InputError(
+            f"{folder}: bos_token_id is {shown(bos)}, eos_token_id {shown(eos)} and the chat template "
+            f"{type(template).__name__}, but must be an integer, integers, and text. Correct {', '.join(files[:3])}."
+        )
+    add_bos = None
+    if tokenizer:
+        with contextlib.suppress(UsageError, KeyError, TypeError, IndexError, AttributeError):  # its loader says so
+            add_bos = bool(heading(tokenizer.get("post_processor")))
+        if "Llama" in str(tokenizer_config.get("tokenizer_class")):  # transformers' class for it goes by this alone
+            add_bos = tokenizer_config.get("add_bos_token", True) is True
+    return SpecialTokens(bos, tuple(eos), add_bos, template), bool(tokenizer_config.get("bos_token"))
+
+
+def read_template(path: Path) -> str:
+    """Raises InputError for a file that is too large or no text."""
+    if path.stat().st_size > 4 * MOST_TEMPLATE:
+        raise InputError(
+            f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove it."
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}. Correct or remove it.") from error
 
 
 def refuse_pickles(folder: Path) -> None:

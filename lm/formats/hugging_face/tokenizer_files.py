@@ -16,34 +16,42 @@ from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import FILE, LibraryTokenizer
+from lm.tokenizer.hugging_face.reading import heading as named_heading
 from lm.tokenizer.hugging_face.sentencepiece import sentencepiece_json
 from lm.tokenizer.hugging_face.writing import hugging_face
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
-    """Writes the files with which transformers' AutoTokenizer gives the ids of ours, behind that of the document's
-    head; of a tokenizer.json that was imported, the same file.
+    """Writes the files with which transformers' AutoTokenizer gives the ids of ours, after bos_id if
+    tokenizer.add_bos; of a tokenizer.json that was imported, the same file if it says so too. The chat template is in
+    tokenizer_config.json.
 
     Raises UsageError for a sentencepiece model whose normalisation tokenizer.json cannot say.
     """
     start, end = document_tokens(tokenizer)
-    if isinstance(tokenizer, LibraryTokenizer):
+    if isinstance(tokenizer, LibraryTokenizer) and says_heading(tokenizer):
         (folder / FILE).write_bytes(tokenizer.contents)
     else:
-        contents = tokenizer_json(tokenizer) | {"post_processor": heading(tokenizer)}
+        contents = tokenizer_json(tokenizer) | {"post_processor": heading(tokenizer) if tokenizer.add_bos else None}
         text = json.dumps(contents, ensure_ascii=False, indent=1)
         (folder / FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
     named = {name: token for name, token in (("bos_token", start), ("eos_token", end)) if token}
+    template = {"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}
     write_json(folder / "special_tokens_map.json", named)
     write_json(
         folder / "tokenizer_config.json",
         {
             # The class that takes tokenizer.json as it stands; those of GPT-2 and Llama would put steps of their own.
             "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length,
-            "clean_up_tokenization_spaces": False, **named,
+            "clean_up_tokenization_spaces": False, **named, **template,
         },
     )  # fmt: skip
+
+
+def says_heading(tokenizer: LibraryTokenizer) -> bool:
+    """Whether its tokenizer.json puts before a text what Tokenizer.add_bos says."""
+    return named_heading(json.loads(tokenizer.contents).get("post_processor")) == tokenizer.start * tokenizer.add_bos
 
 
 def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
@@ -59,6 +67,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """The contents of tokenizer.json, without what heads a text. Raises UsageError."""
     if isinstance(tokenizer, BytePairTokenizer):
         return hugging_face(tokenizer)
+    if isinstance(tokenizer, LibraryTokenizer):
+        return json.loads(tokenizer.contents)
     if isinstance(tokenizer, SentencePieceTokenizer):
         return sentencepiece_json(tokenizer)
     if isinstance(tokenizer, CharacterTokenizer):

@@ -25,13 +25,16 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
 
     Raises UsageError for one that it cannot have, which is named.
     """
+    shared = {
+        name for name, present in (("headed", tokenizer.add_bos), ("lacking", tokenizer.missing_bytes)) if present
+    }
     if isinstance(tokenizer, BytePairTokenizer):
-        return frozenset({"bpe"})
+        return frozenset({"bpe", *shared})
     if isinstance(tokenizer, LibraryTokenizer):
         check_ranks(byte_level_of(tokenizer))
-        return frozenset({"bpe"})
+        return frozenset({"bpe", *shared})
     if isinstance(tokenizer, CharacterTokenizer):
-        return frozenset({"characters"})
+        return frozenset({"characters", *shared})
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise UsageError(
             f"The tokenizer is of the kind {tokenizer.kind}, but a standalone folder has bpe, sentencepiece and "
@@ -40,7 +43,7 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
     check_sentencepiece(tokenizer)
     model = read_model(tokenizer.model)
     named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
-    return frozenset({"sentencepiece", *(name for name, present in named.items() if present)})
+    return frozenset({"sentencepiece", *shared, *(name for name, present in named.items() if present)})
 
 
 def check_ranks(found: ByteLevel) -> None:

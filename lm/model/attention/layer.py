@@ -70,6 +70,8 @@ class Attention(nnx.Module):
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
         """What computes attention where this is traced. Raises UsageError as `choose` does."""
         context_shards = devices_of("length", jax.sharding.get_abstract_mesh())
+        if mask.branched:  # no kernel knows trees
+            return ATTENTION["xla"]
         prefix = mask.prefix_B is not None
         spec = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
         choice = choose(self.choice, target(), spec)

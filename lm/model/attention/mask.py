@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+BRANCHES = 64
+"""Segment ids of a document in AttentionMask.branched."""
+
 
 def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
     """Whether queries at these positions see keys at those: their own and the ones before, `window` at most. Of JAX or
@@ -22,7 +25,7 @@ def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["segment_ids_BT", "prefix_B", "positions_BT", "key_segment_ids_BS"],
-    meta_fields=["window"],
+    meta_fields=["window", "branched"],
 )
 @dataclass(frozen=True)
 class AttentionMask:
@@ -39,6 +42,10 @@ class AttentionMask:
     """At which of the keys' positions each query stands; None: query t at t, and the keys are of the same tokens."""
     key_segment_ids_BS: Int[Array, "B S"] | None = None  # noqa: N815
     """The documents of the keys, where these come from a cache."""
+    branched: bool = False
+    """Whether documents are trees: of those with the ids BRANCHES * d + b, b = 0 is a beginning that the continuations
+    b = 1, 2, ... see too, and these do not see one another. A window counts positions in the row: for trees it must be
+    None."""
 
     def within(self, window: int | None) -> "AttentionMask":
         """The same, its window no wider than `window`."""
@@ -70,7 +77,11 @@ class AttentionMask:
         if self.prefix_B is not None:
             ends_B11 = self.prefix_B[:, None, None]
             seen_BTS |= (key_positions_11S < ends_B11) & (positions_BT1 < ends_B11)
-        return (segment_ids_BT[:, :, None] == key_segment_ids_BS[:, None, :]) & seen_BTS
+        of_key_B1S = key_segment_ids_BS[:, None, :]
+        same_BTS = segment_ids_BT[:, :, None] == of_key_B1S
+        if self.branched:
+            same_BTS |= (segment_ids_BT - segment_ids_BT % BRANCHES)[:, :, None] == of_key_B1S
+        return same_BTS & seen_BTS
 
     def all_visible(self) -> Bool[Array, "B T S"]:
         """`visible` for the mask's own queries and all keys."""

@@ -39,6 +39,9 @@ PROBE = "".join(map(chr, range(256))) + "a" * 64 + " " * 64 + "1" * 64 + "! aA1\
 class LibraryTokenizer(Tokenizer):
     """A tokenizer.json: BPE on bytes, or BPE or unigram pieces with bytes to fall back to (Llama 2's).
 
+    A vocabulary of bytes may lack some of them, as SmolLM2's lacks 21 (`missing_bytes`). The library leaves such a byte
+    out of the ids without a word; here a text that needs one is refused.
+
     Ids are the library's. Where the file puts a blank before every text, as Llama 2's does, the decoded text begins
     with it; where it normalises, the normalised text comes back.
     """
@@ -90,12 +93,18 @@ class LibraryTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return 1 + max(self._ids.values())
 
+    @functools.cached_property
+    def missing_bytes(self) -> bytes:
+        if not is_byte_level(json.loads(self.contents)):
+            return b""
+        return bytes(byte for byte, letter in enumerate(byte_letters()) if letter not in self._ids)
+
     @property
     def bos_id(self) -> int:
         return self.special_tokens[self.start]
 
     @property
-    def eos_ids(self) -> frozenset[int]:
+    def _own_eos_ids(self) -> frozenset[int]:
         return frozenset((self.special_tokens[self.start], self.special_tokens[self.end]))
 
     @functools.cached_property
@@ -157,9 +166,11 @@ class LibraryTokenizer(Tokenizer):
             raise UsageError(f"{failed} ({error})") from error
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """As the base class has it. The text between special tokens is encoded as a text of its own."""
+        """As the base class has it. The text between special tokens is encoded as a text of its own. Raises UsageError
+        for a text that needs one of `missing_bytes`."""
         text = whole_characters(text)
         if not special:
+            self.check_bytes(text)
             with self._checked(text):
                 return self._library.encode(text, add_special_tokens=False).ids
         self.check_special(special)
@@ -171,8 +182,27 @@ class LibraryTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         whole = [whole_characters(text) for text in texts]
+        for text in whole:
+            self.check_bytes(text)
         with self._checked(*whole):
             return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
+
+    def check_bytes(self, text: str) -> None:
+        """Raises UsageError for a text that needs a byte for which there is no token, with its position."""
+        if not self.missing_bytes:
+            return
+        normalizer = self._library.normalizer
+        data = (normalizer.normalize_str(text) if normalizer else text).encode()
+        if len(data.translate(None, self.missing_bytes)) == len(data):
+            return
+        position = next(i for i, byte in enumerate(data) if byte in self.missing_bytes)
+        before = data[:position].decode(errors="ignore")
+        character = data.decode()[len(before)]
+        raise UsageError(
+            f"Character {len(before):,} of the text, {character!r} (U+{ord(character):04X}), needs the byte "
+            f"0x{data[position]:02X}, for which this vocabulary has no token. Remove the character, or use a tokenizer "
+            "that has all 256 bytes."
+        )
 
 
 def open_library(contents: bytes) -> "tokenizers.Tokenizer":
@@ -200,20 +230,18 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
 
 
 def check_steps(contents: Mapping[str, Any]) -> None:
-    """Raises UsageError unless every text keeps all of its characters on the way to the ids."""
+    """Raises UsageError unless every text keeps all characters on the way to the ids, except `missing_bytes`."""
     check_expressions(contents)
     vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
-    if is_byte_level(contents):
-        wanted: list[str] = byte_letters()
-    elif contents["model"].get("byte_fallback"):
+    if not is_byte_level(contents):
+        if not contents["model"].get("byte_fallback"):
+            reason = (
+                "only a vocabulary of bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows all text"
+            )
+            raise refusal("pre_tokenizer", contents.get("pre_tokenizer"), reason)
         wanted = [f"<0x{byte:02X}>" for byte in range(256)]
-    else:
-        reason = (
-            "only a vocabulary of bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows every text"
-        )
-        raise refusal("pre_tokenizer", contents.get("pre_tokenizer"), reason)
-    if missing := [letter for letter in wanted if letter not in vocabulary]:
-        raise refusal("model.vocab", missing[0], "this byte is not in it, so that texts with it would lose it")
+        if missing := [letter for letter in wanted if letter not in vocabulary]:
+            raise refusal("model.vocab", missing[0], "this byte is not in it, so that texts with it would lose it")
     for step in parts_of(contents.get("pre_tokenizer"), "pretokenizers"):
         if step["type"] not in KEEPING or step.get("behavior") == "Removed":
             raise refusal("pre_tokenizer", step, f"only {', '.join(KEEPING)} that remove nothing keep all of a text")

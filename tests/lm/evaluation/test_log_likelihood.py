@@ -14,7 +14,7 @@ import pytest
 
 from lm.config import MeshConfig
 from lm.evaluation.evaluator import EvaluationInterrupted
-from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, shape_of, windows_of
+from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, windows_of
 from lm.formats.hugging_face import load_hugging_face
 from lm.model.param_names import replace_leaves
 from lm.model.transformer import Transformer
@@ -97,17 +97,6 @@ def test_windows_score_each_token_of_the_continuation_once_with_the_last_window_
     assert len(rows[-1].tokens) == min(17, context + continuation)
     with pytest.raises(ValueError, match="without a context"):
         list(windows_of(0, Request([], [1]), 16))
-
-
-def test_shapes_are_few_and_hold_no_more_tokens_than_asked_for():
-    config = dataclasses.replace(LLAMA, context_length=1000)
-    mesh = one_device_mesh(config)
-    shapes = {shape_of(longest, 10_000, config, 8, mesh) for longest in range(1, 1001)}
-    assert sorted(length for _, length in shapes) == [32, 64, 128, 256, 512, 1000]
-    assert all(rows * length <= 8 * 1000 and rows & (rows - 1) == 0 for rows, length in shapes)
-    assert shape_of(1000, 3, config, 8, mesh) == (4, 1000)
-    eight = make_mesh(MeshConfig(), LLAMA, 8)
-    assert shape_of(5, 1, LLAMA, 2, eight)[0] == 8  # a row a device
 
 
 def test_an_evaluation_that_is_asked_to_stop_stops():

@@ -15,6 +15,7 @@ from lm.formats.hugging_face.tokenizer_files import write_tokenizer
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.hugging_face.sentencepiece import sentencepiece_json
+from lm.tokenizer.hugging_face.writing import byte_letters
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from tests.adversarial import GENERATORS
@@ -57,6 +58,20 @@ def llama2_like() -> tokenizers.Tokenizer:
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     made.add_special_tokens(["<unk>", "<s>", "</s>"])
     return made
+
+
+LACKED = (0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100))
+"""The 21 bytes without a token in SmolLM2's published vocabulary."""
+
+
+def lacking_bytes() -> bytes:
+    """A tokenizer.json of smollm2_like without the tokens of LACKED."""
+    contents = json.loads(smollm2_like().to_str())
+    letters = [byte_letters()[byte] for byte in LACKED]
+    kept = [token for token in contents["model"]["vocab"] if not set(token) & set(letters)]
+    contents["model"]["vocab"] = {token: id for id, token in enumerate(kept)}
+    contents["model"]["merges"] = [pair for pair in contents["model"]["merges"] if not set("".join(pair)) & {*letters}]
+    return json.dumps(contents).encode()
 
 
 MADE = {"SmolLM2": (smollm2_like, "<|endoftext|>", ""), "Llama 2": (llama2_like, "<s>", " ")}
@@ -103,6 +118,42 @@ def test_a_folder_of_hugging_face_is_loaded_by_whichever_can(made, tmp_path):
     library.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": ours.start, "eos_token": ours.end}))
     assert load_published(str(tmp_path)).encode(TEXTS[0]) == ours.encode(TEXTS[0])
+
+
+def test_a_vocabulary_that_lacks_bytes_refuses_the_texts_that_need_them_and_no_others(tmp_path):
+    whole, ours = json.loads(smollm2_like().to_str()), LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
+    assert len(LACKED) == 21 and ours.missing_bytes == bytes(LACKED)
+    assert len(json.loads(ours.contents)["model"]["vocab"]) <= len(whole["model"]["vocab"]) - 21
+    save(ours, tmp_path / "saved")
+    for tokenizer in (ours, load(tmp_path / "saved"), pickle.loads(pickle.dumps(ours))):
+        for point in [*range(0xD800), *range(0xE000, 0x110000, 0x1001)]:
+            text = f"a é {chr(point)}"
+            if {*text.encode()} & {*LACKED}:
+                with pytest.raises(UsageError, match=r"^Character 4 of the text, .*\(U\+%04X\)" % point):
+                    tokenizer.encode(text)
+            elif point < 0x3000:
+                assert tokenizer.decode(tokenizer.encode(text)) == text
+    for encode in (ours.encode, ours.encode_array, ours.prompt_ids, lambda text: ours.encode_batch(["a", text])):
+        with pytest.raises(UsageError, match=r"'\\x1d' \(U\+001D\), needs the byte 0x1D, .* use a tokenizer that has"):
+            encode("ok \x1d")
+    with pytest.raises(UsageError, match="Character 0 .* needs the byte 0xF1"):
+        ours.encode("<|im_start|>\U00040000", ["<|im_start|>"])
+    ids = ours.encode("plain\x05")
+    assert ours.decode_bytes([*ids, ours.bos_id]) == b"plain\x05<|endoftext|>"  # decoding needs no byte tokens
+
+
+def test_a_text_is_refused_by_the_bytes_that_it_has_after_normalisation():
+    contents = json.loads(lacking_bytes()) | {"normalizer": {"type": "NFC"}}
+    ohm, omega = "\u2126", "\u03a9"  # the sign is normalised to the letter: bytes E2 84 A6 become CE A9
+    letters = {byte_letters()[byte] for byte in ohm.encode()} - {byte_letters()[byte] for byte in omega.encode()}
+    model = contents["model"]
+    model["vocab"] = {token: id for token, id in model["vocab"].items() if not set(token) & letters}
+    model["merges"] = [pair for pair in model["merges"] if not set("".join(pair)) & letters]
+    ours = LibraryTokenizer.from_json(json.dumps(contents).encode(), "<|endoftext|>")
+    assert {*ohm.encode()} <= {*ours.missing_bytes}
+    assert ours.decode(ours.encode(ohm)) == omega
+    with pytest.raises(UsageError, match="needs the byte 0xE2"):
+        ours.encode("\u2127")
 
 
 @pytest.mark.parametrize(

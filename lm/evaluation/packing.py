@@ -1,0 +1,177 @@
+"""How requests are laid out in batches: several in a row, and a context that several continuations share only once.
+
+Only NumPy. Axes: B rows, T positions, K scored tokens of a row.
+"""
+
+import bisect
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.model.attention.mask import BRANCHES
+
+ROW = 512
+"""Positions of a row, where that wastes little: longer rows compute more attention, shorter ones have more padding."""
+ROUNDING = 1.1
+"""Rows of a batch are so many that the last batch adds at most this factor of padding."""
+FEW_ENOUGH = 1.3
+"""Computed tokens for each token of the requests from which on fewer compilations count more than less padding."""
+
+
+class Row(NamedTuple):
+    """A window of a request."""
+
+    request: int
+    """Its number."""
+    tokens: Sequence[int]
+    """At most one more than the model's context."""
+    scored: int
+    """Number of tokens at its end that are scored, at least 1."""
+
+
+@dataclasses.dataclass
+class Tree:
+    """A context and what continues it."""
+
+    context: tuple[int, ...]
+    branches: list[tuple[int, Sequence[int]]]
+    """(number of the request, its scored tokens)."""
+    length: int
+    """Tokens that the model reads: the last token of a branch is only predicted."""
+
+
+class Layout(NamedTuple):
+    """Rows of one shape."""
+
+    shape: tuple[int, int, int]
+    """(B, T, K) of its batches."""
+    rows: list[list[Tree]]
+
+
+class PackedBatch(NamedTuple):
+    """What the model is asked."""
+
+    tokens_BT: np.ndarray
+    positions_BT: np.ndarray
+    """Position of each token in its own request."""
+    segment_ids_BT: np.ndarray
+    """BRANCHES, 2 * BRANCHES, ... for the trees of a row; if branched, plus the number of the branch. Padding is 0."""
+    at_BK: np.ndarray
+    """Where in the row each scored token is predicted; 0 for unused slots."""
+    targets_BK: np.ndarray
+
+
+def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:
+    """The rows, those with the same context as branches of one tree if `shared`, as long as they fit a row or the
+    context is at least as long as they are together."""
+    found: list[Tree] = []
+    growing: dict[tuple[int, ...], Tree] = {}
+    for request, tokens, scored in rows:
+        context = tuple(tokens[: len(tokens) - scored])
+        tree, most = growing.get(context), min(context_length, max(ROW, 2 * len(context)))
+        if not shared or tree is None or len(tree.branches) == BRANCHES - 1 or tree.length + scored - 1 > most:
+            growing[context] = tree = Tree(context, [], len(context))
+            found.append(tree)
+        tree.branches.append((request, tokens[len(tokens) - scored :]))
+        tree.length += scored - 1
+    return found
+
+
+def bucket(length: int) -> int:
+    """The least length of 4 an octave that is not below `length`, at most a quarter more."""
+    step = 1 << max(0, (length - 1).bit_length() - 3)
+    return step * math.ceil(length / step)
+
+
+def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> dict[int, list[list[Tree]]]:
+    """{T: rows of that length}: best fit, the longest trees first. A row is `shortest` positions or what its longest
+    tree needs."""
+    rows: list[tuple[int, list[Tree]]] = []
+    rooms: list[tuple[int, int]] = []  # (free positions, number of the row), rising
+    for tree in sorted(trees, key=lambda tree: -tree.length):
+        place = bisect.bisect_left(rooms, (tree.length, -1))
+        if place == len(rooms):
+            length = min(max(shortest, bucket(tree.length)), context_length)
+            rooms.append((length, len(rows)))
+            rows.append((length, []))
+        room, number = rooms.pop(place)
+        rows[number][1].append(tree)
+        bisect.insort(rooms, (room - tree.length, number))
+    found: dict[int, list[list[Tree]]] = collections.defaultdict(list)
+    for length, row in rows:
+        found[length].append(row)
+    return found
+
+
+def rows_at_once(rows: int, most: int) -> int:
+    """Rows of a batch, at most `most`, with which the last batch has little padding."""
+    fits = lambda size: math.ceil(rows / size) * size <= ROUNDING * rows
+    return next(size for size in range(max(1, min(most, rows)), 0, -1) if fits(size))
+
+
+def lay_out(
+    trees: Sequence[Tree], context_length: int, tokens_at_once: int, row_parts: int = 1, length_parts: int = 1
+) -> list[Layout]:
+    """Few shapes with little padding, of about `tokens_at_once` positions a batch; rows and lengths are multiples of
+    the parts that devices cut them into.
+
+    On one device the batches compute at most 1.4 times the trees' tokens.
+    """
+    even = lambda size, parts: parts * math.ceil(size / parts)
+
+    def layouts(shortest: int) -> list[Layout]:
+        found = []
+        for length, rows in packed_rows(trees, shortest, context_length).items():
+            size = even(rows_at_once(len(rows), max(1, tokens_at_once // length)), row_parts)
+            scored = max(sum(len(tokens) for tree in row for _, tokens in tree.branches) for row in rows)
+            shape = size, even(length, length_parts), even(bucket(scored), length_parts)
+            found.append(Layout(shape, rows))
+        return found
+
+    real = sum(tree.length for tree in trees)
+    best, cost = list[Layout](), (math.inf, math.inf)
+    for shortest in sorted({bucket(length) for length in range(1, ROW + 1)}, reverse=True):
+        tried = layouts(shortest)
+        this = max(FEW_ENOUGH, computed(tried) / max(1, real)), len(tried)
+        if this < cost:
+            best, cost = tried, this
+        if cost <= (FEW_ENOUGH, 1):
+            break
+    return best
+
+
+def computed(layouts: Iterable[Layout]) -> int:
+    """Positions that the model computes, padding included."""
+    return sum(math.ceil(len(rows) / size) * size * length for (size, length, _), rows in layouts)
+
+
+def fill(rows: Sequence[Sequence[Tree]], shape: tuple[int, int, int], branched: bool) -> tuple[PackedBatch, np.ndarray]:
+    """(the batch of that shape with these rows, at most B of them; which request each scored token is of, (B, K), -1
+    for unused slots)."""
+    size, length, slots = shape
+    tokens_BT, positions_BT, segments_BT = (np.zeros((size, length), np.int32) for _ in range(3))
+    at_BK, targets_BK = (np.zeros((size, slots), np.int32) for _ in range(2))
+    requests_BK = np.full((size, slots), -1, np.int64)
+    for row, trees in enumerate(rows):
+        start = slot = 0
+        for number, tree in enumerate(trees, 1):
+            segment, context = BRANCHES * number, len(tree.context)
+            parts = [(tree.context, 0), *((tokens[:-1], context) for _, tokens in tree.branches)]
+            last = start + context - 1
+            for branch, (ids, position) in enumerate(parts):
+                here = slice(start, start + len(ids))
+                tokens_BT[row, here], segments_BT[row, here] = ids, segment + branch * branched
+                positions_BT[row, here] = np.arange(position, position + len(ids))
+                if branch:
+                    request, targets = tree.branches[branch - 1]
+                    # The context's last token predicts the first target, the branch itself the others.
+                    there = slice(slot, slot + len(targets))
+                    at_BK[row, there] = [last, *range(start, start + len(ids))]
+                    targets_BK[row, there], requests_BK[row, there] = targets, request
+                    slot += len(targets)
+                start += len(ids)
+    return PackedBatch(tokens_BT, positions_BT, segments_BT, at_BK, targets_BK), requests_BK

@@ -1,0 +1,139 @@
+"""How requests are packed: little is computed in vain, in few shapes, and every request is asked as it is alone."""
+
+import dataclasses
+import itertools
+import random
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.config import TasksConfig, TokenizerConfig
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.evaluators import make_evaluators
+from lm.evaluation.log_likelihood import TOKENS_AT_ONCE, LogLikelihoods, Request
+from lm.evaluation.packing import BRANCHES, ROW, bucket, computed, fill
+from lm.model.attention.mask import AttentionMask
+from lm.model.transformer import Transformer
+from lm.parallel import one_device_mesh
+from lm.tokenizer import train_tokenizer
+from tests.lm.model_configs import FAMILIES, LLAMA
+
+REPOSITORY = Path(__file__).parents[3]
+SHARED = REPOSITORY / "../shared/data/eval"
+LONG = dataclasses.replace(LLAMA, context_length=8192)
+AT_MOST = 1.5
+
+
+def tokens_of(requests) -> int:
+    """Tokens that the model reads if each request is asked alone, without padding."""
+    return sum(len(one.context) + len(one.continuation) - 1 for one in requests)
+
+
+def question(draw, context: int, answers: int, length: int) -> list[Request]:
+    ids = lambda count: [draw.randrange(64) for _ in range(count)]
+    shared = ids(context)
+    return [Request(shared, ids(max(1, draw.randint(length // 2, length * 3 // 2)))) for _ in range(answers)]
+
+
+MIXES = {
+    "hellaswag": lambda draw: question(draw, draw.randint(20, 120), 4, 25),
+    "arc": lambda draw: question(draw, draw.randint(10, 60), 4, 5),
+    "lambada": lambda draw: question(draw, draw.randint(50, 200), 1, 2),
+    "blimp": lambda draw: question(draw, 1, 2, 10),
+    "few-shot": lambda draw: question(draw, draw.randint(1000, 1300), 4, 5),
+    "one length above a row": lambda draw: question(draw, ROW // 2 + 1, 1, 1),
+    "one length": lambda draw: question(draw, 174, 1, 1),
+    "mixed": lambda draw: question(draw, int(2 ** draw.uniform(1, 12)), draw.randint(1, 5), 20),
+    "documents": lambda draw: question(draw, 1, 1, int(2 ** draw.uniform(3, 14))),
+}
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["contexts shared", "contexts alone"])
+@pytest.mark.parametrize("name", MIXES)
+def test_at_most_half_more_is_computed_than_the_questions_have_and_in_few_shapes(name, shared):
+    config = LONG if shared else dataclasses.replace(LONG, token_shift=True)
+    scorer, mesh = LogLikelihoods(config, 16), one_device_mesh(config)
+    assert scorer.branches(mesh) is shared
+    for count in (1, 2, 3, 5, 10, 50, 300):
+        draw = random.Random(count)
+        requests = [one for _ in range(count) for one in MIXES[name](draw)]
+        layouts = scorer.lay_out(mesh, requests)
+        assert computed(layouts) <= AT_MOST * tokens_of(requests), count
+        assert len({one.shape for one in layouts}) == len(layouts) <= 4 * 9  # 4 lengths an octave from a row upwards
+        assert all(rows * length <= max(TOKENS_AT_ONCE["cpu"], length) for (rows, length, _), _ in layouts)
+        if name in ("hellaswag", "arc", "lambada") and count >= 50:
+            assert len(layouts) == 1
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/eval")
+@pytest.mark.parametrize("limit", [1, 10, 200])
+@pytest.mark.parametrize("name", ["hellaswag", "arc_easy", "winogrande", "lambada_openai"])
+def test_at_most_half_more_is_computed_on_benchmarks(name, limit):
+    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    tokenizer = train_tokenizer([text], TokenizerConfig(600, "gpt2", 100_000))
+    config = dataclasses.replace(LONG, vocab_size=600)
+    made = EvaluatorConfig(config, tokenizer, Path(), 16, 1, tasks=TasksConfig(str(SHARED), limit))
+    requests = make_evaluators((name,), made, "tasks")[name].requests
+    assert computed(LogLikelihoods(config, 16).lay_out(one_device_mesh(config), requests)) <= AT_MOST * tokens_of(requests)
+
+
+def test_a_shared_context_is_computed_once():
+    requests = [one for _ in range(200) for one in MIXES["hellaswag"](random.Random(0))]
+    once = sum(len(one.context) for one in requests[::4]) + sum(len(one.continuation) - 1 for one in requests)
+    layouts = LogLikelihoods(LONG, 16).lay_out(one_device_mesh(LONG), requests)
+    assert computed(layouts) <= 1.3 * once < tokens_of(requests)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "windows"])
+def test_packed_and_shared_scores_are_those_of_each_request_alone(name):
+    changes = {"attention_windows": (8, 0)} if name == "windows" else {}
+    config = dataclasses.replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)
+    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
+    logits = jax.jit(lambda ids: jax.nn.log_softmax(model.logits(model.read(ids, jnp.ones_like(ids)))[0]))
+    draw, requests = random.Random(0), []
+    for _ in range(12):
+        requests += question(draw, draw.randint(1, 40), draw.randint(1, 5), 6)
+    for _ in range(BRANCHES + 3):  # more than a tree has branches
+        requests.append(Request([7], [draw.randrange(64)]))
+    found = LogLikelihoods(config, 4).score(model, one_device_mesh(config), requests)
+    for request, one in zip(requests, found, strict=True):
+        whole = [*request.context, *request.continuation]
+        log_p = np.asarray(logits(np.array([whole[:-1] + [0] * (65 - len(whole))], np.int32)), np.float64)
+        rows = np.arange(len(request.context) - 1, len(whole) - 1)
+        wanted = log_p[rows, list(request.continuation)]
+        assert one.log_likelihood == pytest.approx(wanted.sum(), abs=2e-4)
+        assert one.greedy == bool((wanted >= log_p[rows].max(-1)).all())
+
+
+def test_branches_see_their_beginning_and_themselves_and_nothing_else():
+    segments_BT = jnp.array([[64, 64, 65, 65, 66, 128, 129, 130, 0]])
+    seen = np.asarray(AttentionMask(segments_BT, branched=True).all_visible()[0])
+    wanted = {0: {0}, 1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 2, 3}, 4: {0, 1, 4}, 5: {5}, 6: {5, 6}, 7: {5, 7}, 8: {8}}
+    assert {query: {*np.flatnonzero(row).tolist()} for query, row in enumerate(seen)} == wanted
+
+
+def test_each_scored_token_has_one_place_at_which_it_is_predicted():
+    requests = [one for _ in range(9) for one in MIXES["arc"](random.Random(3))]
+    scorer, mesh = LogLikelihoods(LONG, 16), one_device_mesh(LONG)
+    found: dict[int, list[tuple[list[int], int]]] = {}
+    for shape, rows in scorer.lay_out(mesh, requests):
+        for part in itertools.batched(rows, shape[0]):
+            batch, requests_BK = fill(part, shape, True)
+            for row, slot in np.argwhere(requests_BK >= 0):
+                at, segment = batch.at_BK[row, slot], batch.segment_ids_BT[row, batch.at_BK[row, slot]]
+                of = np.isin(batch.segment_ids_BT[row], [segment, segment - segment % BRANCHES])
+                before = batch.tokens_BT[row, of & (np.arange(shape[1]) <= at)].tolist()
+                assert batch.positions_BT[row, at] == len(before) - 1
+                found.setdefault(int(requests_BK[row, slot]), []).append((before, int(batch.targets_BK[row, slot])))
+    for number, (context, continuation) in enumerate(requests):
+        wanted = [([*context, *continuation[:i]], token) for i, token in enumerate(continuation)]
+        assert found[number] == wanted
+
+
+def test_lengths_are_four_an_octave():
+    lengths = sorted({bucket(length) for length in range(1, 8193)})
+    assert lengths[:12] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16] and lengths[-4:] == [5120, 6144, 7168, 8192]
+    assert all(length <= bucket(length) <= max(length, 1.25 * length) for length in range(1, 8193))
