@@ -1,6 +1,8 @@
 """Thin scripts: parse the config, call lm or data_prep."""
 
+import os
 import sys
+from pathlib import Path
 from types import TracebackType
 
 
@@ -12,5 +14,7 @@ def without_traceback(kind: type[BaseException], error: BaseException, trace: Tr
         sys.__excepthook__(kind, error, trace)
 
 
+if sys.stdout is None:  # closed by the shell (>&-): what is printed goes nowhere, as print itself has it
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
 if sys.argv[:1] == ["-m"]:  # of `python -m launch.NAME`, while it looks for the module
     sys.excepthook = without_traceback

@@ -7,9 +7,14 @@ from data_prep.by_language.fixes import check_fixes
 from data_prep.by_language.splitters import check_splitters
 from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
+from lm.address_space import TRAINING, check_address_space
 from lm.errors import InputError
-from lm.evaluation.evaluators import check_evaluators, check_tasks
+from lm.evaluation.evaluators import EVALUATORS, check_classes, check_evaluators, check_tasks
+from lm.inference.requests import check_prompt
+from lm.own_process import in_own_process
 from lm.run_paths import RunPaths
+from lm.tokenizer.bpe import check_pattern
+from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.training.preflight import check_tokenizer, check_training
 
 
@@ -23,10 +28,20 @@ def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)
         check_fixes(experiment.documents.by_language)
+    if not experiment.tokenizer.load and experiment.tokenizer.algorithm == "bpe":
+        pattern = experiment.tokenizer.split_pattern
+        check_pattern(SPLIT_PATTERNS.get(pattern, pattern), "tokenizer.split_pattern")
     if not training:
         return
+    check_address_space(TRAINING)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     check_tasks(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
+    for names, option in (
+        (experiment.evaluate.evaluators, "evaluate.evaluators"),
+        (experiment.train.evaluators if experiment.train.validate_every else (), "train.evaluators"),
+    ):
+        if others := tuple(name for name in names if name not in EVALUATORS):
+            in_own_process(check_classes, others, option)
     if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or place()[1] > 1:
         return
     made = RunPaths(workdir).marker(train_tokenizer.STAGE.name).exists()
@@ -35,13 +50,15 @@ def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
 
 
 def check_prompts(experiment: Experiment, tokenizer: Path) -> None:
-    """Raises UsageError where a prompt of the samples after training leaves no room for new tokens; starts JAX."""
-    from lm.inference.generate import check_prompt
+    """Raise UsageError if a prompt of the samples during or after training leaves no room for new tokens."""
     from lm.tokenizer import load
 
-    known = load(tokenizer)
-    for prompt in experiment.sample.prompts:
+    known, train, sample = load(tokenizer), experiment.train, experiment.sample
+    asked = [("train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens)]
+    asked = asked if train.sample_every else []
+    asked += [("sample.prompts", prompt, "sample.tokens", sample.tokens) for prompt in sample.prompts]
+    for option, prompt, limit, tokens in asked:
         try:
-            check_prompt(known, prompt, experiment.sample.tokens)
+            check_prompt(known, prompt, tokens)
         except InputError as error:
-            raise type(error)(f"sample.prompts with sample.tokens = {experiment.sample.tokens}: {error}") from error
+            raise type(error)(f"{option} with {limit} = {tokens}: {error}") from error

@@ -21,6 +21,7 @@ from launch import (
 )
 from launch.stages.command import run_command
 from launch.stages.stage import run_stage
+from lm.address_space import CHARTS, check_address_space
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.terminal import duration
@@ -44,6 +45,8 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
         raise UsageError(f"--until is {options.until!r}; choose one of {', '.join(STAGES)}.")
     wanted = SCRIPTS[: STAGES.index(options.until) + 1]
     preflight.check(experiment, workdir, training=train in wanted)
+    if report in wanted:
+        check_address_space(CHARTS)
     start, made = time.perf_counter(), 0
     for number, script in enumerate(wanted, 1):
         stage = script.STAGE
@@ -52,6 +55,8 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
             made += 1
         else:
             print("      up to date", flush=True)
+        if script is train_tokenizer and train in wanted:
+            preflight.check_prompts(experiment, RunPaths(workdir).tokenizer)
     done = f"Done in {duration(time.perf_counter() - start)}" if made else "All is up to date"
     print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else workdir}")
 

@@ -8,6 +8,7 @@ from configs.experiment.run_folder import RunFolder
 from launch import evaluate, extract_texts, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.address_space import CHARTS, check_address_space
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -29,6 +30,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from viewer.window.page import window_html
     from viewer.window.window_run import WindowRun
 
+    check_address_space(CHARTS)
     paths, made = RunPaths(workdir), RunPaths(out)
     run = read_run(workdir, experiment.documents)
     for damage in run.damage:

@@ -9,6 +9,7 @@ from launch.folder import training
 from launch.stages.command import run_stage_command
 from launch.stages.processes import load_training
 from launch.stages.stage import Stage
+from lm.address_space import TRAINING, check_address_space
 from lm.checkpoints import manifest as checkpoint_files
 from lm.data.mixture import mixture_manifests
 from lm.run_paths import TRAINING_LOGS, RunPaths
@@ -16,6 +17,7 @@ from lm.run_paths import TRAINING_LOGS, RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     began = time.time()
+    check_address_space(TRAINING)
     train = load_training(out, began)
     preflight.check_prompts(experiment, RunPaths(workdir).tokenizer)  # those of the stage after this one
     train(experiment.model, experiment.train, out, began)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from lm.errors import InputError
+from lm.trusted_code import inherit
 
 
 def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -25,9 +26,9 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         platforms = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(
-            "What this machine can train on could not be found out: the process that asked JAX ended with code "
-            f"{done.returncode} and said: {said[-1]}. If JAX cannot start here, mend its installation, or choose other "
-            f"devices with JAX_PLATFORMS, which is {platforms!r}: cpu works everywhere."
+            f"A check before training failed: its process ended with code {done.returncode} and printed: {said[-1]}. If "
+            "JAX cannot start here, repair its installation, or choose other devices with JAX_PLATFORMS, which is "
+            f"{platforms!r}: cpu works everywhere."
         )
     result, error = pickle.loads(done.stdout)
     if error is not None:
@@ -39,6 +40,7 @@ def main() -> None:
     """Calls what stdin has, and writes (result, error) to stdout, to which nothing else is printed."""
     answer = os.dup(1)
     os.dup2(2, 1)
+    inherit()  # the function may name code of the user's config
     function, args, kwargs = pickle.load(sys.stdin.buffer)
     try:
         pair = function(*args, **kwargs), None

@@ -18,6 +18,7 @@ from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN, Filter
+from lm.address_space import JAX, check_address_space
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
@@ -152,6 +153,7 @@ class RunFolder(RunPaths):
         Of several processes all must ask. Raises InputError for what is missing, damaged, or of another model or
         tokenizer, UsageError where there are checkpoints of other steps alone.
         """
+        check_address_space(JAX)
         from lm.checkpoints.manifest import read_manifest
         from lm.checkpoints.reading import check_finite, read_parameters, whole_parameters
         from lm.inference.devices import inference_mesh

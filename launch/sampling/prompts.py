@@ -75,7 +75,7 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
 
 def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, options: Options) -> tuple[list[int], int]:
     """(a document's head and the prompt, new tokens at most). Raises UsageError where there is no room for any."""
-    from lm.inference.generate import check_prompt
+    from lm.inference.requests import check_prompt
 
     if options.max_tokens is None:
         row = check_prompt(tokenizer, prompt, experiment.sample.tokens)

@@ -8,6 +8,7 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
 from launch.folder.in_bucket import fetch
 from launch.stages.processes import join, place
+from lm.address_space import JAX, check_address_space
 from lm.checkpoints.in_bucket import fetch_to_ask
 from lm.compilation_cache import keep_compiled_programs
 from lm.errors import InputError, UsageError
@@ -35,6 +36,7 @@ def load_trained(
     `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
     UsageError where so much cannot fit into memory.
     """
+    check_address_space(JAX)
     keep_compiled_programs()
     fetch_to_ask(workdir, step)
     fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))

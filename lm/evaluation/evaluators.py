@@ -5,7 +5,7 @@ No jax until an evaluator is made: names are checked before the first stage.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,19 +81,30 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
 def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":
     """{name: evaluator}, made in this order. Raises UsageError for a name that is none."""
     check_evaluators(names, option)
-    made = {}
+    return {name: class_of(name, option)(config) for name in names}
+
+
+def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]":
+    """Import the class of an evaluator. Raises UsageError if the name is none, and ImportError as its module does."""
+    path, _, attribute = EVALUATORS.get(name, name).rpartition(".")
+    kind = getattr(importlib.import_module(path), attribute, None)
+    if kind is None:
+        raise UsageError(f"{option} names {name!r}, but the module {path} has no {attribute}.")
+    if not isinstance(kind, type) or not callable(getattr(kind, "run", None)):
+        raise UsageError(
+            f"{option} names {name!r}, which is no evaluator: a class with run(model, mesh) is one "
+            "(lm/evaluation/evaluator.py)."
+        )
+    return kind
+
+
+def check_classes(names: Sequence[str], option: str) -> None:
+    """Import the classes of evaluators, which may start JAX. Raises UsageError for a name that is none."""
     for name in names:
-        path, _, attribute = EVALUATORS.get(name, name).rpartition(".")
-        kind = getattr(importlib.import_module(path), attribute, None)
-        if kind is None:
-            raise UsageError(f"{option} names {name!r}, but the module {path} has no {attribute}.")
-        if not isinstance(kind, type) or not callable(getattr(kind, "run", None)):
-            raise UsageError(
-                f"{option} names {name!r}, which is no evaluator: a class with run(model, mesh) is one "
-                "(lm/evaluation/evaluator.py)."
-            )
-        made[name] = kind(config)
-    return made
+        try:
+            class_of(name, option)
+        except ImportError as error:
+            raise UsageError(f"{option} names {name!r}, whose module cannot be imported: {error}.") from error
 
 
 TAKEN = {

@@ -6,28 +6,13 @@ import jax
 from jax.sharding import Mesh
 
 from lm.config import ModelConfig
-from lm.errors import UsageError, shown
 from lm.inference.engine import Engine
-from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.requests import GenerationRequest, SamplingParams, check_prompt
 from lm.model.transformer import Transformer
 from lm.tokenizer.base import Tokenizer
 
 DECODE_STEPS = 32
 """Nobody waits for the first words alone."""
-
-
-def check_prompt(
-    tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
-) -> list[int]:
-    """The prompt's tokens (Tokenizer.prompt_ids). Raises UsageError, with the `remedy`, when `tokens` leaves no room
-    after them."""
-    row = tokenizer.prompt_ids(prompt)
-    if len(row) >= tokens:
-        raise UsageError(
-            f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
-            f"{tokens}. {remedy}"
-        )
-    return row
 
 
 def sample_texts(

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
+from lm.tokenizer.base import Tokenizer
 
 MAX_TEMPERATURE = 1e30
 """Float32 holds it."""
@@ -117,3 +118,17 @@ class Completion:
 
 class QueueFull(UsageError):  # noqa: N818  (it went as it should)
     """As many requests wait as may: ask again later."""
+
+
+def check_prompt(
+    tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
+) -> list[int]:
+    """The prompt's tokens (Tokenizer.prompt_ids). Raises UsageError, with the `remedy`, when `tokens` leaves no room
+    after them."""
+    row = tokenizer.prompt_ids(prompt)
+    if len(row) >= tokens:
+        raise UsageError(
+            f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
+            f"{tokens}. {remedy}"
+        )
+    return row

@@ -25,7 +25,7 @@ from lm.devices import target_of
 from lm.errors import InputError
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
-from lm.inference.generate import check_prompt
+from lm.inference.requests import check_prompt
 from lm.metrics.meter import Meter, MetricsLog
 from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb

@@ -20,7 +20,7 @@ from lm.errors import InputError
 from lm.evaluation.log_likelihood import encode_pair
 from lm.formats.hugging_face.tokenizer_files import write_tokenizer
 from lm.formats.source import MOST_TEMPLATE, SpecialTokens
-from lm.inference.generate import check_prompt
+from lm.inference.requests import check_prompt
 from lm.tokenizer import save, train_tokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from tests.launch.test_release import source_of

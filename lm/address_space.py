@@ -1,0 +1,22 @@
+"""Limits of address space (`ulimit -v`), under which libraries hang, abort or print stacks instead of raising errors."""
+
+import resource
+
+from lm.errors import UsageError
+
+NEEDED_GIB = {"JAX": 1.5, "training": 6, "the report's charts (V8, the engine of Vega-Lite)": 66}
+"""Measured on Linux x86_64: JAX maps 1.3 GiB when it starts, V8 reserves 64. Training under 3 GiB hung in threads that
+could not start."""
+JAX, TRAINING, CHARTS = NEEDED_GIB
+
+
+def check_address_space(*users: str) -> None:
+    """Raise UsageError if this process may not map the address space that one of `users`, keys of NEEDED_GIB, needs."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    for user in users:
+        if limit != resource.RLIM_INFINITY and limit < NEEDED_GIB[user] * 2**30:
+            raise UsageError(
+                f"The address space of this process is limited to {limit / 2**30:.1f} GiB (ulimit -v), but {user} "
+                f"maps {NEEDED_GIB[user]} GiB, most of which is never used. Raise the limit (ulimit -v unlimited); to "
+                "bound memory itself, use a cgroup, as systemd-run -p MemoryMax=4G does."
+            )
