@@ -1,4 +1,4 @@
-"""Limits of address space (`ulimit -v`), under which libraries hang, abort or print stacks instead of raising errors."""
+"""Limits of address space (`ulimit -v`), under which libraries hang, abort or print stacks and raise no error."""
 
 import resource
 

@@ -26,8 +26,8 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         platforms = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(
-            f"A check before training failed: its process ended with code {done.returncode} and printed: {said[-1]}. If "
-            "JAX cannot start here, repair its installation, or choose other devices with JAX_PLATFORMS, which is "
+            f"A check before training failed: its process ended with code {done.returncode} and printed: {said[-1]}. "
+            "If JAX cannot start here, repair its installation, or choose other devices with JAX_PLATFORMS, which is "
             f"{platforms!r}: cpu works everywhere."
         )
     result, error = pickle.loads(done.stdout)

@@ -38,6 +38,11 @@ def refuse_no_run(workdir: Path) -> None:
         raise UsageError(
             f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."
         )
+    if found := set("*?[") & set(str(workdir.absolute())):
+        raise UsageError(
+            f"--workdir {workdir} has {' and '.join(sorted(found))} in its path, which Orbax takes for a pattern: "
+            "checkpoints in it could not be read. Give a path without *, ? and [."
+        )
     if workdir.exists() and not workdir.is_dir():
         raise UsageError(f"--workdir {workdir} is a file. Give a folder that is empty or does not exist yet.")
     if not workdir.is_dir():

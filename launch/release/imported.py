@@ -1,10 +1,10 @@
 """A run folder made of a model that was trained elsewhere: its config, its tokenizer and a checkpoint at step 0."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from configs import fineweb, own_text
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from launch.release.kept import RECORD
-from launch.release.out_folder import files_in
+from launch.release.out_folder import files_in, partial_folder
 from lm.checkpoints.from_parameters import write_parameters
 from lm.config import StartConfig, TokenizerConfig
+from lm.config.model import least_parameters
 from lm.errors import UsageError
 from lm.formats.source import SourceModel
-from lm.planning.memory import least_parameters
 from lm.run_paths import RunPaths
-from lm.storage import unused, write_json, writing
+from lm.storage import write_json, writing
 from lm.tokenizer import save
 
 
@@ -33,18 +33,14 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
     target = run.resolve()
     config = dataclasses.replace(source.config, scan_layers=scan_layers)
     experiment = experiment_of(dataclasses.replace(source, config=config), target)
-    with writing(run):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = RunPaths(unused(target.with_name(f".{target.name}.partial")))
-        partial.root.mkdir()
-    try:
-        fill(partial, source, experiment, origin)
+    with contextlib.ExitStack() as stack:
+        with writing(run):
+            partial = stack.enter_context(partial_folder(target))
+        fill(RunPaths(partial), source, experiment, origin)
         with writing(run):
             if target.exists():
                 target.rmdir()
-            partial.root.rename(target)
-    finally:
-        shutil.rmtree(partial.root, ignore_errors=True)
+            partial.rename(target)
 
 
 def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str) -> None:

@@ -1,7 +1,9 @@
 """A folder that is there whole or not at all, and in whose place nothing of anybody else's is ever put."""
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -13,27 +15,68 @@ RECORD = "gristmill_export.json"
 """In a folder that launch.export wrote: the run it is of, and the files that it wrote."""
 
 
+MARK = ".gristmill-partial"
+"""In a folder that is being written. It is deleted last, so that a killed process leaves no folder without it."""
+
+
 def files_in(folder: Path) -> dict[str, int]:
     """{relative path: bytes} of all files below a folder."""
-    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MARK]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Generator[Path]:
+    """A new folder next to `target`, to be renamed in the block; it is deleted if it was not.
+
+    Folders that killed processes left there are deleted first: a live process has its folder locked.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.partial-")]:
+        with contextlib.suppress(OSError), locked_folder(left):
+            if (left / MARK).is_file():
+                shutil.rmtree(left)
+    partial = unused(target.with_name(f".{target.name}.partial"))
+    partial.mkdir()
+    try:
+        with locked_folder(partial):
+            (partial / MARK).touch()
+            yield partial
+        (target / MARK).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Generator[None]:
+    """Lock a folder against other processes. Raises OSError if another process has it, or it is a link."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def refuse_others(out: Path, option: str) -> None:
     """Raises UsageError unless `out` is not there yet, is an empty folder, or holds what launch.export wrote alone."""
     if out.is_dir() and not any(out.iterdir()):
         return
-    if not out.exists() and not out.is_symlink():
+    if (not out.exists() and not out.is_symlink()) or is_export(out):
         return
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads((out / RECORD).read_bytes())
-        found = files_in(out)
-        found.pop(RECORD)
-        if record["files"] == found:
-            return
     raise UsageError(
         f"{option} {out} is there already, and is not what launch.export wrote alone. Nothing was changed. Give a "
         "folder that does not exist yet."
     )
+
+
+def is_export(folder: Path) -> bool:
+    """Whether the folder holds what launch.export wrote, and nothing else."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record, found = json.loads((folder / RECORD).read_bytes()), files_in(folder)
+        found.pop(RECORD)
+        return record["files"] == found
+    return False
 
 
 @contextlib.contextmanager
@@ -43,23 +86,20 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
 
     Raises UsageError as `refuse_others`, InputError where the disk does not take it.
     """
-    refuse_others(out, option)
     target = out.resolve() if out.is_symlink() else out.absolute()
-    with writing(out):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = unused(target.with_name(f".{target.name}.partial"))
-        partial.mkdir()
+    before = target.with_name(f".{target.name}.replaced-1")
+    if is_export(before):  # a killed export had moved it aside
+        shutil.rmtree(before) if target.exists() else before.rename(target)
+    refuse_others(out, option)
+    with writing(out), partial_folder(target) as partial:
+        yield partial
+        replaced = unused(target.with_name(f".{target.name}.replaced"))
+        if target.exists():
+            target.rename(replaced)  # kept until the new one is in its place
         try:
-            yield partial
-            replaced = unused(target.with_name(f".{target.name}.replaced"))
-            if target.exists():
-                target.rename(replaced)  # kept until the new one is in its place
-            try:
-                partial.rename(target)
-            except BaseException:
-                if replaced.exists():
-                    replaced.rename(target)
-                raise
-            shutil.rmtree(replaced, ignore_errors=True)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            partial.rename(target)
+        except BaseException:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,158 @@
+"""Limits, names, streams and options with which a command can never work: one line, before any work."""
+
+import dataclasses
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import load_config
+from launch import preflight
+from launch.folder.guard import refuse_no_run
+from launch.release.out_folder import MARK, partial_folder, whole_folder
+from lm import address_space
+from lm.address_space import NEEDED_GIB, check_address_space
+from lm.errors import UsageError
+from tests.corpus import tiny_experiment
+from tests.run_files import REPOSITORY
+from tests.server_process import quick_environment, write_served_run
+
+DEMO = load_config(REPOSITORY / "configs/demo.py")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("refusals") / "run"
+    folder.mkdir()
+    write_served_run(folder)
+    return folder
+
+
+def command(*words: str, before: str = "", after: str = "") -> subprocess.CompletedProcess:
+    """Run a script by a shell, with shell commands `before` it and redirections `after` it."""
+    line = f"{before} exec {shlex.join([sys.executable, '-m', *words])} {after}"
+    return subprocess.run(["bash", "-c", line], cwd=REPOSITORY, env=quick_environment(), capture_output=True, text=True)
+
+
+def limited(gib: float, *words: str) -> subprocess.CompletedProcess:
+    return command(*words, before=f"ulimit -v {int(gib * 2**20)};")
+
+
+def with_train(**changes):
+    return dataclasses.replace(DEMO, train=dataclasses.replace(DEMO.train, **changes))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        (
+            dataclasses.replace(DEMO, tokenizer=dataclasses.replace(DEMO.tokenizer, split_pattern="(a+")),
+            r"tokenizer\.split_pattern is '\(a\+'",
+        ),
+        (
+            dataclasses.replace(DEMO, tokenizer=dataclasses.replace(DEMO.tokenizer, split_pattern="(a+)+$")),
+            r"tokenizer\.split_pattern is",
+        ),
+        (with_train(evaluators=("os.system",)), r"train\.evaluators names 'os\.system', which is no evaluator"),
+        (with_train(evaluators=("os.nothing",)), r"train\.evaluators names 'os\.nothing', but the module os has no"),
+        (with_train(evaluators=("no_such_module.A",)), r"train\.evaluators names 'no_such_module\.A'"),
+    ],
+)
+def test_settings_that_can_never_work_are_refused_before_the_first_stage(experiment, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        preflight.check(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_are_checked_once_the_tokenizer_is_known(run):
+    tiny = tiny_experiment()
+    preflight.check_prompts(tiny, run / "tokenizer")
+    long = "many words " * 50
+    for changed, said in (
+        (
+            dataclasses.replace(tiny, sample=dataclasses.replace(tiny.sample, prompts=(long,))),
+            rf"sample\.prompts with sample\.tokens = {tiny.sample.tokens}: The prompt 'many words",
+        ),
+        (
+            dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, sample_prompt=long, sample_every=1)),
+            rf"train\.sample_prompt with train\.sample_tokens = {tiny.train.sample_tokens}: The prompt",
+        ),
+    ):
+        with pytest.raises(UsageError, match=said):
+            preflight.check_prompts(changed, run / "tokenizer")
+
+
+@pytest.mark.parametrize("user", NEEDED_GIB)
+def test_a_limit_of_address_space_is_refused_with_both_values(user, monkeypatch):
+    limit = int(NEEDED_GIB[user] * 2**30) - 1
+    monkeypatch.setattr(address_space.resource, "getrlimit", lambda which: (limit, resource.RLIM_INFINITY))
+    with pytest.raises(UsageError, match=rf"limited to {limit / 2**30:.1f} GiB .*maps {NEEDED_GIB[user]} GiB"):
+        check_address_space(user)
+    monkeypatch.setattr(address_space.resource, "getrlimit", lambda which: (limit + 1, resource.RLIM_INFINITY))
+    check_address_space(user)
+
+
+@pytest.mark.parametrize("gib", [1, 0.5])
+def test_a_sample_under_a_limit_of_address_space_is_one_line(run, gib):
+    done = limited(gib, "launch.sample", str(run), "--prompt", "a")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "ulimit -v unlimited" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gib", [3, 1])
+def test_training_under_a_limit_of_address_space_is_one_line(run, gib, tmp_path):
+    """Under 3 GiB it hung for more than 300 s."""
+    done = limited(gib, "launch.train", str(run), "--train.steps", "9")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_closed_stdout_is_no_error(run):
+    done = command("launch.sample", str(run), "--prompt", "a", "--sample.temperatures", "0", after=">&-")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "what?"])
+def test_a_run_folder_whose_name_is_a_pattern_is_refused(name, tmp_path):
+    with pytest.raises(UsageError, match=r"which Orbax takes for a pattern.*Give a path without \*, \? and \["):
+        refuse_no_run(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts the folder read-only, which needs root")
+def test_a_run_on_a_read_only_disk_is_evaluated(run, tmp_path):
+    """A text and the run's own figures; nothing is written."""
+    (tmp_path / "run").mkdir()
+    subprocess.run(["mount", "--bind", str(run), str(tmp_path / "run")], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(tmp_path / "run")], check=True)
+        done = command("launch.evaluate", str(tmp_path / "run"), "--text", str(REPOSITORY / "LICENSE"))
+        assert done.returncode == 0 and "bits" in done.stdout, done.stderr
+    finally:
+        subprocess.run(["umount", str(tmp_path / "run")], check=True)
+
+
+def test_what_a_killed_export_or_import_leaves_is_deleted_by_the_next_one(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from launch.release.out_folder import partial_folder\n"
+        "with partial_folder(Path(sys.argv[1])) as folder: print(1, flush=True); time.sleep(999)"
+    )
+    target = tmp_path / "out"
+    killed = subprocess.Popen([sys.executable, "-c", code, str(target)], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    assert killed.stdout is not None and killed.stdout.readline() == b"1\n"
+    (left,) = tmp_path.iterdir()
+    with partial_folder(target):
+        assert left.is_dir()  # its process lives
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    (tmp_path / ".out.partial-mine").mkdir()  # of the user: it has no mark
+    with whole_folder(target) as folder:
+        assert not left.exists() or left == folder
+        (folder / "whole").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.partial-mine", "out"]
+    assert [path.name for path in target.iterdir()] == ["whole"] and not (target / MARK).exists()
