@@ -24,9 +24,12 @@ SYSTEM = {"lost+found", ".DS_Store"}
 """What an operating system puts into an empty folder or disk."""
 
 
-def refuse_links(workdir: Path) -> None:
+def refuse_links(workdir: Path, claim: bool = True) -> None:
     """Raise UsageError for the first link in the run folder through which a run would write to files that are not its
-    own; InputError for a link to an output folder that is missing. Links under names that no run uses are allowed."""
+    own; InputError for a link to an output folder that is missing. Links under names that no run uses are allowed.
+
+    With `claim`, empty folders to which output folders are links are this run's from then on.
+    """
     if not workdir.is_dir():
         return
     there = sorted(path.name for path in workdir.iterdir())
@@ -47,7 +50,8 @@ def refuse_links(workdir: Path) -> None:
                             "run does not write through links within its folders. Nothing was changed. To delete the "
                             f"link (the files that it leads to stay): {shlex.join(['rm', entry.path])}"
                         )
-    claim_links(workdir, names)
+    if claim:
+        claim_links(workdir, names)
 
 
 def claim_links(workdir: Path, names: Iterable[str], claim: bool = True) -> None:

@@ -70,7 +70,7 @@ def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str)
     here = {file: one for file, one in marker.get("checksums", {}).items() if (workdir / file).is_file()}
     damaged = damage(workdir, here, RunPaths(workdir).marker(name))
     for one in damaged:
-        print_once(f"{name}: {one} {remedy}")
+        print_once(f"{name}: {one}{remedy}")
     return damaged
 
 

@@ -32,7 +32,7 @@ def check_source(source: Path, workdir: Path) -> None:
         raise UsageError(f"--from {source} {there}. Name the folder of a run, such as runs/demo.")
     if source.resolve() == workdir.resolve():
         raise UsageError(f"--from and --workdir are both {workdir}. Give the new run a folder of its own.")
-    refuse_links(source)
+    refuse_links(source, claim=False)
     with held(source):
         pass
 

@@ -24,7 +24,7 @@ from lm.storage import inside, relative_name, sync, unused, write_atomically
 BEGUN = "begun.json"
 """In `.partial/<stage>/`: what is being made. It is written first and deleted last."""
 PARTIAL = ".partial"
-"""Ending of a file that is being copied to another disk."""
+"""Ending of a file that is being written, or copied to another disk."""
 MADE, MOVING = "made.json", "moving.json"
 """In `.partial/<stage>/`: the list of finished outputs. Under the first name nothing has been moved yet, under the
 second the old outputs are gone."""
@@ -253,6 +253,7 @@ def remove_parts(partial: Path) -> None:
                 if path.name != BEGUN:
                     remove(path)
             (partial / BEGUN).unlink()
+        (partial / f"{BEGUN}{PARTIAL}").unlink(missing_ok=True)  # a kill came before anything else was written
         with contextlib.suppress(OSError):
             partial.rmdir()
 

@@ -2,25 +2,31 @@
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator
 
 from data_prep.funnel.report import Written, read_counts
 from launch.release.kept import kept_of
 from launch.release.stored_run import StoredRun
+from lm.checksums import log_damage
 from lm.formats.hugging_face.names import family_of
 from lm.planning.flops import flops_per_token
 from lm.planning.memory import count_parameters
-from viewer.training_data import read_curves, read_splits
+from lm.run_paths import RunPaths
+from viewer.training_data import read_curves, read_json, read_splits
 
 CURVE_ROWS = 16
 """Lines of the table of losses, at most."""
 
 
 def model_card(run: StoredRun) -> str:
-    """The text of README.md, with its YAML head. What the run folder does not tell is left out."""
-    parts = [head(run), about(run), how_to_load(run), data(run), recipe(run), curve(run), evaluation(run), limits(run)]
+    """The text of README.md, with its YAML head. What the run folder does not tell is left out, and so are figures from
+    damaged logs, which are printed."""
+    damaged = log_damage(run.folder.root, (RunPaths.metrics, RunPaths.evaluation))
+    for one in damaged:
+        print(f"export: {one} README.md has no losses and no evaluation.", flush=True)
+    figures = [] if damaged else [curve(run), evaluation(run)]
+    parts = [head(run), about(run), how_to_load(run), data(run), recipe(run), *figures, limits(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -155,7 +161,7 @@ def evaluation(run: StoredRun) -> str:
     path = run.folder.evaluation
     if not path.is_file() or run.step != run.experiment.train.steps:
         return ""
-    found = json.loads(path.read_bytes())
+    found = read_json(path, "launch.evaluate")
     bits = {
         name.removesuffix("_bits_per_byte"): value for name, value in found.items() if name.endswith("bits_per_byte")
     }

@@ -96,7 +96,8 @@ class Stage:
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
-    """The stage's marker, or None when it has not finished or its outputs are no longer all there.
+    """The stage's marker, or None when it has not finished, or its outputs are no longer all there or are damaged.
+    Damaged logs of training are only reported.
 
     Raises InputError when the marker is damaged, and where None would mean to train anew over checkpoints that are
     left.
@@ -116,10 +117,9 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
             )
         if found != size:
             return None
-    again = f"Or make it again: python -m {stage.script} {shlex.quote(str(workdir))}"
-    if not stage.in_place and report_damage(stage.name, workdir, marker, again):
-        return None
-    return marker
+    again = f" Or make it again: python -m {stage.script} {shlex.quote(str(workdir))}"
+    damaged = report_damage(stage.name, workdir, marker, "" if stage.in_place else again)
+    return None if damaged and not stage.in_place else marker
 
 
 def made_by(stage: Stage, workdir: Path) -> list[str]:
@@ -369,8 +369,7 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None)
     begun = RunPaths(workdir).begun(stage.name)
     found = read_note(begun, "key", "settings")
     if marker:
-        damaged = report_damage(stage.name, workdir, marker, "The stage continues, and keeps what it can read.")
-        note["damaged"] = [*marker.get("damaged", []), *damaged]
+        note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
     if marker is None and found is None:
         set_aside = (*stage.outputs, *by_products_in(stage, workdir))
         written.set_aside(workdir, set_aside, "are of a run whose marker is gone, and are made anew")

@@ -122,6 +122,13 @@ def test_a_damaged_output_is_made_again_and_that_is_told(whole, tmp_path, stage,
     assert out.count(f"{stage.name}: {run}/{kind}, line ") == 1 and f"python -m {stage.script} {run}" in out
 
 
+def test_every_command_that_needs_the_training_names_its_damaged_logs(whole, tmp_path, capsys):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / "metrics.jsonl").write_bytes(b"")
+    assert read_marker(train.STAGE, run) is not None  # the model is whole
+    assert f"train: {run}/metrics.jsonl, line 1: not what was written (0 bytes, but " in capsys.readouterr().out
+
+
 def test_a_marker_whose_checksums_are_damaged_is_named(whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     path = run / "stages/train.json"

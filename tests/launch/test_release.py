@@ -4,6 +4,7 @@ touched; nothing is there by halves."""
 import dataclasses
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from configs.experiment.run_folder import RunFolder
 from launch.release import formats
 from launch.release.formats import ExportOptions, export
 from launch.release.imported import write_run
+from launch.release.model_card import model_card
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
+from lm.checksums import checksums
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.names import parameter_shapes
@@ -72,6 +75,19 @@ def test_out_and_in_and_out_again_is_the_same(exported, tmp_path, scan_layers):
     same = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
     assert {name: again[name] for name in same} == {name: first[name] for name in same}
     assert first.keys() == again.keys()
+
+
+def test_a_model_card_has_no_figures_of_damaged_logs(exported, tmp_path, capsys):
+    run = RunFolder(shutil.copytree(exported[0], tmp_path / "run"))
+    steps = {"step": 0, "validation_loss": 3.25, "validation_bits_per_byte": 1.5}
+    run.metrics.write_text("".join(json.dumps(steps | {"step": step}) + "\n" for step in (0, 5)))
+    marker = json.loads(run.marker("imported").read_text())
+    checked = checksums(run.root, ("metrics.jsonl",))
+    run.marker("imported").write_text(json.dumps(marker | {"checksums": checked}))
+    assert "3.2500" in model_card(open_run(run)) and capsys.readouterr().out == ""
+    run.metrics.write_text(run.metrics.read_text().replace("3.25", "3.35"))
+    assert "3.3500" not in model_card(open_run(run))
+    assert f"export: {run.metrics}, line 1: not what was written" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "mixed"])
