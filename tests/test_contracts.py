@@ -113,6 +113,16 @@ def test_all_recipes_together_work_in_a_copy(tmp_path):
     run_in(tree, "-m", "tests.contract_uses", *contract_uses.USES)
 
 
+TESTS = {
+    "activation": ["tests/lm/config", "tests/lm/formats/test_every_field.py", "-k", "config or mlp or table"],
+    "norm": ["tests/lm/config", "tests/lm/formats/test_every_field.py", "-k", "config or norm or table"],
+    "optimizer": ["tests/lm/config", "tests/lm/planning/test_memory.py"],
+    "schedule": ["tests/lm/config"],
+    "evaluator": ["tests/lm/config"],
+}
+"""{what is added: tests that know its table}; of the data half those of all of it."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("added", [*RECIPES])
 def test_each_recipe_works_alone_and_breaks_no_test(tmp_path, added):
@@ -121,5 +131,5 @@ def test_each_recipe_works_alone_and_breaks_no_test(tmp_path, added):
         block.carry_out(tree)
     run_in(tree, "-m", "tests.contract_uses", added)
     run_in(tree, "-m", "ruff", "check", ".")
-    of_all = ["tests/test_house.py", "tests/lm/config", "tests/data_prep/config", "tests/data_prep/test_recipes.py"]
-    run_in(tree, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", *of_all, "tests/lm/formats/test_every_field.py")
+    tests = TESTS.get(added, ["tests/data_prep/config", "tests/data_prep/test_recipes.py"])
+    run_in(tree, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", "tests/test_house.py", *tests)

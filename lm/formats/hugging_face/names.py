@@ -95,7 +95,7 @@ def family_of(config: ModelConfig) -> Family:
         if not unexpressed(config, fields):
             return family
     remedy = (
-        "Set these fields to their defaults, or add them to modeling_gristmill.py.txt (docs/contracts.md, a field of "
+        "Train with values that it has, or add the fields to modeling_gristmill.py.txt (docs/contracts.md, a field of "
         "the model)."
     )
     check_expressed(config, OWN_FORWARD, "hugging_face", remedy)

@@ -65,7 +65,7 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
     """The text of model.py: the parts of model_template.txt that this model has, with its numbers. Raises UsageError
     for a field that the template does not compute."""
     remedy = (
-        "Set these fields to their defaults, or add them to model_template.txt (docs/contracts.md, a field of the "
+        "Train with values that it has, or add the fields to model_template.txt (docs/contracts.md, a field of the "
         "model)."
     )
     check_expressed(config, OWN_FORWARD, "standalone", remedy)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from launch.release import formats
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.errors import UsageError
 from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, unexpressed
@@ -94,6 +95,10 @@ def cases() -> list[Any]:
                     said = " ".join(f"{field}={getattr(value, 'factor', value)}" for field, value in change.items())
                     found[f"{name} {said}"] = changed
     return [pytest.param(config, id=name) for name, config in found.items()]
+
+
+def test_every_format_is_here():
+    assert {*FORMATS} == {*formats.FORMATS, *formats.FILE_FORMATS}
 
 
 def test_the_table_has_every_field():
