@@ -8,6 +8,7 @@ merged before, as an external sort does.
 
 import functools
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,15 @@ import numpy as np
 
 from data_prep.config.deduplicate import LineDedupConfig
 from data_prep.dedup.clusters import LOW_WORD, merge_many
-from data_prep.dedup.sorted_runs import begins, key_ranges, read_blocks, runs_of, write_run_file, writing_run_file
+from data_prep.dedup.sorted_runs import (
+    begins,
+    key_ranges,
+    read_blocks,
+    runs_of,
+    sorted_rows,
+    write_run_file,
+    writing_run_file,
+)
 from data_prep.dedup.survivors import (
     Edit,
     OfSurvivors,
@@ -29,8 +38,8 @@ from data_prep.dedup.survivors import (
 )
 from data_prep.dedup.words import hashed_words
 from data_prep.engine import identity_of
-from data_prep.engine.tasks import FileRunner, TaskRunner, here
-from lm.storage import Place
+from data_prep.engine.tasks import FileRunner, TaskRunner, delete_other_digests, here
+from lm.storage import Place, write_atomically
 
 REASONS = ("repeated_lines", "short_after_line_dedup")
 UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
@@ -41,9 +50,10 @@ ROWS_IN_RANGE = 4 * ROWS_AT_ONCE
 
 @dataclass(frozen=True)
 class LineFile(OfSurvivors):
-    """A unit: the survivors of a file, the keys of its lines, and its edits."""
+    """A unit: the survivors of a file, the keys of its lines, those of them that it loses, and its edits."""
 
     keys: Place
+    removed: Place
     edits: Place
 
 
@@ -62,10 +72,19 @@ def remove_lines(
 ) -> list[SurvivorFile]:
     """The files with their edits; those that failed are missing. `folder` is of what units hand on; `report` gets the
     totals. Raises InputError as `run_step`."""
-    units = [LineFile(file, folder / "keys" / f"{file.name}.runs", folder / "edits" / file.path.name) for file in files]
+    units = [
+        LineFile(
+            file,
+            folder / "keys" / f"{file.name}.runs",
+            folder / "removed" / f"{file.name}.npy",
+            folder / "edits" / file.path.name,
+        )
+        for file in files
+    ]
     units, written = run("line-keys", units, functools.partial(write_line_keys, config=config), ["keys"], [config])
     identity = identity_of([one["keys"][1] for one in written], config)
     own, tasks = folder / identity[:12], TaskRunner(run.folder, run.engine, run.on_progress, "repeated lines")
+    delete_other_digests(own)
     few, _ = merge_many([unit.keys for unit in units], own / "keys", tasks, ROWS_AT_ONCE)
     ranges = [
         KeyRange(low, last, tuple(few), own / "removed" / f"{number:06d}.runs")
@@ -73,8 +92,11 @@ def remove_lines(
     ]
     tasks(ranges, functools.partial(join_range, max_documents=config.max_documents))
     removed, _ = merge_many([task.run_file for task in ranges], own / "removed", tasks, ROWS_AT_ONCE)
-    work = functools.partial(write_line_edits, config=config, removed=tuple(removed))
-    units, written = run("line-edits", units, work, ["edits"], [identity])
+    work = functools.partial(write_removed, removed=tuple(removed))
+    units, written = run("line-duplicates", units, work, ["removed"], identity)
+    found = {unit.name: one["removed"][1] for unit, one in zip(units, written, strict=True)}
+    work = functools.partial(write_line_edits, config=config)
+    units, written = run("line-edits", units, work, ["edits"], lambda unit: [config, found[unit.name]])
     write_totals(report / "_line_dedup.json", [unit.edits for unit in units])
     return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
@@ -144,18 +166,29 @@ def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -
         yield np.stack([block[3], block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
 
-def write_line_edits(unit: LineFile, config: LineDedupConfig, removed: Sequence[Place]) -> None:
-    write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.survivors.id, removed)))
+def write_removed(unit: LineFile, removed: Sequence[Place]) -> None:
+    """Write the keys of the spans that the file loses, uint64 (3, keys), each with its row before it, sorted: the same
+    bytes if other files come or go that lose or share none of them."""
+    low = unit.survivors.id << 32
+    blocks = read_blocks(runs_of(removed), low, low | LOW_WORD, ROWS_AT_ONCE)
+    rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]
+    rows[0] &= np.uint64(LOW_WORD)
+    data = io.BytesIO()
+    np.save(data, rows)
+    write_atomically(here(unit.removed), data.getvalue())
 
 
-def removed_keys(file: int, removed: Sequence[Place]) -> dict[int, set[bytes]]:
+def write_line_edits(unit: LineFile, config: LineDedupConfig) -> None:
+    write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.removed)))
+
+
+def removed_keys(removed: Place) -> dict[int, set[bytes]]:
     """{row of the file: keys of the spans that it loses}."""
     found: dict[int, set[bytes]] = {}
-    low = file << 32
-    for block in read_blocks(runs_of(removed), low, low | LOW_WORD, ROWS_AT_ONCE):
-        keys = np.ascontiguousarray(block[1:3].T).astype(">u8").tobytes()
-        for number, place in enumerate(block[0].tolist()):
-            found.setdefault(place & LOW_WORD, set()).add(keys[16 * number : 16 * number + 16])
+    rows = np.load(io.BytesIO(removed.read_bytes()))
+    keys = np.ascontiguousarray(rows[1:].T).astype(">u8").tobytes()
+    for number, row in enumerate(rows[0].tolist()):
+        found.setdefault(row, set()).add(keys[16 * number : 16 * number + 16])
     return found
 
 

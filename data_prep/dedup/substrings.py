@@ -29,7 +29,7 @@ from data_prep.dedup.survivors import (
     write_totals,
 )
 from data_prep.engine import identity_of
-from data_prep.engine.tasks import FileRunner, TaskRunner, here
+from data_prep.engine.tasks import FileRunner, TaskRunner, delete_other_digests, here
 from data_prep.parquet import opened, read_rows, write_rows
 from lm.storage import Place
 
@@ -65,6 +65,7 @@ def remove_substrings(
     """The files with their edits; those that failed are missing. `folder` is of what units hand on; `report` gets the
     totals. Raises InputError as `run_step`."""
     identity = identity_of([file.sha256 for file in files], config)
+    delete_other_digests(folder / identity[:12])
     groups = groups_of(files, config.group_bytes, folder / identity[:12])
     tasks = TaskRunner(run.folder, run.engine, run.on_progress, "repeated passages")
     if groups:

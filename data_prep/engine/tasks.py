@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from data_prep.engine.units import (
     read_marker,
     read_quarantine,
 )
-from lm.storage import Place, write_json, writing
+from lm.storage import Place, write_atomically, writing
 
 FILES_AT_ONCE = 64
 """Files that one unit merges."""
@@ -241,8 +242,10 @@ def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
     if record is None or marker is None:  # another process of an array job has moved it
         return
     record |= {"identity": marker.identity, "error": f"{failed_in}: {record['error']}"}
+    place = quarantine_of(step, file, folder)
     with writing(folder):
-        write_json(quarantine_of(step, file, folder), record)
+        scratch = place.parent if isinstance(place, Path) else None  # all processes of an array job write it
+        write_atomically(place, json.dumps(record, indent=1) + "\n", scratch)
         marker_of(step, file, folder).unlink(missing_ok=True)
     delete_files(folder, marker.outputs)
 

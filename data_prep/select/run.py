@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
-from data_prep.config.documents import AFTER_DEDUP, DEDUP
+from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.dedup_index.format import FOLDER, Index, open_indices
 from data_prep.engine import Progress, identity_of
 from data_prep.engine.tasks import File, FileRunner, absolute, set_aside_in
@@ -77,12 +77,18 @@ def prepare_documents(
     indices = open_indices(config)
     check_fixes(config.by_language)
     every, records = lay_out(texts_files(texts), partial, documents_dir, dropped_dir), read_records(texts)
+    given_up: set[str] = set()
     while True:
         run = FileRunner(documents_dir.parent, engine, on_progress)
         made = select(every, config, partial, dropped_dir, indices, run)
         late = {name: step for name, step in run.failed.items() if step != first_step(config)}
-        if not late or not {*DEDUP, *AFTER_DEDUP} & set(config.steps):
+        if not late or not {*AFTER_FILTERS} & set(config.steps):
             break
+        if late.keys() <= given_up:
+            raise InputError(
+                f"{', '.join(sorted(late))}: failed again after being set aside. Run the same command again."
+            )
+        given_up |= late.keys()
         for name, step in late.items():
             set_aside_in(first_step(config), name, step, run.folder)
         told = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))

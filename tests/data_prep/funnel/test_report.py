@@ -186,7 +186,7 @@ def test_damaged_texts_are_an_input_error_that_names_the_file(tmp_path: Path, da
 def test_the_file_is_plain_json_with_thresholds_and_their_options(tmp_path: Path):
     write_funnel_of(tmp_path, KEPT, DROPPED, CONFIG)
     written = json.loads((tmp_path / FUNNEL).read_text())
-    assert written["files"] == ["00000.parquet", "00001.parquet"]
+    assert written["files"] == {"0": "00000.parquet", "1": "00001.parquet"}
     (short_lines,) = [one for one in written["thresholds"] if one["signal"] == "short_lines"]
     assert short_lines == {
         "stage": "fineweb", "reason": "fineweb_too_many_short_lines", "signal": "short_lines", "drops": "above",
