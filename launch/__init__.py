@@ -1,6 +1,7 @@
 """Thin scripts: parse the config, call lm or data_prep."""
 
 import sys
+from pathlib import Path
 from types import TracebackType
 
 
@@ -14,3 +15,5 @@ def without_traceback(kind: type[BaseException], error: BaseException, trace: Tr
 
 if sys.argv[:1] == ["-m"]:  # of `python -m launch.NAME`, while it looks for the module
     sys.excepthook = without_traceback
+    # Python looks in the working directory first, whose folders may have names as ours, such as lm/: ours come before.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -46,7 +46,6 @@ def main() -> None:
         refuse_no_run(workdir)
         index, _ = place()
         supervisor = Supervisor(
-            # Code that --trust-code has shown is known to the script by the environment: as it is now, and no other.
             command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
             heart=RunPaths(workdir).heartbeat(index),
             log=RunPaths(workdir).supervisor(index),

@@ -24,7 +24,7 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         input=pickle.dumps((function, args, kwargs)),
         capture_output=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},

@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import tyro
 
 from configs.experiment.command_line import help_wanted, parse_options, print_help
 from configs.experiment.definition import Experiment
-from configs.experiment.named_code import OWN_FILTERS, CodePolicy, trust_named
+from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
 from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
 from lm.config import MixtureSource
@@ -155,14 +155,9 @@ def parse_run(
 
     default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if helping:
-        sections = [field.name for field in dataclasses.fields(Experiment)]
-        filters = [f"documents.{name}" for name in base.documents.sections]
-        read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
-        print_help(program, description, config_name, default, words, read, registry)
-        own = saved.get(OWN_FILTERS, {}) if isinstance(saved, dict) else {}
-        if hidden := [name for name in own if name not in base.documents.sections]:
-            print(f"\nNot listed: options of {', '.join(hidden)}, filters whose code --help does not run.")
-        raise SystemExit(0)
+        own = part(saved, OWN_FILTERS) if isinstance(saved, dict) else {}
+        hidden = [name for name in own if name not in base.documents.sections]
+        show_help(program, description, config_name, default, words, reads, registry, hidden)
     asked = parse_options(Asked, default, program, config_name, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
@@ -170,7 +165,29 @@ def parse_run(
     return Command(part_of(Experiment), folder_of("--workdir", asked.workdir), source, options and part_of(options))
 
 
+def show_help(
+    program: str,
+    description: str,
+    config_name: str,
+    default: Any,
+    words: list[str],
+    reads: Sequence[str] | None,
+    registry: Any,
+    hidden: Sequence[str],
+) -> NoReturn:
+    """Prints help as `parse_run` describes it, and exits. `hidden` are filters of the user that were not loaded."""
+    sections = [field.name for field in dataclasses.fields(Experiment)]
+    filters = [f"documents.{name}" for name in default.documents.sections]
+    read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
+    print_help(program, description, config_name, default, words, read, registry)
+    if hidden:
+        print(f"\nNot listed: options of {', '.join(hidden)}, filters whose code --help does not run.")
+    raise SystemExit(0)
+
+
 def asks_trust(word: str) -> bool:
+    """Whether a word of the command line is --trust-code. What it trusts is known to processes that this one starts, by
+    the environment: as it is now, and no other."""
     return word.replace("_", "-") == "--trust-code"
 
 

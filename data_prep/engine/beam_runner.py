@@ -334,9 +334,9 @@ def quiet() -> Generator[None]:
 
 @contextlib.contextmanager
 def importable_by_workers() -> Generator[None]:
-    """Worker processes find our modules, whatever folder the command was given in."""
+    """Worker processes find our modules, and the user's, whatever folder the command was given in."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
     try:
         yield
     finally:
