@@ -130,8 +130,7 @@ def parse_run(
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
     run = run_named(config_name)
     helping = help_wanted(words)
-    trusting = any(map(asks_trust, words))
-    policy: CodePolicy = "read only" if helping else "trust" if trusting else "refuse"
+    policy: CodePolicy = "read only" if helping else "trust" if any(map(asks_trust, words)) else "refuse"
     saved = None if run is None else run.saved()
     base, code = (load_config(config_path), []) if run is None else run.experiment_of(saved, policy)
     base, words = with_layout(base, words)
