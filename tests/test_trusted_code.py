@@ -195,7 +195,7 @@ def test_a_filter_of_a_config_file_is_known_to_later_commands_on_the_run_folder_
     assert not place.mark.exists()
 
 
-def test_a_cached_pyc_next_to_known_code_is_not_what_runs(place, tmp_path):
+def test_a_cached_pyc_next_to_trusted_code_is_not_what_runs_here_or_in_workers(place):
     file = place.module("known")
     stat = file.stat()
     good = file.read_bytes()
@@ -208,6 +208,7 @@ def test_a_cached_pyc_next_to_known_code_is_not_what_runs(place, tmp_path):
     os.utime(file, (stat.st_atime, stat.st_mtime))
     place.write_run(**OWN_FILTER | {"own_filters": {"upper_case": "known.UpperCaseFilter"}})
     place.call("fetch_pages", place.run, "--trust-code", *place.pages())
+    place.call("extract_texts", place.run, "--trust-code", *place.pages(), "--engine.workers", "2")
     assert place.mark.exists() and not (place.root / "evil").exists()
 
 
