@@ -18,3 +18,5 @@ if sys.stdout is None:  # closed by the shell (>&-): what is printed goes nowher
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
 if sys.argv[:1] == ["-m"]:  # of `python -m launch.NAME`, while it looks for the module
     sys.excepthook = without_traceback
+    # Python looks in the working directory first, whose folders may have names as ours, such as lm/: ours come before.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

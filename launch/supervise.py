@@ -46,7 +46,6 @@ def main() -> None:
         workdir = parse_run(given.script, __doc__ or "", given.arguments, options=options).workdir  # refuses at once
         refuse_no_run(workdir)
         supervisor = Supervisor(
-            # Code that --trust-code has shown is known to the script by the environment: as it is now, and no other.
             command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
             heart=RunPaths(workdir).heartbeat(place()[0]),
             log=RunPaths(workdir).supervisor(place()[0]),

@@ -9,9 +9,12 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from lm.errors import InputError
 from lm.trusted_code import inherit
+
+ROOT = Path(__file__).parents[1]
 
 
 def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -20,8 +23,13 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
     Raises the InputError that it raises there, and InputError with the last line of its output where that process fails
     otherwise.
     """
-    command = [sys.executable, "-m", __name__]
-    done = subprocess.run(command, input=pickle.dumps((function, args, kwargs)), capture_output=True)
+    paths = [str(ROOT), *filter(None, sys.path)]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", __name__],
+        input=pickle.dumps((function, args, kwargs)),
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         platforms = os.environ.get("JAX_PLATFORMS", "")

@@ -195,7 +195,7 @@ def test_a_filter_of_a_config_file_is_known_to_later_commands_on_the_run_folder_
     assert not place.mark.exists()
 
 
-def test_a_cached_pyc_next_to_known_code_is_not_what_runs(place, tmp_path):
+def test_a_cached_pyc_next_to_trusted_code_is_not_what_runs_here_or_in_workers(place):
     file = place.module("known")
     stat = file.stat()
     good = file.read_bytes()
@@ -208,6 +208,7 @@ def test_a_cached_pyc_next_to_known_code_is_not_what_runs(place, tmp_path):
     os.utime(file, (stat.st_atime, stat.st_mtime))
     place.write_run(**OWN_FILTER | {"own_filters": {"upper_case": "known.UpperCaseFilter"}})
     place.call("fetch_pages", place.run, "--trust-code", *place.pages())
+    place.call("extract_texts", place.run, "--trust-code", *place.pages(), "--engine.workers", "2")
     assert place.mark.exists() and not (place.root / "evil").exists()
 
 
@@ -222,13 +223,27 @@ def test_the_files_of_packages_above_a_module_are_code_too(place):
     assert f"  pack.inner.filters, file {file}" in told and not place.mark.exists()
 
 
-def test_a_folder_named_like_one_of_ours_in_the_working_directory_is_not_ours(place, monkeypatch):
+def test_a_package_named_like_one_of_ours_that_is_not_in_this_program_is_code(place, monkeypatch):
     """viewer is not imported yet when config.json is read, and so an import would find the other one."""
-    place.module("viewer.evil")
+    file = place.module("viewer.evil")
     (place.root / "viewer/__init__.py").write_text("")
-    place.write_run(**OWN_FILTER | {"own_filters": {"upper_case": "viewer.evil.UpperCaseFilter"}})
-    told = place.call("fetch_pages", place.run, code=2)
-    assert "  viewer.evil, file" in told and not place.mark.exists()
+    monkeypatch.syspath_prepend(str(place.root))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "viewer"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert [code.name for code in module_code("viewer.evil")] == ["viewer", "viewer.evil"]
+    assert module_code("viewer.evil")[1] == Code("viewer.evil", str(file), sha256(file)) and not place.mark.exists()
+    assert module_code("data_prep.quality.c4") == []
+
+
+def test_folders_of_the_working_directory_named_like_ours_are_not_run(place):
+    """Python puts the working directory before all else; neither a command nor its workers take our packages there."""
+    for name in ("lm", "data_prep", "configs", "viewer"):
+        (place.root / name).mkdir()
+        (place.root / name / "__init__.py").write_text(MARK.format(mark=str(place.mark)))
+    place.write_run()
+    place.call("fetch_pages", place.run, *place.pages())
+    place.call("extract_texts", place.run, *place.pages(), "--engine.workers", "2")
+    assert not place.mark.exists()
 
 
 @pytest.mark.parametrize("path", ["lm.own_process.main", "os.system", "builtins.exec", "json", "", ".", "a..b"])

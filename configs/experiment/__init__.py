@@ -16,7 +16,7 @@ import tyro
 
 from configs.experiment.command_line import help_wanted, parse_options, parts_of, print_help
 from configs.experiment.definition import Experiment
-from configs.experiment.named_code import OWN_FILTERS, CodePolicy, trust_named
+from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
 from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
 from lm.config import MixtureSource
@@ -150,8 +150,7 @@ def parse_run(
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
     run = run_named(config_name)
     helping = help_wanted(words)
-    trusting = any(map(asks_trust, words))
-    policy: CodePolicy = "read only" if helping else "trust" if trusting else "refuse"
+    policy: CodePolicy = "read only" if helping else "trust" if any(map(asks_trust, words)) else "refuse"
     saved = None if run is None else run.saved()
     fit: Fit | None = None
     if run is None:
@@ -189,7 +188,7 @@ def parse_run(
             default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
             description += "\n\nDefaults that follow the data are shown for 1 MB of text in 100 files."
         print_help(program, description, config_name, default, words, read, registry)
-        own = saved.get(OWN_FILTERS, {}) if isinstance(saved, dict) else {}
+        own = part(saved, OWN_FILTERS) if isinstance(saved, dict) else {}
         if hidden := [name for name in own if name not in base.documents.sections]:
             print(f"\nNot listed: options of {', '.join(hidden)}, filters whose code --help does not run.")
         raise SystemExit(0)
@@ -207,6 +206,8 @@ def options_in(words: Sequence[str]) -> frozenset[str]:
 
 
 def asks_trust(word: str) -> bool:
+    """Whether a word of the command line is --trust-code. What it trusts is known to processes that this one starts, by
+    the environment: as it is now, and no other."""
     return word.replace("_", "-") == "--trust-code"
 
 

@@ -47,7 +47,7 @@ def named_code(saved: dict) -> Iterator[Named]:
     for section in (part(saved, "train"), part(saved, "evaluate")):
         names = found if isinstance(found := section.get("evaluators"), list) else []
         for name in list(names):
-            if name not in EVALUATORS and (found := class_code(name)):
+            if isinstance(name, str) and name not in EVALUATORS and (found := class_code(name)):
                 yield Named(found, lambda names=names, name=name: names.remove(name), False)
     engine = part(saved, "engine")
     if isinstance(options := engine.get("beam_options"), str) and options.strip():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
 REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
 ONE_ELEMENT_EACH = 1 << 30  # partitions that Dask is asked for; it makes as many as there are elements
@@ -62,7 +63,7 @@ def run_pipeline(
         )
     run = {"fn_api": run_locally, "dask": run_on_dask, "beam": run_by_options}[runner]
     # On a cluster, its logs are how one sees what it does.
-    with contextlib.nullcontext() if runner == "beam" else quiet(), errors_as_they_were():
+    with contextlib.nullcontext() if runner == "beam" else quiet(), importable_by_workers(), errors_as_they_were():
         run(build, workers, options)
 
 
@@ -344,3 +345,17 @@ def quiet() -> Generator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def importable_by_workers() -> Generator[None]:
+    """Worker processes find our modules, and the user's, whatever folder the command was given in."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

@@ -58,7 +58,7 @@ def started_server() -> tuple[subprocess.Popen, Path]:
         listener.listen(128)
         code = f"from data_prep.engine.beam_workers import serve; serve({listener.fileno()}, {str(path.parent)!r})"
         server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code],
+            [sys.executable, "-P", "-W", "ignore", "-c", code],
             stdin=subprocess.PIPE,  # its end is how the server learns of ours
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -43,7 +43,7 @@ class Worker:
         }
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "data_prep.engine.worker", str(theirs.fileno()), str(folder.parent)],
+                [sys.executable, "-P", "-m", "data_prep.engine.worker", str(theirs.fileno()), str(folder.parent)],
                 stdin=subprocess.PIPE,  # its end is how the worker learns of ours
                 stdout=output,
                 stderr=output,

@@ -180,9 +180,6 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-TOO_MANY = "Too many connections are open from this address. Close some, then ask again."
-
-
 def peer_of(transport: Any) -> str:
     """Whose connection it is: an IPv4 address, or the /64 of an IPv6 one, of which one client has all addresses."""
     try:
@@ -192,6 +189,15 @@ def peer_of(transport: Any) -> str:
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def refuse_connection(transport: Any) -> None:
+    """Answers 429 before a request is read, and closes."""
+    error = ApiError(429, "Too many connections are open from this address. Close some.", code="too_many_connections")
+    body = to_json(error.as_json())
+    head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+    transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+    transport.close()
 
 
 def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int = 2**31) -> type[H11Protocol]:
@@ -208,10 +214,7 @@ def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int 
         def connection_made(self, transport: Any) -> None:
             peer = peer_of(transport)
             if open_of[peer] >= most_of_peer:
-                body = to_json(ApiError(429, TOO_MANY, code="too_many_connections").as_json())
-                head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
-                transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
-                transport.close()
+                refuse_connection(transport)
                 return
             open_of[peer] += 1
             self.peer = peer
@@ -222,10 +225,6 @@ def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int 
             if self.peer is not None:
                 super().data_received(data)
                 self.watch_headers()
-
-        def eof_received(self) -> None:
-            if self.peer is not None:
-                super().eof_received()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
