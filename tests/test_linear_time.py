@@ -1,8 +1,8 @@
 """Whatever the text: the time of all that sees it grows in proportion to its length (tests/growth.py).
 
-What the lists of tests/data_prep/untrusted.py hold is walked here: whole functions, over texts that a pattern may take
-quadratic time over, and each regular expression by itself, over its own examples with every part of them made long.
-`extract_text` is walked with whole pages.
+What the lists of tests/untrusted.py hold, of all packages, is walked here: whole functions, over texts that a pattern
+may take quadratic time over, and each regular expression by itself, over its own examples with every part of them made
+long. `extract_text` is walked with whole pages.
 """
 
 import ast
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import data_prep
 from configs.recipes.gristmill import EXTRACT
 from data_prep.config.extract import ENGINES
 from data_prep.extract import extract_text
@@ -23,16 +22,19 @@ from data_prep.warc.byte_sources import Pattern
 from tests.adversarial import GENERATORS
 from tests.bench.extraction import config_for
 from tests.data_prep.pages import page
-from tests.data_prep.untrusted import FUNCTIONS, PATTERNS, Anywhere, AtPlace, Bounded, Within, forget
+from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Within, forget
 from tests.growth import grown, superlinear
 from tests.hostile_pages import HOSTILE
+from tests.untrusted import FUNCTIONS, PATTERNS
 
-ROOM = Path(data_prep.__file__).parent
+ROOT = Path(__file__).parents[1]
+ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 TEXT, PATTERN_TEXT = 30_000, 5_000
 """Characters of which four times as many may take eight times as long. By a pattern a text is looked through in a
 moment, but in seconds where that is quadratic, so that few are enough."""
 MAKERS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}
 ONE_PLACE = {"match", "fullmatch"}
+LIBRARIES = ("re", "regex", "re2")
 BLANKS = (" ", "\n", "\t ")
 
 
@@ -60,14 +62,17 @@ def test_the_time_of_extraction_is_linear(engine):
 
 def calls() -> Iterator[tuple[str, str]]:
     """(name of the module, name of the constant, function or class around it) of each regular expression that is made
-    in data_prep, or used without being made first."""
-    for path in sorted(ROOM.rglob("*.py")):
-        module = ".".join(path.relative_to(ROOM).with_suffix("").parts).removesuffix(".__init__")
+    in any package, or used without being made first."""
+    for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for top in tree.body:
             for node in ast.walk(top):
                 if isinstance(node, ast.ImportFrom):
-                    assert node.module not in ("re", "regex", "re2"), f"{path}: import {node.module} as a whole"
+                    assert node.module not in LIBRARIES, f"{path}: import {node.module} as a whole"
+                if isinstance(node, ast.Import):
+                    renamed = [one.name for one in node.names if one.name in LIBRARIES and one.asname]
+                    assert not renamed, f"{path}: import {renamed} by that name"
                 if isinstance(node, ast.Call) and is_maker(node.func):
                     target = top.targets[0] if isinstance(top, ast.Assign) else top
                     yield module, getattr(target, "id", None) or getattr(target, "name", "?")
@@ -75,14 +80,14 @@ def calls() -> Iterator[tuple[str, str]]:
 
 def is_maker(function: ast.expr) -> bool:
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-        return function.value.id in ("re", "regex", "re2") and function.attr in MAKERS
+        return function.value.id in LIBRARIES and function.attr in MAKERS
     return isinstance(function, ast.Name) and function.id == Pattern.__name__
 
 
 def test_every_pattern_is_on_the_list():
     made = {f"{module}.{name}" for module, name in calls()}
-    assert not made - set(PATTERNS), "add them to PATTERNS in tests/data_prep/untrusted.py"
-    assert not set(PATTERNS) - made, "they are gone: take them out of PATTERNS in tests/data_prep/untrusted.py"
+    assert not made - set(PATTERNS), "add them to PATTERNS in tests/untrusted.py or tests/data_prep/untrusted.py"
+    assert not set(PATTERNS) - made, "they are gone: take them out of PATTERNS"
     assert not {how.function for how in PATTERNS.values() if isinstance(how, Within)} - set(FUNCTIONS)
 
 
@@ -98,13 +103,13 @@ def patterns_of(value: object) -> list[re.Pattern]:
 
 
 def constant(name: str) -> list[re.Pattern]:
-    module, _, name = f"data_prep.{name}".rpartition(".")
+    module, _, name = name.rpartition(".")
     return patterns_of(getattr(importlib.import_module(module), name))
 
 
 def uses(module: str, name: str) -> set[str]:
     """The methods of a pattern that its module calls."""
-    path = ROOM / f"{module.replace('.', '/')}.py"
+    path = ROOT / f"{module.replace('.', '/')}.py"
     path = path if path.exists() else path.parent / path.stem / "__init__.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {

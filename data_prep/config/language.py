@@ -63,6 +63,8 @@ class LanguageConfig(Filter):
     model: str = added(default="", hashed=False)
     """Of GlotLID: the fastText .bin on a disk, or an address (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://,
     https://) from which it is brought into the user's cache, once. Its SHA-256 is part of what identifies texts/."""
+    model_sha256: str = added(default="", hashed=False)
+    """The SHA-256 of that file. Without it the file is checked by a process of its own whenever it is loaded."""
 
     name = "language"
     title = "Language"

@@ -17,6 +17,7 @@ import numpy as np
 from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import Example
 from data_prep.dedup.words import hashed_ngrams, hashed_words, words_of
+from data_prep.npz import load_npz
 from lm.storage import Place, write_atomically
 
 
@@ -118,8 +119,8 @@ def write_index(index: Index, folder: Place) -> None:
 def read_index(folder: Place) -> Index:
     """The index that lies in `folder`; a process reads it once."""
     rest = json.loads((folder / "index.json").read_bytes())
-    with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as arrays:
-        columns = [arrays[name] for name in ARRAYS]
+    expected = {name: ("<u8" if name == "hashes" else "<i8", (None,)) for name in ARRAYS}
+    columns = load_npz(io.BytesIO((folder / "index.npz").read_bytes()), expected)
     names = tuple((one[0], one[1], one[2]) for one in rest["names"])
     return Index(*columns, tuple(rest["texts"]), names, tuple(rest["skipped"]))
 

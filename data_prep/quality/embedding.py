@@ -22,6 +22,7 @@ from data_prep.text.passage import Passage
 from lm.errors import InputError, UsageError
 from lm.fields import measured, within
 from lm.storage import as_local_file, digest, file_inside, place_of
+from lm.tokenizer.encoding import no_panic
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 KINDS = ("BertModel", "BertForSequenceClassification")
@@ -75,7 +76,9 @@ class Encoder:
         self.epsilon = config.get("layer_norm_eps", 1e-12)
 
     def score(self, text: str) -> float:
-        return self.score_of(self.tokenizer.encode(text).ids)
+        with no_panic(f"the tokenizer of documents.embedding.model cannot encode {text[:60]!r}…; choose another model"):
+            ids = self.tokenizer.encode(text).ids
+        return self.score_of(ids)
 
     def score_of(self, ids: list[int]) -> float:
         """The head's value for a text of these tokens."""
@@ -179,7 +182,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 def read_tokenizer(path: Path, max_tokens: int):
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    with no_panic(f"{path} is no tokenizer that can be read; choose another model"):
+        tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer

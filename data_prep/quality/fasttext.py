@@ -6,9 +6,10 @@ import functools
 from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.fasttext_file import load_fasttext
 from data_prep.text.passage import Passage
-from lm.errors import InputError, UsageError
-from lm.fields import measured, within
+from lm.errors import UsageError
+from lm.fields import added, measured, within
 from lm.storage import as_local_file, digest, place_of
 
 PREFIX = "__label__"
@@ -28,6 +29,8 @@ class FastTextFilter(Filter):
     """The label whose probability is the score, without "__label__"."""
     max_score: float = 1.0
     """Texts with a higher score are dropped: for a label of what is not wanted, with min_score 0."""
+    sha256: str = added(default="", hashed=False)
+    """The SHA-256 of the model's file. Without it the file is checked by a process of its own whenever it is loaded."""
     newlines: str = measured(default=" ")
     """What line breaks become, since fastText reads one line. datatrove's default is "", which joins words."""
 
@@ -55,31 +58,23 @@ class FastTextFilter(Filter):
             )
 
     def external_inputs(self) -> dict[str, object]:
-        load_model(self.model, self.label)  # a label that the model lacks is told before any work
+        load_model(self.model, self.label, self.sha256)  # a label that the model lacks is told before any work
         return {self.model: digest(as_local_file(place_of(self.model)))[1]}
 
     def measure(self, passage: Passage) -> list[float]:
         line = passage.text.strip().replace("\n", self.newlines)
-        labels, scores = load_model(self.model, self.label).predict(line, k=-1)
+        labels, scores = load_model(self.model, self.label, self.sha256).predict(line, k=-1)
         found = dict(zip(labels, scores, strict=True)).get(f"{PREFIX}{self.label}", 0.0)
         return [min(round(float(found), DIGITS), 1.0)]
 
 
 @functools.lru_cache(maxsize=4)
-def load_model(model: str, label: str):
-    """The model, loaded once a process. Raises InputError when it cannot be read, UsageError when it lacks the
+def load_model(model: str, label: str, sha256: str = ""):
+    """The model, loaded once a process. Raises InputError when it cannot be used, UsageError when it lacks the
     label."""
-    import fasttext
-
-    path = as_local_file(place_of(model))
-    try:
-        if not path.is_file():
-            raise ValueError("there is no such file")
-        loaded = fasttext.load_model(str(path))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"The fastText model {model} cannot be read: {error}. Give a .bin or .ftz that fastText has written."
-        ) from error
+    loaded = load_fasttext(
+        as_local_file(place_of(model)), sha256, "documents.fasttext.model", "documents.fasttext.sha256"
+    )
     labels = [one.removeprefix(PREFIX) for one in loaded.predict("a", k=-1, threshold=-1.0)[0]]
     if label not in labels:
         some = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")

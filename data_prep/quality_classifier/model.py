@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.npz import load_npz
 from data_prep.quality_classifier.features import features_sha256, ngram_buckets, word_hashes
 from data_prep.quality_classifier.histogram import DECIMALS
 from data_prep.text.words import split_words
@@ -25,6 +26,8 @@ WEIGHTS, DESCRIPTION = "model.npz", "model.json"
 FORMAT = 1
 UNIT = 2.0**-16
 """The logit that an integer weight of 1 stands for."""
+MAX_BITS = 26
+MAX_BYTES = (4 << MAX_BITS) + (1 << 16)
 REMEDY = "Train it again: python -m launch.train_quality_classifier CONFIG.py"
 
 
@@ -113,9 +116,17 @@ def load_model(folder: str | Path) -> QualityClassifier:
             f"its scores would be wrong. {REMEDY}"
         )
     try:
+        size = (path / WEIGHTS).stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(
+                f"{path / WEIGHTS} has {size:,} bytes; the largest model has {MAX_BYTES:,} (hash_bits = {MAX_BITS}). "
+                f"{REMEDY}"
+            )
         if file_sha256(path / WEIGHTS) != description["weights_sha256"]:
             raise InputError(f"{path / WEIGHTS} is not the file that {DESCRIPTION} beside it tells of. {REMEDY}")
-        with np.load(path / WEIGHTS) as arrays:
-            return QualityClassifier(arrays["weights"], int(arrays["bias"]))
+        weights, bias = load_npz(path / WEIGHTS, {"weights": ("<i4", (None,)), "bias": ("<i8", ())})
+        if len(weights) not in [1 << bits for bits in range(1, MAX_BITS + 1)]:
+            raise ValueError(f"weights.npy has {len(weights):,} weights, which is no power of 2 up to 2**{MAX_BITS}")
+        return QualityClassifier(weights, int(bias))
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path / WEIGHTS} cannot be read: {error}. {REMEDY}") from error

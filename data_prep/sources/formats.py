@@ -83,12 +83,14 @@ class Format:
 
 PLAIN_TEXT = (".txt", ".md")
 """Endings of files that are texts and no tables: nothing in such a file could tell."""
+PARQUET_START = re.compile(PARQUET)
+JSON_START = re.compile(rb"\s*+(?:\{|\[\s*+[{\]])")
 FORMATS = (
-    Format("Parquet", (".parquet",), "data_prep.sources.parquet_rows", re.compile(PARQUET)),
+    Format("Parquet", (".parquet",), "data_prep.sources.parquet_rows", PARQUET_START),
     Format("plain text", PLAIN_TEXT, "data_prep.sources.text_rows", None),
     Format(
         "JSON lines or a JSON array", (".jsonl", ".ndjson", ".json"), "data_prep.sources.json_rows",
-        re.compile(rb"\s*+(?:\{|\[\s*+[{\]])"), compressed=True,
+        JSON_START, compressed=True,
     ),
 )  # fmt: skip
 TABLE_ENDINGS = tuple(ending for one in FORMATS for ending in one.all_endings)

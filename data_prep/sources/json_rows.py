@@ -28,7 +28,7 @@ FIRST = 1 << 10
 """Bytes that are enough to recognize a byte order mark or an array."""
 ARRAY = re.compile(rb"\s*+\[\s*+(?:[{\]]|\Z)")
 LINE = re.compile(rb"\S[^\n]*+")
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # also one that does not end: found once, in linear time
 IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 BETWEEN_ELEMENTS = re.compile(rb'["\[\]{},]')
 IN_ELEMENT = re.compile(rb'["\[\]{}]')

@@ -58,12 +58,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
     path, text_field = table.path, table.text_field
     usable = {text_field, *(key for keys in NAMES.values() for key in keys)}
     try:
-        raw = (
-            path.open("rb", buffering=0, version=table.version)
-            if isinstance(path, Url)
-            else path.open("rb", buffering=0)
-        )
-        source = CheckedFile(raw)
+        source = opened(table)
         about = pq.ParquetFile(source)
         leaves = {leaf.path: (number, leaf) for number, leaf in enumerate(about.schema)}  # "metadata.url"
         fits = lambda leaf: leaf.max_repetition_level == 0 and leaf.physical_type != "FIXED_LEN_BYTE_ARRAY"
@@ -75,7 +70,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
         )
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
-    with raw, file:
+    with source, file:
         if text_field not in wanted:
             if any(name == text_field or name.startswith(text_field + ".") for name in leaves):
                 total = file.metadata.num_rows
@@ -110,6 +105,12 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             start += chunks.num_rows
         if damaged == file.num_row_groups and damaged:
             raise InputError(f"{path}: no row group can be read: {last}. Bring it anew, or leave it out.")
+
+
+def opened(table: Table) -> "CheckedFile":
+    if isinstance(table.path, Url):
+        return CheckedFile(table.path.open("rb", buffering=0, version=table.version))
+    return CheckedFile(table.path.open("rb", buffering=0))
 
 
 def count(path: Place) -> int | None:

@@ -1,11 +1,14 @@
 """All in data_prep that works on text from outside: pages, addresses, headers, tables, and texts made of them.
 
-tests/test_linear_time.py walks these lists, and looks for regular expressions that are on none of them.
+tests/test_linear_time.py walks these lists and those of tests/untrusted.py, and looks for regular expressions that are
+on none of them.
 """
 
+import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,12 +16,13 @@ import pytest
 from configs.recipes import datatrove_0_10
 from configs.recipes import gristmill as recipe
 from data_prep.by_language.splitters import indic_words
-from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.minhash import WORD_HASHES, band_keys
 from data_prep.dedup.substrings import word_places
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.extract.blocks import PageLimitError, read_blocks
 from data_prep.extract.charset import decode, header_codec
+from data_prep.extract.hints import NAME_BITS, WORD_BITS, hints_of_name
 from data_prep.language import detect_language
 from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
@@ -27,6 +31,8 @@ from data_prep.quality.c4 import clean
 from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
+from data_prep.sources.json_rows import elements_of, lines_of
+from data_prep.sources.parquet_rows import BadPageError, thrift_struct
 from data_prep.text import punkt, treebank, words
 from data_prep.text.treebank import nltk_words
 from data_prep.url_filter.filter import reject_reason
@@ -42,7 +48,7 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Empties the memory that functions have of words they have seen."""
-    for memo in (words.CHUNKS, words.KINDS, words.CUTS, treebank.CHUNKS, HASHES):
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, treebank.CHUNKS, HASHES, WORD_HASHES, WORD_BITS, NAME_BITS):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
@@ -79,6 +85,21 @@ def words_by_nltk(text: str) -> tuple[str, ...]:
     return nltk_words(text)
 
 
+def pieces_of_bytes(text: str) -> Iterator[bytes]:
+    data = text.encode(errors="replace")
+    return (data[at : at + 1000] for at in range(0, len(data), 1000))
+
+
+def elements_of_text(text: str) -> None:
+    with contextlib.suppress(EOFError):
+        collections.deque(elements_of(itertools.chain([b"[{"], pieces_of_bytes(text))), maxlen=0)
+
+
+def page_header(text: str) -> None:
+    with contextlib.suppress(BadPageError, IndexError):
+        thrift_struct(text.encode(errors="replace"), 0)
+
+
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "decode": lambda text: decode(text.encode("utf-16-le", "replace"), ""),
     "decode ASCII": lambda text: decode(text.encode("ascii", "replace"), ""),
@@ -108,6 +129,10 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "bad_words": BAD_WORDS.count,
     "storable": storable,
     "as_language": as_language,
+    "hints_of_name": hints_of_name,
+    "lines_of": lambda text: sum(1 for _ in lines_of(pieces_of_bytes(text))),
+    "elements_of": elements_of_text,
+    "thrift_struct": page_header,
 }
 """Functions of a text of any length; `extract_text` is walked with whole pages (tests/hostile_pages.py)."""
 
@@ -275,6 +300,14 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "common_crawl.index.PATH": AtPlace("cc-index/table/cc-main/a.b/c.parquet"),
     "common_crawl.paths.PATH": AtPlace("crawl-data/CC-MAIN-2024-10/a.b/c.warc.gz"),
     "common_crawl.download.MD5": AtPlace('"5d41402abc4b2a76b9719d911017c592"'),
+    "sources.formats.JSON_START": AtPlace(" \n[ {", "{"),
+    "sources.formats.PARQUET_START": AtPlace("PAR1"),
+    "sources.json_rows.ARRAY": AtPlace(" [ {"),
+    "sources.json_rows.BETWEEN_ELEMENTS": Anywhere("a,"),
+    "sources.json_rows.IN_ELEMENT": Anywhere("a{"),
+    "sources.json_rows.IN_STRING": AtPlace('a\\"b'),
+    "sources.json_rows.LINE": Anywhere("a\nb"),
+    "sources.json_rows.STRING": Anywhere('"a\\"b"'),
     "sources.local.RECORD_TYPE": Anywhere("WARC-Type: response\n"),
     "sources.listing.WILDCARD": Trusted("an option"),
     "sources.tfds.NAME": Trusted("an option"),

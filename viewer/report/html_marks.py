@@ -17,6 +17,9 @@ SURE = 24
 """Characters of a run of text that are enough to know it by, wherever in the rest of the text it stands."""
 NEAR = 4
 """A shorter run is known where it comes next: at most a bullet or a bar of a table lies between."""
+REACH = 100_000
+"""Characters of kept text in which such a run is looked for: a bound for each run, so that a page of many runs that
+were not kept takes time in proportion to its size."""
 LONGEST, LONGEST_KEPT = 240, 2000
 """Characters that a piece is shortened to: one that was not kept, and one that was."""
 CUT_OFF = 160
@@ -46,7 +49,7 @@ def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
         run = " ".join(html.unescape(piece).split()) if piece[0] != "<" or len(piece) == 1 else ""
         found.append(HtmlPiece("text" if run else "markup", piece))
         if len(run) >= SURE:
-            place = wanted.find(run, sure_at)
+            place = wanted.find(run, sure_at, sure_at + REACH + len(run))
             if place >= 0:
                 for number, end in doubtful:
                     if end > place:  # a menu's "The", where the text begins with "The"

@@ -9,13 +9,15 @@ from lm.errors import InputError
 from lm.evaluation.tasks.sources import Example, opened, read_rows
 from lm.evaluation.tasks.task import Question, Task
 
-BRACKETS = re.compile(r"\[.*?\]")
+BRACKETS = re.compile(r"\[([^\]\n]*+)(\]?)")
+"""An opening bracket and the rest up to its end or that of the line: a second one in it cannot close either."""
 ENDINGS = 4
 
 
 def cleaned(text: str) -> str:
     """Without the marks of WikiHow's pages, as lm-eval has it."""
-    return BRACKETS.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+    closed = BRACKETS.sub(lambda found: "" if found[2] else found[0], text.strip().replace(" [title]", ". "))
+    return closed.replace("  ", " ")
 
 
 class HellaSwag(Task):

@@ -179,7 +179,7 @@ def test_a_model_that_is_none_or_of_other_labels_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no file x.bin.*hf://cis-lmu/glotlid"):
         language.detect_language(document(PROSE), chosen)
     (tmp_path / "damaged.bin").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"damaged.bin cannot be read"):
+    with pytest.raises(InputError, match=r"damaged\.bin \(documents\.language\.model\) cannot be used"):
         language.detect_language(document(PROSE), dataclasses.replace(chosen, model=str(tmp_path / "damaged.bin")))
     other = write_fasttext(tmp_path / "other.bin", {"de": ("der",), "en": ("the",)})
     with pytest.raises(InputError, match="__label__deu_Latn"):

@@ -106,3 +106,16 @@ def test_other_models_and_heads_are_refused_by_name(model, tmp_path):
         EmbeddingFilter(min_score=0, model=model, head=str(head)).measure(Passage("w5"))
     with pytest.raises(InputError, match="nowhere"):
         EmbeddingFilter(min_score=0, model=str(tmp_path / "nowhere")).measure(Passage("w5"))
+
+
+def test_a_tokenizer_that_fails_over_a_text_is_told_without_a_panic(tmp_path):
+    folder = write_model(tmp_path / "model")
+    path = tmp_path / "model/tokenizer.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["pre_tokenizer"] = {
+        "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False,
+    }  # fmt: skip
+    path.write_text(json.dumps(told), encoding="utf-8")
+    one = EmbeddingFilter(min_score=0, model=folder)
+    with pytest.raises(UsageError, match=r"cannot encode 'aaa.*choose another model"):
+        one.measure(Passage("a" * 60 + "!"))

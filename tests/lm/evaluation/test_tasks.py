@@ -5,6 +5,7 @@ import http.server
 import json
 import math
 import random
+import re
 import shutil
 import threading
 from collections.abc import Generator
@@ -13,12 +14,14 @@ from pathlib import Path
 import jax
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lm.config import TasksConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import TASKS, check_tasks, make_evaluators, task_files
-from lm.evaluation.tasks.hellaswag import text_rows
+from lm.evaluation.tasks.hellaswag import cleaned, text_rows
 from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES, local_files, read_rows
 from lm.evaluation.tasks.task import Task
@@ -54,6 +57,12 @@ def task(name: str, tokenizer, folder: Path | str, limit: int = 0) -> Task:
     made = make_evaluators((name,), config, "evaluate.evaluators")[name]
     assert isinstance(made, Task)
     return made
+
+
+@given(st.text("[] a\n", max_size=30))
+def test_hellaswags_brackets_go_as_lm_eval_has_it(text):
+    expected = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+    assert cleaned(text) == expected
 
 
 @pytest.mark.filterwarnings("ignore")  # of other packages

@@ -1,0 +1,55 @@
+"""Arrays of a .npz, checked before any is unpacked."""
+
+import io
+import math
+import tokenize
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+HEADER_BYTES = 10_000
+"""Of an array's description; NumPy writes 118."""
+BROKEN = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError,
+    SyntaxError, tokenize.TokenError, TypeError, MemoryError,
+)  # fmt: skip
+"""What zipfile raises for a damaged archive, and NumPy for a description that it cannot read."""
+
+
+def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> list[np.ndarray]:
+    """Return the arrays of `expected`: {name: (dtype, shape, None where any length fits)}, in that order.
+
+    The file must be as np.savez writes it: these arrays and no others, not compressed, so that none can be larger than
+    the file. Raises OSError, and ValueError for anything else in it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            found, wanted = sorted(entry.filename for entry in entries), sorted(f"{name}.npy" for name in expected)
+            if found != wanted:
+                raise ValueError(f"it holds {', '.join(found[:9])}, where {', '.join(wanted)} are expected")
+            for entry in entries:
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                    raise ValueError(f"{entry.filename} is compressed: {entry.compress_size:,} to {entry.file_size:,}")
+            return [array_of(archive, f"{name}.npy", *kind) for name, kind in expected.items()]
+    except BROKEN as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def array_of(archive: zipfile.ZipFile, name: str, dtype: str, lengths: tuple[int | None, ...]) -> np.ndarray:
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{name} is of version {version}, where (1, 0) is expected")
+        shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=HEADER_BYTES)
+        fits = len(shape) == len(lengths) and all(
+            length is None or length == one for one, length in zip(shape, lengths, strict=True)
+        )
+        if found != np.dtype(dtype) or not fits:
+            raise ValueError(f"{name} has type {found} and shape {shape}, where {dtype} and {lengths} are expected")
+        if found.itemsize * math.prod(shape) != size - file.tell():
+            raise ValueError(f"{name} has {size - file.tell():,} bytes for shape {shape} of {found}")
+        return np.frombuffer(file.read(), found).reshape(shape)

@@ -1,0 +1,130 @@
+"""All regular expressions and scans of the tree that see text from outside; data_prep's are in
+tests/data_prep/untrusted.py.
+
+tests/test_linear_time.py walks these lists, and looks for regular expressions that are on none of them.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+from lm.checkpoints.manifest import owner
+from lm.corpus_index.spans import word_edges
+from lm.errors import UsageError
+from lm.evaluation.tasks.hellaswag import cleaned
+from lm.formats.standalone.tokenizer import python_pattern
+from lm.storage.objects import first_line, may_pass
+from lm.tokenizer import BytePairTokenizer
+from lm.tokenizer.hugging_face.reading import means_the_same
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from tests.data_prep import untrusted as of_data_prep
+from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Trusted, Within
+from viewer.report.html_marks import pieces_of, shown_pieces
+from viewer.tokenizer.look import single_bytes
+from viewer.training_data import short
+from viewer.window.corpus.listing import around
+
+SPECIAL = {"<|endoftext|>": 256, "<|start|>": 257}
+TOKENIZER = BytePairTokenizer(
+    SPLIT_PATTERNS["gpt2"], tuple(bytes((one,)) for one in range(256)), *SPECIAL, special_tokens=SPECIAL
+)
+
+
+def standalone(pattern: str) -> None:
+    with contextlib.suppress(UsageError, RecursionError):
+        python_pattern(pattern)
+
+
+def marked(text: str) -> None:
+    """A page of many runs that were not kept, and as much kept text after it."""
+    menu = "".join(f"<li>{text[at : at + 30]} and a little more {at}</li>" for at in range(0, len(text), 30))
+    shown_pieces(pieces_of(menu + text, "What was kept of the page, " * (len(text) // 9)))
+
+
+FUNCTIONS: dict[str, Callable[[str], object]] = {
+    f"data_prep: {name}": function for name, function in of_data_prep.FUNCTIONS.items()
+} | {
+    "html_marks": marked,
+    "html_marks of itself": lambda text: pieces_of(text, text),
+    "cleaned": cleaned,
+    "around": lambda text: around(text, "needle"),
+    "short": short,
+    "single_bytes": lambda text: single_bytes(text, TOKENIZER),
+    "encode": lambda text: TOKENIZER.encode(text, SPECIAL),
+    "encode_bytes": lambda text: TOKENIZER.encode_bytes(text.encode("utf-16", "replace")),
+    "word_edges": lambda text: word_edges(
+        [text[at : at + 3].encode(errors="replace") for at in range(0, len(text), 3)]
+    ),
+    "means_the_same": means_the_same,
+    "python_pattern": standalone,
+    "owner": owner,
+    "may_pass": lambda text: may_pass(OSError(text)),
+    "first_line": lambda text: first_line(OSError(text)),
+}
+"""Functions of a text of any length."""
+
+COMPILER = Trusted("what XLA prints of our own program")
+OPTION = Trusted("an option")
+PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
+    f"data_prep.{name}": (Within(f"data_prep: {how.function}") if isinstance(how, Within) else how)
+    for name, how in of_data_prep.PATTERNS.items()
+} | {
+    "configs.experiment.command_line.overview": Trusted("our own docstrings"),
+    "configs.experiment.command_line.parse_options": OPTION,
+    "configs.experiment.command_line.tyro_help": Trusted("our own help"),
+    "configs.experiment.command_line.without_box": Trusted("tyro's messages of our own options"),
+    "launch.cloud.job.parse_job": OPTION,
+    "launch.cloud.slurm_data.refuse_impossible": OPTION,
+    "launch.release.model_card.head": Trusted("languages that our own config names"),
+    "launch.stages.processes.by_scheduler": Trusted("a variable that Slurm sets"),
+    "lm.checkpoints.errors.readable_errors": Trusted("what Orbax and the system say of a full disk"),
+    "lm.checkpoints.manifest.owner": Within("owner"),
+    "lm.corpus_index.spans.WORD": Bounded(1, "a character"),
+    "lm.evaluation.tasks.hellaswag.BRACKETS": Anywhere("[a] b"),
+    "lm.formats.hugging_face.names.NO_WEIGHT": AtPlace(
+        "transformer.h.0.attn.masked_bias", "model.layers.10.self_attn.rotary_emb.inv_freq"
+    ),
+    "lm.formats.standalone.tokenizer.CLASS": Anywhere("\\p{Lu}", "\\s"),
+    "lm.formats.standalone.tokenizer.python_pattern": Within("python_pattern"),
+    "lm.model.param_names.IN_BLOCK": Trusted("names of our own parameters"),
+    "lm.planner.compile.out_of_memory": COMPILER,
+    "lm.planning.program.BRANCHES": COMPILER,
+    "lm.planning.program.CALLED": COMPILER,
+    "lm.planning.program.COMPUTATION": COMPILER,
+    "lm.planning.program.INSTRUCTION": COMPILER,
+    "lm.planning.program.KERNEL": COMPILER,
+    "lm.planning.program.SHAPE": COMPILER,
+    "lm.planning.program.called": COMPILER,
+    "lm.planning.program.collectives": COMPILER,
+    "lm.planning.program.element_bytes": COMPILER,
+    "lm.planning.program.group_size": COMPILER,
+    "lm.planning.program.identity": COMPILER,
+    "lm.planning.program.kernels": COMPILER,
+    "lm.planning.program.turns": COMPILER,
+    "lm.planning.topology.topology_of": OPTION,
+    "lm.storage.http.CONTENT_RANGE": AtPlace("bytes 0-99/1000"),
+    "lm.storage.objects.NO_KEYS": Anywhere("Credential"),
+    "lm.storage.objects.first_line": Within("first_line"),
+    "lm.storage.objects.may_pass": Within("may_pass"),
+    "lm.tokenizer.encoding.BytePairTokenizer": Within("encode"),
+    "lm.tokenizer.encoding._BROKEN": Anywhere("\udc80"),
+    "lm.tokenizer.encoding._RUN": Anywhere("a  b"),
+    "lm.tokenizer.fast.FastEncoder": Trusted("one set of characters, whatever the text"),
+    "lm.tokenizer.hugging_face.library.BYTE": AtPlace("<0x0A>"),
+    "lm.tokenizer.hugging_face.library.LibraryTokenizer": Within("encode"),
+    "lm.tokenizer.hugging_face.reading.means_the_same": Within("means_the_same"),
+    "lm.tokenizer.published._RANKS": AtPlace("aGVsbG8= 0\n"),
+    "lm.tokenizer.sentencepiece.SentencePieceTokenizer": Within("encode"),
+    "lm.tokenizer.sentencepiece._RESERVED": Anywhere("a\u2581b"),
+    "lm.tokenizer.sentencepiece._TOO_LARGE": Trusted("messages of SentencePiece's trainer"),
+    "lm.tokenizer.sentencepiece._TOO_SMALL": Trusted("messages of SentencePiece's trainer"),
+    "viewer.charts.HIT": Trusted("a chart that we drew"),
+    "viewer.report.funnel_page.anchor": Trusted("names of our own stages and reasons"),
+    "viewer.report.html_marks.ENDS": Within("html_marks"),
+    "viewer.report.html_marks.PIECE": Within("html_marks"),
+    "viewer.report.html_marks.RAW": Within("html_marks"),
+    "viewer.tokenizer.look.single_bytes": Within("single_bytes"),
+    "viewer.training_data.short": Within("short"),
+    "viewer.window.corpus.listing.around": Within("around"),
+}
+"""Every regular expression of the tree: `module.NAME`, or `module.function` for those made inside one. The encoders of
+other kinds cut out special tokens by the same expression as BytePairTokenizer, which "encode" walks."""
