@@ -60,9 +60,9 @@ def get_config() -> Experiment:
         ),
         tokenizer=TokenizerConfig(vocab_size=VOCABULARIES[0], split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(
-            record_length=2**16, token_dtype="uint16", train_shards=1, validation_fraction=0.1, held_out="ends"
+            record_length=2**16, token_dtype="uint32", train_shards=1, validation_fraction=0.1, held_out="ends"
         ),
-        model=dataclasses.replace(base.model, vocab_size=2**16),
+        model=dataclasses.replace(base.model, vocab_size=2**18),
         train=dataclasses.replace(
             base.train,
             steps=10_000,
@@ -122,12 +122,12 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
             f"about the square root of the bytes, from {VOCABULARIES[0]:,} to {VOCABULARIES[1]:,}",
         )  # fmt: skip
         choose("tokenizer.allow_fewer", tokenizer.allow_fewer, tokenizer.algorithm in ("bpe", "characters"))
-        choose("model.vocab_size", model.vocab_size, vocabulary)
-        choose("shards.token_dtype", shards.token_dtype, "uint16" if vocabulary <= 2**16 else "uint32")
+    choose("shards.token_dtype", shards.token_dtype, "uint16" if vocabulary <= 2**16 else "uint32")
     bytes_per_token = 1.0 if tokenizer.algorithm == "characters" else min(0.5 * math.log2(vocabulary) - 2.3, 4.2)
     tokens = max((1 - share) * sizes.bytes / bytes_per_token, 1)
 
     if not imported:
+        choose("model.vocab_size", model.vocab_size, vocabulary)
         large = sizes.bytes >= NGRAM_ROWS_FROM
         choose(
             "model.ngram_rows", model.ngram_rows, model.ngram_rows if large else 0,
