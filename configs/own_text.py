@@ -3,8 +3,8 @@
     python -m launch.pretrain configs/own_text.py --pages.tables notes/
 
 `get_config` has what is the same for all texts. `fit` chooses the rest by how much text there is, prints each value
-with its reason, and leaves alone what you give as an option. Expect seconds of training for 30 kB, a minute for 1 MB,
-and about six minutes for 10 MB or more on two cores (docs/own_text.md).
+with its reason, and leaves alone what you give as an option. On two cores expect about a minute for 30 kB, three
+minutes for 1 MB, and some ten minutes of training for 10 MB or more (docs/own_text.md).
 
 The run remembers the amount of text that its values were fitted to. A note that you add later changes no value, and no
 stage that is finished.
@@ -32,10 +32,11 @@ EPOCHS = 4
 EPOCHS_IMPORTED = 2
 """An imported model has learned its language already; more passes make it recite the new text."""
 MOST_TOKENS = 6_000_000
-"""To train on, some six minutes on two cores."""
+"""To train on, some ten minutes on two cores."""
 FEWEST_STEPS, WANTED_STEPS = 100, 400
-NGRAM_ROWS_FROM = 300_000
-"""Bytes of text from which on embeddings of pairs of tokens help; a smaller text is only memorized by them."""
+NGRAM_ROWS_FROM = 10_000_000
+"""Bytes of text from which on embeddings of pairs of tokens help. A text that is read several times is memorized by
+them: 4 passes over 1 MB ended at 2.16 bits per byte with them and at 2.00 without (docs/benchmarks.md)."""
 STEP_TOKENS = 2_048
 """Of a batch, at most, in a model from scratch; and of a micro-batch of an imported one: what bounds the memory."""
 STEP_TOKENS_IMPORTED = 8_192
