@@ -3,8 +3,8 @@
     python -m launch.pretrain configs/own_text.py --pages.tables notes/
 
 `get_config` has what is the same for all texts. `fit` chooses the rest by how much text there is, prints each value
-with its reason, and leaves alone what you give as an option. Expect seconds of training for 30 kB, a minute for 1 MB,
-and about six minutes for 10 MB or more on two cores (docs/own_text.md).
+with its reason, and leaves alone what you give as an option. On two cores expect about a minute for 30 kB, three
+minutes for 1 MB, and some ten minutes of training for 10 MB or more (docs/own_text.md).
 
 The run remembers the amount of text that its values were fitted to. A note that you add later changes no value, and no
 stage that is finished.
@@ -32,10 +32,11 @@ EPOCHS = 4
 EPOCHS_IMPORTED = 2
 """An imported model has learned its language already; more passes make it recite the new text."""
 MOST_TOKENS = 6_000_000
-"""To train on, some six minutes on two cores."""
+"""To train on, some ten minutes on two cores."""
 FEWEST_STEPS, WANTED_STEPS = 100, 400
-NGRAM_ROWS_FROM = 300_000
-"""Bytes of text from which on embeddings of pairs of tokens help; a smaller text is only memorized by them."""
+NGRAM_ROWS_FROM = 10_000_000
+"""Bytes of text from which on embeddings of pairs of tokens help. A text that is read several times is memorized by
+them: 4 passes over 1 MB ended at 2.16 bits per byte with them and at 2.00 without (docs/benchmarks.md)."""
 STEP_TOKENS = 2_048
 """Of a batch, at most, in a model from scratch; and of a micro-batch of an imported one: what bounds the memory."""
 STEP_TOKENS_IMPORTED = 8_192
@@ -60,9 +61,9 @@ def get_config() -> Experiment:
         ),
         tokenizer=TokenizerConfig(vocab_size=VOCABULARIES[0], split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(
-            record_length=2**16, token_dtype="uint16", train_shards=1, validation_fraction=0.1, held_out="ends"
+            record_length=2**16, token_dtype="uint32", train_shards=1, validation_fraction=0.1, held_out="ends"
         ),
-        model=dataclasses.replace(base.model, vocab_size=2**16),
+        model=dataclasses.replace(base.model, vocab_size=2**18),
         train=dataclasses.replace(
             base.train,
             steps=10_000,
@@ -122,12 +123,12 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
             f"about the square root of the bytes, from {VOCABULARIES[0]:,} to {VOCABULARIES[1]:,}",
         )  # fmt: skip
         choose("tokenizer.allow_fewer", tokenizer.allow_fewer, tokenizer.algorithm in ("bpe", "characters"))
-        choose("model.vocab_size", model.vocab_size, vocabulary)
-        choose("shards.token_dtype", shards.token_dtype, "uint16" if vocabulary <= 2**16 else "uint32")
+    choose("shards.token_dtype", shards.token_dtype, "uint16" if vocabulary <= 2**16 else "uint32")
     bytes_per_token = 1.0 if tokenizer.algorithm == "characters" else min(0.5 * math.log2(vocabulary) - 2.3, 4.2)
     tokens = max((1 - share) * sizes.bytes / bytes_per_token, 1)
 
     if not imported:
+        choose("model.vocab_size", model.vocab_size, vocabulary)
         large = sizes.bytes >= NGRAM_ROWS_FROM
         choose(
             "model.ngram_rows", model.ngram_rows, model.ngram_rows if large else 0,

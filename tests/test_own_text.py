@@ -72,7 +72,7 @@ def test_a_larger_text_has_no_smaller_vocabulary_batch_or_number_of_steps():
 
 OPTIONS = {
     "train.steps": "6", "train.batch_size": "3", "train.optimizer.warmup_steps": "7", "tokenizer.vocab_size": "2000",
-    "tokenizer.allow_fewer": "False", "model.vocab_size": "3000", "shards.token_dtype": "uint32",
+    "tokenizer.allow_fewer": "False", "model.vocab_size": "3000", "shards.token_dtype": "uint16",
     "shards.held_out": "documents", "shards.validation_fraction": "0.3", "shards.record_length": "512",
     "train.micro_batches": "1", "train.loss_chunks": "2", "train.validate_every": "0", "train.validation_batches": "99",
     "train.sample_every": "0", "train.checkpoint_every": "5", "train.log_every": "1", "train.sample_tokens": "20",
@@ -114,11 +114,13 @@ def test_an_option_that_is_given_alone_is_kept_and_fits(option, sizes):
 @pytest.mark.parametrize("words", [
     ["--train.steps", "1"], ["--model.context-length", "32"], ["--model.context-length", "8192"],
     ["--tokenizer.algorithm", "characters"], ["--tokenizer.algorithm", "sentencepiece_unigram"],
+    ["--tokenizer.vocab-size", "100277"], ["--tokenizer.load", "gpt2"],
     ["--sample.prompts", "Once upon a time there was " * 20],
 ], ids=lambda words: words[0] + words[1][:20])  # fmt: skip
 @pytest.mark.parametrize("size", [30_000, 10**9])
 def test_other_options_alone_are_no_reason_to_refuse(words, size):
-    fitted(InputSizes(size, 30), *words)
+    experiment, _ = fitted(InputSizes(size, 30), *words)
+    assert experiment.model.vocab_size == experiment.tokenizer.vocab_size
 
 
 def test_more_steps_than_the_default_keep_the_warm_up_so_that_training_continues():

@@ -79,7 +79,8 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
             row = json.loads(line)
             text = lookup(row, text_field) if isinstance(row, dict) else None
         except (ValueError, RecursionError):
-            text = line.decode(errors="replace") if len(lines) == 1 else None  # longer than what was read of it
+            cut = len(lines) == 1 and not whole  # a line that is longer than what was read of the file
+            text = line.decode(errors="replace") if cut else None
         if isinstance(text, str):
             texts.append(len(text.encode(errors="replace")))
     return texts, seen
