@@ -91,7 +91,7 @@ def layout_of(name: str, current: str = "") -> Layout:
     model = model if slash else current.rpartition("/")[0]
     rows = [row for row in LAYOUTS.values() if row.model == model]
     if rows:
-        found = LAYOUTS.get(f"{model}/{topology_of(topology).name}")
+        found = row_on(model, topology_of(topology))
         if found is not None:
             return found
     there = ", ".join(row.name for row in rows or LAYOUTS.values())
@@ -100,6 +100,14 @@ def layout_of(name: str, current: str = "") -> Layout:
         f"train.layout = {shown(name)}, but {whose} {there}. Choose one, or set train.mesh, train.remat and "
         "train.micro_batches yourself (launch.plan --search finds what fits)."
     )
+
+
+def row_on(model: str, topology: Topology) -> Layout | None:
+    """The row of the model for this hardware, whichever way the shape of the slice is turned: v5p-64, v5p:2x4x4 and
+    v5p:4x4x2 are one slice."""
+    turned = lambda one: (one.chip.name, one.slices, sorted(one.shape))
+    rows = [row for row in LAYOUTS.values() if row.model == model]
+    return next((row for row in rows if turned(topology_of(row.topology)) == turned(topology)), None)
 
 
 def first_layout(model: str) -> Layout:
@@ -121,7 +129,8 @@ def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Top
     if not asked and row is None:
         raise UsageError("Name the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
     topology = topology_of(asked or (row.topology if row else ""))
-    there = LAYOUTS.get(f"{row.model}/{topology.name}") if row else None
+    there = row_on(row.model, topology) if row else None
+    topology = topology_of(there.topology) if there else topology
     if row is not None and there is not None and row.of(model, train) == (model, train):
         return topology, there.mfu, *there.of(model, train)
     return topology, USUAL_MFU if there is None else there.mfu, model, train

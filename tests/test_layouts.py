@@ -139,3 +139,11 @@ def test_a_plan_says_which_row_it_took_and_is_that_of_the_row(capsys, monkeypatc
         said.append(capsys.readouterr())
     assert json.loads(said[0].out) == json.loads(said[1].out)
     assert "to train so: --train.layout llama3_8b/h100:32\n" in said[0].err and said[1].err == ""
+
+
+@pytest.mark.parametrize("name", ["v5p-64", "v5p:2x4x4", "v5p:4x2x4", "v5p:4x4x2"])
+def test_a_slice_is_one_row_whichever_way_its_shape_is_turned(name):
+    assert layout_of(f"llama3_8b/{name}").name == "llama3_8b/v5p:4x4x2"
+    experiment = load_config(REPOSITORY / "configs/llama3_8b.py")
+    topology, *_ = on_hardware(experiment.model, experiment.train, name)
+    assert topology.name == "v5p:4x4x2"
