@@ -131,16 +131,15 @@ class RunFolder(RunPaths):
         tokenizer, UsageError where there are checkpoints of other steps alone.
         """
         from lm.checkpoints.manifest import read_manifest
-        from lm.checkpoints.reading import check_finite, check_layers, read_parameters, whole_parameters
+        from lm.checkpoints.reading import check_finite, read_parameters, whole_parameters
         from lm.inference.devices import inference_mesh
         from lm.tokenizer import load
 
         experiment = experiment or self.experiment()
         config, one_device = experiment.model, ""
-        found = whole_parameters((self.checkpoints, self.snapshots), step)
-        check_layers(config, found)
         if mesh is None:
             mesh, one_device = inference_mesh(experiment.train.mesh, config)
+        found = whole_parameters((self.checkpoints, self.snapshots), step)
         tokenizer, trained_with = load(self.tokenizer), read_manifest(found)["about"].get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(

@@ -12,7 +12,7 @@ from launch.stages.processes import place
 from lm.compilation_cache import keep_compiled_programs
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import is_url, write_atomically, writing
+from lm.storage import appearing, is_url, write_atomically, writing
 from lm.storage.url import Url
 from lm.terminal import LiveLine, counted, duration, quantity
 
@@ -116,13 +116,14 @@ def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool)
     name = str(files.source)
     header = Header.read(io.BytesIO(files.data), name)
     packer = load_packer(run, header.step, all_devices, header.size) if header.tokens else None
-    from lm.compression.codec import decompress
+    from lm.compression.codec import decompress_parts
 
     progress, line = shown_progress("decompress")
-    data = decompress(files.data, packer, name, progress, try_anyway)
-    line.end()
-    files.write(data)
-    print(f"{name} -> {files.target}: {counted(len(data), 'byte')}, the same as were packed")
+    with writing(files.target), appearing(files.target) as partial, partial.open("wb") as out:
+        for part in decompress_parts(files.data, packer, name, progress, try_anyway):
+            out.write(part)
+        line.end()
+    print(f"{name} -> {files.target}: {counted(header.size, 'byte')}, the same as were packed")
 
 
 def report(files: Files, packed: "Packed", packer: "Packer") -> str:

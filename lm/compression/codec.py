@@ -5,12 +5,12 @@ import hashlib
 import io
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from jax.sharding import Mesh
 
 from lm.compression import coder
-from lm.compression.container import DIGEST, VERSION, Body, Header, damaged, read_body
+from lm.compression.container import DIGEST, VERSION, Body, Header, damaged, packed_raw, read_body
 from lm.compression.identity import machine, parameters_digest, refuse_other, tokenizer_digest
 from lm.compression.pieces import cut_pieces, joined
 from lm.compression.token_model import MOST_SEGMENTS, Layout, TokenModel, segments_for
@@ -70,7 +70,9 @@ def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments
     no numbers.
     """
     began = time.monotonic()
-    by_others = packed(data, Body([0, len(data)] if data else [], data, b"").pack(), packer, None, None, began)
+    by_others = packed(
+        data, Body([0, len(data)] if data else [], *packed_raw(data), b"").pack(), packer, None, None, began
+    )
     if by_others.raw_bytes * HARDLY_ANYTHING >= len(data) and (pieces := cut_pieces(data, packer.tokenizer)).tokens:
         count = len(pieces.tokens)
         context = packer.config.context_length
@@ -80,7 +82,7 @@ def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments
             coded = coder.encode(pieces.tokens, model, packer.tokenizer, lambda done: progress(done, count))
         except FloatingPointError as error:
             raise no_numbers(error) from error
-        body = Body(pieces.lengths, pieces.raw, coded.data).pack()
+        body = Body(pieces.lengths, *packed_raw(pieces.raw), coded.data).pack()
         by_model = packed(data, body, packer, model, coded, began)
         if len(by_model.data) < len(by_others.data):
             return by_model
@@ -121,39 +123,52 @@ def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None
 def decompress(
     data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
 ) -> bytes:
-    """What `compress` was given. `packer` may be None where the header counts no tokens; `name` is the file's.
+    """The bytes that `compress` was given. Raises as `decompress_parts`."""
+    return b"".join(decompress_parts(data, packer, name, progress, try_anyway))
 
-    Raises InputError where it was packed by another model, tokenizer, version or processor (`try_anyway` lets the last
-    two pass), or is damaged: what comes out is what went in, or nothing.
+
+def decompress_parts(
+    data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
+) -> Iterator[memoryview]:
+    """Yield the bytes that `compress` was given, in parts: memory does not grow with what the header claims. `packer`
+    may be None if the header counts no tokens; `name` is the file's.
+
+    Raises InputError if it was packed by another model, tokenizer, version or processor (`try_anyway` lets the last two
+    pass), or is damaged. Whether the bytes are those that were packed is known at the end: parts that came before an
+    error must be thrown away.
     """
     file = io.BytesIO(data)
     header = Header.read(file, name)
     body = read_body(file, header, name)
-    text = b""
+    text: Iterable[bytes] = ()
     if header.tokens:
         assert packer is not None
         text = decoded(header, body, packer, name, progress, try_anyway)
+    found = hashlib.sha256()
     try:
-        made = joined(text, body.raw, body.lengths)
-        differs = hashlib.sha256(made).digest() != header.sha256
-    except ValueError:
-        differs = True
-    if differs:
+        for part in joined(text, body.unpacked_raw(), body.lengths):
+            found.update(part)
+            yield part
+    except ValueError as error:
+        if not header.tokens:  # what a model decodes wrongly may have any length
+            raise damaged(name, f"it holds {error}") from error
+    if found.digest() != header.sha256:
         raise InputError(
             f"What {name} was unpacked to is not what was packed: its SHA-256 is not {header.sha256.hex()}. Nothing is "
             "written. The model's numbers have other last bits here; unpack it on the machine and by the versions by "
             f"which it was packed ({', '.join(f'{one} {value}' for one, value in header.machine.items())})."
         )
-    return made
 
 
-def decoded(header: Header, body: Body, packer: Packer, name: str, progress: Progress, try_anyway: bool) -> bytes:
-    """The text that the coder holds. Raises as `decompress`."""
+def decoded(
+    header: Header, body: Body, packer: Packer, name: str, progress: Progress, try_anyway: bool
+) -> Iterator[bytes]:
+    """The text that the coder holds, in parts. Raises as `decompress_parts`."""
     power = header.segments & (header.segments - 1) == 0
     if not (power and 1 <= header.segments <= MOST_SEGMENTS):
         raise damaged(name, f"it has {header.segments} segments, and version {VERSION} a power of two up to 64")
     symbols = packer.tokenizer.vocab_size
-    if header.tokens > min(header.size, coder.most_tokens(body.coded, symbols)):
+    if header.tokens > min(sum(body.lengths[0::2]), coder.most_tokens(body.coded, symbols)):
         raise damaged(name, f"{len(body.coded):,} bytes cannot hold the {header.tokens:,} tokens that it counts")
     layout = Layout(header.tokens, header.segments, packer.config.context_length)
     model = TokenModel(packer.model, packer.config, packer.mesh, layout)
@@ -164,7 +179,7 @@ def decoded(header: Header, body: Body, packer: Packer, name: str, progress: Pro
         raise damaged(name, f"its coder holds {error}") from error
     except FloatingPointError as error:
         raise no_numbers(error) from error
-    return packer.tokenizer.decode_bytes(tokens)
+    return map(packer.tokenizer.decode_bytes, tokens)
 
 
 def no_numbers(error: FloatingPointError) -> InputError:

@@ -7,7 +7,7 @@ A token of probability p takes -log2 p bits. The library makes integers of 24 bi
 Axes: B segments, S a segment's tokens, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import constriction
@@ -22,6 +22,10 @@ type Progress = Callable[[int], None]
 """Is told the number of tokens that are done."""
 PRECISION = 24
 """Bits of constriction's probabilities."""
+BITS_SLACK = 1.05
+"""How many times more bits tokens may have by the model's probabilities than the coder wrote, whose are rounded."""
+BLOCK = 4096
+"""Tokens of each segment for which memory is taken at once."""
 
 
 class Coded(NamedTuple):
@@ -64,24 +68,35 @@ def encode(tokens: list[int], model: TokenModel, tokenizer: Tokenizer, progress:
     return Coded(encoder.get_compressed().astype("<u4").tobytes(), bits)
 
 
-def decode(data: bytes, model: TokenModel, tokenizer: Tokenizer, progress: Progress) -> list[int]:
-    """The tokens again, if the model gives the same bits; else others. Raises ValueError where `data` is nothing that
-    the coder writes, FloatingPointError as `probabilities`."""
+def decode(data: bytes, model: TokenModel, tokenizer: Tokenizer, progress: Progress) -> Iterator[list[int]]:
+    """Return the tokens again, in order and in parts, if the model gives the same bits; else others.
+
+    Memory and time grow with the tokens that `data` holds, whatever number of them is claimed. Raises ValueError if
+    `data` is nothing that the coder writes, or is used up before the last token, FloatingPointError as `probabilities`.
+    """
     layout, usable_V = model.layout, usable_symbols(tokenizer)
     if len(data) % 4:
         raise ValueError(f"{len(data)} bytes of the coder, which writes four at a time")
     decoder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
     family = stream.model.Categorical(perfect=False)
-    tokens_BS = np.zeros((layout.segments, layout.steps), np.int32)
-    done = 0
+    blocks: list[np.ndarray] = []
+    done, bits, most = 0, 0.0, 8 * len(data) * BITS_SLACK + 1024
     last_B = np.full(layout.segments, tokenizer.bos_id, np.int32)
     for step in range(layout.steps):
         active = layout.active(step)
         p_BV = probabilities(model.read(last_B), usable_V)[:active]
+        at = step % BLOCK
+        if not at:
+            blocks.append(np.zeros((layout.segments, min(BLOCK, layout.steps - step)), np.int32))
         try:
-            tokens_BS[:active, step] = decoder.decode(family, p_BV)
+            tokens_B = decoder.decode(family, p_BV)
         except AssertionError as error:  # constriction's word for it
             raise ValueError(f"what no coder has written: {error}") from error
-        last_B, done = tokens_BS[:, step].copy(), done + active
+        blocks[-1][:active, at] = tokens_B
+        shares_B = p_BV[np.arange(active), tokens_B] / p_BV.sum(axis=1)
+        bits -= float(np.log2(np.maximum(shares_B, 2.0**-PRECISION)).sum())
+        last_B, done = blocks[-1][:, at].copy(), done + active
+        if bits > most:
+            raise ValueError(f"{len(data):,} bytes of the coder, which are used up by {done:,} tokens")
         progress(done)
-    return layout.flat(tokens_BS)
+    return layout.flat(blocks)

@@ -6,10 +6,12 @@ Numbers are little-endian; those without a width are LEB128, seven bits a byte. 
 Body, in their order.
 """
 
+import array
 import dataclasses
 import io
 import lzma
 import zlib
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Self
 
 from lm.errors import InputError
@@ -18,6 +20,10 @@ MAGIC, VERSION = b"grist\x1a", 1
 DIGEST = 16
 """Bytes of a SHA-256 by which model, tokenizer and program are told apart."""
 STORED, XZ = 0, 1
+CHUNK = 1 << 20
+"""Bytes that are unpacked at once."""
+MOST_XZ_RATIO = 7200
+"""How many times smaller LZMA2 can make anything: 273 bytes take 14 bits of which each costs .022, so 7,110 times."""
 DICTIONARY = 1 << 24
 """Bytes that xz looks back, and so what reading takes of memory."""
 
@@ -103,17 +109,22 @@ class Header:
 class Body:
     """What is behind the header."""
 
-    lengths: list[int]
+    lengths: Sequence[int]
     """As Pieces has them."""
+    kind: int
+    """STORED or XZ: how the bytes that are no text are kept."""
     raw: bytes
-    """What is no text, as it is."""
+    """These bytes, so kept."""
     coded: bytes
     """What the range coder wrote."""
 
     def pack(self) -> bytes:
-        kind, raw = packed_raw(self.raw)
-        numbers = [len(self.lengths), *self.lengths, kind, len(raw)]
-        return b"".join([*map(varint, numbers), raw, self.coded])
+        numbers = [len(self.lengths), *self.lengths, self.kind, len(self.raw)]
+        return b"".join([*map(varint, numbers), self.raw, self.coded])
+
+    def unpacked_raw(self) -> Iterator[bytes]:
+        """Yield the bytes that are no text in parts of at most CHUNK. Raises ValueError."""
+        return unpacked_raw(self.kind, self.raw, sum(self.lengths[1::2]))
 
     @classmethod
     def read(cls, data: bytes, size: int) -> Self:
@@ -122,12 +133,14 @@ class Body:
         count = read_varint(file)
         if count > len(data):
             raise ValueError(f"{count:,} pieces in {len(data):,} bytes")
-        lengths = [read_varint(file) for _ in range(count)]
+        lengths = array.array("Q", (read_varint(file) for _ in range(count)))
         if sum(lengths) != size:
             raise ValueError(f"pieces of {sum(lengths):,} bytes, of a file of {size:,}")
         kind, packed = read_varint(file), read_varint(file)
-        raw = unpacked_raw(kind, exactly(file, packed), sum(lengths[1::2]))
-        return cls(lengths, raw, file.read())
+        raw, size = exactly(file, packed), sum(lengths[1::2])
+        if size > packed * (MOST_XZ_RATIO if kind == XZ else 1) + CHUNK:
+            raise ValueError(f"{packed:,} bytes that cannot hold the {size:,} bytes that are no text")
+        return cls(lengths, kind, raw, file.read())
 
 
 def damaged(name: str, what: str) -> DamagedFileError:
@@ -153,20 +166,28 @@ def packed_raw(raw: bytes) -> tuple[int, bytes]:
     return (XZ, packed) if len(packed) < len(raw) else (STORED, raw)
 
 
-def unpacked_raw(kind: int, packed: bytes, size: int) -> bytes:
-    """The `size` bytes again. Raises ValueError."""
+def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
+    """Yield the `size` bytes again in parts of at most CHUNK: no more memory is taken, however large they are. Raises
+    ValueError."""
     if kind == STORED:
-        raw = packed
-    elif kind == XZ:
-        try:
-            raw = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters(DICTIONARY)).decompress(packed, size + 1)
-        except (lzma.LZMAError, MemoryError, OverflowError) as error:
-            raise ValueError(f"what is no text, packed wrongly ({error})") from error
-    else:
+        if len(packed) != size:
+            raise ValueError(f"{len(packed):,} bytes that are no text, and not {size:,}")
+        yield packed
+        return
+    if kind != XZ:
         raise ValueError(f"pieces of the unknown kind {kind}")
-    if len(raw) != size:
-        raise ValueError(f"{len(raw):,} bytes that are no text, and not {size:,}")
-    return raw
+    try:
+        unpacker, data, left = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters(DICTIONARY)), packed, size
+        while part := unpacker.decompress(data, min(left, CHUNK) or 1):
+            left, data = left - len(part), b""
+            if left < 0:
+                break
+            yield part
+    except (lzma.LZMAError, EOFError) as error:
+        if left or not unpacker.eof:
+            raise ValueError(f"what is no text, packed wrongly ({error})") from error
+    if left:
+        raise ValueError(f"{size - left:,} bytes or more that are no text, and not {size:,}")
 
 
 def filters(size: int) -> list[dict[str, int]]:

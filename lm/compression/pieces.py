@@ -1,6 +1,7 @@
 """Any bytes as tokens where they are text, and as they are where they are not: two streams, and what lies where."""
 
 import codecs
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lm.errors import InputError
@@ -54,17 +55,21 @@ def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
     return Pieces(tokens, b"".join(raw), lengths)
 
 
-def joined(text: bytes, raw: bytes, lengths: list[int]) -> bytes:
-    """The file's bytes. Raises ValueError where the lengths are not those of `text` and `raw`."""
-    found = (sum(lengths[0::2]), sum(lengths[1::2]))
-    if found != (len(text), len(raw)):
-        raise ValueError(f"pieces of {found[0]:,} and {found[1]:,} bytes, but {len(text):,} and {len(raw):,} are there")
-    at, streams, parts = [0, 0], (text, raw), []
+def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) -> Iterator[memoryview]:
+    """Yield the file's bytes, in parts. `text` and `raw` come in parts too, and no more than one of each is held.
+    Raises ValueError if the lengths are not those of `text` and `raw`."""
+    streams = [filter(None, text), filter(None, raw)]
+    parts = [memoryview(b""), memoryview(b"")]
     for number, length in enumerate(lengths):
         kind = number % 2
-        parts.append(streams[kind][at[kind] : at[kind] + length])
-        at[kind] += length
-    return b"".join(parts)
+        while length:
+            part = parts[kind] or memoryview(next(streams[kind], b""))
+            if not part:
+                raise ValueError(f"pieces that are {length:,} bytes longer than what is there")
+            yield part[:length]
+            parts[kind], length = part[length:], length - min(length, len(part))
+    if any(map(len, parts)) or any(next(stream, b"") for stream in streams):
+        raise ValueError("pieces that are shorter than what is there")
 
 
 def puts_blank(tokenizer: Tokenizer) -> bool:

@@ -8,6 +8,7 @@ Axes: B segments, N tokens of all, S a segment's tokens, H of them read at a res
 
 import functools
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -79,11 +80,14 @@ class Layout:
             tokens_BS[row, : len(segment)] = segment
         return tokens_BS
 
-    def flat(self, tokens_BS: Int[np.ndarray, "B S"]) -> list[int]:
-        """The tokens of `rows` again."""
+    def flat(self, blocks: Sequence[Int[np.ndarray, "B H"]]) -> Iterator[list[int]]:
+        """Yield the tokens of `rows` again, in order; `blocks` are parts of these, cut along the tokens."""
         whole, more = divmod(self.tokens, self.segments)
-        rows = [row[: whole + (number < more)] for number, row in enumerate(tokens_BS)]
-        return np.concatenate(rows).tolist() if rows else []
+        for row in range(self.segments):
+            left = whole + (row < more)
+            for block in blocks:
+                yield block[row, :left].tolist()
+                left = max(0, left - block.shape[1])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -9,6 +9,7 @@ that a file grew by, and the most by which the coder was above the model's cross
 
 import argparse
 import dataclasses
+import itertools
 import random
 import subprocess
 import sys
@@ -76,9 +77,9 @@ def through_the_coder(packer: Packer, data: bytes) -> tuple[bool, int, float]:
     tokens, coded = [], Coded(b"", 0.0)
     if pieces.tokens:
         coded = encode(pieces.tokens, fresh(), packer.tokenizer, lambda done: None)
-        tokens = decode(coded.data, fresh(), packer.tokenizer, lambda done: None)
+        tokens = [*itertools.chain.from_iterable(decode(coded.data, fresh(), packer.tokenizer, lambda done: None))]
     text = packer.tokenizer.decode_bytes(tokens)
-    return joined(text, pieces.raw, pieces.lengths) == data, 8 * len(coded.data), coded.bits
+    return b"".join(joined([text], [pieces.raw], pieces.lengths)) == data, 8 * len(coded.data), coded.bits
 
 
 def documents(run: Path, size: int = 3000) -> list[bytes]:

@@ -2,18 +2,22 @@
 is refused by name."""
 
 import dataclasses
+import hashlib
 import io
 import math
 import time
 import tracemalloc
+import zlib
+from itertools import chain
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from lm.compression.codec import compress, decompress
+from lm.compression.codec import compress, decompress, decompress_parts
 from lm.compression.coder import decode, encode, most_tokens, usable_symbols
-from lm.compression.container import MAGIC, DamagedFileError, Header
+from lm.compression.container import CHUNK, DICTIONARY, DIGEST, MAGIC, Body, DamagedFileError, Header, packed_raw
 from lm.compression.pieces import cut_pieces
 from lm.compression.token_model import MOST_SEGMENTS, Layout, TokenModel, segments_for
 from lm.errors import InputError
@@ -59,7 +63,7 @@ def test_what_a_model_packs_badly_comes_out_of_the_coder_too(number, mine):
     fresh = lambda: TokenModel(mine.model, CONFIG, mine.mesh, Layout(len(tokens), 4, CONFIG.context_length))
     if tokens:
         coded = encode(tokens, fresh(), tokenizer(), lambda done: None)
-        assert decode(coded.data, fresh(), tokenizer(), lambda done: None) == tokens
+        assert [*chain.from_iterable(decode(coded.data, fresh(), tokenizer(), lambda done: None))] == tokens
         assert 8 * len(coded.data) < 1.01 * coded.bits + 64
 
 
@@ -124,7 +128,10 @@ def test_segments_are_a_power_of_two_and_not_too_short():
     assert segments_for(8191, 4096) == 1
     for tokens, segments in ((1, 1), (7, 4), (2, 4), (64, 4)):
         layout = Layout(tokens, segments, 16)
-        assert layout.flat(layout.rows(list(range(tokens)))) == list(range(tokens))
+        rows_BS = layout.rows(list(range(tokens)))
+        for cut in (1, 3, max(1, layout.steps)):
+            blocks = [rows_BS[:, start : start + cut] for start in range(0, layout.steps, cut)]
+            assert [*chain.from_iterable(layout.flat(blocks))] == list(range(tokens))
         assert sum(layout.active(step) for step in range(layout.steps)) == tokens
 
 
@@ -211,6 +218,52 @@ def test_a_header_that_claims_too_much_is_refused_at_once(claim, mine, packed):
     tracemalloc.stop()
     assert time.process_time() - began < 5
     assert most_tokens(packed.data, 450) > packed.tokens
+
+
+def packed_zeros(size: int, /, **changes: Any) -> bytes:
+    """A file of zeros, which xz packs some 7,000 times smaller, with another header."""
+    lengths: Any = changes.pop("lengths", [0, size])
+    body = Body(lengths, *packed_raw(bytes(size)), b"").pack()
+    blank = bytes(DIGEST)
+    header = Header(
+        size=size, sha256=hashlib.sha256(bytes(size)).digest(), step=0, tokens=0, segments=0, parameters=blank,
+        tokenizer=blank, program=blank, machine={}, body=len(body), body_crc=zlib.crc32(body),
+    )  # fmt: skip
+    return dataclasses.replace(header, **changes).pack() + body
+
+
+def test_memory_does_not_grow_with_what_is_unpacked():
+    size = 100_000_000
+    data = packed_zeros(size)
+    tracemalloc.start()
+    assert sum(map(len, decompress_parts(data, None, "x"))) == size
+    assert tracemalloc.get_traced_memory()[1] < DICTIONARY + 8 * CHUNK
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": 2**40, "lengths": [0, 2**40]}, "bytes that cannot hold the 1,099,511,627,776 bytes that are no text"),
+        ({"size": 4_100_000, "lengths": [0, 4_100_000]}, "4,000,000 bytes or more that are no text, and not 4,100,000"),
+        ({"size": 3_999_999, "lengths": [0, 3_999_999]}, "4,000,000 bytes or more that are no text, and not 3,999,999"),
+        ({"size": 2**62}, "pieces of 4,000,000 bytes, of a file of 4,611,686,018,427,387,904"),
+    ],
+    ids=["beyond xz", "too many", "too few", "size"],
+)
+def test_sizes_that_the_archive_cannot_hold_are_refused(changes, said):
+    with pytest.raises(DamagedFileError, match=said):
+        decompress(packed_zeros(4_000_000, **changes), None, "x")
+
+
+def test_tokens_beyond_what_was_coded_are_refused_when_the_bits_are_used_up(mine):
+    tokens = cut_pieces(SOUP, tokenizer()).tokens
+    fresh = lambda count: TokenModel(mine.model, CONFIG, mine.mesh, Layout(count, 4, CONFIG.context_length))
+    data = encode(tokens, fresh(len(tokens)), tokenizer(), lambda done: None).data
+    done: list[int] = []
+    with pytest.raises(ValueError, match=r"bytes of the coder, which are used up by [0-9,]+ tokens"):
+        decode(data, fresh(most_tokens(data, 450)), tokenizer(), done.append)
+    assert done[-1] < 2 * len(tokens)
 
 
 def test_what_hardly_holds_anything_is_left_to_xz_and_needs_no_model(mine):

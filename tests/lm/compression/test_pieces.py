@@ -24,7 +24,7 @@ def characters():
 
 def cut_and_join(data: bytes, by) -> bytes:
     pieces = cut_pieces(data, by)
-    return joined(by.decode_bytes(pieces.tokens), pieces.raw, pieces.lengths)
+    return b"".join(joined([by.decode_bytes(pieces.tokens)], [pieces.raw], pieces.lengths))
 
 
 @pytest.mark.parametrize("number", range(len(SINGLE) + 2 * len(KINDS)))
@@ -81,6 +81,8 @@ def test_bytes_that_are_no_utf_8_are_found_where_they_stand():
 
 
 def test_lengths_that_are_not_those_of_the_streams_are_refused():
-    assert joined(b"abc", b"xy", [1, 2, 2]) == b"axybc"
-    with pytest.raises(ValueError, match="pieces of 2 and 2 bytes, but 3 and 2 are there"):
-        joined(b"abc", b"xy", [1, 2, 1])
+    for text, raw in (([b"abc"], [b"xy"]), ([b"a", b"", b"bc"], [b"x", b"y"])):
+        assert b"".join(joined(text, raw, [1, 2, 2])) == b"axybc"
+    for lengths, said in (([1, 2, 1], "shorter than what is there"), ([1, 3, 2], "pieces that are 1 bytes longer")):
+        with pytest.raises(ValueError, match=said):
+            _ = [*joined([b"abc"], [b"xy"], lengths)]

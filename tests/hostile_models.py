@@ -1,0 +1,655 @@
+"""Hostile model files, made the same on every run, and a process that measures what a command does with each.
+
+`make_base` writes good files; every case of CASES changes one of them in a folder of its own and names the command that
+reads it. As a program, this module reads JSON on standard input, [[name, [script, argument, ...]], ...], and runs each
+command in a fork of itself, so that the packages are imported once. It prints a JSON line a command: its exit code,
+what it printed to standard error, CPU seconds and peak memory in MB.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import resource
+import runpy
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.run_files import QUICK, REPOSITORY
+
+type Command = tuple[str, ...]
+type Make = Callable[[Path, Path], Command]
+"""(the base, an empty folder): writes files and returns the command that reads them."""
+VOCABULARY = 300
+MOST_SECONDS, MOST_BYTES = 60, 16 * 2**30
+"""Of one command: beyond, the system ends it."""
+
+
+class Case(NamedTuple):
+    name: str
+    make: Make
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    name: str
+    code: int
+    errors: str
+    seconds: float
+    """Of CPU time."""
+    megabytes: float
+    """Of memory, at most."""
+
+
+def make_base(base: Path) -> None:
+    """A run folder of a Llama with 2 layers, the same as a Hugging Face folder and as a GGUF file, and a packed file."""
+    import numpy as np
+
+    from configs.experiment.run_folder import RunFolder
+    from launch.release.formats import ExportOptions, export
+    from launch.release.imported import write_run
+    from launch.release.stored_run import open_run
+    from lm.compression.container import DIGEST, Body, Header, packed_raw
+    from lm.config import TokenizerConfig
+    from lm.formats.hugging_face.names import parameter_shapes
+    from lm.formats.source import SourceModel
+    from lm.tokenizer import train_bpe
+    from tests.lm.model_configs import LLAMA
+    from tests.lm.tokenizer.test_hugging_face_library import smollm2_like
+
+    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    tokenizer = train_bpe([text], TokenizerConfig(VOCABULARY, "cl100k", 100_000))
+    config = dataclasses.replace(LLAMA, vocab_size=VOCABULARY)
+    drawn = np.random.default_rng(0)
+    shapes = parameter_shapes(config)
+    parameters = {name: drawn.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+    write_run(SourceModel(config, tokenizer, parameters), base / "run", "numbers")
+    for kind, out in (("hugging_face", base / "hugging_face"), ("gguf", gguf_file(base))):
+        export(open_run(RunFolder(base / "run")), out, kind, ExportOptions())
+    (base / "library.json").write_text(smollm2_like().to_str(), encoding="utf-8")
+    data = bytes(100_000)
+    body = Body([0, len(data)], *packed_raw(data), b"").pack()
+    blank = bytes(DIGEST)
+    import hashlib
+
+    header = Header(
+        size=len(data), sha256=hashlib.sha256(data).digest(), step=0, tokens=0, segments=0, parameters=blank,
+        tokenizer=blank, program=blank, machine={}, body=len(body), body_crc=zlib.crc32(body),
+    )  # fmt: skip
+    (base / "zeros.grist").write_bytes(header.pack() + body)
+
+
+def good_commands(base: Path, out: Path) -> dict[str, Command]:
+    """{script: the command on good files}."""
+    return {
+        "gguf": ("launch.import_model", str(gguf_file(base)), str(out / "from-gguf")),
+        "hugging_face": ("launch.import_model", str(base / "hugging_face"), str(out / "from-hf")),
+        "sample": sample_of(base / "run"),
+        "grist": ("launch.decompress", str(base / "run"), str(base / "zeros.grist"), str(out / "zeros")),
+    }
+
+
+def gguf_file(base: Path) -> Path:
+    return base / "model.gguf"
+
+
+def sample_of(run: Path) -> Command:
+    return ("launch.sample", str(run), "--prompt", "The miller", "--max-tokens", "2")
+
+
+def imported(source: Path) -> Command:
+    return ("launch.import_model", str(source), str(source.parent / "out"))
+
+
+# --- GGUF -----------------------------------------------------------------------------------------------------------
+
+
+def gguf_case(change: Callable[[bytes], bytes]) -> Make:
+    def make(base: Path, folder: Path) -> Command:
+        (folder / "model.gguf").write_bytes(change(gguf_file(base).read_bytes()))
+        return imported(folder / "model.gguf")
+
+    return make
+
+
+def string(text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(data)) + data
+
+
+def kv(name: str, kind: int, value: bytes) -> bytes:
+    return string(name) + struct.pack("<I", kind) + value
+
+
+def bare_gguf(*fields: bytes, tensors: int = 0, count: int | None = None, version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, len(fields) if count is None else count) + b"".join(fields)
+
+
+def place_of_value(data: bytes, name: str) -> int:
+    """Where the type of a field stands, before its value."""
+    return data.index(string(name)) + 8 + len(name)
+
+
+def with_number(name: str, letter: str, value: float, kind: int | None = None) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        at = place_of_value(data, name)
+        packed = struct.pack(f"<{letter}", value)
+        head = data[at : at + 4] if kind is None else struct.pack("<I", kind)
+        return data[:at] + head + packed + data[at + 4 + len(packed) :]
+
+    return change
+
+
+def with_field(*fields: bytes) -> Callable[[bytes], bytes]:
+    """One more field at the front; the tensors' data stays aligned."""
+
+    def change(data: bytes) -> bytes:
+        added = b"".join(fields)
+        pad = -(len(added) + 8 + 1 + 4 + 1) % 32
+        added += kv("p" + "p" * pad, 0, b"\x00")
+        version, tensors, count = struct.unpack_from("<IQQ", data, 4)
+        return b"GGUF" + struct.pack("<IQQ", version, tensors, count + len(fields) + 1) + added + data[24:]
+
+    return change
+
+
+def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        assert old in data
+        return data.replace(old, new, 1)
+
+    return change
+
+
+def tensor_entry(name: str, offset: int, letter: str, value: int) -> Callable[[bytes], bytes]:
+    """A number in the description of a tensor of two axes, at so many bytes behind its name."""
+
+    def change(data: bytes) -> bytes:
+        at = data.index(string(name)) + 8 + len(name) + offset
+        packed = struct.pack(f"<{letter}", value)
+        return data[:at] + packed + data[at + len(packed) :]
+
+    return change
+
+
+def in_weights(word: bytes) -> Callable[[bytes], bytes]:
+    """A number in the last tensor's data."""
+    return lambda data: data[: -64 - len(word)] + word + data[-64:]
+
+
+def many_tensors(count: int) -> bytes:
+    one = lambda n: string(f"t{n}") + struct.pack("<IQIQ", 1, 1, 0, 0)
+    return bare_gguf(kv("general.architecture", 8, string("llama")), tensors=count) + b"".join(map(one, range(count)))
+
+
+LONGEST = 2**63 - 1
+LLAMA_NUMBERS = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
+
+
+def gguf_cases() -> Iterator[Case]:
+    array = lambda inner, length, rest=b"": struct.pack("<IQ", inner, length) + rest
+    bare = {
+        "array of 2^40 strings": bare_gguf(kv("a", 9, array(8, 2**40))),
+        "array of 2^60 bytes": bare_gguf(kv("a", 9, array(0, 2**60))),
+        "array of 2^63 doubles": bare_gguf(kv("a", 9, array(12, 2**63))),
+        "arrays in arrays": bare_gguf(kv("a", 9, array(9, 2, array(9, 2, array(9, 2**40))))),
+        "array of no type": bare_gguf(kv("a", 9, array(99, 5, bytes(40)))),
+        "field of no type": bare_gguf(kv("a", 77, bytes(8))),
+        "string of 2^63 bytes": bare_gguf(kv("a", 8, struct.pack("<Q", LONGEST))),
+        "name of 2^63 bytes": bare_gguf(struct.pack("<Q", LONGEST) + b"aa"),
+        "2^62 fields": bare_gguf(kv("a", 0, b"\x01"), count=2**62),
+        "2^62 tensors": bare_gguf(kv("a", 0, b"\x01"), tensors=2**62),
+        "tensor of 2^31 axes": bare_gguf(tensors=1) + string("t") + struct.pack("<I", 2**31) + bytes(40),
+        "tensor of 2^96 values": bare_gguf(tensors=1) + string("t") + struct.pack("<IQQQIQ", 3, *[2**32] * 3, 0, 0),
+        "tensor of an unknown type": bare_gguf(tensors=1) + string("t") + struct.pack("<IQIQ", 1, 1, 200, 0) + bytes(64),
+        "40,000 tensors": many_tensors(40_000),
+        "200,000 tensors": many_tensors(200_000),
+        "3 million empty strings": bare_gguf(kv("a", 9, array(8, 3_000_000, bytes(24_000_000)))),
+        "two million fields": bare_gguf(*(kv(f"{n:07}", 0, b"\x01") for n in range(2_100_000))),
+        "33 MB string": bare_gguf(kv("a", 8, string(bytes(33_000_000)))),
+        "no fields": bare_gguf() + bytes(64),
+        "empty": b"", "magic alone": b"GGUF", "version 1": bare_gguf(version=1), "version 0": bare_gguf(version=0),
+        "version 99": bare_gguf(version=99), "big-endian": b"GGUF" + struct.pack(">IQQ", 3, 0, 0),
+        "noise": b"GGUF" + random.Random(1).randbytes(5000),
+        "noise behind a version": b"GGUF" + struct.pack("<I", 3) + random.Random(2).randbytes(5000),
+    }  # fmt: skip
+    for name, data in bare.items():
+        yield Case(f"gguf: {name}", gguf_case(lambda _, data=data: data))
+    for field in LLAMA_NUMBERS:
+        for value in (0, 2**32 - 1, 4_000_000_000):
+            yield Case(f"gguf: {field} = {value}", gguf_case(with_number(f"llama.{field}", "I", value)))
+    changes: dict[str, Callable[[bytes], bytes]] = {
+        "block_count = -1": with_number("llama.block_count", "i", -1, 5),
+        "block_count a float": with_number("llama.block_count", "f", 2.0, 6),
+        "key_length = 2^31 - 2": with_number("llama.attention.key_length", "I", 2**31 - 2),
+        "head_count_kv = 0": with_number("llama.attention.head_count_kv", "I", 0),
+        "epsilon NaN": with_number("llama.attention.layer_norm_rms_epsilon", "f", float("nan")),
+        "epsilon -1": with_number("llama.attention.layer_norm_rms_epsilon", "f", -1.0),
+        "rope base 0": with_number("llama.rope.freq_base", "f", 0.0),
+        "rope base infinite": with_number("llama.rope.freq_base", "f", float("inf")),
+        "eos 2^31": with_number("tokenizer.ggml.eos_token_id", "I", 2**31),
+        "bos 4e9": with_number("tokenizer.ggml.bos_token_id", "I", 4_000_000_000),
+        "alignment 0": with_field(kv("general.alignment", 4, struct.pack("<I", 0))),
+        "alignment 3": with_field(kv("general.alignment", 4, struct.pack("<I", 3))),
+        "alignment 2^31": with_field(kv("general.alignment", 4, struct.pack("<I", 2**31))),
+        "alignment a string": with_field(kv("general.alignment", 8, string("x"))),
+        "a field twice": with_field(kv("a", 0, b"\x01"), kv("a", 0, b"\x01")),
+        "a tensor twice": replaced(string("blk.1.attn_q.weight"), string("blk.0.attn_q.weight")),
+        "a tensor of another name": replaced(string("blk.1.attn_q.weight"), string("blk.9.attn_q.weight")),
+        "another architecture": replaced(string("llama"), string("llam\xff".encode("latin-1"))),
+        "another tokenizer": replaced(string("gpt2"), string("gpt9")),
+        "other merges": replaced(string("\u0120 t"), string("\u0120 \u0120")),
+        "a token that is no UTF-8": replaced(string("\u0120t"), string(b"\xff\xfe\xfd")),
+        "axes swapped to 2^60": tensor_entry("token_embd.weight", 4, "Q", 2**60),
+        "offset 2^63": tensor_entry("token_embd.weight", 24, "Q", 2**63),
+        "offset beyond": tensor_entry("token_embd.weight", 24, "Q", 10**6),
+        "type I8": tensor_entry("token_embd.weight", 20, "I", 24),
+        "type F64": tensor_entry("token_embd.weight", 20, "I", 28),
+        "weights NaN": in_weights(struct.pack("<f", float("nan"))),
+        "weights infinite": in_weights(struct.pack("<f", float("-inf"))),
+    }
+    for name, change in changes.items():
+        yield Case(f"gguf: {name}", gguf_case(change))
+    for tenth in range(1, 10):
+        yield Case(f"gguf: cut to {tenth} tenths", gguf_case(lambda data, n=tenth: data[: len(data) * n // 10]))
+
+
+# --- Hugging Face folders -------------------------------------------------------------------------------------------
+
+
+def folder_case(change: Callable[[Path], None]) -> Make:
+    def make(base: Path, folder: Path) -> Command:
+        shutil.copytree(base / "hugging_face", folder / "model")
+        change(folder / "model")
+        return imported(folder / "model")
+
+    return make
+
+
+def json_case(file: str, change: Callable[[Any], Any]) -> Make:
+    """A JSON file of the folder, its value changed."""
+
+    def write(folder: Path) -> None:
+        value = json.loads((folder / file).read_bytes())
+        changed = change(value)
+        (folder / file).write_text(json.dumps(value if changed is None else changed), encoding="utf-8")
+
+    return folder_case(write)
+
+
+def bytes_case(file: str, change: Callable[[bytes], bytes]) -> Make:
+    return folder_case(lambda folder: write_changed(folder / file, change) if (folder / file).exists() else None)
+
+
+def write_changed(file: Path, change: Callable[[bytes], bytes]) -> None:
+    file.write_bytes(change(file.read_bytes()))
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"", "cut": lambda data: data[: len(data) // 2], "a list": lambda data: b"[1, 2]",
+    "deep": lambda data: b"[" * 200_000 + b"]" * 200_000, "no UTF-8": lambda data: b"{\"a\": \"\xff\xfe\"}",
+    "a long number": lambda data: b"{\"a\": " + b"1" * 50_000 + b"}",
+    "noise": lambda data: random.Random(3).randbytes(len(data)),
+}  # fmt: skip
+
+
+def config_cases() -> Iterator[Case]:
+    numbers = {
+        "num_hidden_layers": (100_000, 10**9, 10**30, 0, -1, 1.5, "2", [], {}, True),
+        "hidden_size": (2**31, 10**30, 0, "16", [16]), "num_attention_heads": (10**9, 0, -4),
+        "intermediate_size": (2**62, 0), "vocab_size": (2**31 - 1, 0, -5, None), "head_dim": (2**31, 7, 0),
+        "max_position_embeddings": (10**12, 0), "num_key_value_heads": (0, 10**9, 3),
+        "rms_norm_eps": (float("nan"), float("inf"), -1.0), "rope_parameters": ([], {"rope_type": "yarn"}),
+        "architectures": ([["LlamaForCausalLM"]], [{}], [], None, 5, ["x" * 10**6], ["LlamaForCausalLM"] * 2),
+        "tie_word_embeddings": ("yes",), "quantization_config": ({"bits": 4},), "hidden_act": ([["silu"]], "gelu"),
+    }  # fmt: skip
+    for name, values in numbers.items():
+        for value in values:
+            shown = f"{json.dumps(value)[:30]}"
+            yield Case(f"config: {name} = {shown}", json_case("config.json", lambda c, n=name, v=value: c | {n: v}))
+    own = {"architectures": ["GristmillForCausalLM"]}
+    for name, value in {"ngram_longest": 10**9, "attention_windows": [[1]] * 1000, "layers": 10**9}.items():
+        changed = lambda c, n=name, v=value: c | own | {"model": own_model() | {n: v}}
+        yield Case(f"config: model.{name}", json_case("config.json", changed))
+    yield Case("config: no model", json_case("config.json", lambda c: c | own))
+    for name, change in DAMAGE.items():
+        yield Case(f"config: {name}", bytes_case("config.json", change))
+    yield Case("config: 5 MB", bytes_case("config.json", lambda data: data + b" " * 5_000_000))
+    yield Case("config: 2 million lists", bytes_case("config.json", lambda data: b"[" + b"[]," * 1_300_000 + b"1]"))
+
+
+def own_model() -> dict[str, Any]:
+    from tests.lm.model_configs import LLAMA
+
+    return dataclasses.asdict(dataclasses.replace(LLAMA, vocab_size=VOCABULARY))
+
+
+def header_change(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    """The header of a safetensors file, its value changed."""
+
+    def changed(data: bytes) -> bytes:
+        end = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:end])
+        found = change(header)
+        text = json.dumps(header if found is None else found).encode()
+        return len(text).to_bytes(8, "little") + text + data[end:]
+
+    return changed
+
+
+def first_tensor(**fields: Any) -> Callable[[bytes], bytes]:
+    def change(header: dict[str, Any]) -> None:
+        header[next(name for name in header if name != "__metadata__")] |= fields
+
+    return header_change(change)
+
+
+def million_tensors(count: int) -> bytes:
+    header = ",".join(f'"t{n}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(count))
+    text = f"{{{header}}}".encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def safetensors_cases() -> Iterator[Case]:
+    weights = "model.safetensors"
+    length = lambda value: lambda data: value.to_bytes(8, "little") + data[8:]
+    changes: dict[str, Callable[[bytes], bytes]] = {
+        "header of 2^63 bytes": length(2**63), "header of 2^40 bytes": length(2**40), "header of 0 bytes": length(0),
+        "header longer than the file": lambda data: length(len(data))(data),
+        "header of 50 MB blanks": lambda data: (50_000_000).to_bytes(8, "little") + b" " * 50_000_000 + data,
+        "100,000 tensors": lambda data: million_tensors(100_000),
+        "a million tensors": lambda data: million_tensors(1_000_000),
+        "header a list": lambda data: (2).to_bytes(8, "little") + b"[]" + data,
+        "offsets beyond": first_tensor(data_offsets=[0, 10**9]), "offsets negative": first_tensor(data_offsets=[-4, 0]),
+        "offsets 2^63": first_tensor(data_offsets=[2**63, 2**64]), "offsets swapped": first_tensor(data_offsets=[9, 1]),
+        "shape 2^62": first_tensor(shape=[2**62, 4]), "shape another": first_tensor(shape=[1]),
+        "shape of 10,000 axes": first_tensor(shape=[1] * 10_000), "dtype unknown": first_tensor(dtype="F7"),
+        "dtype F64": first_tensor(dtype="F64"), "dtype I32": first_tensor(dtype="I32"),
+        "weights NaN": in_weights(struct.pack("<f", float("nan"))),
+        "weights infinite": in_weights(struct.pack("<f", float("inf"))),
+        "empty": lambda data: b"", "7 bytes": lambda data: data[:7],
+        "noise": lambda data: random.Random(4).randbytes(5000),
+        **{f"cut to {n} tenths": lambda data, n=n: data[: len(data) * n // 10] for n in (1, 5, 9)},
+    }  # fmt: skip
+    for name, change in changes.items():
+        yield Case(f"safetensors: {name}", bytes_case(weights, change))
+
+    def index(weight_map: Callable[[list[str]], Any], size: int = 0) -> Make:
+        def change(folder: Path) -> None:
+            (folder / weights).rename(folder / "a.safetensors")
+            data = (folder / "a.safetensors").read_bytes()
+            names = [*json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])]
+            text = json.dumps({"weight_map": weight_map(names)})
+            (folder / f"{weights}.index.json").write_text(text + " " * size)
+
+        return folder_case(change)
+
+    home = lambda file: lambda names: dict.fromkeys(names, file)
+    for name, make in {
+        "path above": index(home("../a.safetensors")), "absolute path": index(home("/etc/passwd.safetensors")),
+        "missing file": index(home("b.safetensors")), "a list": index(list), "5 MB": index(home("a.safetensors"), 5_000_000),
+        "30,000 names": index(lambda names: {f"t{n}": "a.safetensors" for n in range(30_000)}),
+        "file names of lists": index(lambda names: dict.fromkeys(names, ["a.safetensors"])),
+    }.items():  # fmt: skip
+        yield Case(f"index: {name}", make)
+
+
+PATTERNS = {
+    "(a+)+$": r"(a+)+$", "(a|aa)+$": r"(a|aa)+$", "three stars": r"a*a*a*b|\s|\S", "reference": r"(\w+)\1|\s|\S",
+    "recursion": r"(?<x>a\g<x>?b)|\s|\S", "unclosed": r"(a|\s", "repeats": r"(((a{99}){99}){99}){99}|\s|\S",
+    "groups 1,000 deep": "(" * 1000 + ")" * 1000, "100 kB": "a" * 100_000, "optional": "a?" * 40 + "a" * 40 + r"|\s|\S",
+}  # fmt: skip
+
+
+def split_by(pattern: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
+def library_case(change: Callable[[dict[str, Any]], Any]) -> Make:
+    """A tokenizer that Hugging Face's library encodes with, changed."""
+
+    def make(base: Path, folder: Path) -> Command:
+        command = folder_case(lambda _: None)(base, folder)
+        value = json.loads((base / "library.json").read_bytes())
+        changed = change(value)
+        (folder / "model/tokenizer.json").write_text(json.dumps(value if changed is None else changed))
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            (folder / "model" / name).unlink(missing_ok=True)
+        return command
+
+    return make
+
+
+def tokenizer_cases() -> Iterator[Case]:
+    for name, pattern in PATTERNS.items():
+        change = lambda found, p=pattern: found | {"pre_tokenizer": split_by(p)}
+        yield Case(f"tokenizer: split by {name}", json_case("tokenizer.json", change))
+        yield Case(f"tokenizer: library, split by {name}", library_case(change))
+
+    def special_id(id: int) -> Callable[[dict[str, Any]], None]:
+        def change(found: dict[str, Any]) -> None:
+            name = found["added_tokens"][0]["content"]
+            found["added_tokens"][0]["id"] = id
+            found["model"]["vocab"][name] = id
+
+        return change
+
+    for id in (5_000, 2**21, 2**32 - 1, 5 * 10**9, -1):
+        yield Case(f"tokenizer: special id {id}", json_case("tokenizer.json", special_id(id)))
+        yield Case(f"tokenizer: library, special id {id}", library_case(special_id(id)))
+    model = lambda **fields: lambda found: found | {"model": found["model"] | fields}
+    for name, change in {
+        "vocab a list": model(vocab=[1, 2]), "merges unknown": model(merges=[["q1q", "q2q"]]), "dropout": model(dropout=0.5),
+        "type": model(type="WordPiece"), "type a list": model(type=[]), "no vocab": model(vocab={}),
+        "added_tokens": lambda found: found | {"added_tokens": {"a": 1}},
+        "no pre_tokenizer": lambda found: found | {"pre_tokenizer": None},
+        "normalizer": lambda found: found | {"normalizer": {"type": "Lowercase"}},
+        "post_processor": lambda found: found | {"post_processor": {"type": "X"}},
+    }.items():  # fmt: skip
+        yield Case(f"tokenizer: {name}", json_case("tokenizer.json", change))
+    for name, damage in DAMAGE.items():
+        yield Case(f"tokenizer: {name}", bytes_case("tokenizer.json", damage))
+    lists = lambda data: b'{"model": [' + b"[]," * 4_000_000 + b"1]}"
+    yield Case("tokenizer: 4 million lists", bytes_case("tokenizer.json", lists))
+    yield Case("tokenizer: 70 MB", bytes_case("tokenizer.json", lambda data: data + b" " * 70_000_000))
+    for name, changed in {"bos a list": {"bos_token": ["a"]}, "bos unknown": {"bos_token": "<q>"}}.items():
+        yield Case(f"tokenizer: {name}", json_case("tokenizer_config.json", lambda c, more=changed: c | more))
+
+
+# --- Run folders and packed files -----------------------------------------------------------------------------------
+
+
+def run_case(change: Callable[[Path], None]) -> Make:
+    def make(base: Path, folder: Path) -> Command:
+        shutil.copytree(base / "run", folder / "run")
+        change(folder / "run")
+        return sample_of(folder / "run")
+
+    return make
+
+
+def run_json(file: str, change: Callable[[dict[str, Any]], None]) -> Make:
+    def write(run: Path) -> None:
+        value = json.loads((run / file).read_bytes())
+        change(value)
+        (run / file).write_text(json.dumps(value), encoding="utf-8")
+
+    return run_case(write)
+
+
+def other_tokenizer(**settings: Any) -> Make:
+    """meta.json with other settings, and the fingerprint of the tokenizer that these make, in the checkpoint too."""
+
+    def change(run: Path) -> None:
+        from lm.checkpoints.manifest import amend
+        from lm.tokenizer import load
+
+        tokenizer = load(run / "tokenizer")
+        made = object.__new__(type(tokenizer))
+        made.__dict__.update(vars(tokenizer) | settings)
+        meta = json.loads((run / "tokenizer/meta.json").read_bytes())
+        made.__dict__.pop("fingerprint", None)
+        fingerprint = made.fingerprint
+        meta |= settings | {"fingerprint": fingerprint}
+        (run / "tokenizer/meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        amend(run / "checkpoints/0", {"tokenizer": fingerprint})
+
+    return run_case(change)
+
+
+def run_cases() -> Iterator[Case]:
+    for name, values in {
+        "layers": (20_000, 10**9, 10**30, 3, 0), "width": (2**40,), "vocab_size": (2**40, 200), "ngram_longest": (10**9,),
+        "ngram_rows": (2**40,), "attention_windows": ([[1]],), "scan_layers": ("x",), "head_dim": (2**31,),
+    }.items():  # fmt: skip
+        for value in values:
+
+            def change(config: dict[str, Any], name: str = name, value: Any = value) -> None:
+                config["model"][name] = value
+
+            yield Case(f"run: model.{name} = {str(value)[:12]}", run_json("config.json", change))
+    stack = lambda config: config["model"].update(layers=10**9, scan_layers=True)
+    yield Case("run: a stack of 10^9 layers", run_json("config.json", stack))
+    for file in ("config.json", "tokenizer/meta.json"):
+        for name, damage in DAMAGE.items():
+            yield Case(f"run: {file}: {name}", run_case(lambda run, f=file, d=damage: write_changed(run / f, d)))
+        large = lambda run, f=file: write_changed(run / f, lambda data: data + b" " * 5_000_000)
+        yield Case(f"run: {file}: 5 MB", run_case(large))
+    for id in (5_000, 2**21, 10**15):
+        yield Case(f"run: special token id {id}", other_tokenizer(special_tokens={"<|endoftext|>": id}))
+    for name in ("(a+)+$", "three stars", "unclosed"):
+        yield Case(f"run: split by {name}", other_tokenizer(pattern=PATTERNS[name]))
+    for name, value in {"kind": ["bpe"], "documents": "x", "special_tokens": [1], "pattern": 5}.items():
+        more = lambda meta, n=name, v=value: meta.update({n: v})
+        yield Case(f"run: meta.json: {name}", run_json("tokenizer/meta.json", more))
+
+
+def grist_case(change: Callable[[bytes], bytes]) -> Make:
+    def make(base: Path, folder: Path) -> Command:
+        (folder / "x.grist").write_bytes(change((base / "zeros.grist").read_bytes()))
+        return ("launch.decompress", str(base / "run"), str(folder / "x.grist"), str(folder / "out"))
+
+    return make
+
+
+def resealed(body: Callable[[bytes], bytes] = lambda data: data, **fields: Any) -> Callable[[bytes], bytes]:
+    """Another header or body, with the checksums of these."""
+
+    def change(data: bytes) -> bytes:
+        import io
+
+        from lm.compression.container import Header
+
+        header = Header.read(file := io.BytesIO(data), "x")
+        changed = body(file.read())
+        sealed = {"body": len(changed), "body_crc": zlib.crc32(changed)} | fields
+        return dataclasses.replace(header, **sealed).pack() + changed
+
+    return change
+
+
+def grist_body(lengths: list[int], kind: int = 1, raw: int | None = None, count: int | None = None) -> Callable:
+    from lm.compression.container import packed_raw, varint
+
+    packed = packed_raw(bytes(100_000))[1]
+    numbers = [len(lengths) if count is None else count, *lengths, kind, len(packed) if raw is None else raw]
+    return lambda data: b"".join(map(varint, numbers)) + packed
+
+
+def grist_cases() -> Iterator[Case]:
+    for name, change in {
+        "size 2^62": resealed(size=2**62), "tokens 2^62": resealed(tokens=2**62, segments=1),
+        "tokens 10^9": resealed(tokens=10**9, segments=64), "segments 2^40": resealed(tokens=5, segments=2**40),
+        "body 2^62": resealed(body=lambda data: data, **{"body": 2**62}) if False else resealed(**{"step": 2**62, "tokens": 9}),
+        "xz of 2^50": resealed(grist_body([0, 2**50]), size=2**50), "xz of 6 GB": resealed(grist_body([0, 6 * 2**30]), size=6 * 2**30),
+        "2^60 pieces": resealed(grist_body([0, 100_000], count=2**60)), "kind 9": resealed(grist_body([0, 100_000], kind=9)),
+        "stored of 2^40": resealed(grist_body([0, 2**40], kind=0), size=2**40),
+        "raw of 2^60": resealed(grist_body([0, 100_000], raw=2**60)), "another hash": resealed(sha256=bytes(32)),
+        "text alone": resealed(grist_body([100_000])), "cut": lambda data: data[:-3], "empty": lambda data: b"",
+        "noise": lambda data: random.Random(5).randbytes(3000), "flipped": lambda data: data[:40] + b"\xff" + data[41:],
+    }.items():  # fmt: skip
+        yield Case(f"grist: {name}", grist_case(change))
+
+
+def cases() -> list[Case]:
+    """All of them: their names are different."""
+    makers = (gguf_cases, config_cases, safetensors_cases, tokenizer_cases, run_cases, grist_cases)
+    found = [case for make in makers for case in make()]
+    assert len({case.name for case in found}) == len(found)
+    return found
+
+
+def measured(commands: list[tuple[str, Command]]) -> list[Outcome]:
+    """What each command did, in a process that imports the packages once."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hostile_models"], input=json.dumps(commands), text=True, cwd=REPOSITORY,
+        env=os.environ | QUICK | {"JAX_PLATFORMS": "cpu", "RUST_BACKTRACE": "0"}, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def run_here(command: Command, errors: int) -> None:
+    """Runs the command in this process, a fork, and ends it. Only what is printed to standard error is kept."""
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(errors, 2)
+    sys.argv = list(command)
+    code: object = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
+            runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 99
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def main() -> None:
+    import jax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import tokenizers  # noqa: F401
+
+    import launch.decompress
+    import launch.import_model
+    import launch.release.imported
+    import launch.release.sources
+    import launch.sample
+    import launch.sampling.prompts
+    import lm.compression.codec
+    import lm.formats.gguf.reading
+    import lm.formats.hugging_face.reading
+    import lm.tokenizer.hugging_face.library  # noqa: F401
+
+    for name, command in json.load(sys.stdin):
+        with tempfile.TemporaryFile() as errors:
+            child = os.fork()
+            if not child:
+                run_here(command, errors.fileno())
+            _, status, used = os.wait4(child, 0)
+            errors.seek(0)
+            told = errors.read().decode(errors="replace")
+        code = os.waitstatus_to_exitcode(status)
+        print(json.dumps([name, code, told, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
