@@ -8,7 +8,7 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.config.model import least_parameters
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.tokenizer.base import Tokenizer
 
 
@@ -24,6 +24,16 @@ class SourceModel:
     """{the format's name of a tensor: its type there}, by which an export gives the same bytes again."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Small files of the source that are kept as they are, by name."""
+
+
+def check_symbols(symbols: int, config: ModelConfig, source: Path) -> None:
+    """Raises UsageError if a tokenizer has more symbols than the model has rows: before the tokenizer is made, which
+    takes some 10 s for a million."""
+    if symbols > config.vocab_size:
+        raise UsageError(
+            f"{source}: the tokenizer has {symbols:,} symbols, but the model has {config.vocab_size:,} rows of "
+            "embeddings. Name the tokenizer that the model was trained with by --tokenizer."
+        )
 
 
 FAR_MORE = 100

@@ -8,7 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from lm.bounded import MOST_TOKENIZER_BYTES, read_bounded
+from lm.bounded import MOST_TOKENIZER_BYTES, parse_json, read_bounded
 from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.formats.hugging_face.config import model_config_of
@@ -22,8 +22,10 @@ from lm.formats.hugging_face.names import (
     stored_tensors,
 )
 from lm.formats.safetensors import Tensor, read_folder
-from lm.formats.source import SourceModel, check_size
+from lm.formats.source import SourceModel, check_size, check_symbols
 from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.files import META
+from lm.tokenizer.hugging_face.library import FILE
 from lm.tokenizer.published import load_published
 
 type Arrays = dict[str, np.ndarray]
@@ -135,8 +137,18 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
         config = model_config_of(folder, "bfloat16")
     names = [name for name in KEPT if (folder / name).is_file() and tokenizer is None]
     kept = {name: read_bounded(folder / name, MOST_TOKENIZER_BYTES) for name in names}
+    if FILE in kept and not (folder / META).is_file():
+        check_symbols(symbols_of(kept[FILE]), config, folder / FILE)
     tokenizer = tokenizer or load_published(str(folder))
     return SourceModel(config, tokenizer, parameters, parameters.dtypes, kept)
+
+
+def symbols_of(tokenizer_json: bytes) -> int:
+    """Symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which is told when it is loaded."""
+    try:
+        return len(parse_json(tokenizer_json)["model"]["vocab"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
 
 
 def refuse_pickles(folder: Path) -> None:
