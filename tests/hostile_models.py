@@ -421,7 +421,7 @@ def safetensors_cases() -> Iterator[Case]:
         "missing file": index(home("b.safetensors")), "a list": index(list),
         "5 MB": index(home("a.safetensors"), 5_000_000),
         "30,000 names": index(lambda names: {f"t{n}": "a.safetensors" for n in range(30_000)}),
-        "file names of lists": index(lambda names: {name: ["a.safetensors"] for name in names}),
+        "file names of lists": index(lambda names: {one: ["a.safetensors"] for one in names}),
     }.items():  # fmt: skip
         yield Case(f"index: {name}", make)
 
