@@ -103,7 +103,7 @@ def test_no_module_and_no_room_is_in_an_import_cycle():
         list(graphlib.TopologicalSorter(one).static_order())  # raises CycleError, which names the cycle
 
 
-LOW = ("lm.errors", "lm.fields", "lm.run_paths", "lm.storage", "lm.terminal", "lm.own_process")
+LOW = ("lm.bounded", "lm.errors", "lm.fields", "lm.run_paths", "lm.storage", "lm.terminal", "lm.own_process")
 """Of lm, below all rooms."""
 MAY_IMPORT = {
     "lm.config": (),
