@@ -32,7 +32,7 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"RUN {run} is there already. Nothing was changed. Give a folder that does not exist yet.")
-    check_symbols(source.tokenizer.vocab_size, source.config, run)
+    check_symbols(source.tokenizer.vocab_size, source.config, origin)
     target = run.resolve()
     config = dataclasses.replace(source.config, scan_layers=scan_layers)
     experiment = experiment_of(dataclasses.replace(source, config=config), target)

@@ -26,7 +26,7 @@ class SourceModel:
     """Small files of the source that are kept as they are, by name."""
 
 
-def check_symbols(symbols: int, config: ModelConfig, source: Path) -> None:
+def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None:
     """Raises UsageError if a tokenizer has more symbols than the model has rows: before the tokenizer is made, which
     takes some 10 s for a million."""
     if symbols > config.vocab_size:
