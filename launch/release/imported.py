@@ -17,7 +17,7 @@ from lm.checkpoints.from_parameters import write_parameters
 from lm.config import StartConfig, TokenizerConfig
 from lm.config.model import least_parameters
 from lm.errors import UsageError
-from lm.formats.source import SourceModel
+from lm.formats.source import SourceModel, check_symbols
 from lm.run_paths import RunPaths
 from lm.storage import write_json, writing
 from lm.tokenizer import save
@@ -30,6 +30,7 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"RUN {run} is there already. Nothing was changed. Give a folder that does not exist yet.")
+    check_symbols(source.tokenizer.vocab_size, source.config, origin)
     target = run.resolve()
     config = dataclasses.replace(source.config, scan_layers=scan_layers)
     experiment = experiment_of(dataclasses.replace(source, config=config), target)

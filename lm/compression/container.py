@@ -176,16 +176,17 @@ def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
         return
     if kind != XZ:
         raise ValueError(f"pieces of the unknown kind {kind}")
+    unpacker, data, left = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters(DICTIONARY)), packed, size
     try:
-        unpacker, data, left = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters(DICTIONARY)), packed, size
-        while part := unpacker.decompress(data, min(left, CHUNK) or 1):
-            left, data = left - len(part), b""
-            if left < 0:
+        while left >= 0 and not unpacker.eof:
+            part, data = unpacker.decompress(data, min(left, CHUNK) or 1), b""
+            left -= len(part)
+            if not part:
                 break
-            yield part
-    except (lzma.LZMAError, EOFError) as error:
-        if left or not unpacker.eof:
-            raise ValueError(f"what is no text, packed wrongly ({error})") from error
+            if left >= 0:
+                yield part
+    except lzma.LZMAError as error:
+        raise ValueError(f"what is no text, packed wrongly ({error})") from error
     if left:
         raise ValueError(f"{size - left:,} bytes or more that are no text, and not {size:,}")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.config.model import least_parameters
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
@@ -78,6 +78,16 @@ class SourceModel:
     """Small files of the source that are kept as they are, by name."""
     notes: tuple[str, ...] = ()
     """What the user should know of the import."""
+
+
+def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None:
+    """Raises UsageError if a tokenizer has more symbols than the model has rows: before the tokenizer is made, which
+    takes some 10 s for a million."""
+    if symbols > config.vocab_size:
+        raise UsageError(
+            f"{source}: the tokenizer has {symbols:,} symbols, but the model has {config.vocab_size:,} rows of "
+            "embeddings. Name the tokenizer that the model was trained with by --tokenizer."
+        )
 
 
 FAR_MORE = 100

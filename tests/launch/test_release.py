@@ -11,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore as ts
 
 from configs.experiment.run_folder import RunFolder
 from launch.release import formats
@@ -19,6 +20,8 @@ from launch.release.imported import write_run
 from launch.release.model_card import model_card
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
+from lm.checkpoints.from_parameters import array_spec
+from lm.checkpoints.manifest import read_manifest, write_manifest
 from lm.checksums import checksums
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
@@ -195,7 +198,15 @@ def test_an_export_that_fails_leaves_what_was_there(exported, tmp_path, monkeypa
 def test_a_model_with_nan_is_refused_by_the_name_of_the_parameter(tmp_path, tokenizer):
     source = source_of(CONFIGS["llama"], tokenizer)
     source.parameters["norm.scale"][3] = np.nan
-    write_run(source, tmp_path / "run", "numbers")
+    with pytest.raises(InputError, match=r"norm\.scale holds 1 values that are NaN or infinite in float32, of 32"):
+        write_run(source, tmp_path / "run", "numbers")
+    assert not list(tmp_path.iterdir())
+    write_run(source_of(CONFIGS["llama"], tokenizer), tmp_path / "run", "numbers")
+    checkpoint = tmp_path / "run/checkpoints/0"
+    ts.open(array_spec(checkpoint / "model", "norm.scale")).result()[3].write(np.nan).result()
+    about = read_manifest(checkpoint)["about"]
+    (checkpoint / "manifest.json").unlink()
+    write_manifest(checkpoint, about)
     with pytest.raises(InputError, match=r"norm\.scale holds NaN or infinity.* --step"):
         RunFolder(tmp_path / "run").load()
 
@@ -211,7 +222,7 @@ def test_an_import_that_fails_leaves_nothing_and_replaces_nothing(exported, tmp_
         write_run(source_of(CONFIGS["llama"], tokenizer), exported[0], "numbers")
     assert sorted(exported[0].rglob("*")) == before
     small = source_of(dataclasses.replace(CONFIGS["llama"], vocab_size=200), tokenizer)
-    with pytest.raises(UsageError, match=r"model.vocab_size = 200 is smaller than tokenizer.vocab_size = 300"):
+    with pytest.raises(UsageError, match=r"numbers: the tokenizer has 300 symbols, but the model has 200 rows"):
         write_run(small, tmp_path / "run", "numbers")
     assert not list(tmp_path.iterdir())
 

@@ -163,7 +163,8 @@ def tensors_of(cursor: Cursor, data: np.ndarray, fields: dict[str, Any]) -> list
         stored = shape if values else (*shape[:-1], shape[-1] // block * block_bytes) if shape else (length,)
         part = (part.view(values) if values else part).reshape(stored)
         field = gguf.gguf_reader.ReaderField(begin, name)
+        axes = np.array(lengths, np.uint64)
         tensors.append(
-            gguf.ReaderTensor(name, kind, np.array(lengths, np.uint64), elements, length, begin, part, field)
+            gguf.ReaderTensor(name, kind, axes, elements, length, begin, part, field)  # ty: ignore[invalid-argument-type]
         )
     return tensors

@@ -15,7 +15,7 @@ from lm.formats.gguf.metadata import ROPE_FACTORS, Header, config_of
 from lm.formats.gguf.names import stored_shape, stored_tensors, unpaired
 from lm.formats.gguf.tokenizer import read_special_tokens, read_tokenizer
 from lm.formats.hugging_face.names import parameter_shapes
-from lm.formats.source import SourceModel, check_size
+from lm.formats.source import SourceModel, check_size, check_symbols
 from lm.tokenizer.base import Tokenizer
 
 READ = (
@@ -95,6 +95,8 @@ def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
     factors = np.array(tensors[ROPE_FACTORS].data) if ROPE_FACTORS in tensors else None
     config = config_of(header, {name: shape_of(tensor) for name, tensor in tensors.items()}, factors)
     check_size(config, path, sum(tensor.n_elements for tensor in reader.tensors), len(tensors))
+    if tokenizer is None:
+        check_symbols(len(header.read("tokenizer.ggml.tokens", list)), config, path)
     parameters = GgufParameters(path, reader, config)
     matrices = {parameters.dtypes[name] for name, stored in parameters.stored.items() if not stored.exact}
     if matrices == {"BF16"}:

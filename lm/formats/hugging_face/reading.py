@@ -9,7 +9,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from lm.bounded import MOST_TOKENIZER_BYTES, read_bounded
+from lm.bounded import MOST_TOKENIZER_BYTES, parse_json, read_bounded
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError, shown
 from lm.formats.hugging_face.config import model_config_of
@@ -23,10 +23,11 @@ from lm.formats.hugging_face.names import (
     stored_tensors,
 )
 from lm.formats.safetensors import Tensor, read_folder, read_json_object
-from lm.formats.source import MOST_TEMPLATE, SourceModel, SpecialTokens, check_size
+from lm.formats.source import MOST_TEMPLATE, SourceModel, SpecialTokens, check_size, check_symbols
 from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE as TOKENIZER
+from lm.tokenizer.files import META
 from lm.tokenizer.hugging_face.reading import heading
 from lm.tokenizer.published import CONFIG as TOKENIZER_CONFIG
 from lm.tokenizer.published import load_published
@@ -147,6 +148,8 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
             for name in KEPT
             if (folder / name).is_file()
         }
+        if TOKENIZER in kept and not (folder / META).is_file():
+            check_symbols(symbols_of(kept[TOKENIZER]), config, folder / TOKENIZER)
         found, notes = special.on(load_published(str(folder)), named)
     else:
         kept, (found, notes) = {}, special.on(tokenizer)
@@ -192,6 +195,14 @@ def read_template(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}. Correct or remove it.") from error
+
+
+def symbols_of(tokenizer_json: bytes) -> int:
+    """Symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which is told when it is loaded."""
+    try:
+        return len(parse_json(tokenizer_json)["model"]["vocab"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
 
 
 def refuse_pickles(folder: Path) -> None:

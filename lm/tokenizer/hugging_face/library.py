@@ -66,7 +66,7 @@ class LibraryTokenizer(Tokenizer):
         demand(found["model"], "dropout", None, 0, path="model.")
         demand(found["model"], "continuing_subword_prefix", None, "", path="model.")
         demand(found["model"], "end_of_word_suffix", None, "", path="model.")
-        check_steps(found)
+        expressions = check_steps(found)
         added = found.get("added_tokens") or []
         for token in added:
             if not token["special"]:
@@ -74,10 +74,12 @@ class LibraryTokenizer(Tokenizer):
                     demand(token, edge, False, path=f"added_tokens: {token['content']!r}.")
         names = [token["content"] for token in added if token["special"]]
         start, end = document_names(dict.fromkeys(names, 0), start or heading(found.get("post_processor")), end)
-        ids = open_library(contents).get_vocab(with_added_tokens=True)
+        library = open_library(contents)
+        ids = library.get_vocab(with_added_tokens=True)
         check_size(1 + max(ids.values()))
         special = {name: ids[name] for name in names}  # whatever number the file gives them
         made = cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
+        vars(made).update(_library=library, _ids=ids, _expressions=expressions)  # each takes a second to make again
         made.encode(PROBE)  # some files are refused by the library only when it encodes
         return made
 
@@ -229,9 +231,10 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
     return [one for part in step[name] for one in parts_of(part, name)] if step["type"] == "Sequence" else [step]
 
 
-def check_steps(contents: Mapping[str, Any]) -> None:
-    """Raises UsageError unless every text keeps all characters on the way to the ids, except `missing_bytes`."""
-    check_expressions(contents)
+def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the regular expressions of the steps. Raises UsageError unless every text keeps all of its characters on
+    the way to the ids, except `missing_bytes`, and no expression can backtrack too long."""
+    expressions = check_expressions(contents)
     vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
     if not is_byte_level(contents):
         if not contents["model"].get("byte_fallback"):
@@ -249,6 +252,7 @@ def check_steps(contents: Mapping[str, Any]) -> None:
         blank = step["type"] != "Replace" or (step["pattern"], step["content"]) == ({"String": " "}, BLANK)
         if step["type"] not in NORMALISING or not blank:
             raise refusal("normalizer", step, f"only {', '.join(NORMALISING)} (of blanks) keep all of a text")
+    return expressions
 
 
 def is_byte_level(contents: Mapping[str, Any]) -> bool:

@@ -100,4 +100,11 @@ def test_a_parameter_that_is_missing_or_of_another_shape_makes_no_checkpoint(tmp
     del parameters["norm.scale"]
     with pytest.raises(InputError, match=r"norm\.scale is absent"):
         write_parameters(tmp_path / "1", CONFIG, parameters, {"step": 0})
+    for number, (value, dtype) in enumerate(((np.nan, "float32"), (-np.inf, "float32"), (3.4e38, "bfloat16"))):
+        config, bad = dataclasses.replace(CONFIG, parameter_dtype=dtype), random_parameters(CONFIG)
+        bad["norm.scale"] = np.full(32, value, np.float32)
+        with pytest.raises(
+            InputError, match=rf"norm\.scale holds 32 values that are NaN or infinite in {dtype}, of 32"
+        ):
+            write_parameters(tmp_path / f"bad-{number}", config, bad, {"step": 0})
     assert not list(tmp_path.glob("*/manifest.json"))

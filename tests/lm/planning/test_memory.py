@@ -74,9 +74,9 @@ def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_i
 @pytest.mark.parametrize(
     ("section", "field", "value"),
     [
-        ("model", "layers", 10**12),
-        ("model", "mlp_width", 10**12),
-        ("model", "vocab_size", 10**12),
+        ("model", "layers", 10**9),
+        ("model", "mlp_width", 10**9),
+        ("model", "vocab_size", 10**9),
         ("train", "batch_size", 10**12),
         ("train.spikes", "window", 10**12),
     ],

@@ -1,0 +1,101 @@
+"""Hostile model files are refused in one clear line, and take hardly more time and memory than good ones."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from lm.errors import InputError, UsageError
+from tests.hostile_models import Case, Outcome, cases, good_commands, make_base, measured
+from tests.run_files import REPOSITORY
+
+ALL = cases()
+MORE_SECONDS, MORE_MEGABYTES = 3, 200
+"""Of CPU time and memory, than the same command takes on good files."""
+LIKE = {"config": "hugging_face", "safetensors": "hugging_face", "index": "hugging_face", "tokenizer": "hugging_face",
+        "run": "sample", "gguf": "gguf", "grist": "grist"}  # fmt: skip
+"""{what a case is named after: the good command that it is compared with}."""
+WORST = (
+    "gguf: array of 2^40 strings", "gguf: arrays in arrays", "gguf: block_count = 4000000000",
+    "gguf: array of 2^60 bytes", "gguf: 2 million strings", "tokenizer: a million words",
+    "config: num_hidden_layers = 100000", "config: num_hidden_layers = 1000000000",
+    'config: architectures = [["LlamaForCausalLM"]]', "safetensors: 100,000 tensors", "safetensors: weights NaN",
+    "tokenizer: split by (a+)+$", "tokenizer: library, split by (a+)+$", "tokenizer: special id 5000",
+    "run: model.layers = 20000", "run: special token id 5000", "run: split by (a+)+$", "grist: xz of 6 GB",
+)  # fmt: skip
+"""Those that once took most, or ended in a traceback."""
+FAST = [case for number, case in enumerate(ALL) if case.name in WORST or number % 10 == 0]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile") / "base"
+    make_base(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def good(base, tmp_path_factory) -> dict[str, Outcome]:
+    """{script: what it does with good files}."""
+    commands = good_commands(base, tmp_path_factory.mktemp("good"))
+    found = {one.name: one for one in measured(list(commands.items()))}
+    assert all(one.code == 0 and not one.errors for one in found.values()), found
+    return found
+
+
+def wrongs(base: Path, good: Mapping[str, Outcome], chosen: Iterable[Case], folder: Path) -> list[str]:
+    """What is wrong with the answers to these cases."""
+    commands, outs = [], {}
+    for number, case in enumerate(chosen):
+        place = folder / str(number)
+        place.mkdir()
+        commands.append((case.name, case.make(base, place)))
+        outs[case.name] = place / "out"
+    found = []
+    for one in measured(commands):
+        like, lines = good[LIKE[one.name.partition(":")[0]]], one.errors.splitlines()
+        for is_wrong, told in (
+            (one.code not in (InputError.exit_code, UsageError.exit_code), f"exit code {one.code}"),
+            (len(lines) != 1 or not one.errors.startswith("launch."), f"{len(lines)} lines"),
+            (one.seconds > like.seconds + MORE_SECONDS, f"{one.seconds:.1f} s, {like.seconds:.1f} s on a good file"),
+            (
+                one.megabytes > like.megabytes + MORE_MEGABYTES,
+                f"{one.megabytes:.0f} MB, {like.megabytes:.0f} MB on a good file",
+            ),
+            (outs[one.name].exists(), "something was written"),
+        ):
+            if is_wrong:
+                found.append(f"{one.name}: {told}: {one.errors[-2000:]}")
+    assert len(commands) > 0
+    return found
+
+
+def test_there_are_200_and_the_worst_are_among_the_fast_ones():
+    assert len(ALL) >= 200 and 40 <= len(FAST) < 60
+    assert {*WORST} <= {case.name for case in FAST}
+
+
+def test_hostile_files_are_refused_in_one_line_and_take_little(base, good, tmp_path):
+    assert not wrongs(base, good, FAST, tmp_path)
+
+
+@pytest.mark.slow
+def test_all_hostile_files_are_refused_in_one_line_and_take_little(base, good, tmp_path):
+    assert not wrongs(base, good, [case for case in ALL if case not in FAST], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gguf: array of 2^40 strings", "'a' has 1,099,511,627,776 items of at least 8 bytes, but 0 bytes follow"),
+        ("config: num_hidden_layers = 100000", "in 100,000 layers, but its weights are"),
+        ("tokenizer: library, split by (a+)+$", "the split pattern repeats a part that repeats"),
+    ],
+)
+def test_a_whole_command_says_the_same(name, said, base, tmp_path):
+    (case,) = [one for one in ALL if one.name == name]
+    script, *words = case.make(base, tmp_path)
+    done = subprocess.run([sys.executable, "-m", script, *words], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
