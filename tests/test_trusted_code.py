@@ -367,13 +367,12 @@ RUNS = {
 """{function that may run code that a value names: the module that it is called from; None for any}."""
 SETTLED = "settle_code has refused what config.json names and is not known"
 GUARDED = {
-    "configs/experiment/__init__.py: load_config spec_from_file_location": "the user's own config file",
+    "configs/experiment/__init__.py: load_config_and_fit spec_from_file_location": "the user's own config file",
     "configs/experiment/run_folder.py: import_filters import_module": SETTLED,
     "data_prep/quality/function.py: loaded compile": SETTLED,
     "data_prep/quality/function.py: loaded exec": SETTLED,
-    "lm/evaluation/evaluators.py: make_evaluators import_module": SETTLED,
-    "data_prep/engine/beam_runner.py: run_on_dask PipelineOptions": SETTLED,
-    "data_prep/engine/beam_runner.py: run_by_options PipelineOptions": SETTLED,
+    "lm/evaluation/evaluators.py: class_of import_module": SETTLED,
+    "data_prep/engine/beam_runner.py: parsed PipelineOptions": SETTLED,
     "data_prep/engine/beam_runner.py: on_fn_api_runner PipelineOptions": "no option of a config",
     "data_prep/engine/beam_workers.py: import_beam PipelineOptions": "no option of a config",
     "data_prep/sources/tfds.py: builder_in builder_from_directory": "refuse_foreign_features",
@@ -390,6 +389,8 @@ GUARDED = {
     "data_prep/sources/__init__.py: module_of_source import_module": "the table SOURCES",
     "data_prep/sources/manifest.py: module_of import_module": "the table KINDS",
     "lm/tokenizer/files.py: class_of import_module": "the table KINDS",
+    "data_prep/sources/formats.py: reader import_module": "the table FORMATS",
+    "launch/supervise.py: main import_module": "one of SCRIPTS",
     "lm/metrics/writers.py: import_wandb import_module": "a fixed name",
     "data_prep/language.py: model find_spec": "a fixed name",
     "lm/planner/cuda.py: has_cuda find_spec": "a fixed name",
@@ -399,6 +400,7 @@ GUARDED = {
     "data_prep/engine/beam_workers.py: started_server Popen": "this program's own module",
     "data_prep/engine/processes.py: __init__ Popen": "this program's own module",
     "lm/own_process.py: in_own_process run": "this program's own module",
+    "data_prep/fasttext_file.py: check_in_process run": "this program's own module",
     "launch/stages/supervision.py: attempt Popen": "a script of this program, with the user's own options",
     "data_prep/extract/fit/checkouts.py: git run": "git, in a script of development",
     "launch/cloud/tools.py: ask run": "commands of the user's own cloud",
