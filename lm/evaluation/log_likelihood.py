@@ -46,15 +46,13 @@ class Score(NamedTuple):
     """Whether none of its tokens had a likelier one in its place: the continuation that temperature 0 would draw."""
 
 
-def encode_pair(
-    tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None
-) -> Request:
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
     """The ids of both, cut where the context's own ids end; blanks at the context's end go to the continuation, for in
     most vocabularies a word has its blank before it. Both rules are those of lm-eval (lm_eval.api.model.TemplateLM), so
     that scores are the same.
 
-    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), and an empty context in any case. Where
-    the last tokens of both would be one, that one is the continuation.
+    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), an empty context in any case. If the
+    last tokens of both would be one, that one is the continuation.
     """
     add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
     head = [tokenizer.bos_id]

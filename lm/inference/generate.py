@@ -56,6 +56,5 @@ def sample_texts(
     completions = engine.complete(requests)
     starts = [len(row) - len(tokenizer.encode(prompt)) for row, prompt in zip(rows, prompts, strict=True)]
     return [
-        tokenizer.decode([*row[start:], *one.tokens])
-        for row, start, one in zip(rows, starts, completions, strict=True)
+        tokenizer.decode([*row[start:], *one.tokens]) for row, start, one in zip(rows, starts, completions, strict=True)
     ]

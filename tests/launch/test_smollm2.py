@@ -16,6 +16,7 @@ from launch.release.formats import ExportOptions, export
 from launch.release.stored_run import open_run
 from lm.errors import InputError, UsageError
 from lm.inference.generate import sample_texts
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from tests.adversarial import GENERATORS
 from tests.lm.tokenizer.test_hugging_face_library import LACKED, TEXTS
 from tests.smollm2 import write_gguf_of_package
@@ -83,9 +84,9 @@ def test_special_tokens_are_those_of_the_source(imported, source, tmp_path):
     named = source.parent / "folder/tokenizer.json"
     run(Command(str(source), str(tmp_path / "run"), str(named)))
     stored = open_run(RunFolder(tmp_path / "run"))
-    assert dataclasses.replace(stored.tokenizer, contents=b"") == dataclasses.replace(
-        imported[0].tokenizer, contents=b""
-    )
+    found, before = stored.tokenizer, imported[0].tokenizer
+    assert isinstance(found, LibraryTokenizer) and isinstance(before, LibraryTokenizer)
+    assert dataclasses.replace(found, contents=before.contents) == before
     export(stored, tmp_path / "m.gguf", "gguf", ExportOptions(dtype="q8_0"))
     again = gguf.GGUFReader(tmp_path / "m.gguf").fields
     for name in ("chat_template", "ggml.bos_token_id", "ggml.eos_token_id", "ggml.add_bos_token", "ggml.tokens"):

@@ -142,8 +142,8 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
 
 
 def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
-    """(the special tokens of a folder by its JSON files, whether its tokenizer_config.json names BOS). Raises InputError
-    for a file that is damaged, or says what none may say."""
+    """(the special tokens of a folder by its JSON files, whether its tokenizer_config.json names BOS). Raises
+    InputError for a damaged file, and for ids and templates of another type."""
     files = ("generation_config.json", "config.json", TOKENIZER_CONFIG, TOKENIZER)
     generation, config, tokenizer_config, tokenizer = (
         read_json_object(folder / name) if (folder / name).is_file() else {} for name in files
@@ -173,7 +173,9 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
 def read_template(path: Path) -> str:
     """Raises InputError for a file that is too large or no text."""
     if path.stat().st_size > 4 * MOST_TEMPLATE:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove it.")
+        raise InputError(
+            f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove it."
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -25,7 +25,9 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
 
     Raises UsageError for one that it cannot have, which is named.
     """
-    shared = {name for name, present in (("headed", tokenizer.add_bos), ("lacking", tokenizer.missing_bytes)) if present}
+    shared = {
+        name for name, present in (("headed", tokenizer.add_bos), ("lacking", tokenizer.missing_bytes)) if present
+    }
     if isinstance(tokenizer, BytePairTokenizer):
         return frozenset({"bpe", *shared})
     if isinstance(tokenizer, LibraryTokenizer):

@@ -195,7 +195,7 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
 
 
 def check_steps(contents: Mapping[str, Any]) -> None:
-    """Raises UsageError unless every text keeps all of its characters on the way to the ids, but for `missing_bytes`."""
+    """Raises UsageError unless every text keeps all of its characters on the way to the ids, or `encode` refuses it."""
     vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
     if not is_byte_level(contents):
         if not contents["model"].get("byte_fallback"):
