@@ -11,6 +11,7 @@ peer, both sides' scores, and computed tokens for each token of the questions.
 
 import argparse
 import bz2
+import contextlib
 import itertools
 import json
 import os
@@ -105,7 +106,7 @@ def computed_per_token(folder: Path, data: Path, limit: int) -> dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peer", required=True)
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
@@ -114,7 +115,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         write_questions(asked.data, place)
-        run(Command(str(write_gguf_of_package(place)), str(place / "run")))
+        with contextlib.redirect_stdout(sys.stderr):
+            run(Command(str(write_gguf_of_package(place)), str(place / "run")))
         export(open_run(RunFolder(place / "run")), place / "folder", "hugging_face", ExportOptions())
         ours = [sys.executable, "-m", "launch.evaluate", str(place / "run"), "--tasks", *TASKS, "--json"]
         ours += ["--task-data", str(place), "--limit", str(asked.limit)]
@@ -145,7 +147,8 @@ def main() -> None:
         medians = {name: [*map(median, zip(*rounds, strict=True))] for name, rounds in taken.items()}
         peer = min(values[0] for name, values in medians.items() if name.startswith("lm-eval"))
         result = {
-            "benchmark": "scoring", "questions": asked.limit, "rounds": asked.rounds, "seconds_and_cpu_seconds": medians,
+            "benchmark": "scoring", "questions": asked.limit, "rounds": asked.rounds,
+            "seconds_and_cpu_seconds": medians,
             "ratio_first_time": round(medians["ours, first time"][0] / peer, 3),
             "ratio": round(medians["ours"][0] / peer, 3), "scores": scores,
             "equal_scores": len({json.dumps(one) for one in scores.values()}) == 1,
