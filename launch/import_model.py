@@ -45,12 +45,6 @@ def run(command: Command) -> None:
     write_run(opened, folder, source.resolve().name, command.scan_layers)
     for note in opened.notes:
         print(f"import_model: {note}")
-    if missing := opened.tokenizer.missing_bytes:
-        listed = ", ".join(f"0x{byte:02X}" for byte in missing)
-        print(
-            f"import_model: the vocabulary has no token for {len(missing)} of the 256 bytes ({listed}): a text that "
-            "needs one of them, as prompt or to train on, is refused."
-        )
     print(
         f"import_model: {folder} is a run folder now\n"
         f"To try it: python -m launch.sample {folder} --prompt 'Once upon a time'\n"

@@ -126,6 +126,8 @@ def tokenize_file(
 
     By "ends", each document is two: what comes before its last `fraction` of characters, and these, held out. Their
     numbers are twice the document's, and one more. With `repeats`, what is trained on has the column repeat's number.
+
+    Raises InputError, with the document's id, for a text that the tokenizer cannot encode.
     """
     heading, number = np.array([head], np.uint32), 0
     for batch in read_batches(file.path, [*COLUMNS, REPEAT] if repeats else COLUMNS, DOCUMENTS_AT_ONCE):
@@ -139,7 +141,10 @@ def tokenize_file(
                 end = int(len(row["text"]) * (1 - fraction))
                 parts += [(row, row["text"][:end], "train"), (row, row["text"][end:], "val")]
         for row, text, split in parts:
-            tokens = heading[:0] if split == "withheld" else np.concatenate((heading, encode(text)))
+            try:
+                tokens = heading[:0] if split == "withheld" else np.concatenate((heading, encode(text)))
+            except InputError as error:  # the vocabulary lacks a byte or a character
+                raise type(error)(f"{file.path}, document {row['id']}: {error}") from error
             size = len(text.encode())
             times = row[REPEAT] if repeats and split == "train" else 1
             yield TokenizedDocument(number, row["id"], row["url"], file.path.name, split, size, tokens, times)

@@ -51,8 +51,8 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
     most vocabularies a word has its blank before it. Both rules are those of lm-eval (lm_eval.api.model.TemplateLM), so
     that scores are the same.
 
-    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), and an empty context in any case. Where
-    the last tokens of both would be one, that one is the continuation.
+    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), an empty context in any case. If the
+    last tokens of both would be one, that one is the continuation.
     """
     add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
     head = [tokenizer.bos_id]

@@ -1,6 +1,6 @@
 """How requests are laid out in batches: several in a row, and a context that several continuations share only once.
 
-Only NumPy. Axes: B rows, T positions, K scored tokens of a row.
+Axes: B rows, T positions, K scored tokens of a row.
 """
 
 import bisect
@@ -8,9 +8,10 @@ import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Array, Int
 
 from lm.model.attention.mask import BRANCHES
 
@@ -55,14 +56,14 @@ class Layout(NamedTuple):
 class PackedBatch(NamedTuple):
     """What the model is asked."""
 
-    tokens_BT: np.ndarray
-    positions_BT: np.ndarray
+    tokens_BT: Int[Array, "B T"]  # noqa: N815
+    positions_BT: Int[Array, "B T"]  # noqa: N815
     """Position of each token in its own request."""
-    segment_ids_BT: np.ndarray
+    segment_ids_BT: Int[Array, "B T"]  # noqa: N815
     """BRANCHES, 2 * BRANCHES, ... for the trees of a row; if branched, plus the number of the branch. Padding is 0."""
-    at_BK: np.ndarray
+    at_BK: Int[Array, "B K"]  # noqa: N815
     """Where in the row each scored token is predicted; 0 for unused slots."""
-    targets_BK: np.ndarray
+    targets_BK: Int[Array, "B K"]  # noqa: N815
 
 
 def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:
@@ -174,4 +175,5 @@ def fill(rows: Sequence[Sequence[Tree]], shape: tuple[int, int, int], branched: 
                     targets_BK[row, there], requests_BK[row, there] = targets, request
                     slot += len(targets)
                 start += len(ids)
-    return PackedBatch(tokens_BT, positions_BT, segments_BT, at_BK, targets_BK), requests_BK
+    arrays = (tokens_BT, positions_BT, segments_BT, at_BK, targets_BK)
+    return PackedBatch(*cast(tuple[Any, Any, Any, Any, Any], arrays)), requests_BK  # NumPy's, which jit takes too

@@ -61,6 +61,12 @@ class SpecialTokens:
             for kind, id in wanted
             if id not in kept
         ]
+        if found.missing_bytes:
+            listed = ", ".join(f"0x{byte:02X}" for byte in found.missing_bytes)
+            notes.append(
+                f"the vocabulary has no token for {len(found.missing_bytes)} of the 256 bytes ({listed}): a text that "
+                "needs one of them, as prompt or to train on, is refused."
+            )
         return found, tuple(notes)
 
 

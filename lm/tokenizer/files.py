@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError
@@ -18,6 +19,8 @@ KINDS = {
     "characters": "lm.tokenizer.characters.CharacterTokenizer",
 }
 """Where the class of each kind is; imported when it is needed."""
+IMPORTED: dict[str, Any] = {"add_bos": True, "stop_ids": (), "chat_template": ""}
+"""Fields of Tokenizer that imported models set, with the values that all others have, which are not written."""
 REMEDY = "Delete the folder and make it again: python -m launch.train_tokenizer CONFIG.py --workdir RUN"
 
 
@@ -35,9 +38,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     meta = {
         "kind": tokenizer.kind,
         **tokenizer.settings(),
-        "add_bos": tokenizer.add_bos,
-        "stop_ids": tokenizer.stop_ids,
-        "chat_template": tokenizer.chat_template,
+        **{name: getattr(tokenizer, name) for name, own in IMPORTED.items() if getattr(tokenizer, name) != own},
         "vocab_size": tokenizer.vocab_size,
         "documents": tokenizer.documents,
         "characters": tokenizer.characters,
@@ -55,9 +56,10 @@ def load(folder: Path) -> Tokenizer:
     try:
         meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
+        imported = IMPORTED | {name: meta[name] for name in IMPORTED if name in meta}
         tokenizer = dataclasses.replace(
-            tokenizer, add_bos=meta.get("add_bos", True) is True, stop_ids=tuple(map(int, meta.get("stop_ids", ()))),
-            chat_template=str(meta.get("chat_template", "")),
+            tokenizer, add_bos=bool(imported["add_bos"]), stop_ids=tuple(map(int, imported["stop_ids"])),
+            chat_template=str(imported["chat_template"]),
         )  # fmt: skip
         stored, found = meta["fingerprint"], tokenizer.fingerprint
     except FileNotFoundError as error:

@@ -22,8 +22,8 @@ READ = (
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS",
 )  # fmt: skip
-"""Types of tensors: those of llama.cpp's files of 2 to 8 bits, whose rows that are not of whole blocks of 256 are stored
-as Q5_0, Q8_0 or IQ4_NL."""
+"""Types of tensors: those of llama.cpp's files of 2 to 8 bits, in which rows that are not whole blocks of 256 are Q5_0,
+Q8_0 or IQ4_NL."""
 
 
 class GgufParameters(Mapping[str, np.ndarray]):

@@ -157,8 +157,8 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
 
 
 def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
-    """(the special tokens of a folder by its JSON files, whether its tokenizer_config.json names BOS). Raises InputError
-    for a file that is damaged, or says what none may say."""
+    """(the special tokens of a folder by its JSON files, whether its tokenizer_config.json names BOS). Raises
+    InputError for a damaged file, and for ids and templates of another type."""
     files = ("generation_config.json", "config.json", TOKENIZER_CONFIG, TOKENIZER)
     generation, config, tokenizer_config, tokenizer = (
         read_json_object(file_inside(folder, name)) if (folder / name).is_file() else {} for name in files

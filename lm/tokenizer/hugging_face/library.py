@@ -233,7 +233,7 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
 
 def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the regular expressions of the steps. Raises UsageError unless every text keeps all of its characters on
-    the way to the ids, except `missing_bytes`, and no expression can backtrack too long."""
+    the way to the ids, or `encode` refuses it, and no expression can backtrack too long."""
     expressions = check_expressions(contents)
     vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
     if not is_byte_level(contents):

@@ -16,8 +16,10 @@ from data_prep.shards.sample import drawn_texts, sample_texts
 from data_prep.shards.tokenize import cut_records, document_files, read_texts, tokenize_file
 from lm.config import TokenizerConfig
 from lm.data.records import to_bytes
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.tokenizer import train_bpe
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
+from tests.lm.tokenizer.test_hugging_face_library import lacking_bytes
 
 NO_KEYS = np.empty(0, np.uint64)
 TOKENIZER = train_bpe(["the theme of the thesis"], TokenizerConfig(260, "cl100k", 1000))
@@ -163,3 +165,13 @@ def test_damaged_files_are_named(tmp_path):
     pq.write_table(pa.table({"body": ["x"]}), path)
     with pytest.raises(InputError, match=r"a\.parquet has no column text"):
         list(read_texts(document_files(tmp_path)))
+
+
+def test_a_document_that_the_vocabulary_cannot_spell_is_named(tmp_path):
+    tokenizer = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
+    write_documents(tmp_path / "0.parquet", [("fine", "a mill"), ("broken", "a \x1d mill")])
+    (file,) = document_files(tmp_path)
+    found = tokenize_file(file, tokenizer.encode_array, tokenizer.bos_id, 0.0, NO_KEYS)
+    assert next(found).id == "fine"
+    with pytest.raises(UsageError, match=r"0\.parquet, document broken: Character 2 .*U\+001D.* needs the byte 0x1D"):
+        next(found)

@@ -15,6 +15,7 @@ from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
 from lm.evaluation.log_likelihood import TOKENS_AT_ONCE, LogLikelihoods, Request
 from lm.evaluation.packing import BRANCHES, ROW, bucket, computed, fill
+from lm.evaluation.tasks.task import Task
 from lm.model.attention.mask import AttentionMask
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
@@ -76,8 +77,10 @@ def test_at_most_half_more_is_computed_on_benchmarks(name, limit):
     tokenizer = train_tokenizer([text], TokenizerConfig(600, "gpt2", 100_000))
     config = dataclasses.replace(LONG, vocab_size=600)
     made = EvaluatorConfig(config, tokenizer, Path(), 16, 1, tasks=TasksConfig(str(SHARED), limit))
-    requests = make_evaluators((name,), made, "tasks")[name].requests
-    assert computed(LogLikelihoods(config, 16).lay_out(one_device_mesh(config), requests)) <= AT_MOST * tokens_of(requests)
+    task = make_evaluators((name,), made, "tasks")[name]
+    assert isinstance(task, Task)
+    layouts = LogLikelihoods(config, 16).lay_out(one_device_mesh(config), task.requests)
+    assert computed(layouts) <= AT_MOST * tokens_of(task.requests)
 
 
 def test_a_shared_context_is_computed_once():

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import hypothesis
@@ -20,7 +21,9 @@ from lm.serving.protocol import KNOWN, CompletionCall, parse_completion
 from lm.serving.tokens import TokenRoutes
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from tests.corpus import texts, tiny_experiment
+from tests.lm.tokenizer.test_hugging_face_library import lacking_bytes
 
 TOKENIZER = train_bpe(texts(20), tiny_experiment().tokenizer)
 LIMITS = Limits(context=32, max_choices=8)
@@ -49,6 +52,21 @@ def test_the_four_kinds_of_prompts_are_headed_by_bos_once():
     assert given.shown == tuple(ids) and own.shown == (BOS, *ids)
     assert parse(prompt=text, add_special_tokens=False).prompts[0].tokens == tuple(ids)
     assert parse(prompt="").prompts[0].tokens == parse().prompts[0].tokens == (BOS,)
+
+
+def test_prompts_of_an_imported_tokenizer_begin_as_its_own_do_and_lacking_bytes_are_the_callers_error():
+    tokenizer = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
+    bos, ids = tokenizer.bos_id, tuple(tokenizer.encode("a mill"))
+    for add_bos in (True, False):
+        of = lambda body, add_bos=add_bos: parse_completion(
+            json.dumps(body).encode(), "tiny", replace(tokenizer, add_bos=add_bos), LIMITS
+        )
+        assert of({"prompt": "a mill"}).prompts[0].tokens == (bos,) * add_bos + ids
+        assert of({"prompt": ""}).prompts[0].tokens == (bos,)
+        assert of({"prompt": "<|endoftext|>a mill"}).prompts[0].tokens == (bos, *ids)
+        with pytest.raises(ApiError, match="needs the byte 0x1D") as refused:
+            of({"prompt": "a \x1d"})
+        assert refused.value.status == 400
 
 
 def test_defaults_are_those_of_openai():

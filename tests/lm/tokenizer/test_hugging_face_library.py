@@ -129,14 +129,14 @@ def test_a_vocabulary_that_lacks_bytes_refuses_the_texts_that_need_them_and_no_o
         for point in [*range(0xD800), *range(0xE000, 0x110000, 0x1001)]:
             text = f"a é {chr(point)}"
             if {*text.encode()} & {*LACKED}:
-                with pytest.raises(UsageError, match=r"^Character 4 of the text, .*\(U\+%04X\)" % point):
+                with pytest.raises(UsageError, match=rf"^Character 4 of the text, .*\(U\+{point:04X}\)"):
                     tokenizer.encode(text)
             elif point < 0x3000:
                 assert tokenizer.decode(tokenizer.encode(text)) == text
     for encode in (ours.encode, ours.encode_array, ours.prompt_ids, lambda text: ours.encode_batch(["a", text])):
         with pytest.raises(UsageError, match=r"'\\x1d' \(U\+001D\), needs the byte 0x1D, .* use a tokenizer that has"):
             encode("ok \x1d")
-    with pytest.raises(UsageError, match="Character 0 .* needs the byte 0xF1"):
+    with pytest.raises(UsageError, match=r"Character 0 .* needs the byte 0xF1"):
         ours.encode("<|im_start|>\U00040000", ["<|im_start|>"])
     ids = ours.encode("plain\x05")
     assert ours.decode_bytes([*ids, ours.bos_id]) == b"plain\x05<|endoftext|>"  # decoding needs no byte tokens
