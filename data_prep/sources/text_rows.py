@@ -58,4 +58,5 @@ def part_end(part: bytes) -> int:
 
 def count(path: Place) -> int | None:
     """1, or None for a text so long that it may be several documents."""
-    return 1 if size_of(path) <= MAX_TEXT_BYTES else None
+    size = size_of(path)
+    return 1 if size is not None and size <= MAX_TEXT_BYTES else None
