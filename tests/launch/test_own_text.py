@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
@@ -156,11 +157,13 @@ def test_an_imported_model_is_trained_on_own_texts_by_the_printed_command(import
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [20, 700], ids=["30 kB", "1 MB"])
-def test_the_defaults_train_a_model_that_beats_its_first_loss(tmp_path, count):
+def test_the_defaults_train_a_model_that_ends_about_as_good_as_it_ever_was(tmp_path, count):
+    """Neither too few steps to learn anything, nor so many that the model is much worse at the end. Real notes end
+    within 2 % of the best loss (docs/benchmarks.md); these sentences are drawn at random, so their order is noise."""
     for number, text in enumerate(texts(count)):
         (tmp_path / f"notes/{number}.md").parent.mkdir(exist_ok=True)
         (tmp_path / f"notes/{number}.md").write_text(text)
     pretrain(CONFIG, "--pages.tables", tmp_path / "notes", "--workdir", tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
-    assert losses[-1] < 0.7 * losses[0] and losses[-1] < 1.05 * min(losses)
+    assert losses[-1] < 0.3 * math.log(512) and losses[-1] < 1.25 * min(losses)
