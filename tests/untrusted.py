@@ -15,6 +15,7 @@ from lm.formats.standalone.tokenizer import python_pattern
 from lm.storage.objects import first_line, may_pass
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.hugging_face.reading import means_the_same
+from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from tests.data_prep import untrusted as of_data_prep
 from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Trusted, Within
@@ -34,6 +35,11 @@ def standalone(pattern: str) -> None:
         python_pattern(pattern)
 
 
+def split_pattern(pattern: str) -> None:
+    with contextlib.suppress(ValueError):
+        runs_of(pattern)
+
+
 def marked(text: str) -> None:
     """A page of many runs that were not kept, and as much kept text after it."""
     menu = "".join(f"<li>{text[at : at + 30]} and a little more {at}</li>" for at in range(0, len(text), 30))
@@ -46,6 +52,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "html_marks": marked,
     "html_marks of itself": lambda text: pieces_of(text, text),
     "cleaned": cleaned,
+    "runs_of": split_pattern,
     "around": lambda text: around(text, "needle"),
     "short": short,
     "single_bytes": lambda text: single_bytes(text, TOKENIZER),
@@ -72,8 +79,22 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.experiment.command_line.parse_options": OPTION,
     "configs.experiment.command_line.tyro_help": Trusted("our own help"),
     "configs.experiment.command_line.without_box": Trusted("tyro's messages of our own options"),
+    "launch.cloud.batch_script.slurm_memory": OPTION,
+    "launch.cloud.batch_script.slurm_time": OPTION,
     "launch.cloud.job.parse_job": OPTION,
     "launch.cloud.slurm_data.refuse_impossible": OPTION,
+    "launch.folder.own_files.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
+    "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),
+    "lm.metrics.writers.run_id_in": Bounded(65, "the pattern has so many characters at most"),
+    "lm.serving.http.NAME": OPTION,
+    "lm.serving.http.ORIGIN": OPTION,
+    "lm.storage.files.HUB_REPOSITORY": Bounded(255, "the name of a folder"),
+    "lm.storage.names.DRIVE": AtPlace("C:"),
+    **{
+        f"lm.tokenizer.pattern_cost.{name}": Within("runs_of")
+        for name in ("_ANCHOR", "_COUNTED", "_ESCAPE", "_FLAGS", "_GROUP", "_class_end", "runs_of")
+    },
+    "viewer.doc_pages.doc_html": Trusted("our own docs"),
     "launch.release.model_card.head": Trusted("languages that our own config names"),
     "launch.stages.processes.by_scheduler": Trusted("a variable that Slurm sets"),
     "lm.checkpoints.errors.readable_errors": Trusted("what Orbax and the system say of a full disk"),

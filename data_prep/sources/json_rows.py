@@ -51,7 +51,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 yield number, place, row
     except (OSError, EOFError, zlib.error) as error:
         if not found:
-            raise InputError(f"{table.path} cannot be read: {error}. Bring it anew, or leave it out.") from error
+            raise InputError(f"{table.path} cannot be read: {error}. Get it again, or leave it out.") from error
         table.quarantine(number + 1, f"after {unit} {number + 1}", "damaged", f"{error}; what follows is lost")
 
 

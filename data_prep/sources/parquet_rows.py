@@ -69,7 +69,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             source, metadata=about.metadata, buffer_size=BUFFER, pre_buffer=False, read_dictionary=strings
         )
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
+        raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
     with source, file:
         if text_field not in wanted:
             if any(name == text_field or name.startswith(text_field + ".") for name in leaves):
@@ -104,7 +104,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 table.quarantine(number, f"row group {group}, from row {number} on", reason, last)
             start += chunks.num_rows
         if damaged == file.num_row_groups and damaged:
-            raise InputError(f"{path}: no row group can be read: {last}. Bring it anew, or leave it out.")
+            raise InputError(f"{path}: no row group can be read: {last}. Get it again, or leave it out.")
 
 
 def opened(table: Table) -> "CheckedFile":
@@ -122,7 +122,7 @@ def count(path: Place) -> int | None:
     try:
         return pq.read_metadata(path).num_rows
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
+        raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
 
 
 def may_stay_a_dictionary(file, number: int, leaf) -> bool:

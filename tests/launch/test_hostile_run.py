@@ -494,20 +494,23 @@ MODULES_WITH_NAMES = (
 )  # fmt: skip
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
-    "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py", "data_prep/decontamination/examples.py",
-    "data_prep/decontamination/index.py", "data_prep/engine/array.py", "data_prep/engine/beam_workers.py",
-    "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py", "data_prep/extract/trees.py",
-    "data_prep/funnel/report.py", "data_prep/packages/page_formats.py", "data_prep/quality/embedding.py",
-    "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py", "data_prep/select/merge_counts.py",
-    "data_prep/sources/inputs.py", "data_prep/sources/tables.py", "data_prep/url_filter/blocklist.py",
-    "launch/folder/in_bucket.py", "launch/folder/own_files.py", "launch/release/kept.py",
-    "launch/release/model_card.py", "launch/release/out_folder.py", "launch/stages/handed_on.py",
-    "launch/stages/stage.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
+    "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py",
+    "data_prep/decontamination/examples.py", "data_prep/decontamination/index.py", "data_prep/engine/array.py",
+    "data_prep/engine/beam_workers.py", "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
+    "data_prep/extract/trees.py", "data_prep/funnel/report.py", "data_prep/packages/page_formats.py",
+    "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
+    "data_prep/select/keys.py", "data_prep/select/merge_counts.py", "data_prep/sources/inputs.py",
+    "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
+    "data_prep/url_filter/blocklist.py", "launch/folder/in_bucket.py", "launch/folder/own_files.py",
+    "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/fit.py", "launch/stages/handed_on.py",
+    "launch/stages/stage.py", "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
     "lm/evaluation/harness_run.py", "lm/evaluation/tasks/sources.py", "lm/formats/byte_level.py",
-    "lm/metrics/writers.py", "lm/resilience/goodput.py", "lm/resilience/multihost.py", "lm/serving/fields.py",
-    "lm/storage/lease.py", "lm/tokenizer/characters.py", "lm/tokenizer/files.py",
-    "lm/tokenizer/hugging_face/library.py", "lm/tokenizer/hugging_face/reading.py", "lm/tokenizer/published.py",
-    "lm/training/hooks.py", "viewer/training_data.py", "viewer/window/curve_log.py", "viewer/window/inspections.py",
+    "lm/formats/hugging_face/config.py", "lm/formats/hugging_face/reading.py",
+    "lm/formats/hugging_face/tokenizer_files.py", "lm/metrics/writers.py", "lm/resilience/goodput.py",
+    "lm/resilience/multihost.py", "lm/serving/fields.py", "lm/storage/lease.py", "lm/tokenizer/characters.py",
+    "lm/tokenizer/files.py", "lm/tokenizer/hugging_face/library.py", "lm/tokenizer/hugging_face/reading.py",
+    "lm/tokenizer/published.py", "lm/training/hooks.py", "lm/trusted_code.py", "viewer/training_data.py",
+    "viewer/window/curve_log.py", "viewer/window/inspections.py",
 )  # fmt: skip
 """Modules that read other JSON. What they read is never joined to a folder."""
 
@@ -516,7 +519,7 @@ def test_every_module_that_reads_json_is_known_to_read_names_of_files_or_not():
     found = set()
     for room in ("configs", "data_prep", "launch", "lm", "viewer"):
         for path in (REPOSITORY / room).rglob("*.py"):
-            if re.search(r"json\.loads?\(", path.read_text(encoding="utf-8")):
+            if re.search(r"json\.loads?\(|\b(parse_json|read_json_object)\(", path.read_text(encoding="utf-8")):
                 found.add(path.relative_to(REPOSITORY).as_posix())
     unknown = found - {*MODULES_WITH_NAMES, *MODULES_WITHOUT}
     assert not unknown, (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from starlette.responses import RedirectResponse, Response
 
+from lm.run_paths import RunPaths
 from viewer.doc_pages import doc_files, doc_html
 from viewer.templates import STYLE, fill
 
@@ -69,11 +70,12 @@ def served_pages(run: Path) -> dict[str, Callable[[], Response]]:
     """Return {path: function that answers it}: the window, the report of the run in the folder `run` if it has one, and
     docs/."""
     report = {
-        f"/report/{path.name}": path
-        for path in sorted((run / "report").glob("*.html"))
+        f"/{RunPaths.report}/{path.name}": path
+        for path in sorted(RunPaths(run).report.glob("*.html"))
         if path.resolve().is_relative_to(run.resolve())
     }
-    html = window_html(back="/report/index.html" if "/report/index.html" in report else "")
+    index = f"/{RunPaths.report_page}"
+    html = window_html(back=index if index in report else "")
 
     def page(content: str | bytes, policy: str, media_type: str = "text/html; charset=utf-8") -> Response:
         headers = HEADERS | {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}

@@ -80,7 +80,8 @@ class LibraryTokenizer(Tokenizer):
         special = {name: ids[name] for name in names}  # whatever number the file gives them
         made = cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
         vars(made).update(_library=library, _ids=ids, _expressions=expressions)  # each takes a second to make again
-        made.encode(PROBE)  # some files are refused by the library only when it encodes
+        with made._checked():  # some files are refused by the library only when it encodes
+            library.encode(PROBE, add_special_tokens=False)
         return made
 
     @functools.cached_property

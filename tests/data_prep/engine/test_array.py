@@ -234,7 +234,7 @@ SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY
         (EngineConfig(), SLURM, (2, 4)),
         (EngineConfig(), {"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETIONS": "9"}, (0, 9)),
         (EngineConfig(world=9), {"JOB_COMPLETION_INDEX": "8"}, (8, 9)),
-        (EngineConfig(rank=2), {}, "engine.world None"),
+        (EngineConfig(rank=2), {}, "engine.world is None"),
         (EngineConfig(), {"JOB_COMPLETION_INDEX": "9"}, "JOB_COMPLETIONS is unset"),
         (EngineConfig(), SLURM | {"SLURM_ARRAY_TASK_ID": "9"}, "SLURM_ARRAY_TASK_ID is 9"),
         (EngineConfig(), SLURM | {"SLURM_ARRAY_TASK_COUNT": "four"}, "SLURM_ARRAY_TASK_COUNT is 'four', and no number"),

@@ -68,7 +68,7 @@ async def client_of(engine: Engine, gate: Gate, key: str = "") -> AsyncGenerator
     server = server_of(worker, gate, key)
     transport = httpx.ASGITransport(server.app(allowed_hosts=["test"]), raise_app_exceptions=False)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=SECONDS) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=SECONDS) as client:
             yield client, server, worker
     finally:
         gate.may_end.set()
@@ -297,7 +297,7 @@ def test_a_page_of_another_site_is_not_worked_for(engine, headers, status):  # n
         worker = EngineWorker(engine, 2, 10)
         server = server_of(worker, Gate())
         app = server.app(["https://friend.example"], ["named.example"])
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             simple = {"Content-Type": "text/plain", **headers}  # of which browsers ask nobody before they send it
             asked = {"/v1/inspect/double": "{}", "/v1/completions": '{"prompt": "", "max_tokens": 0}', "/tokenize": ""}
             for path, body in asked.items():

@@ -52,7 +52,9 @@ def test_an_engine_that_fails_is_told_to_those_who_wait_and_those_who_come(engin
             await answer(worker, GenerationRequest((1, 2), GREEDY), GenerationRequest((3,), GREEDY))
         assert failed.value.status == 500 and worker.failure
         server = CompletionServer(worker, TOKENIZER, "tiny", 4, Limits(context=32))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app()), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(server.app()), base_url="http://localhost"
+        ) as client:
             assert (await client.get("/health")).status_code == 503
             told = await client.post("/v1/completions", json={"prompt": "The"})
             assert told.status_code == 503 and told.json()["error"]["type"] == "server_error"
@@ -79,7 +81,9 @@ def test_large_bodies_are_read_one_at_a_time_beside_the_event_loop(engine, monke
         worker = EngineWorker(engine, 2, 10)
         server = CompletionServer(worker, TOKENIZER, "tiny", 4, Limits(context=32))
         monkeypatch.setattr(app, "parse_completion", parse)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app()), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(server.app()), base_url="http://localhost"
+        ) as client:
             large = [client.post("/v1/completions", json={"prompt": "x" * SMALL_BODY}) for _ in range(4)]
             assert [answer.status_code for answer in await asyncio.gather(*large)] == [400] * 4
         await worker.stop()

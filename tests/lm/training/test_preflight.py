@@ -120,5 +120,5 @@ def test_what_another_process_raises_is_raised_here():
     assert in_own_process(max, 3, 5) == 5
     with pytest.raises(UsageError, match="'runs/none' is not the folder of a checkpoint"):
         in_own_process(StartConfig("runs/none").folder)
-    with pytest.raises(InputError, match=r"code 1 and said: no device of that name\. .*JAX_PLATFORMS"):
+    with pytest.raises(InputError, match=r"code 1 and printed: no device of that name\. .*JAX_PLATFORMS"):
         in_own_process(sys.exit, "no device of that name")
