@@ -24,7 +24,6 @@ WANTED = {
 }  # fmt: skip
 GPUS = [row for row in LAYOUTS.values() if not topology_of(row.topology).chip.torus]
 TPUS = [row for row in LAYOUTS.values() if topology_of(row.topology).chip.torus]
-QUICK = ("llama3_8b/v5p:4x4x2",)
 LARGEST = 0.75
 """Of a GPU's memory, of which no compiler was asked: what arithmetic counts may take so much, since what is inside of
 blocks, gathered weights and copies come on top."""
@@ -76,11 +75,10 @@ def test_what_arithmetic_counts_leaves_room_on_gpus(row):
 
 
 @needs_libtpu
-@pytest.mark.parametrize(
-    "row", [pytest.param(row, marks=() if row.name in QUICK else pytest.mark.slow, id=row.name) for row in TPUS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("row", TPUS, ids=lambda row: row.name)
 def test_two_layers_fit_by_the_compiler(row):
-    """A minute each, so most of them are slow tests. The whole models are compiled by tests.bench.layouts."""
+    """A minute each. The whole models are compiled by tests.bench.layouts."""
     words = ("--train.layout", row.name, "--json", "--model.layers", "2")
     done = plan_command(f"configs/{row.model}.py", *words)
     assert done.returncode == 0, done.stderr

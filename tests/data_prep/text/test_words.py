@@ -138,8 +138,13 @@ def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
 
 @pytest.mark.parametrize(
     "look_up",
-    [lambda word: hashed_words(f"a {word} b"), lambda word: hashed_words(f"a {word} b", "fineweb_2024"), hints_of_name],
-    ids=["word hashes", "word hashes of 2024", "hints"],
+    [
+        pytest.param(lambda word: hashed_words(f"a {word} b"), id="word hashes"),
+        pytest.param(
+            lambda word: hashed_words(f"a {word} b", "fineweb_2024"), id="word hashes of 2024", marks=pytest.mark.slow
+        ),
+        pytest.param(hints_of_name, id="hints"),
+    ],
 )
 def test_caches_keyed_by_the_content_of_pages_are_bounded_in_bytes(look_up):
     tracemalloc.start()

@@ -107,6 +107,7 @@ def test_a_trained_llama_gives_the_logits_of_transformers():
     check_logits(STORIES / "hf", STORIES / "golden.npz")
 
 
+@pytest.mark.slow
 @needs_peer
 @pytest.mark.skipif(not GOLDEN_SCRIPT.exists(), reason="needs ../shared/bench/hf_golden.py")
 def test_larger_random_models_give_the_logits_of_transformers(tmp_path):
