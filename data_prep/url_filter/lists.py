@@ -90,8 +90,8 @@ def own_lists(given: Iterable[str]) -> list[Place]:
     found: list[Place] = []
     for text in given:
         for place in [Url(text)] if is_url(text) else matched(text):
-            if is_list(place.name):
-                lists = [place] if place.is_file() else []
+            if is_list(place.name) and place.is_file():  # a folder may have such a name too
+                lists = [place]
             else:
                 lists = [place / name for name in NAMES if (place / name).is_file()]
             found += lists

@@ -167,6 +167,12 @@ def test_own_lists_are_added_to_the_packages_and_replace_them_only_if_told_to(tm
     assert [reject_reason(url, alone) for url in URLS] == [None, "banned_domain", "banned_url", None, None, None]
 
 
+def test_a_folder_may_have_the_name_of_a_list(tmp_path, in_cache):
+    folder = own_folder(tmp_path, "urls", domains="worse.example\n")
+    config = dataclasses.replace(CONFIG, folders=(str(folder),))
+    assert reject_reason("http://a.worse.example/", config) == "banned_domain"
+
+
 def test_a_list_may_be_a_file_or_an_archive(tmp_path, in_cache):
     folder = own_folder(tmp_path, "mine", domains="worse.example\n")
     (tmp_path / "adult.tar.gz").write_bytes(packed(urls="good.example/corner\n", usage="x"))
