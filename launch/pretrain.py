@@ -55,8 +55,9 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
             made += 1
         else:
             print("      up to date", flush=True)
-        if script is train_tokenizer and train in wanted:
-            preflight.check_prompts(experiment, RunPaths(workdir).tokenizer)
+        tokenizer = RunPaths(workdir).tokenizer
+        if script is train_tokenizer and train in wanted and tokenizer.is_dir():  # of a bucket, training fetches it
+            preflight.check_prompts(experiment, tokenizer)
     done = f"Done in {duration(time.perf_counter() - start)}" if made else "All is up to date"
     print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else workdir}")
 

@@ -31,7 +31,7 @@ class RunPaths:
     root: Path
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        object.__setattr__(self, "root", Path(root))
+        object.__setattr__(self, "root", Path(root) if isinstance(root, str) else root)  # or a Url, of an array job
 
     config_json = Part("config.json")
     pages = Part("pages")

@@ -40,8 +40,11 @@ HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 def file_inside(folder: Path, name: str) -> Path:
     """The file `name` of a folder that may be a stranger's; it need not exist. Raises InputError if it is a link that
     leads out of the folder: what it leads to would be read, and published by an export. Links within one repository of
-    huggingface_hub's cache are its layout, and allowed."""
-    path, root = folder / name, folder.resolve()
+    huggingface_hub's cache are its layout, and allowed. A store has no links: of a Url the file is returned."""
+    path = folder / name
+    if not isinstance(folder, Path):
+        return path
+    root = folder.resolve()
     if root.parent.name == "snapshots" and HUB_REPOSITORY.fullmatch(root.parents[1].name):
         root = root.parents[1]
     try:
