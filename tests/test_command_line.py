@@ -166,6 +166,11 @@ def test_fields_of_a_part_that_is_none_say_so():
         (["--train.z-loss", "x"], "--train.z-loss is no number: 'x'"),
         (["--train.steps"], "--train.steps has no value"),
         (["--model.norm", "foo"], "--model.norm is 'foo'. Choose one of 'rmsnorm', 'layernorm'."),
+        (
+            ["--train.optimizer.name", "muon"],
+            "Choose one of 'adamw', 'adafactor', 'lion'. train.optimizer.muon is a section of its own: give it in a "
+            "config file, beside train.optimizer.name.",
+        ),
         (["--model.biases", "true"], "--model.biases is 'true'. Choose one of 'True', 'False'."),
         (["--train.mixture", "a"], "--train.mixture cannot be made of ['a']"),
         (["--engine.beam-options", "--runner=x"], "--engine.beam-options=VALUE"),

@@ -138,7 +138,7 @@ def parse_options[Command](
             refuse_unknown(strange, default, program, config_name)
         if isinstance(error, UsageError):
             raise
-        raise UsageError(without_box(written_on(said))) from None
+        raise UsageError(without_box(written_on(said), parts_of(default))) from None
     if unknown:
         refuse_unknown(unknown, default, program, config_name)
     return parsed
@@ -163,8 +163,9 @@ VALUE_ERRORS = {
 """{tyro's sentence: ours}."""
 
 
-def without_box(text: str) -> str:
-    """What tyro wrote about a value, as a plain sentence, without the explanation of the option behind it."""
+def without_box(text: str, parts: dict[str, Any]) -> str:
+    """What tyro wrote about a value, as a plain sentence, without the explanation of the option behind it. `parts` are
+    the config's sections: a value that names one, such as muon, is set by its fields."""
     lines = [line.strip(" │|") if set(line) - set("╭╮╰╯─ +-") else "" for line in text.splitlines()[1:]]
     sentence = " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines)))
     sentence = re.split("─|Argument helptext:", sentence)[0].strip()
@@ -172,7 +173,12 @@ def without_box(text: str) -> str:
         if match := re.fullmatch(theirs, sentence):
             said = re.sub(r"\\(\d)", lambda group: shown(match[int(group[1])], quotes=False), ours)
             form = [line for line in lines if line.startswith(match.groups()[0] + " ")] if "made of" in ours else []
-            return " ".join([said, *(f"Give {line}." for line in form[:1])])
+            hints = [f"Give {line}." for line in form[:1]]
+            if theirs.startswith("invalid choice"):
+                value, option = match[1].strip("'\""), match[2].lstrip("-").replace("-", "_")
+                if (section := f"{option.rpartition('.')[0]}.{value}") in parts:
+                    hints.append(f"{section} is a section of its own: give it in a config file, beside {option}.")
+            return " ".join([said, *hints])
     return shown(sentence, quotes=False)
 
 

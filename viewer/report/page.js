@@ -13,11 +13,11 @@ for (const box of document.querySelectorAll("[data-tokens]")) {
     return node;
   };
   const percent = (p) => (p >= 0.9995 ? "> 99.9 %" : p < 0.0005 ? "< 0.1 %" : (100 * p).toFixed(p < 0.1 ? 1 : 0) + " %");
-  const bar = (text, p, isTrue, rank) => {
+  const bar = (text, p, isTrue, rank, most) => {
     const row = make("li", undefined, isTrue ? "true" : "");
     const track = make("span", undefined, "track");
     const fill = make("i");
-    fill.style.width = Math.max(0.5, 100 * p) + "%";
+    fill.style.width = Math.max(0.5, (100 * p) / most) + "%";
     track.append(fill);
     row.append(make("span", rank + ".", "rank"), make("code", text), track, make("span", percent(p), "p"));
     if (isTrue) row.append(make("span", "the token that came", "sr"));
@@ -36,8 +36,9 @@ for (const box of document.querySelectorAll("[data-tokens]")) {
     const noun = rank === 1 ? "its first guess" : "its guess number " + rank.toLocaleString("en");
     head.append(make("code", text), " came: ", make("b", bits.toFixed(2) + " bits"), ", " + percent(p) + ", " + noun);
     const list = make("ol");
-    alternatives.forEach(([other, q], i) => list.append(bar(other, q, i + 1 === rank, i + 1)));
-    if (rank > alternatives.length) list.append(bar(text, p, true, rank.toLocaleString("en")));
+    const most = Math.max(p, ...alternatives.map(([, q]) => q)) || 1; // the longest bar is the likeliest token's
+    alternatives.forEach(([other, q], i) => list.append(bar(other, q, i + 1 === rank, i + 1, most)));
+    if (rank > alternatives.length) list.append(bar(text, p, true, rank.toLocaleString("en"), most));
     panel.replaceChildren(head, list);
   };
   cells.forEach((cell, i) => { cell.removeAttribute("title"); cell.tabIndex = -1; cell.dataset.token = i; });
