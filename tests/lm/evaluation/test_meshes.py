@@ -28,9 +28,7 @@ from tests.corpus import texts, tiny_experiment, write_tokens
 EXPERIMENT = tiny_experiment()
 MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4, width=32, initial_std=0.2)
 MESHES = {
-    "fsdp": (MeshConfig(fsdp=8), 8),
     "tensor": (MeshConfig(tensor=4), 8),
-    "context": (MeshConfig(context=8), 8),
     "mixed": (MeshConfig(fsdp=2, tensor=2, context=2), 8),
     "four devices": (MeshConfig(fsdp=4), 4),
     "data alone": (MeshConfig(), 8),
