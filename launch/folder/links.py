@@ -1,9 +1,11 @@
-"""Symbolic links in a run folder. A run never writes through a link to files that are not its own.
+"""Links in a run folder. A run never writes through a link to files that are not its own.
 
 A run folder may come from anybody, with links in it that lead to your files. So of a link under a name that a run uses,
 one kind is followed: a folder of outputs (or `.partial`) on another disk. That folder must be empty when a run first
 uses it. The run then leaves the file `.gristmill-run` there, with the path of the run folder, and from then on the
 folder belongs to this run folder and to no other.
+
+Hard links cannot be told from the run's own files. Those that a run would write into are replaced by copies.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from lm.errors import InputError, UsageError
 from lm.run_paths import Part, RunPaths
+from lm.storage import break_hard_links
 
 CLAIM = ".gristmill-run"
 PARTS = [part.name for part in vars(RunPaths).values() if isinstance(part, Part)]
@@ -90,6 +93,18 @@ def claim_link(workdir: Path, path: Path, claim: bool) -> None:
         "changed. Link to an empty folder. Only if you are sure that this run wrote what is in there: "
         f"echo {shlex.quote(str(home))} > {shlex.quote(str(note))}"
     )
+
+
+def break_links(workdir: Path) -> None:
+    """Replace files that a run writes in place, and that have other names too (hard links), by copies. For the process
+    that holds the lock: another one may have these files open."""
+    paths, names = RunPaths(workdir), NAMES - {RunPaths.lock}
+    logs = [path for path in workdir.iterdir() if path.name in names or path.name.startswith(PREFIXES)]
+    parts = [part for part in paths.unfinished.glob("*") if part.suffix != ".taken"]  # links of --from, only moved
+    for folder in (*parts, paths.hangs, paths.tensorboard):
+        logs += folder.rglob("*")
+    for path in logs:
+        break_hard_links(path)
 
 
 def contents(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from configs.experiment import Experiment, parse_run
 from launch.folder import in_bucket
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
-from launch.folder.links import refuse_links
+from launch.folder.links import break_links, refuse_links
 from launch.folder.taking import check_source
 from launch.stages.fit import fit_to_data
 from launch.stages.processes import place
@@ -71,9 +71,11 @@ def locked(workdir: Path) -> Generator[None]:
                 f"Another process ({lock.read().strip() or 'unknown'}) is at work in {workdir}. "
                 "Wait for it to end, or give another folder with --workdir."
             ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
+        if os.fstat(lock.fileno()).st_nlink == 1:  # else it is another file of the user's too
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+        break_links(workdir)
         try:
             with in_bucket.held(workdir):
                 yield

@@ -12,6 +12,7 @@ from types import FrameType
 
 from lm.errors import UsageError
 from lm.resilience.goodput import LONG_PHASES, read_heartbeat
+from lm.storage import break_hard_links
 from lm.terminal import duration
 
 PATIENCE = {"training": 1.0} | dict.fromkeys(LONG_PHASES, 10.0)
@@ -134,6 +135,7 @@ class Supervisor:
         """False on a disk that is full or can only be read, where training goes on without a heartbeat."""
         probe = self.heart.with_name(f"{self.heart.name}.probe")
         try:
+            probe.unlink(missing_ok=True)  # a link would be written through
             probe.write_bytes(bytes(128))
             probe.unlink()
         except OSError:
@@ -170,6 +172,7 @@ class Supervisor:
         row = {"time": round(time.time(), 3), "event": event, "code": code, "step": step, "text": text}
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
+            break_hard_links(self.log)
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:  # a full disk ends no supervision

@@ -51,6 +51,7 @@ class Watchdog:
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # a link would be written through
             with path.open("w", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}  {idle:.1f} s after step {step}\n\n")
                 file.write(device_state() + "\n\n")

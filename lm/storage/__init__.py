@@ -9,6 +9,7 @@ from lm.storage.cache import Wanted, as_files, cache_folder
 from lm.storage.files import (
     HASHING_THREADS,
     Appended,
+    break_hard_links,
     digest,
     file_inside,
     file_sha256,
@@ -45,6 +46,7 @@ __all__ = [
     "appearing",
     "as_files",
     "as_local_file",
+    "break_hard_links",
     "cache_folder",
     "copy_of",
     "count_bytes",

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
@@ -109,11 +110,19 @@ def unused(path: Path) -> Path:
     return next(one for n in itertools.count(1) if not os.path.lexists(one := path.with_name(f"{path.name}-{n}")))
 
 
+def break_hard_links(path: Path) -> None:
+    """Replace a file that has other names too (hard links) by a copy: what is written into it then changes only it."""
+    if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+        with appearing_file(path, durable=False) as partial:
+            shutil.copy2(path, partial)
+
+
 class Appended:
     """A file that grows by whole pieces: one that does not fit on the disk leaves nothing of itself."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        break_hard_links(path)
         self.path = path
         self.file = path.open("ab", buffering=0)  # nothing is left to be written when it is closed
 

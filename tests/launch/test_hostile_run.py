@@ -26,6 +26,7 @@ from launch.folder.taking import check_source
 from launch.stages import array
 from launch.stages.command import locked
 from launch.stages.stage import clean_up
+from launch.stages.supervision import Supervisor
 from lm.checkpoints.in_bucket import listed_in
 from lm.checkpoints.manifest import DamageError, read_manifest, render
 from lm.checksums import log_damage
@@ -37,7 +38,7 @@ from lm.evaluation.tasks.sources import SOURCES
 from lm.formats.safetensors import read_folder
 from lm.metrics.writers import run_id_in
 from lm.resilience.goodput import Goodput
-from lm.storage import Url, fetched, inside, mirror_of, relative_name, write_atomically
+from lm.storage import Appended, Url, fetched, inside, mirror_of, relative_name, write_atomically
 from lm.storage.mirror import Mirror
 from lm.storage.objects import Object
 from tests.launch.test_folder import EXPERIMENT, REPORT, TEXT, markers, run, snapshot, with_shards
@@ -154,6 +155,33 @@ def test_signs_of_life_are_not_written_through_a_link(tmp_path, victim, make_lin
     goodput.beat(1)
     goodput.close()
     assert snapshot(victim) == before and json.loads((tmp_path / "heartbeat.json").read_text())["step"] == 1
+
+
+def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, victim, finished):
+    """A backup by `cp -al` has such links, too: it stays as it is."""
+    (finished / "hangs").mkdir()
+    (finished / ".partial/texts/out").mkdir(parents=True)
+    logs = (".lock", "metrics.jsonl", "supervisor.jsonl", "heartbeat.json.probe", "hangs/step-00000001.txt",
+            ".partial/texts/out/part")  # fmt: skip
+    for name in logs:
+        (finished / name).unlink(missing_ok=True)
+        os.link(victim / "keys", finished / name)
+    before = snapshot(victim)
+    supervisor = Supervisor([], finished / "heartbeat.json", finished / "supervisor.jsonl")
+    supervisor.record("start", 0, None, "")
+    assert supervisor.beats_can_be_seen()
+    with locked(finished):
+        for name in logs[1:]:
+            with (finished / name).open("a") as file:
+                file.write("more")
+        with pytest.raises(InputError, match="is at work"), locked(finished):
+            pass
+    os.link(victim / "keys", finished / "new")
+    appended = Appended(finished / "new")
+    appended.append(b"more")
+    appended.close()
+    assert snapshot(victim) == before
+    assert {(finished / name).read_text() for name in ("metrics.jsonl", "new")} == {"the user's keysmore"}
 
 
 def test_a_scratch_disk_is_used_when_it_is_empty_and_never_emptied(tmp_path):
