@@ -32,6 +32,11 @@ ARRAYS = ocp.type_handlers.create_type_handler_registry(
 compiles a program for each slice."""
 
 
+MOST_RATIO, FROM_BYTES = 100, 1 << 27
+"""A model's arrays may be so many times as large as its files, and FROM_BYTES in any case. They are not compressed, but
+blocks of zeros have no file: a checkpoint of 40 kB can claim any size."""
+
+
 def item_handler() -> ocp.PyTreeCheckpointHandler:
     """How an item of a checkpoint is stored. Compression would take most of the time of a save, and takes 7 % off
     floating numbers.
@@ -129,6 +134,17 @@ def check_layers(config: ModelConfig, checkpoint: Path) -> None:
         )
 
 
+def check_size(item: Path, arrays: Mapping[str, Any]) -> None:
+    """Raise InputError if the arrays of a checkpoint's item are far larger than its files."""
+    claimed = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
+    stored = sum(path.stat().st_size for path in item.rglob("*") if path.is_file())
+    if claimed > max(FROM_BYTES, MOST_RATIO * stored):
+        raise InputError(
+            f"{item.parent} claims {claimed / 1e9:,.1f} GB of parameters, but its files are {stored:,} bytes: nearly "
+            "all would be zeros. Take another checkpoint by --step, or get the run again."
+        )
+
+
 def shapes_of(config: ModelConfig) -> Transformer:
     """The model, with a jax.ShapeDtypeStruct in the place of each array."""
     return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
@@ -165,9 +181,11 @@ def check_items(
     folder: Path, like: Mapping[str, object], cast_types: bool
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """The arrays of `like` in the form in which the checkpoint has them. Raises InputError where shapes there differ,
-    or types, unless `cast_types`; reads no array."""
+    or types, unless `cast_types`, and as `check_size`; reads no array."""
     with readable_errors(folder, "read", OTHER):
         found = {name: item_handler().metadata(epath.Path(folder.resolve()) / name).tree for name in like}
+    if "model" in found:
+        check_size(folder / "model", found["model"])
     stored = {name: as_stored(named_leaves(tree), found[name]) for name, tree in like.items()}
     for name, arrays in stored.items():
         check_arrays(folder, name, arrays, found[name], cast_types)

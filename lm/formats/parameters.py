@@ -16,7 +16,7 @@ from etils import epath  # what Orbax takes for a path
 
 from lm.checkpoints.errors import OTHER, readable_errors
 from lm.checkpoints.from_parameters import array_spec
-from lm.checkpoints.reading import item_handler
+from lm.checkpoints.reading import check_size, item_handler
 from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, unstack_names
 
@@ -35,8 +35,8 @@ class StoredParameters(Mapping[str, np.ndarray]):
     whether its layers are stored one by one or as a stack.
 
     Each is read when it is asked for, in the type that it was trained in, and held by nobody here. Names, `shapes` and
-    `dtypes` are known without reading any. Files are not verified
-    (lm.checkpoints.reading.whole_checkpoint does that). Raises InputError where the checkpoint cannot be read.
+    `dtypes` are known without reading any. Files are not verified (lm.checkpoints.reading.whole_checkpoint does that).
+    Raises InputError where the checkpoint cannot be read, and as `check_size`.
     """
 
     def __init__(self, checkpoint: Path):
@@ -44,6 +44,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
         self.folder = checkpoint.resolve() / "model"
         with readable_errors(checkpoint, "read", OTHER):
             stored: dict[str, Any] = item_handler().metadata(epath.Path(self.folder)).tree
+        check_size(self.folder, stored)
         layers = max(
             (x.shape[0] for name, x in stored.items() if (m := IN_BLOCK.fullmatch(name)) and not m[2]), default=0
         )

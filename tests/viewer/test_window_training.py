@@ -10,6 +10,7 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from lm.checksums import checksums
+from lm.errors import InputError
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
@@ -179,6 +180,17 @@ def test_another_run_stands_beside_under_a_name_of_its_own(folder, tmp_path):
     assert ask(run, "score", run="run (2)", **text) == ask(run, "score", step=1, **text)
     with pytest.raises(ApiError, match="it must be a run that is served here: run, run \\(2\\)"):
         ask(run, "score", run="third", **text)
+
+
+def test_a_run_beside_that_claims_other_layers_is_refused_before_they_are_traced(folder, tmp_path, monkeypatch):
+    other = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
+    claimed = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, layers=20_000))
+    write_json(other.config_json, dataclasses.asdict(claimed))
+    loaded = folder.load()
+    run = WindowRun(loaded.experiment, folder.root, loaded, "run")
+    monkeypatch.setattr(run, "lacks_room", lambda *given: pytest.fail("traced"))
+    with pytest.raises(InputError, match=r"it has 1 layers, but model\.layers = 20,000"):
+        run.put_beside([str(other.root)])
 
 
 @pytest.mark.slow

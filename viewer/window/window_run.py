@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
 from lm.checkpoints.in_bucket import fetch_to_ask, steps_to_ask
-from lm.checkpoints.reading import bytes_on_each
+from lm.checkpoints.reading import bytes_on_each, check_layers
 from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.devices import inference_mesh
@@ -60,9 +60,12 @@ class WindowRun:
         folders = [Path(one).expanduser() for one in given]
         for folder in folders:
             paths = RunFolder(folder)
-            if not (paths.config_json.is_file() and steps_to_ask(paths)):
+            steps = steps_to_ask(paths)
+            if not (paths.config_json.is_file() and steps):
                 continue  # a tokenizer, or a run that is not trained yet
             experiment = paths.experiment()
+            stored = paths.checkpoint(steps[-1]), paths.snapshot(steps[-1])
+            check_layers(experiment.model, next((one for one in stored if one.is_dir()), stored[0]))
             mesh, _ = inference_mesh(experiment.train.mesh, experiment.model)
             if lacking := self.lacks_room(experiment.model, mesh):
                 raise UsageError(f"--beside {folder}: its model {lacking} Leave it out, or serve it by itself.")

@@ -11,7 +11,8 @@ import tensorstore as ts
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm.checkpoints.from_parameters import write_parameters
+from lm.checkpoints.from_parameters import array_spec, write_parameters
+from lm.checkpoints.manifest import write_manifest
 from lm.checkpoints.reading import item_handler, restore_model
 from lm.errors import InputError
 from lm.formats.hugging_face.names import parameter_shapes
@@ -108,3 +109,22 @@ def test_a_parameter_that_is_missing_or_of_another_shape_makes_no_checkpoint(tmp
         ):
             write_parameters(tmp_path / f"bad-{number}", config, bad, {"step": 0})
     assert not list(tmp_path.glob("*/manifest.json"))
+
+
+def test_a_checkpoint_without_its_blocks_is_refused_whatever_size_it_claims(tmp_path):
+    """42 kB made 2 GB of zeros, in memory and in an export."""
+    config = dataclasses.replace(CONFIG, vocab_size=40_000, width=1024)
+    shapes = parameter_shapes(config)
+    item = tmp_path / "0/model"
+    save_stacks(
+        item.parent,
+        {name: jax.numpy.zeros((1,) * len(shape), config.parameter_dtype) for name, shape in shapes.items()},
+    )
+    for name, shape in shapes.items():
+        spec = array_spec(item, name) | {"metadata": {"compressor": None}}
+        ts.open(spec, create=True, delete_existing=True, dtype=ts.bfloat16, shape=shape).result()
+    write_manifest(item.parent, {"step": 0})
+    with pytest.raises(InputError, match=r"claims 0\.\d GB of parameters, but its files are [\d,]{5,6} bytes"):
+        StoredParameters(item.parent)
+    with pytest.raises(InputError, match="nearly all would be zeros"):
+        restore_model(config, tmp_path)
