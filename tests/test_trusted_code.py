@@ -16,6 +16,7 @@ import pytest
 from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.recipes import gristmill as recipe
 from data_prep.config.pages import TfdsPages
+from data_prep.quality.fasttext import FastTextFilter
 from data_prep.quality.function import filter_class
 from data_prep.sources import tfds
 from lm import trusted_code
@@ -329,6 +330,24 @@ def test_a_function_of_a_config_file_is_known_by_its_text(tmp_path, monkeypatch)
         folder.experiment_of({key: value for key, value in saved.items() if key != "own_filters"}, "refuse")
     remember([text_code("documents.f.source", one.source)])
     assert folder.experiment_of(saved, "refuse")[0] == experiment
+
+
+def test_a_hash_in_the_config_of_others_does_not_switch_off_the_check_of_a_model(tmp_path, monkeypatch):
+    """fastText reads a file without looking: the stranger who wrote the file can also write its hash."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    base, sha256 = tiny_experiment(), "ab" * 32
+    language = dataclasses.replace(base.documents.language, model_sha256=sha256)
+    model = FastTextFilter(min_score=0.5, model="m.bin", label="good", sha256=sha256)
+    documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, model)
+    documents = dataclasses.replace(documents, language=language)
+    saved = json.loads(experiment_json(dataclasses.replace(base, documents=documents)))
+    hashes = lambda policy: [
+        (read.documents.language.model_sha256, read.documents.filters[-1].sha256)
+        for read, _ in [RunFolder(tmp_path).experiment_of(saved, policy)]
+    ]
+    assert hashes("refuse") == hashes("leave out") == [("", "")]
+    remember([text_code(f"documents.{name}", sha256) for name in ("language.model_sha256", "fasttext.sha256")])
+    assert hashes("refuse") == [(sha256, sha256)]
 
 
 def test_a_damaged_variable_is_told(monkeypatch):

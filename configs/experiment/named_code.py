@@ -2,6 +2,8 @@
 
 A config.json can name code in four places: filter classes (`own_filters`), the source text of a FunctionFilter,
 evaluators given as dotted names, and the options of Beam, which imports the runner that they name and starts commands.
+A fifth, the SHA-256 of a fastText model, switches off the check of that file (data_prep/fasttext_file.py), which
+fastText reads without looking; from others it counts for nothing.
 lm/trusted_code.py knows what each piece is, and which of them this user trusts.
 """
 
@@ -16,6 +18,8 @@ from lm.trusted_code import Code, is_known, known, module_code, remember, text_c
 
 OWN_FILTERS = "own_filters"
 """In config.json: {name: module and class} of the filters that are not the recipe's."""
+HASHES = ("sha256", "model_sha256")
+"""Fields of filters with the SHA-256 of a fastText model."""
 CodePolicy = Literal["refuse", "trust", "leave out", "read only"]
 """How a config.json with code that is not known is read: it is refused; the code is printed and trusted; the experiment
 is read without it, by commands that have no use for it; or only the options are read, without the filter classes of the
@@ -30,6 +34,8 @@ class Named(NamedTuple):
     """Takes the value out of the config."""
     is_class: bool
     """Whether the class must be imported to read the config at all."""
+    is_hash: bool = False
+    """Whether it is the hash of a file, without which the file is checked."""
 
 
 def named_code(saved: dict) -> Iterator[Named]:
@@ -44,6 +50,11 @@ def named_code(saved: dict) -> Iterator[Named]:
     for name, section in list(documents.items()):  # whatever its class is called: no other filter has these fields
         if isinstance(section, dict) and isinstance(source := section.get("source"), str) and "function" in section:
             yield Named([text_code(f"documents.{name}.source", source)], leave_out(name), False)
+    for name, section in documents.items():
+        for field in HASHES if isinstance(section, dict) else ():
+            if isinstance(found := section.get(field), str) and found:
+                blank = lambda section=section, field=field: section.update({field: ""})
+                yield Named([text_code(f"documents.{name}.{field}", found)], blank, False, True)
     for section in (part(saved, "train"), part(saved, "evaluate")):
         names = found if isinstance(found := section.get("evaluators"), list) else []
         for name in list(names):
@@ -89,7 +100,7 @@ def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
         if policy == "trust":
             for code in unknown:
                 print(f"--trust-code: {for_terminal(str(code))}", file=sys.stderr, flush=True)
-        elif unknown and policy == "leave out":
+        elif unknown and (policy == "leave out" or one.is_hash):
             one.leave_out()
             continue
         elif unknown:
