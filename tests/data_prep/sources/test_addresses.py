@@ -16,7 +16,7 @@ import pytest
 
 from configs.demo import get_config
 from data_prep.config.pages import PagesConfig
-from data_prep.sources import fetch_pages, input_files, own_inputs
+from data_prep.sources import fetch_pages, input_files, listing, own_inputs
 from data_prep.sources.inputs import read_input
 from data_prep.sources.listing import matches, named_files
 from data_prep.sources.manifest import InputFile
@@ -311,3 +311,11 @@ def test_the_stage_is_made_anew_where_a_file_of_a_store_was_replaced(store: Stor
     assert STAGE.external_inputs(experiment) == before
     write_atomically(Url("s3://other/own.jsonl"), b'{"text": "b"}\n')  # as long as it was
     assert STAGE.external_inputs(experiment) != before
+
+
+def test_a_list_of_more_lines_than_there_can_be_files_is_not_read_on(tmp_path, monkeypatch):
+    """200 kB held 100 million lines, for which 25 GB were asked."""
+    monkeypatch.setattr(listing, "MAX_LISTED", 1000)
+    (tmp_path / "list.gz").write_bytes(gzip.compress(b"a\n" * 1001))
+    with pytest.raises(InputError, match=r"list\.gz cannot be read: more than 1,000 lines"):
+        named_files("pages.warc", [f"@{tmp_path / 'list.gz'}"])

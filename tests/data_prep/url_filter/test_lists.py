@@ -1,6 +1,7 @@
 """The URL filter's lists come from a pinned wheel and from the user's paths and addresses, and are compiled once."""
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import pickle
@@ -313,3 +314,16 @@ def test_impossible_configs():
         dataclasses.replace(PIN, sha256="abc")
     with pytest.raises(UsageError, match=r"give the name of a \.whl"):
         dataclasses.replace(PIN, file_name="sample-1.0.tar.gz")
+
+
+@pytest.mark.parametrize("hides", ["one line", "many lines", "a header", "another file"])
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_not_read_on(tmp_path, monkeypatch, hides):
+    """One of 2 MB took 4 GB, or all memory."""
+    monkeypatch.setattr("data_prep.url_filter.lists.RATIO_FROM_BYTES", 1 << 20)
+    size = 20 << 20
+    member = tarfile.TarInfo("x" if hides == "another file" else "domains")
+    member.type, member.size = tarfile.XHDTYPE if hides == "a header" else tarfile.REGTYPE, size
+    content = {"many lines": b"a\n" * (size // 2), "one line": b"a" * size}.get(hides, bytes(size))
+    (tmp_path / "lists.tar.gz").write_bytes(gzip.compress(member.tobuf() + content + bytes(1024)))
+    with pytest.raises(InputError, match=r"lists\.tar\.gz cannot be read: it unpacks to more than 100 times its size"):
+        load_lists(dataclasses.replace(CONFIG, packages=(), folders=(str(tmp_path / "lists.tar.gz"),)))
