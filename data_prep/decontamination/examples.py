@@ -1,11 +1,7 @@
 """Examples of evaluation sets out of their files, in the rows of the usual tasks or with fields that one names."""
 
-import bz2
 import glob
-import gzip
-import io
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +9,10 @@ from typing import Any
 
 from lm.errors import InputError, UsageError, shown
 from lm.storage import Url, fetched, file_sha256, is_url
+from lm.storage.example_rows import read_json_rows, read_parquet_rows, read_text_lines
 
 OPTION = "documents.decontamination.sets"
+REMEDY = f"Bring it anew, or leave it out of {OPTION}."
 PROMPTS = (
     "question", "query", "prompt", "problem", "goal", "instruction", "ctx", "input", "sentence", "text", "content",
 )  # fmt: skip
@@ -96,39 +94,14 @@ def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterat
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file. Raises InputError for what is damaged or of no known kind."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import zstandard
-
     name = path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bz2", ".zst") else path.name
-    try:
-        if name.endswith(".parquet"):
-            with pq.ParquetFile(path) as table:
-                for batch in table.iter_batches(1000):
-                    yield from batch.to_pylist()
-            return
-        openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
-        with openers.get(path.suffix, open)(path, "rb") as binary:
-            lines = io.TextIOWrapper(binary, encoding="utf-8-sig")
-            yield from text_rows(path, lines) if name.endswith(".txt") else json_rows(path, lines)
-    except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out of {OPTION}.") from error
+    if name.endswith(".parquet"):
+        return read_parquet_rows(path, REMEDY)
+    return text_rows(path) if name.endswith(".txt") else read_json_rows(path, REMEDY)
 
 
-def json_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}, is no JSON: {error}. Bring the file anew.") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}, is {shown(row)}, and not an object. Bring the file anew.")
-            yield row
-
-
-def text_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
-    for part in itertools.batched((line.rstrip("\n") for line in lines), TEXT_LINES):
+def text_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for part in itertools.batched(read_text_lines(path, REMEDY), TEXT_LINES):
         if len(part) < TEXT_LINES:
             raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
         yield {"query": part[0], "choices": list(part[2:])}

@@ -32,7 +32,6 @@ from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
 from data_prep.sources.json_rows import elements_of, lines_of
-from data_prep.sources.parquet_rows import BadPageError, thrift_struct
 from data_prep.text import punkt, treebank, words
 from data_prep.text.treebank import nltk_words
 from data_prep.url_filter.filter import reject_reason
@@ -41,6 +40,7 @@ from data_prep.warc.headers import Headers
 from data_prep.warc.http_response import parse_response
 from data_prep.warc.record import HeaderError, raise_unless_plausible
 from lm.errors import InputError
+from lm.storage.parquet_pages import BadPageError, thrift_struct
 from tests.data_prep.pages import demo_config
 
 CONFIG = demo_config()

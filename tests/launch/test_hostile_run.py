@@ -523,7 +523,7 @@ MODULES_WITH_NAMES = (
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py",
-    "data_prep/decontamination/examples.py", "data_prep/decontamination/index.py", "data_prep/engine/array.py",
+    "data_prep/decontamination/index.py", "data_prep/engine/array.py",
     "data_prep/engine/beam_workers.py", "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
     "data_prep/extract/trees.py", "data_prep/funnel/report.py", "data_prep/packages/page_formats.py",
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
@@ -532,10 +532,11 @@ MODULES_WITHOUT = (
     "data_prep/url_filter/blocklist.py", "launch/folder/in_bucket.py", "launch/folder/own_files.py",
     "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/fit.py", "launch/stages/handed_on.py",
     "launch/stages/stage.py", "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
-    "lm/evaluation/harness_run.py", "lm/evaluation/tasks/sources.py", "lm/formats/byte_level.py",
+    "lm/evaluation/harness_run.py", "lm/formats/byte_level.py",
     "lm/formats/hugging_face/config.py", "lm/formats/hugging_face/reading.py",
     "lm/formats/hugging_face/tokenizer_files.py", "lm/metrics/writers.py", "lm/resilience/goodput.py",
-    "lm/resilience/multihost.py", "lm/serving/fields.py", "lm/storage/lease.py", "lm/tokenizer/characters.py",
+    "lm/resilience/multihost.py", "lm/serving/fields.py", "lm/storage/example_rows.py", "lm/storage/lease.py",
+    "lm/tokenizer/characters.py",
     "lm/tokenizer/files.py", "lm/tokenizer/hugging_face/library.py", "lm/tokenizer/hugging_face/reading.py",
     "lm/tokenizer/published.py", "lm/training/hooks.py", "lm/trusted_code.py", "viewer/training_data.py",
     "viewer/window/curve_log.py", "viewer/window/inspections.py",

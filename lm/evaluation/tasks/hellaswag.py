@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lm.errors import InputError
-from lm.evaluation.tasks.sources import Example, opened, read_rows
+from lm.evaluation.tasks.sources import REMEDY, Example, read_rows
 from lm.evaluation.tasks.task import Question, Task
+from lm.storage.example_rows import read_text_lines
 
 BRACKETS = re.compile(r"\[([^\]\n]*+)(\]?)")
 """An opening bracket and the rest up to its end or that of the line: a second one in it cannot close either."""
@@ -39,9 +40,7 @@ class HellaSwag(Task):
 
 def text_rows(path: Path) -> Iterator[Example]:
     """Of a file of lines: the query, the number of the right ending, and the four endings, for each example."""
-    with opened(path) as lines:
-        stripped = (line.rstrip("\n") for line in lines)
-        for part in itertools.batched(stripped, 2 + ENDINGS):
-            if len(part) < 2 + ENDINGS:
-                raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
-            yield {"query": part[0], "choices": list(part[2:]), "gold": part[1]}
+    for part in itertools.batched(read_text_lines(path, REMEDY), 2 + ENDINGS):
+        if len(part) < 2 + ENDINGS:
+            raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
+        yield {"query": part[0], "choices": list(part[2:]), "gold": part[1]}

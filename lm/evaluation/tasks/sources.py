@@ -3,21 +3,18 @@
 No jax: whether they are there is looked at before the first stage.
 """
 
-import bz2
-import contextlib
-import gzip
-import io
 import itertools
-import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from lm.errors import InputError, UsageError, shown
+from lm.errors import UsageError
+from lm.storage.example_rows import read_json_rows, read_parquet_rows
 
 TABLES = (".jsonl", ".json", ".parquet")
 PACKED = ("", ".bz2", ".gz", ".zst")
+REMEDY = "Bring the file anew, or give another folder."
 Example = dict[str, Any]
 """A row of a task's file."""
 
@@ -106,43 +103,6 @@ def all_kinds() -> tuple[str, ...]:
     return tuple(kind + packing for kind in TABLES for packing in PACKED)
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Generator[IO[str]]:
-    """Its text, unpacked by the ending of its name. Raises InputError for what cannot be read."""
-    import zstandard
-
-    openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
-    try:
-        with openers.get(path.suffix, open)(path, "rb") as file:
-            yield io.TextIOWrapper(file, encoding="utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Bring it anew, or give another folder.") from error
-
-
 def read_rows(path: Path) -> Iterator[Example]:
     """The rows of a .parquet or a .jsonl file, one at a time. Raises InputError for what is damaged."""
-    if path.name.endswith(".parquet"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(1000):
-                    yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew.") from error
-        return
-    with opened(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield parsed(path, number, line)
-
-
-def parsed(path: Path, number: int, line: str) -> Example:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}, line {number}, is no JSON: {error}. Bring the file anew.") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{path}, line {number}, is {shown(row)}, and not an object. Bring the file anew.")
-    return row
+    return (read_parquet_rows if path.name.endswith(".parquet") else read_json_rows)(path, REMEDY)

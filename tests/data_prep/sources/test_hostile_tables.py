@@ -13,6 +13,7 @@ import pytest
 from data_prep.sources import columns, json_rows, parquet_rows, tables
 from data_prep.sources.formats import FORMATS, format_of
 from lm.errors import InputError
+from lm.storage import parquet_pages
 from tests.data_prep.sources.hostile_tables import MAKERS
 from tests.data_prep.sources.test_tables import parquet, read
 
@@ -45,7 +46,7 @@ def test_1500_damaged_parquet_files_are_read_or_refused(tmp_path):
 
 
 def test_a_page_beyond_the_limit_is_quarantined_and_its_neighbours_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_rows, "MAX_PAGE_BYTES", 100_000)
+    monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 100_000)
     texts = [f"Text {n}." for n in range(10)] + ["x" * 200_000] + ["last"]
     path = parquet(tmp_path / "p.parquet", {"text": texts}, row_group_size=5, use_dictionary=False)
     documents, (row,) = read(path)
@@ -59,7 +60,7 @@ def test_a_page_beyond_the_limit_is_quarantined_and_its_neighbours_are_read(tmp_
 def test_rows_of_many_pages_are_read_one_by_one_where_a_hundred_would_be_too_much(
     tmp_path, monkeypatch, use_dictionary
 ):
-    monkeypatch.setattr(parquet_rows, "MAX_PAGE_BYTES", 100_000)
+    monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 100_000)
     monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 30_000)
     texts = [f"{n} " * (3000 if n > 120 else 3) for n in range(150)]
     sizes = {"write_batch_size": 1, "data_page_size": 1, "dictionary_pagesize_limit": 1000}

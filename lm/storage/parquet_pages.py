@@ -1,0 +1,184 @@
+"""Parquet files from others: the header of each page is read before Arrow unpacks the page (parquet-format,
+src/main/thrift/parquet.thrift, in Thrift's compact protocol). Arrow unpacks what it is given: a page of any size, and a
+word of a dictionary as often as rows name it."""
+
+import bisect
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from lm.storage.meter import MeteredFile
+
+MAX_PAGE_BYTES = 200 << 20
+"""Bytes of the pages, one of each column, that are unpacked at the same time. Usual pages have one megabyte; of texts
+of 100 kB, 1,024 of which pyarrow writes into a page at least, 100."""
+MAX_HEADER_BYTES = 1 << 20
+DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
+DELTA_BYTE_ARRAY = 7
+SIMPLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
+"""Encodings of which Arrow can make dictionaries."""
+
+
+class PageTooLargeError(Exception):
+    """Pages that would take too much memory."""
+
+
+class BadPageError(Exception):
+    """A page header that cannot be read."""
+
+
+def may_stay_a_dictionary(file, number: int, leaf) -> bool:
+    """Whether Arrow can read column `number` as a dictionary."""
+    groups = range(file.metadata.num_row_groups) if leaf.physical_type == "BYTE_ARRAY" else ()
+    return {code for group in groups for code in file.metadata.row_group(group).column(number).encodings} <= SIMPLE
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A column's bytes in a row group, and what was seen of its pages."""
+
+    start: int
+    end: int
+    values: int
+    """Values that are still to come; Arrow reads pages until there are none."""
+    next: int
+    """The position of the next page header."""
+    repeats: bool
+    """Whether Arrow repeats a word of its dictionary as often as rows name it."""
+    rest: bytes = b""
+    """The beginning of that header, if it was cut."""
+    heaviest: int = 0
+    """Bytes of memory that the heaviest page asks for; of lists, all pages."""
+    is_list: bool = False
+    """Whether a row may have values on several pages."""
+
+
+class CheckedFile(MeteredFile):
+    """The file as Arrow reads it. Raises PageTooLargeError and BadPageError before a page reaches it that would take
+    too much memory."""
+
+    def __init__(self, file: io.RawIOBase | io.BufferedReader):
+        super().__init__(file)
+        self.chunks: list[Chunk] = []
+        self.rows_at_once = 1
+
+    def watch(
+        self, columns: dict[str, Any], dictionaries: set[str], rows_at_once: int, lists: Collection[str] = ()
+    ) -> None:
+        """Look at the pages of these columns from here on: {name: pyarrow's ColumnChunkMetaData}."""
+        self.rows_at_once = rows_at_once
+        self.chunks = []
+        for name, column in columns.items():
+            start = column.data_page_offset
+            if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
+                start = column.dictionary_page_offset
+            end = start + column.total_compressed_size
+            chunk = Chunk(start, end, column.num_values, start, name not in dictionaries, is_list=name in lists)
+            self.chunks.append(chunk)
+        self.chunks.sort(key=lambda chunk: chunk.start)
+        for one, other in zip(self.chunks, self.chunks[1:], strict=False):
+            if other.start < one.end:
+                raise BadPageError("two columns lie at the same place")
+
+    def read(self, size: int = -1) -> bytes:
+        start = self.file.tell()
+        data = super().read(size)
+        at = bisect.bisect_right(self.chunks, start, key=lambda chunk: chunk.start) - 1
+        if at >= 0 and start < self.chunks[at].end:
+            self.look(self.chunks[at], start, data)
+        return data
+
+    def look(self, chunk: Chunk, start: int, data: bytes) -> None:
+        data = chunk.rest + data
+        start -= len(chunk.rest)
+        chunk.rest = b""
+        while chunk.values > 0 and start <= chunk.next < start + len(data):
+            try:
+                header, size = thrift_struct(data, chunk.next - start)
+            except IndexError:
+                chunk.rest = data[chunk.next - start :]
+                if len(chunk.rest) > MAX_HEADER_BYTES:
+                    raise BadPageError(f"a page header of more than {MAX_HEADER_BYTES:,} bytes") from None
+                return
+            kind, unpacked, packed = (header.get(field) for field in (1, 2, 3))
+            if not (isinstance(kind, int) and isinstance(unpacked, int) and isinstance(packed, int) and packed >= 0):
+                raise BadPageError(f"a page header without a type and sizes: {header}")
+            about = header.get({DATA_PAGE: 5, DATA_PAGE_V2: 8}.get(kind, 7), {})
+            if not isinstance(about, dict):
+                raise BadPageError(f"a page header without its part of type {kind}: {header}")
+            weight = max(unpacked, packed)
+            if kind in (DATA_PAGE, DATA_PAGE_V2):
+                values = about.get(1)
+                if not isinstance(values, int) or values < 0:
+                    raise BadPageError(f"a page with {values} values")
+                chunk.values -= values
+                encoding = about.get(2 if kind == DATA_PAGE else 4)
+                # A batch takes parts of several pages with few values; and each value of DELTA_BYTE_ARRAY may repeat
+                # the one before it.
+                pages = self.rows_at_once if encoding == DELTA_BYTE_ARRAY else self.rows_at_once // max(values, 1)
+                weight *= max(pages, 1)
+            elif chunk.repeats:
+                weight *= self.rows_at_once
+            chunk.heaviest = chunk.heaviest + weight if chunk.is_list else max(chunk.heaviest, weight)
+            total = sum(one.heaviest for one in self.chunks)
+            if total > (MAX_PAGE_BYTES if self.rows_at_once == 1 else MAX_PAGE_BYTES // 4):
+                raise PageTooLargeError(f"pages of {total:,} bytes in memory; {MAX_PAGE_BYTES:,} are read")
+            chunk.next += size + packed
+
+
+def thrift_struct(data: bytes, start: int) -> tuple[dict[int, Any], int]:
+    """(fields by number, bytes) of a struct in Thrift's compact protocol at `start`, without its strings; IndexError if
+    it is cut. Raises BadPageError for what is in no page header."""
+    at = start
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+            if shift > 63:
+                raise BadPageError("a number of more than 64 bits")
+
+    def zigzag() -> int:
+        value = varint()
+        return value >> 1 ^ -(value & 1)
+
+    def struct(depth: int) -> dict[int, Any]:
+        nonlocal at
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := data[at]:
+            at += 1
+            kind, delta = head & 15, head >> 4
+            number = number + delta if delta else zigzag()
+            if number in fields:
+                raise BadPageError(f"field {number} twice in a page header")
+            if kind in (1, 2):
+                fields[number] = kind == 1
+            elif kind == 3:
+                fields[number] = data[at]
+                at += 1
+            elif kind in (4, 5, 6):
+                fields[number] = zigzag()
+            elif kind == 7:
+                at += 8
+                fields[number] = data[at - 1]
+            elif kind == 8:
+                length = varint()
+                at += length
+                fields[number] = data[at - 1]
+            elif kind == 12 and depth < 4:
+                fields[number] = struct(depth + 1)
+            else:
+                raise BadPageError(f"a field of type {kind} in a page header")
+        at += 1
+        return fields
+
+    found = struct(0)
+    return found, at - start
