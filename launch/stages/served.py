@@ -87,5 +87,5 @@ def serve_on(
     serve(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
         cors_origins=options.cors_origins, allowed_hosts=options.allowed_hosts, grace_seconds=options.grace_seconds,
-        on_start=listening, inspections=inspections_of(window), pages=served_pages(workdir),
+        on_start=listening, inspections=inspections_of(window), pages=served_pages(workdir, with_report=not key),
     )  # fmt: skip

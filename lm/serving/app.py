@@ -107,7 +107,7 @@ class CompletionServer:
             Route("/tokenizer_info", self.guarded(tokens.info)),
             Route("/v1/inspect", self.guarded(self.inspect.list)),
             Route("/v1/inspect/{name}", self.guarded(self.inspect.ask), methods=["POST"]),
-            *(Route(path, shown(answer)) for path, answer in self.pages.items()),
+            *(Route(path, self.shown(answer)) for path, answer in self.pages.items()),
         ]
         cors = Middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
         return Starlette(
@@ -133,6 +133,15 @@ class CompletionServer:
                 return Response(status_code=499)  # nobody reads it
 
         return answer
+
+    def shown(self, answer: Callable[[], Response]) -> Endpoint:
+        """A page: the same for everybody, but for no other site's page."""
+
+        async def page(request: Request) -> Response:
+            check_page(request, self.origins, self.hosts)
+            return answer()
+
+        return page
 
     async def health(self, request: Request) -> Response:
         if self.worker.failure:
@@ -233,15 +242,6 @@ class CompletionServer:
             record.end(outcome_of(error.status))
             yield to_json(error.as_json())
         yield b"[DONE]"
-
-
-def shown(answer: Callable[[], Response]) -> Endpoint:
-    """A page: the same for everybody."""
-
-    async def page(request: Request) -> Response:
-        return answer()
-
-    return page
 
 
 async def told(request: Request, error: Exception) -> Response:

@@ -31,3 +31,12 @@ def test_a_report_that_is_a_link_out_of_the_run_folder_is_not_served(tmp_path):
     pages = served_pages(tmp_path / "run")
     assert "/report/index.html" not in pages and pages["/report/funnel.html"]().body == b"funnel"
     assert 'href="/report/index.html"' not in bytes(pages["/window"]().body).decode()
+
+
+def test_a_server_with_a_key_does_not_serve_the_report_which_has_texts_of_the_run(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/index.html").write_text("report")
+    assert served_pages(tmp_path)["/report/index.html"]().body == b"report"
+    pages = served_pages(tmp_path, with_report=False)
+    assert not any(address.startswith("/report") for address in pages)
+    assert 'href="/report/index.html"' not in bytes(pages["/window"]().body).decode()

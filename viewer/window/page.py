@@ -66,13 +66,13 @@ SANDBOX = (
 they reach neither the server's API nor its key."""
 
 
-def served_pages(run: Path) -> dict[str, Callable[[], Response]]:
+def served_pages(run: Path, with_report: bool = True) -> dict[str, Callable[[], Response]]:
     """Return {path: function that answers it}: the window, the report of the run in the folder `run` if it has one, and
-    docs/."""
+    docs/. The report has texts of the run, and a browser opens it without a key: a server with a key leaves it out."""
     report = {
         f"/{RunPaths.report}/{path.name}": path
         for path in sorted(RunPaths(run).report.glob("*.html"))
-        if path.resolve().is_relative_to(run.resolve())
+        if with_report and path.resolve().is_relative_to(run.resolve())
     }
     index = f"/{RunPaths.report_page}"
     html = window_html(back=index if index in report else "")

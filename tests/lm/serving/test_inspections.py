@@ -303,8 +303,10 @@ def test_a_page_of_another_site_is_not_worked_for(engine, headers, status):  # n
             for path, body in asked.items():
                 told = await client.post(path, content=body, headers=simple)
                 assert (told.status_code == 403) == (status == 403)
+            assert (await client.get("/window", headers={"Host": HERE})).status_code == 200
             if "evil" in headers["Host"]:
-                assert (await client.get("/v1/inspect", headers=headers)).status_code == 403
+                for path in ("/v1/inspect", "/window"):
+                    assert (await client.get(path, headers=headers)).status_code == 403
                 assert (await client.get("/health", headers=headers)).status_code == 200
         server.inspect.close()
         await asyncio.wait_for(worker.stop(), SECONDS)
