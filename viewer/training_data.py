@@ -188,7 +188,7 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
                 during.append(as_sample(value, int(value["step"])))
             elif path.is_file():
                 final = [as_sample(value, None) for value in read_json(path, "launch.sample")["samples"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} holds no sample ({type(error).__name__}: {error}). Restore it from a copy, or delete it."
             ) from error

@@ -156,7 +156,7 @@ def open_index(where: str) -> Index:
             return Index(folder, header["name"], header["key_bytes"], header["settings"], keys, tuple(header["texts"]))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{folder / HEADER} cannot be read ({type(error).__name__}: {error}).") from error
     raise InputError(
         f"There is no index in {place}: neither {HEADER} nor {FOLDER}/{HEADER}. A run writes one with "

@@ -111,7 +111,7 @@ class Marker:
             return cls(
                 found["identity"], found["counts"], outputs, found["seconds"], found["host"], found.get("read", "")
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

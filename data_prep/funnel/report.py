@@ -212,7 +212,7 @@ def read_counts(path: Path) -> Written:
         rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
         files = {int(number): name for number, name in written["files"].items()}
         return Written(files, thresholds, tuple(written["languages_kept"]), records, *rest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "
             "Delete it and make it again: python -m launch.prepare_documents"

@@ -89,7 +89,7 @@ def read_description(folder: Path) -> dict:
         found = (description["format"], description["weights_sha256"], description["features_sha256"])
     except OSError as error:
         raise InputError(f"There is no quality classifier in {folder}: {error}. {REMEDY}") from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged: {error!r}. {REMEDY}") from error
     if found[0] != FORMAT:
         raise InputError(f"{folder} is of format {found[0]}, but {FORMAT} is read here. {REMEDY}")

@@ -29,7 +29,7 @@ def read_records(texts: Place) -> Records:
     path = texts / RECORDS
     try:
         return Records(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read: {error}. Delete {texts} and make it again: python -m launch.extract_texts"
         ) from error

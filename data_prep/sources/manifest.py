@@ -120,7 +120,7 @@ def manifest_files(workdir: Place) -> list[InputFile]:
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         wrong = [key for entry in entries for key, kind in NEEDED.items() if not isinstance(entry.get(key), kind)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{manifest} cannot be read: {error}. First run: python -m launch.fetch_pages CONFIG.py --workdir "
             f"{shlex.quote(str(workdir))}"

@@ -69,7 +69,7 @@ def read_seen(place: Place) -> dict[str, list]:
     try:
         found = json.loads(seen_of(place).read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

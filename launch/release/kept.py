@@ -35,5 +35,5 @@ def kept_of(run: StoredRun) -> Kept:
         names = [name for name in KEPT if same and (folder / name).is_file()]
         files = {name: file_inside(folder, name).read_bytes() for name in names}
         return Kept(record["origin"], dict(record["dtypes"]), files)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / RECORD} is damaged: {type(error).__name__}: {error}. Import it again.") from error

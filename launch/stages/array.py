@@ -238,10 +238,11 @@ def read_marker(stage: Stage, place: Place) -> dict[str, Any] | None:
     path = place / RunPaths.stages / f"{stage.name}.json"
     try:
         found = ABSENT | {"retried": ""} | json.loads(path.read_text(encoding="utf-8"))
+        found["files"] = {relative_name(name, path): size for name, size in found["files"].items()}
     except FileNotFoundError:
         return None
-    for name in found["files"]:
-        relative_name(name, path)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}). Bring it back, or begin another run.") from error
     return found
 
 

@@ -41,5 +41,5 @@ def recorded_sizes(workdir: Path) -> InputSizes | None:
     try:
         size, documents = json.loads(run.config_json.read_text(encoding="utf-8"))["fitted_to"]
         return InputSizes(int(size), int(documents))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -41,7 +41,7 @@ class Present(Note):
             try:
                 said = json.loads((folder / name).read_text())
                 passed = said["ended"] or stage in said["passed"]
-            except (OSError, ValueError, KeyError):  # half written on a strange disk, or gone
+            except (OSError, ValueError, KeyError, RecursionError):  # half written on a strange disk, or gone
                 passed = False
             if passed or name == note_of(self.rank, self.world) or not name.endswith(".json"):
                 del found[name]

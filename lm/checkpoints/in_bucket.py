@@ -82,7 +82,7 @@ def listed_there(mirror: Mirror, kind: str, step: int, names: list[str]) -> set[
 def listed_in(manifest: Place, kind: str, step: int) -> list[str] | None:
     """The files of a checkpoint by its manifest; None where there is none, or it is damaged. Raises StorageError,
     and InputError for a file outside of the checkpoint."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         return [f"{kind}/{step}/{relative_name(name, manifest)}" for name in listed]
     return None

@@ -161,7 +161,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             relative_name(name, path)
     except InputError as error:
         raise DamageError(str(error)) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamageError(f"{path} is not what was written: {type(error).__name__}: {error}") from error
     return read
 

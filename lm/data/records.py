@@ -194,7 +194,7 @@ def read_manifest(folder: Place) -> Manifest:
         for table in tables:
             relative_name(table.file, path)
         return Manifest(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error
 
 

@@ -86,6 +86,6 @@ def known_shards(note: Path) -> Verified:
     """What an earlier start has left in `note`; nothing where there is none, or it is damaged: all is read then."""
     try:
         found = json.loads(note.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -203,7 +203,7 @@ def read_attempts(run: Path) -> list[Attempt]:
         for one in attempts:
             one.seconds = {kind: float(seconds) for kind, seconds in one.seconds.items()}
             one.began, one.seen, one.step = float(one.began), float(one.seen), int(one.step)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return []
     heart = read_heartbeat(RunPaths(run).heartbeat())
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
@@ -218,5 +218,5 @@ def read_heartbeat(path: Path) -> dict | None:
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
         return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

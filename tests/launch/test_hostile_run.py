@@ -1,6 +1,7 @@
 """A run folder may come from anybody: whatever links and names are in it, no file outside of it is deleted, emptied,
 moved or overwritten."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -454,6 +455,19 @@ def test_a_name_that_leads_out_of_its_folder_is_refused_whatever_file_it_is_in(t
 
 def snapshot_of(file: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes()}
+
+
+@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"merged_keys", "task_files", "listing", "deleted_unit"}))
+def test_what_is_no_json_or_of_another_type_is_refused_or_passed_over_without_a_traceback(tmp_path, kind):
+    """The first of these ended in a RecursionError: json.loads has a bound of its own."""
+    read = READERS[kind](tmp_path, "a")
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes().startswith((b"{", b"["))]
+    good = json.loads(file.read_text())
+    changed = [json.dumps(good | {name: value}) for name in good for value in (None, "x", -1, [1], {"a": 1}, 10**30)]
+    for text in ("[" * 200_000, '{"a":' * 100_000, "", "[]", "5", "null", '"x"', "NaN", "9" * 5000, *changed):
+        file.write_text(text)
+        with contextlib.suppress(InputError, DamageError):
+            read()
 
 
 WRITERS = ("deleted_unit", "pages", "merged_keys", "task_files", "listing")

@@ -114,7 +114,7 @@ def samples(run: WindowRun) -> dict[str, object]:
             "final": [shown(one, None) for one in final],
             "damaged": log_damage(run.paths.root, [f"{RunPaths.samples}/{path.name}" for path in taken.values()]),
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{run.paths.samples} holds what is no sample: {error}. Delete or mend it.") from error
 
 
