@@ -15,7 +15,10 @@ MOST_JSON_VALUES = 3_000_000
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return the bytes of the file. Raises InputError if there are more than `most`, and OSError as `open` does."""
+    """Return the bytes of the file. Raises InputError if there are more than `most` or it is a pipe or device, which
+    may never end, and OSError as `open` does."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a pipe, socket or device, where a file is expected. Delete it, or give another.")
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:

@@ -29,7 +29,8 @@ SYSTEM = {"lost+found", ".DS_Store"}
 
 def refuse_links(workdir: Path, claim: bool = True) -> None:
     """Raise UsageError for the first link in the run folder through which a run would write to files that are not its
-    own; InputError for a link to an output folder that is missing. Links under names that no run uses are allowed.
+    own, and for a pipe or device; InputError for a link to an output folder that is missing. Links under names that no
+    run uses are allowed.
 
     With `claim`, empty folders to which output folders are links are this run's from then on.
     """
@@ -40,6 +41,8 @@ def refuse_links(workdir: Path, claim: bool = True) -> None:
     claim_links(workdir, names, claim=False)
     folders = [os.path.realpath(workdir / name) for name in names if (workdir / name).is_dir()]
     homes = [os.path.realpath(workdir), *folders]
+    for name in names:
+        refuse_special(workdir / name)
     for folder in folders:  # grows while it is walked
         with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # another process may delete it
             for entry in entries:
@@ -53,6 +56,8 @@ def refuse_links(workdir: Path, claim: bool = True) -> None:
                             "run does not write through links within its folders. Nothing was changed. To delete the "
                             f"link (the files that it leads to stay): {shlex.join(['rm', entry.path])}"
                         )
+                elif not entry.is_file():
+                    refuse_special(Path(entry.path))
     if claim:
         claim_links(workdir, names)
 
@@ -110,6 +115,15 @@ def break_links(workdir: Path) -> None:
 def contents(folder: Path) -> list[str]:
     """Names in the folder, without what a run or an operating system leaves in an empty one."""
     return sorted(one.name for one in folder.iterdir() if one.name not in SYSTEM and one.name != CLAIM)
+
+
+def refuse_special(path: Path) -> None:
+    """Raise UsageError for a pipe, socket or device: whoever reads or writes it may wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(
+            f"{path} is a pipe, socket or device, where a run has files. Nothing was changed. To delete it: "
+            f"{shlex.join(['rm', str(path)])}"
+        )
 
 
 def refuse_broken_link(path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.experiment.run_folder import RunFolder
 from data_prep.dedup import clusters
 from data_prep.dedup_index.format import FORMAT as INDEX_FORMAT
 from data_prep.dedup_index.format import HEADER, open_index
@@ -183,6 +184,20 @@ def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, vi
     appended.close()
     assert snapshot(victim) == before
     assert {(finished / name).read_text() for name in ("metrics.jsonl", "new")} == {"the user's keysmore"}
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(finished):
+    for name in ("config.json", "metrics.jsonl", ".lock", "stages/text.json", ".partial/text/begun.json"):
+        path = finished / name
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path)
+        with pytest.raises(UsageError, match=rf"{re.escape(str(path))} is a pipe, socket or device"), locked(finished):
+            pass
+        if name == "config.json":
+            with pytest.raises(InputError, match=r"config\.json is a pipe"):
+                RunFolder(finished).saved()
+        path.unlink()
 
 
 def test_a_scratch_disk_is_used_when_it_is_empty_and_never_emptied(tmp_path):
