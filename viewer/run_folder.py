@@ -117,9 +117,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def finite(value: float | None) -> float | None:
-    """`value`, or None for what JSON cannot hold: the loss of a run that diverged."""
-    return value if value is not None and math.isfinite(value) else None
+def finite(value: object) -> float | None:
+    """`value`, or None for what is no number that JSON can hold, such as the loss of a run that diverged."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def summarize(run: FinishedRun) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
 def read_splits(path: Path) -> Splits:
     """Counts of the shards, from tokens/manifest.json. Raises InputError when it is missing or damaged."""
     splits = read_manifest(path.parent).splits
+    if missing := [name for name in ("train", "val") if name not in splits]:
+        raise InputError(f"{path} has no split {missing[0]}. Restore the file from a copy.")
     train, validation = splits["train"], splits["val"]
     return Splits(
         train_tokens=train.tokens,

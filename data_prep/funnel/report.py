@@ -13,7 +13,7 @@ from data_prep.funnel.excerpts import Example, Excerpts
 from data_prep.sources.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
 from lm.errors import InputError
-from lm.storage import Place, write_atomically
+from lm.storage import Place, relative_name, write_atomically
 
 FUNNEL = "funnel.json"
 TOP_LANGUAGES = 12
@@ -210,7 +210,7 @@ def read_counts(path: Path) -> Written:
         thresholds = [Threshold(**one) for one in written["thresholds"]]
         records = Records(**written["records"])
         rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
-        files = {int(number): name for number, name in written["files"].items()}
+        files = {int(number): relative_name(name, path) for number, name in written["files"].items()}
         return Written(files, thresholds, tuple(written["languages_kept"]), records, *rest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(

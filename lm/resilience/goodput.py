@@ -203,7 +203,10 @@ def read_attempts(run: Path) -> list[Attempt]:
         for one in attempts:
             one.seconds = {kind: float(seconds) for kind, seconds in one.seconds.items()}
             one.began, one.seen, one.step = float(one.began), float(one.seen), int(one.step)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            one.first_step = None if one.first_step is None else int(one.first_step)
+            if not all(map(math.isfinite, (one.began, one.seen, *one.seconds.values()))):
+                raise ValueError("a time is not finite")
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return []
     heart = read_heartbeat(RunPaths(run).heartbeat())
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
@@ -218,5 +221,5 @@ def read_heartbeat(path: Path) -> dict | None:
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
         return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

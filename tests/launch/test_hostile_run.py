@@ -19,6 +19,7 @@ from data_prep.dedup import clusters
 from data_prep.dedup_index.format import FORMAT as INDEX_FORMAT
 from data_prep.dedup_index.format import HEADER, open_index
 from data_prep.engine import units
+from data_prep.funnel.report import FUNNEL, read_counts
 from data_prep.sources.manifest import manifest_files
 from launch import pretrain
 from launch.folder import written
@@ -440,12 +441,19 @@ def checked_logs(run: Path, name: str) -> Callable[[], object]:
     return lambda: log_damage(run)
 
 
+def funnel(run: Path, name: str) -> Callable[[], object]:
+    records = {"seen": 1, "skipped": {}}
+    written = {"thresholds": [], "records": records, "keep_share": None, "counts": {}, "domains_in_all": 0}
+    (run / FUNNEL).write_text(json.dumps(written | {"languages_kept": [], "files": {"0": name}}))
+    return lambda: read_counts(run / FUNNEL)
+
+
 READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
         moving, record, stage_marker, array_marker, unit_marker, deleted_unit, checkpoint, checkpoint_in_bucket, shards,
         document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files, safetensors,
-        listing, checked_logs,
+        listing, checked_logs, funnel,
     )
 }  # fmt: skip
 """Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.
@@ -544,6 +552,7 @@ def test_plain_names_are_joined(tmp_path):
 
 MODULES_WITH_NAMES = (
     "data_prep/dedup/clusters.py", "data_prep/dedup_index/format.py", "data_prep/engine/units.py",
+    "data_prep/funnel/report.py",
     "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py", "launch/stages/array.py",
     "lm/checkpoints/in_bucket.py", "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
@@ -554,7 +563,7 @@ MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py",
     "data_prep/decontamination/index.py", "data_prep/engine/array.py",
     "data_prep/engine/beam_workers.py", "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
-    "data_prep/extract/trees.py", "data_prep/funnel/report.py", "data_prep/packages/page_formats.py",
+    "data_prep/extract/trees.py", "data_prep/packages/page_formats.py",
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/merge_counts.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import threading
 import time
 
@@ -128,9 +129,15 @@ def test_heartbeats_overwrite_one_another_wholly(tmp_path):
 
 
 def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
-    for text in ("", "[{", "{}", '[{"x": 1}]', '[{"began": 1, "seconds": null}]', '[{"began": "x"}]'):
+    whole = {"began": 1.0, "first_step": 0, "step": 5, "seen": 2.0, "seconds": {"steps": 1.0}}
+    changed = [{"first_step": {}}, {"step": math.inf}, {"seen": -math.inf}, {"seconds": {"steps": math.nan}}]
+    wrong = [json.dumps([whole | one]) for one in changed]
+    for text in ("", "[{", "{}", '[{"x": 1}]', '[{"began": 1, "seconds": null}]', '[{"began": "x"}]', *wrong):
         (tmp_path / "goodput.json").write_text(text)
         assert read_attempts(tmp_path) == []
+    (tmp_path / "goodput.json").write_text(json.dumps([whole]))
+    (tmp_path / "heartbeat.json").write_text('{"step": 1e999, "time": 3, "state": "", "process": 1}')
+    assert read_heartbeat(tmp_path / "heartbeat.json") is None and len(read_attempts(tmp_path)) == 1
 
 
 def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path):
