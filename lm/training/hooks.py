@@ -299,6 +299,6 @@ def is_sample(path: Path, step: int) -> bool:
     """Whether the file is what `sample` writes of this step."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and row.keys() == {"step", "prompt", "temperature", "text"} and row["step"] == step
