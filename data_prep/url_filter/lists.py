@@ -171,7 +171,7 @@ def archived_lists(packed: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             if file is not None and PurePosixPath(member.name).name in NAMES:
-                yield PurePosixPath(member.name).name, file  # ty: ignore[invalid-yield]
+                yield PurePosixPath(member.name).name, file
 
 
 def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO]]:
