@@ -26,6 +26,11 @@ from lm.tokenizer.encoding import no_panic
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 KINDS = ("BertModel", "BertForSequenceClassification")
+NORMALIZERS = ("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents")
+PRE_TOKENIZERS = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits")
+"""Steps of a BERT's tokenizer. Others can make a text any number of times longer ("Replace"), which ends the process
+when its memory is used up, or backtrack without end ("Split")."""
+MOST_TOKENIZER_BYTES = 1 << 26
 DIGITS = 3
 """Decimals of a score: sums of float32 differ between machines in the last bits."""
 
@@ -182,8 +187,26 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 def read_tokenizer(path: Path, max_tokens: int):
     from tokenizers import Tokenizer
 
+    check_steps(path)
     with no_panic(f"{path} is no tokenizer that can be read; choose another model"):
         tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
+
+
+def check_steps(path: Path) -> None:
+    """Raise InputError if a tokenizer.json is larger than any, or has steps that a BERT's has not."""
+    if (size := path.stat().st_size) > MOST_TOKENIZER_BYTES:
+        raise InputError(f"{path} is {size:,} bytes, but at most {MOST_TOKENIZER_BYTES:,} are read of a tokenizer.")
+    contents = json.loads(path.read_bytes())
+    for name, known in (("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)):
+        steps = [contents.get(name)]
+        for step in steps:  # grows while it is walked
+            if step is not None and step["type"] == "Sequence":
+                steps += step.get(f"{name}s") or step["pretokenizers"]
+            elif step is not None and step["type"] not in known:
+                raise InputError(
+                    f"{path} has the {name} {step['type']!r}, but a BERT's has {', '.join(known)}. Choose another "
+                    "model."
+                )

@@ -108,14 +108,41 @@ def test_other_models_and_heads_are_refused_by_name(model, tmp_path):
         EmbeddingFilter(min_score=0, model=str(tmp_path / "nowhere")).measure(Passage("w5"))
 
 
-def test_a_tokenizer_that_fails_over_a_text_is_told_without_a_panic(tmp_path):
+LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("normalizer", LONGER),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}, LONGER, LONGER, LONGER]}),
+        ("pre_tokenizer", SPLIT),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, SPLIT]}),
+    ],
+)  # fmt: skip
+def test_steps_that_no_bert_has_are_refused_before_a_text_is_encoded(tmp_path, part, step):
+    """Three of the first took all memory over the text "a", and ended the process."""
     folder = write_model(tmp_path / "model")
     path = tmp_path / "model/tokenizer.json"
     told = json.loads(path.read_text(encoding="utf-8"))
-    told["pre_tokenizer"] = {
-        "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False,
-    }  # fmt: skip
-    path.write_text(json.dumps(told), encoding="utf-8")
+    path.write_text(json.dumps(told | {part: step}), encoding="utf-8")
     one = EmbeddingFilter(min_score=0, model=folder)
-    with pytest.raises(UsageError, match=r"cannot encode 'aaa.*choose another model"):
+    with pytest.raises(InputError, match=rf"has the {part} '(Replace|Split)', but a BERT's has"):
         one.measure(Passage("a" * 60 + "!"))
+    path.write_text(
+        json.dumps(
+            told
+            | {
+                "normalizer": {
+                    "type": "BertNormalizer",
+                    "clean_text": True,
+                    "handle_chinese_chars": True,
+                    "strip_accents": None,
+                    "lowercase": True,
+                }
+            }
+        ),
+        encoding="utf-8",
+    )
+    assert np.isfinite(one.measure(Passage("w5"))[0])
