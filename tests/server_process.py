@@ -60,7 +60,7 @@ def serving(run: Path, *options: str, environment: Mapping[str, str] | None = No
         assert "Traceback" not in said, said
     finally:
         server.process.kill()
-        server.process.wait()
+        server.process.communicate()
 
 
 def quick_environment() -> dict[str, str]:

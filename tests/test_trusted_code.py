@@ -342,7 +342,7 @@ def test_a_hash_in_the_config_of_others_does_not_switch_off_the_check_of_a_model
     documents = dataclasses.replace(documents, language=language)
     saved = json.loads(experiment_json(dataclasses.replace(base, documents=documents)))
     hashes = lambda policy: [
-        (read.documents.language.model_sha256, read.documents.filters[-1].sha256)
+        (read.documents.language.model_sha256, read.documents.get(FastTextFilter).sha256)
         for read, _ in [RunFolder(tmp_path).experiment_of(saved, policy)]
     ]
     assert hashes("refuse") == hashes("leave out") == [("", "")]

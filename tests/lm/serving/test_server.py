@@ -39,7 +39,7 @@ def server(run, tmp_path_factory) -> Generator[ServerProcess]:
     server = start(run, *options, *more, environment=quick_environment())
     yield server
     server.process.kill()
-    server.process.wait()
+    server.process.communicate()
 
 
 @pytest.fixture(scope="module")
