@@ -1,6 +1,7 @@
 """The domain types of data_prep: what is read (WebPage), what is kept (Document), what cannot be read (Damage)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -48,6 +49,8 @@ class Document:
     language_script: str = ""
     """ISO 15924 code of its script, where languages are told with theirs ("deu_Latn"), and `language` is of ISO 639-3;
     else ""."""
+    kept: tuple[tuple[str, pa.DataType, Any], ...] = ()
+    """(name, type, value) of the columns of its table that are kept (pages.keep_columns; data_prep/kept_columns.py)."""
 
     @property
     def label(self) -> str:

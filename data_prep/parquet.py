@@ -45,12 +45,19 @@ def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema]
 
         for path, row in rows:
             waiting[path].append(row)
-            characters[path] += sum(len(value) for value in row.values() if isinstance(value, str))
+            characters[path] += sum(map(characters_in, row.values()))
             if len(waiting[path]) == ROWS_PER_GROUP or characters[path] >= CHARACTERS_PER_GROUP:
                 flush(path)
         for path in schemas:
             if waiting[path]:
                 flush(path)
+
+
+def characters_in(value: object) -> int:
+    """Characters of a string or of a list of strings; 0 for other values."""
+    if isinstance(value, str):
+        return len(value)
+    return sum(len(one) for one in value if isinstance(one, str)) if isinstance(value, list) else 0
 
 
 def batch_of(rows: Sequence[dict], schema: pa.Schema) -> pa.RecordBatch:

@@ -61,9 +61,11 @@ def table_format() -> None:
     from data_prep.sources.tables import read_table
 
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "pages.csv").write_text('id,text\n1,"one, and\nmore"\n2,two\n', encoding="utf-8")
-        (file,) = own_files((), (folder,), "text")
-        assert [(one.id, one.text) for one in read_table(file.path)] == [("1", "one, and\nmore"), ("2", "two")]
+        (Path(folder) / "pages.csv").write_text('id,text,by\n1,"one, and\nmore",a\n2,two,b\n', encoding="utf-8")
+        (file,) = own_files((), (folder,), "text", ("by",))
+        found = list(read_table(file.path, keep_columns=file.keep_columns))
+        assert [(one.id, one.text) for one in found] == [("1", "one, and\nmore"), ("2", "two")]
+        assert [value for one in found for _, _, value in one.kept] == ["a", "b"]
 
 
 def extractor() -> None:

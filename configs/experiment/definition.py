@@ -72,6 +72,10 @@ class Experiment(Config):
                     "Lower it, or lengthen the context."
                 )
         check_prompts(self)
+        if self.pages.keep_columns:
+            from data_prep.select.apply_filters import refuse_own_columns  # imports what the data stages need
+
+            refuse_own_columns(self.pages.keep_columns, self.documents)
 
 
 def check_prompts(experiment: Experiment) -> None:

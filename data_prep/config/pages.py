@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 from lm.fields import Config, added, not_hashed, within
 
 DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
@@ -215,7 +215,7 @@ class Source:
 
 SOURCES = {
     "warc": Source("data_prep.sources.local", "pages.warc", ("warc",), own=True),
-    "tables": Source("data_prep.sources.local", "pages.tables", ("tables", "text_field"), own=True),
+    "tables": Source("data_prep.sources.local", "pages.tables", ("tables", "text_field", "keep_columns"), own=True),
     "common_crawl": Source("data_prep.common_crawl.files", "pages.common_crawl.crawl", ("common_crawl",)),
     "tfds": Source("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
     "packages": Source(
@@ -244,6 +244,9 @@ class PagesConfig(Config):
     .zst), such as a published FineWeb, or of .txt files, each of them one document."""
     text_field: str = "text"
     """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
+    keep_columns: tuple[str, ...] = added(default=())
+    """Columns or keys of tables that stay with their documents, besides those that every document has, for example
+    author score; a dot goes into a nested one. Every table must have them."""
     common_crawl: CommonCrawlPages = NO_CRAWL
     tfds: TfdsPages = NO_DATASET
 
@@ -254,6 +257,22 @@ class PagesConfig(Config):
                 raise UsageError(f"pages.{name} is {getattr(self, name)}; it must be at least 1.")
         if not all(self.text_field.split(".")):
             raise UsageError(f"pages.text_field is {self.text_field!r}; give a name, or names joined by single dots.")
+        for name in self.keep_columns:
+            if not all(name.split(".")) or not name.isprintable():
+                raise UsageError(
+                    f"pages.keep_columns names {shown(name)}; give printable names, or names joined by single dots."
+                )
+            if name == self.text_field:
+                raise UsageError(
+                    f"pages.keep_columns names {shown(name)}, but it is the text (pages.text_field), which every "
+                    "document has. Leave it out."
+                )
+            others = [one for one in self.keep_columns if one == name or one.startswith(f"{name}.")]
+            if others[1:]:
+                raise UsageError(
+                    f"pages.keep_columns names {shown(others[0])} and {shown(others[1])}, which are the same column or "
+                    "a part of it. Leave one out."
+                )
         for own in (True, False):
             given = self.given(own)
             if len(given) > 1:
@@ -262,6 +281,12 @@ class PagesConfig(Config):
                     f"{told} are both given, but a run has one source. Empty the one that is not meant "
                     f"({', '.join(SOURCES[source].option for source in given)})."
                 )
+
+        if self.keep_columns and self.source != "tables":
+            raise UsageError(
+                f"pages.keep_columns names {shown(self.keep_columns[0])}, but the pages are of {self.source}, and only "
+                "tables (pages.tables) have columns that can be kept. Leave it out, or give tables."
+            )
 
     def given(self, own: bool) -> dict[str, object]:
         """{source: what was asked of it}, of your own files or of what is fetched; packages aside."""
@@ -275,4 +300,5 @@ class PagesConfig(Config):
 
     def used(self) -> dict[str, object]:
         """The fields that decide the pages of this source; the others do not matter to the run."""
-        return {name: getattr(self, name) for name in SOURCES[self.source].fields}
+        decides = {name: getattr(self, name) for name in SOURCES[self.source].fields}
+        return {name: value for name, value in decides.items() if value or name != "keep_columns"}

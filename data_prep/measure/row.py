@@ -24,6 +24,9 @@ from lm.errors import UsageError, shown
 
 QUALITY_SCORE = "quality_score"
 """The quality classifier's score (0 to 1); null where the step quality_classifier is not used."""
+KEPT = "kept of its table"
+"""Key of a row that is read, of the columns of its table that are kept: Document.kept. No column of a file."""
+DOCUMENT_COLUMNS = tuple(document_schema(labelled=True).names)
 NOT_SAMPLED = "not_sampled"
 """Among what was skipped: pages that documents.sample_rate left out."""
 RECORD_BYTES = 500
@@ -116,7 +119,7 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
         document = language.with_script(document)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
     values = values_of(text, config, document.label) if is_measured(document, config) else unmeasured(config)
-    return dataclasses.asdict(document) | passed | values
+    return columns_of(document) | passed | values
 
 
 def is_measured(document: Document, config: DocumentsConfig) -> bool:
@@ -181,7 +184,12 @@ def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, fl
 def rejected(document: Document, stage: str, reason: str, config: DocumentsConfig) -> dict:
     """The row of what has no text."""
     fallen = {"stage": stage, "reason": reason, "text_bytes": 0}
-    return dataclasses.asdict(document) | fallen | dict.fromkeys(value_columns(config))
+    return columns_of(document) | fallen | dict.fromkeys(value_columns(config))
+
+
+def columns_of(document: Document) -> dict:
+    """{column: value} of a document; what is kept of its table under KEPT, as it is there."""
+    return {name: getattr(document, name) for name in DOCUMENT_COLUMNS} | {KEPT: document.kept}
 
 
 def warm_up(config: DocumentsConfig) -> None:

@@ -4,21 +4,26 @@ The unit of work is a file: a page goes from bytes to its row inside one functio
 workers. A file that is done has a marker, and a restart does not make it again.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
+import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+
+import pyarrow as pa
 
 from data_prep.by_language.splitters import check_splitters
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, read_markers, run_step
-from data_prep.measure.row import rows_of_input, text_schema
-from data_prep.parquet import write_rows
+from data_prep.kept_columns import common_type
+from data_prep.measure.row import KEPT, rows_of_input, text_schema
+from data_prep.parquet import read_rows, write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, file_sha256, write_atomically
 
 TEXTS = "texts"
@@ -80,13 +85,74 @@ def digest_of(unit: Unit[InputFile]) -> str:
 
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
-    """Writes the file's texts; how many, and what was passed over."""
+    """Writes the file's texts, with the columns of a table that are kept; how many, and what was passed over."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
     rows = counted(rows_of_input(unit.input, config, skipped, on_read), space)
-    write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
+    schema, kept = text_schema(config), unit.input.keep_columns
+    if kept:
+        with typed_columns(rows, unit.input, schema, space) as (rows, columns):
+            write_rows(((path, row) for row in rows), {path: pa.schema([*schema, *columns])}, scratch=space.scratch)
+    else:
+        write_rows(((path, row) for row in rows), {path: schema}, scratch=space.scratch)
     return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
+
+
+@contextlib.contextmanager
+def typed_columns(
+    rows: Iterable[dict], file: InputFile, schema: pa.Schema, space: Workspace
+) -> Generator[tuple[Iterator[dict], list[pa.Field]]]:
+    """The rows with the columns that are kept of their table, and these columns. Their types are known after the last
+    row, so all rows are written to a file in between, in which the values are JSON.
+
+    Raises InputError for a column of which no document has a value or null, or whose values have no common type.
+    """
+    types: dict[str, pa.DataType] = {}
+    documents = 0
+    waiting = space.scratch / f"{secrets.token_hex(8)}.columns"
+
+    def as_json() -> Iterator[tuple[Path, dict]]:
+        nonlocal documents
+        for row in rows:
+            documents += row["stage"] != "read"  # else it is a damaged place
+            for name, kind, value in row[KEPT]:
+                before = types.setdefault(name, kind)
+                common = before if kind == before else common_type(before, kind)
+                if common is None:
+                    raise InputError(
+                        f"{file.path}: the column {shown(name)} is {kind} in {shown(row['id'])} and {before} before "
+                        "it, but a kept column has one type (pages.keep_columns). Correct the file, or leave the "
+                        "column out."
+                    )
+                types[name] = common
+                row[name] = json.dumps(value, ensure_ascii=False)
+            yield waiting, row
+
+    def typed() -> Iterator[dict]:
+        for row in read_rows(waiting):
+            yield row | {name: exact(json.loads(row[name] or "null"), types[name], name, row["id"]) for name in types}
+
+    def exact(value: object, kind: pa.DataType, name: str, id: str) -> object:
+        if isinstance(value, int) and kind == pa.float64() and int(float(value)) != value:
+            raise InputError(
+                f"{file.path}: the column {shown(name)} has the integer {value} in {shown(id)}, and floats elsewhere, "
+                "as which it is not exact (pages.keep_columns). Correct the file, or leave the column out."
+            )
+        return float(value) if isinstance(value, int) and kind == pa.float64() else value
+
+    try:
+        names = [pa.field(name, pa.string()) for name in file.keep_columns]
+        write_rows(as_json(), {waiting: pa.schema([*schema, *names])}, scratch=space.scratch)
+        missing = [name for name in file.keep_columns if name not in types]
+        if missing and documents:
+            raise InputError(
+                f"{file.path} has no column {shown(missing[0])} in any of its documents (pages.keep_columns). Give it "
+                "the column (null is a value), leave the file out, or leave the column out."
+            )
+        yield typed(), [pa.field(name, types[name]) for name in file.keep_columns if name in types]
+    finally:
+        waiting.unlink(missing_ok=True)
 
 
 def write_records(unit: Unit[tuple[str, ...]], space: Workspace) -> Counts:

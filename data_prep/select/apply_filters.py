@@ -6,9 +6,10 @@ again is not filtered again. Whoever calls has put paths of this machine in the 
 (data_prep.engine.tasks).
 """
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -24,30 +25,51 @@ from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import write_rows
 from data_prep.pii import replace_personal_data
 from data_prep.select.duplicates import FoundOfFile
-from data_prep.select.filtered import filtered_rows
+from data_prep.select.filtered import FilteredRows, filtered_rows
 from data_prep.select.keys import DocumentShard
+from lm.errors import UsageError, shown
 from lm.storage import Place, write_atomically
 
 CLUSTER_SIZE = "cluster_size"
 """Column of documents/: documents of the cluster that this one stayed of, where the config asks for it."""
 REPEAT = "repeat"
 """Column of documents/: how often the document is to be repeated, by its cluster's size."""
+DUPLICATE_OF = "duplicate_of"
+"""Column of dropped/: which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was there before
+("INDEX#ID"); null if that is not the reason."""
 
 
-def kept_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of documents/."""
+def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
+    """The schema of documents/. `from_table` are the columns of the input table (pages.keep_columns)."""
     columns = [*document_schema(config.language.labelled), *map(text_schema(config).field, value_columns(config))]
     if config.minhash.cluster_sizes:
         columns.append(pa.field(CLUSTER_SIZE, pa.int64()))
     if config.minhash.upsampling_weights:
         columns.append(pa.field(REPEAT, pa.int64()))
-    return pa.schema(columns)
+    return pa.schema([*columns, *from_table])
 
 
-def dropped_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was
-    there before ("INDEX#ID"); null where that is not the reason."""
-    return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
+def dropped_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
+    """The schema of dropped/; `from_table` as of `kept_schema`."""
+    return pa.schema([*text_schema(config), (DUPLICATE_OF, pa.string()), *from_table])
+
+
+def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
+    """Raises UsageError if a column of pages.keep_columns has the name of a column that texts/, documents/ or dropped/
+    have without it."""
+    documents = document_schema(labelled=True).names
+    computed = {*text_schema(config).names, CLUSTER_SIZE, REPEAT, DUPLICATE_OF} - {*documents}
+    for name in names:
+        if name in documents:
+            raise UsageError(
+                f"pages.keep_columns names {shown(name)}, which every document has: the table's value is kept without "
+                "it. Leave it out."
+            )
+        if (head := name.split(".")[0]) in {*documents, *computed}:  # pyarrow would read "a.b" as a part of "a"
+            raise UsageError(
+                f"pages.keep_columns names {shown(name)}, but {head} is a column that is computed here. Rename the "
+                "column in your files, or leave it out."
+            )
 
 
 Edits = Mapping[str, Mapping[int, Place]]
@@ -70,9 +92,13 @@ def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: flo
     """
     counts: list[Counts] = [empty_counts()]
     kept, dropped = here(file.documents), here(file.dropped)
-    hosts = HostCounter(here(file.hosts))
-    rows = kept_and_dropped(file, config, min_quality, edits, counts, hosts)
-    schemas = {kept: kept_schema(config), dropped: dropped_schema(config)}
+    hosts, found = HostCounter(here(file.hosts)), FoundOfFile.at(file.duplicates)
+    parts = filtered_rows(file.texts, config, min_quality, file.note, found.reasons)
+    first = next(parts, None)
+    from_table = first.from_table if first else ()
+    parts = itertools.chain([first] if first else [], parts)
+    schemas = {kept: kept_schema(config, from_table), dropped: dropped_schema(config, from_table)}
+    rows = kept_and_dropped(file, parts, found, config, edits, schemas[kept].names, counts, hosts)
     write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, hosts.counts_file.parent)
     hosts.write()
     write_atomically(file.counts, json.dumps(merge(counts)).encode())
@@ -80,15 +106,18 @@ def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: flo
 
 def kept_and_dropped(
     file: DocumentShard,
+    parts: Iterable[FilteredRows],
+    found: FoundOfFile,
     config: DocumentsConfig,
-    min_quality: float | None,
     edits: Edits,
+    columns: list[str],
     counts: list[Counts],
     hosts: HostCounter,
 ) -> Iterator[tuple[bool, dict]]:
-    """(whether it is kept, row) of each; appends to `counts`, and adds what is kept to `hosts`."""
-    found, edited, columns = FoundOfFile.at(file.duplicates), edits_of(file, edits), kept_schema(config).names
-    for filtered in filtered_rows(file.texts, config, min_quality, file.note, found.reasons):
+    """(whether it is kept, row) of each; appends to `counts`, and adds what is kept to `hosts`. `columns` are those of
+    documents/."""
+    edited = edits_of(file, edits)
+    for filtered in parts:
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
             if told := found.duplicates.get(filtered.first + number):
@@ -106,7 +135,7 @@ def kept_and_dropped(
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
                 stays = told.stays if told else None
-                yield False, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
+                yield False, {**row, "stage": stage, "reason": reason, DUPLICATE_OF: stays}
             else:
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.funnel.counts import Counts, count_rows
+from data_prep.kept_columns import rows_of
+from data_prep.measure.row import text_schema
 from data_prep.parquet import read_batches
 from data_prep.text.passage import Passage
 from data_prep.verdict import Verdict, languages_of, thresholds_of, values_of, verdicts
@@ -29,6 +32,8 @@ class FilteredRows:
     min_quality: float | None
     languages: np.ndarray | None
     """(rows,) str, as of `languages_of`."""
+    from_table: tuple[pa.Field, ...] = ()
+    """The columns of the input table that the file has (pages.keep_columns)."""
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
         """The funnel of these rows, of the file with that number."""
@@ -46,12 +51,13 @@ def filtered_rows(
 ) -> Iterator[FilteredRows]:
     """All rows of one file of texts/, in order. `note` takes the number of those that were read. `duplicates` has the
     verdict on rows, by number, that other documents are the reason of. Raises InputError as `read_batches`."""
-    first, thresholds = 0, thresholds_of(config, min_quality)
+    first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
         found = [duplicates.get(first + number, verdict) for number, verdict in enumerate(found)]
         languages = languages_of(batch, config)
-        filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality, languages)
+        from_table = tuple(field for field in batch.schema if field.name not in own)
+        filtered = FilteredRows(first, rows_of(batch), found, values, min_quality, languages, from_table)
         for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
             row["text"] = text_left(row["text"], verdict, config)
         yield filtered
@@ -83,9 +89,7 @@ def candidates(
         return
     first = 0
     for batch in read_batches(texts):
-        for number, (row, verdict) in enumerate(
-            zip(batch.to_pylist(), verdicts(batch, config, min_quality), strict=True)
-        ):
+        for number, (row, verdict) in enumerate(zip(rows_of(batch), verdicts(batch, config, min_quality), strict=True)):
             if looked_at(verdict, config):
                 yield first + number, row
         first += batch.num_rows

@@ -4,18 +4,24 @@ The text must be there. For the other columns the first of some usual names coun
 datatrove's; then dolma's, C4's and DCLM's), and what is missing is filled: `id` by the file's name and the row's
 number, `dump` and `file_path` by the run's and the file's own, the rest by "", 0.0 and None as in a Document that was
 just read. A language counts only together with its score, and as the code of two letters that fastText gives; where
-either is missing both are left out, so that the language is detected. Other columns are passed over. A value other than
-the text that has more than MAX_FIELD_BYTES counts as missing.
+either is missing both are left out, so that the language is detected. Other columns are passed over, unless they are
+kept (pages.keep_columns). A value other than the text that has more than MAX_FIELD_BYTES counts as missing; one of a
+kept column may have as many bytes as a text, and is too long as a text is.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from data_prep.documents import Damage, Document
+import pyarrow as pa
 
+from data_prep.documents import Damage, Document
+from data_prep.kept_columns import in_words, type_of
+from lm.errors import shown
+
+ABSENT = object()
 MAX_TEXT_BYTES = 32_000_000
 """Bytes of one text in UTF-8; a longer one is left out, as a page of that size is: to measure one takes some 30 times
 its size in memory. The King James Bible has 4.3 MB."""
@@ -31,6 +37,10 @@ NAMES = {
 }
 MAX_FIELD_BYTES = 64 << 10
 """Bytes of any other value; a longer one is not taken, like one of a wrong type."""
+AS_INTEGER = "\0"
+"""Before the name of a column: its timestamps or dates as the integers that Arrow stores."""
+TOO_LONG = object()
+"""A value of a kept column that has more than MAX_TEXT_BYTES."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST_COUNT = 2**63 - 1
 LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, perhaps with a region or script: "en-US"
@@ -52,6 +62,10 @@ class QuarantinedRow(Damage):
 
     def __str__(self) -> str:
         return f"{self.path}, {self.place}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
+
+
+class UnkeptValueError(Exception):
+    """A value of a column to be kept that is of a type that cannot be."""
 
 
 class NoDocumentError(Exception):
@@ -106,6 +120,37 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, te
         language_score=score,
         token_count=first("token_count", as_count),
     )
+
+
+def kept_of(
+    row: Mapping[str, Any], names: Iterable[str], types: Mapping[str, pa.DataType]
+) -> tuple[tuple[str, pa.DataType, Any], ...]:
+    """(name, type, value) of the columns of the row that are kept; `types` has those that the file declares.
+
+    A column that the row lacks is left out. Raises NoDocumentError for a value that is too long, UnkeptValueError for
+    one of a type that cannot be kept.
+    """
+    found = []
+    for name in names:
+        value = row[AS_INTEGER + name] if AS_INTEGER + name in row else lookup(row, name, ABSENT)
+        if value is ABSENT:
+            continue
+        strings = [one for one in value if isinstance(one, str)] if isinstance(value, list) else [value]
+        characters = sum(len(one) for one in strings if isinstance(one, str))
+        if value is TOO_LONG or (
+            characters > MAX_TEXT_BYTES // 4
+            and sum(len(one.encode(errors="replace")) for one in strings) > MAX_TEXT_BYTES
+        ):
+            raise NoDocumentError("too_long", f"more than {MAX_TEXT_BYTES:,} bytes in {name!r}")
+        kind = types.get(name) or type_of(value)
+        if kind is None:
+            raise UnkeptValueError(f"the column {shown(name)} holds {in_words(value)}, which cannot be kept")
+        if isinstance(value, str):
+            value = storable(value)
+        elif isinstance(value, list):
+            value = [one if one is None else storable(one) for one in value]
+        found.append((name, kind, value))
+    return tuple(found)
 
 
 def storable(text: str) -> str:

@@ -1,6 +1,7 @@
 """The formats of tables: one entry each, which listing, checking and reading share.
 
-A new format is an entry in FORMATS and a module with `rows` and `count`, as data_prep/sources/text_rows.py has them.
+A new format is an entry in FORMATS and a module with `rows`, `count` and `check_columns`, as
+data_prep/sources/text_rows.py has them.
 """
 
 import codecs
@@ -9,13 +10,16 @@ import importlib
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lm.errors import InputError
 from lm.storage import Place, Url
 from lm.storage.objects import Object
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
 UTF_8_BOM = codecs.BOM_UTF8
@@ -44,6 +48,10 @@ class Table:
     """Counts bytes and rows that came out of the file. Raises RatioError beyond the file's limit (tables.py)."""
     version: Object | None = None
     """The version that was listed; reading another one is an error."""
+    keep_columns: tuple[str, ...] = ()
+    """Columns that stay with the documents: they must be in the rows, values of any size."""
+    types: "dict[str, pa.DataType]" = field(default_factory=dict)
+    """Types of these columns, which a reader fills in if the file declares them (data_prep/kept_columns.py)."""
 
 
 class Reader(Protocol):
@@ -56,6 +64,11 @@ class Reader(Protocol):
 
     def count(self, path: Place) -> int | None:
         """The number of rows, None if counting means reading. Raises InputError for a file that is not whole."""
+        ...
+
+    def check_columns(self, path: Place, names: Sequence[str]) -> None:
+        """Raises InputError if the file is known without reading it to lack one of these columns, or to have one of a
+        type that cannot be kept."""
         ...
 
 

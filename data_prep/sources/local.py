@@ -18,7 +18,7 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
     """Files of your own, listed where they lie; nothing is brought. Files of a folder that are not read are named.
     Raises as `own_files`."""
-    files = own_files(config.warc, config.tables, config.text_field)
+    files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
         for line in passed_over(option, patterns):
             progress(line)
@@ -30,10 +30,13 @@ def inputs(config: PagesConfig) -> list[Listed]:
     return [*listed_files("pages.warc", config.warc), *listed_files("pages.tables", config.tables)]
 
 
-def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> list[InputFile]:
+def own_files(
+    warc: Iterable[str], tables: Iterable[str], text_field: str, keep_columns: tuple[str, ...] = ()
+) -> list[InputFile]:
     """The files that the patterns match, listed where they lie.
 
-    Raises UsageError when a pattern matches nothing, InputError when a file is of no kind that is asked for.
+    Raises UsageError when a pattern matches nothing, InputError when a file is of no kind that is asked for, or is
+    known without reading it to lack one of `keep_columns`.
     """
     files = []
     for one in guessed(listed_files("pages.warc", warc)):
@@ -42,8 +45,13 @@ def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> li
     for one in guessed(listed_files("pages.tables", tables)):
         rows = None
         if not told_by_name(one.place, "pages.tables"):
-            rows = format_of(one.place, by_name=False).reader.count(one.place)
-        file = InputFile(one.place, one.name, "table", one.bytes, rows, text_field=text_field)
+            reader = format_of(one.place, by_name=False).reader
+            rows = reader.count(one.place)
+            if keep_columns:
+                reader.check_columns(one.place, keep_columns)
+        file = InputFile(
+            one.place, one.name, "table", one.bytes, rows, text_field=text_field, keep_columns=keep_columns
+        )
         files.append(dataclasses.replace(file, etag=one.etag, estimated=one.estimated))
     return files
 

@@ -7,7 +7,8 @@ https://). Documents call their file by "name", wherever it lies, unless a table
 is null where counting would mean reading. "etag" is there if a store told it: the version to read, no part of what
 identifies the file. "contents" is there if the file is known to have replaced another of its size: its SHA-256, or its
 ETag or date where it is not read for that. "estimated" is there if "bytes" is a guess.
-A file of a dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field";
+A file of a dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field",
+and "keep_columns" if columns are kept (pages.keep_columns);
 records chosen from archives have "ranges": {archive: [[offset, length], …]}, each below "path".
 """
 
@@ -60,6 +61,8 @@ class InputFile:
     """Of a dataset: its split."""
     text_field: str = "text"
     """Of a table or dataset: what holds the text; a dot goes into a nested field."""
+    keep_columns: tuple[str, ...] = ()
+    """Of a table: columns that stay with the documents (pages.keep_columns)."""
     etag: str = ""
     """The version to read, as a store tells it; "" of a file of a disk, or if the server was not asked."""
     contents: str = ""
@@ -75,7 +78,7 @@ class InputFile:
         so that a copy is the same input."""
         told = [
             self.name, self.kind, None if self.estimated else self.bytes, self.contents, self.rows, self.split,
-            self.text_field, self.ranges,
+            self.text_field, self.ranges, *([self.keep_columns] if self.keep_columns else []),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -98,6 +101,7 @@ class InputFile:
             entry |= {"rows": list(self.rows), "split": self.split}
         if self.kind in ("table", "tfds"):
             entry |= {"text_field": self.text_field}
+        entry |= {"keep_columns": list(self.keep_columns)} if self.keep_columns else {}
         entry |= {"etag": self.etag} if self.etag else {}
         entry |= {"contents": self.contents} if self.contents else {}
         entry |= {"estimated": True} if self.estimated else {}
@@ -149,6 +153,7 @@ def input_file(entry: dict, workdir: Place) -> InputFile:
         rows=(entry["rows"][0], entry["rows"][1]) if entry.get("rows") else None,
         split=entry.get("split", ""),
         text_field=entry.get("text_field", "text"),
+        keep_columns=tuple(map(str, entry.get("keep_columns", ()))),
         etag=entry.get("etag", ""),
         contents=entry.get("contents", ""),
         estimated=entry.get("estimated", False),

@@ -5,18 +5,27 @@ of each page is read before Arrow unpacks the page (parquet-format, src/main/thr
 protocol), strings stay dictionaries until a row is made of them, and rows are made a few megabytes at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.sources.columns import MAX_FIELD_BYTES, NAMES
+from data_prep.kept_columns import KINDS, as_integers, is_temporal, kept_type
+from data_prep.kept_columns import STRINGS as STRING_LISTS
+from data_prep.sources.columns import AS_INTEGER, MAX_FIELD_BYTES, MAX_TEXT_BYTES, NAMES, TOO_LONG
 from data_prep.sources.formats import Table
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, Url, count_bytes
-from lm.storage.parquet_pages import BadPageError, CheckedFile, PageTooLargeError, may_stay_a_dictionary
+from lm.storage.parquet_pages import (
+    LIST_VALUE_BYTES,
+    BadPageError,
+    CheckedFile,
+    PageTooLargeError,
+    encodings_of,
+    may_stay_a_dictionary,
+)
 
 ROWS_AT_ONCE = (1000, 50, 1)
 """Rows that are decoded at once: fewer if that many might take more than a quarter of MAX_PAGE_BYTES."""
@@ -29,22 +38,28 @@ VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
 
 
+OWN = {key for keys in NAMES.values() for key in keys}
+"""Columns from which the columns of every document are filled."""
+
+
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (row, its place in words, {column: value}).
 
     A row group that is damaged, or whose pages would take too much memory, is quarantined as one place. Columns that
-    are lists, and those of fixed_size_binary, cannot be part of a document and are not read.
+    are lists are read only if they are kept, and those of fixed_size_binary never.
     """
     import pyarrow.parquet as pq
 
     path, text_field = table.path, table.text_field
-    usable = {text_field, *(key for keys in NAMES.values() for key in keys)}
+    usable = {text_field, *OWN}
     try:
         source = opened(table)
         about = pq.ParquetFile(source)
         leaves = {leaf.path: (number, leaf) for number, leaf in enumerate(about.schema)}  # "metadata.url"
         fits = lambda leaf: leaf.max_repetition_level == 0 and leaf.physical_type != "FIXED_LEN_BYTE_ARRAY"
         wanted = [name for name, (_, leaf) in leaves.items() if name in usable and fits(leaf)]
+        kept, lists = kept_leaves(about, leaves, table)
+        wanted = [*dict.fromkeys([*wanted, *kept])]
         strings = [name for name in wanted if may_stay_a_dictionary(about, *leaves[name])]
         # Without pre_buffer, since with it a column's chunk comes whole.
         file = pq.ParquetFile(
@@ -68,7 +83,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             number = start
             try:
                 for size in ROWS_AT_ONCE:
-                    source.watch({name: chunks.column(leaves[name][0]) for name in wanted}, set(strings), size)
+                    columns = {name: chunks.column(leaves[name][0]) for name in wanted}
+                    source.watch(columns, set(strings), size, lists)
                     at = start
                     try:
                         for batch in file.iter_batches(size, row_groups=[group], columns=wanted, use_threads=False):
@@ -76,6 +92,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
                             for row in rows_of(batch.slice(skipped), table):
                                 yield number, f"row {number}", row
                                 number += 1
+                            source.begin_batch()
                         break
                     except PageTooLargeError:
                         if size == 1:
@@ -87,6 +104,71 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             start += chunks.num_rows
         if damaged == file.num_row_groups and damaged:
             raise InputError(f"{path}: no row group can be read: {last}. Get it again, or leave it out.")
+
+
+def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple[list[str], set[str]]:
+    """Notes the types of the columns to be kept in `table`; returns the paths of their leaves, and of those that are
+    lists. Raises InputError for a column that is missing or cannot be kept."""
+    paths, lists = [], set()
+    for name in table.keep_columns:
+        kind = table.types[name] = type_in(file.schema_arrow, name, table.path)
+        path = next(path for path in leaves if path == name or path.startswith(f"{name}."))
+        leaf, is_list = leaves[path][1], kind == STRING_LISTS
+        unbounded = is_list and file.metadata.num_row_groups and not may_stay_a_dictionary(file, *leaves[path])
+        if leaf.max_repetition_level != is_list or leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" or unbounded:
+            raise InputError(
+                f"{table.path}: the column {shown(name)} has a form that is not read in bounded memory "
+                f"({leaf.physical_type}, {', '.join(encodings_of(file, leaves[path][0]))}). Write the file again with "
+                "plain or dictionary encoding, or leave the column out of pages.keep_columns."
+            )
+        paths.append(path)
+        lists |= {path} if is_list else set()
+    return paths, lists
+
+
+def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
+    """The type as which the column is kept. Raises InputError for one that is missing or cannot be kept."""
+    fields: list[pa.Field] = list(schema)
+    rest, found = name, None
+    while found is None:
+        found = next((field for field in fields if field.name == rest), None)
+        outer = next((one for one in fields if pa.types.is_struct(one.type) and rest.startswith(f"{one.name}.")), None)
+        if found is None and outer is None:
+            raise InputError(
+                f"{path} has no column {shown(name)} (pages.keep_columns), but: {', '.join(map(shown, schema.names))}. "
+                "Leave the column or the file out."
+            )
+        if found is None and outer is not None:
+            rest, fields = (
+                rest.removeprefix(f"{outer.name}."),
+                [outer.type.field(n) for n in range(outer.type.num_fields)],
+            )
+    kind = kept_type(found.type)
+    if kind is None:
+        inner = pa.types.is_struct(found.type) and found.type.num_fields
+        remedy = (
+            f"Name a part of it, as {shown(f'{name}.{found.type.field(0).name}')}, or leave it out"
+            if inner
+            else "Leave it out"
+        )
+        raise InputError(
+            f"{path}: the column {shown(name)} is {shown(str(found.type), quotes=False)}, which cannot be kept "
+            f"(pages.keep_columns). Kept are {KINDS}. {remedy}."
+        )
+    return kind
+
+
+def check_columns(path: Place, names: Sequence[str]) -> None:
+    """Raises InputError for a column that is missing or cannot be kept."""
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
+    for name in names:
+        type_in(schema, name, path)
 
 
 def opened(table: Table) -> CheckedFile:
@@ -109,17 +191,29 @@ def count(path: Place) -> int | None:
 
 def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
     """The rows of a batch, {column: value}: nested columns as "metadata.url", and None for a value of more than
-    MAX_FIELD_BYTES, unless it is the text."""
+    MAX_FIELD_BYTES, unless it is the text or is kept. A kept list of more than MAX_TEXT_BYTES is TOO_LONG, and kept
+    timestamps and dates are integers under AS_INTEGER and their names."""
     sizes = np.zeros(len(batch), np.int64)
     found: dict[str, pa.Array] = {}
+    too_long: dict[str, np.ndarray] = {}
     for name, array in leaves_of(batch.to_struct_array()):
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            lengths = list_bytes(array)
+            too_long[name] = lengths > MAX_TEXT_BYTES
+            sizes += np.where(too_long[name], 0, lengths)
+            found[name] = array
+            continue
+        if name in table.types and is_temporal(array.type):
+            found[AS_INTEGER + name] = as_integers(array)
+            if name not in OWN:
+                continue
         is_dictionary = pa.types.is_dictionary(array.type)
         words = array.dictionary if is_dictionary else array
         if words.type in VIEWS:
             words = words.cast(VIEWS[words.type])
         if words.type in STRINGS:
             lengths = pc.call_function("binary_length", [words]).fill_null(0).to_numpy()
-            if name != table.text_field and lengths.max(initial=0) > MAX_FIELD_BYTES:
+            if name != table.text_field and name not in table.types and lengths.max(initial=0) > MAX_FIELD_BYTES:
                 missing = pa.scalar(None, words.type)
                 words = pc.call_function("if_else", [pa.array(lengths > MAX_FIELD_BYTES), missing, words])
                 lengths = np.minimum(lengths, MAX_FIELD_BYTES)
@@ -135,11 +229,47 @@ def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
         before = int(ends[at - 1]) if at else 0
         end = max(int(np.searchsorted(ends, before + BATCH_BYTES, "right")), at + 1)
         table.spend(int(ends[end - 1]) - before, end - at)
-        parts = (array.slice(at, end - at) for array in found.values())
-        values = [(part.dictionary_decode() if hasattr(part, "indices") else part).to_pylist() for part in parts]
+        values = [
+            list_values(array.slice(at, end - at), too_long[name][at:end])
+            if name in too_long
+            else values_in(array.slice(at, end - at))
+            for name, array in found.items()
+        ]
         for row in zip(*values, strict=True):
             yield dict(zip(found, row, strict=True))
         at = end
+
+
+def values_in(array: pa.Array) -> list:
+    """As `to_pylist`; a timestamp that Python has no date for is None."""
+    plain = array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
+    if not is_temporal(array.type):
+        return plain.to_pylist()
+    found = []
+    for one in array:
+        try:
+            found.append(one.as_py())
+        except (ArithmeticError, ValueError, LookupError):  # LookupError: no such time zone
+            found.append(None)
+    return found
+
+
+def list_values(array: pa.Array, too_long: np.ndarray) -> list:
+    """As `to_pylist` of lists; TOO_LONG for those that are."""
+    return [TOO_LONG if long else one.as_py() for one, long in zip(array, too_long, strict=True)]
+
+
+def list_bytes(array: pa.Array) -> np.ndarray:
+    """(rows,) bytes of the strings of each list, and LIST_VALUE_BYTES for each."""
+    values = array.flatten()  # of rows that are null, none
+    words = values.dictionary if isinstance(values, pa.DictionaryArray) else values
+    lengths = pc.call_function("binary_length", [words]).fill_null(0).to_numpy(zero_copy_only=False)
+    if isinstance(values, pa.DictionaryArray):
+        lengths = np.append(lengths, 0)[values.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
+    counts = pc.call_function("list_value_length", [array]).fill_null(0).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(counts)
+    before = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    return before[ends] - before[ends - counts] + LIST_VALUE_BYTES * counts.astype(np.int64)
 
 
 def leaves_of(structs: pa.StructArray, above: str = "") -> Iterator[tuple[str, pa.Array]]:

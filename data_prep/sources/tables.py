@@ -1,11 +1,21 @@
 """Tables of texts to Documents, as a stream. Which formats there are: formats.py."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 from data_prep.documents import Damage, Document
+from data_prep.kept_columns import KINDS
 from data_prep.sources.archives import size
-from data_prep.sources.columns import NoDocumentError, QuarantinedRow, document_of, lookup
+from data_prep.sources.columns import (
+    ABSENT,
+    NoDocumentError,
+    QuarantinedRow,
+    UnkeptValueError,
+    document_of,
+    kept_of,
+    lookup,
+)
 from data_prep.sources.formats import Table, format_of
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
@@ -18,7 +28,6 @@ ROW_BYTES = 256
 """Bytes that a row counts besides its contents, so that rows without any have an end too."""
 LISTED = 100
 """Bad rows in succession with the same reason that are listed one by one; those after them are listed as one."""
-ABSENT = object()
 __all__ = ["read", "read_table", "size"]
 REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
 
@@ -30,8 +39,9 @@ class RatioError(Exception):
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
     """Its documents, as `read_table`; nothing is seen besides."""
     return read_table(
-        file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage, version=file.version
-    )
+        file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage, version=file.version,
+        keep_columns=file.keep_columns,
+    )  # fmt: skip
 
 
 class BadRows:
@@ -73,14 +83,15 @@ def read_table(
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
     version: Object | None = None,
+    keep_columns: tuple[str, ...] = (),
 ) -> Iterator[Document]:
     """The documents of a table, in its order; columns.py says how columns are found and filled.
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are not JSON
     objects and damaged places are passed to `on_quarantine` and skipped; what follows RATIO times the file's size, too.
     The format is that of formats.py. Everything is streamed. A file that lies elsewhere must be the `version` that was
-    listed, if given. Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds
-    nothing but damage.
+    listed, if given. Documents have the values of `keep_columns`, as far as a row has these. Raises InputError when the
+    file cannot be read, no row has a text in `text_field`, it holds nothing but damage, or a value cannot be kept.
     """
     path = place_of(path)
     called = name or path.name
@@ -98,11 +109,19 @@ def read_table(
 
     seen = lacking = 0
     last, number, place = "", *quarantine.last
+    table = Table(path, text_field, quarantine, spend, version, keep_columns)
     try:
-        for number, place, row in format_of(path).reader.rows(Table(path, text_field, quarantine, spend, version)):
+        for number, place, row in format_of(path).reader.rows(table):
             seen += 1
             try:
                 document = document_of(row, number, name=called, dump=dump, text_field=text_field)
+                if keep_columns:
+                    document = dataclasses.replace(document, kept=kept_of(row, keep_columns, table.types))
+            except UnkeptValueError as error:
+                raise InputError(
+                    f"{path}, {place}: {error} (pages.keep_columns). Kept are {KINDS}. Name a part of an object by a "
+                    "dot, or leave the column out."
+                ) from None
             except NoDocumentError as error:
                 quarantine(number, place, error.reason, error.detail)
                 if error.reason == "text_not_a_string" or lookup(row, text_field, ABSENT) is ABSENT:

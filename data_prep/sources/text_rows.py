@@ -1,12 +1,12 @@
 """A file of plain text: one row, or several if it is too long for one document."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_prep.sources.columns import MAX_TEXT_BYTES
 from data_prep.sources.formats import UTF_8_BOM, UTF_16_BOMS, Table
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, size_of, streamed
 
 PART_BYTES = MAX_TEXT_BYTES // 8
@@ -54,6 +54,14 @@ def part_end(part: bytes) -> int:
     while end > len(part) - 4 and part[end] & 0xC0 == 0x80:
         end -= 1
     return end or len(part)
+
+
+def check_columns(path: Place, names: Sequence[str]) -> None:
+    """Raises InputError: a text has no columns."""
+    raise InputError(
+        f"{path} is a plain text and has no column {shown(names[0])} (pages.keep_columns). Leave the column out, or "
+        "give tables only."
+    )
 
 
 def count(path: Place) -> int | None:

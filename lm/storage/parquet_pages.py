@@ -18,6 +18,9 @@ DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 DELTA_BYTE_ARRAY = 7
 SIMPLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
 """Encodings of which Arrow can make dictionaries."""
+LIST_VALUE_BYTES = 16
+"""Bytes that a value of a list counts besides its contents: Arrow keeps a number for each, however few bytes of the
+file hold them."""
 
 
 class PageTooLargeError(Exception):
@@ -30,8 +33,13 @@ class BadPageError(Exception):
 
 def may_stay_a_dictionary(file, number: int, leaf) -> bool:
     """Whether Arrow can read column `number` as a dictionary."""
-    groups = range(file.metadata.num_row_groups) if leaf.physical_type == "BYTE_ARRAY" else ()
-    return {code for group in groups for code in file.metadata.row_group(group).column(number).encodings} <= SIMPLE
+    return leaf.physical_type != "BYTE_ARRAY" or encodings_of(file, number) <= SIMPLE
+
+
+def encodings_of(file, number: int) -> set[str]:
+    """The encodings of column `number`."""
+    groups = range(file.metadata.num_row_groups)
+    return {code for group in groups for code in file.metadata.row_group(group).column(number).encodings}
 
 
 @dataclass(slots=True)
@@ -49,9 +57,11 @@ class Chunk:
     rest: bytes = b""
     """The beginning of that header, if it was cut."""
     heaviest: int = 0
-    """Bytes of memory that the heaviest page asks for; of lists, all pages."""
+    """Bytes of memory that the heaviest page asks for; of lists, all pages since the last batch, since one row may take
+    any number of them."""
     is_list: bool = False
-    """Whether a row may have values on several pages."""
+    words: int = 0
+    """Bytes of the dictionary of lists."""
 
 
 class CheckedFile(MeteredFile):
@@ -80,6 +90,12 @@ class CheckedFile(MeteredFile):
         for one, other in zip(self.chunks, self.chunks[1:], strict=False):
             if other.start < one.end:
                 raise BadPageError("two columns lie at the same place")
+
+    def begin_batch(self) -> None:
+        """Note that what was read of lists has become rows."""
+        for chunk in self.chunks:
+            if chunk.is_list:
+                chunk.heaviest = chunk.words
 
     def read(self, size: int = -1) -> bytes:
         start = self.file.tell()
@@ -117,7 +133,9 @@ class CheckedFile(MeteredFile):
                 # A batch takes parts of several pages with few values; and each value of DELTA_BYTE_ARRAY may repeat
                 # the one before it.
                 pages = self.rows_at_once if encoding == DELTA_BYTE_ARRAY else self.rows_at_once // max(values, 1)
-                weight *= max(pages, 1)
+                weight = weight + LIST_VALUE_BYTES * values if chunk.is_list else weight * max(pages, 1)
+            elif chunk.is_list:
+                chunk.words = weight
             elif chunk.repeats:
                 weight *= self.rows_at_once
             chunk.heaviest = chunk.heaviest + weight if chunk.is_list else max(chunk.heaviest, weight)
