@@ -76,8 +76,8 @@ def test_a_script_that_reads_all_sections_gives_an_overview(capsys):
         assert re.search(rf"^  {section} +\d+ options", overview, re.MULTILINE)
 
 
-SCRIPTS = """evaluate extract_texts fetch_pages index_corpus lm_eval prepare_documents pretrain refilter report sample
-scaling search_corpus serve train train_quality_classifier train_tokenizer write_shards"""
+SCRIPTS = """evaluate export_documents extract_texts fetch_pages index_corpus lm_eval prepare_documents pretrain
+refilter report sample scaling search_corpus serve train train_quality_classifier train_tokenizer write_shards"""
 
 
 @pytest.mark.parametrize("script", SCRIPTS.split())

@@ -26,6 +26,7 @@ from data_prep.warc import write_pages
 from launch.compress import Command as CompressCommand
 from launch.decompress import Command as DecompressCommand
 from launch.export import Command as ExportCommand
+from launch.export_documents import Command as ExportDocumentsCommand
 from launch.import_model import Command as ImportCommand
 from launch.inspect_tokenizer import Command as InspectCommand
 from tests.corpus import web_pages
@@ -59,6 +60,7 @@ ALONE = {
     "launch.compress": CompressCommand,
     "launch.decompress": DecompressCommand,
     "launch.export": ExportCommand,
+    "launch.export_documents": ExportDocumentsCommand,
     "launch.import_model": ImportCommand,
 }
 """{script that reads no config: its command}."""
@@ -259,7 +261,7 @@ def demo(tmp_path_factory) -> Path:
 
 def start(script: str, words: list[str], folder: Path) -> None:
     """Runs a script in this process, as python -m does, on a few pages: of two values of an option the last counts."""
-    small = [] if script == "launch.inspect_tokenizer" else ["--pages.warc", str(folder / "pages.warc.gz"), *SMALL]
+    small = [] if script in ALONE else ["--pages.warc", str(folder / "pages.warc.gz"), *SMALL]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [script, *words, *small])
         patched.delitem(sys.modules, script, raising=False)

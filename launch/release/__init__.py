@@ -1,4 +1,4 @@
-"""A trained model into files that other programs read, and theirs into a run folder.
+"""A trained model and the documents into files that other programs read, and theirs into a run folder.
 
 May import: configs, lm.
 """

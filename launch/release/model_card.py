@@ -5,6 +5,8 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 
+from configs.experiment import Experiment
+from configs.experiment.run_folder import RunFolder
 from data_prep.funnel.report import Written, read_counts
 from launch.release.kept import kept_of
 from launch.release.stored_run import StoredRun
@@ -73,14 +75,16 @@ def how_to_load(run: StoredRun) -> str:
 
 def data(run: StoredRun) -> str:
     """Where the text is from, what became of it, and how much was trained on."""
-    lines = list(itertools.chain(pages(run), funnel_lines(run), shard_lines(run)))
+    parts = (pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment), shard_lines(run))
+    lines = list(itertools.chain(*parts))
     return "\n".join(["## Data", "", *lines]) if lines else ""
 
 
-def pages(run: StoredRun) -> Iterator[str]:
-    if not run.folder.marker("pages").is_file():
+def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
+    """Where the pages are from."""
+    if not folder.marker("pages").is_file():
         return
-    config = run.experiment.pages
+    config = experiment.pages
     yield f"Pages are of the source `{config.source}`."
     if config.source == "packages":
         rows = [(f"{one.name} {one.version}", one.credit, one.licence) for one in config.packages]
@@ -91,14 +95,15 @@ def pages(run: StoredRun) -> Iterator[str]:
         yield f"They are {what} of the crawl {crawl.crawl} of Common Crawl."
 
 
-def funnel_lines(run: StoredRun) -> Iterator[str]:
-    if not run.folder.funnel.is_file():
+def funnel_lines(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
+    """What was kept, and by which rules."""
+    if not folder.funnel.is_file():
         return
-    written: Written = read_counts(run.folder.funnel)
+    written: Written = read_counts(folder.funnel)
     counts = written.counts
     kept, dropped = counts["kept"][0], counts["rows"] - counts["kept"][0]
     yield f"\nOf {counts['rows']:,} pages {kept:,} documents were kept and {dropped:,} dropped."
-    yield f"The steps were, in order: {', '.join(run.experiment.documents.steps) or 'none'}."
+    yield f"The steps were, in order: {', '.join(experiment.documents.steps) or 'none'}."
     rules = [(one.stage, one.reason, one.signal, one.drops, f"{one.value:g}") for one in written.thresholds]
     if rules:
         yield from ("", *table(("step", "reason", "value", "dropped", "limit"), rules))

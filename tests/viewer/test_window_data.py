@@ -380,6 +380,15 @@ def write_many(folder: Path, files: int, rows_of_each: int) -> None:
         shutil.copy(folder / "00000.parquet", folder / f"{number:05d}.parquet")
 
 
+def test_a_row_with_kept_columns_of_a_table_is_read_whatever_the_year_of_a_timestamp(tmp_path):
+    (tmp_path / "documents").mkdir()
+    kept = {"at": pa.array([2**62], pa.timestamp("ms")), "tags": [["a", "b"]], "about.editor": ["x"]}
+    pq.write_table(pa.table({"text": ["A text."], "id": ["1"], **kept}), tmp_path / "documents/a.parquet")
+    shelf = Shelf(tmp_path / "documents")
+    assert shelf.look()
+    assert {"text": "A text.", "id": "1", "at": 2**62, "about.editor": "x"}.items() <= shelf.row("a.parquet", 0).items()
+
+
 def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_it_must(tmp_path):
     write_many(tmp_path / "documents", 80, 100)
     shelf = Shelf(tmp_path / "documents")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.kept_columns import rows_of
 from data_prep.parquet import opened, parquet_files, rows_in
 from data_prep.shards.tokenize import read_index
 from lm.errors import InputError
@@ -134,14 +135,15 @@ class Shelf:
             raise
 
     def row(self, name: str, row: int, columns: Sequence[str] | None = None) -> dict:
-        """One row. Raises InputError where there is no such file or row, or it is damaged."""
+        """One row; a timestamp or date that is kept of a table is an integer. Raises InputError where there is no such
+        file or row, or it is damaged."""
         first = self.first_of(name)
         rows = self._firsts[self._names.index(name) + 1] - first
         if not 0 <= row < rows:
             raise InputError(f"{self.folder / name} has {rows:,} rows, from 0 on; there is no row {row:,}.")
         piece = next(self.pieces(first + row))
         columns = [*dict.fromkeys([*self._index(name).schema.names, "text"])] if columns is None else columns
-        return self.read(piece, columns).slice(0, 1).to_pylist()[0]
+        return rows_of(self.read(piece, columns).slice(0, 1).combine_chunks().to_batches()[0])[0]
 
     def _groups(self, file: int) -> list[int]:
         found = self._index(self._names[file])

@@ -1,0 +1,62 @@
+"""Writes the kept documents of a run as a dataset that others load: Parquet files or JSON lines, and a card.
+
+    python -m launch.export_documents runs/demo --out release/demo-documents
+
+The columns are those of FineWeb and those of pages.keep_columns. The run stays as it is.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from configs.experiment import run_named
+from configs.experiment.command_line import parse_alone
+from launch.stages.command import told
+from lm.errors import UsageError, shown
+from lm.storage import is_url
+
+
+@dataclass(frozen=True)
+class Command:
+    run: tyro.conf.Positional[str] = ""
+    """The folder of a run, on a disk or in a bucket."""
+    out: str = ""
+    """The folder to write; one that is not there yet, is empty, or that this script wrote before."""
+    format: str = "parquet"
+    """What to write: parquet, or jsonl (JSON lines)."""
+    columns: tuple[str, ...] = ()
+    """The columns to write, in this order; by default those of FineWeb and of pages.keep_columns."""
+    shard_bytes: int = 1_000_000_000
+    """Bytes of a file before compression, about."""
+    workers: int = 1
+    """Worker processes; any number gives the same bytes."""
+
+
+def run(command: Command) -> None:
+    from data_prep.engine.progress import ProgressLine
+    from launch.release.documents import export_documents, open_documents
+
+    if not command.run or not command.out:
+        raise UsageError(
+            "Name a run folder, and the folder to write: python -m launch.export_documents runs/demo --out release/demo"
+        )
+    if is_url(command.out):
+        raise UsageError(
+            f"--out {shown(command.out, quotes=False)} is an address. Give a folder of a disk, and copy it."
+        )
+    folder = run_named(command.run)
+    if folder is None:
+        raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
+    opened, out = open_documents(folder), Path(command.out).expanduser()
+    with ProgressLine("export") as progress:
+        found = export_documents(
+            opened, out, command.format, command.columns, command.shard_bytes, command.workers, progress
+        )
+    print(f"export: {found.rows:,} documents of {opened.name} in {found.files:,} files, as {found.format}: {out}")
+
+
+if __name__ == "__main__":
+    with told(program := "launch.export_documents"):
+        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""README.md of an exported dataset: what it is, where it is from, what was dropped and why, and how to load it."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from data_prep.funnel.report import read_counts
+from launch.release.documents import DATA, FORMATS, TOKEN_COUNT, DocumentsRun, Exported
+from launch.release.model_card import funnel_lines, pages, table
+
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
+COLUMNS = {
+    "text": "the text, cleaned",
+    "id": "identifies the document",
+    "dump": "the crawl that it is from",
+    "url": "its address",
+    "date": "when it was fetched",
+    "file_path": "the file that it is from",
+    "language": "its language",
+    "language_script": "its script",
+    "language_score": "probability of that language",
+    TOKEN_COUNT: "tokens of the text",
+}
+
+
+def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
+    """The text of README.md, with its YAML head; `folder` is the name of the dataset's folder."""
+    lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
+    source = "\n".join(["## Source and settings", "", *lines])
+    parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]
+    return "\n\n".join([*parts, dropped(run), limits(run)]) + "\n"
+
+
+def head(run: DocumentsRun, exported: Exported) -> str:
+    """The files are in it, so that load_dataset reads no other file of the folder, and the types of the columns, which
+    it would guess from the first file of JSON lines."""
+    codes = [one.partition("_")[0] for one in run.experiment.documents.language.languages]
+    languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
+    size = SIZES[min(max(len(str(exported.rows)) - 3, 0), len(SIZES) - 1)]
+    return "\n".join([
+        "---", *(["language:", *(f"- {one}" for one in languages)] if languages else []), "task_categories:",
+        "- text-generation", "size_categories:", f"- {size}", "dataset_info:", "  features:",
+        *features(exported.schema), "configs:", "- config_name: default", "  data_files:", "  - split: train",
+        f"    path: {DATA}/*.{FORMATS[exported.format]}", "tags:", "- gristmill", "---",
+    ])  # fmt: skip
+
+
+def features(schema: pa.Schema) -> Iterator[str]:
+    """The columns as `dataset_info` of the datasets library lists them."""
+    words = {"double": "float64", "float": "float32", "date32[day]": "date32"}
+    for field in schema:
+        is_list = pa.types.is_list(field.type)
+        kind = str(field.type.value_type if is_list else field.type)
+        yield f"  - name: {json.dumps(field.name)}"
+        yield f"    {'sequence' if is_list else 'dtype'}: {json.dumps(words.get(kind, kind))}"
+
+
+def about(run: DocumentsRun, exported: Exported) -> str:
+    return (
+        f"# {run.name}\n\n{exported.rows:,} documents with {exported.text_bytes:,} bytes of text, in "
+        f"{exported.files:,} files ({exported.format}). They are what Gristmill kept in the run {run.name}."
+    )
+
+
+def how_to_load(folder: str) -> str:
+    return (
+        "## How to load it\n\n```python\nfrom datasets import load_dataset\n\n"
+        f'documents = load_dataset("{re.sub(r"[^\w. -]", "_", folder)}", split="train")\n```'
+    )
+
+
+def columns(run: DocumentsRun, schema: pa.Schema) -> str:
+    counted = "by the run's own tokenizer" if run.tokenizer else "as the input table says, of the text as it was there"
+    kept = dict.fromkeys(run.experiment.pages.keep_columns, "a column of the input tables")
+    words = {**COLUMNS, TOKEN_COUNT: f"{COLUMNS[TOKEN_COUNT]}, {counted} (FineWeb counts those of GPT-2)"} | kept
+    rows = [(f"`{one.name}`", str(one.type), words.get(one.name, "measured on the text")) for one in schema]
+    return "\n".join(["## Columns", "", *table(("column", "type", "what it is"), rows)])
+
+
+def dropped(run: DocumentsRun) -> str:
+    """How many documents each step dropped, and why."""
+    config, reasons = run.experiment.documents, read_counts(run.folder.funnel).counts["reasons"]
+    names = [(*name.split("/", 1), documents) for name, (documents, _) in reasons.items()]
+    names.sort(key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))
+    rows = [(stage, reason, f"{documents:,}") for stage, reason, documents in names]
+    return "\n".join(["## Dropped documents", "", *table(("step", "reason", "documents"), rows)])
+
+
+def limits(run: DocumentsRun) -> str:
+    kinds = ", ".join(run.experiment.documents.personal_data.kinds) or "none"
+    return (
+        f"## Limits\n\nKinds of personal data that were replaced: {kinds}. Others, and what was not recognized, are "
+        "still there, and columns of the input tables are as they came. The texts belong to their authors; no licence "
+        "to them is given here."
+    )

@@ -1,0 +1,293 @@
+"""The kept documents of a run as a dataset for datasets.load_dataset: Parquet files or JSON lines, and a card."""
+
+import functools
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import RunFolder
+from data_prep.config import EngineConfig
+from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.engine import Counts, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
+from data_prep.kept_columns import as_integers, common_type, is_temporal
+from data_prep.parquet import THREADS, opened, read_batches
+from launch import prepare_documents, train_tokenizer
+from launch.folder import in_bucket
+from launch.folder.links import claim_links
+from launch.release.out_folder import RECORD, files_in, whole_folder
+from launch.stages.stage import read_marker
+from lm.errors import InputError, UsageError, shown
+from lm.run_paths import RunPaths
+from lm.storage import appearing, file_inside, inside
+from lm.tokenizer import Tokenizer, load
+
+TOKEN_COUNT, DATA = "token_count", "data"
+FORMATS = {"parquet": "parquet", "jsonl": "jsonl"}
+"""{format: ending of its files}."""
+
+
+class DamagedDocumentsError(UsageError):
+    """Documents that cannot be written: other shards would not mend the export, so it ends at once."""
+
+    exit_code = InputError.exit_code
+
+
+@dataclass(frozen=True)
+class DocumentsRun:
+    """A run whose stage "documents" has finished."""
+
+    folder: RunFolder
+    experiment: Experiment
+    files: tuple[Path, ...]
+    """The files of documents/, in the order of their names."""
+    key: str
+    """The key of the finished stage."""
+    tokenizer: Tokenizer | None
+    """The run's own; None if it has none yet."""
+
+    @property
+    def name(self) -> str:
+        """The run folder's name, for people."""
+        return self.folder.root.resolve().name
+
+
+class Group(NamedTuple):
+    """A row group of a file of documents/."""
+
+    file: Path
+    number: int
+    rows: int
+    bytes: int
+    """Before compression, as the file says."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    schema: pa.Schema
+    rows: int
+    text_bytes: int
+    """UTF-8 bytes of the texts."""
+    files: int
+    format: str
+
+
+def open_documents(folder: RunFolder) -> DocumentsRun:
+    """The run, its files checked by name and size. Raises InputError if the stage "documents" is missing or unfinished,
+    for a tokenizer that is damaged, and for links that lead out of the run folder."""
+    root = folder.root
+    experiment = folder.experiment()
+    in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.documents, RunPaths.tokenizer])
+    claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)
+    for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
+        file_inside(root, part)
+    marker = read_marker(prepare_documents.STAGE, root)
+    if marker is None:
+        raise InputError(
+            f"{root} has no finished documents. First run, or wait for: python -m {prepare_documents.STAGE.script} "
+            f"{shlex.quote(str(root))}"
+        )
+    names = sorted(name for name in marker["files"] if name.startswith(f"{RunPaths.documents}/"))
+    files = tuple(inside(root, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
+    tokenizer = load(folder.tokenizer) if read_marker(train_tokenizer.STAGE, root) else None
+    return DocumentsRun(folder, experiment, files, marker["key"], tokenizer)
+
+
+def export_documents(
+    run: DocumentsRun, out: Path, format: str, columns: Sequence[str], shard_bytes: int, workers: int, on_progress: Any
+) -> Exported:
+    """Write the documents into the folder `out`, whole or not at all: `data/train-NNNNN-of-NNNNN`, README.md.
+
+    `columns` are by default FineWeb's and those of pages.keep_columns; a file has the row groups of documents/ up to
+    `shard_bytes` before compression, at least one. The bytes are the same for any number of workers. Raises UsageError
+    for columns that are not there and as `whole_folder`, InputError for damaged documents and columns without a common
+    type.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"--format is {shown(format)}; there are {', '.join(FORMATS)}.")
+    if shard_bytes < 1 or not 1 <= workers <= 10_000:
+        raise UsageError(
+            f"--shard-bytes is {shard_bytes} and --workers {workers}; give at least 1 of each, and at most "
+            "10000 workers."
+        )
+    if out.resolve().is_relative_to(run.folder.root.resolve()):
+        raise UsageError(f"--out {out} is in the run folder {run.folder.root}. Give a folder outside of it.")
+    schema, groups = contents_of(run, columns)
+    shards = cut(groups, shard_bytes)
+    with whole_folder(out, "--out") as partial:
+        names = [f"{DATA}/train-{n:05d}-of-{len(shards):05d}.{FORMATS[format]}" for n in range(len(shards))]
+        counts = TOKEN_COUNT in schema.names and run.tokenizer is not None
+        work = WriteShard(schema, format, run.tokenizer if counts else None)
+        units = tuple(
+            Unit(Path(name).stem, identity_of(name), sum(one.bytes for one in some), (name, some))
+            for name, some in zip(names, shards, strict=True)
+        )
+        step = Step("export", units, work, inputs="files")
+        made = run_step(step, EngineConfig(workers=workers, max_failed=0.0), partial, on_progress).values()
+        for folder in (UNITS, SCRATCH, QUARANTINE):
+            delete_all(partial / folder)
+        marker = read_marker(prepare_documents.STAGE, run.folder.root)
+        if marker is None or marker["key"] != run.key:
+            raise InputError(
+                f"The documents of {run.folder.root} were made again meanwhile. Run the same command again."
+            )
+        total = lambda name: sum(one.counts[name] for one in made)
+        exported = Exported(schema, total("rows"), total("text_bytes"), len(shards), format)
+        from launch.release.dataset_card import dataset_card
+
+        (partial / "README.md").write_text(dataset_card(run, exported, out.name), encoding="utf-8")
+        record = {"run": run.name, "format": format, "columns": schema.names, "files": files_in(partial)}
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return exported
+
+
+def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, list[Group]]:
+    """The schema of the dataset and all row groups, by the indices of the files."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = [one for one in pool.map(index_of, run.files) if one[1]]
+    if not found:
+        raise InputError(
+            f"{run.folder.documents} has no documents. Make them again: python -m launch.prepare_documents"
+        )
+    there = list(dict.fromkeys(name for schema, _ in found for name in schema.names))
+    script = [name for name in ("language_script",) if name in there]
+    names = list(columns) or [*DOCUMENT_SCHEMA.names, *script, *run.experiment.pages.keep_columns]
+    if unknown := [name for name in names if name not in there]:
+        raise UsageError(
+            f"--columns names {shown(unknown[0])}, but the documents have: {', '.join(map(shown, there))}."
+            if columns
+            else f"The documents of {run.folder.root} have no column {shown(unknown[0])}. Name others by --columns."
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--columns names {shown(twice[0])} twice. Name each column once.")
+    fields = [pa.field(name, type_in(name, found)) for name in names]
+    if run.tokenizer is not None:
+        fields = [pa.field(one.name, pa.int64()) if one.name == TOKEN_COUNT else one for one in fields]
+    return pa.schema(fields), [group for _, groups in found for group in groups]
+
+
+def index_of(file: Path) -> tuple[pa.Schema, list[Group]]:
+    """The schema and the row groups of a file. Raises InputError if it is damaged."""
+    with opened(file) as table:
+        chunks = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+        groups = [Group(file, n, one.num_rows, max(one.total_byte_size, 0)) for n, one in enumerate(chunks)]
+        return table.schema_arrow.remove_metadata(), [one for one in groups if one.rows > 0]
+
+
+def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataType:
+    """The type of a column that holds the values of all files. Raises InputError if there is none."""
+    known, known_in = pa.null(), found[0][1][0].file
+    for schema, groups in found:
+        place = schema.get_field_index(name)
+        if place < 0:
+            raise InputError(
+                f"{groups[0].file} has no column {shown(name)}, but other files have. Leave it out by --columns."
+            )
+        kind = schema.field(place).type
+        common = common_type(known, kind)
+        if common is None:
+            raise InputError(
+                f"The column {shown(name)} is {known} in {known_in} and {kind} in {groups[0].file}, which have no "
+                "common type. Leave it out by --columns."
+            )
+        known, known_in = common, known_in if common == known else groups[0].file
+    return known
+
+
+def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
+    """The row groups in shards of at most `shard_bytes`, at least one each."""
+    shards: list[list[Group]] = []
+    size = 0
+    for group in groups:
+        if not shards or size + group.bytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(group)
+        size += group.bytes
+    return shards
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """Writes one file of the dataset."""
+
+    schema: pa.Schema
+    format: str
+    tokenizer: Tokenizer | None
+    """Counts the tokens; None if the column is as it is in documents/, or is not asked for."""
+
+    def __call__(self, unit: Unit[tuple[str, list[Group]]], space: Workspace) -> Counts:
+        name, groups = unit.input
+        write = write_parquet if self.format == "parquet" else write_lines
+        text_bytes = 0
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            nonlocal text_bytes
+            for group in groups:
+                columns = list(dict.fromkeys([*self.schema.names, "text"]))
+                for batch in read_batches(group.file, columns, row_groups=[group.number]):
+                    text_bytes += sum(len(one.encode()) for one in batch["text"].to_pylist())
+                    yield self.exported(batch, group.file)
+                    space.count(rows=batch.num_rows)
+
+        try:
+            with appearing(space.output(name), space.scratch) as partial:
+                write(partial, self.schema, batches())
+        except InputError as error:
+            raise DamagedDocumentsError(str(error)) from error
+        return {"rows": space.rows, "text_bytes": text_bytes}
+
+    def exported(self, batch: pa.RecordBatch, file: Path) -> pa.RecordBatch:
+        """The columns of the dataset. Raises InputError for a value that is not exact in the common type."""
+        columns = []
+        for field in self.schema:
+            if field.name == TOKEN_COUNT and self.tokenizer is not None:
+                counts = [len(self.tokenizer.encode(text)) for text in batch["text"].to_pylist()]
+                columns.append(pa.array(counts, pa.int64()))
+                continue
+            try:
+                columns.append(batch[field.name].cast(field.type))
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"{file}: the column {shown(field.name)} has a value that {field.type}, the type that the files "
+                    f"have in common, does not hold: {shown(str(error), quotes=False)}. Leave it out by --columns."
+                ) from error
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def write_parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def write_lines(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    """A JSON object a line; timestamps and dates as of ISO 8601, NaN and Infinity as Python writes them."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for batch in batches:
+            for row in zip(*map(json_values, batch.columns), strict=True):
+                file.write(json.dumps(dict(zip(schema.names, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def json_values(array: pa.Array) -> list:
+    """The values of a column as JSON has them."""
+    if not is_temporal(array.type):
+        return array.to_pylist()
+    is_date = pa.types.is_date(array.type)
+    unit, zone = ("D", "") if is_date else (array.type.unit, "Z" if array.type.tz else "")
+    as_text = functools.partial(np.datetime_as_string, unit=unit)
+    return [
+        None if value is None else str(as_text(np.datetime64(value, unit))) + zone
+        for value in as_integers(array).to_pylist()
+    ]
