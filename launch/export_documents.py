@@ -36,7 +36,8 @@ class Command:
 
 def run(command: Command) -> None:
     from data_prep.engine.progress import ProgressLine
-    from launch.release.documents import export_documents, open_documents
+    from launch.release.documents import export_documents
+    from launch.release.documents_run import open_documents
 
     if not command.run or not command.out:
         raise UsageError(

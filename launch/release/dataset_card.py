@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from data_prep.funnel.report import read_counts
-from launch.release.documents import DATA, FORMATS, TOKEN_COUNT, DocumentsRun, Exported
+from launch.release.documents_run import DATA, FORMATS, TOKEN_COUNT, DocumentsRun, Exported
 from launch.release.model_card import funnel_lines, pages, table
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")

@@ -2,63 +2,36 @@
 
 import functools
 import json
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.experiment import Experiment
-from configs.experiment.run_folder import RunFolder
 from data_prep.config import EngineConfig
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.engine import Counts, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
 from data_prep.kept_columns import as_integers, common_type, is_temporal
 from data_prep.parquet import THREADS, opened, read_batches
-from launch import prepare_documents, train_tokenizer
-from launch.folder import in_bucket
-from launch.folder.links import claim_links
+from launch import prepare_documents
+from launch.release.dataset_card import dataset_card
+from launch.release.documents_run import DATA, FORMATS, TOKEN_COUNT, DocumentsRun, Exported
 from launch.release.out_folder import RECORD, files_in, whole_folder
 from launch.stages.stage import read_marker
 from lm.errors import InputError, UsageError, shown
-from lm.run_paths import RunPaths
-from lm.storage import appearing, file_inside, inside
-from lm.tokenizer import Tokenizer, load
-
-TOKEN_COUNT, DATA = "token_count", "data"
-FORMATS = {"parquet": "parquet", "jsonl": "jsonl"}
-"""{format: ending of its files}."""
+from lm.storage import appearing
+from lm.tokenizer import Tokenizer
 
 
 class DamagedDocumentsError(UsageError):
     """Documents that cannot be written: other shards would not mend the export, so it ends at once."""
 
     exit_code = InputError.exit_code
-
-
-@dataclass(frozen=True)
-class DocumentsRun:
-    """A run whose stage "documents" has finished."""
-
-    folder: RunFolder
-    experiment: Experiment
-    files: tuple[Path, ...]
-    """The files of documents/, in the order of their names."""
-    key: str
-    """The key of the finished stage."""
-    tokenizer: Tokenizer | None
-    """The run's own; None if it has none yet."""
-
-    @property
-    def name(self) -> str:
-        """The run folder's name, for people."""
-        return self.folder.root.resolve().name
 
 
 class Group(NamedTuple):
@@ -71,41 +44,14 @@ class Group(NamedTuple):
     """Before compression, as the file says."""
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written."""
-
-    schema: pa.Schema
-    rows: int
-    text_bytes: int
-    """UTF-8 bytes of the texts."""
-    files: int
-    format: str
-
-
-def open_documents(folder: RunFolder) -> DocumentsRun:
-    """The run, its files checked by name and size. Raises InputError if the stage "documents" is missing or unfinished,
-    for a tokenizer that is damaged, and for links that lead out of the run folder."""
-    root = folder.root
-    experiment = folder.experiment()
-    in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.documents, RunPaths.tokenizer])
-    claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)
-    for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
-        file_inside(root, part)
-    marker = read_marker(prepare_documents.STAGE, root)
-    if marker is None:
-        raise InputError(
-            f"{root} has no finished documents. First run, or wait for: python -m {prepare_documents.STAGE.script} "
-            f"{shlex.quote(str(root))}"
-        )
-    names = sorted(name for name in marker["files"] if name.startswith(f"{RunPaths.documents}/"))
-    files = tuple(inside(root, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
-    tokenizer = load(folder.tokenizer) if read_marker(train_tokenizer.STAGE, root) else None
-    return DocumentsRun(folder, experiment, files, marker["key"], tokenizer)
-
-
 def export_documents(
-    run: DocumentsRun, out: Path, format: str, columns: Sequence[str], shard_bytes: int, workers: int, on_progress: Any
+    run: DocumentsRun,
+    out: Path,
+    format: str,
+    columns: Sequence[str],
+    shard_bytes: int,
+    workers: int,
+    on_progress: Callable[[Progress], None],
 ) -> Exported:
     """Write the documents into the folder `out`, whole or not at all: `data/train-NNNNN-of-NNNNN`, README.md.
 
@@ -144,8 +90,6 @@ def export_documents(
             )
         total = lambda name: sum(one.counts[name] for one in made)
         exported = Exported(schema, total("rows"), total("text_bytes"), len(shards), format)
-        from launch.release.dataset_card import dataset_card
-
         (partial / "README.md").write_text(dataset_card(run, exported, out.name), encoding="utf-8")
         record = {"run": run.name, "format": format, "columns": schema.names, "files": files_in(partial)}
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -22,7 +22,8 @@ from data_prep.documents import DOCUMENT_SCHEMA
 from launch import extract_texts, fetch_pages, prepare_documents, train_tokenizer
 from launch.export_documents import Command, run
 from launch.folder.links import CLAIM
-from launch.release.documents import FORMATS, Group, cut, open_documents
+from launch.release.documents import Group, cut
+from launch.release.documents_run import FORMATS, open_documents
 from launch.stages.stage import run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -239,9 +240,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_an_older_export_is_replaced(m
         run(Command(str(made), "s3://b/x"))
 
 
-@pytest.mark.parametrize(
-    "moment", ["launch.release.dataset_card.dataset_card", "launch.release.documents.write_parquet"]
-)
+@pytest.mark.parametrize("moment", ["launch.release.documents.dataset_card", "launch.release.documents.write_parquet"])
 def test_a_killed_export_leaves_nothing_that_the_next_does_not_clean_up(made, tmp_path, moment):
     module, _, name = moment.rpartition(".")
     code = (

@@ -1,0 +1,74 @@
+"""What a dataset is exported from: a run whose documents are finished; and what an export has written."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import RunFolder
+from launch import prepare_documents, train_tokenizer
+from launch.folder import in_bucket
+from launch.folder.links import claim_links
+from launch.stages.stage import read_marker
+from lm.errors import InputError
+from lm.run_paths import RunPaths
+from lm.storage import file_inside, inside
+from lm.tokenizer import Tokenizer, load
+
+TOKEN_COUNT, DATA = "token_count", "data"
+FORMATS = {"parquet": "parquet", "jsonl": "jsonl"}
+"""{format: ending of its files}."""
+
+
+@dataclass(frozen=True)
+class DocumentsRun:
+    """A run whose stage "documents" has finished."""
+
+    folder: RunFolder
+    experiment: Experiment
+    files: tuple[Path, ...]
+    """The files of documents/, in the order of their names."""
+    key: str
+    """The key of the finished stage."""
+    tokenizer: Tokenizer | None
+    """The run's own; None if it has none yet."""
+
+    @property
+    def name(self) -> str:
+        """The run folder's name, for people."""
+        return self.folder.root.resolve().name
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    schema: pa.Schema
+    rows: int
+    text_bytes: int
+    """UTF-8 bytes of the texts."""
+    files: int
+    format: str
+
+
+def open_documents(folder: RunFolder) -> DocumentsRun:
+    """The run, its files checked by name and size. Raises InputError if the stage "documents" is missing or unfinished,
+    for a tokenizer that is damaged, and for links that lead out of the run folder."""
+    root = folder.root
+    experiment = folder.experiment()
+    in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.documents, RunPaths.tokenizer])
+    claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)
+    for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
+        file_inside(root, part)
+    marker = read_marker(prepare_documents.STAGE, root)
+    if marker is None:
+        raise InputError(
+            f"{root} has no finished documents. First run, or wait for: python -m {prepare_documents.STAGE.script} "
+            f"{shlex.quote(str(root))}"
+        )
+    names = sorted(name for name in marker["files"] if name.startswith(f"{RunPaths.documents}/"))
+    files = tuple(inside(root, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
+    tokenizer = load(folder.tokenizer) if read_marker(train_tokenizer.STAGE, root) else None
+    return DocumentsRun(folder, experiment, files, marker["key"], tokenizer)
