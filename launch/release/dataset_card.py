@@ -31,7 +31,7 @@ def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
     lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
     source = "\n".join(["## Source and settings", "", *lines])
     parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]
-    return "\n\n".join([*parts, dropped(run), limits(run)]) + "\n"
+    return "\n\n".join(part for part in [*parts, dropped(run), limits(run)] if part) + "\n"
 
 
 def head(run: DocumentsRun, exported: Exported) -> str:
@@ -81,12 +81,12 @@ def columns(run: DocumentsRun, schema: pa.Schema) -> str:
 
 
 def dropped(run: DocumentsRun) -> str:
-    """How many documents each step dropped, and why."""
+    """How many documents each step dropped, and why; "" if none was."""
     config, reasons = run.experiment.documents, read_counts(run.folder.funnel).counts["reasons"]
     names = [(*name.split("/", 1), documents) for name, (documents, _) in reasons.items()]
     names.sort(key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))
     rows = [(stage, reason, f"{documents:,}") for stage, reason, documents in names]
-    return "\n".join(["## Dropped documents", "", *table(("step", "reason", "documents"), rows)])
+    return "\n".join(["## Dropped documents", "", *table(("step", "reason", "documents"), rows)]) if rows else ""
 
 
 def limits(run: DocumentsRun) -> str:

@@ -14,7 +14,7 @@ from launch.folder.links import claim_links
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import file_inside, inside
+from lm.storage import file_inside, inside, mirror_of
 from lm.tokenizer import Tokenizer, load
 
 TOKEN_COUNT, DATA = "token_count", "data"
@@ -37,8 +37,9 @@ class DocumentsRun:
 
     @property
     def name(self) -> str:
-        """The run folder's name, for people."""
-        return self.folder.root.resolve().name
+        """The name of the run folder, of its address if it is in a bucket."""
+        mirror = mirror_of(self.folder.root)
+        return mirror.url.name if mirror else self.folder.root.resolve().name
 
 
 @dataclass(frozen=True)
