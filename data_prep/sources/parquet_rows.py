@@ -36,8 +36,6 @@ BUFFER = 4 << 20
 STRINGS = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
-
-
 OWN = {key for keys in NAMES.values() for key in keys}
 """Columns from which the columns of every document are filled."""
 
