@@ -24,6 +24,7 @@ from data_prep.sources.local import own_files
 from data_prep.sources.manifest import InputFile
 from data_prep.sources.tables import read_table
 from lm.errors import InputError, UsageError
+from lm.storage import parquet_pages
 from tests.data_prep.measured import prose
 from tests.data_prep.pages import GERMAN, demo_config
 from tests.data_prep.sources.hostile_tables import WORD
@@ -344,7 +345,7 @@ def test_lists_that_unpack_to_far_more_than_their_file_are_quarantined(tmp_path,
     tags = pa.ListArray.from_arrays(pa.array([0, 1, 10_000], pa.int32()), words)
     pq.write_table(pa.table({"text": ["a", "b"], "tags": tags}), tmp_path / "t.parquet", store_schema=False)
     assert read(tmp_path / "t.parquet", "tags") == ([{"tags": ["x" * 100_000]}], ["too_long"])
-    monkeypatch.setattr(parquet_rows, "MAX_PAGE_BYTES", 1_000_000)
+    monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 1_000_000)
     made = pa.table({"text": ["a", "b"], "tags": [["a"], [""] * 200_000]})
     pq.write_table(made, tmp_path / "t.parquet", row_group_size=1)
     assert (tmp_path / "t.parquet").stat().st_size < 5_000
@@ -352,11 +353,11 @@ def test_lists_that_unpack_to_far_more_than_their_file_are_quarantined(tmp_path,
 
 
 def test_many_rows_of_lists_are_read_whose_row_group_has_more_than_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_rows, "MAX_PAGE_BYTES", 400_000)
+    monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 400_000)
     monkeypatch.setattr(parquet_rows, "BUFFER", 1 << 12)
     tags = [[f"{n} {k}" * 10 for k in range(5)] for n in range(3000)]
     table = pa.table({"text": [f"Text {n}." for n in range(3000)], "tags": tags})
     pq.write_table(table, tmp_path / "t.parquet", data_page_size=2000, use_dictionary=False, compression="none")
     found, reasons = read(tmp_path / "t.parquet", "tags")
     assert found == [{"tags": one} for one in tags] and not reasons
-    assert (tmp_path / "t.parquet").stat().st_size > 2 * parquet_rows.MAX_PAGE_BYTES
+    assert (tmp_path / "t.parquet").stat().st_size > 2 * parquet_pages.MAX_PAGE_BYTES
