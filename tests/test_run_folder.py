@@ -40,6 +40,10 @@ def test_every_shipped_config_comes_back_as_it_was(path, tmp_path):
     assert write(tmp_path, saved(experiment)).experiment() == experiment
 
 
+def test_a_folder_may_be_given_as_a_text(tmp_path):
+    assert RunFolder(str(tmp_path)) == RunFolder(tmp_path) and RunFolder(str(tmp_path)).tokens == tmp_path / "tokens"
+
+
 def test_parts_that_may_be_none_and_sources_of_a_mixture_come_back(tmp_path):
     tiny = tiny_experiment()
     muon = next(load_config(path).train.optimizer.muon for path in CONFIGS if path.stem == "modern_124m")

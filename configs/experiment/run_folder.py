@@ -47,7 +47,7 @@ class Loaded(NamedTuple):
     """Why only one of the devices here is used; "" where all are, or where the mesh was given."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class RunFolder(RunPaths):
     """The run in the folder `root`."""
 

@@ -123,6 +123,7 @@ def setup(
         with goodput.phase("verifying"):
             check_start(model, config, data.tokenizer.fingerprint, files=True)
     verified = start_verifying(config, data.source, folder, stack)  # while the step is compiled
+    say(f"train: compiling the step for {mesh.devices.size} x {mesh.devices.flat[0].device_kind}")
     with goodput.phase("compiling"):
         program = compile_program(model, config, mesh)
     description = describe(model, config, mesh, program.cost)
@@ -258,7 +259,7 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
         if epochs > MOST_EPOCHS:
             fewer = max(int(MOST_EPOCHS * len(one.windows) / (config.batch_size * one.share)), 1)
             yield (
-                f"warning: {epochs:.0f} epochs of {one.folder}. From {MOST_EPOCHS} on, repeated text teaches less and "
+                f"warning: {epochs:.1f} epochs of {one.folder}. From {MOST_EPOCHS} on, repeated text teaches less and "
                 f"the model begins to recite it (arXiv:2305.16264). Give more text, or --train.steps {fewer}"
             )
 

@@ -228,7 +228,9 @@ def test_more_than_four_epochs_are_warned_about_with_the_steps_that_are_fewer(to
         for steps in (most, 2 * most)
     }
     assert not any("warning" in line for line in lines[most])
-    assert re.search(rf"warning: 8 epochs of .*\. Give more text, or --train\.steps {most}$", lines[2 * most][-1])
+    assert re.search(
+        rf"warning: [78]\.\d epochs of .*\. Give more text, or --train\.steps {most}$", lines[2 * most][-1]
+    )
 
 
 @pytest.mark.slow
