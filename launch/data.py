@@ -38,12 +38,13 @@ def main(words: list[str]) -> None:
         raise UsageError(f"--from {source} is for one process. Begin the run with it by launch.pretrain.")
     if options.until not in STAGES:
         raise UsageError(f"--until is {options.until!r}; choose one of {', '.join(STAGES)}.")
-    if experiment.engine.runner not in ("processes", "array"):
+    engine = experiment.engine
+    if not (engine.executor.ranks or engine.executor.this_machine):
         raise UsageError(
-            f"engine.runner is {experiment.engine.runner}, but launch.data is for array jobs, whose processes share "
+            f"engine.runner is {engine.runner}, but launch.data is for array jobs, whose processes share "
             "the work by their ranks. Leave --engine.runner out; or give it to python -m launch.pretrain."
         )
-    experiment = dataclasses.replace(experiment, engine=dataclasses.replace(experiment.engine, runner="array"))
+    experiment = dataclasses.replace(experiment, engine=dataclasses.replace(engine, runner="array"))
     refuse_inputs_in_outputs(experiment, workdir)
     mirror = mirror_of(workdir)
     names = list(STAGES)

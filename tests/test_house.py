@@ -155,9 +155,7 @@ def test_shapes_are_checked_wherever_they_are_written():
 
 def test_beam_stays_in_the_rooms_that_need_it():
     users = [path.relative_to(REPOSITORY) for path in FILES if any(below(n, "apache_beam") for n in imports(path))]
-    assert {str(path) for path in users} <= {
-        "data_prep/engine/beam_runner.py", "data_prep/engine/beam_workers.py", "data_prep/engine/beam.py",
-    }  # fmt: skip
+    assert {str(path) for path in users} == {"data_prep/engine/beam.py"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

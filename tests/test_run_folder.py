@@ -11,7 +11,6 @@ from configs.experiment import load_config, parse_run
 from configs.experiment.definition import Experiment
 from configs.experiment.run_folder import OWN_FILTERS, RunFolder, experiment_json
 from configs.recipes import gristmill as recipe
-from data_prep.config import EngineConfig
 from data_prep.config.filters import KNOWN
 from launch import evaluate, train
 from launch.stages.stage import identifying
@@ -79,18 +78,6 @@ def test_a_folder_from_before_there_were_tasks_is_read_and_its_stages_stay_their
     assert write(tmp_path, saved(asked)).experiment() == asked
     training = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, tasks=TasksConfig("data")))
     assert identifying(train.STAGE.settings(training)) == identifying(train.STAGE.settings(experiment))
-
-
-def test_the_engines_of_older_runs_are_read_as_one(tmp_path):
-    experiment = tiny_experiment()
-    config = saved(experiment)
-    del config["engine"]
-    config["documents"] |= {"workers": 3, "runner": "local", "beam_options": ""}
-    config["shards"] |= {"workers": 1, "runner": "local", "beam_options": ""}
-    assert write(tmp_path, config).experiment() == dataclasses.replace(experiment, engine=EngineConfig(workers=3))
-    config["documents"] |= {"runner": "dask", "beam_options": "--dask_client_address=tcp://a:1"}
-    engine = EngineConfig(workers=3, runner="dask", beam_options="--dask_client_address=tcp://a:1")
-    assert write(tmp_path, config).experiment().engine == engine
 
 
 def test_filters_that_a_folder_alone_names_are_known_to_counts_and_pages(tmp_path, monkeypatch):

@@ -281,7 +281,8 @@ def test_a_run_begun_by_a_config_file_works_where_nothing_can_be_remembered(plac
 def test_evaluators_and_beam_options_of_the_command_line_are_the_user_s_own_and_known_afterwards(place):
     place.module("figures", EVALUATOR)
     place.write_run()
-    given = ("--evaluate.evaluators", "bits_per_byte", "figures.Own", "--engine.beam-options=--runner=DirectRunner")
+    given = ("--evaluate.evaluators", "bits_per_byte", "figures.Own", "--engine.runner", "beam",
+             "--engine.beam-options=--runner=FnApiRunner")  # fmt: skip
     place.call("fetch_pages", place.run, *given, *place.pages())
     rows = json.loads((place.state / "gristmill/trusted_code.json").read_text())
     assert [row[0] for row in rows] == ["figures", "engine.beam_options"]
@@ -391,12 +392,11 @@ GUARDED = {
     "data_prep/quality/function.py: loaded compile": SETTLED,
     "data_prep/quality/function.py: loaded exec": SETTLED,
     "lm/evaluation/evaluators.py: class_of import_module": SETTLED,
-    "data_prep/engine/beam_runner.py: parsed PipelineOptions": SETTLED,
-    "data_prep/engine/beam_runner.py: on_fn_api_runner PipelineOptions": "no option of a config",
-    "data_prep/engine/beam_workers.py: import_beam PipelineOptions": "no option of a config",
+    "data_prep/engine/beam.py: beam_options PipelineOptions": SETTLED,
     "data_prep/sources/tfds.py: builder_in builder_from_directory": "refuse_foreign_features",
     "data_prep/sources/tfds.py: opened builder": "refuse_foreign_features",
-    "data_prep/engine/beam.py: listed loads": "a file that the command writes before its workers start",
+    "data_prep/engine/beam.py: load_list loads": "a file that the command writes before its workers start",
+    "data_prep/engine/beam.py: run_units loads": "a file that the command deletes before its workers start",
     "data_prep/engine/worker.py: load loads": "a pipe of the parent process",
     "data_prep/engine/worker.py: attempt loads": "a pipe of the parent process",
     "data_prep/engine/units.py: to_travel loads": "what it pickled itself",
@@ -416,7 +416,7 @@ GUARDED = {
     "lm/planner/libtpu.py: find_libtpu find_spec": "a fixed name",
     "lm/tokenizer/fast.py: fast_encoder find_spec": "a fixed name",
     "lm/training/preflight.py: check_training find_spec": "a fixed name",
-    "data_prep/engine/beam_workers.py: started_server Popen": "this program's own module",
+    "data_prep/engine/run.py: run_alone import_module": "one of EXECUTORS",
     "data_prep/engine/processes.py: __init__ Popen": "this program's own module",
     "lm/own_process.py: in_own_process run": "this program's own module",
     "data_prep/fasttext_file.py: check_in_process run": "this program's own module",

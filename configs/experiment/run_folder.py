@@ -99,7 +99,6 @@ class RunFolder(RunPaths):
             saved = copy.deepcopy(saved)
             code = settle_code(saved, policy, str(self.root))
             self.import_filters(saved, leave_out=policy in ("leave out", "read only"))
-            move_engine(saved)
         unknown, missing = differing_fields(Experiment, saved)
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
         wrong = [f"it has {named(unknown)}, which this version does not know"] if unknown else []
@@ -178,17 +177,6 @@ class RunFolder(RunPaths):
         model = read_parameters(config, found, mesh)
         check_finite(model, found)
         return Loaded(experiment, tokenizer, model, mesh, int(found.name), one_device)
-
-
-def move_engine(saved: dict) -> None:
-    """Brings fields of older runs to where they are now: documents and shards each had an engine of their own."""
-    old = {}
-    for section in ("shards", "documents"):
-        if isinstance(saved.get(section), dict):
-            part = saved[section] = {**saved[section]}
-            old |= {name: part.pop(name) for name in ("workers", "runner", "beam_options") if name in part}
-    if old and "engine" not in saved:
-        saved["engine"] = old | {"runner": {"local": "processes"}.get(old.get("runner", "local"), old.get("runner"))}
 
 
 def part_in(hint: Any) -> Any:

@@ -10,19 +10,40 @@ from lm.fields import Config, added, within
 
 
 @dataclass(frozen=True)
+class Executor:
+    """How the units of a step are run."""
+
+    module: str
+    """Has run_units(attempts), which runs all units that are left; with `ranks`, run_in_array instead."""
+    options: tuple[str, ...] = ()
+    """Fields of EngineConfig that only this executor reads."""
+    this_machine: bool = False
+    """Whether all units run on this machine, so that the run folder may be a local copy of a bucket."""
+    ranks: bool = False
+    """Whether several processes share the run folder, each with a rank."""
+
+
+EXECUTORS = {
+    "processes": Executor("data_prep.engine.processes", this_machine=True),
+    "array": Executor("data_prep.engine.array", ranks=True),
+    "beam": Executor("data_prep.engine.beam", ("beam_options",)),
+}
+"""By the values of engine.runner. Options, refusals and tests derive from it."""
+
+
+@dataclass(frozen=True)
 class EngineConfig(Config):
     """How units of work are run: an input file or a range of hashes each (docs/engines.md)."""
 
     workers: int = added(default=1, hashed=False)
     """Worker processes of this machine. One works in this process: a unit that kills its process then ends the run,
     where with more it is tried again, and set aside."""
-    runner: Literal["processes", "array", "fn_api", "dask", "beam"] = added(default="processes", hashed=False)
-    """Who runs the units: processes of this machine; array: this process is one of many that share a run folder, each
-    with a rank; Beam's FnApiRunner on this machine (fn_api), a Dask cluster, or the Beam runner that beam_options
-    name."""
+    runner: Literal[*EXECUTORS] = added(default="processes", hashed=False)  # ty: ignore[invalid-type-form] - its keys
+    """Who runs the units. processes: processes of this machine. array: this process is one of many that share a run
+    folder, each with a rank. beam: the Beam runner that beam_options name, by default one unit at a time in this process."""
     beam_options: str = added(default="", hashed=False)
-    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
-    is beam or dask."""
+    """Of runner beam: Beam's options as a shell takes them, such as "--runner=FlinkRunner
+    --flink_master=HOST:8081"."""
     rank: int | None = added(default=None, hashed=False)
     """Of runner array: which of the processes this is, from 0. By default SLURM_ARRAY_TASK_ID or, of a Kubernetes
     indexed Job, JOB_COMPLETION_INDEX."""
@@ -48,6 +69,13 @@ class EngineConfig(Config):
         within(self, "engine", 1, 100, "attempts")
         within(self, "engine", 0, 1, "max_failed")
         within(self, "engine", 1, 2**62, "max_unit_bytes")
+        for name, executor in EXECUTORS.items():
+            for option in executor.options:
+                if getattr(self, option) and name != self.runner:
+                    raise UsageError(
+                        f"engine.{option} is {shown(getattr(self, option))}, but engine.runner is {self.runner}; only "
+                        f"{name} reads it. Give --engine.runner {name}, or leave it out."
+                    )
         try:
             shlex.split(self.beam_options)
         except ValueError as error:
@@ -63,6 +91,10 @@ class EngineConfig(Config):
             raise UsageError(
                 f"engine.rank is {self.rank}, but engine.world is {self.world}: ranks count from 0 to world - 1."
             )
+
+    @property
+    def executor(self) -> Executor:
+        return EXECUTORS[self.runner]
 
 
 ONE_PROCESS = EngineConfig()

@@ -3,7 +3,6 @@ where nothing works."""
 
 import contextlib
 import functools
-import secrets
 import shutil
 import time
 from collections import deque
@@ -165,15 +164,11 @@ class Attempts:
             )
         )
 
-    def version(self) -> str:
-        """Tells this run of the step from others."""
-        return secrets.token_hex(8)
-
 
 def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place, told: bool = True) -> None:
     """Names the units that were set aside. Raises InputError where they are more than may be."""
     where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
-    again = "give --engine.retry-failed True" + (" and a new --engine.job" if engine.runner == "array" else "")
+    again = "give --engine.retry-failed True" + (" and a new --engine.job" if engine.executor.ranks else "")
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "

@@ -1,84 +1,167 @@
-"""Units on the workers of a Beam runner. The graph has a few ranges of numbers, however many units there are: the
-workers read the list, which is frozen in the step's folder, and write markers there as all engines do."""
+"""Units on a Beam runner: one Map for each step, over ranges of numbers in its list of units.
 
+By default FnApiRunner runs one unit at a time in this process. (DirectRunner tries to download another runner first.)
+engine.beam_options name any other runner. The workers read the list from the step's folder and write markers and
+quarantine records there, so that nothing depends on what a runner does with results, errors or metrics. DaskRunner
+computes only what the last transform of a graph needs: a Map has only one.
+"""
+
+import contextlib
 import functools
+import io
+import logging
 import math
 import pickle
+import secrets
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import HOPELESS, Attempts
-from data_prep.engine.beam_runner import run_pipeline
-from data_prep.engine.units import UNITS, Failure, Marker, is_done, marker_of, read_marker, set_aside, try_unit
-from lm.errors import InputError
+from data_prep.engine.units import (
+    UNITS,
+    Failure,
+    Marker,
+    is_done,
+    marker_of,
+    quarantine_of,
+    read_marker,
+    set_aside,
+    try_unit,
+)
+from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, write_atomically
 from lm.trusted_code import inherit
 
 if TYPE_CHECKING:
-    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 MOST_RANGES = 10_000
-"""Elements of the graph."""
+"""Elements of a graph."""
+DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 TRIED = {"done": 0, "failed": 0}
-"""By this worker process, of the step that it works on."""
+"""Units of the current step that this worker process tried."""
 
 
-def run_on_beam(attempts: Attempts) -> None:
-    """Runs all units that are left. Raises what ends the run, and the first error where all units failed."""
-    engine, step, units = attempts.engine, attempts.step, list(attempts.queue)
-    place = attempts.folder / UNITS / f"{step.name}.pickle"
-    write_atomically(place, pickle.dumps((step, units, attempts.folder, engine)))
+def run_units(attempts: Attempts) -> None:
+    """Run all units that are left. Raises what ends the run, and the first error if all units failed."""
+    engine, step, folder, units = attempts.engine, attempts.step, attempts.folder, list(attempts.queue)
+    places = folder / UNITS / f"{step.name}.pickle", folder / UNITS / f"{step.name}.stopped"
+    listed, stopped = places
     size = math.ceil(len(units) / MOST_RANGES)
     ranges = [(first, min(first + size, len(units))) for first in range(0, len(units), size)]
+    import apache_beam as beam
 
-    def build(pipeline: "beam.Pipeline") -> None:
-        import apache_beam as beam
-
-        numbers = pipeline | "ranges" >> beam.Create(ranges, reshuffle=True)
-        numbers | step.name >> beam.Map(run_range, place=place, version=attempts.version())
-
-    assert engine.runner in ("fn_api", "dask", "beam")
-    run_pipeline(build, engine.workers, engine.runner, shlex.split(engine.beam_options))
-    place.unlink(missing_ok=True)
+    options = beam_options(engine)
+    try:
+        pipeline = beam.Pipeline(options=options)
+    except (ValueError, ImportError) as error:  # no such runner, or one that lacks its packages
+        raise UsageError(f"Beam does not take engine.beam_options {engine.beam_options}: {error}") from error
+    stopped.unlink(missing_ok=True)  # it is read as a pickle: only this run may have written it
+    write_atomically(listed, pickle.dumps((step, units, folder, engine)))
+    run = functools.partial(run_range, places=places, version=secrets.token_hex(8))
+    pipeline | "ranges" >> beam.Create(ranges, reshuffle=True) | step.name >> beam.Map(run)
+    try:
+        result = pipeline.run()
+        result.wait_until_finish()
+        if client := getattr(result, "client", None):  # Dask's
+            client.close()
+    except Exception as error:  # run_range raises nothing
+        last = (str(error).strip() or repr(error)).splitlines()[-1]
+        if last.startswith("KeyboardInterrupt"):  # Beam's wrapping of Ctrl-C during a unit
+            raise KeyboardInterrupt from None
+        raise InputError(
+            f"The Beam runner ended ({engine.beam_options or 'FnApiRunner'}): {type(error).__name__}: "
+            f"{shown(last, quotes=False)}. Finished units are kept, and the same command runs those that are left."
+        ) from error
+    finally:
+        listed.unlink(missing_ok=True)
     attempts.find_what_is_there(retry=False)
-    if not attempts.done and attempts.failed:
+    if not attempts.done:  # then no unit is to blame
+        for name in attempts.failed:
+            quarantine_of(step.name, name, folder).unlink(missing_ok=True)
+    if stopped.is_file():
+        failure = pickle.loads(stopped.read_bytes())
+        stopped.unlink(missing_ok=True)
+        raise failure.raised()
+    if attempts.failed and not attempts.done:
         raise InputError(next(iter(attempts.failed.values())))
+    if attempts.queue:
+        raise InputError(
+            f"Beam's runner ended, but {len(attempts.queue):,} of {len(step.units):,} units of {step.name} are neither "
+            "done nor failed. Look at the runner's logs; the same command runs the units that are left."
+        )
+
+
+def beam_options(engine: EngineConfig) -> "PipelineOptions":
+    """Beam's options; for DaskRunner without an address, those of a cluster with `engine.workers` processes here.
+
+    Raises UsageError for a value that an option does not take: Beam itself prints 200 lines and exits.
+    """
+    words = shlex.split(engine.beam_options)
+    if not any(word.startswith("--runner=") for word in words):
+        words.append("--runner=FnApiRunner")
+    if f"--runner={DASK}" in words:
+        from apache_beam.runners.dask import dask_runner  # noqa: F401 - makes its options known
+
+        if not any(word.startswith("--dask_npartitions") for word in words):
+            words.append(f"--dask_npartitions={MOST_RANGES}")  # one for each range; Dask's own choice is 128 together
+        if not any(word.startswith(("--dask_client_address", "--dask_scheduler_file")) for word in words):
+            words.append(f"--dask_client_address={dask_cluster(engine.workers).scheduler_address}")
+    elif engine.workers > 1:
+        raise UsageError(
+            f"engine.workers is {engine.workers}, but of Beam's runners only {DASK} starts workers on this machine. "
+            "Leave it out, or give --engine.runner processes."
+        )
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    options, printed = PipelineOptions(words), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            options.get_all_options()
+    except SystemExit as error:
+        reason = printed.getvalue().rpartition("error: ")[2].strip()
+        raise UsageError(f"Beam does not take engine.beam_options {engine.beam_options}: {reason}") from error
+    return options
+
+
+@functools.cache
+def dask_cluster(workers: int) -> Any:
+    """A Dask cluster on this machine, which ends with this process."""
+    from dask.distributed import LocalCluster
+
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
 
 
 @functools.lru_cache(1)
-def listed(place: Place, version: str) -> tuple[Any, list, Place, EngineConfig]:
-    """The list, once in each worker process. `version` tells the lists of two runs apart."""
+def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfig]:
+    """The list, read once in each worker process. `version` differs between two runs of a step."""
     TRIED.update(done=0, failed=0)
     inherit()  # what the step names is imported by pickle
     return pickle.loads(place.read_bytes())
 
 
-def run_range(bounds: tuple[int, int], place: Place, version: str) -> None:
-    """Runs the units of these numbers; those that are done, as where a runner repeats what it lost, are passed over."""
+def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
+    """Run the units with these numbers; finished ones are skipped, since a runner may repeat a range.
+
+    An error that ends the run is written to the step's folder, and no unit is begun after it.
+    """
     from apache_beam.metrics import Metrics
 
-    step, units, folder, engine = listed(place, version)
+    listed, stopped = places
+    step, units, folder, engine = load_list(listed, version)
     for unit in units[slice(*bounds)]:
+        if stopped.is_file():
+            return
         if is_done(unit, read_marker(marker_of(step.name, unit.name, folder)), folder):
             continue
-        result, tries = None, 0
-        while not isinstance(result, Marker) and tries < engine.attempts:
-            tries += 1
-            result = try_unit(step, unit, folder, engine)
-            if isinstance(result, Failure) and (result.ends_run or result.for_good):
-                break
-        if isinstance(result, Marker):
-            TRIED["done"] += 1
-            Metrics.counter(step.name, "units").inc()
-            Metrics.counter(step.name, step.rows).inc(result.counts.get("rows", 0))
-            continue
-        assert result is not None
-        TRIED["failed"] += 1
-        if result.ends_run or (not TRIED["done"] and TRIED["failed"] >= HOPELESS):
-            raise result.to_travel().raised()
-        Metrics.counter(step.name, "failed").inc()
-        if isinstance(folder, Path):
-            (folder / "quarantine" / step.name).mkdir(parents=True, exist_ok=True)
-        set_aside(step, unit, result, tries, folder)
+        tries, result = 1, try_unit(step, unit, folder, engine)
+        while isinstance(result, Failure) and tries < engine.attempts and not (result.ends_run or result.for_good):
+            tries, result = tries + 1, try_unit(step, unit, folder, engine)
+        TRIED["done" if isinstance(result, Marker) else "failed"] += 1
+        Metrics.counter("gristmill", "units done" if isinstance(result, Marker) else "units failed").inc()
+        if isinstance(result, Failure):
+            if result.ends_run or (not TRIED["done"] and TRIED["failed"] >= HOPELESS):
+                write_atomically(stopped, pickle.dumps(result.to_travel()))
+                return
+            set_aside(step, unit, result, tries, folder)

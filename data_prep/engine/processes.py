@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from data_prep.engine.attempts import SECONDS_BETWEEN_REPORTS, Attempts
+from data_prep.engine.attempts import SECONDS_BETWEEN_REPORTS, Attempts, run_here
 from data_prep.engine.units import Failure, Unit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -135,6 +135,14 @@ def pool() -> Generator[Pool]:
 def end_pool() -> None:
     while POOL:
         POOL.pop().end()
+
+
+def run_units(attempts: Attempts) -> None:
+    """Run all units that are left; a single worker is this process. Raises as `Attempts.ended`."""
+    if attempts.engine.workers == 1:
+        run_here(attempts)
+    else:
+        run_in_processes(attempts, attempts.engine.workers)
 
 
 def run_in_processes(attempts: Attempts, workers: int) -> None:

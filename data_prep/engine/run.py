@@ -1,6 +1,7 @@
 """Runs a step: the units that are not done, on whatever engine; the same bytes on each."""
 
 import contextlib
+import importlib
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -8,8 +9,6 @@ from pathlib import Path
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.array import run_in_array
 from data_prep.engine.attempts import Attempts, Markers, clean_up, judge, make_folders, run_here
-from data_prep.engine.beam import run_on_beam
-from data_prep.engine.processes import run_in_processes
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import SCRATCH, Marker, Step
 from lm.storage import Place
@@ -40,8 +39,7 @@ def run_step(
     """
     assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
     folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder
-    alone = engine.runner != "array"
-    made = (run_alone if alone else run_in_array)(step, engine, folder, on_progress)
+    made = (run_in_array if engine.executor.ranks else run_alone)(step, engine, folder, on_progress)
     if (failed := FAILED.get()) is not None:
         failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
     return made
@@ -58,19 +56,9 @@ def run_alone(
     attempts = Attempts(step, engine, folder, on_progress)
     attempts.report()
     if attempts.queue:
-        run_left(attempts)
+        run_units = run_here if step.light else importlib.import_module(engine.executor.module).run_units
+        run_units(attempts)
     attempts.report()
     clean_up(step, folder, attempts.done.keys(), attempts.failed.keys())
     judge(step, attempts.failed, engine, folder)
     return Markers(step, folder, [unit.name for unit in step.units if unit.name in attempts.done], attempts.done)
-
-
-def run_left(attempts: Attempts) -> None:
-    """Runs what is not done, by the engine of the config."""
-    engine = attempts.engine
-    if attempts.step.light or (engine.runner in ("processes", "fn_api") and engine.workers == 1):
-        run_here(attempts)
-    elif engine.runner == "processes":
-        run_in_processes(attempts, engine.workers)
-    else:
-        run_on_beam(attempts)

@@ -41,7 +41,7 @@ DIGEST = re.compile("[0-9a-f]{12}")
 
 def whole(engine: EngineConfig, units: int) -> EngineConfig:
     """The engine for a step that may lack no unit; a single unit needs no other process, nor the second it takes."""
-    alone = units == 1 and engine.runner == "processes"
+    alone = units == 1 and engine.executor.this_machine
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 

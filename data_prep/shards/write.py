@@ -135,7 +135,7 @@ def write_shards(
         tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld,
         repeats,
     )  # fmt: skip
-    finish(out, index, manifest, keep_parts=engine.runner == "array")
+    finish(out, index, manifest, keep_parts=engine.executor.ranks)
     return manifest
 
 

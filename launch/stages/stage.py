@@ -208,10 +208,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
     Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
     """
-    if experiment.engine.runner == "array":
+    if experiment.engine.executor.ranks:
         raise UsageError(
-            f"engine.runner is array, but {stage.script} works alone in its run folder. Many processes make the data "
-            "together by: python -m launch.data CONFIG.py --workdir DIR"
+            f"engine.runner is {experiment.engine.runner}, but {stage.script} works alone in its run folder. Many "
+            "processes make the data together by: python -m launch.data CONFIG.py --workdir DIR"
         )
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}

@@ -1,6 +1,8 @@
-"""Units on Beam: the same bytes, a graph that does not grow with them, and what fails is set aside there too."""
+"""Units on Beam: the same bytes, a graph that does not grow with them, and errors that reach the user in one line."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,28 +10,26 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.engine import beam, run_step
+from data_prep.engine import Step, beam, run_step
 from lm.errors import InputError, UsageError
 from tests.data_prep.engine.test_units import contents, records, step_of, texts
 from tests.run_files import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[3]
-FN_API = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-IN_PROCESS = EngineConfig(runner="beam", beam_options=FN_API, max_failed=0.5)
-"""By Beam's options, as a cluster's runner is asked for; this one works in this process."""
+BEAM = EngineConfig(runner="beam", max_failed=0.5)
 
 
-def test_units_are_made_and_what_fails_is_set_aside(tmp_path):
+def test_units_are_made_and_failing_ones_quarantined(tmp_path):
     inputs = texts(12) | {"bad": "damaged text"}
     run_step(step_of(texts(12)), ONE_PROCESS, tmp_path / "alone")
-    markers = run_step(step_of(inputs), IN_PROCESS, tmp_path / "beam")
+    markers = run_step(step_of(inputs), BEAM, tmp_path / "beam")
     assert list(markers) == list(texts(12))
     assert contents(tmp_path / "beam") == contents(tmp_path / "alone")
     assert records(tmp_path / "beam")["bad"]["attempts"] == 3
-    assert not list((tmp_path / "beam/units").glob("*.pickle"))
+    assert {path.suffix for path in (tmp_path / "beam/units").rglob("*.*")} == {".json"}
 
 
-def test_what_is_done_is_passed_over_where_a_runner_repeats_it(tmp_path, monkeypatch):
+def test_finished_units_are_skipped_if_a_runner_repeats_a_range(tmp_path, monkeypatch):
     (tmp_path / "log").mkdir()
     ranges = beam.run_range
 
@@ -38,7 +38,7 @@ def test_what_is_done_is_passed_over_where_a_runner_repeats_it(tmp_path, monkeyp
         ranges(*args, **kwargs)
 
     monkeypatch.setattr(beam, "run_range", twice)
-    run_step(step_of(texts(3), tmp_path / "log"), IN_PROCESS, tmp_path)
+    run_step(step_of(texts(3), tmp_path / "log"), BEAM, tmp_path)
     assert len(list((tmp_path / "log").iterdir())) == 3
 
 
@@ -53,42 +53,103 @@ def test_the_graph_does_not_grow_with_the_units(tmp_path, monkeypatch):
         ranges(bounds, *args, **kwargs)
 
     monkeypatch.setattr(beam, "run_range", noted)
-    assert len(run_step(step_of(texts(30)), IN_PROCESS, tmp_path)) == 30
+    assert len(run_step(step_of(texts(30)), BEAM, tmp_path)) == 30
     assert sorted(path.name for path in seen.iterdir()) == ["00-08", "08-16", "16-24", "24-30"]
 
 
-def test_what_every_unit_would_fail_of_ends_the_pipeline(tmp_path):
-    with pytest.raises(UsageError, match="this cannot be"):
-        run_step(step_of({"a": "settings x", "b": "text"}), IN_PROCESS, tmp_path)
-    with pytest.raises(InputError, match="is damaged"):
-        run_step(step_of({"a": "damaged x", "b": "damaged x"}), IN_PROCESS, tmp_path / "none")
+def test_units_that_a_runner_lost_are_an_error_and_the_same_command_runs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(beam, "MOST_RANGES", 4)
+    ranges = beam.run_range
+    some = lambda bounds, *args, **kwargs: bounds[0] and ranges(bounds, *args, **kwargs)
+    with monkeypatch.context() as patched, pytest.raises(InputError, match=r"2 of 8 units of step are neither done"):
+        patched.setattr(beam, "run_range", some)
+        run_step(step_of(texts(8)), BEAM, tmp_path)
+    assert len(run_step(step_of(texts(8)), BEAM, tmp_path)) == 8
 
 
-ON_RUNNER = """
+@pytest.mark.parametrize(
+    ("inputs", "kind", "message"),
+    [
+        ({"a": "settings x", "b": "text"}, UsageError, r"^this cannot be$"),
+        ({"a": "full x", "b": "text"}, InputError, r"^cannot be written$"),
+        ({"a": "damaged x", "b": "damaged x"}, InputError, r"^a is damaged\.$"),
+        ({f"{number}": "bug x" for number in range(9)}, KeyError, r"raise KeyError\(unit.name\)"),
+    ],
+    ids=["settings", "full disk", "all damaged", "bug"],
+)
+def test_errors_arrive_as_they_were_raised_and_nothing_is_quarantined(inputs, kind, message, tmp_path):
+    with pytest.raises(kind) as caught:
+        run_step(step_of(inputs), BEAM, tmp_path)
+    assert re.search(message, "".join(getattr(caught.value, "__notes__", [str(caught.value)])))
+    assert records(tmp_path) == {}
+    assert {path.suffix for path in (tmp_path / "units").rglob("*.*")} <= {".json"}
+
+
+def interrupt(unit, space) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_during_a_unit_is_one(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_step(Step("step", step_of(texts(3)).units, interrupt), BEAM, tmp_path)
+
+
+UNSUITABLE = ("--runner=Nobody", "--flink_master=x --runner=a.b.C", "--direct_num_workers=many")
+
+
+@pytest.mark.parametrize("options", UNSUITABLE)
+def test_options_that_beam_does_not_take_are_refused_in_one_line(options, tmp_path):
+    with pytest.raises(UsageError, match=r"^Beam does not take engine.beam_options .+: .+"):
+        run_step(step_of(texts(2)), EngineConfig(runner="beam", beam_options=options), tmp_path)
+
+
+def test_several_workers_without_a_cluster_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"engine.workers is 2, .* --engine.runner processes"):
+        run_step(step_of(texts(2)), EngineConfig(runner="beam", workers=2), tmp_path)
+
+
+ON_DASK = """
 import sys
 from pathlib import Path
 from data_prep.config import EngineConfig
 from data_prep.engine import run_step
+from data_prep.engine.beam import DASK
+from lm.errors import InputError
 from tests.data_prep.engine.test_units import step_of, texts
 
 if __name__ == "__main__":
-    engine = EngineConfig(runner=sys.argv[1], workers=2, max_failed=0.5)
-    print(len(run_step(step_of(texts(200) | {"bad": "damaged text"}), engine, Path(sys.argv[2]))))
+    units, *options = sys.argv[2:]
+    inputs = texts(int(units)) | {"bad": "damaged text"}
+    words = " ".join([f"--runner={DASK}", *options])
+    engine = EngineConfig(runner="beam", workers=2, max_failed=0.5, beam_options=words)
+    try:
+        print(len(run_step(step_of(inputs), engine, Path(sys.argv[1]))))
+    except InputError as error:
+        print(error)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("runner", ["fn_api", "dask"])
-def test_worker_processes_of_runners_make_the_same_bytes(runner, tmp_path):
-    """Of 200 units: Dask in Beam takes 128 elements a partition, unless told otherwise."""
-    if runner == "dask":
-        pytest.importorskip("distributed", reason="Dask is not installed")
-    (tmp_path / "main.py").write_text(ON_RUNNER)
-    command = [sys.executable, "-W", "ignore", "main.py", runner, "there"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=HANG_SECONDS)
+def on_dask(folder: Path, units: int, *options: str) -> str:
+    """The last line that a process prints: Dask's workers import its main module again."""
+    (folder / "main.py").write_text(ON_DASK)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+    command = [sys.executable, "-W", "ignore", "main.py", "there", str(units), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=HANG_SECONDS)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines()[-1] == "200"
+    return ended.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_dask_makes_the_same_bytes(tmp_path):
+    """Of 200 units: Dask in Beam takes 128 elements a partition, unless told otherwise."""
+    assert on_dask(tmp_path, 200) == "200"
     run_step(step_of(texts(200)), ONE_PROCESS, tmp_path / "here")
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert set(records(tmp_path / "there")) == {"bad"}
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
+    address = "--dask_client_address=tcp://127.0.0.1:1"
+    said = on_dask(tmp_path, 2, address)
+    assert said.startswith("The Beam runner ended (") and address in said and "OSError" in said

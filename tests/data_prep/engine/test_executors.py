@@ -1,0 +1,94 @@
+"""Every executor makes the data stages, deduplication included, with the bytes of one process."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.config import EngineConfig
+from data_prep.config.engine import EXECUTORS
+from data_prep.engine.beam import DASK
+from data_prep.warc import write_pages
+from launch.data import STAGES
+from launch.stages.array import run_stages
+from launch.stages.stage import run_stage
+from tests.corpus import tiny_experiment, web_pages
+from tests.launch.test_array import digests
+from tests.run_files import DATA, HANG_SECONDS
+
+REPOSITORY = Path(__file__).parents[3]
+CHOICES = {
+    "processes": {"workers": 2},
+    "array": {"rank": 0, "world": 1},
+    "beam": {},
+    "beam on dask": {"runner": "beam", "workers": 2, "beam_options": f"--runner={DASK}"},
+}
+"""{name of an executor, or another name for a second row: the engine}."""
+STEPS = ("exact_dedup", "minhash_dedup", "line_dedup")
+
+
+def write_inputs(folder: Path) -> None:
+    """Three WARC files: five pages are in two of them, and the third has near-duplicates of three others."""
+    pages = web_pages(24)
+    near = [dataclasses.replace(one, body=one.body.replace(b"number 1.", b"number one.")) for one in pages[:3]]
+    for number, made in enumerate((pages[:10], pages[8:18], [*pages[16:], pages[3], *near])):
+        write_pages(folder / f"{number}.warc.gz", made)
+
+
+def make(warcs: Path, workdir: Path, **engine) -> None:
+    """Make pages, texts, documents, tokenizer and shards."""
+    tiny = tiny_experiment()
+    experiment = dataclasses.replace(
+        tiny,
+        pages=dataclasses.replace(tiny.pages, warc=(str(warcs),)),
+        documents=dataclasses.replace(tiny.documents, steps=STEPS),
+        engine=EngineConfig(**engine),
+    )
+    if experiment.engine.executor.ranks:
+        run_stages(list(STAGES.values()), experiment, workdir)
+    else:
+        for stage in STAGES.values():
+            run_stage(stage, experiment, workdir)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    write_inputs(folder / "warc")
+    make(folder / "warc", folder / "run")
+    tables = [pq.read_table(path) for path in (folder / "run/dropped").glob("*.parquet")]
+    dropped = [one for table in tables for one in table["duplicate_of"].to_pylist()]
+    assert len(dropped) == 8 and None not in dropped
+    return folder
+
+
+def test_no_executor_is_left_out():
+    assert {row.get("runner", name) for name, row in CHOICES.items()} == EXECUTORS.keys()
+
+
+MAIN = """
+import json, sys
+from pathlib import Path
+from tests.data_prep.engine.test_executors import make
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow if " " in one else ()) for one in CHOICES])
+def test_data_stages_with_deduplication_have_the_bytes_of_one_process(name, alone, tmp_path):
+    """In a process of its own: clusters import the main module again, and leave threads and warnings behind."""
+    engine = {"runner": name} | CHOICES[name]
+    (tmp_path / "main.py").write_text(MAIN)
+    command = [sys.executable, "-W", "ignore", "main.py", str(alone / "warc"), "run", json.dumps(engine)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=HANG_SECONDS)
+    assert ended.returncode == 0, ended.stderr
+    expected = digests(alone / "run", *DATA, "funnel.json")
+    assert len(expected) > 10 and digests(tmp_path / "run", *DATA, "funnel.json") == expected
