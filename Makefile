@@ -30,7 +30,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 --generate
 INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --no-build-isolation
 SYNC = $(UV) pip sync --quiet --require-hashes --no-build-isolation
 
-.PHONY: help setup packages add demo test slow lint bench chaos libtpu checkers browser languages lock clean
+.PHONY: help setup packages add demo test slow lint bench chaos libtpu checkers browser languages ray lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
@@ -109,14 +109,19 @@ languages: $(READY)  ## install what splits Chinese, Japanese, Thai and others i
 	@$(INSTALL) --python $(PYTHON) -r requirements-languages.lock
 	@echo "languages: ready"
 
+ray: $(READY)  ## install Ray, which runs the data stages on a cluster (docs/engines.md; 214 MB)
+	@$(INSTALL) --python $(PYTHON) -r requirements-ray.lock
+	@echo "ray: ready"
+
 lock: $(UV)  ## resolve the requirements*.lock files from pyproject.toml again; delete one first to upgrade its packages
 	@echo uv | $(COMPILE) - -o requirements-uv.lock
 	@$(COMPILE) --group dev pyproject.toml -o requirements.lock
 	@for accelerator in $(filter-out cpu,$(ACCELERATORS)); do $(COMPILE) --extra $$accelerator -c requirements.lock \
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml \
 	  -o requirements-$$accelerator.lock; done
-	@$(COMPILE) --group languages -c requirements.lock \
-	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml -o requirements-languages.lock
+	@for group in languages ray; do $(COMPILE) --group $$group -c requirements.lock \
+	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml \
+	  -o requirements-$$group.lock; done
 	@$(COMPILE) --group pyproject.toml:checkers -o requirements-checkers.lock
 	@$(COMPILE) --group pyproject.toml:browser -o requirements-browser.lock
 

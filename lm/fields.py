@@ -63,7 +63,7 @@ class Config:
                 )
 
 
-def within(config: Config, path: str, low: int, high: int | float, *names: str) -> None:
+def within(config: Config, path: str, low: int | float, high: int | float, *names: str) -> None:
     """Raises UsageError unless every named field, or each value in it, is a number from `low` to `high`, and finite."""
     for name in names:
         value = getattr(config, name)

@@ -153,9 +153,11 @@ def test_shapes_are_checked_wherever_they_are_written():
             assert any(below(module, one) for one in checked), f"pyproject.toml: jaxtyping-packages lacks {module}"
 
 
-def test_beam_stays_in_the_rooms_that_need_it():
-    users = [path.relative_to(REPOSITORY) for path in FILES if any(below(n, "apache_beam") for n in imports(path))]
-    assert {str(path) for path in users} == {"data_prep/engine/beam.py"}
+@pytest.mark.parametrize(("package", "module"), [("apache_beam", "beam.py"), ("ray", "ray_tasks.py")])
+def test_an_engine_is_imported_by_its_executor_only(package, module):
+    users = {str(path.relative_to(REPOSITORY)) for path in FILES if any(below(n, package) for n in imports(path))}
+    assert users == {f"data_prep/engine/{module}"}
+
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

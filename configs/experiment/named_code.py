@@ -1,9 +1,9 @@
 """The code that a config names, and which of it a run folder may run.
 
-A config.json can name code in four places: filter classes (`own_filters`), the source text of a FunctionFilter,
-evaluators given as dotted names, and the options of Beam, which imports the runner that they name and starts commands.
-A fifth, the SHA-256 of a fastText model, switches off the check of that file (data_prep/fasttext_file.py), which
-fastText reads without looking; from others it counts for nothing.
+A config.json can name code in five places: filter classes (`own_filters`), the source text of a FunctionFilter,
+evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands, and
+the address of a Ray cluster, whose results are pickles. A sixth, the SHA-256 of a fastText model, switches off the check
+of that file (data_prep/fasttext_file.py), which fastText reads without looking; from others it counts for nothing.
 lm/trusted_code.py knows what each piece is, and which of them this user trusts.
 """
 
@@ -61,8 +61,9 @@ def named_code(saved: dict) -> Iterator[Named]:
             if isinstance(name, str) and name not in EVALUATORS and (found := class_code(name)):
                 yield Named(found, lambda names=names, name=name: names.remove(name), False)
     engine = part(saved, "engine")
-    if isinstance(options := engine.get("beam_options"), str) and options.strip():
-        yield Named([text_code("engine.beam_options", options)], lambda: engine.update(beam_options=""), False)
+    for field in ("beam_options", "address"):
+        if isinstance(text := engine.get(field), str) and text.strip():
+            yield Named([text_code(f"engine.{field}", text)], lambda field=field: engine.update({field: ""}), False)
 
 
 def leave_out_filter(saved: dict, name: str) -> None:

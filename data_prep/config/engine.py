@@ -26,6 +26,7 @@ class Executor:
 EXECUTORS = {
     "processes": Executor("data_prep.engine.processes", this_machine=True),
     "array": Executor("data_prep.engine.array", ranks=True),
+    "ray": Executor("data_prep.engine.ray_tasks", ("address",)),
     "beam": Executor("data_prep.engine.beam", ("beam_options",)),
 }
 """By the values of engine.runner. Options, refusals and tests derive from it."""
@@ -40,7 +41,10 @@ class EngineConfig(Config):
     where with more it is tried again, and set aside."""
     runner: Literal[*EXECUTORS] = added(default="processes", hashed=False)  # ty: ignore[invalid-type-form] - its keys
     """Who runs the units. processes: processes of this machine. array: this process is one of many that share a run
-    folder, each with a rank. beam: the Beam runner that beam_options name, by default one unit at a time in this process."""
+    folder, each with a rank. ray: a Ray cluster, by default one of `workers` processes of this machine. beam: the Beam
+    runner that beam_options name, by default one unit at a time in this process."""
+    address: str = added(default="", hashed=False)
+    """Of runner ray: the address of a running cluster, such as "HOST:6379", or "auto" on one of its nodes."""
     beam_options: str = added(default="", hashed=False)
     """Of runner beam: Beam's options as a shell takes them, such as "--runner=FlinkRunner
     --flink_master=HOST:8081"."""
@@ -59,15 +63,19 @@ class EngineConfig(Config):
     done."""
     retry_failed: bool = added(default=False, hashed=False)
     """Whether units that were set aside earlier are tried again; by an array job once, whenever its processes begin."""
+    unit_hours: float = added(default=6.0, hashed=False)
+    """Hours after which an attempt of a unit counts as hanging and its worker process is ended, with several processes
+    and on ray. It decides about whole units only, never about a page."""
     max_unit_bytes: int = added(default=2**40, hashed=False)
     """Bytes after which a unit is set aside: of its input as they are read, as they are unpacked, or of contents,
-    whichever are more. One that never ends is ended by this, and not by a clock."""
+    whichever are more."""
 
     def __post_init__(self):
         super().__post_init__()
         within(self, "engine", 1, 10_000, "workers")
         within(self, "engine", 1, 100, "attempts")
         within(self, "engine", 0, 1, "max_failed")
+        within(self, "engine", 0.0001, 10_000, "unit_hours")
         within(self, "engine", 1, 2**62, "max_unit_bytes")
         for name, executor in EXECUTORS.items():
             for option in executor.options:

@@ -1,4 +1,4 @@
-"""Units of work, and the executors that run them: processes of this machine, array jobs, Beam.
+"""Units of work, and the executors that run them: processes, Ray, Beam, array jobs.
 
     step = Step("texts", units, work)            # a name, the frozen list, a picklable work(unit, space) -> counts
     markers = run_step(step, engine, folder)     # runs what is not done; {name of the unit: Marker}

@@ -6,13 +6,14 @@ import functools
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import (
+    ATTEMPT,
     QUARANTINE,
     SCRATCH,
     UNITS,
@@ -26,6 +27,7 @@ from data_prep.engine.units import (
     quarantine_of,
     read_marker,
     read_quarantine,
+    running_of,
     set_aside,
     try_unit,
 )
@@ -59,6 +61,10 @@ class Attempts:
         """{name of a unit set aside: error}."""
         self.tried: dict[str, int] = {}
         """{name of a unit that failed here: attempts}."""
+        self.lost: dict[str, int] = {}
+        """{name of a unit: attempts that ended with an earlier command}."""
+        self.suspects: set[str] = set()
+        """Units that have only one attempt left for that reason."""
         self.working: dict[str, int] = {}
         """{name of a unit in the making: rows made}."""
         self.queue: deque[Unit] = deque()
@@ -80,12 +86,41 @@ class Attempts:
                 record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
                 if record and record["identity"] == unit.identity:
                     self.failed[unit.name] = str(record["error"])
+        self.count_running([unit for unit in left if unit.name not in self.failed], retry)
         left = [unit for unit in left if unit.name not in self.failed]
-        self.queue = deque(sorted(left, key=lambda unit: -unit.bytes))
+        self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
+
+    def count_running(self, left: Sequence[Unit], retry: bool) -> None:
+        """Count the attempts that an earlier command ended with (`running_of`).
+
+        It may have ended for another reason, so a unit with as many as may be is tried once more: last, and with no
+        other at the same time. It is set aside if the command ends with that attempt too.
+        """
+        if not isinstance(self.folder, Path):
+            return
+        there = {path.name for path in (self.folder / UNITS / self.step.name).glob("*.running")}
+        for unit in left:
+            place = running_of(self.step.name, unit.name, self.folder)
+            if place.name not in there:
+                continue
+            if retry:
+                place.unlink(missing_ok=True)
+                continue
+            lost = place.read_text(encoding="utf-8", errors="replace").count(ATTEMPT + unit.identity)
+            self.lost[unit.name] = min(lost, self.engine.attempts - 1)
+            if lost >= self.engine.attempts:
+                self.suspects.add(unit.name)
+            if lost > self.engine.attempts:
+                failure = Failure(f"the whole command ended with each of {lost} attempts")
+                self.failed[unit.name] = failure.error
+                set_aside(self.step, unit, failure, lost, self.folder)
 
     def next(self) -> Unit | None:
-        """The unit that is to be tried, the largest first; those that failed come after all others."""
+        """The unit that is to be tried, the largest first; those that failed come after all others. None if there is
+        none now."""
         while self.queue:
+            if self.suspects and self.working and ({self.queue[0].name, *self.working} & self.suspects):
+                return None
             unit = self.queue.popleft()
             if not self.alone and (marker := self.made_elsewhere(unit)):
                 self.done[unit.name] = marker
@@ -110,7 +145,7 @@ class Attempts:
             raise result.raised()
         self.first = self.first or result
         self.tried[unit.name] = self.tried.get(unit.name, 0) + 1
-        if self.tried[unit.name] < self.engine.attempts and not result.for_good:
+        if self.attempts_of(unit.name) < self.engine.attempts and not result.for_good:
             self.queue.append(unit)
         else:
             self.failed[unit.name] = result.error
@@ -122,11 +157,41 @@ class Attempts:
         if self.done or hopeless or not self.alone:
             self.write_records()
 
+    def attempts_of(self, name: str) -> int:
+        return self.tried.get(name, 0) + self.lost.get(name, 0)
+
+    def again(self, unit: Unit) -> None:
+        """Queue a unit again whose attempt does not count."""
+        self.working.pop(unit.name, None)
+        self.queue.append(unit)
+
+    def death(self, unit: Unit, how: str, log: str = "") -> Failure:
+        """An attempt whose process ended before it, or was ended since it took longer than engine.unit_hours."""
+        stacks = ""
+        if isinstance(self.folder, Path):
+            with contextlib.suppress(OSError):
+                text = running_of(self.step.name, unit.name, self.folder).read_text(encoding="utf-8", errors="replace")
+                stacks = text.rpartition(ATTEMPT)[2].partition("\n")[2]
+        if stacks:
+            how = f"not done after engine.unit_hours = {self.engine.unit_hours:g}; its worker process was ended"
+        return Failure(how, traceback=stacks, log=log)
+
+    @contextlib.contextmanager
+    def forgetting_running(self) -> Generator[None]:
+        """Forget the attempts that end because this process ends the step."""
+        try:
+            yield
+        except BaseException:
+            if isinstance(self.folder, Path):
+                for name in self.working:
+                    running_of(self.step.name, name, self.folder).unlink(missing_ok=True)
+            raise
+
     def write_records(self) -> None:
         """Writes the records of units that are given up, as soon as one is done: where none is, nothing is known of
         any."""
         for name, (unit, failure) in self.last.items():
-            set_aside(self.step, unit, failure, self.tried[name], self.folder)
+            set_aside(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
 
     @property
@@ -247,6 +312,8 @@ def clean_up(step: Step, folder: Place, done: Set[str], failed: Set[str], scratc
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
     if scratch and isinstance(folder, Path):
+        for path in (folder / UNITS / step.name).glob("*.running"):
+            path.unlink(missing_ok=True)
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
         with contextlib.suppress(OSError):
             (folder / SCRATCH).rmdir()

@@ -48,6 +48,7 @@ class Worker:
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
+                process_group=0,  # a unit that kills its group does not kill this process
                 env=os.environ | paths,
             )
         theirs.close()
@@ -67,12 +68,12 @@ class Worker:
     def printed(self) -> str:
         return self.log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
 
-    def killed(self) -> Failure:
-        """What is said where it has ended before its unit."""
+    def death(self) -> str:
+        """How it ended, before its unit did."""
         code = self.process.wait()
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         memory = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
-        return Failure(f"the worker process {how}{memory}", log=self.printed())
+        return f"the worker process {how}{memory}"
 
     def end(self) -> None:
         self.process.kill()
@@ -147,7 +148,7 @@ def run_units(attempts: Attempts) -> None:
 
 def run_in_processes(attempts: Attempts, workers: int) -> None:
     """Runs all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the workers end."""
-    with pool() as found:
+    with attempts.forgetting_running(), pool() as found:
         found.steps += 1
         number = found.steps
         step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
@@ -173,7 +174,7 @@ def take_message(worker: Worker, attempts: Attempts) -> bool:
     try:
         kind, value = worker.connection.recv()
     except (EOFError, OSError):
-        attempts.ended(worker.unit, worker.killed())
+        attempts.ended(worker.unit, attempts.death(worker.unit, worker.death(), worker.printed()))
         return True
     if kind == "rows":
         attempts.working[worker.unit.name] = value

@@ -37,6 +37,8 @@ UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """The disk takes no more, whichever unit writes. EIO is not one of them: it may be a bad sector of one input file."""
 SECONDS_BETWEEN_COUNTS = 0.5
+ATTEMPT = "attempt of "
+"""Begins a line of a file `running_of`; the identity of the unit follows."""
 Counts = dict[str, Any]
 
 
@@ -339,6 +341,12 @@ def try_unit(
 
 def marker_of(step: str, unit: str, folder: Place) -> Place:
     return folder / UNITS / step / f"{unit}.json"
+
+
+def running_of(step: str, unit: str, folder: Path) -> Path:
+    """The attempts of a unit in worker processes that have not ended: a line with ATTEMPT each, then the stacks of a
+    process that hung."""
+    return folder / UNITS / step / f"{unit}.running"
 
 
 def quarantine_of(step: str, unit: str, folder: Place) -> Place:

@@ -12,10 +12,12 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from data_prep.engine.units import Failure, Marker, try_unit
+from data_prep.engine.units import ATTEMPT, Failure, Marker, running_of, try_unit
 from lm.trusted_code import inherit
 
 
@@ -36,7 +38,11 @@ def main() -> None:
         else:
             if isinstance(given, bytes):
                 given = load(given)
-            result = given if isinstance(given, Failure) else attempt(given, message, connection)
+            result = (
+                given
+                if isinstance(given, Failure)
+                else attempt(given, message, lambda rows: connection.send(("rows", rows)))
+            )
             connection.send(("ended", result.to_travel() if isinstance(result, Failure) else result))
 
 
@@ -49,8 +55,31 @@ def load(pickled: bytes) -> Any:
         return dataclasses.replace(Failure.of(error), ends_run=True)
 
 
-def attempt(given: tuple, message: bytes, connection: Connection) -> Marker | Failure:
-    return try_unit(given[0], pickle.loads(message), *given[1:], on_rows=lambda rows: connection.send(("rows", rows)))
+def attempt(given: tuple, message: bytes, on_rows: Callable[[int], None] = lambda rows: None) -> Marker | Failure:
+    """One attempt in a process that may die of it.
+
+    On a disk, the file `running_of` has a line for each attempt that has not ended, so that a restarted command knows
+    the attempts that took it along. After engine.unit_hours the process writes there where it hangs, and ends; a thread
+    of faulthandler does that, even while a library never returns to Python.
+    """
+    step, folder, engine = given
+    unit = pickle.loads(message)
+    if not isinstance(folder, Path):
+        return try_unit(step, unit, folder, engine, on_rows)
+    place = running_of(step.name, unit.name, folder)
+    try:
+        with place.open("a", encoding="utf-8") as file:
+            file.write(f"{ATTEMPT}{unit.identity} on {os.uname().nodename}, process {os.getpid()}\n")
+            file.flush()
+            faulthandler.dump_traceback_later(engine.unit_hours * 3600, exit=True, file=file)
+            try:
+                result = try_unit(step, unit, folder, engine, on_rows)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        place.unlink(missing_ok=True)
+    except OSError as error:
+        return Failure.of(error)
+    return result
 
 
 def end_with_parent() -> None:

@@ -27,7 +27,7 @@ from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import write_atomically
+from lm.storage import mirror_of, write_atomically
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,11 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         raise UsageError(
             f"engine.runner is {experiment.engine.runner}, but {stage.script} works alone in its run folder. Many "
             "processes make the data together by: python -m launch.data CONFIG.py --workdir DIR"
+        )
+    if stage.units and not experiment.engine.executor.this_machine and (mirror := mirror_of(workdir)):
+        raise UsageError(
+            f"engine.runner is {experiment.engine.runner}, whose workers do not see the local copy of {mirror.url}. "
+            "Give --workdir DIR on a disk that they share, or --engine.runner processes."
         )
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}

@@ -225,6 +225,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "config.pages.CRAWL": Trusted("an option"),
     "dedup.minhash.NUMBER": Anywhere("100,00.00"),
     "dedup.minhash.normalised_words": Within("band_keys"),
+    "engine.ray_tasks.connect": Trusted("an option"),
     "extract.UNPRINTABLE": Anywhere("\x07"),
     "extract.fit.corpora.CANONICAL": Trusted("the corpora that the extraction model is fitted on, by us"),
     "extract.fit.rows.WORDS": Trusted("the corpora that the extraction model is fitted on, by us"),

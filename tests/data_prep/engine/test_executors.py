@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +19,8 @@ from data_prep.warc import write_pages
 from launch.data import STAGES
 from launch.stages.array import run_stages
 from launch.stages.stage import run_stage
+from lm.errors import UsageError
+from lm.storage import Url, copy_of
 from tests.corpus import tiny_experiment, web_pages
 from tests.launch.test_array import digests
 from tests.run_files import DATA, HANG_SECONDS
@@ -25,6 +29,7 @@ REPOSITORY = Path(__file__).parents[3]
 CHOICES = {
     "processes": {"workers": 2},
     "array": {"rank": 0, "world": 1},
+    "ray": {"workers": 2},
     "beam": {},
     "beam on dask": {"runner": "beam", "workers": 2, "beam_options": f"--runner={DASK}"},
 }
@@ -71,6 +76,11 @@ def test_no_executor_is_left_out():
     assert {row.get("runner", name) for name, row in CHOICES.items()} == EXECUTORS.keys()
 
 
+def short_folder() -> tempfile.TemporaryDirectory:
+    """For the sockets and logs of Ray: the path of a socket has at most 107 bytes."""
+    return tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+
+
 MAIN = """
 import json, sys
 from pathlib import Path
@@ -81,14 +91,32 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow if " " in one else ()) for one in CHOICES])
+@pytest.mark.parametrize("name", [name for name, one in EXECUTORS.items() if not (one.this_machine or one.ranks)])
+def test_a_run_folder_in_a_bucket_is_refused_where_workers_do_not_see_its_local_copy(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    workdir = copy_of(Url("s3://bucket/run"))
+    experiment = dataclasses.replace(tiny_experiment(), engine=EngineConfig(runner=name))
+    with pytest.raises(UsageError, match=rf"engine\.runner is {name}, .* s3://bucket/run\. Give --workdir DIR"):
+        run_stage(STAGES["texts"], experiment, workdir)
+
+
+MARKS = {
+    "ray": pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)"),
+    "beam on dask": pytest.mark.slow,
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=MARKS.get(one, ())) for one in CHOICES])
 def test_data_stages_with_deduplication_have_the_bytes_of_one_process(name, alone, tmp_path):
     """In a process of its own: clusters import the main module again, and leave threads and warnings behind."""
     engine = {"runner": name} | CHOICES[name]
     (tmp_path / "main.py").write_text(MAIN)
     command = [sys.executable, "-W", "ignore", "main.py", str(alone / "warc"), "run", json.dumps(engine)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=HANG_SECONDS)
+    with short_folder() as home:
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HOME": home, "RAY_TMPDIR": home}
+        ended = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=HANG_SECONDS
+        )
     assert ended.returncode == 0, ended.stderr
     expected = digests(alone / "run", *DATA, "funnel.json")
     assert len(expected) > 10 and digests(tmp_path / "run", *DATA, "funnel.json") == expected

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from tests.run_files import HANG_SECONDS
 REPOSITORY = Path(__file__).parents[3]
 
 TWO = EngineConfig(workers=2, max_failed=1.0)
-CRASH, HANG, DAMAGED = "crash", "hang", "damaged"
+CRASH, HANG, DAMAGED, GROUP, COMMAND = "crash", "hang", "damaged", "group", "command"
 
 
 def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
@@ -42,6 +43,11 @@ def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
     if kind == CRASH:
         print("about to crash", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == GROUP:
+        os.killpg(0, signal.SIGKILL)
+    if kind == COMMAND:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(HANG_SECONDS)
     if kind == HANG:
         while True:
             space.count(bytes=1000)
@@ -51,6 +57,8 @@ def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
         raise ConnectionError("the first time only")
     if kind == "wait":
         time.sleep(HANG_SECONDS)
+    if kind == "spin":
+        spin()
     if kind == "settings":
         raise UsageError("this cannot be")
     if kind == "full":
@@ -60,6 +68,11 @@ def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
     space.count(rows=3, bytes=len(text))
     write_atomically(path, text.encode(), scratch=space.scratch)
     return {"rows": space.rows}
+
+
+def spin() -> None:
+    """Never ends, and never returns to Python: a regular expression."""
+    re.match(r"(x+x+)+y", "x" * 100)
 
 
 def step_of(inputs: dict[str, str], log: Path | None = None) -> Step[str]:
@@ -188,6 +201,44 @@ def test_what_fails_is_named_and_all_else_is_as_without_it(tmp_path, capsys):
     assert "step: 6 of 206 units failed:" in told and all(name in told for name in bad)
 
 
+def test_units_that_hang_or_kill_their_process_group_are_set_aside_and_all_else_is_done(tmp_path):
+    inputs = texts(20) | {"sleep": "wait x", "loop": "spin x", "group": f"{GROUP} x"}
+    run_step(step_of(texts(20)), ONE_PROCESS, tmp_path / "alone")
+    engine = dataclasses.replace(TWO, attempts=2, unit_hours=2 / 3600)
+    assert list(run_step(step_of(inputs), engine, tmp_path / "run")) == list(texts(20))
+    assert contents(tmp_path / "run") == contents(tmp_path / "alone")
+    found = records(tmp_path / "run")
+    assert set(found) == {"sleep", "loop", "group"} and {one["attempts"] for one in found.values()} == {2}
+    assert found["group"]["error"].startswith("the worker process was killed (SIGKILL)")
+    for name, function in (("sleep", "in work"), ("loop", "in spin")):
+        assert "engine.unit_hours = 0.0005" in found[name]["error"] and function in found[name]["traceback"]
+    assert not list((tmp_path / "run").rglob("*.running"))
+
+
+def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(tmp_path):
+    """The command is started again each time, as a container is."""
+    for _ in range(4):
+        process = start(tmp_path, 20, COMMAND)
+        process.communicate(timeout=HANG_SECONDS)
+        assert process.returncode == -signal.SIGKILL
+    assert len(contents(tmp_path)) == 20  # in the fourth, no other was tried at the same time
+    process = start(tmp_path, 20, COMMAND)
+    said, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0 and said.splitlines()[-1] == "20"
+    assert records(tmp_path)[f"{COMMAND}-0"]["error"] == "the whole command ended with each of 4 attempts"
+    assert not list(tmp_path.rglob("*.running"))
+
+
+def test_an_interrupted_command_counts_against_no_unit(tmp_path):
+    process = start(tmp_path, 4, "wait")
+    deadline = time.monotonic() + HANG_SECONDS
+    while len(list(tmp_path.rglob("wait-*.running"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=HANG_SECONDS)[0] == "interrupted\n"
+    assert not list(tmp_path.rglob("*.running"))
+
+
 def test_more_failures_than_are_allowed_end_with_an_error_when_all_others_are_done(tmp_path):
     inputs, log = texts(9) | {"bad": f"{DAMAGED} "}, tmp_path / "log"
     log.mkdir()
@@ -257,10 +308,10 @@ from tests.data_prep.engine.test_units import step_of, texts
 
 if __name__ == "__main__":
     inputs = texts(int(sys.argv[2]))
-    if sys.argv[3] == "wait":
-        inputs |= {"wait-0": "wait", "wait-1": "wait"}  # the smallest come last
+    if sys.argv[3]:
+        inputs |= {f"{sys.argv[3]}-{n}": sys.argv[3] for n in range(2 if sys.argv[3] == "wait" else 1)}
     try:
-        print(len(run_step(step_of(inputs), EngineConfig(workers=2), Path(sys.argv[1]))))
+        print(len(run_step(step_of(inputs), EngineConfig(workers=2, max_failed=0.5), Path(sys.argv[1]))))
     except KeyboardInterrupt:
         print("interrupted")
 """

@@ -1,0 +1,131 @@
+"""Units as tasks of a Ray cluster: one that the command starts on this machine, or a running one (engine.address).
+
+Ray places the tasks and replaces workers and nodes; this process counts the attempts, since Ray's own retries do not
+tell how a worker was lost. Workers on other machines see the run folder and the inputs under the same paths.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.config.engine import EngineConfig
+from data_prep.engine.attempts import SECONDS_BETWEEN_REPORTS, Attempts
+from data_prep.engine.units import Failure, Marker, Unit
+from data_prep.engine.worker import attempt, load
+from lm.errors import InputError, UsageError, shown
+from lm.trusted_code import VARIABLE
+
+TASKS_PER_CPU = 2
+"""Submitted at once, so that an idle worker finds the next unit and an autoscaler sees that work waits."""
+LOST_NODES = 10
+"""Nodes that a unit may lose before each loss counts as an attempt of it: spot nodes vanish through no fault of a unit,
+but a unit may also end its container, which is the node."""
+CONNECT_SECONDS = 30
+CONNECTED: list[object] = []
+"""The address, or the number of workers, of the cluster that this process uses."""
+
+
+def run_units(attempts: Attempts) -> None:
+    """Run all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the tasks end."""
+    ray = connect(attempts.engine)
+    step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
+    place = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}, list(sys.path), str(Path.cwd())
+    given = ray.put((*place, step))
+    submit = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=attempts.step.name).remote
+    running: dict[Any, Unit] = {}
+    lost_nodes: dict[str, int] = {}
+    with attempts.forgetting_running():
+        try:
+            while attempts.queue or running:
+                most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
+                while len(running) < most and (unit := attempts.next()):
+                    running[submit(given, pickle.dumps(unit))] = unit
+                ready, _ = ray.wait([*running], timeout=SECONDS_BETWEEN_REPORTS, fetch_local=False)
+                if ready:  # then all that are ready; with num_returns, the first call would wait for all
+                    ready, _ = ray.wait([*running], num_returns=len(running), timeout=0, fetch_local=False)
+                for task in ready:
+                    unit = running.pop(task)
+                    result = result_of(task, attempts, unit, lost_nodes)
+                    attempts.ended(unit, result) if result else attempts.again(unit)
+                attempts.report_now_and_then()
+        except BaseException:
+            for task in running:
+                with contextlib.suppress(Exception):
+                    ray.cancel(task, force=True)
+            ray.shutdown()
+            raise
+
+
+def connect(engine: EngineConfig) -> Any:
+    """The module `ray`, connected to the cluster of the config. A cluster of this machine ends with this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not engine.address:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's servers then listen on the loopback interface
+    try:
+        import ray  # ty: ignore[import-not-found]
+    except ImportError as error:
+        raise UsageError(f"engine.runner is ray, but Ray is not installed ({error}). Install it: make ray") from error
+    wanted = [engine.address or engine.workers]
+    if ray.is_initialized() and wanted != CONNECTED:
+        ray.shutdown()
+    if not ray.is_initialized():
+        local = {"num_cpus": engine.workers, "include_dashboard": False, "object_store_memory": 2**27}
+        options: dict[str, Any] = {} if engine.address else local
+        for attempts_left in (2, 1, 0):
+            try:
+                if address := re.fullmatch(r"([^/]+):(\d+)", engine.address):  # Ray itself waits for minutes
+                    socket.create_connection((address[1].strip("[]"), int(address[2])), timeout=CONNECT_SECONDS).close()
+                ray.init(engine.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+                break
+            except (OSError, OverflowError, RuntimeError, ValueError) as error:
+                ray.shutdown()
+                if not engine.address and attempts_left:
+                    continue  # Ray gives its servers 30 s to start, which a busy machine may exceed
+                raise InputError(
+                    f"No Ray cluster can be used at engine.address {engine.address or '(this machine)'}: "
+                    f"{shown(' '.join(str(error).split()), quotes=False)}. Look whether it runs (ray status), with the "
+                    "versions of Ray and Python that are installed here."
+                ) from error
+        CONNECTED[:] = wanted
+    return ray
+
+
+def run_task(given: tuple[dict[str, str], list[str], str, bytes], unit: bytes) -> Marker | Failure:
+    """One attempt, in a worker of Ray that finds code and files as the process that submits it does."""
+    environment, path, folder, step = given
+    os.environ.update(environment)
+    sys.path.extend(one for one in path if one not in sys.path)
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    loaded = load(step)
+    result = loaded if isinstance(loaded, Failure) else attempt(loaded, unit)
+    return result.to_travel() if isinstance(result, Failure) else result
+
+
+def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, int]) -> Marker | Failure | None:
+    """How a task ended; None if its node was lost, which is not the unit's fault. Raises InputError."""
+    import ray  # ty: ignore[import-not-found]
+    from ray import exceptions  # ty: ignore[import-not-found]
+
+    try:
+        return ray.get(task)
+    except exceptions.NodeDiedError:
+        lost_nodes[unit.name] = lost_nodes.get(unit.name, 0) + 1
+        return attempts.death(unit, "the node was lost") if lost_nodes[unit.name] > LOST_NODES else None
+    except exceptions.OutOfMemoryError as error:
+        return attempts.death(unit, "the worker process was killed for want of memory", log=str(error))
+    except exceptions.WorkerCrashedError:
+        return attempts.death(unit, "the worker process was killed")
+    except exceptions.RayError as error:
+        last = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise InputError(
+            f"Ray could not run {unit.name}: {type(error).__name__}: {shown(last, quotes=False)}. Its nodes need the "
+            "environment of make setup and this repository; what is done is kept."
+        ) from error

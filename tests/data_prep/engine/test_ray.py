@@ -1,0 +1,196 @@
+"""Units on Ray: the same bytes whatever workers and nodes do, and no port for others.
+
+Each test is a process of its own: Ray starts servers and threads, and ends with its process.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from data_prep.config import ONE_PROCESS, EngineConfig
+from data_prep.engine import run_step
+from lm.errors import UsageError
+from tests.data_prep.engine.test_executors import short_folder
+from tests.data_prep.engine.test_units import GROUP, contents, members, records, step_of, texts
+from tests.run_files import HANG_SECONDS
+
+REPOSITORY = Path(__file__).parents[3]
+BAD = {"bad": "damaged text", "kill": "crash x", "group": f"{GROUP} x", "sleep": "wait x", "loop": "spin x"}
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)")
+
+MAIN = """
+import os, sys, time
+from pathlib import Path
+from data_prep.config import EngineConfig
+from data_prep.engine import run_step
+from tests.data_prep.engine.test_ray import BAD, listening, slow_step
+from tests.data_prep.engine.test_units import step_of, texts
+
+def engine(**more):
+    return EngineConfig(runner="ray", workers=2, max_failed=0.5, attempts=2, **more)
+"""
+
+UNITS = """
+if __name__ == "__main__":
+    assert len(run_step(step_of(texts(100)), engine(), Path("first"))) == 100
+    print(listening())
+    assert len(run_step(step_of(texts(200) | BAD), engine(unit_hours=3 / 3600), Path("run"))) == 200
+"""
+
+INTERRUPTED = """
+if __name__ == "__main__":
+    try:
+        run_step(step_of(texts(20) | {"wait-0": "wait", "wait-1": "wait"}), engine(), Path("run"))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+UNREACHABLE = """
+if __name__ == "__main__":
+    from lm.errors import InputError
+    try:
+        run_step(step_of(texts(2)), engine(address="127.0.0.1:1"), Path("run"))
+    except InputError as error:
+        print(error)
+"""
+
+NODES = """
+if __name__ == "__main__":
+    import threading
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    done = lambda: len(list(Path("run/units/step").glob("*.json")))
+
+    def change() -> None:
+        while done() < 10:
+            time.sleep(0.1)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        print("removed", flush=True)
+        cluster.add_node(num_cpus=1)
+        print("added", flush=True)
+
+    changes = threading.Thread(target=change)
+    changes.start()
+    print(len(run_step(slow_step(40), engine(address=cluster.address), Path("run"))))
+    changes.join()
+    import ray
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+def slow_work(unit, space):
+    from tests.data_prep.engine.test_units import work
+
+    time.sleep(0.5)
+    return work(unit, space)
+
+
+def slow_step(count: int):
+    from data_prep.engine import Step
+
+    return Step("step", step_of(texts(count)).units, slow_work)
+
+
+def listening() -> list[str]:
+    """The local addresses, in hex, on which this process and its descendants listen, as Linux tells them."""
+    pids, sockets = members(os.getsid(0)), set()
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                sockets.add(str(handle.readlink()))
+            except OSError:
+                continue
+    lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+    return sorted({line[1].split(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets})
+
+
+def start(folder: Path, home: str, code: str) -> subprocess.Popen:
+    (folder / "main.py").write_text(MAIN + code)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HOME": home, "RAY_TMPDIR": home}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "main.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=folder, env=environment, start_new_session=True,
+    )  # fmt: skip
+
+
+def said_by(process: subprocess.Popen) -> str:
+    """What it prints; then none of its processes is left."""
+    said, errors = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, errors
+    deadline = time.monotonic() + HANG_SECONDS
+    while members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert members(process.pid) == []
+    return said
+
+
+@needs_ray
+@pytest.mark.skipif(sys.platform != "linux", reason="open ports are read from /proc")
+def test_units_that_fail_kill_or_hang_are_set_aside_and_servers_listen_on_the_loopback_interface(tmp_path):
+    run_step(step_of(texts(200)), ONE_PROCESS, tmp_path / "alone")
+    with short_folder() as home:
+        said = said_by(start(tmp_path, home, UNITS))
+    addresses = said.splitlines()[0]
+    assert "0100007F" in addresses and "'00000000" not in addresses.replace("'0000000000000000FFFF00000100007F'", "")
+    assert contents(tmp_path / "run") == contents(tmp_path / "alone")
+    found = records(tmp_path / "run")
+    assert set(found) == set(BAD) and {one["attempts"] for one in found.values()} == {2}
+    assert found["bad"]["error"] == "bad is damaged."
+    assert {found[name]["error"] for name in ("kill", "group")} == {"the worker process was killed"}
+    for name, function in (("sleep", "in work"), ("loop", "in spin")):
+        assert "engine.unit_hours" in found[name]["error"] and function in found[name]["traceback"]
+    assert not list((tmp_path / "run").rglob("*.running"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_an_interrupt_ends_the_cluster_and_keeps_what_is_done(tmp_path):
+    with short_folder() as home:
+        process = start(tmp_path, home, INTERRUPTED)
+        deadline = time.monotonic() + HANG_SECONDS
+        waiting = lambda: len(list(tmp_path.rglob("wait-*.running")))
+        while waiting() < 2 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert said_by(process).splitlines()[-1] == "interrupted"
+    assert len(contents(tmp_path / "run")) == 20 and not list(tmp_path.rglob("*.running"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path):
+    with short_folder() as home:
+        (line,) = said_by(start(tmp_path, home, UNREACHABLE)).splitlines()
+    assert line.startswith("No Ray cluster can be used at engine.address 127.0.0.1:1: ")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_removed_and_one_added_change_no_byte(tmp_path):
+    run_step(step_of(texts(40)), ONE_PROCESS, tmp_path / "alone")
+    with short_folder() as home:
+        said = said_by(start(tmp_path, home, NODES)).splitlines()
+    assert sorted(said[-3:]) == ["40", "added", "removed"]
+    assert contents(tmp_path / "run") == contents(tmp_path / "alone") and records(tmp_path / "run") == {}
+
+
+def test_options_of_another_executor_are_refused():
+    with pytest.raises(UsageError, match=r"engine\.address is 'x', but engine\.runner is processes; only ray reads it"):
+        EngineConfig(address="x")
+
+
+def test_without_ray_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")
+    with pytest.raises(UsageError, match=r"Ray is not installed .* make ray"):
+        run_step(step_of(texts(2)), EngineConfig(runner="ray"), tmp_path)
