@@ -179,7 +179,7 @@ def test_a_node_removed_and_one_added_change_no_byte(tmp_path):
     run_step(step_of(texts(40)), ONE_PROCESS, tmp_path / "alone")
     with short_folder() as home:
         said = said_by(start(tmp_path, home, NODES)).splitlines()
-    assert sorted(said[-3:]) == ["40", "added", "removed"]
+    assert {"40", "added", "removed"} <= {*said}  # and what Ray says of the node
     assert contents(tmp_path / "run") == contents(tmp_path / "alone") and records(tmp_path / "run") == {}
 
 
