@@ -84,7 +84,7 @@ def connect(engine: EngineConfig) -> Any:
                     socket.create_connection((address[1].strip("[]"), int(address[2])), timeout=CONNECT_SECONDS).close()
                 ray.init(engine.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
                 break
-            except (OSError, OverflowError, RuntimeError, ValueError) as error:
+            except Exception as error:  # Ray raises many kinds
                 ray.shutdown()
                 if not engine.address and attempts_left:
                     continue  # Ray gives its servers 30 s to start, which a busy machine may exceed

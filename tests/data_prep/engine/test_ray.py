@@ -65,22 +65,30 @@ if __name__ == "__main__":
     import threading
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    def patiently(begin, tries=10):  # Ray gives a node 30 s to start, which a busy machine may exceed
+        try:
+            return begin()
+        except Exception:
+            if tries == 1:
+                raise
+            return patiently(begin, tries - 1)
+
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1}))
+    nodes = [patiently(lambda: cluster.add_node(num_cpus=1)) for _ in range(2)]
     done = lambda: len(list(Path("run/units/step").glob("*.json")))
 
-    def change() -> None:
-        while done() < 10:
-            time.sleep(0.1)
-        cluster.remove_node(nodes[0], allow_graceful=False)
-        print("removed", flush=True)
-        cluster.add_node(num_cpus=1)
-        print("added", flush=True)
-
-    changes = threading.Thread(target=change)
-    changes.start()
-    print(len(run_step(slow_step(40), engine(address=cluster.address), Path("run"))))
-    changes.join()
+    made = []
+    step = lambda: made.extend(run_step(slow_step(40), engine(address=cluster.address), Path("run")))
+    running = threading.Thread(target=step)  # Ray starts nodes in the main thread only
+    running.start()
+    while done() < 10 and running.is_alive():
+        time.sleep(0.1)
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    Path("removed").touch()
+    patiently(lambda: cluster.add_node(num_cpus=1))
+    Path("added").touch()
+    running.join()
+    assert len(made) == 40
     import ray
     ray.shutdown()
     cluster.shutdown()
@@ -178,8 +186,8 @@ def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path):
 def test_a_node_removed_and_one_added_change_no_byte(tmp_path):
     run_step(step_of(texts(40)), ONE_PROCESS, tmp_path / "alone")
     with short_folder() as home:
-        said = said_by(start(tmp_path, home, NODES)).splitlines()
-    assert {"40", "added", "removed"} <= {*said}  # and what Ray says of the node
+        said_by(start(tmp_path, home, NODES))
+    assert (tmp_path / "removed").exists() and (tmp_path / "added").exists()
     assert contents(tmp_path / "run") == contents(tmp_path / "alone") and records(tmp_path / "run") == {}
 
 
