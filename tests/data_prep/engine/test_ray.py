@@ -29,7 +29,7 @@ import os, sys, time
 from pathlib import Path
 from data_prep.config import EngineConfig
 from data_prep.engine import run_step
-from tests.data_prep.engine.test_ray import BAD, listening, slow_step
+from tests.data_prep.engine.test_ray import BAD, listening
 from tests.data_prep.engine.test_units import step_of, texts
 
 def engine(**more):
@@ -59,53 +59,6 @@ if __name__ == "__main__":
     except InputError as error:
         print(error)
 """
-
-NODES = """
-if __name__ == "__main__":
-    import threading
-    from ray.cluster_utils import Cluster
-
-    def patiently(begin, tries=10):  # Ray gives a node 30 s to start, which a busy machine may exceed
-        try:
-            return begin()
-        except Exception:
-            if tries == 1:
-                raise
-            return patiently(begin, tries - 1)
-
-    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1}))
-    nodes = [patiently(lambda: cluster.add_node(num_cpus=1)) for _ in range(2)]
-    done = lambda: len(list(Path("run/units/step").glob("*.json")))
-
-    made = []
-    step = lambda: made.extend(run_step(slow_step(40), engine(address=cluster.address), Path("run")))
-    running = threading.Thread(target=step)  # Ray starts nodes in the main thread only
-    running.start()
-    while done() < 10 and running.is_alive():
-        time.sleep(0.1)
-    cluster.remove_node(nodes[0], allow_graceful=False)
-    Path("removed").touch()
-    patiently(lambda: cluster.add_node(num_cpus=1))
-    Path("added").touch()
-    running.join()
-    assert len(made) == 40
-    import ray
-    ray.shutdown()
-    cluster.shutdown()
-"""
-
-
-def slow_work(unit, space):
-    from tests.data_prep.engine.test_units import work
-
-    time.sleep(0.5)
-    return work(unit, space)
-
-
-def slow_step(count: int):
-    from data_prep.engine import Step
-
-    return Step("step", step_of(texts(count)).units, slow_work)
 
 
 def listening() -> list[str]:
@@ -179,16 +132,6 @@ def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path):
     with short_folder() as home:
         (line,) = said_by(start(tmp_path, home, UNREACHABLE)).splitlines()
     assert line.startswith("No Ray cluster can be used at engine.address 127.0.0.1:1: ")
-
-
-@needs_ray
-@pytest.mark.slow
-def test_a_node_removed_and_one_added_change_no_byte(tmp_path):
-    run_step(step_of(texts(40)), ONE_PROCESS, tmp_path / "alone")
-    with short_folder() as home:
-        said_by(start(tmp_path, home, NODES))
-    assert (tmp_path / "removed").exists() and (tmp_path / "added").exists()
-    assert contents(tmp_path / "run") == contents(tmp_path / "alone") and records(tmp_path / "run") == {}
 
 
 def test_options_of_another_executor_are_refused():
