@@ -159,7 +159,6 @@ def test_an_engine_is_imported_by_its_executor_only(package, module):
     assert users == {f"data_prep/engine/{module}"}
 
 
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path):
     experiment = load_config(path)
