@@ -3,7 +3,8 @@
 A config.json can name code in five places: filter classes (`own_filters`), the source text of a FunctionFilter,
 evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands, and
 the address of a Ray cluster, whose results are pickles. A sixth, the SHA-256 of a fastText model, switches off the
-check of that file (data_prep/fasttext_file.py), which fastText reads without looking; from others it counts for nothing.
+check of that file (data_prep/fasttext_file.py), which fastText reads without looking; from others it counts for
+nothing.
 lm/trusted_code.py knows what each piece is, and which of them this user trusts.
 """
 

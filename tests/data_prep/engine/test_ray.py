@@ -94,6 +94,7 @@ def said_by(process: subprocess.Popen) -> str:
     return said
 
 
+@pytest.mark.slow
 @needs_ray
 @pytest.mark.skipif(sys.platform != "linux", reason="open ports are read from /proc")
 def test_units_that_fail_kill_or_hang_are_set_aside_and_servers_listen_on_the_loopback_interface(tmp_path):
