@@ -156,7 +156,7 @@ def test_an_imported_model_is_trained_on_own_texts_by_the_printed_command(import
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [20, 700], ids=["30 kB", "1 MB"])
+@pytest.mark.parametrize("count", [20, 200], ids=["30 kB", "300 kB"])
 def test_the_defaults_train_a_model_that_ends_about_as_good_as_it_ever_was(tmp_path, count):
     """Neither too few steps to learn anything, nor so many that the model is much worse at the end. Real notes end
     within 2 % of the best loss (docs/benchmarks.md); these sentences are drawn at random, so their order is noise."""
