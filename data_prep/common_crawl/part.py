@@ -19,7 +19,11 @@ class Part:
 
     @property
     def size(self) -> int:
-        return self.bytes.stat().st_size if self.bytes.is_file() else 0
+        """Bytes that have come; 0 as well once another thread has moved the finished file away."""
+        try:
+            return self.bytes.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def version(self) -> Version | None:
         """That of the bytes here; None when there are none that a download can go on from."""

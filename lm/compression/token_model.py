@@ -80,7 +80,7 @@ class Layout:
             tokens_BS[row, : len(segment)] = segment
         return tokens_BS
 
-    def flat(self, blocks: Sequence[Int[np.ndarray, "B H"]]) -> Iterator[list[int]]:
+    def flat(self, blocks: Sequence[Int[np.ndarray, "B _"]]) -> Iterator[list[int]]:
         """Yield the tokens of `rows` again, in order; `blocks` are parts of these, cut along the tokens."""
         whole, more = divmod(self.tokens, self.segments)
         for row in range(self.segments):

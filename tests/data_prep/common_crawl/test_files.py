@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from itertools import pairwise
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.common_crawl.files import chosen, crawl_files
+from data_prep.common_crawl.part import Part
 from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, PagesConfig
 from data_prep.sources import fetch_pages, input_files
 from lm.errors import InputError, UsageError
@@ -394,3 +396,19 @@ def test_ctrl_c_ends_a_stalled_download_at_once_and_the_same_command_goes_on(cra
     assert [(path, "Range" in headers) for path, headers in crawl.requests] == [(crawl.paths[0], True)]
     assert [file.path.read_bytes() for file in input_files(tmp_path / "run")] == WARCS[:2]
     assert "2 input files (warc)" in done.stdout
+
+
+def test_the_size_of_a_part_that_another_thread_moves_away_is_none(tmp_path):
+    """Whoever adds up what the disk must still take looks at the files of all threads."""
+    part = Part(tmp_path / "a.warc.gz")
+
+    def come_and_go() -> None:
+        for _ in range(1_000):
+            part.bytes.write_bytes(b"abc")
+            part.bytes.replace(part.path)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    while thread.is_alive():
+        assert part.size in (0, 3)
+    thread.join()
