@@ -95,9 +95,8 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
         for name in ("_ANCHOR", "_COUNTED", "_ESCAPE", "_FLAGS", "_GROUP", "_class_end", "runs_of")
     },
     "viewer.doc_pages.doc_html": Trusted("our own docs"),
-    "launch.release.dataset_card.head": Trusted("languages that our own config names"),
     "launch.release.dataset_card.how_to_load": Trusted("the name of the folder that the user gave"),
-    "launch.release.model_card.head": Trusted("languages that our own config names"),
+    "launch.release.model_card.language_lines": Trusted("languages that our own config names"),
     "launch.stages.processes.by_scheduler": Trusted("a variable that Slurm sets"),
     "lm.checkpoints.errors.readable_errors": Trusted("what Orbax and the system say of a full disk"),
     "lm.checkpoints.manifest.owner": Within("owner"),

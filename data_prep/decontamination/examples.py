@@ -1,7 +1,6 @@
 """Examples of evaluation sets out of their files, in the rows of the usual tasks or with fields that one names."""
 
 import glob
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from lm.errors import InputError, UsageError, shown
 from lm.storage import Url, fetched, file_sha256, is_url
-from lm.storage.example_rows import read_json_rows, read_parquet_rows, read_text_lines
+from lm.storage.example_rows import read_json_rows, read_parquet_rows, read_text_examples
 
 OPTION = "documents.decontamination.sets"
 REMEDY = f"Bring it anew, or leave it out of {OPTION}."
@@ -97,14 +96,10 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     name = path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bz2", ".zst") else path.name
     if name.endswith(".parquet"):
         return read_parquet_rows(path, REMEDY)
-    return text_rows(path) if name.endswith(".txt") else read_json_rows(path, REMEDY)
-
-
-def text_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for part in itertools.batched(read_text_lines(path, REMEDY), TEXT_LINES):
-        if len(part) < TEXT_LINES:
-            raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
-        yield {"query": part[0], "choices": list(part[2:])}
+    if name.endswith(".txt"):
+        examples = read_text_examples(path, TEXT_LINES, REMEDY)
+        return ({"query": query, "choices": choices} for query, _, *choices in examples)
+    return read_json_rows(path, REMEDY)
 
 
 def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:

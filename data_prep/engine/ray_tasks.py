@@ -120,7 +120,7 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
         lost_nodes[unit.name] = lost_nodes.get(unit.name, 0) + 1
         return attempts.death(unit, "the node was lost") if lost_nodes[unit.name] > LOST_NODES else None
     except exceptions.OutOfMemoryError as error:
-        return attempts.death(unit, "the worker process was killed for want of memory", log=str(error))
+        return attempts.death(unit, "the worker process was killed because memory ran out", log=str(error))
     except exceptions.WorkerCrashedError:
         return attempts.death(unit, "the worker process was killed")
     except exceptions.RayError as error:

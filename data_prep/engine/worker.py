@@ -59,8 +59,8 @@ def attempt(given: tuple, message: bytes, on_rows: Callable[[int], None] = lambd
     """One attempt in a process that may die of it.
 
     On a disk, the file `running_of` has a line for each attempt that has not ended, so that a restarted command knows
-    the attempts that took it along. After engine.unit_hours the process writes there where it hangs, and ends; a thread
-    of faulthandler does that, even while a library never returns to Python.
+    the attempts during which it ended. After engine.unit_hours the process writes there where it hangs, and ends; a
+    thread of faulthandler does that, even while a library never returns to Python.
     """
     step, folder, engine = given
     unit = pickle.loads(message)

@@ -36,13 +36,14 @@ from data_prep.url_filter.blocklist import (
 )
 from lm.errors import InputError
 from lm.storage import Place, Url, appearing, as_local_file, file_sha256, is_url, writing
+from lm.storage.example_rows import Unpacked
 
 ADDRESS_LISTS = {"domains": hash_domains, "urls": hash_pages}
 WORD_LISTS = {"banned_words.txt": "words", "soft_banned_words.txt": "soft_words", "banned_subwords.txt": "substrings"}
 NAMES = (*ADDRESS_LISTS, *WORD_LISTS)
 FORMAT = 1  # to be raised when the compiled file, or how a URL is spelled in it, changes
-MAX_RATIO, RATIO_FROM_BYTES = 100, 1 << 27
-"""An archive may unpack to so many times its own size, and to RATIO_FROM_BYTES in any case. UT1's has a ratio of 5."""
+RATIO_FROM_BYTES = 1 << 27
+"""To which an archive may unpack whatever its own size (lm.storage.example_rows.MAX_RATIO). UT1's has a ratio of 5."""
 MAX_WORD_LIST = 1 << 24  # bytes: they are held in memory, and looked for in every URL
 BUILDING = threading.Lock()
 
@@ -150,28 +151,15 @@ def opened_lists(
             yield from ((archive, name, stream) for name, stream in package_lists(archive, pin))
 
 
-class Unpacked:
-    """A .gz as it is unpacked. Raises EOFError beyond the limit of its size; `size` is that of the .gz."""
-
-    def __init__(self, packed: IO[bytes], size: int):
-        self.file, self.left = gzip.GzipFile(fileobj=packed), max(MAX_RATIO * size, RATIO_FROM_BYTES)
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise EOFError(f"it unpacks to more than {MAX_RATIO} times its size")
-        return data
-
-
 def archived_lists(packed: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
     """The lists in a .tar.gz of `size` bytes, in whatever folder of it, each open while it is looked at. Nothing is
-    unpacked to the disk. Raises as `Unpacked`."""
-    with tarfile.open(fileobj=Unpacked(packed, size), mode="r|") as archive:  # ty: ignore[no-matching-overload]
+    unpacked to the disk. Raises EOFError as `Unpacked`."""
+    unpacked = Unpacked(gzip.GzipFile(fileobj=packed), size, RATIO_FROM_BYTES)
+    with tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             if file is not None and PurePosixPath(member.name).name in NAMES:
-                yield PurePosixPath(member.name).name, file
+                yield PurePosixPath(member.name).name, file  # ty: ignore[invalid-yield]
 
 
 def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from data_prep.funnel.report import read_counts
-from launch.release.documents_run import DATA, FORMATS, TOKEN_COUNT, DocumentsRun, Exported
-from launch.release.model_card import funnel_lines, pages, table
+from launch.release.documents_run import DATA, TOKEN_COUNT, DocumentsRun, Exported
+from launch.release.model_card import funnel_lines, language_lines, pages, table
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 COLUMNS = {
@@ -37,14 +37,12 @@ def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
 def head(run: DocumentsRun, exported: Exported) -> str:
     """The files are in it, so that load_dataset reads no other file of the folder, and the types of the columns, which
     it would guess from the first file of JSON lines."""
-    codes = [one.partition("_")[0] for one in run.experiment.documents.language.languages]
-    languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
     size = SIZES[min(max(len(str(exported.rows)) - 3, 0), len(SIZES) - 1)]
     return "\n".join([
-        "---", *(["language:", *(f"- {one}" for one in languages)] if languages else []), "task_categories:",
+        "---", *language_lines(run.experiment), "task_categories:",
         "- text-generation", "size_categories:", f"- {size}", "dataset_info:", "  features:",
         *features(exported.schema), "configs:", "- config_name: default", "  data_files:", "  - split: train",
-        f"    path: {DATA}/*.{FORMATS[exported.format]}", "tags:", "- gristmill", "---",
+        f"    path: {DATA}/*.{exported.format}", "tags:", "- gristmill", "---",
     ])  # fmt: skip
 
 

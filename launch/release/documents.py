@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.config import EngineConfig
@@ -20,12 +21,15 @@ from data_prep.kept_columns import as_integers, common_type, is_temporal
 from data_prep.parquet import THREADS, opened, read_batches
 from launch import prepare_documents
 from launch.release.dataset_card import dataset_card
-from launch.release.documents_run import DATA, FORMATS, TOKEN_COUNT, DocumentsRun, Exported
+from launch.release.documents_run import DATA, TOKEN_COUNT, DocumentsRun, Exported
 from launch.release.out_folder import RECORD, files_in, whole_folder
 from launch.stages.stage import read_marker
 from lm.errors import InputError, UsageError, shown
 from lm.storage import appearing
 from lm.tokenizer import Tokenizer
+
+FORMATS = ("parquet", "jsonl")
+"""Of the files of a dataset, and the endings of their names."""
 
 
 class DamagedDocumentsError(UsageError):
@@ -72,7 +76,7 @@ def export_documents(
     schema, groups = contents_of(run, columns)
     shards = cut(groups, shard_bytes)
     with whole_folder(out, "--out") as partial:
-        names = [f"{DATA}/train-{n:05d}-of-{len(shards):05d}.{FORMATS[format]}" for n in range(len(shards))]
+        names = [f"{DATA}/train-{n:05d}-of-{len(shards):05d}.{format}" for n in range(len(shards))]
         counts = TOKEN_COUNT in schema.names and run.tokenizer is not None
         work = WriteShard(schema, format, run.tokenizer if counts else None)
         units = tuple(
@@ -173,7 +177,7 @@ class WriteShard:
 
     def __call__(self, unit: Unit[tuple[str, list[Group]]], space: Workspace) -> Counts:
         name, groups = unit.input
-        write = write_parquet if self.format == "parquet" else write_lines
+        write = {"parquet": write_parquet, "jsonl": write_lines}[self.format]
         text_bytes = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -181,7 +185,8 @@ class WriteShard:
             for group in groups:
                 columns = list(dict.fromkeys([*self.schema.names, "text"]))
                 for batch in read_batches(group.file, columns, row_groups=[group.number]):
-                    text_bytes += sum(len(one.encode()) for one in batch["text"].to_pylist())
+                    sizes = pc.call_function("binary_length", [batch["text"]])
+                    text_bytes += pc.call_function("sum", [sizes]).as_py() or 0
                     yield self.exported(batch, group.file)
                     space.count(rows=batch.num_rows)
 

@@ -18,8 +18,6 @@ from lm.storage import file_inside, inside, mirror_of
 from lm.tokenizer import Tokenizer, load
 
 TOKEN_COUNT, DATA = "token_count", "data"
-FORMATS = {"parquet": "parquet", "jsonl": "jsonl"}
-"""{format: ending of its files}."""
 
 
 @dataclass(frozen=True)

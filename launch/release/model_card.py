@@ -33,11 +33,16 @@ def model_card(run: StoredRun) -> str:
 
 
 def head(run: StoredRun) -> str:
-    codes = [one.partition("_")[0] for one in run.experiment.documents.language.languages]  # "deu" of "deu_Latn"
-    languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
+    languages = language_lines(run.experiment)
     lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill", "- base-model"]
-    lines += ["language:", *(f"- {one}" for one in languages)] if languages and not kept_of(run).origin else []
-    return "\n".join(["---", *lines, "---"])
+    return "\n".join(["---", *lines, *([] if kept_of(run).origin else languages), "---"])
+
+
+def language_lines(experiment: Experiment) -> list[str]:
+    """The kept languages in the YAML head of a card; no lines if all are kept."""
+    codes = [one.partition("_")[0] for one in experiment.documents.language.languages]  # "deu" of "deu_Latn"
+    languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
+    return ["language:", *(f"- {one}" for one in languages)] if languages else []
 
 
 def about(run: StoredRun) -> str:

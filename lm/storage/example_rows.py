@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import gzip
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +27,11 @@ BUFFER = 4 << 20
 
 
 class Unpacked(io.RawIOBase):
-    """A file as it is unpacked. Raises EOFError beyond `most` bytes."""
+    """A file as it is unpacked, of `packed` bytes. Raises EOFError beyond MAX_RATIO times that, or `least` bytes if
+    those are more."""
 
-    def __init__(self, file: Any, most: int):
-        self.file, self.left, self.most = file, most, most
+    def __init__(self, file: Any, packed: int, least: int):
+        self.file, self.left = file, max(least, MAX_RATIO * packed)
 
     def readable(self) -> bool:
         return True
@@ -38,7 +40,7 @@ class Unpacked(io.RawIOBase):
         data = self.file.read(len(buffer))
         self.left -= len(data)
         if self.left < 0:
-            raise EOFError(f"it unpacks to more than {self.most:,} bytes, {MAX_RATIO} times its size")
+            raise EOFError(f"it unpacks to more than {MAX_RATIO} times its size")
         buffer[: len(data)] = data
         return len(data)
 
@@ -50,9 +52,8 @@ def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
 
     openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
     try:
-        most = max(RATIO_FROM_BYTES, MAX_RATIO * path.stat().st_size)
         with openers.get(path.suffix, open)(path, "rb") as file:
-            lines = io.BufferedReader(Unpacked(file, most), 1 << 20)
+            lines = io.BufferedReader(Unpacked(file, path.stat().st_size, RATIO_FROM_BYTES), 1 << 20)
             number = 0
             while line := lines.readline(MAX_LINE_BYTES + 1):
                 number += 1
@@ -70,6 +71,14 @@ def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
             yield line.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}, line {number:,}, is no UTF-8: {error}. {remedy}") from error
+
+
+def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[str, ...]]:
+    """Examples of so many lines each. Raises as `read_lines`, and if the file ends within one."""
+    for part in itertools.batched(read_text_lines(path, remedy), lines):
+        if len(part) < lines:
+            raise InputError(f"{path} ends within an example: {part[0][:80]!r}. {remedy}")
+        yield part
 
 
 def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:

@@ -1,14 +1,12 @@
 """HellaSwag (Zellers et al. 2019, arXiv:1905.07830): which of four endings goes on with a scene."""
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lm.errors import InputError
 from lm.evaluation.tasks.sources import REMEDY, Example, read_rows
 from lm.evaluation.tasks.task import Question, Task
-from lm.storage.example_rows import read_text_lines
+from lm.storage.example_rows import read_text_examples
 
 BRACKETS = re.compile(r"\[([^\]\n]*+)(\]?)")
 """An opening bracket and the rest up to its end or that of the line: a second one in it cannot close either."""
@@ -40,7 +38,5 @@ class HellaSwag(Task):
 
 def text_rows(path: Path) -> Iterator[Example]:
     """Of a file of lines: the query, the number of the right ending, and the four endings, for each example."""
-    for part in itertools.batched(read_text_lines(path, REMEDY), 2 + ENDINGS):
-        if len(part) < 2 + ENDINGS:
-            raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
-        yield {"query": part[0], "choices": list(part[2:]), "gold": part[1]}
+    for query, gold, *choices in read_text_examples(path, 2 + ENDINGS, REMEDY):
+        yield {"query": query, "choices": choices, "gold": gold}
