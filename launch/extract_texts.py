@@ -49,6 +49,7 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
+    direct=True,
     units=(TEXTS, MERGE),
     inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )

@@ -1,7 +1,6 @@
 """Trains the tokenizer on the run's documents, or loads a published one."""
 
 import itertools
-import shutil
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from data_prep.engine.units import delete_all
     from data_prep.shards.sample import sample_texts
     from data_prep.shards.tokenize import document_files, read_texts
     from lm.tokenizer import save, train_tokenizer
@@ -32,7 +32,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     sampling = out / "sampling"
     texts = sample_texts(files, experiment.tokenizer.train_characters, sampling, experiment.engine)
     tokenizer = train_tokenizer(texts, experiment.tokenizer)
-    shutil.rmtree(sampling, ignore_errors=True)
+    delete_all(sampling)
     save(tokenizer, RunPaths(out).tokenizer)
     sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
     tokens = sum(map(len, tokenizer.encode_batch(sample)))
@@ -56,6 +56,7 @@ STAGE = Stage(
     settings=lambda experiment: {"tokenizer": experiment.tokenizer},
     external_inputs=external_inputs,
     make=make,
+    direct=True,
     outputs=(RunPaths.tokenizer,),
 )
 

@@ -12,8 +12,6 @@ import pytest
 
 from configs.experiment import load_config, parse_command
 from configs.experiment.command_line import nearest, options_of
-from data_prep.config.engine import EXECUTORS
-from launch import data
 from launch.stages.command import cut_lines
 from lm.errors import UsageError, shown
 
@@ -262,16 +260,6 @@ def test_a_run_folder_whose_path_is_too_long_is_refused_in_a_line(script, monkey
 @pytest.mark.parametrize("options", ["'", '"--a', "--a \\"])
 def test_options_of_beam_that_no_shell_would_take_are_refused_at_once(options):
     assert "engine.beam_options is " in refusal("--engine.runner", "beam", f"--engine.beam-options={options}")
-
-
-def test_launch_data_names_the_runner_that_was_given(tmp_path):
-    words = [DEMO, "--workdir", str(tmp_path), "--engine.runner"]
-    for runner, executor in EXECUTORS.items():
-        with pytest.raises(UsageError) as refused:
-            data.main([*words, runner])
-        by_ranks = executor.ranks or executor.this_machine
-        told = "needs a rank" if by_ranks else f"engine.runner is {runner}, but launch.data is for"
-        assert told in str(refused.value)
 
 
 def test_a_prompt_that_cannot_fit_is_refused_before_there_is_a_tokenizer_and_is_cut_in_the_message():

@@ -1,6 +1,5 @@
 """Who does the work of the data stages, and what becomes of a unit of work that fails. Nothing here decides a byte."""
 
-import re
 import shlex
 from dataclasses import dataclass
 from typing import Literal
@@ -14,18 +13,15 @@ class Executor:
     """How the units of a step are run."""
 
     module: str
-    """Has run_units(attempts), which runs all units that are left; with `ranks`, run_in_array instead."""
+    """Has run_units(attempts), which runs all units that are left."""
     options: tuple[str, ...] = ()
     """Fields of EngineConfig that only this executor reads."""
     this_machine: bool = False
-    """Whether all units run on this machine, so that the run folder may be a local copy of a bucket."""
-    ranks: bool = False
-    """Whether several processes share the run folder, each with a rank."""
+    """Whether all units run on this machine."""
 
 
 EXECUTORS = {
     "processes": Executor("data_prep.engine.processes", this_machine=True),
-    "array": Executor("data_prep.engine.array", ranks=True),
     "ray": Executor("data_prep.engine.ray_tasks", ("address",)),
     "beam": Executor("data_prep.engine.beam", ("beam_options",)),
 }
@@ -40,29 +36,21 @@ class EngineConfig(Config):
     """Worker processes of this machine. One works in this process: a unit that kills its process then ends the run,
     where with more it is tried again, and set aside."""
     runner: Literal[*EXECUTORS] = added(default="processes", hashed=False)  # ty: ignore[invalid-type-form] - its keys
-    """Who runs the units. processes: processes of this machine. array: this process is one of many that share a run
-    folder, each with a rank. ray: a Ray cluster, by default one of `workers` processes of this machine. beam: the Beam
-    runner that beam_options name, by default one unit at a time in this process."""
+    """Who runs the units. processes: processes of this machine. ray: a Ray cluster, by default one of `workers`
+    processes of this machine. beam: the Beam runner that beam_options name, by default one unit at a time in this
+    process."""
     address: str = added(default="", hashed=False)
     """Of runner ray: the address of a running cluster, such as "HOST:6379", or "auto" on one of its nodes."""
     beam_options: str = added(default="", hashed=False)
     """Of runner beam: Beam's options as a shell takes them, such as "--runner=FlinkRunner
     --flink_master=HOST:8081"."""
-    rank: int | None = added(default=None, hashed=False)
-    """Of runner array: which of the processes this is, from 0. By default SLURM_ARRAY_TASK_ID or, of a Kubernetes
-    indexed Job, JOB_COMPLETION_INDEX."""
-    world: int | None = added(default=None, hashed=False)
-    """Of runner array: how many processes there are. By default SLURM_ARRAY_TASK_COUNT or JOB_COMPLETIONS."""
-    job: str = added(default="", hashed=False)
-    """Of runner array with retry_failed: a name that all processes of this job give, and no job before it did. By
-    default SLURM_ARRAY_JOB_ID."""
     attempts: int = added(default=3, hashed=False)
     """Times that a unit is tried before it is set aside (quarantine/)."""
     max_failed: float = added(default=0.001, hashed=False)
     """Share of a step's units that may be set aside; with more the stage ends with an error, when all others are
     done."""
     retry_failed: bool = added(default=False, hashed=False)
-    """Whether units that were set aside earlier are tried again; by an array job once, whenever its processes begin."""
+    """Whether units that were set aside earlier are tried again."""
     unit_hours: float = added(default=6.0, hashed=False)
     """Hours after which an attempt of a unit counts as hanging and its worker process is ended, with several processes
     and on ray. It decides about whole units only, never about a page."""
@@ -91,14 +79,6 @@ class EngineConfig(Config):
                 f"engine.beam_options is {shown(self.beam_options)}: {error}. Give options as a shell takes them, as "
                 "--engine.beam-options='--runner=FlinkRunner --flink_master=HOST:8081'."
             ) from error
-        if not re.fullmatch(r"[\w.-]{0,100}", self.job):
-            raise UsageError(f"engine.job is {shown(self.job)}; give a name of letters, digits, dots, - and _.")
-        if self.world is not None:
-            within(self, "engine", 1, 1_000_000, "world")
-        if self.rank is not None and not 0 <= self.rank < (self.world or 1_000_000):
-            raise UsageError(
-                f"engine.rank is {self.rank}, but engine.world is {self.world}: ranks count from 0 to world - 1."
-            )
 
     @property
     def executor(self) -> Executor:

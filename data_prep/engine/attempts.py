@@ -2,11 +2,13 @@
 where nothing works."""
 
 import contextlib
+import dataclasses
 import functools
+import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +24,6 @@ from data_prep.engine.units import (
     Step,
     Unit,
     delete_files,
-    is_done,
     marker_of,
     quarantine_of,
     read_marker,
@@ -32,7 +33,7 @@ from data_prep.engine.units import (
     try_unit,
 )
 from lm.errors import InputError
-from lm.storage import Place, Url, writing
+from lm.storage import Place, Url, relative_name, write_atomically, writing
 
 HOPELESS = 5
 """So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
@@ -52,10 +53,8 @@ class Attempts:
         engine: EngineConfig,
         folder: Place,
         on_progress: Callable[[Progress], None],
-        alone: bool = True,
     ):
-        """`alone` where no other process works on the step."""
-        self.step, self.engine, self.folder, self.on_progress, self.alone = step, engine, folder, on_progress, alone
+        self.step, self.engine, self.folder, self.on_progress = step, engine, folder, on_progress
         self.done: dict[str, Marker] = {}
         self.failed: dict[str, str] = {}
         """{name of a unit set aside: error}."""
@@ -122,17 +121,9 @@ class Attempts:
             if self.suspects and self.working and ({self.queue[0].name, *self.working} & self.suspects):
                 return None
             unit = self.queue.popleft()
-            if not self.alone and (marker := self.made_elsewhere(unit)):
-                self.done[unit.name] = marker
-                continue
             self.working[unit.name] = 0
             return unit
         return None
-
-    def made_elsewhere(self, unit: Unit) -> Marker | None:
-        """The marker that another process has written meanwhile."""
-        marker = read_marker(marker_of(self.step.name, unit.name, self.folder))
-        return marker if is_done(unit, marker, self.folder) else None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
         """Takes note of an attempt. Raises what it ended with where no other unit can do better."""
@@ -150,11 +141,11 @@ class Attempts:
         else:
             self.failed[unit.name] = result.error
             self.last[unit.name] = unit, result
-        last = self.alone and not self.queue and not self.working
+        last = not self.queue and not self.working
         hopeless = not self.done and (last or len(self.tried) >= HOPELESS)
         if hopeless and not names_in(self.folder / UNITS / self.step.name):
             raise self.first.raised()
-        if self.done or hopeless or not self.alone:
+        if self.done or hopeless:
             self.write_records()
 
     def attempts_of(self, name: str) -> int:
@@ -230,51 +221,59 @@ class Attempts:
         )
 
 
-def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place, told: bool = True) -> None:
+def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
     """Names the units that were set aside. Raises InputError where they are more than may be."""
     where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
-    again = "give --engine.retry-failed True" + (" and a new --engine.job" if engine.executor.ranks else "")
+    again = "give --engine.retry-failed True"
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
             f"{where} tells more of each. Mend the cause and {again}; take these inputs away; or go on without them "
             "by a higher --engine.max-failed."
         )
-    if failed and told:
+    if failed:
         # The folder may be one in the making, whose files go to the run folder in the end.
         print(f"{said}\nThe others are done; {QUARANTINE}/{step.name}/ in the run folder tells more.", flush=True)
 
 
-class Markers(Mapping[str, Marker]):
-    """The markers of the units that are done, in the order of the list; read when they are asked for."""
+def manifest_of(step: str, folder: Place) -> Place:
+    """The markers of a finished step in one file, so that nobody reads 90,000 of them one by one. It is deleted before
+    any of the step's units is made again."""
+    return folder / UNITS / step / "manifest"
 
-    def __init__(self, step: Step, folder: Place, names: Sequence[str], known: Mapping[str, Marker] | None = None):
-        self.step, self.folder, self.names = step.name, folder, dict.fromkeys(names)
-        self.known = dict(known or {})
 
-    def __getitem__(self, name: str) -> Marker:
-        if name not in self.names:
-            raise KeyError(name)
-        if name not in self.known:
-            self.known.update(
-                read_markers(self.step, [one for one in self.names if one not in self.known], self.folder)
-            )
-        return self.known[name]
+def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None:
+    """Unless that is what is there."""
+    place = manifest_of(step, folder)
+    if read_manifest(step, folder) != made:
+        with writing(place):
+            text = json.dumps({name: dataclasses.asdict(marker) for name, marker in made.items()})
+            write_atomically(place, text)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
 
-    def __len__(self) -> int:
-        return len(self.names)
+def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
+    """Empty where there is none, or a damaged one. Raises InputError for an output outside of the step's folder."""
+    place = manifest_of(step, folder)
+    try:
+        found = json.loads(place.read_bytes())
+        markers = {name: Marker.of(one) for name, one in found.items()}
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, RecursionError):
+        return {}
+    for marker in markers.values():
+        for name in marker.outputs if marker else ():
+            relative_name(name, place)
+    return {name: marker for name, marker in markers.items() if marker}
 
 
 def read_markers(step: str, names: Sequence[str], folder: Place) -> dict[str, Marker]:
     """{name: marker} of units that are done. Raises InputError where one has gone."""
+    found: dict[str, Marker | None] = dict(read_manifest(step, folder))
+    left = [name for name in names if name not in found]
     with ThreadPoolExecutor(READERS) as pool:
-        found = dict(zip(names, pool.map(lambda name: read_marker(marker_of(step, name, folder)), names), strict=True))
-    if gone := [name for name, marker in found.items() if marker is None]:
+        found |= zip(left, pool.map(lambda name: read_marker(marker_of(step, name, folder)), left), strict=True)
+    if gone := [name for name in names if found[name] is None]:
         raise InputError(f"{marker_of(step, gone[0], folder)} is gone, or damaged. Run the same command again.")
-    return {name: marker for name, marker in found.items() if marker}
+    return {name: marker for name in names if (marker := found[name])}
 
 
 def make_folders(step: Step, folder: Place) -> None:
@@ -298,20 +297,19 @@ def run_here(attempts: "Attempts") -> None:
         attempts.report_now_and_then()
 
 
-def clean_up(step: Step, folder: Place, done: Set[str], failed: Set[str], scratch: bool = True) -> None:
+def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[str]) -> None:
     """Deletes what belongs to no unit of the step any more: outputs and markers of units that are gone, records of
-    units that are done after all; with `scratch`, what killed processes left half written."""
+    units that are done after all, and what killed processes left half written."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
-    stale = sorted(names_in(folder / UNITS / step.name) - done)
+    stale = sorted(names_in(folder / UNITS / step.name) - done.keys())
     before = {name: read_marker(marker_of(step.name, name, folder)) for name in stale}
     outputs = {output for marker in before.values() if marker for output in marker.outputs}
     if outputs:
-        kept = read_markers(step.name, sorted(done), folder).values()
-        delete_files(folder, outputs - {output for marker in kept for output in marker.outputs})
+        delete_files(folder, outputs - {output for marker in done.values() for output in marker.outputs})
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
-    if scratch and isinstance(folder, Path):
+    if isinstance(folder, Path):
         for path in (folder / UNITS / step.name).glob("*.running"):
             path.unlink(missing_ok=True)
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
@@ -341,9 +339,10 @@ def finished(step: Step, folder: Place) -> dict[str, Marker]:
     units = [unit for unit in step.units if unit.name in there]
     if not units:
         return {}
+    listed = read_manifest(step.name, folder)
+    find = lambda unit: listed.get(unit.name) or read_marker(marker_of(step.name, unit.name, folder))
     with ThreadPoolExecutor(READERS) as pool:
-        markers = list(pool.map(lambda unit: read_marker(marker_of(step.name, unit.name, folder)), units))
-    pairs = zip(units, markers, strict=True)
+        pairs = zip(units, pool.map(find, units), strict=True)
     agreeing = {unit.name: marker for unit, marker in pairs if marker and marker.identity == unit.identity}
     sizes = sizes_in(folder, {output for marker in agreeing.values() for output in marker.outputs})
     whole = lambda marker: all(sizes.get(output) == size for output, (size, _) in marker.outputs.items())

@@ -7,8 +7,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
-from data_prep.engine.array import run_in_array
-from data_prep.engine.attempts import Attempts, Markers, clean_up, judge, make_folders, run_here
+from data_prep.engine.attempts import Attempts, clean_up, judge, make_folders, manifest_of, run_here, write_manifest
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import SCRATCH, Marker, Step
 from lm.storage import Place
@@ -39,16 +38,6 @@ def run_step(
     """
     assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
     folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder
-    made = (run_in_array if engine.executor.ranks else run_alone)(step, engine, folder, on_progress)
-    if (failed := FAILED.get()) is not None:
-        failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
-    return made
-
-
-def run_alone(
-    step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]
-) -> Mapping[str, Marker]:
-    """`run_step` where no other process works on the step."""
     make_folders(step, folder)
     if isinstance(folder, Path):
         for leftover in (folder / SCRATCH / step.name).iterdir():
@@ -56,9 +45,14 @@ def run_alone(
     attempts = Attempts(step, engine, folder, on_progress)
     attempts.report()
     if attempts.queue:
+        manifest_of(step.name, folder).unlink(missing_ok=True)  # from now on it may be out of date
         run_units = run_here if step.light else importlib.import_module(engine.executor.module).run_units
         run_units(attempts)
     attempts.report()
-    clean_up(step, folder, attempts.done.keys(), attempts.failed.keys())
+    clean_up(step, folder, attempts.done, attempts.failed.keys())
+    made = {unit.name: attempts.done[unit.name] for unit in step.units if unit.name in attempts.done}
+    write_manifest(step.name, folder, made)
+    if (failed := FAILED.get()) is not None:
+        failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
     judge(step, attempts.failed, engine, folder)
-    return Markers(step, folder, [unit.name for unit in step.units if unit.name in attempts.done], attempts.done)
+    return made

@@ -1,7 +1,6 @@
 """Work on many tasks or files, each with places for its results, as units of a step, whatever engine runs it. Many
 small files become few by units too, so that what grows with the corpus passes through no one process."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.config.engine import EngineConfig
+from data_prep.engine.attempts import manifest_of
 from data_prep.engine.progress import Progress
 from data_prep.engine.run import run_step
 from data_prep.engine.units import (
@@ -28,6 +28,7 @@ from data_prep.engine.units import (
     read_marker,
     read_quarantine,
 )
+from lm.errors import InputError
 from lm.storage import Place, write_atomically, writing
 
 FILES_AT_ONCE = 64
@@ -145,9 +146,8 @@ def delete_other_digests(folder: Place) -> None:
     name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
     for other in [one for one in folder.parent.iterdir() if one != folder and name.fullmatch(one.name)]:
         gone = other.with_name(f"{other.name.removesuffix('.deleted')}.deleted")
-        with contextlib.suppress(OSError):  # another process of an array job may delete it too
-            other.rename(gone)
-            shutil.rmtree(gone)
+        other.rename(gone)
+        shutil.rmtree(gone)
 
 
 def absolute(place: Place) -> Place:
@@ -239,13 +239,13 @@ def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
     """
     record = read_quarantine(quarantine_of(failed_in, file, folder))
     marker = read_marker(marker_of(step, file, folder))
-    if record is None or marker is None:  # another process of an array job has moved it
-        return
+    if record is None or marker is None:
+        raise InputError(f"{quarantine_of(failed_in, file, folder)} is gone, or damaged. Run the same command again.")
     record |= {"identity": marker.identity, "error": f"{failed_in}: {record['error']}"}
     place = quarantine_of(step, file, folder)
     with writing(folder):
-        scratch = place.parent if isinstance(place, Path) else None  # all processes of an array job write it
-        write_atomically(place, json.dumps(record, indent=1) + "\n", scratch)
+        write_atomically(place, json.dumps(record, indent=1) + "\n")
+        manifest_of(step, folder).unlink(missing_ok=True)
         marker_of(step, file, folder).unlink(missing_ok=True)
     delete_files(folder, marker.outputs)
 

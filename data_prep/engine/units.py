@@ -105,15 +105,14 @@ class Marker:
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     @classmethod
-    def of(cls, text: str | bytes) -> "Marker | None":
-        """The marker that was written; None for what is none."""
+    def of(cls, found: Any) -> "Marker | None":
+        """The marker that was written as this JSON; None for what is none."""
         try:
-            found = json.loads(text)
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             return cls(
                 found["identity"], found["counts"], outputs, found["seconds"], found["host"], found.get("read", "")
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
@@ -356,8 +355,8 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 def read_marker(path: Place) -> Marker | None:
     """None where there is none, or a damaged one. Raises InputError for an output outside of the step's folder."""
     try:
-        marker = Marker.of(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        marker = Marker.of(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     for name in marker.outputs if marker else ():
         relative_name(name, path)

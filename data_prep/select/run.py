@@ -92,11 +92,6 @@ def prepare_documents(
         for name, step in late.items():
             set_aside_in(first_step(config), name, step, run.folder)
         told = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
-        if engine.executor.ranks:  # the other processes may still be at the steps that would be run again
-            raise InputError(
-                f"{told}: failed after documents of other files were compared with its own. Start the job again: the "
-                "joins are made without it, and all else that is done is kept."
-            )
         print(f"The joins are made again without {told}; see quarantine/{first_step(config)}/.", flush=True)
         engine = dataclasses.replace(engine, retry_failed=False)
     min_quality, hosts, parts = made

@@ -135,7 +135,7 @@ def write_shards(
         tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld,
         repeats,
     )  # fmt: skip
-    finish(out, index, manifest, keep_parts=engine.executor.ranks)
+    finish(out, index, manifest)
     return manifest
 
 
@@ -148,8 +148,8 @@ def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
         )
 
 
-def finish(out: Place, index: str | None, manifest: Manifest, keep_parts: bool) -> None:
-    """Writes the held-out index and, last, the manifest; deletes what units handed on, unless others may be at it.
+def finish(out: Place, index: str | None, manifest: Manifest) -> None:
+    """Writes the held-out index and, last, the manifest; deletes what units handed on.
     Records of units that failed stay."""
     scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
@@ -157,7 +157,7 @@ def finish(out: Place, index: str | None, manifest: Manifest, keep_parts: bool) 
             write_atomically(out / HELD_OUT_KEYS, (out / index).read_bytes(), scratch)
         write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch)
         failed = any(names_in(out / QUARANTINE / step) for step in ("keys", "encode"))
-        for folder in () if keep_parts else (PARTS, UNITS, SCRATCH, *(() if failed else (QUARANTINE,))):
+        for folder in (PARTS, UNITS, SCRATCH, *(() if failed else (QUARANTINE,))):
             delete_all(out / folder)
 
 

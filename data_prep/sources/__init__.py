@@ -34,7 +34,7 @@ def fetch_pages(
     return write_manifest(out, files, packages=packages)
 
 
-def input_files(workdir: Path) -> list[InputFile]:
+def input_files(workdir: Place) -> list[InputFile]:
     """The input files of a run, in the manifest's order.
 
     Raises InputError when the manifest or a file of a disk is missing, or has another size than when it was listed. Of
@@ -56,7 +56,7 @@ def input_files(workdir: Path) -> list[InputFile]:
     return files
 
 
-def size_of(file: InputFile, workdir: Path) -> int:
+def size_of(file: InputFile, workdir: Place) -> int:
     """Bytes on disk; of a dataset, of all files of its split."""
     size = module_of(file.kind).size(file)
     if size is None:

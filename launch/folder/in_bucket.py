@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
 from lm.checkpoints.in_bucket import push_training
@@ -18,6 +19,8 @@ from lm.storage import Mirror, mirror_of, size_of
 from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
+KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, RunPaths.parts}
+"""Folders in which steps keep what is no output."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
 
@@ -85,16 +88,28 @@ def fetch_inputs(workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: 
     fetch(workdir, [name for marker in markers for name in marker["files"]], logs)
 
 
-def announce(name: str, workdir: Path, in_place: bool) -> None:
+def announce(name: str, workdir: Path) -> None:
     """Says in the bucket what is being made in place there, before any of it is: another machine goes on with it."""
-    if (mirror := mirror_of(workdir)) and in_place:
+    if mirror := mirror_of(workdir):
         mirror.push(names_of(workdir, RunPaths(workdir).config_json, RunPaths(workdir).begun(name)))
         mirror.delete(names_of(workdir, RunPaths(workdir).marker(name)))
 
 
-def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str]) -> None:
-    """Pushes what the finished stage of that name has made, unless it is there: its files, its logs, and its marker
-    last. What an earlier making of it left there, and is none of them, is deleted; what no run wrote stays."""
+def made_there(workdir: Path, outputs: Iterable[str]) -> dict[str, int]:
+    """{name: bytes} of a stage's outputs that its units have written at the run's address, without what its steps keep
+    beside them."""
+    mirror = mirror_of(workdir)
+    assert mirror is not None
+    mirror.listed = None
+    tops = tuple(f"{output}/" for output in outputs)
+    found = {name: one.size for name, one in mirror.there.items() if name in outputs or name.startswith(tops)}
+    return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
+
+
+def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str], made_here: bool = True) -> None:
+    """Pushes what the finished stage of that name has made, unless it is there: its files if they were `made_here`, its
+    logs, and its marker last. What an earlier making of it left there, and is none of them, is deleted; what no run
+    wrote stays."""
     mirror, paths = mirror_of(workdir), RunPaths(workdir)
     (marker_name,) = names_of(workdir, paths.marker(name))
     if mirror is None or mirror.unchanged(marker_name):
@@ -105,7 +120,7 @@ def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str]
     before = written_there(mirror, name)
     if in_place:
         push_training(workdir)
-    mirror.push(marker["files"])
+    mirror.push(marker["files"] if made_here else ())
     mirror.delete(before - {*marker["files"]})
     logs = [pattern for pattern in by_products if pattern != RunPaths.damaged_checkpoints]
     seen = [paths.seen(name)] if paths.seen(name).is_file() else []

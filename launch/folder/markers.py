@@ -18,7 +18,7 @@ from lm.checksums import damage
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
-from lm.storage import Place, relative_name
+from lm.storage import relative_name
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
@@ -107,12 +107,12 @@ def older_names(settings: dict) -> str:
     )
 
 
-def refuse_trained(place: Place, stage: str) -> None:
+def refuse_trained(workdir: Path, stage: str) -> None:
     """Raises UsageError where a model was trained, in part at least, on what the stage would make anew."""
-    train = RunPaths(Path()).marker("train"), RunPaths(Path()).begun("train")
-    if any((place / path.as_posix()).is_file() for path in train):
+    run = RunPaths(workdir)
+    if run.marker("train").is_file() or run.begun("train").is_file():
         raise UsageError(
-            f"engine.retry_failed is given, but {place} holds training on what was made of {stage} without the units "
+            f"engine.retry_failed is given, but {workdir} holds training on what was made of {stage} without the units "
             "that failed. Nothing was changed. Leave it out; or begin another --workdir, with finished stages of "
             "this run by --from."
         )

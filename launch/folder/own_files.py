@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
-from launch.folder import in_bucket
-from launch.folder.units import folders
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import HASHING_THREADS, Place, Url, file_sha256, is_url, write_atomically
+from lm.storage import HASHING_THREADS, Place, Url, file_sha256, is_url, mirror_of, write_atomically
 from lm.storage.ranges import BLOCK, Stream
 
 SIZES = "bytes of input files"
@@ -37,14 +35,14 @@ PART_MIB = (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256, 500, 
 """Usual sizes of the parts of an upload."""
 
 
-def recognised(place: Place, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the external inputs, what `remember` takes), once it is known which of the files are still those that the run in
-    `place` has read. Raises InputError when a file cannot be read."""
+    `workdir` has read. Raises InputError when a file cannot be read."""
     external = dict(external)
     told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
         return external, {}
-    before, told = read_seen(place), dict(external[SIZES])
+    before, told = read_seen(workdir), dict(external[SIZES])
     changed = []
     for path in told.keys() & before.keys():
         was, told_by_then = before[path]
@@ -58,16 +56,16 @@ def recognised(place: Place, external: dict[str, Any]) -> tuple[dict[str, Any], 
     for path in stored:
         if not same_contents(Url(path), str(before[path][1]), str(told_by[path])):
             told[path] = [external[SIZES][path], told_by[path]]
-    for path, (then, now) in digests(place, sorted(path for path in changed if not is_url(path))).items():
+    for path, (then, now) in digests(workdir, sorted(path for path in changed if not is_url(path))).items():
         if then != now:
             told[path] = [external[SIZES][path], now]
     return external | {SIZES: told}, {path: [told[path], told_by[path]] for path in sorted(told_by)}
 
 
-def read_seen(place: Place) -> dict[str, list]:
+def read_seen(workdir: Path) -> dict[str, list]:
     """What `remember` has written; nothing where that cannot be read."""
     try:
-        found = json.loads(seen_of(place).read_text())
+        found = json.loads(seen_of(workdir).read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
@@ -115,19 +113,19 @@ def pieces(file: Stream, start: int, end: int) -> Iterator[bytes]:
         yield data
 
 
-def remember(place: Place, seen: dict[str, Any]) -> None:
+def remember(workdir: Path, seen: dict[str, Any]) -> None:
     """Notes what the files of a finished stage were told by, for the next run; the version to read of a file whose
     contents are those of before is the new one."""
-    if not seen or seen == read_seen(place):
+    if not seen or seen == read_seen(workdir):
         return
     with contextlib.suppress(FileNotFoundError):
-        write_versions(place, {path: hint for path, (_, hint) in seen.items()})
-    write_atomically(seen_of(place), json.dumps(seen))
+        write_versions(workdir, {path: hint for path, (_, hint) in seen.items()})
+    write_atomically(seen_of(workdir), json.dumps(seen))
 
 
-def write_versions(place: Place, etags: dict[str, Any]) -> None:
+def write_versions(workdir: Path, etags: dict[str, Any]) -> None:
     """Writes the ETags of now into the manifest, and its size into the marker of `pages`."""
-    path, marker = place / RunPaths.pages_manifest, place / RunPaths(Path()).marker("pages").as_posix()
+    path, marker = RunPaths(workdir).pages_manifest, RunPaths(workdir).marker("pages")
     manifest = json.loads(path.read_text(encoding="utf-8"))
     changed = [one for one in manifest["files"] if "etag" in one and etags.get(one["path"], one["etag"]) != one["etag"]]
     if changed:
@@ -140,19 +138,18 @@ def write_versions(place: Place, etags: dict[str, Any]) -> None:
         write_atomically(marker, json.dumps(told, indent=1))
 
 
-def seen_of(place: Place) -> Place:
-    return place / RunPaths(Path()).seen("pages").as_posix()
+def seen_of(workdir: Path) -> Path:
+    return RunPaths(workdir).seen("pages")
 
 
-def digests(place: Place, paths: list[str]) -> dict[str, tuple[str, str]]:
+def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
     """{path: (SHA-256 of what was read, SHA-256 of what is there)}, of those of which the first is known."""
     if not paths:
         return {}
     from data_prep.measure.run import TEXTS, unit_names  # with pyarrow, for those alone who need it
     from data_prep.sources.manifest import manifest_files
 
-    if isinstance(place, Path):
-        in_bucket.fetch(place, (), (RunPaths.pages_manifest, *folders((TEXTS,))))
+    place: Place = mirror.url if (mirror := mirror_of(workdir)) else workdir
     try:
         files = manifest_files(place)
     except InputError:  # it was never made, or is gone: nothing is known of the files

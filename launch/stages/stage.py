@@ -19,6 +19,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
+from data_prep.engine.run import noting_failed
+from data_prep.engine.units import delete_all
 from launch.folder import in_bucket, links, own_files, taking, unfinished, units, written
 from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained, report_damage
 from launch.stages.processes import place
@@ -27,7 +29,7 @@ from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import mirror_of, write_atomically
+from lm.storage import Mirror, mirror_of, write_atomically
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class Stage:
     units: tuple[str, ...] = ()
     """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
     agrees is taken over when the stage is made again."""
+    direct: bool = False
+    """`make` takes addresses in place of folders: in a bucket its units read and write at the run's address, on
+    whatever machines they run, and nothing is copied to this one."""
     handed_on: tuple[str, ...] = ()
-    """Folders of what its units hand on to each other, where `make` does not delete them: in an array job."""
-    anywhere: bool = False
-    """`make` reads and writes in a bucket too, and all processes of an array job may make it together."""
+    """Folders of what its units hand on to each other, where `make` does not delete them."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
     """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
     Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""
@@ -208,16 +211,6 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
     Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
     """
-    if experiment.engine.executor.ranks:
-        raise UsageError(
-            f"engine.runner is {experiment.engine.runner}, but {stage.script} works alone in its run folder. Many "
-            "processes make the data together by: python -m launch.data CONFIG.py --workdir DIR"
-        )
-    if stage.units and not experiment.engine.executor.this_machine and (mirror := mirror_of(workdir)):
-        raise UsageError(
-            f"engine.runner is {experiment.engine.runner}, whose workers do not see the local copy of {mirror.url}. "
-            "Give --workdir DIR on a disk that they share, or --engine.runner processes."
-        )
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
@@ -258,6 +251,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         stage.make(experiment, workdir, workdir)
         return True
     if source and not marker and take(stage, experiment, source, workdir, settings, external):
+        in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
+        return True
+    if stage.direct and (mirror := mirror_of(workdir)):
+        make_in_bucket(stage, experiment, workdir, mirror, note, seen)
         return True
     logs = [pattern for one in stage.after for pattern in one.by_products]
     in_bucket.fetch_inputs(workdir, before.values(), logs)
@@ -323,7 +320,8 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
             units.take_over(stage.units, stage.outputs, workdir, partial / "out")
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
-    in_bucket.announce(stage.name, workdir, stage.in_place)
+    if stage.in_place:
+        in_bucket.announce(stage.name, workdir)
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
     out.mkdir(parents=True, exist_ok=True)
@@ -337,16 +335,40 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     continued = stage.continued_from(workdir, note["settings"])
     if without := units.set_aside(written.read_record(stage.name, workdir)):
         continued = [*continued, {"without": without}]
+    required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
+    finish(stage, workdir, note, continued, start, written.files_in(workdir, required_outputs), seen)
+    clean_up(stage, workdir, note["key"])
+    in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
+
+
+def finish(
+    stage: Stage, workdir: Path, note: dict, continued: list, start: float, files: dict[str, int], seen: dict
+) -> None:
+    """Writes the marker of the stage, which has made these files, {name: bytes}."""
     done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
     done["replaces"] = [key for key in note["replaces"] if key != done["key"]]
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
-    required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
-    done["files"] = written.files_in(workdir, required_outputs)
+    done["files"] = files
     done["checksums"] = checksums(workdir, stage.checked)
     own_files.remember(workdir, seen)
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
-    clean_up(stage, workdir, note["key"])
-    in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
+
+
+def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: Mirror, note: dict, seen: dict) -> None:
+    """Makes the outputs at the run's address, or goes on with them; then the marker. What is there is not replaced at
+    once: units whose identity is the same stay, and the marker is gone until all are made."""
+    RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
+    write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
+    in_bucket.announce(stage.name, workdir)
+    start = time.perf_counter()
+    with noting_failed() as failed:
+        stage.make(experiment, mirror.url, mirror.url)  # ty: ignore[invalid-argument-type]
+    for name in stage.handed_on:
+        delete_all(mirror.url / name)
+    files = in_bucket.made_there(workdir, stage.outputs)
+    finish(stage, workdir, note, [{"without": sorted(failed)}] if failed else [], start, files, seen)
+    written.write_record(stage.name, workdir, files)
+    in_bucket.publish(stage.name, workdir, stage.in_place, (), made_here=False)
 
 
 def clean_up(stage: Stage, workdir: Path, key: str) -> None:

@@ -30,7 +30,6 @@ from lm.storage.places import (
     streamed,
     write_atomically,
     write_json,
-    write_once,
 )
 from lm.storage.url import StorageError, Url, is_url
 
@@ -69,6 +68,5 @@ __all__ = [
     "user_cache",
     "write_atomically",
     "write_json",
-    "write_once",
     "writing",
 ]

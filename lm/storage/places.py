@@ -2,16 +2,14 @@
 
 import contextlib
 import json
-import os
-import secrets
 import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from lm.errors import UsageError
-from lm.storage import objects, stores
-from lm.storage.files import appearing_file, sync
+from lm.storage import stores
+from lm.storage.files import appearing_file
 from lm.storage.meter import MeteredFile
 from lm.storage.objects import Object
 from lm.storage.url import Url, is_url
@@ -80,31 +78,6 @@ def write_atomically(place: Place, data: str | bytes, scratch: Path | None = Non
         return
     with appearing(place, scratch, durable) as partial:
         partial.write_bytes(content)
-
-
-def write_once(place: Place, data: bytes) -> bool:
-    """Writes `data` where nothing is, whole or not at all; False where something is there. Of several that try at once,
-    one does. Raises as `appearing`, and UsageError where a store cannot promise that."""
-    if isinstance(place, Path):
-        partial = place.with_name(f"{place.name}.{secrets.token_hex(8)}.partial")
-        try:
-            partial.write_bytes(data)
-            sync(partial)
-            os.link(partial, place)
-        except FileExistsError:
-            return False
-        finally:
-            partial.unlink(missing_ok=True)
-        return True
-    if stores.scheme_of(place.address) not in objects.SCHEMES:
-        raise UsageError(f"{place} cannot be written once: give a place in s3:// or gs://, or on a disk.")
-    from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-    try:
-        objects.write(place.address, data, objects.ABSENT)
-    except (AlreadyExistsError, PreconditionError):
-        return False
-    return True
 
 
 def write_json(place: Place, value: object) -> None:

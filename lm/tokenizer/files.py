@@ -8,7 +8,7 @@ from typing import Any
 
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError
-from lm.storage import file_inside
+from lm.storage import Place, file_inside, write_atomically
 from lm.tokenizer.base import Tokenizer
 
 META = "meta.json"
@@ -30,11 +30,10 @@ def class_of(kind: str) -> type[Tokenizer]:
     return getattr(importlib.import_module(module), name)
 
 
-def save(tokenizer: Tokenizer, folder: Path) -> None:
+def save(tokenizer: Tokenizer, folder: Place) -> None:
     """Writes the files into `folder`, made if need be; meta.json, without which load() refuses, last."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, data in tokenizer.files().items():
-        (folder / name).write_bytes(data)
+        write_atomically(folder / name, data)
     meta = {
         "kind": tokenizer.kind,
         **tokenizer.settings(),
@@ -44,7 +43,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         "characters": tokenizer.characters,
         "fingerprint": tokenizer.fingerprint,
     }
-    (folder / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_atomically(folder / META, json.dumps(meta, indent=1) + "\n")
 
 
 def load(folder: Path) -> Tokenizer:

@@ -18,7 +18,7 @@ from configs.experiment.run_folder import RunFolder
 from data_prep.dedup import clusters
 from data_prep.dedup_index.format import FORMAT as INDEX_FORMAT
 from data_prep.dedup_index.format import HEADER, open_index
-from data_prep.engine import units
+from data_prep.engine import attempts, units
 from data_prep.funnel.report import FUNNEL, read_counts
 from data_prep.sources.manifest import manifest_files
 from launch import pretrain
@@ -26,7 +26,6 @@ from launch.folder import written
 from launch.folder.links import CLAIM, NAMES
 from launch.folder.markers import read_note
 from launch.folder.taking import check_source
-from launch.stages import array
 from launch.stages.command import locked
 from launch.stages.stage import clean_up
 from launch.stages.supervision import Supervisor
@@ -342,15 +341,16 @@ def stage_marker(run: Path, name: str) -> Callable[[], object]:
     return lambda: read_note(run / "stages/text.json", "key")
 
 
-def array_marker(run: Path, name: str) -> Callable[[], object]:
-    stage_marker(run, name)
-    return lambda: array.read_marker(TEXT, run)
-
-
 def unit_marker(run: Path, name: str) -> Callable[[], object]:
     marker = units.Marker("", {}, {name: (1, "")}, 1.0, "host")
     (run / "unit.json").write_text(marker.to_json())
     return lambda: units.read_marker(run / "unit.json")
+
+
+def unit_manifest(run: Path, name: str) -> Callable[[], object]:
+    (run / "units/step").mkdir(parents=True)
+    attempts.write_manifest("step", run, {"unit": units.Marker("", {}, {name: (1, "")}, 1.0, "host")})
+    return lambda: attempts.read_manifest("step", run)
 
 
 def deleted_unit(run: Path, name: str) -> Callable[[], object]:
@@ -451,8 +451,8 @@ def funnel(run: Path, name: str) -> Callable[[], object]:
 READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
-        moving, record, stage_marker, array_marker, unit_marker, deleted_unit, checkpoint, checkpoint_in_bucket, shards,
-        document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files, safetensors,
+        moving, record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint, checkpoint_in_bucket,
+        shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files, safetensors,
         listing, checked_logs, funnel,
     )
 }  # fmt: skip
@@ -551,9 +551,9 @@ def test_plain_names_are_joined(tmp_path):
 
 
 MODULES_WITH_NAMES = (
-    "data_prep/dedup/clusters.py", "data_prep/dedup_index/format.py", "data_prep/engine/units.py",
-    "data_prep/funnel/report.py",
-    "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py", "launch/stages/array.py",
+    "data_prep/dedup/clusters.py", "data_prep/dedup_index/format.py", "data_prep/engine/attempts.py",
+    "data_prep/engine/units.py", "data_prep/funnel/report.py",
+    "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py",
     "lm/checkpoints/in_bucket.py", "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
     "lm/storage/mirror.py",
@@ -561,14 +561,14 @@ MODULES_WITH_NAMES = (
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py",
-    "data_prep/decontamination/index.py", "data_prep/engine/array.py",
+    "data_prep/decontamination/index.py",
     "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
     "data_prep/extract/trees.py", "data_prep/measure/run.py", "data_prep/packages/page_formats.py",
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/merge_counts.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
     "data_prep/url_filter/blocklist.py", "launch/folder/in_bucket.py", "launch/folder/own_files.py",
-    "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/fit.py", "launch/stages/handed_on.py",
+    "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/fit.py",
     "launch/stages/stage.py", "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
     "lm/evaluation/harness_run.py", "lm/formats/byte_level.py",
     "lm/formats/hugging_face/config.py", "lm/formats/hugging_face/reading.py",

@@ -16,19 +16,14 @@ from data_prep.config import EngineConfig
 from data_prep.config.engine import EXECUTORS
 from data_prep.engine.beam import DASK
 from data_prep.warc import write_pages
-from launch.data import STAGES
-from launch.stages.array import run_stages
 from launch.stages.stage import run_stage
-from lm.errors import UsageError
-from lm.storage import Url, copy_of
 from tests.corpus import tiny_experiment, web_pages
-from tests.launch.test_array import digests
+from tests.launch.test_data_stages import STAGES, digests
 from tests.run_files import DATA, HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[3]
 CHOICES = {
     "processes": {"workers": 2},
-    "array": {"rank": 0, "world": 1},
     "ray": {"workers": 2},
     "beam": {},
     "beam on dask": {"runner": "beam", "workers": 2, "beam_options": f"--runner={DASK}"},
@@ -54,11 +49,8 @@ def make(warcs: Path, workdir: Path, **engine) -> None:
         documents=dataclasses.replace(tiny.documents, steps=STEPS),
         engine=EngineConfig(**engine),
     )
-    if experiment.engine.executor.ranks:
-        run_stages(list(STAGES.values()), experiment, workdir)
-    else:
-        for stage in STAGES.values():
-            run_stage(stage, experiment, workdir)
+    for stage in STAGES:
+        run_stage(stage, experiment, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +81,6 @@ from tests.data_prep.engine.test_executors import make
 if __name__ == "__main__":
     make(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
 """
-
-
-@pytest.mark.parametrize("name", [name for name, one in EXECUTORS.items() if not (one.this_machine or one.ranks)])
-def test_a_run_folder_in_a_bucket_is_refused_where_workers_do_not_see_its_local_copy(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    workdir = copy_of(Url("s3://bucket/run"))
-    experiment = dataclasses.replace(tiny_experiment(), engine=EngineConfig(runner=name))
-    with pytest.raises(UsageError, match=rf"engine\.runner is {name}, .* s3://bucket/run\. Give --workdir DIR"):
-        run_stage(STAGES["texts"], experiment, workdir)
 
 
 MARKS = {

@@ -1,12 +1,7 @@
 """Steps on parts of texts, in the whole stage: what they change and drop, one after another, and who counts it."""
 
-import contextlib
 import dataclasses
 import json
-import os
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,10 +19,9 @@ from data_prep.decontamination import run as decontamination
 from data_prep.dedup import lines, substrings
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
-from lm.storage import Place, Url, size_of, write_atomically
+from lm.storage import Url, size_of, write_atomically
 from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
 from tests.object_store import QUICK, serving, variables
-from tests.run_files import HANG_SECONDS
 
 MENU = "Read more about the mill on our pages."
 PASSAGE = prose(77).replace("\n", " ")
@@ -124,8 +118,10 @@ def outputs(folder: Path | Url, names: tuple[str, ...] = ("documents", "dropped"
 
 
 @pytest.mark.slow
-def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path):
+def test_two_workers_in_a_bucket_give_the_bytes_of_one_process_on_a_disk(texts, tmp_path):
+    """Joins by many groups of documents."""
     config = config_of(texts, *STEPS)
+    config = dataclasses.replace(config, substring_dedup=dataclasses.replace(config.substring_dedup, group_bytes=1))
     made(texts, config, tmp_path / "disk")
     with serving() as store, variables(store.environment() | QUICK):
         store.bucket("corpus")
@@ -133,58 +129,10 @@ def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path):
         for path in texts.iterdir():
             write_atomically(there / "texts" / path.name, path.read_bytes())
         prepare_documents(
-            there / "texts", config, there / "parts", there / "documents", there / "dropped", there / "funnel.json"
-        )
+            there / "texts", config, there / "parts", there / "documents", there / "dropped", there / "funnel.json",
+            engine=EngineConfig(workers=2),
+        )  # fmt: skip
         assert outputs(there) == outputs(tmp_path / "disk")
-
-
-RANK = """
-import pickle, sys
-from data_prep.select.run import prepare_documents
-
-if __name__ == "__main__":
-    with open(sys.argv[1], "rb") as file:
-        texts, config, run, engine = pickle.load(file)
-    names = ("parts", "documents", "dropped", "funnel.json")
-    prepare_documents(texts, config, *(run / name for name in names), engine=engine)
-"""
-
-
-def run_ranks(texts: Place, config: DocumentsConfig, run: Place, home: Path, world: int = 2) -> None:
-    """Processes of an array job, each with a working folder and caches of its own."""
-    with contextlib.ExitStack() as stack:
-        ranks = []
-        for rank in range(world):
-            own = home / f"{run.name}-{rank}"
-            own.mkdir(parents=True)
-            engine = EngineConfig(runner="array", rank=rank, world=world)
-            (own / "task").write_bytes(pickle.dumps((texts, config, run, engine)))
-            variables = {"XDG_CACHE_HOME": str(own), "TMPDIR": str(own), "GRISTMILL_LEASE_SECONDS": "5"}
-            process = subprocess.Popen(
-                [sys.executable, "-c", RANK, str(own / "task")], env=os.environ | variables, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[3],
-            )  # fmt: skip
-            ranks.append(stack.enter_context(process))
-            stack.callback(process.kill)
-        said = [rank.communicate(timeout=HANG_SECONDS)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world, said
-
-
-@pytest.mark.slow
-def test_two_ranks_on_a_disk_and_in_a_bucket_give_the_bytes_of_one_process(texts, tmp_path, monkeypatch):
-    """Joins by many ranges and groups of documents, so that both ranks have work in each step."""
-    config = config_of(texts, *STEPS)
-    config = dataclasses.replace(config, substring_dedup=dataclasses.replace(config.substring_dedup, group_bytes=1))
-    made(texts, config, tmp_path / "alone")
-    run_ranks(texts, config, tmp_path / "disk", tmp_path / "ranks")
-    assert outputs(tmp_path / "disk") == outputs(tmp_path / "alone")
-    with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("corpus")
-        there = Url("s3://corpus/run")
-        for path in texts.iterdir():
-            write_atomically(there / "texts" / path.name, path.read_bytes())
-        run_ranks(there / "texts", config, there, tmp_path / "ranks")
-        assert outputs(there) == outputs(tmp_path / "alone")
         for step in ("line-keys", "line-edits", "substring-edits", "overlaps", "contaminated"):
             for name in "ab":
                 marker = json.loads((there / f"units/{step}/{name}.json").read_bytes())

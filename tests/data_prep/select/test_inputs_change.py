@@ -21,7 +21,6 @@ from data_prep.config import (
 )
 from data_prep.dedup import clusters
 from data_prep.engine import Unit, Workspace, tasks
-from data_prep.engine.attempts import run_here
 from data_prep.select.run import first_step, prepare_documents
 from lm.errors import InputError
 from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
@@ -153,20 +152,6 @@ def test_a_file_that_fails_after_the_joins_is_counted_among_those_that_may_fail(
     made.clear()
     prepare(tmp_path / "texts", tmp_path / "out", config)  # goes on without it, as the message says
     assert "c" not in made["filtering"] and set(made) <= {"duplicates", "filtering"}
-
-
-def test_an_array_job_ends_where_a_file_fails_after_the_joins_and_the_next_goes_on(tmp_path, monkeypatch):
-    config = demo_config(steps=("exact_dedup",))
-    engine = EngineConfig(runner="array", rank=0, world=1, workers=1, max_failed=0.5)
-    write_corpus(tmp_path / "texts", 1)
-    write_corpus(tmp_path / "others", 1, FILES[:2])
-    prepare(tmp_path / "others", tmp_path / "expected", config)
-    monkeypatch.setattr(tasks, "run_file", failing("filtering", "c"))
-    monkeypatch.setattr("data_prep.engine.array.run_in_processes", lambda attempts, workers: run_here(attempts))
-    with pytest.raises(InputError, match=r"c \(filtering\): failed after .* Start the job again"):
-        prepare(tmp_path / "texts", tmp_path / "out", config, engine)
-    prepare(tmp_path / "texts", tmp_path / "out", config, engine)
-    assert outputs(tmp_path / "out") == outputs(tmp_path / "expected")
 
 
 OF_A_FILE = ("addresses", "keys", "survivors", "line-keys", "line-edits", "overlaps", "contaminated", "filtering")

@@ -1,29 +1,21 @@
 """The stage "documents" by units: files that come and go cost their own work; an object store gives the same bytes."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
+from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Workspace
 from data_prep.select import apply_filters, duplicates, run
 from data_prep.select.run import prepare_documents
-from data_prep.shards.write import write_shards
-from lm.config import TokenizerConfig
 from lm.storage import Url, write_atomically
-from lm.tokenizer import train_bpe
 from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
 from tests.data_prep.measured import write_records, write_texts
 from tests.data_prep.pages import demo_config
 from tests.object_store import QUICK, serving, variables
 
-REPOSITORY = Path(__file__).parents[3]
 CONFIG = demo_config(steps=("exact_dedup", "minhash_dedup"))
 
 
@@ -129,55 +121,3 @@ def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path, monkeypatch):
         tmp_path / "disk"
     )
     assert len(roots) > 10 and not any(root.exists() for root in roots)
-
-
-WORKER = """
-import os, signal, sys
-from data_prep.config import EngineConfig, ShardsConfig
-from data_prep.engine import array
-from data_prep.shards.write import write_shards
-from lm.storage import Url
-from tests.data_prep.select.test_units import SHARDS, TOKENIZER, prepare
-
-rank, killed_at = int(sys.argv[1]), int(sys.argv[2])
-real, calls = array.run_in_processes, []
-def killing(*arguments, **rest):
-    calls.append(1)
-    if len(calls) == killed_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **rest)
-array.run_in_processes = killing
-engine = EngineConfig(runner="array", rank=rank, world=3)
-there = Url("s3://units/three")
-prepare(there / "texts", there, engine)
-write_shards(there / "documents", TOKENIZER, there / "tokens", SHARDS, engine)
-"""
-TOKENIZER = train_bpe(["a theme of the themes"], TokenizerConfig(260, "cl100k", 1000))
-SHARDS = ShardsConfig(record_length=64, token_dtype="uint16", train_shards=2, validation_fraction=0.3)
-
-
-@pytest.mark.slow
-def test_three_array_workers_over_a_bucket_of_which_one_is_killed_give_the_same_bytes(texts, tmp_path):
-    """Each in a working folder of its own; one dies as it begins its third step, and its units fall to the others."""
-    prepare(texts, tmp_path / "disk")
-    write_shards(tmp_path / "disk/documents", TOKENIZER, tmp_path / "disk/tokens", SHARDS)
-    tokens = {path.name: path.read_bytes() for path in (tmp_path / "disk/tokens").glob("*.*")}
-    (tmp_path / "worker.py").write_text(WORKER)
-    with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("units")
-        there = Url("s3://units/three")
-        for path in texts.iterdir():
-            write_atomically(there / "texts" / path.name, path.read_bytes())
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "GRISTMILL_LEASE_SECONDS": "5"}
-        workers = []
-        for rank in range(3):
-            (tmp_path / str(rank)).mkdir()
-            command = [sys.executable, str(tmp_path / "worker.py"), str(rank), "3" if rank == 2 else "0"]
-            workers.append(subprocess.Popen(command, cwd=tmp_path / str(rank), env=environment))
-        codes = [worker.wait(timeout=500) for worker in workers]
-        assert codes == [0, 0, -signal.SIGKILL]
-        found = {name: (there / name).read_bytes() for name in there.files()}
-    made = {name: data for name, data in found.items() if name.startswith(("documents", "dropped", "funnel"))}
-    assert made == outputs(tmp_path / "disk")
-    assert {name: found[f"tokens/{name}"] for name in tokens} == tokens
-    assert not any(list((tmp_path / str(rank)).iterdir()) for rank in range(3))

@@ -1,0 +1,214 @@
+"""The data stages in a bucket: units read and write at the run's address, and leave what they leave on a disk."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from configs.experiment import Experiment
+from data_prep.config import EngineConfig
+from data_prep.warc import write_pages
+from launch.folder.in_bucket import KEPT_BESIDE
+from launch.pretrain import SCRIPTS
+from launch.stages.command import locked
+from launch.stages.stage import Stage, run_stage
+from lm.storage import Place, Url, copy_of
+from lm.storage.mirror import MIRRORS
+from tests.corpus import tiny_experiment, web_pages
+from tests.object_store import QUICK, Store, serving, variables
+from tests.run_files import HANG_SECONDS
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = tuple(script.STAGE for script in SCRIPTS[:5])
+"""pages, texts, documents, tokenizer, shards."""
+DATA = ("texts", "documents", "dropped", "tokenizer", "tokens", "funnel.json")
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Store]:
+    with serving() as store, variables(store.environment() | QUICK | {"GRISTMILL_LEASE_SECONDS": "0.5"}):
+        store.bucket("bucket")
+        yield store
+
+
+@pytest.fixture
+def run(server: Store, tmp_path) -> Url:
+    return Url(f"s3://bucket/{tmp_path.name}")
+
+
+def write_warcs(folder: Path, files: int, pages: int) -> list[Path]:
+    every = web_pages(files * pages)
+    paths = [folder / f"{number}.warc.gz" for number in range(files)]
+    for number, path in enumerate(paths):
+        write_pages(path, every[number * pages : (number + 1) * pages])
+    return paths
+
+
+def experiment_of(inputs: Sequence[Path], steps: tuple[str, ...] = ("exact_dedup",), **engine) -> Experiment:
+    tiny = tiny_experiment()
+    named = {"warc": tuple(map(str, inputs))} if inputs[0].suffix == ".gz" else {"tables": tuple(map(str, inputs))}
+    return dataclasses.replace(
+        tiny,
+        pages=dataclasses.replace(tiny.pages, **({"warc": ()} | named)),
+        documents=dataclasses.replace(tiny.documents, steps=steps),
+        shards=dataclasses.replace(tiny.shards, validation_fraction=0.2),
+        engine=EngineConfig(**engine),
+    )
+
+
+def make(experiment: Experiment, run: Place, stages: Sequence[Stage] = STAGES, cache: Path | None = None) -> list[bool]:
+    """Which of the stages were made, on a machine that has this cache."""
+    if isinstance(run, Path):
+        return [run_stage(stage, experiment, run) for stage in stages]
+    with variables({"GRISTMILL_CACHE": str(cache)}):
+        MIRRORS.clear()
+        workdir = copy_of(run)
+        with locked(workdir):
+            return [run_stage(stage, experiment, workdir) for stage in stages]
+
+
+def digests(run: Place, *folders: str) -> dict[str, str]:
+    """{name: SHA-256} of the files in these folders, without what steps keep beside them."""
+    names = (
+        list(run.files())
+        if isinstance(run, Url)
+        else [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
+    )
+    wanted = sorted(name for name in names if name.split("/")[0] in folders and not KEPT_BESIDE & {*name.split("/")})
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
+
+
+def books(run: Place) -> dict[str, tuple[str, set[str]]]:
+    """{stage: (key, its files)}."""
+    markers = {one.name: json.loads((run / f"stages/{one.name}.json").read_text()) for one in STAGES}
+    return {name: (marker["key"], set(marker["files"])) for name, marker in markers.items()}
+
+
+def test_a_run_in_a_bucket_is_that_of_a_disk_and_nothing_of_it_is_copied_here(run, tmp_path):
+    """Another machine goes on with it; an input that comes or goes costs its own unit."""
+    warcs = write_warcs(tmp_path / "warc", 4, 6)
+    experiment = experiment_of(warcs[:3], steps=("exact_dedup", "minhash_dedup", "line_dedup"))
+    disk, other = tmp_path / "run", tmp_path / "other"
+    assert make(experiment, disk) == make(experiment, run, cache=tmp_path / "a") == [True] * 5
+    assert digests(run, *DATA) == digests(disk, *DATA) and books(run) == books(disk)
+    here = {path.name for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert not [name for name in here if name.endswith((".parquet", ".array_record"))]
+    assert not [name for name in run.files() if "parts" in name.split("/")]
+    assert make(experiment, run, cache=tmp_path / "b") == [False] * 5
+    before = {name: one.etag for name, one in run.files().items() if name.startswith("units/texts/")}
+    for name in ("documents", "tokenizer", "shards"):
+        (run / f"stages/{name}.json").unlink()
+    changed = dataclasses.replace(experiment, pages=experiment_of(warcs[1:]).pages)  # one comes, one goes
+    assert make(changed, run, STAGES[:3], tmp_path / "c") == make(changed, other, STAGES[:3]) == [True] * 3
+    made = ("texts", "documents", "dropped", "funnel.json")
+    assert digests(run, *made) == digests(other, *made)
+    after = {name: one.etag for name, one in run.files().items() if name.startswith("units/texts/")}
+    assert {name for name in after if before.get(name) == after[name]} == {"units/texts/1.json", "units/texts/2.json"}
+    assert set(after) == {"units/texts/1.json", "units/texts/2.json", "units/texts/3.json", "units/texts/manifest"}
+
+
+def test_an_input_is_made_again_in_a_bucket_that_was_replaced_by_one_of_its_size(run, tmp_path):
+    tables = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    for path in tables:
+        path.write_text('{"text": "as it was"}\n')
+    experiment = experiment_of(tables)
+    assert make(experiment, run, STAGES[:2], tmp_path / "a") == [True, True]
+    before = {path.name: path.read_text() for path in (run / "units/texts").iterdir()}
+    for path in tables:
+        os.utime(path, ns=(1, 1))
+    tables[1].write_text('{"text": "AS IT WAS"}\n')
+    assert make(experiment, run, STAGES[:2], tmp_path / "b") == [True, True]
+    after = {path.name: path.read_text() for path in (run / "units/texts").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == ["1.json", "manifest"]
+    with (run / "texts/1.parquet").open("rb") as file:
+        assert pq.read_table(file)["text"].to_pylist() == ["AS IT WAS"]
+
+
+def damage(place: Place) -> bytes:
+    """Takes from a Parquet file the begin of its URLs; what it was."""
+    whole = place.read_bytes()
+    with place.open("rb") as file:
+        index = pq.read_metadata(file)
+    column = index.row_group(0).column(index.schema.names.index("url"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    write(place, whole[:begin] + bytes(40) + whole[begin + 40 :])
+    return whole
+
+
+def write(place: Place, data: bytes) -> None:
+    from lm.storage import write_atomically
+
+    write_atomically(place, data)
+
+
+@pytest.mark.slow
+def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_asked_for(server, tmp_path):
+    """Of documents and shards as of texts, on a disk and in a bucket; what was made from it follows."""
+    warcs = write_warcs(tmp_path / "warc", 3, 6)
+
+    def made(stages: Sequence[Stage], **engine) -> None:
+        for where in places:
+            make(experiment_of(warcs, max_failed=0.4, **engine), where, stages, tmp_path / f"{name}-cache")
+
+    for name, inputs, units in (("documents", "texts", ["keys/1"]), ("shards", "documents", ["encode/1", "keys/1"])):
+        places: list[Place] = [Url(f"s3://bucket/{name}-run"), tmp_path / f"{name}-run"]
+        made(STAGES[: [one.name for one in STAGES].index(name)])
+        whole = [damage(where / inputs / "1.parquet") for where in places]
+        made(STAGES)
+        marker = json.loads((places[0] / f"stages/{name}.json").read_text())
+        assert marker["continued_from"] == [{"without": units}] and books(places[0]) == books(places[1])
+        for where, data in zip(places, whole, strict=True):
+            write(where / inputs / "1.parquet", data)
+        before = books(places[0])
+        made(STAGES)
+        assert books(places[0]) == before  # not unasked
+        for _ in range(2):
+            made(STAGES, retry_failed=True)
+            after = books(places[0])
+            assert after == books(places[1]) and after[name] != before[name] and after["shards"] != before["shards"]
+            for folder in ("documents", "tokens"):
+                assert digests(places[0], folder) == digests(places[1], folder)
+                assert {"documents/1.parquet", "tokens/manifest.json"} & digests(places[0], folder).keys()
+
+
+SMALL = (
+    "--documents.steps", "gopher_quality", "exact_dedup", "--tokenizer.vocab-size", "400",
+    "--shards.validation-fraction", "0.2", "--until", "shards",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [["--engine.workers", "2"], ["--engine.runner", "ray", "--engine.workers", "2"]])
+def test_a_killed_command_in_a_bucket_goes_on_on_another_machine_to_the_same_bytes(run, tmp_path, engine):
+    write_warcs(tmp_path / "warc", 9, 20)
+
+    def start(home: Path, workdir: object) -> subprocess.Popen:
+        """On a machine with a home and caches of its own."""
+        home.mkdir()
+        environment = os.environ | {name: str(home) for name in ("XDG_CACHE_HOME", "TMPDIR", "HOME")}
+        options = ["--workdir", str(workdir), "--pages.warc", str(tmp_path / "warc"), *SMALL, *engine]
+        command = [sys.executable, "-m", "launch.pretrain", str(REPOSITORY / "configs/demo.py"), *options]
+        environment |= {"PYTHONPATH": str(REPOSITORY), "RAY_TMPDIR": "/tmp"}
+        output = (home / "said").open("w")
+        return subprocess.Popen(command, cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    disk = start(tmp_path / "disk", tmp_path / "run")
+    assert disk.wait(HANG_SECONDS) == 0, (tmp_path / "disk/said").read_text()
+    first = start(tmp_path / "first", run)
+    deadline = time.monotonic() + HANG_SECONDS
+    while not (run / "units/texts").files() and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL, (tmp_path / "first/said").read_text()
+    second = start(tmp_path / "second", run)
+    assert second.wait(HANG_SECONDS) == 0, (tmp_path / "second/said").read_text()
+    assert digests(run, *DATA) == digests(tmp_path / "run", *DATA) and books(run) == books(tmp_path / "run")
