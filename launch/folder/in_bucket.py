@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
+from data_prep.engine.units import SCRATCH, UNITS
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
 from lm.checkpoints.in_bucket import push_training
@@ -19,7 +19,7 @@ from lm.storage import Mirror, mirror_of, size_of
 from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
-KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, RunPaths.parts}
+KEPT_BESIDE = {UNITS, SCRATCH, RunPaths.parts}
 """Folders in which steps keep what is no output."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""

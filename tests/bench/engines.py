@@ -2,8 +2,8 @@
 
     python -m tests.bench.engines [PAGES.warc.gz] [--copies 24]
 
-Prints one JSON line. The store is moto's S3 server on this machine, whose work is done by the same cores. The rate counts
-the seconds of the units alone, as their markers tell them, and not the start of the command.
+Prints one JSON line. The store is moto's S3 server on this machine, whose work is done by the same cores. The rate
+counts the seconds of the units alone, as their markers tell them, and not the start of the command.
 """
 
 import argparse

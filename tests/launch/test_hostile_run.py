@@ -452,8 +452,8 @@ READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
         moving, record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint, checkpoint_in_bucket,
-        shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files, safetensors,
-        listing, checked_logs, funnel,
+        shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files,
+        safetensors, listing, checked_logs, funnel,
     )
 }  # fmt: skip
 """Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.attempts import HOPELESS, make_folders
+from data_prep.engine import Marker, Step, Unit, Workspace, attempts, identity_of, run_step
+from data_prep.engine.attempts import HOPELESS, make_folders, manifest_of, read_manifest
 from data_prep.engine.units import read_marker, run_unit
 from lm.errors import InputError, UsageError
 from lm.storage import write_atomically
@@ -146,6 +146,30 @@ def test_units_leave_outputs_and_markers_in_the_order_of_the_list(engine, tmp_pa
     assert len(contents(tmp_path)) == 10 and not (tmp_path / "scratch").exists()
 
 
+def test_a_finished_step_is_known_by_its_manifest_and_another_by_its_markers(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(attempts, "read_marker", lambda path: read.append(path.stem) or read_marker(path))
+    made = run_step(step_of(texts(6)), ONE_PROCESS, tmp_path)
+    manifest = manifest_of("step", tmp_path)
+    assert read_manifest("step", tmp_path) == made and not read
+    assert run_step(step_of(texts(6)), ONE_PROCESS, tmp_path) == made and not read
+    manifest.write_bytes(manifest.read_bytes()[:-9])  # a damaged one says nothing
+    (tmp_path / "units/step/0002.json").write_text('{"identity"')
+    log = tmp_path / "log"
+    log.mkdir()
+    again = run_step(step_of(texts(6), log), ONE_PROCESS, tmp_path)
+    assert sorted(set(read)) == list(texts(6)) and len(list(log.iterdir())) == 1
+    assert read_manifest("step", tmp_path) == again
+
+    def interrupted(unit: Unit, space: Workspace) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        changed = Step("step", (*step_of(texts(6)).units, Unit("more", "1", 1, "")), interrupted)
+        run_step(changed, ONE_PROCESS, tmp_path)
+    assert not manifest.exists()  # or it would outlive what is made anew
+
+
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
 def test_only_what_is_not_done_is_made(engine, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
@@ -154,7 +178,7 @@ def test_only_what_is_not_done_is_made(engine, tmp_path):
     run_step(step_of(inputs, log), engine, folder)
     before = contents(folder)
     (folder / "out/0001.txt").write_text("of another size")
-    (folder / "units/step/0002.json").write_text('{"identity"')
+    (folder / "units/step/0002.json").unlink()
     changed = inputs | {"0003": "text other", "0009": "text added"}
     del changed["0004"]
     run_step(step_of(changed, log), engine, folder)
@@ -370,4 +394,4 @@ def test_kills_at_any_moment_change_no_byte(tmp_path):
     said, _ = process.communicate(timeout=HANG_SECONDS)
     assert said == "300\n"
     assert contents(run) == contents(tmp_path / "whole")
-    assert len(list((run / "units/step").iterdir())) == 300 and records(run) == {}
+    assert len(list((run / "units/step").glob("*.json"))) == 300 and records(run) == {}
