@@ -82,7 +82,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "launch.cloud.batch_script.slurm_memory": OPTION,
     "launch.cloud.batch_script.slurm_time": OPTION,
     "launch.cloud.job.parse_job": OPTION,
-    "launch.cloud.slurm_data.refuse_impossible": OPTION,
     "launch.folder.own_files.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
     "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),
     "lm.metrics.writers.run_id_in": Bounded(65, "the pattern has so many characters at most"),

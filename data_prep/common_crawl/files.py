@@ -2,27 +2,28 @@
 them; or, if asked, fetched over HTTPS first, several at once.
 
 A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one path a line; each path is an address
-below the same server. Whole files are kept when a run is interrupted, and half ones are gone on with (download.py).
+below the same server. Whole files are kept when a run is interrupted, and half ones are gone on with.
 """
 
+import contextlib
 import hashlib
+import json
 import queue
+import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.common_crawl.download import Client, StoppedError, fetch_file
 from data_prep.common_crawl.index import chosen_records
-from data_prep.common_crawl.paths import address_of, listed, policy_of
+from data_prep.common_crawl.paths import address_of, listed
 from data_prep.config.pages import CommonCrawlPages, PagesConfig
 from data_prep.sources.listing import Listed, asked, guessed
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
-from lm.storage import Url
-from lm.storage.http import NotThereError, RetryPolicy
+from lm.storage import Url, sync, write_atomically, writing
 
-SECONDS_BETWEEN_NEWS = 15.0
+PIECE = 1 << 20
+"""Bytes written at once."""
 SECONDS_TO_STOP = 1.0
 
 
@@ -45,21 +46,20 @@ def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], N
     Documents call each by its path on the server. Raises UsageError when there is no such crawl or too few files,
     InputError when files cannot be fetched: then what has come is kept for the next try.
     """
-    policy = policy_of(config)
-    paths = chosen(listed(config, out, progress), config)
+    paths = chosen(listed(config, out), config)
     wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
     if len(set(wanted.values())) < len(paths):
         raise InputError(f"Two of the files of {config.crawl} have the same name. Choose others (first_file, seed).")
     there = sum(place.is_file() for place in wanted.values())
     progress(f"{len(paths)} {config.kind.upper()} files of {config.crawl}, {there} of them are here already")
-    fetch_all({address_of(config, path): place for path, place in wanted.items()}, config, policy, progress)
+    fetch_all({address_of(config, path): place for path, place in wanted.items()}, config.downloads, progress)
     return [InputFile(place, path, config.kind, place.stat().st_size) for path, place in wanted.items()]
 
 
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
     """The chosen files by their addresses, in the order of the crawl's list: whoever reads one streams it. A crawl's
     files stay as they are, so size and ETag are no part of what identifies one. Raises as `crawl_files`."""
-    paths = chosen(listed(config, out, progress), config)
+    paths = chosen(listed(config, out), config)
     places = [Listed(Url(address_of(config, path)), path, None) for path in paths]
     files = [
         InputFile(one.place, one.name, config.kind, one.bytes, estimated=True)
@@ -88,84 +88,80 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
     return [paths[place] for place in picked]
 
 
-def fetch_all(
-    wanted: dict[str, Path], config: CommonCrawlPages, policy: RetryPolicy, progress: Callable[[str], None]
-) -> None:
-    """Brings every address to its place, `config.downloads` at once; `progress` is called by this thread alone.
+def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], None]) -> None:
+    """Brings every address to its place, so many at once; `progress` is called by this thread alone.
 
-    A file that the server does not have does not keep the others from coming; any other failure stops them, for it is
-    the network's or the disk's. Raises InputError that says how much is kept.
+    A file that the server does not have does not keep the others from coming; any other failure ends all, for it is the
+    network's or the disk's. Raises InputError.
     """
     missing = {url: place for url, place in wanted.items() if not place.is_file()}
-    news: queue.SimpleQueue[tuple[Path | None, str | BaseException | None]] = queue.SimpleQueue()
-    client = Client(policy, lambda line: news.put((None, line)))
-    client.waiting_files = len(missing)
     jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[Path, Exception | None]] = queue.SimpleQueue()
     for job in missing.items():
         jobs.put(job)
+    stop = threading.Event()
 
     def work() -> None:
-        while True:
-            try:
+        with contextlib.suppress(queue.Empty):
+            while not stop.is_set():
                 url, place = jobs.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                fetch_file(url, place, client)
-                news.put((place, None))
-            except StoppedError:
-                return
-            except BaseException as error:
-                news.put((place, error))
+                try:
+                    fetch_file(Url(url), place, stop)
+                    ended.put((place, None))
+                except Exception as error:
+                    ended.put((place, error))
 
     # Daemons: a thread that waits for a silent server must not keep the process from ending.
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(config.downloads, len(missing)))]
-    for thread in threads:
-        thread.start()
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(missing)))]
+    for worker in workers:
+        worker.start()
+    absent = []
     try:
-        absent = await_all(len(missing), len(wanted), news, client, progress)
+        for number in range(1, len(missing) + 1):
+            place, error = ended.get()
+            if isinstance(error, FileNotFoundError):
+                absent.append(f"  {error.filename}")
+            elif error is not None:
+                raise InputError(f"{error}\nWhat has come is kept, and the same command goes on from there.") from error
+            else:
+                progress(f"{place.name} is here; {len(wanted) - len(missing) + number - len(absent)} of {len(wanted)}")
     finally:
-        client.stop.set()
-        deadline = time.monotonic() + SECONDS_TO_STOP
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        stop.set()
+        for worker in workers:
+            worker.join(SECONDS_TO_STOP)
     if absent:
         raise InputError(
             f"{len(absent)} of {len(wanted)} files are not on the server, the others are here and kept:\n"
-            + "\n".join(f"  {error}" for error in absent)
+            + "\n".join(absent)
             + "\nTry again later by the same command, or choose other files (pages.common_crawl.first_file, choice)."
         )
 
 
-def await_all(
-    missing: int,
-    wanted: int,
-    news: "queue.SimpleQueue[tuple[Path | None, str | BaseException | None]]",
-    client: Client,
-    progress: Callable[[str], None],
-) -> list[NotThereError]:
-    """Waits for `missing` files of `wanted`, and tells how far they are. The errors of those that do not exist.
+def fetch_file(url: Url, path: Path, stop: threading.Event) -> None:
+    """Brings one file whole, or a part of it to `path`.part if `stop` is set meanwhile. A part is gone on with if the
+    server's ETag is still the one in `path`.part.json.
 
-    Raises any other error as it comes.
+    Raises FileNotFoundError where there is no such file, StorageError, and InputError where the disk does not take it.
     """
-    absent: list[NotThereError] = []
-    ended, began, next_news = 0, time.monotonic(), time.monotonic() + SECONDS_BETWEEN_NEWS
-    while ended < missing:
-        try:
-            place, what = news.get(timeout=max(0.01, next_news - time.monotonic()))
-        except queue.Empty:
-            place, what = None, "fetching"
-            next_news = time.monotonic() + SECONDS_BETWEEN_NEWS
-        ended += place is not None
-        if isinstance(what, NotThereError):
-            absent.append(what)
-        elif isinstance(what, BaseException):
-            raise what
-        seconds = max(time.monotonic() - began, 1e-3)
-        told = f"{client.received / 1e6:,.1f} MB, {client.received / 1e6 / seconds:,.1f} MB/s"
-        here = f"{wanted - missing + ended - len(absent)} of {wanted} files"
-        if place and not absent:
-            progress(f"{place.name} is here; {here}, {told}")
-        else:
-            progress(str(what) if what != "fetching" else f"{here}, {told}")
-    return absent
+    part, told = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
+    version = url.surely()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not version.etag or not told.is_file() or told.read_text() != json.dumps(version):
+            part.unlink(missing_ok=True)
+            write_atomically(told, json.dumps(version))
+        with part.open("ab") as file, url.stream(version) as stream:
+            lacking, free = version.size - file.tell(), shutil.disk_usage(path.parent).free
+            if lacking > free:
+                raise InputError(
+                    f"{path.name} still needs {lacking / 1e9:.2f} GB, but {path.parent} has {free / 1e9:.2f} GB free. "
+                    "Make room, fetch fewer files, or give a --workdir on a larger disk."
+                )
+            stream.seek(file.tell())
+            while piece := stream.read(PIECE):
+                if stop.is_set():
+                    return
+                file.write(piece)
+        sync(part)
+        part.replace(path)
+        told.unlink()

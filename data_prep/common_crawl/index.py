@@ -48,7 +48,7 @@ def chosen_records(config: CommonCrawlPages, out: Path, progress: Callable[[str]
     read.
     """
     index = config.index
-    tables = [path for path in listed(config, out, progress, "cc-index-table", PATH) if SUBSET in path]
+    tables = [path for path in listed(config, out, "cc-index-table", PATH) if SUBSET in path]
     if index.parts:
         tables = [tables[number] for number in sorted({n * len(tables) // index.parts for n in range(index.parts)})]
     found: Ranges = {}

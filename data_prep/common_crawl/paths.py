@@ -4,43 +4,33 @@ import difflib
 import gzip
 import re
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.common_crawl.download import Client, fetch_file
 from data_prep.config.pages import CommonCrawlPages
 from lm.errors import InputError, UsageError
-from lm.storage import stores
-from lm.storage.http import NotThereError, RetryPolicy
+from lm.storage import appearing, stores
 
 PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
 MAX_LIST_BYTES = 100_000_000  # unpacked; the longest lists have 100,000 paths of 140 bytes
-
-
-def policy_of(config: CommonCrawlPages) -> RetryPolicy:
-    return RetryPolicy(config.tries, config.first_pause, config.longest_pause, config.stall)
 
 
 def address_of(config: CommonCrawlPages, path: str) -> str:
     return f"{config.address.rstrip('/')}/{path}"
 
 
-def listed(
-    config: CommonCrawlPages, out: Path, progress: Callable[[str], None], kind: str = "", paths: re.Pattern[str] = PATH
-) -> list[str]:
+def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Pattern[str] = PATH) -> list[str]:
     """The paths of all files of a kind of the crawl. Raises UsageError, which names crawls that there are, when it is
     unknown."""
     kind = kind or config.kind
     path = out / f"{config.crawl}-{kind}.paths.gz"  # not among the outputs, but kept while they are incomplete
     url = address_of(config, f"crawl-data/{config.crawl}/{kind}.paths.gz")
     try:
-        if url.startswith("s3://"):
-            stores.download(url, path)
-        else:
-            fetch_file(url, path, Client(policy_of(config), progress))
-    except (NotThereError, FileNotFoundError) as error:
+        if not path.is_file():
+            with appearing(path) as partial:
+                stores.download(url, partial)
+    except FileNotFoundError as error:
         raise UsageError(
-            f"There is no crawl {config.crawl} with {kind.upper()} files: {error}{known_crawls(config)} "
+            f"There is no crawl {config.crawl} with {kind.upper()} files: {url} is not there.{known_crawls(config)} "
             "Mend pages.common_crawl.crawl."
         ) from error
     try:
@@ -65,7 +55,7 @@ def known_crawls(config: CommonCrawlPages) -> str:
     import requests
 
     try:
-        answer = requests.get(config.crawls_address, timeout=min(config.stall, 30.0))
+        answer = requests.get(config.crawls_address, timeout=30)
         answer.raise_for_status()
         ids = [entry["id"] for entry in answer.json()]
         near = difflib.get_close_matches(config.crawl, ids, n=4, cutoff=0.0)

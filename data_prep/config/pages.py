@@ -121,17 +121,9 @@ class CommonCrawlPages(Config):
     """The list of all crawls, asked only when there is no such crawl."""
     downloads: int = not_hashed(default=4)
     """Files fetched at once."""
-    tries: int = not_hashed(default=12)
-    """Tries of a file in a row that bring it no further before it is given up."""
-    first_pause: float = not_hashed(default=1.0)
-    """Seconds before the second try, doubled before each one after it; what the server asks (Retry-After) is obeyed."""
-    longest_pause: float = not_hashed(default=120.0)
-    """Seconds at which the pauses stop to grow."""
-    stall: float = not_hashed(default=60.0)
-    """Seconds without a byte after which a connection is given up."""
     download: bool = added(default=False, hashed=False)
-    """Bring the files to the run folder before they are read; else they are streamed by whoever reads them. The fields
-    above tell how they are brought; how they are streamed, the variables GRISTMILL_STORAGE_* do."""
+    """Bring the files to the run folder before they are read; else they are streamed by whoever reads them. The
+    variables GRISTMILL_STORAGE_* tell how patiently."""
     index: CrawlIndex = added(default=CrawlIndex())  # noqa: RUF009
 
     def __post_init__(self):
@@ -148,16 +140,9 @@ class CommonCrawlPages(Config):
                 f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
                 "each about 1 GB (warc) or 0.1 GB (wet)."
             )
-        for name, least in (("first_file", 0), ("downloads", 1), ("tries", 1), ("first_pause", 0), ("stall", 0.01)):
-            if getattr(self, name) < least:
-                raise UsageError(f"pages.common_crawl.{name} is {getattr(self, name)}; it must be at least {least}.")
-        within(self, "pages.common_crawl", 1, 1000, "downloads", "tries")
-        within(self, "pages.common_crawl", 0, 86_400, "first_pause", "longest_pause", "stall")  # a day
-        if self.longest_pause < self.first_pause:
-            raise UsageError(
-                f"pages.common_crawl.longest_pause = {self.longest_pause} is shorter than first_pause = "
-                f"{self.first_pause}. Lengthen it."
-            )
+        if self.first_file < 0:
+            raise UsageError(f"pages.common_crawl.first_file is {self.first_file}; it must be at least 0.")
+        within(self, "pages.common_crawl", 1, 1000, "downloads")
         web = self.address.startswith(("https://", "http://"))
         if not web and (self.download or not self.address.startswith("s3://")):
             raise UsageError(

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Generator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,16 +81,6 @@ class Version:
     length: int | None
     etag: str | None
     modified: str | None
-
-    def like(self, other: "Version") -> bool:
-        """Whether nothing that both tell differs."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return all(a is None or b is None or a == b for a, b in pairs)
-
-    @property
-    def condition(self) -> str | None:
-        """What If-Range takes: a strong ETag, else a date."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
 
 class Tries:

@@ -57,10 +57,9 @@ def new_file(rng: random.Random) -> bytes:
     return gzip.compress(rng.randbytes(rng.randrange(100, 60_000)), 1, mtime=0)
 
 
-def config(crawl: LoopbackCrawl, tries: int) -> CommonCrawlPages:
+def config(crawl: LoopbackCrawl) -> CommonCrawlPages:
     return CommonCrawlPages(
         crawl=CRAWL, kind="warc", files=FILES, choice="first", first_file=0, seed=0, address=crawl.url, downloads=3,
-        tries=tries, first_pause=0.0, longest_pause=0.01, stall=2.0,
     )  # fmt: skip
 
 
@@ -78,7 +77,8 @@ def random_network(seed: int) -> dict:
         while attempts < 100:
             attempts += 1
             try:
-                files = crawl_files(config(crawl, tries=rng.randrange(1, 5)), Path(folder), lambda line: None)
+                os.environ["GRISTMILL_STORAGE_RETRIES"] = str(rng.randrange(4))
+                files = crawl_files(config(crawl), Path(folder), lambda line: None)
                 break
             except InputError:
                 continue
@@ -123,7 +123,7 @@ def killed_process(seed: int) -> dict:
         *(sys.executable, "-m", "launch.fetch_pages", "configs/demo.py", "--workdir", str(folder / "run")),
         *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", str(FILES), "--documents.dump", CRAWL),
         *("--pages.common-crawl.download", "True"),
-        *("--pages.common-crawl.address", crawl.url, "--pages.common-crawl.first-pause", "0"),
+        *("--pages.common-crawl.address", crawl.url),
     ]
     with serving(crawl):
         command[command.index("--pages.common-crawl.address") + 1] = crawl.url

@@ -299,7 +299,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "sources.columns.LONE_SURROGATE": Anywhere("\ud800"),
     "common_crawl.index.PATH": AtPlace("cc-index/table/cc-main/a.b/c.parquet"),
     "common_crawl.paths.PATH": AtPlace("crawl-data/CC-MAIN-2024-10/a.b/c.warc.gz"),
-    "common_crawl.download.MD5": AtPlace('"5d41402abc4b2a76b9719d911017c592"'),
     "sources.formats.JSON_START": AtPlace(" \n[ {", "{"),
     "sources.formats.PARQUET_START": AtPlace("PAR1"),
     "sources.json_rows.ARRAY": AtPlace(" [ {"),

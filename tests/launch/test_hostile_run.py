@@ -560,7 +560,7 @@ MODULES_WITH_NAMES = (
 )  # fmt: skip
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
-    "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py",
+    "configs/experiment/__init__.py", "configs/experiment/run_folder.py",
     "data_prep/decontamination/index.py",
     "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
     "data_prep/extract/trees.py", "data_prep/measure/run.py", "data_prep/packages/page_formats.py",

@@ -2,12 +2,13 @@
 
 import dataclasses
 import gzip
+import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import namedtuple
 from itertools import pairwise
@@ -16,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.common_crawl.files import chosen, crawl_files
-from data_prep.common_crawl.part import Part
 from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, PagesConfig
 from data_prep.sources import fetch_pages, input_files
 from lm.errors import InputError, UsageError
-from lm.storage.http import PROGRESS_BYTES, seconds_asked
+from lm.storage import http
+from lm.storage.http import seconds_asked
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
 from tests.data_prep.loopback_index import closed_port
 
@@ -40,6 +41,13 @@ def no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "1")
+    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "2")
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+
+
 @pytest.fixture
 def crawl():
     with serving(LoopbackCrawl.of(list(WARCS))) as served:
@@ -47,7 +55,7 @@ def crawl():
 
 
 def config(server: LoopbackCrawl, **changes) -> CommonCrawlPages:
-    quick = {"first_pause": 0.01, "longest_pause": 0.02, "stall": 0.3, "tries": 3, "downloads": 2, "download": True}
+    quick = {"downloads": 2, "download": True}
     addresses = {"address": server.url, "crawls_address": f"{server.url}collinfo.json"}
     return dataclasses.replace(NO_CRAWL, **{"crawl": CRAWL, "files": 1, **quick, **addresses, **changes})
 
@@ -95,9 +103,9 @@ def test_a_cut_connection_is_gone_on_with_where_it_ended(crawl, tmp_path):
     path = crawl.paths[0]
     crawl.faults[path] = [Fault(cut=10_000), Fault(cut=5_000)]
     assert fetch(crawl, tmp_path) == WARCS[:1]
-    etag = crawl.etag(WARCS[0])
-    asked = [(headers.get("Range"), headers.get("If-Range")) for headers in crawl.asked(path)]
-    assert asked == [(None, None), ("bytes=10000-", etag), ("bytes=15000-", etag)]
+    end, etag = len(WARCS[0]) - 1, crawl.etag(WARCS[0])
+    asked = [(headers.get("Range"), headers.get("If-Range")) for headers in crawl.asked(path) if "If-Range" in headers]
+    assert asked == [(f"bytes={begin}-{end}", etag) for begin in (0, 10_000, 15_000)]
     assert len(left_in(tmp_path)) == 1
 
 
@@ -111,28 +119,16 @@ def test_a_cut_connection_is_gone_on_with_where_it_ended(crawl, tmp_path):
         [Fault(cut=0), Fault(cut=1)],
         [Fault(cut=9_000), Fault(ignore_range=True)],
         [Fault(cut=9_000), Fault(shift=100)],
-        [Fault(cut=9_000), Fault(replace=WARCS[1])],
-        [Fault(cut=9_000), Fault(replace=WARCS[1], ignore_condition=True)],
-        [Fault(cut=40_000), Fault(replace=WARCS[4][:9_000])],
         [Fault(told_length=50_000)],
-        [Fault(told_length=30_000)],
-        [Fault(chunked=True)],
-        [Fault(chunked=True, cut=9_000)],
         [Fault(cut=9_000), Fault(chunked=True)],
-        [Fault(headers={"Content-Length": ""}, cut=9_000)],
-        [Fault(body=b"<html>Please log in to this hotel's network</html>")],
-        [Fault(body=b"")],
         [Fault(headers={"Content-Encoding": "gzip"})],
         [Fault(headers={"Content-Encoding": "gzip"}, cut=9_000)],
-        [Fault(headers={"Content-Length": "many"}, cut=9_000)],
         [Fault(cut=9_000), Fault(headers={"Content-Range": "bytes of some sort"})],
     ],
     ids=told,
 )
 def test_the_file_is_right_in_the_end(crawl, tmp_path, faults):
     path = crawl.paths[0]
-    if any(fault.replace for fault in faults):
-        crawl.etag = lambda data: f'"{len(data)}-2"'
     crawl.faults[path] = list(faults)
     assert fetch(crawl, tmp_path) == [crawl.files[path]]
     assert not crawl.faults[path], "not every fault was met"
@@ -148,7 +144,6 @@ def test_a_lasting_fault_ends_with_what_is_kept_and_the_same_command_goes_on(cra
     with pytest.raises(InputError, match="the same command goes on") as caught:
         fetch(crawl, tmp_path, files=2, downloads=1)
     assert second in str(caught.value)
-    assert "3 tries" in str(caught.value)
     assert (tmp_path / "pages" / crawl.paths[0].rpartition("/")[2]).read_bytes() == WARCS[0]
     assert not (tmp_path / "pages" / second.rpartition("/")[2]).exists()
     crawl.always.clear()
@@ -159,65 +154,32 @@ def test_a_lasting_fault_ends_with_what_is_kept_and_the_same_command_goes_on(cra
 
 def test_an_interrupted_run_goes_on_within_a_file(crawl, tmp_path):
     path = crawl.paths[0]
-    crawl.faults[path] = [Fault(cut=30_000)]
-    with pytest.raises(InputError, match=r"kept \(30,000 bytes of this file"):
-        fetch(crawl, tmp_path, tries=1)
-    crawl.sent = 0
-    assert fetch(crawl, tmp_path) == WARCS[:1]
-    assert crawl.sent == len(WARCS[0]) - 30_000
+    part = tmp_path / "pages" / (path.rpartition("/")[2] + ".part")
+    crawl.always[path] = Fault(status=503)
+    part.parent.mkdir()
+    part.write_bytes(b"-" * 30_000)
+    part.with_name(part.name + ".json").write_text(json.dumps([len(WARCS[0]), crawl.etag(WARCS[0]), None]))
+    with pytest.raises(InputError, match=r"What has come is kept"):
+        fetch(crawl, tmp_path)
+    crawl.always.clear()
+    assert fetch(crawl, tmp_path) == [b"-" * 30_000 + WARCS[0][30_000:]] and left_in(tmp_path) == [part.stem]
 
 
-@pytest.mark.parametrize("damage", ["{", '{"length": 5}', '{"length": 12, "etag": null, "modified": null}', None])
-def test_a_part_whose_version_is_not_known_is_not_gone_on_with(crawl, tmp_path, damage):
+@pytest.mark.parametrize("told", ["{", "[5, null, null]", json.dumps([len(WARCS[0]), '"another"', None]), None])
+def test_a_part_of_another_version_is_not_gone_on_with(crawl, tmp_path, told):
     part = tmp_path / "pages" / (crawl.paths[0].rpartition("/")[2] + ".part")
     part.parent.mkdir()
     part.write_bytes(b"the begin of another file")
-    if damage:
-        part.with_name(part.name + ".json").write_text(damage)
+    if told:
+        part.with_name(part.name + ".json").write_text(told)
     assert fetch(crawl, tmp_path) == WARCS[:1]
-    assert "Range" not in crawl.asked(crawl.paths[0])[0]
 
 
-def test_tries_that_bring_the_file_further_are_not_counted(tmp_path):
-    long = noise(0, 8 * PROGRESS_BYTES)
-    with serving(LoopbackCrawl.of([long])) as crawl:
-        crawl.faults[crawl.paths[0]] = [Fault(cut=PROGRESS_BYTES + n) for n in range(6)]
-        assert fetch(crawl, tmp_path, tries=2) == [long]
-        shutil.rmtree(tmp_path / "pages")  # but to bring the same bytes again and again is not to bring it further
-        crawl.always[crawl.paths[0]] = Fault(cut=2 * PROGRESS_BYTES, ignore_range=True)
-        with pytest.raises(InputError, match="given up after 2 tries"):
-            fetch(crawl, tmp_path, tries=2)
-
-
-def test_what_the_server_asks_to_wait_is_waited_by_all_downloads(crawl, tmp_path):
-    first, second = crawl.paths[:2]
-    crawl.faults[first] = [Fault(status=503, headers={"Retry-After": "3"})]
-    crawl.faults[second] = [Fault(cut=100)] * 50  # would be asked for again every 0.02 s
-    lines = []
-    with pytest.raises(InputError, match="given up"):
-        fetch(crawl, tmp_path, lines, files=2, tries=50)
-    asked = next(time for time, (path, _) in zip(crawl.times, crawl.requests, strict=True) if path == first)
-    # what was on its way when the answer came may arrive late on a busy machine
-    in_between = [time for time in crawl.times if asked + 1.5 < time < asked + 2.95]
-    assert in_between == []
-    assert max(crawl.times) > asked + 2.95
-    assert any("503" in line and "trying again in 3 s" in line for line in lines)
-
-
-def test_what_is_wrong_is_noticed_at_once_and_told(crawl, tmp_path):
-    path = crawl.paths[0]
-    crawl.faults[path] = [Fault(cut=9_000), Fault(replace=WARCS[1], ignore_condition=True), Fault(cut=9_000)]
-    crawl.faults[path].append(Fault(chunked=True, extra=b"more"))
-    lines = []
-    assert fetch(crawl, tmp_path, lines, tries=9) == WARCS[1:2]
-    assert len(crawl.asked(path)) == 5
-    told = [line.partition(": ")[2].partition(";")[0] for line in lines if "trying again" in line]
-    assert told == [
-        f"the connection ended {len(WARCS[0]) - 9_000:,} bytes too early",
-        "the file has changed on the server: beginning anew",
-        f"the connection ended {len(WARCS[1]) - 9_000:,} bytes too early",
-        f"the server sent more than the {len(WARCS[1]):,} bytes that it told",
-    ]
+def test_a_file_that_is_replaced_while_it_comes_is_told_and_comes_whole_at_the_next_try(crawl, tmp_path):
+    crawl.faults[crawl.paths[0]] = [Fault(cut=9_000), Fault(replace=WARCS[1])]
+    with pytest.raises(InputError, match="was replaced while it was read"):
+        fetch(crawl, tmp_path)
+    assert fetch(crawl, tmp_path) == WARCS[1:2]
 
 
 def test_a_wait_of_hours_ends_the_run_instead(crawl, tmp_path):
@@ -234,33 +196,6 @@ def test_retry_after_is_seconds_or_a_date_by_the_servers_clock():
     assert [seconds_asked(value, date) for value in (None, "", "soon", "-3", "²")] == [None] * 5
 
 
-@pytest.mark.parametrize("etag", ["", '"5d41402abc4b2a76b9719d911017c592-3"', '"5d41402abc4b2a76b9719d911017c592"'])
-def test_checksums_are_verified_whatever_the_etag_is(crawl, tmp_path, etag):
-    path, half = crawl.paths[0], len(WARCS[0]) // 2
-    altered = WARCS[0][:half] + bytes([WARCS[0][half] ^ 1]) + WARCS[0][half + 1 :]
-    crawl.etag = lambda data: etag  # none, of several pieces, or one that looks like an MD5 but is none
-    crawl.faults[path] = [Fault(body=altered)]
-    lines = []
-    assert fetch(crawl, tmp_path, lines) == WARCS[:1]
-    assert any("its checksums say otherwise" in line for line in lines)
-    assert len(crawl.asked(path)) == 2
-
-
-def test_an_etag_that_is_the_files_md5_is_enough(crawl, tmp_path):
-    crawl.files[crawl.paths[0]] = damaged = WARCS[0][:-9] + b"?" * 9  # so wrong in the crawl itself
-    assert fetch(crawl, tmp_path) == [damaged]
-    assert len(crawl.asked(crawl.paths[0])) == 1
-
-
-def test_a_file_that_is_damaged_on_the_server_is_taken_when_it_came_twice(crawl, tmp_path):
-    crawl.files[crawl.paths[0]] = damaged = WARCS[0][:-9] + b"?" * 9
-    crawl.etag = lambda data: '"x-2"'
-    lines = []
-    assert fetch(crawl, tmp_path, lines) == [damaged]
-    assert any("twice with the same damage" in line for line in lines)
-    assert len(crawl.asked(crawl.paths[0])) == 2
-
-
 def test_a_file_that_is_not_there_does_not_keep_the_others(crawl, tmp_path):
     gone = crawl.paths[1]
     del crawl.files[gone]
@@ -269,7 +204,7 @@ def test_a_file_that_is_not_there_does_not_keep_the_others(crawl, tmp_path):
     )
     with pytest.raises(InputError, match="1 of 3 files are not on the server") as caught:
         fetch(crawl, tmp_path, files=3, downloads=1)
-    assert f"{gone} (404" in str(caught.value)
+    assert gone in str(caught.value)
     assert len(left_in(tmp_path)) == 2
     assert len(crawl.asked(gone)) == 1
 
@@ -278,7 +213,7 @@ def test_a_crawl_that_is_none_is_refused_with_those_most_like_it(crawl, tmp_path
     with pytest.raises(UsageError, match=r"no crawl CC-MAIN-2024-11.*Most like it are: CC-MAIN-2024-1[08], "):
         fetch(crawl, tmp_path, crawl="CC-MAIN-2024-11")
     del crawl.files["collinfo.json"]
-    with pytest.raises(UsageError, match=r"404 Not Found\)\. Mend pages\.common_crawl\.crawl"):
+    with pytest.raises(UsageError, match=r"paths\.gz is not there\. Mend pages\.common_crawl\.crawl"):
         fetch(crawl, tmp_path, crawl="CC-MAIN-2024-11")
 
 
@@ -322,9 +257,11 @@ def test_a_proxy_that_is_not_there(crawl, tmp_path, monkeypatch):
 
 def test_a_full_disk_is_noticed_before_it_is_full(crawl, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 100_000))
-    with pytest.raises(InputError, match=r"still need 0\.00 GB, but .* has 0\.00 GB free. Make room"):
-        fetch(crawl, tmp_path, files=3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, free))
+    free = 30_000
+    with pytest.raises(InputError, match=r"still needs 0\.00 GB, but .* has 0\.00 GB free. Make room"):
+        fetch(crawl, tmp_path, files=2)
+    free = 50_000
     assert fetch(crawl, tmp_path, files=2) == WARCS[:2]
 
 
@@ -359,9 +296,7 @@ def test_the_choice_of_files(crawl):
         ({"crawl": "../x"}, "'../x'"),
         ({"files": 0}, "files is 0, but crawl is CC-MAIN-2024-10"),
         ({"downloads": 0}, "downloads is 0"),
-        ({"tries": 0}, "tries is 0"),
         ({"first_file": -1}, "first_file is -1"),
-        ({"longest_pause": 0.001}, "0.001 is shorter than first_pause = 0.01"),
         ({"address": "s3://commoncrawl/"}, "s3://commoncrawl/"),
     ],
 )
@@ -373,18 +308,21 @@ def test_impossible_values_are_refused(crawl, changes, told):
 
 def test_ctrl_c_ends_a_stalled_download_at_once_and_the_same_command_goes_on(crawl, tmp_path):
     crawl.faults[crawl.paths[0]] = [Fault(stall=True)]
+    environment = os.environ | {"GRISTMILL_STORAGE_TIMEOUT": "3600"}
     command = [
         *(sys.executable, "-m", "launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run")),
         *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", "2", "--documents.dump", CRAWL),
         *("--pages.common-crawl.address", crawl.url, "--pages.common-crawl.downloads", "2"),
-        *("--pages.common-crawl.stall", "3600", "--pages.common-crawl.download", "True"),
+        *("--pages.common-crawl.download", "True"),
     ]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     pages = tmp_path / "run/.partial/pages/out/pages"
     part, second = (pages / path.rpartition("/")[2] for path in crawl.paths[:2])
     part = part.with_name(part.name + ".part")
     deadline = time.monotonic() + 600
-    while not (second.exists() and part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+    while not (second.exists() and part.exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=600)  # it would wait for the stalled download for an hour
@@ -393,22 +331,6 @@ def test_ctrl_c_ends_a_stalled_download_at_once_and_the_same_command_goes_on(cra
     crawl.requests.clear()
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [(path, "Range" in headers) for path, headers in crawl.requests] == [(crawl.paths[0], True)]
+    assert {path for path, _ in crawl.requests} == {crawl.paths[0]}
     assert [file.path.read_bytes() for file in input_files(tmp_path / "run")] == WARCS[:2]
     assert "2 input files (warc)" in done.stdout
-
-
-def test_the_size_of_a_part_that_another_thread_moves_away_is_none(tmp_path):
-    """Whoever adds up what the disk must still take looks at the files of all threads."""
-    part = Part(tmp_path / "a.warc.gz")
-
-    def come_and_go() -> None:
-        for _ in range(1_000):
-            part.bytes.write_bytes(b"abc")
-            part.bytes.replace(part.path)
-
-    thread = threading.Thread(target=come_and_go)
-    thread.start()
-    while thread.is_alive():
-        assert part.size in (0, 3)
-    thread.join()

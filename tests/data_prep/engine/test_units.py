@@ -22,7 +22,7 @@ import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, attempts, identity_of, run_step
-from data_prep.engine.attempts import HOPELESS, make_folders, manifest_of, read_manifest
+from data_prep.engine.attempts import HOPELESS, make_folders, read_manifest
 from data_prep.engine.units import read_marker, run_unit
 from lm.errors import InputError, UsageError
 from lm.storage import write_atomically
@@ -150,7 +150,7 @@ def test_a_finished_step_is_known_by_its_manifest_and_another_by_its_markers(tmp
     read = []
     monkeypatch.setattr(attempts, "read_marker", lambda path: read.append(path.stem) or read_marker(path))
     made = run_step(step_of(texts(6)), ONE_PROCESS, tmp_path)
-    manifest = manifest_of("step", tmp_path)
+    manifest = tmp_path / "units/step/manifest"
     assert read_manifest("step", tmp_path) == made and not read
     assert run_step(step_of(texts(6)), ONE_PROCESS, tmp_path) == made and not read
     manifest.write_bytes(manifest.read_bytes()[:-9])  # a damaged one says nothing
