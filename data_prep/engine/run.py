@@ -4,6 +4,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
@@ -12,18 +13,31 @@ from data_prep.engine.progress import Progress
 from data_prep.engine.units import SCRATCH, Marker, Step
 from lm.storage import Place
 
-FAILED: ContextVar[set[str] | None] = ContextVar("FAILED", default=None)
+
+@dataclass
+class Notes:
+    """What the steps of a stage tell it."""
+
+    check: Callable[[], None]
+    """Called now and then while a step runs; what it raises ends the step."""
+    failed: set[str] = field(default_factory=set)
+    """Units that steps ended without, as step/name."""
+    outputs: set[str] = field(default_factory=set)
+    """The places of all outputs."""
+
+
+NOTES: ContextVar[Notes | None] = ContextVar("NOTES", default=None)
 
 
 @contextlib.contextmanager
-def noting_failed() -> Generator[set[str]]:
-    """Collects the units, as step/name, that steps which are run in the block end without."""
-    failed: set[str] = set()
-    before = FAILED.set(failed)
+def noting(check: Callable[[], None]) -> Generator[Notes]:
+    """Collect what the steps that are run in the block tell."""
+    notes = Notes(check)
+    before = NOTES.set(notes)
     try:
-        yield failed
+        yield notes
     finally:
-        FAILED.reset(before)
+        NOTES.reset(before)
 
 
 def run_step(
@@ -38,11 +52,18 @@ def run_step(
     """
     assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
     folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder
+    notes = NOTES.get()
+
+    def report(progress: Progress) -> None:
+        if notes:
+            notes.check()
+        on_progress(progress)
+
     make_folders(step, folder)
     if isinstance(folder, Path):
         for leftover in (folder / SCRATCH / step.name).iterdir():
             leftover.unlink()
-    attempts = Attempts(step, engine, folder, on_progress)
+    attempts = Attempts(step, engine, folder, report)
     attempts.report()
     if attempts.queue:
         manifest_of(step.name, folder).unlink(missing_ok=True)  # from now on it may be out of date
@@ -52,7 +73,8 @@ def run_step(
     clean_up(step, folder, attempts.done, attempts.failed.keys())
     made = {unit.name: attempts.done[unit.name] for unit in step.units if unit.name in attempts.done}
     write_manifest(step.name, folder, made)
-    if (failed := FAILED.get()) is not None:
-        failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
+    if notes:
+        notes.failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
+        notes.outputs |= {str(folder / name) for marker in made.values() for name in marker.outputs}
     judge(step, attempts.failed, engine, folder)
     return made

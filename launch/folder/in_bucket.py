@@ -17,6 +17,7 @@ from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, mirror_of, size_of
 from lm.storage.mirror import LEASE
+from lm.storage.objects import Object
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 KEPT_BESIDE = {UNITS, SCRATCH, RunPaths.parts}
@@ -95,15 +96,12 @@ def announce(name: str, workdir: Path) -> None:
         mirror.delete(names_of(workdir, RunPaths(workdir).marker(name)))
 
 
-def made_there(workdir: Path, outputs: Iterable[str]) -> dict[str, int]:
-    """{name: bytes} of a stage's outputs that its units have written at the run's address, without what its steps keep
-    beside them."""
-    mirror = mirror_of(workdir)
-    assert mirror is not None
+def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, Object]:
+    """{name: object} of what lies at the address under a stage's outputs, but for what its steps keep beside them."""
     mirror.listed = None
     tops = tuple(f"{output}/" for output in outputs)
-    found = {name: one.size for name, one in mirror.there.items() if name in outputs or name.startswith(tops)}
-    return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
+    found = {name: one for name, one in mirror.there.items() if name in outputs or name.startswith(tops)}
+    return {name: one for name, one in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
 
 
 def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str], made_here: bool = True) -> None:

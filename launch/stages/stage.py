@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from data_prep.engine.run import noting_failed
+from data_prep.engine.run import noting
 from data_prep.engine.units import delete_all
 from launch.folder import in_bucket, links, own_files, taking, unfinished, units, written
 from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained, report_damage
@@ -361,12 +361,16 @@ def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: 
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     in_bucket.announce(stage.name, workdir)
     start = time.perf_counter()
-    with noting_failed() as failed:
+    before = in_bucket.there(mirror, stage.outputs)
+    with noting(mirror.may_write) as notes:
         stage.make(experiment, mirror.url, mirror.url)  # ty: ignore[invalid-argument-type]
     for name in stage.handed_on:
         delete_all(mirror.url / name)
-    files = in_bucket.made_there(workdir, stage.outputs)
-    finish(stage, workdir, note, [{"without": sorted(failed)}] if failed else [], start, files, seen)
+    # What was there before and no unit has written is the user's.
+    made = lambda name, one: f"{mirror.url}/{name}" in notes.outputs or before.get(name) != one
+    files = {name: one.size for name, one in in_bucket.there(mirror, stage.outputs).items() if made(name, one)}
+    without = [{"without": sorted(notes.failed)}] if notes.failed else []
+    finish(stage, workdir, note, without, start, files, seen)
     written.write_record(stage.name, workdir, files)
     in_bucket.publish(stage.name, workdir, stage.in_place, (), made_here=False)
 

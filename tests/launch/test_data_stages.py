@@ -21,6 +21,7 @@ from launch.folder.in_bucket import KEPT_BESIDE
 from launch.pretrain import SCRIPTS
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
+from lm.errors import InputError
 from lm.storage import Place, Url, copy_of
 from lm.storage.mirror import MIRRORS
 from tests.corpus import tiny_experiment, web_pages
@@ -114,6 +115,47 @@ def test_a_run_in_a_bucket_is_that_of_a_disk_and_nothing_of_it_is_copied_here(ru
     after = {name: one.etag for name, one in run.files().items() if name.startswith("units/texts/")}
     assert {name for name in after if before.get(name) == after[name]} == {"units/texts/1.json", "units/texts/2.json"}
     assert set(after) == {"units/texts/1.json", "units/texts/2.json", "units/texts/3.json", "units/texts/manifest"}
+
+
+def test_what_is_the_users_stays_in_a_bucket_and_stages_of_another_run_are_taken(run, tmp_path):
+    warcs = write_warcs(tmp_path / "warc", 2, 6)
+    make(experiment_of(warcs), tmp_path / "run", STAGES[:2])
+    write(run / "texts/notes", b"the user's")
+    write(run / "documents/notes", b"the user's")
+    write(run / "stages/data.files", b"{}")
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "cache")}):
+        MIRRORS.clear()
+        workdir = copy_of(run)
+        with locked(workdir):
+            assert [run_stage(stage, experiment_of(warcs), workdir, tmp_path / "run") for stage in STAGES] == [True] * 5
+    for name, steps in (("texts", None), ("documents", ())):
+        marker = json.loads((run / f"stages/{name}.json").read_text())
+        assert f"{name}/0.parquet" in marker["files"] and f"{name}/notes" not in marker["files"]
+        assert ("taken_from" in marker) == (steps is None)
+        assert (run / f"{name}/notes").read_bytes() == b"the user's"
+    experiment = experiment_of(warcs[:1])
+    for name in ("texts", "documents", "tokenizer", "shards"):
+        (run / f"stages/{name}.json").unlink()
+    make(experiment, run, STAGES[:3], tmp_path / "other")
+    names = {name for name in run.files() if name.startswith(("texts/", "documents/"))}
+    assert {"texts/notes", "documents/notes", "documents/0.parquet"} <= names and "documents/1.parquet" not in names
+
+
+def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
+    experiment = experiment_of(write_warcs(tmp_path / "warc", 2, 6))
+
+    def taken_over(stage: Stage) -> Stage:
+        """Another machine takes the lease before the stage's first unit."""
+
+        def work(*arguments) -> None:
+            write(run / ".lease", b'{"holder": "another", "held": true}')
+            stage.make(*arguments)
+
+        return dataclasses.replace(stage, make=work)
+
+    with pytest.raises(InputError, match=r"Another process .* is at work in|was taken over by another process"):
+        make(experiment, run, [STAGES[0], taken_over(STAGES[1])], tmp_path / "cache")
+    assert not [name for name in run.files() if name.startswith(("texts/", "units/"))]
 
 
 def test_an_input_is_made_again_in_a_bucket_that_was_replaced_by_one_of_its_size(run, tmp_path):
