@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import re
 import shutil
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from data_prep.engine.progress import Progress
 from data_prep.engine.units import (
     ATTEMPT,
     QUARANTINE,
+    RUNNING,
     SCRATCH,
     UNITS,
     Failure,
@@ -61,9 +63,11 @@ class Attempts:
         self.tried: dict[str, int] = {}
         """{name of a unit that failed here: attempts}."""
         self.lost: dict[str, int] = {}
-        """{name of a unit: attempts that ended with an earlier command}."""
+        """{name of a unit: attempts that ended with an earlier command}, at most all but one."""
+        self.deaths: dict[str, int] = {}
+        """{name of a unit: attempts whose process did not live to their end}, those with earlier commands included."""
         self.suspects: set[str] = set()
-        """Units that have only one attempt left for that reason."""
+        """Units that have only one attempt left for that reason: last, and while no other unit runs."""
         self.working: dict[str, int] = {}
         """{name of a unit in the making: rows made}."""
         self.queue: deque[Unit] = deque()
@@ -90,27 +94,25 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, left: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts that an earlier command ended with (`running_of`).
+        """Count the attempts that died in an earlier command, or that it ended with (`running_of`).
 
         It may have ended for another reason, so a unit with as many as may be is tried once more: last, and with no
         other at the same time. It is set aside if the command ends with that attempt too.
         """
-        if not isinstance(self.folder, Path):
+        there = names_in(self.folder / UNITS / self.step.name, RUNNING)
+        found = [unit for unit in left if unit.name in there]
+        if retry:
+            forget(self.step, [unit.name for unit in found], self.folder)
             return
-        there = {path.name for path in (self.folder / UNITS / self.step.name).glob("*.running")}
-        for unit in left:
-            place = running_of(self.step.name, unit.name, self.folder)
-            if place.name not in there:
-                continue
-            if retry:
-                place.unlink(missing_ok=True)
-                continue
-            lost = place.read_text(encoding="utf-8", errors="replace").count(ATTEMPT + unit.identity)
+        with ThreadPoolExecutor(READERS) as pool:
+            records = list(pool.map(self.record_of, found))
+        for unit, record in zip(found, records, strict=True):
+            lost = self.deaths[unit.name] = record.count(ATTEMPT + unit.identity)
             self.lost[unit.name] = min(lost, self.engine.attempts - 1)
             if lost >= self.engine.attempts:
                 self.suspects.add(unit.name)
             if lost > self.engine.attempts:
-                failure = Failure(f"the whole command ended with each of {lost} attempts")
+                failure = Failure(f"its worker process or the whole command died in each of {lost} attempts")
                 self.failed[unit.name] = failure.error
                 set_aside(self.step, unit, failure, lost, self.folder)
 
@@ -136,7 +138,11 @@ class Attempts:
             raise result.raised()
         self.first = self.first or result
         self.tried[unit.name] = self.tried.get(unit.name, 0) + 1
-        if self.attempts_of(unit.name) < self.engine.attempts and not result.for_good:
+        spent = result.for_good or self.attempts_of(unit.name) >= self.engine.attempts
+        if not spent:
+            self.queue.append(unit)
+        elif result.died and unit.name not in self.suspects:  # perhaps of what other units did
+            self.suspects.add(unit.name)
             self.queue.append(unit)
         else:
             self.failed[unit.name] = result.error
@@ -156,16 +162,23 @@ class Attempts:
         self.working.pop(unit.name, None)
         self.queue.append(unit)
 
-    def death(self, unit: Unit, how: str, log: str = "") -> Failure:
-        """An attempt whose process ended before it, or was ended since it took longer than engine.unit_hours."""
-        stacks = ""
-        if isinstance(self.folder, Path):
-            with contextlib.suppress(OSError):
-                text = running_of(self.step.name, unit.name, self.folder).read_text(encoding="utf-8", errors="replace")
-                stacks = text.rpartition(ATTEMPT)[2].partition("\n")[2]
-        if stacks:
+    def record_of(self, unit: Unit) -> str:
+        """What `running_of` has; "" if there is nothing, or it cannot be read."""
+        with contextlib.suppress(OSError, InputError):
+            return running_of(self.step.name, unit.name, self.folder).read_bytes().decode(errors="replace")
+        return ""
+
+    def death(self, unit: Unit, how: str, log: str = "", record: str | None = None) -> Failure:
+        """The failure of an attempt whose process ended before it, or was ended since it took longer than
+        engine.unit_hours. `record` is what `record_of` returns, if it was read already."""
+        record = self.record_of(unit) if record is None else record
+        last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
+        since = re.search(r"since ([\d.]+)$", last)
+        hung = bool(stacks) or (since is not None and time.time() - float(since[1]) >= self.engine.unit_hours * 3600)
+        if hung:
             how = f"not done after engine.unit_hours = {self.engine.unit_hours:g}; its worker process was ended"
-        return Failure(how, traceback=stacks, log=log)
+        self.deaths[unit.name] = self.deaths.get(unit.name, 0) + 1
+        return Failure(how, traceback=stacks, log=log, died=not hung)
 
     @contextlib.contextmanager
     def forgetting_running(self) -> Generator[None]:
@@ -173,9 +186,7 @@ class Attempts:
         try:
             yield
         except BaseException:
-            if isinstance(self.folder, Path):
-                for name in self.working:
-                    running_of(self.step.name, name, self.folder).unlink(missing_ok=True)
+            forget(self.step, self.working, self.folder)
             raise
 
     def write_records(self) -> None:
@@ -309,9 +320,8 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
         delete_files(folder, outputs - {output for marker in done.values() for output in marker.outputs})
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
+    forget(step, names_in(folder / UNITS / step.name, RUNNING), folder)
     if isinstance(folder, Path):
-        for path in (folder / UNITS / step.name).glob("*.running"):
-            path.unlink(missing_ok=True)
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
         with contextlib.suppress(OSError):
             (folder / SCRATCH).rmdir()
@@ -324,13 +334,18 @@ def told_failed(step: Step, failed: Mapping[str, str]) -> str:
     return "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *named, *more])
 
 
-def names_in(folder: Place) -> set[str]:
-    """The names of the units that have a JSON there."""
+def forget(step: Step, names: Iterable[str], folder: Place) -> None:
+    """Delete the records of attempts of these units."""
+    delete_files(folder, [f"{UNITS}/{step.name}/{name}{RUNNING}" for name in names])
+
+
+def names_in(folder: Place, ending: str = ".json") -> set[str]:
+    """The names of the units that have a file with this ending there."""
     if isinstance(folder, Url):
         found: Iterable[str] = folder.files()
     else:
         found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return {name.removesuffix(".json") for name in found if name.endswith(".json") and "/" not in name}
+    return {name.removesuffix(ending) for name in found if name.endswith(ending) and "/" not in name}
 
 
 def finished(step: Step, folder: Place) -> dict[str, Marker]:

@@ -56,14 +56,15 @@ class Worker:
         self.step = 0
         """Of the last step that it was told."""
 
-    def begin(self, unit: Unit, number: int, step: bytes) -> None:
-        """Gives it a unit of the step that has this number. Raises OSError where it has ended."""
+    def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
+        """Send it a unit, of which `deaths` attempts died, of the step that has this number. Raises OSError if the
+        process has ended."""
         self.unit = unit
         os.truncate(self.log, 0)
         if self.step != number:
             self.connection.send(("step", step))
             self.step = number
-        self.connection.send(("unit", pickle.dumps(unit)))
+        self.connection.send(("unit", pickle.dumps((unit, deaths))))
 
     def printed(self) -> str:
         return self.log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
@@ -158,7 +159,7 @@ def run_in_processes(attempts: Attempts, workers: int) -> None:
             while idle and (unit := attempts.next()):
                 worker = idle.pop()
                 with contextlib.suppress(OSError):  # it ended meanwhile: its pipe tells
-                    worker.begin(unit, number, step)
+                    worker.begin(unit, attempts.deaths.get(unit.name, 0), number, step)
                 busy[worker.connection] = worker
             for connection in wait(list(busy), SECONDS_BETWEEN_REPORTS):
                 worker = busy[connection]

@@ -17,9 +17,10 @@ from typing import Any
 
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import SECONDS_BETWEEN_REPORTS, Attempts
-from data_prep.engine.units import Failure, Marker, Unit
+from data_prep.engine.units import ATTEMPT, Failure, Marker, Unit
 from data_prep.engine.worker import attempt, load
 from lm.errors import InputError, UsageError, shown
+from lm.storage import environment_of_storage, set_environment
 from lm.trusted_code import VARIABLE
 
 TASKS_PER_CPU = 2
@@ -36,9 +37,15 @@ def run_units(attempts: Attempts) -> None:
     """Run all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the tasks end."""
     ray = connect(attempts.engine)
     step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
-    place = {name: os.environ[name] for name in (VARIABLE,) if name in os.environ}, list(sys.path), str(Path.cwd())
-    given = ray.put((*place, step))
-    submit = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=attempts.step.name).remote
+    trusted = {VARIABLE: os.environ.get(VARIABLE)}
+    given = ray.put((environment_of_storage() | trusted, list(sys.path), str(Path.cwd()), step))
+    task = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=attempts.step.name)
+
+    def submit(unit: Unit) -> Any:
+        alone = {"env_vars": {"GRISTMILL_UNIT": unit.name}}  # no other task has it, so Ray starts a worker process
+        one = task.options(runtime_env=alone) if unit.name in attempts.suspects else task
+        return one.remote(given, pickle.dumps((unit, attempts.deaths.get(unit.name, 0))))
+
     running: dict[Any, Unit] = {}
     lost_nodes: dict[str, int] = {}
     with attempts.forgetting_running():
@@ -46,7 +53,7 @@ def run_units(attempts: Attempts) -> None:
             while attempts.queue or running:
                 most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
                 while len(running) < most and (unit := attempts.next()):
-                    running[submit(given, pickle.dumps(unit))] = unit
+                    running[submit(unit)] = unit
                 ready, _ = ray.wait([*running], timeout=SECONDS_BETWEEN_REPORTS, fetch_local=False)
                 if ready:  # then all that are ready; with num_returns, the first call would wait for all
                     ready, _ = ray.wait([*running], num_returns=len(running), timeout=0, fetch_local=False)
@@ -97,15 +104,18 @@ def connect(engine: EngineConfig) -> Any:
     return ray
 
 
-def run_task(given: tuple[dict[str, str], list[str], str, bytes], unit: bytes) -> Marker | Failure:
-    """One attempt, in a worker of Ray that finds code and files as the process that submits it does."""
+def run_task(given: tuple[dict[str, str | None], list[str], str, bytes], unit: bytes) -> Marker | Failure:
+    """Run one attempt in a worker of Ray, which finds code and files as the process that submits it does."""
+    import ray  # ty: ignore[import-not-found]
+
     environment, path, folder, step = given
-    os.environ.update(environment)
+    set_environment(environment)
     sys.path.extend(one for one in path if one not in sys.path)
     with contextlib.suppress(OSError):
         os.chdir(folder)
     loaded = load(step)
-    result = loaded if isinstance(loaded, Failure) else attempt(loaded, unit)
+    node = ray.get_runtime_context().get_node_id()
+    result = loaded if isinstance(loaded, Failure) else attempt(loaded, unit, node=node)
     return result.to_travel() if isinstance(result, Failure) else result
 
 
@@ -117,15 +127,31 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
     try:
         return ray.get(task)
     except exceptions.NodeDiedError:
-        lost_nodes[unit.name] = lost_nodes.get(unit.name, 0) + 1
-        return attempts.death(unit, "the node was lost") if lost_nodes[unit.name] > LOST_NODES else None
-    except exceptions.OutOfMemoryError as error:
-        return attempts.death(unit, "the worker process was killed because memory ran out", log=str(error))
-    except exceptions.WorkerCrashedError:
-        return attempts.death(unit, "the worker process was killed")
+        how, log, record, lost = "the node was lost", "", "", True
+    except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError) as error:
+        how, log = "the worker process was killed", ""
+        if isinstance(error, exceptions.OutOfMemoryError):
+            how, log = f"{how} because memory ran out", str(error)
+        record = attempts.record_of(unit)
+        lost = is_lost(record)
     except exceptions.RayError as error:
         last = (str(error).strip() or repr(error)).splitlines()[-1]
         raise InputError(
             f"Ray could not run {unit.name}: {type(error).__name__}: {shown(last, quotes=False)}. Its nodes need the "
             "environment of make setup and this repository; what is done is kept."
         ) from error
+    if lost:
+        lost_nodes[unit.name] = lost_nodes.get(unit.name, 0) + 1
+        if lost_nodes[unit.name] <= LOST_NODES:
+            return None
+    return attempts.death(unit, how, log, record)
+
+
+def is_lost(record: str) -> bool:
+    """Whether the node on which the last attempt in the record ran is gone, or will be: its preemption was announced."""
+    from ray import nodes  # ty: ignore[import-not-found]
+    from ray._private.state import state  # ty: ignore[import-not-found]
+
+    node = re.search(r"node (\w+),", record.rpartition(ATTEMPT)[2])
+    alive = {one["NodeID"] for one in nodes() if one["Alive"]} - state.get_draining_nodes().keys()
+    return node is not None and node[1] not in alive

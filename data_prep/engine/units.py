@@ -30,7 +30,20 @@ from typing import Any
 from data_prep.config.engine import EngineConfig
 from lm.errors import InputError, UsageError, shown
 from lm.fields import identifying
-from lm.storage import Place, Url, digest, inside, metered, relative_name, size_of, stores, write_atomically, writing
+from lm.storage import (
+    Place,
+    StorageError,
+    Url,
+    digest,
+    inside,
+    metered,
+    objects,
+    relative_name,
+    size_of,
+    stores,
+    write_atomically,
+    writing,
+)
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 """Folders in a step's folder."""
@@ -39,6 +52,8 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 SECONDS_BETWEEN_COUNTS = 0.5
 ATTEMPT = "attempt of "
 """Begins a line of a file `running_of`; the identity of the unit follows."""
+RUNNING = ".running"
+"""Ending of such a file."""
 Counts = dict[str, Any]
 
 
@@ -130,6 +145,8 @@ class Failure:
     """Whether every other unit would fail of it too: impossible settings, a full disk, a package that is missing."""
     for_good: bool = False
     """Whether another attempt would end the same way."""
+    died: bool = False
+    """Whether the process was killed or crashed; not if it was ended for hanging."""
     exception: Exception | None = None
     """What was raised; None where a process was killed, or it cannot travel."""
 
@@ -170,6 +187,22 @@ class WriteError(OSError):
     """An output could not be written, whatever its errno: the input of the unit is not the cause."""
 
 
+class StoreWriteError(InputError):
+    """A store did not take an output, marker or record, though that was tried again for minutes."""
+
+
+@contextlib.contextmanager
+def storing(place: Place) -> Generator[None]:
+    """Raise InputError for an error of a disk in the block, StoreWriteError for one of a store."""
+    try:
+        with writing(place):
+            yield
+    except StorageError as error:
+        if isinstance(error.__cause__, Exception) and objects.is_name(error.__cause__):
+            raise  # only of this unit
+        raise StoreWriteError(str(error)) from error
+
+
 def line_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return shown(text if isinstance(error, InputError) else f"{type(error).__name__}: {text}", quotes=False)
@@ -182,7 +215,7 @@ def ends_run(error: BaseException) -> bool:
         causes.append(chain)
         chain = chain.__cause__ or chain.__context__
     disk = any(isinstance(one, WriteError) or (isinstance(one, OSError) and one.errno in DISK_ERRORS) for one in causes)
-    return disk or isinstance(error, UsageError | ImportError)
+    return disk or isinstance(error, UsageError | ImportError | StoreWriteError)
 
 
 def identity_of(*parts: object) -> str:
@@ -317,7 +350,7 @@ def run_unit(
         read = step.digest(unit)  # before the work: a file that is replaced meanwhile is told by the next run
         with metered(space.meter), RARE_COLLECTIONS:
             counts = step.work(unit, space) or {}
-        with writing(folder):
+        with storing(folder):
             outputs = space.publish()
             seconds = round(time.perf_counter() - start, 3)
             marker = Marker(unit.identity, counts, outputs, seconds, os.uname().nodename, read)
@@ -342,10 +375,10 @@ def marker_of(step: str, unit: str, folder: Place) -> Place:
     return folder / UNITS / step / f"{unit}.json"
 
 
-def running_of(step: str, unit: str, folder: Path) -> Path:
-    """The attempts of a unit in worker processes that have not ended: a line with ATTEMPT each, then the stacks of a
-    process that hung."""
-    return folder / UNITS / step / f"{unit}.running"
+def running_of(step: str, unit: str, folder: Place) -> Place:
+    """The attempts of a unit in worker processes that have not ended or that died: a line with ATTEMPT each, then the
+    stacks of a process that hung."""
+    return folder / UNITS / step / (unit + RUNNING)
 
 
 def quarantine_of(step: str, unit: str, folder: Place) -> Place:

@@ -4,6 +4,7 @@ Its standard output and error go to a file, whose end the parent keeps where a u
 this machine are deleted by the parent, and where that was killed, by its workers.
 """
 
+import contextlib
 import dataclasses
 import faulthandler
 import os
@@ -11,14 +12,21 @@ import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from data_prep.engine.units import ATTEMPT, Failure, Marker, running_of, try_unit
+from data_prep.engine.units import ATTEMPT, Failure, Marker, running_of, storing, try_unit
+from lm.errors import InputError
+from lm.storage import Place, write_atomically
 from lm.trusted_code import inherit
+
+MOST_GRACE = 60
+"""Seconds that a process has to upload the stacks of a unit that hangs."""
 
 
 def main() -> None:
@@ -55,31 +63,71 @@ def load(pickled: bytes) -> Any:
         return dataclasses.replace(Failure.of(error), ends_run=True)
 
 
-def attempt(given: tuple, message: bytes, on_rows: Callable[[int], None] = lambda rows: None) -> Marker | Failure:
-    """One attempt in a process that may die of it.
+def attempt(
+    given: tuple, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
+) -> Marker | Failure:
+    """Run one attempt of a unit in a process that may die of it. `message` is a pickle of the unit and the number of
+    attempts of it that died before; `node` is Ray's id of this machine.
 
-    On a disk, the file `running_of` has a line for each attempt that has not ended, so that a restarted command knows
-    the attempts during which it ended. After engine.unit_hours the process writes there where it hangs, and ends; a
-    thread of faulthandler does that, even while a library never returns to Python.
+    The attempt is recorded in the run folder before it starts (`running_of`), so that neither the death of this process
+    nor that of the whole command is forgotten. The record is deleted when the attempt ends, whether or not the unit is
+    done.
     """
     step, folder, engine = given
-    unit = pickle.loads(message)
-    if not isinstance(folder, Path):
-        return try_unit(step, unit, folder, engine, on_rows)
-    place = running_of(step.name, unit.name, folder)
+    unit, deaths = pickle.loads(message)
+    place, seconds = running_of(step.name, unit.name, folder), engine.unit_hours * 3600
+    record = f"{ATTEMPT}{unit.identity}\n" * deaths
+    record += f"{ATTEMPT}{unit.identity} on {os.uname().nodename}, process {os.getpid()}, "
+    record += f"node {node}, since {time.time():.3f}\n"
     try:
-        with place.open("a", encoding="utf-8") as file:
-            file.write(f"{ATTEMPT}{unit.identity} on {os.uname().nodename}, process {os.getpid()}\n")
-            file.flush()
-            faulthandler.dump_traceback_later(engine.unit_hours * 3600, exit=True, file=file)
-            try:
-                result = try_unit(step, unit, folder, engine, on_rows)
-            finally:
-                faulthandler.cancel_dump_traceback_later()
+        with recorded_on_disk(place, record, seconds) if isinstance(place, Path) else recorded(place, record, seconds):
+            result = try_unit(step, unit, folder, engine, on_rows)
         place.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, InputError) as error:
         return Failure.of(error)
     return result
+
+
+@contextlib.contextmanager
+def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]:
+    """Write the record. If the block takes longer than `seconds`, append the stacks of all threads and end the process:
+    a thread of faulthandler does that, even if a library never returns to Python."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(record)
+        file.flush()
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
+    """`recorded_on_disk` for a bucket. A thread of Python uploads the stacks and ends the process. If a library never
+    returns to Python, faulthandler ends the process a little later, and prints the stacks to its log."""
+    with storing(place):
+        write_atomically(place, record)
+    timer = threading.Timer(seconds, end_with_stacks, (place, record))
+    timer.daemon = True
+    timer.start()
+    faulthandler.dump_traceback_later(seconds + min(seconds, MOST_GRACE), exit=True, file=2)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def end_with_stacks(place: Place, record: str) -> None:
+    """Upload the stacks of all threads after the record, and end this process."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            faulthandler.dump_traceback(file)
+            file.seek(0)
+            write_atomically(place, record + file.read().decode(errors="replace"))
+    finally:
+        os._exit(1)
 
 
 def end_with_parent() -> None:

@@ -6,6 +6,7 @@ A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alon
 
 from lm.storage import stores
 from lm.storage.cache import Wanted, as_files, cache_folder
+from lm.storage.environment import environment_of_storage, set_environment
 from lm.storage.files import (
     HASHING_THREADS,
     Appended,
@@ -50,6 +51,7 @@ __all__ = [
     "copy_of",
     "count_bytes",
     "digest",
+    "environment_of_storage",
     "fetched",
     "file_inside",
     "file_sha256",
@@ -59,6 +61,7 @@ __all__ = [
     "mirror_of",
     "place_of",
     "relative_name",
+    "set_environment",
     "size_of",
     "sizes_of",
     "stores",

@@ -25,7 +25,7 @@ from data_prep.engine import Marker, Step, Unit, Workspace, attempts, identity_o
 from data_prep.engine.attempts import HOPELESS, make_folders, read_manifest
 from data_prep.engine.units import read_marker, run_unit
 from lm.errors import InputError, UsageError
-from lm.storage import write_atomically
+from lm.storage import Place, write_atomically
 from tests.run_files import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[3]
@@ -214,7 +214,7 @@ def test_what_fails_is_named_and_all_else_is_as_without_it(tmp_path, capsys):
     found = records(tmp_path / "mixed")
     assert set(found) == set(bad)
     assert found["crash-0"]["error"].startswith("the worker process was killed (SIGKILL)")
-    assert (found["crash-0"]["log"], found["crash-0"]["attempts"]) == ("about to crash\n", 3)
+    assert (found["crash-0"]["log"], found["crash-0"]["attempts"]) == ("about to crash\n", 4)
     assert "more than engine.max_unit_bytes = 100,000" in found["hang-1"]["error"] and found["hang-1"]["attempts"] == 1
     assert found["damaged-0"]["error"] == "damaged-0 is damaged." and "InputError" in found["damaged-0"]["traceback"]
     told = capsys.readouterr().out
@@ -228,7 +228,7 @@ def test_units_that_hang_or_kill_their_process_group_are_set_aside_and_all_else_
     assert list(run_step(step_of(inputs), engine, tmp_path / "run")) == list(texts(20))
     assert contents(tmp_path / "run") == contents(tmp_path / "alone")
     found = records(tmp_path / "run")
-    assert set(found) == {"sleep", "loop", "group"} and {one["attempts"] for one in found.values()} == {2}
+    assert {name: one["attempts"] for name, one in found.items()} == {"sleep": 2, "loop": 2, "group": 3}
     assert found["group"]["error"].startswith("the worker process was killed (SIGKILL)")
     for name, function in (("sleep", "in work"), ("loop", "in spin")):
         assert "engine.unit_hours = 0.0005" in found[name]["error"] and function in found[name]["traceback"]
@@ -245,8 +245,37 @@ def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(tmp_path
     process = start(tmp_path, 20, COMMAND)
     said, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0 and said.splitlines()[-1] == "20"
-    assert records(tmp_path)[f"{COMMAND}-0"]["error"] == "the whole command ended with each of 4 attempts"
+    assert (
+        records(tmp_path)[f"{COMMAND}-0"]["error"]
+        == "its worker process or the whole command died in each of 4 attempts"
+    )
     assert not list(tmp_path.rglob("*.running"))
+
+
+def die_three_times(unit: Unit[str], space: Workspace, journal: Path) -> dict:
+    """Notes when it begins and ends; units called die-N kill their process in three attempts."""
+    before = journal.read_text().splitlines() if journal.exists() else []
+    with journal.open("a") as file:
+        print("begin", unit.name, file=file, flush=True)
+        if unit.name.startswith("die") and before.count(f"begin {unit.name}") < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        counts = work(unit, space)
+        print("end", unit.name, file=file)
+    return counts
+
+
+def test_a_unit_that_died_in_each_attempt_runs_once_more_while_no_other_does(tmp_path):
+    journal, inputs = tmp_path / "journal", texts(10) | {"die-0": "text a", "die-1": "text b"}
+    step = dataclasses.replace(step_of(inputs), work=functools.partial(die_three_times, journal=journal))
+    assert len(run_step(step, TWO, tmp_path / "run")) == 12 and records(tmp_path / "run") == {}
+    noted = journal.read_text().splitlines()
+    assert len(noted) == 2 * 12 + 2 * 3
+    for name in ("die-0", "die-1"):
+        end = noted.index(f"end {name}")
+        assert noted[end - 1] == f"begin {name}"
+        begun = [line for line in noted[:end] if line.startswith("begin 0")]
+        assert len(begun) == len([line for line in noted[:end] if line.startswith("end 0")])
 
 
 def test_an_interrupted_command_counts_against_no_unit(tmp_path):
@@ -321,9 +350,9 @@ def test_progress_counts_units_rows_and_bytes(tmp_path):
 
 RUN = """
 import os, signal, sys
-from pathlib import Path
 from data_prep.config import EngineConfig
 from data_prep.engine import run_step
+from lm.storage import place_of
 from tests.data_prep.engine.test_units import step_of, texts
 
 if __name__ == "__main__":
@@ -331,13 +360,13 @@ if __name__ == "__main__":
     if sys.argv[3]:
         inputs |= {f"{sys.argv[3]}-{n}": sys.argv[3] for n in range(2 if sys.argv[3] == "wait" else 1)}
     try:
-        print(len(run_step(step_of(inputs), EngineConfig(workers=2, max_failed=0.5), Path(sys.argv[1]))))
+        print(len(run_step(step_of(inputs), EngineConfig(workers=2, max_failed=0.5), place_of(sys.argv[1]))))
     except KeyboardInterrupt:
         print("interrupted")
 """
 
 
-def start(folder: Path, units: int, wait: str = "", **environment: str) -> subprocess.Popen:
+def start(folder: Place, units: int, wait: str = "", **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), str(units), wait], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, cwd=REPOSITORY, start_new_session=True, env=os.environ | environment,

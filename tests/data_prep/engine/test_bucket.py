@@ -1,0 +1,78 @@
+"""Units whose folder is in a bucket: the bytes of a disk, attempts recorded before they start, and few requests."""
+
+import dataclasses
+import signal
+import threading
+
+import pytest
+
+from data_prep.config import ONE_PROCESS, EngineConfig
+from data_prep.engine import run_step
+from lm.errors import InputError
+from lm.storage import Url
+from tests.data_prep.engine.test_units import COMMAND, GROUP, TWO, contents, records, start, step_of, texts
+from tests.object_store import HOPELESS, QUICK, Store, serving, variables
+from tests.run_files import HANG_SECONDS
+
+RUN = Url("s3://bucket/run")
+
+
+@pytest.fixture
+def store():
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("bucket")
+        yield store
+
+
+def files(ending: str = "") -> dict[str, bytes]:
+    return {name: (RUN / name).read_bytes() for name in RUN.files() if name.endswith(ending)}
+
+
+def outputs() -> dict[str, bytes]:
+    return {name.removeprefix("out/"): data for name, data in files(".txt").items()}
+
+
+@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO, EngineConfig(runner="beam")], ids=["here", "processes", "beam"])
+def test_outputs_are_those_of_a_disk_and_each_unit_is_made_once(engine, store, tmp_path):
+    run_step(step_of(texts(30)), ONE_PROCESS, tmp_path)
+    assert list(run_step(step_of(texts(30)), engine, RUN)) == list(texts(30))
+    assert outputs() == contents(tmp_path) and files(".running") == {}
+    written = [one.path for one in store.requests if one.method == "PUT" and "/run/out/" in one.path]
+    assert len(written) == len(set(written)) == 30
+
+
+def test_units_that_hang_or_kill_their_process_group_are_set_aside(store, tmp_path):
+    run_step(step_of(texts(20)), ONE_PROCESS, tmp_path)
+    inputs = texts(20) | {"sleep": "wait x", "loop": "spin x", "group": f"{GROUP} x"}
+    engine = dataclasses.replace(TWO, attempts=2, unit_hours=3 / 3600)
+    run_step(step_of(inputs), engine, RUN)
+    assert outputs() == contents(tmp_path) and files(".running") == {}
+    found = {name.split("/")[-1]: data.decode() for name, data in files(".json").items() if "quarantine" in name}
+    assert found.keys() == {"sleep.json", "loop.json", "group.json"}
+    assert "engine.unit_hours" in found["sleep.json"] and "in work" in found["sleep.json"]
+    assert "engine.unit_hours" in found["loop.json"] and "in spin" in found["loop.json"]
+    assert '"attempts": 3' in found["group.json"]
+
+
+@pytest.mark.slow
+def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(store):
+    for _ in range(4):
+        process = start(RUN, 20, COMMAND)
+        process.communicate(timeout=HANG_SECONDS)
+        assert process.returncode == -signal.SIGKILL
+    assert len(outputs()) == 20
+    process = start(RUN, 20, COMMAND)
+    said, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0 and said.splitlines()[-1] == "20"
+    assert b"died in each of 4 attempts" in (RUN / f"quarantine/step/{COMMAND}-0.json").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["running", "txt", "json"])
+def test_a_store_that_takes_no_more_is_no_fault_of_a_unit_and_ends_the_step(what, store):
+    run_step(step_of(texts(4)), ONE_PROCESS, RUN)
+    store.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(f".{what}") else None)
+    with variables(HOPELESS), pytest.raises(InputError, match="cannot be written"):
+        run_step(step_of(texts(10)), TWO, RUN)
+    assert not [name for name in RUN.files() if "quarantine" in name]
+    store.fail(lambda request: None)
+    assert len(run_step(step_of(texts(10)), TWO, RUN)) == 10
