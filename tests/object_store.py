@@ -54,6 +54,8 @@ class Store:
     lock: threading.Lock = field(default_factory=threading.Lock)
     released: threading.Event = field(default_factory=threading.Event)
     """Ends all stalls."""
+    downloaded: dict[str, int] = field(default_factory=dict)
+    """{path of an object: bytes of it that were sent}."""
     etags: dict[str, str] = field(default_factory=dict)
     """{generation: ETag}."""
 
@@ -118,6 +120,9 @@ class Proxy(BaseHTTPRequestHandler):
         if fault in ("stall", "cut"):
             return self.hang_up()
         status, headers, data = self.pass_on(body)
+        if self.command == "GET" and status < 300 and "?" not in self.path:
+            with self.store.lock:
+                self.store.downloaded[self.path] = self.store.downloaded.get(self.path, 0) + len(data)
         if fault == "lost reply":
             return self.hang_up()
         return self.send(status, headers, data, cut=fault == "cut reply")

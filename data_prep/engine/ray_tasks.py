@@ -39,11 +39,11 @@ def run_units(attempts: Attempts) -> None:
     step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
     trusted = {VARIABLE: os.environ.get(VARIABLE)}
     given = ray.put((environment_of_storage() | trusted, list(sys.path), str(Path.cwd()), step))
-    task = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=attempts.step.name)
+    remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=attempts.step.name)
 
     def submit(unit: Unit) -> Any:
         alone = {"env_vars": {"GRISTMILL_UNIT": unit.name}}  # no other task has it, so Ray starts a worker process
-        one = task.options(runtime_env=alone) if unit.name in attempts.suspects else task
+        one = remote.options(runtime_env=alone) if unit.name in attempts.suspects else remote
         return one.remote(given, pickle.dumps((unit, attempts.deaths.get(unit.name, 0))))
 
     running: dict[Any, Unit] = {}
@@ -148,7 +148,7 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
 
 
 def is_lost(record: str) -> bool:
-    """Whether the node on which the last attempt in the record ran is gone, or will be: its preemption was announced."""
+    """Whether the node of the last attempt in the record is gone, or its preemption was announced."""
     from ray import nodes  # ty: ignore[import-not-found]
     from ray._private.state import state  # ty: ignore[import-not-found]
 

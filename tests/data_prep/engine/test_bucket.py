@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import threading
 
 import pytest
 
@@ -10,8 +9,8 @@ from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import run_step
 from lm.errors import InputError
 from lm.storage import Url
-from tests.data_prep.engine.test_units import COMMAND, GROUP, TWO, contents, records, start, step_of, texts
-from tests.object_store import HOPELESS, QUICK, Store, serving, variables
+from tests.data_prep.engine.test_units import COMMAND, GROUP, TWO, contents, start, step_of, texts
+from tests.object_store import HOPELESS, QUICK, serving, variables
 from tests.run_files import HANG_SECONDS
 
 RUN = Url("s3://bucket/run")

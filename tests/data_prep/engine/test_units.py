@@ -245,10 +245,7 @@ def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(tmp_path
     process = start(tmp_path, 20, COMMAND)
     said, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0 and said.splitlines()[-1] == "20"
-    assert (
-        records(tmp_path)[f"{COMMAND}-0"]["error"]
-        == "its worker process or the whole command died in each of 4 attempts"
-    )
+    assert records(tmp_path)[f"{COMMAND}-0"]["error"].endswith("or the whole command died in each of 4 attempts")
     assert not list(tmp_path.rglob("*.running"))
 
 

@@ -1,4 +1,4 @@
-"""What another machine is told of stores: each variable that the clients read is decided about, and keys stay together."""
+"""Variables of stores that go to other machines: each that the clients read is listed, and keys stay together."""
 
 import re
 from pathlib import Path

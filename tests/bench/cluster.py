@@ -1,0 +1,259 @@
+"""A step of units on a Ray cluster of four nodes, with its folder in a bucket, while workers, a node and requests fail.
+
+    python -m tests.bench.cluster                     the cluster, undisturbed and disturbed
+    python -m tests.bench.cluster --count             requests of U = 40 and 400 units on W = 1, 4 and 16 workers
+    python -m tests.bench.cluster --units 40 --seconds 0.5 --kill-every 5
+
+The nodes are raylets of this machine (`ray.cluster_utils`), the bucket is moto's S3 server behind the proxy of
+tests/object_store.py. The driver is a process of its own, and the only one whose environment names the store.
+
+Disturbed: a worker process is killed every 30 s, a node is removed after a third of the units and another is added
+after half of them, and 5 % of the requests are answered 500 or 503 or cut. Checked: the outputs have the bytes of one
+process, no unit is set aside, and the time is at most 1.3 times that of the undisturbed run. Units read one object,
+use a processor for a fifth of their time, and write one object. Prints one JSON line for each run.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.config import EngineConfig
+from data_prep.engine import Step, Unit, Workspace, identity_of, run_step, run_unit
+from data_prep.engine.attempts import make_folders
+from lm.storage import Url, write_atomically
+from tests.object_store import Request, Store, serving, variables
+from tests.run_files import HANG_SECONDS, REPOSITORY
+
+BUCKET, RUN = "bucket", Url("s3://bucket/run")
+INPUT_BYTES = 200_000
+NODES = 4
+FAULTS = ("500", "503", "cut")
+MOST_TIME, MOST_BYTES = 1.3, 1.1
+"""Times the undisturbed run; times the bytes of the inputs."""
+READS_A_UNIT, READS_A_WORKER, WRITES_A_UNIT = 4, 20, 3
+"""The law: at most 4 U + 20 W reads and 3 U writes."""
+
+
+def input_of(name: str) -> bytes:
+    return random.Random(name).randbytes(INPUT_BYTES)
+
+
+def work(unit: Unit[float], space: Workspace) -> dict:
+    """Read the input, work for `unit.input` seconds, a fifth of it on a processor, and write a hash and the input."""
+    begin = time.perf_counter()
+    data = space.input(f"in/{unit.name}").read_bytes()
+    digest = hashlib.sha256(data).digest()
+    while time.perf_counter() - begin < unit.input / 5:
+        hashlib.sha256(data).digest()
+    time.sleep(max(0.0, unit.input - (time.perf_counter() - begin)))
+    write_atomically(space.output(f"out/{unit.name}"), digest + data[:1000], scratch=space.scratch)
+    space.count(rows=1, bytes=len(data))
+    return {"rows": 1}
+
+
+def step_of(units: int, seconds: float) -> Step[float]:
+    names = [f"{number:06d}" for number in range(units)]
+    return Step("step", tuple(Unit(name, identity_of(name), INPUT_BYTES, seconds) for name in names), work)
+
+
+def drive(units: int, seconds: float, **engine: str | int) -> None:
+    """Run the step, as the process that the user starts does; print its seconds."""
+    begin = time.perf_counter()
+    made = run_step(step_of(units, seconds), EngineConfig(runner="ray", **engine), RUN)
+    print(json.dumps({"units": len(made), "seconds": round(time.perf_counter() - begin, 1)}))
+
+
+def start_driver(store: Store, units: int, seconds: float, home: str, **engine: str | int) -> subprocess.Popen:
+    """The driver, which knows the store by its environment."""
+    code = f"from tests.bench.cluster import *; drive({units}, {seconds}, **{engine!r})"
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+        env=os.environ | store.environment() | {"RAY_TMPDIR": home},
+    )  # fmt: skip
+
+
+def ended(driver: subprocess.Popen) -> dict:
+    said, _ = driver.communicate(timeout=HANG_SECONDS)
+    assert driver.returncode == 0, said
+    return json.loads(said.splitlines()[-1])
+
+
+def fill(store: Store, units: int) -> None:
+    """Make an empty bucket with the inputs of the units."""
+    store.bucket(BUCKET)
+    with variables(store.environment()):
+        for unit in step_of(units, 0).units:
+            write_atomically(RUN / f"in/{unit.name}", input_of(unit.name))
+    store.requests.clear()
+    store.downloaded.clear()
+
+
+def outputs(store: Store) -> dict[str, str]:
+    """{name: SHA-256} of the outputs in the bucket. Raises AssertionError if a unit was set aside."""
+    with variables(store.environment()):
+        names = RUN.files()
+        assert not [name for name in names if name.startswith("quarantine/")], "units were set aside"
+        return {one: hashlib.sha256((RUN / one).read_bytes()).hexdigest() for one in names if one.startswith("out/")}
+
+
+@functools.cache
+def expected(units: int) -> dict[str, str]:
+    """`outputs` of one process."""
+    step = step_of(units, 0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_folders(step, folder)
+        (folder / "in").mkdir()
+        for unit in step.units:
+            (folder / f"in/{unit.name}").write_bytes(input_of(unit.name))
+            run_unit(step, unit, folder, EngineConfig())
+        return {f"out/{one.name}": hashlib.sha256(one.read_bytes()).hexdigest() for one in (folder / "out").iterdir()}
+
+
+@contextlib.contextmanager
+def cluster(home: str) -> Iterator:
+    """A Ray cluster of four nodes with one CPU each."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    from ray.cluster_utils import Cluster  # ty: ignore[import-not-found]
+
+    logging.disable(logging.INFO)
+    nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": home}))
+    try:
+        for _ in range(NODES - 1):
+            patiently(lambda: nodes.add_node(num_cpus=1))
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def patiently(begin, tries: int = 5):
+    """Ray gives a node 30 s to start, which a busy machine may exceed."""
+    try:
+        return begin()
+    except Exception:
+        if tries == 1:
+            raise
+        return patiently(begin, tries - 1)
+
+
+def kill_worker(draw: random.Random) -> bool:
+    """Kill a random process that runs a unit; whether there is one."""
+    import psutil
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::step"):
+                found.append(process)
+    if found:
+        with contextlib.suppress(psutil.Error):
+            draw.choice(found).kill()
+    return bool(found)
+
+
+def disturbing(draw: random.Random, share: float = 0.05):
+    """Faults of the store."""
+
+    def fault(request: Request) -> str | None:
+        return draw.choice(FAULTS) if draw.random() < share else None
+
+    return fault
+
+
+def measured(store: Store, nodes, home: str, units: int, seconds: float, kill_every: float = 0) -> dict:
+    """Of one run: its time, and what was done to it. Raises AssertionError if an output differs."""
+    fill(store, units)
+    draw, killed, removed, added = random.Random(0), 0, None, False
+    done = lambda: len([one for one in store.requests if one.method == "PUT" and "/units/step/" in one.path
+                        and one.path.endswith(".json")])  # fmt: skip
+    if kill_every:
+        store.fail(disturbing(draw))
+    driver = start_driver(store, units, seconds, home, address=nodes.address)
+    last = time.monotonic()
+    while driver.poll() is None:
+        time.sleep(0.2)
+        if kill_every and time.monotonic() - last >= kill_every:
+            killed += kill_worker(draw)
+            last = time.monotonic()
+        if kill_every and removed is None and done() > units / 3:
+            removed = next(iter(nodes.worker_nodes))
+            nodes.remove_node(removed, allow_graceful=False)
+        if kill_every and removed and not added and done() > units / 2:
+            patiently(lambda: nodes.add_node(num_cpus=1))
+            added = True
+    result = ended(driver)
+    store.fail(lambda request: None)
+    inputs = sum(size for path, size in store.downloaded.items() if "/run/in/" in path)
+    result |= {"killed": killed, "node removed and added": added, "requests": len(store.requests)}
+    result["input bytes read, of their size"] = round(inputs / (units * INPUT_BYTES), 3)
+    result["all bytes read, of the inputs"] = round(sum(store.downloaded.values()) / (units * INPUT_BYTES), 3)
+    assert outputs(store) == expected(units), "the bytes are not those of one process"
+    return result
+
+
+def kinds(requests: list[Request]) -> dict[str, int]:
+    """Reads (GET, HEAD, pages of LIST), writes (PUT, POST) and DELETE requests."""
+    found = Counter(
+        {"GET": "get", "HEAD": "head", "PUT": "writes", "POST": "writes", "DELETE": "deletes"}[one.method]
+        if "list-type=" not in one.path else "list" for one in requests
+    )  # fmt: skip
+    return {kind: found[kind] for kind in ("get", "head", "list", "writes", "deletes")}
+
+
+def count(store: Store, home: str, units: list[int], workers: list[int]) -> None:
+    """Print the requests of each undisturbed run, and hold them against the law."""
+    for many in units:
+        for cpus in workers:
+            fill(store, many)
+            ended(start_driver(store, many, 0.002, home, workers=cpus))
+            found = kinds(store.requests)
+            reads = found["get"] + found["head"] + found["list"]
+            row = {"units": many, "workers": cpus, **found, "reads": reads}
+            row["reads a unit"], row["writes a unit"] = round(reads / many, 2), round(found["writes"] / many, 2)
+            row["bytes read, of the inputs"] = round(sum(store.downloaded.values()) / (many * INPUT_BYTES), 3)
+            assert outputs(store) == expected(many)
+            print(json.dumps({"benchmark": "cluster requests"} | row), flush=True)
+            assert reads <= READS_A_UNIT * many + READS_A_WORKER * cpus, "more reads than 4 U + 20 W"
+            assert found["writes"] <= WRITES_A_UNIT * many + 5, "more writes than 3 U"
+            assert row["bytes read, of the inputs"] <= MOST_BYTES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", action="store_true", help="count requests")
+    parser.add_argument("--units", type=int, nargs="+", help="by default 320; with --count 40 400")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16], help="with --count")
+    parser.add_argument("--seconds", type=float, default=1.2, help="of a unit")
+    parser.add_argument("--kill-every", type=float, default=30.0, help="seconds between killed workers")
+    parser.add_argument("--any-time", action="store_true", help="do not compare times")
+    arguments = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as home, serving() as store:
+        if arguments.count:
+            count(store, home, arguments.units or [40, 400], arguments.workers)
+            return
+        units = (arguments.units or [320])[0]
+        with cluster(home) as nodes:
+            quiet = measured(store, nodes, home, units, arguments.seconds)
+            print(json.dumps({"benchmark": "cluster", "run": "undisturbed"} | quiet), flush=True)
+            loud = measured(store, nodes, home, units, arguments.seconds, arguments.kill_every)
+            times = round(loud["seconds"] / quiet["seconds"], 3)
+            print(json.dumps({"benchmark": "cluster", "run": "disturbed"} | loud | {"times": times}), flush=True)
+        assert quiet["all bytes read, of the inputs"] <= MOST_BYTES and loud["node removed and added"]
+        assert arguments.any_time or times <= MOST_TIME, f"{times} times the undisturbed run"
+
+
+if __name__ == "__main__":
+    main()
