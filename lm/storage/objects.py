@@ -293,6 +293,5 @@ def delete(addresses: Iterable[str]) -> None:
     for (scheme, bucket), keys in by_bucket.items():
         for some in itertools.batched(keys, 1000):
             with contextlib.suppress(FileNotFoundError):
-                # Of one object a DELETE, which costs nothing; else a POST that deletes all of them.
-                remove = lambda client, _, some=some: obstore.delete(client, some[0] if len(some) == 1 else list(some))
+                remove = lambda client, _, some=some: obstore.delete(client, list(some))
                 asked(f"{scheme}://{bucket}/{some[0]}", "deleted", remove)

@@ -204,11 +204,12 @@ def measured(store: Store, nodes, home: str, units: int, seconds: float, kill_ev
 
 
 def kinds(requests: list[Request]) -> dict[str, int]:
-    """Reads (GET, HEAD, pages of LIST), writes (PUT, POST) and DELETE requests."""
-    found = Counter(
-        {"GET": "get", "HEAD": "head", "PUT": "writes", "POST": "writes", "DELETE": "deletes"}[one.method]
-        if "list-type=" not in one.path else "list" for one in requests
-    )  # fmt: skip
+    """Reads (GET, HEAD, pages of LIST), writes (PUT, and POST of parts) and deletions (DELETE, and POST of many)."""
+    found = Counter()
+    for one in requests:
+        listed, deleted = "list-type=" in one.path, one.path.endswith("?delete") or "?delete=" in one.path
+        methods = {"GET": "list" if listed else "get", "HEAD": "head", "DELETE": "deletes"}
+        found[methods.get(one.method, "deletes" if deleted else "writes")] += 1
     return {kind: found[kind] for kind in ("get", "head", "list", "writes", "deletes")}
 
 

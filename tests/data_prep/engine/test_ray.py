@@ -3,6 +3,7 @@
 Each test is a process of its own: Ray starts servers and threads, and ends with its process.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -105,7 +106,7 @@ def test_units_that_fail_kill_or_hang_are_set_aside_and_servers_listen_on_the_lo
     assert "0100007F" in addresses and "'00000000" not in addresses.replace("'0000000000000000FFFF00000100007F'", "")
     assert contents(tmp_path / "run") == contents(tmp_path / "alone")
     found = records(tmp_path / "run")
-    assert set(found) == set(BAD) and {one["attempts"] for one in found.values()} == {2}
+    assert {name: one["attempts"] for name, one in found.items()} == dict.fromkeys(BAD, 2) | {"kill": 3, "group": 3}
     assert found["bad"]["error"] == "bad is damaged."
     assert {found[name]["error"] for name in ("kill", "group")} == {"the worker process was killed"}
     for name, function in (("sleep", "in work"), ("loop", "in spin")):
@@ -133,6 +134,27 @@ def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path):
     with short_folder() as home:
         (line,) = said_by(start(tmp_path, home, UNREACHABLE)).splitlines()
     assert line.startswith("No Ray cluster can be used at engine.address 127.0.0.1:1: ")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_in_a_bucket_killed_workers_lost_nodes_and_failing_requests_change_no_byte():
+    """The nodes know the store from the driver only."""
+    command = [sys.executable, "-m", "tests.bench.cluster", "--units", "60", "--seconds", "0.5", "--kill-every", "4"]
+    ended = subprocess.run(
+        [*command, "--any-time"], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert ended.returncode == 0, ended.stderr
+    run = json.loads(ended.stdout.splitlines()[-1])
+    assert run["killed"] and run["node removed and added"]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_step_in_a_bucket_reads_4_and_writes_3_objects_a_unit():
+    command = [sys.executable, "-m", "tests.bench.cluster", "--count", "--units", "40", "--workers", "1", "2"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_options_of_another_executor_are_refused():
