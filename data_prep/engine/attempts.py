@@ -75,6 +75,10 @@ class Attempts:
         """{name of a unit that is given up: its last failure}: of those that have no record yet."""
         self.first: Failure | None = None
         self.reported = 0.0
+        self.sizes = {unit.name: unit.bytes for unit in step.units}
+        self.bytes = sum(self.sizes.values())
+        self.rows = self.bytes_done = 0
+        """Of the units that are done."""
         self.find_what_is_there(engine.retry_failed)
         self.rows_found = self.rows
         self.bytes_found = self.bytes_done
@@ -82,6 +86,8 @@ class Attempts:
     def find_what_is_there(self, retry: bool) -> None:
         """Reads the markers and quarantine records of an earlier run."""
         self.done = finished(self.step, self.folder)
+        self.rows = sum(marker.counts.get("rows", 0) for marker in self.done.values())
+        self.bytes_done = sum(self.sizes[name] for name in self.done)
         left = [unit for unit in self.step.units if unit.name not in self.done]
         there = names_in(self.folder / QUARANTINE / self.step.name)
         for unit in left:
@@ -132,6 +138,8 @@ class Attempts:
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result
+            self.rows += result.counts.get("rows", 0)
+            self.bytes_done += unit.bytes
             self.write_records()
             return
         if result.ends_run:
@@ -196,14 +204,6 @@ class Attempts:
             set_aside(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
 
-    @property
-    def rows(self) -> int:
-        return sum(marker.counts.get("rows", 0) for marker in self.done.values())
-
-    @property
-    def bytes_done(self) -> int:
-        return sum(unit.bytes for unit in self.step.units if unit.name in self.done)
-
     def report_now_and_then(self) -> None:
         """`report`, at most twice a second."""
         if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
@@ -212,9 +212,8 @@ class Attempts:
     def report(self) -> None:
         """Tells how far the step is."""
         self.reported = time.monotonic()
-        rows, bytes_done = self.rows, self.bytes_done
+        rows, bytes_done, sizes = self.rows, self.bytes_done, self.sizes
         making = sum(self.working.values())
-        sizes = {unit.name: unit.bytes for unit in self.step.units if unit.name in self.working}
         begun = sum(min(sizes[name], made * bytes_done // rows) for name, made in self.working.items()) if rows else 0
         self.on_progress(
             Progress(
@@ -222,7 +221,7 @@ class Attempts:
                 files_done=len(self.done),
                 files=len(self.step.units),
                 bytes_done=bytes_done + begun,
-                bytes=sum(unit.bytes for unit in self.step.units),
+                bytes=self.bytes,
                 pages_found=self.rows_found,
                 bytes_found=self.bytes_found,
                 step=self.step.told or self.step.name,

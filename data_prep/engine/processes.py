@@ -157,7 +157,7 @@ def run_in_processes(attempts: Attempts, workers: int) -> None:
         busy: dict[Any, Worker] = {}
         while attempts.queue or busy:
             while idle and (unit := attempts.next()):
-                worker = idle.pop()
+                worker = found.replace(idle.pop()) if unit.name in attempts.suspects else idle.pop()
                 with contextlib.suppress(OSError):  # it ended meanwhile: its pipe tells
                     worker.begin(unit, attempts.deaths.get(unit.name, 0), number, step)
                 busy[worker.connection] = worker

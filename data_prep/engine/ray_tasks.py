@@ -6,11 +6,13 @@ tell how a worker was lost. Workers on other machines see the run folder and the
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import re
 import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +50,13 @@ def run_units(attempts: Attempts) -> None:
 
     running: dict[Any, Unit] = {}
     lost_nodes: dict[str, int] = {}
+    most, asked = 1, -math.inf
     with attempts.forgetting_running():
         try:
             while attempts.queue or running:
-                most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
+                if time.monotonic() - asked >= SECONDS_BETWEEN_REPORTS:  # nodes come and go
+                    most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
+                    asked = time.monotonic()
                 while len(running) < most and (unit := attempts.next()):
                     running[submit(unit)] = unit
                 ready, _ = ray.wait([*running], timeout=SECONDS_BETWEEN_REPORTS, fetch_local=False)

@@ -1,6 +1,7 @@
 """Pages a second of the stage texts by two worker processes: on a disk, and with inputs and outputs in a bucket.
 
     python -m tests.bench.engines [PAGES.warc.gz] [--copies 24]
+    python -m tests.bench.engines --ray 90000        # what small units cost besides their work
 
 Prints one JSON line. The store is moto's S3 server on this machine, whose work is done by the same cores. The rate
 counts the seconds of the units alone, as their markers tell them, and not the start of the command.
@@ -16,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from data_prep.engine import Step, Unit, Workspace, identity_of
 from data_prep.engine.attempts import read_manifest
-from lm.storage import Place, Url
+from lm.storage import Place, Url, write_atomically
 from tests.object_store import QUICK, serving, variables
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,11 +41,64 @@ def measured(run: Place, warcs: str, home: Path) -> dict[str, float]:
     return {"seconds": round(seconds, 1), "rate": rate}
 
 
+WORK_SECONDS = 0.003
+RAY_MAIN = """
+import json, sys, time
+from pathlib import Path
+from data_prep.config import EngineConfig
+from data_prep.engine import run_step
+from tests.bench.engines import small_units
+
+if __name__ == "__main__":
+    engine = EngineConfig(runner="ray", workers=int(sys.argv[2]))
+    run_step(small_units(int(sys.argv[2])), engine, Path("first"))  # starts the cluster and its workers
+    begin, processor = time.perf_counter(), time.process_time()
+    assert len(run_step(small_units(int(sys.argv[1])), engine, Path("run"))) == int(sys.argv[1])
+    peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+    print(json.dumps([time.perf_counter() - begin, int(peak) * 1024, time.process_time() - processor]))
+"""
+
+
+def small_work(unit: Unit[int], space: Workspace) -> dict[str, int]:
+    """A unit of WORK_SECONDS of a core, and one small file."""
+    end = time.process_time() + WORK_SECONDS
+    while time.process_time() < end:
+        pass
+    write_atomically(space.output(f"out/{unit.input // 1000}/{unit.name}.txt"), unit.name, space.scratch)
+    return {"rows": 1}
+
+
+def small_units(count: int) -> Step[int]:
+    units = tuple(Unit(f"{number:06d}", identity_of(number), 1000, number) for number in range(count))
+    return Step("small", units, small_work)
+
+
+def ray(count: int) -> dict[str, object]:
+    """A step of small units on a Ray cluster of this machine: what a unit costs besides its work, and the memory and
+    processor time of the driver."""
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "main.py").write_text(RAY_MAIN)
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "RAY_TMPDIR": folder}
+        command = [sys.executable, "-W", "ignore", "main.py", str(count), str(cores)]
+        ended = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    wall, peak, processor = json.loads(ended.stdout.splitlines()[-1])
+    return {
+        "ray_units": count, "ray_cores": cores, "ray_seconds": round(wall, 1),
+        "ray_ms_a_unit_besides_work": round(1000 * (wall / count - WORK_SECONDS / cores), 2),
+        "ray_driver_bytes": peak, "ray_driver_seconds": round(processor, 1),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("warc", type=Path, nargs="?", default=SAMPLE)
     parser.add_argument("--copies", type=int, default=24)
+    parser.add_argument("--ray", type=int, default=0, help="only this many small units on Ray")
     arguments = parser.parse_args()
+    if arguments.ray:
+        print(json.dumps({"benchmark": "engines"} | ray(arguments.ray)))
+        return
     if not arguments.warc.is_file():
         print(json.dumps({"benchmark": "engines", "skipped": f"there is no {arguments.warc}"}))
         return
@@ -54,8 +109,6 @@ def main() -> None:
         (root / "warc").mkdir()
         with variables(store.environment() | QUICK):
             store.bucket("bucket")
-            from lm.storage import write_atomically
-
             for number in range(arguments.copies):
                 (root / f"warc/{number:05d}.warc.gz").write_bytes(data)
                 write_atomically(Url(f"s3://bucket/warc/{number:05d}.warc.gz"), data)
