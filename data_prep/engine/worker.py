@@ -7,6 +7,7 @@ this machine are deleted by the parent, and where that was killed, by its worker
 import contextlib
 import dataclasses
 import faulthandler
+import functools
 import os
 import pickle
 import shutil
@@ -54,8 +55,9 @@ def main() -> None:
             connection.send(("ended", result.to_travel() if isinstance(result, Failure) else result))
 
 
+@functools.lru_cache(1)
 def load(pickled: bytes) -> Any:
-    """The step, its folder and the engine's config; a Failure where a module that it needs is not there."""
+    """The step, its folder and the engine's config; a Failure if a module that it needs is missing."""
     try:
         inherit()  # what the step names is imported by pickle
         return pickle.loads(pickled)

@@ -26,8 +26,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step, run_unit
@@ -68,14 +69,14 @@ def step_of(units: int, seconds: float) -> Step[float]:
     return Step("step", tuple(Unit(name, identity_of(name), INPUT_BYTES, seconds) for name in names), work)
 
 
-def drive(units: int, seconds: float, **engine: str | int) -> None:
+def drive(units: int, seconds: float, **engine: Any) -> None:
     """Run the step, as the process that the user starts does; print its seconds."""
     begin = time.perf_counter()
     made = run_step(step_of(units, seconds), EngineConfig(runner="ray", **engine), RUN)
     print(json.dumps({"units": len(made), "seconds": round(time.perf_counter() - begin, 1)}))
 
 
-def start_driver(store: Store, units: int, seconds: float, home: str, **engine: str | int) -> subprocess.Popen:
+def start_driver(store: Store, units: int, seconds: float, home: str, **engine: Any) -> subprocess.Popen:
     """The driver, which knows the store by its environment."""
     code = f"from tests.bench.cluster import *; drive({units}, {seconds}, **{engine!r})"
     return subprocess.Popen(
@@ -123,7 +124,7 @@ def expected(units: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def cluster(home: str) -> Iterator:
+def cluster(home: str) -> Generator[Any]:
     """A Ray cluster of four nodes with one CPU each."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     from ray.cluster_utils import Cluster  # ty: ignore[import-not-found]
@@ -138,7 +139,7 @@ def cluster(home: str) -> Iterator:
         nodes.shutdown()
 
 
-def patiently(begin, tries: int = 5):
+def patiently[T](begin: Callable[[], T], tries: int = 5) -> T:
     """Ray gives a node 30 s to start, which a busy machine may exceed."""
     try:
         return begin()
@@ -163,7 +164,7 @@ def kill_worker(draw: random.Random) -> bool:
     return bool(found)
 
 
-def disturbing(draw: random.Random, share: float = 0.05):
+def disturbing(draw: random.Random, share: float = 0.05) -> Callable[[Request], str | None]:
     """Faults of the store."""
 
     def fault(request: Request) -> str | None:
@@ -172,7 +173,7 @@ def disturbing(draw: random.Random, share: float = 0.05):
     return fault
 
 
-def measured(store: Store, nodes, home: str, units: int, seconds: float, kill_every: float = 0) -> dict:
+def measured(store: Store, nodes: Any, home: str, units: int, seconds: float, kill_every: float = 0) -> dict:
     """Of one run: its time, and what was done to it. Raises AssertionError if an output differs."""
     fill(store, units)
     draw, killed, removed, added = random.Random(0), 0, None, False
