@@ -41,11 +41,13 @@ def run_units(attempts: Attempts) -> None:
     step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
     trusted = {VARIABLE: os.environ.get(VARIABLE)}
     given = ray.put((environment_of_storage() | trusted, list(sys.path), str(Path.cwd()), step))
-    remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=attempts.step.name)
+    remote = ray.remote(run_task)
+    options: dict[str, Any] = {"num_cpus": 1, "max_retries": 0, "name": attempts.step.name}
+    anywhere = remote.options(**options)
 
     def submit(unit: Unit) -> Any:
-        alone = {"env_vars": {"GRISTMILL_UNIT": unit.name}}  # no other task has it, so Ray starts a worker process
-        one = remote.options(runtime_env=alone) if unit.name in attempts.suspects else remote
+        fresh = {"env_vars": {"GRISTMILL_UNIT": unit.name}}  # no other task has it, so Ray starts a worker process
+        one = remote.options(**options, runtime_env=fresh) if unit.name in attempts.suspects else anywhere
         return one.remote(given, pickle.dumps((unit, attempts.deaths.get(unit.name, 0))))
 
     running: dict[Any, Unit] = {}
