@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,9 @@ def ended(driver: subprocess.Popen) -> dict:
 def fill(store: Store, units: int) -> None:
     """Make an empty bucket with the inputs of the units."""
     store.bucket(BUCKET)
-    with variables(store.environment()):
-        for unit in step_of(units, 0).units:
-            write_atomically(RUN / f"in/{unit.name}", input_of(unit.name))
+    with variables(store.environment()), ThreadPoolExecutor(8) as pool:
+        names = [unit.name for unit in step_of(units, 0).units]
+        list(pool.map(lambda name: write_atomically(RUN / f"in/{name}", input_of(name)), names))
     store.requests.clear()
     store.downloaded.clear()
 
