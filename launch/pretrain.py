@@ -44,6 +44,8 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
     if options.until not in STAGES:
         raise UsageError(f"--until is {options.until!r}; choose one of {', '.join(STAGES)}.")
     wanted = SCRIPTS[: STAGES.index(options.until) + 1]
+    if train in wanted:
+        experiment.engine.refuse_detached("launch.pretrain")
     preflight.check(experiment, workdir, training=train in wanted)
     if report in wanted:
         check_address_space(CHARTS)

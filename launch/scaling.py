@@ -34,6 +34,7 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     from viewer.scaling.page import render
 
     refuse_bucket(workdir)
+    experiment.engine.refuse_detached("launch.scaling")
     asked.check(experiment.train)
     ladder = in_own_process(make_ladder, experiment.model, experiment.train, asked)
     in_own_process(check_training_memory, ladder[-1].model, ladder[-1].train)

@@ -126,6 +126,9 @@ def attack(place: Place, kind: str) -> str:
         options = f"--runner=PortableRunner --environment_type=PROCESS --environment_config='{command}'"
         place.write_run(engine={"runner": "beam", "beam_options": options})
         return "engine.beam_options"
+    if kind == "slurm options":
+        place.write_run(engine={"runner": "slurm", "slurm_options": f"--export=ALL,LD_PRELOAD={place.mark}"})
+        return "engine.slurm_options"
     if kind == "address":
         place.write_run(engine={"runner": "ray", "address": "attacker.example:6379"})
         return "engine.address"
@@ -135,7 +138,7 @@ def attack(place: Place, kind: str) -> str:
     return "x.evil"
 
 
-KINDS = ("own filter", "function", "train", "evaluate", "beam options", "address")
+KINDS = ("own filter", "function", "train", "evaluate", "beam options", "slurm options", "address")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -400,6 +403,8 @@ GUARDED = {
     "data_prep/sources/tfds.py: opened builder": "refuse_foreign_features",
     "data_prep/engine/beam.py: load_list loads": "a file that the command writes before its workers start",
     "data_prep/engine/beam.py: run_units loads": "a file that the command deletes before its workers start",
+    "data_prep/engine/slurm.py: main loads": "a file whose SHA-256 is in the command of the job that reads it",
+    "data_prep/engine/slurm.py: ask run": "Slurm's commands; settle_code has refused options that are not known",
     "data_prep/engine/worker.py: load loads": "a pipe of the parent process",
     "data_prep/engine/worker.py: attempt loads": "a pipe of the parent process",
     "data_prep/engine/units.py: to_travel loads": "what it pickled itself",

@@ -1,8 +1,9 @@
 """The code that a config names, and which of it a run folder may run.
 
-A config.json can name code in five places: filter classes (`own_filters`), the source text of a FunctionFilter,
-evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands, and
-the address of a Ray cluster, whose results are pickles. A sixth, the SHA-256 of a fastText model, switches off the
+A config.json can name code in six places: filter classes (`own_filters`), the source text of a FunctionFilter,
+evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands,
+those of sbatch, which set variables of the jobs, and the address of a Ray cluster, whose results are pickles. A
+seventh, the SHA-256 of a fastText model, switches off the
 check of that file (data_prep/fasttext_file.py), which fastText reads without looking; from others it counts for
 nothing.
 lm/trusted_code.py knows what each piece is, and which of them this user trusts.
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from data_prep.config.engine import EXECUTORS
 from lm.errors import UsageError
 from lm.evaluation.evaluators import EVALUATORS
 from lm.terminal import for_terminal
@@ -62,7 +64,7 @@ def named_code(saved: dict) -> Iterator[Named]:
             if isinstance(name, str) and name not in EVALUATORS and (found := class_code(name)):
                 yield Named(found, lambda names=names, name=name: names.remove(name), False)
     engine = part(saved, "engine")
-    for field in ("beam_options", "address"):
+    for field in (option for executor in EXECUTORS.values() for option in executor.options):
         if isinstance(text := engine.get(field), str) and text.strip():
             yield Named([text_code(f"engine.{field}", text)], lambda field=field: engine.update({field: ""}), False)
 

@@ -18,14 +18,21 @@ class Executor:
     """Fields of EngineConfig that only this executor reads."""
     this_machine: bool = False
     """Whether all units run on this machine."""
+    detached: bool = False
+    """Whether the command ends when it has submitted the units of a step, and jobs of one core continue it."""
 
 
 EXECUTORS = {
     "processes": Executor("data_prep.engine.processes", this_machine=True),
     "ray": Executor("data_prep.engine.ray_tasks", ("address",)),
     "beam": Executor("data_prep.engine.beam", ("beam_options",)),
+    "slurm": Executor("data_prep.engine.slurm", ("slurm_options",), detached=True),
 }
 """By the values of engine.runner. Options, refusals and tests derive from it."""
+
+
+SET_BY_US = ("--array", "--dependency", "--wait", "--wrap", "--test-only")
+"""Options of sbatch that are not the user's; sbatch takes their beginnings too."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +40,20 @@ class EngineConfig(Config):
     """How units of work are run: an input file or a range of hashes each (docs/engines.md)."""
 
     workers: int = added(default=1, hashed=False)
-    """Worker processes of this machine. One works in this process: a unit that kills its process then ends the run,
-    where with more it is tried again, and set aside."""
+    """Worker processes of this machine; of runner slurm, tasks of an array. One works in this process: a unit that
+    kills its process then ends the run, where with more it is tried again, and set aside."""
     runner: Literal[*EXECUTORS] = added(default="processes", hashed=False)  # ty: ignore[invalid-type-form] - its keys
     """Who runs the units. processes: processes of this machine. ray: a Ray cluster, by default one of `workers`
     processes of this machine. beam: the Beam runner that beam_options name, by default one unit at a time in this
-    process."""
+    process. slurm: array jobs of `workers` tasks; each step is followed by a job that runs the same command again."""
     address: str = added(default="", hashed=False)
     """Of runner ray: the address of a running cluster, such as "HOST:6379", or "auto" on one of its nodes."""
     beam_options: str = added(default="", hashed=False)
     """Of runner beam: Beam's options as a shell takes them, such as "--runner=FlinkRunner
     --flink_master=HOST:8081"."""
+    slurm_options: str = added(default="", hashed=False)
+    """Of runner slurm: sbatch's options as a shell takes them, such as "--partition=cpu --mem=4G --time=12:00:00". Each
+    task has as many worker processes as --cpus-per-task gives it cores, by default one."""
     attempts: int = added(default=3, hashed=False)
     """Times that a unit is tried before it is set aside (quarantine/)."""
     max_failed: float = added(default=0.001, hashed=False)
@@ -72,17 +82,39 @@ class EngineConfig(Config):
                         f"engine.{option} is {shown(getattr(self, option))}, but engine.runner is {self.runner}; only "
                         f"{name} reads it. Give --engine.runner {name}, or leave it out."
                     )
-        try:
-            shlex.split(self.beam_options)
-        except ValueError as error:
+        refuse_bad_words("beam_options", self.beam_options, "--runner=FlinkRunner --flink_master=HOST:8081")
+        words = refuse_bad_words("slurm_options", self.slurm_options, "--partition=cpu --mem=4G")
+        for word in words:
+            name = word.partition("=")[0]
+            if not name.startswith("--") or any(own.startswith(name) for own in SET_BY_US):
+                raise UsageError(
+                    f"engine.slurm_options has {shown(word)}. Give long options of sbatch, each as one word with its "
+                    f"value, such as --partition=cpu, and none of {', '.join(SET_BY_US)}: the command gives these."
+                )
+
+    def refuse_detached(self, script: str) -> None:
+        """Raise UsageError if jobs of one core would continue the script, which needs more."""
+        if self.executor.detached:
             raise UsageError(
-                f"engine.beam_options is {shown(self.beam_options)}: {error}. Give options as a shell takes them, as "
-                "--engine.beam-options='--runner=FlinkRunner --flink_master=HOST:8081'."
-            ) from error
+                f"engine.runner is {self.runner}, which continues a command in jobs of one core, and {script} trains "
+                "after the data stages. Make the data first: python -m launch.pretrain CONFIG --workdir DIR "
+                f"--engine.runner {self.runner} --until shards; then run {script} with --engine.runner processes."
+            )
 
     @property
     def executor(self) -> Executor:
         return EXECUTORS[self.runner]
+
+
+def refuse_bad_words(field: str, text: str, example: str) -> list[str]:
+    """The words of a field as a shell takes them. Raises UsageError if it would not."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(
+            f"engine.{field} is {shown(text)}: {error}. Give options as a shell takes them, as "
+            f"--engine.{field.replace('_', '-')}='{example}'."
+        ) from error
 
 
 ONE_PROCESS = EngineConfig()

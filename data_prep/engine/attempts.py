@@ -42,6 +42,8 @@ HOPELESS = 5
 NAMED = 20
 """Units that a message names."""
 SECONDS_BETWEEN_REPORTS = 0.5
+LISTS = ("pickle", "submitted", "stopped")
+"""Suffixes of files of a step, next to the folder of its markers, that executors keep until it is done."""
 READERS = 16
 """Threads that read markers."""
 
@@ -320,6 +322,7 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
     forget(step, names_in(folder / UNITS / step.name, RUNNING), folder)
+    delete_files(folder, [f"{UNITS}/{step.name}.{suffix}" for suffix in LISTS])
     if isinstance(folder, Path):
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
         with contextlib.suppress(OSError):

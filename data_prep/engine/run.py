@@ -59,6 +59,9 @@ def run_step(
             notes.check()
         on_progress(progress)
 
+    from data_prep.engine.slurm import refuse_submitted  # itself the main module of the tasks
+
+    refuse_submitted(step.name, folder)
     make_folders(step, folder)
     if isinstance(folder, Path):
         for leftover in (folder / SCRATCH / step.name).iterdir():

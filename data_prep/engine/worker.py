@@ -32,7 +32,8 @@ MOST_GRACE = 60
 
 def main() -> None:
     """The process: its arguments are the number of the pipe's file descriptor, and the folder of all workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all of a group; the parent ends its workers
+    for one in (signal.SIGINT, signal.SIGTERM):  # a terminal and Slurm send it to all; the parent ends its workers
+        signal.signal(one, signal.SIG_IGN)
     faulthandler.enable()
     threading.Thread(target=end_with_parent, daemon=True).start()
     connection = Connection(int(sys.argv[1]))

@@ -23,13 +23,6 @@ def slurm_time(text: str) -> str:
     return text
 
 
-def slurm_memory(text: str) -> str:
-    """Return `text` if it is an amount of memory in sbatch's form. Raises UsageError."""
-    if not re.fullmatch(r"[0-9]+[KMGT]?", text, re.ASCII):
-        raise UsageError(f"--memory is {shown(text)}. Give a whole number with K, M, G or T, such as 64G.")
-    return text
-
-
 def batch_script(job: Job, time_limit: str, cpus_per_gpu: int) -> str:
     """The script for sbatch, run in the repository's folder. On one node a process has all of its GPUs; on several,
     each process has one, as JAX expects of Slurm.

@@ -20,6 +20,7 @@ from pathlib import Path
 from data_prep.engine import Step, Unit, Workspace, identity_of
 from data_prep.engine.attempts import read_manifest
 from lm.storage import Place, Url, write_atomically
+from tests import local_slurm
 from tests.object_store import QUICK, serving, variables
 
 REPOSITORY = Path(__file__).parents[2]
@@ -98,14 +99,61 @@ def ray(count: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+SLURM_MAIN = """
+import atexit, resource, sys, time
+from pathlib import Path
+from data_prep.config import EngineConfig
+from data_prep.engine import run_step
+from launch.stages.command import told
+from tests.bench.engines import small_units
+
+def note() -> None:
+    with open("drivers", "a") as file:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.process_time(), file=file)
+
+if __name__ == "__main__":
+    atexit.register(note)
+    with told("main"):
+        run_step(small_units(int(sys.argv[1])), EngineConfig(runner="slurm", workers=int(sys.argv[2])), Path("run"))
+    Path("done").touch()
+"""
+
+
+def slurm(count: int, tasks: int = 4) -> dict[str, object]:
+    """A step of small units on a real Slurm of this machine: what a unit costs besides its work, and the memory and
+    time of the processes that submit and continue."""
+    if reason := local_slurm.why_not():
+        return {"slurm_skipped": reason}
+    with tempfile.TemporaryDirectory() as folder, local_slurm.running(cpus=tasks // 2) as cluster:
+        (Path(folder) / "main.py").write_text(SLURM_MAIN)
+        environment = os.environ | cluster.environment | {"PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "main.py", str(count), str(tasks)]
+        start = time.perf_counter()
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+        while cluster.jobs():
+            time.sleep(1)
+        wall = time.perf_counter() - start
+        assert Path(folder, "done").exists(), [path.read_text() for path in Path(folder).glob("runs/cloud/*.log")]
+        drivers = [line.split() for line in Path(folder, "drivers").read_text().splitlines()]
+    cores = min(tasks, os.cpu_count() or 1)
+    return {
+        "slurm_units": count, "slurm_tasks": tasks, "slurm_seconds": round(wall, 1),
+        "slurm_ms_a_unit_besides_work": round(1000 * (wall / count - WORK_SECONDS / cores), 2),
+        "slurm_driver_bytes": max(int(peak) for peak, _ in drivers),
+        "slurm_driver_seconds": [round(float(seconds), 1) for _, seconds in drivers],
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("warc", type=Path, nargs="?", default=SAMPLE)
     parser.add_argument("--copies", type=int, default=24)
     parser.add_argument("--ray", type=int, default=0, help="only this many small units on Ray")
+    parser.add_argument("--slurm", type=int, default=0, help="only this many small units on a Slurm of this machine")
     arguments = parser.parse_args()
-    if arguments.ray:
-        print(json.dumps({"benchmark": "engines"} | ray(arguments.ray)))
+    if arguments.ray or arguments.slurm:
+        small = ray(arguments.ray) if arguments.ray else slurm(arguments.slurm)
+        print(json.dumps({"benchmark": "engines"} | small))
         return
     if not arguments.warc.is_file():
         print(json.dumps({"benchmark": "engines", "skipped": f"there is no {arguments.warc}"}))

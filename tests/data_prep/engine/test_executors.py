@@ -20,6 +20,7 @@ from launch.stages.stage import run_stage
 from tests.corpus import tiny_experiment, web_pages
 from tests.launch.test_data_stages import STAGES, digests
 from tests.run_files import DATA, HANG_SECONDS
+from tests.slurm_programs import StandIn
 
 REPOSITORY = Path(__file__).parents[3]
 CHOICES = {
@@ -27,6 +28,7 @@ CHOICES = {
     "ray": {"workers": 2},
     "beam": {},
     "beam on dask": {"runner": "beam", "workers": 2, "beam_options": f"--runner={DASK}"},
+    "slurm": {"workers": 2},
 }
 """{name of an executor, or another name for a second row: the engine}."""
 STEPS = ("exact_dedup", "minhash_dedup", "line_dedup")
@@ -76,16 +78,19 @@ def short_folder() -> tempfile.TemporaryDirectory:
 MAIN = """
 import json, sys
 from pathlib import Path
+from launch.stages.command import told
 from tests.data_prep.engine.test_executors import make
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
+    with told("main"):
+        make(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
 """
 
 
 MARKS = {
     "ray": pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)"),
     "beam on dask": pytest.mark.slow,
+    "slurm": pytest.mark.slow,
 }
 
 
@@ -95,11 +100,18 @@ def test_data_stages_with_deduplication_have_the_bytes_of_one_process(name, alon
     engine = {"runner": name} | CHOICES[name]
     (tmp_path / "main.py").write_text(MAIN)
     command = [sys.executable, "-W", "ignore", "main.py", str(alone / "warc"), "run", json.dumps(engine)]
+    slurm = StandIn(tmp_path / "slurm")
     with short_folder() as home:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HOME": home, "RAY_TMPDIR": home}
         ended = subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=HANG_SECONDS
-        )
+            command, capture_output=True, text=True, env=environment | slurm.environment, cwd=tmp_path,
+            timeout=HANG_SECONDS,
+        )  # fmt: skip
+        try:
+            slurm.wait(HANG_SECONDS)
+        finally:
+            slurm.end()
     assert ended.returncode == 0, ended.stderr
+    assert (name == "slurm") == (len(slurm.jobs()) > 3)
     expected = digests(alone / "run", *DATA, "funnel.json")
     assert len(expected) > 10 and digests(tmp_path / "run", *DATA, "funnel.json") == expected

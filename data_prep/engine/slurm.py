@@ -1,0 +1,277 @@
+"""Units as array jobs of Slurm, and the command as a chain of jobs: no process waits for another.
+
+A step with units left is an array job, whose tasks run the units of a list in the step's folder, and a job of one core
+that runs the command again when the array has ended. That job reads what the tasks left, submits what is still to be
+done, and continues with the next step. The process that submitted them ends.
+
+    units/<step>.pickle     the list: step, units, folder, engine; its SHA-256 is in the command of the tasks
+    units/<step>.submitted  the jobs: a second command does not submit them again
+    units/<step>.stopped    an error of a task that no other attempt would mend
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.config.engine import EngineConfig
+from data_prep.engine.attempts import HOPELESS, Attempts, names_in
+from data_prep.engine.processes import REPOSITORY, run_in_processes
+from data_prep.engine.progress import ProgressLine
+from data_prep.engine.units import QUARANTINE, UNITS, ends_run, line_of, quarantine_of
+from lm.errors import InputError, Stopped, UsageError, shown
+from lm.storage import Place, place_of, write_atomically, writing
+from lm.trusted_code import inherit
+
+LOGS = Path("runs/cloud")
+"""In the working folder: Slurm makes no folder for its logs."""
+NO_RETRY = ["--engine.retry-failed", "False"]
+PAUSES = (10, 60, 300)
+"""Seconds between the tries of a job whose controller does not answer: a busy one may be away for minutes, and the
+chain would end."""
+UNREACHABLE = ("contact slurm controller", "timed out")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The jobs of a step."""
+
+    arrays: list[str]
+    """IDs of the array jobs."""
+    next: str
+    """ID of the job that runs the command again."""
+    left: int
+    """Units that were not done when the jobs were submitted."""
+    lost: int
+    """Attempts of these that had ended with their process."""
+    log: str
+
+    @property
+    def jobs(self) -> list[str]:
+        return [*self.arrays, *filter(None, [self.next])]
+
+
+def run_units(attempts: Attempts) -> None:
+    """Submit the units that are left, and the command again; a single unit runs here. Raises Stopped, InputError."""
+    step, folder, engine = attempts.step, attempts.folder, attempts.engine
+    if len(step.units) == 1:
+        run_in_processes(attempts, 1)
+        return
+    before, left = read_submission(step.name, folder), len(attempts.queue)
+    lost = sum(attempts.lost.values()) + len(attempts.suspects)
+    if before and before.next == own_job():
+        if (error := read_stopped(step.name, folder)) and (error["ends_run"] or not attempts.done):
+            raise InputError(f"{error['error']}\nThe log of the tasks tells more: {before.log}")
+        if left == before.left and lost <= before.lost:
+            raise InputError(
+                f"{step.name}: the array jobs {', '.join(before.arrays)} have ended, but no unit was done, and none "
+                f"failed. Look into {before.log}: the nodes may lack this folder or its environment; a unit may need "
+                "more time or memory than engine.slurm_options ask for; or the jobs were cancelled. The same command "
+                "submits them again."
+            )
+    if engine.retry_failed:
+        for name in names_in(folder / QUARANTINE / step.name) & {unit.name for unit in attempts.queue}:
+            quarantine_of(step.name, name, folder).unlink(missing_ok=True)
+    submitted = submit(attempts, left, lost)
+    name = chain(engine)[0]
+    raise Stopped(
+        f"{step.name}: {left:,} units are submitted to Slurm as array {', '.join(submitted.arrays)}; then job "
+        f"{submitted.next} continues this command. Logs: {submitted.log}. Look: squeue --name={name}. Stop all: "
+        f"scancel --name={name}",
+        exit_code=0,
+    )
+
+
+def submit(attempts: Attempts, left: int, lost: int) -> Submission:
+    """Submit the array of the units that are left, and this command after it. Raises InputError, with no job left."""
+    step, folder, engine = attempts.step, attempts.folder, attempts.engine
+    most = max_array_size()
+    name, command = chain(engine)
+    log = LOGS / f"{name}*.log"
+    with writing(LOGS):
+        LOGS.mkdir(parents=True, exist_ok=True)
+    listed = folder / UNITS / f"{step.name}.pickle"
+    engine = dataclasses.replace(engine, retry_failed=False)
+    data = pickle.dumps((dataclasses.replace(step, units=()), list(attempts.queue), folder, engine))
+    with writing(folder):
+        write_atomically(listed, data)
+        (folder / UNITS / f"{step.name}.stopped").unlink(missing_ok=True)
+    world = min(engine.workers, left)
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
+    run = ["env", f"PYTHONPATH={path}", "PYTHONUNBUFFERED=1", sys.executable, "-P", "-m", "data_prep.engine.slurm"]
+    given = Submission([], "", left, lost, str(Path.cwd() / log))
+    try:
+        for first in range(0, world, most):
+            last = min(world - first, most) - 1
+            words = [*run, str(listed), hashlib.sha256(data).hexdigest(), str(first), str(world)]
+            shown_rank = f"{first}+%a" if first else "%a"
+            array = sbatch(engine, name, words, f"{name}.{shown_rank}.log", f"--array=0-{last}")
+            given = dataclasses.replace(given, arrays=[*given.arrays, array])
+            write_submission(step.name, folder, given)
+        after = f"--dependency=afterany:{':'.join(given.arrays)}"
+        after_array = sbatch(engine, name, command, f"{name}.log", after, "--cpus-per-task=1")
+        given = dataclasses.replace(given, next=after_array)
+        write_submission(step.name, folder, given)
+    except BaseException:
+        if given.arrays:
+            with contextlib.suppress(InputError):
+                ask("scancel", *given.jobs)
+        raise
+    return given
+
+
+def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words: str) -> str:
+    """Submit a job that runs a command in the working folder, and return its ID. Of equal options the last counts, so
+    that the user's replace the first ones only. Raises InputError."""
+    said = ask(
+        "sbatch", "--parsable", "--cpus-per-task=1", *shlex.split(engine.slurm_options), "--nodes=1", "--ntasks=1",
+        "--requeue", "--open-mode=append", f"--job-name={name}", f"--chdir={Path.cwd()}", f"--output={LOGS / log}",
+        *words, f"--wrap=exec {shlex.join(command)}",
+    )  # fmt: skip
+    job = said.strip().rpartition("\n")[2].partition(";")[0]
+    if not job.isdigit():
+        raise InputError(f"sbatch printed {shown(said)}, and no job ID. Look whether sbatch is Slurm's.")
+    return job
+
+
+def chain(engine: EngineConfig) -> tuple[str, list[str]]:
+    """Return the name of all jobs of this command, and the command that continues it: failed units are tried again by
+    the first command of a chain only."""
+    words = sys.orig_argv[1:]
+    continued = words[-2:] == NO_RETRY
+    words = words[:-2] if continued else words
+    retried = NO_RETRY if continued or engine.retry_failed else []
+    name = "gristmill-" + hashlib.sha256(json.dumps([str(Path.cwd()), *words]).encode()).hexdigest()[:8]
+    return name, [sys.executable, *words, *retried]
+
+
+def max_array_size() -> int:
+    """Return how many tasks an array of this Slurm may have. Raises UsageError if it takes no arrays."""
+    lines = [line.partition("=") for line in ask("scontrol", "show", "config").splitlines()]
+    found = {name.strip(): value.strip() for name, _, value in lines}.get("MaxArraySize", "")
+    if not found.isdigit() or int(found) < 2:
+        raise UsageError(f"Slurm's MaxArraySize is {found or 'not known'}, but --engine.runner slurm needs job arrays.")
+    return int(found)
+
+
+def ask(*words: str) -> str:
+    """Return what a command of Slurm prints. Raises UsageError if it is not installed, InputError if it fails."""
+    for pause in (*(PAUSES if own_job() else ()), None):
+        try:
+            ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        except OSError as error:
+            raise UsageError(
+                f"{words[0]} cannot be run: {error.strerror or error}. It is a part of Slurm: run this on a login node "
+                "of the cluster, in a folder that its nodes see, or choose another --engine.runner."
+            ) from error
+        if not ended.returncode:
+            return ended.stdout
+        if pause is None or not any(one in ended.stderr for one in UNREACHABLE):
+            break
+        time.sleep(pause)
+    raise InputError(
+        f"{words[0]} fails: {shown(' '.join(ended.stderr.split()) or f'exit code {ended.returncode}', quotes=False)}. "
+        "If that names an option, change engine.slurm_options; finished work is kept, and the same command continues."
+    )
+
+
+def own_job() -> str:
+    """Return the ID of this process's job; "" outside of Slurm."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def refuse_submitted(step: str, folder: Place) -> None:
+    """Raise InputError if jobs of the step, submitted by another command, are in Slurm's queue."""
+    submitted = read_submission(step, folder)
+    if submitted is None or submitted.next == own_job() != "":
+        return
+    place = folder / UNITS / f"{step}.submitted"
+    try:
+        queued = {*ask("squeue", "--noheader", "--format=%F").split()} & {*submitted.jobs}
+    except InputError as error:
+        raise InputError(
+            f"{step}: jobs {', '.join(submitted.jobs)} of Slurm may be at work on this step. {error} If none of them "
+            f"is left, delete {place}."
+        ) from error
+    if queued:
+        raise InputError(
+            f"{step}: jobs {', '.join(sorted(queued, key=int))} of Slurm are at work on this step; job "
+            f"{submitted.next or '(none)'} then continues the command. Wait for them, or end them: "
+            f"scancel {' '.join(submitted.jobs)}"
+        )
+
+
+def write_submission(step: str, folder: Place, submission: Submission) -> None:
+    with writing(folder):
+        write_atomically(folder / UNITS / f"{step}.submitted", json.dumps(dataclasses.asdict(submission)) + "\n")
+
+
+def read_submission(step: str, folder: Place) -> Submission | None:
+    """None if there is none, or a damaged one."""
+    found = read_json(folder / UNITS / f"{step}.submitted")
+    try:
+        submission = Submission(
+            [str(int(job)) for job in found["arrays"]], found["next"] and str(int(found["next"])), int(found["left"]),
+            int(found["lost"]), str(found["log"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError):
+        return None
+    return submission
+
+
+def read_stopped(step: str, folder: Place) -> dict | None:
+    found = read_json(folder / UNITS / f"{step}.stopped")
+    return found if isinstance(found.get("error"), str) and isinstance(found.get("ends_run"), bool) else None
+
+
+def read_json(place: Place) -> dict:
+    """A JSON object of the step's folder; {} if there is none."""
+    try:
+        found = json.loads(place.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def main(words: list[str]) -> None:
+    """Run a task of the array: every `world`-th unit of the list, from its rank on, in as many worker processes as it
+    has cores. Arguments: the list, its SHA-256, the rank of the array's first task, the world."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a time limit counts against no unit
+    listed, sha256, first, world = words
+    data = place_of(listed).read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(f"{listed} is another list than the one that was submitted. Nothing was done.")
+    inherit()  # what the step names is imported by pickle
+    step, units, folder, engine = pickle.loads(data)
+    rank = int(first) + int(os.environ["SLURM_ARRAY_TASK_ID"])
+    step = dataclasses.replace(step, units=tuple(itertools.islice(units, rank, None, int(world))))
+    cpus = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
+    label = f"task {rank} of {world}"
+    with ProgressLine(label) as progress:
+        attempts = Attempts(step, dataclasses.replace(engine, workers=cpus), folder, progress)
+        try:
+            run_in_processes(attempts, cpus)
+        except Exception as error:
+            hopeless = not attempts.done and (not attempts.queue or len(attempts.tried) >= HOPELESS)
+            found = {"error": line_of(error), "ends_run": ends_run(error) or not hopeless}
+            with contextlib.suppress(OSError, InputError):
+                write_atomically(folder / UNITS / f"{step.name}.stopped", json.dumps(found) + "\n")
+            raise
+    print(f"{label}: {len(attempts.done):,} units done, {len(attempts.failed):,} set aside", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        raise SystemExit(str(error)) from None
