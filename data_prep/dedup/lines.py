@@ -1,28 +1,30 @@
 """Lines or paragraphs that stand in several documents of a dump are removed from all but the first of them.
 
-Each file writes the keys of its lines, 32 bytes each, as a run file (sorted_runs.py). Ranges of keys are joined on
-their own: a key in more documents than allowed gives a row for each document but its first. These rows are sorted by
-place, so that each file finds its own. No process holds more than a range of keys; where run files are many, they are
-merged before, as an external sort does.
+Each file writes the keys of its lines, 32 bytes each, as a run file (sorted_runs.py). They are joined by key
+(partitions.py): a key in more documents than allowed gives a row for each document but its first. These rows are joined
+by place, so that each file finds its own in one file.
 """
 
 import functools
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_prep.config.deduplicate import LineDedupConfig
-from data_prep.dedup.clusters import LOW_WORD, merge_many
+from data_prep.dedup.clusters import LOW_WORD
+from data_prep.dedup.partitions import Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
     begins,
-    key_ranges,
+    keys_of_file,
+    order_of,
     read_blocks,
-    runs_of,
+    runs_in,
     sorted_rows,
+    spread,
     write_run_file,
     writing_run_file,
 )
@@ -37,15 +39,14 @@ from data_prep.dedup.survivors import (
     write_totals,
 )
 from data_prep.dedup.words import hashed_words
-from data_prep.engine import identity_of
-from data_prep.engine.tasks import FileRunner, TaskRunner, delete_other_digests, here
+from data_prep.engine import Counts, identity_of
+from data_prep.engine.tasks import FileRunner, Run, TaskRunner, delete_other_digests, here
 from lm.storage import Place, write_atomically
 
 REASONS = ("repeated_lines", "short_after_line_dedup")
 UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
 ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each."""
-ROWS_IN_RANGE = 4 * ROWS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,6 @@ class LineFile(OfSurvivors):
     keys: Place
     removed: Place
     edits: Place
-
-
-@dataclass(frozen=True)
-class KeyRange:
-    """A task: a range of keys, both ends included, of some run files, and the run file of what goes."""
-
-    low: int
-    last: int
-    run_files: tuple[Place, ...]
-    run_file: Place
 
 
 def remove_lines(
@@ -85,19 +76,13 @@ def remove_lines(
     identity = identity_of([one["keys"][1] for one in written], config)
     own, tasks = folder / identity[:12], TaskRunner(run.folder, run.engine, run.on_progress, "repeated lines")
     delete_other_digests(own)
-    few, _ = merge_many([unit.keys for unit in units], own / "keys", tasks, ROWS_AT_ONCE)
-    ranges = [
-        KeyRange(low, last, tuple(few), own / "removed" / f"{number:06d}.runs")
-        for number, (low, last) in enumerate(key_ranges(runs_of(few), ROWS_IN_RANGE))
-    ]
-    tasks(ranges, functools.partial(join_range, max_documents=config.max_documents))
-    removed, _ = merge_many([task.run_file for task in ranges], own / "removed", tasks, ROWS_AT_ONCE)
-    work = functools.partial(write_removed, removed=tuple(removed))
+    removed = join_lines([unit.keys for unit in units], config, own, tasks)
+    work = functools.partial(write_removed, removed=removed)
     units, written = run("line-duplicates", units, work, ["removed"], identity)
     found = {unit.name: one["removed"][1] for unit, one in zip(units, written, strict=True)}
     work = functools.partial(write_line_edits, config=config)
     units, written = run("line-edits", units, work, ["edits"], lambda unit: [config, found[unit.name]])
-    write_totals(report / "_line_dedup.json", [unit.edits for unit in units])
+    write_totals(report / "_line_dedup.json", run.counts["line-edits"])
     return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
 
@@ -132,16 +117,24 @@ def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tupl
             yield hashlib.blake2b(words, digest_size=16, key=salt).digest(), some[0][1], some[-1][2]
 
 
-def join_range(task: KeyRange, max_documents: int) -> None:
-    """Writes a row (place of the document, key, 0) for each document that a span is removed from."""
-
-    def read() -> Iterator[np.ndarray]:
-        return read_blocks(runs_of(task.run_files), task.low, task.last, ROWS_AT_ONCE)
-
-    write_run_file(here(task.run_file), removed_rows(read, max_documents))
+def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, run: Run) -> Partitions:
+    """From files of keys to rows by place (place, spread; key; 0), one for each span that a document loses."""
+    work = functools.partial(write_repeated, max_documents=config.max_documents)
+    repeated, _ = join(keys, work, run, folder / "keys", ROWS_AT_ONCE)
+    return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]
 
 
-def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -> Iterator[np.ndarray]:
+def write_repeated(task: Partition, rows: Rows, max_documents: int) -> None:
+    """Writes a row for each document that a span of the partition is removed from."""
+    write_run_file(here(task.run_file), removed_rows(rows, max_documents))
+
+
+def write_by_place(task: Partition, rows: Rows) -> None:
+    """Writes the rows as they are."""
+    write_run_file(here(task.run_file), rows())
+
+
+def removed_rows(read: Rows, max_documents: int) -> Iterator[np.ndarray]:
     """Of blocks that are read twice, uint64 (4, rows) each; a key's rows may lie in several."""
     firsts, counts = [np.empty((4, 0), np.uint64)], [np.empty(0, np.int64)]
     for block in read():
@@ -150,7 +143,7 @@ def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -
         counts.append(np.diff(np.append(starts, block.shape[1])))
     rows, count = np.concatenate(firsts, axis=1), np.concatenate(counts)
     del firsts, counts
-    order = np.lexsort(rows[::-1])
+    order = order_of(rows)
     rows, count = rows[:, order], count[order]
     new = begins(rows[:2])
     group = np.empty(len(order), np.int64)
@@ -163,14 +156,14 @@ def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -
         begin += len(groups)
         key = groups[np.cumsum(starts) - 1]
         goes = (total[key] > max_documents) & (block[2:] != first[:, key]).any(axis=0)
-        yield np.stack([block[3], block[0], block[1], np.zeros_like(block[0])])[:, goes]
+        yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
 
-def write_removed(unit: LineFile, removed: Sequence[Place]) -> None:
+def write_removed(unit: LineFile, removed: Partitions) -> None:
     """Write the keys of the spans that the file loses, uint64 (3, keys), each with its row before it, sorted: the same
     bytes if other files come or go that lose or share none of them."""
-    low = unit.survivors.id << 32
-    blocks = read_blocks(runs_of(removed), low, low | LOW_WORD, ROWS_AT_ONCE)
+    low, last = keys_of_file(unit.survivors.id)
+    blocks = read_blocks(runs_in(removed.of(low)), low, last, ROWS_AT_ONCE)
     rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]
     rows[0] &= np.uint64(LOW_WORD)
     data = io.BytesIO()
@@ -178,8 +171,8 @@ def write_removed(unit: LineFile, removed: Sequence[Place]) -> None:
     write_atomically(here(unit.removed), data.getvalue())
 
 
-def write_line_edits(unit: LineFile, config: LineDedupConfig) -> None:
-    write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.removed)))
+def write_line_edits(unit: LineFile, config: LineDedupConfig) -> Counts:
+    return write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.removed)))
 
 
 def removed_keys(removed: Place) -> dict[int, set[bytes]]:

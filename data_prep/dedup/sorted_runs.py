@@ -13,9 +13,11 @@ an eighth of a thousandth of the file, tells which.
 """
 
 import contextlib
+import itertools
 import os
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,12 +30,15 @@ from lm.storage import Place, StorageError, Url, appearing, size_of, writing
 COLUMNS = 4
 """A key of two words, and a node of two (clusters.py). Rows are arrays of shape (4, rows), one line a column."""
 ROW_BYTES = 8 * COLUMNS
-SAMPLE_ROWS = 4096
-"""Rows of a sample: 128 KiB."""
+SAMPLE_ROWS = 1024
+"""Rows of a sample: 32 KiB."""
 MAGIC = int.from_bytes(b"GMRUNS1\n", "little")
 TRAILER = np.dtype([("magic", "<u8"), ("runs", "<u8"), ("index_bytes", "<u8"), ("crc32", "<u8")])
 LAST_KEY = 2**64 - 1
-SAMPLES_A_RANGE = 64
+READERS = 16
+"""Requests to a bucket at once."""
+Part = tuple[Place, int, int]
+"""Some rows of a file: its bytes from the first to the end."""
 
 
 @contextlib.contextmanager
@@ -69,7 +74,14 @@ def write_run_file(path: Path, runs: Iterable[np.ndarray], scratch: Path | None 
 
 
 def sorted_rows(rows: np.ndarray) -> np.ndarray:
-    """The different ones of the rows in order, by the first column, then the second and so on."""
+    """The different ones of the rows in order (`order_of`)."""
+    rows = rows[:, order_of(rows)]
+    new = begins(rows)
+    return rows if new.all() else rows[:, new]
+
+
+def order_of(rows: np.ndarray) -> np.ndarray:
+    """What sorts the rows by the first column, then the second and so on: int64 (rows,)."""
     order = np.argsort(rows[0])  # ten times as fast as a sort by all columns, which only ties need
     keys = rows[0, order]
     tied = np.zeros(len(keys), bool)
@@ -77,8 +89,7 @@ def sorted_rows(rows: np.ndarray) -> np.ndarray:
     tied[:-1] |= tied[1:]
     some = order[tied]
     order[tied] = some[np.lexsort(rows[::-1, some])]
-    rows = rows[:, order]
-    return rows[:, begins(rows)]
+    return order
 
 
 def begins(rows: np.ndarray) -> np.ndarray:
@@ -107,17 +118,9 @@ class Run:
         after = int(np.searchsorted(self.samples[:-1], np.uint64(last), side="right"))
         return max(before - 1, 0) * SAMPLE_ROWS, min(after * SAMPLE_ROWS, self.rows)
 
-    def read(self, begin: int, end: int) -> np.ndarray:
-        """Rows `begin` to `end`, uint64 (4, rows)."""
-        data = read_range(self.place, self.offset + begin * ROW_BYTES, self.offset + end * ROW_BYTES)
-        return np.frombuffer(data, "<u8").reshape(-1, COLUMNS).T
-
-    def sampled_keys(self, first: int, stride: int) -> np.ndarray:
-        """key_0 of about every `stride`-th row from `first` on."""
-        wanted = np.arange(first, self.rows, stride)
-        if stride >= SAMPLE_ROWS:
-            return self.samples[wanted // SAMPLE_ROWS]
-        return self.read(0, self.rows)[0, wanted]
+    def part(self, begin: int, end: int) -> Part:
+        """Rows `begin` to `end`."""
+        return self.place, self.offset + begin * ROW_BYTES, self.offset + end * ROW_BYTES
 
 
 def read_range(place: Place, start: int, end: int) -> bytes:
@@ -167,69 +170,78 @@ def runs_in(place: Place) -> list[Run]:
     return runs
 
 
-def runs_of(places: Iterable[Place]) -> list[Run]:
+def runs_of(places: Sequence[Place]) -> list[Run]:
     """The runs of some run files, in their order."""
-    return [run for place in places for run in runs_in(place)]
+    return [run for runs in read_many(runs_in, places, any(isinstance(one, Url) for one in places)) for run in runs]
 
 
-def read_blocks(
-    runs: Sequence[Run], low: int, last: int, rows: int, part: int = 0, parts: int = 1
-) -> Iterator[np.ndarray]:
-    """The rows with a key_0 from `low` to `last`, or part `part` of `parts` of them, in blocks of at most `rows` rows,
-    each sorted."""
-    bounds = [run.around(low, last) for run in runs]
-    total = sum(end - begin for begin, end in bounds)
-    first, end_of_part = total * part // parts, total * (part + 1) // parts
+def read_many[Item, Read](read: Callable[[Item], Read], items: Sequence[Item], remote: bool) -> Iterator[Read]:
+    """Reads the items in their order; of a bucket, some at once."""
+    if not remote:
+        yield from map(read, items)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for some in itertools.batched(items, READERS):
+            yield from pool.map(read, some)
+
+
+def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
+    """The rows of some parts of files, at most `rows` at a time: uint64 (4, rows)."""
+    step = rows * ROW_BYTES
+    cuts = [(place, cut, min(cut + step, end)) for place, begin, end in parts for cut in range(begin, end, step)]
+    for data in read_many(lambda cut: read_range(*cut), cuts, any(isinstance(place, Url) for place, *_ in cuts)):
+        yield np.frombuffer(data, "<u8").reshape(-1, COLUMNS).T
+
+
+def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
+    """The rows of the runs with a key_0 from `low` to `last`, at most `rows` at a time, as they stand."""
+    parts = [run.part(*bounds) for run in runs if (bounds := run.around(low, last)) != (0, 0)]
+    for piece in read_rows(parts, rows):
+        begin = np.searchsorted(piece[0], np.uint64(low), "left")
+        end = np.searchsorted(piece[0], np.uint64(last), "right")
+        if begin < end:
+            yield piece[:, begin:end]
+
+
+def in_blocks(pieces: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """Some rows in blocks of at most `rows` of them, as many as each piece has at most, each sorted."""
     waiting: list[np.ndarray] = []
-    count = passed = 0
-    for run, (begin, end) in zip(runs, bounds, strict=True):
-        mine = max(begin, begin + first - passed), min(end, begin + end_of_part - passed)
-        passed += end - begin
-        for cut in range(*mine, rows):
-            piece = run.read(cut, min(cut + rows, mine[1]))
-            sides = (
-                np.searchsorted(piece[0], np.uint64(low), "left"),
-                np.searchsorted(piece[0], np.uint64(last), "right"),
-            )
-            piece = piece[:, slice(*sides)]
-            if count + piece.shape[1] > rows:
-                yield sorted_rows(np.concatenate(waiting, axis=1))
-                waiting, count = [], 0
-            if piece.shape[1]:
-                waiting.append(piece)
-                count += piece.shape[1]
+    count = 0
+    for piece in pieces:
+        if count + piece.shape[1] > rows:
+            yield sorted_rows(np.concatenate(waiting, axis=1))
+            waiting, count = [], 0
+        waiting.append(piece)
+        count += piece.shape[1]
     if waiting:
         yield sorted_rows(np.concatenate(waiting, axis=1))
 
 
-def merged_blocks(runs: Sequence[Run], rows: int) -> Iterator[np.ndarray]:
-    """All rows of some runs, in sorted blocks of at most `rows` rows that follow one another."""
-    for low, last in key_ranges(runs, max(1, rows * 3 // 4)):  # about so many: hardly one comes in two blocks
-        yield from read_blocks(runs, low, last, rows)
+def read_blocks(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
+    """The rows with a key_0 from `low` to `last`, in blocks of at most `rows` rows, each sorted."""
+    return in_blocks(pieces_between(runs, low, last, rows), rows)
 
 
-def key_ranges(runs: Sequence[Run], rows: int) -> list[tuple[int, int]]:
-    """Ranges of key_0 (first and last, both included) that cover all keys, with about `rows` rows in each. A key with
-    more rows is a range of its own, which may be read in parts (`parts_of`).
+# A key that is a place, of which the word tells a file and a row, is spread by the file.
 
-    Judged by a sample of one row in `rows` / 64, as TeraSort does.
-    """
-    stride = max(1, rows // SAMPLES_A_RANGE)
-    samples, offset = [np.empty(0, np.uint64)], stride // 2
-    for run in runs:
-        samples.append(run.sampled_keys(offset, stride))
-        offset += stride * len(samples[-1]) - run.rows
-    bounds, times = np.unique(np.sort(np.concatenate(samples))[SAMPLES_A_RANGE::SAMPLES_A_RANGE], return_counts=True)
-    hot = bounds[(times > 1) & (bounds < LAST_KEY)]
-    lows = sorted({0, *bounds.tolist(), *(int(key) + 1 for key in hot)})
-    return list(zip(lows, [*(low - 1 for low in lows[1:]), LAST_KEY], strict=True))
+FACTOR, INVERSE = 0x9E3779B1, pow(0x9E3779B1, -1, 2**32)
 
 
-def parts_of(runs: Sequence[Run], low: int, last: int, rows: int) -> int:
-    """In how many parts of about `rows` rows a range is to be read: one, unless it is a single key of many rows."""
-    if low != last:
-        return 1
-    return max(1, sum(end - begin for begin, end in (run.around(low, last) for run in runs)) // rows)
+def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
+    """Places, uint64, as keys: the numbers of files, which may be small or near one another, evenly over 32 bits."""
+    file = (places >> np.uint64(32)) * np.uint64(factor) << np.uint64(32)
+    return file | places & np.uint64(2**32 - 1)
+
+
+def places_of(keys: np.ndarray) -> np.ndarray:
+    """The places of which `spread` made these keys."""
+    return spread(keys, INVERSE)
+
+
+def keys_of_file(file: int) -> tuple[int, int]:
+    """The keys of the places in the file with that number: the first and the last."""
+    low = file * FACTOR % 2**32 << 32
+    return low, low | 2**32 - 1
 
 
 # What a step of clusters.py does to the rows of a range: arrays in, arrays out. Edges are uint64 (4, edges): the larger
@@ -240,24 +252,23 @@ Kind = Literal["link", "large", "small", "result"]
 
 
 class Join:
-    """The join of the rows of a range; `known` are the smallest nodes of its keys, uint64 (4, keys), sorted, where they
-    cannot be found in these rows alone."""
+    """The join of the rows of a partition, which `read` gives in blocks."""
 
-    def __init__(
-        self, kind: Kind, read: Callable[[], Iterator[np.ndarray]], rows_at_once: int, known: np.ndarray | None = None
-    ):
-        self.kind, self.read, self.rows_at_once, self.known = kind, read, rows_at_once, known
-        self.changes = self.rows = 0
+    def __init__(self, kind: Kind, read: Callable[[], Iterator[np.ndarray]], rows_at_once: int):
+        self.kind, self.read, self.rows_at_once = kind, read, rows_at_once
+        self.changes = 0
 
     def runs(self) -> Iterator[np.ndarray]:
-        """The runs of a run file of the step from the blocks, which are read twice. Counts rows and changes."""
-        least_of = self.least_by_order() if self.known is None else self.least_by_key
+        """The runs of a run file of the step from the blocks, which are read twice. Counts changes."""
+        group, least = least_nodes(self.read())
+        at = 0
         waiting: list[np.ndarray] = []
         count = 0
         for block in self.read():
             starts = begins(block[:2])
-            edges, changed = tied(self.kind, block, starts, least_of(block[:, starts])[:, np.cumsum(starts) - 1])
-            self.rows += block.shape[1]
+            keys = group[at : at + int(starts.sum())]
+            at += len(keys)
+            edges, changed = tied(self.kind, block, starts, least[:, keys][:, np.cumsum(starts) - 1])
             self.changes += changed
             waiting.append(edges)
             count += edges.shape[1]
@@ -272,39 +283,12 @@ class Join:
         self.changes += changed
         return keyed(forest, both_ways=self.kind in ("link", "small"))
 
-    def least_by_order(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Gives what gives the smallest nodes of the keys that begin in each block, when blocks come in their order."""
-        group, least = least_nodes(self.read())
-        at = 0
-
-        def take(firsts: np.ndarray) -> np.ndarray:
-            nonlocal at
-            at += firsts.shape[1]
-            return least[:, group[at - firsts.shape[1] : at]]
-
-        return take
-
-    def least_by_key(self, firsts: np.ndarray) -> np.ndarray:
-        """The smallest nodes of the keys of some rows, looked up: keys of a range that is read in parts are few."""
-        assert self.known is not None
-        number = {key: i for i, key in enumerate(zip(*self.known[:2].tolist(), strict=True))}
-        return self.known[2:, [number[key] for key in zip(*firsts[:2].tolist(), strict=True)]]
-
-
-def smallest(blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """The different keys of the rows in order, each with its smallest node: uint64 (4, keys)."""
-    rows = np.empty((4, 0), np.uint64)
-    for block in blocks:
-        rows = sorted_rows(np.concatenate([rows, block[:, begins(block[:2])]], axis=1))
-        rows = rows[:, begins(rows[:2])]
-    return rows
-
 
 def least_nodes(blocks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Of each key the smallest node: which key each begin of a key in a block is, and the nodes, uint64 (2, keys)."""
     firsts = [np.empty((4, 0), np.uint64), *(block[:, begins(block[:2])] for block in blocks)]
     rows = np.concatenate(firsts, axis=1)
-    order = np.lexsort(rows[::-1])
+    order = order_of(rows)
     rows = rows[:, order]
     new = begins(rows[:2])
     group = np.empty(len(order), np.int64)
@@ -318,7 +302,9 @@ def tied(step: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -
     Edges are uint64 (4, edges): the larger node, then the smaller one. `starts` tells where a key begins.
     """
     node = block[2:]
-    centre = block[1::-1]  # of all steps but the link the key is a node too, its place first
+    if step == "link":
+        return np.concatenate([node, least])[:, node[1] != least[1]], 0
+    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too, its place spread
     if step == "result":
         return np.concatenate([centre, node])[:, less(node, centre)], 0
     if step == "large":
@@ -328,9 +314,7 @@ def tied(step: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -
         return edges, int((edges[3] != centre[1, larger]).sum())
     other = node[1] != least[1]
     edges = np.concatenate([node, least])[:, other]
-    if step == "link":
-        return edges, 0
-    centres = np.concatenate([block[1::-1], least])[:, starts]
+    centres = np.concatenate([centre, least])[:, starts]
     return np.concatenate([centres, edges], axis=1), int(other.sum())
 
 
@@ -359,8 +343,11 @@ def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
 
 def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
     """The edges as rows of a run file: the larger node is the key of the smaller one, and the other way round too."""
-    one_way = edges[[1, 0, 2, 3]]
-    return np.concatenate([one_way, edges[[3, 2, 0, 1]]], axis=1) if both_ways else one_way
+    rows = edges[[1, 0, 2, 3]]
+    if both_ways:
+        rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
+    rows[0] = spread(rows[0])
+    return rows
 
 
 def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:

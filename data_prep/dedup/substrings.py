@@ -7,6 +7,7 @@ the files. Two runs are compared token by token (ranks.py), never by a hash.
 
 import functools
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,9 +29,9 @@ from data_prep.dedup.survivors import (
     write_edits,
     write_totals,
 )
-from data_prep.engine import identity_of
+from data_prep.engine import Counts, identity_of
 from data_prep.engine.tasks import FileRunner, TaskRunner, delete_other_digests, here
-from data_prep.parquet import opened, read_rows, write_rows
+from data_prep.parquet import read_rows, write_rows
 from lm.storage import Place
 
 REASONS = ("repeated_substrings", "short_after_substring_dedup")
@@ -70,16 +71,10 @@ def remove_substrings(
     tasks = TaskRunner(run.folder, run.engine, run.on_progress, "repeated passages")
     if groups:
         tasks(groups, functools.partial(judge_group, config=config))
-    units = [
-        Collected(
-            file,
-            tuple(group.run_file for group in groups if any(one.id == file.id for one, _ in group.parts)),
-            folder / "edits" / file.path.name,
-        )
-        for file in files
-    ]
+    places = places_by_file(groups)
+    units = [Collected(file, tuple(places[file.id]), folder / "edits" / file.path.name) for file in files]
     units, written = run("substring-edits", units, collect, ["edits"], [identity])
-    write_totals(report / "_substring_dedup.json", [unit.edits for unit in units])
+    write_totals(report / "_substring_dedup.json", run.counts["substring-edits"])
     return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
 
@@ -94,10 +89,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
         groups.append(Group(made, size, folder / f"{len(groups):06d}.parquet"))
 
     for file in files:
-        with opened(file.path) as parquet:
-            metadata, column = parquet.metadata, parquet.schema_arrow.names.index("text")
-        for number in range(metadata.num_row_groups):
-            own = metadata.row_group(number).column(column).total_uncompressed_size
+        for number, own in enumerate(file.text_bytes):
             if parts and size + own > most:
                 close()
                 parts, size = {}, 0
@@ -106,6 +98,15 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
     if parts:
         close()
     return groups
+
+
+def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
+    """{number of a file: files of the groups that have documents of it}."""
+    places: dict[int, list[Place]] = defaultdict(list)
+    for group in groups:
+        for file, _ in group.parts:
+            places[file.id].append(group.run_file)
+    return places
 
 
 def judge_group(group: Group, config: SubstringDedupConfig) -> None:
@@ -158,10 +159,10 @@ def edits_in(
                     yield file, one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
 
 
-def collect(unit: Collected) -> None:
+def collect(unit: Collected) -> Counts:
     """Writes the edits of a file out of those of its groups."""
     rows = (row for place in unit.groups for row in read_rows(place) if row["file"] == unit.survivors.id)
-    write_edits(here(unit.edits), edits_from(rows))
+    return write_edits(here(unit.edits), edits_from(rows))
 
 
 def numbered(text: str, kind: str, numbers: dict[str, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ Steps that look at parts of texts (lines, substrings, n-grams of evaluations) co
 survivors of a file as the steps before it left them, and writes edits, a small file, so that no text is written again.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.dedup.words import hashed_words
-from data_prep.engine import identity_of
-from data_prep.parquet import read_batches, read_rows, write_rows
+from data_prep.engine import Counts, identity_of
+from data_prep.parquet import opened, read_batches, read_rows, write_rows
 from lm.storage import Place, write_json
 
 SURVIVOR_SCHEMA = pa.schema(
@@ -26,6 +27,8 @@ EDIT_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+
+TOTALS = ("documents_changed", "documents_dropped", "spans_removed", "characters_removed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class SurvivorFile:
     """Of the survivors and the edits, which tells what is left."""
     edits: tuple[Place, ...] = ()
     """Of the steps before, in their order."""
+    text_bytes: tuple[int, ...] = ()
+    """Of each row group of the survivors, as `write_survivors` tells."""
 
     @property
     def name(self) -> str:
@@ -88,7 +93,7 @@ class SurvivorFile:
     def edited(self, edits: Place, sha256: str) -> "SurvivorFile":
         """After another step, whose edits have this SHA-256."""
         both = identity_of(self.sha256, sha256)
-        return SurvivorFile(self.id, self.path, self.bytes, both, (*self.edits, edits))
+        return dataclasses.replace(self, sha256=both, edits=(*self.edits, edits))
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,14 @@ class OfSurvivors:
         return self.survivors.identity
 
 
-def write_survivors(path: Path, survivors: Iterable[Survivor]) -> None:
-    """Raises InputError when the disk does not take it."""
+def write_survivors(path: Path, survivors: Iterable[Survivor]) -> Counts:
+    """Gives the text_bytes of each row group. Raises InputError when the disk does not take it."""
     rows = ({name: getattr(one, name) for name in SURVIVOR_SCHEMA.names} for one in survivors)
     write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
+    with opened(path) as parquet:
+        index, column = parquet.metadata, SURVIVOR_SCHEMA.names.index("text")
+    groups = range(index.num_row_groups)
+    return {"text_bytes": [index.row_group(one).column(column).total_uncompressed_size for one in groups]}
 
 
 def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
@@ -132,10 +141,20 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
                 yield Survivor(row["row"], row["when"], row["id"], row["scope"], text)
 
 
-def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:
-    """Writes (row, edit) in the order of the rows. Raises InputError when the disk does not take it."""
-    rows = ((path, edit.row(number)) for number, edit in edits)
-    write_rows(rows, {path: EDIT_SCHEMA}, scratch=path.parent)
+def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
+    """Writes (row, edit) in the order of the rows; gives what they do, in numbers. Raises InputError when the disk does
+    not take it."""
+    totals = dict.fromkeys(TOTALS, 0)
+
+    def rows() -> Iterator[tuple[Path, dict]]:
+        for number, edit in edits:
+            totals["documents_dropped" if edit.reason else "documents_changed"] += 1
+            totals["spans_removed"] += len(edit.spans)
+            totals["characters_removed"] += sum(end - start for start, end in edit.spans)
+            yield path, edit.row(number)
+
+    write_rows(rows(), {path: EDIT_SCHEMA}, scratch=path.parent)
+    return totals
 
 
 def read_edits(path: Place) -> dict[int, Edit]:
@@ -182,12 +201,10 @@ def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
     return start, line_end
 
 
-def write_totals(place: Place, edits: Iterable[Place]) -> None:
-    """Writes what a step did to all files, in numbers."""
-    totals = {"documents_changed": 0, "documents_dropped": 0, "spans_removed": 0, "characters_removed": 0}
-    for one in edits:
-        for edit in read_edits(one).values():
-            totals["documents_dropped" if edit.reason else "documents_changed"] += 1
-            totals["spans_removed"] += len(edit.spans)
-            totals["characters_removed"] += sum(end - start for start, end in edit.spans)
+def write_totals(place: Place, counts: Iterable[Counts]) -> None:
+    """Writes what a step did to all files, in numbers: the sums of what `write_edits` gave."""
+    totals = dict.fromkeys(TOTALS, 0)
+    for one in counts:
+        for name in TOTALS:
+            totals[name] += one[name]
     write_json(place, totals)

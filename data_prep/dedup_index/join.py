@@ -1,8 +1,9 @@
-"""Which documents meet a key of an index: a join range of keys by range of keys, beside those of dedup/clusters.py.
+"""Which documents meet a key of an index: a join (dedup/partitions.py) whose partitions read of each index the same
+keys.
 
-What it gives are pairs (key, node) as these take them: of each key that the run and an index share, the run's nodes and
-one node of the index, which is smaller than all of the run. So the index's document stays, and the whole cluster that
-meets it goes, as if both runs had been one.
+What it gives are pairs (key, node) as dedup/clusters.py takes them: of each key that the run and an index share, the
+run's nodes and one node of the index, which is smaller than all of the run. So the index's document stays, and the
+whole cluster that meets it goes, as if both runs had been one.
 """
 
 import functools
@@ -10,18 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.dedup.clusters import (
-    BLOCKS_IN_RANGE,
-    INDEX_FILES,
-    PLAN,
-    ROWS_AT_ONCE,
-    Range,
-    make,
-    merge_many,
-    planned,
-    write,
-)
-from data_prep.dedup.sorted_runs import begins, key_ranges, read_blocks, runs_of, sorted_rows, write_run_file
+from data_prep.dedup.clusters import INDEX_FILES, ROWS_AT_ONCE
+from data_prep.dedup.partitions import Partition, Rows, join
+from data_prep.dedup.sorted_runs import begins, sorted_rows, write_run_file
 from data_prep.dedup_index.format import Index
 from data_prep.engine.tasks import Run, here
 from lm.storage import Place
@@ -40,36 +32,17 @@ def pairs_met(
     The files of the indices' runs are numbered from INDEX_FILES on, in the order of the indices. `run` and
     `rows_at_once` are as of `find_duplicates`.
     """
-    few, _ = merge_many(pairs, folder, run, rows_at_once)
-    if not (folder / PLAN).is_file():
-        write(folder / PLAN, key_ranges(runs_of(few), BLOCKS_IN_RANGE * rows_at_once))
-    tasks = planned(folder)
-    work = functools.partial(meet_range, run_files=few, indices=indices, kinds=kinds, rows_at_once=rows_at_once)
-    make(tasks, work, run)
-    return [task.run_file for task in tasks]
+    return join(pairs, functools.partial(meet, indices=indices, kinds=kinds), run, folder, rows_at_once)[0].places
 
 
-def meet_range(
-    task: Range,
-    run_files: Sequence[Place],
-    indices: Sequence[Index],
-    kinds: Sequence[str],
-    rows_at_once: int,
-) -> None:
-    """Makes the pairs of one range of keys."""
-    write_run_file(here(task.run_file), met_runs(task, run_files, indices, kinds, rows_at_once))
+def meet(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> None:
+    """Makes the pairs of one partition of the keys."""
+    write_run_file(here(task.run_file), met_runs(task, rows, indices, kinds))
 
 
-def met_runs(
-    task: Range,
-    run_files: Sequence[Place],
-    indices: Sequence[Index],
-    kinds: Sequence[str],
-    rows_at_once: int,
-) -> Iterator[np.ndarray]:
-    """Runs of pairs, uint64 (4, pairs). Three readings: the run's distinct keys, the index, the run's nodes."""
-    read = lambda: read_blocks(runs_of(run_files), task.low, task.last, rows_at_once)
-    own = sorted_rows(np.concatenate([np.empty((2, 0), np.uint64), *(distinct(block) for block in read())], axis=1))
+def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
+    """Runs of pairs, uint64 (4, pairs): the run's rows are gone over twice, the index's keys once."""
+    own = sorted_rows(np.concatenate([np.empty((2, 0), np.uint64), *(distinct(block) for block in rows())], axis=1))
     met = np.zeros(own.shape[1], bool)
     first_file = INDEX_FILES
     for index in indices:
@@ -82,9 +55,9 @@ def met_runs(
         first_file += len(index.texts)
     own = own[:, met]
     if own.shape[1]:
-        for block in read():
-            rows, _ = matches(block[:2], *own)
-            yield block[:, np.unique(rows)]
+        for block in rows():
+            found, _ = matches(block[:2], *own)
+            yield block[:, np.unique(found)]
 
 
 def distinct(block: np.ndarray) -> np.ndarray:

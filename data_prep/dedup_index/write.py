@@ -14,16 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import BLOCKS_IN_RANGE, LOW_WORD, ROWS_AT_ONCE, Range, make, merge_many
-from data_prep.dedup.sorted_runs import (
-    LAST_KEY,
-    begins,
-    key_ranges,
-    read_blocks,
-    runs_of,
-    sorted_rows,
-    write_run_file,
-)
+from data_prep.dedup.clusters import LOW_WORD, ROWS_AT_ONCE
+from data_prep.dedup.partitions import Partition, Partitions, Rows, join
+from data_prep.dedup.sorted_runs import LAST_KEY, begins, read_blocks, runs_in, sorted_rows, write_run_file
 from data_prep.dedup_index.format import HEADER, ID_SCHEMA, KeyFile, header_of
 from data_prep.engine.tasks import Run, here
 from data_prep.parquet import read_batches, write_rows
@@ -56,7 +49,7 @@ def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]]) -> None:
     rows_looked_at = [np.empty(0, np.uint64)]
 
     def mapped(pairs: Place) -> Iterator[np.ndarray]:
-        for rows in read_blocks(runs_of([pairs]), 0, LAST_KEY, ROWS_AT_ONCE):
+        for rows in read_blocks(runs_in(pairs), 0, LAST_KEY, ROWS_AT_ONCE):
             row = rows[3] & np.uint64(LOW_WORD)
             at = np.searchsorted(gone, row)
             is_gone = np.zeros(len(row), bool)
@@ -97,34 +90,23 @@ def write_index(
     these and the ids from all others. `partial` keeps what is done; `run` and `rows_at_once` are as of
     `find_duplicates`. Raises InputError when the disk does not take it."""
     keys: dict[str, list[KeyFile]] = {}
+    work = functools.partial(write_keys, files=tuple(file.id for file in kept), key_bytes=config.dedup_index.key_bytes)
     for kind in kinds:
-        few, _ = merge_many([file.mapped[kind] for file in kept], partial / kind, run, rows_at_once)
-        ranges = key_ranges(runs_of(few), BLOCKS_IN_RANGE * rows_at_once)
-        names = [f"{number:06d}.parquet" for number in range(len(ranges))]
-        tasks = [Range(*one, folder / "keys" / kind / name) for one, name in zip(ranges, names, strict=True)]
-        work = functools.partial(
-            write_range,
-            run_files=few,
-            files=tuple(file.id for file in kept),
-            key_bytes=config.dedup_index.key_bytes,
-            rows_at_once=rows_at_once,
-        )
-        make(tasks, work, run)
-        keys[kind] = [KeyFile(name, *one) for name, one in zip(names, ranges, strict=True)]
+        mapped = [file.mapped[kind] for file in kept]
+        made = functools.partial(Partitions, folder / "keys" / kind, suffix=".parquet")
+        parts, _ = join(mapped, work, run, partial / kind, rows_at_once, made)
+        keys[kind] = [KeyFile(one.run_file.name, one.low, one.last) for one in parts.tasks]
     with writing(folder):
         write_json(folder / HEADER, header_of(config, keys, [file.texts.name for file in kept], identity))
 
 
-def write_range(
-    task: Range, run_files: Sequence[Place], files: Sequence[int], key_bytes: int, rows_at_once: int
-) -> None:
-    """Write the keys of one range, each once, with the smallest of its nodes. A file is named by its place in `files`,
-    the numbers that the files have in the joins."""
+def write_keys(task: Partition, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
+    """Write the keys of one partition, each once, with the smallest of its nodes. A file is named by its place in
+    `files`, the numbers that the files have in the joins."""
     found = [np.empty((4, 0), np.uint64)]
-    for block in read_blocks(runs_of(run_files), task.low, task.last, rows_at_once):
+    for block in blocks():
         if key_bytes == 8:
-            block[1] = 0
-            block = sorted_rows(block)
+            block = sorted_rows(block * np.array([[1], [0], [1], [1]], np.uint64))
         found.append(block[:, begins(block[:2])])  # so a key of many documents takes no more than its block
     rows = sorted_rows(np.concatenate(found, axis=1))
     rows = rows[:, begins(rows[:2])]

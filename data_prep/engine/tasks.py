@@ -17,6 +17,7 @@ from data_prep.engine.attempts import manifest_of
 from data_prep.engine.progress import Progress
 from data_prep.engine.run import run_step
 from data_prep.engine.units import (
+    Counts,
     Marker,
     Step,
     Unit,
@@ -93,7 +94,7 @@ def merge_in_groups(
 
 
 class Task(Protocol):
-    """A dataclass; it may have `outputs`, of which run_file is one, and which are there when its work is done."""
+    """A dataclass."""
 
     @property
     def run_file(self) -> Place:
@@ -101,8 +102,8 @@ class Task(Protocol):
         ...
 
 
-Run = Callable[[Sequence[Any], Callable[[Any], None]], None]
-"""Does some work on each task, unless its file is there."""
+Run = Callable[[Sequence[Any], Callable[[Any], Counts | None]], list[Counts]]
+"""Does some work on each task, unless its file is there; gives what the work counted, in the order of the tasks."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class TaskRunner:
     identity: str = ""
     """What decides the files besides their names."""
 
-    def __call__(self, tasks: Sequence[Task], work: Callable[[Any], None]) -> None:
+    def __call__(self, tasks: Sequence[Task], work: Callable[[Any], Counts | None]) -> list[Counts]:
         """Raises as `run_step`; no task may be missing."""
         names = [relative(self.folder, task.run_file) for task in tasks]
         units = tuple(
@@ -127,8 +128,9 @@ class TaskRunner:
         # The first file, with all its folders, tells this step from others of the same work and of other digests.
         named = f"{self.told.replace(' ', '-')}.{names[0].replace('/', '.')}"
         told = f"{self.told}{self.detail(tasks[0].run_file.parent.name)}"
-        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="ranges of keys", told=told)
-        run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
+        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", told=told)
+        made = run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
+        return [made[unit.name].counts for unit in units]
 
     def detail(self, folder: str) -> str:
         """Which part of the work the tasks of that folder are; nothing where its name has a digest."""
@@ -163,16 +165,10 @@ def relative(folder: Place, place: Place) -> str:
     return below.removeprefix(above)
 
 
-def run_task(unit: Unit[Any], space: Workspace, work: Callable[[Any], None]) -> dict[str, int]:
-    """Does the work of a task on files of this machine that are at their places when it ends."""
-    task = unit.input
-    place = space.output(relative(space.folder, task.run_file))
-    local = dataclasses.replace(task, run_file=place)
-    work(local)
-    for output in getattr(local, "outputs", ()):
-        if output.is_file():
-            space.output(str(output.relative_to(space.root)))
-    return {}
+def run_task(unit: Unit[Any], space: Workspace, work: Callable[[Any], Counts | None]) -> Counts:
+    """Does the work of a task, whose file is one of this machine, at its place when it ends."""
+    place = space.output(relative(space.folder, unit.input.run_file))
+    return work(dataclasses.replace(unit.input, run_file=place)) or {}
 
 
 class InputFile(Protocol):
@@ -201,9 +197,16 @@ class FileRunner:
     on_progress: OnProgress
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     """{name of a file that failed: the first step in which it did}, of all steps that were run so far."""
+    counts: dict[str, list[Counts]] = dataclasses.field(default_factory=dict)
+    """{step that was run: what its work counted of each file that is done}."""
 
     def __call__[F: InputFile](
-        self, step: str, files: Sequence[F], work: Callable[[F], None], outputs: Sequence[str], identity: object
+        self,
+        step: str,
+        files: Sequence[F],
+        work: Callable[[F], Counts | None],
+        outputs: Sequence[str],
+        identity: object,
     ) -> tuple[list[F], list[dict[str, File]]]:
         """The files that are done, and of each {output: (name in the folder, SHA-256)}; others have failed and are
         named, or end the step (`run_step`). `outputs` are the fields of the file that hold the places of what is
@@ -223,6 +226,7 @@ class FileRunner:
         for one in files:
             if one.name not in made:
                 self.failed.setdefault(one.name, step)
+        self.counts[step] = [made[one.name].counts for one in done]
         written = [
             {field: (name, made[one.name].outputs[name][1])
              for field in outputs for name in [relative(self.folder, getattr(one, field))]}
@@ -251,14 +255,14 @@ def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
 
 
 def run_file(
-    unit: Unit[Any], space: Workspace, work: Callable[[Any], None], outputs: tuple[str, ...]
-) -> dict[str, int]:
+    unit: Unit[Any], space: Workspace, work: Callable[[Any], Counts | None], outputs: tuple[str, ...]
+) -> Counts:
     """Does the work on one file."""
     file = unit.input
     places = {name: space.output(relative(space.folder, getattr(file, name))) for name in outputs}
     notes = {"note": functools.partial(note_rows, space)} if hasattr(file, "note") else {}
-    work(dataclasses.replace(file, **places, **notes))
-    return {"rows": space.rows}
+    counts = work(dataclasses.replace(file, **places, **notes))
+    return {"rows": space.rows, **(counts or {})}
 
 
 def note_rows(space: Workspace, rows: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
 from data_prep.dedup.clusters import INDEX_FILES, duplicates_in, find_duplicates
+from data_prep.dedup.partitions import Partitions
 from data_prep.dedup_index.format import KINDS, KINDS_OF, Index
 from data_prep.dedup_index.join import pairs_met
 from data_prep.dedup_index.write import Kept, map_keys, write_index
@@ -42,10 +43,10 @@ class Found:
 
     names: dict[int, str]
     """{number: name} of all files of texts/."""
-    clusters: dict[str, Place]
-    """{step of deduplication: folder of its result}; the steps that are not used are missing."""
-    sizes: Place | None = None
-    """The folder of the clusters' sizes, where they are asked for (cluster_sizes.py)."""
+    clusters: dict[str, Partitions]
+    """{step of deduplication: its result}; the steps that are not used are missing."""
+    sizes: Partitions | None = None
+    """The clusters' sizes, where they are asked for (cluster_sizes.py)."""
     indices: tuple[Index, ...] = ()
     """Of earlier runs."""
 
@@ -73,14 +74,14 @@ def find_clusters(
     partial: Place,
     indices: tuple[Index, ...],
     run: FileRunner,
-) -> tuple[list[DocumentShard], dict[str, Place]]:
-    """The files whose keys could be written, and the clusters of each step of deduplication in use: {step: folder}, in
+) -> tuple[list[DocumentShard], dict[str, Partitions]]:
+    """The files whose keys could be written, and the clusters of each step of deduplication in use: {step: result}, in
     folders of `partial` whose names tell of which keys.
 
     Addresses first, without a text being read: of a page that was fetched more than once only the document that stays
     takes part in the other steps.
     """
-    clusters: dict[str, Place] = {}
+    clusters: dict[str, Partitions] = {}
     decided = [config, min_quality, [index.name for index in indices]]
     for_index = lambda *kinds: [f"index_{kind}" for kind in kinds] if has_index(config) else []
 
@@ -118,18 +119,20 @@ def find_clusters(
     return files, clusters
 
 
-def names_of(clusters: dict[str, Place]) -> dict[str, str]:
+def names_of(clusters: dict[str, Partitions]) -> dict[str, str]:
     """What the clusters are of: {step: name}."""
-    return {step: result.parent.name for step, result in clusters.items()}
+    return {step: result.folder.parent.name for step, result in clusters.items()}
 
 
-def find_sizes(clusters: dict[str, Place], config: DocumentsConfig, partial: Place, run: FileRunner) -> Place | None:
+def find_sizes(
+    clusters: dict[str, Partitions], config: DocumentsConfig, partial: Place, run: FileRunner
+) -> Partitions | None:
     """The sizes of the clusters of the last step, which holds those of all steps; None where they are not asked for."""
     if not config.counts_clusters:
         return None
     *_, last = clusters.values()
     tasks = TaskRunner(run.folder, run.engine, run.on_progress, "sizes of clusters")
-    folder = partial / f"{last.parent.name}-sizes"
+    folder = partial / f"{last.folder.parent.name}-sizes"
     delete_other_digests(folder)
     return count_clusters(last, folder, tasks)
 

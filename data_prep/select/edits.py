@@ -15,6 +15,7 @@ from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.scope import scope_of
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
+from data_prep.engine import Counts
 from data_prep.engine.tasks import FileRunner, here, no_note
 from data_prep.select.duplicates import FoundOfFile
 from data_prep.select.filtered import filtered_rows
@@ -64,17 +65,19 @@ def find_edits(
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
     units, written = run("survivors", units, work, ["survivors"], lambda unit: identity(unit.shard))
     left = [
-        SurvivorFile(unit.shard.id, unit.survivors, unit.bytes, one["survivors"][1])
-        for unit, one in zip(units, written, strict=True)
+        SurvivorFile(
+            unit.shard.id, unit.survivors, unit.bytes, one["survivors"][1], text_bytes=tuple(counts["text_bytes"])
+        )
+        for unit, one, counts in zip(units, written, run.counts["survivors"], strict=True)
     ]
     for step in used:
         left = STEPS[step](left, getattr(config, step), partial / step, report, run)
     return {step: {file.id: file.edits[number] for file in left} for number, step in enumerate(used)}
 
 
-def find_survivors(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> None:
+def find_survivors(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> Counts:
     """Writes the file's documents that pass the rules and are copies of no other."""
-    write_survivors(here(unit.survivors), survivors_of(unit, config, min_quality))
+    return write_survivors(here(unit.survivors), survivors_of(unit, config, min_quality))
 
 
 def survivors_of(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> Iterator[Survivor]:

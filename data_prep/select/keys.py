@@ -10,6 +10,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, Node, duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import keys_of_signature, signature
+from data_prep.dedup.partitions import Partitions
 from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
 from data_prep.dedup.url import url_key, url_node
 from data_prep.engine.tasks import here, no_note
@@ -101,7 +102,7 @@ def rows_looked_at(
         file.note(first)
 
 
-def write_same_url(file: DocumentShard, clusters: Place) -> None:
+def write_same_url(file: DocumentShard, clusters: Partitions) -> None:
     """Write which documents of the file were fetched again: [row, whether the document that stays is of this run]."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]

@@ -12,11 +12,10 @@ import argparse
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from data_prep.dedup.clusters import writing_pairs
 from data_prep.dedup_index.format import open_index
 from data_prep.dedup_index.join import pairs_met
 from data_prep.dedup_index.write import Kept, map_keys, write_index
+from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import write_texts
 from tests.data_prep.pages import demo_config
 
@@ -37,12 +37,6 @@ def timed(work: Callable[[], object]) -> float:
     begin = time.process_time()
     work()
     return time.process_time() - begin
-
-
-def run_here(tasks: Sequence[Any], work: Callable[[Any], None]) -> None:
-    for task in tasks:
-        task.run_file.parent.mkdir(parents=True, exist_ok=True)
-        work(task)
 
 
 def write_pairs(folder: Path, documents: int, seed: int, seen: int) -> dict[str, Path]:

@@ -48,9 +48,9 @@ def main() -> None:
         paths = write_files(folder, arguments.documents, arguments.files)
         begun = time.process_time()
         run = TaskRunner(folder, ONE_PROCESS, lambda progress: None, "join")
-        result = find_duplicates(paths, folder / "steps", run)
+        find_duplicates(paths, folder / "steps", run)
         seconds = time.process_time() - begun
-        rounds = len(list(result.parent.glob("*-small")))
+        rounds = len(list((folder / "steps").glob("*-small-star")))
     rows = arguments.documents // arguments.files * arguments.files * KEYS
     print(
         json.dumps(

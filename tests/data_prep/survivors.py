@@ -25,8 +25,8 @@ def written(corpus: Corpus, folder: Path) -> list[SurvivorFile]:
     for index, rows in enumerate(corpus):
         path = folder / "survivors" / f"{index}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_survivors(path, rows)
-        files.append(SurvivorFile(index, path, path.stat().st_size, file_sha256(path)))
+        sizes = tuple(write_survivors(path, rows)["text_bytes"])
+        files.append(SurvivorFile(index, path, path.stat().st_size, file_sha256(path), text_bytes=sizes))
     return files
 
 

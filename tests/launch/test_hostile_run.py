@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from configs.experiment.run_folder import RunFolder
-from data_prep.dedup import clusters
 from data_prep.dedup_index.format import FORMAT as INDEX_FORMAT
 from data_prep.dedup_index.format import HEADER, open_index
 from data_prep.engine import attempts, units
@@ -410,12 +409,6 @@ def texts_of_dedup_index(run: Path, name: str) -> Callable[[], object]:
     return dedup_index(run, name, texts=True)
 
 
-def merged_keys(run: Path, name: str) -> Callable[[], object]:
-    (run / clusters.DONE).write_text(json.dumps({"merged": [name], "changes": 0}))
-    (run / clusters.PLAN).write_text("[]")
-    return lambda: clusters.delete_run_files(run)
-
-
 def task_files(run: Path, name: str) -> Callable[[], object]:
     source = next(iter(SOURCES.values()))
     folder = run / "gristmill/tasks" / source.repository / (source.subset or "all") / source.split
@@ -452,8 +445,8 @@ READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
         moving, record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint, checkpoint_in_bucket,
-        shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files,
-        safetensors, listing, checked_logs, funnel,
+        shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, task_files, safetensors,
+        listing, checked_logs, funnel,
     )
 }  # fmt: skip
 """Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.
@@ -480,7 +473,7 @@ def snapshot_of(file: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes()}
 
 
-@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"merged_keys", "task_files", "listing", "deleted_unit"}))
+@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"task_files", "listing", "deleted_unit"}))
 def test_what_is_no_json_or_of_another_type_is_refused_or_passed_over_without_a_traceback(tmp_path, kind):
     """The first of these ended in a RecursionError: json.loads has a bound of its own."""
     read = READERS[kind](tmp_path, "a")
@@ -493,7 +486,7 @@ def test_what_is_no_json_or_of_another_type_is_refused_or_passed_over_without_a_
             read()
 
 
-WRITERS = ("deleted_unit", "pages", "merged_keys", "task_files", "listing")
+WRITERS = ("deleted_unit", "pages", "task_files", "listing")
 """Of the kinds those whose names are joined at once; others are read by a run that has looked at its links."""
 
 
@@ -551,8 +544,8 @@ def test_plain_names_are_joined(tmp_path):
 
 
 MODULES_WITH_NAMES = (
-    "data_prep/dedup/clusters.py", "data_prep/dedup_index/format.py", "data_prep/engine/attempts.py",
-    "data_prep/engine/units.py", "data_prep/funnel/report.py",
+    "data_prep/dedup_index/format.py", "data_prep/engine/attempts.py", "data_prep/engine/units.py",
+    "data_prep/funnel/report.py",
     "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py",
     "lm/checkpoints/in_bucket.py", "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-import itertools
+import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import EngineConfig
-from data_prep.dedup import clusters, sorted_runs
+from data_prep.dedup import clusters, partitions, sorted_runs
 from data_prep.dedup.clusters import Node, duplicates_in, find_duplicates, make_node, writing_pairs
+from data_prep.dedup.partitions import Partitions
 from data_prep.engine.tasks import TaskRunner
 from lm.errors import InputError
 from lm.storage import Url, write_atomically
@@ -29,14 +30,19 @@ def key(name: object) -> bytes:
     return hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
 
 
-def run_here(tasks, work, ran: list[int] | None = None) -> None:
+def run_here(tasks, work, ran: list[int] | None = None) -> list[dict]:
     """Runs the tasks whose files are not there, one after the other, in this process."""
     missing = [task for task in tasks if not task.run_file.exists()]
     for task in missing:
         task.run_file.parent.mkdir(parents=True, exist_ok=True)
-        work(task)
+        counts_of(task).write_text(json.dumps(work(task) or {}))
     if ran is not None:
         ran.append(len(missing))
+    return [json.loads(counts_of(task).read_text()) for task in tasks]
+
+
+def counts_of(task) -> Path:
+    return task.run_file.with_name(f"{task.run_file.name}.json")
 
 
 def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = FILES) -> list[Path]:
@@ -49,7 +55,7 @@ def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = 
     return paths
 
 
-def stays(result: Path, files: int = FILES) -> dict[tuple[int, int], tuple[int, int]]:
+def stays(result: Partitions, files: int = FILES) -> dict[tuple[int, int], tuple[int, int]]:
     """{(file, row) of a duplicate: (file, row) of what stays}."""
     found = [duplicates_in(result, file) for file in range(files)]
     return {(file, row): kept for file, rows in enumerate(found) for row, kept in rows.items()}
@@ -89,12 +95,12 @@ def graph_pairs(edges: list[tuple[int, int]], rng: random.Random, files: int = F
     st.sampled_from([2, 64]),
     st.randoms(use_true_random=False),
 )
-def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, run_files_at_once, rng):
+def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, files_at_once, rng):
     folder = tmp_path_factory.mktemp("graph")
     nodes = [(rng.getrandbits(2), rng.randrange(FILES) << 32 | number) for number in range(26)]
     pairs = [(key(group), nodes[number]) for group, number in memberships]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clusters, "RUN_FILES_AT_ONCE", run_files_at_once)
+        patch.setattr(partitions, "FILES_AT_ONCE", files_at_once)
         result = find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once)
     assert stays(result) == union_find(pairs)
 
@@ -104,7 +110,7 @@ def test_a_long_path_takes_logarithmically_many_rounds(tmp_path, rows_at_once):
     pairs = graph_pairs([(number, number + 1) for number in range(1000)], random.Random(0))
     result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once)
     assert stays(result) == union_find(pairs)
-    rounds = len(list(result.parent.glob("*-small")))
+    rounds = len(list((tmp_path / "steps").glob("*-small-star")))
     assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last one sees that nothing changes
 
 
@@ -126,8 +132,8 @@ def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkey
     keys = [key(band) for band in range(14)]
     paths = write_files(((name, node) for node in nodes for name in keys), tmp_path)
     result = find_duplicates(paths, tmp_path / "steps", run_here, rows_at_once=20_000)
+    assert max(held) <= 4 * 20_000  # a partition, or the edges of two blocks, written in both directions
     assert stays(result) == {(node[1] >> 32, node[1] & 0xFFFFFFFF): (0, 0) for node in nodes[1:]}
-    assert max(held) <= 4 * 20_000  # the edges of two blocks, written in both directions
 
 
 def test_who_stays_does_not_depend_on_where_documents_stand(tmp_path):
@@ -167,9 +173,9 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("run_files_at_once", [2, 64])
-def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, run_files_at_once):
-    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", run_files_at_once)
+@pytest.mark.parametrize("files_at_once", [2, 64])
+def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, files_at_once):
+    monkeypatch.setattr(partitions, "FILES_AT_ONCE", files_at_once)
     pairs = graph_pairs([(number, number + 1) for number in range(300)], random.Random(2))
     for folder in ("whole", "killed"):
         (tmp_path / folder).mkdir()
@@ -179,15 +185,15 @@ def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, run_files
     undisturbed, run_files_once = sum(ran), 0
     paths = write_files(pairs, tmp_path / "killed")
 
-    def killed_in_the_middle(tasks, work) -> None:
+    def killed_in_the_middle(tasks, work) -> list[dict]:
         nonlocal run_files_once
         missing = [task for task in tasks if not task.run_file.exists()]
-        for task in missing[: len(missing) // 2 or 1]:
-            task.run_file.parent.mkdir(parents=True, exist_ok=True)
-            work(task)
-            run_files_once += 1
+        some = missing[: len(missing) // 2 or 1]
+        run_here(some, work)
+        run_files_once += len(some)
         if missing:
             raise KilledError
+        return run_here(tasks, work)
 
     for _ in range(100):
         try:
@@ -199,8 +205,8 @@ def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, run_files
     assert run_files_once <= undisturbed  # nothing twice
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("*.runs")}
+def content(made: Partitions) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in made.places}
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -208,68 +214,6 @@ def test_a_damaged_file_is_named(tmp_path):
     paths[1].write_bytes(paths[1].read_bytes()[:50])
     with pytest.raises(InputError, match=r"1\.pairs cannot be read: .* Delete"):
         find_duplicates(paths, tmp_path / "steps", run_here)
-
-
-@pytest.fixture
-def opened(monkeypatch) -> list[str]:
-    """The names of the run files whose indices were read."""
-    names: list[str] = []
-    real = sorted_runs.runs_in
-    monkeypatch.setattr(sorted_runs, "runs_in", lambda place: names.append(str(place)) or real(place))
-    return names
-
-
-def test_run_files_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, opened):
-    """10 documents a file, one of them a copy, and 40 rows a range."""
-    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", 4)
-    opens = []
-    for files in (40, 160):
-        folder = tmp_path / str(files)
-        folder.mkdir()
-        documents = [(file, row) for file in range(files) for row in range(10)]
-        pairs = [(key(file * 10 + row if row else file // 2), (0, file << 32 | row)) for file, row in documents]
-        paths = write_files(pairs, folder, files)
-        opened.clear()
-        result = find_duplicates(paths, folder / "steps", run_here, rows_at_once=10)
-        opens.append(len(opened))
-        opened.clear()
-        assert stays(result, files) == union_find(pairs)
-        assert len(opened) <= files + len(list(result.glob("*.runs")))  # a file's rows are next to one another
-    assert opens[1] < 5 * opens[0]  # four times the files; ranges times files would be 16
-
-
-def test_a_merge_keeps_all_rows_in_order_and_leaves_no_run_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", 3)
-    rng = np.random.default_rng(0)
-    rows = rng.integers(0, 2**64, (4, 2000), np.uint64)
-    paths = [tmp_path / f"{number}.arrow" for number in range(20)]
-    for path, some in zip(paths, np.split(rows, 20, axis=1), strict=True):
-        sorted_runs.write_run_file(path, [some[:, :50], some[:, 50:]])
-    few, made = clusters.merge_many(paths, tmp_path, run_here, rows_at_once=100)
-    runs = [run.read(0, run.rows) for run in sorted_runs.runs_of(few)]
-    assert len(few) == 3 and set(few) < set(made) and max(run.shape[1] for run in runs) <= 100
-    for path in few:
-        ends = ((run.samples[0], run.samples[-1]) for run in sorted_runs.runs_of([path]))
-        lows, highs = zip(*ends, strict=True)
-        assert sum(low < high for high, low in zip(highs, lows[1:], strict=False)) <= len(lows) // 4  # two blocks
-    assert np.array_equal(sorted_runs.sorted_rows(np.concatenate(runs, axis=1)), sorted_runs.sorted_rows(rows))
-    clusters.take_step("link", paths, tmp_path / "link", run_here, rows_at_once=100)
-    clusters.delete_run_files(tmp_path / "link")
-    left = {path.suffix for path in (tmp_path / "link").iterdir()}
-    assert left == {".changes", ".json"} and all(path.exists() for path in paths)
-
-
-def test_ranges_cover_all_keys_in_like_shares(tmp_path):
-    rng = np.random.default_rng(0)
-    paths = [tmp_path / f"{number}.arrow" for number in range(20)]
-    keys = [rng.integers(0, 2**64, 500, np.uint64, endpoint=False) for _ in paths]
-    for path, some in zip(paths, keys, strict=True):
-        sorted_runs.write_run_file(path, [np.stack([some, some, some, some])])
-    ranges = sorted_runs.key_ranges(sorted_runs.runs_of(paths), rows=1000)
-    assert ranges[0][0] == 0 and ranges[-1][1] == sorted_runs.LAST_KEY
-    assert all(last + 1 == low for (_, last), (low, _) in itertools.pairwise(ranges))
-    shares = [sum(((low <= some) & (some <= last)).sum() for some in keys) for low, last in ranges]
-    assert 9 <= len(shares) <= 11 and max(shares) < 1500
 
 
 def steps_of(folder: Path, run) -> dict[str, bytes]:
@@ -297,32 +241,17 @@ def star(key_rows: int, rng: random.Random) -> Pairs:
     return pairs
 
 
-def test_a_key_of_many_rows_is_read_in_parts_of_bounded_size(tmp_path, monkeypatch):
-    """2,500 documents of one key and ranges of 400 rows: no task reads or writes much more than a range."""
-    read, written, kinds = [], [], []
-    real_read, real_add = sorted_runs.Run.read, sorted_runs.sorted_rows
+def test_a_key_of_many_rows_is_never_held_at_once(tmp_path, monkeypatch):
+    """2,500 documents of one key in partitions of 400 rows."""
+    held = []
+    real = sorted_runs.sorted_rows
+    monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
     monkeypatch.setattr(sorted_runs, "SAMPLE_ROWS", 16)
-    monkeypatch.setattr(
-        sorted_runs.Run, "read", lambda run, begin, end: read.append(end - begin) or real_read(run, begin, end)
-    )
-    monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: written.append(rows.shape[1]) or real_add(rows))
-    monkeypatch.setattr("data_prep.dedup.clusters.PAIRS_AT_ONCE", 500)
     pairs = star(2500, random.Random(4))
-    paths = write_files(pairs, tmp_path)
-
-    def run(tasks, work) -> None:
-        for task in tasks:
-            read.clear()
-            run_here([task], work)
-            kinds.append((type(task).__name__, getattr(task, "parts", 1), sum(read)))
-
-    result = find_duplicates(paths, tmp_path / "steps", run, rows_at_once=100)
-    assert max(written) <= 6 * 100
+    monkeypatch.setattr(clusters, "PAIRS_AT_ONCE", 500)
+    result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once=100)
+    assert max(held) <= 6 * 100
     assert stays(result) == union_find(pairs)
-    hot = [rows for kind, parts, rows in kinds if kind == "Minima"]
-    parts = [rows for kind, parts, rows in kinds if kind == "Range" and parts > 1]
-    assert len(hot) > 15 and max(hot) < 1000  # of 400 rows, and what 16 rows to a sample let in at both ends
-    assert len(parts) > 15 and max(parts) < 2000  # twice its rows, and the smallest nodes of all parts
 
 
 def test_a_hot_key_gives_the_same_clusters_as_one_that_is_not(tmp_path):
@@ -331,8 +260,7 @@ def test_a_hot_key_gives_the_same_clusters_as_one_that_is_not(tmp_path):
         (tmp_path / name).mkdir()
         result = find_duplicates(write_files(pairs, tmp_path / name), tmp_path / name / "steps", run_here, rows)
         assert stays(result) == union_find(pairs)
-        split = [task for task in clusters.planned(tmp_path / name / "steps/link") if task.parts > 1]
-        assert bool(split) == (name == "split")
+        assert bool(result.bits) == (name == "split")
 
 
 # Run files
@@ -340,7 +268,7 @@ def test_a_hot_key_gives_the_same_clusters_as_one_that_is_not(tmp_path):
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=4), st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-def test_a_range_is_its_rows_however_it_is_read(tmp_path_factory, runs, low, last):
+def test_a_range_of_a_run_file_is_its_rows(tmp_path_factory, runs, low, last):
     path = tmp_path_factory.mktemp("runs") / "a.runs"
     rows = [np.array([[k, k % 3, i, i % 5] for i, k in enumerate(keys)], np.uint64).reshape(-1, 4).T for keys in runs]
     with pytest.MonkeyPatch.context() as patch:
@@ -350,14 +278,10 @@ def test_a_range_is_its_rows_however_it_is_read(tmp_path_factory, runs, low, las
         assert sum(run.rows for run in found) == sum(map(len, runs))
         everything = np.concatenate([np.empty((4, 0), np.uint64), *rows], axis=1)
         inside = everything[:, (everything[0] >= low) & (everything[0] <= last)]
-        for parts in (1, 3):
-            blocks = [
-                block for part in range(parts)
-                for block in sorted_runs.read_blocks(found, low, last, 7, part, parts)
-            ]  # fmt: skip
-            assert all(block.shape[1] <= 7 for block in blocks)
-            read = np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1)
-            np.testing.assert_array_equal(sorted_runs.sorted_rows(read), sorted_runs.sorted_rows(inside))
+        blocks = list(sorted_runs.read_blocks(found, low, last, 7))
+        assert all(block.shape[1] <= 7 for block in blocks)
+        read = np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1)
+        np.testing.assert_array_equal(sorted_runs.sorted_rows(read), sorted_runs.sorted_rows(inside))
 
 
 def test_a_range_of_a_bucket_is_one_request_a_run(tmp_path):

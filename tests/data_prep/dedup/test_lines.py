@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import LineDedupConfig
-from data_prep.dedup import clusters, lines, sorted_runs
+from data_prep.dedup import lines, partitions, sorted_runs
 from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.survivors import Survivor
 from data_prep.dedup.words import words_of
@@ -79,7 +79,7 @@ def test_a_corpus_loses_what_a_plain_count_finds(tmp_path_factory, drawn, unit, 
 
 
 def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
-    """A key's rows lie in several blocks, run files are merged in two levels, and there are many ranges."""
+    """A key's rows lie in several blocks, and there are many files to gather and many partitions."""
     words = [f"Line number {n} of it" for n in range(12)]
     corpus = [
         [survivor(file, row, "\n".join((words * 4)[file * 3 + row :][:5]), day=file % 3 + 1) for row in range(4)]
@@ -88,15 +88,13 @@ def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
     config = LineDedupConfig(max_removed=1.0, min_words_left=0)
     plain = after(remove_lines, corpus, config, tmp_path / "plain")
     monkeypatch.setattr(lines, "ROWS_AT_ONCE", 3)
-    monkeypatch.setattr(lines, "ROWS_IN_RANGE", 5)
-    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", 2)
-    monkeypatch.setattr(clusters, "ROW_BYTES", 0)  # so that even few are merged
+    monkeypatch.setattr(partitions, "FILES_AT_ONCE", 2)
     monkeypatch.setattr(sorted_runs, "SAMPLE_ROWS", 2)
-    monkeypatch.setattr(sorted_runs, "SAMPLES_A_RANGE", 2)
     assert after(remove_lines, corpus, config, tmp_path / "small") == plain
     assert {name: units_of(text, "line") for name, text in plain.items()} == left_by_plain_count(corpus, config)
-    assert len([*(tmp_path / "small/step").glob("*/removed/*.runs")]) >= 3
-    assert [*(tmp_path / "small/step").glob("*/keys/2-*.merged")]
+    for folder in ("keys", "removed"):
+        for suffix in ("runs", "gathered"):
+            assert len([*(tmp_path / "small/step").glob(f"*/{folder}/*.{suffix}")]) >= 3
 
 
 @pytest.mark.parametrize(("own", "reason"), [(40, ""), (8, "repeated_lines"), (20, "short_after_line_dedup")])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from data_prep.config import SubstringDedupConfig
 from data_prep.dedup.ranks import in_later_runs, ranks_of_runs
-from data_prep.dedup.substrings import groups_of, remove_substrings, spans_of, words_of
-from data_prep.dedup.survivors import Edit, Survivor, with_gaps
+from data_prep.dedup.substrings import groups_of, places_by_file, remove_substrings, spans_of, words_of
+from data_prep.dedup.survivors import Edit, Survivor, SurvivorFile, with_gaps
 from lm.errors import UsageError
 from tests.data_prep.survivors import after, survivor, written
 from tests.growth import superlinear
@@ -148,6 +148,19 @@ def test_groups_are_bounded_and_cover_every_row_group(tmp_path):
         UsageError, match=r"group_bytes is 10,000,000,000; by words a worker would take more than 1\.2 GB"
     ):
         SubstringDedupConfig(group_bytes=10**10)
+
+
+def test_groups_of_many_files_take_time_and_reads_in_proportion(tmp_path):
+    """No file is opened, and no group is held against each file."""
+
+    def files_of(size: int) -> list[SurvivorFile]:
+        return [SurvivorFile(n, tmp_path / f"{n}.parquet", 9, "", text_bytes=(5, 4)) for n in range(size)]
+
+    groups = groups_of(files_of(100), 18, tmp_path)
+    assert [[file.id for file, _ in group.parts] for group in groups] == [[n, n + 1] for n in range(0, 100, 2)]
+    found = places_by_file(groups)
+    assert [found[n] for n in range(100)] == [[groups[n // 2].run_file] for n in range(100)]
+    assert not superlinear(lambda files: places_by_file(groups_of(files, 18, tmp_path)), files_of, 2000)
 
 
 def test_time_grows_with_the_text(tmp_path):

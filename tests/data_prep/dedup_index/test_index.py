@@ -1,6 +1,7 @@
 """Laws of deduplication against an index: as if both runs had been one, whatever lies where and however it is cut."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -17,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import DedupIndexConfig, DocumentsConfig, EngineConfig
-from data_prep.dedup.clusters import INDEX_FILES, Range, writing_pairs
+from data_prep.dedup.clusters import INDEX_FILES, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.partitions import Partition
+from data_prep.dedup.sorted_runs import LAST_KEY, read_blocks, runs_in
 from data_prep.dedup_index import join, write
 from data_prep.dedup_index.format import HEADER, Index, KeyFile, open_index, open_indices
 from data_prep.urls import same_page_key
@@ -207,9 +210,10 @@ def hand_made(folder: Path, keys: dict[bytes, int], key_bytes: int, rows_at_once
     bounds = [0, 2**62, 2**63, 2**64]
     files = []
     for number, (low, end) in enumerate(itertools.pairwise(bounds)):
-        task = Range(low, end - 1, folder / "keys/exact" / f"{number:06d}.parquet")
-        write.write_range(task, [folder / "pairs"], (0, 1), key_bytes, rows_at_once)
-        files.append(KeyFile(task.run_file.name, low, end - 1))
+        path = folder / "keys/exact" / f"{number:06d}.parquet"
+        rows = functools.partial(read_blocks, runs_in(folder / "pairs"), low, end - 1, rows_at_once)
+        write.write_keys(Partition(0, 0, path), rows, (0, 1), key_bytes)
+        files.append(KeyFile(path.name, low, end - 1))
     return Index(folder, "hand-made", key_bytes, {}, {"exact": tuple(files)}, ("a.parquet", "b.parquet"))
 
 
@@ -227,7 +231,12 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
             for key, order in own:
                 add([key], (order, order))
         met = join.pairs_met([folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once)
-        found = {tuple(int(n) for n in row) for run in join.runs_of(met) for row in run.read(0, run.rows).T}
+        found = {
+            tuple(int(n) for n in row)
+            for one in met
+            for block in read_blocks(runs_in(one), 0, LAST_KEY, 1 << 20)
+            for row in block.T
+        }
         expected = set()
         for key, order in own:
             places = [place for other, place in theirs.items() if other[:key_bytes] == key[:key_bytes]]

@@ -147,10 +147,10 @@ def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, 
     config, real = config_of(texts, *STEPS), getattr(module, work)
     made(texts, config, tmp_path / "without")
 
-    def failing(unit, **rest) -> None:
+    def failing(unit, **rest) -> dict | None:
         if unit.name == "z":
             raise ValueError("a bug")
-        real(unit, **rest)
+        return real(unit, **rest)
 
     monkeypatch.setattr(module, work, failing)
     row = pq.read_table(texts / "a.parquet").to_pylist()[0] | {"id": "of z", "text": prose(9)}

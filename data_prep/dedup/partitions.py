@@ -1,0 +1,192 @@
+"""Rows of many run files meet by their keys: each of 2^k partitions of the keys is joined by one task.
+
+    run files ─ gather: a task for 64 of them ─► their rows, partition after partition ─ join: a task for a partition ─►
+
+A partition has the keys that begin with the same k bits. Keys are hashes, so partitions have about as many rows; k
+follows from the bytes of the run files alone. Where all rows fit one task there is one partition, and its task reads
+the run files. Else U run files are read once by the gathers, which copy and do not sort, and each partition reads its
+rows from the U / 64 files that these wrote: U + 2^k U / 64 objects. A gather reads no more than GATHERED_PARTITIONS
+partitions hold, so of large files it takes fewer than 64.
+
+The rows of a partition are read once and held; only a partition of very many rows (a boilerplate text of millions of
+pages has one key) is read as often as its join needs them, block by block.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_prep.dedup.sorted_runs import (
+    COLUMNS,
+    ROW_BYTES,
+    Run,
+    in_blocks,
+    pieces_between,
+    read_rows,
+    runs_of,
+    sorted_rows,
+)
+from data_prep.engine.tasks import Run as RunTasks
+from data_prep.engine.tasks import here
+from data_prep.engine.units import Counts
+from lm.storage import Place, Url, appearing, size_of, writing
+
+FILES_AT_ONCE = 64
+"""Run files that one task gathers."""
+BLOCKS_IN_PARTITION = 3
+"""Blocks of rows that a partition has at most, where keys are evenly spread."""
+GATHERED_PARTITIONS = 4
+"""Bytes that a task gathers, in those of the largest partition."""
+MOST_BITS = 20
+"""A million partitions, of a hundred terabytes of keys."""
+Rows = Callable[[], Iterator[np.ndarray]]
+"""Gives the rows of a partition in blocks, uint64 (4, rows), each sorted: the same whenever it is called."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """A task: some run files, and the file that is made of them."""
+
+    run_files: tuple[Place, ...]
+    run_file: Place
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """A task: the rows whose key_0 begins with `number` in `bits` bits, and the file that is made of them."""
+
+    number: int
+    bits: int
+    run_file: Place
+    extents: np.ndarray | None = None
+    """int64 (files, 2): the first of its rows and the end of them, of each gathered file; None: all rows of run
+    files."""
+
+    @property
+    def low(self) -> int:
+        """The smallest key_0."""
+        return self.number << 64 - self.bits
+
+    @property
+    def last(self) -> int:
+        """The largest key_0."""
+        return (self.number + 1 << 64 - self.bits) - 1
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The files that a join made, one of each partition."""
+
+    folder: Place
+    bits: int
+    suffix: str = ".runs"
+
+    @property
+    def places(self) -> list[Place]:
+        """In the order of the keys."""
+        return [self.place(number) for number in range(1 << self.bits)]
+
+    @property
+    def tasks(self) -> list[Partition]:
+        """That make them; where the rows stand is not told yet."""
+        return [Partition(number, self.bits, place) for number, place in enumerate(self.places)]
+
+    def place(self, number: int) -> Place:
+        return self.folder / f"{number:06d}{self.suffix}"
+
+    def of(self, key: int) -> Place:
+        """The file of the partition of a key_0."""
+        return self.place(key >> 64 - self.bits)
+
+
+def join(
+    run_files: Sequence[Place],
+    work: Callable[[Partition, Rows], Counts | None],
+    run: RunTasks,
+    folder: Place,
+    rows_at_once: int,
+    made: Callable[[int], Partitions] | None = None,
+) -> tuple[Partitions, list[Counts]]:
+    """What `work` makes of each partition, in the folder, and what it counts. `run` does the work on many tasks.
+
+    `made` tells where the files go, given the bits. `rows_at_once` bounds the memory: a block has no more rows.
+    """
+    sizes = sizes_of(run_files)
+    most = BLOCKS_IN_PARTITION * rows_at_once * ROW_BYTES
+    bits = min(max(0, math.ceil(math.log2(max(1, sum(sizes)) / most))), MOST_BITS)
+    target = made(bits) if made else Partitions(folder, bits)
+    files, tasks = tuple(run_files), target.tasks
+    if bits:
+        gathers = gathers_of(run_files, sizes, GATHERED_PARTITIONS * most, folder)
+        counts = run(gathers, functools.partial(gather, bits=bits, rows_at_once=rows_at_once))
+        files = tuple(task.run_file for task in gathers)
+        ends = np.cumsum([[0, *one["partitions"]] for one in counts], axis=1)
+        tasks = [dataclasses.replace(task, extents=ends[:, n : n + 2].copy()) for n, task in enumerate(tasks)]
+    return target, run(tasks, functools.partial(join_partition, files=files, rows_at_once=rows_at_once, work=work))
+
+
+def sizes_of(places: Sequence[Place]) -> list[int]:
+    """Bytes of files; in a bucket by one listing of each folder."""
+    listings = {folder: folder.files() for folder in {one.parent for one in places if isinstance(one, Url)}}
+    return [listings[one.parent][one.name].size if isinstance(one, Url) else size_of(one) or 0 for one in places]
+
+
+def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:
+    """The tasks: files in their order, as many together as have no more than `most` bytes."""
+    groups: list[list[Place]] = []
+    left = -1
+    for place, size in zip(run_files, sizes, strict=True):
+        if size > left or len(groups[-1]) == FILES_AT_ONCE:
+            groups.append([])
+            left = most
+        groups[-1].append(place)
+        left = max(left - size, 0)
+    return [Gather(tuple(group), folder / f"{number:06d}.gathered") for number, group in enumerate(groups)]
+
+
+def gather(task: Gather, bits: int, rows_at_once: int) -> Counts:
+    """Writes the rows of some run files by partition; counts those of each."""
+    path, runs = here(task.run_file), runs_of(task.run_files)
+    counts = np.zeros(1 << bits, np.int64)
+    with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
+        for rows in gathered(runs, bits, rows_at_once):
+            numbers = (rows[0] >> np.uint64(64 - bits)).astype(np.uint16 if bits <= 16 else np.int64)
+            order = np.argsort(numbers, kind="stable")  # of 16 bits, in linear time
+            file.write(np.ascontiguousarray(rows.T, "<u8")[order].data)
+            counts += np.bincount(numbers, minlength=1 << bits)
+    return {"partitions": counts.tolist()}
+
+
+def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: int = 0) -> Iterator[np.ndarray]:
+    """The rows whose key_0 begins with `number` in `depth` bits, about `rows` of them at a time: of several whole
+    partitions of `bits` bits, or of one."""
+    low, last = number << 64 - depth, (number + 1 << 64 - depth) - 1
+    if depth == bits:
+        yield from pieces_between(runs, low, last, rows)
+    elif sum(end - begin for begin, end in (run.around(low, last) for run in runs)) <= rows:
+        yield np.concatenate([np.empty((4, 0), np.uint64), *pieces_between(runs, low, last, rows)], axis=1)
+    else:
+        for half in (0, 1):
+            yield from gathered(runs, bits, rows, 2 * number + half, depth + 1)
+
+
+def join_partition(
+    task: Partition, files: Sequence[Place], rows_at_once: int, work: Callable[[Partition, Rows], Any]
+) -> Counts | None:
+    """Does the work on a partition."""
+    if task.extents is None:
+        parts = [(run.place, run.offset, run.offset + run.rows * ROW_BYTES) for run in runs_of(files)]
+    else:
+        bounds = (task.extents * ROW_BYTES).tolist()
+        parts = [(place, begin, end) for place, (begin, end) in zip(files, bounds, strict=True) if begin < end]
+    total = sum(end - begin for _, begin, end in parts) // ROW_BYTES
+    if total > BLOCKS_IN_PARTITION * rows_at_once:
+        return work(task, lambda: in_blocks(read_rows(parts, rows_at_once), rows_at_once))
+    rows = sorted_rows(np.concatenate([np.empty((COLUMNS, 0), np.uint64), *read_rows(parts, rows_at_once)], axis=1))
+    cuts = range(0, rows.shape[1], rows_at_once)
+    return work(task, lambda: (rows[:, cut : cut + rows_at_once] for cut in cuts))

@@ -1,0 +1,185 @@
+"""Laws of a join by partitions: every row once, in its partition; and of U files, U + 2^k U / 64 objects are read."""
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.config import DedupIndexConfig, LineDedupConfig
+from data_prep.dedup import lines, partitions, sorted_runs
+from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
+from data_prep.dedup.clusters import duplicates_in, find_duplicates, take_step, writing_pairs
+from data_prep.dedup.partitions import Gather, Partition, Partitions, Rows, join
+from data_prep.dedup_index.format import open_index
+from data_prep.dedup_index.join import pairs_met
+from data_prep.dedup_index.write import Kept, write_index
+from data_prep.engine.tasks import here
+from tests.data_prep.dedup.test_clusters import key, run_here
+from tests.data_prep.pages import demo_config
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60)), max_size=60), max_size=7),
+    st.integers(2, 20),
+    st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_in_its_partition_once(tmp_path_factory, files, rows_at_once, files_at_once):
+    folder = tmp_path_factory.mktemp("join")
+    blocks: dict[int, list[np.ndarray]] = {}
+
+    def work(task: Partition, rows: Rows) -> None:
+        blocks[task.number] = list(rows())
+        assert all(np.array_equal(*both) for both in zip(blocks[task.number], rows(), strict=True))
+        for block in blocks[task.number]:
+            assert block.shape[1] <= rows_at_once
+            assert task.low <= block[0].min() and block[0].max() <= task.last
+        here(task.run_file).touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "FILES_AT_ONCE", files_at_once)
+        patch.setattr(sorted_runs, "SAMPLE_ROWS", 4)
+        paths, every = [], [np.empty((4, 0), np.uint64)]
+        for number, drawn in enumerate(files):
+            rows = np.array([[top << 62 | low, low, number, 0] for top, low in drawn], np.uint64).reshape(-1, 4).T
+            paths.append(folder / f"{number}.pairs")
+            sorted_runs.write_run_file(paths[-1], [rows[:, :30], rows[:, 30:]])
+            every.append(rows)
+        made, _ = join(paths, work, run_here, folder / "steps", rows_at_once)
+    assert len(blocks) == 1 << made.bits and all(place.exists() for place in made.places)
+    found = np.concatenate([np.empty((4, 0), np.uint64), *(one for some in blocks.values() for one in some)], axis=1)
+    every = np.concatenate(every, axis=1)
+    np.testing.assert_array_equal(sorted_runs.sorted_rows(found), sorted_runs.sorted_rows(every))
+
+
+def test_large_files_are_gathered_by_more_tasks():
+    paths = [Path(str(number)) for number in range(200)]
+    sizes = [len(task.run_files) for task in partitions.gathers_of(paths, [10] * 200, 10_000, Path())]
+    assert sizes == [64, 64, 64, 8]
+    sizes = [len(task.run_files) for task in partitions.gathers_of(paths, [10] * 199 + [900], 100, Path())]
+    assert sizes == [10] * 19 + [9, 1]
+
+
+def test_places_are_spread_and_come_back():
+    places = np.array([0, 1, 1 << 32, 5 << 32 | 7, (2**31 + 3) << 32 | 9, 2**64 - 1], np.uint64)
+    keys = sorted_runs.spread(places)
+    np.testing.assert_array_equal(sorted_runs.places_of(keys), places)
+    for place, found in zip(places.tolist(), keys.tolist(), strict=True):
+        low, last = sorted_runs.keys_of_file(place >> 32)
+        assert low <= found <= last and last - low == 2**32 - 1
+    near = sorted_runs.spread(np.arange(2**31, 2**31 + 1000, dtype=np.uint64) << np.uint64(32))
+    assert np.bincount((near >> np.uint64(61)).astype(int), minlength=8).max() < 140  # of files of an index
+
+
+OPENED: list[str] = []
+"""Paths that were opened to be read, while it is looked."""
+LOOKING = [False]
+
+
+def note_open(event: str, arguments: tuple) -> None:
+    if LOOKING[0] and event == "open" and isinstance(arguments[1], str) and arguments[1].startswith("r"):
+        OPENED.append(str(arguments[0]))
+
+
+sys.addaudithook(note_open)
+
+
+@contextlib.contextmanager
+def looking(folder: Path) -> Iterator[Callable[[], int]]:
+    """Gives what tells how many objects below the folder were opened since it was asked last; JSON is of the driver
+    alone."""
+
+    def told() -> int:
+        objects = {path for path in OPENED if path.startswith(str(folder)) and not path.endswith(".json")}
+        OPENED.clear()
+        return len(objects)
+
+    LOOKING[0] = True
+    OPENED.clear()
+    try:
+        yield told
+    finally:
+        LOOKING[0] = False
+
+
+class Counted:
+    """Runs tasks, and counts the objects that each reads and what joins of so many files may read."""
+
+    def __init__(self, told: Callable[[], int]):
+        self.told = told
+        self.read = self.allowed = self.bits = 0
+
+    def __call__(self, tasks, work) -> list[dict]:
+        if isinstance(tasks[0], Gather):
+            self.allowed += sum(len(task.run_files) for task in tasks)
+        else:
+            self.bits = tasks[0].bits
+            self.allowed += len(tasks) * len(work.keywords["files"])
+        counts = []
+        for task in tasks:
+            self.told()
+            counts += run_here([task], work)
+            self.read += self.told()
+        return counts
+
+
+@pytest.mark.parametrize(("files", "documents"), [(40, 20), (400, 10)])
+def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
+    """So many documents of a key each in a file, one of which is a copy of one in another file."""
+    rows_at_once = 80
+    monkeypatch.setattr(lines, "ROWS_AT_ONCE", rows_at_once)
+    paths = [tmp_path / f"{file}.pairs" for file in range(files)]
+    for file, path in enumerate(paths):
+        with writing_pairs(path) as add:
+            for row in range(documents):
+                add([key(file * documents + row if row else file // 2)], (1, file << 32 | row))
+    bits = math.ceil(math.log2(sum(path.stat().st_size for path in paths) / (3 * 32 * rows_at_once)))
+    assert bits >= 2
+    kept = [Kept(file, Path(f"{file}.parquet"), {}, {"exact": path}, path) for file, path in enumerate(paths)]
+    config = demo_config(dedup_index=DedupIndexConfig(write=True))
+    with looking(tmp_path) as told:
+        run = Counted(told)
+
+        def one_join(join: Callable[[], Any]) -> Any:
+            """What it makes: of this many files it may read as many objects, and one for each of them later."""
+            run.read = run.allowed = 0
+            made = join()
+            assert run.bits == bits and 0 < run.read <= run.allowed == files + 2**bits * math.ceil(files / 64)
+            return made
+
+        def several_joins(join: Callable[[], Any], lookup: Callable[[Any, int], object]) -> Any:
+            run.read = run.allowed = 0
+            made = join()
+            assert 0 < run.read <= run.allowed
+            for file in range(files):
+                told()
+                lookup(made, file)
+                assert told() == 1
+            return made
+
+        one_join(lambda: take_step("link", paths, tmp_path / "link", run, rows_at_once))
+        result = several_joins(lambda: find_duplicates(paths, tmp_path / "steps", run, rows_at_once), duplicates_in)
+        several_joins(lambda: count_clusters(result, tmp_path / "sizes", run, rows_at_once), sizes_in)
+        line = LineDedupConfig()
+        several_joins(
+            lambda: lines.join_lines(paths, line, tmp_path / "lines", run), lambda made, file: rows_of_file(made, file)
+        )
+        index = tmp_path / "index"
+        one_join(lambda: write_index(kept, ["exact"], config, "", index, tmp_path / "parts", run, rows_at_once))
+        opened, few = open_index(str(index)), 2 ** (bits - 2)
+        run.read = run.allowed = 0
+        pairs_met(paths, [opened, opened], ["exact"], tmp_path / "met", run, 4 * rows_at_once)
+        assert len(opened.keys["exact"]) == 2**bits and run.bits == bits - 2
+        assert run.read <= files + few * math.ceil(files / 64) + 2 * 2**bits
+
+
+def rows_of_file(made: Partitions, file: int) -> list[np.ndarray]:
+    low, last = sorted_runs.keys_of_file(file)
+    return list(sorted_runs.read_blocks(sorted_runs.runs_in(made.of(low)), low, last, 1000))
