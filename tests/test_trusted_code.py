@@ -424,7 +424,7 @@ GUARDED = {
     "lm/planner/libtpu.py: find_libtpu find_spec": "a fixed name",
     "lm/tokenizer/fast.py: fast_encoder find_spec": "a fixed name",
     "lm/training/preflight.py: check_training find_spec": "a fixed name",
-    "data_prep/engine/run.py: run_alone import_module": "one of EXECUTORS",
+    "data_prep/engine/run.py: run_step import_module": "one of EXECUTORS",
     "data_prep/engine/processes.py: __init__ Popen": "this program's own module",
     "lm/own_process.py: in_own_process run": "this program's own module",
     "data_prep/fasttext_file.py: check_in_process run": "this program's own module",

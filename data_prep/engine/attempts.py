@@ -183,7 +183,7 @@ class Attempts:
         engine.unit_hours. `record` is what `record_of` returns, if it was read already."""
         record = self.record_of(unit) if record is None else record
         last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
-        since = re.search(r"since ([\d.]+)$", last)
+        since = re.search(r"since (\d{1,12}\.?\d{0,12})$", last)
         hung = bool(stacks) or (since is not None and time.time() - float(since[1]) >= self.engine.unit_hours * 3600)
         if hung:
             how = f"not done after engine.unit_hours = {self.engine.unit_hours:g}; its worker process was ended"

@@ -29,7 +29,7 @@ from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import Mirror, mirror_of, write_atomically
+from lm.storage import Mirror, mirror_of, stores, write_atomically
 
 
 @dataclass(frozen=True)
@@ -361,14 +361,13 @@ def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: 
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     in_bucket.announce(stage.name, workdir)
     start = time.perf_counter()
-    before = in_bucket.there(mirror, stage.outputs)
-    with noting(mirror.may_write) as notes:
+    with noting(mirror.may_write) as notes, stores.noting_writes() as written_here:
         stage.make(experiment, mirror.url, mirror.url)  # ty: ignore[invalid-argument-type]
     for name in stage.handed_on:
         delete_all(mirror.url / name)
-    # What was there before and no unit has written is the user's.
-    made = lambda name, one: f"{mirror.url}/{name}" in notes.outputs or before.get(name) != one
-    files = {name: one.size for name, one in in_bucket.there(mirror, stage.outputs).items() if made(name, one)}
+    ours = notes.outputs | written_here  # what else is there is the user's
+    there = in_bucket.there(mirror, stage.outputs)
+    files = {name: one.size for name, one in there.items() if f"{mirror.url}/{name}" in ours}
     without = [{"without": sorted(notes.failed)}] if notes.failed else []
     finish(stage, workdir, note, without, start, files, seen)
     written.write_record(stage.name, workdir, files)

@@ -1,7 +1,8 @@
 """One set of functions for what lies at an address, whatever its scheme: s3://, gs:// (objects.py), hf:// (hub.py), and
 https:// and http:// (http.py), which are only read, file by file: a plain server lists nothing."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from lm.errors import UsageError
@@ -58,16 +59,37 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
     return found
 
 
+WRITTEN: list[set[str]] = []
+"""The addresses that this process has written, of each `noting_writes` that is entered."""
+
+
+@contextlib.contextmanager
+def noting_writes() -> Generator[set[str]]:
+    """Collect the addresses that this process writes in the block."""
+    WRITTEN.append(written := set())
+    try:
+        yield written
+    finally:
+        WRITTEN.remove(written)
+
+
+def note_write(address: str) -> None:
+    for written in WRITTEN:
+        written.add(address)
+
+
 def upload(path: Path, address: str) -> Object:
     """Makes the file's contents the object, which appears whole; what is said of it. Raises UsageError where nothing
     can be written."""
     refuse_web(address, "written")
+    note_write(address)
     return hub.upload(path, address) if scheme_of(address) == "hf" else objects.upload(path, address)
 
 
 def write(address: str, data: bytes) -> Object:
     """As `upload`."""
     refuse_web(address, "written")
+    note_write(address)
     return hub.upload(data, address) if scheme_of(address) == "hf" else objects.write(address, data)
 
 

@@ -347,7 +347,7 @@ def unit_marker(run: Path, name: str) -> Callable[[], object]:
 
 
 def unit_manifest(run: Path, name: str) -> Callable[[], object]:
-    (run / "units/step").mkdir(parents=True)
+    (run / "units/step").mkdir(parents=True, exist_ok=True)
     attempts.write_manifest("step", run, {"unit": units.Marker("", {}, {name: (1, "")}, 1.0, "host")})
     return lambda: attempts.read_manifest("step", run)
 
@@ -554,7 +554,7 @@ MODULES_WITH_NAMES = (
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py",
-    "data_prep/decontamination/index.py",
+    "data_prep/decontamination/index.py", "data_prep/dedup/clusters.py", "data_prep/engine/slurm.py",
     "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
     "data_prep/extract/trees.py", "data_prep/measure/run.py", "data_prep/packages/page_formats.py",
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",

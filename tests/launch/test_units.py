@@ -57,7 +57,7 @@ def texts(workdir: Path) -> dict[str, bytes]:
 
 def markers(workdir: Path) -> dict[str, str]:
     """What stands in them: with the seconds and so of one making alone."""
-    return {path.stem: path.read_text() for path in sorted((workdir / "units/texts").iterdir())}
+    return {path.stem: path.read_text() for path in sorted((workdir / "units/texts").glob("*.json"))}
 
 
 def damage(warcs: list[Path]) -> bytes:
