@@ -44,6 +44,8 @@ NAMED = 20
 SECONDS_BETWEEN_REPORTS = 0.5
 LISTS = ("pickle", "submitted", "stopped")
 """Suffixes of files of a step, next to the folder of its markers, that executors keep until it is done."""
+SINCE = re.compile(r"since (\d{1,12}\.?\d{0,12})$")
+"""In the last line of a record of attempts: when the attempt began, in seconds of time.time."""
 READERS = 16
 """Threads that read markers."""
 
@@ -183,7 +185,7 @@ class Attempts:
         engine.unit_hours. `record` is what `record_of` returns, if it was read already."""
         record = self.record_of(unit) if record is None else record
         last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
-        since = re.search(r"since (\d{1,12}\.?\d{0,12})$", last)
+        since = SINCE.search(last)
         hung = bool(stacks) or (since is not None and time.time() - float(since[1]) >= self.engine.unit_hours * 3600)
         if hung:
             how = f"not done after engine.unit_hours = {self.engine.unit_hours:g}; its worker process was ended"

@@ -31,6 +31,8 @@ LOST_NODES = 10
 """Nodes that a unit may lose before each loss counts as an attempt of it: spot nodes vanish through no fault of a unit,
 but a unit may also end its container, which is the node."""
 CONNECT_SECONDS = 30
+NODE = re.compile(r"node (\w{1,100}),")
+"""In a line of a record of attempts."""
 CONNECTED: list[object] = []
 """The address, or the number of workers, of the cluster that this process uses."""
 
@@ -159,6 +161,6 @@ def is_lost(record: str) -> bool:
     from ray import nodes  # ty: ignore[import-not-found]
     from ray._private.state import state  # ty: ignore[import-not-found]
 
-    node = re.search(r"node (\w+),", record.rpartition(ATTEMPT)[2])
+    node = NODE.search(record.rpartition(ATTEMPT)[2])
     alive = {one["NodeID"] for one in nodes() if one["Alive"]} - state.get_draining_nodes().keys()
     return node is not None and node[1] not in alive

@@ -7,6 +7,7 @@ prices stand in configs/recipes/data_prices.py. Nothing here was run on a whole 
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 
 from configs.recipes.data_prices import (
@@ -16,6 +17,9 @@ from configs.recipes.data_prices import (
     DOLLARS_PER_MILLION_READS,
     DOLLARS_PER_MILLION_WRITES,
 )
+from data_prep.dedup.lines import ROWS_AT_ONCE
+from data_prep.dedup.partitions import BLOCKS_IN_PARTITION, FILES_AT_ONCE, GATHERED_PARTITIONS
+from data_prep.dedup.sorted_runs import ROW_BYTES
 
 FILES, PAGES = 90_000, 3.0e9
 """WARC files of a dump, and pages in them, in round figures: that of December 2024 has 2.64 billion pages
@@ -32,8 +36,14 @@ BYTES_A_PAGE_OF_TEXTS = 900
 KEYS_A_DOCUMENT, BYTES_A_KEY = 15, 32
 MONTHS = 1.0
 """That texts, documents and tokens are kept."""
-UNIT_REQUESTS = 12
-"""Writes to the store of a unit, its marker and parts of uploads counted; reads are four times as many."""
+MAPPED_STEPS, JOINS = 7, 4
+"""Steps with a unit for each file (texts, keys, duplicates, filtering, held-out keys, encoding, shards), and joins of
+MinHash keys, of which the later ones have fewer keys than is assumed here."""
+REQUESTS_A_UNIT = 3
+"""Reads, and as many writes, of a step of one input and one output a unit: 3 U + 7 and 3 U + 1 at U = 40 and 400 and
+W = 1, 4 and 16 (tests.bench.cluster --count)."""
+BYTES_A_READ = 8e6
+"""Of an input that is streamed: so many more reads."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,19 @@ def stored_gigabytes() -> float:
     return (2 * PAGES * BYTES_A_PAGE_OF_TEXTS + kept * BYTES_A_DOCUMENT * 0.4 + keys + 2 * tokens) / 1e9
 
 
+def requests() -> tuple[float, float]:
+    """(reads, writes) of the run's own objects in the store, for one dump; Common Crawl's files are read besides."""
+    keys = PAGES * COMPARED * KEYS_A_DOCUMENT * BYTES_A_KEY
+    partition = BLOCKS_IN_PARTITION * ROWS_AT_ONCE * ROW_BYTES
+    partitions = 2 ** math.ceil(math.log2(keys / partition))
+    gathers = max(FILES / FILES_AT_ONCE, keys / (GATHERED_PARTITIONS * partition))
+    reads = MAPPED_STEPS * REQUESTS_A_UNIT * FILES + 2 * stored_gigabytes() * 1e9 / BYTES_A_READ
+    writes = MAPPED_STEPS * REQUESTS_A_UNIT * FILES
+    reads += JOINS * (2 * FILES + partitions * gathers)
+    writes += JOINS * REQUESTS_A_UNIT * (gathers + partitions)
+    return reads, writes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dumps", type=int, nargs="+", default=[1, 100], help="columns of the table")
@@ -110,14 +133,14 @@ def print_table(rows: list[Row], dumps: list[int]) -> None:
     for row in rows:
         print(f"| {row.stage} | {row.amount} | {row.formula} | {columns(row.core_hours, dumps, ' core-hours')} |")
     print(f"| **all cores** | | | {columns(total, dumps, ' core-hours')} |")
-    units = 8 * FILES
-    requests = units * UNIT_REQUESTS * (DOLLARS_PER_MILLION_WRITES + 4 * DOLLARS_PER_MILLION_READS) / 1e6
+    reads, writes = (number / 1e6 for number in requests())
     corpus = PAGES * KEPT * BYTES_A_DOCUMENT / BYTES_A_TOKEN * BYTES_A_STORED_TOKEN / 1e9
     dollars = {
         f"cores, ${DOLLARS_PER_CORE_HOUR} an hour": total * DOLLARS_PER_CORE_HOUR,
         f"{stored_gigabytes() / 1e3:.1f} TB stored, ${DOLLARS_PER_GB_MONTH} a GB and month, {MONTHS:g} month":
             stored_gigabytes() * DOLLARS_PER_GB_MONTH * MONTHS,
-        f"requests of {units / 1e6:.2f} M units": requests,
+        f"{reads:.1f} M reads and {writes:.1f} M writes of objects":
+            reads * DOLLARS_PER_MILLION_READS + writes * DOLLARS_PER_MILLION_WRITES,
         f"{corpus / 1e3:.2f} TB of tokens out, ${DOLLARS_PER_GB_OUT} a GB": corpus * DOLLARS_PER_GB_OUT,
     }  # fmt: skip
     for name, amount in dollars.items():
