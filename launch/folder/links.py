@@ -20,7 +20,7 @@ from lm.storage import break_hard_links
 
 CLAIM = ".gristmill-run"
 PARTS = [part.name for part in vars(RunPaths).values() if isinstance(part, Part)]
-NAMES = ({part.split("/")[0] for part in PARTS} | {"workers"}) - {RunPaths.replaced}
+NAMES = {part.split("/")[0] for part in PARTS} - {RunPaths.replaced}
 """Files and folders directly in a run folder under which a run writes, besides names that begin with PREFIXES."""
 PREFIXES = ("heartbeat", "supervisor")
 SYSTEM = {"lost+found", ".DS_Store"}
