@@ -103,8 +103,14 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
     assert {name for name in run.files() if name.startswith("first")} == {
         "first/file", "first/notes", "first/only-anew",
     }  # fmt: skip
-    with pytest.raises(UsageError, match=r"of another experiment:\n  text: 'anew' there, 'made' asked for"):
+    with pytest.raises(UsageError, match=r"of another experiment:\n  text: 'anew' there, 'made' asked for") as refused:
         on("a", tmp_path, run, stage("first"))
+    said = str(refused.value)
+    assert str(tmp_path) not in said.replace(str(run), "") and f"delete {run}/stages/first.json" in said
+    Url(said.rpartition("delete ")[2]).unlink()  # in the working copy, it would be brought again
+    assert on("a", tmp_path, run, stage("first")) == [True]
+    with pytest.raises(InputError, match=f"in {run}, and that is missing"):
+        on("a", tmp_path, run, stage("third", stage("second", stage("first"))))
 
 
 WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")
