@@ -24,6 +24,7 @@ from launch.stages.stage import run_stage
 from lm.address_space import CHARTS, check_address_space
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
+from lm.storage import shown_place
 from lm.terminal import duration
 
 SCRIPTS = (
@@ -61,7 +62,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
         if script is train_tokenizer and train in wanted and tokenizer.is_dir():  # of a bucket, training fetches it
             preflight.check_prompts(experiment, tokenizer)
     done = f"Done in {duration(time.perf_counter() - start)}" if made else "All is up to date"
-    print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else workdir}")
+    print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else shown_place(workdir)}")
 
 
 if __name__ == "__main__":

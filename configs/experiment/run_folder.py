@@ -22,7 +22,7 @@ from lm.address_space import JAX, check_address_space
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
-from lm.storage import Url, copy_of, mirror_of
+from lm.storage import Url, copy_of, mirror_of, shown_place
 from lm.trusted_code import Code, module_code
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ class RunFolder(RunPaths):
         try:
             return parse_json(read_bounded(path, MOST_CONFIG_BYTES))
         except (FileNotFoundError, NotADirectoryError):
+            place = shown_place(self.root)
             raise UsageError(
-                f"{shown(str(self.root), quotes=False)} is a folder, but not that of a run that has made something: it "
-                f"holds no {path.name}. Give the folder of a run, or a config file such as configs/demo.py."
+                f"{shown(str(place), quotes=False)} is not the folder of a run that has made something: it holds no "
+                f"{path.name}. Give the folder of a run, or a config file such as configs/demo.py."
             ) from None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error

@@ -77,7 +77,8 @@ class Attempts:
         self.queue: deque[Unit] = deque()
         self.last: dict[str, tuple[Unit, Failure]] = {}
         """{name of a unit that is given up: its last failure}: of those that have no record yet."""
-        self.first: Failure | None = None
+        self.first: Exception | None = None
+        """What the first attempt that failed raised, with the name of its unit."""
         self.reported = 0.0
         self.sizes = {unit.name: unit.bytes for unit in step.units}
         self.bytes = sum(self.sizes.values())
@@ -148,7 +149,10 @@ class Attempts:
             return
         if result.ends_run:
             raise result.raised()
-        self.first = self.first or result
+        if self.first is None:
+            error = result.raised()
+            named = InputError(f"{self.step.name}: {unit.name}: {error}")
+            self.first = named if isinstance(error, InputError) else error
         self.tried[unit.name] = self.tried.get(unit.name, 0) + 1
         spent = result.for_good or self.attempts_of(unit.name) >= self.engine.attempts
         if not spent:
@@ -162,7 +166,7 @@ class Attempts:
         last = not self.queue and not self.working
         hopeless = not self.done and (last or len(self.tried) >= HOPELESS)
         if hopeless and not names_in(self.folder / UNITS / self.step.name):
-            raise self.first.raised()
+            raise self.first
         if self.done or hopeless:
             self.write_records()
 

@@ -85,7 +85,8 @@ def run_units(attempts: Attempts) -> None:
         stopped.unlink(missing_ok=True)
         raise failure.raised()
     if attempts.failed and not attempts.done:
-        raise InputError(next(iter(attempts.failed.values())))
+        name, error = next(iter(attempts.failed.items()))
+        raise InputError(f"{step.name}: {name}: {error}")
     if attempts.queue:
         raise InputError(
             f"Beam's runner ended, but {len(attempts.queue):,} of {len(step.units):,} units of {step.name} are neither "

@@ -204,10 +204,11 @@ def refuse_submitted(step: str, folder: Place) -> None:
             f"is left, delete {place}."
         ) from error
     if queued:
+        done, last = len(names_in(folder / UNITS / step)), submitted.next
+        continues = f", of which {last} continues the command" if last in queued else ""
         raise InputError(
-            f"{step}: jobs {', '.join(sorted(queued, key=int))} of Slurm are at work on this step; job "
-            f"{submitted.next or '(none)'} then continues the command. Wait for them, or end them: "
-            f"scancel {' '.join(submitted.jobs)}"
+            f"{step}: {done:,} units are done, and Slurm's queue has the jobs {', '.join(sorted(queued, key=int))}"
+            f"{continues}. Wait for them, or end them: scancel {' '.join(submitted.jobs)}"
         )
 
 

@@ -37,7 +37,7 @@ def held(workdir: Path) -> Generator[None]:
         yield
         return
     refuse_no_run_there(mirror)
-    print(f"{mirror.url} is worked on in {workdir}; what is finished is pushed", flush=True)
+    print(f"run folder: {mirror.url}; what has to be on this disk for it is in {workdir}", flush=True)
     with mirror.held(GROWING, joined=(SUPERVISORS,)):  # a supervisor writes before its command is here
         mirror.fetch(mirror.matching(BOOKS))
         try:

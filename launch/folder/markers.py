@@ -18,7 +18,7 @@ from lm.checksums import damage
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
-from lm.storage import relative_name
+from lm.storage import relative_name, shown_place
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
@@ -79,16 +79,24 @@ def print_once(text: str) -> None:
     print(text, flush=True)
 
 
+MOST_FILES = 20
+"""Input files that `differences` names."""
+
+
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:
-    """A line for every setting in which `old` and `new` differ, with both values."""
+    """A line for every setting in which `old` and `new` differ, with both values, and for the first input files."""
     old_flat, new_flat = flatten(old), flatten(new)
-    lines = []
-    for name in sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k)):
+    names = sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k))
+    files = [name for name in names if " of input files." in name]
+    untold, lines = {*files[MOST_FILES:]}, []
+    for name in names:
+        if name in untold:
+            continue
         if name.startswith("<"):
             lines.append(f"  {name[1:-1]}: made again since, with other contents")
         else:
             lines.append(f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}")
-    return lines
+    return [*lines, *([f"  and {len(untold):,} more input files"] if untold else [])]
 
 
 RENAMED = {"vocabulary_size": "vocab_size", "rule": "name"}
@@ -112,7 +120,7 @@ def refuse_trained(workdir: Path, stage: str) -> None:
     run = RunPaths(workdir)
     if run.marker("train").is_file() or run.begun("train").is_file():
         raise UsageError(
-            f"engine.retry_failed is given, but {workdir} holds training on what was made of {stage} without the units "
-            "that failed. Nothing was changed. Leave it out; or begin another --workdir, with finished stages of "
-            "this run by --from."
+            f"engine.retry_failed is given, but {shown_place(workdir)} holds training on what was made of {stage} "
+            "without the units that failed. Nothing was changed. Leave it out; or begin another --workdir, "
+            "with finished stages of this run by --from."
         )

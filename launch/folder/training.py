@@ -7,6 +7,7 @@ from lm.checkpoints.manifest import DamageError, lengths, read_manifest, steps_i
 from lm.errors import UsageError
 from lm.resilience.goodput import read_attempts
 from lm.run_paths import RunPaths
+from lm.storage import shown_place
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
@@ -29,9 +30,11 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
         return False
     done = max(steps_in(RunPaths(workdir).checkpoints), default=0)
     if steps < done:
+        place = shown_place(workdir)
+        other = "--workdir OTHER" + (f" --from {shlex.quote(str(workdir))}" if place == workdir else "")
         raise UsageError(
-            f"train.steps = {steps}, but {done} steps are made already in {workdir}. Nothing was changed. Give {done} "
-            f"or more to train on; or train anew in another folder: --workdir OTHER --from {shlex.quote(str(workdir))}"
+            f"train.steps = {steps}, but {done} steps are made already in {place}. Nothing was changed. Give {done} "
+            f"or more to train on; or train anew in another folder: {other}"
         )
     return True
 

@@ -19,7 +19,7 @@ from typing import Any
 from launch.folder.links import CLAIM, claim_links
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import inside, relative_name, sync, unused, write_atomically
+from lm.storage import Url, inside, relative_name, shown_place, sync, unused, write_atomically
 
 BEGUN = "begun.json"
 """In `.partial/<stage>/`: what is being made. It is written first and deleted last."""
@@ -31,7 +31,11 @@ second the old outputs are gone."""
 
 
 def remove_command(*paths: Path, folders: bool = False) -> str:
-    """The shell command that deletes the paths."""
+    """The shell command that deletes the paths; of files in the working copy of a bucket, where it would bring them
+    again, what to delete there."""
+    places = [shown_place(path) for path in paths]
+    if not folders and any(isinstance(place, Url) for place in places):
+        return f"delete {' '.join(map(str, places))}"
     return shlex.join(["rm", *(["-r"] if folders else []), *map(str, paths)])
 
 

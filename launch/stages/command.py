@@ -19,7 +19,7 @@ from launch.stages.processes import place
 from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import mirror_of
+from lm.storage import mirror_of, shown_place
 from lm.terminal import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
@@ -68,7 +68,7 @@ def locked(workdir: Path) -> Generator[None]:
         except BlockingIOError as error:
             lock.seek(0)
             raise InputError(
-                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {workdir}. "
+                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {shown_place(workdir)}. "
                 "Wait for it to end, or give another folder with --workdir."
             ) from error
         if os.fstat(lock.fileno()).st_nlink == 1:  # else it is another file of the user's too
@@ -165,6 +165,6 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
         made = run_stage(stage, experiment, workdir, source)
         if place()[0] == 0:
             names = ", ".join(made_by(stage, workdir))
-            print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {workdir})")
+            print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {shown_place(workdir)})")
 
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)

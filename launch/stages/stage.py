@@ -29,7 +29,7 @@ from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import Mirror, mirror_of, stores, write_atomically
+from lm.storage import Mirror, mirror_of, shown_place, stores, write_atomically
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,11 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     """
     marker = read_marker(before, workdir)
     if marker is None:
-        folder = shlex.quote(str(workdir))
+        folder = shown_place(workdir)
         raise InputError(
-            f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …), "
-            "with the same options."
+            f"{stage.name} needs {', '.join(before.outputs)} in {folder}, and that is missing or unfinished. "
+            f"First run: python -m {before.script} CONFIG.py --workdir {shlex.quote(str(folder))}  "
+            "(or python -m launch.pretrain …), with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:
@@ -175,9 +175,10 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
     made from is not looked at."""
     marker = read_marker(stage, workdir)
     if marker is None:
+        folder = shown_place(workdir)
         raise InputError(
-            f"{workdir} holds no finished {', '.join(stage.outputs)}/. Give the folder of a run with --workdir; or "
-            f"first run: python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(workdir))}"
+            f"{folder} holds no finished {', '.join(stage.outputs)}/. Give the folder of a run with --workdir; or "
+            f"first run: python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(folder))}"
         )
     found = {name: value for name, value in marker["settings"].items() if not name.startswith("<")}
     if found != settings_of(stage, experiment):
@@ -186,12 +187,13 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raises UsageError that shows every setting in which `old` and `new` differ."""
+    other = f" (--from {shlex.quote(str(workdir))} begins it from what is the same)" if not mirror_of(workdir) else ""
     raise UsageError(
-        f"What {workdir} holds as {', '.join(stage.outputs)} is of another experiment:\n"
+        f"What {shown_place(workdir)} holds as {', '.join(stage.outputs)} is of another experiment:\n"
         + "\n".join(differences(old, new))
         + older_names(old)
-        + f"\nNothing was changed. Choose another --workdir (--from {shlex.quote(str(workdir))} begins it from what is "
-        + "the same); or, to make them and all that follows from them again: "
+        + f"\nNothing was changed. Choose another --workdir{other}; or, to make them and all that follows from them "
+        + "again: "
         + written.remove_command(*what_follows(stage, workdir))
     )
 
@@ -295,9 +297,10 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     }  # fmt: skip
     some = lambda names: ", ".join(sorted(Path(name).name for name in names)[:3]) + (", …" if len(names) > 3 else "")
     told = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds.items() if names]
+    other = shlex.quote(f"{shown_place(workdir)}-2")
     print(
         f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it "
-        f"has read. To train on the files as they are now, begin another run: --workdir {shlex.quote(f'{workdir}-2')}",
+        f"has read. To train on the files as they are now, begin another run: --workdir {other}",
         flush=True,
     )
     return True

@@ -24,6 +24,7 @@ from lm.model.param_names import IN_BLOCK, named_leaves, replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh, shardings
 from lm.resilience.multihost import fail_together, settle
+from lm.storage import shown_place
 
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
@@ -78,8 +79,8 @@ def whole_parameters(folders: Sequence[Path], step: int | None = None) -> Path:
         found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
         if not found:
             raise InputError(
-                f"There is no checkpoint in {folders[0]}. First run: python -m launch.train CONFIG.py --workdir "
-                f"{folders[0].parent}"
+                f"There is no checkpoint in {shown_place(folders[0])}. First run: python -m launch.train CONFIG.py "
+                f"--workdir {shown_place(folders[0].parent)}"
             )
         chosen = [place for one, place in found if step in (None, one)]
         if not chosen:

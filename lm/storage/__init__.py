@@ -20,7 +20,7 @@ from lm.storage.files import (
     writing,
 )
 from lm.storage.meter import MeteredFile, count_bytes, metered
-from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of
+from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of, shown_place
 from lm.storage.names import inside, relative_name
 from lm.storage.places import (
     Place,
@@ -62,6 +62,7 @@ __all__ = [
     "place_of",
     "relative_name",
     "set_environment",
+    "shown_place",
     "size_of",
     "sizes_of",
     "stores",

@@ -77,6 +77,15 @@ def mirror_of(folder: Path) -> "Mirror | None":
     return MIRRORS.get(folder)
 
 
+def shown_place(path: Path) -> "Path | Url":
+    """What a message calls a run folder, or a file in it: its address where `path` is in a working copy."""
+    for folder, mirror in MIRRORS.items():
+        if path.is_relative_to(folder):
+            name = path.relative_to(folder).as_posix()
+            return mirror.url / name if name != "." else mirror.url
+    return path
+
+
 class Mirror:
     """The working copy in `folder`, and what it stands for."""
 

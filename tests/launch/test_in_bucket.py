@@ -22,6 +22,7 @@ from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
 from lm.checkpoints.in_bucket import fetch_to_ask, fetch_to_go_on, push_training, steps_to_ask
 from lm.checkpoints.manifest import write_manifest
+from lm.checkpoints.reading import whole_parameters
 from lm.config import StartConfig
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -103,8 +104,16 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
     assert {name for name in run.files() if name.startswith("first")} == {
         "first/file", "first/notes", "first/only-anew",
     }  # fmt: skip
-    with pytest.raises(UsageError, match=r"of another experiment:\n  text: 'anew' there, 'made' asked for"):
+    with pytest.raises(UsageError, match=r"of another experiment:\n  text: 'anew' there, 'made' asked for") as refused:
         on("a", tmp_path, run, stage("first"))
+    said = str(refused.value)
+    assert str(tmp_path) not in said.replace(str(run), "") and f"delete {run}/stages/first.json" in said
+    Url(said.rpartition("delete ")[2]).unlink()  # in the working copy, it would be brought again
+    assert on("a", tmp_path, run, stage("first")) == [True]
+    with pytest.raises(InputError, match=f"in {run}, and that is missing"):
+        on("a", tmp_path, run, stage("third", stage("second", stage("first"))))
+    with pytest.raises(InputError, match=f"no checkpoint in {run}/checkpoints.*--workdir {run}"):
+        whole_parameters([mirror.folder / "checkpoints" for mirror in MIRRORS.values()])
 
 
 WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.folder.markers import differences
+from launch.folder.own_files import SIZES
 from launch.stages import command
 from launch.stages.stage import Stage, older_names, refuse_other, run_stage
 from lm.errors import InputError, UsageError
@@ -397,3 +399,11 @@ def test_a_run_of_an_older_version_is_named_as_one(tmp_path):
     assert older_names({"model": {"vocab_size": 9}}) == ""
     with pytest.raises(UsageError, match=r"is of another experiment[\s\S]*vocabulary_size is vocab_size now"):
         refuse_other(make_stage([]), {"vocabulary_size": 9}, {"vocab_size": 9}, tmp_path)
+
+
+def test_differences_name_every_setting_and_the_first_input_files():
+    sizes = {SIZES: {f"/crawl/{number}.gz": number for number in range(90_000)}}
+    lines = differences({"pages": {"warc": "a"}}, {"pages": {"warc": "b"}} | sizes)
+    assert lines[0] == f"  {SIZES}./crawl/0.gz: None there, 0 asked for"
+    assert lines[-2:] == ["  pages.warc: 'a' there, 'b' asked for", "  and 89,980 more input files"]
+    assert len(lines) == 22

@@ -72,7 +72,7 @@ def test_units_that_a_runner_lost_are_an_error_and_the_same_command_runs_them(tm
     [
         ({"a": "settings x", "b": "text"}, UsageError, r"^this cannot be$"),
         ({"a": "full x", "b": "text"}, InputError, r"^cannot be written$"),
-        ({"a": "damaged x", "b": "damaged x"}, InputError, r"^a is damaged\.$"),
+        ({"a": "damaged x", "b": "damaged x"}, InputError, r"^step: a: a is damaged\.$"),
         ({f"{number}": "bug x" for number in range(9)}, KeyError, r"raise KeyError\(unit.name\)"),
     ],
     ids=["settings", "full disk", "all damaged", "bug"],

@@ -330,7 +330,7 @@ def test_a_bug_of_ours_ends_the_step_with_where_it_was(tmp_path):
 
 
 def test_where_nothing_works_the_first_error_is_raised_and_nothing_is_set_aside(tmp_path):
-    with pytest.raises(InputError, match=r"^a is damaged\.$"):
+    with pytest.raises(InputError, match=r"^step: a: a is damaged\.$"):
         run_step(step_of({"a": "damaged xx", "b": "damaged x"}), ONE_PROCESS, tmp_path)
     assert records(tmp_path) == {}
 
