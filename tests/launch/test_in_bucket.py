@@ -222,7 +222,7 @@ def test_a_run_stands_in_the_place_of_a_config(run, tmp_path):
         assert found.experiment == EXPERIMENT
         mirror = mirror_of(found.workdir)
         assert mirror is not None and mirror.url == run
-        with pytest.raises(UsageError, match="not that of a run that has made something"):
+        with pytest.raises(UsageError, match="is not the folder of a run that has made something"):
             parse_run("launch.sample", "", [str(run.parent / "nothing")])
 
 

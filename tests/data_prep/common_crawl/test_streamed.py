@@ -112,7 +112,7 @@ def crawl(warcs) -> Generator[LoopbackCrawl]:
 
 def config(server: LoopbackCrawl, **changes) -> CommonCrawlPages:
     addresses = {"address": server.url, "crawls_address": f"{server.url}collinfo.json"}
-    return dataclasses.replace(NO_CRAWL, **{"crawl": CRAWL, "files": 3, "first_pause": 0.01, **addresses, **changes})
+    return dataclasses.replace(NO_CRAWL, **{"crawl": CRAWL, "files": 3, **addresses, **changes})
 
 
 def fetched(server: LoopbackCrawl, run: Path, **changes) -> list[InputFile]:
@@ -145,7 +145,7 @@ def test_the_sizes_of_a_whole_crawl_are_not_asked_for_one_by_one(tmp_path):
     warcs = [gzip.compress(random.Random(n).randbytes(100)) for n in range(300)]
     with serving(LoopbackCrawl.of(warcs)) as crawl:
         files = fetched(crawl, tmp_path, files=300)
-        assert len(crawl.requests) <= 17  # the list, and some sizes
+        assert len(crawl.requests) <= 18  # the list, and some sizes
         few = fetched(crawl, tmp_path / "few", files=2)
         assert [one.identity for one in few] == [
             one.identity for one in files[:2]
