@@ -147,7 +147,8 @@ def fetch_file(url: Url, path: Path, stop: threading.Event) -> None:
     version = url.surely()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not version.etag or not told.is_file() or told.read_text() != json.dumps(version):
+        same = version.etag and told.is_file() and told.read_bytes() == json.dumps(version).encode()
+        if not same or (part.is_file() and part.stat().st_size > version.size):
             part.unlink(missing_ok=True)
             write_atomically(told, json.dumps(version))
         with part.open("ab") as file, url.stream(version) as stream:

@@ -133,7 +133,8 @@ def join(
 def sizes_of(places: Sequence[Place]) -> list[int]:
     """Bytes of files; in a bucket by one listing of each folder."""
     listings = {folder: folder.files() for folder in {one.parent for one in places if isinstance(one, Url)}}
-    return [listings[one.parent][one.name].size if isinstance(one, Url) else size_of(one) or 0 for one in places]
+    sizes = {folder / name: one.size for folder, listing in listings.items() for name, one in listing.items()}
+    return [(sizes.get(one) if isinstance(one, Url) else size_of(one)) or 0 for one in places]
 
 
 def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:

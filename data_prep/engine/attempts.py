@@ -17,6 +17,7 @@ from data_prep.config.engine import EngineConfig
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import (
     ATTEMPT,
+    NO_RECORD,
     QUARANTINE,
     RUNNING,
     SCRATCH,
@@ -34,8 +35,9 @@ from data_prep.engine.units import (
     set_aside,
     try_unit,
 )
-from lm.errors import InputError
+from lm.errors import InputError, shown
 from lm.storage import Place, Url, relative_name, write_atomically, writing
+from lm.terminal import for_terminal
 
 HOPELESS = 5
 """So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
@@ -99,7 +101,8 @@ class Attempts:
             if unit.name in there and not retry:
                 record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
                 if record and record["identity"] == unit.identity:
-                    self.failed[unit.name] = str(record["error"])
+                    error = for_terminal(" ".join(str(record["error"]).split()))
+                    self.failed[unit.name] = shown(error, quotes=False)
         self.count_running([unit for unit in left if unit.name not in self.failed], retry)
         left = [unit for unit in left if unit.name not in self.failed]
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
@@ -275,7 +278,7 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
     try:
         found = json.loads(place.read_bytes())
         markers = {name: Marker.of(one) for name, one in found.items()}
-    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, RecursionError):
+    except (*NO_RECORD, AttributeError):
         return {}
     for marker in markers.values():
         for name in marker.outputs if marker else ():
@@ -374,9 +377,13 @@ def finished(step: Step, folder: Place) -> dict[str, Marker]:
 
 def sizes_in(folder: Place, names: set[str]) -> dict[str, int]:
     """{name: bytes} of the files that are there; of a bucket by a listing of each folder."""
-    if isinstance(folder, Path):
-        return {name: path.stat().st_size for name in names if (path := folder / name).is_file()}
     found = {}
+    if isinstance(folder, Path):
+        for name in names:
+            with contextlib.suppress(OSError):  # of a name that is too long, too
+                if (path := folder / name).is_file():
+                    found[name] = path.stat().st_size
+        return found
     for top in {name.rpartition("/")[0] for name in names}:
         place = folder / top if top else folder
         found |= {f"{top}/{name}" if top else name: one.size for name, one in place.files().items()}

@@ -135,7 +135,7 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
 
     try:
         return ray.get(task)
-    except exceptions.NodeDiedError:
+    except (exceptions.NodeDiedError, exceptions.ObjectLostError):  # a large marker lies on the node that made it
         how, log, record, lost = "the node was lost", "", "", True
     except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError) as error:
         how, log = "the worker process was killed", ""

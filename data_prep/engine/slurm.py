@@ -28,7 +28,7 @@ from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import HOPELESS, Attempts, names_in
 from data_prep.engine.processes import REPOSITORY, run_in_processes
 from data_prep.engine.progress import ProgressLine
-from data_prep.engine.units import QUARANTINE, UNITS, ends_run, line_of, quarantine_of
+from data_prep.engine.units import NO_RECORD, QUARANTINE, UNITS, ends_run, line_of, quarantine_of
 from lm.errors import InputError, Stopped, UsageError, shown
 from lm.storage import Place, place_of, write_atomically, writing
 from lm.trusted_code import inherit
@@ -225,7 +225,7 @@ def read_submission(step: str, folder: Place) -> Submission | None:
             [str(int(job)) for job in found["arrays"]], found["next"] and str(int(found["next"])), int(found["left"]),
             int(found["lost"]), str(found["log"]),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, ArithmeticError, KeyError, TypeError):
         return None
     return submission
 
@@ -239,7 +239,7 @@ def read_json(place: Place) -> dict:
     """A JSON object of the step's folder; {} if there is none."""
     try:
         found = json.loads(place.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+    except NO_RECORD:
         return {}
     return found if isinstance(found, dict) else {}
 

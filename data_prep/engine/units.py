@@ -54,6 +54,8 @@ ATTEMPT = "attempt of "
 """Begins a line of a file `running_of`; the identity of the unit follows."""
 RUNNING = ".running"
 """Ending of such a file."""
+NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError)
+"""What reading JSON of a step's folder raises where there is none, or it is damaged."""
 Counts = dict[str, Any]
 
 
@@ -124,10 +126,11 @@ class Marker:
         """The marker that was written as this JSON; None for what is none."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
-            return cls(
-                found["identity"], found["counts"], outputs, found["seconds"], found["host"], found.get("read", "")
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            counts, seconds = found["counts"], float(found["seconds"])
+            if not isinstance(counts.get("rows", 0), int):
+                return None
+            return cls(found["identity"], counts, outputs, seconds, found["host"], found.get("read", ""))
+        except (ValueError, ArithmeticError, KeyError, TypeError, AttributeError):
             return None
 
 
@@ -389,7 +392,7 @@ def read_marker(path: Place) -> Marker | None:
     """None where there is none, or a damaged one. Raises InputError for an output outside of the step's folder."""
     try:
         marker = Marker.of(json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+    except NO_RECORD:
         return None
     for name in marker.outputs if marker else ():
         relative_name(name, path)
@@ -420,7 +423,7 @@ def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: P
 def read_quarantine(path: Place) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except NO_RECORD:
         return None
     return found if isinstance(found, dict) and {"identity", "error"} <= found.keys() else None
 

@@ -96,7 +96,8 @@ def attempt(
 def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]:
     """Write the record. If the block takes longer than `seconds`, append the stacks of all threads and end the process:
     a thread of faulthandler does that, even if a library never returns to Python."""
-    with path.open("w", encoding="utf-8") as file:
+    path.unlink(missing_ok=True)  # its file may have another name too, in a backup by hard links
+    with path.open("x", encoding="utf-8") as file:
         file.write(record)
         file.flush()
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)

@@ -165,13 +165,21 @@ def test_an_interrupted_run_goes_on_within_a_file(crawl, tmp_path):
     assert fetch(crawl, tmp_path) == [b"-" * 30_000 + WARCS[0][30_000:]] and left_in(tmp_path) == [part.stem]
 
 
-@pytest.mark.parametrize("told", ["{", "[5, null, null]", json.dumps([len(WARCS[0]), '"another"', None]), None])
+@pytest.mark.parametrize("told", ["{", "\xff", "[5, null, null]", json.dumps([len(WARCS[0]), '"another"', None]), None])
 def test_a_part_of_another_version_is_not_gone_on_with(crawl, tmp_path, told):
     part = tmp_path / "pages" / (crawl.paths[0].rpartition("/")[2] + ".part")
     part.parent.mkdir()
     part.write_bytes(b"the begin of another file")
     if told:
-        part.with_name(part.name + ".json").write_text(told)
+        part.with_name(part.name + ".json").write_bytes(told.encode("latin-1"))
+    assert fetch(crawl, tmp_path) == WARCS[:1]
+
+
+def test_a_part_that_is_longer_than_the_file_is_not_taken_for_it(crawl, tmp_path):
+    part = tmp_path / "pages" / (crawl.paths[0].rpartition("/")[2] + ".part")
+    part.parent.mkdir()
+    part.write_bytes(WARCS[0] + b"more")
+    part.with_name(part.name + ".json").write_text(json.dumps([len(WARCS[0]), crawl.etag(WARCS[0]), None]))
     assert fetch(crawl, tmp_path) == WARCS[:1]
 
 

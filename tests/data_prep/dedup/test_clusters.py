@@ -304,6 +304,15 @@ def test_a_range_of_a_bucket_is_one_request_a_run(tmp_path):
     np.testing.assert_array_equal(np.concatenate(there, axis=1), np.concatenate(here, axis=1))
 
 
+def test_a_run_file_that_is_not_in_the_bucket_is_named(tmp_path):
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("runs")
+        write_atomically(Url("s3://runs/pairs/a.runs"), b"")
+        gone = Url("s3://runs/pairs/b.runs")
+        with pytest.raises(InputError, match=r"b\.runs cannot be read: it is not there"):
+            find_duplicates([gone], tmp_path, run_here)
+
+
 @pytest.mark.parametrize("cut", [0, 20, 100, 5000])
 def test_a_run_file_that_was_cut_is_named(tmp_path, cut):
     path = tmp_path / "a.runs"

@@ -61,6 +61,26 @@ if __name__ == "__main__":
         print(error)
 """
 
+LOST = """
+import ray
+from ray.cluster_utils import Cluster
+
+from data_prep.engine.ray_tasks import result_of
+from data_prep.engine.units import Unit
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
+node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+ray.init(cluster.address, log_to_driver=False)
+task = ray.remote(num_cpus=1, max_retries=0)(lambda: bytes(1 << 20)).remote()
+ray.wait([task], fetch_local=False)
+cluster.remove_node(node)
+lost_nodes = {}
+print(result_of(task, None, Unit("unit", "", 1, None), lost_nodes), lost_nodes)
+ray.shutdown()
+cluster.shutdown()
+"""
+"""A task ends, and before its large result is read its node is lost."""
+
 
 def listening() -> list[str]:
     """The local addresses, in hex, on which this process and its descendants listen, as Linux tells them."""
@@ -126,6 +146,14 @@ def test_an_interrupt_ends_the_cluster_and_keeps_what_is_done(tmp_path):
         process.send_signal(signal.SIGINT)
         assert said_by(process).splitlines()[-1] == "interrupted"
     assert len(contents(tmp_path / "run")) == 20 and not list(tmp_path.rglob("*.running"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_unit_whose_result_was_lost_with_its_node_runs_again(tmp_path):
+    with short_folder() as home:
+        said = said_by(start(tmp_path, home, LOST))
+    assert said.splitlines()[-1] == "None {'unit': 1}"
 
 
 @needs_ray

@@ -170,6 +170,51 @@ def test_a_finished_step_is_known_by_its_manifest_and_another_by_its_markers(tmp
     assert not manifest.exists()  # or it would outlive what is made anew
 
 
+DEEP = "[" * 200_000
+DAMAGES = [
+    {"outputs": {"out/0000.txt": [float("inf"), ""]}}, {"outputs": {"x" * 5000: [1, ""]}}, {"outputs": [1]},
+    {"counts": "x"}, {"counts": None}, {"counts": {"rows": "x"}}, {"counts": {"rows": float("inf")}}, {"seconds": "x"},
+    {"identity": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, DEEP], ids=lambda damage: str(damage)[:40])
+@pytest.mark.parametrize("name", ["manifest", "0000.json"])
+def test_a_unit_is_made_again_whose_marker_says_nothing_of_use(tmp_path, name, damage):
+    """Whatever is in a run folder from elsewhere."""
+    made = run_step(step_of(texts(2)), ONE_PROCESS, tmp_path)
+    place = tmp_path / "units/step" / name
+    found = json.loads(place.read_text())
+    if isinstance(damage, dict):
+        (found["0000"] if name == "manifest" else found).update(damage)
+    (tmp_path / "units/step/manifest").unlink()
+    place.write_text(damage if isinstance(damage, str) else json.dumps(found))
+    again = run_step(step_of(texts(2)), ONE_PROCESS, tmp_path)
+    assert [one.outputs for one in again.values()] == [one.outputs for one in made.values()]
+
+
+def test_a_record_of_an_attempt_is_not_written_through_a_hard_link(tmp_path):
+    """As a backup by `cp -al` has."""
+    other, step = tmp_path / "backup", step_of(texts(2))
+    other.write_text("another's")
+    make_folders(step, tmp_path)
+    os.link(other, tmp_path / "units/step/0000.running")
+    run_step(step, TWO, tmp_path)
+    assert other.read_text() == "another's"
+
+
+def test_a_record_of_a_failed_unit_is_shown_on_one_line_and_a_damaged_one_is_none(tmp_path, capfd):
+    run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
+    place = tmp_path / "quarantine/step/bad.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"error": "\x1b[2J one\ntwo"}))
+    capfd.readouterr()
+    run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
+    assert "  bad: \N{REPLACEMENT CHARACTER}[2J one two\n" in capfd.readouterr().out
+    place.write_text(DEEP)
+    run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
+    assert "  bad: bad is damaged." in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
 def test_only_what_is_not_done_is_made(engine, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
