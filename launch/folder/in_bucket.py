@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
+from data_prep.engine.tasks import DIGEST
 from data_prep.engine.units import SCRATCH, UNITS
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
@@ -102,6 +103,13 @@ def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, Object]:
     tops = tuple(f"{output}/" for output in outputs)
     found = {name: one for name, one in mirror.there.items() if name in outputs or name.startswith(tops)}
     return {name: one for name, one in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
+
+
+def delete_other_joins(mirror: Mirror, steps: set[str]) -> None:
+    """Delete the markers of joins of other inputs: of steps with a digest in their name that are none of `steps`."""
+    mirror.listed = None
+    step_of = lambda name: name.split("/")[1] if name.startswith(f"{UNITS}/") else ""
+    mirror.delete([name for name in mirror.there if DIGEST.search(step_of(name)) and step_of(name) not in steps])
 
 
 def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str], made_here: bool = True) -> None:

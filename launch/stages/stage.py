@@ -368,6 +368,7 @@ def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: 
         stage.make(experiment, mirror.url, mirror.url)  # ty: ignore[invalid-argument-type]
     for name in stage.handed_on:
         delete_all(mirror.url / name)
+    in_bucket.delete_other_joins(mirror, notes.steps)
     ours = notes.outputs | written_here  # what else is there is the user's
     there = in_bucket.there(mirror, stage.outputs)
     files = {name: one.size for name, one in there.items() if f"{mirror.url}/{name}" in ours}

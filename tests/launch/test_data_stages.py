@@ -16,6 +16,7 @@ import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
+from data_prep.engine.tasks import DIGEST
 from data_prep.warc import write_pages
 from launch.folder.in_bucket import KEPT_BESIDE
 from launch.pretrain import SCRIPTS
@@ -94,6 +95,11 @@ def books(run: Place) -> dict[str, tuple[str, set[str]]]:
     return {name: (marker["key"], set(marker["files"])) for name, marker in markers.items()}
 
 
+def joins_of(run: Url) -> set[str]:
+    """The steps of joins that have markers there."""
+    return {step for name in run.files() if name.startswith("units/") and DIGEST.search(step := name.split("/")[1])}
+
+
 def test_a_run_in_a_bucket_is_that_of_a_disk_and_nothing_of_it_is_copied_here(run, tmp_path):
     """Another machine goes on with it; an input that comes or goes costs its own unit."""
     warcs = write_warcs(tmp_path / "warc", 4, 6)
@@ -106,12 +112,14 @@ def test_a_run_in_a_bucket_is_that_of_a_disk_and_nothing_of_it_is_copied_here(ru
     assert not [name for name in run.files() if "parts" in name.split("/")]
     assert make(experiment, run, cache=tmp_path / "b") == [False] * 5
     before = {name: one.etag for name, one in run.files().items() if name.startswith("units/texts/")}
+    joins = joins_of(run)
     for name in ("documents", "tokenizer", "shards"):
         (run / f"stages/{name}.json").unlink()
     changed = dataclasses.replace(experiment, pages=experiment_of(warcs[1:]).pages)  # one comes, one goes
     assert make(changed, run, STAGES[:3], tmp_path / "c") == make(changed, other, STAGES[:3]) == [True] * 3
     made = ("texts", "documents", "dropped", "funnel.json")
     assert digests(run, *made) == digests(other, *made)
+    assert joins_of(run) and not joins_of(run) & joins  # those of the inputs before are gone
     after = {name: one.etag for name, one in run.files().items() if name.startswith("units/texts/")}
     assert {name for name in after if before.get(name) == after[name]} == {"units/texts/1.json", "units/texts/2.json"}
     assert set(after) == {"units/texts/1.json", "units/texts/2.json", "units/texts/3.json", "units/texts/manifest"}
