@@ -3,7 +3,7 @@
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ sys.addaudithook(note_open)
 
 
 @contextlib.contextmanager
-def looking(folder: Path) -> Iterator[Callable[[], int]]:
+def looking(folder: Path) -> Generator[Callable[[], int]]:
     """Gives what tells how many objects below the folder were opened since it was asked last; JSON is of the driver
     alone."""
 
