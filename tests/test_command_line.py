@@ -241,7 +241,7 @@ def test_a_config_may_import_a_file_beside_it(tmp_path):
 
 def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
     (tmp_path / "folder.py").mkdir()
-    assert "is a folder" in refusal(config=str(tmp_path / "folder.py"))
+    assert "is not the folder of a run" in refusal(config=str(tmp_path / "folder.py"))
     assert "has no function get_config" in refusal(config=str(REPOSITORY / "configs/recipes/families.py"))
     assert len(refusal(config=LONG)) < 1000
 

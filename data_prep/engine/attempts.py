@@ -37,7 +37,6 @@ from data_prep.engine.units import (
 )
 from lm.errors import InputError, shown
 from lm.storage import Place, Url, relative_name, write_atomically, writing
-from lm.terminal import for_terminal
 
 HOPELESS = 5
 """So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
@@ -101,8 +100,9 @@ class Attempts:
             if unit.name in there and not retry:
                 record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
                 if record and record["identity"] == unit.identity:
-                    error = for_terminal(" ".join(str(record["error"]).split()))
-                    self.failed[unit.name] = shown(error, quotes=False)
+                    error = " ".join(str(record["error"]).split())  # a run folder may be a stranger's
+                    printable = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in error)
+                    self.failed[unit.name] = shown(printable, quotes=False)
         self.count_running([unit for unit in left if unit.name not in self.failed], retry)
         left = [unit for unit in left if unit.name not in self.failed]
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
