@@ -253,8 +253,8 @@ def test_a_killed_command_in_a_bucket_goes_on_on_another_machine_to_the_same_byt
         options = ["--workdir", str(workdir), "--pages.warc", str(tmp_path / "warc"), *SMALL, *engine]
         command = [sys.executable, "-m", "launch.pretrain", str(REPOSITORY / "configs/demo.py"), *options]
         environment |= {"PYTHONPATH": str(REPOSITORY), "RAY_TMPDIR": "/tmp"}
-        output = (home / "said").open("w")
-        return subprocess.Popen(command, cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        with (home / "said").open("w") as output:
+            return subprocess.Popen(command, cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     disk = start(tmp_path / "disk", tmp_path / "run")
     assert disk.wait(HANG_SECONDS) == 0, (tmp_path / "disk/said").read_text()
