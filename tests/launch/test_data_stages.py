@@ -237,22 +237,21 @@ def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_a
 
 SMALL = (
     "--documents.steps", "gopher_quality", "exact_dedup", "--tokenizer.vocab-size", "400",
-    "--shards.validation-fraction", "0.2", "--until", "shards",
+    "--shards.validation-fraction", "0.2", "--until", "shards", "--engine.workers", "2",
 )  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [["--engine.workers", "2"], ["--engine.runner", "ray", "--engine.workers", "2"]])
-def test_a_killed_command_in_a_bucket_goes_on_on_another_machine_to_the_same_bytes(run, tmp_path, engine):
+def test_a_killed_command_in_a_bucket_goes_on_on_another_machine_to_the_same_bytes(run, tmp_path):
     write_warcs(tmp_path / "warc", 9, 20)
 
     def start(home: Path, workdir: object) -> subprocess.Popen:
         """On a machine with a home and caches of its own."""
         home.mkdir()
         environment = os.environ | {name: str(home) for name in ("XDG_CACHE_HOME", "TMPDIR", "HOME")}
-        options = ["--workdir", str(workdir), "--pages.warc", str(tmp_path / "warc"), *SMALL, *engine]
+        options = ["--workdir", str(workdir), "--pages.warc", str(tmp_path / "warc"), *SMALL]
         command = [sys.executable, "-m", "launch.pretrain", str(REPOSITORY / "configs/demo.py"), *options]
-        environment |= {"PYTHONPATH": str(REPOSITORY), "RAY_TMPDIR": "/tmp"}
+        environment |= {"PYTHONPATH": str(REPOSITORY)}
         with (home / "said").open("w") as output:
             return subprocess.Popen(command, cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
