@@ -13,6 +13,11 @@ def shown(value: object, quotes: bool = True) -> str:
     return f"{text[:SHOWN_CHARACTERS]}... ({length:,} characters)"
 
 
+def for_terminal(text: str) -> str:
+    """Text of a model or of a file, without the control characters that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def network_reason(error: BaseException) -> str:
     """Why a request failed, in a few words: libraries nest the cause into sentences with the address in them."""
     chain = [error]

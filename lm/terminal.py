@@ -36,11 +36,6 @@ class LiveLine:
             print(text, flush=True)
 
 
-def for_terminal(text: str) -> str:
-    """Text that a model wrote, without the control characters that a terminal would obey."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def duration(seconds: float) -> str:
     """ "1:02:03" or "2:03" """
     minutes, rest = divmod(round(seconds), 60)

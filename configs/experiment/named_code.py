@@ -3,9 +3,8 @@
 A config.json can name code in six places: filter classes (`own_filters`), the source text of a FunctionFilter,
 evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands,
 those of sbatch, which set variables of the jobs, and the address of a Ray cluster, whose results are pickles. A
-seventh, the SHA-256 of a fastText model, switches off the
-check of that file (data_prep/fasttext_file.py), which fastText reads without looking; from others it counts for
-nothing.
+seventh, the SHA-256 of a fastText model, switches off the check of that file (data_prep/fasttext_file.py), which
+fastText reads without looking; in a run folder from others it is ignored.
 lm/trusted_code.py knows what each piece is, and which of them this user trusts.
 """
 
@@ -14,9 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from data_prep.config.engine import EXECUTORS
-from lm.errors import UsageError
+from lm.errors import UsageError, for_terminal
 from lm.evaluation.evaluators import EVALUATORS
-from lm.terminal import for_terminal
 from lm.trusted_code import Code, is_known, known, module_code, remember, text_code, trust
 
 OWN_FILTERS = "own_filters"

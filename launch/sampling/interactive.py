@@ -13,9 +13,8 @@ from launch.sampling.options import Options
 from launch.sampling.prompts import STREAMED_STEPS, logprob_lines, write
 from launch.stages.processes import place
 from launch.stages.trained import load_trained, say
-from lm.errors import UsageError, shown
+from lm.errors import UsageError, for_terminal, shown
 from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob
-from lm.terminal import for_terminal
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine

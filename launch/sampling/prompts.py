@@ -9,9 +9,8 @@ from configs.experiment import Experiment
 from launch.sampling.options import Options
 from launch.stages.processes import place
 from launch.stages.trained import leave_together, load_trained, say
-from lm.errors import UsageError
+from lm.errors import UsageError, for_terminal
 from lm.inference.requests import GenerationEvent, GenerationRequest, TokenLogprob
-from lm.terminal import for_terminal
 
 if TYPE_CHECKING:
     from lm.inference.engine import Engine

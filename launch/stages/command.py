@@ -17,10 +17,9 @@ from launch.folder.taking import check_source
 from launch.stages.fit import fit_to_data
 from launch.stages.processes import place
 from launch.stages.stage import Stage, made_by, run_stage, take_before
-from lm.errors import InputError, Stopped, UsageError
+from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.run_paths import RunPaths
 from lm.storage import mirror_of, shown_place
-from lm.terminal import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (

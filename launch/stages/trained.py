@@ -81,8 +81,8 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
     samples/final.json has them. Raises as `load_trained`, and UsageError for a prompt that leaves no room."""
     import jax
 
+    from lm.errors import for_terminal
     from lm.inference.generate import sample_texts
-    from lm.terminal import for_terminal
 
     config = experiment.sample
     pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]

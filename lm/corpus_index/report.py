@@ -6,8 +6,8 @@ from pathlib import Path
 from lm.config import TrainConfig
 from lm.corpus_index.contamination import overlap_of, texts_of, usual_ngram, ways_to_write
 from lm.corpus_index.index import CorpusIndex, Matches
+from lm.errors import for_terminal
 from lm.run_paths import RunPaths
-from lm.terminal import for_terminal
 from lm.tokenizer import Tokenizer, load
 
 CONTEXT = 30

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
+from lm.errors import for_terminal
 from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator
 from lm.evaluation.evaluators import run_evaluators
 from lm.inference.generate import sample_texts
@@ -28,7 +29,7 @@ from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
 from lm.storage import write_json
-from lm.terminal import LiveLine, for_terminal
+from lm.terminal import LiveLine
 from lm.tokenizer import Tokenizer
 from lm.training.skipped_steps import SkippedSteps, diverged
 from lm.training.state import TrainState

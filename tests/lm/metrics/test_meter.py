@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from lm.data.batches import host_batch
-from lm.errors import InputError
+from lm.errors import InputError, for_terminal
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
 from lm.planning.hardware import Peak
 from lm.storage import write_json
-from lm.terminal import duration, for_terminal, quantity
+from lm.terminal import duration, quantity
 
 
 def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
