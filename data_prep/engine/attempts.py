@@ -35,7 +35,7 @@ from data_prep.engine.units import (
     set_aside,
     try_unit,
 )
-from lm.errors import InputError, shown
+from lm.errors import InputError, for_terminal, shown
 from lm.storage import Place, Url, relative_name, write_atomically, writing
 
 HOPELESS = 5
@@ -79,7 +79,7 @@ class Attempts:
         self.last: dict[str, tuple[Unit, Failure]] = {}
         """{name of a unit that is given up: its last failure}: of those that have no record yet."""
         self.first: Exception | None = None
-        """What the first attempt that failed raised, with the name of its unit."""
+        """The error of the first attempt that failed, with the name of its unit."""
         self.reported = 0.0
         self.sizes = {unit.name: unit.bytes for unit in step.units}
         self.bytes = sum(self.sizes.values())
@@ -91,30 +91,30 @@ class Attempts:
 
     def find_what_is_there(self, retry: bool) -> None:
         """Reads the markers and quarantine records of an earlier run."""
-        self.done = finished(self.step, self.folder)
+        there = files_in(self.folder / UNITS / self.step.name)
+        self.done = finished(self.step, there, self.folder)
         self.rows = sum(marker.counts.get("rows", 0) for marker in self.done.values())
         self.bytes_done = sum(self.sizes[name] for name in self.done)
         left = [unit for unit in self.step.units if unit.name not in self.done]
-        there = names_in(self.folder / QUARANTINE / self.step.name)
+        recorded = names_in(self.folder / QUARANTINE / self.step.name)
         for unit in left:
-            if unit.name in there and not retry:
+            if unit.name in recorded and not retry:
                 record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
                 if record and record["identity"] == unit.identity:
-                    error = " ".join(str(record["error"]).split())  # a run folder may be a stranger's
-                    printable = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in error)
-                    self.failed[unit.name] = shown(printable, quotes=False)
-        self.count_running([unit for unit in left if unit.name not in self.failed], retry)
+                    error = for_terminal(" ".join(str(record["error"]).split()))  # it may be a stranger's
+                    self.failed[unit.name] = shown(error, quotes=False)
+        running = named(there, RUNNING)
+        self.count_running([unit for unit in left if unit.name in running and unit.name not in self.failed], retry)
         left = [unit for unit in left if unit.name not in self.failed]
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
-    def count_running(self, left: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts that died in an earlier command, or that it ended with (`running_of`).
+    def count_running(self, found: Sequence[Unit], retry: bool) -> None:
+        """Count the attempts that died in an earlier command, or that it ended with (`running_of`), of units that have
+        such a record.
 
         It may have ended for another reason, so a unit with as many as may be is tried once more: last, and with no
         other at the same time. It is set aside if the command ends with that attempt too.
         """
-        there = names_in(self.folder / UNITS / self.step.name, RUNNING)
-        found = [unit for unit in left if unit.name in there]
         if retry:
             forget(self.step, [unit.name for unit in found], self.folder)
             return
@@ -245,12 +245,11 @@ class Attempts:
 def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
     """Names the units that were set aside. Raises InputError where they are more than may be."""
     where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
-    again = "give --engine.retry-failed True"
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
-            f"{where} tells more of each. Mend the cause and {again}; take these inputs away; or go on without them "
-            "by a higher --engine.max-failed."
+            f"{where} tells more of each. Mend the cause and give --engine.retry-failed True; take these inputs away; "
+            "or go on without them by a higher --engine.max-failed."
         )
     if failed:
         # The folder may be one in the making, whose files go to the run folder in the end.
@@ -258,22 +257,21 @@ def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: P
 
 
 def manifest_of(step: str, folder: Place) -> Place:
-    """The markers of a finished step in one file, so that nobody reads 90,000 of them one by one. It is deleted before
-    any of the step's units is made again."""
+    """The file with all markers of a finished step: one read in place of 90,000. It is deleted before any unit of the
+    step is made again."""
     return folder / UNITS / step / "manifest"
 
 
 def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None:
-    """Unless that is what is there."""
+    """Write the markers of all units of the step that are done. Raises InputError."""
     place = manifest_of(step, folder)
-    if read_manifest(step, folder) != made:
-        with writing(place):
-            text = json.dumps({name: dataclasses.asdict(marker) for name, marker in made.items()})
-            write_atomically(place, text)
+    with writing(place):
+        write_atomically(place, json.dumps({name: dataclasses.asdict(marker) for name, marker in made.items()}))
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Empty where there is none, or a damaged one. Raises InputError for an output outside of the step's folder."""
+    """Return {name: marker}; empty if the file is missing or damaged. Raises InputError for an output outside of the
+    step's folder."""
     place = manifest_of(step, folder)
     try:
         found = json.loads(place.read_bytes())
@@ -323,14 +321,15 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
     units that are done after all, and what killed processes left half written."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
-    stale = sorted(names_in(folder / UNITS / step.name) - done.keys())
+    there = files_in(folder / UNITS / step.name)
+    stale = sorted(named(there) - done.keys())
     before = {name: read_marker(marker_of(step.name, name, folder)) for name in stale}
     outputs = {output for marker in before.values() if marker for output in marker.outputs}
     if outputs:
         delete_files(folder, outputs - {output for marker in done.values() for output in marker.outputs})
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
-    forget(step, names_in(folder / UNITS / step.name, RUNNING), folder)
+    forget(step, named(there, RUNNING), folder)
     delete_files(folder, [f"{UNITS}/{step.name}.{suffix}" for suffix in LISTS])
     if isinstance(folder, Path):
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
@@ -350,19 +349,27 @@ def forget(step: Step, names: Iterable[str], folder: Place) -> None:
     delete_files(folder, [f"{UNITS}/{step.name}/{name}{RUNNING}" for name in names])
 
 
-def names_in(folder: Place, ending: str = ".json") -> set[str]:
-    """The names of the units that have a file with this ending there."""
+def files_in(folder: Place) -> set[str]:
+    """The names of the files in a folder, without those of its folders."""
     if isinstance(folder, Url):
-        found: Iterable[str] = folder.files()
-    else:
-        found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return {name.removesuffix(ending) for name in found if name.endswith(ending) and "/" not in name}
+        return {name for name in folder.files() if "/" not in name}
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def finished(step: Step, folder: Place) -> dict[str, Marker]:
-    """{name: marker} of the units that are done."""
-    there = names_in(folder / UNITS / step.name)
-    units = [unit for unit in step.units if unit.name in there]
+def named(files: Iterable[str], ending: str = ".json") -> set[str]:
+    """The names of the units that have a file with this ending."""
+    return {name.removesuffix(ending) for name in files if name.endswith(ending)}
+
+
+def names_in(folder: Place) -> set[str]:
+    """The names of the units that have a JSON file in the folder."""
+    return named(files_in(folder))
+
+
+def finished(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
+    """{name: marker} of the units that are done; `there` are the files in the folder of the markers."""
+    marked = named(there)
+    units = [unit for unit in step.units if unit.name in marked]
     if not units:
         return {}
     listed = read_manifest(step.name, folder)

@@ -57,7 +57,7 @@ class Worker:
         """Of the last step that it was told."""
 
     def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
-        """Send it a unit, of which `deaths` attempts died, of the step that has this number. Raises OSError if the
+        """Send it a unit of the step with this number; `deaths` attempts of the unit died before. Raises OSError if the
         process has ended."""
         self.unit = unit
         os.truncate(self.log, 0)

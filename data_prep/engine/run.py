@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
-from data_prep.engine.attempts import Attempts, clean_up, judge, make_folders, manifest_of, run_here, write_manifest
+from data_prep.engine.attempts import (
+    Attempts,
+    clean_up,
+    judge,
+    make_folders,
+    manifest_of,
+    read_manifest,
+    run_here,
+    write_manifest,
+)
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import SCRATCH, Marker, Step
 from lm.storage import Place
@@ -16,12 +25,12 @@ from lm.storage import Place
 
 @dataclass
 class Notes:
-    """What the steps of a stage tell it."""
+    """Collected from the steps of a stage."""
 
     check: Callable[[], None]
-    """Called now and then while a step runs; what it raises ends the step."""
+    """Called regularly while a step runs; an exception from it ends the step."""
     failed: set[str] = field(default_factory=set)
-    """Units that steps ended without, as step/name."""
+    """Units that steps finished without, as step/name."""
     outputs: set[str] = field(default_factory=set)
     """The places of all outputs."""
     steps: set[str] = field(default_factory=set)
@@ -33,7 +42,7 @@ NOTES: ContextVar[Notes | None] = ContextVar("NOTES", default=None)
 
 @contextlib.contextmanager
 def noting(check: Callable[[], None]) -> Generator[Notes]:
-    """Collect what the steps that are run in the block tell."""
+    """Collect notes from all steps that run in the block."""
     notes = Notes(check)
     before = NOTES.set(notes)
     try:
@@ -70,14 +79,16 @@ def run_step(
             leftover.unlink()
     attempts = Attempts(step, engine, folder, report)
     attempts.report()
-    if attempts.queue:
+    changed = bool(attempts.queue)
+    if changed:
         manifest_of(step.name, folder).unlink(missing_ok=True)  # from now on it may be out of date
         run_units = run_here if step.light else importlib.import_module(engine.executor.module).run_units
         run_units(attempts)
     attempts.report()
     clean_up(step, folder, attempts.done, attempts.failed.keys())
     made = {unit.name: attempts.done[unit.name] for unit in step.units if unit.name in attempts.done}
-    write_manifest(step.name, folder, made)
+    if changed or read_manifest(step.name, folder) != made:
+        write_manifest(step.name, folder, made)
     if notes:
         notes.failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
         notes.steps.add(step.name)

@@ -55,7 +55,7 @@ ATTEMPT = "attempt of "
 RUNNING = ".running"
 """Ending of such a file."""
 NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError)
-"""What reading JSON of a step's folder raises where there is none, or it is damaged."""
+"""Raised by reading a JSON file that is missing or damaged."""
 Counts = dict[str, Any]
 
 
@@ -123,7 +123,7 @@ class Marker:
 
     @classmethod
     def of(cls, found: Any) -> "Marker | None":
-        """The marker that was written as this JSON; None for what is none."""
+        """Return the marker with these JSON values; None if they are not a marker."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             counts, seconds = found["counts"], float(found["seconds"])

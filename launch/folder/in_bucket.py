@@ -22,7 +22,7 @@ from lm.storage.objects import Object
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 KEPT_BESIDE = {UNITS, SCRATCH, RunPaths.parts}
-"""Folders in which steps keep what is no output."""
+"""Folders of files that steps keep, and that are no outputs."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
 
@@ -98,7 +98,7 @@ def announce(name: str, workdir: Path) -> None:
 
 
 def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, Object]:
-    """{name: object} of what lies at the address under a stage's outputs, but for what its steps keep beside them."""
+    """Return {name: object} of a stage's outputs at the address, as listed now, without what its steps keep there."""
     mirror.listed = None
     tops = tuple(f"{output}/" for output in outputs)
     found = {name: one for name, one in mirror.there.items() if name in outputs or name.startswith(tops)}
@@ -106,8 +106,7 @@ def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, Object]:
 
 
 def delete_other_joins(mirror: Mirror, steps: set[str]) -> None:
-    """Delete the markers of joins of other inputs: of steps with a digest in their name that are none of `steps`."""
-    mirror.listed = None
+    """Delete the markers of joins of other inputs: of all steps with a digest in their name except `steps`."""
     step_of = lambda name: name.split("/")[1] if name.startswith(f"{UNITS}/") else ""
     mirror.delete([name for name in mirror.there if DIGEST.search(step_of(name)) and step_of(name) not in steps])
 

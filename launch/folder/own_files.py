@@ -65,7 +65,7 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
 def read_seen(workdir: Path) -> dict[str, list]:
     """What `remember` has written; nothing where that cannot be read."""
     try:
-        found = json.loads(seen_of(workdir).read_text())
+        found = json.loads(RunPaths(workdir).seen("pages").read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
@@ -120,7 +120,7 @@ def remember(workdir: Path, seen: dict[str, Any]) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         write_versions(workdir, {path: hint for path, (_, hint) in seen.items()})
-    write_atomically(seen_of(workdir), json.dumps(seen))
+    write_atomically(RunPaths(workdir).seen("pages"), json.dumps(seen))
 
 
 def write_versions(workdir: Path, etags: dict[str, Any]) -> None:
@@ -136,10 +136,6 @@ def write_versions(workdir: Path, etags: dict[str, Any]) -> None:
         told["files"][RunPaths.pages_manifest] = len(data.encode())
         write_atomically(path, data)
         write_atomically(marker, json.dumps(told, indent=1))
-
-
-def seen_of(workdir: Path) -> Path:
-    return RunPaths(workdir).seen("pages")
 
 
 def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.engine.units import read_marker
-from launch.folder import in_bucket
 from launch.folder.taking import bring
 from launch.folder.written import read_record
 from lm.run_paths import RunPaths
@@ -16,10 +15,9 @@ def folders(steps: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{top}/{step}" for top in (RunPaths.units, RunPaths.quarantine) for step in steps)
 
 
-def take_over(steps: tuple[str, ...], outputs: tuple[str, ...], workdir: Path, out: Path) -> None:
+def take_over(steps: tuple[str, ...], workdir: Path, out: Path) -> None:
     """Links the units' outputs and markers into `out`, where they are judged; what is there already stays, and the run
     folder is left as it is until everything is made."""
-    in_bucket.fetch(workdir, (), (*folders(steps), *outputs))
     for step in steps:
         for path in sorted((workdir / RunPaths.units / step).glob("*.json")):
             marker = read_marker(path)

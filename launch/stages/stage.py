@@ -320,7 +320,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
         parts_fit, told = stage.parts_fit or (stage.inputs_alone if stage.units else None), bool(stage.units)
         made = unfinished.begin(stage.name, workdir, note, names_of(stage), stage.libraries, parts_fit, told)
         if stage.units and not made:
-            units.take_over(stage.units, stage.outputs, workdir, partial / "out")
+            units.take_over(stage.units, workdir, partial / "out")
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     if stage.in_place:
@@ -358,8 +358,8 @@ def finish(
 
 
 def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: Mirror, note: dict, seen: dict) -> None:
-    """Makes the outputs at the run's address, or goes on with them; then the marker. What is there is not replaced at
-    once: units whose identity is the same stay, and the marker is gone until all are made."""
+    """Make or continue the outputs at the run's address, and write the marker last. Units whose identity is the same
+    stay; the marker of an earlier result is deleted before any other unit is made."""
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     in_bucket.announce(stage.name, workdir)
@@ -368,9 +368,9 @@ def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: 
         stage.make(experiment, mirror.url, mirror.url)  # ty: ignore[invalid-argument-type]
     for name in stage.handed_on:
         delete_all(mirror.url / name)
-    in_bucket.delete_other_joins(mirror, notes.steps)
-    ours = notes.outputs | written_here  # what else is there is the user's
     there = in_bucket.there(mirror, stage.outputs)
+    in_bucket.delete_other_joins(mirror, notes.steps)
+    ours = notes.outputs | written_here  # all other files are the user's
     files = {name: one.size for name, one in there.items() if f"{mirror.url}/{name}" in ours}
     without = [{"without": sorted(notes.failed)}] if notes.failed else []
     finish(stage, workdir, note, without, start, files, seen)

@@ -40,7 +40,7 @@ MAPPED_STEPS, JOINS = 7, 4
 """Steps with a unit for each file (texts, keys, duplicates, filtering, held-out keys, encoding, shards), and joins of
 MinHash keys, of which the later ones have fewer keys than is assumed here."""
 REQUESTS_A_UNIT = 3
-"""Reads, and as many writes, of a step of one input and one output a unit: 3 U + 7 and 3 U + 1 at U = 40 and 400 and
+"""Reads, and as many writes, of a step of one input and one output a unit: 3 U + 5 and 3 U + 1 at U = 40 and 400 and
 W = 1, 4 and 16 (tests.bench.cluster --count)."""
 BYTES_A_READ = 8e6
 """Of an input that is streamed: so many more reads."""
