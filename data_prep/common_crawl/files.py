@@ -89,10 +89,10 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
 
 
 def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], None]) -> None:
-    """Brings every address to its place, so many at once; `progress` is called by this thread alone.
+    """Download every address to its path, in this number of threads; only the calling thread calls `progress`.
 
-    A file that the server does not have does not keep the others from coming; any other failure ends all, for it is the
-    network's or the disk's. Raises InputError.
+    If the server lacks a file, the others are still downloaded; any other failure is of the network or the disk, and
+    ends all. Raises InputError.
     """
     missing = {url: place for url, place in wanted.items() if not place.is_file()}
     jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
@@ -138,10 +138,10 @@ def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], N
 
 
 def fetch_file(url: Url, path: Path, stop: threading.Event) -> None:
-    """Brings one file whole, or a part of it to `path`.part if `stop` is set meanwhile. A part is gone on with if the
-    server's ETag is still the one in `path`.part.json.
+    """Download one file; if `stop` is set meanwhile, a part of it stays in `path`.part. The next call continues that
+    part if the server's ETag is still the one in `path`.part.json.
 
-    Raises FileNotFoundError where there is no such file, StorageError, and InputError where the disk does not take it.
+    Raises FileNotFoundError if the server has no such file, StorageError, and InputError for an error of the disk.
     """
     part, told = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
     version = url.surely()

@@ -122,8 +122,8 @@ class CommonCrawlPages(Config):
     downloads: int = not_hashed(default=4)
     """Files fetched at once."""
     download: bool = added(default=False, hashed=False)
-    """Bring the files to the run folder before they are read; else they are streamed by whoever reads them. The
-    variables GRISTMILL_STORAGE_* tell how patiently."""
+    """Download the files to the run folder before they are read; by default, workers stream them. The variables
+    GRISTMILL_STORAGE_* set timeouts and retries."""
     index: CrawlIndex = added(default=CrawlIndex())  # noqa: RUF009
 
     def __post_init__(self):

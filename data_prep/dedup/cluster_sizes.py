@@ -37,7 +37,7 @@ def count_kept(task: Gather, rows_at_once: int) -> None:
     place, spread; the run file's and the block's number, which tell equal counts apart; the count; 0."""
 
     def counted() -> Iterator[np.ndarray]:
-        seen = np.empty(0, np.uint64)  # rows of a partition of many blocks may stand in several runs
+        seen = np.empty(0, np.uint64)  # rows of a partition of many blocks may be in several runs
         for block, rows in enumerate(read_blocks(runs_of(task.run_files), 0, LAST_KEY, rows_at_once)):
             rows = rows[:, ~np.isin(rows[0], seen)]
             seen = np.union1d(seen, rows[0])

@@ -47,7 +47,7 @@ from lm.storage import Place, Url, write_atomically, writing
 ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
 DONE = "done.json"
-"""In the folder of a step, when all is made: how many edges changed, and in how many bits the run files are told."""
+"""Written to the folder of a finished step: how many edges changed, and the bits of its partitions."""
 
 PAIRS_AT_ONCE = 1 << 20
 """Pairs of a key and a node that are sorted in memory, 32 bytes each."""
@@ -130,16 +130,15 @@ def find_duplicates(
     so it must be empty when the pairs are others. `rows_at_once` bounds the memory and has no influence on the result.
     Raises InputError when a file is damaged or the disk does not take one.
     """
-    made, _ = take_step("link", pairs, folder / "link", run, rows_at_once)
-    steps = [folder / "link"]
+    last = folder / "link"
+    made, _ = take_step("link", pairs, last, run, rows_at_once)
     for number in itertools.count(1):
         changes = 0
         for kind in ("large", "small"):
-            steps.append(folder / f"round-{number}-{kind}-star")
-            made, more_changes = take_step(kind, made.places, steps[-1], run, rows_at_once)
+            before, last = last, folder / f"round-{number}-{kind}-star"
+            made, more_changes = take_step(kind, made.places, last, run, rows_at_once)
             changes += more_changes
-            if len(steps) > 2:  # the one before is left: another process may be at reading it still
-                delete_run_files(steps.pop(0))
+            delete_run_files(before)
         if not changes:
             return take_step("result", made.places, folder / "result", run, rows_at_once)[0]
     raise AssertionError("a count ended")

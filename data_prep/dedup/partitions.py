@@ -112,7 +112,7 @@ def join(
     rows_at_once: int,
     made: Callable[[int], Partitions] | None = None,
 ) -> tuple[Partitions, list[Counts]]:
-    """What `work` makes of each partition, in the folder, and what it counts. `run` does the work on many tasks.
+    """Return the files that `work` makes of each partition, and its counts. `run` does the work on many tasks.
 
     `made` tells where the files go, given the bits. `rows_at_once` bounds the memory: a block has no more rows.
     """

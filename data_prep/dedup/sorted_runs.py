@@ -234,7 +234,7 @@ def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
 
 
 def places_of(keys: np.ndarray) -> np.ndarray:
-    """The places of which `spread` made these keys."""
+    """The inverse of `spread`."""
     return spread(keys, INVERSE)
 
 

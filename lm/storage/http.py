@@ -86,8 +86,8 @@ class Version:
 class Tries:
     """Tries of one file, counted anew whenever one has brought it further."""
 
-    def __init__(self, policy: RetryPolicy, got: int = 0):
-        self.policy, self.furthest, self.failures = policy, got, 0
+    def __init__(self, policy: RetryPolicy):
+        self.policy, self.furthest, self.failures = policy, 0, 0
 
     def pause_after(self, error: TryAgainError, got: int) -> float | None:
         """Seconds to wait before the next try, `got` bytes being here; None where there have been too many."""

@@ -70,7 +70,7 @@ def noting_writes() -> Generator[set[str]]:
     try:
         yield written
     finally:
-        WRITTEN.remove(written)
+        WRITTEN.pop()
 
 
 def note_write(address: str) -> None:
