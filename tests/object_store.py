@@ -106,6 +106,7 @@ class Proxy(BaseHTTPRequestHandler):
     """Passes requests on, or not."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer with a body waits 40 ms
     store: ClassVar[Store]
     behind: ClassVar[tuple[str, int]]
 
@@ -183,7 +184,9 @@ class Proxy(BaseHTTPRequestHandler):
 def serving() -> Generator[Store]:
     """The server, ended with the block. The environment is left as it is."""
     from moto.server import ThreadedMotoServer
+    from werkzeug.serving import WSGIRequestHandler
 
+    WSGIRequestHandler.disable_nagle_algorithm = True  # moto's
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     store = Store("")

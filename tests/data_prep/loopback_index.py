@@ -61,6 +61,8 @@ def send(request: BaseHTTPRequestHandler, status: int, kind: str, body: bytes, s
 @contextlib.contextmanager
 def serving(index: LoopbackIndex) -> Generator[LoopbackIndex]:
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
         def do_GET(self):
             index.answer(self)
 
