@@ -7,7 +7,6 @@ The columns are those of FineWeb and those of pages.keep_columns. The run stays 
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
@@ -15,7 +14,7 @@ from configs.experiment import run_named
 from configs.experiment.command_line import parse_alone
 from launch.stages.command import told
 from lm.errors import UsageError, shown
-from lm.storage import is_url
+from lm.storage import place_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Command:
     run: tyro.conf.Positional[str] = ""
     """The folder of a run, on a disk or in a bucket."""
     out: str = ""
-    """The folder to write; one that is not there yet, is empty, or that this script wrote before."""
+    """The folder or address to write; one that is not there yet, is empty, or that this script wrote before."""
     format: str = "parquet"
     """What to write: parquet, or jsonl (JSON lines)."""
     columns: tuple[str, ...] = ()
@@ -43,14 +42,10 @@ def run(command: Command) -> None:
         raise UsageError(
             "Name a run folder, and the folder to write: python -m launch.export_documents runs/demo --out release/demo"
         )
-    if is_url(command.out):
-        raise UsageError(
-            f"--out {shown(command.out, quotes=False)} is an address. Give a folder of a disk, and copy it."
-        )
     folder = run_named(command.run)
     if folder is None:
         raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
-    opened, out = open_documents(folder), Path(command.out).expanduser()
+    opened, out = open_documents(folder), place_of(command.out)
     with ProgressLine("export") as progress:
         found = export_documents(
             opened, out, command.format, command.columns, command.shard_bytes, command.workers, progress

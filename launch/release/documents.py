@@ -13,19 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.experiment.run_folder import RunFolder
 from data_prep.config import EngineConfig
 from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
 from data_prep.kept_columns import as_integers, common_type, is_temporal
 from data_prep.parquet import THREADS, opened, read_batches
 from launch import prepare_documents
 from launch.release.dataset_card import dataset_card
 from launch.release.documents_run import DATA, TOKEN_COUNT, DocumentsRun, Exported
-from launch.release.out_folder import RECORD, files_in, whole_folder
+from launch.release.out_folder import CARD, RECORD, at_address, keep_only, whole_folder
 from launch.stages.stage import read_marker
 from lm.errors import InputError, UsageError, shown
-from lm.storage import appearing
+from lm.run_paths import RunPaths
+from lm.storage import Place, appearing, write_atomically, write_json
 from lm.tokenizer import Tokenizer
 
 FORMATS = ("parquet", "jsonl")
@@ -41,7 +42,7 @@ class DamagedDocumentsError(UsageError):
 class Group(NamedTuple):
     """A row group of a file of documents/."""
 
-    file: Path
+    file: Place
     number: int
     rows: int
     bytes: int
@@ -50,19 +51,20 @@ class Group(NamedTuple):
 
 def export_documents(
     run: DocumentsRun,
-    out: Path,
+    out: Place,
     format: str,
     columns: Sequence[str],
     shard_bytes: int,
     workers: int,
     on_progress: Callable[[Progress], None],
 ) -> Exported:
-    """Write the documents into the folder `out`, whole or not at all: `data/train-NNNNN-of-NNNNN`, README.md.
+    """Write the documents into the folder `out`, whole or not at all: `data/train-NNNNN-of-NNNNN`, README.md. At an
+    address, the files appear one by one, and gristmill_export.json says until the end that the export is unfinished.
 
     `columns` are by default FineWeb's and those of pages.keep_columns; a file has the row groups of documents/ up to
     `shard_bytes` before compression, at least one. The bytes are the same for any number of workers. Raises UsageError
-    for columns that are not there and as `whole_folder`, InputError for damaged documents and columns without a common
-    type.
+    for columns that are not there and as `whole_folder` and `at_address`, InputError for damaged documents and columns
+    without a common type.
     """
     if format not in FORMATS:
         raise UsageError(f"--format is {shown(format)}; there are {', '.join(FORMATS)}.")
@@ -71,32 +73,35 @@ def export_documents(
             f"--shard-bytes is {shard_bytes} and --workers {workers}; give at least 1 of each, and at most "
             "10000 workers."
         )
-    if out.resolve().is_relative_to(run.folder.root.resolve()):
-        raise UsageError(f"--out {out} is in the run folder {run.folder.root}. Give a folder outside of it.")
+    whole = lambda place: f"{place.resolve() if isinstance(place, Path) else place}/"
+    if whole(out).startswith(whole(run.place)):
+        raise UsageError(f"--out {out} is in the run folder {run.place}. Give a folder outside of it.")
     schema, groups = contents_of(run, columns)
     shards = cut(groups, shard_bytes)
-    with whole_folder(out, "--out") as partial:
-        names = [f"{DATA}/train-{n:05d}-of-{len(shards):05d}.{format}" for n in range(len(shards))]
-        counts = TOKEN_COUNT in schema.names and run.tokenizer is not None
-        work = WriteShard(schema, format, run.tokenizer if counts else None)
+    names = [f"{DATA}/train-{n:05d}-of-{len(shards):05d}.{format}" for n in range(len(shards))]
+    with whole_folder(out, "--out") if isinstance(out, Path) else at_address(out, "--out", names) as partial:
+        tokenizer = run.tokenizer if TOKEN_COUNT in schema.names else None
+        work = WriteShard(schema, format, tokenizer)
+        of_all = [run.key, format, schema.to_string(), tokenizer and tokenizer.fingerprint]
         units = tuple(
-            Unit(Path(name).stem, identity_of(name), sum(one.bytes for one in some), (name, some))
+            Unit(
+                Path(name).stem, identity_of(of_all, name, [(one.file.name, one.number) for one in some]),
+                sum(one.bytes for one in some), (name, some),
+            )
             for name, some in zip(names, shards, strict=True)
-        )
+        )  # fmt: skip
         step = Step("export", units, work, inputs="files")
         made = run_step(step, EngineConfig(workers=workers, max_failed=0.0), partial, on_progress).values()
-        for folder in (UNITS, SCRATCH, QUARANTINE):
-            delete_all(partial / folder)
-        marker = read_marker(prepare_documents.STAGE, run.folder.root)
+        folder = run.folder if isinstance(run.place, Path) else RunFolder.to_read(run.place)
+        marker = read_marker(prepare_documents.STAGE, folder.root)
         if marker is None or marker["key"] != run.key:
-            raise InputError(
-                f"The documents of {run.folder.root} were made again meanwhile. Run the same command again."
-            )
+            raise InputError(f"The documents of {run.place} were made again meanwhile. Run the same command again.")
         total = lambda name: sum(one.counts[name] for one in made)
         exported = Exported(schema, total("rows"), total("text_bytes"), len(shards), format)
-        (partial / "README.md").write_text(dataset_card(run, exported, out.name), encoding="utf-8")
-        record = {"run": run.name, "format": format, "columns": schema.names, "files": files_in(partial)}
-        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomically(partial / CARD, dataset_card(run, exported, out.name))
+        record = {"run": run.name, "format": format, "columns": schema.names}
+        files = keep_only(partial, [CARD, *names])
+        write_json(partial / RECORD, record | {"files": files})
     return exported
 
 
@@ -106,7 +111,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:
         raise InputError(
-            f"{run.folder.documents} has no documents. Make them again: python -m launch.prepare_documents"
+            f"{run.place / RunPaths.documents} has no documents. Make them again: python -m launch.prepare_documents"
         )
     there = list(dict.fromkeys(name for schema, _ in found for name in schema.names))
     script = [name for name in ("language_script",) if name in there]
@@ -115,7 +120,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
         raise UsageError(
             f"--columns names {shown(unknown[0])}, but the documents have: {', '.join(map(shown, there))}."
             if columns
-            else f"The documents of {run.folder.root} have no column {shown(unknown[0])}. Name others by --columns."
+            else f"The documents of {run.place} have no column {shown(unknown[0])}. Name others by --columns."
         )
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"--columns names {shown(twice[0])} twice. Name each column once.")
@@ -125,7 +130,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
     return pa.schema(fields), [group for _, groups in found for group in groups]
 
 
-def index_of(file: Path) -> tuple[pa.Schema, list[Group]]:
+def index_of(file: Place) -> tuple[pa.Schema, list[Group]]:
     """The schema and the row groups of a file. Raises InputError if it is damaged."""
     with opened(file) as table:
         chunks = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
@@ -197,7 +202,7 @@ class WriteShard:
             raise DamagedDocumentsError(str(error)) from error
         return {"rows": space.rows, "text_bytes": text_bytes}
 
-    def exported(self, batch: pa.RecordBatch, file: Path) -> pa.RecordBatch:
+    def exported(self, batch: pa.RecordBatch, file: Place) -> pa.RecordBatch:
         """The columns of the dataset. Raises InputError for a value that is not exact in the common type."""
         columns = []
         for field in self.schema:

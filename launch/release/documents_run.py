@@ -14,7 +14,7 @@ from launch.folder.links import claim_links
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import file_inside, inside, mirror_of
+from lm.storage import Place, file_inside, inside, mirror_of
 from lm.tokenizer import Tokenizer, load
 
 TOKEN_COUNT, DATA = "token_count", "data"
@@ -26,18 +26,21 @@ class DocumentsRun:
 
     folder: RunFolder
     experiment: Experiment
-    files: tuple[Path, ...]
-    """The files of documents/, in the order of their names."""
+    files: tuple[Place, ...]
+    """The files of documents/, in the order of their names; of a run in a bucket its objects."""
     key: str
     """The key of the finished stage."""
     tokenizer: Tokenizer | None
     """The run's own; None if it has none yet."""
 
     @property
+    def place(self) -> Place:
+        """The run folder, or its address if it is in a bucket."""
+        return place_of_run(self.folder)
+
+    @property
     def name(self) -> str:
-        """The name of the run folder, of its address if it is in a bucket."""
-        mirror = mirror_of(self.folder.root)
-        return mirror.url.name if mirror else self.folder.root.resolve().name
+        return self.place.resolve().name if isinstance(self.place, Path) else self.place.name
 
 
 @dataclass(frozen=True)
@@ -52,22 +55,27 @@ class Exported:
     format: str
 
 
+def place_of_run(folder: RunFolder) -> Place:
+    mirror = mirror_of(folder.root)
+    return mirror.url if mirror else folder.root
+
+
 def open_documents(folder: RunFolder) -> DocumentsRun:
     """The run, its files checked by name and size. Raises InputError if the stage "documents" is missing or unfinished,
     for a tokenizer that is damaged, and for links that lead out of the run folder."""
-    root = folder.root
+    root, place = folder.root, place_of_run(folder)
     experiment = folder.experiment()
-    in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.documents, RunPaths.tokenizer])
+    in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])
     claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)
     for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
         file_inside(root, part)
     marker = read_marker(prepare_documents.STAGE, root)
     if marker is None:
         raise InputError(
-            f"{root} has no finished documents. First run, or wait for: python -m {prepare_documents.STAGE.script} "
-            f"{shlex.quote(str(root))}"
+            f"{place} has no finished documents. First run, or wait for: python -m {prepare_documents.STAGE.script} "
+            f"{shlex.quote(str(place))}"
         )
     names = sorted(name for name in marker["files"] if name.startswith(f"{RunPaths.documents}/"))
-    files = tuple(inside(root, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
+    files = tuple(inside(place, name, folder.marker("documents")) for name in names if name.endswith(".parquet"))
     tokenizer = load(folder.tokenizer) if read_marker(train_tokenizer.STAGE, root) else None
     return DocumentsRun(folder, experiment, files, marker["key"], tokenizer)

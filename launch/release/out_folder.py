@@ -1,19 +1,21 @@
-"""A folder that is there whole or not at all, and in whose place nothing of anybody else's is ever put."""
+"""A folder that is there whole or not at all, and in whose place nothing of anybody else's is ever put. A store has no
+rename, so at an address RECORD says whether what is there is whole."""
 
 import contextlib
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
 from lm.errors import UsageError
-from lm.storage import unused, writing
+from lm.storage import Place, Url, objects, stores, unused, write_json, writing
 
 RECORD = "gristmill_export.json"
 """In a folder that launch.export wrote: the run it is of, and the files that it wrote."""
-
+CARD = "README.md"
 
 MARK = ".gristmill-partial"
 """In a folder that is being written. It is deleted last, so that a killed process leaves no folder without it."""
@@ -103,3 +105,42 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
                 replaced.rename(target)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+UNFINISHED = "unfinished"
+"""In RECORD at an address: the names of all files of an export that has not ended, or of one before."""
+
+
+@contextlib.contextmanager
+def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
+    """The address at which to write CARD, files of these names, units' markers, and at last RECORD. The same export
+    goes on where it was interrupted. Raises UsageError where other objects are there, or something was changed, and
+    where nothing can be written."""
+    if out.scheme not in objects.SCHEMES:
+        raise UsageError(f"{option} {out} cannot be written: give a folder of a disk, or an address of s3:// or gs://.")
+    there, record = out.files(), {}
+    if RECORD in there:
+        with contextlib.suppress(ValueError):
+            record = json.loads((out / RECORD).read_bytes())
+    sizes, begun = (record.get(name) if isinstance(record, dict) else None for name in ("files", UNFINISHED))
+    ours = dict.fromkeys(begun if isinstance(begun, list) else ()) | (sizes if isinstance(sizes, dict) else {})
+    is_ours = lambda name: name == RECORD or (name in ours and ours[name] in (None, there[name].size))
+    others = [name for name in there if not is_ours(name) and not (begun and name.startswith(f"{UNITS}/"))]
+    if others:
+        raise UsageError(
+            f"{option} {out} is there already, and is not what launch.export_documents wrote alone ({others[0]}). "
+            "Nothing was changed. Give an address below which nothing is."
+        )
+    write_json(out / RECORD, {UNFINISHED: list(dict.fromkeys([CARD, *names, *ours]))})
+    yield out
+
+
+def keep_only(out: Place, names: Iterable[str]) -> dict[str, int]:
+    """Delete the units' markers, and at an address what an earlier export left; {name: bytes} of these files."""
+    if isinstance(out, Path):
+        for folder in (UNITS, SCRATCH, QUARANTINE):
+            delete_all(out / folder)
+        return files_in(out)
+    there = out.files()
+    stores.delete(f"{out}/{name}" for name in there.keys() - {RECORD, *names})
+    return {name: there[name].size for name in sorted(names)}

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from data_prep.documents import DOCUMENT_SCHEMA
 from launch import extract_texts, fetch_pages, prepare_documents, train_tokenizer
 from launch.export_documents import Command, run
 from launch.folder.links import CLAIM
+from launch.release import documents
 from launch.release.documents import FORMATS, Group, cut
 from launch.release.documents_run import open_documents
+from launch.release.out_folder import RECORD
 from launch.stages.stage import run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -31,7 +34,7 @@ from lm.storage import Url, write_atomically
 from lm.storage.mirror import MIRRORS
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment
-from tests.object_store import serving, variables
+from tests.object_store import QUICK, serving, variables
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = ("score", "share", "author", "tags", "at", "day", "about.editor")
@@ -236,8 +239,6 @@ def test_a_folder_that_is_not_empty_is_refused_and_an_older_export_is_replaced(m
     for inside in (made, made / "documents/out", made / "new"):
         with pytest.raises(UsageError, match=r"--out .* is in the run folder"):
             export(made, inside)
-    with pytest.raises(UsageError, match=r"--out s3://b/x is an address"):
-        run(Command(str(made), "s3://b/x"))
 
 
 @pytest.mark.parametrize("moment", ["launch.release.documents.dataset_card", "launch.release.documents.write_parquet"])
@@ -320,16 +321,68 @@ def test_a_link_in_a_strangers_run_folder_that_leads_out_of_it_is_not_read(copie
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_in_a_bucket_gives_the_same_bytes(made, tmp_path):
-    with serving() as store, variables(store.environment() | {"GRISTMILL_CACHE": str(tmp_path / "cache")}):
+@pytest.fixture
+def bucket(made, tmp_path) -> Generator[Url]:
+    """The run in a bucket, as /run."""
+    cache = {"GRISTMILL_CACHE": str(tmp_path / "cache")}
+    with serving() as store, variables(store.environment() | QUICK | cache):
         store.bucket("corpus")
         for name, data in contents(made).items():
             if not name.startswith((".", "texts/", "units/")):
                 write_atomically(Url(f"s3://corpus/run/{name}"), data)
-        export(made, tmp_path / "disk/out")
-        run(Command("s3://corpus/run", str(tmp_path / "bucket/out")))
+        yield Url("s3://corpus")
         MIRRORS.clear()
-    assert contents(tmp_path / "disk/out") == contents(tmp_path / "bucket/out")
+
+
+def objects_of(out: Url) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in out.files()}
+
+
+def test_a_run_in_a_bucket_gives_the_same_bytes_there_and_on_a_disk(made, bucket, tmp_path):
+    for command in (Command(shard_bytes=1, workers=2), Command(format="jsonl")):
+        exported = lambda source, out, command=command: run(dataclasses.replace(command, run=str(source), out=str(out)))
+        exported(made, tmp_path / "disk/out")
+        expected = contents(tmp_path / "disk/out")
+        exported(bucket / "run", tmp_path / "bucket/out")
+        assert contents(tmp_path / "bucket/out") == expected
+        for source in (made, bucket / "run"):  # in place of what was exported before
+            exported(source, bucket / "out")
+            assert objects_of(bucket / "out") == expected
+    assert not list((tmp_path / "cache").rglob("*.parquet"))
+
+
+def test_what_is_not_the_exports_at_an_address_stays(made, bucket):
+    out = bucket / "out"
+    run(Command(str(made), str(out)))
+    for name in ("mine.txt", "data/train-00000-of-00001.parquet", "units/mine"):
+        kept = objects_of(out).get(name)
+        write_atomically(out / name, "the user's")
+        with pytest.raises(UsageError, match=rf"--out {out} is there already, .* \({name}\)"):
+            run(Command(str(made), str(out), format="jsonl"))
+        assert (out / name).read_bytes() == b"the user's"
+        write_atomically(out / name, kept) if kept else (out / name).unlink()
+    for place in ("run", "run/documents/out"):
+        with pytest.raises(UsageError, match=r"--out .* is in the run folder"):
+            run(Command(f"{bucket}/run", f"{bucket}/{place}"))
+    for place in ("hf://datasets/a/b", "https://host/x"):
+        with pytest.raises(UsageError, match=r"--out .* cannot be written: give a folder of a disk, or an address of"):
+            run(Command(str(made), place))
+
+
+def test_an_export_to_an_address_goes_on_where_it_was_interrupted(made, bucket, monkeypatch):
+    out = bucket / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(documents, "dataset_card", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(Command(str(made), str(out), shard_bytes=1))
+    assert json.loads((out / RECORD).read_bytes()).keys() == {"unfinished"}
+    before = {name: one.etag for name, one in out.files().items() if name.startswith("data/")}
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "write_parquet", None)  # nothing is written again
+        run(Command(str(made), str(out), shard_bytes=1))
+    assert {name: one.etag for name, one in out.files().items() if name.startswith("data/")} == before
+    assert {name.split("/")[0] for name in out.files()} == {"data", "README.md", RECORD}
+    run(Command(str(made), str(bucket / "fresh/out"), shard_bytes=1))
+    assert objects_of(bucket / "fresh/out") == objects_of(out)
 
 
 def test_documents_on_another_disk_that_are_the_runs_are_exported(copied, tmp_path):
