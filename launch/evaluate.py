@@ -12,6 +12,7 @@ from configs.experiment import Experiment
 from launch import train, train_tokenizer, write_shards
 from launch.stages.benchmarks import Options, on_the_side
 from launch.stages.command import run_stage_command
+from launch.stages.processes import place
 from launch.stages.stage import Stage
 from launch.stages.trained import evaluate
 from lm.evaluation.evaluators import task_files
@@ -19,10 +20,10 @@ from lm.run_paths import RunPaths
 from lm.storage import file_sha256, write_json
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    figures = evaluate(experiment, workdir)
-    if out != workdir:  # of several processes, that of process 0
-        write_json(RunPaths(out).evaluation, figures)
+def make(experiment: Experiment, run: Path) -> None:
+    figures = evaluate(experiment, run)
+    if place()[0] == 0:
+        write_json(RunPaths(run).evaluation, figures)
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:

@@ -16,10 +16,10 @@ from launch.stages.stage import Stage
 from lm.run_paths import RunPaths
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, run: Path) -> None:
     with ProgressLine("texts") as progress:
         config, external = with_thresholds(experiment.documents), external_inputs(experiment)
-        counts = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
+        counts = extract_texts(input_files(run), config, run, progress, experiment.engine, external)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
     told = f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
     print(told + (f"; skipped: {skipped}" if skipped else ""), flush=True)

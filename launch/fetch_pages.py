@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.common_crawl.paths import LISTS
 from data_prep.sources import fetch_pages, own_inputs
 from launch.folder.own_files import SEEN, SIZES
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from lm.fields import flatten
 from lm.run_paths import RunPaths
+from lm.storage import note_write
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
@@ -30,8 +32,10 @@ def inputs_alone(old: dict, new: dict) -> bool:
     return all(name in sources or name.startswith(f"{SIZES}.") for name in changed)
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    manifest = fetch_pages(experiment.pages, out, lambda line: print(f"pages: {line}", flush=True))
+def make(experiment: Experiment, run: Path) -> None:
+    manifest = fetch_pages(experiment.pages, run, lambda line: print(f"pages: {line}", flush=True))
+    for file in manifest["files"]:  # some may be of an attempt that was interrupted
+        note_write(run / file["path"])
     part = lambda file: (file["path"], file["name"] if file["kind"] == "ranges" else "")  # a dataset's are of the whole
     megabytes = sum({part(file): file["bytes"] for file in manifest["files"]}.values()) / 1e6
     kinds = " and ".join(sorted({file["kind"] for file in manifest["files"]}))
@@ -46,6 +50,7 @@ STAGE = Stage(
     external_inputs=external_inputs,
     make=make,
     libraries=(),
+    intermediate=(LISTS,),
     outputs=(RunPaths.pages,),
     inputs_alone=inputs_alone,
     remade_with=("texts",),

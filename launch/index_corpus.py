@@ -25,11 +25,11 @@ class Options:
     """Read every byte of the index that is there, in place of making it."""
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, run: Path) -> None:
     from lm.corpus_index.build import build_index
 
     say = lambda text: print(f"corpus_index: {text}", flush=True)
-    build_index(RunPaths(workdir).tokens, RunPaths(out).corpus_index, say=say, train=experiment.train)
+    build_index(RunPaths(run).tokens, RunPaths(run).corpus_index, say=say, train=experiment.train)
 
 
 def check(experiment: Experiment, workdir: Path, options: Options) -> bool:

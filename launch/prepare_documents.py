@@ -15,14 +15,15 @@ from launch.stages.stage import Stage
 from lm.run_paths import RunPaths
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, run: Path) -> None:
+    paths = RunPaths(run)
     with ProgressLine("documents") as progress:
         outcome = prepare_documents(
-            RunPaths(workdir).texts, with_thresholds(experiment.documents), partial=RunPaths(out).parts,
-            documents_dir=RunPaths(out).documents, dropped_dir=RunPaths(out).dropped, funnel=RunPaths(out).funnel,
+            paths.texts, with_thresholds(experiment.documents), partial=paths.parts,
+            documents_dir=paths.documents, dropped_dir=paths.dropped, funnel=paths.funnel,
             on_progress=progress, engine=experiment.engine,
         )  # fmt: skip
-    print("\n".join([outcome.table(), *by_language_told(RunPaths(out).funnel, experiment.documents)]))
+    print("\n".join([outcome.table(), *by_language_told(paths.funnel, experiment.documents)]))
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
@@ -44,11 +45,10 @@ STAGE = Stage(
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
     direct=True,
-    handed_on=(RunPaths.parts,),
+    intermediate=(RunPaths.parts,),
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
     optional=(RunPaths.dedup_index,),
     external_inputs=external_inputs,
-    parts_fit=lambda old, new: old | {"<texts>": ""} == new | {"<texts>": ""},
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

@@ -16,8 +16,7 @@ from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funn
 from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
-from launch.folder import in_bucket
-from launch.folder.written import begin_again, put_in_place, remove_parts
+from launch.folder import in_bucket, written
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
@@ -36,12 +35,12 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
-    folder, partial = paths.texts, paths.partial(NAME)
-    begin_again(partial, workdir, {})
+    folder, out = paths.texts, paths.refilter
+    written.make_room(NAME, workdir, (NAME,))
     with ProgressLine("refilter") as progress:
-        now = count_again(folder, config, partial / "counts", progress, experiment.engine)
-    out = partial / "out" / NAME
-    out.mkdir(parents=True)
+        now = count_again(folder, config, paths.parts / NAME, progress, experiment.engine)
+    written.remove_empty_folders(paths.parts)
+    out.mkdir(exist_ok=True)
     records = read_records(folder)
     write_funnel(out / FUNNEL, now.counts, now.domains, now.files, records, config, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config)
@@ -49,8 +48,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     changed = changes(before, config, now) if before else None
     back = "../report/index.html" if paths.report_page.is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
-    put_in_place(NAME, workdir, (NAME,), partial)
-    remove_parts(partial)
+    written.write_record(NAME, workdir, written.files_in(workdir, (NAME,)))
     in_bucket.push(workdir, (NAME,))
     print(comparison(before, changed or [], now.counts, config))
     print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)

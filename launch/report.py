@@ -18,7 +18,7 @@ NOTE = (
 )
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, workdir: Path) -> None:
     from viewer.report import funnel_page
     from viewer.report.followed import read_followed
     from viewer.report.listed import thresholds_in_order
@@ -31,7 +31,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from viewer.window.window_run import WindowRun
 
     check_address_space(CHARTS)
-    paths, made = RunPaths(workdir), RunPaths(out)
+    paths = RunPaths(workdir)
     run = read_run(workdir, experiment.documents)
     for damage in run.damage:
         print(f"report: {damage} The report says so.", flush=True)
@@ -39,11 +39,11 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     loaded = RunFolder(workdir).load(experiment=experiment)
     view = view_page(loaded, followed.ids)
     window = WindowRun(experiment, workdir, loaded, run.name)
-    write_atomically(made.report_page, render(run, followed, view))
-    write_atomically(made.report_funnel, funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
-    write_atomically(made.report_tokenizer, render_run(run, paths.documents, back="index.html"))
-    write_atomically(made.report_window, window_html(record(window), back="index.html"))
-    write_atomically(made.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
+    write_atomically(paths.report_page, render(run, followed, view))
+    write_atomically(paths.report_funnel, funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
+    write_atomically(paths.report_tokenizer, render_run(run, paths.documents, back="index.html"))
+    write_atomically(paths.report_window, window_html(record(window), back="index.html"))
+    write_atomically(paths.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
 
 
 STAGE = Stage(

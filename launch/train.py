@@ -15,12 +15,12 @@ from lm.data.mixture import mixture_manifests
 from lm.run_paths import TRAINING_LOGS, RunPaths
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, run: Path) -> None:
     began = time.time()
     check_address_space(TRAINING)
-    train = load_training(out, began)
-    preflight.check_prompts(experiment, RunPaths(workdir).tokenizer)  # those of the stage after this one
-    train(experiment.model, experiment.train, out, began)
+    train = load_training(run, began)
+    preflight.check_prompts(experiment, RunPaths(run).tokenizer)  # those of the stage after this one
+    train(experiment.model, experiment.train, run, began)
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
@@ -42,7 +42,7 @@ STAGE = Stage(
     outputs=(RunPaths.checkpoints, RunPaths.snapshots),
     optional=(RunPaths.snapshots,),
     required_outputs=training.newest,
-    in_place=True,
+    grows=True,
     holds_work=training.holds_work,
     goes_on=training.goes_on,
     continued_from=training.continued_from,

@@ -24,10 +24,10 @@ def training_files(experiment: Experiment) -> dict[str, object]:
     return {f"files of {name}": [file.sha256 for file in files] for name, files in sets.items()}
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, run: Path) -> None:
     from data_prep.quality_classifier.train import train_quality_classifier
 
-    trained = train_quality_classifier(training(experiment), RunPaths(out).quality_classifier)
+    trained = train_quality_classifier(training(experiment), RunPaths(run).quality_classifier)
     for name, counts in trained.documents.items():
         print(f"quality classifier: {counts.trained:,} documents of the set {name}, {counts.held_out:,} held out")
     if trained.held_out is None:

@@ -21,19 +21,17 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return {"fingerprint of tokenizer.load": load_published(load).fingerprint} if load and load not in PUBLISHED else {}
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from data_prep.engine.units import delete_all
+def make(experiment: Experiment, run: Path) -> None:
     from data_prep.shards.sample import sample_texts
     from data_prep.shards.tokenize import document_files, read_texts
     from lm.tokenizer import save, train_tokenizer
 
     start = time.perf_counter()
-    files = document_files(RunPaths(workdir).documents)
-    sampling = out / "sampling"
+    files = document_files(RunPaths(run).documents)
+    sampling = RunPaths(run).sampling
     texts = sample_texts(files, experiment.tokenizer.train_characters, sampling, experiment.engine)
     tokenizer = train_tokenizer(texts, experiment.tokenizer)
-    delete_all(sampling)
-    save(tokenizer, RunPaths(out).tokenizer)
+    save(tokenizer, RunPaths(run).tokenizer)
     sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
     tokens = sum(map(len, tokenizer.encode_batch(sample)))
     bytes_per_token = sum(len(text.encode()) for text in sample) / max(tokens, 1)
@@ -57,6 +55,7 @@ STAGE = Stage(
     external_inputs=external_inputs,
     make=make,
     direct=True,
+    intermediate=(RunPaths.sampling,),
     outputs=(RunPaths.tokenizer,),
 )
 

@@ -17,14 +17,12 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return {f"keys of {name}": identity_of_index(place_of(name)) for name in experiment.shards.held_out_index}
 
 
-def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+def make(experiment: Experiment, run: Path) -> None:
     from data_prep.shards.write import write_shards
     from lm.tokenizer import load
 
-    run = RunPaths(workdir)
-    manifest = write_shards(
-        run.documents, load(run.tokenizer), RunPaths(out).tokens, experiment.shards, experiment.engine
-    )
+    paths = RunPaths(run)
+    manifest = write_shards(paths.documents, load(paths.tokenizer), paths.tokens, experiment.shards, experiment.engine)
     for name, split in manifest.splits.items():
         print(
             f"shards: {name}: {split.documents:,} documents, {split.tokens:,} tokens "
@@ -43,7 +41,7 @@ STAGE = Stage(
     external_inputs=external_inputs,
     make=make,
     direct=True,
-    handed_on=(RunPaths.tokens_parts,),
+    intermediate=tuple(f"{RunPaths.tokens}/{name}" for name in (RunPaths.parts, RunPaths.units, RunPaths.scratch)),
     outputs=(RunPaths.tokens,),
     libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),
 )

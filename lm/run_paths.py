@@ -38,6 +38,7 @@ class RunPaths:
     pages_manifest = Part("pages/manifest.json")
     texts = Part("texts")
     parts = Part("parts")
+    sampling = Part("parts/sampling")
     documents = Part("documents")
     dropped = Part("dropped")
     funnel = Part("funnel.json")
@@ -81,7 +82,7 @@ class RunPaths:
     stages = Part("stages")
     units = Part("units")
     quarantine = Part("quarantine")
-    unfinished = Part(".partial")
+    scratch = Part("scratch")
     lock = Part(".lock")
     replaced = Part("replaced")
 
@@ -90,7 +91,7 @@ class RunPaths:
         return self.stages / f"{stage}.json"
 
     def begun(self, stage: str) -> Path:
-        """What an unfinished stage that works in place is making."""
+        """What an unfinished stage is making."""
         return self.stages / f"{stage}.begun"
 
     def written(self, stage: str) -> Path:
@@ -100,10 +101,6 @@ class RunPaths:
     def seen(self, stage: str) -> Path:
         """What the input files of a finished stage were told by (launch/folder/own_files.py)."""
         return self.stages / f"{stage}.seen"
-
-    def partial(self, stage: str) -> Path:
-        """Where the stage keeps work that is not finished."""
-        return self.unfinished / stage
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / str(step)
@@ -129,6 +126,8 @@ class RunPaths:
         return self.root / f"supervisor{f'-{process}' if process else ''}.jsonl"
 
 
+UNFINISHED = ".partial"
+"""Folder, in that of checkpoints or snapshots, where one is being written."""
 HEARTBEATS, SUPERVISORS = "heartbeat*.json", "supervisor*.jsonl"
 TRAINING_LOGS = (
     RunPaths.metrics, RunPaths.tensorboard, RunPaths.wandb, RunPaths.samples, RunPaths.skipped_steps,

@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -32,6 +34,17 @@ if MADE_HERE:
 # What tests run as a user's own code is not remembered in the state folder of the user who runs the tests.
 STATE = tempfile.mkdtemp(prefix="gristmill-state-")
 os.environ["XDG_STATE_HOME"] = STATE
+
+
+@pytest.fixture
+def other_disk(tmp_path) -> Iterator[Path]:
+    """A folder of another file system."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev or not os.access(shared, os.W_OK):
+        pytest.skip("no second file system (/dev/shm) here")
+    folder = Path(tempfile.mkdtemp(dir=shared))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -90,7 +90,7 @@ def test_every_part_of_the_run_folder_is_there(finished):
         "report/funnel.html", "report/tokenizer.html",
     ):  # fmt: skip
         assert list(workdir.glob(pattern)), pattern
-    assert not list((workdir / ".partial").iterdir())
+    assert not [*workdir.glob("stages/*.begun"), *workdir.glob("scratch"), *workdir.glob("parts")]
     assert list(re.findall(r"\[\d/9\] (\w+):", printed)) == list(STAGES)
     samples = json.loads((workdir / "samples/final.json").read_text(encoding="utf-8"))["samples"]
     assert [(row["prompt"], row["temperature"]) for row in samples] == [
@@ -193,4 +193,4 @@ def test_a_corpus_of_which_nothing_survives_ends_with_the_funnel(tmp_path):
     printed, _ = process.communicate(timeout=600)
     assert process.returncode == 1 and "Traceback" not in printed
     assert re.search(r"(gopher_short_document|low_language_score|no_text)\s+-?3", printed), printed
-    assert not (tmp_path / "run/documents").exists()
+    assert not (tmp_path / "run/stages/documents.json").exists()

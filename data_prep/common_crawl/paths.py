@@ -11,6 +11,8 @@ from lm.errors import InputError, UsageError
 from lm.storage import appearing, stores
 
 PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
+LISTS = "parts/crawl-lists"
+"""Folder of the run, kept while the pages are incomplete."""
 MAX_LIST_BYTES = 100_000_000  # unpacked; the longest lists have 100,000 paths of 140 bytes
 
 
@@ -22,7 +24,7 @@ def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Patter
     """The paths of all files of a kind of the crawl. Raises UsageError, which names crawls that there are, when it is
     unknown."""
     kind = kind or config.kind
-    path = out / f"{config.crawl}-{kind}.paths.gz"  # not among the outputs, but kept while they are incomplete
+    path = out / LISTS / f"{config.crawl}-{kind}.paths.gz"
     url = address_of(config, f"crawl-data/{config.crawl}/{kind}.paths.gz")
     try:
         if not path.is_file():

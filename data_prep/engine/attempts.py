@@ -26,6 +26,7 @@ from data_prep.engine.units import (
     Marker,
     Step,
     Unit,
+    beside,
     delete_files,
     marker_of,
     quarantine_of,
@@ -326,7 +327,8 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
     before = {name: read_marker(marker_of(step.name, name, folder)) for name in stale}
     outputs = {output for marker in before.values() if marker for output in marker.outputs}
     if outputs:
-        delete_files(folder, outputs - {output for marker in done.values() for output in marker.outputs})
+        ours = {output for marker in done.values() for output in marker.outputs}
+        delete_files(folder, beside(ours, outputs - ours))
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
     forget(step, named(there, RUNNING), folder)

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -360,7 +360,7 @@ def run_unit(
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, marker.to_json(), space.scratch if isinstance(folder, Path) else None)
-    delete_files(folder, before.outputs.keys() - outputs.keys() if before else ())
+    delete_files(folder, beside(outputs, before.outputs.keys() - outputs.keys()) if before else ())
     return marker
 
 
@@ -426,6 +426,12 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
     except NO_RECORD:
         return None
     return found if isinstance(found, dict) and {"identity", "error"} <= found.keys() else None
+
+
+def beside(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Those of the names that are in a folder of one of the outputs: a marker that lists others is not a run's."""
+    folders = {output.rpartition("/")[0] for output in outputs}
+    return [name for name in names if name.rpartition("/")[0] in folders]
 
 
 def delete_files(folder: Place, names: "Any") -> None:

@@ -74,6 +74,7 @@ def prepare_documents(
     Raises InputError as `run_step`, and when no document survives.
     """
     texts, partial, documents_dir, dropped_dir = map(absolute, (texts, partial, documents_dir, dropped_dir))
+    funnel.unlink(missing_ok=True)
     indices = open_indices(config)
     check_fixes(config.by_language)
     every, records = lay_out(texts_files(texts), partial, documents_dir, dropped_dir), read_records(texts)

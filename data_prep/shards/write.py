@@ -46,6 +46,8 @@ from lm.storage import Place, appearing, digest, file_sha256, place_of, write_at
 from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
+INTERMEDIATE = (PARTS, UNITS, SCRATCH)
+"""Folders in that of the shards, of use only while they are made."""
 WRITER_OPTIONS = "group_size:1"  # one record a chunk: random reads are 17 to 26 times as fast as with group_size:64
 ERRNO_OF = {os.strerror(code): code for code in errno.errorcode}
 
@@ -94,12 +96,13 @@ def write_shards(
     on_progress: OnProgress = lambda progress: None,
 ) -> Manifest:
     """Makes `out`: shards of both splits, documents/, the held-out index, manifest.json (last). Goes on where it was
-    interrupted.
+    interrupted, by what is in the folders `INTERMEDIATE` of `out`, which the caller deletes.
 
     Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
     InputError as `run_step`, when there are no documents, or a split gets nothing to predict.
     """
     documents, out = absolute(documents), absolute(out)
+    (out / MANIFEST).unlink(missing_ok=True)  # who reads these shards without a marker finds none until all are made
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
         raise UsageError(
@@ -149,16 +152,14 @@ def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
 
 
 def finish(out: Place, index: str | None, manifest: Manifest) -> None:
-    """Writes the held-out index and, last, the manifest; deletes what units handed on.
-    Records of units that failed stay."""
+    """Write the held-out index and, last, the manifest. Records of units that failed stay."""
     scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
         if index:
             write_atomically(out / HELD_OUT_KEYS, (out / index).read_bytes(), scratch)
         write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch)
-        failed = any(names_in(out / QUARANTINE / step) for step in ("keys", "encode"))
-        for folder in (PARTS, UNITS, SCRATCH, *(() if failed else (QUARANTINE,))):
-            delete_all(out / folder)
+        if not any(names_in(out / QUARANTINE / step) for step in ("keys", "encode")):
+            delete_all(out / QUARANTINE)
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:

@@ -2,7 +2,7 @@
 
     {"files": [{"path", "name", "kind", "bytes", "pages"}, …], …}
 
-"path" is relative to the run folder where the file lies in there; it may be an address (s3://, gs://, hf://,
+"path" is relative to the run folder if the file is in its pages/; it may be an address (s3://, gs://, hf://,
 https://). Documents call their file by "name", wherever it lies, unless a table's row tells where it is from. "pages"
 is null where counting would mean reading. "etag" is there if a store told it: the version to read, no part of what
 identifies the file. "contents" is there if the file is known to have replaced another of its size: its SHA-256, or its
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lm.errors import InputError
-from lm.storage import Place, inside, is_url, place_of, writing
+from lm.storage import Place, inside, is_url, place_of, write_json, writing
 from lm.storage.names import refused
 from lm.storage.objects import Object
 
@@ -89,7 +89,7 @@ class InputFile:
 
     def entry(self, run: Path) -> dict:
         """Its entry in the manifest of the run folder `run`."""
-        inside = isinstance(self.path, Path) and self.path.is_relative_to(run)
+        inside = isinstance(self.path, Path) and self.path.is_relative_to((run / MANIFEST).parent)
         entry: dict[str, object] = {
             "path": self.path.relative_to(run).as_posix() if inside else str(self.path),
             "name": self.name,
@@ -111,10 +111,8 @@ class InputFile:
 def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
     """Writes run/pages/manifest.json, which is returned; `facts` stand beside the files."""
     manifest: dict[str, list] = {"files": [file.entry(run) for file in files], **facts}
-    path = run / MANIFEST
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with writing(run / MANIFEST):
+        write_json(run / MANIFEST, manifest)
     return manifest
 
 

@@ -7,24 +7,19 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources.listing import WILDCARD
-from launch.folder.links import contents, refuse_links
+from launch.folder.links import NAMES, contents, refuse_links
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
-MARKERS, UNFINISHED = RunPaths.stages, RunPaths.unfinished
-MARKS = (f"{MARKERS}/*.json", f"{MARKERS}/*.begun", f"{MARKERS}/*.files", f"{UNFINISHED}/*/begun.json")
+MARKS = (f"{RunPaths.stages}/*.json", f"{RunPaths.stages}/*.begun", f"{RunPaths.stages}/*.files")
 """A folder in which one of these is found is a run."""
-PASSED_OVER = {RunPaths.lock, UNFINISHED, ".remote", "lost+found", ".DS_Store"}
+PASSED_OVER = {RunPaths.lock, ".remote", "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
-OUTPUTS = (
-    RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
-    RunPaths.tokens, RunPaths.checkpoints, RunPaths.snapshots, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval,
-    RunPaths.report, RunPaths.summary, RunPaths.corpus_index, RunPaths.refilter, RunPaths.scaling, RunPaths.units,
-    RunPaths.quarantine, MARKERS, UNFINISHED,
-)  # fmt: skip
-"""What launch.pretrain, launch.lm_eval, launch.refilter and launch.scaling write, apart from logs."""
+OUTPUTS = tuple(sorted(NAMES - {RunPaths.config_json, RunPaths.lock, RunPaths.imported, RunPaths.quality_classifier}))
+"""What scripts write into a run folder that other scripts do not read as inputs from there."""
+WORK = (RunPaths.parts, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:
@@ -62,7 +57,7 @@ def refuse_no_run(workdir: Path) -> None:
 
 def may_be_there(path: Path) -> bool:
     """Whether a run may begin in a folder where that is."""
-    if path.name == MARKERS:  # a kill may have come before the first file in it was whole
+    if path.name == RunPaths.stages:  # a kill may have come before the first file in it was whole
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
     if path.is_dir() and not contents(path):  # or a link to an empty folder, on a larger disk
         return True
@@ -97,15 +92,13 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
         yield "documents.quality_classifier.model", model.model, OUTPUTS
     for name in ("good", "other"):
         for pattern in getattr(model.training, name):
-            yield f"documents.quality_classifier.training.{name}", pattern, (RunPaths.quality_classifier, UNFINISHED)
+            yield f"documents.quality_classifier.training.{name}", pattern, (RunPaths.quality_classifier, *WORK)
     yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
-    yield from (
-        ("shards.held_out_index", name, (RunPaths.tokens, UNFINISHED)) for name in experiment.shards.held_out_index
-    )
-    yield from (("train.mixture", source.tokens, (RunPaths.tokens, UNFINISHED)) for source in train.mixture)
+    yield from (("shards.held_out_index", name, (RunPaths.tokens, *WORK)) for name in experiment.shards.held_out_index)
+    yield from (("train.mixture", source.tokens, (RunPaths.tokens, *WORK)) for source in train.mixture)
     tasks = {"train.tasks.data": train.tasks.data, "evaluate.tasks.data": experiment.evaluate.tasks.data}
     yield from ((option, data, OUTPUTS) for option, data in tasks.items() if data and data != HUB)
-    yield "train.start.checkpoint", train.start.checkpoint, (RunPaths.checkpoints, UNFINISHED)
+    yield "train.start.checkpoint", train.start.checkpoint, (RunPaths.checkpoints, *WORK)
 
 
 def inside(pattern: str, output: Path) -> Path | None:

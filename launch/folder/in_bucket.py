@@ -1,8 +1,10 @@
 """A run folder in a bucket, worked on in a copy of it on this machine (lm/storage/mirror.py): what a stage reads is
-fetched before it; what it has made is pushed after it, its marker last. Nothing here does anything where the run folder
-is on a disk."""
+fetched before it, and what it has made is pushed after it, its marker last; stages that are `direct` do both at the
+address itself. Nothing here does anything where the run folder is on a disk."""
 
 import contextlib
+import glob
+import itertools
 import json
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -10,19 +12,17 @@ from typing import Any
 
 from configs.experiment.run_folder import RunFolder
 from data_prep.engine.tasks import DIGEST
-from data_prep.engine.units import SCRATCH, UNITS
+from data_prep.engine.units import UNITS, delete_all
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
+from launch.folder.written import NOT_OURS
 from lm.checkpoints.in_bucket import push_training
 from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
-from lm.storage import Mirror, mirror_of, size_of
+from lm.storage import Mirror, mirror_of, objects, size_of
 from lm.storage.mirror import LEASE
-from lm.storage.objects import Object
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
-KEPT_BESIDE = {UNITS, SCRATCH, RunPaths.parts}
-"""Folders of files that steps keep, and that are no outputs."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
 
@@ -91,30 +91,46 @@ def fetch_inputs(workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: 
 
 
 def announce(name: str, workdir: Path) -> None:
-    """Says in the bucket what is being made in place there, before any of it is: another machine goes on with it."""
+    """Upload `.begun` and delete the marker before the first output, so that another machine can resume."""
     if mirror := mirror_of(workdir):
         mirror.push(names_of(workdir, RunPaths(workdir).config_json, RunPaths(workdir).begun(name)))
         mirror.delete(names_of(workdir, RunPaths(workdir).marker(name)))
 
 
-def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, Object]:
-    """Return {name: object} of a stage's outputs at the address, as listed now, without what its steps keep there."""
+def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, int]:
+    """{name: bytes} of the files of a stage's outputs at the address, as listed now."""
     mirror.listed = None
-    tops = tuple(f"{output}/" for output in outputs)
-    found = {name: one for name, one in mirror.there.items() if name in outputs or name.startswith(tops)}
-    return {name: one for name, one in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
+    return {name: mirror.there[name].size for name in mirror.matching(map(glob.escape, outputs))}
 
 
-def delete_other_joins(mirror: Mirror, steps: set[str]) -> None:
+def move_aside(mirror: Mirror, stage: str, names: Iterable[str]) -> None:
+    """Move objects that the stage did not write to `replaced-<n>/` at the address, and print their names."""
+    if not (found := sorted({*names} - written_there(mirror, stage))):
+        return
+    tops = {name.split("/")[0] for name in mirror.there}
+    aside = next(one for n in itertools.count(1) if (one := f"{RunPaths.replaced}-{n}") not in tops)
+    mirror.may_write()
+    for name in found:
+        objects.rename(f"{mirror.url}/{name}", f"{mirror.url}/{aside}/{name}")
+    mirror.listed = None
+    shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
+    print(f"{mirror.url}: what is there as {shown} {NOT_OURS}. Moved to {mirror.url}/{aside}", flush=True)
+
+
+def delete_other_joins(workdir: Path, steps: set[str]) -> None:
     """Delete the markers of joins of other inputs: of all steps with a digest in their name except `steps`."""
-    step_of = lambda name: name.split("/")[1] if name.startswith(f"{UNITS}/") else ""
-    mirror.delete([name for name in mirror.there if DIGEST.search(step_of(name)) and step_of(name) not in steps])
+    if mirror := mirror_of(workdir):
+        step_of = lambda name: name.split("/")[1] if name.startswith(f"{UNITS}/") else ""
+        mirror.delete([name for name in mirror.there if DIGEST.search(step_of(name)) and step_of(name) not in steps])
+        return
+    for folder in RunPaths(workdir).units.glob("*"):
+        if DIGEST.search(folder.name) and folder.name not in steps:
+            delete_all(folder)
 
 
-def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str], made_here: bool = True) -> None:
-    """Pushes what the finished stage of that name has made, unless it is there: its files if they were `made_here`, its
-    logs, and its marker last. What an earlier making of it left there, and is none of them, is deleted; what no run
-    wrote stays."""
+def publish(name: str, workdir: Path, grows: bool, by_products: Iterable[str], made_here: bool = True) -> None:
+    """Push what the finished stage of that name has made, unless it is there: its files if they were `made_here`, its
+    logs, and its marker last. Files of the previous version are deleted. Files that no run wrote stay."""
     mirror, paths = mirror_of(workdir), RunPaths(workdir)
     (marker_name,) = names_of(workdir, paths.marker(name))
     if mirror is None or mirror.unchanged(marker_name):
@@ -123,7 +139,7 @@ def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str]
     assert marker is not None
     mirror.delete([marker_name])
     before = written_there(mirror, name)
-    if in_place:
+    if grows:
         push_training(workdir)
     mirror.push(marker["files"] if made_here else ())
     mirror.delete(before - {*marker["files"]})

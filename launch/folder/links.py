@@ -1,9 +1,9 @@
 """Links in a run folder. A run never writes through a link to files that are not its own.
 
 A run folder may come from anybody, with links in it that lead to your files. So of a link under a name that a run uses,
-one kind is followed: a folder of outputs (or `.partial`) on another disk. That folder must be empty when a run first
-uses it. The run then leaves the file `.gristmill-run` there, with the path of the run folder, and from then on the
-folder belongs to this run folder and to no other.
+one kind is followed: a folder of outputs, or of work (`parts`, `scratch`, `units`), on another disk. That folder must
+be empty when a run first uses it. The run then leaves the file `.gristmill-run` there, with the path of the run folder,
+and from then on the folder belongs to this run folder and to no other.
 
 Hard links cannot be told from the run's own files. Those that a run would write into are replaced by copies.
 """
@@ -105,9 +105,9 @@ def break_links(workdir: Path) -> None:
     that holds the lock: another one may have these files open."""
     paths, names = RunPaths(workdir), NAMES - {RunPaths.lock}
     logs = [path for path in workdir.iterdir() if path.name in names or path.name.startswith(PREFIXES)]
-    parts = [part for part in paths.unfinished.glob("*") if part.suffix != ".taken"]  # links of --from, only moved
-    for folder in (*parts, paths.hangs, paths.tensorboard):
+    for folder in (paths.hangs, paths.tensorboard):
         logs += folder.rglob("*")
+    logs += paths.pages.glob("*.part")  # a download that is continued
     for path in logs:
         break_hard_links(path)
 

@@ -35,10 +35,14 @@ def key_of(name: str, settings: dict, external_inputs: dict, continued_from: lis
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str, Any] | None:
-    """What was written there, or None where there is nothing. Raises InputError, which names what to `delete` (by
-    default the file), when it is damaged, does not have the fields that are needed, or lists a file outside of the run
-    folder."""
+def all_of(note: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the external inputs."""
+    return note["settings"] | note["external_inputs"]
+
+
+def read_note(path: Path, *needed: str) -> dict[str, Any] | None:
+    """What was written there, or None where there is nothing. Raises InputError when it is damaged, does not have the
+    fields that are needed, or lists a file outside of the run folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -58,10 +62,9 @@ def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str,
         if not wrong:
             for name in found.get("files", {}):
                 relative_name(name, path)
+            found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
             return found
-    target = delete or path
-    command = remove_command(target, folders=target.is_dir())
-    raise InputError(f"{path} is damaged ({wrong}). To make again what it stands for: {command}")
+    raise InputError(f"{path} is damaged ({wrong}). To make again what it describes, delete it: {remove_command(path)}")
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:

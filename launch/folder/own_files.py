@@ -164,18 +164,16 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
 
 def digest_in(place: Place, step: str, unit: str) -> str:
     """SHA-256 of the file that the unit of `texts` has read, by what it left; "" where it left nothing."""
-    for folder in (place / f"{RunPaths.unfinished}/{RunPaths.texts}/out", place):
-        if marker := read_marker(marker_of(step, unit, folder)):
-            return marker.read
-        if record := read_quarantine(quarantine_of(step, unit, folder)):
-            return str(record.get("read", ""))
-    return ""
+    if marker := read_marker(marker_of(step, unit, place)):
+        return marker.read
+    record = read_quarantine(quarantine_of(step, unit, place))
+    return str(record.get("read", "")) if record else ""
 
 
-def note_replaced(out: Path, external: dict[str, Any]) -> None:
-    """Writes into the manifest in `out` what tells the files that replaced others."""
+def note_replaced(workdir: Path, external: dict[str, Any]) -> None:
+    """Writes into the manifest what tells the files that replaced others."""
     replaced = {path: told[1] for path, told in external.get(SIZES, {}).items() if isinstance(told, list)}
-    path = out / RunPaths.pages_manifest
+    path = RunPaths(workdir).pages_manifest
     if not replaced or not path.is_file():
         return
     manifest = json.loads(path.read_text(encoding="utf-8"))

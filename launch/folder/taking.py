@@ -6,7 +6,6 @@ place. Smaller ones are copied, and so are logs, which people edit and training 
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Generator, Iterable
@@ -16,10 +15,11 @@ from typing import Any
 from launch.folder.guard import is_run
 from launch.folder.links import refuse_links
 from launch.folder.markers import read_note
-from launch.folder.written import BEGUN, begin_again, below, can_go_on, entries, put_in_place, remove, remove_parts
+from launch.folder.written import entries
+from lm.checkpoints.manifest import MANIFEST
 from lm.errors import InputError, UsageError
-from lm.run_paths import RunPaths
-from lm.storage import write_atomically
+from lm.run_paths import UNFINISHED, RunPaths
+from lm.storage import appearing
 
 LINKED_FROM = 1_000_000
 """Bytes."""
@@ -72,32 +72,14 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
             )
 
 
-def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
-    """Takes over the finished outputs of the stage of that name, and its logs where there are any; then its marker.
-
-    Raises InputError when they are damaged, or a process is at work in `source`.
-    """
-    partial = RunPaths(workdir).partial(f"{name}.taken")
-    note = {"key": marker["key"], "settings": {}, "source": str(source.resolve())}
-    with held(source):
-        refuse_damaged(source, marker)
-        begun = read_note(partial / BEGUN, delete=partial)
-        if not begun or any(begun.get(field) != value for field, value in note.items()):
-            begin_again(partial, workdir, note)
-        if not can_go_on(workdir, partial, (*outputs, *logs)):
-            remove(partial / "out")
-            for output in outputs:
-                bring(files_of(source, output, marker), source, partial / "out", link=True)
-            others = listed_by_others(source, name)
-            for log in logs:
-                files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
-                bring(files, source, partial / "out", link=False)
-        there = tuple(one for one in (*outputs, *logs) if (partial / "out" / one).exists() or one in outputs)
-        not_made = tuple(one for one in outputs if not any(below(file, one) for file in marker["files"]))
-        put_in_place(name, workdir, there, partial, optional=not_made)
-    write_atomically(RunPaths(workdir).marker(name), json.dumps(marker | {"taken_from": str(source)}, indent=1))
-    remove_parts(partial)
-    print(f"{name}: taken from {source}", flush=True)
+def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
+    """Copy or link the logs, then the outputs that the marker lists. Files of an interrupted copy are overwritten."""
+    others = listed_by_others(source, marker)
+    for log in logs:
+        files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
+        bring(files, source, workdir, link=False)
+    for output in outputs:
+        bring(files_of(source, output, marker), source, workdir, link=True)
 
 
 def files_of(source: Path, output: str, marker: dict) -> list[Path]:
@@ -105,25 +87,26 @@ def files_of(source: Path, output: str, marker: dict) -> list[Path]:
     (checkpoints) or none (snapshots)."""
     place = source / output
     if output in (RunPaths.checkpoints, RunPaths.snapshots):
-        return [path for path in entries(place) if RunPaths.unfinished not in path.relative_to(place).parts]
+        found = [path for path in entries(place) if UNFINISHED not in path.relative_to(place).parts]
+        return sorted(found, key=lambda path: path.name == MANIFEST)  # without it a checkpoint is not there
     return [source / file for file in marker["files"] if (source / file).is_relative_to(place)]
 
 
-def listed_by_others(source: Path, name: str) -> set[str]:
-    """Files that other stages of the run made: those are taken with them."""
-    markers = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json") if path.stem != name)
-    return {file for marker in markers if marker for file in marker["files"]}
+def listed_by_others(source: Path, marker: dict) -> set[str]:
+    """Files in the markers of other stages of the run."""
+    markers = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json"))
+    return {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
 
 
-def bring(files: Iterable[Path], source: Path, out: Path, link: bool) -> None:
-    """Links or copies files of the run folder `source` into `out`, under the same names."""
+def bring(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:
+    """Links or copies files of the run folder `source` under the same names; each appears whole."""
     for path in files:
         if not path.is_file():
             continue
-        real, target = path.resolve(), out / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if link and real.stat().st_size >= LINKED_FROM:
-            with contextlib.suppress(OSError):  # another disk, or one without links
-                os.link(real, target)
-                continue
-        shutil.copy2(real, target)
+        real, target = path.resolve(), workdir / path.relative_to(source)
+        with appearing(target, durable=False) as partial:
+            if link and real.stat().st_size >= LINKED_FROM:
+                with contextlib.suppress(OSError):  # another disk, or one without links
+                    os.link(real, partial)
+            if not partial.exists():
+                shutil.copy2(real, partial)

@@ -1,14 +1,13 @@
-"""What makes every stage restartable: done work is skipped, half-done work is invisible, changed work is refused.
+"""What makes every stage restartable: done work is skipped, half-done work is continued, changed work is refused.
 
-A stage builds its outputs under `.partial/<stage>/` of the run folder; when all is there, they are moved into place and
-`stages/<stage>.json` is written: the marker that the stage is done. It holds a key, the hash of everything that decides
-the outputs (the stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with
-a marker of the same key is up to date; with another key it belongs to another experiment, and nothing is touched.
-
-What may be deleted is decided in launch/folder/written.py; what becomes of parts that are done, in
-launch/folder/unfinished.py.
+A stage records its settings in `stages/<stage>.begun`, writes its outputs to their final paths, on a disk or in a
+bucket, and then writes `stages/<stage>.json`: the marker that the stage is done, without which no other stage reads the
+outputs. It holds a key, the hash of everything that decides the outputs (the stage's part of the config and the keys of
+the stages before it), and the outputs' sizes. A stage with a marker of the same key is up to date; with another key it
+belongs to another experiment, and nothing is touched. What may be deleted is decided in launch/folder/written.py.
 """
 
+import errno
 import fnmatch
 import json
 import shlex
@@ -16,20 +15,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.engine.run import noting
-from data_prep.engine.units import delete_all
-from launch.folder import in_bucket, links, own_files, taking, unfinished, units, written
-from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained, report_damage
+from launch.folder import in_bucket, links, own_files, taking, written
+from launch.folder.in_bucket import delete_other_joins
+from launch.folder.markers import all_of, differences, key_of, older_names, read_note, refuse_trained, report_damage
+from launch.folder.versions import compare_versions, installed
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import Mirror, mirror_of, shown_place, stores, write_atomically
+from lm.storage import Place, mirror_of, noting_writes, shown_place, write_atomically
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,15 @@ class Stage:
     """Stages whose outputs it reads."""
     settings: Callable[[Experiment], dict[str, object]]
     """All of the config that decides its outputs."""
-    make: Callable[[Experiment, Path, Path], None]
-    """make(experiment, workdir, out): reads finished outputs in workdir, writes its own into out."""
+    make: Callable[[Experiment, Any], None]
+    """make(experiment, run): reads finished outputs in the run folder, and writes its own there. Called again where it
+    was interrupted. `run` is a path, or an address if the stage is `direct` and the run is in a bucket."""
     outputs: tuple[str, ...]
-    """Files and folders, relative to the run folder, that `make` leaves in `out`."""
+    """Files and folders, relative to the run folder, that `make` leaves."""
     optional: tuple[str, ...] = ()
     """Those of the outputs that some configs do not ask for."""
-    in_place: bool = False
-    """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
+    grows: bool = False
+    """Outputs are never deleted; `make` resumes from them (training)."""
     required_outputs: Callable[[Path], tuple[str, ...]] | None = None
     """required_outputs(workdir): those of the outputs without which the finished stage is undone; all of them, if not
     given."""
@@ -69,33 +71,25 @@ class Stage:
     external_inputs: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
     """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
     units: tuple[str, ...] = ()
-    """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
-    agrees is taken over when the stage is made again."""
+    """Steps of units (data_prep.engine) whose markers `--from` copies."""
     direct: bool = False
-    """`make` takes addresses in place of folders: in a bucket its units read and write at the run's address, on
-    whatever machines they run, and nothing is copied to this one."""
-    handed_on: tuple[str, ...] = ()
-    """Folders of what its units hand on to each other, where `make` does not delete them."""
+    """`make` accepts an address: in a bucket its units read and write at the run's address, on whatever machines they
+    run, and nothing is copied to this one."""
+    intermediate: tuple[str, ...] = ()
+    """Folders that are deleted when the stage is finished."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
     """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
     Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""
-    parts_fit: Callable[[dict, dict], bool] | None = None
-    """parts_fit(old, new), of settings with the external inputs: whether the parts that an attempt with the old ones
-    left are checked one by one under the new ones. None: as `inputs_alone` if the stage has `units`, else never."""
     remade_with: tuple[str, ...] = ()
     """Names of the stages that may have been made from it nevertheless: they follow unit by unit."""
-    holds_work: Callable[[Path], bool] = lambda workdir: True
-    """Of a stage in place: whether an unfinished attempt has left work that other settings must not go on from."""
+    holds_work: Callable[[Path], bool] | None = None
+    """Return whether an unfinished attempt left work; by default, whether there is any file of a stage that can
+    resume."""
     goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
-    """goes_on(old settings, new settings, workdir): whether what was made in place with the old ones is gone on with
-    under the new ones. Raises UsageError where it could be, but for what is there."""
+    """goes_on(old settings, new settings, workdir): whether what was made with the old ones is gone on with under the
+    new ones. Raises UsageError where it could be, but for what is there."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
     """continued_from(workdir, settings): what the outputs were gone on with from, for the marker and its key."""
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """What is pushed to a bucket besides the outputs, as shell patterns."""
-        return (*self.by_products, *units.folders(self.units))
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
@@ -113,7 +107,7 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         links.refuse_broken_link(workdir / output)
     for name, size in marker["files"].items():
         file, found = workdir / name, in_bucket.size_in(workdir, name)
-        if found != size and stage.in_place:
+        if found != size and stage.grows:
             raise InputError(
                 f"{file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were written. "
                 f"Bring it back; or, to train again from step 0: {written.remove_command(path)}"
@@ -121,8 +115,8 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         if found != size:
             return None
     again = f" Or make it again: python -m {stage.script} {shlex.quote(str(workdir))}"
-    damaged = report_damage(stage.name, workdir, marker, "" if stage.in_place else again)
-    return None if damaged and not stage.in_place else marker
+    damaged = report_damage(stage.name, workdir, marker, "" if stage.grows else again)
+    return None if damaged and not stage.grows else marker
 
 
 def made_by(stage: Stage, workdir: Path) -> list[str]:
@@ -130,11 +124,6 @@ def made_by(stage: Stage, workdir: Path) -> list[str]:
     files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
-
-
-def names_of(stage: Stage) -> tuple[str, ...]:
-    """Files and folders of a run folder in which the stage may put what it made."""
-    return (*stage.outputs, *units.folders(stage.units), RunPaths.quarantine)
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
@@ -221,11 +210,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
     retried = experiment.engine.retry_failed and marker and any("without" in one for one in marker["continued_from"])
     if marker and same and not retried:
-        clean_up(stage, workdir, marker["key"])  # a kill may have come before
         own_files.remember(workdir, seen)
-        in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
+        tidy(stage, workdir)  # a kill may have come before
         return False
-    if stage.in_place:
+    if stage.grows:
         fetch_to_go_on(workdir)
     note = {
         "key": key_of(stage.name, settings, external_inputs, []),
@@ -233,6 +221,9 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         "external_inputs": external_inputs,
         "replaces": [],
     }
+    damaged = None if marker else read_note(RunPaths(workdir).marker(stage.name), "key", "settings", "files")
+    if damaged and may_replace(stage, damaged, note, before, workdir):
+        note["replaces"] = [*damaged["replaces"], damaged["key"]]
     if marker:
         if may_replace(stage, marker, note, before, workdir):
             note["replaces"] = [*marker["replaces"], marker["key"]]
@@ -242,7 +233,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         elif not inputs_changed(stage, marker, note, workdir):
             if experiment.fitted_to and inputs_kept(stage, marker, note, workdir):
                 return False
-            refuse_other(stage, marker["settings"] | marker["external_inputs"], settings | external_inputs, workdir)
+            refuse_other(stage, all_of(marker), all_of(note), workdir)
     index, processes = place()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
@@ -250,36 +241,31 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
             "NUM_PROCESSES=1 before it, and only launch.train, launch.evaluate and launch.sample in all of them."
         )
     if index > 0:  # process 0 keeps the books
-        stage.make(experiment, workdir, workdir)
-        return True
-    if source and not marker and take(stage, experiment, source, workdir, settings, external):
-        in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
-        return True
-    if stage.direct and (mirror := mirror_of(workdir)):
-        make_in_bucket(stage, experiment, workdir, mirror, note, seen)
-        return True
-    logs = [pattern for one in stage.after for pattern in one.by_products]
-    in_bucket.fetch_inputs(workdir, before.values(), logs)
-    make(stage, experiment, workdir, note, marker, seen)
+        stage.make(experiment, workdir)
+    elif not (source and not marker and take(stage, experiment, source, workdir, note, external)):
+        if not (stage.direct and mirror_of(workdir)):
+            logs = [pattern for one in stage.after for pattern in one.by_products]
+            in_bucket.fetch_inputs(workdir, before.values(), logs)
+        make(stage, experiment, workdir, note, marker, seen)
     return True
 
 
 def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
-    """Whether what is finished may give way unasked: it is gone on with in place, or all that has changed is that what
+    """Whether what is finished may give way unasked: it is gone on with, or all that has changed is that what
     it was made from was gone on with."""
     old, new = marker["settings"], note["settings"]
     if marker["external_inputs"] != note["external_inputs"]:
         return False
     changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
     if changed and all(name in before and old.get(name) in before[name]["replaces"] for name in changed):
-        return not stage.in_place
+        return not stage.grows
     return stage.goes_on(old, new, workdir)
 
 
 def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     """Whether the finished stage is made again since its list of inputs has changed, and that alone. What was made from
     it is another's then, for its key is not among those that it replaces."""
-    old, new = (one["settings"] | one["external_inputs"] for one in (marker, note))
+    old, new = all_of(marker), all_of(note)
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
     return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
 
@@ -287,7 +273,7 @@ def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> boo
 def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     """Whether only the user's files differ from those that the run has read, while the config names the same ones: a
     folder of notes that somebody writes in. Then the run keeps what it has read, and this says so."""
-    old, new = (one["settings"] | one["external_inputs"] for one in (marker, note))
+    old, new = all_of(marker), all_of(note)
     if marker["settings"] != note["settings"] or not stage.inputs_alone(old, new):
         return False
     old, new = flatten(old), flatten(new)
@@ -307,144 +293,149 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 
 
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
-    """Makes the outputs, or goes on with them; then the marker. `note` says what they are; `marker` is that of outputs
-    which they replace; `seen` is to be remembered of the inputs."""
-    links.claim_links(workdir, (RunPaths.unfinished, *stage.outputs))
-    partial = RunPaths(workdir).partial(stage.name)
-    if stage.in_place:
-        made = False
-        begin_in_place(stage, workdir, note, marker)
-    else:
-        keep_record(stage, workdir)
-        written.sorted_out(stage.name, workdir, stage.outputs)  # refused before hours of work, not after them
-        parts_fit, told = stage.parts_fit or (stage.inputs_alone if stage.units else None), bool(stage.units)
-        made = unfinished.begin(stage.name, workdir, note, names_of(stage), stage.libraries, parts_fit, told)
-        if stage.units and not made:
-            units.take_over(stage.units, workdir, partial / "out")
-    RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
-    write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
-    if stage.in_place:
-        in_bucket.announce(stage.name, workdir)
+    """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` those that they
+    replace, `seen` the input files."""
+    mirror = mirror_of(workdir) if stage.direct else None
+    run: Place = mirror.url if mirror else workdir.absolute()
+    own_files.remember(workdir, seen)  # while the manifest is there by which they were compared
+    begin(stage, experiment, workdir, note, marker)
     start = time.perf_counter()
-    out = workdir if stage.in_place else partial / "out"
-    out.mkdir(parents=True, exist_ok=True)
-    if not made or place()[1] > 1:  # others wait for this one in there
-        stage.make(experiment, workdir, out)
-        own_files.note_replaced(out, note["external_inputs"])
-    if not stage.in_place:
-        records = tuple(one for one in units.records(stage.name, workdir, out) if one not in units.folders(stage.units))
-        outputs = (*stage.outputs, *units.folders(stage.units), *records)
-        written.put_in_place(stage.name, workdir, outputs, partial, (*stage.optional, *records))
+    with noting(mirror.may_write if mirror else lambda: None) as notes, noting_writes() as written_here:
+        stage.make(experiment, run)
+        own_files.note_replaced(workdir, note["external_inputs"])
+    if stage.grows:
+        required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
+        files = written.files_in(workdir, required_outputs)
+    else:
+        there = in_bucket.there(mirror, stage.outputs) if mirror else written.files_in(workdir, stage.outputs)
+        ours = notes.outputs | written_here  # all other files are the user's, or of an earlier attempt
+        is_output = lambda name: str(run / name) in ours and not written.is_kept_beside(name)
+        files = {name: size for name, size in there.items() if is_output(name)}
+        refuse_missing(stage, workdir, files)
+        delete_other_joins(workdir, notes.steps)
+        if mirror:
+            others = {name for name in there.keys() - files.keys() if not written.is_kept_beside(name)}
+            in_bucket.move_aside(mirror, stage.name, others)
+        written.keep_only(stage.name, workdir, stage.outputs, files)
     continued = stage.continued_from(workdir, note["settings"])
-    if without := units.set_aside(written.read_record(stage.name, workdir)):
-        continued = [*continued, {"without": without}]
-    required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
-    finish(stage, workdir, note, continued, start, written.files_in(workdir, required_outputs), seen)
-    clean_up(stage, workdir, note["key"])
-    in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
-
-
-def finish(
-    stage: Stage, workdir: Path, note: dict, continued: list, start: float, files: dict[str, int], seen: dict
-) -> None:
-    """Writes the marker of the stage, which has made these files, {name: bytes}."""
+    if notes.failed:
+        continued = [*continued, {"without": sorted(notes.failed)}]
     done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
     done["replaces"] = [key for key in note["replaces"] if key != done["key"]]
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
-    done["files"] = files
-    done["checksums"] = checksums(workdir, stage.checked)
-    own_files.remember(workdir, seen)
+    done |= {"files": files, "checksums": checksums(workdir, stage.checked)}
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
+    tidy(stage, workdir, made_here=mirror is None)
 
 
-def make_in_bucket(stage: Stage, experiment: Experiment, workdir: Path, mirror: Mirror, note: dict, seen: dict) -> None:
-    """Make or continue the outputs at the run's address, and write the marker last. Units whose identity is the same
-    stay; the marker of an earlier result is deleted before any other unit is made."""
+def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
+    """Raises FileNotFoundError unless the stage made all of its outputs."""
+    made = lambda output: any(written.below(file, output) for file in files) or (workdir / output).is_dir()
+    for output in stage.outputs:
+        if output not in stage.optional and not made(output):
+            raise FileNotFoundError(errno.ENOENT, f"the stage {stage.name} did not make it", str(workdir / output))
+
+
+def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
+    """Publish the stage, whose marker is written, and delete what only an unfinished one needs. With `made_here`, its
+    files are in the working copy of a bucket, and uploaded."""
+    RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
+    kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
+    in_bucket.publish(stage.name, workdir, stage.grows, kept, made_here)
+    delete_intermediate(stage, workdir)
+
+
+def delete_intermediate(stage: Stage, workdir: Path) -> None:
+    if stage.direct and (mirror := mirror_of(workdir)):
+        mirror.delete(mirror.matching(stage.intermediate))
+    for name in stage.intermediate:
+        written.delete_folder(workdir / name)
+
+
+def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
+    """Prepare the outputs for a new attempt or a resume, write `.begun`, and delete the marker. Adds what is known of
+    the earlier attempt to `note`.
+
+    Raises UsageError if that attempt had other settings or versions of libraries and left work, and for files of the
+    user's behind a link.
+    """
+    begun = RunPaths(workdir).begun(stage.name)
+    found = None if marker else read_note(begun, "key", "settings")
+    links.claim_links(workdir, {name.split("/")[0] for name in (*stage.intermediate, RunPaths.scratch)})
+    if found is None:
+        delete_intermediate(stage, workdir)  # a kill may have come while it was deleted
+        if not stage.grows:
+            written.make_room(stage.name, workdir, stage.outputs)
+        elif marker is None:
+            names = (*stage.outputs, *by_products_in(stage, workdir))
+            written.set_aside(workdir, names, "is of a run whose marker is gone, and is made anew")
+        if marker and stage.grows:
+            note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
+    elif same_work(stage, found, note, workdir):
+        note |= {"replaces": list(dict.fromkeys([*found["replaces"], *note["replaces"]]))}
+        note |= {"damaged": found["damaged"]} if "damaged" in found else {}
+        if stage.libraries and holds_work(stage, workdir):
+            compare_versions(stage.name, begun, found, stage.libraries, warn_only=stage.direct)
+    elif holds_work(stage, workdir):
+        refuse_other(stage, all_of(found), all_of(note), workdir)
+    elif stage.grows:
+        names = (*stage.optional, *by_products_in(stage, workdir))
+        logs = tuple(name for name in names if written.files_in(workdir, (name,)))
+        written.set_aside(workdir, logs, "is of an attempt with other settings that came to no checkpoint")
+    versions = {"versions": {one: installed(one) for one in stage.libraries}} if stage.libraries else {}
+    write_atomically(begun, json.dumps(note | versions))
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     in_bucket.announce(stage.name, workdir)
-    start = time.perf_counter()
-    with noting(mirror.may_write) as notes, stores.noting_writes() as written_here:
-        stage.make(experiment, mirror.url, mirror.url)  # ty: ignore[invalid-argument-type]
-    for name in stage.handed_on:
-        delete_all(mirror.url / name)
-    there = in_bucket.there(mirror, stage.outputs)
-    in_bucket.delete_other_joins(mirror, notes.steps)
-    ours = notes.outputs | written_here  # all other files are the user's
-    files = {name: one.size for name, one in there.items() if f"{mirror.url}/{name}" in ours}
-    without = [{"without": sorted(notes.failed)}] if notes.failed else []
-    finish(stage, workdir, note, without, start, files, seen)
-    written.write_record(stage.name, workdir, files)
-    in_bucket.publish(stage.name, workdir, stage.in_place, (), made_here=False)
 
 
-def clean_up(stage: Stage, workdir: Path, key: str) -> None:
-    """Deletes what was noted and kept until the stage was finished with this key; parts with another stay."""
-    partial = RunPaths(workdir).partial(stage.name)
-    if stage.in_place:
-        RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
-    elif (begun := unfinished.read_begun(partial)) is None or begun["key"] == key:
-        written.remove_parts(partial)
-    written.remove_parts(RunPaths(workdir).partial(f"{stage.name}.taken"))
+def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
+    """Return whether the interrupted attempt can be resumed: it has the same settings, and only the list of inputs, or
+    what it is made from, has changed. Then the stage checks each part."""
+    same_inputs = found["external_inputs"] == note["external_inputs"]
+    if stage.grows:
+        old, new = found["settings"], note["settings"]
+        return same_inputs and (old == new or stage.goes_on(old, new, workdir))
+    own = lambda one: {name: value for name, value in one["settings"].items() if not name.startswith("<")}
+    return (same_inputs and own(found) == own(note)) or stage.inputs_alone(all_of(found), all_of(note))
 
 
-def keep_record(stage: Stage, workdir: Path) -> None:
-    """Notes what a run wrote that knew of no such record, before its marker goes."""
-    marker = read_note(RunPaths(workdir).marker(stage.name), "files")
-    if marker and not RunPaths(workdir).written(stage.name).exists():
-        written.write_record(stage.name, workdir, marker["files"])
+def holds_work(stage: Stage, workdir: Path) -> bool:
+    """Return whether an unfinished attempt left work."""
+    if stage.holds_work:
+        return stage.holds_work(workdir)
+    if stage.libraries is None and not stage.grows:
+        return False
+    names = (*stage.outputs, *stage.intermediate)
+    mirror = mirror_of(workdir) if stage.direct else None
+    return bool(mirror.matching(names) if mirror else written.files_in(workdir, names))
 
 
-def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None) -> None:
-    """Notes what is being made in the run folder itself, or that it is gone on with.
-
-    Raises UsageError when an unfinished attempt with other settings has left work there.
-    """
-    begun = RunPaths(workdir).begun(stage.name)
-    found = read_note(begun, "key", "settings")
-    if marker:
-        note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
-    if marker is None and found is None:
-        set_aside = (*stage.outputs, *by_products_in(stage, workdir))
-        written.set_aside(workdir, set_aside, "are of a run whose marker is gone, and are made anew")
-    if marker is None and found is not None:
-        same = (found["settings"], found["external_inputs"]) == (note["settings"], note["external_inputs"])
-        goes_on = found["external_inputs"] == note["external_inputs"] and stage.goes_on(
-            found["settings"], note["settings"], workdir
-        )
-        if same or goes_on:
-            note |= {"replaces": found["replaces"], "damaged": found.get("damaged", [])}
-        elif stage.holds_work(workdir):
-            refuse_other(
-                stage, found["settings"] | found["external_inputs"], note["settings"] | note["external_inputs"], workdir
-            )
-        else:
-            names = (*stage.optional, *by_products_in(stage, workdir))
-            logs = tuple(name for name in names if written.files_in(workdir, (name,)))
-            written.set_aside(workdir, logs, "are of an attempt with other settings that came to no checkpoint")
-    write_atomically(begun, json.dumps(note))
-
-
-def take(
-    stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, external: dict | None
-) -> bool:
-    """Takes the stage's outputs from the run in `source`; False when it has not made the same, or work on them has
-    begun here. `external` inputs of None: whatever they were there. Training that was made longer on the way is not the
-    same."""
+def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note: dict, external: dict | None) -> bool:
+    """Copy or link the outputs from the run in `source`. Returns False if that run has no equal ones, or this run
+    already has partial work. `external=None` accepts any external inputs. Training that was made longer is not equal to
+    other training."""
     marker = taking.finished_in(source, stage.name)
-    if marker is None or marker.get("continued_from") or marker["settings"] != settings:
+    if marker is None or marker.get("continued_from") or marker["settings"] != note["settings"]:
         return False
     if external is not None and marker["external_inputs"] != own_files.recognised(source, external)[0]:
         return False
-    if stage.in_place and RunPaths(workdir).begun(stage.name).exists() and stage.holds_work(workdir):
+    note = note | {"key": marker["key"], "external_inputs": marker["external_inputs"], "taken_from": str(source)}
+    begun = read_note(RunPaths(workdir).begun(stage.name), "key", "settings")
+    if begun and begun.get("taken_from") != note["taken_from"] and holds_work(stage, workdir):
         return False
-    keep_record(stage, workdir)
-    besides = (*by_products_in(stage, source), *(one for one in units.folders(stage.units) if (source / one).is_dir()))
-    taking.take(stage.name, stage.outputs, besides, source, workdir, marker)
+    with taking.held(source):
+        taking.refuse_damaged(source, marker)
+        begin(stage, experiment, workdir, note, None)
+        besides = (*by_products_in(stage, source), *(f"{RunPaths.units}/{step}" for step in stage.units))
+        taking.take(stage.outputs, besides, source, workdir, marker)
+    if not stage.grows:
+        written.keep_only(stage.name, workdir, stage.outputs, marker["files"])
     if own_files.SIZES in marker["external_inputs"]:
         own_files.remember(workdir, own_files.read_seen(source))
-    write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
-    clean_up(stage, workdir, marker["key"])
+    write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(marker | {"taken_from": str(source)}, indent=1))
+    tidy(stage, workdir)
+    print(f"{stage.name}: taken from {source}", flush=True)
     return True
 
 
@@ -455,4 +446,5 @@ def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Pat
         earlier = {one: read_marker(one, workdir) for one in before.after}
         if read_marker(before, workdir) is None and all(earlier.values()):
             keys = {f"<{one.name}>": marker["key"] for one, marker in earlier.items() if marker}
-            take(before, experiment, source, workdir, settings_of(before, experiment) | keys, None)
+            note = {"settings": settings_of(before, experiment) | keys, "replaces": []}
+            take(before, experiment, source, workdir, note, None)

@@ -37,7 +37,7 @@ from lm.checkpoints.reading import item_handler, restore_items, verify_together
 from lm.errors import InputError
 from lm.model.param_names import named_leaves
 from lm.resilience.multihost import fail_together, settle
-from lm.run_paths import RunPaths
+from lm.run_paths import UNFINISHED, RunPaths
 from lm.storage import sync, unused
 
 
@@ -89,7 +89,7 @@ class Checkpoints:
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
         self.after_save = after_save
-        self.partial = self.folder / RunPaths.unfinished
+        self.partial = self.folder / UNFINISHED
         self.orbax = item_handler()
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None

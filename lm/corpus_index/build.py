@@ -31,7 +31,7 @@ from lm.data.batches import Windows
 from lm.data.mixture import manifest_sha256, mixture_of
 from lm.data.records import check_request, read_manifest
 from lm.errors import InputError
-from lm.storage import Place, appearing, relative_name, write_atomically, writing
+from lm.storage import Place, appearing, note_write, relative_name, write_atomically, writing
 
 SPLITS = ("train", "val")
 READ_AT_ONCE = 2**24
@@ -109,6 +109,7 @@ def build_alone(
     read: list[Shards], out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
 ) -> Header:
     """build_index, in a folder that is held."""
+    (out / INDEX).unlink(missing_ok=True)
     manifest = read_manifest(read[0].folder)
     fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
     counts = np.zeros(manifest.vocab_size + 1, np.int64)
@@ -117,10 +118,11 @@ def build_alone(
     for source, shards in enumerate(read):
         if source:
             sources.append(note_source(out, source, shards))
+        of = manifest_sha256(shards.folder)
         for name, split, stretch in stretches_of(shards, source, fingerprint, part_tokens):
             if split == "train":
                 counts += np.bincount(stretch.tokens, minlength=len(counts))
-            parts.append(write_part(out, name, split, source, stretch, manifest.vocab_size, say))
+            parts.append(write_part(out, name, split, source, stretch, of, manifest.vocab_size, say))
     with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
         np.save(file, counts[:-1])
     own = manifest_sha256(read[0].folder)
@@ -195,14 +197,26 @@ def ended(tokens: np.ndarray, documents: np.ndarray, separator: int) -> Stretch:
 
 
 def write_part(
-    out: Path, name: str, split: str, source: int, stretch: Stretch, vocab_size: int, say: Callable[[str], None]
+    out: Path,
+    name: str,
+    split: str,
+    source: int,
+    stretch: Stretch,
+    shards: str,
+    vocab_size: int,
+    say: Callable[[str], None],
 ) -> Part:
-    """The part, made unless it is there."""
+    """The part, made unless it is there. `shards` is the SHA-256 of the manifest of the shards that it is of."""
     note = note_of(out, name)
-    if note.is_file():
-        part = Part(**json.loads(note.read_text(encoding="utf-8")))
-        relative_name(part.name, note)
-        return part
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if found["shards"] == shards:
+            part = Part(**found["part"])
+            relative_name(part.name, note)
+            for array in ARRAYS:
+                note_write(file_of(out, name, array))
+            return part
+    note.unlink(missing_ok=True)
     say(f"{name}: {len(stretch.tokens):,} tokens of {len(stretch.documents):,} documents")
     arrays = {"tokens": stretch.tokens.astype(token_type(vocab_size)), "documents": stretch.documents}
     arrays["positions"] = suffix_array(stretch.tokens, vocab_size)
@@ -214,7 +228,7 @@ def write_part(
     sizes = {array: path.stat().st_size for array, path in files.items()}
     sums = {array: crc32_of(path) for array, path in files.items()}
     part = Part(name, split, len(stretch.tokens), len(stretch.documents), sizes, sums, source)
-    write_atomically(note, json.dumps(vars(part)))
+    write_atomically(note, json.dumps({"shards": shards, "part": vars(part)}))
     return part
 
 

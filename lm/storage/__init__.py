@@ -32,6 +32,7 @@ from lm.storage.places import (
     write_atomically,
     write_json,
 )
+from lm.storage.stores import note_write, noting_writes
 from lm.storage.url import StorageError, Url, is_url
 
 __all__ = [
@@ -59,6 +60,8 @@ __all__ = [
     "is_url",
     "metered",
     "mirror_of",
+    "note_write",
+    "noting_writes",
     "place_of",
     "relative_name",
     "set_environment",

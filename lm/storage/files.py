@@ -70,12 +70,12 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
-    """The name under which to write what shall be the file `path`: in the folder `scratch` of the same disk, with
+    """The name under which to write what shall be the file `path`: in the folder `scratch`, best of the same disk, with
     random digits, so that a worker that outlives a killed run by seconds, or one on another machine of the same disk,
     cannot write into it; or, where one process alone writes, beside `path`, where the next attempt writes it anew.
 
-    When the block ends well, the file is moved to `path`, after it was brought to the disk if it is to be `durable`;
-    otherwise it is deleted, and what was at `path` stays.
+    When the block ends well, the file is moved to `path`, or copied if that is on another disk, after it was brought to
+    the disk if it is to be `durable`; otherwise it is deleted, and what was at `path` stays.
     """
     if scratch is None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,19 @@ def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True
         yield partial
         if durable:
             sync(partial)
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+            try:
+                shutil.copyfile(partial, beside)
+                if durable:
+                    sync(beside)
+                beside.replace(path)
+            finally:
+                beside.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ from lm.storage.url import Url
 RECORD = ".remote"
 ABOUT = f"{RECORD}/about.json"
 LEASE = ".lease"
-LOCAL = (RECORD, ".lock", ".partial")
+LOCAL = (RECORD, ".lock")
 """Names at the top that are never pushed."""
 
 

@@ -268,6 +268,14 @@ def write(address: str, data: bytes, instead_of: Object | None = None) -> Object
     return Object.of(asked(address, "written", put), len(data))
 
 
+def rename(address: str, target: str) -> None:
+    """Gives the object another name in its bucket, by a copy."""
+    import obstore
+
+    _, _, source = split(address)
+    asked(target, "written", lambda client, key: obstore.rename(client, source, key))
+
+
 def listing(address: str) -> dict[str, Object]:
     """{key relative to the address: object} of all objects whose keys begin with the address and a slash."""
     import obstore

@@ -63,6 +63,7 @@ def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -
     if isinstance(place, Path):
         with appearing_file(place, scratch, durable) as partial:
             yield partial
+        stores.note_write(place)
         return
     with tempfile.TemporaryDirectory(prefix="gristmill-", dir=scratch) as folder:
         partial = Path(folder) / (place.name or "object")

@@ -60,12 +60,12 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
 
 
 WRITTEN: list[set[str]] = []
-"""The addresses that this process has written, of each `noting_writes` that is entered."""
+"""The places that this process has written, of each `noting_writes` that is entered."""
 
 
 @contextlib.contextmanager
 def noting_writes() -> Generator[set[str]]:
-    """Collect the addresses that this process writes in the block."""
+    """Collect the addresses and absolute paths that this process writes in the block (`note_write`)."""
     WRITTEN.append(written := set())
     try:
         yield written
@@ -73,9 +73,10 @@ def noting_writes() -> Generator[set[str]]:
         WRITTEN.pop()
 
 
-def note_write(address: str) -> None:
+def note_write(place: str | Path) -> None:
+    """Count a file or address as written by this process (`noting_writes`)."""
     for written in WRITTEN:
-        written.add(address)
+        written.add(str(place.absolute()) if isinstance(place, Path) else place)
 
 
 def upload(path: Path, address: str) -> Object:

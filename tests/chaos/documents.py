@@ -41,9 +41,8 @@ def write_corpus(folder: Path) -> None:
 
 
 def done_files(workdir: Path) -> dict[Path, int]:
-    """{file of texts that is whole: its inode}, wherever the stage keeps it by now; by name."""
-    found = [*workdir.glob(".partial/texts/out/texts/*.parquet"), *workdir.glob("texts/*.parquet")]
-    return {Path(path.name): path.stat().st_ino for path in found}
+    """{name of a file of texts that is whole: its inode}"""
+    return {Path(path.name): path.stat().st_ino for path in workdir.glob("texts/*.parquet")}
 
 
 def killed_run(workdir: Path, warc: Path, kills: int, generator: random.Random) -> tuple[int, int]:

@@ -141,7 +141,7 @@ def killed_process(seed: int) -> dict:
             process.kill()
             process.wait()
             again += [path for path, _ in crawl.requests[begin:] if path in whole_before]
-            pages = folder / "run/.partial/pages/out/pages"
+            pages = folder / "run/pages"
             whole_before = {path for path in crawl.paths if (pages / path.rpartition("/")[2]).exists()}
         crawl.faults.clear()
         begin = len(crawl.requests)

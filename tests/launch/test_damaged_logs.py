@@ -176,16 +176,16 @@ def test_a_damaged_goodput_of_an_earlier_attempt_is_told(tmp_path, capsys):
 
 
 def training(steps: int, killed: bool = False) -> Stage:
-    def make(experiment, workdir, out):
+    def make(experiment, run):
         if killed:
             raise KeyboardInterrupt
-        (out / "checkpoints").mkdir(exist_ok=True)
-        (out / f"checkpoints/{steps}").write_text("")
-        with (out / "log").open("a") as log:
+        (run / "checkpoints").mkdir(exist_ok=True)
+        (run / f"checkpoints/{steps}").write_text("")
+        with (run / "log").open("a") as log:
             log.write(f"step {steps}\n")
 
     return Stage(
-        "train", "launch.train", (), lambda experiment: {"steps": steps}, make, ("checkpoints",), in_place=True,
+        "train", "launch.train", (), lambda experiment: {"steps": steps}, make, ("checkpoints",), grows=True,
         by_products=("log",), checked=("log",), goes_on=lambda old, new, workdir: True,
     )  # fmt: skip
 

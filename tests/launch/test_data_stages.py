@@ -1,5 +1,6 @@
 """The data stages in a bucket: units read and write at the run's address, and leave what they leave on a disk."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,11 +19,11 @@ from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.engine.tasks import DIGEST
 from data_prep.warc import write_pages
-from launch.folder.in_bucket import KEPT_BESIDE
+from launch.folder.written import is_kept_beside
 from launch.pretrain import SCRIPTS
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.storage import Place, Url, copy_of
 from lm.storage.mirror import MIRRORS
 from tests.corpus import tiny_experiment, web_pages
@@ -85,7 +86,7 @@ def digests(run: Place, *folders: str) -> dict[str, str]:
         if isinstance(run, Url)
         else [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
     )
-    wanted = sorted(name for name in names if name.split("/")[0] in folders and not KEPT_BESIDE & {*name.split("/")})
+    wanted = sorted(name for name in names if name.split("/")[0] in folders and not is_kept_beside(name))
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
 
 
@@ -144,13 +145,31 @@ def test_what_is_the_users_stays_in_a_bucket_and_stages_of_another_run_are_taken
         marker = json.loads((run / f"stages/{name}.json").read_text())
         assert f"{name}/0.parquet" in marker["files"] and f"{name}/notes" not in marker["files"]
         assert ("taken_from" in marker) == (steps is None)
-        assert (run / f"{name}/notes").read_bytes() == b"the user's"
+    assert (run / "texts/notes").read_bytes() == (run / "replaced-1/documents/notes").read_bytes() == b"the user's"
     experiment = experiment_of(warcs[:1])
     for name in ("texts", "documents", "tokenizer", "shards"):
         (run / f"stages/{name}.json").unlink()
     make(experiment, run, STAGES[:3], tmp_path / "other")
-    names = {name for name in run.files() if name.startswith(("texts/", "documents/"))}
-    assert {"texts/notes", "documents/notes", "documents/0.parquet"} <= names and "documents/1.parquet" not in names
+    names = {name for name in run.files() if name.startswith(("texts/", "documents/", "replaced-"))}
+    assert {"replaced-2/texts/notes", "replaced-1/documents/notes", "documents/0.parquet"} <= names
+    assert "documents/1.parquet" not in names and "texts/notes" not in names
+
+
+def test_what_a_killed_attempt_left_in_a_bucket_is_read_by_no_stage(run, tmp_path):
+    """A kill comes between the outputs of a unit and its marker, and its input goes."""
+    warcs = write_warcs(tmp_path / "warc", 3, 6)
+
+    def interrupted(experiment: Experiment, folder: Path) -> None:
+        STAGES[1].make(experiment, folder)
+        (run / "units/texts/0.json").unlink()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(experiment_of(warcs), run, [STAGES[0], dataclasses.replace(STAGES[1], make=interrupted)], tmp_path / "a")
+    make(experiment_of(warcs[1:]), run, STAGES[:2], tmp_path / "b")
+    assert {name for name in run.files() if name.startswith(("texts/", "replaced-"))} == {
+        "texts/1.parquet", "texts/2.parquet", "texts/records.json", "replaced-1/texts/0.parquet",
+    }  # fmt: skip
 
 
 def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
@@ -161,6 +180,10 @@ def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
 
         def work(*arguments) -> None:
             write(run / ".lease", b'{"holder": "another", "held": true}')
+            with contextlib.suppress(InputError):
+                while True:  # until this machine has seen it
+                    MIRRORS[copy_of(run)].may_write()
+                    time.sleep(0.01)
             stage.make(*arguments)
 
         return dataclasses.replace(stage, make=work)
@@ -169,6 +192,70 @@ def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
     with told, variables({"GRISTMILL_LEASE_SECONDS": "0.2"}):
         make(experiment, run, [STAGES[0], taken_over(STAGES[1])], tmp_path / "cache")
     assert not [name for name in run.files() if name.startswith(("texts/", "units/"))]
+
+
+def test_an_unfinished_stage_in_a_bucket_is_refused_under_other_settings_and_the_remedy_works(run, tmp_path):
+    def interrupted(*arguments) -> None:
+        STAGES[1].make(*arguments)
+        raise KeyboardInterrupt
+
+    experiment = experiment_of(write_warcs(tmp_path / "warc", 2, 6))
+    other = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, dump="other"))
+    with pytest.raises(KeyboardInterrupt):
+        make(experiment, run, [STAGES[0], dataclasses.replace(STAGES[1], make=interrupted)], tmp_path / "a")
+    before = {name: one.etag for name, one in run.files().items()}
+    with pytest.raises(UsageError, match=r"documents\.dump: 'demo' there, 'other' asked for") as refusal:
+        make(other, run, STAGES[:2], tmp_path / "b")
+    after = {name: one.etag for name, one in run.files().items()}
+    assert {name for name in before if after[name] != before[name]} <= {".lease"}
+    begun = str(refusal.value).rpartition("delete ")[2]
+    assert begun == f"{run}/stages/texts.begun"
+    Url(begun).unlink()
+    assert make(other, run, STAGES[:2], tmp_path / "c") == [False, True]
+    with (run / "texts/1.parquet").open("rb") as file:
+        assert set(pq.read_table(file)["dump"].to_pylist()) == {"other"}
+
+
+TOGETHER = """
+import json, sys
+from pathlib import Path
+from launch.stages.command import locked, told
+from lm.storage import Url, copy_of
+from launch.stages.stage import run_stage
+from tests.launch.test_data_stages import STAGES, experiment_of
+
+if __name__ == "__main__":
+    run = copy_of(Url(sys.argv[2])) if "://" in sys.argv[2] else Path(sys.argv[2])
+    experiment = experiment_of([Path(path) for path in sys.argv[3:]])
+    with told("main"), locked(run):
+        print([run_stage(stage, experiment, run) for stage in STAGES[: int(sys.argv[1])]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "times", "stages"),
+    [("disk", 3, 2), *(pytest.param(place, 20, 5, marks=pytest.mark.slow) for place in ("disk", "bucket"))],
+)
+def test_of_two_commands_started_together_one_makes_the_data(place, times, stages, run, tmp_path):
+    """The other is refused in a line, or finds all done."""
+    warcs = write_warcs(tmp_path / "warc", 2, 6)
+    make(experiment_of(warcs), tmp_path / "expected", STAGES[:stages])
+    expected = digests(tmp_path / "expected", *DATA)
+    for number in range(times):
+        workdir = run / str(number) if place == "bucket" else tmp_path / f"run-{number}"
+        command = [sys.executable, "-c", TOGETHER, str(stages), str(workdir), *map(str, warcs)]
+        both = [
+            subprocess.Popen(
+                command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                env=os.environ | {"GRISTMILL_CACHE": str(tmp_path / f"cache-{machine}")},
+            )
+            for machine in "ab"
+        ]  # fmt: skip
+        said = [one.communicate(timeout=HANG_SECONDS)[0] for one in both]
+        codes = sorted(one.returncode for one in both)
+        assert codes in ([0, 0], [0, 1]) and "Traceback" not in "".join(said), said
+        assert codes == [0, 0] or sum("is at work in" in one for one in said) == 1, said
+        assert digests(workdir, *DATA) == expected
 
 
 def test_an_input_is_made_again_in_a_bucket_that_was_replaced_by_one_of_its_size(run, tmp_path):

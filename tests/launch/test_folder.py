@@ -7,22 +7,22 @@ import hashlib
 import json
 import os
 import random
-import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from launch.folder import unfinished, written
+from launch.folder import versions, written
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
 from launch.folder.taking import LINKED_FROM, check_source
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage, take_before
 from lm.config import MixtureSource
 from lm.errors import InputError, UsageError
+from lm.storage import note_write, write_atomically
 from tests.corpus import tiny_experiment
 
 EXPERIMENT = tiny_experiment()
@@ -33,22 +33,25 @@ def with_shards(**changes):
     return dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, **changes))
 
 
-def make_text(experiment, workdir, out):
-    """Three parts, one after the other, as stages make them that go on from what is there; other settings, other
-    parts."""
+DONE_BEFORE = "part {} of {}, done before"
+
+
+def make_text(experiment, run):
+    """Three parts, one after the other, as stages make them that go on from what is there, if it is of the same
+    settings."""
     number = experiment.shards.train_shards
-    (out / "text/deep").mkdir(parents=True, exist_ok=True)
     for part in range(3):
-        path = out / f"text/deep/{part}.txt"
-        if not path.exists():
-            path.write_text(f"part {part} " * number)
-    (out / "text/all.txt").write_text(f"{number} times")
-    (out / "counts.json").write_text(json.dumps(number))
+        path = run / f"text/deep/{part}.txt"
+        if path.is_file() and path.read_text() == DONE_BEFORE.format(part, number):
+            note_write(path)
+        else:
+            write_atomically(path, f"part {part} " * number)
+    write_atomically(run / "text/all.txt", f"{number} times")
+    write_atomically(run / "counts.json", json.dumps(number))
 
 
-def make_report(experiment, workdir, out):
-    (out / "report").mkdir(exist_ok=True)
-    (out / "report/index.html").write_text((workdir / "text/all.txt").read_text())
+def make_report(experiment, run):
+    write_atomically(run / "report/index.html", (run / "text/all.txt").read_text())
 
 
 TEXT = Stage(
@@ -154,6 +157,7 @@ def killed_at(monkeypatch, moment: int) -> Generator[None]:
     with monkeypatch.context() as patch:
         for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "link"):
             patch.setattr(os, name, counted(getattr(os, name)))
+        patch.setattr(shutil, "copyfile", counted(shutil.copyfile))
         yield
 
 
@@ -171,7 +175,7 @@ def every_kill(monkeypatch, prepare, work, check) -> int:
     raise AssertionError("it never ends")
 
 
-def test_a_kill_at_any_moment_of_making_and_moving_changes_nothing(tmp_path, monkeypatch, expected):
+def test_a_kill_at_any_moment_of_making_anew_changes_nothing(tmp_path, monkeypatch, expected):
     """Old outputs, a user's file among them, give way to new ones."""
     run(tmp_path / "old", with_shards(train_shards=3))
     (tmp_path / "old/text/own.txt").write_text("the user's")
@@ -182,11 +186,35 @@ def test_a_kill_at_any_moment_of_making_and_moving_changes_nothing(tmp_path, mon
     def check(workdir: Path) -> None:
         assert outputs(workdir) == expected[2]
         assert b"the user's" in contents(workdir)
-        assert not list((workdir / ".partial").iterdir())
+        assert not list((workdir / "stages").glob("*.begun"))
         assert run(workdir, with_shards(train_shards=2)) == [False, False]
 
     work = lambda workdir: run(workdir, with_shards(train_shards=2))
     assert every_kill(monkeypatch, prepare, work, check) > 40
+
+
+def test_a_kill_while_what_follows_longer_training_is_made_again_refuses_nothing(tmp_path, monkeypatch):
+    """What was made from the training before is out of date, and no other experiment's."""
+
+    def trained(steps: int) -> Stage:
+        return dataclasses.replace(
+            training(steps), settings=lambda experiment: {"steps": steps}, goes_on=lambda old, new, workdir: True
+        )
+
+    def follow(before: Stage, name: str) -> Stage:
+        make = lambda experiment, run: write_atomically(run / f"{name}.json", "made")
+        return Stage(name, f"launch.{name}", (before,), lambda e: {}, make, (f"{name}.json",))
+
+    def stages(steps: int) -> list[Stage]:
+        evaluate = follow(trained(steps), "evaluate")
+        return [trained(steps), evaluate, follow(evaluate, "after")]
+
+    for stage in stages(2):
+        run_stage(stage, EXPERIMENT, tmp_path / "old")
+    prepare = lambda: Path(shutil.copytree(tmp_path / "old", Path(tempfile.mkdtemp(dir=tmp_path)) / "run"))
+    work = lambda workdir: [run_stage(stage, EXPERIMENT, workdir) for stage in stages(3)]
+    check = lambda workdir: None
+    assert every_kill(monkeypatch, prepare, work, check) > 20
 
 
 def test_a_kill_at_any_moment_of_taking_from_another_run_changes_nothing(tmp_path, monkeypatch, expected):
@@ -196,27 +224,10 @@ def test_a_kill_at_any_moment_of_taking_from_another_run_changes_nothing(tmp_pat
 
     def check(workdir: Path) -> None:
         assert outputs(workdir) == expected[3] and contents(source) == before
-        assert not list((workdir / ".partial").iterdir())
+        assert not list((workdir / "stages").glob("*.begun"))
 
     work = lambda workdir: run(workdir, with_shards(train_shards=3), source)
     assert every_kill(monkeypatch, lambda: Path(tempfile.mkdtemp(dir=tmp_path)), work, check) > 40
-
-
-def test_what_is_made_is_only_moved_after_a_kill(tmp_path, monkeypatch):
-    """A week of work is not done again because the process died while its last files were moved."""
-    calls = []
-
-    def make(experiment, workdir, out):
-        calls.append("made")
-        make_text(experiment, workdir, out)
-
-    stage = dataclasses.replace(TEXT, make=make)
-    monkeypatch.setattr(written, "move", lambda source, target: (_ for _ in ()).throw(KilledError))
-    with pytest.raises(KilledError):
-        run_stage(stage, EXPERIMENT, tmp_path)
-    monkeypatch.undo()
-    assert run_stage(stage, EXPERIMENT, tmp_path) is True
-    assert calls == ["made"] and (tmp_path / "text/deep/2.txt").is_file()
 
 
 def test_a_file_of_the_users_among_the_outputs_is_moved_aside_and_told(tmp_path, capsys):
@@ -229,28 +240,6 @@ def test_a_file_of_the_users_among_the_outputs_is_moved_aside_and_told(tmp_path,
     assert (tmp_path / "replaced-1/report/my.png").read_text() == "a plot"
     assert "report/my.png" in capsys.readouterr().out
     assert (tmp_path / "notes.txt").read_text() == "notes"
-
-
-def test_outputs_of_a_run_of_before_there_were_records_are_deleted_by_their_marker_or_kept(tmp_path):
-    for kept in (True, False):
-        workdir = tmp_path / str(kept)
-        run(workdir, with_shards(train_shards=3))
-        (workdir / "stages/text.files").unlink()
-        (workdir / "text/all.txt").unlink()  # so that it is made again
-        if kept:
-            (workdir / "stages/text.json").unlink()
-        run(workdir, with_shards(train_shards=3)) if not kept else run_stage(TEXT, EXPERIMENT, workdir)
-        assert (workdir / "replaced-1/text/deep/0.txt").exists() is kept
-
-
-@pytest.fixture
-def other_disk(tmp_path) -> Iterator[Path]:
-    shared = Path("/dev/shm")
-    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev or not os.access(shared, os.W_OK):
-        pytest.skip("no second file system (/dev/shm) here")
-    folder = Path(tempfile.mkdtemp(dir=shared))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_outputs_behind_a_link_to_another_disk_are_replaced_there(tmp_path, other_disk, expected):
@@ -282,10 +271,18 @@ def test_a_kill_while_files_go_to_another_disk_changes_nothing(tmp_path, other_d
 
     def check(workdir: Path) -> None:
         assert outputs(workdir) == {k: v for k, v in expected[2].items() if k not in REPORT_FILES}
-        assert not [*(workdir / ".partial").iterdir(), *(workdir / "text").rglob("*.partial")]
+        assert not [*(workdir / "stages").glob("*.begun"), *(workdir / "text").rglob("*.partial")]
 
-    work = lambda workdir: run_stage(TEXT, with_shards(train_shards=2), workdir)
-    assert every_kill(monkeypatch, prepare, work, check) > 20
+    def make(experiment, run) -> None:
+        """By files of the first disk, which are copied to the other."""
+        (run / "scratch").mkdir(exist_ok=True)
+        for name, data in expected[2].items():
+            if name not in REPORT_FILES:
+                (run / name).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(run / name, data, run / "scratch")
+
+    work = lambda workdir: run_stage(dataclasses.replace(TEXT, make=make), with_shards(train_shards=2), workdir)
+    assert every_kill(monkeypatch, prepare, work, check) > 10
 
 
 def test_a_run_folder_that_is_a_link_works_and_a_link_to_nothing_is_refused(tmp_path, expected):
@@ -303,15 +300,15 @@ def test_a_run_folder_that_is_a_link_works_and_a_link_to_nothing_is_refused(tmp_
 
 
 def training(steps: int, by: str = "") -> Stage:
-    def make(experiment, workdir, out):
-        (out / "checkpoints").mkdir(exist_ok=True)
-        (out / "log").write_text(by)
-        for step in range(len(list((out / "checkpoints").glob("[0-9]*"))), steps):
-            (out / f"checkpoints/{step}").mkdir()
-            (out / f"checkpoints/{step}/array").write_text(f"{by}{step}")
+    def make(experiment, run):
+        (run / "checkpoints").mkdir(exist_ok=True)
+        (run / "log").write_text(by)
+        for step in range(len(list((run / "checkpoints").glob("[0-9]*"))), steps):
+            (run / f"checkpoints/{step}").mkdir()
+            (run / f"checkpoints/{step}/array").write_text(f"{by}{step}")
 
     settings = lambda experiment: {"train": experiment.train.seed}
-    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), in_place=True, by_products=("log",))
+    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), grows=True, by_products=("log",))
 
 
 def test_checkpoints_behind_a_link_are_never_moved(tmp_path):
@@ -380,6 +377,8 @@ def test_inputs_where_the_run_writes_are_refused_before_anything_is_done(tmp_pat
         ("tables", (f"{workdir}/pages/*",)),
         ("load", f"{workdir}/tokenizer"),
         ("mixture", (MixtureSource(f"{workdir}/tokens", 1.0),)),
+        ("mixture", (MixtureSource(f"{workdir}/parts/x", 1.0),)),
+        ("warc", (f"{workdir}/scratch/x.warc.gz",)),
     ):
         with pytest.raises(UsageError, match=rf"{option}.* where this run writes.*--workdir"):
             refuse_inputs_in_outputs(inputs(**{option: value}), workdir)
@@ -396,36 +395,58 @@ def test_inputs_where_the_run_writes_are_refused_before_anything_is_done(tmp_pat
 def interrupted(stage: Stage) -> Stage:
     """The stage, of which a part is done when it is interrupted."""
 
-    def make(experiment, workdir, out):
-        (out / "text/deep").mkdir(parents=True)
-        (out / "text/deep/0.txt").write_text(f"part 0 of {experiment.shards.train_shards}, done before")
+    def make(experiment, run):
+        write_atomically(run / "text/deep/0.txt", DONE_BEFORE.format(0, experiment.shards.train_shards))
         raise InputError("the plug was pulled")
 
     return dataclasses.replace(stage, make=make)
 
 
-def test_parts_of_other_settings_are_kept_and_gone_on_with_later(tmp_path, capsys):
+def test_parts_of_other_settings_are_refused_and_the_remedy_deletes_nothing(tmp_path):
     two, three = with_shards(train_shards=2), with_shards(train_shards=3)
-    for experiment in (two, three):
-        with pytest.raises(InputError, match="the plug"):
-            run_stage(interrupted(TEXT), experiment, tmp_path)
-    told = capsys.readouterr().out
-    assert "shards.train_shards: 2 there, 3 asked for" in told
-    kept = Path(shlex.split(told.rpartition("rm -r ")[2])[0])
-    assert kept.is_dir()
-    run_stage(TEXT, two, tmp_path)
-    assert (tmp_path / "text/deep/0.txt").read_text() == "part 0 of 2, done before"
-    (tmp_path / "stages/text.json").unlink()
-    run_stage(TEXT, three, tmp_path)
-    assert (tmp_path / "text/deep/0.txt").read_text() == "part 0 of 3, done before"
-    assert not list((tmp_path / ".partial").iterdir())
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(interrupted(TEXT), two, tmp_path / "continued")
+    run_stage(TEXT, two, tmp_path / "continued")
+    assert (tmp_path / "continued/text/deep/0.txt").read_text() == "part 0 of 2, done before"
+    workdir = tmp_path / "anew"
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(interrupted(TEXT), two, workdir)
+    before = snapshot(workdir)
+    with pytest.raises(UsageError, match=r"shards\.train_shards: 2 there, 3 asked for") as refusal:
+        run_stage(TEXT, three, workdir)
+    assert snapshot(workdir) == before
+    subprocess.run("rm " + str(refusal.value).rpartition("again: rm ")[2], shell=True, check=True)
+    run_stage(TEXT, three, workdir)
+    assert (workdir / "text/deep/0.txt").read_text() == "part 0 " * 3
+    assert (workdir / "replaced-1/text/deep/0.txt").read_text() == "part 0 of 2, done before"
+
+
+def test_parts_are_gone_on_with_where_only_what_they_are_made_from_was_made_again(tmp_path):
+    """They are checked one by one, by the stage."""
+    follower = dataclasses.replace(TEXT, name="follower", after=(REPORT,), outputs=("text2",))
+    calls = []
+
+    def make(experiment, run):
+        calls.append(sorted(path.name for path in (run / "text2").glob("*")))
+        write_atomically(run / f"text2/{len(calls)}", "")
+        if len(calls) == 1:
+            raise InputError("the plug was pulled")
+
+    follower = dataclasses.replace(follower, make=make)
+    run(tmp_path)
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(follower, EXPERIMENT, tmp_path)
+    key = json.loads((tmp_path / "stages/report.json").read_text())
+    (tmp_path / "stages/report.json").write_text(json.dumps(key | {"key": "another"}))
+    run_stage(follower, EXPERIMENT, tmp_path)
+    assert calls == [[], ["1"]]
 
 
 @pytest.mark.parametrize("note", ["other version", "no versions"])
 def test_parts_of_other_library_versions_are_neither_mixed_nor_deleted(tmp_path, note):
     with pytest.raises(InputError, match="the plug"):
         run_stage(interrupted(TEXT), EXPERIMENT, tmp_path)
-    begun = tmp_path / ".partial/text/begun.json"
+    begun = tmp_path / "stages/text.begun"
     found = json.loads(begun.read_text())
     older = found | {"versions": found["versions"] | {"lxml": "1.2"}}
     begun.write_text(json.dumps(older if note == "other version" else {k: older[k] for k in older if k != "versions"}))
@@ -435,16 +456,16 @@ def test_parts_of_other_library_versions_are_neither_mixed_nor_deleted(tmp_path,
     assert contents(tmp_path) == before
     message = str(refusal.value)
     if note == "other version":
-        assert f"lxml: '1.2' when they were made, {unfinished.installed('lxml')!r} now" in message
+        assert f"lxml: '1.2' when they were made, {versions.installed('lxml')!r} now" in message
         assert "lxml==1.2" in message and "numpy" not in message
-    subprocess.run(message.rpartition("anew: ")[2], shell=True, check=True)  # the remedy
+    subprocess.run(message.rpartition("start over: ")[2], shell=True, check=True)  # the remedy
     assert run_stage(TEXT, EXPERIMENT, tmp_path) is True
 
 
 def test_a_package_that_decides_nothing_changes_nothing(tmp_path):
     with pytest.raises(InputError, match="the plug"):
         run_stage(interrupted(TEXT), EXPERIMENT, tmp_path)
-    assert set(json.loads((tmp_path / ".partial/text/begun.json").read_text())["versions"]) == set(LIBRARIES)
+    assert set(json.loads((tmp_path / "stages/text.begun").read_text())["versions"]) == set(LIBRARIES)
     run_stage(TEXT, EXPERIMENT, tmp_path)
     assert "done before" in (tmp_path / "text/deep/0.txt").read_text()
 
@@ -462,11 +483,10 @@ def test_a_damaged_marker_is_told_with_a_command_that_mends_it(tmp_path, text):
         run(workdir)
     subprocess.run(str(error.value).rpartition(": ")[2], shell=True, check=True)
     assert run_stage(TEXT, EXPERIMENT, workdir) is True
-    begun = workdir / ".partial/text/begun.json"
-    begun.parent.mkdir(parents=True)
+    begun = workdir / "stages/text.begun"
     begun.write_text(text)
     (workdir / "stages/text.json").unlink()
-    with pytest.raises(InputError, match=r"begun\.json is damaged"):
+    with pytest.raises(InputError, match=r"text\.begun is damaged"):
         run(workdir)
 
 
@@ -515,10 +535,9 @@ def test_a_run_that_was_made_longer_is_not_taken_for_a_straight_one(tmp_path):
 
 
 def test_large_files_are_links_and_making_anew_leaves_the_other_run_alone(tmp_path):
-    def make(experiment, workdir, out):
-        (out / "text").mkdir(exist_ok=True)
-        (out / "text/large").write_bytes(bytes([experiment.shards.train_shards]) * LINKED_FROM)
-        (out / "text/small").write_text("small")
+    def make(experiment, run):
+        write_atomically(run / "text/large", bytes([experiment.shards.train_shards]) * LINKED_FROM)
+        write_atomically(run / "text/small", "small")
 
     stage = dataclasses.replace(TEXT, make=make, outputs=("text",))
     source, workdir = tmp_path / "source", tmp_path / "run"
@@ -555,12 +574,12 @@ def test_snapshots_are_taken_with_the_checkpoints_and_set_aside_with_them(tmp_pa
     def with_snapshots(by: str, fail: bool = False, steps: int = 2) -> Stage:
         inner = training(0 if fail else steps, by)
 
-        def make(experiment, workdir, out):
-            inner.make(experiment, workdir, out)
-            (out / "snapshots/0").mkdir(parents=True, exist_ok=True)
-            (out / "snapshots/0/array").write_text(by)
-            (out / "snapshots/.partial").mkdir(exist_ok=True)
-            (out / "snapshots/.partial/half").write_text("")
+        def make(experiment, run):
+            inner.make(experiment, run)
+            (run / "snapshots/0").mkdir(parents=True, exist_ok=True)
+            (run / "snapshots/0/array").write_text(by)
+            (run / "snapshots/.partial").mkdir(exist_ok=True)
+            (run / "snapshots/.partial/half").write_text("")
             if fail:
                 raise InputError("the plug was pulled")
 

@@ -20,13 +20,12 @@ from data_prep.dedup_index.format import HEADER, open_index
 from data_prep.engine import attempts, units
 from data_prep.funnel.report import FUNNEL, read_counts
 from data_prep.sources.manifest import manifest_files
-from launch import pretrain
 from launch.folder import written
-from launch.folder.links import CLAIM, NAMES
+from launch.folder.links import NAMES
 from launch.folder.markers import read_note
 from launch.folder.taking import check_source
 from launch.stages.command import locked
-from launch.stages.stage import clean_up
+from launch.stages.stage import run_stage
 from launch.stages.supervision import Supervisor
 from lm.checkpoints.in_bucket import listed_in
 from lm.checkpoints.manifest import DamageError, read_manifest, render
@@ -64,36 +63,26 @@ def finished(tmp_path) -> Path:
     return tmp_path / "run"
 
 
-PARTS = [part for script in pretrain.SCRIPTS for part in (script.STAGE.name, f"{script.STAGE.name}.taken")]
-
-
-@pytest.mark.parametrize("part", [*PARTS, ".", "link/report"])
-def test_cleaning_up_after_a_stage_follows_no_link(tmp_path, victim, part):
-    """`part` of .partial/ is a link; "." is .partial itself, and in "link/report" the folder of the stage is real, but
-    none that a run made."""
+@pytest.mark.parametrize(
+    "name", ["parts", "scratch", "text", "text/deep", "counts.json", "units", "units/joined-0123456789ab", "stages"]
+)
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_a_stage_deletes_or_moves_is_never_behind_a_link(tmp_path, victim, name, direct):
     workdir = tmp_path / "run"
-    (workdir / ".partial").mkdir(parents=True)
-    if part == ".":
-        (workdir / ".partial").rmdir()
-        (workdir / ".partial").symlink_to(victim)
-        for script in pretrain.SCRIPTS:
-            (victim / script.STAGE.name).mkdir()
-            (victim / script.STAGE.name / "own.txt").write_text("the user's")
-    elif part == "link/report":
-        shutil.copytree(victim, workdir / ".partial/report")
-        victim = workdir / ".partial/report"
-    else:
-        (workdir / ".partial" / part).symlink_to(victim)
+    (workdir / name).parent.mkdir(parents=True)
+    (workdir / name).symlink_to(victim)
     before = snapshot(victim)
-    for script in pretrain.SCRIPTS:
-        clean_up(script.STAGE, workdir, "key")
-    assert snapshot(victim) == before and len(before) >= 6
+    makes = contextlib.nullcontext() if name in {"text/deep", "units", "units/joined-0123456789ab", "stages"} else None
+    with makes or pytest.raises(UsageError, match=f"{name} is a link to"):
+        run_stage(dataclasses.replace(TEXT, direct=direct, intermediate=("parts",)), EXPERIMENT, workdir)
+    after = snapshot(victim)
+    assert {path: after.get(path) for path in before} == before and len(before) == 6
 
 
 LINKS = [
     *sorted(NAMES), "heartbeat.json", "heartbeat-3.json", "heartbeat.json.probe", "supervisor.jsonl",
-    ".partial/report", ".partial/report.taken", ".partial/text", ".partial/pages.taken", ".partial/text/out",
-    ".partial/text/out/text", "stages/report.json", "stages/train.begun", "stages/workers", "report/index.html",
+    "parts/sampling", "parts/keys/0.pairs", "scratch/texts", "stages/text.begun", "pages/0.warc.gz.part",
+    "units/texts/0.json", "stages/report.json", "stages/train.begun", "stages/workers", "report/index.html",
     "report/deep", "documents/deep/0.parquet", "units/texts", "quarantine/texts", "tokens/parts",
     "samples/step-00000001.json", "samples/final.json", "checkpoints/10", "checkpoints/.partial", "snapshots/7",
     "tensorboard/x", "hangs/1",
@@ -161,9 +150,9 @@ def test_signs_of_life_are_not_written_through_a_link(tmp_path, victim, make_lin
 def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, victim, finished):
     """A backup by `cp -al` has such links, too: it stays as it is."""
     (finished / "hangs").mkdir()
-    (finished / ".partial/texts/out").mkdir(parents=True)
+    (finished / "pages").mkdir()
     logs = (".lock", "metrics.jsonl", "supervisor.jsonl", "heartbeat.json.probe", "hangs/step-00000001.txt",
-            ".partial/texts/out/part")  # fmt: skip
+            "pages/0.warc.gz.part")  # fmt: skip
     for name in logs:
         (finished / name).unlink(missing_ok=True)
         os.link(victim / "keys", finished / name)
@@ -186,7 +175,7 @@ def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, vi
 
 
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(finished):
-    for name in ("config.json", "metrics.jsonl", ".lock", "stages/text.json", ".partial/text/begun.json"):
+    for name in ("config.json", "metrics.jsonl", ".lock", "stages/text.json", "stages/text.begun"):
         path = finished / name
         path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,34 +186,6 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(finished):
             with pytest.raises(InputError, match=r"config\.json is a pipe"):
                 RunFolder(finished).saved()
         path.unlink()
-
-
-def test_a_scratch_disk_is_used_when_it_is_empty_and_never_emptied(tmp_path):
-    """.partial as a link, without any malice."""
-    scratch, workdir = tmp_path / "scratch", tmp_path / "run"
-    (scratch / "report").mkdir(parents=True)
-    (scratch / "report/own.txt").write_text("of another program")
-    workdir.mkdir()
-    (workdir / ".partial").symlink_to(scratch)
-    before = snapshot(scratch)
-    for _ in range(2):
-        said = r"\.partial is a link to the folder .*scratch.*it holds report"
-        with pytest.raises(UsageError, match=said), locked(workdir):
-            run(workdir)
-        with pytest.raises(UsageError, match="it holds report"):
-            run(workdir)
-        assert snapshot(scratch) == before
-    (scratch / "report").rename(tmp_path / "elsewhere")
-    with locked(workdir):
-        assert run(workdir) == [True, True]
-    assert [path.name for path in scratch.iterdir()] == [CLAIM]
-    # Files that come later stay, too: finished stages pass them by, and one that is to be made says where they are.
-    (tmp_path / "elsewhere").rename(scratch / "report")
-    assert run(workdir) == [False, False]
-    (workdir / "stages/report.json").unlink()
-    with pytest.raises(UsageError, match=r"\.partial/report holds files that no run wrote"):
-        run(workdir)
-    assert (scratch / "report/own.txt").read_text() == "of another program"
 
 
 def test_a_linked_folder_belongs_to_one_run_folder(tmp_path):
@@ -265,33 +226,6 @@ def test_a_record_that_lists_the_users_files_deletes_none_of_them(victim, finish
     assert snapshot(victim) == before
 
 
-def test_outputs_that_are_only_to_be_moved_stay_in_the_outputs(victim, finished):
-    """The attack by moving.json: a key that leads out replaced the user's file."""
-    (finished / "stages/report.json").unlink()
-    partial = finished / ".partial/report"
-    (partial / "out/report").mkdir(parents=True)
-    (partial / "out/keys").write_text("the attacker's")
-    note = {"key": "", "settings": {}, "external_inputs": {}, "replaces": []}
-    text_key = json.loads((finished / "stages/text.json").read_text())["key"]
-    from launch.folder.markers import key_of
-
-    note["settings"] = {"<text>": text_key}
-    note["key"] = key_of("report", note["settings"], {}, [])
-    (partial / "begun.json").write_text(json.dumps(note))
-    before = snapshot(victim)
-    for name in ("../victim/keys", "../../../victim/keys", str(victim / "keys"), "keys", "config.json"):
-        for file in (written.MOVING, written.MADE):
-            size = (partial / "out/keys").stat().st_size
-            (partial / file).write_text(json.dumps({name: size}))
-            with pytest.raises(InputError, match=rf"report/{file} names the file '{re.escape(name)}'"):
-                run(finished)
-            (partial / file).unlink()
-    assert snapshot(victim) == before
-    for marker in partial.iterdir():
-        shutil.rmtree(marker) if marker.is_dir() else marker.unlink()
-    assert run(finished) == [False, True]
-
-
 def test_a_run_folder_cannot_name_a_bucket_to_write_to(finished):
     (finished / ".remote").mkdir()
     about = {"url": "s3://the-users-bucket/data", "holder": "0"}
@@ -318,11 +252,6 @@ def test_the_commands_refuse_such_a_folder_in_one_line(tmp_path, victim, finishe
 NAMES_THAT_LEAD_OUT = (
     "/etc/x", "../x", "..", ".", "", "a/../../x", "a/..", "a//x", "a/", "a\0x", "C:\\x", "C:/x", "..\\x", "\\\\host\\x",
 )  # fmt: skip
-
-
-def moving(run: Path, name: str) -> Callable[[], object]:
-    (run / "moving.json").write_text(json.dumps({name: 1}))
-    return lambda: written.read_list(run / "moving.json", ("a", "x"))
 
 
 def record(run: Path, name: str) -> Callable[[], object]:
@@ -445,7 +374,7 @@ def funnel(run: Path, name: str) -> Callable[[], object]:
 READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
-        moving, record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint, checkpoint_in_bucket,
+        record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint, checkpoint_in_bucket,
         shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, task_files, safetensors,
         listing, checked_logs, funnel,
     )

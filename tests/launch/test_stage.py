@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.config import EngineConfig
+from data_prep.engine import Step, Unit, run_step
+from launch.folder import written
+from launch.folder.links import CLAIM
 from launch.folder.markers import differences
 from launch.folder.own_files import SIZES
 from launch.stages import command
@@ -25,13 +31,12 @@ EXPERIMENT = tiny_experiment()
 
 
 def make_stage(calls, name="first", after=(), text="content", fail=False):
-    def make(experiment, workdir, out):
+    def make(experiment, run):
         calls.append(name)
-        (out / name).mkdir(exist_ok=True)
-        (out / name / "a.txt").write_text(text)
+        write_atomically(run / name / "a.txt", text)
         if fail:
             raise InputError("no more")
-        (out / name / "b.txt").write_text(text)
+        write_atomically(run / name / "b.txt", text)
 
     settings = lambda experiment: {"shards": experiment.shards}
     return Stage(name, f"launch.{name}", after, settings, make, outputs=(name,))
@@ -44,7 +49,7 @@ def test_done_work_is_skipped_and_config_json_tells_the_experiment(tmp_path):
     assert run_stage(stage, EXPERIMENT, tmp_path) is False
     assert calls == ["first"]
     assert json.loads((tmp_path / "config.json").read_text())["model"]["layers"] == EXPERIMENT.model.layers
-    assert not (tmp_path / ".partial/first").exists()
+    assert not RunPaths(tmp_path).begun("first").exists()
 
 
 def test_a_field_that_changes_speed_alone_changes_no_result(tmp_path):
@@ -58,21 +63,23 @@ def test_what_a_stage_was_finished_without_is_kept_in_mind_and_tried_again(tmp_p
     """Of whatever steps the stage runs, also where it is no stage of units."""
     failing = [True]
 
-    def make(experiment, workdir, out):
-        (out / "first").mkdir()
-        (out / "quarantine/filtering").mkdir(parents=True)
-        if failing:
-            write_atomically(out / "quarantine/filtering/a.json", "{}")
-        else:
-            write_atomically(out / "first/a.txt", "a")
+    def work(unit, space):
+        if failing and unit.name == "a":
+            raise ValueError("no")
+        write_atomically(space.output(f"first/{unit.name}.txt"), unit.name)
 
-    stage = dataclasses.replace(make_stage([]), make=make)
-    retrying = dataclasses.replace(EXPERIMENT, engine=dataclasses.replace(EXPERIMENT.engine, retry_failed=True))
-    run_stage(stage, EXPERIMENT, tmp_path)
+    def make(experiment, run):
+        units = tuple(Unit(name, name, 1, None) for name in "ab")
+        run_step(Step("filtering", units, work, light=True), experiment.engine, run)
+
+    stage = dataclasses.replace(make_stage([]), make=make, direct=True)
+    with_engine = lambda **engine: dataclasses.replace(EXPERIMENT, engine=EngineConfig(max_failed=0.5, **engine))
+    retrying = with_engine(retry_failed=True)
+    run_stage(stage, with_engine(), tmp_path)
     marker = json.loads(RunPaths(tmp_path).marker("first").read_text())
     assert marker["continued_from"] == [{"without": ["filtering/a"]}]
     assert (tmp_path / "quarantine/filtering/a.json").is_file()
-    assert run_stage(stage, EXPERIMENT, tmp_path) is False
+    assert run_stage(stage, with_engine(), tmp_path) is False
     failing.clear()
     assert run_stage(stage, retrying, tmp_path) is True
     assert (tmp_path / "first/a.txt").is_file() and not list(tmp_path.glob("quarantine/*/*"))
@@ -80,10 +87,92 @@ def test_what_a_stage_was_finished_without_is_kept_in_mind_and_tried_again(tmp_p
     assert run_stage(stage, retrying, tmp_path) is False
 
 
+def counted(calls, failing=None):
+    """A stage of two units with a folder of intermediate files, which deletes none itself."""
+
+    def work(unit, space):
+        calls.append(unit.name)
+        write_atomically(space.output(f"first/{unit.name}.txt"), unit.name)
+        write_atomically(space.output(f"parts/{unit.name}.keys"), unit.name)
+
+    def make(experiment, run):
+        units = tuple(Unit(name, str(experiment.shards.train_shards), 1, None) for name in "ab")
+        run_step(Step("filtering", units, work, light=True), experiment.engine, run)
+        run_step(Step("join-0123456789ab", units[:1], work, light=True), experiment.engine, run)
+        if failing:
+            raise InputError(failing)
+
+    stage = dataclasses.replace(make_stage([]), make=make, direct=True, libraries=())
+    return dataclasses.replace(stage, intermediate=("parts",))
+
+
+@pytest.mark.parametrize(("name", "call", "finished"), [("keep_only", 1, False), ("delete_folder", 2, True)])
+def test_a_kill_at_the_end_of_a_stage_costs_no_unit(tmp_path, monkeypatch, name, call, finished):
+    """A week of work is not done again because the process died while the last files were deleted or written."""
+    calls, real, times = [], getattr(written, name), itertools.count(1)
+
+    def killed(*given):
+        if next(times) == call:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(written, name, killed)
+        run_stage(counted(calls), EXPERIMENT, tmp_path)
+    assert (tmp_path / "parts").exists()
+    assert run_stage(counted(calls), EXPERIMENT, tmp_path) is not finished
+    assert calls == ["a", "b", "a"] and not (tmp_path / "parts").exists()
+
+
+def test_what_is_intermediate_is_deleted_behind_a_link_too_and_markers_of_other_joins_go(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/parts").symlink_to(tmp_path / "disk")
+    (tmp_path / "run/units/join-ba9876543210").mkdir(parents=True)
+    run_stage(counted([]), EXPERIMENT, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == [CLAIM]
+    assert {path.name for path in (tmp_path / "run/units").iterdir()} == {"filtering", "join-0123456789ab"}
+
+
+def test_a_stage_that_has_only_intermediate_work_is_refused_under_other_settings(tmp_path):
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(counted([], failing="the plug was pulled"), EXPERIMENT, tmp_path)
+    shutil.rmtree(tmp_path / "first")
+    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
+    with pytest.raises(UsageError, match=r"train_shards: \d there, 1 asked for"):
+        run_stage(counted([]), other, tmp_path)
+
+
+def test_a_file_that_appears_while_a_stage_is_made_is_not_counted_as_its_output(tmp_path):
+    for linked in (False, True):
+        workdir = tmp_path / str(linked)
+        workdir.mkdir()
+        if linked:
+            (tmp_path / "disk").mkdir()
+            (workdir / "first").symlink_to(tmp_path / "disk")
+        inner = make_stage([])
+
+        def make(experiment, run, inner=inner):
+            inner.make(experiment, run)
+            (run / "first/own.txt").write_text("the user's")
+            (run / "first/a.txt.0123456789abcdef.partial").write_text("half copied from scratch/, by a killed worker")
+
+        run_stage(dataclasses.replace(inner, make=make), EXPERIMENT, workdir)
+        kept = workdir / ("first/own.txt" if linked else "replaced-1/first/own.txt")
+        assert kept.read_text() == "the user's" and not list(workdir.rglob("*.partial"))
+        assert set(json.loads(RunPaths(workdir).marker("first").read_text())["files"]) == {"first/a.txt", "first/b.txt"}
+
+
+def test_a_stage_that_did_not_make_its_outputs_is_not_finished(tmp_path):
+    stage = dataclasses.replace(make_stage([]), make=lambda experiment, run: None)
+    with pytest.raises(FileNotFoundError, match="the stage first did not make it"):
+        run_stage(stage, EXPERIMENT, tmp_path)
+    assert not RunPaths(tmp_path).marker("first").exists()
+
+
 def test_half_done_work_is_invisible(tmp_path):
     with pytest.raises(InputError):
         run_stage(make_stage([], fail=True), EXPERIMENT, tmp_path)
-    assert not (tmp_path / "first").exists()
     with pytest.raises(InputError, match=r"needs first .* First run: python -m launch\.first"):
         run_stage(make_stage([], "second", after=(make_stage([]),)), EXPERIMENT, tmp_path)
     assert run_stage(make_stage([]), EXPERIMENT, tmp_path) is True
@@ -148,7 +237,7 @@ def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
     assert path.read_text() == "content" and calls == ["first", "first"]
 
 
-def test_a_kill_between_moving_and_the_marker_is_mended(tmp_path):
+def test_a_kill_before_the_marker_is_mended(tmp_path):
     """The outputs are in place, the marker is not: as a kill -9 leaves them."""
     run_stage(make_stage([]), EXPERIMENT, tmp_path)
     RunPaths(tmp_path).marker(make_stage([]).name).unlink()
@@ -173,18 +262,18 @@ def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
 def training(events, steps=4, fail_after=None):
     """A stage that works in place, one file a step, and goes on from the files it finds."""
 
-    def make(experiment, workdir, out):
-        (out / "checkpoints").mkdir(exist_ok=True)
-        first = len(list((out / "checkpoints").iterdir()))
+    def make(experiment, run):
+        (run / "checkpoints").mkdir(exist_ok=True)
+        first = len(list((run / "checkpoints").iterdir()))
         events.append(f"from {first}")
         for step in range(first, steps):
             if step == fail_after:
                 raise InputError("the plug was pulled")
-            (out / f"checkpoints/{step}").write_text(str(step))
-        (out / "log").write_text("a line")
+            (run / f"checkpoints/{step}").write_text(str(step))
+        (run / "log").write_text("a line")
 
     settings = lambda experiment: {"train": experiment.train}
-    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), in_place=True, by_products=("log",))
+    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), grows=True, by_products=("log",))
 
 
 def with_seed(seed):

@@ -12,11 +12,12 @@ from lm.checkpoints.manifest import amend, lengths, read_manifest, steps_in, wri
 from lm.config import MixtureSource, StartConfig
 from lm.data.mixture import manifest_sha256
 from lm.errors import InputError, UsageError
+from lm.storage import write_atomically
 from tests.corpus import tiny_experiment
 from tests.lm.shard_files import STREAMS, write_tokens
 
 EXPERIMENT = tiny_experiment()
-STAGE = dataclasses.replace(train.STAGE, after=(), make=lambda experiment, workdir, out: None)
+STAGE = dataclasses.replace(train.STAGE, after=(), make=lambda experiment, run: None)
 
 
 def with_mixture(*sources: tuple[Path, float]):
@@ -62,8 +63,8 @@ def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_o
 
 
 def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, tmp_path):
-    def interrupted(experiment, workdir, out):
-        (out / "checkpoints/4").mkdir(parents=True)
+    def interrupted(experiment, run):
+        (run / "checkpoints/4").mkdir(parents=True)
         raise InputError("interrupted")
 
     experiment, run = with_mixture((other, 1.0)), tmp_path / "run"
@@ -75,8 +76,8 @@ def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, t
 
 
 def test_a_settings_error_before_the_first_checkpoint_locks_nothing(tmp_path):
-    def failed(experiment, workdir, out):
-        (out / "goodput.json").write_text("[]")
+    def failed(experiment, run):
+        (run / "goodput.json").write_text("[]")
         raise UsageError("too many validation batches")
 
     with pytest.raises(UsageError, match="too many"):
@@ -91,12 +92,12 @@ def with_train(**changes):
 def checkpoint_up_to(stop=None):
     """A make that leaves the manifest of a checkpoint, as training does, at the last step or where it is to stop."""
 
-    def make(experiment, workdir, out):
-        made = steps_in(out / "checkpoints")
-        about = read_manifest(out / f"checkpoints/{made[-1]}")["about"] if made else {}
+    def make(experiment, run):
+        made = steps_in(run / "checkpoints")
+        about = read_manifest(run / f"checkpoints/{made[-1]}")["about"] if made else {}
         if stop is not None or not made or made[-1] < experiment.train.steps:
             at = experiment.train.steps if stop is None else stop
-            folder = out / f"checkpoints/{at}"
+            folder = run / f"checkpoints/{at}"
             folder.mkdir(parents=True)
             (folder / "array").write_text(str(at))
             write_manifest(folder, {"step": at} | lengths(about, experiment.train.steps))
@@ -107,8 +108,8 @@ def checkpoint_up_to(stop=None):
 
 
 def later(name, before):
-    def make(experiment, workdir, out):
-        (out / f"{name}.json").write_text(str(steps_in(workdir / "checkpoints")[-1]))
+    def make(experiment, run):
+        write_atomically(run / f"{name}.json", str(steps_in(run / "checkpoints")[-1]))
 
     return Stage(name, f"launch.{name}", before, lambda experiment: {}, make, outputs=(f"{name}.json",))
 
@@ -162,7 +163,7 @@ def test_asked_for_more_steps_and_back_before_one_was_made(tmp_path):
     for stage in THREE:
         run_stage(stage, with_train(steps=12), tmp_path)
 
-    def interrupted(experiment, workdir, out):
+    def interrupted(experiment, run):
         raise InputError("before the first step")
 
     with pytest.raises(InputError, match="before the first"):
@@ -188,6 +189,6 @@ def test_what_evaluates_a_run_does_not_need_the_other_shards(other, tmp_path):
     run_stage(STAGE, experiment, run)
     (other / "manifest.json").unlink()
     later = dataclasses.replace(
-        STAGE, name="later", after=(STAGE,), outputs=(), in_place=False, external_inputs=lambda e: {}
+        STAGE, name="later", after=(STAGE,), outputs=(), grows=False, external_inputs=lambda e: {}
     )
     assert run_stage(later, experiment, run) is True

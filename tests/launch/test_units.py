@@ -19,7 +19,8 @@ from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import input_file
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
-from launch.folder import own_files, unfinished, units
+from launch.folder import own_files, versions
+from launch.folder.links import CLAIM
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
 from lm.storage import Url, objects
@@ -79,7 +80,42 @@ def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
     write_pages(warcs[2], web_pages(15)[12:])  # another file under the same name
     make(warcs[1:], tmp_path / "run")
     assert markers(tmp_path / "run")["1"] == before["1"] and markers(tmp_path / "run")["2"] != before["2"]
-    assert not list((tmp_path / "run").glob("replaced-*")) and not (tmp_path / "run/.partial/texts").exists()
+    assert not list((tmp_path / "run").glob("replaced-*")) and not list(tmp_path.glob("run/stages/*.begun"))
+
+
+def test_outputs_on_another_disk_are_written_and_replaced_there(warcs, tmp_path, other_disk):
+    """`scratch` stays on the disk of the run folder, or may be on a third."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("texts", "units"):
+        (other_disk / name).mkdir()
+        (run / name).symlink_to(other_disk / name)
+    make(warcs[:3], run)
+    make(warcs[1:], run)
+    make(warcs[1:], tmp_path / "fresh")
+    found = texts(run)
+    assert found.pop(CLAIM) and found == texts(tmp_path / "fresh") and (run / "texts").is_symlink()
+    (other_disk / "texts/own.txt").write_text("the user's")
+    with pytest.raises(UsageError, match=r"texts is a link to .* \(own\.txt\)"):
+        make(warcs[:3], run)
+
+
+def test_what_no_unit_made_is_moved_aside_and_what_units_before_made_is_deleted(warcs, tmp_path):
+    """A kill comes between the outputs of a unit and its marker, and its input goes: no stage must read those."""
+
+    def interrupted(experiment: Experiment, run: Path) -> None:
+        extract_texts.make(experiment, run)
+        (run / "units/texts/0.json").unlink()
+        raise KeyboardInterrupt
+
+    run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(dataclasses.replace(extract_texts.STAGE, make=interrupted), experiment_of(warcs[:3]), tmp_path)
+    make(warcs[1:], tmp_path)
+    assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
+    assert (tmp_path / "replaced-1/texts/0.parquet").is_file()
+    make(warcs[2:], tmp_path)
+    assert set(texts(tmp_path)) == {"2.parquet", "3.parquet", "records.json"} and not (tmp_path / "replaced-2").exists()
 
 
 def write_table(path: Path, words: str) -> None:
@@ -227,15 +263,58 @@ def test_a_file_of_a_web_server_that_was_replaced_is_told_by_its_etag(tmp_path, 
         assert own_files.recognised(tmp_path, among_many)[0] == marker
 
 
+def test_a_replaced_input_is_noticed_after_pages_was_interrupted(tables, tmp_path):
+    def interrupted(*arguments) -> None:
+        raise KeyboardInterrupt
+
+    made_of_tables(tables, tmp_path)
+    write_table(tables[1], "THE SAME SIZE")
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(dataclasses.replace(fetch_pages.STAGE, make=interrupted), of_tables(tables), tmp_path)
+    assert made_of_tables(tables, tmp_path) == [True, True]
+    assert "THE SAME" in pq.read_table(tmp_path / "texts/1.parquet")["text"][0].as_py()
+
+
+def test_an_input_may_be_added_after_pages_was_interrupted(warcs, tmp_path):
+    def interrupted(experiment: Experiment, run: Path) -> None:
+        fetch_pages.make(experiment, run)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(dataclasses.replace(fetch_pages.STAGE, make=interrupted), experiment_of(warcs[:3]), tmp_path)
+    make(warcs, tmp_path)
+    assert set(markers(tmp_path)) == {"0", "1", "2", "3"}
+
+
+def test_a_strangers_unit_marker_deletes_nothing_outside_of_the_outputs(warcs, tmp_path):
+    make(warcs[:2], tmp_path)
+    theirs = {tmp_path / name: f"the user's {name}" for name in ("notes.txt", "checkpoints/10/x", "config.json")}
+    for path, text in theirs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    outputs = {str(path.relative_to(tmp_path)): [1, ""] for path in theirs}
+    for name in ("evil", "0"):
+        marker = json.loads((tmp_path / "units/texts/1.json").read_text())
+        (tmp_path / f"units/texts/{name}.json").write_text(json.dumps(marker | {"outputs": outputs, "identity": "x"}))
+    (tmp_path / "units/texts/manifest").unlink()
+    (tmp_path / "stages/texts.json").unlink()
+    run_stage(extract_texts.STAGE, experiment_of(warcs[:2]), tmp_path)
+    assert set(markers(tmp_path)) == {"0", "1"}
+    assert {path: path.read_text() for path in theirs if path.name != "config.json"} == {
+        path: text for path, text in theirs.items() if path.name != "config.json"
+    }
+    assert (tmp_path / "config.json").is_file()
+
+
 def test_an_interrupted_stage_makes_what_was_replaced_meanwhile(tables, tmp_path):
-    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
-        extract_texts.make(experiment, workdir, out)
+    def interrupted(experiment: Experiment, run: Path) -> None:
+        extract_texts.make(experiment, run)
         raise KeyboardInterrupt
 
     run_stage(fetch_pages.STAGE, of_tables(tables), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_stage(dataclasses.replace(extract_texts.STAGE, make=interrupted), of_tables(tables), tmp_path)
-    before = markers(tmp_path / ".partial/texts/out")
+    before = markers(tmp_path)
     write_table(tables[1], "THE SAME SIZE")
     assert made_of_tables(tables, tmp_path) == [True, True]
     assert [markers(tmp_path)[name] == before[name] for name in "012"] == [True, False, True]
@@ -262,23 +341,23 @@ def test_other_settings_are_refused_and_their_units_stay(warcs, tmp_path):
 
 
 def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
-    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
-        extract_texts.make(experiment, workdir, out)
+    def interrupted(experiment: Experiment, run: Path) -> None:
+        extract_texts.make(experiment, run)
         raise KeyboardInterrupt
 
     stage: Stage = dataclasses.replace(extract_texts.STAGE, make=interrupted)
     run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_stage(stage, experiment_of(warcs[:3]), tmp_path)
-    before = markers(tmp_path / ".partial/texts/out")
+    before = markers(tmp_path)
     make(warcs[1:], tmp_path)
     assert {name: markers(tmp_path)[name] for name in "12"} == {name: before[name] for name in "12"}
     assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
 
 
 def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypatch):
-    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
-        prepare_documents.make(experiment, workdir, out)
+    def interrupted(experiment: Experiment, run: Path) -> None:
+        prepare_documents.make(experiment, run)
         raise KeyboardInterrupt
 
     def made(stage: Stage, warcs: list[Path], workdir: Path) -> None:
@@ -306,8 +385,8 @@ def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeyp
     whole = damage(warcs)
     with pytest.raises(InputError, match="1 of 4 units failed"):
         make(warcs, tmp_path)
-    before = markers(tmp_path / ".partial/texts/out")
-    monkeypatch.setattr(unfinished, "installed", lambda library: f"{library} of tomorrow")
+    before = markers(tmp_path)
+    monkeypatch.setattr(versions, "installed", lambda library: f"{library} of tomorrow")
     warcs[2].write_bytes(whole)
     make(warcs, tmp_path, retry_failed=True)
     assert {name: markers(tmp_path)[name] for name in before} == before and set(before) == {"0", "1", "3"}
@@ -350,6 +429,3 @@ def test_what_was_made_without_a_unit_is_made_again_with_it_unless_a_model_was_t
     os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as where the cause was another than the file
     assert made(retry_failed=True) == [False, True, True] and made() == [False, False, False]
     assert sorted(path.stem for path in (tmp_path / "documents").iterdir()) == ["0", "1", "2", "3"]
-    assert units.set_aside(["tokens/quarantine/encode/a.json", "texts/b", "quarantine/texts/b.json"]) == [
-        "encode/a", "texts/b",
-    ]  # fmt: skip

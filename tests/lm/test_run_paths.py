@@ -4,8 +4,12 @@ import ast
 import fnmatch
 from pathlib import Path
 
+from data_prep.common_crawl.paths import LISTS
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from data_prep.funnel.report import FUNNEL
+from data_prep.shards.write import INTERMEDIATE
 from data_prep.sources.manifest import MANIFEST
+from launch import write_shards
 from lm.run_paths import TRAINING_LOGS, Part, RunPaths
 from tests.test_house import FILES, REPOSITORY
 
@@ -25,6 +29,9 @@ def test_a_part_is_a_name_of_the_class_and_a_path_of_a_run():
 
 def test_the_data_pipeline_calls_its_files_the_same():
     assert (RunPaths.funnel, RunPaths.pages_manifest) == (FUNNEL, MANIFEST)
+    assert (RunPaths.units, RunPaths.quarantine, RunPaths.scratch) == (UNITS, QUARANTINE, SCRATCH)
+    assert LISTS.startswith(f"{RunPaths.parts}/")
+    assert write_shards.STAGE.intermediate == tuple(f"{RunPaths.tokens}/{name}" for name in INTERMEDIATE)
 
 
 def joined_names(path: Path) -> set[str]:

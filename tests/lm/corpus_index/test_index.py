@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.corpus_index import build
 from lm.corpus_index.build import build_index
 from lm.corpus_index.index import CorpusIndex, Spot
 from lm.corpus_index.suffix_array import suffix_array
@@ -143,6 +144,44 @@ def test_an_attempt_that_was_killed_leaves_no_index_and_its_whole_parts_are_kept
     for path in sorted((tmp_path / "other/corpus_index").iterdir()):
         assert path.read_bytes() == (run / "corpus_index" / path.name).read_bytes()
     assert not list((run / "corpus_index").glob("*.partial")) and not list((run / "corpus_index").glob("train*.json"))
+
+
+def test_parts_of_other_shards_are_made_again(tmp_path):
+    """Their notes stay when an attempt is killed; what the index is made from may be made again before the next."""
+    run, out = write_run(tmp_path / "run", corpus(3, 60), length=64), tmp_path / "index"
+    other = write_run(tmp_path / "other", corpus(4, 60), length=64)
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "Header", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        build_index(run / "tokens", out, part_tokens=1000)
+    assert list(out.glob("train*.json"))
+    build_index(other / "tokens", out, part_tokens=1000)
+    build_index(other / "tokens", tmp_path / "fresh", part_tokens=1000)
+    for path in (tmp_path / "fresh").iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"shards": null}', '{"shards": "", "part": 3}'])
+def test_a_damaged_note_of_a_part_has_the_part_made_again(tmp_path, note):
+    run = write_run(tmp_path / "run", corpus(3, 20), length=64)
+    out = tmp_path / "index"
+    out.mkdir()
+    (out / "train-00000.json").write_text(note)
+    assert len(build_index(run / "tokens", out, part_tokens=1000).parts) > 1
+    assert not (out / "train-00000.json").exists()
+
+
+def test_a_note_of_a_part_never_tells_of_other_arrays(tmp_path):
+    """Shards A leave the note of a part, B are killed between its arrays and its note, and A come again."""
+    a, b = (write_run(tmp_path / name, corpus(seed, 60), length=64) for name, seed in (("a", 3), ("b", 4)))
+    out = tmp_path / "index"
+    for run, name in ((a, "Header"), (b, "crc32_of")):
+        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, name, lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+            build_index(run / "tokens", out, part_tokens=1000)
+    build_index(a / "tokens", out, part_tokens=1000)
+    build_index(a / "tokens", tmp_path / "fresh", part_tokens=1000)
+    for path in (tmp_path / "fresh").iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes()
 
 
 def test_of_two_that_make_one_index_at_once_the_second_is_told_and_the_first_ends_well(tmp_path):

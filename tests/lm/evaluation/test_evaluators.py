@@ -57,8 +57,8 @@ def test_an_evaluator_from_outside_is_run_in_training_and_in_the_evaluation(toke
 
     evaluators = ("bits_per_byte", OUTSIDE, "piqa")
     asked = dataclasses.replace(EXPERIMENT.evaluate, evaluators=evaluators, tasks=made)
-    launch_evaluate.make(dataclasses.replace(EXPERIMENT, evaluate=asked), run, tmp_path)
-    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    launch_evaluate.make(dataclasses.replace(EXPERIMENT, evaluate=asked), run)
+    figures = json.loads((run / "evaluation.json").read_text())
     assert figures["largest_parameter"] == pytest.approx(largest)
     assert (figures["piqa_acc"], figures["piqa_acc_norm"]) == (
         evaluated[-1]["piqa_acc"],

@@ -172,7 +172,7 @@ def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
         f"            os.kill(os.getpid(), {int(number)})\n"
         "            time.sleep(3600)\n"
         "sys.meta_path.insert(0, Loading())\n"
-        "make(None, Path(sys.argv[1]), Path(sys.argv[1]))\n"
+        "make(None, Path(sys.argv[1]))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)

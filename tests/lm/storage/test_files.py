@@ -21,6 +21,16 @@ def test_a_file_appears_when_the_block_ends_well(tmp_path):
     assert list(tmp_path.iterdir()) == [path.parent]
 
 
+def test_a_file_appears_on_another_disk_than_the_one_it_was_written_on(tmp_path, other_disk):
+    """A folder of outputs may be a link to a larger disk."""
+    write_atomically(other_disk / "a", b"before")
+    with appearing(other_disk / "a", tmp_path) as partial:
+        partial.write_bytes(b"new")
+        assert (other_disk / "a").read_bytes() == b"before"
+    assert (other_disk / "a").read_bytes() == b"new"
+    assert [path.name for path in other_disk.iterdir()] == ["a"] and not list(tmp_path.iterdir())
+
+
 def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
     path = tmp_path / "a"
     write_atomically(path, b"before", tmp_path)
