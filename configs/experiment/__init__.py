@@ -226,14 +226,9 @@ def folder_of(option: str, given: str) -> Path:
     place = place_of(given)
     if isinstance(place, Path):
         return place
-    if option == "--from":
-        raise UsageError(
-            f"--from {given} names a bucket, but a run begins from a folder of this machine alone. Copy it here first; "
-            "to train on its shards, name them in train.mixture."
-        )
     if not place.name:
         raise UsageError(f"{option} {given} is a whole bucket. Give an address in it, such as {place}/runs/demo.")
-    return copy_of(place)
+    return copy_of(place, "reading" if option == "--from" else "runs")
 
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:

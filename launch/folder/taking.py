@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
+from configs.experiment.run_folder import RunFolder
 from launch.folder.guard import is_run
 from launch.folder.links import refuse_links
 from launch.folder.markers import read_note
@@ -19,19 +20,23 @@ from launch.folder.written import entries
 from lm.checkpoints.manifest import MANIFEST
 from lm.errors import InputError, UsageError
 from lm.run_paths import UNFINISHED, RunPaths
-from lm.storage import appearing
+from lm.storage import Url, appearing, shown_place
 
 LINKED_FROM = 1_000_000
 """Bytes."""
 
 
 def check_source(source: Path, workdir: Path) -> None:
-    """Raises UsageError unless `source` is the folder of another run, InputError when a process is at work there."""
+    """Raises UsageError unless `source` is the folder of another run, InputError when a process is at work there. The
+    markers of a run in a bucket are brought here."""
+    place = shown_place(source)
+    if isinstance(place, Url):
+        RunFolder.to_read(place)
     if not is_run(source):
         there = "is not the folder of a run" if source.is_dir() else "is not there"
-        raise UsageError(f"--from {source} {there}. Name the folder of a run, such as runs/demo.")
-    if source.resolve() == workdir.resolve():
-        raise UsageError(f"--from and --workdir are both {workdir}. Give the new run a folder of its own.")
+        raise UsageError(f"--from {place} {there}. Name the folder of a run, such as runs/demo.")
+    if place == shown_place(workdir) or source.resolve() == workdir.resolve():
+        raise UsageError(f"--from and --workdir are both {place}. Give the new run a folder of its own.")
     refuse_links(source, claim=False)
     with held(source):
         pass
@@ -67,8 +72,9 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
         found = file.stat().st_size if file.is_file() else None
         if found != size:
             raise InputError(
-                f"--from {source}: {file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were "
-                "written. Bring it back, or run that run's own command again first; or leave --from out."
+                f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}, but "
+                f"{size} bytes were written. Bring it back, or run that run's own command again first; or leave --from "
+                "out."
             )
 
 

@@ -420,22 +420,25 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
         return False
     if external is not None and marker["external_inputs"] != own_files.recognised(source, external)[0]:
         return False
-    note = note | {"key": marker["key"], "external_inputs": marker["external_inputs"], "taken_from": str(source)}
+    taken_from = {"taken_from": str(shown_place(source))}
+    note = note | {"key": marker["key"], "external_inputs": marker["external_inputs"]} | taken_from
     begun = read_note(RunPaths(workdir).begun(stage.name), "key", "settings")
     if begun and begun.get("taken_from") != note["taken_from"] and holds_work(stage, workdir):
         return False
+    units = tuple(f"{RunPaths.units}/{step}" for step in stage.units)
+    in_bucket.fetch(source, marker["files"], (*stage.by_products, *units, *(stage.outputs if stage.grows else ())))
     with taking.held(source):
         taking.refuse_damaged(source, marker)
         begin(stage, experiment, workdir, note, None)
-        besides = (*by_products_in(stage, source), *(f"{RunPaths.units}/{step}" for step in stage.units))
+        besides = (*by_products_in(stage, source), *units)
         taking.take(stage.outputs, besides, source, workdir, marker)
     if not stage.grows:
         written.keep_only(stage.name, workdir, stage.outputs, marker["files"])
     if own_files.SIZES in marker["external_inputs"]:
         own_files.remember(workdir, own_files.read_seen(source))
-    write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(marker | {"taken_from": str(source)}, indent=1))
+    write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(marker | taken_from, indent=1))
     tidy(stage, workdir)
-    print(f"{stage.name}: taken from {source}", flush=True)
+    print(f"{stage.name}: taken from {shown_place(source)}", flush=True)
     return True
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from configs.experiment import Experiment
+from configs.experiment import Experiment, parse_run
 from data_prep.config import EngineConfig
 from data_prep.engine.tasks import DIGEST
 from data_prep.warc import write_pages
+from launch.folder.taking import check_source
 from launch.folder.written import is_kept_beside
 from launch.pretrain import SCRIPTS
 from launch.stages.command import locked
@@ -153,6 +154,28 @@ def test_what_is_the_users_stays_in_a_bucket_and_stages_of_another_run_are_taken
     names = {name for name in run.files() if name.startswith(("texts/", "documents/", "replaced-"))}
     assert {"replaced-2/texts/notes", "replaced-1/documents/notes", "documents/0.parquet"} <= names
     assert "documents/1.parquet" not in names and "texts/notes" not in names
+
+
+def test_a_run_begins_from_one_in_a_bucket(run, tmp_path):
+    warcs, new = write_warcs(tmp_path / "warc", 3, 6), tmp_path / "new"
+    make(experiment_of(warcs[:2]), run, STAGES[:3], tmp_path / "a")
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
+        MIRRORS.clear()
+        source = parse_run("", "", ["tests/configs.py", "--from", str(run)]).source
+        assert source is not None
+        with pytest.raises(UsageError, match=rf"--from and --workdir are both {run}"):
+            check_source(source, copy_of(run))
+        with pytest.raises(UsageError, match=rf"--from {run}/no is not the folder of a run"):
+            check_source(copy_of(run / "no", "reading"), new)
+        check_source(source, new)
+        assert [run_stage(stage, experiment_of(warcs[:2]), new, source) for stage in STAGES[:3]] == [True] * 3
+    for name in ("pages", "texts", "documents"):
+        assert json.loads((new / f"stages/{name}.json").read_text())["taken_from"] == str(run)
+    assert digests(new, *DATA) == digests(run, *DATA)
+    before = (new / "units/texts/0.json").read_text()
+    (new / "stages/documents.json").unlink()
+    make(experiment_of(warcs), new, STAGES[:3])  # an added input costs its own unit
+    assert (new / "units/texts/0.json").read_text() == before and (new / "texts/2.parquet").is_file()
 
 
 def test_what_a_killed_attempt_left_in_a_bucket_is_read_by_no_stage(run, tmp_path):

@@ -159,10 +159,7 @@ def test_where_another_run_lies_below_no_run_begins(run, tmp_path):
             ["--workdir", "s3://corpus"],
             r"s3://corpus is a whole bucket\. Give an address in it, such as s3://corpus/runs",
         ),
-        (
-            ["--from", "s3://corpus/run"],
-            r"--from s3://corpus/run names a bucket, but a run begins from a folder of this",
-        ),
+        (["--from", "s3://corpus"], r"--from s3://corpus is a whole bucket"),
     ],
 )
 def test_what_cannot_be_is_refused(run, words, message):
