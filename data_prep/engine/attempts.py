@@ -335,8 +335,9 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
     delete_files(folder, [f"{UNITS}/{step.name}.{suffix}" for suffix in LISTS])
     if isinstance(folder, Path):
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            (folder / SCRATCH).rmdir()
+        for empty in (folder / SCRATCH, folder / QUARANTINE / step.name, folder / QUARANTINE):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
 
 
 def told_failed(step: Step, failed: Mapping[str, str]) -> str:

@@ -33,8 +33,6 @@ class Notes:
     """Units that steps finished without, as step/name."""
     outputs: set[str] = field(default_factory=set)
     """The places of all outputs."""
-    steps: set[str] = field(default_factory=set)
-    """The names of the steps."""
 
 
 NOTES: ContextVar[Notes | None] = ContextVar("NOTES", default=None)
@@ -91,7 +89,6 @@ def run_step(
         write_manifest(step.name, folder, made)
     if notes:
         notes.failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
-        notes.steps.add(step.name)
         notes.outputs |= {str(folder / name) for marker in made.values() for name in marker.outputs}
     judge(step, attempts.failed, engine, folder)
     return made

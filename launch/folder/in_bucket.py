@@ -117,14 +117,15 @@ def move_aside(mirror: Mirror, stage: str, names: Iterable[str]) -> None:
     print(f"{mirror.url}: what is there as {shown} {NOT_OURS}. Moved to {mirror.url}/{aside}", flush=True)
 
 
-def delete_other_joins(workdir: Path, steps: set[str]) -> None:
-    """Delete the markers of joins of other inputs: of all steps with a digest in their name except `steps`."""
+def delete_joins(workdir: Path) -> None:
+    """Delete the markers of joins, steps with a digest in their name: what they made is intermediate, too."""
     if mirror := mirror_of(workdir):
-        step_of = lambda name: name.split("/")[1] if name.startswith(f"{UNITS}/") else ""
-        mirror.delete([name for name in mirror.there if DIGEST.search(step_of(name)) and step_of(name) not in steps])
+        mirror.delete(
+            [name for name in mirror.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])]
+        )
         return
     for folder in RunPaths(workdir).units.glob("*"):
-        if DIGEST.search(folder.name) and folder.name not in steps:
+        if DIGEST.search(folder.name):
             delete_all(folder)
 
 

@@ -21,7 +21,6 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.engine.run import noting
 from launch.folder import in_bucket, links, own_files, taking, written
-from launch.folder.in_bucket import delete_other_joins
 from launch.folder.markers import all_of, differences, key_of, older_names, read_note, refuse_trained, report_damage
 from launch.folder.versions import compare_versions, installed
 from launch.stages.processes import place
@@ -312,7 +311,6 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
         is_output = lambda name: str(run / name) in ours and not written.is_kept_beside(name)
         files = {name: size for name, size in there.items() if is_output(name)}
         refuse_missing(stage, workdir, files)
-        delete_other_joins(workdir, notes.steps)
         if mirror:
             others = {name for name in there.keys() - files.keys() if not written.is_kept_beside(name)}
             in_bucket.move_aside(mirror, stage.name, others)
@@ -346,6 +344,9 @@ def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
 
 
 def delete_intermediate(stage: Stage, workdir: Path) -> None:
+    """Delete the folders that only an unfinished stage needs, and the markers of joins if `parts` is one of them."""
+    if RunPaths.parts in stage.intermediate:
+        in_bucket.delete_joins(workdir)
     if stage.direct and (mirror := mirror_of(workdir)):
         mirror.delete(mirror.matching(stage.intermediate))
     for name in stage.intermediate:

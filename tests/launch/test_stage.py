@@ -124,14 +124,15 @@ def test_a_kill_at_the_end_of_a_stage_costs_no_unit(tmp_path, monkeypatch, name,
     assert calls == ["a", "b", "a"] and not (tmp_path / "parts").exists()
 
 
-def test_what_is_intermediate_is_deleted_behind_a_link_too_and_markers_of_other_joins_go(tmp_path):
+def test_what_is_intermediate_is_deleted_behind_a_link_too_and_so_are_markers_of_joins(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run/parts").symlink_to(tmp_path / "disk")
     (tmp_path / "run/units/join-ba9876543210").mkdir(parents=True)
     run_stage(counted([]), EXPERIMENT, tmp_path / "run")
     assert [path.name for path in (tmp_path / "disk").iterdir()] == [CLAIM]
-    assert {path.name for path in (tmp_path / "run/units").iterdir()} == {"filtering", "join-0123456789ab"}
+    assert {path.name for path in (tmp_path / "run/units").iterdir()} == {"filtering"}
+    assert not (tmp_path / "run/quarantine").exists()
 
 
 def test_a_stage_that_has_only_intermediate_work_is_refused_under_other_settings(tmp_path):

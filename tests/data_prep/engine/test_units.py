@@ -129,7 +129,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def records(folder: Path) -> dict[str, dict]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "quarantine/step").iterdir())}
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("quarantine/step/*"))}
 
 
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
