@@ -38,7 +38,7 @@ class RunPaths:
     pages_manifest = Part("pages/manifest.json")
     texts = Part("texts")
     parts = Part("parts")
-    sampling = Part("parts/sampling")
+    sampling = Part("sampling")
     documents = Part("documents")
     dropped = Part("dropped")
     funnel = Part("funnel.json")

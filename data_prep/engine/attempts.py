@@ -253,7 +253,6 @@ def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: P
             "or go on without them by a higher --engine.max-failed."
         )
     if failed:
-        # The folder may be one in the making, whose files go to the run folder in the end.
         print(f"{said}\nThe others are done; {QUARANTINE}/{step.name}/ in the run folder tells more.", flush=True)
 
 

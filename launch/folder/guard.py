@@ -19,7 +19,7 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = tuple(sorted(NAMES - {RunPaths.config_json, RunPaths.lock, RunPaths.imported, RunPaths.quality_classifier}))
 """What scripts write into a run folder that other scripts do not read as inputs from there."""
-WORK = (RunPaths.parts, RunPaths.scratch)
+WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:

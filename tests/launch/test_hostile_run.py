@@ -81,7 +81,7 @@ def test_what_a_stage_deletes_or_moves_is_never_behind_a_link(tmp_path, victim, 
 
 LINKS = [
     *sorted(NAMES), "heartbeat.json", "heartbeat-3.json", "heartbeat.json.probe", "supervisor.jsonl",
-    "parts/sampling", "parts/keys/0.pairs", "scratch/texts", "stages/text.begun", "pages/0.warc.gz.part",
+    "parts/keys/0.pairs", "scratch/texts", "stages/text.begun", "pages/0.warc.gz.part",
     "units/texts/0.json", "stages/report.json", "stages/train.begun", "stages/workers", "report/index.html",
     "report/deep", "documents/deep/0.parquet", "units/texts", "quarantine/texts", "tokens/parts",
     "samples/step-00000001.json", "samples/final.json", "checkpoints/10", "checkpoints/.partial", "snapshots/7",

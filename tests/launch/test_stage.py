@@ -15,6 +15,7 @@ import pytest
 
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, run_step
+from launch import pretrain
 from launch.folder import written
 from launch.folder.links import CLAIM
 from launch.folder.markers import differences
@@ -104,6 +105,14 @@ def counted(calls, failing=None):
 
     stage = dataclasses.replace(make_stage([]), make=make, direct=True, libraries=())
     return dataclasses.replace(stage, intermediate=("parts",))
+
+
+def test_no_stage_deletes_what_a_later_one_has_not_used_up():
+    """A stage that is up to date deletes its intermediate folders, while a later one may be half done."""
+    stages = [script.STAGE for script in pretrain.SCRIPTS]
+    for earlier, later in itertools.combinations(stages, 2):
+        for folder, needed in itertools.product(earlier.intermediate, (*later.intermediate, *later.outputs)):
+            assert not written.below(needed, folder), f"{earlier.name} deletes {needed} of {later.name}"
 
 
 @pytest.mark.parametrize(("name", "call", "finished"), [("keep_only", 1, False), ("delete_folder", 2, True)])
