@@ -13,7 +13,7 @@ from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
 MARKS = (f"{RunPaths.stages}/*.json", f"{RunPaths.stages}/*.begun", f"{RunPaths.stages}/*.files")
-"""A folder in which one of these is found is a run."""
+"""A folder in which one of these is found is a run. A stage has one of them at any time once it has begun."""
 PASSED_OVER = {RunPaths.lock, ".remote", "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
@@ -23,7 +23,8 @@ WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:
-    return any(next(folder.glob(mark), None) is not None for mark in MARKS)
+    """Whether a stage has begun there, found in one listing: a process at work replaces one mark by another."""
+    return any(path.match(mark) for path in folder.glob(f"{RunPaths.stages}/*") for mark in MARKS)
 
 
 def refuse_no_run(workdir: Path) -> None:
@@ -46,7 +47,7 @@ def refuse_no_run(workdir: Path) -> None:
         refuse_links(workdir)
         return
     others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))
-    if others:
+    if others and not is_run(workdir):  # another process may have begun one since
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise UsageError(
             f"--workdir {workdir} is not empty ({shown}), and is not the folder of a run. Nothing was changed. Give a "

@@ -9,7 +9,9 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -173,6 +175,29 @@ def every_kill(monkeypatch, prepare, work, check) -> int:
         work(workdir)
         check(workdir)
     raise AssertionError("it never ends")
+
+
+def test_a_folder_in_which_another_process_begins_a_run_is_a_run_at_any_moment(tmp_path):
+    def begin_and_finish_a_stage(stages: Path) -> None:
+        stages.mkdir()
+        (stages / "texts.begun").write_text("{}")
+        (stages.parent / "texts").mkdir()
+        (stages / "texts.json").write_text("{}")
+        (stages / "texts.begun").unlink()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # every system call of one thread may come between two of the other
+    try:
+        for number in range(300):
+            workdir = tmp_path / str(number)
+            workdir.mkdir()
+            other = threading.Thread(target=begin_and_finish_a_stage, args=[workdir / "stages"])
+            other.start()
+            while other.is_alive():
+                refuse_no_run(workdir)
+            other.join()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_kill_at_any_moment_of_making_anew_changes_nothing(tmp_path, monkeypatch, expected):
