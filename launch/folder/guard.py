@@ -12,8 +12,8 @@ from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
-MARKS = (f"{RunPaths.stages}/*.json", f"{RunPaths.stages}/*.begun", f"{RunPaths.stages}/*.files")
-"""A folder in which one of these is found is a run. A stage has one of them at any time once it has begun."""
+MARKS = tuple(f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files", "seen"))
+"""A folder in which one of these is found is a run. A stage has one of them from its first write on."""
 PASSED_OVER = {RunPaths.lock, ".remote", "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""

@@ -180,6 +180,7 @@ def every_kill(monkeypatch, prepare, work, check) -> int:
 def test_a_folder_in_which_another_process_begins_a_run_is_a_run_at_any_moment(tmp_path):
     def begin_and_finish_a_stage(stages: Path) -> None:
         stages.mkdir()
+        (stages / "texts.seen").write_text("{}")
         (stages / "texts.begun").write_text("{}")
         (stages.parent / "texts").mkdir()
         (stages / "texts.json").write_text("{}")
