@@ -81,7 +81,7 @@ LONGEST = (
     "tests/window/test_window.py", "tests/window/test_tokens_predict.py", "tests/window/test_inside.py",
     "tests/window/test_scripts.py",
     "tests/launch/test_trained.py", "tests/lm/resilience/test_preemption.py", "tests/lm/tokenizer/test_published.py",
-    "tests/lm/planner/test_plan.py", "tests/launch/cloud/test_tpu_vm.py", "tests/launch/cloud/test_files.py",
+    "tests/lm/planner/test_plan.py", "tests/launch/cloud/test_files.py",
     "tests/lm/training/test_restore_or_init.py", "tests/test_linear_time.py", "tests/lm/model/test_transformer.py",
     "tests/lm/model/test_attention.py", "tests/lm/checkpoints/test_layer_forms.py", "tests/test_command_line.py",
     "tests/test_numbers.py", "tests/test_docs.py", "tests/lm/tokenizer/test_fast.py",

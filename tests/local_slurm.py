@@ -8,6 +8,7 @@ cgroups nor systemd. Needs Debian's slurm-wlm and root: the daemons keep a socke
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 """The daemons are often outside of the PATH of users."""
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 RUN_FOLDERS = (Path("/run/slurm"), Path("/run/slurmctld"))
+LOCK = Path(tempfile.gettempdir()) / "gristmill-local-slurm.lock"
+"""Held by the process that runs a cluster: the others wait."""
 START_SECONDS = 120
 CONFIG = """
 ClusterName=local
@@ -63,6 +66,8 @@ def why_not() -> str:
         return f"Slurm is not installed ({', '.join(missing)})"
     if os.getuid():
         return "Slurm's daemons need root"
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
     for path in Path("/proc").glob("[0-9]*/comm"):
         with contextlib.suppress(OSError):
             if path.read_text().strip() in ("slurmctld", "slurmd"):
@@ -86,6 +91,13 @@ class Cluster:
         """IDs of all jobs in the queue, array tasks one by one."""
         return self.ask("squeue", "--noheader", "--array", "--format=%i").split()
 
+    def wait_for(self, true: Callable[[], bool]) -> None:
+        """Wait until `true()`. Raises AssertionError, with the controller's log, after START_SECONDS."""
+        deadline = time.monotonic() + START_SECONDS
+        while not true():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
     def log(self) -> str:
         return (self.folder / "slurmctld.log").read_text(errors="replace")
 
@@ -93,6 +105,8 @@ class Cluster:
 @contextlib.contextmanager
 def running(nodes: int = 2, cpus: int = 2, max_array_size: int = 5) -> Generator[Cluster]:
     """Start the daemons, and end them, and all jobs, with the block."""
+    lock = LOCK.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     ports = free_ports(nodes + 1)
     host = socket.gethostname().partition(".")[0]
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # the path of a socket has at most 107 bytes
@@ -133,6 +147,7 @@ def running(nodes: int = 2, cpus: int = 2, max_array_size: int = 5) -> Generator
                 daemon.wait()
         for one in (folder, *RUN_FOLDERS):
             shutil.rmtree(one, ignore_errors=True)
+        lock.close()
 
 
 def start(cluster: Cluster, *command: str) -> None:

@@ -281,7 +281,7 @@ def why_not(words: list[str]) -> str:
     if any(word.startswith("configs/") and word != "configs/demo.py" for word in words):
         return "its pages are not here"
     if words[:2] == ["python", "-m"] and words[2].startswith("launch.cloud."):
-        return "reaches a cloud: what it would do is shown above"
+        return "writes into runs/cloud of the repository: its dry run is above"
     if words[:2] == ["python", "-m"] and words[2].startswith("tests."):
         return "a benchmark"
     return READ_ONLY.get(words[2], "") if words[:2] == ["python", "-m"] else ""

@@ -430,8 +430,6 @@ GUARDED = {
     "data_prep/fasttext_file.py: check_in_process run": "this program's own module",
     "launch/stages/supervision.py: attempt Popen": "a script of this program, with the user's own options",
     "data_prep/extract/fit/checkouts.py: git run": "git, in a script of development",
-    "launch/cloud/tools.py: ask run": "commands of the user's own cloud",
-    "launch/cloud/tools.py: run run": "commands of the user's own cloud",
 }
 
 

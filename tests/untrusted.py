@@ -79,7 +79,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.experiment.command_line.parse_options": OPTION,
     "configs.experiment.command_line.tyro_help": Trusted("our own help"),
     "configs.experiment.command_line.without_box": Trusted("tyro's messages of our own options"),
-    "launch.cloud.batch_script.slurm_time": OPTION,
     "launch.cloud.job.parse_job": OPTION,
     "launch.folder.own_files.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
     "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),

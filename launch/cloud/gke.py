@@ -1,58 +1,116 @@
-"""A run on Google Kubernetes Engine, on TPU slices or GPU nodes, as a JobSet.
+"""Write the JobSet of a run on Google Kubernetes Engine: one Job for each TPU slice, or one for all GPU nodes.
 
-    python -m launch.cloud.gke configs/llama3_8b.py image --topology v5p:4x4x4 --image REGISTRY/gristmill:1
-    python -m launch.cloud.gke configs/llama3_8b.py run --topology v5p:4x4x4 --image REGISTRY/gristmill:1 \\
-        --volume runs:/mnt/shared --workdir /mnt/shared/runs/8b
-    python -m launch.cloud.gke configs/llama3_8b.py logs --topology v5p:4x4x4
+    python -m launch.cloud.gke configs/llama3_8b.py --topology v5p:4x4x2 --image REGISTRY/gristmill:1 --workdir gs://BUCKET/a
 
-docs/cloud.md has what the cluster needs, and what was never tried.
+JobSet 0.6 or newer: jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2. GKE's pages: how-to/tpu-multislice, how-to/gpus.
 """
 
-import sys
+import math
+import os
+import shlex
 
-from launch.cloud.job import parse_job, parser_of, refuse_lost, volume_of
-from launch.cloud.jobset import as_yaml, jobset, process_0
+import yaml
+
+from launch.cloud.job import PORT, job_parser, parse_job, refuse_lost, write_job
 from launch.stages.command import told
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
+from lm.planning.topology import SHAPES
 
-ACTIONS = {
-    "image": "build and push the image",
-    "run": "write the JobSet and apply it",
-    "logs": "follow what process 0 prints",
-    "delete": "end the job; it saves first",
-}
+TEMPLATE = """apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata: {{name: {name}, labels: {labels}, annotations: {annotations}}}
+spec:
+  failurePolicy: # restart all pods, unless the command cannot run as it is (exit code 2)
+    maxRestarts: 100
+    rules: [{{name: usageError, action: FailJobSet, onJobFailureReasons: [PodFailurePolicy]}}]
+  replicatedJobs:
+  - name: slice
+    replicas: {slices}
+    template:
+      spec:
+        parallelism: {hosts}
+        completions: {hosts}
+        completionMode: Indexed
+        backoffLimit: 0
+        podFailurePolicy:
+          rules: [{{action: FailJob, onExitCodes: {{containerName: run, operator: In, values: [2]}}}}]
+        template:
+          metadata: {{labels: {{app: {name}}}}}
+          spec:
+            restartPolicy: Never
+            terminationGracePeriodSeconds: 600 # for the save after SIGTERM; GKE gives spot nodes 15 s
+            serviceAccountName: {account}
+            nodeSelector: {nodes}
+            hostNetwork: {network}
+            dnsPolicy: {dns}
+            volumes: {volumes}
+            containers:
+            - name: run
+              image: {image}
+              command: {command}
+              env: {environment}
+              envFrom: {secrets}
+              resources: {{limits: {chips}}}
+              volumeMounts: {mounts}
+"""
+INDEX = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
 
 
-def main(words: list[str]) -> None:
-    parser = parser_of("launch.cloud.gke", __doc__ or "", ACTIONS)
-    parser.add_argument("--image", default="", help="the image's name in a registry that the cluster reads")
+def main(arguments: list[str] | None = None) -> None:
+    parser = job_parser("gke", __doc__)
+    parser.add_argument("--image", required=True, help="the image's name in a registry that the cluster reads")
     parser.add_argument("--spot", action="store_true", help="on spot nodes")
-    parser.add_argument("--restarts", type=int, default=100, help="of the whole job, at most (default: 100)")
-    parser.add_argument("--queue", default="", help="Kueue's local queue")
-    parser.add_argument("--account", default="", help="Kubernetes's service account, which may use the bucket")
-    parser.add_argument("--secret", default="", help="a Secret of the cluster; its keys become environment variables")
-    parser.add_argument(
-        "--volume", default="", metavar="CLAIM:/PATH", help="a PersistentVolumeClaim that all pods mount"
-    )
-    job, given, tools = parse_job(parser, words)
-    if given.action in ("image", "run") and not given.image:
-        raise UsageError("Name the image, such as --image us-docker.pkg.dev/PROJECT/REPOSITORY/gristmill:1.")
-    if given.action == "image":
-        tools.bundle(archive := job.file(".tar.gz"), job.config)
-        build = [f"--build-arg=ACCELERATOR={job.accelerator}", "--file=launch/cloud/Dockerfile"]
-        tools.run("docker", "build", f"--tag={given.image}", *build, *given.flag, "-", stdin=archive)
-        tools.run("docker", "push", given.image)
-    elif given.action == "run":
-        refuse_lost(job, "which goes with its pod", shared=(volume := volume_of(given.volume))[1])
-        made = jobset(job, given.image, given.spot, given.restarts, given.queue, given.account, given.secret, volume)
-        tools.write(path := job.file(".jobset.yaml"), as_yaml(made, f"{job.script} on {job.topology.name}"))
-        tools.run("kubectl", "apply", *given.flag, f"--filename={path}")
-    elif given.action == "logs":
-        tools.run("kubectl", "logs", *given.flag, "--follow", "--tail=100", f"--selector={process_0(job)}")
+    parser.add_argument("--queue", help="Kueue's local queue")
+    parser.add_argument("--account", default="default", help="Kubernetes service account that may use the bucket")
+    parser.add_argument("--secret", help="a Secret of the cluster; its keys become environment variables")
+    parser.add_argument("--volume", default="", metavar="CLAIM:/PATH", help="a PersistentVolumeClaim, in all pods")
+    job, given = parse_job(parser, arguments)
+    label, several, (claim, _, path) = "cloud.google.com/gke-", job.topology.slices > 1, given.volume.partition(":")
+    if given.volume and not (claim and path.startswith("/") and os.path.normpath(path) == path != "/"):
+        raise UsageError(f"--volume is {shown(given.volume)}. Give CLAIM:/PATH, such as --volume runs:/mnt/shared.")
+    refuse_lost(job, "gs://", "s3://", *([f"{path}/"] if path else []))
+    mounts = [{"name": "shared", "mountPath": path}] if path else []
+    volumes: list[dict] = [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}] if path else []
+    environment: list[dict] = [{"name": "PYTHONUNBUFFERED", "value": "1"}]
+    if job.tpu:  # the label has each shape in one order: 2x4x4 also for v5p:4x4x2
+        shapes = SHAPES[job.topology.chip.torus].values()
+        shape = next(shape for shape in shapes if sorted(shape) == sorted(job.topology.shape))
+        nodes = {f"{label}tpu-accelerator": job.accelerator, f"{label}tpu-topology": "x".join(map(str, shape))}
     else:
-        tools.run("kubectl", "delete", *given.flag, f"jobset/{job.name}")
+        nodes = {f"{label}accelerator": job.accelerator}
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})  # NCCL needs more than the usual 64 MB
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+        environment.append({"name": "LD_LIBRARY_PATH", "value": "/usr/local/nvidia/lib64"})  # where GKE has the driver
+    if not job.tpu and job.hosts > 1:  # GKE tells the pods of TPUs who they are
+        environment += [
+            {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{job.name}-slice-0-0.{job.name}:{PORT}"},
+            {"name": "NUM_PROCESSES", "value": str(job.hosts)},
+            {"name": "PROCESS_ID", "valueFrom": INDEX},
+        ]
+    placed = {"alpha.jobset.sigs.k8s.io/exclusive-topology": f"{label}nodepool"}
+    values = {
+        "name": job.name, "slices": job.topology.slices, "hosts": job.hosts, "image": given.image,
+        "labels": {"kueue.x-k8s.io/queue-name": given.queue} if given.queue else {},
+        "annotations": placed if job.tpu and job.hosts > 1 else {}, "account": given.account,
+        "nodes": nodes | ({f"{label}spot": "true"} if given.spot else {}),
+        "network": several, "dns": "ClusterFirstWithHostNet" if several else "ClusterFirst",
+        "command": [word.replace("$", "$$") for word in shlex.split(job.command)],  # Kubernetes expands $(NAME)
+        "environment": environment, "secrets": [{"secretRef": {"name": given.secret}}] if given.secret else [],
+        "chips": {"google.com/tpu" if job.tpu else "nvidia.com/gpu": job.chips}, "volumes": volumes, "mounts": mounts,
+    }  # fmt: skip
+    flow = lambda value: yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
+    build = ["docker", "build", f"--tag={given.image}", f"--build-arg=ACCELERATOR={'tpu' if job.tpu else given.cuda}"]
+    commands = {
+        "build": f"{job.pack} | {shlex.join(build)} --file=launch/cloud/Dockerfile -",
+        "push": shlex.join(["docker", "push", given.image]),
+        "submit": f"kubectl apply --filename={job.file}.jobset.yaml",
+        "follow": f"kubectl logs -f --tail=100 --selector=app={job.name},batch.kubernetes.io/job-completion-index=0",
+        "stop": f"kubectl delete jobset/{job.name}",
+    }
+    text = TEMPLATE.format_map({name: flow(value) for name, value in values.items()})
+    write_job(job, ".jobset.yaml", text, commands, given.dry_run)
 
 
 if __name__ == "__main__":
     with told("launch.cloud.gke"):
-        main(sys.argv[1:])
+        main()

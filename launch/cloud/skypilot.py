@@ -1,42 +1,48 @@
-"""A run on whatever cloud SkyPilot finds the hardware in, as a managed job, which outlives spot machines.
+"""Write the task of a run as a managed job of SkyPilot, on whatever cloud has the hardware.
 
-    python -m launch.cloud.skypilot configs/gpt2_124m.py run --topology h100:8 --spot --workdir s3://BUCKET/runs/a
-    python -m launch.cloud.skypilot configs/gpt2_124m.py logs --topology h100:8 --workdir s3://BUCKET/runs/a
-    python -m launch.cloud.skypilot configs/gpt2_124m.py stop --topology h100:8 --workdir s3://BUCKET/runs/a
+    python -m launch.cloud.skypilot configs/gpt2_124m.py --topology h100:8 --spot --workdir s3://BUCKET/runs/a
 
-docs/cloud.md has what it needs, and what was never tried.
+Fields and variables: docs.skypilot.co/en/latest/reference/yaml-spec.html, .../running-jobs/distributed-jobs.html.
 """
 
-import sys
+import math
 
-from launch.cloud.job import parse_job, parser_of, refuse_lost, volume_of
-from launch.cloud.jobset import as_yaml
-from launch.cloud.sky_task import sky_task
+import yaml
+
+from launch.cloud.job import PORT, STOPPED, job_parser, parse_job, refuse_lost, write_job
 from launch.stages.command import told
 
-ACTIONS = {
-    "run": "write the task and launch it",
-    "logs": "follow what it prints",
-    "stop": "end it, and give the machines back",
-}
+# How the processes of several GPU nodes find each other. TPU VMs know it.
+MEET = f'JAX_COORDINATOR_ADDRESS="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):{PORT}" '
+MEET += 'NUM_PROCESSES="$SKYPILOT_NUM_NODES" PROCESS_ID="$SKYPILOT_NODE_RANK" '
 
 
-def main(words: list[str]) -> None:
-    parser = parser_of("launch.cloud.skypilot", __doc__ or "", ACTIONS)
-    parser.add_argument("--spot", action="store_true", help="on machines that cost less and may be taken away")
-    parser.add_argument("--volume", default="", metavar="NAME:/PATH", help="one of SkyPilot's volumes, on all nodes")
-    job, given, tools = parse_job(parser, words)
-    task = sky_task(job, given.spot, volume := volume_of(given.volume))
-    if given.action == "run":
-        refuse_lost(job, "which goes when the job has ended", shared=volume[1])
-        tools.write(path := job.file(".sky.yaml"), as_yaml(task, f"{job.script} on {job.topology.name}"))
-        tools.run("sky", "jobs", "launch", "--yes", f"--name={job.name}", *given.flag, str(path))
-    elif given.action == "logs":
-        tools.run("sky", "jobs", "logs", "--follow", f"--name={job.name}")
-    else:
-        tools.run("sky", "jobs", "cancel", "--yes", f"--name={job.name}")
+def main(arguments: list[str] | None = None) -> None:
+    parser = job_parser("skypilot", __doc__)
+    parser.add_argument("--spot", action="store_true", help="cheaper machines that may be taken away")
+    job, given = parse_job(parser, arguments)
+    refuse_lost(job, "gs://", "s3://")
+    nodes = 1 if job.tpu else job.hosts
+    task = {
+        "name": job.name,
+        "workdir": ".",
+        "num_nodes": nodes,
+        "resources": {
+            "accelerators": job.accelerator,
+            "use_spot": given.spot,
+            "job_recovery": {"max_restarts_on_errors": 3, "recover_on_exit_codes": [STOPPED]},
+        },
+        "setup": job.setup,
+        "run": (MEET if nodes > 1 else "") + job.command,
+    }
+    commands = {
+        "submit": f"sky jobs launch --name={job.name} {job.file}.sky.yaml",
+        "follow": f"sky jobs logs --follow --name={job.name}",
+        "stop": f"sky jobs cancel --name={job.name}",
+    }
+    write_job(job, ".sky.yaml", yaml.safe_dump(task, sort_keys=False, width=math.inf), commands, given.dry_run)
 
 
 if __name__ == "__main__":
     with told("launch.cloud.skypilot"):
-        main(sys.argv[1:])
+        main()

@@ -1,45 +1,52 @@
-"""A run on the GPU nodes of a Slurm cluster, from a login node, in a folder that all nodes see.
+"""Write the batch script of a run on the GPU nodes of a Slurm cluster.
 
-    python -m launch.cloud.slurm configs/gpt2_1558m.py run --topology h100:8 --flag=--partition=gpu
-    python -m launch.cloud.slurm configs/gpt2_1558m.py logs --topology h100:8
-    python -m launch.cloud.slurm configs/gpt2_1558m.py stop --topology h100:8
+    python -m launch.cloud.slurm configs/gpt2_1558m.py --topology h100:8
 
-docs/cloud.md has what it needs, and what was never tried.
+Run it in a clone that all nodes see. Options of sbatch replace those in the file (slurm.schedmd.com/sbatch.html).
 """
 
-import getpass
-import sys
-
-from launch.cloud.batch_script import batch_script, slurm_time
-from launch.cloud.job import parse_job, parser_of
+from launch.cloud.job import BASH, STOPPED, job_parser, parse_job, write_job
 from launch.stages.command import told
-
-ACTIONS = {
-    "run": "write the batch script and submit it",
-    "logs": "follow what the job prints",
-    "stop": "end the job; it saves first, and is not queued again",
-}
+from lm.planning.topology import GPU_NODE
 
 
-def main(words: list[str]) -> None:
-    parser = parser_of("launch.cloud.slurm", __doc__ or "", ACTIONS)
-    parser.add_argument("--time", default="24:00:00", help="limit of one turn, after which it queues again (24:00:00)")
-    parser.add_argument("--cpus-per-gpu", type=int, default=8, help="cores for the process of a GPU (default: 8)")
-    job, given, tools = parse_job(parser, words)
-    script = batch_script(job, slurm_time(given.time), given.cpus_per_gpu)
-    stop, mine = job.file(".stop"), [f"--name={job.name}", f"--user={getpass.getuser()}"]
-    if given.action == "run":
-        tools.remove(stop)
-        tools.write(path := job.file(".sbatch"), script)
-        tools.run("sbatch", *given.flag, str(path))
-    elif given.action == "logs":
-        tools.run("tail", "-n", "100", "-F", str(job.file(".log")))
-    else:
-        tools.write(stop, "asked to end\n")  # the script looks for it
-        tools.run("scancel", *mine, "--state=PENDING")
-        tools.run("scancel", *mine, "--signal=TERM")  # to what runs, which has all the time that its save takes
+def main(arguments: list[str] | None = None) -> None:
+    job, given = parse_job(job_parser("slurm", __doc__), arguments)
+    tasks = job.chips if job.hosts > 1 else 1  # one process has all GPUs of one node; of several, JAX expects one each
+    whole = "#SBATCH --exclusive\n#SBATCH --mem=0\n" if job.chips == GPU_NODE else ""
+    stop, cancel = f"{job.file}.stop", f'scancel --name={job.name} --user="$USER"'
+    text = f"""{BASH}#SBATCH --job-name={job.name}
+#SBATCH --nodes={job.hosts}
+#SBATCH --ntasks-per-node={tasks}
+#SBATCH --gpus-per-node={job.accelerator}
+#SBATCH --cpus-per-task={8 * job.chips // tasks}
+{whole}#SBATCH --time=24:00:00
+#SBATCH --output={job.file}.log
+#SBATCH --open-mode=append
+# Slurm requeues the job after a preemption or a lost node. Five minutes before the time limit it sends SIGTERM to the
+# processes, not to this script: they save and exit with {STOPPED}, and this script requeues the job.
+#SBATCH --requeue
+#SBATCH --signal=TERM@300
+set -u
+export PYTHONUNBUFFERED=1
+if [ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ]; then rm -f {stop}; fi
+# srun does not inherit --cpus-per-task. After the first task has ended, the others may still be saving: wait for them.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=900 \\
+  {job.command}
+code=$?
+if [ "$code" -eq {STOPPED} ] && [ ! -e {stop} ]; then
+  exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+    commands = {
+        "submit": f"sbatch {job.file}.sbatch",
+        "follow": f"tail -n 100 -F {job.file}.log",
+        "stop": f"touch {stop}; {cancel} --state=PENDING; {cancel} --signal=TERM",
+    }
+    write_job(job, ".sbatch", text, commands, given.dry_run)
 
 
 if __name__ == "__main__":
     with told("launch.cloud.slurm"):
-        main(sys.argv[1:])
+        main()

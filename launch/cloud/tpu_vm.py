@@ -1,48 +1,51 @@
-"""A run on TPU VMs: Google's machines with TPUs, one slice or several, asked for as a queued resource.
+"""Write the startup script of a run on TPU VMs: one slice or several, requested as a queued resource of Google Cloud.
 
-    python -m launch.cloud.tpu_vm configs/gpt2_124m.py create --topology v6e:2x4 --zone us-east5-b --spot
-    python -m launch.cloud.tpu_vm configs/gpt2_124m.py install --topology v6e:2x4 --zone us-east5-b
-    python -m launch.cloud.tpu_vm configs/gpt2_124m.py run --topology v6e:2x4 --zone us-east5-b \\
-        --workdir gs://BUCKET/runs/a
-
-`keep` does all three, and again whenever a spot slice is taken away, until the run is done; it runs on your machine.
+python -m launch.cloud.tpu_vm configs/gpt2_124m.py --topology v6e:2x4 --zone us-east5-b --workdir gs://BUCKET/runs/a
 """
 
-import sys
+import shlex
 
-from launch.cloud.job import parse_job, parser_of
-from launch.cloud.names import TPUS
-from launch.cloud.queued_resource import QueuedResource, keep
+from launch.cloud.job import BASH, job_parser, parse_job, refuse_lost, write_job
+from launch.cloud.names import NAMES
 from launch.stages.command import told
 
-ACTIONS = {
-    "create": "ask for the slice",
-    "state": "say how far the asking is",
-    "install": "bring the code and its environment to every host",
-    "run": "start the script on every host, in the background",
-    "logs": "follow what host 0 prints",
-    "stop": "end the script; it saves first",
-    "delete": "give the slice back",
-    "keep": "create, install and run, again and again until the run is done",
-}
 
-
-def main(words: list[str]) -> None:
-    parser = parser_of("launch.cloud.tpu_vm", __doc__ or "", ACTIONS)
+def main(arguments: list[str] | None = None) -> None:
+    parser = job_parser("tpu_vm", __doc__)
     parser.add_argument("--zone", required=True, help="such as us-east5-b")
-    parser.add_argument("--project", help="Google Cloud project (default: gcloud's)")
-    parser.add_argument("--spot", action="store_true", help="capacity that costs less and may be taken away")
-    parser.add_argument("--runtime-version", help=f"of the VM (default: {', '.join(n.runtime for n in TPUS.values())})")
-    job, given, tools = parse_job(parser, words)
-    resource = QueuedResource(
-        job, tools, given.zone, given.project, given.spot, given.runtime_version or "", tuple(given.flag)
+    parser.add_argument("--spot", action="store_true", help="cheaper capacity that may be taken away")
+    job, given = parse_job(parser, arguments)
+    log, process = "/var/log/gristmill.log", "/run/gristmill.pid"
+    refuse_lost(job, "gs://")  # the hosts' service account has no keys for s3://
+    code = shlex.quote(f"{job.workdir.rstrip('/')}.code.tar.gz")  # next to the run folder, which has only the run
+    text = f"""{BASH}# Every host runs this as root whenever it boots, so the run continues after a reboot.
+set -eu -o pipefail
+exec >> {log} 2>&1
+export HOME=/root PYTHONUNBUFFERED=1 PATH="$PATH:/snap/bin"
+mkdir -p /opt/gristmill
+cd /opt/gristmill
+until gcloud storage cat {code} | tar -xz && {job.setup}; do sleep 30; done
+echo $$ > {process}
+exec {job.command}
+"""
+    queued = lambda verb, *words: shlex.join(
+        ["gcloud", "compute", "tpus", "queued-resources", verb, job.name, f"--zone={given.zone}", *words]
     )
-    if given.action == "keep":
-        keep(resource)
-    else:
-        getattr(resource, given.action)()
+    slices, runtime = job.topology.slices, NAMES[job.topology.chip.name].runtime
+    nodes = [f"--node-id={job.name}"] if slices == 1 else [f"--node-count={slices}", f"--node-prefix={job.name}"]
+    spot = ["--spot"] if given.spot else []
+    kind = [f"--accelerator-type={job.accelerator}", f"--runtime-version={runtime}", *spot]
+    commands = {
+        "upload the code": f"{job.pack} | gcloud storage cp - {code}",
+        "submit": queued("create", *nodes, *kind, f"--metadata-from-file=startup-script={job.file}.sh"),
+        "state": queued("describe", "--format=value(state.state)"),
+        "follow": queued("ssh", f"--command=sudo tail -n 100 -F {log}"),
+        "stop": queued("ssh", "--node=all", "--worker=all", f"--command=sudo kill -TERM $(cat {process})"),
+        "delete (it is paid for until then)": queued("delete", "--force"),
+    }
+    write_job(job, ".sh", text, commands, given.dry_run)
 
 
 if __name__ == "__main__":
     with told("launch.cloud.tpu_vm"):
-        main(sys.argv[1:])
+        main()

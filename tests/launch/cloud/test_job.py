@@ -1,25 +1,23 @@
-"""Laws of a job: what cannot run is refused before anything is paid for, and a dry run needs and changes nothing."""
+"""Laws of all scripts: a file that a shell or YAML reads back as it was meant, or a refusal before anything is paid."""
 
 import importlib
 import re
+import shlex
+import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import yaml
 
-from launch.cloud.job import NAME, parse_job, parser_of
-from lm.errors import InputError, UsageError
-from tests.launch.cloud.programs import REPOSITORY, Programs
+from configs.experiment import load_config, parse_command
+from configs.layouts import LAYOUTS
+from launch.cloud import job
+from lm.errors import UsageError
+from lm.planning.topology import CHIPS
+from tests.launch.cloud.files import ANY, CONFIG, REPOSITORY, WORDS, commands_in, comments_in, dry_run, pod_of
 
-CONFIG = "configs/gpt2_124m.py"
-ACTIONS = {
-    "tpu_vm": ("create state install run logs stop delete keep", ["--topology", "v6e:2x4", "--zone", "us-east5-b"]),
-    "gke": ("image run logs delete", ["--topology", "h100:8", "--image", "registry.example/gristmill:1"]),
-    "slurm": ("run logs stop", ["--topology", "h100:8"]),
-    "skypilot": ("run logs stop", ["--topology", "h100:8"]),
-}
-BUCKET = ["--workdir", "gs://bucket/runs/a"]
+ON = {"gke": "h100:16", "skypilot": "h100:16", "slurm": "h100:16", "tpu_vm": "v6e:4x4"}
+HOSTILE = ["It's", '"odd" $HOME', "$(HOME) $$", "`id`", "a\nb", "\n#SBATCH -A x\nEOF\n", "%s {x} \\", "\x85é\U0001f600"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,153 +25,128 @@ def in_the_repository(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
 
 
-def main(script: str, *words: str) -> None:
-    importlib.import_module(f"launch.cloud.{script}").main(list(words))
+def command_in(cloud: str, text: str) -> list[str]:
+    """Return the words of the run, as bash or Kubernetes reads them."""
+    if cloud == "gke":
+        words = pod_of(yaml.safe_load(text))["containers"][0]["command"]
+        assert all(re.fullmatch(r"([^$]|\$\$)*", word) for word in words)  # else Kubernetes expands $(NAME)
+        return [word.replace("$$", "$") for word in words]
+    text = yaml.safe_load(text)["run"] if cloud == "skypilot" else text
+    line = text[text.index(".venv/bin/python") :].partition("\ncode=$?\nif [")[0]
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True)
+    return done.stdout.split("\0")[:-1]
 
 
-def job_of(*words: str):
-    return parse_job(parser_of("launch.cloud.x", "", {"run": "runs"}), [CONFIG, "run", *words])[0]
+@pytest.mark.parametrize("cloud", WORDS)
+def test_hostile_words_reach_the_run_and_nothing_else_of_the_file(cloud, capsys):
+    texts = [dry_run(capsys, cloud, ON[cloud], "--sample.prompts", *words) for words in (["a"], HOSTILE)]
+    harmless, hostile = (command_in(cloud, text) for text in texts)
+    assert hostile == [*harmless[:-1], *HOSTILE] and harmless[-2:] == ["--sample.prompts", "a"]
+    first, second = (re.findall(r"\A(?:#.*\n)*", text) for text in texts)  # Slurm's options are in the first comments
+    assert first == second
 
 
-@pytest.mark.parametrize("script", ACTIONS)
-def test_a_dry_run_of_every_action_needs_no_program_and_writes_no_file(script, monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    before = set((REPOSITORY / "runs/cloud").glob("*"))
-    actions, words = ACTIONS[script]
-    for action in actions.split():
-        main(script, CONFIG, action, *words, *BUCKET, "--dry-run")
-        assert capsys.readouterr().out
-    assert set((REPOSITORY / "runs/cloud").glob("*")) == before
+@pytest.mark.parametrize(("cloud", "names"), [("gke", ["image", "queue", "account", "secret"]), ("tpu_vm", ["zone"])])
+def test_hostile_names_are_quoted_in_the_file_and_in_its_commands(cloud, names, capsys):
+    evil = "x'; touch /tmp/evil #\n#SBATCH --account=x\nevil: $(id)"
+    text = dry_run(capsys, cloud, ON[cloud], *(word for name in names for word in (f"--{name}", evil)))
+    assert not re.search("^(evil|#SBATCH)", text, re.MULTILINE)
+    assert {"gke": f"--tag={evil}", "tpu_vm": f"--zone={evil}"}[cloud] in shlex.split(comments_in(text))
+    if cloud == "gke":
+        made, pod = yaml.safe_load(text), pod_of(yaml.safe_load(text))
+        (run,) = pod["containers"]
+        found = [run["image"], pod["serviceAccountName"], run["envFrom"][0]["secretRef"]["name"]]
+        assert [*found, *made["metadata"]["labels"].values()] == [evil] * 4
 
 
-@pytest.mark.parametrize("script", ACTIONS)
-def test_a_program_that_is_not_here_is_named_with_how_to_install_it(script, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
+@pytest.mark.parametrize("cloud", WORDS)
+def test_a_dry_run_prints_the_file_that_is_written_and_needs_and_writes_nothing(cloud, capsys, monkeypatch, tmp_path):
+    shutil.copytree("configs", tmp_path / "configs")
+    monkeypatch.setattr(job, "REPOSITORY", tmp_path)
     monkeypatch.chdir(tmp_path)
-    _, words = ACTIONS[script]
-    with pytest.raises(UsageError, match=r"(gcloud|kubectl|sbatch|sky) is not installed here\. (Install|It is a part)"):
-        main(script, str(REPOSITORY / CONFIG), "run", *words, *BUCKET)
+    for name, value in (("PATH", "/nowhere"), ("WANDB_API_KEY", "secret123"), ("AWS_SECRET_ACCESS_KEY", "secret123")):
+        monkeypatch.setenv(name, value)
+    text = dry_run(capsys, cloud, ON[cloud])
+    assert not (tmp_path / "runs").exists() and "secret123" not in text
+    importlib.import_module(f"launch.cloud.{cloud}").main([CONFIG, "--topology", ON[cloud], *WORDS[cloud]])
+    (path,) = (tmp_path / "runs/cloud").iterdir()
+    said = capsys.readouterr().out
+    assert path.read_text() == text and said.startswith(f"# written: {path.relative_to(tmp_path)}\n")
+    assert said.partition("\n")[2] in text and str(path.relative_to(tmp_path)) in " ".join(commands_in(said)["submit"])
 
 
-@pytest.mark.parametrize("script", ACTIONS)
-def test_what_a_program_refuses_ends_the_action(script, monkeypatch, tmp_path):
-    programs = Programs(tmp_path, monkeypatch)
-    for name in ("gcloud", "kubectl", "sbatch", "sky"):
-        programs.add(name, "sys.exit(3)")
-    monkeypatch.chdir(tmp_path)
-    _, words = ACTIONS[script]
-    with pytest.raises(InputError, match="ended with code 3"):
-        main(script, str(REPOSITORY / CONFIG), "run", *words, *BUCKET)
+@pytest.mark.parametrize("cloud", WORDS)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_chip_gets_a_file_or_a_refusal_that_names_what_there_is(cloud, chip, capsys):
+    name = lambda chip: f"{chip}-8" if CHIPS[chip].torus else f"{chip}:8"
+    try:
+        assert f" on {chip}:" in dry_run(capsys, cloud, name(chip), *ANY)
+    except UsageError as error:
+        found = rf"The topology is {chip}:.*, but launch.cloud.{cloud} has (.*?)(?: .one slice.)?\. Choose"
+        (offered,) = re.findall(found, str(error))
+        assert all(dry_run(capsys, cloud, name(one), *ANY) for one in offered.split(", "))
 
 
-def test_one_host_makes_the_whole_path_and_several_train():
-    assert job_of("--topology", "v6e:2x4").script == "launch.pretrain"
-    assert job_of("--topology", "v6e:4x4").script == "launch.train"
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_run_has_the_layout_of_its_topology(name, capsys):
+    row, config = LAYOUTS[name], f"configs/{LAYOUTS[name].model}.py"
+    cloud = "tpu_vm" if ":v" in name.replace("/", ":") else "slurm"
+    text = dry_run(capsys, cloud, row.topology, config=config)
+    words = command_in(cloud, text)
+    assert words[1:5] == ["-m", "launch.supervise", "--stopped-code", "75"]
+    run, _ = parse_command("launch.train", "", words[words.index(config) :])
+    saved = load_config(REPOSITORY / config)
+    assert (run.model, run.train) == row.of(saved.model, saved.train) and f"layout {name};" in text
 
 
-def test_the_command_has_the_options_as_they_were_given():
-    job = job_of(
-        "--topology", "h100:8", "--workdir", "s3://b/a b", "--sample.prompts", "It's", "$HOME", "--train.steps", "900"
-    )
-    assert job.command == [
-        ".venv/bin/python", "-m", "launch.supervise", "--stopped-code", "75", "launch.pretrain", CONFIG,
-        "--workdir", "s3://b/a b", "--sample.prompts", "It's", "$HOME", "--train.steps", "900",
-    ]  # fmt: skip
-    said = subprocess.run(["bash", "-c", f"printf '%s\\n' {job.shell_command}"], capture_output=True, text=True)
-    assert said.stdout.splitlines() == job.command
-
-
-def test_the_environment_is_that_of_the_hardware():
-    made = [job_of("--topology", *words) for words in (["v6e:2x4"], ["h100:8"], ["h100:8", "--cuda", "cuda12"])]
-    assert [job.accelerator for job in made] == ["tpu", "cuda13", "cuda12"]
-    assert all(f"ACCELERATOR={job.accelerator} " in job.setup for job in made)
-
-
-def test_what_trains_is_supervised_and_what_ends_by_itself_is_not():
-    job = job_of("--topology", "h100:8", "--script", "launch.evaluate")
-    assert job.command == [".venv/bin/python", "-m", "launch.evaluate", CONFIG]
+def test_one_host_runs_all_stages_and_several_train_and_a_topology_without_a_layout_is_pointed_out(capsys):
+    assert "# launch.pretrain configs/gpt2_124m.py on v6e:2x4; layout" in dry_run(capsys, "tpu_vm", "v6e:2x4")
+    assert "# launch.train configs/gpt2_124m.py on 2xv6e:2x4; layout" in dry_run(capsys, "tpu_vm", "2xv6e:2x4")
+    assert "layout gpt2_124m/h100:1 (launch.plan --search" in dry_run(capsys, "slurm", "h100:64")
+    assert "ACCELERATOR=cuda12" in dry_run(capsys, "skypilot", "h100:8", "--cuda", "cuda12")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("cloud", "words", "said"),
     [
-        (["--topology", "v9:2x2"], "There is no topology"),
-        (["--topology", "v6e:2x4", "--train.step", "9"], "Did you mean --train.steps"),
-        (["--topology", "v6e:2x4", "--train.mesh.fsdp", "16"], "16.*does not divide what is here: 8 devices"),
-        (["--topology", "v6e:16x16", "--train.batch-size", "100"], "batch_size = 100"),
-        (["--topology", "v6e:4x4", "--script", "launch.pretrain"], "v6e:4x4 has 4 hosts.*launch.write_shards"),
-        (["--topology", "v6e:4x4", *BUCKET], "in a bucket, where one process can work, but v6e:4x4 has 4 hosts.*/mnt"),
-        (["--topology", "h100:16", *BUCKET], "h100:16 has 2 hosts"),
-        (["--topology", "v6e:2x4", "--name", "My_Run"], "'My_Run'.*--name"),
-        (["--topology", "v6e:2x4", "--name", "a" * 40], "--name"),
+        ("gke", ["v9:2x2"], "There is no topology"),
+        ("gke", ["v6e:2x4", "--train.step", "9"], "Did you mean --train.steps"),
+        ("gke", ["v6e:2x4", "run"], "run"),
+        ("tpu_vm", ["v6e:2x4", "--train.mesh.fsdp", "16"], "16.*does not divide what is here: 8 devices"),
+        ("slurm", ["h100:256", "--train.batch-size", "100"], "batch_size = 100"),
+        ("slurm", ["h100:8", "--model.layers", "9000"], "configs/gpt2_124m.py on h100:8 does not fit: .*What helps:"),
+        ("gke", ["v6e:2x4", "--name", "My_Run"], "'My_Run'.*--name"),
+        ("gke", ["v6e:2x4", "--name", "a" * 40], "--name"),
+        ("gke", ["h100:16", "--workdir", "runs/a"], "run folder is runs/a.*--workdir gs://[.]{3} or s3://"),
+        ("gke", ["h100:8", "--workdir", "/mnt/b/../a", "--volume", "runs:/mnt/b"], "/mnt/b/../a.* or /mnt/b/[.]{3}"),
+        *[("gke", ["h100:8", "--volume", one], "--volume is .*CLAIM:/PATH") for one in ("a", "a:mnt", ":/mnt", "a:/")],
+        ("skypilot", ["h100:8", "--workdir", "/mnt/shared/a"], "run folder is /mnt/shared/a"),
+        ("skypilot", ["2xv6e-256", *ANY], "b200 .one slice.*gke"),
+        ("tpu_vm", ["v6e:2x4", "--workdir", "s3://bucket/a"], "run folder is s3://bucket/a.*--workdir gs://"),
     ],
-)
-def test_what_cannot_run_is_refused(words, said):
+)  # fmt: skip
+def test_what_would_fail_on_paid_hardware_is_refused(cloud, words, said, capsys):
     with pytest.raises(UsageError, match=f"(?s){said}"):
-        job_of(*words)
+        dry_run(capsys, cloud, *words)
 
 
-def test_a_config_that_would_not_be_there_is_refused(tmp_path):
-    (tmp_path / "mine.py").write_text((REPOSITORY / CONFIG).read_text())
-    with pytest.raises(UsageError, match=r"lies outside of .*Copy it into configs/"):
-        parse_job(
-            parser_of("launch.cloud.x", "", {"run": ""}), [str(tmp_path / "mine.py"), "run", "--topology", "h100:8"]
-        )
+def test_a_config_that_the_hosts_do_not_get_is_refused(tmp_path, monkeypatch, capsys):
+    shutil.copy(CONFIG, tmp_path / "mine.py")
+    for config in (tmp_path / "mine.py", REPOSITORY / CONFIG):
+        with pytest.raises(
+            UsageError, match=r"config is .*\.py and the current folder .*Work in that folder, and copy"
+        ):
+            dry_run(capsys, "slurm", "h100:8", config=str(config))
+        monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("script", "action"), [("gke", "run"), ("skypilot", "run"), ("tpu_vm", "keep")])
-def test_a_run_folder_that_would_go_with_the_machine_is_refused(script, action):
-    _, words = ACTIONS[script]
-    with pytest.raises(UsageError, match="--workdir gs://BUCKET"):
-        main(script, CONFIG, action, *words, "--dry-run")
-
-
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("gke", ["h100:16", "--image", "i", "--workdir", "/mnt/shared/a"]),
-        ("gke", ["h100:16", "--image", "i", "--workdir", "/elsewhere/a", "--volume", "runs:/mnt/shared"]),
-        ("skypilot", ["h100:16", "--workdir", "/mnt/shared/a"]),
-        ("tpu_vm", ["v6e:4x4", "--zone", "us-east5-b"]),
-    ],
-)
-def test_several_hosts_want_their_run_folder_on_a_disk_that_they_share(script, words):
-    with pytest.raises(UsageError, match=r"(?s)is on a disk of one host.*Give the path of one on a disk that all"):
-        main(script, CONFIG, "run", "--topology", *words, "--dry-run")
-
-
-def test_a_shared_disk_serves_one_host_too_and_slurm_has_one(capsys):
-    volume = ["--volume", "runs:/mnt/shared", "--workdir", "/mnt/shared/a"]
-    main("gke", CONFIG, "run", "--topology", "h100:8", "--image", "i", *volume, "--dry-run")
-    assert "claimName: runs" in capsys.readouterr().out
-    main("slurm", CONFIG, "run", "--topology", "h100:16", "--dry-run")
-
-
-@pytest.mark.parametrize("given", ["runs", "runs:mnt", ":/mnt", "runs:/"])
-def test_a_volume_has_a_name_and_a_path(given):
-    with pytest.raises(UsageError, match=r"--volume is .*NAME:/PATH"):
-        main("gke", CONFIG, "run", "--topology", "h100:8", "--image", "i", *BUCKET, "--volume", given, "--dry-run")
-
-
-def test_a_spot_slice_wants_its_run_folder_elsewhere():
-    _, words = ACTIONS["tpu_vm"]
-    with pytest.raises(UsageError, match="--workdir gs://BUCKET"):
-        main("tpu_vm", CONFIG, "run", *words, "--spot", "--dry-run")
-    main("tpu_vm", CONFIG, "run", *words, "--dry-run")
-
-
-def test_every_shipped_config_has_a_name_for_its_job():
-    for path in (REPOSITORY / "configs").glob("*.py"):
-        assert re.fullmatch(NAME, path.stem.strip("_").replace("_", "-")), path
-
-
-def test_no_script_brings_jax():
-    scripts = ", ".join(f"launch.cloud.{name}" for name in ACTIONS)
-    program = f"import sys, {scripts}; print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_launch_scripts_of_this_room_are_short():
-    for name in ACTIONS:
-        assert len(Path(REPOSITORY / f"launch/cloud/{name}.py").read_text().splitlines()) <= 60, name
+def test_the_code_is_what_git_tracks_and_the_config(tmp_path, capsys):
+    (upload,) = re.findall("upload the code: (.*) [|] gcloud", dry_run(capsys, "tpu_vm", "v6e:2x4"))
+    for name in ("kept.py", CONFIG, "secrets.env"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    for tracked in ("kept.py", CONFIG):  # a config that git does not track yet goes along
+        subprocess.run(["git", "-C", tmp_path, "add", tracked], check=True)
+        done = subprocess.run(["bash", "-c", f"{upload} | tar -tz"], cwd=tmp_path, capture_output=True, text=True)
+        assert sorted(done.stdout.split()) == [CONFIG, "kept.py"], done.stderr
