@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.experiment import Experiment
 from launch import preflight, train_tokenizer, write_shards
 from launch.folder import training
+from launch.stages.agreement import agree_on
 from launch.stages.command import run_stage_command
 from launch.stages.processes import load_training
 from launch.stages.stage import Stage
@@ -18,7 +19,8 @@ from lm.run_paths import TRAINING_LOGS, RunPaths
 def make(experiment: Experiment, run: Path) -> None:
     began = time.time()
     check_address_space(TRAINING)
-    train = load_training(run, began)
+    train = load_training(run, began, experiment.train.join_timeout)
+    agree_on(experiment, run)
     preflight.check_prompts(experiment, RunPaths(run).tokenizer)  # those of the stage after this one
     train(experiment.model, experiment.train, run, began)
 

@@ -60,6 +60,13 @@ class UsageError(InputError):
     exit_code = 2
 
 
+class PeerError(InputError):
+    """Another process of the same run has not come, or was lost. Start all of them again: the run continues from its
+    last checkpoint."""
+
+    exit_code = 3
+
+
 class Stopped(Exception):  # noqa: N818  (it went as it should)
     """The run was asked to end, and has saved: the same command goes on from there."""
 

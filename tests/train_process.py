@@ -87,10 +87,20 @@ def end_behind(behind: int) -> None:
 
 
 def main() -> None:
+    """As launch.train starts and ends, without what the stages before training leave in a run folder."""
     began = time.time()
     from launch.stages.command import told
-    from launch.stages.processes import join
-    from lm.training.loop import train
+    from launch.stages.parent import run_in_child
+    from launch.stages.processes import ending_together
+
+    with ending_together(), told("train_process"):
+        run_in_child("train_process")
+        train(began)
+
+
+def train(began: float) -> None:
+    from launch.stages.agreement import agree_on
+    from launch.stages.processes import load_training
     from tests.corpus import tiny_experiment
 
     run, fields = Path(sys.argv[1]), json.loads(sys.argv[2])
@@ -104,9 +114,11 @@ def main() -> None:
     }
     if leave_at:
         end_behind(leave_at)
-    join()
-    with told("train_process"):
-        train(model, dataclasses.replace(experiment.train, **fields, **nested), run, began)
+    config = dataclasses.replace(experiment.train, **fields, **nested)
+    experiment = dataclasses.replace(experiment, model=model, train=config)
+    make = load_training(run, began, config.join_timeout)
+    agree_on(experiment, run)
+    make(model, config, run, began)
 
 
 if __name__ == "__main__":

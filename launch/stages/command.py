@@ -15,7 +15,8 @@ from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
 from launch.folder.links import break_links, refuse_links
 from launch.folder.taking import check_source
 from launch.stages.fit import fit_to_data
-from launch.stages.processes import place
+from launch.stages.parent import run_in_child
+from launch.stages.processes import ending_together, place
 from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.run_paths import RunPaths
@@ -131,7 +132,11 @@ def run_command(
     them too; or, if there is `on_the_side`, that does what they ask for, without a change to the run folder, or returns
     False if nothing was asked for.
     """
-    with told(program, "interrupted; what is done is kept, and the same command goes on from there."):
+    with (
+        ending_together(),
+        told(program, "interrupted; what is done is kept, and the same command goes on from there."),
+    ):
+        run_in_child(program)
         command = parse_run(program, description, sys.argv[1:], reads, options)
         experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options
         if source is not None and on_the_side and options is not None and asked != options():

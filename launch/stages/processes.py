@@ -9,17 +9,21 @@ NUM_PROCESSES=1 makes one process of a command on a machine that says otherwise.
 all, on a file system that they share.
 """
 
+import contextlib
 import functools
 import os
 import re
-import threading
+import sys
+import time
+import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.stages.meeting import meet
 from lm.compilation_cache import keep_compiled_programs
 from lm.errors import UsageError
 from lm.resilience.goodput import Goodput
@@ -37,13 +41,14 @@ SCHEDULERS = (
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 GOOGLE = "0x1ae0"
 """The PCI vendor of TPUs, and of the network cards of Google's virtual machines."""
-HEARTBEAT_SECONDS = 60
-"""After so long without a sign of one process the others end; a supervisor starts them all again."""
+HEARTBEAT_SECONDS = 35
+"""After this time without a heartbeat of one process JAX ends the others."""
+LEAVE_SECONDS = 5
+"""A process that ends with an error waits this long for the others to end with the same error."""
 SHUTDOWN_SECONDS = 30
-MEETING_SECONDS = 300
-"""JAX ends the process when the others are not there by then."""
-PATIENCE_SECONDS = 20
-"""After so long it is said what is waited for."""
+JOIN_SECONDS = 300.0
+START_SECONDS = 60
+"""For JAX to connect processes that have all met."""
 
 
 @dataclass(frozen=True)
@@ -168,50 +173,79 @@ def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, 
     return int(mine), int(total)
 
 
-def join() -> None:
-    """Waits until all processes of this run are there. To be called before JAX is used; nothing where it is one.
+def join(timeout: float = JOIN_SECONDS) -> None:
+    """Waits up to `timeout` seconds until all processes of this run are there, and connects them by JAX. To be called
+    before JAX is used; nothing where it is one.
 
-    Raises UsageError when they cannot know where to meet.
+    Raises as launch.stages.meeting.meet, and UsageError when they cannot know where to meet.
     """
     found = find()
     if found.count == 1:
         return
     import jax
 
-    settings: dict[str, Any] = {"num_processes": found.count, "process_id": found.index}
-    if found.address is not None:
-        settings |= {"coordinator_address": found.address, "cluster_detection_method": "deactivate"}
-    elif found.whole_host and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
-        settings["local_device_ids"] = []  # no restriction
-    where = found.address or "the address that JAX finds by it"
-    patience = threading.Timer(
-        PATIENCE_SECONDS,
-        lambda: print(
-            f"processes: this is {found.index} of {found.count}, by {found.by}, and still waits for the others at "
-            f"{where}; JAX ends it {MEETING_SECONDS} s after its start. All must be started, with the address of "
-            "process 0, whose port is open to them.",
-            flush=True,
-        ),
-    )
-    patience.daemon = True
-    patience.start()
+    address, devices = found.address, [] if found.whole_host else None
     try:
-        jax.distributed.initialize(
-            **settings, initialization_timeout=MEETING_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        )  # fmt: skip
-    except (ValueError, RuntimeError) as error:
+        if address is None:  # as jax.distributed.initialize finds it
+            address, _, _, devices = clusters().auto_detect_unset_distributed_params(
+                os.environ.get(ADDRESS[0]), found.count, found.index, devices, None, int(timeout)
+            )
+        if address is None:
+            raise ValueError("coordinator_address should be defined.")
+    except (KeyError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"This is process {found.index} of {found.count}, by {found.by}, but JAX cannot tell where they meet: "
             f"{error} Set {ADDRESS[0]}=HOST:PORT of process 0, {COUNT[0]} and {INDEX[0]} by hand."
         ) from error
-    finally:
-        patience.cancel()
+    meet(found.index, found.count, address, timeout)
+    jax.distributed.initialize(
+        address, found.count, found.index, None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices,
+        cluster_detection_method="deactivate", initialization_timeout=START_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )  # fmt: skip
     if found.index == 0:
         print(f"processes: {found.count} have met, by {found.by}", flush=True)
 
 
-def load_training(run: Path, began: float) -> Callable[..., None]:
+def clusters() -> Any:
+    """JAX's table of schedulers, which it does not export."""
+    from jax._src import clusters
+
+    return clusters.ClusterEnv
+
+
+@contextlib.contextmanager
+def ending_together() -> Generator[None]:
+    """Ends this process when the block raises, without JAX's wait at exit for processes that still work.
+
+    They end when its heartbeat is missing. If all raise the same error, it waits until all have. An error of a device
+    may be due to the loss of another process: then JAX finds that meanwhile, and ends this process.
+    """
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if code in (0, 130) or "jax" not in sys.modules:  # at 0 and 130 all have saved the same step, and end
+            raise
+        import jax
+
+        from lm.resilience.multihost import key_value_store
+
+        if (store := key_value_store()) is None:
+            raise
+        if not isinstance(error, SystemExit):
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                time.sleep(HEARTBEAT_SECONDS + LEAVE_SECONDS)
+            traceback.print_exc()
+        try:
+            store.wait_at_barrier("gristmill/leave", 1000 * LEAVE_SECONDS)
+        except jax.errors.JaxRuntimeError:
+            sys.stdout.flush()
+            os._exit(int(code or 1))
+        raise SystemExit(code) from None
+
+
+def load_training(run: Path, began: float, timeout: float) -> Callable[..., None]:
     """Imports JAX, meets the other processes of the run (`join`), and returns lm.training.loop.train.
 
     JAX takes seconds to import, and swallows the exception of a Ctrl-C meanwhile. So a process that is asked to end
@@ -224,6 +258,6 @@ def load_training(run: Path, began: float) -> Callable[..., None]:
         import jax  # noqa: F401
     # Of several processes it leaves SIGTERM to JAX, which passes it on once they have met.
     with PreemptionHandler(processes, before_exit):
-        join()
+        join(timeout)
         from lm.training.loop import train
     return train

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
 from launch.folder.in_bucket import fetch
+from launch.stages.agreement import agree_on
 from launch.stages.processes import join, place
 from lm.address_space import JAX, check_address_space
 from lm.checkpoints.in_bucket import fetch_to_ask
@@ -40,7 +41,8 @@ def load_trained(
     keep_compiled_programs()
     fetch_to_ask(workdir, step)
     fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))
-    join()
+    join(experiment.train.join_timeout)
+    agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
     check_inference_memory(experiment.model, rows, tokens, option)
     if weights is not None:
         return with_weights(experiment, workdir, step, weights)

@@ -186,6 +186,9 @@ class TrainConfig(Config):
     your own as my_package.my_module.MyEvaluator."""
     tasks: TasksConfig = added(default=TasksConfig(), hashed=False)  # noqa: RUF009
     """What the tasks among them read."""
+    join_timeout: float = added(default=300.0, hashed=False)
+    """Seconds that several processes wait for one another at the start, after which those that have not come are
+    named (docs/long_runs.md)."""
     hang_seconds: float = not_hashed(default=120.0)
     """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
     written to hangs/ of the run folder; 0 for never."""
@@ -206,6 +209,7 @@ class TrainConfig(Config):
         self.check_hooks()
         self.check_remat()
         within(self, "train", 0, 1e6, "hang_seconds")
+        within(self, "train", 1, 1e6, "join_timeout")
         within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
         within(self, "train", 1, 1024, "loader_threads")
         if not 0 <= self.seed < 2**32:

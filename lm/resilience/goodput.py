@@ -57,6 +57,9 @@ class Attempt:
     """By phase, each moment once."""
 
 
+PARENT = "GRISTMILL_PARENT"
+"""Variable with the process id of the parent, if this is one of several processes (launch/stages/parent.py). A
+supervisor knows the heartbeat by it."""
 HEARTBEAT: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}
 """A line of the heartbeat."""
 
@@ -118,7 +121,8 @@ class Goodput:
         """A sign of life: `step` steps are made. Costs some microseconds, and waits for no disk."""
         self.beat_at = time.monotonic()
         self.now.step, self.now.seen = step, time.time()
-        line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": os.getpid()})
+        process = int(os.environ.get(PARENT, os.getpid()))
+        line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": process})
         with contextlib.suppress(OSError):  # a full disk is reported where something is lost by it
             if self.file is None:
                 self.heart.unlink(missing_ok=True)  # it is written in place, and a link would be written through

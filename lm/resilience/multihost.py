@@ -7,15 +7,17 @@ any thread may ask. All processes ask the same questions, each in the same order
 import collections
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 
 WEEK_MS = 7 * 24 * 3_600_000
 """No answer comes too late: JAX ends all processes when one of them dies."""
+SHOWN = 3
+"""Differences that one message lists."""
 ROUNDS: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(itertools.count)
 
 
@@ -65,3 +67,22 @@ def fail_together(question: str, error: Exception | None) -> None:
     for process, text in enumerate(said):
         if text is not None:
             raise InputError(f"process {process}: {text}")
+
+
+def agree(facts: Mapping[str, Any]) -> None:
+    """Raise UsageError in all processes unless `facts` (JSON) are the same in all: the message has the first names that
+    differ, with both values and the index of the process."""
+    if difference := settle("facts", dict(facts), first_difference):
+        raise UsageError(difference)
+
+
+def first_difference(said: list[dict[str, Any]]) -> str:
+    """What the first process that differs from process 0 has, and what process 0 has; "" if all are the same."""
+    for process, theirs in enumerate(said):
+        names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
+        if names:
+            values = [(name, shown(theirs.get(name)), shown(said[0].get(name))) for name in names[:SHOWN]]
+            each = [f"{name} is {its}, but {other} in process 0" for name, its, other in values]
+            more = [f"{len(names) - SHOWN} more differ"] if len(names) > SHOWN else []
+            return f"process {process}: {'; '.join(each + more)}. All processes of a run must have the same."
+    return ""

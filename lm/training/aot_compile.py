@@ -1,5 +1,6 @@
 """The training step, compiled before the first batch: what it needs is known, and printed, before it begins."""
 
+import hashlib
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from lm.data.batches import Batch, host_batch
 from lm.metrics.writers import Row
 from lm.parallel import batch_sharding
 from lm.planning.flops import flops_per_token
+from lm.resilience.multihost import agree
 from lm.terminal import quantity
 from lm.training.state import TrainState
 from lm.training.step import Metrics
@@ -67,12 +69,17 @@ def example_batch(batch_size: int, context_length: int) -> Batch:
 def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig) -> tuple[Step, StepCost]:
     """`step`, a jitted function, compiled for states such as `state` (abstract) and batches of the shape of `like`.
 
-    What comes back is the compiled program itself: it compiles nothing more, and refuses other shapes.
+    What comes back is the compiled program itself: it compiles nothing more, and refuses other shapes. Raises
+    UsageError if several processes have lowered different programs.
     """
     flops = flops_per_token(model) * like.inputs_BT.size
     start = time.perf_counter()
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
-    compiled = step.lower(state, jax.tree.map(shape, like)).compile()
+    lowered = step.lower(state, jax.tree.map(shape, like))
+    if jax.process_count() > 1:
+        program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+        agree({"SHA-256 of the lowered training step": program})
+    compiled = lowered.compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()  # of one device; None where the backend has no such thing
     if memory is None:

@@ -1,18 +1,30 @@
-"""Who is who among several processes: what is set by hand, by schedulers and by Cloud TPU; half of it is refused."""
+"""Who is who among several processes: what is set by hand, by schedulers and by Cloud TPU; half of it is refused. How
+they meet, agree, and end when one is missing, wrong or lost."""
 
+import contextlib
+import dataclasses
 import http.server
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from launch.stages import processes
+from launch.stages import meeting, processes
+from launch.stages.agreement import facts
+from launch.stages.meeting import listen, meet
+from launch.stages.parent import lost_processes
 from launch.stages.processes import Found, find
-from lm.errors import UsageError
-from tests.run_files import QUICK, REPOSITORY
+from lm.errors import InputError, PeerError, UsageError
+from lm.resilience.multihost import first_difference
+from tests.corpus import tiny_experiment
+from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 from tests.train_process import free_port, told_by
 
 NAMES = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "SLURM_", "OMPI_", "TPU_", "MEGASCALE_")
@@ -141,20 +153,6 @@ def test_a_tpu_vm_is_asked_for_its_place_in_its_slice_and_of_its_slice(monkeypat
     assert find().count == 1
 
 
-@pytest.mark.slow
-def test_a_wait_for_processes_that_do_not_come_says_what_is_missing():
-    code = "from launch.stages import processes as p; p.MEETING_SECONDS, p.PATIENCE_SECONDS = 1, 0.1; p.join()"
-    variables = told_by("hand", 1, 2, port := free_port())
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True,
-        env=os.environ | QUICK | variables,
-    )  # fmt: skip
-    assert process.returncode
-    assert f"this is 1 of 2, by NUM_PROCESSES and PROCESS_ID, and still waits for the others at localhost:{port}" in (
-        process.stdout
-    )
-
-
 def test_a_scheduler_that_does_not_say_where_to_meet_is_an_error_with_its_remedy():
     code = "from launch.stages.command import told\nfrom launch.stages.processes import join\nwith told('t'): join()"
     process = subprocess.run(
@@ -164,3 +162,197 @@ def test_a_scheduler_that_does_not_say_where_to_meet_is_an_error_with_its_remedy
     assert process.returncode == UsageError.exit_code
     assert "process 1 of 2, by Slurm" in process.stderr and "Set JAX_COORDINATOR_ADDRESS=HOST:PORT" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def meet_all(*processes: tuple[int, int], timeout: float = 60.0) -> list[InputError | None]:
+    """What each of the (index, count) processes raises; they are threads here."""
+    address = f"localhost:{free_port()}"
+
+    def one(index: int, count: int) -> InputError | None:
+        try:
+            meet(index, count, address, timeout)
+        except InputError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(one, *zip(*processes, strict=True)))
+
+
+def test_all_processes_meet_in_any_order():
+    assert meet_all((2, 4), (0, 4), (3, 4), (1, 4)) == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("processes", "timeout", "error", "message"),
+    [
+        ([(0, 4), (1, 4)], 1.0, PeerError, "After 1 s 2 of 4 processes have come; missing: processes 2, 3. Look"),
+        ([(1, 4)], 1.0, PeerError, "After 1 s process 0 has not come to process 1: localhost:"),
+        ([(0, 3), (1, 3), (1, 3)], 60.0, UsageError, "PROCESS_ID is 1 in two processes: pid "),
+        ([(0, 2), (1, 3)], 60.0, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
+    ],
+)
+def test_one_that_is_missing_there_twice_or_counts_others_is_named_in_all(processes, timeout, error, message):
+    errors = meet_all(*processes, timeout=timeout)
+    assert {type(one) for one in errors} == {error} and all(str(one).startswith(message) for one in errors)
+
+
+def test_a_second_process_0_is_refused():
+    port = free_port()
+    with contextlib.closing(listen(port, 2)), pytest.raises(UsageError, match=r"PROCESS_ID is 0 in two processes"):
+        meet(0, 2, f"localhost:{port}", 60.0)
+
+
+def test_one_that_left_while_others_were_missing_and_a_health_check_do_not_count():
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(meet, 0, 3, f"localhost:{port}", 2.0)
+        for line in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b'{"index": 1, "count": 3, "name": "x"}\n',
+            b'{"index": -1, "count": 3}\n',
+        ):
+            while True:
+                try:
+                    connection = socket.create_connection(("localhost", port))
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.01)
+            with connection:
+                connection.sendall(line)
+        with pytest.raises(PeerError, match=r"1 of 3 processes have come; missing: processes 1, 2\."):
+            waits.result()
+
+
+@pytest.mark.parametrize("answer", [b"\x00\x00\x12\x04\xff", b"HTTP/1.1 400\r\n", b"[]\n", b"{}\n", b""])
+def test_an_answer_of_another_program_is_no_process_0(answer):
+    """Such as JAX's own service of a run whose process 0 has not yet found that this process was started again."""
+
+    def answer_all(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as connection:
+                    connection.sendall(answer)
+
+    with contextlib.closing(listen(0, 2)) as listener:
+        port = listener.getsockname()[1]
+        threading.Thread(target=answer_all, args=(listener,), daemon=True).start()
+        with pytest.raises(PeerError, match=f"localhost:{port} (is answered by another|does not answer)"):
+            meet(1, 2, f"localhost:{port}", 0.1)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_host_that_cannot_be_resolved_is_an_error_but_in_kubernetes_its_pod_may_come(monkeypatch):
+    monkeypatch.setattr(meeting, "NOTICE_SECONDS", 0.5)
+    with pytest.raises(
+        InputError, match=r"the name no-host\.invalid cannot be resolved .* Correct JAX_COORDINATOR_ADDR"
+    ):
+        meet(1, 2, "no-host.invalid:1", 60.0)
+    monkeypatch.setenv(meeting.LATE_NAMES, "10.0.0.1")
+    with pytest.raises(PeerError, match=r"After 1 s process 0 has not come to process 1: the name no-host"):
+        meet(1, 2, "no-host.invalid:1", 1.0)
+
+
+def two(code: str, *, flags: tuple[str, str] = ("", ""), folders: tuple[str, str] = ("", "")) -> list[tuple[int, str]]:
+    """(exit code, output) of two processes that run the code, each in its folder, with their own XLA_FLAGS."""
+    port = free_port()
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, folders[index]], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | QUICK | {"XLA_FLAGS": flags[index]} | told_by("hand", index, 2, port),
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=HANG_SECONDS)[0] for process in pair]
+    return [(process.returncode, output) for process, output in zip(pair, outputs, strict=True)]
+
+
+AGREE = """
+import sys
+from pathlib import Path
+from launch.stages import agreement
+from launch.stages.command import told
+from launch.stages.parent import run_in_child
+from launch.stages.processes import ending_together, join
+from tests.corpus import tiny_experiment
+
+agreement.NONCE_SECONDS = 0.5
+with ending_together(), told("test"):
+    run_in_child("test")
+    join()
+    agreement.agree_on(tiny_experiment(), Path(sys.argv[1]))
+"""
+
+
+def test_processes_with_other_flags_and_another_run_folder_end_with_both_values(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "stages").mkdir(parents=True)
+    flags = "--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_parallel_codegen_split_count=2"
+    for code, output in two(AGREE, flags=flags, folders=(str(tmp_path / "a"), str(tmp_path / "b"))):
+        assert code == UsageError.exit_code, output
+        (line,) = (line for line in output.splitlines() if not line.startswith("processes: 2 have met"))
+        assert line.startswith("test: process 1: stages/nonce, which process 0 wrote to the shared run folder, is ")
+        assert "No such file" in line and f"; XLA_FLAGS is '{flags[1]}', but '{flags[0]}' in process 0" in line
+
+
+def test_facts_have_every_field_of_the_config_shards_libraries_code_and_flags(tmp_path, monkeypatch):
+    experiment = tiny_experiment()
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--a=1")
+    before = facts(experiment, tmp_path)
+    assert before["LIBTPU_INIT_ARGS"] == "--a=1" and before["version of jax"] and before["train.layout"] == ""
+    changed = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, steps=99, layout="v6e:8x8"))
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens/manifest.json").write_text("{}")
+    after = facts(changed, tmp_path)
+    named = {name for name in before if before[name] != after[name]}
+    assert named == {"train.steps", "train.layout", "SHA-256 of the shards' manifest"}
+    said = first_difference([before, before, after])
+    assert said.startswith("process 2: ") and "train.steps is 99, but 12 in process 0" in said
+    assert not first_difference([before, before])
+
+
+PARENT = """
+import os, signal, sys, time
+from launch.stages.parent import run_in_child
+run_in_child("test")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print(os.getpid(), flush=True)
+print("to stderr", file=sys.stderr)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_parent_passes_signals_streams_and_exit_codes_on_and_takes_its_child_along(number):
+    parent = subprocess.Popen(
+        [sys.executable, "-u", "-c", PARENT], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | told_by("hand", 1, 2, 1),
+    )  # fmt: skip
+    assert parent.stdout is not None and parent.stderr is not None
+    child = int(parent.stdout.readline())
+    assert parent.stderr.readline() == "to stderr\n" and child != parent.pid
+    parent.send_signal(number)
+    _, error = parent.communicate(timeout=HANG_SECONDS)  # once the child has closed its end of the streams
+    assert parent.returncode == {signal.SIGTERM: 7, signal.SIGINT: 130, signal.SIGKILL: -9}[number], error
+
+
+def test_one_process_has_no_parent():
+    code = "import os; from launch.stages.parent import *; p = os.getpid(); run_in_child(''); print(p == os.getpid())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == "True\n" and not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("log", "lost"),
+    [
+        ("E1 x] The following tasks are unhealthy (stopped sending heartbeats):\n2\n3\nThe tasks have", "2, 3"),
+        ("The first task at the barrier: 0. Some timed out task names:\n1\n ", "1"),
+        ("Some timed out task names:\n/job:jax_worker/replica:0/task:1\n\n", "1"),
+        ("absl::Status: UNAVAILABLE: Failed to send RPC to coordination service. Either the leader", "0"),
+        ("absl::Status: INTERNAL: something else", ""),
+    ],
+)  # fmt: skip
+def test_the_lost_processes_are_read_from_what_jax_logs(log, lost):
+    said = lost_processes(log)
+    assert said.removeprefix("processes ").removeprefix("process ") == lost

@@ -165,14 +165,14 @@ def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
     code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from launch.train import make\n"
+        "from launch.stages.processes import load_training\n"
         "class Loading:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'jax':\n"
         f"            os.kill(os.getpid(), {int(number)})\n"
         "            time.sleep(3600)\n"
         "sys.meta_path.insert(0, Loading())\n"
-        "make(None, Path(sys.argv[1]))\n"
+        "load_training(Path(sys.argv[1]), time.time(), 1.0)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)

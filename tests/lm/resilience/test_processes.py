@@ -12,6 +12,7 @@ import pytest
 from launch.stages.stage import by_products_in
 from launch.train import STAGE
 from lm.checkpoints.manifest import read_manifest, verify
+from lm.errors import PeerError, UsageError
 from tests import train_process
 from tests.corpus import tiny_experiment, write_tokens
 from tests.lm.resilience.test_preemption import SIGNALLED, wait_for_step
@@ -84,7 +85,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
     assert f"going on from the checkpoint at step {saved}\n" in output
     assert [row["step"] for row in told(run) if "loss" in row] == list(range(1, 61))
 
-    logs = {path.name for path in run.iterdir()} - {"documents", "tokenizer", "tokens", "checkpoints"}
+    logs = {path.name for path in run.iterdir()} - {"documents", "tokenizer", "tokens", "checkpoints", "stages"}
     assert logs >= {"metrics.jsonl", "tensorboard", "samples", "goodput.json", "heartbeat.json", "heartbeat-1.json"}
     assert logs == set(by_products_in(STAGE, run))
 
@@ -103,7 +104,11 @@ def stopped(run: Path, mesh: dict, count: int, who: str, number: int, step: int,
     outputs = outputs_of(processes)
     codes = [process.returncode for process in processes]
     if number == signal.SIGKILL:
-        assert codes[-1] == -signal.SIGKILL and all(codes), outputs
+        assert codes == [PeerError.exit_code] * (count - 1) + [128 + number], outputs
+        for output in outputs[:-1]:
+            assert output.splitlines()[-1].startswith("train_process: process ")
+            assert f" ends, since process {count - 1} ended, hangs or cannot be reached." in output.splitlines()[-1]
+            assert "Check failure stack trace" not in output and "Traceback" not in output
     else:
         assert codes == [0] * count, outputs
     return outputs
@@ -161,3 +166,26 @@ def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
     assert f"{first} has a SHA-256 of" in mine
     assert "process 0: 1 of 1 shards are not what" in other
     assert "Traceback" not in mine + other
+
+
+@pytest.mark.slow
+def test_processes_that_lower_different_programs_end_before_the_first_step(tokens, tmp_path):
+    """As with a library or a patch that nothing else tells from process 0's."""
+    port, run = train_process.free_port(), copy(tokens, tmp_path / "run")
+    other = """
+import dataclasses
+from lm.training import setup
+from tests import train_process
+
+make = setup.make_optimizer
+setup.make_optimizer = lambda config, steps: make(dataclasses.replace(config, weight_decay=0.5), steps)
+train_process.main()
+"""
+    pair = [
+        train_process.start(run, FIELDS, code=code, environment=train_process.told_by("hand", index, 2, port))
+        for index, code in enumerate(["", other])
+    ]
+    for process, output in zip(pair, outputs_of(pair), strict=True):
+        assert process.returncode == UsageError.exit_code, output
+        assert "train_process: process 1: SHA-256 of the lowered training step is '" in output
+    assert not (run / "checkpoints").exists()

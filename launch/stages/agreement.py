@@ -1,0 +1,91 @@
+"""Several processes agree before they compute: the same config, code, libraries, flags, shards and run folder."""
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import experiment_json
+from launch.folder.versions import installed
+from launch.stages.processes import place as own_place
+from lm.data.records import MANIFEST
+from lm.errors import InputError
+from lm.fields import flatten
+from lm.run_paths import RunPaths
+from lm.storage import Place, place_of, write_atomically
+
+LIBRARIES = ("python", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "optax",
+             "orbax-checkpoint", "tensorstore")  # fmt: skip
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+CODE = ("lm", "launch")
+"""Folders whose Python files are the version of the code."""
+NONCE_SECONDS = 5.0
+"""A network file system may show a new file so late."""
+
+
+def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
+    """Raise UsageError in all processes unless all have the same experiment, run folder and `request` (JSON), and what
+    else decides their program. To be called when they have met; nothing for one process."""
+    index, count = own_place()
+    if count == 1:
+        return
+    from lm.resilience.multihost import agree
+
+    nonce = run / RunPaths.stages / "nonce"
+    agree(
+        {"stages/nonce, which process 0 wrote to the shared run folder,": shared_nonce(nonce)}
+        | facts(experiment, run)
+        | request
+    )
+    if index == 0:
+        nonce.unlink(missing_ok=True)
+
+
+def shared_nonce(place: Place) -> str:
+    """The contents of a file that process 0 has just written; in a process with another run folder they differ, or are
+    an error. "" if the run folder is only read, and cannot be written."""
+    from lm.resilience.multihost import settle
+
+    def write(_: list[None]) -> str:
+        try:
+            write_atomically(place, nonce := secrets.token_hex(8), durable=False)
+        except OSError:
+            return ""
+        return nonce
+
+    expected, deadline = settle("nonce", None, write), time.monotonic() + NONCE_SECONDS
+    while expected and (found := text_of(place)) != expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found if expected else ""
+
+
+def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
+    """{name in a message: value} of all that decides the program and its inputs."""
+    code, root = hashlib.sha256(), Path(__file__).parents[2]
+    for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
+        code.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    manifests = {
+        f"SHA-256 of {folder / MANIFEST}": hashlib.sha256(text_of(folder / MANIFEST).encode()).hexdigest()
+        for folder in (place_of(source.tokens) for source in experiment.train.mixture)
+    }
+    own = text_of(run / RunPaths.tokens / MANIFEST)
+    return (
+        flatten(json.loads(experiment_json(experiment)))
+        | {f"version of {name}": installed(name) for name in LIBRARIES}
+        | {name: os.environ.get(name, "") for name in FLAGS}
+        | {"SHA-256 of the shards' manifest": hashlib.sha256(own.encode()).hexdigest()}
+        | manifests
+        | {f"SHA-256 of the Python files in {' and '.join(CODE)}": code.hexdigest()}
+    )
+
+
+def text_of(place: Place) -> str:
+    """The contents of a file or object, or why it cannot be read: other processes may be able to."""
+    try:
+        return place.read_text(encoding="utf-8")
+    except (OSError, InputError, ValueError) as error:
+        return str(error)

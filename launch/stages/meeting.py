@@ -1,0 +1,174 @@
+"""All processes of a run meet before JAX starts, so that a message names the one that is missing or was started twice.
+
+Process 0 listens at the address at which JAX's coordination service runs afterwards. Every other process connects, says
+who it is, and waits for the answer, which all get at once. (JAX itself ends a process that waits in vain with a C++
+stack that names no process, and lets two processes 0 listen at one port.)
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable
+
+from lm.errors import InputError, PeerError, UsageError
+
+NOTICE_SECONDS = 15.0
+"""After this time a process prints what it still waits for, and a host name that cannot be resolved is an error."""
+READ_SECONDS = 2.0
+"""For the one line that a process sends once it has connected."""
+RETRY_SECONDS = 0.5
+CONFLICT = "PROCESS_ID must be different, and NUM_PROCESSES the same, in all processes"
+REMEDY = "Look at its output, start it, or raise --train.join-timeout."
+LATE_NAMES = "KUBERNETES_SERVICE_HOST"
+"""Variable of Kubernetes, where the name of a host can be resolved only when its pod has been scheduled."""
+
+
+def meet(index: int, count: int, address: str, timeout: float) -> None:
+    """Return when all `count` processes are there; `address` is HOST:PORT of process 0.
+
+    Hosts may start at different times: only a name that cannot be resolved ends a process before `timeout`.
+
+    Raises PeerError after `timeout` seconds, which names those that have not come; UsageError for two processes with
+    one index, and for different counts; InputError if the host cannot be resolved.
+    """
+    host, _, port = address.rpartition(":")
+    if index == 0:
+        gather(count, int(port), timeout)
+    else:
+        call(index, count, host.strip("[]"), int(port), timeout)
+
+
+def gather(count: int, port: int, timeout: float) -> None:
+    """Process 0: wait for the others, then answer all of them."""
+    began, noticed = time.monotonic(), False
+    there: dict[int, tuple[socket.socket, str]] = {}
+    error: InputError | None = None
+    with contextlib.closing(listen(port, count)) as listener:
+        while error is None and len(there) < count - 1:
+            waited = time.monotonic() - began
+            listener.settimeout(max(0.01, (timeout if noticed else min(NOTICE_SECONDS, timeout)) - waited))
+            try:
+                error = admit(listener.accept()[0], there, count)
+            except TimeoutError:
+                come = f"{len(there) + 1} of {count} processes have come; missing: "
+                come += named(set(range(1, count)) - {*there})
+                if time.monotonic() - began >= timeout:
+                    error = PeerError(f"After {timeout:g} s {come}. {REMEDY}")
+                else:
+                    noticed = True
+                    print(
+                        f"processes: after {NOTICE_SECONDS:g} s {come}. Waiting for {timeout:g} s in all.", flush=True
+                    )
+            for other in [one for one, (connection, _) in there.items() if has_left(connection)]:
+                there.pop(other)[0].close()
+    for connection, _ in there.values():
+        tell(connection, error)
+    if error is not None:
+        raise error
+
+
+def listen(port: int, count: int) -> socket.socket:
+    """A socket on all interfaces, as JAX's service has it afterwards."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        return socket.create_server(("", port), family=family, backlog=count, dualstack_ipv6=both)
+    except OSError as error:
+        raise UsageError(
+            f"Process 0 cannot listen at port {port}: {os.strerror(error.errno or 0)}. If PROCESS_ID is 0 in two "
+            "processes, correct it; else choose another port in JAX_COORDINATOR_ADDRESS."
+        ) from error
+
+
+def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]], count: int) -> InputError | None:
+    """Add the process behind a new connection to those that are `there`; return an error if it contradicts them."""
+    connection.settimeout(READ_SECONDS)
+    try:
+        said = json.loads(connection.makefile().readline(1000))
+        index, its_count, name = int(said["index"]), int(said["count"]), str(said["name"])
+        if not 0 <= index < its_count:
+            raise ValueError(f"{index} of {its_count}")
+    except (OSError, ValueError, TypeError, KeyError):  # a health check, or a port scanner
+        connection.close()
+        return None
+    error, other = None, own_name() if index == 0 else there[index][1] if index in there else ""
+    if its_count != count:
+        error = UsageError(
+            f"NUM_PROCESSES is {its_count} in process {index} ({name}), but {count} in process 0. {CONFLICT}."
+        )
+    elif other:
+        error = UsageError(f"PROCESS_ID is {index} in two processes: {other}, and {name}. {CONFLICT}.")
+    if error is None:
+        there[index] = connection, name
+    else:
+        tell(connection, error)
+    return error
+
+
+def tell(connection: socket.socket, error: InputError | None) -> None:
+    """Answer a process: None when all have come."""
+    with contextlib.suppress(OSError), connection:
+        answer = {"error": str(error or ""), "usage": isinstance(error, UsageError)}
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
+    """Any other process: connect to process 0, again and again, and wait for its answer."""
+    began, noticed, where = time.monotonic(), False, f"{host}:{port}"
+    line = json.dumps({"index": index, "count": count, "name": own_name()}) + "\n"
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=NOTICE_SECONDS) as connection:
+                connection.sendall(line.encode())
+                connection.settimeout(timeout + NOTICE_SECONDS)  # process 0 is there, and waits for as long
+                answer = json.loads(connection.makefile().readline(100_000))
+                error, usage = str(answer["error"]), bool(answer["usage"])
+                break
+        except (UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError):
+            reason = f"{where} is answered by another program, a run that is at work, or a process that ended"
+        except (socket.gaierror, UnicodeError) as error:
+            reason = f"the name {host} cannot be resolved ({error.args[-1]})"
+            if time.monotonic() - began >= min(NOTICE_SECONDS, timeout) and LATE_NAMES not in os.environ:
+                raise InputError(
+                    f"Process {index} of {count} does not find process 0: after {NOTICE_SECONDS:g} s {reason}. "
+                    "Correct JAX_COORDINATOR_ADDRESS."
+                ) from error
+        except OSError as error:
+            reason = f"{where} does not answer ({error.strerror or error})"
+        waited = time.monotonic() - began
+        if waited >= timeout:
+            raise PeerError(f"After {timeout:g} s process 0 has not come to process {index}: {reason}. {REMEDY}")
+        if waited >= NOTICE_SECONDS and not noticed:
+            noticed = True
+            print(
+                f"processes: after {waited:.0f} s process 0 has not come to process {index}: {reason}. Start it, or "
+                f"correct JAX_COORDINATOR_ADDRESS. This process waits for {timeout:g} s in all.",
+                flush=True,
+            )
+        time.sleep(RETRY_SECONDS)
+    if error:
+        raise (UsageError if usage else PeerError)(error)
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether the process behind a connection has closed it, or was killed."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def named(processes: Iterable[int]) -> str:
+    """Processes of a message, at most the first ten."""
+    indices = [str(one) for one in sorted(processes)]
+    more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
+    return f"process{'es' if len(indices) > 1 else ''} {', '.join(indices[:10])}{more}"
+
+
+def own_name() -> str:
+    return f"pid {os.getpid()} on {socket.gethostname()}"

@@ -1,0 +1,83 @@
+"""The parent of one of several processes: it replaces the C++ stack with which JAX ends a process when it loses another
+one by one line that names the lost one. A run of one process has no parent."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from launch.stages.meeting import named
+from launch.stages.processes import place
+from lm.errors import PeerError
+from lm.resilience.goodput import PARENT
+
+JAX_LOG = re.compile(rb"[WEF]\d{4} [\d:.]+ +\d+ (coordination_service|preemption_sync_manager|client\.h)")
+"""A line that JAX's coordination service logs when the run is about to end."""
+LOST = re.compile(r"(?:stopped sending heartbeats\):|Some timed out task names:)\n((?:.*\d\n)+)")
+"""Lines, each of which ends in the index of a process."""
+NO_LEADER = "Failed to send RPC to coordination service"
+"""JAX's word for process 0, which runs that service."""
+PR_SET_PDEATHSIG = 1
+
+
+def run_in_child(program: str) -> None:
+    """If there are several processes, run this command in a child, and exit as it does; return in the child.
+
+    SIGTERM and SIGINT are passed on. The child gets its own session, so that Ctrl-C at a terminal reaches it once.
+    """
+    index, count = place()
+    if PARENT in os.environ:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # as if the parent were this process
+        if os.getppid() != int(os.environ[PARENT]):
+            raise SystemExit(128 + signal.SIGKILL)
+        return
+    if count == 1:
+        return
+    child: subprocess.Popen | None = None
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    child = subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]], env=os.environ | {PARENT: str(os.getpid())}, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    for number in asked:
+        child.send_signal(number)
+    held = b""
+    assert child.stderr is not None
+    for line in child.stderr:
+        if held or JAX_LOG.match(line):
+            held += line
+        else:
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+    code = child.wait()
+    lost = lost_processes(held.decode(errors="replace")) if code == -signal.SIGABRT else ""
+    if lost:
+        print(
+            f"{program}: process {index} of {count} ends, since {lost} ended, hangs or cannot be reached. Look at its "
+            "output; the same command in all processes continues from the last checkpoint.",
+            file=sys.stderr,
+        )
+        raise SystemExit(PeerError.exit_code)
+    sys.stderr.buffer.write(held)
+    if code < 0:
+        print(f"{program}: process {index} of {count} was ended by {signal.Signals(-code).name}.", file=sys.stderr)
+    raise SystemExit(code if code >= 0 else 128 - code)
+
+
+def lost_processes(log: str) -> str:
+    """The processes that JAX's log says were lost, as "process 1, 3"; "" if it says nothing of that."""
+    if found := LOST.search(log):
+        return named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
+    return "process 0" if NO_LEADER in log else ""
