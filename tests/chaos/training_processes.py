@@ -96,20 +96,20 @@ def failures(rows: Rows, root: Path, tokens: Path, count: int) -> None:
         process.communicate(timeout=600)
     pair = train_process.start_together(run, fields, 2)
     prints = [Lines(process) for process in pair]
-    waits = []
+    waits, limited = [], train_process.child_of(pair[1])
     for _ in range(count):
         there = len(steps_there(run))
         while len(steps_there(run)) < there + 2 and pair[1].poll() is None:
             time.sleep(0.01)
         began = time.monotonic()
-        resource.prlimit(pair[1].pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        resource.prlimit(limited, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         while not (run / "checkpoints/.partial").exists() and pair[1].poll() is None:
             time.sleep(0.001)
         save, said = time.monotonic(), []
         while len(said) < 2 and pair[1].poll() is None:
             time.sleep(0.01)
             said = [at for one in prints if (at := one.first("is not saved, and training goes on", began))]
-        resource.prlimit(pair[1].pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.prlimit(limited, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if len(said) == 2:
             waits.append(round(max(said) - save, 3))
     for process, one in zip(pair, prints, strict=True):
