@@ -50,19 +50,21 @@ def gather(count: int, port: int, timeout: float) -> None:
             waited = time.monotonic() - began
             listener.settimeout(max(0.01, (timeout if noticed else min(NOTICE_SECONDS, timeout)) - waited))
             try:
-                error = admit(listener.accept()[0], there, count)
+                newcomer = listener.accept()[0]
             except TimeoutError:
-                come = f"{len(there) + 1} of {count} processes have come; missing: "
-                come += named(set(range(1, count)) - {*there})
-                if time.monotonic() - began >= timeout:
-                    error = PeerError(f"After {timeout:g} s {come}. {REMEDY}")
-                else:
-                    noticed = True
-                    print(
-                        f"processes: after {NOTICE_SECONDS:g} s {come}. Waiting for {timeout:g} s in all.", flush=True
-                    )
+                newcomer = None
             for other in [one for one, (connection, _) in there.items() if has_left(connection)]:
                 there.pop(other)[0].close()
+            if newcomer is not None:
+                error = admit(newcomer, there, count)
+                continue
+            missing = named(set(range(1, count)) - {*there})
+            come = f"s {len(there) + 1} of {count} processes have come; missing: {missing}."
+            if time.monotonic() - began >= timeout:
+                error = PeerError(f"After {timeout:g} {come} {REMEDY}")
+            else:
+                noticed = True
+                print(f"processes: after {NOTICE_SECONDS:g} {come} Waiting for {timeout:g} s in all.", flush=True)
     for connection, _ in there.values():
         tell(connection, error)
     if error is not None:

@@ -20,6 +20,7 @@ LOST = re.compile(r"(?:stopped sending heartbeats\):|Some timed out task names:)
 """Lines, each of which ends in the index of a process."""
 NO_LEADER = "Failed to send RPC to coordination service"
 """JAX's word for process 0, which runs that service."""
+STATUS = re.compile(r"absl::Status: (.*)")
 PR_SET_PDEATHSIG = 1
 
 
@@ -62,11 +63,11 @@ def run_in_child(program: str) -> None:
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
     code = child.wait()
-    lost = lost_processes(held.decode(errors="replace")) if code == -signal.SIGABRT else ""
-    if lost:
+    reason = reason_in(held.decode(errors="replace")) if code == -signal.SIGABRT else ""
+    if reason:
         print(
-            f"{program}: process {index} of {count} ends, since {lost} ended, hangs or cannot be reached. Look at its "
-            "output; the same command in all processes continues from the last checkpoint.",
+            f"{program}: process {index} of {count} ends, since {reason}. Look at the output of the others; the same "
+            "command in all processes continues from the last checkpoint.",
             file=sys.stderr,
         )
         raise SystemExit(PeerError.exit_code)
@@ -76,8 +77,12 @@ def run_in_child(program: str) -> None:
     raise SystemExit(code if code >= 0 else 128 - code)
 
 
-def lost_processes(log: str) -> str:
-    """The processes that JAX's log says were lost, as "process 1, 3"; "" if it says nothing of that."""
+def reason_in(log: str) -> str:
+    """Why JAX ended a process, by what it logged: the processes that it lost; "" if it says nothing of others."""
     if found := LOST.search(log):
-        return named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
-    return "process 0" if NO_LEADER in log else ""
+        lost = named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
+    elif NO_LEADER in log:
+        lost = "process 0"
+    else:
+        return f"JAX reports {status[1]}" if (status := STATUS.search(log)) else ""
+    return f"{lost} ended, hangs or cannot be reached"
