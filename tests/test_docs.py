@@ -29,6 +29,7 @@ from launch.export import Command as ExportCommand
 from launch.export_documents import Command as ExportDocumentsCommand
 from launch.import_model import Command as ImportCommand
 from launch.inspect_tokenizer import Command as InspectCommand
+from launch.verify_shards import Command as VerifyCommand
 from tests.corpus import web_pages
 from tests.docs_figures import PICTURES, marked, picture_figures
 
@@ -46,6 +47,7 @@ READ_ONLY = {
     "launch.serve": "needs a trained model, and does not end",
     "launch.supervise": "trains a model",
     "launch.export": "needs a trained model",
+    "launch.verify_shards": "needs the shards of a run",
     "launch.import_model": "needs a model's files",
     "launch.index_corpus": "needs the shards of a run",
     "launch.search_corpus": "needs the index of a run",
@@ -62,6 +64,7 @@ ALONE = {
     "launch.export": ExportCommand,
     "launch.export_documents": ExportDocumentsCommand,
     "launch.import_model": ImportCommand,
+    "launch.verify_shards": VerifyCommand,
 }
 """{script that reads no config: its command}."""
 OF_SMALL = """--documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400

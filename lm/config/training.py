@@ -162,6 +162,10 @@ class TrainConfig(Config):
     Validation is on the run's own alone."""
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
+    shuffle_block: int = added(default=1)
+    """Neighbouring windows that are shuffled and read as one block; 1 shuffles single windows. For shards in a bucket:
+    single windows cost a request each, blocks of 1 MB or more one for each block. A batch is from as many blocks as it
+    has sequences, and stays in them for this many steps, so choose it only with large batches."""
     wandb_project: str = not_hashed(default="")
     """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
     them in the run folder); empty for none."""
@@ -179,8 +183,9 @@ class TrainConfig(Config):
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
     verify_shards: bool = not_hashed(default=True)
-    """Read all shards through before the first step, and compare their SHA-256 with the manifest's; a restart reads
-    those alone whose file has changed. Without, damage is found when a record is read that has it."""
+    """Compare the SHA-256 of all shards on disk with the manifest's. The first step waits for the result for up to a
+    minute; after that, training ends at the next checkpoint if a shard is damaged. A restart reads only files that have
+    changed. Without it, and for shards in a bucket, damage is found when a damaged record is read."""
     evaluators: tuple[str, ...] = not_hashed(default=("validation",))
     """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
     your own as my_package.my_module.MyEvaluator."""
@@ -203,7 +208,7 @@ class TrainConfig(Config):
                 "Give the run's own shards a weight, or name others."
             )
         for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks",
-                     "loader_threads", "micro_batches", "profile_steps"):  # fmt: skip
+                     "loader_threads", "micro_batches", "profile_steps", "shuffle_block"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         self.check_hooks()

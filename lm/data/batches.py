@@ -4,7 +4,8 @@ A window is `context_length` tokens of a shard's stream and the token that follo
 its stream, so that every token but the first of each shard is a target exactly once an epoch. A context that does not
 divide the records makes windows that run on into the next record. Each epoch has its own order, drawn from the seed;
 batches are consecutive windows of that order, over the ends of epochs. In a mixture every folder of shards has such an
-order of its own, and they take turns (lm/data/mixture.py).
+order of its own, and they take turns (lm/data/mixture.py). Windows may be shuffled in blocks (lm/data/block_order.py),
+and shards in a bucket are read ahead (lm/data/read_ahead.py).
 
 Axes: B sequences of a batch, T positions (context_length).
 """
@@ -22,10 +23,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lm.data.block_order import BlockOrder
 from lm.data.mixture import Turns
-from lm.data.records import MANIFEST, SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
+from lm.data.read_ahead import Part, ReadAhead, Wanted
+from lm.data.records import SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
+from lm.data.shards import ShardRecords
 from lm.errors import InputError, UsageError
-from lm.storage import Place, Url, Wanted, as_files
+from lm.storage import Place, StorageError, Url
 
 
 class Batch(NamedTuple):
@@ -76,6 +80,8 @@ class BatchSource:
     Weights are relative, above 0 and finite. They count sequences: of the first N sequences each folder has given its
     share, up to a few sequences (lm.data.mixture.Turns). One folder gives the same batches whatever its weight.
 
+    `shuffle_block` is train.shuffle_block: 1 shuffles single windows, more shuffles blocks of that many.
+
     Raises UsageError when a weight is none, when the split or the context length does not fit the shards, or when they
     were written with another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file
     is missing, has another size, or cannot be read.
@@ -90,8 +96,10 @@ class BatchSource:
         seed: int,
         loader_threads: int,
         tokenizer_fingerprint: str | None = None,
+        shuffle_block: int = 1,
     ):
         self.context_length, self.batch_size, self.loader_threads = context_length, batch_size, loader_threads
+        self.shuffle_block = shuffle_block
         weights = {folders: 1.0} if isinstance(folders, Path | Url) else folders
         if not weights or not all(0 < weight < math.inf for weight in weights.values()):
             given = ", ".join(f"{folder}: {weight}" for folder, weight in weights.items())
@@ -107,7 +115,7 @@ class BatchSource:
         # Windows are numbered through all sources: source i has those from _first_window[i] to _first_window[i + 1].
         self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
         ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
-        self._order = order_of_windows(ranges, list(weights.values()), seed, batch_size)
+        self._order = order_of_windows(ranges, list(weights.values()), seed, batch_size, shuffle_block)
         self._batches = self._order.map(self._read)
         refuse_copies([(one.folder, shard) for one in self.sources for shard in one.windows.shards])
 
@@ -116,22 +124,62 @@ class BatchSource:
         """Windows of one epoch, of all sources."""
         return self._first_window[-1]
 
+    def warning(self) -> str | None:
+        """What makes reading from a bucket slow or dear, and the remedy; None if nothing does."""
+        for one in self.sources:
+            records, block = one.windows.records, one.windows.stored_bytes() * self.shuffle_block
+            if records.is_remote and block < 2**18:
+                return (
+                    f"warning: {one.folder} is read by one request for every {block:,} bytes; --train.shuffle-block "
+                    f"{-(-(2**20) // one.windows.stored_bytes())} makes that a request for 1 MB, from another order of "
+                    "the data (docs/long_runs.md)"
+                )
+        return None
+
     def batch(self, step: int) -> Batch:
         """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
         return self._batches[step]
 
-    def iterate(self, start_step: int = 0, rows: np.ndarray | slice = slice(None)) -> Iterator[Batch]:
-        """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads.
+    def iterate(
+        self, start_step: int = 0, rows: np.ndarray | slice = slice(None), stop_step: int | None = None
+    ) -> Iterator[Batch]:
+        """batch(start_step), batch(start_step + 1), ... to `stop_step` (None: without end), read ahead by
+        loader_threads threads; what is in a bucket, by requests of its own (lm.data.read_ahead).
 
-        `rows` of each alone, where others read the rest.
+        `rows` of each alone, where others read the rest. Raises UsageError where a block of each row does not fit into
+        memory.
         """
         import grain
 
         options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
-        batches = self._order.map(lambda numbers: self._read(numbers[rows]))
-        iterator = iter(batches.to_iter_dataset(options))
+        ahead = self._read_ahead(start_step, rows, stop_step)
+        read = lambda step, numbers: self._read(numbers[rows], ahead.part(step) if ahead else None)
+        batches = self._order if stop_step is None else self._order.slice(slice(0, stop_step))
+        iterator = iter(batches.map_with_index(read).to_iter_dataset(options))
         iterator.set_state({"next_index": start_step})
         return iterator
+
+    def _read_ahead(self, start_step: int, rows: np.ndarray | slice, stop_step: int | None) -> ReadAhead | None:
+        """What requests the records that are in a bucket; None where none is."""
+        remote = [index for index, one in enumerate(self.sources) if one.windows.records.is_remote]
+        if not remote:
+            return None
+
+        def wanted(begin: int, end: int) -> Wanted:
+            numbers = np.stack([self._order[step][rows] for step in range(begin, end)])
+            steps = np.broadcast_to(np.arange(end - begin)[:, None], numbers.shape)
+            found = []
+            for index in remote:
+                first, end_of_source = self._first_window[index : index + 2]
+                here = (numbers >= first) & (numbers < end_of_source)
+                windows = self.sources[index].windows
+                records = windows.records_of(numbers[here] - first)
+                found.append((windows.records, records.ravel(), np.repeat(steps[here], 2)))
+            return found
+
+        stored = max(self.sources[index].windows.stored_bytes() for index in remote)
+        count = len(np.arange(self.batch_size)[rows])
+        return ReadAhead(wanted, count, self.shuffle_block, stored, start_step, stop_step)
 
     def documents(self, step: int) -> list[Origin]:
         """For each sequence of batch(step), the folder of its shards and the documents of its inputs."""
@@ -162,9 +210,9 @@ class BatchSource:
             missing = self.batch_size - len(numbers)
             yield host_batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
 
-    def _read(self, numbers: np.ndarray) -> Batch:
+    def _read(self, numbers: np.ndarray, part: Part | None = None) -> Batch:
         found = [self._find(number) for number in numbers.tolist()]
-        rows = [source.windows[number] for source, number in found]
+        rows = [source.windows.read(number, part) for source, number in found]
         return host_batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
 
     def _find(self, number: int) -> tuple[Source, int]:
@@ -211,13 +259,15 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
         seen[shard.sha256] = path
 
 
-def order_of_windows(sources: list[range], weights: list[float], seed: int, batch_size: int):
+def order_of_windows(sources: list[range], weights: list[float], seed: int, batch_size: int, shuffle_block: int):
     """A Grain MapDataset whose element `step` is the (batch_size,) numbers of the windows of that step.
 
     `sources` are the numbers of each source's windows.
     """
     import grain
 
+    if shuffle_block > 1:
+        return grain.MapDataset.source(cast(Any, BlockOrder(sources, weights, seed, batch_size, shuffle_block)))
     # The first has the seed itself. The others have seeds of their own, lest sources of one size go in step.
     seeds = [seed, *(int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(1, len(sources)))]
     orders = [
@@ -237,24 +287,12 @@ class Windows:
     """
 
     def __init__(self, folder: Place, split: Split, record_length: int, context_length: int):
-        import grain
-
         self.folder, self.context_length, self.record_length = folder, context_length, record_length
         self.shards = shards = [shard for shard in split.shards if shard.records]
         if not shards:
             raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
-        files = as_files([Wanted(folder / shard.file, shard.bytes, shard.sha256) for shard in shards])
-        try:
-            self._source = grain.sources.ArrayRecordDataSource([str(path) for path in files])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"The shards in {folder} cannot be read: {error}. {WRITE_AGAIN}") from error
-        records = sum(shard.records for shard in shards)
-        if len(self._source) != records:
-            raise InputError(
-                f"The shards in {folder} hold {len(self._source)} records, but {MANIFEST} says {records}. {WRITE_AGAIN}"
-            )
-        self.files = [folder / shard.file for shard in shards]
-        self.first_records = list(itertools.accumulate((shard.records for shard in shards), initial=0))
+        self.records = ShardRecords(folder, shards, record_length)
+        self.first_records = self.records.first
         counts = [-(-(shard.tokens - 1) // context_length) for shard in shards]
         self._first_window = list(itertools.accumulate(counts, initial=0))
 
@@ -263,8 +301,25 @@ class Windows:
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(inputs, targets, segment ids, weights), each (context_length,)."""
-        record, start = self._locate(number)
+        return self.read(number)
+
+    def read(self, number: int, part: Part | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `self[number]`; from `part`, where its records were requested before."""
+        record, start = self._locate(number, part)
         return cut_window(record, start, self.context_length)
+
+    def stored_bytes(self) -> int:
+        """Mean bytes of a window in the files."""
+        return max(self.records.stored_bytes() * len(self.records) // len(self), 1)
+
+    def records_of(self, numbers: np.ndarray) -> np.ndarray:
+        """(windows, 2): the first and the last record of each of some windows, int64."""
+        first_window, first_record = np.array(self._first_window), np.array(self.first_records)
+        shards = np.searchsorted(first_window, numbers, side="right") - 1
+        begins = (numbers - first_window[shards]) * self.context_length
+        first = first_record[shards] + begins // self.record_length
+        last = first_record[shards] + (begins + self.context_length - 1) // self.record_length
+        return np.stack([first, np.minimum(last, first_record[shards + 1] - 1)], axis=1)
 
     def documents(self, number: int) -> set[int]:
         """The documents of the window's inputs."""
@@ -291,28 +346,32 @@ class Windows:
         starts = record.segment_starts[1:]  # the first segment of a record may begin in the middle of its document
         return np.isin(start + 1 + _positions(self.context_length), starts)
 
-    def _locate(self, number: int) -> tuple[SequenceRecord, int]:
+    def _locate(self, number: int, part: Part | None = None) -> tuple[SequenceRecord, int]:
         """(the record that holds the window, or two of them as one; where in it the window starts)."""
         shard = bisect.bisect_right(self._first_window, number) - 1
-        part, start = divmod((number - self._first_window[shard]) * self.context_length, self.record_length)
-        index = self.first_records[shard] + part
-        record = self.record(index)
+        place, start = divmod((number - self._first_window[shard]) * self.context_length, self.record_length)
+        index = self.first_records[shard] + place
+        record = self.record(index, part)
         if start + self.context_length > self.record_length:  # never where the context divides the records
             is_last = index + 1 == self.first_records[shard + 1]
-            record = joined(record, None if is_last else self.record(index + 1))
+            record = joined(record, None if is_last else self.record(index + 1, part))
         return record, start
 
-    def record(self, index: int) -> SequenceRecord:
-        """Record `index`, over all shards. Raises InputError when it is damaged."""
+    def record(self, index: int, part: Part | None = None) -> SequenceRecord:
+        """Record `index`, over all shards. Raises InputError when it is damaged, StorageError where the bucket does not
+        answer."""
         try:
-            return from_bytes(self._source[index])
-        except (InputError, RuntimeError, ValueError) as error:
-            shard = bisect.bisect_right(self.first_records, index) - 1
-            place = f"record {index - self.first_records[shard]} of {self.files[shard]}"
-            raise InputError(f"{place[0].upper()}{place[1:]} cannot be read: {error} {WRITE_AGAIN}") from error
+            run = part.get((self.records.owner, index)) if part else None
+            return from_bytes(run.result().record(index) if run else self.records.read(index))
+        except StorageError:
+            raise
+        except InputError as error:
+            raise InputError(f"{self.records.name_of(index)} cannot be read: {error} {WRITE_AGAIN}") from error
 
 
-WRITE_AGAIN = "Delete the tokens folder and write it again: python -m launch.write_shards"
+WRITE_AGAIN = (
+    "Bring the shard back from a copy, or delete the tokens folder and write it again: python -m launch.write_shards"
+)
 
 
 def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:

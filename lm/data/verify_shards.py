@@ -1,20 +1,24 @@
-"""Shards held against the SHA-256 that their manifest has of each: what was flipped, cut or put in another's place.
+"""Compare shards with the SHA-256 in their manifest: finds flipped bytes, cut files and files in another's place.
+
+Training does that with shards on a disk (lm/training/shard_verification.py). Those in a bucket are only read as far as
+they are needed; `python -m launch.verify_shards` reads them through.
 
 A shard that was found whole is not read again at the next start while its file is the same by size and times; the time
 of the last change of a file (ctime) is one that no program can set. What the disk alone changes later, under a file
 that nobody wrote to, the CRC-32 of every record finds when it is read.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 from lm.data.records import MANIFEST, read_manifest
 from lm.errors import InputError
-from lm.storage import HASHING_THREADS, Place, Wanted, as_files, digest
+from lm.storage import HASHING_THREADS, Place, StorageError, digest, streamed
 
 Verified = dict[str, list[Any]]
 """{path of a shard that was whole: its SHA-256, bytes, and times of the last change in nanoseconds}"""
@@ -27,14 +31,12 @@ def verify_shards(
     known: Mapping[str, list[Any]] | None = None,
 ) -> Verified:
     """Reads every shard of the (folder, split) pairs through, or part `share[0]` of `share[1]`, but those that are as
-    they were when they became `known`; returns what to know at the next start. Of one in a bucket, what it was brought
-    to. Begins no further shard once `given_up` is set.
+    they were when they became `known`; returns what to know at the next start. One in a bucket is always read. Begins
+    no further shard once `given_up` is set.
 
     Raises InputError that names the shards that are not what their manifest says.
     """
-    shards = [(folder / s.file, s) for folder, split in splits for s in read_manifest(folder).splits[split].shards]
-    files = as_files([Wanted(place, shard.bytes, shard.sha256) for place, shard in shards])
-    named = {file: shard for file, (_, shard) in zip(files, shards, strict=True)}
+    named = {folder / s.file: s for folder, split in splits for s in read_manifest(folder).splits[split].shards}
     listed = dict(list(named.items())[share[0] :: share[1]])
     owners = {shard.sha256: path for path, shard in named.items()}
     stamps = {path: stamp(path, shard.sha256) for path, shard in listed.items()}
@@ -61,12 +63,14 @@ def verify_shards(
     return {key_of(path): now for path, now in stamps.items() if now is not None}
 
 
-def key_of(path: Path) -> str:
-    return str(path.absolute())
+def key_of(place: Place) -> str:
+    return str(place.absolute() if isinstance(place, Path) else place)
 
 
-def stamp(path: Path, sha256: str) -> list[Any] | None:
+def stamp(path: Place, sha256: str) -> list[Any] | None:
     """What changes whenever the file is written to, and the hash that it is to have; None where it cannot be seen."""
+    if not isinstance(path, Path):
+        return None
     try:
         now = path.stat()
     except OSError:
@@ -74,10 +78,16 @@ def stamp(path: Path, sha256: str) -> list[Any] | None:
     return [sha256, now.st_size, now.st_mtime_ns, now.st_ctime_ns]
 
 
-def read(path: Path) -> tuple[int | None, str]:
-    """(bytes, SHA-256) of a file, or (None, why it cannot be read)."""
+def read(place: Place) -> tuple[int | None, str]:
+    """(bytes, SHA-256) of a file or object, or (None, why it cannot be read)."""
     try:
-        return digest(path)
+        if isinstance(place, Path):
+            return digest(place)
+        with streamed(place) as file:
+            hashed = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+            return file.tell(), hashed
+    except StorageError as error:
+        return None, str(error)
     except OSError as error:
         return None, error.strerror or str(error)
 

@@ -5,12 +5,12 @@ A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alon
 """
 
 from lm.storage import stores
-from lm.storage.cache import Wanted, as_files, cache_folder
 from lm.storage.environment import environment_of_storage, set_environment
 from lm.storage.files import (
     HASHING_THREADS,
     Appended,
     break_hard_links,
+    cache_folder,
     digest,
     file_inside,
     file_sha256,
@@ -43,9 +43,7 @@ __all__ = [
     "Place",
     "StorageError",
     "Url",
-    "Wanted",
     "appearing",
-    "as_files",
     "as_local_file",
     "break_hard_links",
     "cache_folder",

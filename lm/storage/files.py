@@ -23,6 +23,12 @@ def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(base) / "gristmill"
 
 
+def cache_folder() -> Path:
+    """GRISTMILL_CACHE, by default the folder of caches of this user."""
+    given = os.environ.get("GRISTMILL_CACHE")
+    return Path(given).expanduser() if given else user_cache()
+
+
 def digest(path: Path) -> tuple[int, str]:
     """(bytes, SHA-256) of a file."""
     with path.open("rb") as file:

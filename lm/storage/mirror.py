@@ -24,8 +24,7 @@ from typing import NamedTuple
 
 from lm.errors import InputError, UsageError
 from lm.storage import objects, stores
-from lm.storage.cache import cache_folder
-from lm.storage.files import appearing_file, unused
+from lm.storage.files import appearing_file, cache_folder, unused
 from lm.storage.lease import Lease
 from lm.storage.names import inside
 from lm.storage.objects import Object, StorageError

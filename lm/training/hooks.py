@@ -31,6 +31,7 @@ from lm.run_paths import RunPaths
 from lm.storage import write_json
 from lm.terminal import LiveLine
 from lm.tokenizer import Tokenizer
+from lm.training.shard_verification import ShardVerification
 from lm.training.skipped_steps import SkippedSteps, diverged
 from lm.training.state import TrainState
 from lm.training.step import Metrics
@@ -210,6 +211,19 @@ class Snapshotting:
         with self.tools.goodput.phase("saving"):
             self.checkpoints.settled()  # several processes settle one thing after the other
             self.snapshots.save(step, Parameters(state.model), self.metadata, certain=True)
+
+
+@dataclass
+class Verifying(Periodic):
+    """Ends the run if a shard was found damaged, before a checkpoint would be made."""
+
+    verification: ShardVerification
+
+    def due(self, step: int) -> bool:
+        return not self.verification.finished and (super().due(step) or step == self.progress.steps)
+
+    def run(self, state: TrainState, step: int) -> None:
+        self.verification.check()
 
 
 @dataclass

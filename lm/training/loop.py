@@ -44,7 +44,7 @@ def loop(run: Run) -> None:
         if run.evaluation_pending:
             run_pending_evaluation(run)
         rows = own_rows(run.mesh, *run.batch_shape)
-        batches = run.source.iterate(step, rows)
+        batches = run.source.iterate(step, rows, run.config.steps)
         # A transfer that nobody asked for would make the host wait for the devices at every step.
         with jax.transfer_guard("disallow"):
             if run.snapshotting.due(step):

@@ -3,9 +3,7 @@
 import contextlib
 import functools
 import importlib.metadata
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,7 @@ from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, BatchSource
 from lm.data.mixture import manifest_sha256, mixture_of
-from lm.data.verify_shards import Verified, known_shards, verify_shards
 from lm.devices import target_of
-from lm.errors import InputError
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
 from lm.inference.requests import check_prompt
@@ -34,10 +30,8 @@ from lm.parallel import make_mesh, place
 from lm.planning.hardware import Peak, peak_rate
 from lm.planning.memory import count_parameters
 from lm.resilience.goodput import Goodput
-from lm.resilience.multihost import fail_together, settle
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
-from lm.storage import write_json
 from lm.terminal import LiveLine, duration, quantity
 from lm.tokenizer import Tokenizer, load
 from lm.training import hooks
@@ -45,6 +39,7 @@ from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch
 from lm.training.memory import check_training_memory
 from lm.training.optimizer import make_optimizer
 from lm.training.restore_or_init import check_start, restore_or_init
+from lm.training.shard_verification import WAIT_SECONDS, ShardVerification
 from lm.training.skipped_steps import SkippedSteps
 from lm.training.state import TrainState, abstract_state, initializer
 from lm.training.step import compile_step
@@ -133,7 +128,9 @@ def setup(
     with goodput.phase("compiling"):
         step_seconds = measure(program, config, mesh)
     with goodput.phase("verifying"):
-        all_verified(verified, RunPaths(folder).verified_shards)
+        verified.check(WAIT_SECONDS)
+    if not verified.finished:
+        say("train: the shards are still being compared with their SHA-256; that goes on while the run trains")
 
     checkpoints = open_checkpoints(config, folder, stack)
     with goodput.phase("restoring"):
@@ -155,7 +152,8 @@ def setup(
     return Run(
         config, folder, mesh, data.source, shape, program.step, state, first, pending,
         checkpoints, progress, tools, evaluations, snapshotting, checkpointing,
-        [*others, *evaluations, snapshotting, checkpointing], say,
+        [*others, *evaluations, snapshotting, hooks.Verifying(config.checkpoint_every, progress, tools, verified),
+         checkpointing], say,
     )  # fmt: skip
 
 
@@ -164,8 +162,10 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     tokenizer = load(RunPaths(folder).tokenizer)
     source = BatchSource(
         mixture_of(config, RunPaths(folder).tokens), "train", model.context_length, config.batch_size, config.seed,
-        config.loader_threads, tokenizer.fingerprint,
+        config.loader_threads, tokenizer.fingerprint, config.shuffle_block,
     )  # fmt: skip
+    if warning := source.warning():
+        say(f"train: {warning}")
     evaluators = {}
     if config.validate_every:
         made = EvaluatorConfig(
@@ -183,31 +183,12 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
 
 def start_verifying(
     config: TrainConfig, source: BatchSource, folder: Path, stack: contextlib.ExitStack
-) -> "Future[Verified]":
-    """Begins to read the shards through that no earlier start has, each process its part, in a thread of its own."""
-    given_up = threading.Event()
-    folders = [(one.folder, "train") for one in source.sources]
+) -> ShardVerification:
+    """Begins to read the shards through that no earlier start has."""
+    splits = [(one.folder, "train") for one in source.sources]
     if config.validate_every:
-        folders.append((RunPaths(folder).tokens, "val"))
-    reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))
-    stack.callback(given_up.set)
-    share, known = (jax.process_index(), jax.process_count()), known_shards(RunPaths(folder).verified_shards)
-    return reading.submit(verify_shards, folders if config.verify_shards else [], share, given_up, known)
-
-
-def all_verified(verified: "Future[Verified]", note: Path) -> None:
-    """Waits for the shards to be read through, in all processes, and notes it for the next start. Raises InputError
-    where one of them is not whole."""
-    error, whole = None, {}
-    try:
-        whole = verified.result()
-    except InputError as raised:
-        error = raised
-    fail_together("shards", error)
-    parts = settle("verified", whole, list)
-    if jax.process_index() == 0 and any(parts):
-        with contextlib.suppress(OSError):  # then they are read again
-            write_json(note, {path: stamp for part in parts for path, stamp in part.items()})
+        splits.append((RunPaths(folder).tokens, "val"))
+    return ShardVerification(splits if config.verify_shards else [], RunPaths(folder).verified_shards, stack)
 
 
 def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Program:

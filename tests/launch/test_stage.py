@@ -478,7 +478,7 @@ def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
 # Those that read no experiment from a command.
 OTHERS = {
     "preflight", "stage", "command", "processes", "supervision", "supervise", "inspect_tokenizer", "compress",
-    "decompress", "export", "export_documents", "import_model",
+    "decompress", "export", "export_documents", "import_model", "verify_shards",
 }  # fmt: skip
 SCRIPTS = sorted({path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py")} - OTHERS)
 

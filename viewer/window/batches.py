@@ -83,7 +83,7 @@ class Batches:
                     raise InputError(f"The run reads {folder}, which is not on this machine; nothing is fetched here.")
             self.source = BatchSource(
                 weights, "train", self.run.experiment.model.context_length, self.config.batch_size, self.config.seed, 1,
-                self.run.tokenizer.fingerprint,
+                self.run.tokenizer.fingerprint, self.config.shuffle_block,
             )  # fmt: skip
             self.order = StepOrder(self.source, self.config.steps)
             self.tables = [Tables(Path(str(one.folder))) for one in self.source.sources]

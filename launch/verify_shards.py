@@ -1,0 +1,46 @@
+"""Compares token shards with the SHA-256 in their manifest, every byte of them, on a disk or in a bucket.
+
+    python -m launch.verify_shards runs/demo
+    python -m launch.verify_shards s3://my-bucket/runs/demo/tokens
+
+Give folders of shards or of runs. The exit code is 0 if all shards are as they were written, 1 if one is not.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import tyro
+
+from configs.experiment.command_line import parse_alone
+from launch.stages.command import told
+from lm.errors import UsageError
+from lm.run_paths import RunPaths
+from lm.storage import place_of
+
+
+@dataclass(frozen=True)
+class Command:
+    folders: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Folders or addresses of shards, or of runs that have some."""
+
+
+def run(command: Command) -> None:
+    from lm.data.records import MANIFEST, read_manifest
+    from lm.data.verify_shards import verify_shards
+
+    if not command.folders:
+        raise UsageError("No folder is given: python -m launch.verify_shards runs/demo")
+    for name in command.folders:
+        folder = place_of(name)
+        if not (folder / MANIFEST).is_file() and (folder / RunPaths.tokens / MANIFEST).is_file():
+            folder = folder / RunPaths.tokens
+        splits = read_manifest(folder).splits
+        shards = [shard for split in splits.values() for shard in split.shards]
+        verify_shards([(folder, split) for split in splits])
+        total = sum(shard.bytes for shard in shards)
+        print(f"{folder}: {len(shards):,} shards, {total:,} bytes: all are as they were written", flush=True)
+
+
+if __name__ == "__main__":
+    with told(program := "launch.verify_shards"):
+        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

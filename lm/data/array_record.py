@@ -1,0 +1,171 @@
+"""Read records of an ArrayRecord file from ranges of its bytes, on a disk or in a bucket.
+
+Only files with one record per chunk (`group_size:1`, as data_prep writes them) are read: the footer then gives the
+offset of every record, and a window needs one range. The container is Riegeli's: chunks, interrupted by a block header
+of 24 bytes at every multiple of 64 KiB. All integers are little-endian.
+
+    chunk     header hash, data size, data hash, type + 256 x records, decoded size: u64 each; then the data
+    data      compression (0 or "z"), varint S, S bytes of record sizes, then the records' bytes; each of the two
+              compressed parts begins with a varint, its decompressed size
+    footer    a chunk of protocol buffers: the file's metadata, then {1: offset, 2: decoded size, 3: records} per chunk
+    last 64 KiB of the file    a chunk that holds {1: offset of the footer, 2: magic number}
+
+Riegeli's hashes are not computed: a sequence record has a CRC-32 of its own (lm.data.records). Every size read from a
+file is compared with a bound before memory is allocated for it. Sources: Riegeli's "Records file format specification",
+and files written by array_record.
+"""
+
+import contextlib
+import struct
+import threading
+
+import numpy as np
+import zstandard
+
+from lm.errors import InputError
+
+BLOCK = 2**16
+BLOCK_HEADER = 24
+CHUNK_HEADER = struct.Struct("<QQQQQ")
+FIRST_CHUNK = 64
+"""Offset of the first record: a block header and the header of an empty chunk come before it."""
+POSTSCRIPT_BYTES = 256
+"""Bytes at the beginning of the last block that hold the postscript: 114 in all files seen."""
+MAGIC = 0x71930E704FDAE05E
+CHUNK_OVERHEAD = 128
+"""Bytes that a chunk adds to a record of up to 64 KiB that zstd cannot compress, at most (67 to 75 were measured)."""
+LOCAL = threading.local()
+
+
+def stored_limit(record_limit: int) -> int:
+    """Return the largest size in bytes of a chunk with one record of at most `record_limit` bytes."""
+    return record_limit + record_limit // 128 + CHUNK_OVERHEAD + BLOCK_HEADER * (record_limit // BLOCK + 2)
+
+
+def without_block_headers(data: bytes | memoryview, start: int) -> bytes | memoryview:
+    """Return the bytes of a file from offset `start` on without the block headers among them."""
+    first = -start % BLOCK
+    if first >= len(data):
+        return data
+    pieces = [data[:first]]
+    pieces += [data[at + BLOCK_HEADER : at + BLOCK] for at in range(first, len(data), BLOCK)]
+    return b"".join(pieces)
+
+
+def footer_range(tail: bytes, size: int) -> tuple[int, int]:
+    """Return (start, end) of the footer in a file of `size` bytes. `tail` is the first POSTSCRIPT_BYTES of the last
+    64 KiB. Raises InputError if the file is no ArrayRecord file."""
+    start, magic = 0, 0
+    if size % BLOCK == 0:
+        with contextlib.suppress(InputError):
+            _, data = chunk_of(without_block_headers(tail, size - BLOCK), POSTSCRIPT_BYTES)
+            _, postscript = parts_of(data, 0, POSTSCRIPT_BYTES)
+            if postscript[:1] == b"\x08":
+                start, at = varint(postscript, 1)
+                magic = varint(postscript, at + 1)[0] if postscript[at : at + 1] == b"\x10" else 0
+    if magic != MAGIC or not FIRST_CHUNK <= start < size - BLOCK:
+        raise InputError("The shard is not an ArrayRecord file, or its end is damaged.")
+    return start, size - BLOCK
+
+
+def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
+    """Return the offset of each record, and the end of the last: (records + 1,) uint32, or uint64 beyond 4 GiB.
+
+    `footer` are the file's bytes from `start` on. Raises InputError if it is damaged, or is not of `records` chunks of
+    one record each.
+    """
+    chunks, data = chunk_of(without_block_headers(footer, start), len(footer))
+    if chunks != records + 1:
+        raise InputError(
+            f"The shard has {chunks - 1} chunks of records, but {records} of one record each are expected."
+        )
+    sizes, values = parts_of(data, 10 * (records + 1), 40 * records + 4096)
+    metadata, _ = varint(sizes, 0)
+    numbers = varints(np.frombuffer(values, np.uint8)[metadata:]).reshape(-1, 6)
+    if len(numbers) != records or np.any(numbers[:, ::2] != (8, 16, 24)) or np.any(numbers[:, 5] != 1):
+        raise InputError(f"The footer does not list {records} chunks of one record each.")
+    offsets = np.append(numbers[:, 1], np.uint64(start))
+    if records and (offsets[0] < FIRST_CHUNK or np.any(offsets[1:] <= offsets[:-1])):
+        raise InputError("The offsets in the footer do not rise.")
+    return offsets.astype(np.uint32) if start < 2**32 else offsets
+
+
+def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
+    """Return the record of at most `limit` bytes in the chunk of one record whose bytes in the file, from offset
+    `start` on, are `stored`. Raises InputError if it is damaged or larger."""
+    records, data = chunk_of(without_block_headers(stored, start), stored_limit(limit))
+    if records != 1:
+        raise InputError(f"A chunk of {records} records, not of one.")
+    return parts_of(data, 0, limit)[1]
+
+
+def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memoryview]:
+    """Return (number of records, data) of a chunk without block headers."""
+    if len(chunk) < CHUNK_HEADER.size:
+        raise InputError(f"A chunk ends after {len(chunk)} bytes.")
+    _, size, _, kind, _ = CHUNK_HEADER.unpack_from(chunk)
+    if kind & 255 != ord("r") or size > min(len(chunk) - CHUNK_HEADER.size, limit):
+        raise InputError(f"A damaged chunk: type {kind & 255}, {size} bytes of {len(chunk)}.")
+    return kind >> 8, chunk[CHUNK_HEADER.size : CHUNK_HEADER.size + size]
+
+
+def parts_of(data: bytes | memoryview, sizes_limit: int, limit: int) -> tuple[bytes, bytes]:
+    """Return (the record sizes as varints, the records' bytes) of the data of a chunk. The sizes are decompressed only
+    if `sizes_limit` is not 0."""
+    length, at = varint(data, 1)
+    if length > len(data) - at:
+        raise InputError(f"A damaged chunk: {length} bytes of sizes in {len(data)} bytes.")
+    sizes, values = data[at : at + length], data[at + length :]
+    if data[0] == 0:
+        return bytes(sizes), bytes(values)
+    if data[0] != ord("z"):
+        raise InputError(f"A chunk of compression {data[0]}; only zstd ({ord('z')}) and none (0) are read.")
+    return decompressed(sizes, sizes_limit) if sizes_limit else b"", decompressed(values, limit)
+
+
+def decompressed(data: bytes | memoryview, limit: int) -> bytes:
+    size, at = varint(data, 0)
+    frame = data[at:]
+    try:
+        # zstandard allocates what the frame says, whatever limit is given.
+        if size > limit or zstandard.frame_content_size(frame) not in (size, -1):
+            raise InputError(f"A damaged chunk, or one of another format: {size} bytes, where {limit} are the most.")
+        found = decompressor().decompress(frame, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise InputError(f"A damaged chunk: {error}.") from error
+    if len(found) != size:
+        raise InputError(f"A damaged chunk: {len(found)} bytes, but {size} were written.")
+    return found
+
+
+def decompressor() -> zstandard.ZstdDecompressor:
+    """Return the decompressor of this thread; one must not be used by two at a time."""
+    if not hasattr(LOCAL, "decompressor"):
+        LOCAL.decompressor = zstandard.ZstdDecompressor()
+    return LOCAL.decompressor
+
+
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Return (the varint at `at`, the offset behind it). Raises InputError if there is none."""
+    value = shift = 0
+    for index in range(at, min(at + 10, len(data))):
+        value |= (data[index] & 127) << shift
+        if data[index] < 128:
+            return value, index + 1
+        shift += 7
+    raise InputError("A damaged chunk: a number has no end.")
+
+
+def varints(data: np.ndarray) -> np.ndarray:
+    """Return all varints of (N,) uint8, of at most 9 bytes each: uint64. Raises InputError if their number is not a
+    multiple of 6, as a footer's is."""
+    ends = np.flatnonzero(data < 128)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    lengths = ends - starts + 1
+    if len(ends) % 6 or np.any(lengths > 9) or (len(data) and (not len(ends) or ends[-1] != len(data) - 1)):
+        raise InputError("The footer is damaged.")
+    values = np.zeros(len(ends), np.uint64)
+    for byte in range(int(lengths.max(initial=0))):
+        here = lengths > byte
+        values[here] |= (data[starts[here] + byte] & 127).astype(np.uint64) << np.uint64(7 * byte)
+    return values

@@ -1,0 +1,132 @@
+"""Ranges of shards in a bucket, requested before the steps that use them.
+
+The order of the windows is known, so the records of the next steps are too. Steps are planned in parts: the records of
+a part are sorted, neighbours are merged into runs, and each run is one GET. The part in use and the next one are held
+in memory, nothing on disk.
+"""
+
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+
+from lm.data.shards import Run, ShardRecords
+from lm.errors import UsageError
+
+REQUESTS = 32
+"""Requests at a time."""
+WINDOWS_AHEAD = 1024
+"""Windows of a part, at least; more if that many do not make whole blocks (train.shuffle_block)."""
+RUN_BYTES = 4 * 2**20
+"""Bytes of one request, about, at most."""
+PART_BYTES = 600 * 10**6
+"""Bytes of a part, at most; three are held for a moment when one ends."""
+
+Wanted = list[tuple[ShardRecords, np.ndarray, np.ndarray]]
+"""For each source: (its records, the numbers of the wanted ones, the step of each, relative to the part)."""
+Part = dict[tuple[int, int], Future[Run]]
+"""{(ShardRecords.owner, number of a record): the run that has it}"""
+
+
+class ReadAhead:
+    """Records of the steps from `first_step` to `stop_step` (None: no end).
+
+    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. Raises UsageError if
+    one block of each of `rows` rows does not fit into memory.
+    """
+
+    def __init__(
+        self, wanted: Callable[[int, int], Wanted], rows: int, shuffle_block: int, stored_bytes: int, first_step: int,
+        stop_step: int | None,
+    ):  # fmt: skip
+        self.wanted, self.first_step, self.stop_step = wanted, first_step, stop_step
+        blocks = rows * shuffle_block
+        if blocks * stored_bytes > PART_BYTES and shuffle_block > 1:
+            fitting = max(PART_BYTES // (rows * stored_bytes), 1)
+            raise UsageError(
+                f"train.shuffle_block = {shuffle_block} x {rows} sequences of this process x {stored_bytes:,} bytes "
+                f"take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is the limit. "
+                f"Lower it to {fitting}, or use more processes."
+            )
+        most = max(PART_BYTES // (blocks * stored_bytes), 1)
+        self.steps = shuffle_block * min(-(-WINDOWS_AHEAD // blocks), most)
+        self.parts: dict[int, Part] = {}
+        self.lock = threading.Lock()
+        self.requests, stopped = queue.SimpleQueue[Callable[[], None] | None](), list[bool]()
+        for _ in range(REQUESTS):
+            # Daemons: a server that does not answer must not keep the process from ending.
+            threading.Thread(target=work, args=(self.requests, stopped), name="read-ahead", daemon=True).start()
+        weakref.finalize(self, stop, self.requests, stopped)
+
+    def part(self, step: int) -> Part:
+        """The part of a step, planned if need be, and the next one too."""
+        number = step // self.steps
+        with self.lock:
+            for one in (number, number + 1):
+                if one not in self.parts:
+                    self.parts[one] = self.plan(one)
+            # Threads of the loader may still be at steps of the part before.
+            for old in [one for one in self.parts if one < number - 1]:
+                del self.parts[old]
+            return self.parts[number]
+
+    def plan(self, number: int) -> Part:
+        """Request the records of a part, in the order of the steps that need them."""
+        begin, end = max(number * self.steps, self.first_step), (number + 1) * self.steps
+        end = end if self.stop_step is None else min(end, self.stop_step)
+        part: Part = {}
+        runs = []
+        for records, numbers, steps in self.wanted(begin, end) if begin < end else ():
+            for first, last, step in runs_of(records, numbers, steps):
+                future = Future[Run]()
+                part.update(dict.fromkeys(((records.owner, index) for index in range(first, last)), future))
+                runs.append((step, records, first, last, future))
+        for _, records, first, last, future in sorted(runs, key=lambda run: run[0]):
+            request = lambda records=records, first=first, last=last, future=future: fetch(records, first, last, future)
+            self.requests.put(request)
+        return part
+
+
+def runs_of(records: ShardRecords, numbers: np.ndarray, steps: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first record, the one after the last, first step) of each run of neighbours in a shard."""
+    order = np.lexsort((steps, numbers))
+    numbers, steps = numbers[order], steps[order]
+    kept = np.diff(numbers, prepend=-1) != 0
+    numbers, steps = numbers[kept], steps[kept]
+    if not len(numbers):
+        return []
+    longest = max(RUN_BYTES // max(records.stored_bytes(), 1), 1)
+    starts = np.diff(numbers, prepend=-2) != 1
+    starts |= np.isin(numbers, records.first)
+    begins = np.flatnonzero(starts)
+    lengths = np.diff(begins, append=len(numbers))
+    begins = np.concatenate([np.arange(b, b + n, longest) for b, n in zip(begins, lengths, strict=True)])
+    ends = np.append(begins[1:], len(numbers))
+    first_steps = np.minimum.reduceat(steps, begins)
+    return list(zip(numbers[begins].tolist(), (numbers[ends - 1] + 1).tolist(), first_steps.tolist(), strict=True))
+
+
+def fetch(records: ShardRecords, first: int, last: int, future: Future[Run]) -> None:
+    try:
+        future.set_result(records.read_run(first, last))
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def work(requests: queue.SimpleQueue[Callable[[], None] | None], stopped: list[bool]) -> None:
+    """Make requests until there is one of None."""
+    while (request := requests.get()) is not None:
+        if not stopped:
+            request()
+        del request
+
+
+def stop(requests: queue.SimpleQueue[Callable[[], None] | None], stopped: list[bool]) -> None:
+    """End the threads: nobody waits for the requests that are left. It takes no lock, since a finalizer may run in a
+    thread that holds it."""
+    stopped.append(True)
+    for _ in range(REQUESTS):
+        requests.put(None)

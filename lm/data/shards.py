@@ -1,0 +1,206 @@
+"""Records of shards by number, on a disk or in a bucket, without opening or downloading more than they need.
+
+A shard's footer gives the offset of each record (lm.data.array_record), so a record is one read of a file or one range
+of an object. All shards of a process share OPEN_FILES descriptors and OFFSETS_BYTES of memory for offsets, however many
+shards there are.
+"""
+
+import bisect
+import itertools
+import os
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.data.array_record import (
+    BLOCK,
+    POSTSCRIPT_BYTES,
+    footer_range,
+    offsets_of,
+    record_of,
+    stored_limit,
+)
+from lm.data.records import MANIFEST, Shard, record_bytes
+from lm.errors import InputError
+from lm.storage import Place
+
+OPEN_FILES = 128
+OFFSETS_BYTES = 256 * 2**20
+LEAST_RECORD = 64
+"""Bytes that a record takes in a file, at least."""
+
+
+class Recent[V]:
+    """The values that were asked for last, up to a total weight. Thread-safe; a value is loaded once."""
+
+    def __init__(self, limit: int, weight: Callable[[V], int]):
+        self.limit, self.weight, self.total = limit, weight, 0
+        self.held: OrderedDict[tuple[int, int], Future[V]] = OrderedDict()
+        self.lock, self.forgotten = threading.Lock(), deque[int]()
+
+    def get(self, key: tuple[int, int], load: Callable[[], V]) -> V:
+        """Return the value of `key`, from `load` if it is not held. Raises as `load`."""
+        with self.lock:
+            future = self.held.get(key)
+            if future is not None:
+                self.held.move_to_end(key)
+        if future is not None:
+            return future.result()
+        loading = Future[V]()
+        with self.lock:
+            future = self.held.setdefault(key, loading)
+        if future is not loading:
+            return future.result()
+        try:
+            value = load()
+        except BaseException as error:
+            with self.lock:
+                self.held.pop(key, None)
+            loading.set_exception(error)
+            raise
+        loading.set_result(value)
+        with self.lock:
+            self._drop_forgotten()
+            self.total += self.weight(value)
+            while self.total > self.limit:
+                oldest = next((one for one, held in self.held.items() if held.done() and one != key), None)
+                if oldest is None:
+                    break
+                self.total -= self.weight(self.held.pop(oldest).result())
+        return value
+
+    def forget(self, owner: int) -> None:
+        """Drop the values whose key begins with `owner`, now or when the next value is loaded. A finalizer calls this,
+        which can run in a thread that holds the lock."""
+        self.forgotten.append(owner)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._drop_forgotten()
+            finally:
+                self.lock.release()
+
+    def _drop_forgotten(self) -> None:
+        while self.forgotten:
+            owner = self.forgotten.popleft()
+            for key in [one for one, held in self.held.items() if one[0] == owner and held.done()]:
+                self.total -= self.weight(self.held.pop(key).result())
+
+
+class OpenFile:
+    """A file descriptor, closed when nobody holds it any more."""
+
+    def __init__(self, path: Path):
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, start: int, end: int) -> bytes:
+        return os.pread(self.descriptor, end - start, start)
+
+    def __del__(self):
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+FILES = Recent[OpenFile](OPEN_FILES, lambda file: 1)
+OFFSETS = Recent[np.ndarray](OFFSETS_BYTES, lambda offsets: offsets.nbytes + 512)
+OWNERS = itertools.count()
+
+
+class Run(NamedTuple):
+    """Neighbouring records of a shard, as they are stored."""
+
+    begin: int
+    """Number of the first."""
+    stored: bytes
+    offsets: np.ndarray
+    """(records + 1,): where each begins in the file, and where the last ends."""
+    limit: int
+    """Bytes of a record at most."""
+
+    def record(self, index: int) -> bytes:
+        """Raises InputError if it is damaged."""
+        place = index - self.begin
+        start, end, origin = int(self.offsets[place]), int(self.offsets[place + 1]), int(self.offsets[0])
+        return record_of(memoryview(self.stored)[start - origin : end - origin], start, self.limit)
+
+
+class ShardRecords:
+    """The records of some shards, numbered through all of them. Any number of threads may read.
+
+    Nothing is opened before the first read. Errors do not name the shard and the record: `name_of` does.
+    """
+
+    def __init__(self, folder: Place, shards: Sequence[Shard], record_length: int):
+        self.shards = shards
+        self.files = [folder / shard.file for shard in shards]
+        self.is_remote = not isinstance(folder, Path)
+        self.first = list(itertools.accumulate((shard.records for shard in shards), initial=0))
+        """Number of each shard's first record; last, the number of records."""
+        self.limit = record_bytes(record_length, "uint32", record_length + 1)
+        """Bytes of a record at most: every token a document."""
+        self.owner = next(OWNERS)
+        for cache in (FILES, OFFSETS):
+            weakref.finalize(self, cache.forget, self.owner)
+
+    def __len__(self) -> int:
+        return self.first[-1]
+
+    def stored_bytes(self) -> int:
+        """Mean size of a record in the files."""
+        return sum(shard.bytes for shard in self.shards) // max(len(self), 1)
+
+    def read(self, index: int) -> bytes:
+        """Read a record: from a disk by one pread, from a bucket by one GET. Raises InputError if it is damaged."""
+        return self.read_run(index, index + 1).record(index)
+
+    def read_run(self, begin: int, end: int) -> "Run":
+        """Read the records `begin` to `end`, all of one shard, at once. Raises InputError."""
+        shard = self.shard_of(begin)
+        first = self.first[shard]
+        offsets = self.offsets(shard)[begin - first : end - first + 1]
+        most = stored_limit(self.limit) * (end - begin)
+        if int(offsets[-1]) - int(offsets[0]) > most:
+            raise InputError(f"It has {int(offsets[-1]) - int(offsets[0])} bytes, but can have at most {most}.")
+        return Run(begin, self.read_bytes(shard, int(offsets[0]), int(offsets[-1])), offsets, self.limit)
+
+    def shard_of(self, index: int) -> int:
+        return bisect.bisect_right(self.first, index) - 1
+
+    def name_of(self, index: int) -> str:
+        """A record for an error message."""
+        shard = self.shard_of(index)
+        return f"Record {index - self.first[shard]} of {self.files[shard]}"
+
+    def offsets(self, shard: int) -> np.ndarray:
+        """The offsets of a shard's records, and the end of the last: (records + 1,) uint32 or uint64."""
+        return OFFSETS.get((self.owner, shard), lambda: self.read_offsets(shard))
+
+    def read_offsets(self, shard: int) -> np.ndarray:
+        size, records = self.shards[shard].bytes, self.shards[shard].records
+        if not 0 < records <= size // LEAST_RECORD or size < BLOCK:
+            raise InputError(f"{MANIFEST} says {records} records, but {size} bytes.")
+        tail = self.read_bytes(shard, size - BLOCK, size - BLOCK + POSTSCRIPT_BYTES)
+        start, end = footer_range(tail, size)
+        if end - start > 64 * records + 2 * BLOCK:
+            raise InputError(f"The shard has a footer of {end - start} bytes for {records} records.")
+        return offsets_of(self.read_bytes(shard, start, end), start, records)
+
+    def read_bytes(self, shard: int, start: int, end: int) -> bytes:
+        """Raises InputError if the file is not there or ends before."""
+        file = self.files[shard]
+        try:
+            if isinstance(file, Path):
+                data = FILES.get((self.owner, shard), lambda: OpenFile(file)).read(start, end)
+            else:
+                data = file.read_range(start, end)
+        except OSError as error:
+            raise InputError(f"{error.strerror or error}.") from error
+        if len(data) != end - start:
+            raise InputError(f"The shard ends after {start + len(data)} bytes, but bytes {start} to {end} are needed.")
+        return data

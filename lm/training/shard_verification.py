@@ -1,0 +1,50 @@
+"""The shards on disk are compared with their SHA-256 while training goes on."""
+
+import contextlib
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+
+from lm.data.verify_shards import known_shards, verify_shards
+from lm.errors import InputError
+from lm.resilience.multihost import collect, fail_together, settle
+from lm.storage import Place, write_json
+
+WAIT_SECONDS = 60.0
+"""How long the first step waits for the result: enough for some 100 GB per process."""
+
+
+class ShardVerification:
+    """Reads the shards of (folder, split) pairs through in a thread, each process its part; those in a bucket are left
+    out. What was found whole is written to `note`, and is not read again at the next start.
+    """
+
+    def __init__(self, splits: Iterable[tuple[Place, str]], note: Path, stack: contextlib.ExitStack):
+        self.note, self.finished = note, False
+        local = [(folder, split) for folder, split in splits if isinstance(folder, Path)]
+        given_up = threading.Event()
+        pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
+        stack.callback(given_up.set)
+        share = jax.process_index(), jax.process_count()
+        self._verified = pool.submit(verify_shards, local, share, given_up, known_shards(note))
+
+    def check(self, wait_seconds: float = 0.0) -> None:
+        """Raise InputError in all processes if one has found a damaged shard. All call it at the same steps; the result
+        of each is told to all as one word."""
+        error, whole = None, None
+        try:
+            whole = self._verified.result(wait_seconds)
+        except TimeoutError:
+            pass
+        except InputError as raised:
+            error = raised
+        fail_together("shards", error)
+        self.finished = settle("verified", whole is not None, all)
+        if self.finished:
+            parts = collect("whole shards", whole)
+            if jax.process_index() == 0 and any(parts):
+                with contextlib.suppress(OSError):  # then they are read again
+                    write_json(self.note, {path: stamp for part in parts for path, stamp in part.items()})

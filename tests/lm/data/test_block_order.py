@@ -1,0 +1,50 @@
+"""Windows shuffled in blocks: each once an epoch, a row in one block at a time, the same whoever asks."""
+
+import numpy as np
+import pytest
+
+from lm.data.block_order import BlockOrder, BlockStream
+
+
+@pytest.mark.parametrize(("windows", "block"), [(100, 7), (64, 16), (5, 16), (1, 3), (33, 32)])
+def test_each_window_comes_once_an_epoch(windows, block):
+    stream = BlockStream(range(10, 10 + windows), block, 3)
+    found = np.concatenate([stream[number] for number in range(6 * windows // block + 6)])
+    for end in range(block, len(found), block):
+        counts = np.bincount(found[:end] - 10, minlength=windows)
+        epochs = end // windows
+        assert counts.sum() == end and counts.min() >= epochs - (end % windows != 0 and block > windows)
+        assert counts.max() <= epochs + 1
+    assert len({tuple(np.sort(stream[number])) for number in range(8)}) > 1 or windows <= block
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_row_stays_in_a_block_of_neighbours(batch):
+    order = BlockOrder([range(1000)], [1.0], 0, batch, 10)
+    rows = np.stack([order[step] for step in range(120)], axis=1)
+    whole = 0
+    for row in rows.reshape(-1, 10):
+        neighbours = np.sort(row)
+        whole += bool(np.all(np.isin(np.diff(neighbours), (1, 991))))  # a block may lie over the end
+        assert len(set(row)) == 10
+    assert whole >= batch * 12 - 2 * (1 + batch * 120 // 1000)  # where an epoch ends, a block is of two parts
+    assert len(np.unique(rows[:, :10] // 10)) >= min(batch, 3)
+
+
+def test_sources_have_their_shares_of_the_blocks():
+    order = BlockOrder([range(5000), range(5000, 5100)], [3.0, 1.0], 0, 8, 5)
+    numbers = np.concatenate([order[step] for step in range(500)])
+    assert np.mean(numbers >= 5000) == pytest.approx(0.25, abs=0.01)
+    counts = np.bincount(numbers[numbers >= 5000] - 5000)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_the_order_depends_on_the_seed_alone_and_not_on_what_was_asked_before():
+    sources, weights = [range(300), range(300, 900)], [1.0, 2.0]
+    orders = [BlockOrder(sources, weights, seed, 4, 6) for seed in (0, 0, 1)]
+    steps = np.random.default_rng(0).permutation(200).tolist()
+    mixed = dict(sorted((step, orders[0][step].tolist()) for step in steps))
+    assert mixed == {step: orders[1][step].tolist() for step in range(200)}
+    assert [orders[2][step].tolist() for step in range(10)] != [mixed[step] for step in range(10)]
+    # Other versions of the code and of NumPy give the same order: a run that resumes reads on where it was.
+    assert [mixed[0], mixed[7]] == [[189, 417, 814, 216], [896, 458, 50, 329]]
