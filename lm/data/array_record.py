@@ -79,15 +79,35 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
         raise InputError(
             f"The shard has {chunks - 1} chunks of records, but {records} of one record each are expected."
         )
-    sizes, values = parts_of(data, 10 * (records + 1), 40 * records + 4096)
-    metadata, _ = varint(sizes, 0)
-    numbers = varints(np.frombuffer(values, np.uint8)[metadata:]).reshape(-1, 6)
-    if len(numbers) != records or np.any(numbers[:, ::2] != (8, 16, 24)) or np.any(numbers[:, 5] != 1):
-        raise InputError(f"The footer does not list {records} chunks of one record each.")
-    offsets = np.append(numbers[:, 1], np.uint64(start))
+    sizes, values = parts_of(data, records + 10, 24 * records + 4096)
+    metadata, at = varint(sizes, 0)
+    lengths = np.frombuffer(sizes, np.uint8)[at:].astype(np.int32)
+    if len(lengths) != records or np.any(lengths > 24) or metadata + int(lengths.sum()) != len(values):
+        raise InputError("The footer is damaged.")
+    offsets = np.append(offsets_listed(np.frombuffer(values, np.uint8)[metadata:], lengths), np.uint64(start))
     if records and (offsets[0] < FIRST_CHUNK or np.any(offsets[1:] <= offsets[:-1])):
         raise InputError("The offsets in the footer do not rise.")
     return offsets.astype(np.uint32) if start < 2**32 else offsets
+
+
+def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the first number of each entry of a footer, whose lengths in bytes these are: (entries,) uint64. Raises
+    InputError if one is not of a chunk of one record."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    at = ends - lengths
+    expected = (lengths >= 6) & (entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)
+    if not np.all(expected):
+        raise InputError("The footer does not list chunks of one record each.")
+    values = np.zeros(len(lengths), np.uint64)
+    more = np.ones(len(lengths), bool)
+    for shift in range(0, 63, 7):
+        at = np.minimum(at + 1, ends - 1)
+        byte = entries[at]
+        values |= np.where(more, byte & 127, 0).astype(np.uint64) << np.uint64(shift)
+        more &= byte >= 128
+        if not np.any(more):
+            break
+    return values
 
 
 def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
@@ -154,18 +174,3 @@ def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
             return value, index + 1
         shift += 7
     raise InputError("A damaged chunk: a number has no end.")
-
-
-def varints(data: np.ndarray) -> np.ndarray:
-    """Return all varints of (N,) uint8, of at most 9 bytes each: uint64. Raises InputError if their number is not a
-    multiple of 6, as a footer's is."""
-    ends = np.flatnonzero(data < 128)
-    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    lengths = ends - starts + 1
-    if len(ends) % 6 or np.any(lengths > 9) or (len(data) and (not len(ends) or ends[-1] != len(data) - 1)):
-        raise InputError("The footer is damaged.")
-    values = np.zeros(len(ends), np.uint64)
-    for byte in range(int(lengths.max(initial=0))):
-        here = lengths > byte
-        values[here] |= (data[starts[here] + byte] & 127).astype(np.uint64) << np.uint64(7 * byte)
-    return values

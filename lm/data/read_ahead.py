@@ -16,12 +16,15 @@ import numpy as np
 from lm.data.shards import Run, ShardRecords
 from lm.errors import UsageError
 
-REQUESTS = 32
+REQUESTS = 64
 """Requests at a time."""
 WINDOWS_AHEAD = 1024
 """Windows of a part, at least; more if that many do not make whole blocks (train.shuffle_block)."""
 RUN_BYTES = 4 * 2**20
 """Bytes of one request, about, at most."""
+GAP_BYTES = 2**16
+"""Bytes of a block that are read although no window of the part needs them, at once: where a part begins or ends in the
+midst of a block, to save requests."""
 PART_BYTES = 600 * 10**6
 """Bytes of a part, at most; three are held for a moment when one ends."""
 
@@ -53,6 +56,7 @@ class ReadAhead:
             )
         most = max(PART_BYTES // (blocks * stored_bytes), 1)
         self.steps = shuffle_block * min(-(-WINDOWS_AHEAD // blocks), most)
+        self.gap_bytes = GAP_BYTES if shuffle_block > 1 else 0
         self.parts: dict[int, Part] = {}
         self.lock = threading.Lock()
         self.requests, stopped = queue.SimpleQueue[Callable[[], None] | None](), list[bool]()
@@ -80,7 +84,7 @@ class ReadAhead:
         part: Part = {}
         runs = []
         for records, numbers, steps in self.wanted(begin, end) if begin < end else ():
-            for first, last, step in runs_of(records, numbers, steps):
+            for first, last, step in runs_of(records, numbers, steps, self.gap_bytes):
                 future = Future[Run]()
                 part.update(dict.fromkeys(((records.owner, index) for index in range(first, last)), future))
                 runs.append((step, records, first, last, future))
@@ -90,19 +94,24 @@ class ReadAhead:
         return part
 
 
-def runs_of(records: ShardRecords, numbers: np.ndarray, steps: np.ndarray) -> list[tuple[int, int, int]]:
-    """(first record, the one after the last, first step) of each run of neighbours in a shard."""
+def runs_of(
+    records: ShardRecords, numbers: np.ndarray, steps: np.ndarray, gap_bytes: int
+) -> list[tuple[int, int, int]]:
+    """(first record, the one after the last, first step) of each run of neighbours in a shard, over gaps of at most
+    gap_bytes."""
     order = np.lexsort((steps, numbers))
     numbers, steps = numbers[order], steps[order]
     kept = np.diff(numbers, prepend=-1) != 0
     numbers, steps = numbers[kept], steps[kept]
     if not len(numbers):
         return []
-    longest = max(RUN_BYTES // max(records.stored_bytes(), 1), 1)
-    starts = np.diff(numbers, prepend=-2) != 1
-    starts |= np.isin(numbers, records.first)
+    stored = max(records.stored_bytes(), 1)
+    shards = np.searchsorted(records.first, numbers, side="right")
+    starts = np.diff(numbers, prepend=-1) > 1 + gap_bytes // stored
+    starts |= np.diff(shards, prepend=-1) != 0
+    starts[0] = True
     begins = np.flatnonzero(starts)
-    lengths = np.diff(begins, append=len(numbers))
+    lengths, longest = np.diff(begins, append=len(numbers)), max(RUN_BYTES // stored, 1)
     begins = np.concatenate([np.arange(b, b + n, longest) for b, n in zip(begins, lengths, strict=True)])
     ends = np.append(begins[1:], len(numbers))
     first_steps = np.minimum.reduceat(steps, begins)

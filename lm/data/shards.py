@@ -110,6 +110,8 @@ class OpenFile:
 FILES = Recent[OpenFile](OPEN_FILES, lambda file: 1)
 OFFSETS = Recent[np.ndarray](OFFSETS_BYTES, lambda offsets: offsets.nbytes + 512)
 OWNERS = itertools.count()
+DECODING = threading.Lock()
+"""A footer of many records takes some ten megabytes for a moment; of several threads one decodes at a time."""
 
 
 class Run(NamedTuple):
@@ -189,7 +191,9 @@ class ShardRecords:
         start, end = footer_range(tail, size)
         if end - start > 64 * records + 2 * BLOCK:
             raise InputError(f"The shard has a footer of {end - start} bytes for {records} records.")
-        return offsets_of(self.read_bytes(shard, start, end), start, records)
+        footer = self.read_bytes(shard, start, end)
+        with DECODING:
+            return offsets_of(footer, start, records)
 
     def read_bytes(self, shard: int, start: int, end: int) -> bytes:
         """Raises InputError if the file is not there or ends before."""
