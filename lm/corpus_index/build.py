@@ -156,9 +156,9 @@ def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[St
     record."""
     dtype = token_type(separator).replace(">", "=")
     tokens, documents, size, last = [], [], 0, None
-    for index in range(len(windows)):
-        record = windows.record(index)
-        first = index in windows.first_records
+    first_records = set(windows.first_records)
+    for index, record in enumerate(windows.all_records()):
+        first = index in first_records
         begin = 0 if first else 1  # the first token was the last of the record before
         own = record.tokens[: record.valid].astype(dtype)
         starts, ids = record.segment_starts.astype(np.int64), record.document_ids

@@ -157,7 +157,7 @@ class BatchSource:
         batches = self._order if stop_step is None else self._order.slice(slice(0, stop_step))
         iterator = iter(batches.map_with_index(read).to_iter_dataset(options))
         iterator.set_state({"next_index": start_step})
-        return iterator
+        return closing_after(iterator, ahead) if ahead else iterator
 
     def _read_ahead(self, start_step: int, rows: np.ndarray | slice, stop_step: int | None) -> ReadAhead | None:
         """What requests the records that are in a bucket; None where none is."""
@@ -225,6 +225,14 @@ class BatchSource:
         return index, number - self._first_window[index]
 
 
+def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]:
+    """The batches; at their end, or an error, no more is requested."""
+    try:
+        yield from batches
+    finally:
+        ahead.close()
+
+
 def document_stream(
     folder: Place, split: str, tokenizer_fingerprint: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -236,10 +244,9 @@ def document_stream(
     length = manifest.record_length
     check_request(manifest, folder, split, length, tokenizer_fingerprint)
     windows = Windows(folder, manifest.splits[split], length, length)  # a window is a record
-    tokens, documents = [], []
-    for index in range(len(windows)):
-        record = windows.record(index)
-        start = 0 if index in windows.first_records else 1  # the first token was the last of the record before
+    tokens, documents, first_records = [], [], set(windows.first_records)
+    for index, record in enumerate(windows.all_records()):
+        start = 0 if index in first_records else 1  # the first token was the last of the record before
         lengths = np.diff(record.segment_starts.astype(np.int64), append=record.valid)
         tokens.append(record.tokens[start : record.valid])
         documents.append(np.repeat(record.document_ids, lengths)[start:])
@@ -360,13 +367,31 @@ class Windows:
     def record(self, index: int, part: Part | None = None) -> SequenceRecord:
         """Record `index`, over all shards. Raises InputError when it is damaged, StorageError where the bucket does not
         answer."""
+        run = part.get((self.records.owner, index)) if part else None
         try:
-            run = part.get((self.records.owner, index)) if part else None
             return from_bytes(run.result().record(index) if run else self.records.read(index))
         except StorageError:
             raise
         except InputError as error:
-            raise InputError(f"{self.records.name_of(index)} cannot be read: {error} {WRITE_AGAIN}") from error
+            raise self._damaged(index, error) from error
+
+    def all_records(self) -> Iterator[SequenceRecord]:
+        """All records in their order, with few requests where they are in a bucket. Raises as `record`."""
+        index = 0
+        try:
+            while index < len(self.records):
+                begin, end = index, self.records.run_end(index)
+                run = self.records.read_run(begin, end)
+                for index in range(begin, end):
+                    yield from_bytes(run.record(index))
+                index = end
+        except StorageError:
+            raise
+        except InputError as error:
+            raise self._damaged(index, error) from error
+
+    def _damaged(self, index: int, error: InputError) -> InputError:
+        return InputError(f"{self.records.name_of(index)} cannot be read: {error} {WRITE_AGAIN}")
 
 
 WRITE_AGAIN = (

@@ -5,31 +5,32 @@ a part are sorted, neighbours are merged into runs, and each run is one GET. The
 in memory, nothing on disk.
 """
 
+import contextlib
 import queue
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 
 import numpy as np
 
-from lm.data.shards import Run, ShardRecords
+from lm.data.shards import RUN_BYTES, Run, ShardRecords
 from lm.errors import UsageError
 
 REQUESTS = 64
 """Requests at a time."""
 WINDOWS_AHEAD = 1024
 """Windows of a part, at least; more if that many do not make whole blocks (train.shuffle_block)."""
-RUN_BYTES = 4 * 2**20
-"""Bytes of one request, about, at most."""
 GAP_BYTES = 2**16
 """Bytes of a block that are read although no window of the part needs them, at once: where a part begins or ends in the
 midst of a block, to save requests."""
-PART_BYTES = 600 * 10**6
+PART_BYTES = 500 * 10**6
 """Bytes of a part, at most; three are held for a moment when one ends."""
 
 Wanted = list[tuple[ShardRecords, np.ndarray, np.ndarray]]
 """For each source: (its records, the numbers of the wanted ones, the step of each, relative to the part)."""
+Request = tuple[ShardRecords, int, int, Future[Run]]
+"""(records, first, the one after the last, what is to have them)"""
 Part = dict[tuple[int, int], Future[Run]]
 """{(ShardRecords.owner, number of a record): the run that has it}"""
 
@@ -59,11 +60,14 @@ class ReadAhead:
         self.gap_bytes = GAP_BYTES if shuffle_block > 1 else 0
         self.parts: dict[int, Part] = {}
         self.lock = threading.Lock()
-        self.requests, stopped = queue.SimpleQueue[Callable[[], None] | None](), list[bool]()
+        self.requests, self.stopped = queue.SimpleQueue[Request | None](), list[bool]()
+        self.pending = set[Future[Run]]()
+        """Cancelled at the end, lest a thread of the loader wait for one of them for ever."""
         for _ in range(REQUESTS):
             # Daemons: a server that does not answer must not keep the process from ending.
-            threading.Thread(target=work, args=(self.requests, stopped), name="read-ahead", daemon=True).start()
-        weakref.finalize(self, stop, self.requests, stopped)
+            threading.Thread(target=work, args=(self.requests, self.pending), name="read-ahead", daemon=True).start()
+        self.close = weakref.finalize(self, stop, self.requests, self.pending, self.stopped)
+        """Ends the requests; called by itself when nobody holds the object any more."""
 
     def part(self, step: int) -> Part:
         """The part of a step, planned if need be, and the next one too."""
@@ -89,8 +93,10 @@ class ReadAhead:
                 part.update(dict.fromkeys(((records.owner, index) for index in range(first, last)), future))
                 runs.append((step, records, first, last, future))
         for _, records, first, last, future in sorted(runs, key=lambda run: run[0]):
-            request = lambda records=records, first=first, last=last, future=future: fetch(records, first, last, future)
-            self.requests.put(request)
+            self.pending.add(future)
+            self.requests.put((records, first, last, future))
+            if self.stopped:
+                future.cancel()
         return part
 
 
@@ -118,24 +124,28 @@ def runs_of(
     return list(zip(numbers[begins].tolist(), (numbers[ends - 1] + 1).tolist(), first_steps.tolist(), strict=True))
 
 
-def fetch(records: ShardRecords, first: int, last: int, future: Future[Run]) -> None:
-    try:
-        future.set_result(records.read_run(first, last))
-    except BaseException as error:
-        future.set_exception(error)
-
-
-def work(requests: queue.SimpleQueue[Callable[[], None] | None], stopped: list[bool]) -> None:
+def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]]) -> None:
     """Make requests until there is one of None."""
     while (request := requests.get()) is not None:
-        if not stopped:
-            request()
+        records, first, last, future = request
         del request
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            try:
+                if not future.cancelled():
+                    future.set_result(records.read_run(first, last))
+            except InvalidStateError:
+                raise
+            except BaseException as error:
+                future.set_exception(error)
+        pending.discard(future)
+        del records, future
 
 
-def stop(requests: queue.SimpleQueue[Callable[[], None] | None], stopped: list[bool]) -> None:
-    """End the threads: nobody waits for the requests that are left. It takes no lock, since a finalizer may run in a
-    thread that holds it."""
+def stop(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]], stopped: list[bool]) -> None:
+    """Cancel what is left and end the threads. This takes no lock that is not re-entrant, since a finalizer may run in
+    a thread that holds one."""
     stopped.append(True)
+    for future in pending.copy():
+        future.cancel()
     for _ in range(REQUESTS):
         requests.put(None)

@@ -32,6 +32,8 @@ from lm.storage import Place
 
 OPEN_FILES = 128
 OFFSETS_BYTES = 256 * 2**20
+RUN_BYTES = 4 * 2**20
+"""Bytes of records that are read by one request, about, at most."""
 LEAST_RECORD = 64
 """Bytes that a record takes in a file, at least."""
 
@@ -170,6 +172,10 @@ class ShardRecords:
         if int(offsets[-1]) - int(offsets[0]) > most:
             raise InputError(f"It has {int(offsets[-1]) - int(offsets[0])} bytes, but can have at most {most}.")
         return Run(begin, self.read_bytes(shard, int(offsets[0]), int(offsets[-1])), offsets, self.limit)
+
+    def run_end(self, begin: int) -> int:
+        """The record after the last that is worth reading together with `begin`: of the same shard, about RUN_BYTES."""
+        return min(begin + max(RUN_BYTES // max(self.stored_bytes(), 1), 1), self.first[self.shard_of(begin) + 1])
 
     def shard_of(self, index: int) -> int:
         return bisect.bisect_right(self.first, index) - 1

@@ -103,7 +103,7 @@ class Validation:
                 f"train.validation_batches = {config.batches}, but the validation split holds {available} batches of "
                 f"{config.batch_size} x {config.model.context_length} tokens: all of them are used"
             )
-        self.batches = [source.batch(i) for i in range(wanted)]
+        self.batches = list(source.iterate(stop_step=wanted))
         lengths = byte_lengths(config.tokenizer)
         self.text_bytes = 0
         for i, batch in enumerate(self.batches):

@@ -61,7 +61,7 @@ class Server(BaseHTTPRequestHandler):
     sent: ClassVar[int] = 0
     lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         if path == "/counts":
             return self.answer(json.dumps([Server.gets, Server.sent]).encode())

@@ -1,7 +1,12 @@
 """Shards in a bucket give the batches that they give on a disk, by ranges: nothing is read that no window needs."""
 
+import gc
 import os
 import re
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +24,18 @@ from lm.storage import StorageError, Url, cache_folder, objects, write_atomicall
 from tests.lm.data.test_mixture import CONFIG
 from tests.lm.shard_files import FINGERPRINT, LENGTH, STREAMS, random_stream, same, write_tokens
 from tests.object_store import Store, variables
+from tests.run_files import REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def no_request_is_left() -> Generator[None]:
+    """A batch source that nobody has any more ends its threads."""
+    yield
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "read-ahead":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -131,6 +148,31 @@ def test_a_bucket_that_does_not_answer_is_not_taken_for_damage(uploaded, store: 
         store.fail(lambda request: "500")
         with pytest.raises(StorageError, match="cannot be read"):
             next(ours.iterate())
+
+
+def test_a_loader_that_is_left_ends_though_the_bucket_does_not_answer(uploaded, store: Store):
+    """The loader's threads, which wait for steps of a part that was requested last, would keep the process from
+    ending. A part is of 342 steps here, 1,024 windows; the last is requested when step 684 is read."""
+    program = (
+        "import sys\nfrom lm.data.batches import BatchSource\nfrom lm.storage import Url\n"
+        f"batches = BatchSource(Url({str(uploaded)!r}), 'train', 7, 3, 0, 2).iterate()\n"
+        "for _ in range(680): next(batches)\n"
+        "print('ready', flush=True)\nsys.stdin.readline()\n"
+        "for _ in range(340): next(batches)\n"
+        "batches.close()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        stalled = threading.Event()
+
+        def fault(request) -> str | None:
+            return "stall" if stalled.is_set() else None
+
+        store.fail(fault)
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        stalled.set()
+        process.communicate("\n", timeout=60)
+        assert process.returncode == 0
 
 
 def test_a_block_that_does_not_fit_into_memory_is_refused(uploaded):

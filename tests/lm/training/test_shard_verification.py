@@ -24,7 +24,8 @@ def tokens(tmp_path) -> Path:
 
 def test_whole_shards_are_noted_for_the_next_start(tokens, tmp_path):
     with contextlib.ExitStack() as stack:
-        verification = ShardVerification([(tokens, "train"), (Url("s3://not-read/x"), "train")], tmp_path / "note", stack)
+        splits = [(tokens, "train"), (Url("s3://is-not-read/x"), "train")]
+        verification = ShardVerification(splits, tmp_path / "note", stack)
         verification.check(60)
         assert verification.finished and "train-00003" in (tmp_path / "note").read_text()
 
