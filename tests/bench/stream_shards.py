@@ -27,7 +27,7 @@ from array_record.python.array_record_module import ArrayRecordWriter  # ty: ign
 
 from lm.data.batches import BatchSource
 from lm.data.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
-from lm.storage import Url
+from lm.storage import Place, Url
 from tests.object_store import NO_METADATA, variables
 
 PAGE = 1000
@@ -137,13 +137,13 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def measure(arguments: argparse.Namespace, server: str, window_bytes: int) -> dict[str, object]:
+def measure(arguments: argparse.Namespace, folder: Place, server: str, window_bytes: int) -> dict[str, object]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts = lambda: json.loads(urllib.request.urlopen(f"{server}/counts").read())
     steps = max(arguments.tokens // (arguments.batch_size * arguments.context), 2)
     began = time.perf_counter()
     source = BatchSource(
-        Url("s3://b/tokens"), "train", arguments.context, arguments.batch_size, 0, arguments.threads,
+        folder, "train", arguments.context, arguments.batch_size, 0, arguments.threads,
         shuffle_block=arguments.shuffle_block,
     )  # fmt: skip
     opened = time.perf_counter()
@@ -155,11 +155,13 @@ def measure(arguments: argparse.Namespace, server: str, window_bytes: int) -> di
     seconds = time.perf_counter() - first
     gets, sent = counts()
     used = steps * arguments.batch_size * window_bytes
-    return {
+    of_requests = {
+        "gets": gets, "bytes_read_per_byte_used": round(sent / used, 3), "bytes_used_per_get": round(used / gets),
+    } if gets else {}  # fmt: skip
+    return of_requests | {
         "open_seconds": round(opened - began, 2), "first_batch_seconds": round(first - began, 2),
         "tokens_per_second": round((steps - 1) * arguments.batch_size * arguments.context / seconds),
-        "tokens": steps * arguments.batch_size * arguments.context, "gets": gets,
-        "bytes_read_per_byte_used": round(sent / used, 3), "bytes_used_per_get": round(used / gets),
+        "tokens": steps * arguments.batch_size * arguments.context,
         "most_open_files": files, "memory_mb_before": before // 1024,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }  # fmt: skip
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200_000_000, help="to read (default: 200,000,000)")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds before each answer (default: 0.05)")
     parser.add_argument("--threads", type=int, default=1, help="loader threads (default: 1)")
+    parser.add_argument("--disk", action="store_true", help="read from a disk: as many hard links to the shard")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
     with tempfile.TemporaryDirectory() as name:
@@ -195,8 +198,15 @@ def main() -> None:
             "AWS_REGION": "us-east-1", "GRISTMILL_CACHE": str(cache), **NO_METADATA,
         }  # fmt: skip
         try:
+            folder: Place = Url("s3://b/tokens")
+            if arguments.disk:
+                folder = Path(name) / "tokens"
+                folder.mkdir()
+                (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+                for one in names:
+                    (folder / one).hardlink_to(Path(name) / "shard")
             with variables(environment):
-                row = measure(arguments, server, window_bytes)
+                row = measure(arguments, folder, server, window_bytes)
         finally:
             process.kill()
             process.join()
