@@ -82,7 +82,11 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
     sizes, values = parts_of(data, records + 10, 24 * records + 4096)
     metadata, at = varint(sizes, 0)
     lengths = np.frombuffer(sizes, np.uint8)[at:].astype(np.int32)
-    if len(lengths) != records or np.any(lengths > 24) or metadata + int(lengths.sum()) != len(values):
+    if (
+        len(lengths) != records
+        or np.any((lengths < 6) | (lengths > 24))
+        or metadata + int(lengths.sum()) != len(values)
+    ):
         raise InputError("The footer is damaged.")
     offsets = np.append(offsets_listed(np.frombuffer(values, np.uint8)[metadata:], lengths), np.uint64(start))
     if records and (offsets[0] < FIRST_CHUNK or np.any(offsets[1:] <= offsets[:-1])):
@@ -91,12 +95,11 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
 
 
 def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the first number of each entry of a footer, whose lengths in bytes these are: (entries,) uint64. Raises
-    InputError if one is not of a chunk of one record."""
+    """Return the first number of each entry of a footer, whose lengths in bytes, at least 6, these are: (entries,)
+    uint64. Raises InputError if one is not of a chunk of one record."""
     ends = np.cumsum(lengths, dtype=np.int64)
     at = ends - lengths
-    expected = (lengths >= 6) & (entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)
-    if not np.all(expected):
+    if not np.all((entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)):
         raise InputError("The footer does not list chunks of one record each.")
     values = np.zeros(len(lengths), np.uint64)
     more = np.ones(len(lengths), bool)

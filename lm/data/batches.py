@@ -27,7 +27,7 @@ from lm.data.block_order import BlockOrder
 from lm.data.mixture import Turns
 from lm.data.read_ahead import Part, ReadAhead, Wanted
 from lm.data.records import SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
-from lm.data.shards import ShardRecords
+from lm.data.shards import OFFSETS_BYTES, ShardRecords
 from lm.errors import InputError, UsageError
 from lm.storage import Place, StorageError, Url
 
@@ -127,12 +127,13 @@ class BatchSource:
     def warning(self) -> str | None:
         """What makes reading from a bucket slow or dear, and the remedy; None if nothing does."""
         for one in self.sources:
-            records, block = one.windows.records, one.windows.stored_bytes() * self.shuffle_block
-            if records.is_remote and block < 2**18:
+            records, window = one.windows.records, one.windows.stored_bytes()
+            wanted = 2**20 if 4 * len(records) <= OFFSETS_BYTES else 2**22  # offsets of all records do not fit then
+            if records.is_remote and 4 * window * self.shuffle_block < wanted:
                 return (
-                    f"warning: {one.folder} is read by one request for every {block:,} bytes; --train.shuffle-block "
-                    f"{-(-(2**20) // one.windows.stored_bytes())} makes that a request for 1 MB, from another order of "
-                    "the data (docs/long_runs.md)"
+                    f"warning: {one.folder} is read by one request for every {window * self.shuffle_block:,} bytes; "
+                    f"--train.shuffle-block {-(-wanted // window)} makes that a request for {wanted >> 20} MB, from "
+                    "another order of the data (docs/long_runs.md)"
                 )
         return None
 

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
-from lm.data.array_record import BLOCK, record_of
+from lm.data.array_record import BLOCK, offsets_of, record_of
 from lm.data.batches import BatchSource
 from lm.data.records import Shard
 from lm.data.shards import OPEN_FILES, ShardRecords
@@ -80,6 +80,26 @@ def test_a_damaged_file_is_an_input_error_and_never_another_record(tmp_path):
             except InputError:
                 wrong += 1
     assert wrong > 1000
+
+
+def test_a_footer_of_lies_is_an_input_error():
+    generator, found = np.random.default_rng(0), 0
+    entry = bytes([8, 64, 16, 5, 24, 1])
+    for number in range(2000):
+        sizes, values = bytearray([3, 6, 6]), bytearray(b"abc" + entry + entry)
+        values[10] = 90
+        for part in (sizes, values) if number % 2 else (values,):
+            for place in generator.integers(len(part), size=number % 4).tolist():
+                part[place] = int(generator.choice([0, 1, 6, 24, 127, 128, 255]))
+        data = b"\0" + bytes([len(sizes)]) + sizes + values
+        chunk = struct.pack("<QQQQQ", 0, len(data), 0, ord("r") + 3 * 256, len(values)) + data
+        try:
+            offsets = offsets_of(chunk, 1000, 2)
+            assert 64 <= offsets[0] < offsets[1] < offsets[2] == 1000
+            found += 1
+        except InputError:
+            pass
+    assert 500 < found < 1500
 
 
 def test_no_more_memory_is_taken_than_a_record_may_have():

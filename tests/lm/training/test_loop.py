@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.held_out import Validation
 from lm.model.param_names import named_leaves
 from lm.parallel import make_mesh
+from lm.storage import Url, objects
 from lm.tokenizer import load
 from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
 from lm.training.hooks import all_finite
@@ -34,6 +36,7 @@ from lm.training.setup import description_texts
 from lm.training.state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
 from tests.lm.conftest import save_timeout
+from tests.object_store import QUICK, serving, variables
 
 EXPERIMENT = tiny_experiment()
 
@@ -90,6 +93,41 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
     assert f"100.0% of the sequences from {tmp_path / 'other'}" in capsys.readouterr().out
     assert without_times(rows(run)) == without_times(rows(finished))
     expected, found = parameters(finished), parameters(run)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def uploaded(tokens) -> Generator[Url]:
+    """The shards in a bucket."""
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("shards")
+        for path in (tokens / "tokens").rglob("*"):
+            if path.is_file():
+                objects.upload(path, f"s3://shards/tokens/{path.relative_to(tokens / 'tokens')}")
+        yield Url("s3://shards/tokens")
+
+
+@pytest.mark.parametrize("block", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
+    tokens, finished, uploaded, tmp_path, capsys, block
+):
+    """In blocks, too, in the midst of which it is resumed."""
+    config = dataclasses.replace(EXPERIMENT.train, shuffle_block=block)
+    from_disk, run = finished, tmp_path / "run"
+    shutil.copytree(tokens, run)
+    if block > 1:
+        from_disk = tmp_path / "disk"
+        shutil.copytree(tokens, from_disk)
+        train(EXPERIMENT.model, config, from_disk)
+    config = dataclasses.replace(config, mixture=(MixtureSource(str(uploaded), 3.0),), own_weight=0.0)
+    train(EXPERIMENT.model, config, run)
+    for step in (8, 12):
+        shutil.rmtree(run / f"checkpoints/{step}")
+    train(EXPERIMENT.model, config, run)
+    assert re.search(r"read by one request for every [\d,]+ bytes; --train\.shuffle-block \d+", capsys.readouterr().out)
+    assert without_times(rows(run)) == without_times(rows(from_disk))
+    expected, found = parameters(from_disk), parameters(run)
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
