@@ -164,8 +164,9 @@ class TrainConfig(Config):
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
     shuffle_block: int = added(default=1)
     """Neighbouring windows that are shuffled and read as one block; 1 shuffles single windows. For shards in a bucket:
-    single windows cost a request each, blocks of 1 MB or more one for each block. A batch is from as many blocks as it
-    has sequences, and stays in them for this many steps, so choose it only with large batches."""
+    single windows cost a request each, blocks of 1 MB or more one for each block. Batches of at
+    least this many steps are from the same blocks, 64 or as many as a batch has sequences, so choose it with large
+    batches."""
     wandb_project: str = not_hashed(default="")
     """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
     them in the run folder); empty for none."""

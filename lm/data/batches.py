@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lm.data.block_order import BlockOrder
+from lm.data.block_order import BlockOrder, steps_in_blocks
 from lm.data.mixture import Turns
 from lm.data.read_ahead import Part, ReadAhead, Wanted
 from lm.data.records import SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
@@ -180,7 +180,8 @@ class BatchSource:
 
         stored = max(self.sources[index].windows.stored_bytes() for index in remote)
         count = len(np.arange(self.batch_size)[rows])
-        return ReadAhead(wanted, count, self.shuffle_block, stored, start_step, stop_step)
+        steps = steps_in_blocks(self.shuffle_block, self.batch_size)
+        return ReadAhead(wanted, count, self.shuffle_block, steps, stored, start_step, stop_step)
 
     def documents(self, step: int) -> list[Origin]:
         """For each sequence of batch(step), the folder of its shards and the documents of its inputs."""

@@ -1,9 +1,10 @@
 """The order of windows if they are shuffled in blocks (train.shuffle_block above 1), a pure function of the step.
 
 A block is `shuffle_block` neighbouring windows, so that one request reads all of it. Row r of the batch takes its
-windows from one block for `shuffle_block` steps, in a random order, then from the next: a batch of B sequences is from
-B different blocks, each read only by the process that has the row. In a mixture (lm/data/mixture.py) blocks take turns
-instead of sequences.
+windows from K blocks, in a random order, for K x shuffle_block steps, then from the next K. K is such that all B rows
+together take theirs from BLOCKS_MIXED blocks or more: 1 for B = 64 and larger batches, 8 for B = 8. So a block is read
+only by the process that has the row. In a mixture (lm/data/mixture.py) groups of K blocks take turns instead of
+sequences.
 
 Each epoch cuts the windows of a source into blocks at another place and draws another order of the blocks. One block
 joins the end of an epoch and the beginning of the next, so that each window is used once an epoch.
@@ -17,6 +18,15 @@ import numpy as np
 
 from lm.data.mixture import Turns
 
+BLOCKS_MIXED = 64
+"""Blocks that the batches of some steps are from, at least. A batch of 8 sequences that stayed in 8 blocks of the demo's
+shards for 64 steps was taken for a diverged run when all changed at once."""
+
+
+def steps_in_blocks(block: int, batch_size: int) -> int:
+    """For how many steps a row takes its windows from the same blocks."""
+    return block * -(-BLOCKS_MIXED // batch_size) if block > 1 else 1
+
 
 def raw_bits(count: int, *seed: int) -> np.ndarray:
     """(count,) uint64, random. NumPy promises that these stay the same in later versions; not so of permutation()."""
@@ -24,22 +34,22 @@ def raw_bits(count: int, *seed: int) -> np.ndarray:
 
 
 class BlockStream:
-    """The blocks of a source of windows, one after the other, without end."""
+    """Groups of `size` windows of a source, of whole blocks, one after the other, without end."""
 
-    def __init__(self, windows: range, block: int, *seed: int):
-        self.windows, self.block, self.seed = windows, block, seed
+    def __init__(self, windows: range, block: int, size: int, *seed: int):
+        self.windows, self.block, self.size, self.seed = windows, block, size, seed
         self._shuffled = functools.lru_cache(4)(self._order_of_blocks)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """(block,) int64: the windows of block `number`, shuffled."""
-        found, position, end = [], number * self.block, (number + 1) * self.block
+        """(size,) int64: the windows of group `number`, shuffled."""
+        found, position, end = [], number * self.size, (number + 1) * self.size
         while position < end:
             epoch, place = divmod(position, len(self.windows))
             part = self._part(epoch, place)[: end - position]
             found.append(part)
             position += len(part)
         numbers = np.concatenate(found)
-        return self.windows.start + numbers[np.argsort(raw_bits(self.block, *self.seed, 1, number), kind="stable")]
+        return self.windows.start + numbers[np.argsort(raw_bits(self.size, *self.seed, 1, number), kind="stable")]
 
     def _part(self, epoch: int, place: int) -> np.ndarray:
         """Neighbouring windows from position `place` of an epoch on, to the end of their block."""
@@ -69,17 +79,18 @@ class BlockOrder:
     """order[step]: the (batch_size,) int64 numbers of the windows of a step."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[float], seed: int, batch_size: int, block: int):
-        self.batch_size, self.block, self.turns = batch_size, block, Turns(weights)
-        self.streams = [BlockStream(windows, block, seed, index) for index, windows in enumerate(sources)]
+        self.batch_size, self.turns = batch_size, Turns(weights)
+        self.steps = steps_in_blocks(block, batch_size)
+        self.streams = [BlockStream(windows, block, self.steps, seed, index) for index, windows in enumerate(sources)]
         self._rows = functools.lru_cache(4)(self._rows_of)
 
     def __len__(self) -> int:
         return sys.maxsize // self.batch_size  # without end
 
     def __getitem__(self, step: int) -> np.ndarray:
-        return self._rows(step // self.block)[:, step % self.block]
+        return self._rows(step // self.steps)[:, step % self.steps]
 
     def _rows_of(self, number: int) -> np.ndarray:
-        """(batch_size, block) int64: a block for each row."""
+        """(batch_size, steps) int64: a group of blocks for each row."""
         turns = [self.turns[number * self.batch_size + row] for row in range(self.batch_size)]
         return np.stack([self.streams[source][turn] for source, turn in turns])

@@ -38,25 +38,25 @@ Part = dict[tuple[int, int], Future[Run]]
 class ReadAhead:
     """Records of the steps from `first_step` to `stop_step` (None: no end).
 
-    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. Raises UsageError if
-    one block of each of `rows` rows does not fit into memory.
+    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. A part is of a multiple
+    of `steps_in_blocks` steps. Raises UsageError if the blocks of `rows` rows do not fit into memory.
     """
 
     def __init__(
-        self, wanted: Callable[[int, int], Wanted], rows: int, shuffle_block: int, stored_bytes: int, first_step: int,
-        stop_step: int | None,
+        self, wanted: Callable[[int, int], Wanted], rows: int, shuffle_block: int, steps_in_blocks: int,
+        stored_bytes: int, first_step: int, stop_step: int | None,
     ):  # fmt: skip
         self.wanted, self.first_step, self.stop_step = wanted, first_step, stop_step
-        blocks = rows * shuffle_block
+        blocks = rows * steps_in_blocks
         if blocks * stored_bytes > PART_BYTES and shuffle_block > 1:
-            fitting = max(PART_BYTES // (rows * stored_bytes), 1)
+            fitting = max(PART_BYTES * shuffle_block // (blocks * stored_bytes), 1)
             raise UsageError(
-                f"train.shuffle_block = {shuffle_block} x {rows} sequences of this process x {stored_bytes:,} bytes "
-                f"take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is the limit. "
+                f"train.shuffle_block = {shuffle_block} x {blocks // shuffle_block} blocks of this process x "
+                f"{stored_bytes:,} bytes of a window take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is the limit. "
                 f"Lower it to {fitting}, or use more processes."
             )
         most = max(PART_BYTES // (blocks * stored_bytes), 1)
-        self.steps = shuffle_block * min(-(-WINDOWS_AHEAD // blocks), most)
+        self.steps = steps_in_blocks * min(-(-WINDOWS_AHEAD // blocks), most)
         self.gap_bytes = GAP_BYTES if shuffle_block > 1 else 0
         self.parts: dict[int, Part] = {}
         self.lock = threading.Lock()

@@ -176,7 +176,7 @@ def test_a_loader_that_is_left_ends_though_the_bucket_does_not_answer(uploaded, 
 
 
 def test_a_block_that_does_not_fit_into_memory_is_refused(uploaded):
-    with pytest.raises(UsageError, match=r"train\.shuffle_block = 10000000 x 3 sequences .* Lower it to \d+"):
+    with pytest.raises(UsageError, match=r"train\.shuffle_block = 10000000 x 66 blocks .* Lower it to \d+"):
         source(uploaded, block=10_000_000).iterate()
 
 
