@@ -19,8 +19,8 @@ import numpy as np
 from lm.data.mixture import Turns
 
 BLOCKS_MIXED = 64
-"""Blocks that the batches of some steps are from, at least. A batch of 8 sequences that stayed in 8 blocks of the demo's
-shards for 64 steps was taken for a diverged run when all changed at once."""
+"""Blocks that the batches of some steps are from, at least. A run with batches of 8 that stayed in 8 blocks of the
+demo's shards for 64 steps looked diverged when all 8 changed at once."""
 
 
 def steps_in_blocks(block: int, batch_size: int) -> int:

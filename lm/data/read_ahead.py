@@ -38,7 +38,7 @@ Part = dict[tuple[int, int], Future[Run]]
 class ReadAhead:
     """Records of the steps from `first_step` to `stop_step` (None: no end).
 
-    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. A part is of a multiple
+    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. A part has a multiple
     of `steps_in_blocks` steps. Raises UsageError if the blocks of `rows` rows do not fit into memory.
     """
 
@@ -52,8 +52,8 @@ class ReadAhead:
             fitting = max(PART_BYTES * shuffle_block // (blocks * stored_bytes), 1)
             raise UsageError(
                 f"train.shuffle_block = {shuffle_block} x {blocks // shuffle_block} blocks of this process x "
-                f"{stored_bytes:,} bytes of a window take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is the limit. "
-                f"Lower it to {fitting}, or use more processes."
+                f"{stored_bytes:,} bytes of a window take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is "
+                f"the limit. Lower it to {fitting}, or use more processes."
             )
         most = max(PART_BYTES // (blocks * stored_bytes), 1)
         self.steps = steps_in_blocks * min(-(-WINDOWS_AHEAD // blocks), most)
