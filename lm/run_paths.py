@@ -126,8 +126,8 @@ class RunPaths:
         return self.root / f"supervisor{f'-{process}' if process else ''}.jsonl"
 
 
-UNFINISHED = ".partial"
-"""Folder, in that of checkpoints or snapshots, where one is being written."""
+UNFINISHED = ".unfinished"
+"""`checkpoints/<step>.unfinished` is there while that checkpoint is written or deleted; so for snapshots."""
 HEARTBEATS, SUPERVISORS = "heartbeat*.json", "supervisor*.jsonl"
 TRAINING_LOGS = (
     RunPaths.metrics, RunPaths.tensorboard, RunPaths.wandb, RunPaths.samples, RunPaths.skipped_steps,

@@ -54,7 +54,7 @@ class RunFolder(RunPaths):
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":
         """That in a bucket, in a copy on this machine of what is read of it: now config.json, other parts when
-        lm.checkpoints.in_bucket or launch.folder.in_bucket fetch them. Nothing is written there.
+        launch.folder.in_bucket fetches them. Nothing is written there.
 
         Raises StorageError where the bucket cannot be read.
         """
@@ -154,7 +154,7 @@ class RunFolder(RunPaths):
         tokenizer, UsageError where there are checkpoints of other steps alone.
         """
         check_address_space(JAX)
-        from lm.checkpoints.manifest import read_manifest
+        from lm.checkpoints.manifest import folders_of, read_manifest
         from lm.checkpoints.reading import check_finite, read_parameters, whole_parameters
         from lm.inference.devices import inference_mesh
         from lm.tokenizer import load
@@ -163,7 +163,7 @@ class RunFolder(RunPaths):
         config, one_device = experiment.model, ""
         if mesh is None:
             mesh, one_device = inference_mesh(experiment.train.mesh, config)
-        found = whole_parameters((self.checkpoints, self.snapshots), step)
+        found = whole_parameters(folders_of(self), step)
         tokenizer, trained_with = load(self.tokenizer), read_manifest(found)["about"].get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(

@@ -1,6 +1,7 @@
 """A run folder in a bucket, worked on in a copy of it on this machine (lm/storage/mirror.py): what a stage reads is
-fetched before it, and what it has made is pushed after it, its marker last; stages that are `direct` do both at the
-address itself. Nothing here does anything where the run folder is on a disk."""
+fetched before it, and what it has made is pushed after it, its marker last. Stages that are `direct` do both at the
+address itself, and so does training with its checkpoints and shards. Nothing here does anything where the run folder
+is on a disk."""
 
 import contextlib
 import glob
@@ -16,13 +17,14 @@ from data_prep.engine.units import UNITS, delete_all
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
 from launch.folder.written import NOT_OURS
-from lm.checkpoints.in_bucket import push_training
 from lm.errors import InputError, UsageError
-from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
-from lm.storage import Mirror, mirror_of, objects, size_of
+from lm.run_paths import HEARTBEATS, SUPERVISORS, TRAINING_LOGS, RunPaths
+from lm.storage import Mirror, copy_of, mirror_of, objects, size_of
 from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
+AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots)
+"""Outputs that are written to the address, and read there, by every process."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
 
@@ -48,6 +50,17 @@ def held(workdir: Path) -> Generator[None]:
                 mirror.push(mirror.here(GROWING))
             raise
         mirror.push(mirror.here(GROWING))
+
+
+def for_process(workdir: Path) -> Path:
+    """The folder in which a process other than 0 works: in a bucket, a copy that nothing is pushed from."""
+    if (mirror := mirror_of(workdir)) is None:
+        return workdir
+    copy = mirror_of(folder := copy_of(mirror.url, "processes"))
+    assert copy is not None
+    copy.agree(sole=True)
+    copy.fetch(copy.matching(BOOKS))
+    return folder
 
 
 def to_read(workdir: Path) -> Path:
@@ -84,10 +97,19 @@ def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> 
         mirror.fetch([*names, *mirror.matching(patterns)])
 
 
-def fetch_inputs(workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str]) -> None:
-    """Brings what finished stages have made, by their markers, and their logs, by the patterns."""
+def fetch_inputs(
+    workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str], at_address: Iterable[str] = ()
+) -> None:
+    """Brings what finished stages have made, by their markers, and their logs, by the patterns; but nothing of the
+    outputs that are read `at_address`."""
     logs = [pattern for pattern in patterns if pattern != RunPaths.damaged_checkpoints]
-    fetch(workdir, [name for marker in markers for name in marker["files"]], logs)
+    left_out = {*AT_ADDRESS, *at_address}
+    fetch(workdir, [name for one in markers for name in one["files"] if name.split("/")[0] not in left_out], logs)
+
+
+def fetch_logs(workdir: Path) -> None:
+    """Brings the logs of training, for a run that goes on."""
+    fetch(workdir, (), [log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints])
 
 
 def announce(name: str, workdir: Path) -> None:
@@ -101,6 +123,12 @@ def there(mirror: Mirror, outputs: Iterable[str]) -> dict[str, int]:
     """{name: bytes} of the files of a stage's outputs at the address, as listed now."""
     mirror.listed = None
     return {name: mirror.there[name].size for name in mirror.matching(map(glob.escape, outputs))}
+
+
+def set_aside(workdir: Path, stage: str, outputs: Iterable[str]) -> None:
+    """Move what training has written to the address, in these outputs, to `replaced-<n>/` there."""
+    if mirror := mirror_of(workdir):
+        move_aside(mirror, stage, there(mirror, outputs))
 
 
 def move_aside(mirror: Mirror, stage: str, names: Iterable[str]) -> None:
@@ -129,7 +157,7 @@ def delete_joins(workdir: Path) -> None:
             delete_all(folder)
 
 
-def publish(name: str, workdir: Path, grows: bool, by_products: Iterable[str], made_here: bool = True) -> None:
+def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: bool = True) -> None:
     """Push what the finished stage of that name has made, unless it is there: its files if they were `made_here`, its
     logs, and its marker last. Files of the previous version are deleted. Files that no run wrote stay."""
     mirror, paths = mirror_of(workdir), RunPaths(workdir)
@@ -140,8 +168,6 @@ def publish(name: str, workdir: Path, grows: bool, by_products: Iterable[str], m
     assert marker is not None
     mirror.delete([marker_name])
     before = written_there(mirror, name)
-    if grows:
-        push_training(workdir)
     mirror.push(marker["files"] if made_here else ())
     mirror.delete(before - {*marker["files"]})
     logs = [pattern for pattern in by_products if pattern != RunPaths.damaged_checkpoints]

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
+from launch.folder import in_bucket
 from launch.folder.guard import is_run
 from launch.folder.links import refuse_links
 from launch.folder.markers import read_note
 from launch.folder.written import entries
-from lm.checkpoints.manifest import MANIFEST
+from lm.checkpoints.manifest import MANIFEST, begin_step, delete_unfinished, end_step, steps_in
 from lm.errors import InputError, UsageError
-from lm.run_paths import UNFINISHED, RunPaths
-from lm.storage import Url, appearing, shown_place
+from lm.run_paths import RunPaths
+from lm.storage import Place, Url, appearing, shown_place, sizes_below, streamed
 
 LINKED_FROM = 1_000_000
 """Bytes."""
@@ -68,8 +69,7 @@ def finished_in(source: Path, name: str) -> dict[str, Any] | None:
 def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
     """Raises InputError when files that the marker lists are not what was written."""
     for name, size in marker["files"].items():
-        file = source / name
-        found = file.stat().st_size if file.is_file() else None
+        found = in_bucket.size_in(source, name)
         if found != size:
             raise InputError(
                 f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}, but "
@@ -85,17 +85,22 @@ def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir:
         files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
         bring(files, source, workdir, link=False)
     for output in outputs:
-        bring(files_of(source, output, marker), source, workdir, link=True)
+        if output in in_bucket.AT_ADDRESS:
+            take_checkpoints(shown_place(source / output), shown_place(workdir / output))
+            continue
+        listed = [source / file for file in marker["files"] if (source / file).is_relative_to(source / output)]
+        bring(listed, source, workdir, link=True)
 
 
-def files_of(source: Path, output: str, marker: dict) -> list[Path]:
-    """The files of an output: those that the marker lists, and all in the folder where it lists only the newest of them
-    (checkpoints) or none (snapshots)."""
-    place = source / output
-    if output in (RunPaths.checkpoints, RunPaths.snapshots):
-        found = [path for path in entries(place) if UNFINISHED not in path.relative_to(place).parts]
-        return sorted(found, key=lambda path: path.name == MANIFEST)  # without it a checkpoint is not there
-    return [source / file for file in marker["files"] if (source / file).is_relative_to(place)]
+def take_checkpoints(source: Place, target: Place) -> None:
+    """Copy or link all checkpoints or snapshots; each appears with its manifest. The marker of a stage lists only the
+    newest."""
+    delete_unfinished(target)
+    for step in sorted({*steps_in(source)} - {*steps_in(target)}):
+        begin_step(target, step)
+        for name in sorted(sizes_below(source / str(step)), key=lambda name: (name == MANIFEST, name)):
+            copy_file(source / str(step) / name, target / str(step) / name, link=True)
+        end_step(target, step)
 
 
 def listed_by_others(source: Path, marker: dict) -> set[str]:
@@ -107,12 +112,20 @@ def listed_by_others(source: Path, marker: dict) -> set[str]:
 def bring(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:
     """Links or copies files of the run folder `source` under the same names; each appears whole."""
     for path in files:
-        if not path.is_file():
-            continue
-        real, target = path.resolve(), workdir / path.relative_to(source)
-        with appearing(target, durable=False) as partial:
-            if link and real.stat().st_size >= LINKED_FROM:
-                with contextlib.suppress(OSError):  # another disk, or one without links
-                    os.link(real, partial)
-            if not partial.exists():
-                shutil.copy2(real, partial)
+        if path.is_file():
+            copy_file(path, workdir / path.relative_to(source), link)
+
+
+def copy_file(source: Place, target: Place, link: bool) -> None:
+    """Link or copy a file or object; it appears whole."""
+    with appearing(target, durable=False) as partial:
+        if isinstance(source, Url):
+            with streamed(source) as stream, partial.open("wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+            return
+        real = source.resolve()
+        if link and isinstance(target, Path) and real.stat().st_size >= LINKED_FROM:
+            with contextlib.suppress(OSError):  # another disk, or one without links
+                os.link(real, partial)
+        if not partial.exists():
+            shutil.copy2(real, partial)

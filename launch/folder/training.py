@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from lm.checkpoints.manifest import DamageError, lengths, read_manifest, steps_in
+from lm.checkpoints.manifest import DamageError, folders_of, lengths, read_manifest, steps_in
 from lm.errors import UsageError
 from lm.resilience.goodput import read_attempts
 from lm.run_paths import RunPaths
@@ -12,7 +12,7 @@ from lm.storage import shown_place
 
 def newest(workdir: Path) -> tuple[str, ...]:
     """The newest checkpoint, which proves that training is done. Older ones may be deleted then."""
-    return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(RunPaths(workdir).checkpoints)[-1:])
+    return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(folders_of(RunPaths(workdir))[0])[-1:])
 
 
 def holds_work(workdir: Path) -> bool:
@@ -28,7 +28,7 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
     steps = new["train"]["steps"]
     if old | {"train": old["train"] | {"steps": steps}} != new:
         return False
-    done = max(steps_in(RunPaths(workdir).checkpoints), default=0)
+    done = max(steps_in(folders_of(RunPaths(workdir))[0]), default=0)
     if steps < done:
         place = shown_place(workdir)
         other = "--workdir OTHER" + (f" --from {shlex.quote(str(workdir))}" if place == workdir else "")
@@ -43,7 +43,7 @@ def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
     """The lengths that the run had before this one (lm.checkpoints.manifest.lengths)."""
     for checkpoint in newest(workdir):
         try:
-            about = read_manifest(workdir / checkpoint)["about"]
+            about = read_manifest(shown_place(workdir / checkpoint))["about"]
         except DamageError:  # whoever reads its arrays says so
             return []
         return lengths(about, settings["train"]["steps"])["continued_from"]

@@ -5,8 +5,7 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
-from lm.checkpoints.in_bucket import fetch_to_ask
-from lm.checkpoints.manifest import read_manifest
+from lm.checkpoints.manifest import folders_of, read_manifest
 from lm.checkpoints.reading import whole_parameters
 from lm.config import ModelConfig
 from lm.errors import InputError
@@ -55,8 +54,7 @@ def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
         for path in (folder.root / part, *(folder.root / part).rglob("*")):
             file_inside(folder.root, str(path.relative_to(folder.root)))
     experiment = folder.experiment()
-    fetch_to_ask(folder.root, step)
-    found = whole_parameters((folder.checkpoints, folder.snapshots), step)
+    found = whole_parameters(folders_of(folder), step)
     about, tokenizer = read_manifest(found)["about"], load(folder.tokenizer)
     if about.get("tokenizer") not in (None, tokenizer.fingerprint):
         raise InputError(

@@ -20,7 +20,7 @@ from launch.stages.processes import ending_together, place
 from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.run_paths import RunPaths
-from lm.storage import mirror_of, shown_place
+from lm.storage import shown_place
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (
@@ -43,11 +43,6 @@ def locked(workdir: Path) -> Generator[None]:
 
     Raises UsageError when it is not empty and no run, InputError when it cannot be written or is held.
     """
-    if (mirror := mirror_of(workdir)) and place()[1] > 1:
-        raise UsageError(
-            f"--workdir {mirror.url} is in a bucket, where one process can work, but there are {place()[1]} here. Give "
-            "a run folder on a disk that they share; shards may be in a bucket (train.mixture)."
-        )
     if place()[0] > 0:
         refuse_links(workdir)
         yield
@@ -155,6 +150,8 @@ def run_command(
                     f"--from {source} is for one process, but there are {place()[1]} here. First run "
                     "launch.write_shards with it in one process; then launch.train without it in all of them."
                 )
+        if place()[0] > 0:
+            workdir = in_bucket.for_process(workdir)
         with locked(workdir):
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
 

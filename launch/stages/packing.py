@@ -58,7 +58,6 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     if place()[1] > 1:
         raise UsageError(f"One process packs a file, but there are {place()[1]} here. Start it in one alone.")
     keep_compiled_programs()
-    from lm.checkpoints.in_bucket import fetch_to_ask
     from lm.compression.codec import Packer
     from lm.compression.token_model import segments_for
     from lm.parallel import one_device_mesh
@@ -66,7 +65,6 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
 
     folder = RunFolder.to_read(Url(run)).root if is_url(run) else Path(run).expanduser()
     experiment = RunFolder(folder).experiment()
-    fetch_to_ask(folder, step)
     fetch(folder, (), (RunPaths.tokenizer,))
     config = experiment.model
     segments = segments_for(size, config.context_length)  # a token has a byte at least

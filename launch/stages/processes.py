@@ -6,7 +6,7 @@ Slurm, Open MPI and Cloud TPUs say it themselves. Elsewhere, set it by hand, in 
     JAX_COORDINATOR_ADDRESS=host-0:8476 NUM_PROCESSES=2 PROCESS_ID=1 python -m launch.train CONFIG.py
 
 NUM_PROCESSES=1 makes one process of a command on a machine that says otherwise. The run folder must be the same for
-all, on a file system that they share.
+all, on a file system that they share or in a bucket.
 """
 
 import contextlib

@@ -24,7 +24,6 @@ from launch.folder import in_bucket, links, own_files, taking, written
 from launch.folder.markers import all_of, differences, key_of, older_names, read_note, refuse_trained, report_damage
 from launch.folder.versions import compare_versions, installed
 from launch.stages.processes import place
-from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
@@ -213,7 +212,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         tidy(stage, workdir)  # a kill may have come before
         return False
     if stage.grows:
-        fetch_to_go_on(workdir)
+        in_bucket.fetch_logs(workdir)
     note = {
         "key": key_of(stage.name, settings, external_inputs, []),
         "settings": settings,
@@ -239,12 +238,15 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
             f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, with "
             "NUM_PROCESSES=1 before it, and only launch.train, launch.evaluate and launch.sample in all of them."
         )
+    if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
+        return True
+    if not (stage.direct and mirror_of(workdir)):
+        logs = [pattern for one in stage.after for pattern in one.by_products]
+        shards = (RunPaths.tokens,) if stage.multi_process else ()
+        in_bucket.fetch_inputs(workdir, before.values(), logs, shards)
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir)
-    elif not (source and not marker and take(stage, experiment, source, workdir, note, external)):
-        if not (stage.direct and mirror_of(workdir)):
-            logs = [pattern for one in stage.after for pattern in one.by_products]
-            in_bucket.fetch_inputs(workdir, before.values(), logs)
+    else:
         make(stage, experiment, workdir, note, marker, seen)
     return True
 
@@ -294,7 +296,8 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` those that they
     replace, `seen` the input files."""
-    mirror = mirror_of(workdir) if stage.direct else None
+    bucket = mirror_of(workdir)
+    mirror = bucket if stage.direct else None
     run: Place = mirror.url if mirror else workdir.absolute()
     own_files.remember(workdir, seen)  # while the manifest is there by which they were compared
     begin(stage, experiment, workdir, note, marker)
@@ -304,7 +307,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
         own_files.note_replaced(workdir, note["external_inputs"])
     if stage.grows:
         required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
-        files = written.files_in(workdir, required_outputs)
+        files = in_bucket.there(bucket, required_outputs) if bucket else written.files_in(workdir, required_outputs)
     else:
         there = in_bucket.there(mirror, stage.outputs) if mirror else written.files_in(workdir, stage.outputs)
         ours = notes.outputs | written_here  # all other files are the user's, or of an earlier attempt
@@ -339,7 +342,7 @@ def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
     files are in the working copy of a bucket, and uploaded."""
     RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
-    in_bucket.publish(stage.name, workdir, stage.grows, kept, made_here)
+    in_bucket.publish(stage.name, workdir, kept, made_here)
     delete_intermediate(stage, workdir)
 
 
@@ -370,6 +373,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
         elif marker is None:
             names = (*stage.outputs, *by_products_in(stage, workdir))
             written.set_aside(workdir, names, "is of a run whose marker is gone, and is made anew")
+            in_bucket.set_aside(workdir, stage.name, stage.outputs)
         if marker and stage.grows:
             note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
     elif same_work(stage, found, note, workdir):
@@ -383,6 +387,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
         names = (*stage.optional, *by_products_in(stage, workdir))
         logs = tuple(name for name in names if written.files_in(workdir, (name,)))
         written.set_aside(workdir, logs, "is of an attempt with other settings that came to no checkpoint")
+        in_bucket.set_aside(workdir, stage.name, stage.optional)
     versions = {"versions": {one: installed(one) for one in stage.libraries}} if stage.libraries else {}
     write_atomically(begun, json.dumps(note | versions))
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
@@ -427,7 +432,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
     if begun and begun.get("taken_from") != note["taken_from"] and holds_work(stage, workdir):
         return False
     units = tuple(f"{RunPaths.units}/{step}" for step in stage.units)
-    in_bucket.fetch(source, marker["files"], (*stage.by_products, *units, *(stage.outputs if stage.grows else ())))
+    in_bucket.fetch_inputs(source, [marker], (*stage.by_products, *units))
     with taking.held(source):
         taking.refuse_damaged(source, marker)
         begin(stage, experiment, workdir, note, None)

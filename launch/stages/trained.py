@@ -10,11 +10,11 @@ from launch.folder.in_bucket import fetch
 from launch.stages.agreement import agree_on
 from launch.stages.processes import join, place
 from lm.address_space import JAX, check_address_space
-from lm.checkpoints.in_bucket import fetch_to_ask
 from lm.compilation_cache import keep_compiled_programs
 from lm.errors import InputError, UsageError
 from lm.planning.memory import check_inference_memory
 from lm.run_paths import RunPaths
+from lm.storage import shown_place
 
 if TYPE_CHECKING:
     from lm.inference.weights import Weights
@@ -39,8 +39,7 @@ def load_trained(
     """
     check_address_space(JAX)
     keep_compiled_programs()
-    fetch_to_ask(workdir, step)
-    fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))
+    fetch(workdir, (), (RunPaths.tokenizer,))
     join(experiment.train.join_timeout)
     agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
     check_inference_memory(experiment.model, rows, tokens, option)
@@ -110,7 +109,8 @@ def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> 
     run = load_trained(
         experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
     )
-    figures = evaluate(run.model, experiment.model, config, run.tokenizer, RunFolder(workdir).tokens, run.mesh)
+    tokens = shown_place(RunFolder(workdir).tokens)
+    figures = evaluate(run.model, experiment.model, config, run.tokenizer, tokens, run.mesh)
     bits = {name.removesuffix("_bits_per_byte"): value for name, value in figures.items() if "bits_per_byte" in name}
     if bits:
         say("evaluate: bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))

@@ -7,7 +7,6 @@ import os
 import re
 import traceback
 from collections.abc import Generator
-from pathlib import Path
 
 from lm.errors import InputError
 
@@ -17,10 +16,12 @@ FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
 
 
 @contextlib.contextmanager
-def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
+def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
     """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         cause = " ".join(str(error).split())
         # TensorStore says so too, at the end of a thousand characters.

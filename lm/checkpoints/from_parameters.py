@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
-from etils import epath  # what Orbax takes for a path
 
+from lm.checkpoints.addresses import key_value_store, orbax_path
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import write_manifest
 from lm.checkpoints.reading import item_handler
@@ -18,12 +18,13 @@ from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, named_leaves
 from lm.model.transformer import Transformer
+from lm.storage import Place
 
 
-def array_spec(item: Path, array: str) -> dict[str, Any]:
+def array_spec(item: Place, array: str) -> dict[str, Any]:
     """tensorstore's description of where Orbax keeps the array of that name; `item` is a checkpoint's model/."""
-    base = {"driver": "file", "path": f"{item}/"}
-    return {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{array}/"}}
+    base = {"driver": "ocdbt", "base": key_value_store(item), "path": f"{array}/"}
+    return {"driver": "zarr", "kvstore": base}
 
 
 def write_parameters(
@@ -43,8 +44,8 @@ def write_parameters(
         # What Orbax writes beside the arrays, for arrays of one value; the arrays themselves then take their places.
         tiny = {name: jnp.zeros((1,) * len(leaf.shape), leaf.dtype) for name, leaf in leaves.items()}
         handler = item_handler()
-        handler.save(epath.Path(item), args=ocp.args.PyTreeSave(tiny))
-        handler.finalize(epath.Path(item))
+        handler.save(orbax_path(item), args=ocp.args.PyTreeSave(tiny))
+        handler.finalize(orbax_path(item))
         context = ts.Context()
     for name, leaf in leaves.items():
         layers = layers_of(name, config)

@@ -2,8 +2,9 @@
 
 A checkpoint has two items: `model`, the parameters, and `training`, the step, the optimizer's state and the guard's.
 Each is a flat {name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes,
-so that a checkpoint outlives a refactoring and other programs can read it. Its manifest (manifest.py beside this) has
-the SHA-256 of every file, and what the run is; it is written last, before the folder gets its name.
+so that a checkpoint outlives a refactoring and other programs can read it. Every process writes its part directly to
+`checkpoints/<step>/`, on a disk that all share or in a bucket. The manifest (manifest.py beside this) has the SHA-256
+of every file, and what the run is. Process 0 writes it last, and without it there is no checkpoint.
 """
 
 import asyncio
@@ -20,13 +21,17 @@ from typing import Any, Protocol, Self
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from etils import epath  # what Orbax takes for a path
 
+from lm.checkpoints.addresses import orbax_path
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import (
     DamageError,
     RetentionPolicy,
     amend,
+    begin_step,
+    delete_step,
+    delete_unfinished,
+    end_step,
     files_of,
     read_manifest,
     steps_in,
@@ -37,8 +42,8 @@ from lm.checkpoints.reading import item_handler, restore_items, verify_together
 from lm.errors import InputError
 from lm.model.param_names import named_leaves
 from lm.resilience.multihost import fail_together, settle
-from lm.run_paths import UNFINISHED, RunPaths
-from lm.storage import sync, unused
+from lm.run_paths import RunPaths
+from lm.storage import Place, Url, delete_files, move_folder, sizes_below, sync, unused
 
 
 class State(Protocol):
@@ -75,21 +80,21 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         retention: RetentionPolicy | None,
         timeout: float = 10.0,
         sidecars: Sequence[Path] = (),
-        after_save: Callable[[], None] = lambda: None,
+        before_write: Callable[[], None] = lambda: None,
     ):
         """`retention` of None keeps all. `timeout`: seconds that a save waits for the one before it; after them it is
         left out. `sidecars`: files that tell of the steps up to a checkpoint; they are on disk before it has its name.
-        `after_save` is called when a checkpoint is whole and others have gone, behind the training; where it raises
-        InputError, the save failed."""
+        `before_write` is called by process 0, behind the training, before a save writes its first file and before its
+        manifest: it uploads the logs of a run in a bucket. Where it raises InputError, as where another command has
+        taken over the run, the save fails."""
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
-        self.after_save = after_save
-        self.partial = self.folder / UNFINISHED
+        self.before_write = before_write
         self.orbax = item_handler()
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None
@@ -101,6 +106,11 @@ class Checkpoints:
         self.snapshot: dict[str, dict[str, Any]] | None = None
         """Where the state is copied to before it is written: Orbax writes from a CPU's own memory, and the next step,
         which is to write there, would wait for it."""
+
+    @property
+    def linked(self) -> bool:
+        """Whether the folder is a link to another disk, where nothing beside it is the run's."""
+        return isinstance(self.place, Path) and self.place.is_symlink()
 
     def steps(self) -> list[int]:
         """Those of the checkpoints that are there, rising; whether they are what was written is not looked at."""
@@ -127,7 +137,7 @@ class Checkpoints:
         begun = self.writer.submit(self.begin, step, self.snap(state) if self.behind else named_items(state))
         if not self.behind:
             wait([begun])  # until all is copied to the host's memory
-        self.pending = self.writer.submit(self.finish, step, begun, about)
+        self.pending = self.writer.submit(self.finish, step, [*state.checkpoint_items()], begun, about)
         return True
 
     def snap(self, state: State) -> dict[str, dict[str, Any]]:
@@ -159,26 +169,30 @@ class Checkpoints:
 
     def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> list[Any]:
         """Lets Orbax begin to write; returns what to wait for."""
-        folder = self.partial / str(step)
-        error = self.make_room(folder, items) if self.primary else None
+        folder = self.folder / str(step)
+        error = self.make_room(step, items) if self.primary else None
         fail_together(f"room for a {self.kind}", error)
         arguments = {
             name: ocp.args.PyTreeSave(item, ocdbt_target_data_file_size=FILE_BYTES) for name, item in items.items()
         }
         commits = [
-            asyncio.run(self.orbax.async_save(epath.Path(folder / name), args=item)) for name, item in arguments.items()
+            asyncio.run(self.orbax.async_save(orbax_path(folder / name), args=item)) for name, item in arguments.items()
         ]
         return [commit for one in commits for commit in one or []]
 
-    def make_room(self, folder: Path, items: Mapping[str, dict[str, Any]]) -> OSError | None:
+    def make_room(self, step: int, items: Mapping[str, dict[str, Any]]) -> OSError | InputError | None:
         """Clears away what a kill left, and makes the folders. What there is to say of a disk without room for another
         checkpoint: Orbax would find that out in its midst."""
         try:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.partial)
+            self.before_write()
+            delete_unfinished(self.folder)
+            self.clear(step)
+            begin_step(self.folder, step)
+            if isinstance(self.folder, Url):
+                return None
             for name in items:
-                (folder / name).mkdir(parents=True)
-        except OSError as error:
+                (self.folder / str(step) / name).mkdir(parents=True)
+        except (OSError, InputError) as error:
             return error
         needed = MARGIN + sum(array.nbytes for item in items.values() for array in item.values())
         free = shutil.disk_usage(self.folder).free
@@ -186,8 +200,8 @@ class Checkpoints:
             return None
         return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)")
 
-    def finish(self, step: int, begun: Future[list[Any]], about: Mapping[str, Any]) -> None:
-        """Waits until all processes have written; then the manifest, the name, and the end of those that are not kept.
+    def finish(self, step: int, items: Sequence[str], begun: Future[list[Any]], about: Mapping[str, Any]) -> None:
+        """Waits until all processes have written; then the manifest, and the end of those that are not kept.
 
         Each process says which files it wrote, or why it failed; so all know of a failure as soon as they have written.
         """
@@ -197,11 +211,11 @@ class Checkpoints:
             with readable_errors(self.folder, "written", FREE_SPACE):
                 wait_for_all(begun.result())
                 # Of process 0, once Orbax has put together what all have written.
-                mine["files"] = {} if self.primary else files_of(self.partial / str(step), jax.process_index())
+                mine["files"] = {} if self.primary else files_of(self.folder / str(step), items, jax.process_index())
         except InputError as error:
             own, mine["error"] = error, str(error)
         try:
-            settle(f"save a {self.kind}", mine, lambda said: self.commit(step, about, said))
+            settle(f"save a {self.kind}", mine, lambda said: self.commit(step, items, about, said))
         except InputError as error:
             self.failure = own or error
             if self.primary or own is not None:
@@ -209,51 +223,51 @@ class Checkpoints:
         else:
             self.failure = None
             if self.primary:
-                self.prune()
-                self.tell(step)
+                try:
+                    self.prune()
+                except (OSError, InputError) as error:
+                    print(f"{self.kind}: older ones could not be deleted: {error}", flush=True)
 
-    def commit(self, step: int, about: Mapping[str, Any], said: Sequence[dict[str, Any]]) -> None:
+    def commit(self, step: int, items: Sequence[str], about: Mapping[str, Any], said: Sequence[dict[str, Any]]) -> None:
         """Makes a checkpoint of what all processes have written, in process 0. Raises InputError where one has failed,
         or this fails; its files are gone then."""
-        folder, whole = self.partial / str(step), self.folder / str(step)
+        folder = self.folder / str(step)
         try:
             for process, one in enumerate(said):
                 if "error" in one:
                     raise InputError(one["error"] if process == 0 else f"process {process}: {one['error']}")
             with readable_errors(self.folder, "written", FREE_SPACE):
-                for item in folder.iterdir():
-                    self.orbax.finalize(epath.Path(item))
+                for name in items:
+                    self.orbax.finalize(orbax_path(folder / name))
                 self.sync_sidecars()
                 others = {name: listed for one in said for name, listed in one["files"].items()}
+                self.before_write()
                 write_manifest(folder, {**about, "step": step}, others)
-                self.clear(whole)
-                folder.rename(whole)
-                sync(self.folder)
+                end_step(self.folder, step)
+                if isinstance(self.folder, Path):
+                    sync(self.folder)
         except InputError:
-            shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
+            with contextlib.suppress(OSError, InputError):
+                delete_unfinished(self.folder)  # its space is needed
             raise
 
-    def tell(self, step: int) -> None:
-        """Calls `after_save`."""
-        try:
-            self.after_save()
-        except InputError as error:
-            self.failure = error
-            print(f"{self.kind}: step {step:,} is on this machine alone, and training goes on. {error}", flush=True)
-
-    def clear(self, place: Path) -> None:
-        """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole.
-        Raises InputError for that if the folder of checkpoints is a link: outside of the run folder, files of others
-        are not moved."""
+    def clear(self, step: int) -> None:
+        """Takes away a checkpoint of that step; on a disk, anything that training did not write there is moved aside,
+        whole. Raises InputError for that if the folder of checkpoints is a link: outside of the run folder, files of
+        others are not moved."""
+        place = self.folder / str(step)
+        if isinstance(place, Url):
+            delete_step(self.folder, step)
+            return
         if not os.path.lexists(place):
             return
         with contextlib.suppress(DamageError, InputError):
             if not unlisted(place, read_manifest(place)["files"]):
-                shutil.rmtree(place, ignore_errors=True)
+                delete_step(self.folder, step)
                 return
-        if self.place.is_symlink():
+        if self.linked:
             raise InputError(f"{place} is not what training wrote there. Move it to another folder.")
-        aside = unused(self.folder.with_name(RunPaths.replaced)) / self.folder.name / place.name
+        aside = unused(place.parent.with_name(RunPaths.replaced)) / place.parent.name / place.name
         aside.parent.mkdir(parents=True)
         place.rename(aside)
         print(f"{self.kind}: {place} is not what training wrote there. Moved to {aside}", flush=True)
@@ -275,13 +289,12 @@ class Checkpoints:
                 losses[step], files[step] = manifest["about"].get("validation_loss"), manifest["files"]
         for step in losses.keys() - self.retention.of(losses):
             if others := unlisted(self.folder / str(step), files[step]):
-                print(f"checkpoint: step {step:,} stays, since training did not write {others[0]} in it", flush=True)
+                other = self.folder / str(step) / others[0]
+                print(f"checkpoint: step {step:,} stays, since training did not write {other} in it", flush=True)
                 continue
-            old = self.partial / f"{step}.retired"
             try:
-                (self.folder / str(step)).rename(old)  # first, lest a kill leave half of it under its name
-                shutil.rmtree(old)
-            except OSError as error:
+                delete_step(self.folder, step)
+            except (OSError, InputError) as error:
                 print(f"checkpoint: step {step:,} could not be taken away: {error}", flush=True)
 
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
@@ -305,7 +318,7 @@ class Checkpoints:
             return None
         return self.restore(self.folder / str(about["step"]), like), about
 
-    def restore[S: State](self, folder: Path, like: S, cast_types: bool = False) -> S:
+    def restore[S: State](self, folder: Place, like: S, cast_types: bool = False) -> S:
         """The state of the checkpoint in `folder`, its files not verified. Raises as `restore_items` does."""
         return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
@@ -332,20 +345,19 @@ class Checkpoints:
 
     def tidied(self) -> list[int]:
         """The steps that are there, the newest first, without what a kill left."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        delete_unfinished(self.folder)
         return self.steps()[::-1]
 
-    def set_aside(self, damaged: Sequence[Path], step: int) -> None:
+    def set_aside(self, damaged: Sequence[Place], step: int) -> None:
         """Moves away the checkpoints that are damaged, now that there is one of `step` to go on from."""
         for folder in damaged:
-            if self.place.is_symlink():  # its disk has room for it, but nothing beside the folder is the run's
-                aside = unused(self.folder / f"{folder.name}.damaged")
+            if self.linked and isinstance(folder, Path):
+                aside: Place = unused(folder.with_name(f"{folder.name}.damaged"))
             else:
                 aside = self.folder.with_name(RunPaths.damaged_checkpoints) / folder.name
-                shutil.rmtree(aside, ignore_errors=True)
+                delete_files(aside, sizes_below(aside))
             with readable_errors(aside, "written", FREE_SPACE):
-                aside.parent.mkdir(exist_ok=True)
-                folder.rename(aside)
+                move_folder(folder, aside)
             print(f"checkpoint: set aside as {aside}; going back to step {step:,}", flush=True)
 
     def close(self, raising: bool = True) -> None:
@@ -354,8 +366,6 @@ class Checkpoints:
         self.settled()
         self.writer.shutdown()
         self.orbax.close()
-        with contextlib.suppress(OSError):
-            self.partial.rmdir()
         if self.failure is not None and raising:
             raise self.failure
 

@@ -19,7 +19,21 @@ from types import MappingProxyType
 from typing import Any
 
 from lm.errors import InputError
-from lm.storage import HASHING_THREADS, digest, relative_name, sync, write_atomically
+from lm.run_paths import UNFINISHED, RunPaths
+from lm.storage import (
+    HASHING_THREADS,
+    Place,
+    Url,
+    delete_files,
+    digest,
+    relative_name,
+    shown_place,
+    size_of,
+    sizes_below,
+    sizes_of,
+    sync,
+    write_atomically,
+)
 
 MANIFEST = "manifest.json"
 PARTS = (MANIFEST, "model", "training")
@@ -31,7 +45,7 @@ class DamageError(Exception):
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Generator[None]:
+def reading(path: Place) -> Generator[None]:
     """Raises DamageError where the disk has lost what is there, InputError where it only may not be read."""
     try:
         yield
@@ -64,21 +78,87 @@ class RetentionPolicy:
         }
 
 
-def steps_in(folder: Path) -> list[int]:
-    """The steps of the checkpoints in `folder`, rising, whole or not; anything else that lies there is none, such as a
-    user's folder with a number as its name."""
-    if not folder.is_dir():
-        return []
-    named = {path.name: path for path in folder.iterdir() if path.is_dir()}
-    numbers = [name for name in named if name.isdecimal() and name == str(int(name))]
-    ours = lambda path: any((path / part).exists() for part in PARTS) or not any(path.iterdir())
-    return sorted(int(name) for name in numbers if ours(named[name]))
+def folders_of(run: RunPaths) -> tuple[Place, Place]:
+    """(checkpoints/, snapshots/) of the run: at its address, where `run` is the working copy of one in a bucket."""
+    return shown_place(run.checkpoints), shown_place(run.snapshots)
 
 
-def unlisted(folder: Path, files: Mapping[str, Any]) -> list[Path]:
+def saved_steps(run: RunPaths) -> list[int]:
+    """The steps of all checkpoints and snapshots of the run, rising."""
+    return sorted({step for folder in folders_of(run) for step in steps_in(folder)})
+
+
+def steps_in(folder: Place) -> list[int]:
+    """The steps of the checkpoints in `folder`, rising, whole or damaged, but none that is unfinished. Anything else
+    that lies there is none, such as a user's folder with a number as its name."""
+    return sorted(step for step, finished in states_in(folder).items() if finished)
+
+
+def states_in(folder: Place) -> dict[int, bool]:
+    """{step: whether it is finished} of all that training wrote there."""
+    names: dict[str, set[str] | None] = {}
+    """Of what is directly in each folder; None of a file."""
+    if isinstance(folder, Url):
+        for name in folder.files():
+            top, inside, rest = name.partition("/")
+            names[top] = {*(names.get(top) or ()), rest.partition("/")[0]} if inside else names.get(top)
+    elif folder.is_dir():
+        for path in folder.iterdir():
+            names[path.name] = None
+            if path.name.isdecimal() and path.is_dir():
+                with contextlib.suppress(FileNotFoundError):  # training may delete it meanwhile
+                    names[path.name] = {one.name for one in path.iterdir()}
+    found = {}
+    for step in {name.removesuffix(UNFINISHED) for name in names}:
+        if not (step.isascii() and step.isdecimal() and step == str(int(step))):
+            continue
+        inside = names.get(step)
+        if f"{step}{UNFINISHED}" in names:
+            found[int(step)] = inside is not None and MANIFEST in inside
+        elif inside is not None and (not inside or inside & {*PARTS}):
+            found[int(step)] = True
+    return found
+
+
+def begin_step(folder: Place, step: int) -> None:
+    """Note that the checkpoint of that step is being written or deleted: what a kill leaves of it is no checkpoint."""
+    write_atomically(folder / f"{step}{UNFINISHED}", "")
+    if isinstance(folder, Path):
+        sync(folder)
+
+
+def end_step(folder: Place, step: int) -> None:
+    (folder / f"{step}{UNFINISHED}").unlink(missing_ok=True)
+
+
+def delete_step(folder: Place, step: int) -> None:
+    """Delete a checkpoint, whole or not; files that training did not write stay."""
+    place = folder / str(step)
+    begin_step(folder, step)
+    try:
+        names = [*read_manifest(place)["files"]]
+    except (DamageError, InputError):
+        names = [name for name in sizes_below(place) if name.split("/")[0] in PARTS]
+    (place / MANIFEST).unlink(missing_ok=True)  # first: half of it must not be taken for whole
+    delete_files(place, names)
+    end_step(folder, step)
+
+
+def delete_unfinished(folder: Place) -> None:
+    """Delete what a kill left of checkpoints that were being written or deleted."""
+    for step, finished in states_in(folder).items():
+        if not finished:
+            delete_step(folder, step)
+        elif size_of(folder / f"{step}{UNFINISHED}") is not None:
+            end_step(folder, step)
+
+
+def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
     """What lies in a checkpoint's folder and is not among the manifest's `files`: a user put it there."""
-    listed = {folder / name for name in files} | {folder / MANIFEST}
-    return sorted(path for path in folder.rglob("*") if not path.is_dir() and path not in listed)
+    if isinstance(folder, Url):
+        return sorted(folder.files().keys() - {*files, MANIFEST})
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    return sorted(there - {*files, MANIFEST})
 
 
 def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
@@ -93,7 +173,7 @@ def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
     return {"steps": steps, "continued_from": before}
 
 
-def digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
+def digests(folder: Place, names: Iterable[str]) -> dict[str, tuple[int, str]]:
     """{name: (bytes, SHA-256)}. Raises as `reading` does."""
 
     def one(name: str) -> tuple[int, str]:
@@ -119,40 +199,54 @@ def owner(name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def files_of(folder: Path, process: int) -> dict[str, dict[str, Any]]:
-    """{name: {"bytes", "sha256"}} of the files below `folder` that this process wrote, forced to the disk. Raises
-    as `reading` does, and OSError."""
-    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    mine = [name for name in names if owner(name) == process]
+def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "sha256"}} of the files of a checkpoint that this process wrote, forced to the disk. Only
+    process 0 lists the whole checkpoint. Raises as `reading` does, and OSError."""
+    if process:
+        own = [f"{item}/ocdbt.process_{process}" for item in items]
+        mine = [f"{part}/{name}" for part in own for name in sizes_below(folder / part)]
+    else:
+        mine = [name for name in sizes_below(folder) if owner(name) == 0]
     found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, mine).items()}
-    for path in {folder / name for name in mine} | {parent for name in mine for parent in (folder / name).parents}:
-        if path.is_relative_to(folder):
-            sync(path)
+    if isinstance(folder, Path):
+        for path in {folder / name for name in mine} | {parent for name in mine for parent in (folder / name).parents}:
+            if path.is_relative_to(folder):
+                sync(path)
     return found
 
 
-def write_manifest(folder: Path, about: Mapping[str, Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
+def write_manifest(folder: Place, about: Mapping[str, Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
     """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`: those
-    that other processes wrote as they say it, in `others`."""
-    write_atomically(folder / MANIFEST, render(about, {**others, **files_of(folder, 0)}))
-    sync(folder)
+    that other processes wrote as they say it, in `others`. Raises InputError where one of those is not there."""
+    for name, found in sizes_of(folder, others).items():
+        if found != others[name]["bytes"]:
+            raise InputError(
+                f"process {owner(name)} wrote {name}, {others[name]['bytes']:,} bytes, but in {folder} of process 0 "
+                f"{'it is missing' if found is None else f'it has {found:,} bytes'}. Give a run folder that all "
+                "processes share: one on a shared disk, or in a bucket."
+            )
+    write_atomically(folder / MANIFEST, render(about, {**others, **files_of(folder, (), 0)}))
+    if isinstance(folder, Path):
+        sync(folder)
 
 
-def amend(folder: Path, about: Mapping[str, Any]) -> None:
+def amend(folder: Place, about: Mapping[str, Any]) -> None:
     """Adds to what the manifest says about a checkpoint, or says it anew. Raises DamageError and OSError."""
     manifest = read_manifest(folder)
     write_atomically(folder / MANIFEST, render(manifest["about"] | about, manifest["files"]))
-    sync(folder)
+    if isinstance(folder, Path):
+        sync(folder)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Place) -> dict[str, Any]:
     """{"about": …, "files": …} of the checkpoint in `folder`, without a look at the files. Raises DamageError,
     and InputError where it may not be read."""
     path = folder / MANIFEST
-    if not path.exists():
-        raise DamageError(f"{path} is missing")
     with reading(path):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DamageError(f"{path} is missing") from error
     try:
         read = json.loads(data)
         if render(read["about"], read["files"]).encode() != data:
@@ -166,7 +260,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return read
 
 
-def files_sha256(folder: Path) -> str:
+def files_sha256(folder: Place) -> str:
     """What tells one content of the checkpoint in train.start.checkpoint from another: a hash over those of its files.
     What its manifest says about them may grow. Raises InputError where the manifest is missing or damaged."""
     try:
@@ -188,18 +282,17 @@ def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> l
     return [name for n, name in enumerate(names) if min(parts - 1, int(parts * middle(n) / max(total, 1))) == part]
 
 
-def verify(folder: Path, part: int = 0, parts: int = 1) -> dict[str, Any]:
+def verify(folder: Place, part: int = 0, parts: int = 1) -> dict[str, Any]:
     """What the manifest says `about` the checkpoint, the files of this part of it (all, if not given) found as they
     were written. Raises DamageError, and InputError where one may not be read."""
     manifest = read_manifest(folder)
     files = manifest["files"]
     names = share_of(files, part, parts)
-    for name in names:  # sizes first: they cost nothing
-        path, written = folder / name, files[name]["bytes"]
-        size = path.stat().st_size if path.is_file() else None
+    for name, size in sizes_of(folder, names).items():  # sizes first: they cost nothing
+        written = files[name]["bytes"]
         if size != written:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise DamageError(f"{path} {found}, but {written} bytes were written")
+            raise DamageError(f"{folder / name} {found}, but {written} bytes were written")
     for name, (_, sha) in digests(folder, names).items():
         if sha != files[name]["sha256"]:
             raise DamageError(f"{folder / name} has a SHA-256 of {sha}, but {files[name]['sha256']} was written")

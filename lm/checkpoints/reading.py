@@ -5,16 +5,15 @@ import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath  # what Orbax takes for a path
 from jax.sharding import Mesh
 
+from lm.checkpoints.addresses import orbax_path
 from lm.checkpoints.errors import OTHER, not_by_orbax, readable_errors
 from lm.checkpoints.layer_forms import as_stored, as_wanted
 from lm.checkpoints.manifest import DamageError, steps_in, verify
@@ -24,7 +23,7 @@ from lm.model.param_names import IN_BLOCK, named_leaves, replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh, shardings
 from lm.resilience.multihost import fail_together, settle
-from lm.storage import shown_place
+from lm.storage import Place, place_of, shown_place, sizes_below
 
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
@@ -49,7 +48,7 @@ def item_handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS)
 
 
-def verify_together(folder: Path) -> dict[str, Any]:
+def verify_together(folder: Place) -> dict[str, Any]:
     """What the manifest says `about` a checkpoint, every file found as it was written: each process reads its part, and
     all raise what one has found. Raises DamageError, and InputError where a file may not be read."""
     about: dict[str, Any] = {}
@@ -63,7 +62,7 @@ def verify_together(folder: Path) -> dict[str, Any]:
     return about
 
 
-def whole_checkpoint(folder: Path, step: int | None = None) -> int:
+def whole_checkpoint(folder: Place, step: int | None = None) -> int:
     """The newest step in `folder`, or `step`, once every file of that checkpoint was found as it was written.
 
     Raises InputError where there is none or it is damaged, UsageError where there are others than `step`.
@@ -71,7 +70,7 @@ def whole_checkpoint(folder: Path, step: int | None = None) -> int:
     return int(whole_parameters((folder,), step).name)
 
 
-def whole_parameters(folders: Sequence[Path], step: int | None = None) -> Path:
+def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place:
     """The checkpoint of `step` in the first of the folders that has one: checkpoints, then snapshots; without `step`
     the newest in the first that has any. Every file of it was found as it was written. Raises as `whole_checkpoint`."""
 
@@ -90,7 +89,7 @@ def whole_parameters(folders: Sequence[Path], step: int | None = None) -> Path:
             )
         return [chosen[0], *(place for _, place in found if place != chosen[0])]
 
-    chosen, *rest = map(Path, settle("look", None, look))
+    chosen, *rest = map(place_of, settle("look", None, look))
     steps = [int(one.name) for one in rest if one.name != chosen.name]
     try:
         verify_together(chosen)
@@ -102,7 +101,7 @@ def whole_parameters(folders: Sequence[Path], step: int | None = None) -> Path:
     return chosen
 
 
-def restore_model(config: ModelConfig, folder: Path, mesh: Mesh | None = None, step: int | None = None) -> Transformer:
+def restore_model(config: ModelConfig, folder: Place, mesh: Mesh | None = None, step: int | None = None) -> Transformer:
     """The parameters alone of the newest checkpoint in `folder`, or that of `step`, laid out over `mesh` by the table
     of axes in lm/parallel.py; whole on one device, if no mesh is given. Of several processes all must ask.
 
@@ -111,7 +110,7 @@ def restore_model(config: ModelConfig, folder: Path, mesh: Mesh | None = None, s
     return read_parameters(config, folder / str(whole_checkpoint(folder, step)), mesh)
 
 
-def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) -> Transformer:
+def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -> Transformer:
     """As `restore_model`, of one checkpoint, whose files are not verified."""
     check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
@@ -121,11 +120,11 @@ def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) ->
     return cast(Transformer, restore_items(checkpoint, {"model": like})["model"])
 
 
-def check_layers(config: ModelConfig, checkpoint: Path) -> None:
+def check_layers(config: ModelConfig, checkpoint: Place) -> None:
     """Raises InputError if the checkpoint has another number of layers than `config`: before anything is made for each
     of these."""
     with readable_errors(checkpoint, "read", OTHER):
-        found = item_handler().metadata(epath.Path(checkpoint.resolve()) / "model").tree
+        found = item_handler().metadata(orbax_path(checkpoint / "model")).tree
     in_block = [(match, array) for name, array in found.items() if (match := IN_BLOCK.fullmatch(name))]
     layers = max((array.shape[0] if match[2] is None else 1 + int(match[2]) for match, array in in_block), default=0)
     if layers != config.layers:
@@ -135,10 +134,10 @@ def check_layers(config: ModelConfig, checkpoint: Path) -> None:
         )
 
 
-def check_size(item: Path, arrays: Mapping[str, Any]) -> None:
+def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
     """Raise InputError if the arrays of a checkpoint's item are far larger than its files."""
     claimed = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
-    stored = sum(path.stat().st_size for path in item.rglob("*") if path.is_file())
+    stored = sum(sizes_below(item).values())
     if claimed > max(FROM_BYTES, MOST_RATIO * stored):
         raise InputError(
             f"{item.parent} claims {claimed / 1e9:,.1f} GB of parameters, but its files are {stored:,} bytes: nearly "
@@ -160,7 +159,7 @@ def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
     return sum(math.prod(cut.shard_shape(one.shape)) * one.dtype.itemsize for one, cut in pairs)
 
 
-def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
+def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
     """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
     ShapeDtypeStructs with shardings), whichever form its layers are stored in; its files are not verified. Raises as
     `check_items`."""
@@ -171,7 +170,7 @@ def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = F
             for name, abstract in stored.items():
                 layout = ocp.checkpoint_utils.construct_restore_args(abstract)
                 arguments = ocp.args.PyTreeRestore(abstract, restore_args=layout)
-                restored[name] = item_handler().restore(epath.Path(folder.resolve()) / name, args=arguments)
+                restored[name] = item_handler().restore(orbax_path(folder / name), args=arguments)
     except InputError as error:
         failure = error
     fail_together("restore", failure)  # lest the others wait for this one at what they compute together next
@@ -179,12 +178,12 @@ def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = F
 
 
 def check_items(
-    folder: Path, like: Mapping[str, object], cast_types: bool
+    folder: Place, like: Mapping[str, object], cast_types: bool
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """The arrays of `like` in the form in which the checkpoint has them. Raises InputError where shapes there differ,
     or types, unless `cast_types`, and as `check_size`; reads no array."""
     with readable_errors(folder, "read", OTHER):
-        found = {name: item_handler().metadata(epath.Path(folder.resolve()) / name).tree for name in like}
+        found = {name: item_handler().metadata(orbax_path(folder / name)).tree for name in like}
     if "model" in found:
         check_size(folder / "model", found["model"])
     stored = {name: as_stored(named_leaves(tree), found[name]) for name, tree in like.items()}
@@ -194,7 +193,7 @@ def check_items(
 
 
 def check_arrays(
-    folder: Path, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
+    folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
     """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
 
@@ -212,7 +211,7 @@ def check_arrays(
         )
 
 
-def check_finite(model: Transformer, checkpoint: Path) -> None:
+def check_finite(model: Transformer, checkpoint: Place) -> None:
     """Raises InputError where a parameter holds NaN or infinity, by its name: all that such a model says is noise. Of a
     model that several processes share, each looks through what it holds."""
     on_device = jax.jit(lambda part: jnp.all(jnp.isfinite(part)))

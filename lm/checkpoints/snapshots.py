@@ -5,15 +5,14 @@ Biderman et al. 2023, arXiv:2304.01373).
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import DamageError, verify
 from lm.model.transformer import Transformer
 from lm.resilience.multihost import settle
+from lm.storage import Place
 
 
 class Parameters(NamedTuple):
@@ -33,8 +32,8 @@ class Snapshots(Checkpoints):
 
     kind = "snapshot"
 
-    def __init__(self, folder: Path, after_save: Callable[[], None] = lambda: None):
-        super().__init__(folder, retention=None, after_save=after_save)
+    def __init__(self, folder: Place, before_write: Callable[[], None] = lambda: None):
+        super().__init__(folder, retention=None, before_write=before_write)
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
         """The steps of the snapshots that a run which goes on at step `first` need not take again, when it says `about`
@@ -46,15 +45,14 @@ class Snapshots(Checkpoints):
         return {*settle("snapshots", None, lambda _: self.look(first, about))}
 
     def look(self, first: int, about: Mapping[str, Any]) -> list[int]:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        for step in self.steps():
+        for step in self.tidied():
             folder = self.folder / str(step)
             if step >= first and not is_whole(folder, {**about, "step": step} if step > first or not first else {}):
-                self.clear(folder)
+                self.clear(step)
         return self.steps()
 
 
-def is_whole(folder: Path, about: Mapping[str, Any]) -> bool:
+def is_whole(folder: Place, about: Mapping[str, Any]) -> bool:
     """Whether the files are what was written, and were said to be what `about` says. Raises InputError where one may
     not be read."""
     with contextlib.suppress(DamageError):

@@ -11,7 +11,7 @@ from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.errors import UsageError
 from lm.fields import Config, added, not_hashed, positive, within
 from lm.run_paths import RunPaths
-from lm.storage import fetched, place_of
+from lm.storage import Place, place_of
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,12 @@ class StartConfig(Config):
     """The parameters alone, to train from step 0 by any optimizer; or everything, to go on at the checkpoint's step.
     Floating types become those of this config."""
 
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """The checkpoint's folder. Raises UsageError when there is none."""
         place = place_of(self.checkpoint)
-        if isinstance(place, Path):
-            folder = place.absolute()
-        else:
-            folder = fetched(place) if place.name.isdecimal() else Path(place.name)
+        folder = place.absolute() if isinstance(place, Path) else place
         if not (folder.is_dir() and folder.name.isdecimal()):
-            inside = within if (within := RunPaths(folder).checkpoints).is_dir() else folder
+            inside = within if (within := folder / RunPaths.checkpoints).is_dir() else folder
             names = [path.name for path in inside.iterdir()] if inside.is_dir() else []
             steps = sorted((name for name in names if name.isdecimal()), key=int)
             there = f" In {inside} there are {', '.join(steps)}." if steps else ""

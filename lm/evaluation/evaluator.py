@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from jax.sharding import Mesh
 
 from lm.config import ModelConfig, TasksConfig
 from lm.model.transformer import Transformer
+from lm.storage import Place
 from lm.tokenizer import Tokenizer
 
 
@@ -22,7 +22,7 @@ class EvaluatorConfig:
 
     model: ModelConfig
     tokenizer: Tokenizer
-    tokens: Path
+    tokens: Place
     """Folder of the run's shards."""
     batch_size: int
     """Sequences at once; the mesh's data axes divide it."""

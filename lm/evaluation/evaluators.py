@@ -13,6 +13,7 @@ from lm.config import EvaluateConfig, ModelConfig, TasksConfig
 from lm.config.evaluation import HUB
 from lm.errors import UsageError, shown
 from lm.evaluation.tasks.sources import SOURCES, local_files
+from lm.storage import Place
 from lm.trusted_code import module_code
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def evaluate(
     model_config: ModelConfig,
     config: EvaluateConfig,
     tokenizer: "Tokenizer",
-    tokens: Path,
+    tokens: Place,
     mesh: "Mesh | None" = None,
 ) -> dict[str, float]:
     """The figures of config.evaluators, of the shards in `tokens`. The devices of `mesh`, over which the model is laid

@@ -7,21 +7,21 @@ stack (model.scan_layers) is a range of bytes of each block, and is read alone: 
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
-from etils import epath  # what Orbax takes for a path
 
+from lm.checkpoints.addresses import orbax_path
 from lm.checkpoints.errors import OTHER, readable_errors
 from lm.checkpoints.from_parameters import array_spec
 from lm.checkpoints.reading import check_size, item_handler
 from lm.errors import InputError
 from lm.model.param_names import IN_BLOCK, unstack_names
+from lm.storage import Place
 
 
-class Place(NamedTuple):
+class ArrayLayer(NamedTuple):
     """Where a parameter lies in the checkpoint."""
 
     array: str
@@ -39,17 +39,17 @@ class StoredParameters(Mapping[str, np.ndarray]):
     Raises InputError where the checkpoint cannot be read, and as `check_size`.
     """
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Place):
         """`checkpoint`: its folder, such as runs/demo/checkpoints/1100."""
-        self.folder = checkpoint.resolve() / "model"
+        self.folder = checkpoint / "model"
         with readable_errors(checkpoint, "read", OTHER):
-            stored: dict[str, Any] = item_handler().metadata(epath.Path(self.folder)).tree
+            stored: dict[str, Any] = item_handler().metadata(orbax_path(self.folder)).tree
         check_size(self.folder, stored)
         layers = max(
             (x.shape[0] for name, x in stored.items() if (m := IN_BLOCK.fullmatch(name)) and not m[2]), default=0
         )
-        places = {name: Place(name, None) for name in stored}
-        self.places = unstack_names(places, layers, lambda name, place, layer: Place(place.array, layer))
+        places = {name: ArrayLayer(name, None) for name in stored}
+        self.places = unstack_names(places, layers, lambda name, place, layer: ArrayLayer(place.array, layer))
         of = lambda place: tuple(stored[place.array].shape)[0 if place.layer is None else 1 :]
         self.shapes = {name: of(place) for name, place in self.places.items()}
         self.dtypes = {name: np.dtype(stored[place.array].dtype).name for name, place in self.places.items()}

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import os
 import re
@@ -27,17 +26,6 @@ def cache_folder() -> Path:
     """GRISTMILL_CACHE, by default the folder of caches of this user."""
     given = os.environ.get("GRISTMILL_CACHE")
     return Path(given).expanduser() if given else user_cache()
-
-
-def digest(path: Path) -> tuple[int, str]:
-    """(bytes, SHA-256) of a file."""
-    with path.open("rb") as file:
-        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Of the file's bytes, 64 hex digits."""
-    return digest(path)[1]
 
 
 HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")

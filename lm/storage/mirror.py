@@ -76,8 +76,10 @@ def mirror_of(folder: Path) -> "Mirror | None":
     return MIRRORS.get(folder)
 
 
-def shown_place(path: Path) -> "Path | Url":
-    """What a message calls a run folder, or a file in it: its address where `path` is in a working copy."""
+def shown_place(path: "Path | Url") -> "Path | Url":
+    """What a run folder, or a file in it, stands for: its address where `path` is in a working copy."""
+    if isinstance(path, Url):
+        return path
     for folder, mirror in MIRRORS.items():
         if path.is_relative_to(folder):
             name = path.relative_to(folder).as_posix()

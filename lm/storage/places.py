@@ -1,14 +1,16 @@
 """A place is a file or folder, or a Url: what writes to either, whole or not at all."""
 
 import contextlib
+import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from lm.errors import UsageError
-from lm.storage import stores
+from lm.storage import objects, stores
 from lm.storage.files import appearing_file
 from lm.storage.meter import MeteredFile
 from lm.storage.objects import Object
@@ -43,6 +45,55 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
         return {name: size_of(folder / name) for name in names}
     found = folder.files()
     return {name: found[name].size if name in found else None for name in names}
+
+
+def sizes_below(folder: Place) -> dict[str, int]:
+    """{name relative to the folder: bytes} of all files or objects below it, sorted; of a Url by one listing."""
+    if isinstance(folder, Url):
+        return {name: one.size for name, one in folder.files().items()}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def digest(place: Place) -> tuple[int, str]:
+    """(bytes, SHA-256) of a file or object. An object is read in ranges, and no copy of it is made."""
+    if isinstance(place, Path):
+        with place.open("rb") as file:
+            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    size, sha = 0, hashlib.sha256()
+    with place.stream() as stream:
+        while piece := stream.read(1 << 20):
+            size += len(piece)
+            sha.update(piece)
+    return size, sha.hexdigest()
+
+
+def file_sha256(place: Place) -> str:
+    """Of the bytes of a file or object, 64 hex digits."""
+    return digest(place)[1]
+
+
+def delete_files(folder: Place, names: Iterable[str]) -> None:
+    """Delete the files of these names, as far as they are there; on a disk also the folders that are empty then, itself
+    included."""
+    if isinstance(folder, Url):
+        stores.delete(f"{folder}/{name}" for name in names)
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for below in [*sorted((one for one in folder.rglob("*") if one.is_dir()), reverse=True), folder]:
+        with contextlib.suppress(OSError):
+            below.rmdir()
+
+
+def move_folder(folder: Place, target: Place) -> None:
+    """Give all that is in the folder another place on the same disk, or in the same bucket (by copies there)."""
+    if isinstance(folder, Path) and isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    else:
+        for name in sizes_below(folder):
+            objects.rename(f"{folder}/{name}", f"{target}/{name}")
 
 
 def streamed(place: Place, version: Object | None = None) -> BinaryIO:

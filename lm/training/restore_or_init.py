@@ -47,7 +47,7 @@ def restore_or_init(
         state = start_from(checkpoints, start, abstract, fresh)
         say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
-    if has_resumed or (checkpoints.place.is_symlink() and not checkpoints.place.exists()):
+    if has_resumed or (checkpoints.linked and not checkpoints.place.exists()):
         why = (
             "earlier attempts of this run went on from one (goodput.json)"
             if has_resumed

@@ -11,9 +11,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from lm.checkpoints.in_bucket import push_training
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import RetentionPolicy, lengths, steps_in
+from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
 from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, BatchSource
@@ -31,7 +30,8 @@ from lm.planning.hardware import Peak, peak_rate
 from lm.planning.memory import count_parameters
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
-from lm.run_paths import RunPaths
+from lm.run_paths import TRAINING_LOGS, RunPaths
+from lm.storage import mirror_of, shown_place
 from lm.terminal import LiveLine, duration, quantity
 from lm.tokenizer import Tokenizer, load
 from lm.training import hooks
@@ -114,7 +114,7 @@ def setup(
 
     data = open_data(model, config, folder, preemption, say)
     mesh = make_mesh(config.mesh, model, config.batch_size, micro_batches=config.micro_batches)
-    if config.start.checkpoint and not steps_in(RunPaths(folder).checkpoints):
+    if config.start.checkpoint and not steps_in(folders_of(RunPaths(folder))[0]):
         with goodput.phase("verifying"):
             check_start(model, config, data.tokenizer.fingerprint, files=True)
     verified = start_verifying(config, data.source, folder, stack)  # while the step is compiled
@@ -160,8 +160,9 @@ def setup(
 def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
     """What can be refused of data, evaluators and samples is refused here, and not at the first of them."""
     tokenizer = load(RunPaths(folder).tokenizer)
+    tokens = shown_place(RunPaths(folder).tokens)
     source = BatchSource(
-        mixture_of(config, RunPaths(folder).tokens), "train", model.context_length, config.batch_size, config.seed,
+        mixture_of(config, tokens), "train", model.context_length, config.batch_size, config.seed,
         config.loader_threads, tokenizer.fingerprint, config.shuffle_block,
     )  # fmt: skip
     if warning := source.warning():
@@ -169,7 +170,7 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     evaluators = {}
     if config.validate_every:
         made = EvaluatorConfig(
-            model, tokenizer, RunPaths(folder).tokens, config.batch_size, model.context_length,
+            model, tokenizer, tokens, config.batch_size, model.context_length,
             config.validation_batches, config.tasks, say=lambda text: say(f"train: {text}"),
             should_stop=preemption.requested_here,
         )  # fmt: skip
@@ -187,7 +188,7 @@ def start_verifying(
     """Begins to read the shards through that no earlier start has."""
     splits = [(one.folder, "train") for one in source.sources]
     if config.validate_every:
-        splits.append((RunPaths(folder).tokens, "val"))
+        splits.append((shown_place(RunPaths(folder).tokens), "val"))
     return ShardVerification(splits if config.verify_shards else [], RunPaths(folder).verified_shards, stack)
 
 
@@ -263,10 +264,17 @@ def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
 def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
     kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
     logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
-    push = functools.partial(push_training, folder)
-    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs, after_save=push)
+    push = functools.partial(push_logs, folder)
+    checkpoints = Checkpoints(folders_of(RunPaths(folder))[0], kept, sidecars=logs, before_write=push)
     stack.callback(checkpoints.close, raising=False)
     return checkpoints
+
+
+def push_logs(folder: Path) -> None:
+    """Uploads the logs of a run in a bucket. Raises InputError, as where another command has taken over the run."""
+    if mirror := mirror_of(folder):
+        mirror.may_write()
+        mirror.push(mirror.here(log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints))
 
 
 def open_snapshots(
@@ -274,7 +282,7 @@ def open_snapshots(
     checkpoints: Checkpoints, stack: contextlib.ExitStack,
 ) -> hooks.Snapshotting:  # fmt: skip
     """Snapshots of a run that begins with `state`: those that are there stay where they are its own."""
-    snapshots = Snapshots(RunPaths(folder).snapshots, after_save=functools.partial(push_training, folder))
+    snapshots = Snapshots(folders_of(RunPaths(folder))[1], before_write=functools.partial(push_logs, folder))
     stack.callback(snapshots.close, raising=False)
     there = snapshots.of_run(int(state.step), metadata)
     wanted = {step for step in config.snapshot_steps if int(state.step) <= step <= config.steps} - there

@@ -331,7 +331,7 @@ def training(steps: int, by: str = "") -> Stage:
         (run / "log").write_text(by)
         for step in range(len(list((run / "checkpoints").glob("[0-9]*"))), steps):
             (run / f"checkpoints/{step}").mkdir()
-            (run / f"checkpoints/{step}/array").write_text(f"{by}{step}")
+            (run / f"checkpoints/{step}/model").write_text(f"{by}{step}")
 
     settings = lambda experiment: {"train": experiment.train.seed}
     return Stage("train", "launch.train", (), settings, make, ("checkpoints",), grows=True, by_products=("log",))
@@ -603,9 +603,10 @@ def test_snapshots_are_taken_with_the_checkpoints_and_set_aside_with_them(tmp_pa
         def make(experiment, run):
             inner.make(experiment, run)
             (run / "snapshots/0").mkdir(parents=True, exist_ok=True)
-            (run / "snapshots/0/array").write_text(by)
-            (run / "snapshots/.partial").mkdir(exist_ok=True)
-            (run / "snapshots/.partial/half").write_text("")
+            (run / "snapshots/0/model").write_text(by)
+            (run / "snapshots/1").mkdir(exist_ok=True)
+            for name in ("1.unfinished", "1/model"):
+                (run / "snapshots" / name).write_text("half")
             if fail:
                 raise InputError("the plug was pulled")
 
@@ -620,13 +621,13 @@ def test_snapshots_are_taken_with_the_checkpoints_and_set_aside_with_them(tmp_pa
     assert contents(workdir / "snapshots") == [b"a"] and contents(workdir / "checkpoints") == [b"a0", b"a1"]
     (workdir / "stages/train.json").unlink()
     run_stage(with_snapshots("c"), EXPERIMENT, workdir)
-    assert (workdir / "replaced-1/snapshots/0/array").read_text() == "a"
-    assert (workdir / "snapshots/0/array").read_text() == "c"
+    assert (workdir / "replaced-1/snapshots/0/model").read_text() == "a"
+    assert (workdir / "snapshots/0/model").read_text() == "c"
     with pytest.raises(InputError, match="plug"):
         run_stage(with_snapshots("d", fail=True), EXPERIMENT, other)
     seed = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=5))
     run_stage(with_snapshots("e"), seed, other)  # with other settings, after an attempt that came to no checkpoint
-    assert (other / "replaced-1/snapshots/0/array").read_text() == "d"
+    assert (other / "replaced-1/snapshots/0/model").read_text() == "d"
 
 
 def test_a_source_that_is_no_run_or_damaged_or_at_work_or_the_run_itself_is_refused(tmp_path):

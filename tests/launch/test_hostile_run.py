@@ -27,7 +27,6 @@ from launch.folder.taking import check_source
 from launch.stages.command import locked
 from launch.stages.stage import run_stage
 from launch.stages.supervision import Supervisor
-from lm.checkpoints.in_bucket import listed_in
 from lm.checkpoints.manifest import DamageError, read_manifest, render
 from lm.checksums import log_damage
 from lm.corpus_index import format as corpus_index
@@ -291,11 +290,6 @@ def checkpoint(run: Path, name: str) -> Callable[[], object]:
     return lambda: read_manifest(run)
 
 
-def checkpoint_in_bucket(run: Path, name: str) -> Callable[[], object]:
-    checkpoint(run, name)
-    return lambda: listed_in(run / "manifest.json", "checkpoints", 1)
-
-
 def shards(run: Path, name: str, documents: bool = False) -> Callable[[], object]:
     shard = dataclasses.asdict(records.Shard(name, 1, 1, "", 1, 1, 1)) if not documents else {}
     split = {"documents": 1, "tokens": 1, "text_bytes": 1, "records": 1, "shards": [shard] if shard else []}
@@ -374,7 +368,7 @@ def funnel(run: Path, name: str) -> Callable[[], object]:
 READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
-        record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint, checkpoint_in_bucket,
+        record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint,
         shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, task_files, safetensors,
         listing, checked_logs, funnel,
     )
@@ -477,7 +471,7 @@ MODULES_WITH_NAMES = (
     "data_prep/dedup_index/format.py", "data_prep/engine/attempts.py", "data_prep/engine/units.py",
     "data_prep/funnel/report.py",
     "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py",
-    "lm/checkpoints/in_bucket.py", "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
+    "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
     "lm/storage/mirror.py",
 )  # fmt: skip

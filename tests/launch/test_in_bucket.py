@@ -3,9 +3,11 @@ bits; what does not is refused before anything is done."""
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -20,8 +22,7 @@ from launch.folder.in_bucket import to_read
 from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
-from lm.checkpoints.in_bucket import fetch_to_ask, fetch_to_go_on, push_training, steps_to_ask
-from lm.checkpoints.manifest import write_manifest
+from lm.checkpoints.manifest import delete_unfinished, folders_of, saved_steps, steps_in, write_manifest
 from lm.checkpoints.reading import whole_parameters
 from lm.config import StartConfig
 from lm.errors import InputError, UsageError
@@ -172,18 +173,6 @@ def test_a_bucket_that_is_not_there_is_named(run, tmp_path):
         on("a", tmp_path, Url("s3://gone/run"), stage("first"))
 
 
-def test_several_processes_are_refused(run):
-    workdir = workdir_of(run)
-    with (
-        variables({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}),
-        pytest.raises(
-            UsageError, match=rf"--workdir {run} is in a bucket, where one process can work, but there are 2"
-        ),
-        locked(workdir),
-    ):
-        pass
-
-
 def test_what_supervisors_write_on_one_machine_after_the_other_is_one_log(run, tmp_path, capsys):
     """Each writes its first line before its command has looked into the bucket."""
     for number, machine in enumerate("aabab"):
@@ -227,7 +216,7 @@ def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(ru
     write_atomically(run / "checkpoints/12/model/array", "others")
     folder = StartConfig(f"{run}/checkpoints/8").folder()
     assert (folder.name, (folder / "model/array").read_text()) == ("8", "bits")
-    assert not list((tmp_path / "cache").rglob("12"))
+    assert not (tmp_path / "cache").exists()
     for nothing in (f"{run}/checkpoints/9", str(run)):
         with pytest.raises(UsageError, match=rf"checkpoint = '{nothing}' is not the folder of a checkpoint, such as"):
             StartConfig(nothing).folder()
@@ -241,51 +230,41 @@ def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(ru
 
 
 @pytest.mark.parametrize("manifest", ["{", "[]", None])
-def test_a_checkpoint_that_is_not_whole_there_goes_but_for_what_is_the_users(run, tmp_path, manifest):
-    for name in ("model/a", "training/b", "notes"):
-        write_atomically(run / "checkpoints/4" / name, name)
+def test_a_checkpoint_that_a_kill_left_there_goes_but_for_what_is_the_users(run, manifest):
+    folder = run / "checkpoints"
+    for name in ("4/model/a", "4/training/b", "4/notes", "4.unfinished", "notes", "8/model/a", "8/manifest.json"):
+        write_atomically(folder / name, name)
+    write_atomically(folder / "8.unfinished", "")  # its manifest was written just before the kill
     if manifest is not None:
-        write_atomically(run / "checkpoints/4/manifest.json", manifest)
-    write_atomically(run / "stages/train.json", "{}")
-    workdir = workdir_of(run)
-    with locked(workdir):
-        push_training(workdir)
-    assert [name for name in run.files() if name.startswith("checkpoints")] == ["checkpoints/4/notes"]
+        write_atomically(folder / "12/manifest.json", manifest)  # damaged, and not by a kill
+    assert steps_in(folder) == [8] if manifest is None else [8, 12]
+    delete_unfinished(folder)
+    assert {*folder.files()} - {"12/manifest.json"} == {"4/notes", "notes", "8/model/a", "8/manifest.json"}
+    assert steps_in(folder) == [8] if manifest is None else [8, 12]
 
 
-def kept(folder: Path, *steps: int) -> None:
+def kept(folder: Url, *steps: int) -> None:
     """A checkpoint or snapshot of each step."""
     for step in steps:
-        (folder / f"{step}/model").mkdir(parents=True)
-        (folder / f"{step}/model/array").write_text(str(step))
+        write_atomically(folder / f"{step}/model/array", str(step))
         write_manifest(folder / str(step), {"step": step})
 
 
-def test_snapshots_are_pushed_asked_and_gone_on_beside_as_checkpoints_are(run, tmp_path):
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "a")}):
-        paths = RunPaths(workdir_of(run))
-        with locked(paths.root):
-            kept(paths.checkpoints, 4, 8)
-            kept(paths.snapshots, 0, 2, 8, 9)
-            push_training(paths.root)
+def test_checkpoints_and_snapshots_are_read_at_the_address_and_leave_nothing_here(run, tmp_path):
+    kept(run / "checkpoints", 4, 8)
+    kept(run / "snapshots", 0, 2, 8, 9)
     write_atomically(run / "stages/train.json", "{}")
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
-        paths = RunPaths(workdir_of(run))
-        with locked(paths.root):
-            assert steps_to_ask(paths) == [0, 2, 4, 8, 9]
-            fetch_to_go_on(paths.root)
-            there = {str(path.relative_to(paths.root)) for path in paths.root.rglob("array")}
-            assert there == {"checkpoints/8/model/array", "snapshots/8/model/array", "snapshots/9/model/array"}
-            push_training(paths.root)  # of those whose manifest alone is here, nothing goes
-    names = {f"checkpoints/{step}" for step in (4, 8)} | {f"snapshots/{step}" for step in (0, 2, 8, 9)}
-    assert {name.removesuffix("/model/array") for name in run.files() if name.endswith("array")} == names
-    with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
-        paths = RunPaths(to_read(workdir_of(run)))
-        fetch_to_ask(paths.root, 2)
-        assert (paths.snapshot(2) / "model/array").read_text() == "2"
-        fetch_to_ask(paths.root)
-        assert {path.parent.parent.name for path in paths.root.rglob("array")} == {"2", "8"}
-        assert not (paths.snapshot(8) / "model").exists()  # its checkpoint is the one that is asked
+    paths = RunPaths(to_read(workdir_of(run)))
+    assert saved_steps(paths) == [0, 2, 4, 8, 9]
+    folders = folders_of(paths)
+    assert whole_parameters(folders) == run / "checkpoints/8" == whole_parameters(folders, 8)
+    assert whole_parameters(folders, 2) == run / "snapshots/2"
+    with pytest.raises(UsageError, match=r"no checkpoint of step 3 in .* There are those of steps 0, 2, 4, 8, 9\."):
+        whole_parameters(folders, 3)
+    write_atomically(run / "checkpoints/8/model/array", "9")
+    with pytest.raises(InputError, match=rf"{run}/checkpoints/8 is damaged: .*array has a SHA-256 of"):
+        whole_parameters(folders)
+    assert not list(tmp_path.rglob("array"))
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +286,12 @@ def printed(*words: str) -> str:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=os.environ.copy())
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def on_disk(run: Url, folder: Path) -> Path:
+    for name in run.files():
+        write_atomically(folder / name, (run / name).read_bytes())
+    return folder
 
 
 @pytest.mark.slow
@@ -335,19 +320,101 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
     assert steps == {"4"}
     output = finish(start(run, warc, tmp_path / "b"))
     assert "going on from the checkpoint at step 4" in output
-    (copy,) = (tmp_path / "b/runs").glob("run-*")
+    copy = on_disk(run, tmp_path / "copy")
     assert bits(copy, 12) == bits(disk, 12) and parameters(copy) == parameters(disk)
     assert told(copy) == told(disk)
     assert digests(copy).items() <= digests(disk).items()
     for name in (RunPaths.evaluation, RunPaths.final_samples):
         assert json.loads((run / name).read_text()) == json.loads((disk / name).read_text(encoding="utf-8"))
-    assert (run / "metrics.jsonl").read_text() == (copy / "metrics.jsonl").read_text(encoding="utf-8")
+    (working,) = (tmp_path / "b/runs").glob("run-*")
+    assert (run / "metrics.jsonl").read_text() == (working / "metrics.jsonl").read_text(encoding="utf-8")
+    assert not [*working.rglob("ocdbt*")]
     server.fail(lambda request: None)
     for cache in ("b", "c"):
         with variables({"GRISTMILL_CACHE": str(tmp_path / cache)}):
             assert "--- 'The miller' at temperature 0\n" in printed("launch.sample", str(run), "--prompt", "The miller")
     with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
         assert "validation_loss" in printed("launch.evaluate", str(run), "--step", "8")
+
+
+TWO_HEADS = ("--model.kv_heads", "2")
+"""So that tensor 2 can cut them."""
+
+
+def start_together(
+    run: Url, warc: Path, folder: Path, mesh: dict[str, int], script: str = "launch.train"
+) -> list[subprocess.Popen]:
+    """The script in as many processes as the mesh has devices, which share nothing but the bucket."""
+    count = math.prod(mesh.values())
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    command = [sys.executable, "-m", script, str(REPOSITORY / "tests/configs.py"), "--workdir", str(run)]
+    command += [
+        "--pages.warc",
+        f"{warc}/*.warc.gz",
+        *TWO_HEADS,
+        *(f"--train.mesh.{axis}={size}" for axis, size in mesh.items()),
+    ]
+    processes = []
+    for index in range(count):
+        own = folder / f"machine-{index}"
+        (own / "tmp").mkdir(parents=True, exist_ok=True)
+        found = {
+            "HOME": str(own), "TMPDIR": str(own / "tmp"), "GRISTMILL_CACHE": str(own / "cache"),
+            "PYTHONPATH": str(REPOSITORY), "NUM_PROCESSES": str(count), "PROCESS_ID": str(index),
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        }  # fmt: skip
+        processes.append(subprocess.Popen(
+            command, cwd=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | QUICK | found,
+        ))  # fmt: skip
+    return processes
+
+
+@pytest.mark.slow
+def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, warc, tmp_path):
+    """Four are killed as process 0 would say that a checkpoint is whole; two go on, and refuse what is damaged then. A
+    twentieth of the requests fails."""
+    disk = tmp_path / "disk"
+    finish(start_on_disk(disk, warc, *TWO_HEADS))
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
+        finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
+    faults = ("500", "503", "cut", "cut reply", "lost reply")
+    now_and_then = lambda request: faults[request.number % 5] if request.number % 21 == 0 else None
+    four = start_together(run, warc, tmp_path / "four", {"fsdp": 2, "tensor": 2})
+
+    def fault(request: Request) -> str | None:
+        if re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
+            for process in four:
+                process.kill()
+            return "cut"
+        return now_and_then(request)
+
+    server.fail(fault)
+    said = [process.communicate(timeout=600)[0] for process in four]
+    assert [process.returncode for process in four] == [-9] * 4, said
+    files = run.files()
+    assert {name.split("/")[1] for name in files if re.fullmatch(r"checkpoints/\d+/manifest.json", name)} == {"4"}
+    owners = {part for name in files if name.startswith("checkpoints/8/") for part in name.split("/")}
+    assert owners >= {f"ocdbt.process_{index}" for index in range(4)}
+    assert not [path for path in (tmp_path / "four").rglob("*") if "ocdbt" in path.name]
+    server.fail(now_and_then)
+    two = start_together(run, warc, tmp_path / "two", {"fsdp": 2})
+    said = [process.communicate(timeout=600)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], said
+    assert "going on from the checkpoint at step 4" in said[0] and "step" not in said[1]
+    ours, expected = told(on_disk(run, tmp_path / "copy")), told(disk)
+    assert [row["step"] for row in ours] == [row["step"] for row in expected]
+    for row, other in zip(ours, expected, strict=True):
+        losses = {name: value for name, value in other.items() if "loss" in name or "bits" in name}
+        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5)
+    flipped = Url(f"{run}/{next(name for name in run.files() if re.search('12/.*process_1/d/', name))}")
+    write_atomically(flipped, bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
+    evaluated = start_together(run, warc, tmp_path / "two", {"fsdp": 2}, "launch.evaluate")
+    said = [process.communicate(timeout=600)[0] for process in evaluated]
+    assert [process.returncode for process in evaluated] == [1, 1], said
+    assert all(f"{flipped} has a SHA-256 of" in one and "Traceback" not in one for one in said), said
 
 
 @pytest.mark.slow

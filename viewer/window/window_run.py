@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from lm.checkpoints.in_bucket import fetch_to_ask, steps_to_ask
+from lm.checkpoints.manifest import saved_steps
 from lm.checkpoints.reading import bytes_on_each, check_layers
 from lm.config import ModelConfig
 from lm.errors import UsageError
@@ -52,7 +52,7 @@ class WindowRun:
 
     def steps(self) -> list[int]:
         """Of the checkpoints and snapshots that are there now."""
-        return sorted({self.step, *steps_to_ask(self.paths)})
+        return sorted({self.step, *saved_steps(self.paths)})
 
     def put_beside(self, given: Sequence[str]) -> None:
         """Sets those of `given` that are folders of runs with a model beside this one, by their names; of two of one
@@ -60,7 +60,7 @@ class WindowRun:
         folders = [Path(one).expanduser() for one in given]
         for folder in folders:
             paths = RunFolder(folder)
-            steps = steps_to_ask(paths)
+            steps = saved_steps(paths)
             if not (paths.config_json.is_file() and steps):
                 continue  # a tokenizer, or a run that is not trained yet
             experiment = paths.experiment()
@@ -118,7 +118,6 @@ class WindowRun:
             found = self._others.pop(step, None)
             if found is None:
                 self._make_room(step)
-                fetch_to_ask(self.paths.root, step)
                 loaded = self.paths.load(self._mesh, step, self.experiment)
                 found = Inspector(loaded.model, self.experiment.model, self.tokenizer, self._mesh)
             self._others[step] = found  # the last is the one that was asked last

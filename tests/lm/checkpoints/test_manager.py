@@ -53,6 +53,22 @@ def write(folder: Path, *steps: int, retention: RetentionPolicy = RetentionPolic
             checkpoints.settled()
 
 
+def before_manifest(monkeypatch, step: str, action) -> None:
+    """Call `action` before a manifest of that step ("" for any) gets its name."""
+    real = Path.replace
+
+    def replace(path, target):
+        if target.name == MANIFEST and step in ("", target.parent.name):
+            action()
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def same_bits(a: TrainState, b: TrainState) -> bool:
     left, right = named_leaves(a), named_leaves(b)
     return left.keys() == right.keys() and all(
@@ -125,12 +141,11 @@ def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_not(two, t
 
 def test_a_disk_that_can_only_be_read_is_called_so(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
-    (folder / ".partial").mkdir()
 
     def refuse(*paths, **_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(paths[0]))
 
-    monkeypatch.setattr(os, "rmdir", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="checkpoints cannot be written: Read-only file system"):
         write(folder, 9)
     monkeypatch.undo()
@@ -182,10 +197,16 @@ def test_where_none_is_whole_nothing_is_begun_anew_and_nothing_moved(two, tmp_pa
 
 def test_what_a_kill_left_within_a_save_is_no_checkpoint(two, tmp_path):
     folder = copy(two, tmp_path)
-    shutil.copytree(folder / "6", folder / ".partial/9")  # whole but for its name
-    shutil.copytree(folder / "3", folder / ".partial/1.retired")
+    shutil.copytree(folder / "6", folder / "9")  # whole but for its manifest
+    (folder / "9" / MANIFEST).unlink()
+    shutil.copytree(folder / "3/model", folder / "1/model")  # half deleted
+    (folder / "12").mkdir()  # only begun
+    for step in (1, 9, 12, 15):
+        (folder / f"{step}.unfinished").touch()
+    (folder / "6.unfinished").touch()  # its manifest was written just before the kill
+    assert steps_in(folder) == [3, 6]
     assert restored(folder)[1]["step"] == 6
-    assert not (folder / ".partial").exists()
+    assert {path.name for path in folder.iterdir()} == {"3", "6"}
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -323,20 +344,16 @@ def test_where_the_folder_is_a_link_what_is_set_aside_stays_in_it(two, tmp_path)
     assert (folder / "6.damaged-1").is_dir() and [*place.iterdir()] == [folder]
 
 
-def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_its_manifest(tmp_path, monkeypatch):
     events = []
-    fsync, rename = os.fsync, Path.rename
+    fsync = os.fsync
 
     def synced(handle):
         events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
-    def named(path, target):
-        events.append(f"{path} is {target}")
-        return rename(path, target)
-
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", named)
+    before_manifest(monkeypatch, "5", lambda: events.append("manifest"))
     log = tmp_path / "metrics.jsonl"
     log.touch()
     with contextlib.closing(
@@ -344,24 +361,16 @@ def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_it_has_its_n
     ) as checkpoints:
         checkpoints.save(5, state_of(5), {})
         checkpoints.settled()
-    partial = tmp_path / "c/.partial/5"
-    before = set(events[: events.index(f"{partial} is {tmp_path}/c/5")])
-    inside = {str(partial / path.relative_to(tmp_path / "c/5")) for path in (tmp_path / "c/5").rglob("*")}
-    assert inside - {str(partial / MANIFEST)} | {str(partial), str(log)} <= before
-    assert f"{partial / MANIFEST}.partial" in before  # it was written under that name
+    whole, written = tmp_path / "c/5", events.index("manifest")
+    inside = {str(path) for path in whole.rglob("*")} - {str(whole / MANIFEST)}
+    assert inside | {str(whole), str(log), f"{whole / MANIFEST}.partial"} <= {*events[:written]}
+    assert str(whole) in events[written:]  # the manifest's name is on disk, too
 
 
 def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
-    real = Path.rename
-
-    def full(path, target):
-        if path.name == "9":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, target)
-
     with opened(folder, RetentionPolicy(newest=2)) as checkpoints:
-        monkeypatch.setattr(Path, "rename", full)
+        before_manifest(monkeypatch, "9", full)
         checkpoints.save(9, state_of(9), {})
         checkpoints.settled()
         monkeypatch.undo()
@@ -369,23 +378,22 @@ def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monk
         assert "No space left on device. Free space there" in out
         assert checkpoints.steps() == [3, 6]
         assert verify(folder / "3") and verify(folder / "6")
-        assert not (folder / ".partial").exists(), "what was written of it takes space"
+        assert {path.name for path in folder.iterdir()} == {"3", "6"}, "what was written of it takes space"
         checkpoints.save(12, state_of(12), {})  # there is space again
     assert same_bits(restored(folder)[0], state_of(12))
 
 
 def test_where_the_last_save_failed_the_end_says_so(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=1))
-    monkeypatch.setattr(Path, "rename", lambda path, target: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    before_manifest(monkeypatch, "", full)
     checkpoints.save(1, state_of(1), {})
-    with pytest.raises(InputError, match=r"checkpoints cannot be written: OSError: .*full"):
+    with pytest.raises(InputError, match=r"checkpoints cannot be written: No space left on device"):
         checkpoints.close()
 
 
 def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkeypatch):
     let_go = threading.Event()
-    real = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
+    before_manifest(monkeypatch, "", lambda: let_go.wait(60))
     checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=9), timeout=0.3)
     assert checkpoints.save(1, state_of(1), {})
     assert not checkpoints.save(2, state_of(2), {})
@@ -403,8 +411,7 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
 def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatch):
     """The last one: no run may say that it is done without it."""
     let_go = threading.Event()
-    real = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
+    before_manifest(monkeypatch, "", lambda: let_go.wait(60))
     with contextlib.closing(
         Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=9), timeout=0.05)
     ) as checkpoints:
@@ -426,9 +433,14 @@ def test_a_disk_without_room_is_told_before_anything_is_written(two, tmp_path, c
 
 def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
-    real = Path.rename
-    refuse = lambda path, target: real(path, target) if path.name == "9" else (_ for _ in ()).throw(OSError("busy"))
-    monkeypatch.setattr(Path, "rename", refuse)
+    real = Path.unlink
+
+    def refuse(path, **options):
+        if path.name == MANIFEST and path.parent.name in ("3", "6"):
+            raise OSError("busy")
+        real(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
     with opened(folder, RetentionPolicy(newest=1)) as checkpoints:
         checkpoints.save(9, state_of(9), {})
     assert checkpoints.steps() == [3, 6, 9]

@@ -1,0 +1,126 @@
+"""Checkpoints at an address: what Orbax and TensorStore need to read and write s3:// and gs://.
+
+Orbax reads and writes small files by etils' paths, which ask fsspec: `Bucket` answers there. Arrays it leaves to
+TensorStore: in gs:// by the driver that Orbax names itself; in s3://, which Orbax does not know, by the one that
+`build` names.
+"""
+
+import functools
+import io
+import os
+from typing import Any, ClassVar
+
+import fsspec
+from etils import epath  # what Orbax takes for a path
+from orbax.checkpoint._src.serialization import tensorstore_utils
+
+from lm.storage import Place, Url, objects
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+RETRIES = {"max_retries": 32, "initial_delay": "100ms", "max_delay": "15s"}
+REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+def orbax_path(place: Place) -> epath.Path:
+    """The file or folder as Orbax takes it."""
+    if isinstance(place, Url):
+        register()
+        return epath.Path(place.address)
+    return epath.Path(place.resolve())
+
+
+def key_value_store(place: Place) -> dict[str, Any]:
+    """TensorStore's description of the folder as a store of files."""
+    if not isinstance(place, Url):
+        return {"driver": "file", "path": f"{place.resolve()}/"}
+    scheme, bucket, key = objects.split(place.address)
+    if scheme == "gs":
+        return {"driver": "gcs", "bucket": bucket, "path": f"{key}/"}
+    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": f"{key}/", "s3_request_retries": RETRIES}
+    for name, variables in {"endpoint": ENDPOINTS, "aws_region": REGIONS}.items():
+        if given := next((os.environ[one] for one in variables if os.environ.get(one)), ""):
+            spec[name] = given
+    if os.environ.get("AWS_ACCESS_KEY_ID"):  # else TensorStore first reads, and complains of, files in ~/.aws
+        spec["aws_credentials"] = {"type": "environment"}
+    return spec
+
+
+class Bucket(fsspec.AbstractFileSystem):
+    """The small files of Orbax, read and written by lm.storage, with its settings and its patience."""
+
+    scheme: ClassVar[str]
+
+    def address(self, path: str) -> str:
+        return f"{self.scheme}://{self._strip_protocol(path)}"
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """What is directly below. Raises FileNotFoundError where nothing is."""
+        folder = self._strip_protocol(path)
+        found: dict[str, dict[str, Any]] = {}
+        for name, one in objects.listing(self.address(path)).items():
+            first, inside, _ = name.partition("/")
+            kind, size = ("directory", 0) if inside else ("file", one.size)
+            found[first] = {"name": f"{folder}/{first}", "type": kind, "size": size}
+        if not found:
+            raise FileNotFoundError(2, "No such folder", self.address(path))
+        return [*found.values()] if detail else [one["name"] for one in found.values()]
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        if one := objects.head(self.address(path)):
+            return {"name": self._strip_protocol(path), "type": "file", "size": one.size}
+        self.ls(path)
+        return {"name": self._strip_protocol(path), "type": "directory", "size": 0}
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        below = objects.listing(self.address(path)) if recursive else ()
+        objects.delete([self.address(path), *(f"{self.address(path)}/{name}" for name in below)])
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """A store has no folders."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """As `mkdir`."""
+
+    def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> io.BytesIO:
+        return Written(self.address(path)) if "w" in mode else io.BytesIO(objects.read(self.address(path)))
+
+
+class Written(io.BytesIO):
+    """An object that is written whole when it is closed."""
+
+    def __init__(self, address: str):
+        super().__init__()
+        self.address = address
+
+    def close(self) -> None:
+        if not self.closed:
+            objects.write(self.address, self.getvalue())
+        super().close()
+
+
+@functools.cache
+def register() -> None:
+    """Makes fsspec and Orbax know the addresses, once a process."""
+    for scheme, protocol in {"s3": "s3", "gs": "gcs"}.items():
+        named = type(f"Bucket_{scheme}", (Bucket,), {"scheme": scheme, "protocol": (protocol, scheme)})
+        fsspec.register_implementation(protocol, named, clobber=True)
+
+    by_orbax = tensorstore_utils.build_kvstore_tspec
+
+    def build(directory: str, name: str | None = None, **options: Any) -> dict[str, Any]:
+        """Orbax's description of a folder, with the files of s3:// in the place of a disk's."""
+        scheme, _, rest = directory.partition(":/")
+        if scheme != "s3":
+            return by_orbax(directory, name, **options)
+
+        def moved(spec: Any) -> Any:
+            if not isinstance(spec, dict):
+                return spec
+            if spec.get("driver") == "file":
+                bucket, _, path = spec["path"].lstrip("/").partition("/")
+                return key_value_store(Url(f"s3://{bucket}")) | {"path": path}
+            return {one: moved(value) for one, value in spec.items()}
+
+        return moved(by_orbax("/" + rest.lstrip("/"), name, **options))
+
+    setattr(tensorstore_utils, by_orbax.__name__, build)
