@@ -4,13 +4,14 @@
         store.bucket("corpus")
         store.fail(lambda request: "503" if request.method == "PUT" else None)
 
-The proxy also speaks as much of Google's XML protocol as differs from S3's (generations in place of ETags), so that
-gs:// is asked of the same server.
+The proxy also speaks as much of Google's XML protocol as differs from S3's (generations in place of ETags), and of
+Google's JSON protocol what TensorStore asks, so that gs:// is asked of the same server.
 """
 
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import re
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 FAULTS = ("500", "503", "cut", "cut reply", "lost reply", "stall")
 """Of a request: answered by an error of the server, or by SlowDown; the connection cut before an answer, in the midst
@@ -34,6 +35,9 @@ IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "3", "GRISTMILL_STORAGE_RETRIES": "20"
 """For a request that is never answered, among others that a busy machine may answer late."""
 HOPELESS = {"GRISTMILL_STORAGE_TIMEOUT": "6", "GRISTMILL_STORAGE_RETRIES": "0"}
 """For requests that all fail at once: the pauses before each is begun anew are short where little time is allowed."""
+
+
+GOOGLE_JSON = re.compile(r"(?:/upload)?/storage/v1/b/([^/]+)/o/?([^?]*)(?:\?(.*))?")
 
 
 class Request(NamedTuple):
@@ -63,7 +67,8 @@ class Store:
         """What clients need to find it."""
         return {
             "AWS_ENDPOINT_URL": self.address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1", "GOOGLE_BASE_URL": self.address, "GOOGLE_BEARER_TOKEN": "token", **NO_METADATA,
+            "AWS_REGION": "us-east-1", "GOOGLE_BASE_URL": self.address, "GOOGLE_BEARER_TOKEN": "token",
+            "TENSORSTORE_GCS_HTTP_URL": self.address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token", **NO_METADATA,
         }  # fmt: skip
 
     def fail(self, fault: Callable[[Request], str | None]) -> None:
@@ -112,6 +117,8 @@ class Proxy(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.read_body()
+        if in_json := GOOGLE_JSON.fullmatch(self.path):
+            self.from_json(in_json[1], unquote(in_json[2] or ""), dict(parse_qsl(in_json[3] or "")))
         fault = self.store.fault(self.store.seen(self.command, self.path))
         if fault in ("500", "503"):
             code = "SlowDown" if fault == "503" else "InternalError"
@@ -121,12 +128,23 @@ class Proxy(BaseHTTPRequestHandler):
         if fault in ("stall", "cut"):
             return self.hang_up()
         status, headers, data = self.pass_on(body)
+        if in_json and self.command == "PUT" and status == 200:
+            data = json.dumps({"name": unquote(self.path.split("/", 2)[2]), "generation": headers["x-goog-generation"]})
+            headers, data = {"Content-Type": "application/json"}, data.encode()
         if self.command == "GET" and status < 300 and "?" not in self.path:
             with self.store.lock:
                 self.store.downloaded[self.path] = self.store.downloaded.get(self.path, 0) + len(data)
         if fault == "lost reply":
             return self.hang_up()
         return self.send(status, headers, data, cut=fault == "cut reply")
+
+    def from_json(self, bucket: str, name: str, asked: dict[str, str]) -> None:
+        """Makes the request one of the XML protocol: to read, write or delete an object."""
+        if self.command == "POST":
+            self.command, name = "PUT", asked["name"]
+        self.path = f"/{bucket}/{quote(name)}"
+        if (generation := asked.get("ifGenerationMatch")) is not None:
+            self.headers["x-goog-if-generation-match"] = generation
 
     def read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

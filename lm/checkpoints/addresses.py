@@ -1,8 +1,7 @@
 """Checkpoints at an address: what Orbax and TensorStore need to read and write s3:// and gs://.
 
 Orbax reads and writes small files by etils' paths, which ask fsspec: `Bucket` answers there. Arrays it leaves to
-TensorStore: in gs:// by the driver that Orbax names itself; in s3://, which Orbax does not know, by the one that
-`build` names.
+TensorStore, which `build` tells where they are: Orbax does not know s3://, and sets no retries.
 """
 
 import functools
@@ -17,7 +16,14 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from lm.storage import Place, Url, objects
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+GCS_ENDPOINT = "TENSORSTORE_GCS_HTTP_URL"
 RETRIES = {"max_retries": 32, "initial_delay": "100ms", "max_delay": "15s"}
+COALESCED = {
+    "experimental_read_coalescing_threshold_bytes": 1_000_000,
+    "experimental_read_coalescing_merged_bytes": 500_000_000_000,
+    "experimental_read_coalescing_interval": "1ms",
+}
+"""One request for reads that lie close together, as Orbax has it for gs://."""
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -35,7 +41,7 @@ def key_value_store(place: Place) -> dict[str, Any]:
         return {"driver": "file", "path": f"{place.resolve()}/"}
     scheme, bucket, key = objects.split(place.address)
     if scheme == "gs":
-        return {"driver": "gcs", "bucket": bucket, "path": f"{key}/"}
+        return {"driver": "gcs", "bucket": bucket, "path": f"{key}/", "gcs_request_retries": RETRIES}
     spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": f"{key}/", "s3_request_retries": RETRIES}
     for name, variables in {"endpoint": ENDPOINTS, "aws_region": REGIONS}.items():
         if given := next((os.environ[one] for one in variables if os.environ.get(one)), ""):
@@ -105,12 +111,14 @@ def register() -> None:
         named = type(f"Bucket_{scheme}", (Bucket,), {"scheme": scheme, "protocol": (protocol, scheme)})
         fsspec.register_implementation(protocol, named, clobber=True)
 
+    if endpoint := os.environ.get("GOOGLE_BASE_URL"):  # as for obstore
+        os.environ.setdefault(GCS_ENDPOINT, endpoint)
     by_orbax = tensorstore_utils.build_kvstore_tspec
 
     def build(directory: str, name: str | None = None, **options: Any) -> dict[str, Any]:
-        """Orbax's description of a folder, with the files of s3:// in the place of a disk's."""
-        scheme, _, rest = directory.partition(":/")
-        if scheme != "s3":
+        """Orbax's description of a folder, with the objects of a bucket in the place of a disk's files."""
+        scheme, found, rest = directory.partition(":/")
+        if not found:
             return by_orbax(directory, name, **options)
 
         def moved(spec: Any) -> Any:
@@ -118,8 +126,9 @@ def register() -> None:
                 return spec
             if spec.get("driver") == "file":
                 bucket, _, path = spec["path"].lstrip("/").partition("/")
-                return key_value_store(Url(f"s3://{bucket}")) | {"path": path}
-            return {one: moved(value) for one, value in spec.items()}
+                return key_value_store(Url(f"{scheme}://{bucket}")) | {"path": path}
+            changed = {one: moved(value) for one, value in spec.items()}
+            return changed | COALESCED if spec.get("driver") == "ocdbt" else changed
 
         return moved(by_orbax("/" + rest.lstrip("/"), name, **options))
 

@@ -248,6 +248,7 @@ class Checkpoints:
                     sync(self.folder)
         except InputError:
             with contextlib.suppress(OSError, InputError):
+                self.before_write()  # else what is there may be another command's
                 delete_unfinished(self.folder)  # its space is needed
             raise
 

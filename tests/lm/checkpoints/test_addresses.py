@@ -1,0 +1,88 @@
+"""Checkpoints in a bucket obey the laws of those on a disk (test_manager.py), however requests fail."""
+
+import re
+from collections.abc import Generator
+from urllib.parse import unquote
+
+import pytest
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import RetentionPolicy, steps_in
+from lm.errors import InputError
+from lm.storage import Url, write_atomically
+from tests.lm.checkpoints.test_manager import LIKE, opened, restored, same_bits, state_of, write
+from tests.object_store import FAULTS, Request, Store, serving, variables
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Store]:
+    with serving() as store, variables(store.environment()):
+        yield store
+
+
+@pytest.fixture(params=["s3", "gs"])
+def folder(server: Store, request) -> Generator[Url]:
+    server.bucket("checkpoints")
+    yield Url(f"{request.param}://checkpoints/run/checkpoints")
+    server.fail(lambda request: None)
+
+
+def test_what_is_saved_while_requests_fail_is_restored_to_the_bit_there_and_from_a_copy(folder, server, tmp_path):
+    faults = [fault for fault in FAULTS if fault != "stall"]
+    server.fail(lambda request: faults[request.number % 5] if request.number % 11 == 0 else None)
+    write(folder, 3, 6, 9, retention=RetentionPolicy(newest=2))
+    assert steps_in(folder) == [6, 9]
+    state, about = restored(folder)
+    assert same_bits(state, state_of(9)) and about["step"] == 9
+    assert not [name for name in folder.files() if name.startswith("3")]
+    for name in folder.files():
+        write_atomically(tmp_path / name, (folder / name).read_bytes())
+    assert same_bits(restored(tmp_path)[0], state_of(9))
+
+
+def test_a_flipped_object_is_named_and_set_aside_and_the_one_before_is_taken(folder, capsys):
+    write(folder, 3, 6)
+    flipped = folder / next(name for name in folder.files() if re.match("6/model/ocdbt.*/d/", name))
+    data = flipped.read_bytes()
+    write_atomically(flipped, data[:-1] + bytes([data[-1] ^ 1]))
+    state, _ = restored(folder)
+    assert same_bits(state, state_of(3)) and steps_in(folder) == [3]
+    assert f"step 6 is damaged: {flipped} has a SHA-256 of" in capsys.readouterr().out
+    assert any(name.startswith("checkpoints.damaged/6/model/") for name in folder.parent.files())
+
+
+def test_a_save_that_ends_before_its_manifest_is_no_checkpoint_and_goes_with_the_next_attempt(folder, server, capsys):
+    write(folder, 3)
+
+    def refuse(request: Request) -> str | None:
+        return "500" if request.method == "PUT" and unquote(request.path).endswith("6/manifest.json") else None
+
+    with variables({"GRISTMILL_STORAGE_TIMEOUT": "6", "GRISTMILL_STORAGE_RETRIES": "0"}), opened(folder) as checkpoints:
+        server.fail(refuse)
+        checkpoints.save(6, state_of(6), {})
+        checkpoints.settled()
+        assert "step 6 is not saved" in capsys.readouterr().out
+        server.fail(lambda request: None)
+        checkpoints.failure = None
+    assert steps_in(folder) == [3] and {name.split("/")[0] for name in folder.files()} == {"3"}
+
+
+def test_a_command_whose_run_was_taken_over_writes_and_deletes_nothing(folder):
+    write(folder, 3)
+    write_atomically(folder / "6/model/array", "the other command's")
+    write_atomically(folder / "6.unfinished", "")
+    before = folder.files()
+
+    def taken_over() -> None:
+        raise InputError("taken over")
+
+    checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), before_write=taken_over)
+    checkpoints.save(6, state_of(6), {})
+    with pytest.raises(InputError, match="taken over"):
+        checkpoints.close()
+    assert folder.files() == before
+
+
+def test_an_empty_address_has_no_checkpoint(folder):
+    with opened(folder) as checkpoints:
+        assert checkpoints.restore_newest(LIKE) is None
