@@ -1,7 +1,8 @@
 """Decontamination over files: n-grams are looked for in each, counted over the corpus, and judged by these counts.
 
 Two passes over units: the first reads each file's documents once and writes the few that hold an n-gram; between them
-the counts are added, 4 bytes for each n-gram of the sets, whatever the corpus; the second reads what the first wrote.
+the counts are added, 8 bytes for each n-gram of the sets, whatever the corpus; the second reads what the first wrote.
+Counts and the report's lines are merged by units, 64 files at a time.
 """
 
 import functools
@@ -9,6 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,8 @@ from data_prep.decontamination.examples import example_files, read_examples, set
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
 from data_prep.dedup.survivors import Edit, OfSurvivors, SurvivorFile, read_survivors, write_edits
 from data_prep.engine import identity_of
-from data_prep.engine.tasks import FileRunner, here
+from data_prep.engine.tasks import FileRunner, here, merge_in_groups
+from data_prep.engine.units import Counts
 from data_prep.parquet import read_rows, write_rows
 from lm.storage import Place, appearing, size_of, write_json
 
@@ -34,10 +37,12 @@ HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.
 
 @dataclass(frozen=True)
 class HitFile(OfSurvivors):
-    """A unit: the survivors of a file, and where its documents with an n-gram are noted, and the edits."""
+    """A unit: the survivors of a file, and where its documents with an n-gram are noted, the edits, and its lines of
+    the report."""
 
     hits: Place
     edits: Place
+    lines: Place
 
 
 def decontaminate(
@@ -55,14 +60,22 @@ def decontaminate(
     own = folder / identity[:12]
     if size_of(own / "index.json") is None:
         write_index(build_index(read_examples(example_files(config.sets), config.fields), config), own)
-    units = [HitFile(file, folder / "hits" / file.path.name, folder / "edits" / file.path.name) for file in files]
-    units, _ = run("overlaps", units, functools.partial(find_hits, index=own), ["hits"], [identity])
+    place = lambda kind, file: folder / kind / file.path.name
+    units = [HitFile(file, *(place(kind, file) for kind in ("hits", "edits", "lines"))) for file in files]
+    units, written = run("overlaps", units, functools.partial(find_hits, index=own), ["hits"], [identity])
     index = read_index(own)
-    documents = count_documents([unit.hits for unit in units], index)
+    merge = functools.partial(merge_counts, ngrams=len(index.hashes))
+    few = merge_in_groups("ngrams", [one["hits"] for one in written], merge, run.folder, run.engine, run.on_progress)
+    documents = count_documents([run.folder / name for name, _ in few], len(index.hashes))
     frequent = np.flatnonzero(documents > config.max_corpus_documents).tolist()
-    work = functools.partial(judge, frequent=frozenset(frequent), drops=config.action == "drop")
-    units, written = run("contaminated", units, work, ["edits"], [identity, frequent, config.action])
-    write_reports(units, index, documents, config, report)
+    work = functools.partial(judge, index=own, frequent=frozenset(frequent), drops=config.action == "drop")
+    units, written = run("contaminated", units, work, ["edits", "lines"], [identity, frequent, config.action])
+    lines = [one["lines"] for one in written]
+    few = merge_in_groups("overlap-lines", lines, join_lines, run.folder, run.engine, run.on_progress)
+    with appearing(report / "_decontamination.jsonl") as partial:
+        join_lines([run.folder / name for name, _ in few], partial)
+    touched = [one["sets"] for one in run.counts["contaminated"]]
+    write_report(touched, index, documents, config, report)
     return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
 
@@ -79,39 +92,57 @@ def hits_in(file: SurvivorFile, index: Index) -> Iterator[dict]:
             yield {"row": batch[number].row, "id": batch[number].id, "ngrams": ngrams}
 
 
-def count_documents(hits: Sequence[Place], index: Index) -> np.ndarray:
-    """In how many documents of the corpus each n-gram stands, int64 (ngrams,)."""
-    documents = np.zeros(len(index.hashes), np.int64)
-    for path in hits:
-        for row in read_rows(path, ["ngrams"]):
+def count_documents(files: Sequence[Place], ngrams: int) -> np.ndarray:
+    """In how many documents of the corpus each n-gram stands, int64 (ngrams,), of files of hits or of counts."""
+    documents = np.zeros(ngrams, np.int64)
+    for file in files:
+        if file.name.endswith(".merged"):
+            documents += np.frombuffer(file.read_bytes(), "<i8")
+            continue
+        for row in read_rows(file, ["ngrams"]):
             documents[row["ngrams"]] += 1  # each once in a row
     return documents
 
 
-def judge(unit: HitFile, frequent: frozenset[int], drops: bool) -> None:
-    """Writes the file's edits: what holds an n-gram that is not frequent goes, unless only a report is asked for."""
-    rows = read_rows(unit.hits) if drops else ()
-    found = (row["row"] for row in rows if not frequent.issuperset(row["ngrams"]))
-    write_edits(here(unit.edits), ((row, Edit(reason=REASON)) for row in found))
+def merge_counts(files: Sequence[Place], target: Path, scratch: Path, ngrams: int) -> int:
+    target.write_bytes(count_documents(files, ngrams).astype("<i8").tobytes())
+    return len(files)
 
 
-def write_reports(
-    units: Sequence[HitFile], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Place
+def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None) -> int:
+    """Writes the lines of all files, in their order."""
+    with target.open("wb") as out:
+        for file in files:
+            out.write(file.read_bytes())
+    return len(files)
+
+
+def judge(unit: HitFile, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
+    """Writes the file's edits: what holds an n-gram that is not frequent goes, unless only a report is asked for; and a
+    line of the report for each such document. Counts them by set."""
+    sets: dict[str, int] = {}
+    overlapping = []
+    with here(unit.lines).open("w", encoding="utf-8") as file:
+        for row in read_rows(unit.hits):
+            if frequent.issuperset(row["ngrams"]):
+                continue
+            overlapping.append(row["row"])
+            told = of_document(row, unit.survivors.path.name, read_index(index), frequent)
+            for name in told["sets"]:
+                sets[name] = sets.get(name, 0) + 1
+            file.write(json.dumps({"dropped": drops, **told}, ensure_ascii=False, sort_keys=True) + "\n")
+    write_edits(here(unit.edits), ((row, Edit(reason=REASON)) for row in overlapping if drops))
+    return {"sets": sets}
+
+
+def write_report(
+    touched: Sequence[dict[str, int]], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Place
 ) -> None:
-    """Writes _decontamination.jsonl, a line for each document with an overlap, and _decontamination.json, an entry for
-    each set."""
+    """Writes _decontamination.json, an entry for each set; `touched` are the documents by set, of each file."""
     rare = documents <= config.max_corpus_documents
-    touched = dict.fromkeys((name for name, *_ in index.names), 0)
-    with appearing(report / "_decontamination.jsonl") as partial, partial.open("w", encoding="utf-8") as file:
-        for unit in units:
-            for row in read_rows(unit.hits):
-                if not rare[row["ngrams"]].any():
-                    continue
-                told = of_document(row, unit.survivors.path.name, index, rare)
-                for name in told["sets"]:
-                    touched[name] += 1
-                line = {"dropped": config.action == "drop", **told}
-                file.write(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n")
+    counts = {
+        name: sum(one.get(name, 0) for one in touched) for name in dict.fromkeys(name for name, *_ in index.names)
+    }
     skipped = [index.names[number][0] for number in index.skipped]
     hit = {number for ngram in np.flatnonzero(rare & (documents > 0)).tolist() for number in index.examples_of(ngram)}
     frequent = [
@@ -130,7 +161,7 @@ def write_reports(
                 for ngram, names in frequent if name in names
             ][:FREQUENT_TOLD],
         }
-        for name, count in touched.items()
+        for name, count in counts.items()
     }  # fmt: skip
     settings = {
         "ngram_words": config.ngram_words, "min_words": config.min_words,
@@ -145,11 +176,11 @@ def by_frequency(documents: np.ndarray, rare: np.ndarray) -> list[int]:
     return numbers[np.argsort(-documents[numbers], kind="stable")].tolist()
 
 
-def of_document(row: dict, name: str, index: Index, rare: np.ndarray) -> dict:
+def of_document(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
     """What the report tells of one document: of each example that it overlaps with, the first n-gram."""
     found: dict[int, int] = {}
     for ngram in row["ngrams"]:
-        if rare[ngram]:
+        if ngram not in frequent:
             for example in index.examples_of(ngram):
                 found.setdefault(example, ngram)
     examples = [

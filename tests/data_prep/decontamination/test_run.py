@@ -1,6 +1,7 @@
 """Decontamination from texts/ to documents/: what goes and stays, the reports, the same bytes however it is run."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig
+from data_prep.decontamination import run
+from data_prep.engine.tasks import merge_in_groups
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
 from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
@@ -135,6 +138,23 @@ def test_same_bytes_with_two_workers(texts, sets, tmp_path):
     for path in sorted((tmp_path / "one").rglob("*")):
         if path.is_file() and not {"parts", "units"} & set(path.parts):  # markers tell seconds
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
+
+
+def test_same_bytes_however_few_files_are_merged_at_once(texts, sets, tmp_path, monkeypatch):
+    made(texts, config_of(sets), tmp_path / "one")
+    monkeypatch.setattr(run, "merge_in_groups", functools.partial(merge_in_groups, at_once=2))
+    made(texts, config_of(sets), tmp_path / "groups")
+    one, groups = (
+        {
+            path.name: path.read_bytes()
+            for part in ("documents", "dropped")
+            for path in (tmp_path / out / part).iterdir()
+        }
+        for out in ("one", "groups")
+    )
+    assert one == groups and any(name == "_decontamination.jsonl" for name in one)
+    steps = {path.name for path in (tmp_path / "groups/units").iterdir()}
+    assert {"ngrams-1", "overlap-lines-1"} <= steps
 
 
 def test_what_is_done_is_kept_and_other_sets_are_looked_for_anew(texts, sets, tmp_path):
