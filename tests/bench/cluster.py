@@ -89,7 +89,7 @@ def start_driver(store: Store, units: int, seconds: float, home: str, **engine: 
 def ended(driver: subprocess.Popen) -> dict:
     said, _ = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 0, said
-    return json.loads(said.splitlines()[-1])
+    return json.loads(next(line for line in reversed(said.splitlines()) if line.startswith("{")))  # Ray prints, too
 
 
 def fill(store: Store, units: int) -> None:
