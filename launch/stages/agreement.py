@@ -16,7 +16,7 @@ from lm.data.records import MANIFEST
 from lm.errors import InputError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
-from lm.storage import Place, StorageError, mirror_of, place_of, write_atomically
+from lm.storage import Place, StorageError, place_of, shown_place, write_atomically
 
 LIBRARIES = ("python", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "optax",
              "orbax-checkpoint", "tensorstore")  # fmt: skip
@@ -33,8 +33,7 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
     index, count = own_place()
     if count == 1:
         return
-    if isinstance(run, Path) and (mirror := mirror_of(run)):
-        run = mirror.url  # each host has its own copy of a run in a bucket
+    run = shown_place(run)  # each host has its own copy of a run in a bucket
     from lm.resilience.multihost import agree
 
     nonce = run / RunPaths.stages / "nonce"
