@@ -189,6 +189,8 @@ class TrainConfig(Config):
     your own as my_package.my_module.MyEvaluator."""
     tasks: TasksConfig = added(default=TasksConfig(), hashed=False)  # noqa: RUF009
     """What the tasks among them read."""
+    checkpoint_every_seconds: float = added(default=0.0, hashed=False)
+    """Seconds after a checkpoint until the next begins, if none has come by steps; 0 for never."""
     join_timeout: float = added(default=300.0, hashed=False)
     """Seconds that several processes wait for one another at the start, after which those that have not come are
     named (docs/long_runs.md)."""
@@ -211,7 +213,7 @@ class TrainConfig(Config):
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         self.check_hooks()
         self.check_remat()
-        within(self, "train", 0, 1e6, "hang_seconds")
+        within(self, "train", 0, 1e6, "hang_seconds", "checkpoint_every_seconds")
         within(self, "train", 1, 1e6, "join_timeout")
         within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
         within(self, "train", 1, 1024, "loader_threads")

@@ -5,6 +5,7 @@ samples or saves, and so stops the devices anyway, allows transfers for itself.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from lm.metrics.profiling import Profiler
 from lm.metrics.writers import Row
 from lm.model.transformer import Transformer
 from lm.resilience.goodput import Goodput
+from lm.resilience.multihost import settle
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
 from lm.storage import write_json
@@ -238,6 +240,12 @@ class Checkpointing(Periodic):
     """What a checkpoint says of its run."""
     saved_at: int
     """The step of the newest save."""
+    asked: tuple[int, float] = (-1, 0.0)
+    """When the clock was last looked at: step and seconds. (-1, 0.0): never."""
+    saved_seconds: float = 0.0
+    """When the newest save began."""
+    ask_at: int = 0
+    """The step at which process 0 looks at the clock again."""
 
     def due(self, step: int) -> bool:
         """A save that was left out, for a slow disk or a skipped step, is tried again after each step; while the disk
@@ -245,7 +253,25 @@ class Checkpointing(Periodic):
         if self.progress.stopping or step == self.progress.steps:
             return True
         newest = step // self.every * self.every if self.every else 0
-        return newest > self.saved_at and not self.checkpoints.held_up()
+        return (newest > self.saved_at or self.overdue(step)) and not self.checkpoints.held_up()
+
+    def overdue(self, step: int) -> bool:
+        """Whether train.checkpoint_every_seconds have passed since the newest save. Process 0 says so to all, and at
+        which step it will look again: twenty times in that time, so that steps do not wait for messages."""
+        seconds = self.config.checkpoint_every_seconds
+        if not seconds or step < self.ask_at:
+            return False
+
+        def look(_: object) -> tuple[bool, int]:
+            now, (before, moment) = time.monotonic(), self.asked
+            if before < 0:
+                self.saved_seconds = now
+            pace = (step - before) / max(now - moment, 1e-9) if before >= 0 else 0.0
+            self.asked = step, now
+            return now - self.saved_seconds >= seconds, step + max(1, int(pace * seconds / 20))
+
+        passed, self.ask_at = settle("clock", None, look)
+        return passed
 
     @jax.transfer_guard("allow")
     def run(self, state: TrainState, step: int) -> None:
@@ -265,7 +291,7 @@ class Checkpointing(Periodic):
         with self.tools.goodput.phase("saving"):
             self.snapshots.settled()
             if self.checkpoints.save(step, state, metadata, blocking):
-                self.saved_at = step
+                self.saved_at, self.saved_seconds = step, time.monotonic()
 
     @jax.transfer_guard("allow")
     def save_before_error(self, state: TrainState, step: int, evaluated: bool = True) -> None:

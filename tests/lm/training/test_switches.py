@@ -60,6 +60,15 @@ def test_each_is_switched_off_by_0_and_leaves_all_else_as_it_is(tokens, everythi
     assert bits(run) == bits(everything)
 
 
+@pytest.mark.parametrize(("seconds", "saved"), [(1e-9, [2, 3, 4, 5, 6]), (1e5, [6])])
+def test_checkpoints_by_time_change_nothing_else(tokens, everything, tmp_path, seconds, saved):
+    """The time of the first counts from the end of the first step."""
+    config = dataclasses.replace(CONFIG, checkpoint_every=0, checkpoint_every_seconds=seconds, checkpoints_kept=9)
+    run = trained(tokens, tmp_path, config)
+    assert seen(run) == seen(everything) | {"checkpoint_every": saved}
+    assert bits(run) == bits(everything)
+
+
 def test_without_validation_no_validation_split_is_needed(tokens, everything, tmp_path):
     whole = Path(shutil.copytree(tokens, tmp_path / "whole"))
     for path in (whole / "tokens").glob("val-*"):
