@@ -62,14 +62,12 @@ class Bucket(fsspec.AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What is directly below. Raises FileNotFoundError where nothing is."""
         folder = self._strip_protocol(path)
-        found: dict[str, dict[str, Any]] = {}
-        for name, one in objects.listing(self.address(path)).items():
-            first, inside, _ = name.partition("/")
-            kind, size = ("directory", 0) if inside else ("file", one.size)
-            found[first] = {"name": f"{folder}/{first}", "type": kind, "size": size}
+        found = objects.children(self.address(path))
         if not found:
             raise FileNotFoundError(2, "No such folder", self.address(path))
-        return [*found.values()] if detail else [one["name"] for one in found.values()]
+        entry = lambda one: {"type": "file", "size": one.size} if one else {"type": "directory", "size": 0}
+        entries = [{"name": f"{folder}/{name}", **entry(one)} for name, one in found.items()]
+        return entries if detail else [one["name"] for one in entries]
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         if one := objects.head(self.address(path)):

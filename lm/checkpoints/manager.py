@@ -43,7 +43,7 @@ from lm.errors import InputError
 from lm.model.param_names import named_leaves
 from lm.resilience.multihost import fail_together, settle
 from lm.run_paths import RunPaths
-from lm.storage import Place, Url, delete_files, move_folder, sizes_below, sync, unused
+from lm.storage import Place, Url, move_folder, sync, unused
 
 
 class State(Protocol):
@@ -356,7 +356,6 @@ class Checkpoints:
                 aside: Place = unused(folder.with_name(f"{folder.name}.damaged"))
             else:
                 aside = self.folder.with_name(RunPaths.damaged_checkpoints) / folder.name
-                delete_files(aside, sizes_below(aside))
             with readable_errors(aside, "written", FREE_SPACE):
                 move_folder(folder, aside)
             print(f"checkpoint: set aside as {aside}; going back to step {step:,}", flush=True)

@@ -28,7 +28,6 @@ from lm.storage import (
     digest,
     relative_name,
     shown_place,
-    size_of,
     sizes_below,
     sizes_of,
     sync,
@@ -91,33 +90,30 @@ def saved_steps(run: RunPaths) -> list[int]:
 def steps_in(folder: Place) -> list[int]:
     """The steps of the checkpoints in `folder`, rising, whole or damaged, but none that is unfinished. Anything else
     that lies there is none, such as a user's folder with a number as its name."""
-    return sorted(step for step, finished in states_in(folder).items() if finished)
+    return sorted(step for step, (finished, _) in states_in(folder).items() if finished)
 
 
-def states_in(folder: Place) -> dict[int, bool]:
-    """{step: whether it is finished} of all that training wrote there."""
-    names: dict[str, set[str] | None] = {}
-    """Of what is directly in each folder; None of a file."""
-    if isinstance(folder, Url):
-        for name in folder.files():
-            top, inside, rest = name.partition("/")
-            names[top] = {*(names.get(top) or ()), rest.partition("/")[0]} if inside else names.get(top)
-    elif folder.is_dir():
-        for path in folder.iterdir():
-            names[path.name] = None
-            if path.name.isdecimal() and path.is_dir():
-                with contextlib.suppress(FileNotFoundError):  # training may delete it meanwhile
-                    names[path.name] = {one.name for one in path.iterdir()}
-    found = {}
+def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
+    """{step: (whether it is finished, whether it is marked as unfinished)} of all that training wrote there."""
+    names, found = names_in(folder) or (), {}
     for step in {name.removesuffix(UNFINISHED) for name in names}:
         if not (step.isascii() and step.isdecimal() and step == str(int(step))):
             continue
-        inside = names.get(step)
+        inside = names_in(folder / step) if step in names else None
         if f"{step}{UNFINISHED}" in names:
-            found[int(step)] = inside is not None and MANIFEST in inside
+            found[int(step)] = inside is not None and MANIFEST in inside, True
         elif inside is not None and (not inside or inside & {*PARTS}):
-            found[int(step)] = True
+            found[int(step)] = True, False
     return found
+
+
+def names_in(folder: Place) -> set[str] | None:
+    """Of all that is directly in it; None where it is no folder."""
+    if isinstance(folder, Url):
+        return {*folder.children()} or None
+    with contextlib.suppress(NotADirectoryError, FileNotFoundError):  # training may delete it meanwhile
+        return {path.name for path in folder.iterdir()}
+    return None
 
 
 def begin_step(folder: Place, step: int) -> None:
@@ -146,10 +142,10 @@ def delete_step(folder: Place, step: int) -> None:
 
 def delete_unfinished(folder: Place) -> None:
     """Delete what a kill left of checkpoints that were being written or deleted."""
-    for step, finished in states_in(folder).items():
+    for step, (finished, marked) in states_in(folder).items():
         if not finished:
             delete_step(folder, step)
-        elif size_of(folder / f"{step}{UNFINISHED}") is not None:
+        elif marked:
             end_step(folder, step)
 
 

@@ -11,7 +11,7 @@ from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.errors import UsageError
 from lm.fields import Config, added, not_hashed, positive, within
 from lm.run_paths import RunPaths
-from lm.storage import Place, place_of
+from lm.storage import Place, Url, place_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class StartConfig(Config):
     def folder(self) -> Place:
         """The checkpoint's folder. Raises UsageError when there is none."""
         place = place_of(self.checkpoint)
+        if isinstance(place, Url) and place.scheme not in ("s3", "gs"):
+            raise UsageError(
+                f"train.start.checkpoint = {self.checkpoint!r}: a checkpoint is read from a disk, s3:// or gs://. "
+                "Download it, and give its folder."
+            )
         folder = place.absolute() if isinstance(place, Path) else place
         if not (folder.is_dir() and folder.name.isdecimal()):
             inside = within if (within := folder / RunPaths.checkpoints).is_dir() else folder

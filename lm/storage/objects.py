@@ -290,6 +290,19 @@ def listing(address: str) -> dict[str, Object]:
     return {name: found for name, found in sorted(asked(address, "listed", pages).items()) if name}
 
 
+def children(address: str) -> dict[str, Object | None]:
+    """{name: object} of what is directly below the address, sorted; None of a name with a slash behind it."""
+    import obstore
+
+    def ask(client: Any, key: str) -> dict[str, Object | None]:
+        found = obstore.list_with_delimiter(client, split(address)[2].rstrip("/") or None)
+        last = lambda path: path.rstrip("/").rpartition("/")[2]
+        folders = {last(path): None for path in found["common_prefixes"]}
+        return {last(one["path"]): Object.of(one) for one in found["objects"]} | folders
+
+    return dict(sorted(asked(address, "listed", ask).items()))
+
+
 def delete(addresses: Iterable[str]) -> None:
     """Deletes the objects; one that is not there is passed over."""
     import obstore

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -87,11 +88,14 @@ def delete_files(folder: Place, names: Iterable[str]) -> None:
 
 
 def move_folder(folder: Place, target: Place) -> None:
-    """Give all that is in the folder another place on the same disk, or in the same bucket (by copies there)."""
+    """Put all that is in the folder in the place of what is at `target`: on the same disk, or in the same bucket, by
+    copies there."""
     if isinstance(folder, Path) and isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     else:
+        delete_files(target, sizes_below(target))
         for name in sizes_below(folder):
             objects.rename(f"{folder}/{name}", f"{target}/{name}")
 

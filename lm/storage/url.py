@@ -104,6 +104,11 @@ class Url:
         """{name relative to it: object} of all that lies below, sorted."""
         return stores.listing(self.address)
 
+    def children(self) -> dict[str, Object | None]:
+        """{name: object} of what is directly below, sorted; None of a name with a slash behind it. Of s3:// and gs://
+        alone."""
+        return objects.children(self.address)
+
     def iterdir(self) -> Iterator["Url"]:
         yield from (self / name for name in dict.fromkeys(name.partition("/")[0] for name in self.files()))
 

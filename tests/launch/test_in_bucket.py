@@ -220,6 +220,8 @@ def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(ru
     for nothing in (f"{run}/checkpoints/9", str(run)):
         with pytest.raises(UsageError, match=rf"checkpoint = '{nothing}' is not the folder of a checkpoint, such as"):
             StartConfig(nothing).folder()
+    with pytest.raises(UsageError, match=r"'hf://datasets/a/b/8': a checkpoint is read from a disk, s3:// or gs://"):
+        StartConfig("hf://datasets/a/b/8").folder()
     save(train_tokenizer(texts(10), EXPERIMENT.tokenizer), tmp_path / "tokenizer")
     for path in (tmp_path / "tokenizer").iterdir():
         write_atomically(run / "tokenizer" / path.name, path.read_bytes())
