@@ -99,9 +99,10 @@ class Validation:
         available = -(-source.windows // config.batch_size)
         wanted = available if config.batches is None else min(config.batches, available)
         if config.batches is not None and wanted < config.batches:
+            asked = config.batches * config.batch_size
             config.say(
-                f"train.validation_batches = {config.batches}, but the validation split holds {available} batches of "
-                f"{config.batch_size} x {config.model.context_length} tokens: all of them are used"
+                f"train.validation_batches asks for {asked:,} sequences, but the validation split holds "
+                f"{source.windows:,} of {config.model.context_length:,} tokens: all of them are used"
             )
         self.batches = list(source.iterate(stop_step=wanted))
         lengths = byte_lengths(config.tokenizer)

@@ -169,9 +169,10 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
         say(f"train: {warning}")
     evaluators = {}
     if config.validate_every:
+        parts = config.micro_batches  # else a batch would need more memory here than in the step
         made = EvaluatorConfig(
-            model, tokenizer, tokens, config.batch_size, model.context_length,
-            config.validation_batches, config.tasks, say=lambda text: say(f"train: {text}"),
+            model, tokenizer, tokens, config.batch_size // parts, model.context_length,
+            config.validation_batches * parts, config.tasks, say=lambda text: say(f"train: {text}"),
             should_stop=preemption.requested_here,
         )  # fmt: skip
         evaluators = make_evaluators(config.evaluators, made, "train.evaluators")

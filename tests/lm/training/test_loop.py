@@ -25,14 +25,16 @@ from lm.errors import InputError, UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.held_out import Validation
 from lm.model.param_names import named_leaves
-from lm.parallel import make_mesh
+from lm.model.transformer import Transformer
+from lm.parallel import make_mesh, one_device_mesh
+from lm.resilience.preemption import PreemptionHandler
 from lm.storage import Url, objects
 from lm.tokenizer import load
 from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
 from lm.training.hooks import all_finite
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
-from lm.training.setup import description_texts
+from lm.training.setup import description_texts, open_data
 from lm.training.state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
 from tests.lm.conftest import save_timeout
@@ -247,11 +249,24 @@ def test_more_validation_batches_than_there_are_means_all_of_them_with_a_note(to
     every = Validation(config)
     assert not said
     assert len(Validation(dataclasses.replace(config, batches=3000)).batches) == len(every.batches)
+    windows = BatchSource(tokens / "tokens", "val", 32, 8, seed=0, loader_threads=1).windows
     assert said == [
-        f"train.validation_batches = 3000, but the validation split holds {len(every.batches)} batches of 8 x 32 "
-        "tokens: all of them are used"
+        f"train.validation_batches asks for 24,000 sequences, but the validation split holds {windows} of 32 tokens: "
+        "all of them are used"
     ]
     assert len(Validation(dataclasses.replace(config, batches=1)).batches) == 1 and len(said) == 1
+
+
+def test_validation_takes_no_more_rows_at_once_than_a_micro_batch_and_finds_the_same(tokens):
+    model, mesh = Transformer(EXPERIMENT.model, jax.random.key(0)), one_device_mesh(EXPERIMENT.model)
+    found = {}
+    for parts in (1, 4):
+        config = dataclasses.replace(EXPERIMENT.train, micro_batches=parts)
+        data = open_data(EXPERIMENT.model, config, tokens, PreemptionHandler(1), print)
+        validation = data.evaluators["validation"]
+        assert {batch.inputs_BT.shape[0] for batch in validation.batches} == {config.batch_size // parts}
+        found[parts] = validation.run(model, mesh)
+    assert found[4] == pytest.approx(found[1], rel=1e-6)
 
 
 def test_more_than_four_epochs_are_warned_about_with_the_steps_that_are_fewer(tokens):
