@@ -68,7 +68,7 @@ class Store:
         return {
             "AWS_ENDPOINT_URL": self.address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_REGION": "us-east-1", "GOOGLE_BASE_URL": self.address, "GOOGLE_BEARER_TOKEN": "token",
-            "TENSORSTORE_GCS_HTTP_URL": self.address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token", **NO_METADATA,
+            **NO_METADATA,
         }  # fmt: skip
 
     def fail(self, fault: Callable[[Request], str | None]) -> None:
@@ -162,6 +162,8 @@ class Proxy(BaseHTTPRequestHandler):
         if google is not None:
             condition = ("If-None-Match", "*") if google == "0" else ("If-Match", self.store.etags.get(google, "none"))
             headers |= dict([condition])
+        for name in [name for name in headers if name.lower() == "x-goog-copy-source"]:
+            headers["x-amz-copy-source"] = headers.pop(name)
         connection = http.client.HTTPConnection(*self.behind)
         path, mark, query = self.path.partition("?")
         path = quote(unquote(path))  # Google's client writes every - and / of a name as %2D and %2F

@@ -5,7 +5,6 @@ is on a disk."""
 
 import contextlib
 import glob
-import itertools
 import json
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from launch.folder.markers import read_note
 from launch.folder.written import NOT_OURS
 from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, TRAINING_LOGS, RunPaths
-from lm.storage import Mirror, copy_of, mirror_of, objects, size_of
+from lm.storage import Mirror, copy_of, mirror_of, objects, size_of, unused
 from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
@@ -135,14 +134,13 @@ def move_aside(mirror: Mirror, stage: str, names: Iterable[str]) -> None:
     """Move objects that the stage did not write to `replaced-<n>/` at the address, and print their names."""
     if not (found := sorted({*names} - written_there(mirror, stage))):
         return
-    tops = {name.split("/")[0] for name in mirror.there}
-    aside = next(one for n in itertools.count(1) if (one := f"{RunPaths.replaced}-{n}") not in tops)
     mirror.may_write()
+    aside = unused(mirror.url / RunPaths.replaced)
     for name in found:
-        objects.rename(f"{mirror.url}/{name}", f"{mirror.url}/{aside}/{name}")
+        objects.rename(f"{mirror.url}/{name}", f"{aside}/{name}")
     mirror.listed = None
     shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
-    print(f"{mirror.url}: what is there as {shown} {NOT_OURS}. Moved to {mirror.url}/{aside}", flush=True)
+    print(f"{mirror.url}: what is there as {shown} {NOT_OURS}. Moved to {aside}", flush=True)
 
 
 def delete_joins(workdir: Path) -> None:

@@ -120,8 +120,11 @@ def copy_file(source: Place, target: Place, link: bool) -> None:
     """Link or copy a file or object; it appears whole."""
     with appearing(target, durable=False) as partial:
         if isinstance(source, Url):
-            with streamed(source) as stream, partial.open("wb") as file:
-                shutil.copyfileobj(stream, file, 1 << 20)
+            try:
+                with streamed(source) as stream, partial.open("wb") as file:
+                    shutil.copyfileobj(stream, file, 1 << 20)
+            except FileNotFoundError as error:
+                raise InputError(f"{source} was taken away while it was read. Run it again.") from error
             return
         real = source.resolve()
         if link and isinstance(target, Path) and real.stat().st_size >= LINKED_FROM:

@@ -106,9 +106,10 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     for name, size in marker["files"].items():
         file, found = workdir / name, in_bucket.size_in(workdir, name)
         if found != size and stage.grows:
+            there = "missing" if found is None else f"{found} bytes"
             raise InputError(
-                f"{file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were written. "
-                f"Bring it back; or, to train again from step 0: {written.remove_command(path)}"
+                f"{shown_place(file)} is {there}, but {size} bytes were written. Bring it back; or, to train again "
+                f"from step 0: {written.remove_command(path)}"
             )
         if found != size:
             return None
@@ -438,6 +439,8 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
         begin(stage, experiment, workdir, note, None)
         besides = (*by_products_in(stage, source), *units)
         taking.take(stage.outputs, besides, source, workdir, marker)
+    if mirror := mirror_of(workdir):
+        mirror.listed = None  # checkpoints came to the address
     if not stage.grows:
         written.keep_only(stage.name, workdir, stage.outputs, marker["files"])
     if own_files.SIZES in marker["external_inputs"]:

@@ -16,7 +16,12 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from lm.storage import Place, Url, objects
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-GCS_ENDPOINT = "TENSORSTORE_GCS_HTTP_URL"
+GOOGLE = {
+    "TENSORSTORE_GCS_HTTP_URL": ("GOOGLE_BASE_URL",),
+    "GOOGLE_AUTH_TOKEN_FOR_TESTING": ("GOOGLE_BEARER_TOKEN",),
+    "GOOGLE_APPLICATION_CREDENTIALS": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"),
+}
+"""{variable of TensorStore: obstore's for the same}."""
 RETRIES = {"max_retries": 32, "initial_delay": "100ms", "max_delay": "15s"}
 COALESCED = {
     "experimental_read_coalescing_threshold_bytes": 1_000_000,
@@ -109,14 +114,15 @@ def register() -> None:
         named = type(f"Bucket_{scheme}", (Bucket,), {"scheme": scheme, "protocol": (protocol, scheme)})
         fsspec.register_implementation(protocol, named, clobber=True)
 
-    if endpoint := os.environ.get("GOOGLE_BASE_URL"):  # as for obstore
-        os.environ.setdefault(GCS_ENDPOINT, endpoint)
+    for theirs, ours in GOOGLE.items():
+        if given := next((os.environ[one] for one in ours if os.environ.get(one)), ""):
+            os.environ.setdefault(theirs, given)
     by_orbax = tensorstore_utils.build_kvstore_tspec
 
     def build(directory: str, name: str | None = None, **options: Any) -> dict[str, Any]:
         """Orbax's description of a folder, with the objects of a bucket in the place of a disk's files."""
         scheme, found, rest = directory.partition(":/")
-        if not found:
+        if not found or scheme not in objects.SCHEMES:
             return by_orbax(directory, name, **options)
 
         def moved(spec: Any) -> Any:

@@ -33,6 +33,7 @@ from lm.checkpoints.manifest import (
     delete_unfinished,
     end_step,
     files_of,
+    is_link,
     read_manifest,
     steps_in,
     unlisted,
@@ -238,6 +239,7 @@ class Checkpoints:
                     raise InputError(one["error"] if process == 0 else f"process {process}: {one['error']}")
             with readable_errors(self.folder, "written", FREE_SPACE):
                 for name in items:
+                    self.before_write()
                     self.orbax.finalize(orbax_path(folder / name))
                 self.sync_sidecars()
                 others = {name: listed for one in said for name, listed in one["files"].items()}
@@ -253,24 +255,22 @@ class Checkpoints:
             raise
 
     def clear(self, step: int) -> None:
-        """Takes away a checkpoint of that step; on a disk, anything that training did not write there is moved aside,
+        """Takes away a checkpoint of that step; with anything that training did not write there, it is moved aside,
         whole. Raises InputError for that if the folder of checkpoints is a link: outside of the run folder, files of
         others are not moved."""
-        place = self.folder / str(step)
-        if isinstance(place, Url):
+        place, files = self.folder / str(step), {}
+        with contextlib.suppress(DamageError, InputError):
+            files = {} if is_link(place) else read_manifest(place)["files"]
+        others = [] if is_link(place) else unlisted(place, files)
+        if files and not others:
             delete_step(self.folder, step)
             return
-        if not os.path.lexists(place):
-            return
-        with contextlib.suppress(DamageError, InputError):
-            if not unlisted(place, read_manifest(place)["files"]):
-                delete_step(self.folder, step)
-                return
+        if not others and not (isinstance(place, Path) and os.path.lexists(place)):
+            return  # nothing is there
         if self.linked:
             raise InputError(f"{place} is not what training wrote there. Move it to another folder.")
         aside = unused(place.parent.with_name(RunPaths.replaced)) / place.parent.name / place.name
-        aside.parent.mkdir(parents=True)
-        place.rename(aside)
+        move_folder(place, aside)
         print(f"{self.kind}: {place} is not what training wrote there. Moved to {aside}", flush=True)
 
     def sync_sidecars(self) -> None:
@@ -283,6 +283,7 @@ class Checkpoints:
         """Takes away the checkpoints that are not kept."""
         if self.retention is None:
             return
+        self.before_write()
         losses, files = {}, {}
         for step in self.steps():
             with contextlib.suppress(DamageError, InputError):
@@ -303,6 +304,7 @@ class Checkpoints:
         if self.primary:
             self.sync_sidecars()
             try:
+                self.before_write()
                 amend(self.folder / str(step), about)
             except (OSError, DamageError, InputError) as error:
                 print(f"checkpoint: step {step:,}: {', '.join(about)} could not be added: {error}", flush=True)
@@ -346,16 +348,20 @@ class Checkpoints:
 
     def tidied(self) -> list[int]:
         """The steps that are there, the newest first, without what a kill left."""
+        self.before_write()
         delete_unfinished(self.folder)
         return self.steps()[::-1]
 
     def set_aside(self, damaged: Sequence[Place], step: int) -> None:
         """Moves away the checkpoints that are damaged, now that there is one of `step` to go on from."""
         for folder in damaged:
+            self.before_write()
             if self.linked and isinstance(folder, Path):
                 aside: Place = unused(folder.with_name(f"{folder.name}.damaged"))
             else:
                 aside = self.folder.with_name(RunPaths.damaged_checkpoints) / folder.name
+                if isinstance(aside, Url) and aside.children():  # as of a move that a kill ended
+                    aside = unused(aside)
             with readable_errors(aside, "written", FREE_SPACE):
                 move_folder(folder, aside)
             print(f"checkpoint: set aside as {aside}; going back to step {step:,}", flush=True)

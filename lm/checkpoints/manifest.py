@@ -34,7 +34,7 @@ from lm.storage import (
     write_atomically,
 )
 
-MANIFEST = "manifest.json"
+MANIFEST, HALF_MANIFEST = "manifest.json", "manifest.json.partial"
 PARTS = (MANIFEST, "model", "training")
 """What a checkpoint's folder holds. A damaged one has one of them at least, or is empty."""
 
@@ -99,12 +99,17 @@ def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
     for step in {name.removesuffix(UNFINISHED) for name in names}:
         if not (step.isascii() and step.isdecimal() and step == str(int(step))):
             continue
-        inside = names_in(folder / step) if step in names else None
+        inside = names_in(folder / step) if step in names and not is_link(folder / step) else None
         if f"{step}{UNFINISHED}" in names:
             found[int(step)] = inside is not None and MANIFEST in inside, True
         elif inside is not None and (not inside or inside & {*PARTS}):
             found[int(step)] = True, False
     return found
+
+
+def is_link(place: Place) -> bool:
+    """Whether it is a link: such a folder in that of checkpoints is the user's, and so is what it leads to."""
+    return isinstance(place, Path) and place.is_symlink()
 
 
 def names_in(folder: Place) -> set[str] | None:
@@ -118,9 +123,13 @@ def names_in(folder: Place) -> set[str] | None:
 
 def begin_step(folder: Place, step: int) -> None:
     """Note that the checkpoint of that step is being written or deleted: what a kill leaves of it is no checkpoint."""
-    write_atomically(folder / f"{step}{UNFINISHED}", "")
-    if isinstance(folder, Path):
-        sync(folder)
+    marker = folder / f"{step}{UNFINISHED}"
+    if isinstance(marker, Url):
+        write_atomically(marker, "")
+    elif not marker.exists():
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        sync(marker.parent)
 
 
 def end_step(folder: Place, step: int) -> None:
@@ -128,15 +137,17 @@ def end_step(folder: Place, step: int) -> None:
 
 
 def delete_step(folder: Place, step: int) -> None:
-    """Delete a checkpoint, whole or not; files that training did not write stay."""
+    """Delete a checkpoint, whole or not; files that training did not write stay, and so does what a link leads to."""
     place = folder / str(step)
-    begin_step(folder, step)
-    try:
-        names = [*read_manifest(place)["files"]]
-    except (DamageError, InputError):
-        names = [name for name in sizes_below(place) if name.split("/")[0] in PARTS]
-    (place / MANIFEST).unlink(missing_ok=True)  # first: half of it must not be taken for whole
-    delete_files(place, names)
+    with contextlib.suppress(OSError):  # on a disk without room for a name, the missing manifest says enough
+        begin_step(folder, step)
+    if not is_link(place):
+        try:
+            names = [*read_manifest(place)["files"]]
+        except (DamageError, InputError):
+            names = [name for name in sizes_below(place) if name.split("/")[0] in PARTS]
+        (place / MANIFEST).unlink(missing_ok=True)  # first: half of it must not be taken for whole
+        delete_files(place, [*names, HALF_MANIFEST])
     end_step(folder, step)
 
 
@@ -152,9 +163,10 @@ def delete_unfinished(folder: Place) -> None:
 def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
     """What lies in a checkpoint's folder and is not among the manifest's `files`: a user put it there."""
     if isinstance(folder, Url):
-        return sorted(folder.files().keys() - {*files, MANIFEST})
-    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
-    return sorted(there - {*files, MANIFEST})
+        there = {*folder.files()}
+    else:
+        there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    return sorted(there - {*files, MANIFEST, HALF_MANIFEST})
 
 
 def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
@@ -247,11 +259,18 @@ def read_manifest(folder: Place) -> dict[str, Any]:
         read = json.loads(data)
         if render(read["about"], read["files"]).encode() != data:
             raise DamageError(f"{path} is not what was written: its own SHA-256 differs")
-        for name in read["files"]:
+        for name, one in read["files"].items():
             relative_name(name, path)
+            if type(one["bytes"]) is not int or not isinstance(one["sha256"], str):
+                raise ValueError(f"size or SHA-256 of {name}")
+        about, loss = read["about"], read["about"].get("validation_loss")
+        if folder.name.isdecimal() and about["step"] != int(folder.name):
+            raise ValueError(f"it is of step {about['step']}")
+        if loss is not None and not isinstance(loss, float):
+            raise ValueError("validation_loss")
     except InputError as error:
         raise DamageError(str(error)) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamageError(f"{path} is not what was written: {type(error).__name__}: {error}") from error
     return read
 

@@ -13,7 +13,6 @@ from lm.storage.files import (
     cache_folder,
     file_inside,
     sync,
-    unused,
     user_cache,
     writing,
 )
@@ -32,6 +31,7 @@ from lm.storage.places import (
     sizes_below,
     sizes_of,
     streamed,
+    unused,
     write_atomically,
     write_json,
 )

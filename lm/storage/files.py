@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import itertools
 import os
 import re
 import secrets
@@ -109,11 +108,6 @@ def writing(what: object) -> Generator[None]:
         raise InputError(
             f"{what} cannot be written: {error.strerror or error}. Make room on the disk, or mend the permissions."
         ) from error
-
-
-def unused(path: Path) -> Path:
-    """The first of `path`-1, `path`-2, … at which nothing is."""
-    return next(one for n in itertools.count(1) if not os.path.lexists(one := path.with_name(f"{path.name}-{n}")))
 
 
 def break_hard_links(path: Path) -> None:

@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 from lm.errors import InputError, UsageError
 from lm.storage import objects, stores
-from lm.storage.files import appearing_file, cache_folder, unused
+from lm.storage.files import appearing_file, cache_folder
 from lm.storage.lease import Lease
 from lm.storage.names import inside
 from lm.storage.objects import Object, StorageError
-from lm.storage.places import size_of, write_atomically
+from lm.storage.places import size_of, unused, write_atomically
 from lm.storage.url import Url
 
 RECORD = ".remote"

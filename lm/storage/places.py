@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from lm.errors import UsageError
 from lm.storage import objects, stores
 from lm.storage.files import appearing_file
 from lm.storage.meter import MeteredFile
+from lm.storage.names import inside
 from lm.storage.objects import Object
 from lm.storage.url import Url, is_url
 
@@ -74,6 +76,13 @@ def file_sha256(place: Place) -> str:
     return digest(place)[1]
 
 
+def unused[P: Place](place: P) -> P:
+    """The first of `place`-1, `place`-2, … at which nothing is."""
+    taken = {*place.parent.children()} if isinstance(place, Url) else ()
+    is_free = lambda one: one.name not in taken if isinstance(one, Url) else not os.path.lexists(one)
+    return cast(P, next(one for n in itertools.count(1) if is_free(one := place.with_name(f"{place.name}-{n}"))))
+
+
 def delete_files(folder: Place, names: Iterable[str]) -> None:
     """Delete the files of these names, as far as they are there; on a disk also the folders that are empty then, itself
     included."""
@@ -81,21 +90,21 @@ def delete_files(folder: Place, names: Iterable[str]) -> None:
         stores.delete(f"{folder}/{name}" for name in names)
         return
     for name in names:
-        (folder / name).unlink(missing_ok=True)
+        path = inside(folder, name, folder)  # raises InputError where a link leads elsewhere
+        path.unlink(missing_ok=True)
     for below in [*sorted((one for one in folder.rglob("*") if one.is_dir()), reverse=True), folder]:
         with contextlib.suppress(OSError):
             below.rmdir()
 
 
 def move_folder(folder: Place, target: Place) -> None:
-    """Put all that is in the folder in the place of what is at `target`: on the same disk, or in the same bucket, by
-    copies there."""
+    """Put all that is in the folder at `target`: on the same disk, in the place of what is there; in the same bucket,
+    beside it, by copies."""
     if isinstance(folder, Path) and isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     else:
-        delete_files(target, sizes_below(target))
         for name in sizes_below(folder):
             objects.rename(f"{folder}/{name}", f"{target}/{name}")
 

@@ -8,6 +8,7 @@ import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, steps_in
+from lm.checkpoints.snapshots import Snapshots
 from lm.errors import InputError
 from lm.storage import Url, write_atomically
 from tests.lm.checkpoints.test_manager import LIKE, opened, restored, same_bits, state_of, write
@@ -78,9 +79,42 @@ def test_a_command_whose_run_was_taken_over_writes_and_deletes_nothing(folder):
 
     checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), before_write=taken_over)
     checkpoints.save(6, state_of(6), {})
+    checkpoints.amend(3, {"evaluated": True})
+    asks = (checkpoints.close, checkpoints.prune, checkpoints.tidied, lambda: checkpoints.set_aside([folder / "3"], 6))
+    for ask in (*asks, lambda: Snapshots(folder, taken_over).look(0, {})):
+        with pytest.raises(InputError, match="taken over"):
+            ask()
+    assert folder.files() == before
+
+
+def test_a_command_that_is_taken_over_before_the_end_of_a_save_leaves_its_successors_objects(folder):
+    """Both write to checkpoints/3; the first asks before it writes what has the same name in both."""
+    asked = []
+
+    def taken_over_then() -> None:
+        asked.append(None)
+        if len(asked) == 2:  # after its arrays
+            write(folder, 3)
+            raise InputError("taken over")
+        if len(asked) > 2:
+            raise InputError("taken over")
+
+    checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), before_write=taken_over_then)
+    checkpoints.save(3, state_of(4), {})
     with pytest.raises(InputError, match="taken over"):
         checkpoints.close()
-    assert folder.files() == before
+    assert same_bits(restored(folder)[0], state_of(3))
+
+
+def test_objects_of_the_user_where_a_checkpoint_is_to_be_are_moved_aside(folder, capsys):
+    for name in ("6/notes.txt", "6/model/mine.npy"):
+        write_atomically(folder / name, name)
+    write(folder, 6, 9, retention=RetentionPolicy(newest=1))
+    aside = folder.parent / "replaced-1/checkpoints"
+    assert {name: (aside / name).read_text() for name in aside.files()} == {
+        name: name for name in ("6/model/mine.npy", "6/notes.txt")
+    }
+    assert steps_in(folder) == [9] and f"Moved to {aside}/6" in capsys.readouterr().out
 
 
 def test_an_empty_address_has_no_checkpoint(folder):

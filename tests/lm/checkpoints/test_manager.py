@@ -16,10 +16,12 @@ import pytest
 
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import (
+    HALF_MANIFEST,
     MANIFEST,
     DamageError,
     RetentionPolicy,
     read_manifest,
+    render,
     steps_in,
     verify,
     write_manifest,
@@ -207,6 +209,71 @@ def test_what_a_kill_left_within_a_save_is_no_checkpoint(two, tmp_path):
     assert steps_in(folder) == [3, 6]
     assert restored(folder)[1]["step"] == 6
     assert {path.name for path in folder.iterdir()} == {"3", "6"}
+
+
+def test_half_a_manifest_that_a_kill_left_is_trainings(two, tmp_path, capsys):
+    folder = copy(two, tmp_path)
+    for step in ("3", "9"):  # of `amend`, and of a save
+        (folder / step).mkdir(exist_ok=True)
+        (folder / step / HALF_MANIFEST).write_text("{")
+    (folder / "9.unfinished").touch()
+    write(folder, 9, retention=RetentionPolicy(newest=1))
+    assert {path.name for path in folder.iterdir()} == {"9"} and [*tmp_path.iterdir()] == [folder]
+    assert verify(folder / "9") and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_what_links_lead_to_is_neither_deleted_nor_a_checkpoint(two, tmp_path, marked):
+    """A run folder from somebody may have them."""
+    folder = copy(two, tmp_path)
+    notes = shutil.copytree(folder / "3", tmp_path / "notes")
+    (folder / "1").symlink_to("../notes")
+    (folder / "9").symlink_to("6")
+    if marked:
+        for step in (1, 9):
+            (folder / f"{step}.unfinished").touch()
+    before = {
+        str(path): path.read_bytes() for root in (notes, folder / "6") for path in root.rglob("*") if path.is_file()
+    }
+    assert steps_in(folder) == [3, 6]
+    assert restored(folder)[1]["step"] == 6
+    write(folder, 9, retention=RetentionPolicy(newest=2))
+    assert {path: Path(path).read_bytes() for path in before} == before
+    assert steps_in(folder) == [6, 9] and not (folder / "9").is_symlink()
+
+
+def test_where_no_name_fits_on_the_disk_older_checkpoints_still_go(two, tmp_path, monkeypatch):
+    folder = copy(two, tmp_path)
+
+    def no_inode(path, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with opened(folder, RetentionPolicy(newest=1)) as checkpoints:
+        monkeypatch.setattr(Path, "touch", no_inode)
+        checkpoints.prune()
+        assert checkpoints.steps() == [6]
+        checkpoints.save(9, state_of(9), {})
+        checkpoints.settled()
+        monkeypatch.undo()
+        checkpoints.failure = None
+    assert restored(folder)[1]["step"] == 6
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"about": []}, {"about": {}}, {"about": {"step": 7}}, {"about": {"step": "../../6"}}, {"files": {"a": 5}},
+        {"files": {"a": {"bytes": "1", "sha256": ""}}}, {"files": {"../3/manifest.json": {"bytes": 1, "sha256": ""}}},
+        {"about": {"step": 6, "validation_loss": 10**400}}, {"about": {"step": 6, "validation_loss": "x"}},
+    ],
+)  # fmt: skip
+def test_a_manifest_of_other_types_is_damage(two, tmp_path, changed):
+    folder = copy(two, tmp_path)
+    read = json.loads((folder / "6" / MANIFEST).read_text()) | changed
+    (folder / "6" / MANIFEST).write_text(render(read["about"], read["files"]))
+    with pytest.raises(DamageError, match=r"is not what was written|which"):
+        read_manifest(folder / "6")
+    assert restored(folder)[1]["step"] == 3
 
 
 def test_no_checkpoint_is_none(tmp_path):
