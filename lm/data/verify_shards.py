@@ -8,17 +8,16 @@ of the last change of a file (ctime) is one that no program can set. What the di
 that nobody wrote to, the CRC-32 of every record finds when it is read.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
-from typing import Any, cast
+from typing import Any
 
 from lm.data.records import MANIFEST, read_manifest
 from lm.errors import InputError
-from lm.storage import HASHING_THREADS, Place, StorageError, digest, streamed
+from lm.storage import HASHING_THREADS, Place, StorageError, digest
 
 Verified = dict[str, list[Any]]
 """{path of a shard that was whole: its SHA-256, bytes, and times of the last change in nanoseconds}"""
@@ -81,11 +80,7 @@ def stamp(path: Place, sha256: str) -> list[Any] | None:
 def read(place: Place) -> tuple[int | None, str]:
     """(bytes, SHA-256) of a file or object, or (None, why it cannot be read)."""
     try:
-        if isinstance(place, Path):
-            return digest(place)
-        with streamed(place) as file:
-            hashed = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
-            return file.tell(), hashed
+        return digest(place)
     except StorageError as error:
         return None, str(error)
     except OSError as error:
