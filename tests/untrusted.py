@@ -94,6 +94,10 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "viewer.doc_pages.doc_html": Trusted("our own docs"),
     "launch.release.dataset_card.how_to_load": Trusted("the name of the folder that the user gave"),
     "launch.release.model_card.language_lines": Trusted("languages that our own config names"),
+    **{
+        f"launch.stages.parent.{name}": Trusted("what JAX logs in a process of our own")
+        for name in ("JAX_LOG", "LOST", "STATUS", "reason_in")
+    },
     "launch.stages.processes.by_scheduler": Trusted("a variable that Slurm sets"),
     "lm.checkpoints.errors.readable_errors": Trusted("what Orbax and the system say of a full disk"),
     "lm.checkpoints.manifest.owner": Within("owner"),

@@ -53,6 +53,8 @@ def locked(workdir: Path) -> Generator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = RunPaths(workdir).lock.open("a+")
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
         raise InputError(
             f"The run folder {workdir} cannot be written: {error.strerror or error}. "
             "Give a folder of yours with --workdir, or mend its permissions."
