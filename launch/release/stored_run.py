@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
+from launch.folder.in_bucket import fetch
 from lm.checkpoints.manifest import folders_of, read_manifest
 from lm.checkpoints.reading import whole_parameters
 from lm.config import ModelConfig
@@ -50,6 +51,7 @@ def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
     Raises InputError for what is missing, damaged, or of another model or tokenizer, and for links in PUBLISHED that
     lead out of the folder; UsageError where there are checkpoints of other steps alone.
     """
+    fetch(folder.root, (), PUBLISHED)
     for part in PUBLISHED:
         for path in (folder.root / part, *(folder.root / part).rglob("*")):
             file_inside(folder.root, str(path.relative_to(folder.root)))

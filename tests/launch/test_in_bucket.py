@@ -337,6 +337,12 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
             assert "--- 'The miller' at temperature 0\n" in printed("launch.sample", str(run), "--prompt", "The miller")
     with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
         assert "validation_loss" in printed("launch.evaluate", str(run), "--step", "8")
+        printed("launch.export", str(run), str(tmp_path / "export"))
+        assert (tmp_path / "export/model.safetensors").is_file()
+        command = ["launch.train", "tests/configs.py", "--pages.warc", f"{warc}/*.warc.gz", "--from", str(run)]
+        assert "train: taken from s3://" in printed(*command, "--workdir", f"{run.parent}/second")
+        assert "train: up to date" in printed(*command[:4], "--workdir", f"{run.parent}/second")
+    assert steps_in(run.parent / "second/checkpoints") == steps_in(run / "checkpoints")
 
 
 TWO_HEADS = ("--model.kv_heads", "2")
