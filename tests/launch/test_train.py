@@ -48,7 +48,7 @@ def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_o
     folder = tmp_path / "checkpoints/8"
     folder.mkdir(parents=True)
     (folder / "array").write_text("1")
-    write_manifest(folder, {"told": False})
+    write_manifest(folder, {"step": 8, "told": False})
     start = StartConfig(str(folder), "everything")
     experiment = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, start=start))
     before = train.external_inputs(experiment)
@@ -58,7 +58,7 @@ def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_o
     (folder / "manifest.json").unlink()
     with pytest.raises(InputError, match=r"train.start.checkpoint: .*manifest.json is missing"):
         train.external_inputs(experiment)
-    write_manifest(folder, {"told": True})
+    write_manifest(folder, {"step": 8, "told": True})
     assert train.external_inputs(experiment) != before
 
 
