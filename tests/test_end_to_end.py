@@ -154,7 +154,7 @@ def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, t
                 break
         else:
             pytest.fail(f"the run ended without a line like {line}")
-        while "step 6" in line and not (workdir / "checkpoints/4").exists():
+        while "step 6" in line and not (workdir / "checkpoints/4/manifest.json").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()

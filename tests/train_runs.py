@@ -15,7 +15,10 @@ def copy(source: Path, run: Path) -> Path:
 
 
 def steps_there(run: Path) -> list[int]:
-    return sorted(int(path.name) for path in (run / "checkpoints").glob("[0-9]*"))
+    """Of the checkpoints that are not being written or deleted."""
+    from lm.checkpoints.manifest import steps_in
+
+    return steps_in(run / "checkpoints")
 
 
 def bits(run: Path, step: int | None = None) -> dict[str, bytes]:

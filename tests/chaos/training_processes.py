@@ -103,7 +103,7 @@ def failures(rows: Rows, root: Path, tokens: Path, count: int) -> None:
             time.sleep(0.01)
         began = time.monotonic()
         resource.prlimit(limited, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-        while not (run / "checkpoints/.partial").exists() and pair[1].poll() is None:
+        while not [*(run / "checkpoints").glob("*.unfinished")] and pair[1].poll() is None:
             time.sleep(0.001)
         save, said = time.monotonic(), []
         while len(said) < 2 and pair[1].poll() is None:

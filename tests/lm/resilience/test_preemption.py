@@ -56,7 +56,7 @@ def beat(goodput, step, *state):
     real(goodput, step, *state)
     if step == at and not state and Goodput.beat is not real:
         Goodput.beat = real  # a second signal would say something else
-        while checkpoint and not Path(sys.argv[1], f"checkpoints/{checkpoint}").exists():
+        while checkpoint and not Path(sys.argv[1], f"checkpoints/{checkpoint}/manifest.json").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
