@@ -21,7 +21,7 @@ from launch.stages.command import run_command
 from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
-from lm.storage import write_atomically
+from lm.storage import remove_empty_folders, write_atomically
 
 NAME = RunPaths.refilter
 
@@ -39,7 +39,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     written.make_room(NAME, workdir, (NAME,))
     with ProgressLine("refilter") as progress:
         now = count_again(folder, config, paths.parts / NAME, progress, experiment.engine)
-    written.remove_empty_folders(paths.parts)
+    remove_empty_folders(paths.parts)
     out.mkdir(exist_ok=True)
     records = read_records(folder)
     write_funnel(out / FUNNEL, now.counts, now.domains, now.files, records, config, now.min_quality)

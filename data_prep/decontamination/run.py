@@ -118,8 +118,9 @@ def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None
 
 
 def judge(unit: HitFile, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
-    """Writes the file's edits: what holds an n-gram that is not frequent goes, unless only a report is asked for; and a
-    line of the report for each such document. Counts them by set."""
+    """Writes, for one file, the edits that drop each document with an n-gram of an evaluation set that is not among the
+    `frequent` ones (no edits without `drops`), and a line of the report for each such document. Counts these documents
+    by evaluation set."""
     sets: dict[str, int] = {}
     overlapping = []
     with here(unit.lines).open("w", encoding="utf-8") as file:

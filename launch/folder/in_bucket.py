@@ -17,13 +17,13 @@ from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
 from launch.folder.written import NOT_OURS
 from lm.errors import InputError, UsageError
-from lm.run_paths import HEARTBEATS, SUPERVISORS, TRAINING_LOGS, RunPaths
+from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, copy_of, mirror_of, objects, size_of, unused
 from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
-AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots)
-"""Outputs that are written to the address, and read there, by every process."""
+AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots, RunPaths.damaged_checkpoints)
+"""Folders that every process reads and writes directly in the bucket, never through a local copy."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
 
@@ -52,7 +52,8 @@ def held(workdir: Path) -> Generator[None]:
 
 
 def for_process(workdir: Path) -> Path:
-    """The folder in which a process other than 0 works: in a bucket, a copy that nothing is pushed from."""
+    """The folder in which a process other than 0 works: a local copy that is never uploaded, if the run is in a bucket;
+    else `workdir`."""
     if (mirror := mirror_of(workdir)) is None:
         return workdir
     copy = mirror_of(folder := copy_of(mirror.url, "processes"))
@@ -93,22 +94,17 @@ def size_in(workdir: Path, name: str) -> int | None:
 def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
     """Brings files of these names, and all that are one of the shell patterns or lie in a folder that is one."""
     if mirror := mirror_of(workdir):
-        mirror.fetch([*names, *mirror.matching(patterns)])
+        wanted = [*names, *mirror.matching(patterns)]
+        mirror.fetch([name for name in wanted if name.split("/")[0] not in AT_ADDRESS])
 
 
 def fetch_inputs(
     workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str], at_address: Iterable[str] = ()
 ) -> None:
     """Brings what finished stages have made, by their markers, and their logs, by the patterns; but nothing of the
-    outputs that are read `at_address`."""
-    logs = [pattern for pattern in patterns if pattern != RunPaths.damaged_checkpoints]
-    left_out = {*AT_ADDRESS, *at_address}
-    fetch(workdir, [name for one in markers for name in one["files"] if name.split("/")[0] not in left_out], logs)
-
-
-def fetch_logs(workdir: Path) -> None:
-    """Brings the logs of training, for a run that goes on."""
-    fetch(workdir, (), [log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints])
+    outputs that this stage reads `at_address`."""
+    left_out = {*at_address}
+    fetch(workdir, [name for one in markers for name in one["files"] if name.split("/")[0] not in left_out], patterns)
 
 
 def announce(name: str, workdir: Path) -> None:
@@ -168,9 +164,8 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
     before = written_there(mirror, name)
     mirror.push(marker["files"] if made_here else ())
     mirror.delete(before - {*marker["files"]})
-    logs = [pattern for pattern in by_products if pattern != RunPaths.damaged_checkpoints]
     seen = [paths.seen(name)] if paths.seen(name).is_file() else []
-    mirror.push([*mirror.here(logs), *names_of(workdir, paths.config_json, paths.written(name), *seen)])
+    mirror.push([*mirror.here(by_products), *names_of(workdir, paths.config_json, paths.written(name), *seen)])
     mirror.push([marker_name])
     mirror.delete(names_of(workdir, paths.begun(name)))
 

@@ -18,7 +18,7 @@ from launch.folder.guard import is_run
 from launch.folder.links import refuse_links
 from launch.folder.markers import read_note
 from launch.folder.written import entries
-from lm.checkpoints.manifest import MANIFEST, begin_step, delete_unfinished, end_step, steps_in
+from lm.checkpoints.manifest import MANIFEST, delete_unfinished, mark_unfinished, steps_in, unmark
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, appearing, shown_place, sizes_below, streamed
@@ -97,10 +97,10 @@ def take_checkpoints(source: Place, target: Place) -> None:
     newest."""
     delete_unfinished(target)
     for step in sorted({*steps_in(source)} - {*steps_in(target)}):
-        begin_step(target, step)
+        mark_unfinished(target, step)
         for name in sorted(sizes_below(source / str(step)), key=lambda name: (name == MANIFEST, name)):
             copy_file(source / str(step) / name, target / str(step) / name, link=True)
-        end_step(target, step)
+        unmark(target, step)
 
 
 def listed_by_others(source: Path, marker: dict) -> set[str]:

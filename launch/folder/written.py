@@ -8,7 +8,6 @@ A folder of outputs may be a link to a folder on another disk that the run has c
 run did not write are neither deleted nor moved: the stage is refused.
 """
 
-import contextlib
 import json
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.folder.links import CLAIM, claim_links
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
-from lm.storage import Url, relative_name, shown_place, unused, write_atomically
+from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 
 KEPT_BESIDE = {UNITS, SCRATCH, QUARANTINE, RunPaths.parts}
 """Folders, in folders of outputs, of files that are no outputs."""
@@ -160,13 +159,3 @@ def set_aside(workdir: Path, names: Iterable[str], why: str) -> None:
         if place.is_symlink() and (others := entries(place)):
             refuse_foreign(place, others, f"holds files of which each {why}")
     move_aside(workdir, [place for place in places if place.exists() and not place.is_symlink()], why)
-
-
-def remove_empty_folders(place: Path) -> None:
-    """Deletes a folder without files; where it is a link, the folders within."""
-    if not place.is_dir():
-        return
-    for folder in [*sorted((one for one in place.rglob("*") if one.is_dir()), reverse=True), place]:
-        if not folder.is_symlink():
-            with contextlib.suppress(OSError):
-                folder.rmdir()

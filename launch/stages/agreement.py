@@ -1,5 +1,6 @@
 """Several processes agree before they compute: the same config, code, libraries, flags, shards and run folder."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,8 +29,8 @@ NONCE_SECONDS = 5.0
 
 
 def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
-    """Raise UsageError in all processes unless all have the same experiment, run folder and `request` (JSON), and what
-    else decides their program. To be called when they have met; nothing for one process."""
+    """Raise UsageError in all processes unless all have the same experiment, run folder, `request` (JSON), code,
+    versions of libraries, flags and shards. Call it after they have connected. Does nothing for one process."""
     index, count = own_place()
     if count == 1:
         return
@@ -37,13 +38,16 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
     from lm.resilience.multihost import agree
 
     nonce = run / RunPaths.stages / "nonce"
-    agree(
-        {"stages/nonce, which process 0 wrote to the shared run folder,": shared_nonce(nonce)}
-        | facts(experiment, run)
-        | request
-    )
-    if index == 0:
-        nonce.unlink(missing_ok=True)
+    try:
+        agree(
+            {"stages/nonce, which process 0 wrote to the shared run folder,": shared_nonce(nonce)}
+            | facts(experiment, run)
+            | request
+        )
+    finally:
+        if index == 0:
+            with contextlib.suppress(OSError, StorageError):
+                nonce.unlink(missing_ok=True)
 
 
 def shared_nonce(place: Place) -> str:

@@ -216,10 +216,10 @@ def clusters() -> Any:
 
 @contextlib.contextmanager
 def ending_together() -> Generator[None]:
-    """Ends this process when the block raises, without JAX's wait at exit for processes that still work.
+    """If the block raises, end this process at once, without JAX's barrier at exit.
 
-    They end when its heartbeat is missing. If all raise the same error, it waits until all have. An error of a device
-    may be due to the loss of another process: then JAX finds that meanwhile, and ends this process.
+    The other processes end when they miss its heartbeat. If all of them raise, they wait for each other first. An error
+    of a device may be due to the loss of another process: then JAX finds that meanwhile, and ends this process.
     """
     try:
         yield

@@ -213,7 +213,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         tidy(stage, workdir)  # a kill may have come before
         return False
     if stage.grows:
-        in_bucket.fetch_logs(workdir)
+        in_bucket.fetch(workdir, (), stage.by_products)
     note = {
         "key": key_of(stage.name, settings, external_inputs, []),
         "settings": settings,

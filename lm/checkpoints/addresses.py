@@ -40,7 +40,7 @@ def orbax_path(place: Place) -> epath.Path:
     return epath.Path(place.resolve())
 
 
-def key_value_store(place: Place) -> dict[str, Any]:
+def kvstore_spec(place: Place) -> dict[str, Any]:
     """TensorStore's description of the folder as a store of files."""
     if not isinstance(place, Url):
         return {"driver": "file", "path": f"{place.resolve()}/"}
@@ -130,7 +130,7 @@ def register() -> None:
                 return spec
             if spec.get("driver") == "file":
                 bucket, _, path = spec["path"].lstrip("/").partition("/")
-                return key_value_store(Url(f"{scheme}://{bucket}")) | {"path": path}
+                return kvstore_spec(Url(f"{scheme}://{bucket}")) | {"path": path}
             changed = {one: moved(value) for one, value in spec.items()}
             return changed | COALESCED if spec.get("driver") == "ocdbt" else changed
 

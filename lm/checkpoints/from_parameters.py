@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from lm.checkpoints.addresses import key_value_store, orbax_path
+from lm.checkpoints.addresses import kvstore_spec, orbax_path
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import write_manifest
 from lm.checkpoints.reading import item_handler
@@ -23,7 +23,7 @@ from lm.storage import Place
 
 def array_spec(item: Place, array: str) -> dict[str, Any]:
     """tensorstore's description of where Orbax keeps the array of that name; `item` is a checkpoint's model/."""
-    base = {"driver": "ocdbt", "base": key_value_store(item), "path": f"{array}/"}
+    base = {"driver": "ocdbt", "base": kvstore_spec(item), "path": f"{array}/"}
     return {"driver": "zarr", "kvstore": base}
 
 

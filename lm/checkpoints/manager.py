@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +28,15 @@ from lm.checkpoints.manifest import (
     DamageError,
     RetentionPolicy,
     amend,
-    begin_step,
     delete_step,
     delete_unfinished,
-    end_step,
     files_of,
     is_link,
+    mark_unfinished,
     read_manifest,
     steps_in,
     unlisted,
+    unmark,
     write_manifest,
 )
 from lm.checkpoints.reading import item_handler, restore_items, verify_together
@@ -73,6 +73,18 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
     return jax.tree.map(copy, tree)
 
 
+class SaveHooks(NamedTuple):
+    """What process 0 calls; if it raises InputError, the save fails."""
+
+    may_write: Callable[[], None]
+    """Called before files are written or deleted. Raises InputError if another command has taken over the run."""
+    before_manifest: Callable[[], None]
+    """Called once a save: uploads the logs of a run in a bucket."""
+
+
+NO_HOOKS = SaveHooks(lambda: None, lambda: None)
+
+
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
@@ -85,17 +97,15 @@ class Checkpoints:
         retention: RetentionPolicy | None,
         timeout: float = 10.0,
         sidecars: Sequence[Path] = (),
-        before_write: Callable[[], None] = lambda: None,
+        hooks: SaveHooks = NO_HOOKS,
     ):
         """`retention` of None keeps all. `timeout`: seconds that a save waits for the one before it; after them it is
-        left out. `sidecars`: files that tell of the steps up to a checkpoint; they are on disk before it has its name.
-        `before_write` is called by process 0, behind the training, before a save writes its first file and before its
-        manifest: it uploads the logs of a run in a bucket. Where it raises InputError, as where another command has
-        taken over the run, the save fails."""
+        left out. `sidecars`: logs of the steps up to a checkpoint, which are on disk before its manifest is.
+        """
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
-        self.before_write = before_write
+        self.may_write, self.before_manifest = hooks
         self.orbax = item_handler()
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None
@@ -185,10 +195,10 @@ class Checkpoints:
         """Clears away what a kill left, and makes the folders. What there is to say of a disk without room for another
         checkpoint: Orbax would find that out in its midst."""
         try:
-            self.before_write()
+            self.may_write()
             delete_unfinished(self.folder)
             self.clear(step)
-            begin_step(self.folder, step)
+            mark_unfinished(self.folder, step)
             if isinstance(self.folder, Url):
                 return None
             for name in items:
@@ -239,18 +249,19 @@ class Checkpoints:
                     raise InputError(one["error"] if process == 0 else f"process {process}: {one['error']}")
             with readable_errors(self.folder, "written", FREE_SPACE):
                 for name in items:
-                    self.before_write()
+                    self.may_write()
                     self.orbax.finalize(orbax_path(folder / name))
                 self.sync_sidecars()
+                self.before_manifest()
                 others = {name: listed for one in said for name, listed in one["files"].items()}
-                self.before_write()
+                self.may_write()
                 write_manifest(folder, {**about, "step": step}, others)
-                end_step(self.folder, step)
+                unmark(self.folder, step)
                 if isinstance(self.folder, Path):
                     sync(self.folder)
         except InputError:
             with contextlib.suppress(OSError, InputError):
-                self.before_write()  # else what is there may be another command's
+                self.may_write()  # else what is there may be another command's
                 delete_unfinished(self.folder)  # its space is needed
             raise
 
@@ -283,7 +294,7 @@ class Checkpoints:
         """Takes away the checkpoints that are not kept."""
         if self.retention is None:
             return
-        self.before_write()
+        self.may_write()
         losses, files = {}, {}
         for step in self.steps():
             with contextlib.suppress(DamageError, InputError):
@@ -304,7 +315,7 @@ class Checkpoints:
         if self.primary:
             self.sync_sidecars()
             try:
-                self.before_write()
+                self.may_write()
                 amend(self.folder / str(step), about)
             except (OSError, DamageError, InputError) as error:
                 print(f"checkpoint: step {step:,}: {', '.join(about)} could not be added: {error}", flush=True)
@@ -348,14 +359,14 @@ class Checkpoints:
 
     def tidied(self) -> list[int]:
         """The steps that are there, the newest first, without what a kill left."""
-        self.before_write()
+        self.may_write()
         delete_unfinished(self.folder)
         return self.steps()[::-1]
 
     def set_aside(self, damaged: Sequence[Place], step: int) -> None:
         """Moves away the checkpoints that are damaged, now that there is one of `step` to go on from."""
         for folder in damaged:
-            self.before_write()
+            self.may_write()
             if self.linked and isinstance(folder, Path):
                 aside: Place = unused(folder.with_name(f"{folder.name}.damaged"))
             else:

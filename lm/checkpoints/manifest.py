@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,8 @@ class RetentionPolicy:
 
 
 def folders_of(run: RunPaths) -> tuple[Place, Place]:
-    """(checkpoints/, snapshots/) of the run: at its address, where `run` is the working copy of one in a bucket."""
+    """The run's checkpoints/ and snapshots/. If `run` is the local working copy of a run in a bucket, these are the
+    folders in the bucket."""
     return shown_place(run.checkpoints), shown_place(run.snapshots)
 
 
@@ -94,7 +95,8 @@ def steps_in(folder: Place) -> list[int]:
 
 
 def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
-    """{step: (whether it is finished, whether it is marked as unfinished)} of all that training wrote there."""
+    """{step: (is finished, is marked as unfinished)} of all steps that training has begun in the folder. Both are true
+    if a kill came between writing the manifest and deleting the mark."""
     names, found = names_in(folder) or (), {}
     for step in {name.removesuffix(UNFINISHED) for name in names}:
         if not (step.isascii() and step.isdecimal() and step == str(int(step))):
@@ -121,8 +123,9 @@ def names_in(folder: Place) -> set[str] | None:
     return None
 
 
-def begin_step(folder: Place, step: int) -> None:
-    """Note that the checkpoint of that step is being written or deleted: what a kill leaves of it is no checkpoint."""
+def mark_unfinished(folder: Place, step: int) -> None:
+    """Mark the step as unfinished before its checkpoint is written or deleted, so that what remains after a kill is not
+    taken for a checkpoint."""
     marker = folder / f"{step}{UNFINISHED}"
     if isinstance(marker, Url):
         write_atomically(marker, "")
@@ -132,7 +135,7 @@ def begin_step(folder: Place, step: int) -> None:
         sync(marker.parent)
 
 
-def end_step(folder: Place, step: int) -> None:
+def unmark(folder: Place, step: int) -> None:
     (folder / f"{step}{UNFINISHED}").unlink(missing_ok=True)
 
 
@@ -140,7 +143,7 @@ def delete_step(folder: Place, step: int) -> None:
     """Delete a checkpoint, whole or not; files that training did not write stay, and so does what a link leads to."""
     place = folder / str(step)
     with contextlib.suppress(OSError):  # on a disk without room for a name, the missing manifest says enough
-        begin_step(folder, step)
+        mark_unfinished(folder, step)
     if not is_link(place):
         try:
             names = [*read_manifest(place)["files"]]
@@ -148,7 +151,7 @@ def delete_step(folder: Place, step: int) -> None:
             names = [name for name in sizes_below(place) if name.split("/")[0] in PARTS]
         (place / MANIFEST).unlink(missing_ok=True)  # first: half of it must not be taken for whole
         delete_files(place, [*names, HALF_MANIFEST])
-    end_step(folder, step)
+    unmark(folder, step)
 
 
 def delete_unfinished(folder: Place) -> None:
@@ -157,7 +160,7 @@ def delete_unfinished(folder: Place) -> None:
         if not finished:
             delete_step(folder, step)
         elif marked:
-            end_step(folder, step)
+            unmark(folder, step)
 
 
 def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
@@ -208,16 +211,17 @@ def owner(name: str) -> int:
 
 
 def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dict[str, Any]]:
-    """{name: {"bytes", "sha256"}} of the files of a checkpoint that this process wrote, forced to the disk. Only
-    process 0 lists the whole checkpoint. Raises as `reading` does, and OSError."""
-    if process:
-        own = [f"{item}/ocdbt.process_{process}" for item in items]
-        mine = [f"{part}/{name}" for part in own for name in sizes_below(folder / part)]
-    else:
-        mine = [name for name in sizes_below(folder) if owner(name) == 0]
-    found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, mine).items()}
+    """`described` of the files of a checkpoint that this process, another than 0, wrote. It lists only its own."""
+    parts = [f"{item}/ocdbt.process_{process}" for item in items]
+    return described(folder, [f"{part}/{name}" for part in parts for name in sizes_below(folder / part)])
+
+
+def described(folder: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "sha256"}} of these files of a checkpoint, forced to the disk. Raises as `reading` does, and
+    OSError."""
+    found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
     if isinstance(folder, Path):
-        for path in {folder / name for name in mine} | {parent for name in mine for parent in (folder / name).parents}:
+        for path in {folder / name for name in names} | {one for name in names for one in (folder / name).parents}:
             if path.is_relative_to(folder):
                 sync(path)
     return found
@@ -226,14 +230,16 @@ def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dic
 def write_manifest(folder: Place, about: Mapping[str, Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
     """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`: those
     that other processes wrote as they say it, in `others`. Raises InputError where one of those is not there."""
-    for name, found in sizes_of(folder, others).items():
-        if found != others[name]["bytes"]:
+    there = sizes_below(folder)
+    for name, one in others.items():
+        if (found := there.get(name)) != one["bytes"]:
             raise InputError(
-                f"process {owner(name)} wrote {name}, {others[name]['bytes']:,} bytes, but in {folder} of process 0 "
+                f"process {owner(name)} wrote {name}, {one['bytes']:,} bytes, but in {folder} of process 0 "
                 f"{'it is missing' if found is None else f'it has {found:,} bytes'}. Give a run folder that all "
                 "processes share: one on a shared disk, or in a bucket."
             )
-    write_atomically(folder / MANIFEST, render(about, {**others, **files_of(folder, (), 0)}))
+    own = [name for name in there if owner(name) == 0]
+    write_atomically(folder / MANIFEST, render(about, {**others, **described(folder, own)}))
     if isinstance(folder, Path):
         sync(folder)
 

@@ -5,10 +5,10 @@ Biderman et al. 2023, arXiv:2304.01373).
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manager import NO_HOOKS, Checkpoints, SaveHooks
 from lm.checkpoints.manifest import DamageError, verify
 from lm.model.transformer import Transformer
 from lm.resilience.multihost import settle
@@ -32,8 +32,8 @@ class Snapshots(Checkpoints):
 
     kind = "snapshot"
 
-    def __init__(self, folder: Place, before_write: Callable[[], None] = lambda: None):
-        super().__init__(folder, retention=None, before_write=before_write)
+    def __init__(self, folder: Place, hooks: SaveHooks = NO_HOOKS):
+        super().__init__(folder, retention=None, hooks=hooks)
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
         """The steps of the snapshots that a run which goes on at step `first` need not take again, when it says `about`

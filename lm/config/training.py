@@ -165,10 +165,10 @@ class TrainConfig(Config):
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
     shuffle_block: int = added(default=1)
-    """Neighbouring windows that are shuffled and read as one block; 1 shuffles single windows. For shards in a bucket:
-    single windows cost a request each, blocks of 1 MB or more one for each block. Batches of at
-    least this many steps are from the same blocks, 64 or as many as a batch has sequences, so choose it with large
-    batches."""
+    """Number of consecutive windows (sequences of context_length tokens) that are read together and shuffled as a unit,
+    then among themselves; 1 shuffles every window separately. In a bucket a block costs one request, so blocks of 1 MB
+    or more are cheap. The batches of this many steps or more come from the same blocks: 64, or one per sequence of the
+    batch, whichever is more."""
     wandb_project: str = not_hashed(default="")
     """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
     them in the run folder); empty for none."""
@@ -195,7 +195,8 @@ class TrainConfig(Config):
     tasks: TasksConfig = added(default=TasksConfig(), hashed=False)  # noqa: RUF009
     """What the tasks among them read."""
     checkpoint_every_seconds: float = added(default=0.0, hashed=False)
-    """Seconds after a checkpoint until the next begins, if none has come by steps; 0 for never."""
+    """Save a checkpoint when this many seconds have passed since the last save began, whatever checkpoint_every says; 0
+    for never."""
     join_timeout: float = added(default=300.0, hashed=False)
     """Seconds that several processes wait for one another at the start, after which those that have not come are
     named (docs/long_runs.md)."""

@@ -22,8 +22,8 @@ REQUESTS = 64
 WINDOWS_AHEAD = 1024
 """Windows of a part, at least; more if that many do not make whole blocks (train.shuffle_block)."""
 GAP_BYTES = 2**16
-"""Bytes of a block that are read although no window of the part needs them, at once: where a part begins or ends in the
-midst of a block, to save requests."""
+"""The most bytes between two wanted records of a block that are read and dropped, so that one request serves both. Such
+gaps exist where a part of the plan begins or ends inside a block."""
 PART_BYTES = 500 * 10**6
 """Bytes of a part, at most; three are held for a moment when one ends."""
 

@@ -39,7 +39,8 @@ LEAST_RECORD = 64
 
 
 class Recent[V]:
-    """The values that were asked for last, up to a total weight. Thread-safe; a value is loaded once."""
+    """An LRU cache with a limit on the total weight of its values. Thread-safe: of several threads that ask for a key,
+    one loads the value."""
 
     def __init__(self, limit: int, weight: Callable[[V], int]):
         self.limit, self.weight, self.total = limit, weight, 0

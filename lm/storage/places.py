@@ -85,21 +85,28 @@ def unused[P: Place](place: P) -> P:
 
 def delete_files(folder: Place, names: Iterable[str]) -> None:
     """Delete the files of these names, as far as they are there; on a disk also the folders that are empty then, itself
-    included."""
+    included. Raises InputError for a name that leads through a link in the folder."""
     if isinstance(folder, Url):
         stores.delete(f"{folder}/{name}" for name in names)
         return
     for name in names:
-        path = inside(folder, name, folder)  # raises InputError where a link leads elsewhere
-        path.unlink(missing_ok=True)
-    for below in [*sorted((one for one in folder.rglob("*") if one.is_dir()), reverse=True), folder]:
-        with contextlib.suppress(OSError):
-            below.rmdir()
+        inside(folder.parent, f"{folder.name}/{name}", folder).unlink(missing_ok=True)
+    remove_empty_folders(folder)
+
+
+def remove_empty_folders(place: Path) -> None:
+    """Deletes a folder without files; where it is a link, the folders within."""
+    if not place.is_dir():
+        return
+    for folder in [*sorted((one for one in place.rglob("*") if one.is_dir()), reverse=True), place]:
+        if not folder.is_symlink():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def move_folder(folder: Place, target: Place) -> None:
-    """Put all that is in the folder at `target`: on the same disk, in the place of what is there; in the same bucket,
-    beside it, by copies."""
+    """Move a folder to `target`: on the same disk, replacing what is there; within a bucket, object by object, next to
+    what is there."""
     if isinstance(folder, Path) and isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)

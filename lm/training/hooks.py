@@ -256,8 +256,9 @@ class Checkpointing(Periodic):
         return (newest > self.saved_at or self.overdue(step)) and not self.checkpoints.held_up()
 
     def overdue(self, step: int) -> bool:
-        """Whether train.checkpoint_every_seconds have passed since the newest save. Process 0 says so to all, and at
-        which step it will look again: twenty times in that time, so that steps do not wait for messages."""
+        """Whether train.checkpoint_every_seconds have passed since the newest save. Process 0 decides, and tells all
+        processes the answer and the step of the next check, about 20 checks in that time, so that most steps need no
+        message. All processes call this at the same steps."""
         seconds = self.config.checkpoint_every_seconds
         if not seconds or step < self.ask_at:
             return False

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manager import NO_HOOKS, Checkpoints, SaveHooks
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
 from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
@@ -265,17 +265,17 @@ def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
 def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
     kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
     logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
-    push = functools.partial(push_logs, folder)
-    checkpoints = Checkpoints(folders_of(RunPaths(folder))[0], kept, sidecars=logs, before_write=push)
+    checkpoints = Checkpoints(folders_of(RunPaths(folder))[0], kept, sidecars=logs, hooks=hooks_of(folder))
     stack.callback(checkpoints.close, raising=False)
     return checkpoints
 
 
-def push_logs(folder: Path) -> None:
-    """Uploads the logs of a run in a bucket. Raises InputError, as where another command has taken over the run."""
-    if mirror := mirror_of(folder):
-        mirror.may_write()
-        mirror.push(mirror.here(log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints))
+def hooks_of(folder: Path) -> SaveHooks:
+    """For a run in a bucket, what `Checkpoints` asks and uploads there."""
+    mirror = mirror_of(folder)
+    if mirror is None:
+        return NO_HOOKS
+    return SaveHooks(mirror.may_write, lambda: mirror.push(mirror.here(TRAINING_LOGS)))
 
 
 def open_snapshots(
@@ -283,7 +283,7 @@ def open_snapshots(
     checkpoints: Checkpoints, stack: contextlib.ExitStack,
 ) -> hooks.Snapshotting:  # fmt: skip
     """Snapshots of a run that begins with `state`: those that are there stay where they are its own."""
-    snapshots = Snapshots(folders_of(RunPaths(folder))[1], before_write=functools.partial(push_logs, folder))
+    snapshots = Snapshots(folders_of(RunPaths(folder))[1], hooks=hooks_of(folder))
     stack.callback(snapshots.close, raising=False)
     there = snapshots.of_run(int(state.step), metadata)
     wanted = {step for step in config.snapshot_steps if int(state.step) <= step <= config.steps} - there

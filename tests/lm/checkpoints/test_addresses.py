@@ -1,12 +1,14 @@
 """Checkpoints in a bucket obey the laws of those on a disk (test_manager.py), however requests fail."""
 
 import re
+import threading
 from collections.abc import Generator
 from urllib.parse import unquote
 
 import pytest
 
-from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints import manager
+from lm.checkpoints.manager import Checkpoints, SaveHooks
 from lm.checkpoints.manifest import RetentionPolicy, steps_in
 from lm.checkpoints.snapshots import Snapshots
 from lm.errors import InputError
@@ -77,29 +79,32 @@ def test_a_command_whose_run_was_taken_over_writes_and_deletes_nothing(folder):
     def taken_over() -> None:
         raise InputError("taken over")
 
-    checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), before_write=taken_over)
+    checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), hooks=SaveHooks(taken_over, lambda: None))
     checkpoints.save(6, state_of(6), {})
     checkpoints.amend(3, {"evaluated": True})
     asks = (checkpoints.close, checkpoints.prune, checkpoints.tidied, lambda: checkpoints.set_aside([folder / "3"], 6))
-    for ask in (*asks, lambda: Snapshots(folder, taken_over).look(0, {})):
+    for ask in (*asks, lambda: Snapshots(folder, hooks=SaveHooks(taken_over, lambda: None)).look(0, {})):
         with pytest.raises(InputError, match="taken over"):
             ask()
     assert folder.files() == before
 
 
-def test_a_command_that_is_taken_over_before_the_end_of_a_save_leaves_its_successors_objects(folder):
-    """Both write to checkpoints/3; the first asks before it writes what has the same name in both."""
-    asked = []
+def test_a_command_that_is_taken_over_after_its_arrays_leaves_its_successors_objects(folder, monkeypatch):
+    """Both write to checkpoints/3. What Orbax finalizes has the same names in both, so the first asks before that."""
+    taken_over, real = threading.Event(), manager.wait_for_all
 
-    def taken_over_then() -> None:
-        asked.append(None)
-        if len(asked) == 2:  # after its arrays
-            write(folder, 3)
-            raise InputError("taken over")
-        if len(asked) > 2:
+    def may_write() -> None:
+        if taken_over.is_set():
             raise InputError("taken over")
 
-    checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), before_write=taken_over_then)
+    def written_and_taken_over(commits) -> None:
+        real(commits)
+        monkeypatch.setattr(manager, "wait_for_all", real)
+        write(folder, 3)
+        taken_over.set()
+
+    monkeypatch.setattr(manager, "wait_for_all", written_and_taken_over)
+    checkpoints = Checkpoints(folder, RetentionPolicy(newest=1), hooks=SaveHooks(may_write, lambda: None))
     checkpoints.save(3, state_of(4), {})
     with pytest.raises(InputError, match="taken over"):
         checkpoints.close()

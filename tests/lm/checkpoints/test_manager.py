@@ -20,6 +20,7 @@ from lm.checkpoints.manifest import (
     MANIFEST,
     DamageError,
     RetentionPolicy,
+    delete_step,
     read_manifest,
     render,
     steps_in,
@@ -240,6 +241,31 @@ def test_what_links_lead_to_is_neither_deleted_nor_a_checkpoint(two, tmp_path, m
     write(folder, 9, retention=RetentionPolicy(newest=2))
     assert {path: Path(path).read_bytes() for path in before} == before
     assert steps_in(folder) == [6, 9] and not (folder / "9").is_symlink()
+
+
+def test_a_name_in_a_manifest_that_leads_through_a_link_deletes_nothing(two, tmp_path):
+    folder = copy(two, tmp_path)
+    notes = tmp_path / "notes"
+    (folder / "3/model").rename(notes)
+    (folder / "3/model").symlink_to(notes)
+    before = sorted(notes.rglob("*"))
+    with pytest.raises(InputError, match=r"leads through a link to .*notes"):
+        delete_step(folder, 3)
+    assert sorted(notes.rglob("*")) == before
+
+
+def test_files_that_process_0_does_not_see_make_no_checkpoint(tmp_path):
+    """As where each process has a run folder of its own."""
+    name = "model/ocdbt.process_1/d/a"
+    with pytest.raises(
+        InputError, match=rf"process 1 wrote {name}, 3 bytes, but in .* it is missing\. Give a run folder"
+    ):
+        write_manifest(tmp_path, {"step": 5}, {name: {"bytes": 3, "sha256": ""}})
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("cut")
+    with pytest.raises(InputError, match=rf"process 1 wrote {name}, 4 bytes, but in .* it has 3 bytes"):
+        write_manifest(tmp_path, {"step": 5}, {name: {"bytes": 4, "sha256": ""}})
+    assert not (tmp_path / MANIFEST).exists()
 
 
 def test_where_no_name_fits_on_the_disk_older_checkpoints_still_go(two, tmp_path, monkeypatch):

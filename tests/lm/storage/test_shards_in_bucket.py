@@ -175,6 +175,18 @@ def test_a_loader_that_is_left_ends_though_the_bucket_does_not_answer(uploaded, 
         assert process.returncode == 0
 
 
+def test_requests_of_a_loader_that_is_closed_are_cancelled(uploaded, store: Store):
+    """Else its threads would wait for a bucket that does not answer."""
+    ours = source(uploaded)
+    ours.batch(0)  # the footers are read
+    store.fail(lambda request: "stall")
+    ahead = ours._read_ahead(0, slice(None), 20)
+    assert ahead is not None
+    requested = {*ahead.part(0).values()}
+    ahead.close()
+    assert requested and all(one.cancelled() for one in requested)
+
+
 def test_a_block_that_does_not_fit_into_memory_is_refused(uploaded):
     with pytest.raises(UsageError, match=r"train\.shuffle_block = 10000000 x 66 blocks .* Lower it to \d+"):
         source(uploaded, block=10_000_000).iterate()
