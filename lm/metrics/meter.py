@@ -49,16 +49,25 @@ class MetricsLog:
             with self.reported(self.lines):
                 self.lines.write(step, {"run": run})
 
-    def write(self, step: int, values: Row) -> None:
-        """Sends `values` to every writer, but what is not finite; numbers are rounded to 7 significant digits.
+    def write(self, step: int, values: Mapping[str, int | float | list[float]]) -> None:
+        """Sends `values` to every writer, but what is not finite; numbers are rounded to 7 significant digits. Lists go
+        only to metrics.jsonl.
 
         A writer on a full disk is reported once, and training goes on without it until it can be written again.
         """
-        finite = {name: v for name, v in values.items() if math.isfinite(v)}
-        row: Row = {name: v if isinstance(v, int) else float(f"{v:.7g}") for name, v in finite.items()}
+        row: Row = {}
+        lists: dict[str, list[float]] = {}
+        for name, value in values.items():
+            if isinstance(value, list):
+                lists[name] = [rounded(one) for one in value]
+            elif math.isfinite(value):
+                row[name] = rounded(value)
         for writer in self.writers:
             with self.reported(writer):
-                writer.write(step, row)
+                if isinstance(writer, JsonLines):
+                    writer.write(step, row | lists)
+                else:
+                    writer.write(step, row)
 
     @contextlib.contextmanager
     def reported(self, writer: Writer) -> Generator[None]:
@@ -74,6 +83,11 @@ class MetricsLog:
         for writer in self.writers:
             with self.reported(writer):
                 writer.close()
+
+
+def rounded(value: float) -> float:
+    """`value` with 7 significant digits; integers unchanged."""
+    return value if isinstance(value, int) else float(f"{value:.7g}")
 
 
 class Meter:

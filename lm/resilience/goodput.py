@@ -83,6 +83,8 @@ class Goodput:
         self.now = self.attempts[-1]
         self.current: str = "starting"
         self.switched_at = began
+        self.clock: dict[str, float] = {}
+        """Seconds of this process by phase, as they pass on the host, also while the devices are at a step."""
         self.beat_at = time.monotonic()
         self.file: int | None = None
 
@@ -106,9 +108,16 @@ class Goodput:
         moment = time.time()
         seconds = self.now.seconds
         counted = "steps" if self.current in OVERLAPPED and self.busy() else self.current
-        seconds[counted] = seconds.get(counted, 0.0) + max(0.0, moment - self.switched_at)
+        passed = max(0.0, moment - self.switched_at)
+        seconds[counted] = seconds.get(counted, 0.0) + passed
+        self.clock[self.current] = self.clock.get(self.current, 0.0) + passed
         outer, self.current, self.switched_at = self.current, phase, moment
         return outer
+
+    def read_clock(self) -> dict[str, float]:
+        """A copy of `clock` up to now."""
+        self.switch(self.current)
+        return dict(self.clock)
 
     def begin(self, first_step: int) -> None:
         """Training begins after `first_step` steps that were restored."""

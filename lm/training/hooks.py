@@ -29,6 +29,7 @@ from lm.model.transformer import Transformer
 from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import settle
 from lm.resilience.preemption import PreemptionHandler
+from lm.resilience.stragglers import HostTimes
 from lm.run_paths import RunPaths
 from lm.storage import write_json
 from lm.terminal import LiveLine
@@ -58,6 +59,7 @@ class Instruments:
     """What measures a run, and what it is recorded by."""
 
     goodput: Goodput
+    hosts: HostTimes
     preemption: PreemptionHandler
     skipped: SkippedSteps
     meter: Meter
@@ -131,6 +133,10 @@ class Logging(Periodic):
         row: Row = {name: int(value) if name == "skipped" else float(value) for name, value in found.items()}
         row |= self.tools.meter.row(step) | memory(self.devices) | self.cost | self.tools.goodput.shares()
         self.cost = {}
+        hosts, warning = self.tools.hosts.collect(step)
+        row |= hosts
+        if warning:
+            self.tools.line.print(f"train: {warning}")
         self.tools.goodput.write()
         self.tools.line.show(f"train: {live_text(step, self.progress.steps, row)}")
         return row
@@ -225,7 +231,8 @@ class Verifying(Periodic):
         return not self.verification.finished and (super().due(step) or step == self.progress.steps)
 
     def run(self, state: TrainState, step: int) -> None:
-        self.verification.check()
+        with self.tools.goodput.phase("verifying"):
+            self.verification.check()
 
 
 @dataclass
@@ -271,7 +278,8 @@ class Checkpointing(Periodic):
             self.asked = step, now
             return now - self.saved_seconds >= seconds, step + max(1, int(pace * seconds / 20))
 
-        passed, self.ask_at = settle("clock", None, look)
+        with self.tools.goodput.phase("steps"):  # a process that waits here for process 0 is no straggler
+            passed, self.ask_at = settle("clock", None, look)
         return passed
 
     @jax.transfer_guard("allow")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch
@@ -40,6 +41,7 @@ def loop(run: Run) -> None:
     state, step, tools, progress = run.state, run.first_step, run.tools, run.progress
     tools.preemption.training = True
     tools.goodput.begin(step)
+    tools.hosts.begin(step)
     with contextlib.closing(Watchdog(tools.goodput, RunPaths(run.folder).hangs, run.config.hang_seconds)):
         if run.evaluation_pending:
             run_pending_evaluation(run)
@@ -51,8 +53,9 @@ def loop(run: Run) -> None:
                 run.snapshotting.run(state, step)
             while step < run.config.steps and not progress.stopping:
                 with tools.profiler.step(step + 1), tools.meter.training(), tools.goodput.phase("steps"):
-                    batch = next_batch(run, batches, state, step)
-                    batch = place(batch, run.mesh, run.config.batch_size, rows)
+                    batch = next_batch(run, batches, rows, state, step)
+                    if run.logging.due(step + 1):
+                        tools.hosts.publish(step + 1)
                     state, progress.metrics = run.step(state, batch)
                     step, progress.figures = step + 1, {}
                     tools.skipped.record(step, progress.metrics)
@@ -62,11 +65,12 @@ def loop(run: Run) -> None:
         finish(run, step)
 
 
-def next_batch(run: Run, batches: Iterator[Batch], state: TrainState, step: int) -> Batch:
-    """The batch after `step` steps. Where its data are damaged, raises InputError after `state` is saved."""
+def next_batch(run: Run, batches: Iterator[Batch], rows: np.ndarray, state: TrainState, step: int) -> Batch:
+    """Return the batch after `step` steps on the devices, of which the iterator has this process's `rows`. Raises
+    InputError for damaged data, after saving `state`."""
     try:
         with run.tools.goodput.phase("data"):
-            return run.tools.meter.next(batches)
+            return place(run.tools.meter.next(batches), run.mesh, run.config.batch_size, rows)
     except InputError:
         run.checkpointing.save_before_error(state, step)
         raise

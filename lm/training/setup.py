@@ -30,6 +30,7 @@ from lm.planning.hardware import Peak, peak_rate
 from lm.planning.memory import count_parameters
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
+from lm.resilience.stragglers import HostTimes
 from lm.run_paths import TRAINING_LOGS, RunPaths
 from lm.storage import mirror_of, shown_place
 from lm.terminal import LiveLine, duration, quantity
@@ -94,6 +95,7 @@ class Run:
     checkpoints: Checkpoints
     progress: hooks.Progress
     tools: hooks.Instruments
+    logging: hooks.Logging
     evaluations: list[hooks.Hook]
     snapshotting: hooks.Snapshotting
     """Called before the first step too."""
@@ -148,10 +150,15 @@ def setup(
         config.checkpoint_every, progress, tools, checkpoints, snapshotting.snapshots, config, metadata, saved_at=first
     )
     evaluations = evaluation_hooks(model, config, folder, data, mesh, progress, tools)
-    others, shape = step_hooks(config, mesh, program.cost, progress, tools), (config.batch_size, model.context_length)
+    logging = hooks.Logging(config.log_every, progress, tools, program.cost.row(), mesh.local_devices)
+    others = [
+        hooks.Heartbeat(1, progress, tools), hooks.Profile(1 if config.profile_step else 0, progress, tools), logging,
+        hooks.Preemption(1, progress, tools),
+    ]  # fmt: skip
+    shape = config.batch_size, model.context_length
     return Run(
         config, folder, mesh, data.source, shape, program.step, state, first, pending,
-        checkpoints, progress, tools, evaluations, snapshotting, checkpointing,
+        checkpoints, progress, tools, logging, evaluations, snapshotting, checkpointing,
         [*others, *evaluations, snapshotting, hooks.Verifying(config.checkpoint_every, progress, tools, verified),
          checkpointing], say,
     )  # fmt: skip
@@ -342,18 +349,8 @@ def open_instruments(
     skipped = closing(SkippedSteps(folder, source, config, first))
     goodput.busy = skipped.running
     meter = Meter(first, config.steps, config.batch_size * model.context_length, program.cost.flops, program.peak)
-    return hooks.Instruments(goodput, preemption, skipped, meter, profiler, log, LiveLine(quiet=not primary))
-
-
-def step_hooks(
-    config: TrainConfig, mesh: Mesh, cost: StepCost, progress: hooks.Progress, tools: hooks.Instruments
-) -> list[hooks.Hook]:
-    return [
-        hooks.Heartbeat(1, progress, tools),
-        hooks.Profile(1 if config.profile_step else 0, progress, tools),
-        hooks.Logging(config.log_every, progress, tools, cost.row(), mesh.local_devices),
-        hooks.Preemption(1, progress, tools),
-    ]
+    hosts = HostTimes(goodput)
+    return hooks.Instruments(goodput, hosts, preemption, skipped, meter, profiler, log, LiveLine(quiet=not primary))
 
 
 def evaluation_hooks(

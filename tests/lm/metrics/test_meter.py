@@ -38,6 +38,14 @@ def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
     ]
 
 
+def test_lists_are_only_in_metrics_jsonl(tmp_path):
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        log.write(1, {"loss": 0.5, "host_seconds": [1 / 3, 2.0]})
+    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert row == {"step": 1, "loss": 0.5, "host_seconds": [0.3333333, 2.0]}
+    assert [value.tag for event in events_of(tmp_path / "tensorboard") for value in event.summary.value] == ["loss"]
+
+
 class FakeWandb(ModuleType):
     """Records what reaches the package; its real counterpart is tried below, where it is installed."""
 

@@ -1,0 +1,113 @@
+"""Stragglers: processes whose hosts hold up all others.
+
+All processes end a step together, since its collectives wait for the last of them, so their step times are equal. What
+differs is host time: reading a batch, copying it to the devices, and all work between two steps (logs, heartbeats). The
+host prepares a step while the devices compute the one before, so host time costs nothing until it reaches a step's.
+Waiting for devices is not host time, so a slow device or link does not show here; docs/long_runs.md says how to find
+one.
+"""
+
+import json
+import socket
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from lm.resilience.goodput import Goodput
+from lm.resilience.multihost import key_value_store
+
+TIMES = 2.0
+"""A straggler takes so many times the median host time of the other processes, or more,"""
+SHARE = 0.5
+"""and at least this share of a step."""
+
+
+class HostTime(NamedTuple):
+    """Means of one process, in seconds a step."""
+
+    seconds: float
+    """Host time."""
+    data: float
+    """The part of it that is reading batches and copying them to the devices."""
+    host: str
+    """Name of the machine."""
+
+
+class HostTimes:
+    """Host time of every process, exchanged once per logged step without a collective: each process publishes its own
+    in JAX's key-value store before it starts that step. The step ends after all have started it, so process 0 then
+    finds every entry and waits for none. Does nothing in a run of one process."""
+
+    def __init__(self, goodput: Goodput):
+        self.goodput = goodput
+        self.reported: int | None = None
+        """The process that the last warning named, until it is no longer the slowest straggler."""
+
+    def begin(self, step: int) -> None:
+        """Count from now on, after `step` steps."""
+        self.step, self.clock, self.step_seconds = step, self.goodput.read_clock(), 0.0
+
+    def publish(self, step: int) -> None:
+        """Tell process 0 the mean over the steps since the last call. `step` is logged, and about to start."""
+        if jax.process_count() == 1:
+            return
+        steps, before = step - self.step, self.clock
+        self.begin(step)
+        data, other, devices = (
+            (self.clock.get(phase, 0.0) - before.get(phase, 0.0)) / steps
+            for phase in ("data", "host_overhead", "steps")
+        )
+        self.step_seconds = data + other + devices
+        own = HostTime(data + other, data, socket.gethostname())
+        key_value_store().key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
+
+    def collect(self, step: int) -> tuple[dict[str, Any], str]:
+        """Return (values for the metrics of `step`, a warning or ""), in process 0 after the step is done; elsewhere
+        both are empty."""
+        if jax.process_count() == 1 or jax.process_index() > 0:
+            return {}, ""
+        store = key_value_store()
+        found = {int(key.rpartition("/")[2]): text for key, text in store.key_value_dir_get(directory(step))}
+        store.key_value_delete(directory(step))
+        times = [HostTime(*json.loads(found[process])) for process in range(jax.process_count())]
+        seconds = [one.seconds for one in times]
+        slowest = max(seconds)
+        row = {"host_seconds": seconds, "slowest_host_seconds": slowest, "slowest_process": seconds.index(slowest)}
+        slow = stragglers(seconds, self.step_seconds)
+        first = slow[0] if slow else None
+        warning = warning_of(times, slow, self.step_seconds) if slow and first != self.reported else ""
+        self.reported = first
+        return row, warning
+
+
+def directory(step: int) -> str:
+    """Prefix of the keys of a step in the key-value store."""
+    return f"gristmill/host_seconds/{step}/"
+
+
+def others_median(seconds: Sequence[float], process: int) -> float:
+    return statistics.median([*seconds[:process], *seconds[process + 1 :]])
+
+
+def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
+    """Indices of the processes that hold up the others, the slowest first: of two processes or more with these host
+    times, in steps of `step_seconds`."""
+    order = sorted(range(len(seconds)), key=lambda process: -seconds[process])
+    return [
+        process
+        for process in order
+        if seconds[process] >= max(SHARE * step_seconds, TIMES * others_median(seconds, process))
+    ]
+
+
+def warning_of(times: Sequence[HostTime], slow: Sequence[int], step_seconds: float) -> str:
+    """Name the slowest of the stragglers `slow`."""
+    own, median = times[slow[0]], others_median([one.seconds for one in times], slow[0])
+    more = f" {len(slow) - 1:,} more are slow." if slow[1:] else ""
+    return (
+        f"warning: process {slow[0]} ({own.host}) holds up the others: its host takes {own.seconds:.3g} s of a step of "
+        f"{step_seconds:.3g} s, {own.data:.3g} s of that for data; the median of the others is {median:.3g} s.{more} "
+        'See "Stragglers" in docs/long_runs.md'
+    )
