@@ -1,9 +1,19 @@
-"""A profile of chosen steps, for XProf or Perfetto."""
+"""Profiles of training steps for XProf or Perfetto: of chosen steps, or on demand through a server."""
 
 import contextlib
+import os
+import socket
 from pathlib import Path
 
 import jax
+
+from lm.errors import UsageError
+
+PORT = "GRISTMILL_PROFILER_PORT"
+"""Port of the profiler server of process 0; process N listens at this port + N. Unset: no server.
+
+An environment variable and not a field, since the server asks for no password and writes files to any folder that a
+client names: a config.json from someone else must not open it."""
 
 
 class Profiler:
@@ -11,7 +21,29 @@ class Profiler:
 
     def __init__(self, folder: Path, begin: int, steps: int):
         self.folder, self.wanted = folder, range(begin, begin + steps) if begin else range(0)
-        self.tracing = False
+        self.tracing = self.serving = False
+
+    def serve(self) -> str:
+        """Start the profiler server if PORT is set. Returns a message, "" if it is not. A port in use is reported and
+        does not stop the run. Raises UsageError for a value that is no port."""
+        if not (given := os.environ.get(PORT)):
+            return ""
+        index, last = jax.process_index(), 2**16 - jax.process_count()
+        if not given.isdecimal() or not 1024 <= int(given) <= last:
+            raise UsageError(f"{PORT} is {given!r}; it must be a port from 1024 to {last:,}, or unset for no server.")
+        port = int(given) + index
+        try:
+            with socket.socket() as probe:  # JAX does not report a port in use
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("", port))
+        except OSError as error:
+            return f"process {index} has no profiler server at port {port}: {error.strerror}"
+        jax.profiler.start_server(port)
+        self.serving = True
+        return (
+            f"process {index} has a profiler server at {socket.gethostname()}:{port}, without a password. Capture 3 s "
+            f"there: python -m jax.collect_profile {port} 3000 --no_perfetto_link --log_dir {self.folder.absolute()}"
+        )
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
         """What a step runs in: the trace names it and its number."""
@@ -21,19 +53,30 @@ class Profiler:
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
 
     def after(self, step: int, result: object) -> str:
-        """Behind the last step, when its `result` is there, ends the trace; says where it lies, or is empty."""
+        """After the last step of the trace, wait for its `result` and write the trace. Returns a message that says
+        where it is or why there is none; "" after other steps."""
         if not self.tracing or step + 1 in self.wanted:
             return ""
         jax.block_until_ready(result)
-        self.close()
+        try:
+            self.stop_trace()
+        except jax.errors.JaxRuntimeError as error:  # the server captures the same steps: JAX makes one at a time
+            return f"no profile up to step {step:,}: {str(error).splitlines()[0]}"
         (trace,) = sorted(self.folder.glob("plugins/profile/*/*.trace.json.gz"))[-1:]
         return (
-            f"a profile up to step {step:,} lies in {self.folder}. Look at it with `xprof {self.folder}` "
+            f"a profile up to step {step:,} is in {self.folder}. Open it with `xprof {self.folder}` "
             f"(make add PACKAGE=xprof), or open {trace} at https://ui.perfetto.dev"
         )
 
-    def close(self) -> None:
-        """Ends a trace that a failure left open."""
+    def stop_trace(self) -> None:
         if self.tracing:
             self.tracing = False
             jax.profiler.stop_trace()
+
+    def close(self) -> None:
+        """End the server, and a trace that a failure left open."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self.stop_trace()
+        if self.serving:
+            self.serving = False
+            jax.profiler.stop_server()

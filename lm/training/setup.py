@@ -113,6 +113,10 @@ def setup(
     say: Say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda text: None
     goodput = stack.enter_context(contextlib.closing(Goodput(folder, began, jax.process_index())))
     preemption = stack.enter_context(PreemptionHandler(jax.process_count(), goodput.stop_before_training))
+    profiler = Profiler(RunPaths(folder).profile, config.profile_step, config.profile_steps)
+    stack.enter_context(contextlib.closing(profiler))
+    if served := profiler.serve():
+        print(f"train: {served}", flush=True)  # in every process: each has its own server
 
     data = open_data(model, config, folder, preemption, say)
     mesh = make_mesh(config.mesh, model, config.batch_size, micro_batches=config.micro_batches)
@@ -140,7 +144,9 @@ def setup(
     first = int(state.step)
     if step_seconds is not None and first < config.steps:
         say(forecast(config.steps - first, program.cost, step_seconds))
-    tools = open_instruments(model, config, folder, data.source, program, first, pending, goodput, preemption, stack)
+    tools = open_instruments(
+        model, config, folder, data.source, program, first, pending, goodput, preemption, profiler, stack
+    )
     tools.log.write_run(first, description)
     if jax.process_index() == 0:
         hooks.remove_later_samples(RunPaths(folder).samples, first)
@@ -338,6 +344,7 @@ def open_instruments(
     pending: bool,
     goodput: Goodput,
     preemption: PreemptionHandler,
+    profiler: Profiler,
     stack: contextlib.ExitStack,
 ) -> hooks.Instruments:
     """Logs of the run, from which rows of steps after `first` are removed, and what measures it."""
@@ -345,7 +352,6 @@ def open_instruments(
     closing = lambda resource: stack.enter_context(contextlib.closing(resource))
     settings = {"model": asdict(model), "train": asdict(config)}
     log = closing(MetricsLog(folder, first, config.wandb_project, settings, primary, pending))
-    profiler = closing(Profiler(RunPaths(folder).profile, config.profile_step, config.profile_steps))
     skipped = closing(SkippedSteps(folder, source, config, first))
     goodput.busy = skipped.running
     meter = Meter(first, config.steps, config.batch_size * model.context_length, program.cost.flops, program.peak)

@@ -24,6 +24,7 @@ from lm.data.batches import Batch, BatchSource
 from lm.errors import InputError, UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.held_out import Validation
+from lm.metrics.profiling import PORT
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh, one_device_mesh
@@ -39,6 +40,7 @@ from lm.training.state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
 from tests.lm.conftest import save_timeout
 from tests.object_store import QUICK, serving, variables
+from tests.train_process import free_port
 
 EXPERIMENT = tiny_experiment()
 
@@ -397,13 +399,15 @@ def test_a_forecast_is_measured_where_the_run_is_long_enough_to_want_one():
 
 
 @pytest.mark.slow
-def test_a_profile_names_the_steps_that_were_asked_for(tokens, tmp_path, capsys):
+def test_a_profile_names_the_steps_that_were_asked_for_also_next_to_a_server(tokens, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(PORT, str(port := free_port()))
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     short = dataclasses.replace(EXPERIMENT.train, steps=7, profile_step=4, profile_steps=2)
     train(EXPERIMENT.model, short, run)
     (path,) = (run / "profile").rglob("*.trace.json.gz")
-    assert str(path) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(path) in printed and f"jax.collect_profile {port} 3000" in printed
     with gzip.open(path, "rt", encoding="utf-8") as file:  # what Perfetto opens
         events = json.load(file)["traceEvents"]
     steps = [event["args"]["step_num"] for event in events if event.get("name") == "train"]
