@@ -1,12 +1,21 @@
-"""Where JAX keeps compiled programs, so that a process that starts again compiles nothing. No jax here."""
+"""The cache of compiled programs, so that a process that starts again compiles nothing.
+
+A compiled program is code: whoever can write to a cache can run code in every process that reads it. So no cache is in
+a run folder, which may come from someone else, and no config names one. The user's own cache folder is the default, and
+the environment names another, as the files of launch.cloud do. JAX is imported only by `use_bucket_cache`.
+"""
 
 import hashlib
 import os
 import platform
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
-from lm.storage import user_cache
+from lm.errors import UsageError
+from lm.storage import Url, is_url, user_cache, write_atomically
+
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 MOST_BYTES = 10 * 2**30
 """What was used longest ago is removed beyond."""
@@ -19,12 +28,43 @@ def keep_compiled_programs(environment: MutableMapping[str, str] = os.environ) -
 
     Where JAX_COMPILATION_CACHE_DIR is set, be it to nothing (no cache then), it stays as it is.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in environment:
+    if VARIABLE in environment:
         return
     # Programs for a CPU run on one with the same instructions alone, and a home folder may be many machines'.
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(user_cache(environment) / "compiled" / cpu_kind())
+    environment[VARIABLE] = str(user_cache(environment) / "compiled" / cpu_kind())
     environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
+
+
+def use_bucket_cache() -> None:
+    """If JAX_COMPILATION_CACHE_DIR is an address in s3:// or gs://, let JAX read and write there through lm.storage; by
+    itself it would need gcsfs or s3fs. Call it before JAX compiles. Raises UsageError for other kinds of addresses.
+
+    Of several processes JAX lets only process 0 write. An address that cannot be reached is a warning of JAX's, and the
+    program is compiled.
+    """
+    address = os.environ.get(VARIABLE, "")
+    if not is_url(address):
+        return
+    folder = Url(address)
+    if folder.scheme not in ("s3", "gs"):
+        raise UsageError(f"{VARIABLE} is {address}; compiled programs are kept in a folder, in s3:// or in gs://.")
+    from jax._src import compilation_cache  # JAX has no public way to give it a store
+    from jax._src.compilation_cache_interface import CacheInterface
+
+    class BucketCache(CacheInterface):
+        _path: Any = folder
+
+        def get(self, key: str) -> bytes | None:
+            try:
+                return (folder / key).read_bytes()
+            except FileNotFoundError:
+                return None
+
+        def put(self, key: str, value: bytes) -> None:
+            write_atomically(folder / key, value)
+
+    compilation_cache.get_file_cache = lambda path: (BucketCache(), path)
 
 
 def cpu_kind() -> str:

@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
     refuse_lost(job, "gs://", "s3://", *([f"{path}/"] if path else []))
     mounts = [{"name": "shared", "mountPath": path}] if path else []
     volumes: list[dict] = [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}] if path else []
-    environment: list[dict] = [{"name": "PYTHONUNBUFFERED", "value": "1"}]
+    expanded = {name: value.replace("$", "$$") for name, value in job.environment.items()}  # as of `command` below
+    environment: list[dict] = [{"name": name, "value": value} for name, value in expanded.items()]
     if job.tpu:  # the label has each shape in one order: 2x4x4 also for v5p:4x4x2
         shapes = SHAPES[job.topology.chip.torus].values()
         shape = next(shape for shape in shapes if sorted(shape) == sorted(job.topology.shape))

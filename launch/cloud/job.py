@@ -36,6 +36,7 @@ class Job:
     name: str
     file: str  # where the job's files are, without their ending; git ignores runs/
     command: str  # of each process
+    environment: dict[str, str]  # of each process
     workdir: str
     topology: Topology
     tpu: bool
@@ -95,10 +96,18 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
     search = "" if train.layout.endswith(f"/{topology.name}") else " (launch.plan --search finds one for this topology)"
     notes = [f"{script} {config} on {topology.name}; layout {train.layout or 'none'}{search}; mesh {mesh}", memory[0]]
     setup, pack = SETUP % ("tpu" if tpu else given.cuda), PACK % shlex.quote(config)
+    run = given.workdir or str(workdir)
+    # Next to the run folder and not in it: compiled programs are code, and run folders are passed on.
+    environment = {"PYTHONUNBUFFERED": "1", "JAX_COMPILATION_CACHE_DIR": f"{run.rstrip('/')}.compiled"}
     return Job(
-        name, f"runs/cloud/{name}", shlex.join(words), given.workdir or str(workdir), topology, tpu, kind, hosts,
-        chips, setup, pack, notes,
+        name, f"runs/cloud/{name}", shlex.join(words), environment, run, topology, tpu, kind, hosts, chips, setup, pack,
+        notes,
     ), given  # fmt: skip
+
+
+def exports(job: Job) -> str:
+    """The environment of a process, as a line of bash."""
+    return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in job.environment.items())
 
 
 def refuse_lost(job: Job, *places: str) -> None:

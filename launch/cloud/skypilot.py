@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
             "use_spot": given.spot,
             "job_recovery": {"max_restarts_on_errors": 3, "recover_on_exit_codes": [STOPPED]},
         },
+        "envs": job.environment,
         "setup": job.setup,
         "run": (MEET if nodes > 1 else "") + job.command,
     }

@@ -5,7 +5,7 @@
 Run it in a clone that all nodes see. Options of sbatch replace those in the file (slurm.schedmd.com/sbatch.html).
 """
 
-from launch.cloud.job import BASH, STOPPED, job_parser, parse_job, write_job
+from launch.cloud.job import BASH, STOPPED, exports, job_parser, parse_job, write_job
 from launch.stages.command import told
 from lm.planning.topology import GPU_NODE
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
 #SBATCH --requeue
 #SBATCH --signal=TERM@300
 set -u
-export PYTHONUNBUFFERED=1
+{exports(job)}
 if [ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ]; then rm -f {stop}; fi
 # srun does not inherit --cpus-per-task. After the first task has ended, the others may still be saving: wait for them.
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=900 \\

@@ -5,7 +5,7 @@ python -m launch.cloud.tpu_vm configs/gpt2_124m.py --topology v6e:2x4 --zone us-
 
 import shlex
 
-from launch.cloud.job import BASH, job_parser, parse_job, refuse_lost, write_job
+from launch.cloud.job import BASH, exports, job_parser, parse_job, refuse_lost, write_job
 from launch.cloud.names import NAMES
 from launch.stages.command import told
 
@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
     text = f"""{BASH}# Every host runs this as root whenever it boots, so the run continues after a reboot.
 set -eu -o pipefail
 exec >> {log} 2>&1
-export HOME=/root PYTHONUNBUFFERED=1 PATH="$PATH:/snap/bin"
+export HOME=/root PATH="$PATH:/snap/bin"
+{exports(job)}
 mkdir -p /opt/gristmill
 cd /opt/gristmill
 until gcloud storage cat {code} | tar -xz && {job.setup}; do sleep 30; done

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from configs.experiment.run_folder import RunFolder
 from launch.folder.in_bucket import fetch
 from launch.stages.processes import place
-from lm.compilation_cache import keep_compiled_programs
+from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import appearing, is_url, write_atomically, writing
@@ -58,6 +58,7 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     if place()[1] > 1:
         raise UsageError(f"One process packs a file, but there are {place()[1]} here. Start it in one alone.")
     keep_compiled_programs()
+    use_bucket_cache()
     from lm.compression.codec import Packer
     from lm.compression.token_model import segments_for
     from lm.parallel import one_device_mesh

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.stages.meeting import meet
-from lm.compilation_cache import keep_compiled_programs
+from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import UsageError
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
@@ -256,6 +256,8 @@ def load_training(run: Path, began: float, timeout: float) -> Callable[..., None
     keep_compiled_programs()
     with PreemptionHandler(before_exit=before_exit):
         import jax  # noqa: F401
+
+        use_bucket_cache()
     # Of several processes it leaves SIGTERM to JAX, which passes it on once they have met.
     with PreemptionHandler(processes, before_exit):
         join(timeout)

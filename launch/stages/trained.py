@@ -10,7 +10,7 @@ from launch.folder.in_bucket import fetch
 from launch.stages.agreement import agree_on
 from launch.stages.processes import join, place
 from lm.address_space import JAX, check_address_space
-from lm.compilation_cache import keep_compiled_programs
+from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import InputError, UsageError
 from lm.planning.memory import check_inference_memory
 from lm.run_paths import RunPaths
@@ -40,6 +40,7 @@ def load_trained(
     check_address_space(JAX)
     keep_compiled_programs()
     fetch(workdir, (), (RunPaths.tokenizer,))
+    use_bucket_cache()
     join(experiment.train.join_timeout)
     agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
     check_inference_memory(experiment.model, rows, tokens, option)

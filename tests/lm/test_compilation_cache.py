@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lm.compilation_cache import cpu_kind, keep_compiled_programs
+import pytest
+
+from lm.compilation_cache import VARIABLE, cpu_kind, keep_compiled_programs, use_bucket_cache
+from lm.errors import UsageError
+from lm.storage import Url
+from tests.object_store import HOPELESS, QUICK, serving, variables
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
@@ -41,3 +46,33 @@ def test_a_folder_that_is_given_stays_and_so_does_none():
     keep_compiled_programs(environment)
     assert environment["JAX_COMPILATION_CACHE_DIR"] == f"/home/a/.cache/gristmill/compiled/{cpu_kind()}"
     assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_fresh_host_finds_in_a_bucket_what_another_has_compiled(tmp_path, scheme):
+    """Nothing but the bucket is common to both; one that does not answer costs a compilation, and not the run."""
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("cache")
+        address = f"{scheme}://cache/runs/a.compiled"
+
+        def run(host: str, **more: str) -> tuple[int, int]:
+            (home := tmp_path / host).mkdir()
+            environment = os.environ | {"HOME": str(home), "XDG_CACHE_HOME": str(home), VARIABLE: address}
+            environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | more
+            command = [sys.executable, "-c", PROGRAM, str(home)]
+            done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+            assert not (home / "gristmill/compiled").exists()
+            hits, misses = map(int, done.stdout.split())
+            return hits, misses
+
+        hits, misses = run("first")
+        assert hits == 0 and len(Url(address).files()) == misses > 0
+        assert run("second") == (misses, 0)
+        store.fail(lambda request: "503")
+        assert run("third", **HOPELESS)[0] == 0
+
+
+def test_an_address_that_cannot_be_written_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "hf://datasets/a/b")
+    with pytest.raises(UsageError, match="is hf://datasets/a/b; compiled programs are kept in a folder, in s3:// or"):
+        use_bucket_cache()

@@ -105,7 +105,7 @@ def test_the_processes_of_gpu_nodes_find_each_other(index, cloud, capsys, monkey
     found = processes.find()
     address = {"gke": "big-slice-0-0.big:8476", "skypilot": "10.0.0.7:8476"}[cloud]
     assert (found.index, found.count, found.address) == (index, 2, address)
-    assert not re.search("PROCESS_ID|JAX_", dry_run(capsys, cloud, "h100:8"))
+    assert not re.search("PROCESS_ID|JAX_COORD", dry_run(capsys, cloud, "h100:8"))
 
 
 def test_pods_have_their_disks_and_secret_and_start_again_unless_the_command_is_wrong(capsys):

@@ -46,6 +46,24 @@ def test_hostile_words_reach_the_run_and_nothing_else_of_the_file(cloud, capsys)
     assert first == second
 
 
+@pytest.mark.parametrize("cloud", WORDS)
+def test_programs_are_kept_next_to_the_run_folder_so_that_a_fresh_host_compiles_nothing(cloud, capsys, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    folder = "gs://bucket/a $HOME's/"  # hosts and shells pass it on as it is
+    text = dry_run(capsys, cloud, ON[cloud], "--workdir", folder)
+    if cloud == "gke":
+        environment = pod_of(yaml.safe_load(text))["containers"][0]["env"]
+        (value,) = [one["value"] for one in environment if one["name"] == "JAX_COMPILATION_CACHE_DIR"]
+        value = value.replace("$$", "$")
+    elif cloud == "skypilot":
+        value = yaml.safe_load(text)["envs"]["JAX_COMPILATION_CACHE_DIR"]
+    else:
+        (line,) = re.findall("^export .*JAX_COMPILATION_CACHE_DIR.*$", text, re.MULTILINE)
+        shell = ["bash", "-c", f'{line}; printf %s "$JAX_COMPILATION_CACHE_DIR"']
+        value = subprocess.run(shell, capture_output=True, text=True).stdout
+    assert value == "gs://bucket/a $HOME's.compiled"
+
+
 @pytest.mark.parametrize(("cloud", "names"), [("gke", ["image", "queue", "account", "secret"]), ("tpu_vm", ["zone"])])
 def test_hostile_names_are_quoted_in_the_file_and_in_its_commands(cloud, names, capsys):
     evil = "x'; touch /tmp/evil #\n#SBATCH --account=x\nevil: $(id)"
