@@ -103,6 +103,12 @@ def mesh_sizes(
                 f"model.{field} = {getattr(model, field)} is cut over {over}, which does not divide it. Change one of "
                 "them."
             )
+    parts = sizes["data"] * sizes["fsdp"] * sizes["context"]
+    if config.zero1 and model.width % parts:
+        raise UsageError(
+            f"train.mesh.zero1 cuts model.width = {model.width} over data x fsdp x context = {sizes['data']} x "
+            f"{sizes['fsdp']} x {sizes['context']} devices, which do not divide it. Set --train.mesh.zero1 False."
+        )
     least = sizes["data"] * sizes["fsdp"] * micro_batches
     if batch_size % least:
         parts = f" in train.micro_batches = {micro_batches} parts" if micro_batches > 1 else ""

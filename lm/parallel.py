@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import cast
 
 import jax
@@ -24,7 +24,9 @@ from lm.devices import Target, describe, mesh_sizes, target_of
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
-AXES: dict[str, str | tuple[str, ...] | None] = {
+type Table = Mapping[str, str | tuple[str, ...] | None]
+"""{logical axis: axes of the mesh that it is cut over}."""
+AXES: Table = {
     "batch": ("data", "fsdp"),
     "rows": "data",
     "drawn": ("data", "fsdp", "context", "tensor"),
@@ -40,16 +42,20 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "position": None,
     "layers": None,
 }
-"""{logical axis: axes of the mesh that it is cut over}. Of activations: batch, length, residual_length (between blocks,
-where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed,
-rows (of the batch, where activations come to the weights and not the weights to them: `weights_stay`), and drawn (rows
-that a token is drawn for, by all devices). Of parameters: ngram, width (of the residual stream; devices along context
-hold parts of each parameter too), position, layers. Of both: heads, kv_heads, mlp, vocab."""
+"""Of activations: batch, length, residual_length (between blocks, where the devices along tensor need not all hold
+every position: sequence parallelism, arXiv:2205.05198), embed, rows (of the batch, where activations come to the
+weights and not the weights to them: `weights_stay`), and drawn (rows that a token is drawn for, by all devices). Of
+parameters: ngram, width (of the residual stream; devices along context hold parts of each parameter too), position,
+layers. Of both: heads, kv_heads, mlp, vocab."""
+
+ZERO1: Table = {**AXES, "width": ("fsdp", "context", "data")}
+"""For optimizer state with MeshConfig.zero1. Data comes last, so that the parts of devices along it are neighbours
+within the part of a parameter that these devices hold."""
 
 
-def spec_of(*axes: str | None) -> PartitionSpec:
+def spec_of(*axes: str | None, table: Table = AXES) -> PartitionSpec:
     """The PartitionSpec of an array with these logical axes; None for an axis that is whole everywhere."""
-    return PartitionSpec(*(AXES[axis] if axis else None for axis in axes))
+    return PartitionSpec(*(table[axis] if axis else None for axis in axes))
 
 
 BATCH = spec_of("batch", "length")
@@ -57,20 +63,22 @@ BATCH = spec_of("batch", "length")
 over context. Devices along tensor hold the same tokens."""
 
 
-def mesh_axes(axis: str | None) -> tuple[str, ...]:
+def mesh_axes(axis: str | None, table: Table = AXES) -> tuple[str, ...]:
     """The axes of the mesh that a logical axis is cut over."""
-    cut = AXES[axis] if axis else None
+    cut = table[axis] if axis else None
     return (cut,) if isinstance(cut, str) else cut or ()
 
 
-def devices_of(axis: str | None, mesh: Mesh | AbstractMesh) -> int:
+def devices_of(axis: str | None, mesh: Mesh | AbstractMesh, table: Table = AXES) -> int:
     """How many parts the logical axis is cut into."""
-    return math.prod(mesh.shape.get(name, 1) for name in mesh_axes(axis))
+    return math.prod(mesh.shape.get(name, 1) for name in mesh_axes(axis, table))
 
 
-def cuts_evenly(mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int]) -> bool:
+def cuts_evenly(
+    mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int], table: Table = AXES
+) -> bool:
     """Whether the mesh divides an array of that shape, whose first axes are these logical ones."""
-    return not any(size % devices_of(axis, mesh) for axis, size in zip(axes, shape, strict=False))
+    return not any(size % devices_of(axis, mesh, table) for axis, size in zip(axes, shape, strict=False))
 
 
 def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
@@ -216,17 +224,18 @@ def is_parameter(node: object) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def shardings(tree: object, mesh: Mesh) -> object:
+def shardings(tree: object, mesh: Mesh | AbstractMesh, zero1: bool = False) -> object:
     """The NamedSharding of every leaf of `tree`, a model, an optimizer state or both: parameters and their moments by
-    AXES, anything else whole on every device."""
+    AXES, or by ZERO1, anything else whole on every device."""
+    table = ZERO1 if zero1 else AXES
 
     def of(node: object) -> object:
         if not is_parameter(node):
             return NamedSharding(mesh, PartitionSpec())
         axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
         # Adafactor has rows, columns and single values in a parameter's place: those are small, and whole everywhere.
-        even = lambda leaf: leaf.ndim == len(axes) and cuts_evenly(mesh, axes, leaf.shape)
-        fits = lambda leaf: spec_of(*axes) if even(leaf) else PartitionSpec()
+        even = lambda leaf: leaf.ndim == len(axes) and cuts_evenly(mesh, axes, leaf.shape, table)
+        fits = lambda leaf: spec_of(*axes, table=table) if even(leaf) else PartitionSpec()
         return jax.tree.map(lambda leaf: NamedSharding(mesh, fits(leaf)), node)
 
     return jax.tree.map(of, tree, is_leaf=is_parameter)

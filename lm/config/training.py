@@ -26,6 +26,10 @@ class MeshConfig(Config):
     context: int = 1
     """Devices over which each sequence is cut, and parameters and optimizer state too: for contexts whose activations
     one device cannot hold. Keys and values are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
+    zero1: bool = added(default=False, hashed=False)
+    """Cut the optimizer state over the devices that share the batch, too (ZeRO-1, arXiv:1910.02054): gradients are
+    reduced to parts, each device updates its part of the parameters, and the parts are gathered. The parameters stay
+    as the other fields say."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -24,7 +24,11 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
             f"more chips: parameters, moments and gradients alone are {state / GIB:,.0f} GiB, so at least {least:,} "
             "such devices, each with a part (--train.mesh.fsdp)"
         ]
-    found = [*within_a_device(plan, model, train), *([whole] if plan.mesh["data"] > 1 else [])]
+    found = within_a_device(plan, model, train)
+    if plan.mesh["data"] > 1:
+        if not train.mesh.zero1 and model.width % (plan.mesh["data"] * mesh["fsdp"] * mesh["context"]) == 0:
+            found.append(f"--train.mesh.zero1 True: moments are cut over data, too, {plan.mesh['data']} devices")
+        found.append(whole)
     return found or ["more chips, or chips with more memory (--topology)"]
 
 

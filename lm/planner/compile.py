@@ -82,7 +82,7 @@ def compile_for(model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.D
 
     mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
     optimizer = make_optimizer(train.optimizer, train.steps)
-    state = abstract_state(model, optimizer, mesh, train.spikes)
+    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
     like = example_batch(train.batch_size, model.context_length)
     try:
         program, cost = compile_ahead(compile_step(optimizer, state, mesh, train), state, like, mesh, model)

@@ -1,6 +1,7 @@
 """A plan: what the training of a config takes on named hardware, as figures and as text."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.planner.compile import Compiled, OutOfMemory
 from lm.planning.bounds import Floors, days, floors
 from lm.planning.topology import Topology
-from lm.training.memory import training_bytes
+from lm.training.memory import of_device, training_bytes
 
 Compile = Callable[[ModelConfig, TrainConfig], Compiled | OutOfMemory]
 HOURS = 24
@@ -138,8 +139,4 @@ def as_devices(topology: Topology) -> Devices:
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
     """Bytes that a device needs at least: its part of the state, and what the blocks' backward pass begins from."""
-    needed = training_bytes(model, train)
-    cut = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
-    shared = ("batch", "kept activations")
-    devices = mesh["data"] * mesh["fsdp"] * mesh["context"] * mesh["tensor"]
-    return sum(value // (devices if name in shared else cut) for name, value in needed.items())
+    return sum(of_device(training_bytes(model, train), train, math.prod(mesh.values())).values())

@@ -5,7 +5,7 @@ only by the functions that count, so that scripts can import this module before 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
@@ -56,6 +56,14 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     }
 
 
+def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> dict[str, int]:
+    """What `training_bytes` returned, of one of so many devices in the mesh of `config`."""
+    cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
+    parts = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), devices)
+    parts["moments"] = devices if config.mesh.zero1 else cut
+    return {name: value // parts[name] for name, value in needed.items()}
+
+
 def check_training_memory(
     model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
 ) -> None:
@@ -65,9 +73,7 @@ def check_training_memory(
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
     known = [limit for limit in limits if limit is not None]
     if known:
-        cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
-        shares = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), len(limits) * processes)
-        each = {name: value // shares[name] for name, value in needed.items()}
+        each = of_device(needed, config, len(limits) * processes)
         check_memory(each, model, min(known), f"each device ({devices[0].device_kind})")
     elif processes == 1 and (on_host_alone() or {device.platform for device in devices} == {"cpu"}):
         check_memory(needed, model, host_bytes(), "this machine")

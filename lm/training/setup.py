@@ -208,11 +208,11 @@ def start_verifying(
 
 def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Program:
     optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model, optimizer, mesh, config.spikes)
+    abstract = abstract_state(model, optimizer, mesh, config.spikes, config.mesh.zero1)
     batch = example_batch(config.batch_size, model.context_length)
     step, cost = compile_ahead(compile_step(optimizer, abstract, mesh, config), abstract, batch, mesh, model)
     peak = peak_rate(list(mesh.devices.flat), model, config.batch_size * model.context_length)
-    fresh = initializer(model, optimizer, config.seed, mesh, config.spikes)
+    fresh = initializer(model, optimizer, config.seed, mesh, config.spikes, config.mesh.zero1)
     return Program(step, batch, cost, peak, abstract, fresh)
 
 

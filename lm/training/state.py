@@ -48,20 +48,35 @@ def make_state(
 
 
 def abstract_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, spikes: SpikeConfig = NO_BOUND
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    spikes: SpikeConfig = NO_BOUND,
+    zero1: bool = False,
 ) -> TrainState:
     """ShapeDtypeStructs with their shardings in place of arrays: what to compile for, and what to restore into."""
     shapes = jax.eval_shape(lambda: make_state(config, optimizer, 0, spikes))
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
-    return jax.tree.map(place, shapes, shardings(shapes, mesh))
+    return jax.tree.map(place, shapes, state_shardings(shapes, mesh, zero1))
+
+
+def state_shardings(state: TrainState, mesh: Mesh, zero1: bool = False) -> TrainState:
+    """The NamedSharding of every leaf (lm.parallel.shardings). With `zero1` the optimizer state is cut over data."""
+    optimizer_state = shardings(state.optimizer_state, mesh, zero1)
+    return cast(TrainState, shardings(state, mesh))._replace(optimizer_state=cast(optax.OptState, optimizer_state))
 
 
 def initializer(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, spikes: SpikeConfig = NO_BOUND
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    spikes: SpikeConfig = NO_BOUND,
+    zero1: bool = False,
 ) -> Callable[[], TrainState]:
     """Makes the state of step 0, each device its own part; traced once, however often it is called."""
     make = lambda: make_state(config, optimizer, seed, spikes)
-    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))
+    return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make), mesh, zero1))
 
 
 def initial_state(
@@ -70,6 +85,7 @@ def initial_state(
     seed: int,
     mesh: Mesh,
     spikes: SpikeConfig = NO_BOUND,
+    zero1: bool = False,
 ) -> TrainState:
     """Freshly initialised, each device making only its own part."""
-    return initializer(config, optimizer, seed, mesh, spikes)()
+    return initializer(config, optimizer, seed, mesh, spikes, zero1)()

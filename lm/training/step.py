@@ -76,13 +76,17 @@ def update(
         rows_B = jnp.arange(batch.inputs_BT.shape[0])
         dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
     loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
-    parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
+    old_model = state.model
+    if config.mesh.zero1:  # the update is computed in parts; the output's sharding gathers the model
+        cut = shardings(old_model, jax.sharding.get_abstract_mesh(), zero1=True)
+        old_model, gradients = jax.lax.with_sharding_constraint((old_model, gradients), (cut, cut))
+    parameters = cast(optax.Params, old_model)  # optax takes any pytree; its annotation knows only some
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), ROUNDING), state.step)
     model = cast(Transformer, apply_updates(parameters, changes, key))
     norm = optax.tree.norm(gradients)
     applied, guard = accept(state.guard, loss, norm, config.spikes)
-    model, optimizer_state = where_applied(applied, (model, optimizer_state), (state.model, state.optimizer_state))
+    model, optimizer_state = where_applied(applied, (model, optimizer_state), (old_model, state.optimizer_state))
     # The optimizer counts the same steps.
     rate = jnp.asarray(learning_rate(config.optimizer, config.steps)(state.guard.accepted))
     loss_bound, norm_bound = bounds(state.guard, config.spikes)
@@ -97,8 +101,8 @@ def update(
 def compile_step(
     optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, config: TrainConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`update`, jitted over the mesh; the old state's memory is given to the new one."""
-    state_shardings = shardings(state, mesh)
+    """`update`, jitted over the mesh for states placed as `state` is; the new state takes the old one's memory."""
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
         traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config)),
         in_shardings=(state_shardings, batch_sharding(mesh)),

@@ -72,7 +72,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         mesh = mesh_for_rows(mesh, train.batch_size)
     muon = MuonConfig(learning_rate=0.02, momentum=0.95, newton_schulz_steps=5) if what == "update" else None
     optimizer = make_optimizer(dataclasses.replace(train.optimizer, muon=muon), train.steps)
-    state = abstract_state(model, optimizer, mesh, train.spikes)
+    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
     if what == "update":
         given = state.model, state.optimizer_state, state.model
         laid_out = shardings(given[:2], mesh)

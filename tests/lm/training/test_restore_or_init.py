@@ -43,7 +43,8 @@ def copy(run: Path, to: Path) -> Path:
 
 def state_at(run: Path, step: int, model=MODEL, config=CONFIG) -> TrainState:
     mesh = make_mesh(config.mesh, model, config.batch_size)
-    like = abstract_state(model, make_optimizer(config.optimizer, config.steps), mesh, config.spikes)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    like = abstract_state(model, optimizer, mesh, config.spikes, config.mesh.zero1)
     with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(9))) as checkpoints:
         return checkpoints.restore(run / f"checkpoints/{step}", like)
 
@@ -62,6 +63,21 @@ def test_parameters_alone_go_into_another_optimizer(tokens, finished, tmp_path, 
     before, after = named_leaves(state_at(finished, 12).model), named_leaves(state_at(run, 4, MODEL, config).model)
     for name, value in before.items():  # at that rate, nothing moves
         np.testing.assert_allclose(np.asarray(after[name]), np.asarray(value), rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.slow
+def test_checkpoints_are_the_same_with_zero1_and_without_it(finished, tmp_path):
+    """A run without it continues with it, and then without it on another mesh; the losses are those of `finished`."""
+    run, expected = copy(finished, tmp_path), {row["step"]: row["loss"] for row in told(finished) if "loss" in row}
+    for mesh, damaged in ((MeshConfig(zero1=True), (8, 12)), (MeshConfig(fsdp=2), (12,))):
+        for step in damaged:
+            shutil.rmtree(run / f"checkpoints/{step}")
+        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), run)
+        found = {row["step"]: row["loss"] for row in told(run) if "loss" in row}
+        assert found == pytest.approx(expected, rel=1e-5)
+        moments = lambda one: jax.tree.leaves(state_at(one, 12).optimizer_state)
+        for ours, theirs in zip(moments(run), moments(finished), strict=True):
+            np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -15,14 +15,16 @@ from jax.ad_checkpoint import print_saved_residuals
 
 from lm.config import REMAT, MeshConfig, MuonConfig
 from lm.data.batches import host_batch
+from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.parallel import batch_sharding, make_mesh, place, shardings, traced_on
 from lm.planning.memory import block_channels
 from lm.training.aot_compile import compile_ahead
-from lm.training.optimizer import make_optimizer
-from lm.training.state import abstract_state, initial_state
+from lm.training.memory import of_device, training_bytes
+from lm.training.optimizer import OPTIMIZERS, make_optimizer
+from lm.training.state import abstract_state, initial_state, state_shardings
 from lm.training.step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
@@ -248,13 +250,14 @@ def first_state(config, train):
 
 
 def on_mesh(config, train, sizes, steps=1):
-    """(losses and gradient norms of some steps, the state behind them) on a mesh of these sizes."""
+    """(losses and gradient norms of some steps, the state after them) on a mesh of these sizes and train.mesh.zero1."""
     devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
     mesh_config = MeshConfig(**{name: size for name, size in sizes.items() if name != "data"})
     mesh = make_mesh(mesh_config, config, 8, devices)
     optimizer = make_optimizer(train.optimizer, 100)
     state = first_state(config, train)
-    state = jax.device_put(state, shardings(state, mesh), may_alias=False)  # a step donates what it is given
+    # A step donates what it is given, and device_put to more devices may keep the original on the first.
+    state = jax.device_put(jax.tree.map(jnp.copy, state), state_shardings(state, mesh, train.mesh.zero1))
     step, told = compile_step(optimizer, state, mesh, train), []
     for number in range(steps):
         state, metrics = step(state, jax.device_put(batch_of(config, seed=number), batch_sharding(mesh)))
@@ -318,6 +321,56 @@ def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(ru
     assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
     moments = {x.dtype for x in jax.tree.leaves(state.optimizer_state) if x.dtype != jnp.int32}
     assert moments == {jnp.dtype("float32")}
+
+
+RULES = [
+    *(dataclasses.replace(TRAIN.optimizer, name=name) for name in OPTIMIZERS),
+    *(dataclasses.replace(MUON, name=name) for name in OPTIMIZERS),
+]
+ZERO1_ROWS = [
+    pytest.param(rule, sizes, id=f"{rule.name}{', muon' * (rule.muon is not None)}, {sizes}",
+                 marks=[] if rule == TRAIN.optimizer and sizes == {"data": 8} else pytest.mark.slow)
+    for rule in RULES for sizes in ({"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 4, "context": 2})
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "sizes"), ZERO1_ROWS)
+def test_with_zero1_the_update_is_the_same_and_moments_are_cut_over_data(rule, sizes):
+    """Of every optimizer, over steps that are clipped."""
+    train = dataclasses.replace(TRAIN, optimizer=dataclasses.replace(rule, clip_norm=0.5))
+    cut = dataclasses.replace(train, mesh=MeshConfig(zero1=True))
+    (expected, whole), (found, parts) = (on_mesh(SHARDED, one, sizes, steps=4) for one in (train, cut))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for before, after in zip(jax.tree.leaves(whole.model), jax.tree.leaves(parts.model), strict=True):
+        assert before.sharding == after.sharding
+    held = lambda state: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.optimizer_state))
+    matrices = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.model) if leaf.ndim > 1)
+    moments = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.optimizer_state))
+    if moments > matrices:  # Adafactor's rows and columns are whole everywhere
+        assert held(parts) < 1.1 * held(whole) / sizes["data"]
+
+
+def test_with_zero1_a_device_holds_as_much_less_as_is_computed():
+    model = dataclasses.replace(SHARDED, width=256, mlp_width=512)
+    held, said = [], []
+    for zero1 in (False, True):
+        train = dataclasses.replace(TRAIN, mesh=MeshConfig(zero1=zero1))
+        mesh, optimizer = make_mesh(train.mesh, model, 8), make_optimizer(train.optimizer, 100)
+        state = abstract_state(model, optimizer, mesh, zero1=zero1)
+        shape = lambda x, mesh=mesh: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
+        program = compile_step(optimizer, state, mesh, train).lower(state, jax.tree.map(shape, batch_of(model)))
+        held.append(program.compile().memory_analysis().argument_size_in_bytes)
+        said.append(of_device(training_bytes(model, train), train, 8)["moments"])
+    assert held[0] - held[1] == pytest.approx(said[0] - said[1], rel=0.01)
+    assert said[1] == said[0] // 8
+
+
+def test_a_width_that_zero1_does_not_divide_is_refused_with_the_remedy():
+    odd = dataclasses.replace(SHARDED, width=72, heads=2, kv_heads=2)
+    sixteen = Devices(16, "cpu", Target("cpu"))
+    assert mesh_sizes(MeshConfig(), odd, 16, sixteen)["data"] == 16
+    with pytest.raises(UsageError, match="width = 72 over data x fsdp x context = 16 x 1 x 1 .*train.mesh.zero1 False"):
+        mesh_sizes(MeshConfig(zero1=True), odd, 16, sixteen)
 
 
 def test_micro_batches_that_devices_do_not_divide_are_refused():
