@@ -7,6 +7,7 @@ No accelerator has run them. No jax here.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from lm.config import MeshConfig, ModelConfig, TrainConfig
 from lm.config.remat import RematName, Tensor
@@ -45,7 +46,7 @@ class Layout:
         return model, dataclasses.replace(train, layout=self.name, **own)
 
 
-def fsdp(devices: int, **others: int) -> MeshConfig:
+def fsdp(devices: int, **others: Any) -> MeshConfig:
     return MeshConfig(fsdp=devices, **others)
 
 
@@ -73,7 +74,13 @@ LAYOUTS = {
         Layout("llama3_8b", "v5p:4x4x2", fsdp(32), 8, "minimal_with_context", 0.50),
         Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45),
         Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40),
+        Layout("llama3_8b", "h100:64", fsdp(64), 4, "save_dot_with_context_except_mlp", 0.40),
+        # Each node has a copy of the parameters: weights are gathered over NVLink, and nodes exchange gradients only.
+        Layout("llama3_8b", "h100:512", fsdp(8, zero1=True), 1, "minimal_with_context", 0.40),
+        Layout("llama3_8b", "h100:1024", fsdp(4, tensor=2, zero1=True), 1, "minimal_with_context", 0.40),
         Layout("llama3_70b", "v5p:8x8x4", fsdp(256), 1, "full", 0.55),
+        Layout("llama3_70b", "h100:512", fsdp(64, tensor=8), 4, "minimal_with_context", 0.40),
+        Layout("llama3_70b", "h100:1024", fsdp(128, tensor=8), 2, "minimal_with_context", 0.40),
         Layout("llama3_70b_128k", "v5p:8x8x4", fsdp(16, context=16), 2, "full", 0.40),
         Layout("llama3_405b", "v5p:16x16x16", fsdp(2048, tensor=2), 1, "full", 0.40),
         Layout("llama3_405b", "h100:1024", fsdp(1024), 2, "full", 0.40),

@@ -7,19 +7,25 @@ are installed (`make setup ACCELERATOR=cuda12`), with no card; without them memo
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import tyro
 
-from configs.experiment import Experiment
-from configs.layouts import on_hardware
+from configs.experiment import Experiment, load_config
+from configs.layouts import LAYOUTS, on_hardware, row_on
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
 from lm.planner.compile import compiler_for, say
 from lm.planner.plan import make_plan
 from lm.planner.search import search, search_json, search_text
-from lm.planner.text import plan_text
+from lm.planner.text import in_words, plan_text, ratio_text
+from lm.planning.bounds import COMPUTE_OPTIMAL, flops_in, optimal_parameters
+from lm.planning.topology import Topology
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,10 @@ class Options:
     mfu: float | None = None
     """The model FLOPs utilisation to reckon days and dollars with; by default that of the hardware's row, else 0.4."""
     tokens: float | None = None
-    """Tokens to train on, in place of those of train.steps."""
+    """Tokens to train on, instead of those of train.steps."""
+    days: float | None = None
+    """Days to train, instead of train.steps: prints the tokens and steps that they allow, and what each shipped size
+    would see in these days on this hardware."""
 
 
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
@@ -43,7 +52,7 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     if train.layout != experiment.train.layout:
         say(f"as the row {train.layout} of configs/layouts.py says; to train so: --train.layout {train.layout}")
     of_plan = {
-        "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens,
+        "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens, "days": options.days,
         "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(topology.chip.name),
     }  # fmt: skip
     compiler = compiler_for(topology)
@@ -52,8 +61,50 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
         print(json.dumps(search_json(found)) if options.json else search_text(found, topology))
         return True
     made = make_plan(model, train, topology, compiler, **of_plan)
-    print(json.dumps(made.as_json()) if options.json else plan_text(made, model, train))
+    sizes = sizes_in(topology, made.mfu, options.days) if options.days else []
+    if options.json:
+        print(json.dumps(made.as_json() | ({"sizes": [one._asdict() for one in sizes]} if sizes else {})))
+        return True
+    print(plan_text(made, model, train))
+    if options.days:
+        print(sizes_text(sizes, topology, made.mfu, options.days))
     return True
+
+
+class Size(NamedTuple):
+    """What a shipped model would see."""
+
+    model: str
+    parameters: int
+    tokens: float
+    layout: str
+    """The row of configs/layouts.py for the hardware; "" if it has none."""
+
+
+def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
+    """Tokens that each model of configs/layouts.py would be trained on in so many days, the smallest model first."""
+    from lm.planning.flops import flops_per_token  # brings jax
+    from lm.planning.memory import count_parameters
+
+    found = []
+    for name in dict.fromkeys(row.model for row in LAYOUTS.values()):
+        model = load_config(REPOSITORY / f"configs/{name}.py").model
+        row, tokens = row_on(name, topology), flops_in(topology, days, mfu) / flops_per_token(model)
+        found.append(Size(name, count_parameters(model), tokens, row.name if row else ""))
+    return sorted(found, key=lambda one: one.parameters)
+
+
+def sizes_text(sizes: Sequence[Size], topology: Topology, mfu: float, days: float) -> str:
+    flops = flops_in(topology, days, mfu)
+    lines = [
+        f"{days:g} days at {100 * mfu:g} % MFU on {topology.name} are {flops:.2e} FLOP: compute-optimal is a model of "
+        f"{in_words(optimal_parameters(flops))} parameters ({COMPUTE_OPTIMAL} tokens each, arXiv:2203.15556); models "
+        "that are to be cheap to use are smaller, and see more tokens each. The shipped sizes:"
+    ]
+    for one in sizes:
+        ratio, layout = ratio_text(one.tokens / one.parameters), f"layout {one.layout}" if one.layout else "--search"
+        lines.append(f"  {one.model:16} {in_words(one.tokens):>13} tokens, {ratio} a parameter; {layout}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

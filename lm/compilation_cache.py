@@ -64,7 +64,7 @@ def use_bucket_cache() -> None:
         def put(self, key: str, value: bytes) -> None:
             write_atomically(folder / key, value)
 
-    compilation_cache.get_file_cache = lambda path: (BucketCache(), path)
+    compilation_cache.get_file_cache = lambda path: (BucketCache(), path)  # ty: ignore[invalid-assignment]
 
 
 def cpu_kind() -> str:

@@ -19,7 +19,8 @@ from tests.run_files import REPOSITORY
 
 WANTED = {
     "gpt2_124m": ("h100:1", "v5e:2x2", "v6e:2x4"), "gpt2_1558m": ("h100:8", "v5e:4x4"), "llama3_1b": ("v6e:2x4",),
-    "llama3_8b": ("v5p:4x4x2", "v6e:8x8", "h100:32"), "llama3_70b": ("v5p:8x8x4",),
+    "llama3_8b": ("v5p:4x4x2", "v6e:8x8", "h100:32", "h100:64", "h100:512", "h100:1024"),
+    "llama3_70b": ("v5p:8x8x4", "h100:512", "h100:1024"),
     "llama3_405b": ("v5p:16x16x16", "h100:1024"),
 }  # fmt: skip
 GPUS = [row for row in LAYOUTS.values() if not topology_of(row.topology).chip.torus]
@@ -59,7 +60,10 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
         own.train.mesh, own.model, own.train.batch_size, as_devices(topology),
         own.train.micro_batches,
     )  # fmt: skip
-    assert sizes["data"] == 1 or own.train.mesh.fsdp == 1
+    # Parameters are cut over no device, over all, or over the GPUs of a node, whose links are the fast ones.
+    assert sizes["data"] == 1 or own.train.mesh.fsdp == 1 or (
+        own.train.mesh.zero1 and sizes["fsdp"] * sizes["tensor"] == topology.shape[-1]
+    )  # fmt: skip
     fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "layout")
     same = {one: getattr(usual.train, one) for one in fields}
     assert dataclasses.replace(own.train, **same) == usual.train
@@ -137,6 +141,26 @@ def test_a_plan_says_which_row_it_took_and_is_that_of_the_row(capsys, monkeypatc
         said.append(capsys.readouterr())
     assert json.loads(said[0].out) == json.loads(said[1].out)
     assert "to train so: --train.layout llama3_8b/h100:32\n" in said[0].err and said[1].err == ""
+
+
+def test_days_become_tokens_and_steps_of_the_model_and_of_every_shipped_size(capsys, monkeypatch):
+    """What is printed takes the days that were given, by the arithmetic of a plan with these tokens."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    experiment, topology = parsed("llama3_8b", "--train.layout", "h100:64"), topology_of("h100:64")
+    plan.plan(experiment, REPOSITORY, plan.Options(days=7.0, json=1))
+    found = json.loads(capsys.readouterr().out)
+    assert found["days"] == pytest.approx(7, rel=1e-3) and found["days"] <= 7
+    assert found["tokens"] == found["steps"] * found["tokens_per_step"]
+    again = make_plan(experiment.model, experiment.train, topology, mfu=found["mfu"], tokens=found["tokens"])
+    assert (again.steps, again.days) == (found["steps"], found["days"])
+    sizes = {one["model"]: one for one in found["sizes"]}
+    assert sizes.keys() == {row.model for row in LAYOUTS.values()}
+    assert sizes["llama3_8b"]["tokens"] == pytest.approx(found["tokens"], rel=1e-3)
+    assert sizes["llama3_8b"]["layout"] == "llama3_8b/h100:64" and sizes["llama3_405b"]["layout"] == ""
+    plan.plan(experiment, REPOSITORY, plan.Options(days=7.0))
+    text = capsys.readouterr().out
+    assert f"in {found['steps']:,} steps; at 40 % MFU" in text and "7.0 days" in text
+    assert "compute-optimal is a model of 11.3 billion parameters" in text and "layout llama3_8b/h100:64" in text
 
 
 @pytest.mark.parametrize("name", ["v5p-64", "v5p:2x4x4", "v5p:4x2x4", "v5p:4x4x2"])

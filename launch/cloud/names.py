@@ -31,6 +31,8 @@ NAMES = {
     "h100": Names("nvidia-h100-80gb", "H100:{}", slurm="{}"),  # on a3-megagpu machines nvidia-h100-mega-80gb
     "h200": Names("nvidia-h200-141gb", "H200:{}", slurm="{}"),
     "b200": Names("nvidia-b200", "B200:{}", slurm="{}"),
+    "a100": Names("nvidia-a100-80gb", "A100-80GB:{}", slurm="{}"),
+    "l40s": Names("", "L40S:{}", slurm="{}"),
 }
 
 

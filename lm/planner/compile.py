@@ -124,8 +124,9 @@ class Compiler:
 
 
 def compiler_for(topology: Topology) -> Compiler | None:
-    """None where no compiler is at hand: for GPUs, without JAX's CUDA packages."""
-    return Compiler(topology) if topology.chip.torus or has_cuda() else None
+    """None if there is no compiler: for NVIDIA's GPUs without JAX's CUDA packages, and for AMD's."""
+    compiles = topology.chip.torus or (any(topology.chip.capability) and has_cuda())
+    return Compiler(topology) if compiles else None
 
 
 def say(text: str) -> None:

@@ -10,8 +10,20 @@ if TYPE_CHECKING:
     import jax
 
 PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
-CORES = {"h100": (132, 52_428_800), "h200": (132, 52_428_800), "b200": (148, 132_644_864)}
-"""{chip: (streaming multiprocessors, bytes of L2 cache)}, as openxla/xla has them (xla/backends/gpu/target_config)."""
+CORES = {
+    "a100": (108, 41_943_040), "l40s": (142, 100_663_296), "h100": (132, 52_428_800), "h200": (132, 52_428_800),
+    "b200": (148, 132_644_864),
+}  # fmt: skip
+"""{chip: (streaming multiprocessors, bytes of L2 cache)}, as openxla/xla has them (xla/backends/gpu/target_config); of
+the L40S as NVIDIA's whitepaper on the Ada architecture has them."""
+HOPPER = (2048, 233_472, 232_448, 128, 1.98)
+LIMITS = {
+    (8, 0): (2048, 167_936, 166_912, 64, 1.41), (8, 9): (1536, 102_400, 101_376, 128, 2.52), (9, 0): HOPPER,
+    (10, 0): HOPPER,
+}  # fmt: skip
+"""{CUDA's compute capability: (threads and bytes of shared memory of a multiprocessor, bytes that a block may have of
+it, float32 units, GHz)}, as the CUDA C++ Programming Guide has them (table of technical specifications); clocks are
+NVIDIA's boost clocks."""
 
 
 def has_cuda() -> bool:
@@ -31,18 +43,17 @@ def prepare_cuda() -> None:
 
 
 def target_config(chip: Chip) -> str:
-    """What XLA is told of a GPU, as the text form of its GpuTargetConfigProto. What all these chips have in common are
-    the limits of CUDA's compute capabilities 9.0 and 10.0 (CUDA C++ Programming Guide, table of technical
-    specifications)."""
+    """What XLA is told of a GPU, as the text form of its GpuTargetConfigProto."""
     cores, cache = CORES[chip.name]
+    threads, shared, of_block, units, clock = LIMITS[chip.capability]
     major, minor = chip.capability
     return f"""
 gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: {threads}
+  shared_memory_per_block: 49152 shared_memory_per_core: {shared} shared_memory_per_block_optin: {of_block}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  core_count: {cores} fpus_per_core: 128 clock_rate_ghz: 1.98 l2_cache_size: {cache}
+  core_count: {cores} fpus_per_core: {units} clock_rate_ghz: {clock} l2_cache_size: {cache}
   memory_bandwidth: {int(chip.memory_rate)} device_memory_size: {chip.memory}
   cuda_compute_capability {{ major: {major} minor: {minor} }}
 }}

@@ -11,7 +11,8 @@ from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.planner.compile import Compiled, OutOfMemory
-from lm.planning.bounds import Floors, days, floors
+from lm.planning.bounds import Floors, floors, flops_in
+from lm.planning.bounds import days as days_of
 from lm.planning.topology import Topology
 from lm.training.memory import of_device, training_bytes
 
@@ -42,6 +43,8 @@ class Plan:
     floors: Floors | None
     """None where there is no program to count exchanges of."""
     tokens: float
+    steps: int
+    """That take these tokens, rounded up."""
     mfu: float
     """As stated, and not forecast: what the run is assumed to reach."""
     days: float
@@ -67,7 +70,7 @@ class Plan:
             "floors_seconds": dataclasses.asdict(self.floors) if self.floors else None,
             "limit": self.floors.limit if self.floors else None,
             "mfu_bound": self.floors.mfu_bound if self.floors else None,
-            "tokens": self.tokens, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
+            "tokens": self.tokens, "steps": self.steps, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
             "compile_seconds": program.compile_seconds if program else None,
         }  # fmt: skip
 
@@ -80,15 +83,17 @@ def make_plan(
     *,
     mfu: float = 0.4,
     tokens: float | None = None,
+    days: float | None = None,
     dollars_per_chip_hour: float | None = None,
 ) -> Plan:
-    """The plan of training `model` on `tokens` tokens (those of train.steps, if not given) at the MFU stated.
+    """The plan of training `model` at the MFU stated on `tokens` tokens, on as many as `days` days allow, or, if
+    neither is given, on those of train.steps.
 
     `compiler` compiles the step for the topology; it is called once all else is known to be possible. Without it memory
     is reckoned by arithmetic, and no exchange is counted. Raises UsageError where mesh, batch or model cannot be
     divided over the devices.
     """
-    check_stated(mfu, tokens)
+    check_stated(mfu, tokens, days)
     shown = as_devices(topology)
     target = shown.target
     mesh = mesh_sizes(train.mesh, model, train.batch_size, shown, train.micro_batches)
@@ -110,30 +115,41 @@ def make_plan(
     else:
         needed = least_bytes(model, train, mesh)
         fits = None if needed <= topology.device_memory else False
+        needs = "takes JAX's CUDA packages (make setup ACCELERATOR=cuda12)"
+        if target.platform == "rocm":
+            needs = "takes an AMD GPU"
         remarks.append(
-            "no program was compiled, which takes JAX's CUDA packages (make setup ACCELERATOR=cuda12): exchanges are "
-            "not counted, and memory is a lower bound by arithmetic"
+            f"no program was compiled, which {needs}: exchanges are not counted, and memory is a lower bound by "
+            "arithmetic"
         )
+    if days is not None:  # whole steps
+        tokens = float(max(1, int(flops_in(topology, days, mfu) / per_token) // tokens_per_step) * tokens_per_step)
     tokens = float(train.steps * tokens_per_step) if tokens is None else tokens
-    time = days(topology, per_token, tokens, mfu)
+    time = days_of(topology, per_token, tokens, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
     return Plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),
-        found if isinstance(found, Compiled) else None, needed, fits, bound, tokens, mfu, time, price,
+        found if isinstance(found, Compiled) else None, needed, fits, bound, tokens,
+        math.ceil(tokens / tokens_per_step), mfu, time, price,
     )  # fmt: skip
 
 
-def check_stated(mfu: float, tokens: float | None) -> None:
+def check_stated(mfu: float, tokens: float | None, days: float | None) -> None:
     """Raises UsageError for what no run has."""
     if not 0.01 <= mfu <= 1:
         raise UsageError(f"--mfu is {mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
     if tokens is not None and not 1 <= tokens < 1e18:
         raise UsageError(f"--tokens is {tokens}; it must be a number from 1 up, as in --tokens 15e12.")
+    if days is not None and not 0.01 <= days <= 10_000:
+        raise UsageError(f"--days is {days}; it must be from 0.01 to 10,000, as in --days 7.")
+    if days is not None and tokens is not None:
+        raise UsageError(f"--tokens {tokens} and --days {days} are given, but one follows from the other. Give one.")
 
 
 def as_devices(topology: Topology) -> Devices:
     """What JAX would find there."""
-    target = Target("tpu") if topology.chip.torus else Target("cuda", topology.chip.capability)
+    chip = topology.chip
+    target = Target("tpu" if chip.torus else "cuda" if any(chip.capability) else "rocm", chip.capability)
     return Devices(topology.devices, topology.name, target, topology.slices)
 
 

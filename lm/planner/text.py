@@ -19,6 +19,11 @@ def in_words(number: float) -> str:
     return f"{number:.3g}"
 
 
+def ratio_text(ratio: float) -> str:
+    """ "1,160", "33", "0.45" """
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
 def time_text(days: float) -> str:
     """ "45 minutes", "7.5 hours", "107 days" """
     hours = days * HOURS
@@ -46,7 +51,8 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
         *memory_lines(plan, model, train),
         *exchange_lines(plan),
         *bound_lines(plan),
-        f"{in_words(plan.tokens)} tokens at {100 * plan.mfu:g} % MFU (stated, not forecast): {time_text(plan.days)}, "
+        f"{in_words(plan.tokens)} tokens, {ratio_text(plan.tokens / plan.parameters)} a parameter, in "
+        f"{counted(plan.steps, 'step')}; at {100 * plan.mfu:g} % MFU (stated, not forecast): {time_text(plan.days)}, "
         + cost,
     ]
     return "\n".join(lines)

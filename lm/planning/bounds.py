@@ -58,4 +58,18 @@ def floors(
 
 def days(topology: Topology, flops_per_token: int, tokens: float, mfu: float) -> float:
     """Days that training on so many tokens takes at that MFU."""
-    return flops_per_token * tokens / (topology.chips * topology.chip.flops * mfu) / DAY
+    return flops_per_token * tokens / flops_in(topology, 1, mfu)
+
+
+def flops_in(topology: Topology, days: float, mfu: float) -> float:
+    """FLOP of the model that so many days at that MFU make, on all chips together."""
+    return topology.chips * topology.chip.flops * mfu * DAY * days
+
+
+COMPUTE_OPTIMAL = 20
+"""Tokens a parameter for which a given number of FLOP ends at the lowest loss, about (arXiv:2203.15556)."""
+
+
+def optimal_parameters(flops: float) -> float:
+    """Parameters of the compute-optimal model, at 6 FLOP a parameter and token."""
+    return (flops / (6 * COMPUTE_OPTIMAL)) ** 0.5

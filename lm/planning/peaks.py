@@ -12,6 +12,7 @@ GPUS = {
     "H100 NVL": 835 * TERA,  # the same: 1,671 with sparsity
     "H100": 989 * TERA,  # SXM, "NVIDIA H100 80GB HBM3"; the same: 1,979 with sparsity
     "A100": 312 * TERA,  # NVIDIA's A100 data sheet, SXM and PCIe
+    "MI300X": 1307.4 * TERA,  # AMD's Instinct MI300X data sheet: 2,614.9 with sparsity
     "L40S": 362 * TERA,  # NVIDIA's L40S data sheet: 362.05, 733 with sparsity
     "L4": 121 * TERA,  # NVIDIA's L4 data sheet: 242 with sparsity
     "A10G": 70 * TERA,  # NVIDIA's A10G data sheet, of Amazon's g5: 140 with sparsity

@@ -28,7 +28,8 @@ class Chip:
     memory_rate: float
     """Bytes/s between the chip and its memory."""
     link_rate: float
-    """Bytes/s that it sends to its neighbours, over all links, one way: ICI of TPUs, NVLink of GPUs."""
+    """Bytes/s that it sends to its neighbours, over all links, one way: ICI of TPUs, NVLink, Infinity Fabric or PCIe of
+    GPUs."""
     network_rate: float
     """Bytes/s that it sends beyond its slice or node: its share of the host's network."""
     torus: int = 0
@@ -42,18 +43,21 @@ class Chip:
     most: int = 6144
     """Chips of the largest slice."""
     capability: tuple[int, int] = (0, 0)
-    """CUDA's, of GPUs (developer.nvidia.com/cuda-gpus)."""
+    """CUDA's, of NVIDIA's GPUs (developer.nvidia.com/cuda-gpus)."""
 
 
 GPU_NODE = 8
-"""GPUs that NVLink joins."""
+"""GPUs of a node, which their links join."""
 
 # TPUs: docs.cloud.google.com/tpu/docs, the pages v4, v5e, v5p, v6e and tpu7x, read in November 2026. "Bidirectional ICI
 # bandwidth" there counts both ways; half of it stands here. The data-centre network is 50 Gbit/s a chip of v5p, 2 x 100
 # for the 8 chips of a v5e host, and 100 a chip of v6e and tpu7x. Of v4 the page has neither: six links of 50 GB/s
 # (arXiv:2304.01433), and the network as of v5p, which is a guess. Memory is what libtpu 0.0.52 lets a program of
-# v5e, v5p and v6e have ("Used ... of ... hbm"); of the others, what the page says. GPUs: NVIDIA's data sheets of H100,
-# H200 and DGX B200; their network is one port of 400 Gbit/s a GPU, as in NVIDIA's DGX.
+# v5e, v5p and v6e have ("Used ... of ... hbm"); of the others, what the page says.
+# GPUs: NVIDIA's data sheets of H100, H200, DGX B200, A100 80GB (SXM) and L40S, and AMD's of Instinct MI300X, whose
+# links are seven of 64 GB/s one way. An L40S has no links but PCIe 4.0 x16. The network is one port of 400 Gbit/s a
+# GPU, as in NVIDIA's DGX and in Azure's ND MI300X v5; 200 of the A100, as in the DGX A100; 50 of the L40S, as in
+# Amazon's g6e.48xlarge.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -68,6 +72,9 @@ CHIPS = {
         Chip("h100", GPUS["H100"], 80 * 10**9, 3350 * GIGA, 450 * GIGA, 50 * GIGA, capability=(9, 0)),
         Chip("h200", GPUS["H200"], 141 * 10**9, 4800 * GIGA, 450 * GIGA, 50 * GIGA, capability=(9, 0)),
         Chip("b200", GPUS["B200"], 180 * 10**9, 8000 * GIGA, 900 * GIGA, 50 * GIGA, capability=(10, 0)),
+        Chip("a100", GPUS["A100"], 80 * 10**9, 2039 * GIGA, 300 * GIGA, 25 * GIGA, capability=(8, 0)),
+        Chip("l40s", GPUS["L40S"], 48 * 10**9, 864 * GIGA, 32 * GIGA, 6.25 * GIGA, capability=(8, 9)),
+        Chip("mi300x", GPUS["MI300X"], 192 * 10**9, 5300 * GIGA, 448 * GIGA, 50 * GIGA),
     )
 }  # fmt: skip
 ALIASES = {"trillium": "v6e", "ironwood": "tpu7x", "v7x": "tpu7x", "v5litepod": "v5e"}

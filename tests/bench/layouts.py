@@ -49,6 +49,7 @@ def table(plans: list[dict[str, Any]]) -> str:
     for plan in plans:
         row, peak = LAYOUTS[plan["layout"]], plan["peak_bytes"]
         mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"
+        mesh += ", ZeRO-1" if row.mesh.zero1 else ""
         held = f"{peak / GIB:.1f}" if peak else f"at least {plan['least_bytes'] / GIB:.1f}, by arithmetic,"
         bound = f"{100 * plan['mfu_bound']:.0f} %, by {plan['limit']}" if peak else "not compiled"
         price = "no price" if plan["dollars"] is None else f"{plan['dollars']:,.0f} dollars"

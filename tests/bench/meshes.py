@@ -27,7 +27,7 @@ from lm.planner.libtpu import find_libtpu, prepare
 from lm.planning.program import byte_count, collectives
 from lm.planning.topology import topology_of
 
-MESHES: dict[str, dict[str, int]] = {
+MESHES: dict[str, dict[str, Any]] = {
     "data 8": {},
     "fsdp 8": {"fsdp": 8},
     "tensor 8": {"tensor": 8},
@@ -113,7 +113,7 @@ def facts(program: Any, devices: int) -> dict[str, Any]:
 
 
 def measure(
-    sizes: dict[str, int], count: int = 8, layers: int = 4, what: str = "training", scan_layers: bool = False
+    sizes: dict[str, Any], count: int = 8, layers: int = 4, what: str = "training", scan_layers: bool = False
 ) -> dict[str, Any]:
     """What the small model takes on `count` simulated devices with a mesh of these sizes."""
     import jax

@@ -139,7 +139,7 @@ def test_one_host_runs_all_stages_and_several_train_and_a_topology_without_a_lay
         ("gke", ["h100:8", "--workdir", "/mnt/b/../a", "--volume", "runs:/mnt/b"], "/mnt/b/../a.* or /mnt/b/[.]{3}"),
         *[("gke", ["h100:8", "--volume", one], "--volume is .*CLAIM:/PATH") for one in ("a", "a:mnt", ":/mnt", "a:/")],
         ("skypilot", ["h100:8", "--workdir", "/mnt/shared/a"], "run folder is /mnt/shared/a"),
-        ("skypilot", ["2xv6e-256", *ANY], "b200 .one slice.*gke"),
+        ("skypilot", ["2xv6e-256", *ANY], "l40s .one slice.*gke"),
         ("tpu_vm", ["v6e:2x4", "--workdir", "s3://bucket/a"], "run folder is s3://bucket/a.*--workdir gs://"),
     ],
 )  # fmt: skip

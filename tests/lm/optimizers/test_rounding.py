@@ -66,8 +66,8 @@ def test_the_bits_are_the_same_on_every_mesh():
     make = lambda dtype: nnx.Param(jnp.asarray(generator.normal(size=(64, 128)), dtype), axes=("width", "mlp"))
     held, change = make(jnp.bfloat16), make(jnp.float32)
     found = []
-    for sizes in ({}, {"fsdp": 8}, {"fsdp": 2, "tensor": 2, "context": 2}):
-        mesh = make_mesh(MeshConfig(**sizes), dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64), 8)
+    for config in (MeshConfig(), MeshConfig(fsdp=8), MeshConfig(fsdp=2, tensor=2, context=2)):
+        mesh = make_mesh(config, dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64), 8)
         placed = jax.device_put((held, change), shardings((held, change), mesh))
         found.append(np.asarray(jax.jit(apply_updates)(*placed, jax.random.key(3))[...], np.float32))
     np.testing.assert_array_equal(found[1], found[0])

@@ -158,6 +158,11 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, needed):
         ),
         (("configs/gpt2_124m.py", "--topology", "h100:8", "--tokens", "-5"), "--tokens is -5.0; it must be a number"),
         (("configs/gpt2_1558m.py", "--topology", "h100:4"), "fsdp = 8"),
+        (("configs/gpt2_124m.py", "--topology", "h100:8", "--days", "0"), "--days is 0.0; it must be from 0.01"),
+        (
+            ("configs/gpt2_124m.py", "--topology", "h100:8", "--days", "7", "--tokens", "1e9"),
+            "--tokens 1000000000.0 and --days 7.0 are given",
+        ),
     ],
 )
 def test_what_a_user_can_mend(words, said):

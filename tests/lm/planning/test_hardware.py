@@ -29,6 +29,7 @@ def devices(kind: str, count: int = 1, platform: str = "gpu") -> list[SimpleName
         ("NVIDIA B200", 2250),
         ("NVIDIA L4", 121),
         ("NVIDIA L40S", 362),
+        ("AMD Instinct MI300X", 1307.4),
         ("NVIDIA A10G", 70),
         ("Tesla V100-SXM2-16GB", 125),
         ("TPU v2", 22.5),  # a core, half a chip
@@ -44,7 +45,9 @@ def test_names_that_jax_gives_find_their_chip(kind, tera):
     assert table_peak(kind) == tera * 1e12
 
 
-@pytest.mark.parametrize("kind", ["NVIDIA L40", "NVIDIA A10", "NVIDIA GB200", "TPU v4 lite", "TPU v9", "", "cpu"])
+@pytest.mark.parametrize(
+    "kind", ["NVIDIA L40", "AMD Instinct MI300A", "NVIDIA A10", "NVIDIA GB200", "TPU v4 lite", "TPU v9", "", "cpu"]
+)
 def test_a_chip_that_only_sounds_like_one_in_the_table_is_not_known(kind):
     assert table_peak(kind) is None
 

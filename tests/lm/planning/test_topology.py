@@ -19,6 +19,7 @@ from lm.planning.topology import CHIPS, SHAPES, topology_of
         ("2xv6e-256", "2xv6e:16x16", 512, 512), ("Trillium-8", "v6e:2x4", 8, 8),
         ("ironwood:4x4x4", "tpu7x:4x4x4", 64, 128), ("h100:32", "h100:32", 32, 32), ("h100", "h100:1", 1, 1),
         ("8xh100", "h100:8", 8, 8), (" B200-16 ", "b200:16", 16, 16),
+        ("A100:8", "a100:8", 8, 8), ("l40s", "l40s:1", 1, 1), ("mi300x-64", "mi300x:64", 64, 64),
     ],
 )  # fmt: skip
 def test_names_of_hardware(name, canonical, chips, devices):

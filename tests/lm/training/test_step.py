@@ -6,6 +6,7 @@ import functools
 import io
 import math
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -358,8 +359,9 @@ def test_with_zero1_a_device_holds_as_much_less_as_is_computed():
         mesh, optimizer = make_mesh(train.mesh, model, 8), make_optimizer(train.optimizer, 100)
         state = abstract_state(model, optimizer, mesh, zero1=zero1)
         shape = lambda x, mesh=mesh: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
-        program = compile_step(optimizer, state, mesh, train).lower(state, jax.tree.map(shape, batch_of(model)))
-        held.append(program.compile().memory_analysis().argument_size_in_bytes)
+        step: Any = compile_step(optimizer, state, mesh, train)
+        analysis = step.lower(state, jax.tree.map(shape, batch_of(model))).compile().memory_analysis()
+        held.append(analysis.argument_size_in_bytes)
         said.append(of_device(training_bytes(model, train), train, 8)["moments"])
     assert held[0] - held[1] == pytest.approx(said[0] - said[1], rel=0.01)
     assert said[1] == said[0] // 8
@@ -369,7 +371,7 @@ def test_a_width_that_zero1_does_not_divide_is_refused_with_the_remedy():
     odd = dataclasses.replace(SHARDED, width=72, heads=2, kv_heads=2)
     sixteen = Devices(16, "cpu", Target("cpu"))
     assert mesh_sizes(MeshConfig(), odd, 16, sixteen)["data"] == 16
-    with pytest.raises(UsageError, match="width = 72 over data x fsdp x context = 16 x 1 x 1 .*train.mesh.zero1 False"):
+    with pytest.raises(UsageError, match=r"width = 72 over data x fsdp x context = 16 x 1 x 1 .*mesh.zero1 False"):
         mesh_sizes(MeshConfig(zero1=True), odd, 16, sixteen)
 
 
