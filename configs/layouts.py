@@ -32,6 +32,8 @@ class Layout:
     remat_keep: tuple[Tensor, ...] = ()
     remat_offload: tuple[Tensor, ...] = ()
     loss_chunks: int = 8
+    xla_options: tuple[str, ...] = ()
+    """What XLA compiles the step with (train.xla_options)."""
 
     @property
     def name(self) -> str:
@@ -40,7 +42,7 @@ class Layout:
 
     def of(self, model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
         """Both with the fields of this row."""
-        fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks")
+        fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "xla_options")
         own = {name: getattr(self, name) for name in fields}
         model = dataclasses.replace(model, scan_layers=self.scan_layers)
         return model, dataclasses.replace(train, layout=self.name, **own)

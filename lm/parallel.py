@@ -58,7 +58,8 @@ def spec_of(*axes: str | None, table: Table = AXES) -> PartitionSpec:
     return PartitionSpec(*(table[axis] if axis else None for axis in axes))
 
 
-BATCH = spec_of("batch", "length")
+TOKENS = ("batch", "length")
+BATCH = spec_of(*TOKENS)
 """How a (B, T) array is cut: sequences over data and fsdp (whose devices also hold a part of each parameter), positions
 over context. Devices along tensor hold the same tokens."""
 
@@ -145,11 +146,11 @@ def manual_axes(*axes: str) -> tuple[str, ...]:
 
 
 def on_each_device[**P, R](
-    in_axes: Sequence[Sequence[str | None]], out_axes: object
+    in_axes: Sequence[Sequence[str | None]], out_axes: object, left_to_xla: Sequence[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates what is computed of each device's part of its arguments, on the mesh that `traced_on` has named: XLA
-    cuts nothing in it and adds no communication. Where there is no mesh, or one that does not divide an argument, the
-    function is given the whole of them.
+    cuts nothing in it and adds no communication, but over the mesh axes `left_to_xla`. Where there is no mesh, or one
+    that does not divide an argument, the function is given the whole of them.
 
     The axes are logical ones, a tuple an argument: of the first axes of the array, or of each array in a pytree.
     `manual_axes` are those to sum over within the function. Arguments given by name are the same on all devices.
@@ -167,17 +168,103 @@ def on_each_device[**P, R](
             is_axes = lambda value: (
                 isinstance(value, tuple) and all(one is None or isinstance(one, str) for one in value)
             )
-            out_specs = jax.tree.map(lambda axes: spec_of(*axes), out_axes, is_leaf=is_axes)
+            left = {name for name in left_to_xla if mesh.shape[name] > 1}
+            names_of = lambda axis: tuple(name for name in mesh_axes(axis) if name not in left) or None
+            spec = lambda axes: PartitionSpec(*map(names_of, axes))
+            out_specs = jax.tree.map(spec, out_axes, is_leaf=is_axes)
             # check_vma off: pallas_call does not say over which axes its results vary.
             on_parts = jax.shard_map(
-                functools.partial(function, **kwargs), in_specs=tuple(spec_of(*axes) for axes in in_axes),
-                out_specs=out_specs, check_vma=False,
+                functools.partial(function, **kwargs), in_specs=tuple(map(spec, in_axes)), out_specs=out_specs,
+                axis_names={*mesh.axis_names} - left, check_vma=False,
             )  # fmt: skip
             return cast(Callable[..., R], on_parts)(*args)
 
         return mapped
 
     return decorate
+
+
+def width_is_gathered() -> bool:
+    """Whether the width is cut over devices where this is traced, and gradients are taken: then what meets a weight
+    asks for its other parts (`whole_width`), within `on_each_device`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not FORWARD_ONLY.get() and not mesh.manual_axes and devices_of("width", mesh) > 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def whole_width(part: jax.Array, axis: int) -> jax.Array:
+    """Within `on_each_device`: an array of which each device has a part of the width, its axis `axis`, in its whole
+    width. The gradient is summed over the devices by `own_width`.
+
+    XLA would be asked for the same by `constrain`; but then it sums gradients by an all-reduce, twice the bytes, of
+    which each device keeps its part.
+    """
+    names = manual_axes("width")
+    return jax.lax.all_gather(part, names, axis=axis, tiled=True) if names else part
+
+
+def own_width(gradient: jax.Array, axis: int) -> jax.Array:
+    """Within `on_each_device`: the sums over the devices of the width, of which each keeps its part of the width.
+
+    libtpu has no reduce-scatter over three axes of a torus, nor over two of a v6e's, and makes all-reduces of one: so
+    it is done along one axis of the torus after the other (SCATTERED)."""
+    for name in manual_axes("width"):
+        count, outer = jax.lax.axis_size(name), 1
+        for size in (SCATTERED.get() or {}).get(name, (count,)):
+            inner = count // outer // size
+            lines = [
+                [(first * size + step) * inner + last for step in range(size)]
+                for first in range(outer) for last in range(inner)
+            ]  # fmt: skip
+            gradient = jax.lax.psum_scatter(
+                gradient, name, scatter_dimension=axis, tiled=True,
+                axis_index_groups=lines if size < count else None,
+            )  # fmt: skip
+            outer *= size
+    return gradient
+
+
+def of_width(ids_BT: jax.Array, rows_are_cut: bool = True) -> jax.Array:
+    """Within `on_each_device`: the (B, T) ids of all devices that together hold the width, of which this one has those
+    of its own tokens; with `rows_are_cut` False all have the same rows."""
+    for name in manual_axes("width"):
+        if name not in mesh_axes("batch"):
+            ids_BT = jax.lax.all_gather(ids_BT, name, axis=1, tiled=True)
+        elif rows_are_cut:
+            ids_BT = jax.lax.all_gather(ids_BT, name, axis=0, tiled=True)
+    return ids_BT
+
+
+def own_tokens(x_BTW: jax.Array) -> jax.Array:
+    """Within `on_each_device`: (B, T, D) of the device's own tokens, each device giving the others its part of the
+    width of their tokens, which `of_width` told it."""
+    for name in reversed(manual_axes("width")):
+        x_BTW = jax.lax.all_to_all(x_BTW, name, 0 if name in mesh_axes("batch") else 1, 2, tiled=True)
+    return x_BTW
+
+
+whole_width.defvjp(lambda part, axis: (whole_width(part, axis), None), lambda axis, _, g: (own_width(g, axis),))
+
+
+SCATTERED: contextvars.ContextVar[dict[str, tuple[int, ...]] | None] = contextvars.ContextVar("scattered", default=None)
+"""{axis of the mesh: sizes of the steps in which `own_width` goes along it, their product its own}."""
+
+
+def torus_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
+    """Of each axis of a mesh of TPUs that goes along several axes of the torus: how many chips it passes along all of
+    them but the fastest, and along that."""
+    found = {}
+    for number, name in enumerate(mesh.axis_names):
+        line = np.moveaxis(mesh.devices, number, 0).reshape(mesh.devices.shape[number], -1)[:, 0]
+        if len(line) == 1 or line[0].platform != "tpu":
+            continue
+        places = np.array([chip.coords for chip in line]).T
+        crossed = [axis for axis in places if np.ptp(axis)]
+        slowest_first = sorted(crossed, key=lambda axis: -np.flatnonzero(axis != axis[0])[0])
+        sizes = [len(np.unique(axis)) for axis in slowest_first]
+        if len(sizes) > 1 and math.prod(sizes) == len(line):
+            found[name] = (math.prod(sizes[:-1]), sizes[-1])
+    return found
 
 
 def device_grid(shape: list[int], devices: Sequence[jax.Device], slices: int = 1) -> np.ndarray:
@@ -291,11 +378,13 @@ def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = TARGET.set(target_of(mesh.devices.flat[0]))
+        target_before = TARGET.set(target_of(mesh.devices.flat[0]))
+        steps_before = SCATTERED.set(torus_steps(mesh))
         try:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return function(*args, **kwargs)
         finally:
-            TARGET.reset(before)
+            TARGET.reset(target_before)
+            SCATTERED.reset(steps_before)
 
     return traced

@@ -1,6 +1,7 @@
 """One training run: its length, batches, data, devices, and what is looked at on the way."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -168,6 +169,9 @@ class TrainConfig(Config):
     Validation is on the run's own alone."""
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
+    xla_options: tuple[str, ...] = added(default=(), hashed=False)
+    """Options that XLA compiles the training step with, as name=value: xla_gpu_… on GPUs, all others on TPUs. Each is
+    left out on other devices. XLA_FLAGS and LIBTPU_INIT_ARGS hold beside them."""
     shuffle_block: int = added(default=1)
     """Number of consecutive windows (sequences of context_length tokens) that are read together and shuffled as a unit,
     then among themselves; 1 shuffles every window separately. In a bucket a block costs one request, so blocks of 1 MB
@@ -264,6 +268,12 @@ class TrainConfig(Config):
 
     def check_remat(self) -> None:
         """Raises UsageError for tensors that cannot be where they are asked for."""
+        for option in self.xla_options:
+            if not re.fullmatch(r"xla_\w+=\S+", option):
+                raise UsageError(
+                    f"train.xla_options has {option!r}. Give options of XLA as name=value, such as "
+                    "xla_gpu_enable_latency_hiding_scheduler=true."
+                )
         both = sorted({*self.remat_keep} & {*self.remat_offload})
         if both:
             raise UsageError(

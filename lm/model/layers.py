@@ -18,7 +18,16 @@ from lm.config import ModelConfig, RopeScalingConfig
 from lm.model import cpu
 from lm.model.cpu import on_cpu
 from lm.model.taps import Taps, tap
-from lm.parallel import constrain, length_is_cut, weights_stay, when_ready
+from lm.parallel import (
+    TOKENS,
+    constrain,
+    length_is_cut,
+    on_each_device,
+    weights_stay,
+    when_ready,
+    whole_width,
+    width_is_gathered,
+)
 
 
 def parameter(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], std: float, dtype: str) -> nnx.Param:
@@ -75,9 +84,21 @@ class Linear(nnx.Module):
             y_BTO = linear(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
             y_BTO = constrain(y_BTO, "rows", None, channels_out)
             return constrain(y_BTO, "batch", "length", used(channels_out))
-        # Gathered here, so that XLA moves weights and their gradients between the devices, and never activations.
+        # Gathered here, so that weights and their gradients move between the devices, and never activations.
+        if width_is_gathered():
+            by_token = (*TOKENS, None)
+            on_parts = on_each_device((by_token, self.axes, self.axes[1:]), by_token, left_to_xla=("tensor",))
+            return on_parts(self.of_parts)(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
         x_BTI, weight_IO = when_ready(x_BTI, weight_IO)
         weight_IO = constrain(weight_IO.astype(self.compute_dtype), *map(used, self.axes))
+        return linear(x_BTI, weight_IO, bias_O)
+
+    def of_parts(
+        self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
+    ) -> Float[Array, "B T O"]:
+        """The same of one device's tokens and its part of the weight, (i, O) or (I, o)."""
+        weight_IO = whole_width(weight_io, self.axes.index("width"))
+        bias_O = whole_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
         return linear(x_BTI, weight_IO, bias_O)
 
 

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.parallel import constrain, manual_axes, on_each_device, when_ready
+from lm.parallel import TOKENS, constrain, manual_axes, on_each_device, own_width, when_ready, whole_width
 
-TOKENS = ("batch", "length")
-TABLE = ("vocab", "width")
+TABLE, WHOLE_TABLE = ("vocab", "width"), ("vocab", None)
 
 
 def softcapped(logits: jax.Array, softcap: float | None) -> jax.Array:
@@ -39,6 +38,7 @@ def summed_cross_entropy(
     parts: int,
     softcap: float | None = None,
     z_loss: float = 0.0,
+    whole_VD: Float[Array, "V D"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(what to descend, the loss to tell), in nats, float32, without the logits of all positions.
 
@@ -52,12 +52,13 @@ def summed_cross_entropy(
     (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x and sums float32.
 
     On a mesh each device takes its own tokens and its own part of the vocabulary. The table is gathered once, and its
-    gradient is reduced once, however many parts there are.
+    gradient is reduced once, however many parts there are; or it is not gathered here, but given as `whole` by
+    `gathered_table`, which takes no gradient.
     """
 
-    @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS), ((), ()))
-    def total(x_BTD, table_VD, targets_BT, weights_BT):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
+    @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS, WHOLE_TABLE), ((), ()))
+    def total(x_BTD, table_VD, targets_BT, weights_BT, whole_VD):
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
 
         def add_part(totals, part):
             x_ND, targets_N, weights_N = part
@@ -68,13 +69,13 @@ def summed_cross_entropy(
         totals, _ = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
         return summed(totals, *TOKENS)
 
-    return total(x_BTD, table_VD, targets_BT, weights_BT)
+    return total(x_BTD, table_VD, targets_BT, weights_BT, whole_VD)
 
 
-def whole_width(table_VW: Float[Array, "V W"]) -> Float[Array, "V D"]:
-    """A device's symbols in all of their width, of which it holds W."""
-    names = manual_axes("width")
-    return jax.lax.all_gather(table_VW, names, axis=1, tiled=True) if names else table_VW
+def gathered_table(table_VD: Float[Array, "V D"], dtype: str) -> Float[Array, "V D"]:
+    """The table in that type, each device having its symbols in their whole width: once for several micro-batches."""
+    whole = on_each_device((TABLE,), WHOLE_TABLE)(lambda table_VD: whole_width(table_VD, 1))
+    return jax.lax.stop_gradient(whole(table_VD.astype(dtype)))
 
 
 def summed[Values](values: Values, *axes: str) -> Values:
@@ -83,13 +84,13 @@ def summed[Values](values: Values, *axes: str) -> Values:
     return jax.lax.psum(values, names) if names else values
 
 
-def own_width(gradient_VD: Float[Array, "V D"]) -> Float[Array, "V W"]:
-    """The table's gradient, summed over the devices' tokens; of it the part whose width is the device's own."""
+def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[Array, "V W"]:
+    """The table's gradient, summed over the devices' tokens; of it the part whose width is the device's own. Between
+    devices it goes in the type of the products, as all gradients of weights do."""
     width = manual_axes("width")
     others = tuple(name for name in manual_axes(*TOKENS) if name not in width)
-    if width:
-        gradient_VD = jax.lax.psum_scatter(gradient_VD, width, scatter_dimension=1, tiled=True)
-    return jax.lax.psum(gradient_VD, others) if others else gradient_VD
+    gradient_VW = own_width(gradient_VD.astype(dtype), 1).astype(jnp.float32) if width else gradient_VD
+    return jax.lax.psum(gradient_VW, others) if others else gradient_VW
 
 
 def add(
@@ -149,14 +150,14 @@ def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -
     return summed(jnp.where(is_own_N, found_N, 0.0), "vocab")
 
 
-def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss):
+def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss, whole_VD=None):
     """(objective, loss), and the objective's gradients by x and table."""
 
     by_token = (*TOKENS, None)
 
-    @on_each_device((by_token, TABLE, TOKENS, TOKENS), (((), ()), by_token, TABLE))
-    def total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
+    @on_each_device((by_token, TABLE, TOKENS, TOKENS, WHOLE_TABLE), (((), ()), by_token, TABLE))
+    def total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT, whole_VD):
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
 
         def add_part(carry, part):
             totals, gradient_VD = carry
@@ -178,16 +179,16 @@ def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_lo
         zero = jnp.zeros((), jnp.float32)
         start = (zero, zero), jnp.zeros(table_VD.shape, jnp.float32)
         (totals, by_table_VD), by_x = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
-        return summed(totals, *TOKENS), by_x.reshape(x_BTD.shape), own_width(by_table_VD)
+        return summed(totals, *TOKENS), by_x.reshape(x_BTD.shape), table_gradient(by_table_VD, x_BTD.dtype)
 
-    totals, by_x_BTD, by_table_VD = total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT)
+    totals, by_x_BTD, by_table_VD = total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT, whole_VD)
     return totals, (by_x_BTD, by_table_VD, jnp.zeros((), table_VD.dtype))
 
 
 def summed_backward(parts, softcap, z_loss, residuals, scales):
     by_x_BTD, by_table_VD, like_table = residuals
     scale, _ = scales
-    return scale.astype(by_x_BTD.dtype) * by_x_BTD, (scale * by_table_VD).astype(like_table.dtype), None, None
+    return scale.astype(by_x_BTD.dtype) * by_x_BTD, (scale * by_table_VD).astype(like_table.dtype), None, None, None
 
 
 summed_cross_entropy.defvjp(summed_forward, summed_backward)
@@ -205,7 +206,7 @@ def token_losses(
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS), TOKENS)
     def losses_of(x_BTD, table_VD, targets_BT):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1)
         parts = -(-targets_BT.size * table_VD.shape[0] // LOGITS_AT_ONCE)
         losses = lambda part: part_losses(*part, table_VD, softcap)[0]
         return jax.lax.map(losses, in_parts((x_BTD, targets_BT), parts)).reshape(targets_BT.shape)
@@ -222,7 +223,7 @@ def token_scores(
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS), (TOKENS, TOKENS))
     def scores_of(x_BTD, table_VD, targets_BT):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1)
 
         def scores(part):
             losses_N, _, _, logits_NV = part_losses(*part, table_VD, softcap)

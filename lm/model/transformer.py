@@ -34,7 +34,15 @@ from lm.model.loss import logits_of, softcapped
 from lm.model.ngrams import ngram_embeddings, tokens_before
 from lm.model.prepared import PreparedLinear
 from lm.model.taps import Taps, at, tap
-from lm.parallel import constrain, weights_stay
+from lm.parallel import (
+    TOKENS,
+    constrain,
+    of_width,
+    on_each_device,
+    own_tokens,
+    weights_stay,
+    width_is_gathered,
+)
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
@@ -70,8 +78,10 @@ def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> F
     return jnp.where(kept_BTD, x_BTD / (1.0 - dropout.rate), 0.0).astype(x_BTD.dtype)
 
 
-def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None) -> Callable[P, R]:
-    """`block`, of which the backward pass keeps what the policy says, and computes the rest again."""
+def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None, in_scan: bool) -> Callable[P, R]:
+    """`block`, of which the backward pass keeps what the policy says, and computes the rest again. In a scan nothing
+    has to keep XLA from taking the first computation for the second, and the barrier that would do so would also keep
+    the second from gathering weights early."""
     if policy is None:
         return block
     keep = jax.checkpoint_policies.save_only_these_names(*policy.keep)
@@ -80,7 +90,7 @@ def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None) -> Cal
             names_which_can_be_saved=list(policy.keep), names_which_can_be_offloaded=list(policy.offload),
             offload_src="device", offload_dst="pinned_host",
         )  # fmt: skip
-    return jax.checkpoint(block, policy=keep)
+    return jax.checkpoint(block, policy=keep, prevent_cse=not in_scan)
 
 
 class Block(nnx.Module):
@@ -199,12 +209,27 @@ class Transformer(nnx.Module):
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
     ) -> Float[Array, "B T D"]:
         """What the first block is given. `before` is as of lm.model.ngrams.tokens_before."""
-        x_BTD = self.embedding[...][tokens_BT]
-        for ngram_BTD in ngram_embeddings([table[...] for table in self.ngrams], tokens_BT, before):
-            x_BTD = x_BTD + ngram_BTD
-        if self.positions is not None:
-            x_BTD = x_BTD + self.positions[...][positions_BT]
-        return residual(x_BTD.astype(self.compute_dtype))
+        one_row = positions_BT.shape[0] == 1
+
+        def looked_up(embedding_VD, ngrams, positions_PD, tokens_BT, positions_BT, before):
+            tokens_BT, before = of_width(tokens_BT), [of_width(ids_BT) for ids_BT in before]
+            x_BTD = embedding_VD[tokens_BT]
+            for ngram_BTD in ngram_embeddings(ngrams, tokens_BT, before):
+                x_BTD = x_BTD + ngram_BTD
+            if positions_PD is not None:
+                x_BTD = x_BTD + positions_PD[of_width(positions_BT, rows_are_cut=not one_row)]
+            return own_tokens(x_BTD.astype(self.compute_dtype))
+
+        if (
+            width_is_gathered()
+        ):  # each device looks up its part of the width, of the tokens of all, and none is gathered
+            tables = (("vocab", "width"), ("ngram", "width"), ("position", "width"))
+            positions = (None, "length") if one_row else TOKENS
+            on_parts = on_each_device((*tables, TOKENS, positions, TOKENS), (*TOKENS, None), left_to_xla=("tensor",))
+            looked_up = on_parts(looked_up)
+        positions_PD = None if self.positions is None else self.positions[...]
+        ngrams = [table[...] for table in self.ngrams]
+        return residual(looked_up(self.embedding[...], ngrams, positions_PD, tokens_BT, positions_BT, before))
 
     def layer_blocks(self) -> list[Block]:
         """The blocks one by one, whether or not they are kept as one stack."""
@@ -242,7 +267,7 @@ class Transformer(nnx.Module):
             x_BTD = checkpoint_name(x_BTD, "decoder_layer_input")
             return block(x_BTD, rotary, mask, cache, own, at(taps, f"blocks.{layer}"))
 
-        apply: Callable = with_remat(one_block, remat)
+        apply: Callable = with_remat(one_block, remat, in_scan=isinstance(self.blocks, Block))
         x_BTD = drop(x_BTD, dropout, self.layers)
         tap(taps, "embedding", x_BTD)
         if isinstance(self.blocks, Block):

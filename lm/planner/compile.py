@@ -1,6 +1,7 @@
 """The training step of a config, compiled for a topology: the very program that a run there executes."""
 
 import contextlib
+import dataclasses
 import functools
 import re
 import sys
@@ -14,8 +15,9 @@ from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError
 from lm.planner.cuda import cuda_devices, has_cuda, prepare_cuda
 from lm.planner.libtpu import find_libtpu, prepare
+from lm.planning.overlap import Exchanged, exchanged
 from lm.planning.program import Collective, collectives, kernels
-from lm.planning.topology import Topology
+from lm.planning.topology import Chip, Topology
 
 if TYPE_CHECKING:
     import jax
@@ -31,9 +33,13 @@ class Compiled:
     peak_bytes: int
     """The most at any moment: what must fit into the memory of a device."""
     collectives: tuple[Collective, ...]
+    overlap: Exchanged
+    """What of the exchanges ends behind arithmetic."""
     kernels: tuple[str, ...]
     """Names of hand-written kernels in the program."""
     compile_seconds: float
+    validation_bytes: int | None = None
+    """The most at any moment of a validation batch, the state included; None where the run has no validation."""
 
     def exchanged(self) -> dict[str, tuple[int, int]]:
         """{kind of exchange: (bytes, how many) in a step}."""
@@ -70,11 +76,15 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
     return list(found.devices)
 
 
-def compile_for(model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]") -> Compiled | OutOfMemory:
-    """The step of train.mesh over `devices`. Raises UsageError where the mesh does not fit them, or the batch it."""
+def compile_for(
+    model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
+) -> Compiled | OutOfMemory:
+    """The step of train.mesh over `devices`, which are of the kind `chip`, and a validation batch. Raises UsageError
+    where the mesh does not fit the devices, or the batch the mesh."""
     import jax
 
-    from lm.parallel import make_mesh
+    from lm.evaluation.held_out import compile_row_losses
+    from lm.parallel import batch_sharding, make_mesh, traced_on
     from lm.training.aot_compile import compile_ahead, example_batch
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
@@ -83,22 +93,35 @@ def compile_for(model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.D
     mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
-    like = example_batch(train.batch_size, model.context_length)
+    batch = example_batch(train.batch_size, model.context_length)
     try:
-        program, cost = compile_ahead(compile_step(optimizer, state, mesh, train), state, like, mesh, model)
+        program, cost = compile_ahead(
+            compile_step(optimizer, state, mesh, train), state, batch, mesh, model, train.xla_options
+        )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
             raise
         return out_of_memory(str(error))
-    return read(program, len(devices), cost.compile_seconds)
+    made = read(program, len(devices), chip, cost.compile_seconds)
+    if not train.validate_every:
+        return made
+    start, cut = time.perf_counter(), batch_sharding(mesh)
+    rows = example_batch(train.batch_size // train.micro_batches, model.context_length)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
+    validation = traced_on(mesh, compile_row_losses().lower)(state.model, like).compile().memory_analysis()
+    held = made.argument_bytes - validation.argument_size_in_bytes  # moments, which wait in memory
+    peak = validation.peak_memory_in_bytes or validation.argument_size_in_bytes + validation.temp_size_in_bytes
+    seconds = made.compile_seconds + time.perf_counter() - start
+    return dataclasses.replace(made, validation_bytes=held + peak, compile_seconds=seconds)
 
 
-def read(program: Any, devices: int, seconds: float) -> Compiled:
+def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
     memory, text = program.memory_analysis(), program.as_text()
     arguments = memory.argument_size_in_bytes
     temporary = memory.temp_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
-    return Compiled(arguments, temporary, peak, tuple(collectives(text, devices)), tuple(kernels(text)), seconds)
+    made = tuple(collectives(text, devices))
+    return Compiled(arguments, temporary, peak, made, exchanged(text, devices, chip), tuple(kernels(text)), seconds)
 
 
 class Compiler:
@@ -120,7 +143,7 @@ class Compiler:
         devices = self.devices
         say(f"compiling the step for {self.topology.name}, which takes seconds to minutes")
         with progress(model, say):
-            return compile_for(model, train, devices)
+            return compile_for(model, train, devices, self.topology.chip)
 
 
 def compiler_for(topology: Topology) -> Compiler | None:

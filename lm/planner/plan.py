@@ -63,6 +63,7 @@ class Plan:
             "argument_bytes": program.argument_bytes if program else None,
             "temporary_bytes": program.temporary_bytes if program else None,
             "peak_bytes": program.peak_bytes if program else None,
+            "validation_bytes": program.validation_bytes if program else None,
             "least_bytes": None if program else self.needed_bytes,
             "kernels": list(program.kernels) if program else [],
             "collectives": {kind: size for kind, (size, _) in program.exchanged().items()} if program else {},
@@ -70,6 +71,8 @@ class Plan:
             "floors_seconds": dataclasses.asdict(self.floors) if self.floors else None,
             "limit": self.floors.limit if self.floors else None,
             "mfu_bound": self.floors.mfu_bound if self.floors else None,
+            "hidden_share": program.overlap.share if program else None,
+            "scheduled_mfu_bound": self.floors.scheduled_mfu_bound if self.floors else None,
             "tokens": self.tokens, "steps": self.steps, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
             "compile_seconds": program.compile_seconds if program else None,
         }  # fmt: skip
@@ -108,8 +111,10 @@ def make_plan(
     per_token, bound = flops_per_token(model), None
     again = recomputed_flops_per_token(model, train.remat_policy) * tokens_per_step
     if isinstance(found, Compiled):
-        needed, fits = found.peak_bytes, found.peak_bytes <= topology.device_memory
-        bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives, again)
+        needed = max(found.peak_bytes, found.validation_bytes or 0)
+        fits = needed <= topology.device_memory
+        exposed = found.overlap.exposed_seconds
+        bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives, again, exposed)
     elif isinstance(found, OutOfMemory):
         needed, fits = found.needed_bytes, False
     else:

@@ -73,10 +73,12 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
         ]  # fmt: skip
         rest = one.peak_bytes - one.argument_bytes - one.temporary_bytes
         parts += [f"{gib(rest)} of the compiler's own"] if rest > 0.01 * GIB else []
-        margin = 100 * (1 - one.peak_bytes / has)
-        return [
-            f"fits: a device holds {gib(one.peak_bytes)} ({', '.join(parts)}) of {gib(has)}: {margin:.0f} % are free"
-        ]
+        margin = 100 * (1 - (plan.needed_bytes or 0) / has)
+        lines = [f"fits: a device holds {gib(one.peak_bytes)} ({', '.join(parts)}) of {gib(has)}"]
+        if one.validation_bytes is not None:
+            lines.append(f"validation, in as many parts, holds {gib(one.validation_bytes)}")
+        lines[-1] += f"; {margin:.0f} % are free"
+        return lines
     needed = "more than that" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
     lines = [f"does not fit: a device has {gib(has)}, and a step needs {needed}. What helps:"]
     return lines + [f"  {one}" for one in advice(plan, model, train)]
@@ -104,5 +106,17 @@ def bound_lines(plan: Plan) -> list[str]:
     return [
         f"a step takes at least {one.step:.3g} s: arithmetic {one.arithmetic:.3g} s, memory {one.memory:.3g} s, "
         f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} %, a bound "
-        f"that {one.limit} sets and no run reaches"
+        f"that {one.limit} sets and no run reaches",
+        *overlap_lines(plan),
+    ]
+
+
+def overlap_lines(plan: Plan) -> list[str]:
+    """What of the exchanges the schedule hides behind arithmetic, and the bound with the others added."""
+    if plan.compiled is None or plan.floors is None or not plan.compiled.overlap.bytes:
+        return []
+    return [
+        f"of the bytes exchanged, {100 * plan.compiled.overlap.share:.0f} % are sent behind arithmetic in this "
+        f"schedule; the others take {plan.floors.exposed:.3g} s, and with them MFU is at most "
+        f"{100 * plan.floors.scheduled_mfu_bound:.0f} %"
     ]

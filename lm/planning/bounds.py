@@ -23,6 +23,8 @@ class Floors:
     """All exchanges at the rated speed of the links, where nothing else is in their way."""
     model: float
     """The model's FLOP alone, which MFU counts."""
+    exposed: float = 0.0
+    """Of `network`, what the compiled schedule has no arithmetic beside (lm/planning/overlap.py)."""
 
     @property
     def step(self) -> float:
@@ -35,17 +37,31 @@ class Floors:
         return self.model / self.step
 
     @property
+    def scheduled_step(self) -> float:
+        """The same where nothing goes on beside the exposed exchanges."""
+        return max(self.step, max(self.arithmetic, self.memory) + self.exposed)
+
+    @property
+    def scheduled_mfu_bound(self) -> float:
+        return self.model / self.scheduled_step
+
+    @property
     def limit(self) -> str:
         """Which floor is the largest."""
         return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
 
 
 def floors(
-    topology: Topology, flops: int, state_bytes: int, moved: Sequence[Collective], recomputed: int = 0
+    topology: Topology,
+    flops: int,
+    state_bytes: int,
+    moved: Sequence[Collective],
+    recomputed: int = 0,
+    exposed: float = 0.0,
 ) -> Floors:
     """Of a step of `flops` of the model on all chips together, and `recomputed` ones, in which a device reads and
-    writes `state_bytes` of parameters and moments, and makes the exchanges `moved`. Those between slices go at the
-    speed of the hosts' network."""
+    writes `state_bytes` of parameters and moments, and makes the exchanges `moved`, of whose seconds `exposed` ones
+    have no arithmetic beside them. Those between slices go at the speed of the hosts' network."""
     chip = topology.chip
     rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
@@ -53,6 +69,7 @@ def floors(
         memory=2 * state_bytes * chip.devices / chip.memory_rate,
         network=sum(one.wire_bytes * chip.devices / rate(one) for one in moved),
         model=flops / (topology.chips * chip.flops),
+        exposed=exposed,
     )
 
 

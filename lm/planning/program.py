@@ -94,22 +94,39 @@ NO_BOUND = 2**31 - 1
 """What a minimum of integers begins with: it may stand in a loop's condition, and bounds nothing."""
 
 
-def turns(instruction: Instruction, found: dict[str, list[Instruction]]) -> int:
-    """How often a loop turns: what the compiler has noted, or the bound that its condition compares with. JAX's loops
-    over layers, micro-batches and parts of the loss count from 0 up. 1 where it cannot be known."""
+def turns(
+    instruction: Instruction, found: dict[str, list[Instruction]], beside: list[Instruction] | None = None
+) -> int:
+    """How often a loop turns: what the compiler has noted, or the bound that its condition compares with, less what it
+    counts from where the instructions `beside` it say so. JAX's loops over layers, micro-batches and parts of the loss
+    count up by one. 1 where it cannot be known."""
     if noted := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', instruction.rest):
         return int(noted[1])
     condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
-    inside = found.get(condition[1], []) if condition else []
-    bounds = [
-        int(value[1])
-        for one in inside
-        if one.operation == "constant"
-        and one.type.startswith(("s32[]", "u32[]"))
-        and (value := re.match(r"(\d+)\)", one.rest))
-        and int(value[1]) < NO_BOUND
-    ]
-    return max(bounds, default=1)
+    inside = [*found.get(condition[1], [])] if condition else []
+    for one in inside:  # grows while it is walked
+        inside += [part for name in called(one) if one.operation == "fusion" for part in found.get(name, [])]
+    bounds = [value for one in inside if (value := integer(one)) is not None and value < NO_BOUND]
+    return max(max(bounds, default=1) - first_count(instruction, beside or []), 1)
+
+
+def integer(instruction: Instruction) -> int | None:
+    """The value of a constant integer."""
+    value = re.match(r"(\d+)\)", instruction.rest) if instruction.type.startswith(("s32[]", "u32[]")) else None
+    return int(value[1]) if value and instruction.operation == "constant" else None
+
+
+def first_count(loop: Instruction, beside: list[Instruction]) -> int:
+    """What a loop counts from, if a constant stands there; else 0."""
+    place = re.search(r'known_induction_variable":\{"tuple_index":"(\d+)"', loop.rest)
+    named = {one.name: one for one in beside}
+    given = named.get(re.findall(r"%([\w.\-]+)", loop.rest)[0]) if place and named else None
+    if place is None or given is None or given.operation != "tuple":
+        return 0
+    first = named.get(re.findall(r"%([\w.\-]+)", given.rest)[int(place[1])])
+    while first is not None and first.operation in ("copy", "bitcast"):
+        first = named.get(re.findall(r"%([\w.\-]+)", first.rest)[0])
+    return (integer(first) or 0) if first is not None else 0
 
 
 def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
@@ -117,7 +134,7 @@ def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in found}
     for name, instructions in found.items():
         for instruction in instructions:
-            factor = turns(instruction, found) if instruction.operation == "while" else 1
+            factor = turns(instruction, found, instructions) if instruction.operation == "while" else 1
             for one in called(instruction):
                 if one in callers:
                     callers[one].append((name, factor))
@@ -150,25 +167,28 @@ def collectives(text: str, devices: int) -> list[Collective]:
     times, seen = runs(found, entry), set()
     fused = {name for inside in found.values() for one in inside if one.operation == "fusion" for name in called(one)}
     made = []
-    for name, instruction, kind in sorted(exchanges(found), key=lambda one: one[0] in fused):
+    for name, instruction in sorted(exchanges(found), key=lambda one: one[0] in fused):
         key = identity(instruction)
         if times[name] == 0 or (name in fused and key in seen):
             continue
         seen |= {key} - {None}
-        group = group_size(instruction.rest, devices)
-        source = re.search(r'op_name="([^"]*)"', instruction.rest)
-        arrays = results(instruction, kind)
-        size = sum(map(byte_count, arrays))
-        if kind == "all-reduce" and "all-reduce-scatter" in name:
-            kind = "reduce-scatter"  # of TPUs: a fusion that keeps a device's part of the sum
-        elif kind == "reduce-scatter":
-            size *= group
-        made.append(
-            Collective(
-                kind, size, group, times[name], max(arrays, key=byte_count, default=""), source[1] if source else ""
-            )
-        )
+        made.append(collective_of(name, instruction, times[name], devices))
     return sorted(made, key=lambda one: -one.wire_bytes)
+
+
+def collective_of(name: str, instruction: Instruction, times: int, devices: int) -> Collective:
+    """The exchange that an instruction of the computation `name` makes or starts."""
+    kind = instruction.operation.removesuffix("-start")
+    group = group_size(instruction.rest, devices)
+    source = re.search(r'op_name="([^"]*)"', instruction.rest)
+    arrays = results(instruction, kind)
+    size = sum(map(byte_count, arrays))
+    if kind == "all-reduce" and "all-reduce-scatter" in name:
+        kind = "reduce-scatter"  # of TPUs: a fusion that keeps a device's part of the sum
+    elif kind == "reduce-scatter":
+        size *= group
+    largest = max(arrays, key=byte_count, default="")
+    return Collective(kind, size, group, times, largest, source[1] if source else "")
 
 
 def identity(instruction: Instruction) -> tuple[str, ...] | None:
@@ -194,13 +214,13 @@ def results(instruction: Instruction, kind: str) -> list[str]:
     return arrays
 
 
-def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction, str]]:
-    """(computation, instruction, kind) of each."""
+def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction]]:
+    """(computation, instruction) of each."""
     for name, instructions in found.items():
         for instruction in instructions:
             kind = instruction.operation.removesuffix("-start")
             if kind in COLLECTIVES or (kind == BETWEEN_SLICES and "is_host_transfer=true" in instruction.rest):
-                yield name, instruction, kind
+                yield name, instruction
 
 
 def kernels(text: str) -> list[str]:

@@ -1,9 +1,10 @@
 """The training step, compiled before the first batch: what it needs is known, and printed, before it begins."""
 
 import hashlib
+import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from jax.sharding import Mesh
 
 from lm.config import ModelConfig
 from lm.data.batches import Batch, host_batch
+from lm.devices import target_of
+from lm.errors import UsageError
 from lm.metrics.writers import Row
 from lm.parallel import batch_sharding
 from lm.planning.flops import flops_per_token
@@ -66,11 +69,14 @@ def example_batch(batch_size: int, context_length: int) -> Batch:
     return host_batch(*(ones(np.int32) for _ in range(3)), ones(np.float32))
 
 
-def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig) -> tuple[Step, StepCost]:
-    """`step`, a jitted function, compiled for states such as `state` (abstract) and batches of the shape of `like`.
+def compile_ahead(
+    step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig, xla_options: Sequence[str] = ()
+) -> tuple[Step, StepCost]:
+    """`step`, a jitted function, compiled for states such as `state` (abstract) and batches of the shape of `like`,
+    with these options (train.xla_options).
 
     What comes back is the compiled program itself: it compiles nothing more, and refuses other shapes. Raises
-    UsageError if several processes have lowered different programs.
+    UsageError if several processes have lowered different programs, or if XLA does not take an option.
     """
     flops = flops_per_token(model) * like.inputs_BT.size
     start = time.perf_counter()
@@ -79,13 +85,32 @@ def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: 
     if jax.process_count() > 1:
         program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         agree({"SHA-256 of the lowered training step": program})
-    compiled = lowered.compile()
+    options = compiler_options(xla_options, target_of(mesh.devices.flat[0]).platform)
+    try:
+        compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        refused = re.search("No such compile option: '(\\w+)'|While setting option (\\w+)", str(error))
+        if refused is None:
+            raise
+        raise UsageError(
+            f"train.xla_options has {refused[1] or refused[2]}, which this XLA does not take: {error}. Remove or "
+            "change it; names and values differ between versions of jaxlib and libtpu."
+        ) from error
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()  # of one device; None where the backend has no such thing
     if memory is None:
         return compiled, StepCost(flops, seconds, None, None)
     state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return compiled, StepCost(flops, seconds, state_bytes, memory.temp_size_in_bytes)
+
+
+def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str | bool | int] | None:
+    """train.xla_options for JAX's compile, those of other platforms left out; None where there is none."""
+    own = [one.split("=", 1) for one in xla_options if platform == ("cuda" if one.startswith("xla_gpu_") else "tpu")]
+    if platform == "tpu":  # which takes text alone, and GPUs' XLA values of their types
+        return dict(own) or None
+    typed = lambda text: text == "true" if text in ("true", "false") else int(text) if text.isdecimal() else text
+    return {name: typed(value) for name, value in own} or None
 
 
 def worth_measuring(flops: int, platform: str) -> bool:

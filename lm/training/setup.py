@@ -210,7 +210,9 @@ def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Prog
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh, config.spikes, config.mesh.zero1)
     batch = example_batch(config.batch_size, model.context_length)
-    step, cost = compile_ahead(compile_step(optimizer, abstract, mesh, config), abstract, batch, mesh, model)
+    step, cost = compile_ahead(
+        compile_step(optimizer, abstract, mesh, config), abstract, batch, mesh, model, config.xla_options
+    )
     peak = peak_rate(list(mesh.devices.flat), model, config.batch_size * model.context_length)
     fresh = initializer(model, optimizer, config.seed, mesh, config.spikes, config.mesh.zero1)
     return Program(step, batch, cost, peak, abstract, fresh)
@@ -233,6 +235,7 @@ def describe(model: ModelConfig, config: TrainConfig, mesh: Mesh, cost: StepCost
         "devices": mesh.devices.size,
         "device_kind": device.device_kind,
         "processes": jax.process_count(),
+        "xla_options": list(config.xla_options),
     }
 
 
@@ -245,6 +248,8 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
     mesh = " x ".join(f"{axis} {size}" for axis, size in run["mesh"].items())
     layers = "scanned" if run["scan_layers"] else "unrolled"
     yield f"mesh {mesh}, layers {layers}, remat {run['remat']}, micro-batches {run['micro_batches']}"
+    if run["xla_options"]:
+        yield f"XLA options: {' '.join(run['xla_options'])}"
     yield run["attention_choice"]
     for one in source.sources:
         epochs = config.steps * config.batch_size * one.share / len(one.windows)

@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from lm.config import TrainConfig
 from lm.data.batches import Batch
-from lm.model.loss import summed_cross_entropy
+from lm.model.loss import gathered_table, summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer
 from lm.optimizers.rounding import apply_updates
-from lm.parallel import batch_sharding, shardings, traced_on
+from lm.parallel import batch_sharding, shardings, traced_on, width_is_gathered
 from lm.training.anomaly_guard import accept, bounds, where_applied
 from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
@@ -23,13 +23,18 @@ DROPOUT, ROUNDING = 2**32 - 1, 2**32 - 2  # folded into the seed, apart from the
 
 
 def loss_terms(
-    model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
+    model: Transformer,
+    batch: Batch,
+    config: TrainConfig,
+    dropout: Dropout | None = None,
+    table_VD: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights (lm/model/loss.py)."""
+    """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights; `table` is the output
+    table, gathered before (lm/model/loss.py)."""
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout)
     return summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_chunks, model.logit_softcap,
-        config.z_loss,
+        config.z_loss, table_VD,
     )  # fmt: skip
 
 
@@ -50,9 +55,10 @@ def loss_and_gradients(
     def add(totals, part):
         micro_batch, rows_B = part
         own = None if dropout is None else dropout._replace(rows_B=rows_B)
-        (_, loss), gradients = differentiate(model, micro_batch, config, own)
+        (_, loss), gradients = differentiate(model, micro_batch, config, own, table_VD)
         return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), None
 
+    table_VD = gathered_table(model.output_table(), model.compute_dtype) if width_is_gathered() else None
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
     parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
     (loss, gradients), _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)

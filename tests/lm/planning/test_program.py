@@ -61,6 +61,36 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 """
 
 
+PEELED = """
+%body (p: f32[8]) -> f32[8] {
+  ROOT %gathered = f32[32]{0} all-gather(%p), channel_id=7, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%less_than (p: s32[]) -> pred[] {
+  %bound = s32[] constant(8)
+  ROOT %less = pred[] compare(%p, %bound), direction=LT
+}
+
+%condition (p: s32[]) -> pred[] {
+  ROOT %fused = pred[] fusion(%p), kind=kLoop, calls=%less_than
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %one = s32[] constant(1)
+  %counted = s32[] copy(%one)
+  %from = (f32[8]{0}, s32[]) tuple(%p, %counted)
+  ROOT %loop = f32[8] while(%from), condition=%condition, body=%body, backend_config={INDEX}
+}
+"""
+
+
+@pytest.mark.parametrize(("index", "turns"), [('"known_induction_variable":{"tuple_index":"1"}', 7), ("", 8)])
+def test_a_loop_whose_first_turn_stands_before_it_turns_once_less(index, turns):
+    (one,) = collectives(PEELED.replace("INDEX", index), 4)
+    assert one.times == turns
+
+
 def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
     found = {(one.kind, one.bytes, one.group, one.times) for one in collectives(LOOPS, 8)}
     assert found == {
