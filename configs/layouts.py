@@ -55,6 +55,16 @@ def fsdp(devices: int, **others: Any) -> MeshConfig:
 ONE_COPY = MeshConfig()
 """Every device has the whole model; the batch is cut over them."""
 
+GPU_OVERLAP = (
+    "xla_gpu_enable_latency_hiding_scheduler=true",
+    "xla_gpu_experimental_parallel_collective_overlap_limit=4",
+    "xla_gpu_pipeline_all_gather=COLLECTIVE_PIPELINING_MODE_ON",
+    "xla_gpu_pipeline_reduce_scatter=COLLECTIVE_PIPELINING_MODE_ON",
+    "xla_gpu_enable_while_loop_double_buffering=false",
+)
+"""Weights of a layer are gathered, and gradients scattered, during the layer before or after it: NVIDIA's page of
+flags for language models (JAX-Toolbox, docs/GPU_performance.md), of which docs/scale.md says what each does."""
+
 # MFU: GPT-2 as llm.c reports for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak); Llama 3
 # on TPUs as MaxText does for v6e (8B 45 %, 70B 50 %, 405B 39 %) and v5p (65 % for Llama 2 70B), or less; on H100 as
 # Llama 3 was trained (arXiv:2407.21783, table 4: 38 to 43 %).
@@ -68,15 +78,15 @@ LAYOUTS = {
         Layout("gpt2_355m", "v5e:4x4", ONE_COPY, 4, "minimal_with_context", 0.40),
         Layout("gpt2_774m", "h100:8", fsdp(8), 2, "minimal_with_context", 0.45),
         Layout("gpt2_774m", "v5e:4x4", fsdp(16), 4, "minimal", 0.40),
-        Layout("gpt2_1558m", "h100:8", fsdp(8), 8, "minimal_with_context", 0.50),
+        Layout("gpt2_1558m", "h100:8", fsdp(8), 8, "minimal_with_context", 0.50, xla_options=GPU_OVERLAP),
         Layout("gpt2_1558m", "v5e:4x4", fsdp(16), 8, "full", 0.40),
         Layout("modern_124m", "h100:1", ONE_COPY, 8, "none", 0.45, scan_layers=False),
         Layout("modern_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False),
         Layout("llama3_1b", "v6e:2x4", fsdp(8), 32, "save_qkv_proj", 0.40),
         Layout("llama3_8b", "v5p:4x4x2", fsdp(32), 8, "minimal_with_context", 0.50),
         Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45),
-        Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40),
-        Layout("llama3_8b", "h100:64", fsdp(64), 4, "save_dot_with_context_except_mlp", 0.40),
+        Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40, xla_options=GPU_OVERLAP),
+        Layout("llama3_8b", "h100:64", fsdp(64), 4, "save_dot_with_context_except_mlp", 0.40, xla_options=GPU_OVERLAP),
         # Each node has a copy of the parameters: weights are gathered over NVLink, and nodes exchange gradients only.
         Layout("llama3_8b", "h100:512", fsdp(8, zero1=True), 1, "minimal_with_context", 0.40),
         Layout("llama3_8b", "h100:1024", fsdp(4, tensor=2, zero1=True), 1, "minimal_with_context", 0.40),

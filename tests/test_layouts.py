@@ -64,7 +64,7 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
     assert sizes["data"] == 1 or own.train.mesh.fsdp == 1 or (
         own.train.mesh.zero1 and sizes["fsdp"] * sizes["tensor"] == topology.shape[-1]
     )  # fmt: skip
-    fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "layout")
+    fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "layout", "xla_options")
     same = {one: getattr(usual.train, one) for one in fields}
     assert dataclasses.replace(own.train, **same) == usual.train
     assert dataclasses.replace(own.model, scan_layers=usual.model.scan_layers) == usual.model
