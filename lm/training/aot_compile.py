@@ -27,6 +27,9 @@ from lm.training.step import Metrics
 WORTH_MEASURING = 10**11
 """FLOP of a training run, from which on a forecast of its time on a CPU is worth some steps that are thrown away."""
 
+REFUSED = re.compile("No such compile option: '(\\w+)'|While setting option (\\w+)")
+"""How XLA says that it does not take an option."""
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -89,7 +92,7 @@ def compile_ahead(
     try:
         compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
-        refused = re.search("No such compile option: '(\\w+)'|While setting option (\\w+)", str(error))
+        refused = REFUSED.search(str(error))
         if refused is None:
             raise
         raise UsageError(

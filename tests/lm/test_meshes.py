@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from lm.config import MeshConfig
-from lm.planning.program import COLLECTIVES, computations
+from lm.planning.program import COLLECTIVES, collectives, computations
 from tests.bench.meshes import MESHES, MIB, compiled, facts, measure, small
 
 SHAPES = functools.partial(measure, layers=2)
@@ -68,3 +68,17 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     products = [[one.operation for one in inside] for inside in bodies if any(one.operation == "dot" for one in inside)]
     assert products  # the parts of the loss
     assert not any({*COLLECTIVES} & {*operations} for operations in products)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradients_are_scattered_and_the_table_is_gathered_once_a_step(tied):
+    """However many micro-batches there are; and no table is gathered or summed whole to look tokens up in it."""
+    model, train = small()
+    model = dataclasses.replace(model, layers=1, tie_embeddings=tied)
+    train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16)
+    found = collectives(compiled("training", model, train, jax.devices()).as_text(), 8)
+    moved = [one for one in found if one.group > 1]  # XLA for CPUs keeps sums over axes of one device
+    of_table = [one for one in moved if f"[{model.vocab_size}," in one.type or f",{model.vocab_size}]" in one.type]
+    assert [(one.kind, one.times) for one in of_table if one.kind == "all-gather"] == [("all-gather", 1)]
+    summed = {one.kind for one in moved if one.bytes > 4 * model.width * model.width}
+    assert "all-reduce" not in summed and "reduce-scatter" in summed

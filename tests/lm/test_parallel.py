@@ -4,14 +4,15 @@ import dataclasses
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
-from lm.parallel import MESH_AXES, device_grid, own_rows
+from lm.parallel import MESH_AXES, SCATTERED, device_grid, on_each_device, own_rows, own_width, torus_steps
 from tests.lm.model_configs import LLAMA
 
 
@@ -48,6 +49,36 @@ def test_neighbours_in_the_mesh_are_neighbours_in_the_torus(size, shape, axis, m
     after = np.roll(grid, -1, axis)
     assert np.mean([hops(a, b, size) for a, b in zip(grid.flat, after.flat, strict=True)]) <= most
     assert {chip.id for chip in grid.flat} == {chip.id for chip in devices}
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "steps"),
+    [
+        ((4, 4, 2), (1, 32, 1, 1), {"fsdp": {(16, 2), (8, 4)}}),  # by what is the fastest
+        ((8, 8, 1), (1, 64, 1, 1), {"fsdp": {(8, 8)}}),
+        ((8, 8, 4), (1, 16, 16, 1), {"fsdp": {(4, 4)}, "context": {(8, 2)}}),
+        ((8, 1, 1), (1, 8, 1, 1), {}),  # a line
+    ],
+)
+def test_gradients_are_scattered_along_one_axis_of_the_torus_after_the_other(size, shape, steps):
+    mesh = Mesh(device_grid(list(shape), torus(*size)), MESH_AXES)
+    found = torus_steps(mesh)
+    assert found.keys() == steps.keys()
+    assert all(found[name] in steps[name] for name in steps)
+
+
+@pytest.mark.parametrize("sizes", [(4, 2), (2, 4), (2, 2, 2)])
+def test_what_is_scattered_in_steps_is_what_is_scattered_at_once(sizes):
+    mesh = Mesh(np.reshape(jax.devices()[:8], (1, 8, 1, 1)), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
+    values = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
+    scatter = on_each_device((("batch", None, None),), (None, "width"))(lambda part: own_width(part[0], 1))
+    before = SCATTERED.set({"fsdp": sizes})
+    try:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            found = jax.jit(scatter)(jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp"))))
+    finally:
+        SCATTERED.reset(before)
+    np.testing.assert_allclose(found, values.sum(0), rtol=1e-5, atol=1e-5)
 
 
 def test_slices_divide_the_data_axis_alone():

@@ -1,0 +1,51 @@
+"""Options of XLA go to the devices that they are for, and one that XLA does not take is named."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from configs.layouts import LAYOUTS
+from lm.errors import UsageError
+from lm.training.aot_compile import REFUSED, compiler_options
+from tests.corpus import tiny_experiment
+
+GIVEN = ("xla_gpu_enable_latency_hiding_scheduler=true", "xla_gpu_experimental_parallel_collective_overlap_limit=4",
+         "xla_gpu_pipeline_all_gather=COLLECTIVE_PIPELINING_MODE_ON", "xla_tpu_enable_async_collective_fusion=true",
+         "xla_enable_async_all_gather=true")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("platform", "passed_on"),
+    [
+        ("cuda", {"xla_gpu_enable_latency_hiding_scheduler": True,
+                  "xla_gpu_experimental_parallel_collective_overlap_limit": 4,
+                  "xla_gpu_pipeline_all_gather": "COLLECTIVE_PIPELINING_MODE_ON"}),
+        ("tpu", {"xla_tpu_enable_async_collective_fusion": "true", "xla_enable_async_all_gather": "true"}),
+        ("cpu", None), ("rocm", None),
+    ],
+)  # fmt: skip
+def test_each_platform_gets_its_own(platform, passed_on):
+    assert compiler_options(GIVEN, platform) == passed_on
+
+
+@pytest.mark.parametrize(
+    "option", [{"xla_gpu_nothing_of_the_kind": True}, {"xla_gpu_enable_latency_hiding_scheduler": "perhaps"}]
+)
+def test_what_xla_refuses_is_found_in_what_it_says(option):
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
+        jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options=option)
+    found = REFUSED.search(str(raised.value))
+    assert found is not None and (found[1] or found[2]) in option
+
+
+@pytest.mark.parametrize("option", ["--xla_gpu_autotune_level=0", "xla_gpu_autotune_level", "rm -r", "xla_a=1 xla_b=2"])
+def test_what_is_no_option_is_refused(option):
+    with pytest.raises(UsageError, match="name=value"):
+        dataclasses.replace(tiny_experiment().train, xla_options=(option,))
+
+
+def test_options_of_layouts_are_for_their_own_hardware():
+    for row in LAYOUTS.values():
+        platform = "cuda" if row.topology.startswith("h100") else "tpu"
+        assert len(compiler_options(row.xla_options, platform) or {}) == len(row.xla_options)
