@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm.config import MeshConfig, ModelConfig
+from lm.config import MeshConfig, ModelConfig, TrainConfig
 from lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,4 +116,19 @@ def mesh_sizes(
             f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
             f"{sizes['fsdp']} devices. Make it a multiple of {least}."
         )
+    return sizes
+
+
+def training_mesh_sizes(train: TrainConfig, model: ModelConfig, devices: Devices) -> dict[str, int]:
+    """`mesh_sizes` of a training run. Raises UsageError when they cannot divide the batch of any of its stages, up to
+    train.steps."""
+    sizes: dict[str, int] = {}
+    stages = train.stages(model.context_length)
+    for stage in stages.between(0, train.steps):
+        try:
+            sizes = mesh_sizes(train.mesh, stage.model(model), stage.shape[0], devices, stage.micro_batches)
+        except UsageError as error:
+            if len(stages) == 1 and stage.parts == 1:
+                raise
+            raise UsageError(f"From step {stage.first_step:,} on, with {stage.describe()}: {error}") from error
     return sizes

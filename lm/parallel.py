@@ -19,8 +19,8 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lm.config import MeshConfig, ModelConfig
-from lm.devices import Target, describe, mesh_sizes, target_of
+from lm.config import MeshConfig, ModelConfig, TrainConfig
+from lm.devices import Target, describe, mesh_sizes, target_of, training_mesh_sizes
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
@@ -292,6 +292,14 @@ def make_mesh(
     sizes = mesh_sizes(config, model, batch_size, found, micro_batches)
     grid = device_grid([sizes[axis] for axis in MESH_AXES], devices, found.slices)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def training_mesh(train: TrainConfig, model: ModelConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of a training run over all devices. Raises UsageError as `training_mesh_sizes`."""
+    devices = jax.devices() if devices is None else devices
+    training_mesh_sizes(train, model, describe(devices))
+    stage = train.stages(model.context_length).at(0)
+    return make_mesh(train.mesh, stage.model(model), stage.shape[0], devices, stage.micro_batches)
 
 
 def one_device_mesh(model: ModelConfig) -> Mesh:

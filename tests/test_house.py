@@ -228,3 +228,36 @@ def test_no_script_brings_jax_before_it_has_work_for_it():
     program = f"import sys; {'; '.join(f'import launch.{name}' for name in scripts)}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def factors(node: ast.expr) -> list[ast.expr]:
+    """The factors of a product, whatever the order in which they are multiplied."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return factors(node.left) + factors(node.right)
+    return [node]
+
+
+def names_in(node: ast.expr) -> set[str]:
+    return {
+        one.attr if isinstance(one, ast.Attribute) else one.id
+        for one in ast.walk(node)
+        if isinstance(one, ast.Attribute | ast.Name)
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_nothing_multiplies_steps_by_the_size_of_a_batch(path):
+    """Batches may grow (train.batch_schedule): the sequences and tokens of all steps before one are
+    lm.config.Stages.windows_before and tokens_before."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            steps, sizes = [], []
+            for factor in factors(node):
+                names = names_in(factor)
+                steps += [name for name in names if re.fullmatch(r"((first|last|stop)_)?steps?", name)]
+                sizes += [
+                    name
+                    for name in names
+                    if re.search(r"batch_size|(tokens|windows|flops)_(per|a)_step|step_flops", name)
+                ]
+            assert not (steps and sizes), f"{path}, line {node.lineno}: {ast.unparse(node)}"

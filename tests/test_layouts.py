@@ -70,6 +70,30 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
     assert dataclasses.replace(own.model, scan_layers=usual.model.scan_layers) == usual.model
 
 
+def test_the_schedule_of_llama_3_405b_is_the_papers_and_fits_the_layout_that_it_names():
+    """arXiv:2407.21783, section 3.4.1: 4 million tokens in sequences of 4,096, 8 million in sequences of 8,192 after
+    252 million tokens, 16 million after 2.87 trillion."""
+    text = Path(config_path("llama3_405b")).read_text(encoding="utf-8")
+    words = " ".join(line for line in text.splitlines() if line.startswith("    --train")).split()
+    experiment = parsed("llama3_405b", *words)
+    train, stages = experiment.train, experiment.train.stages(experiment.model.context_length)
+    shapes = [(stage.shape, stages.tokens_before(stage.first_step)) for stage in stages.between(0, train.steps)]
+    assert [shape for shape, _ in shapes] == [(1024, 4096), (1024, 8192), (2048, 8192)]
+    assert [before for _, before in shapes] == pytest.approx([0, 252e6, 2.87e12], rel=2e-3)
+    assert stages.tokens_before(train.steps) == pytest.approx(15.6e12, rel=1e-6)
+    made = make_plan(experiment.model, train, topology_of("h100:1024"))
+    assert made.tokens_per_step == 2**24 and made.tokens == stages.tokens_before(train.steps)
+    usual = make_plan(
+        *on_hardware(parsed("llama3_405b").model, parsed("llama3_405b").train, "h100:1024")[2:],
+        topology_of("h100:1024"),
+    )
+    assert made.needed_bytes == usual.needed_bytes and 0.97 * usual.days < made.days < usual.days
+    with pytest.raises(
+        UsageError, match=r"From step 0 on, with batches of 1,024 sequences of 4,096 tokens .* 1 x 2048 devices"
+    ):
+        make_plan(*on_hardware(experiment.model, train, "v5p:16x16x16")[2:], topology_of("v5p:16x16x16"))
+
+
 @pytest.mark.parametrize("row", GPUS, ids=lambda row: row.name)
 def test_what_arithmetic_counts_leaves_room_on_gpus(row):
     topology, own = topology_of(row.topology), parsed(row.model, "--train.layout", row.name)

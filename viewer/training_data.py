@@ -42,10 +42,10 @@ class Curves:
 
     @property
     def train_flops(self) -> int | None:
-        """Arithmetic of all steps, counted from the config (lm/planning/flops.py): without evaluation and what is
-        computed twice; None where no line has "step_flops"."""
-        step_flops = self.median("step_flops")
-        return None if step_flops is None else int(self.steps * step_flops)
+        """Arithmetic of all logged steps, counted from the config (lm/planning/flops.py): without evaluation and what
+        is computed twice; None where no line has it."""
+        values = finite_values(self.train, "train_flops")
+        return int(values[-1]) if values else None
 
     def median(self, key: str) -> int | float | None:
         """Of `key` over the lines of training, so that an odd start does not count; None when none has it."""

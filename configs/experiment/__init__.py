@@ -19,7 +19,7 @@ from configs.experiment.definition import Experiment
 from configs.experiment.named_code import OWN_FILTERS, CodePolicy, part, trust_named
 from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
-from lm.config import MixtureSource
+from lm.config import MixtureSource, MixtureStage
 from lm.errors import UsageError, shown
 from lm.storage import Url, copy_of, is_url, place_of
 
@@ -33,6 +33,20 @@ FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, MixtureSource),
     str_from_instance=lambda source: [source.tokens, str(source.weight)],
 )
+
+STEP_AND_WEIGHTS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="STEP:WEIGHT,...",
+    instance_from_str=lambda words: mixture_stage(words[0]),
+    is_instance=lambda value: isinstance(value, MixtureStage),
+    str_from_instance=lambda stage: [f"{stage.step}:{','.join(map(str, stage.weights))}"],
+)
+
+
+def mixture_stage(word: str) -> MixtureStage:
+    """`STEP:WEIGHT,WEIGHT,...` as train.mixture_schedule has it. Raises ValueError for anything else."""
+    step, _, weights = word.partition(":")
+    return MixtureStage(int(step), tuple(float(weight) for weight in weights.split(",")))
 
 
 def load_config(path: Path) -> Experiment:
@@ -159,9 +173,11 @@ def parse_run(
         base, code = run.experiment_of(saved, policy)
     base, words = with_layout(base, words)
 
-    # Without this, a source of train.mixture could be changed on the command line, but none could be added.
+    # Without this, a source of train.mixture could be changed on the command line, but none could be added; the same of
+    # a stage of train.mixture_schedule.
     registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(lambda info: FOLDER_AND_WEIGHT if info.type is MixtureSource else None)
+    specs: dict[Any, Any] = {MixtureSource: FOLDER_AND_WEIGHT, MixtureStage: STEP_AND_WEIGHTS}
+    registry.primitive_rule(lambda info: specs.get(info.type))
     bases: Any = (Experiment,) if options is None else (options, Experiment)
 
     @dataclass(frozen=True)

@@ -39,11 +39,13 @@ class Experiment(Config):
                 f"model.context_length = {context} is more than shards.record_length = {record}. "
                 f"Use a context of at most {record}, or longer records."
             )
-        if context % self.train.loss_chunks:
-            raise UsageError(
-                f"train.loss_chunks = {self.train.loss_chunks} does not divide model.context_length = {context}. "
-                "Choose one of its divisors."
-            )
+        for stage in self.train.stages(context):
+            if stage.context_length % self.train.loss_chunks:
+                name = "train.context_schedule" if stage.parts > 1 else "model.context_length"
+                raise UsageError(
+                    f"train.loss_chunks = {self.train.loss_chunks} does not divide {name} = {stage.context_length}. "
+                    "Choose one of its divisors."
+                )
         crawl = self.pages.common_crawl.crawl
         if self.pages.source == "common_crawl" and self.documents.dump != crawl:
             raise UsageError(

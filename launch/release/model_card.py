@@ -12,7 +12,7 @@ from launch.release.kept import kept_of
 from launch.release.stored_run import StoredRun
 from lm.checksums import log_damage
 from lm.formats.hugging_face.names import family_of
-from lm.planning.flops import flops_per_token
+from lm.planning.flops import flops_before
 from lm.planning.memory import count_parameters
 from lm.run_paths import RunPaths
 from viewer.training_data import read_curves, read_json, read_splits
@@ -131,12 +131,17 @@ def recipe(run: StoredRun) -> str:
     """How it was trained."""
     if run.step == 0:
         return ""
-    train, tokens = run.experiment.train, run.experiment.train.batch_size * run.config.context_length
-    optimizer = train.optimizer
+    train, optimizer = run.experiment.train, run.experiment.train.optimizer
+    stages = train.stages(run.config.context_length)
+    batches = [
+        (f"from step {one.first_step:,} on" if one.first_step else "tokens a step", one.describe())
+        for one in stages.between(0, run.step)
+    ]
     rows = [
-        ("steps", f"{run.step:,} of {train.steps:,}"), ("tokens a step", f"{tokens:,}"),
-        ("tokens in all", f"{tokens * run.step:,}"),
-        ("arithmetic", f"{flops_per_token(run.config) * tokens * run.step:.3g} FLOP"),
+        ("steps", f"{run.step:,} of {train.steps:,}"),
+        *(batches if len(batches) > 1 else [("tokens a step", f"{stages.at(0).tokens:,}")]),
+        ("tokens in all", f"{stages.tokens_before(run.step):,}"),
+        ("arithmetic", f"{flops_before(run.config, stages)(run.step):.3g} FLOP"),
         ("optimizer", "Muon for the linear maps, AdamW for the rest" if optimizer.muon else "AdamW"),
         ("learning rate", f"{optimizer.learning_rate:g} to {optimizer.final_learning_rate:g}, {optimizer.schedule}"),
         ("warm-up", f"{optimizer.warmup_steps:,} steps"), ("weight decay", f"{optimizer.weight_decay:g}"),

@@ -10,8 +10,9 @@ from lm.config.evaluation import EvaluateConfig, SampleConfig, TasksConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
 from lm.config.remat import REMAT, RematPolicy
+from lm.config.stages import Stage, Stages
 from lm.config.tokenizer import END_OF_TEXT, TokenizerConfig
-from lm.config.training import MeshConfig, MixtureSource, SpikeConfig, StartConfig, TrainConfig
+from lm.config.training import MeshConfig, MixtureSource, MixtureStage, SpikeConfig, StartConfig, TrainConfig
 
 __all__ = [
     "END_OF_TEXT",
@@ -19,6 +20,7 @@ __all__ = [
     "EvaluateConfig",
     "MeshConfig",
     "MixtureSource",
+    "MixtureStage",
     "ModelConfig",
     "MuonConfig",
     "OptimizerConfig",
@@ -26,6 +28,8 @@ __all__ = [
     "RopeScalingConfig",
     "SampleConfig",
     "SpikeConfig",
+    "Stage",
+    "Stages",
     "StartConfig",
     "TasksConfig",
     "TokenizerConfig",

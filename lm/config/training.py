@@ -1,14 +1,17 @@
 """One training run: its length, batches, data, devices, and what is looked at on the way."""
 
+import itertools
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from lm.config.evaluation import TasksConfig
 from lm.config.optimizer import OptimizerConfig
 from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
+from lm.config.stages import NO_END, Stage, Stages
 from lm.errors import UsageError
 from lm.fields import Config, added, not_hashed, positive, within
 from lm.run_paths import RunPaths
@@ -96,17 +99,40 @@ class MixtureSource(Config):
     """Folder of the shards and their manifest.json, on a disk or in a bucket (s3://, gs://): the tokens/ of a run with
     the same tokenizer."""
     weight: float
-    """Sequences from this folder, relative to the other weights of the mixture and to train.own_weight."""
+    """Sequences from this folder, relative to the other weights of the mixture and to train.own_weight; 0 for a folder
+    that only later stages of train.mixture_schedule read."""
 
     def __post_init__(self):
         super().__post_init__()
         if not self.tokens:
             raise UsageError("train.mixture has a source whose tokens is empty; name the tokens/ of another run.")
-        if not 0 < self.weight < math.inf:
+        if not 0 <= self.weight < math.inf:
             raise UsageError(
-                f"train.mixture has {self.tokens} with a weight of {self.weight}; it must be above 0 and finite. "
-                "Leave out a source that is to give nothing."
+                f"train.mixture has {self.tokens} with a weight of {self.weight}; it must be 0 or more, and finite."
             )
+
+
+@dataclass(frozen=True)
+class MixtureStage(Config):
+    """Weights of the mixture from a step on."""
+
+    step: int
+    """Number of steps made before."""
+    weights: tuple[float, ...]
+    """Of the run's own shards, then of each folder of train.mixture, as train.own_weight and train.mixture have them;
+    0 for a folder that this stage does not read."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not all(0 <= weight < math.inf for weight in self.weights) or not sum(self.weights):
+            raise UsageError(
+                f"train.mixture_schedule has the weights {shown_numbers(self.weights)} from step {self.step} on; each "
+                "must be 0 or more and finite, and one above 0."
+            )
+
+
+def shown_numbers(numbers: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{number:g}" for number in numbers) + ")"
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,8 @@ class TrainConfig(Config):
     """Optimizer updates. A run that has made fewer, finished or not, trains on when more are asked for; from its last
     checkpoint on, the learning rate is that of a run of the new length."""
     batch_size: int
-    """Sequences of model.context_length tokens in one step, over all devices; the mesh's data axis must divide it."""
+    """Sequences of model.context_length tokens in one step, over all devices; the mesh's data axis must divide it. With
+    train.batch_schedule, that of the first steps."""
     seed: int
     """Seeds the initial weights and the order of the data."""
     optimizer: OptimizerConfig
@@ -151,7 +178,8 @@ class TrainConfig(Config):
     micro_batches: int = not_hashed(default=1)
     """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
     accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
-    divide a part."""
+    divide a part. With train.batch_schedule, parts of the largest batch: a smaller one has as few parts as keep each of
+    them no larger."""
     remat: RematName = not_hashed(default="none")  # noqa: RUF009
     """What of a block is computed again in the backward pass to save memory (arXiv:1604.06174): from nothing to the
     whole block, by the policies in lm/config/remat.py."""
@@ -177,6 +205,16 @@ class TrainConfig(Config):
     then among themselves; 1 shuffles every window separately. In a bucket a block costs one request, so blocks of 1 MB
     or more are cheap. The batches of this many steps or more come from the same blocks: 64, or one per sequence of the
     batch, whichever is more."""
+    batch_schedule: tuple[tuple[int, int], ...] = added(default=())
+    """Pairs (step, batch size): once that many steps are made, train.batch_size is replaced by this number. Learning
+    rate and all other schedules still count steps. STEP SIZE STEP SIZE ... on the command line."""
+    context_schedule: tuple[tuple[int, int], ...] = added(default=())
+    """Pairs (step, context length), a divisor of model.context_length: once that many steps are made, each sequence of
+    model.context_length tokens is cut into equal ones of this length. A batch has as many more sequences, so the tokens
+    of a step and the order of the data stay the same. Before the first pair, sequences are whole."""
+    mixture_schedule: tuple[MixtureStage, ...] = added(default=())
+    """Weights of the mixture that replace train.own_weight and train.mixture's from a step on. Each folder is read on
+    where the stages before left it. STEP:OWN_WEIGHT,WEIGHT,... on the command line, with a weight for each folder."""
     wandb_project: str = not_hashed(default="")
     """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
     them in the run folder); empty for none."""
@@ -216,10 +254,10 @@ class TrainConfig(Config):
         super().__post_init__()
         if not 0 <= self.own_weight < math.inf:
             raise UsageError(f"train.own_weight is {self.own_weight}; it must be 0 or more, and finite.")
-        if not self.own_weight and not self.mixture:
+        if not self.own_weight and not sum(source.weight for source in self.mixture):
             raise UsageError(
-                "train.own_weight is 0 and train.mixture is empty, so there is nothing to train on. "
-                "Give the run's own shards a weight, or name others."
+                "train.own_weight is 0 and train.mixture has no folder with a weight above 0, so there is nothing to "
+                "train on. Give the run's own shards a weight, or name others."
             )
         for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks",
                      "loader_threads", "micro_batches", "profile_steps", "shuffle_block"):  # fmt: skip
@@ -227,15 +265,18 @@ class TrainConfig(Config):
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         self.check_hooks()
         self.check_remat()
+        self.check_xla_options()
         within(self, "train", 0, 1e6, "hang_seconds", "checkpoint_every_seconds")
         within(self, "train", 1, 1e6, "join_timeout")
         within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
         within(self, "train", 1, 1024, "loader_threads")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
-        if self.batch_size % self.micro_batches:
+        self.check_schedules()
+        if self.largest_batch % self.micro_batches:
+            name = "the largest batch of train.batch_schedule" if self.batch_schedule else "train.batch_size"
             raise UsageError(
-                f"train.micro_batches = {self.micro_batches} does not divide train.batch_size = {self.batch_size}. "
+                f"train.micro_batches = {self.micro_batches} does not divide {name} = {self.largest_batch}. "
                 "Choose one of its divisors."
             )
         if not 0 <= self.dropout < 1 or not 0 <= self.z_loss < math.inf:
@@ -266,14 +307,90 @@ class TrainConfig(Config):
         """What is kept of a block for the backward pass; None for all that it needs."""
         return remat_policy(self.remat, self.remat_keep, self.remat_offload)
 
-    def check_remat(self) -> None:
-        """Raises UsageError for tensors that cannot be where they are asked for."""
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch of any stage, in sequences of model.context_length tokens."""
+        return max([self.batch_size, *(size for _, size in self.batch_schedule)])
+
+    @property
+    def reads_own_shards(self) -> bool:
+        """Whether any stage reads the run's own shards."""
+        return self.own_weight > 0 or any(stage.weights[0] > 0 for stage in self.mixture_schedule)
+
+    def stages(self, context_length: int) -> Stages:
+        """The stages of this run, with a model of that context. Raises UsageError for a context length of
+        train.context_schedule that does not divide it."""
+        for _, length in self.context_schedule:
+            if context_length % length:
+                raise UsageError(
+                    f"train.context_schedule has {length} tokens, which does not divide model.context_length = "
+                    f"{context_length}. Give divisors: sequences are cut into equal parts."
+                )
+        weights: list[tuple[int, tuple[float, ...]]] = [(stage.step, stage.weights) for stage in self.mixture_schedule]
+        if weights:
+            weights.insert(0, (0, (self.own_weight, *(source.weight for source in self.mixture))))
+        own = 0 if self.reads_own_shards else 1  # lm.data.mixture.mixture_of leaves them out, too
+        steps = {0, *(step for step, _ in (*self.batch_schedule, *self.context_schedule, *weights))}
+        found, before = [], 0
+        for first, end in itertools.pairwise([*sorted(steps), NO_END]):
+            size = value_at(first, ((0, self.batch_size), *self.batch_schedule))
+            length = value_at(first, ((0, context_length), *self.context_schedule))
+            fewest = -(-size * self.micro_batches // self.largest_batch)
+            micro_batches = self.micro_batches
+            if size < self.largest_batch:
+                micro_batches = min(count for count in divisors(size) if count >= fewest)
+            now = value_at(first, weights)[own:] if weights else ()
+            found.append(Stage(first, end, before, size, context_length // length, length, micro_batches, now))
+            before += (end - first) * size
+        return Stages(found)
+
+    def of_stage(self, stage: Stage) -> "TrainConfig":
+        """The config of a run whose steps are all as those of `stage`, from this run's own shards."""
+        return replace(
+            self, batch_size=stage.windows, micro_batches=stage.micro_batches, batch_schedule=(), context_schedule=(),
+            mixture_schedule=(), mixture=(), own_weight=1.0,
+        )  # fmt: skip
+
+    def check_schedules(self) -> None:
+        """Raises UsageError for schedules that cannot be, whatever the model."""
+        folders = len(self.mixture) + 1
+        for stage in self.mixture_schedule:
+            if len(stage.weights) != folders:
+                raise UsageError(
+                    f"train.mixture_schedule has {len(stage.weights)} weights from step {stage.step} on, but there are "
+                    f"{folders} folders: the run's own and {folders - 1} of train.mixture. Give a weight for each."
+                )
+        for number, source in enumerate(self.mixture, 1):
+            if not source.weight and not any(stage.weights[number] for stage in self.mixture_schedule):
+                raise UsageError(
+                    f"train.mixture has {source.tokens} with a weight of 0, and no stage of train.mixture_schedule "
+                    "gives it another. Leave it out, or give it a weight above 0."
+                )
+        mixture_steps = tuple((stage.step, 1) for stage in self.mixture_schedule)
+        for name, least, pairs in (
+            ("batch_schedule", 1, self.batch_schedule), ("context_schedule", 0, self.context_schedule),
+            ("mixture_schedule", 1, mixture_steps),
+        ):  # fmt: skip
+            for (before, _), (step, value) in itertools.pairwise(((least - 1, 1), *pairs)):
+                if not before < step < 2**31:
+                    raise UsageError(
+                        f"train.{name} has step {step}; steps must rise from {least} and be below 2**31. Before it "
+                        f"there is {before if before >= least else 'none'}."
+                    )
+                if not 1 <= value < 2**31:
+                    raise UsageError(f"train.{name} has {value} from step {step} on; it must be from 1 to 2**31 - 1.")
+
+    def check_xla_options(self) -> None:
+        """Raises UsageError for what cannot be an option."""
         for option in self.xla_options:
             if not re.fullmatch(r"xla_\w+=\S+", option):
                 raise UsageError(
                     f"train.xla_options has {option!r}. Give options of XLA as name=value, such as "
                     "xla_gpu_enable_latency_hiding_scheduler=true."
                 )
+
+    def check_remat(self) -> None:
+        """Raises UsageError for tensors that cannot be where they are asked for."""
         both = sorted({*self.remat_keep} & {*self.remat_offload})
         if both:
             raise UsageError(
@@ -308,3 +425,13 @@ class TrainConfig(Config):
                 f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Name one, such as "
                 "validation, or set train.validate_every = 0."
             )
+
+
+def value_at[Value](step: int, pairs: Sequence[tuple[int, Value]]) -> Value:
+    """The value of the last of `pairs` (step, value), in rising order, whose step is not after `step`."""
+    return [value for first, value in pairs if first <= step][-1]
+
+
+def divisors(number: int) -> list[int]:
+    small = [one for one in range(1, math.isqrt(number) + 1) if number % one == 0]
+    return sorted({*small, *(number // one for one in small)})

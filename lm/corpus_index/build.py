@@ -77,12 +77,12 @@ def build_index(
 
 def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
     """The run's own first. Of the mixture's folders what is held out is neither trained on nor this run's validation,
-    and of the run's own the training split is left out where train.own_weight is 0. Raises as `mixture_of`."""
+    and of the run's own the training split is left out where no stage reads them. Raises as `mixture_of`."""
     if train is None:
         return [Shards("", tokens, SPLITS)]
     others = [folder for folder in mixture_of(train, tokens) if folder != tokens]
     named = [source.tokens for source in train.mixture]
-    own = Shards("", tokens, SPLITS if train.own_weight else ("val",))
+    own = Shards("", tokens, SPLITS if train.reads_own_shards else ("val",))
     return [own, *(Shards(name, folder, ("train",)) for name, folder in zip(named, others, strict=True))]
 
 

@@ -86,7 +86,7 @@ def settings_of(train: TrainConfig) -> dict[str, object]:
     """What of a run's config decides its index."""
     found: dict[str, object] = {"format": FORMAT, "part_tokens": PART_TOKENS}
     if train.mixture:
-        found |= {"mixture": [source.tokens for source in train.mixture], "own": train.own_weight > 0}
+        found |= {"mixture": [source.tokens for source in train.mixture], "own": train.reads_own_shards}
     return found
 
 

@@ -7,7 +7,11 @@ batches are consecutive windows of that order, over the ends of epochs. In a mix
 order of its own, and they take turns (lm/data/mixture.py). Windows may be shuffled in blocks (lm/data/block_order.py),
 and shards in a bucket are read ahead (lm/data/read_ahead.py).
 
-Axes: B sequences of a batch, T positions (context_length).
+Batch size, context length and mixture may change at given steps (lm/config/stages.py). The order of the windows stays
+one stream: a step reads those after all that earlier steps have read. A shorter context cuts each window into equal
+sequences, which are neighbours in the batch; every target stays, and only what a sequence can look back to is shorter.
+
+Axes: B sequences of a batch, T positions of a sequence, W windows of context_length positions.
 """
 
 import bisect
@@ -15,7 +19,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,9 +27,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lm.config import ModelConfig, Stage, Stages, TrainConfig
+from lm.config.stages import constant
 from lm.data.block_order import BlockOrder, steps_in_blocks
-from lm.data.mixture import Turns
-from lm.data.read_ahead import Part, ReadAhead, Wanted
+from lm.data.mixture import Turns, mixture_of
+from lm.data.read_ahead import Part, ReadAhead, Wanted, steps_of_part
 from lm.data.records import SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
 from lm.data.shards import OFFSETS_BYTES, ShardRecords
 from lm.errors import InputError, UsageError
@@ -48,6 +54,17 @@ class Batch(NamedTuple):
     """1 where the target is a token of the stream, 0 where there is none."""
 
 
+def training_batches(
+    model: ModelConfig, config: TrainConfig, own: Place, tokenizer_fingerprint: str, loader_threads: int
+) -> "BatchSource":
+    """The batches of a training run whose own shards are in `own`. Raises as `BatchSource` and `mixture_of`."""
+    context = model.context_length
+    return BatchSource(
+        mixture_of(config, own), "train", context, config.stages(context), config.seed, loader_threads,
+        tokenizer_fingerprint, config.shuffle_block,
+    )  # fmt: skip
+
+
 def host_batch(*arrays: np.ndarray) -> Batch:
     """A Batch of NumPy arrays, which every jitted function takes as it takes jax.Arrays; type checkers are not told."""
     return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
@@ -68,7 +85,7 @@ class Source:
 
     folder: Place
     share: float
-    """Of the sequences; the shares of all sources add up to 1."""
+    """Of the sequences of the first stage; the shares of all sources add up to 1."""
     windows: "Windows"
     tokens_per_epoch: int
     """Targets of one epoch: all tokens but the first of each shard."""
@@ -80,7 +97,9 @@ class BatchSource:
     Weights are relative, above 0 and finite. They count sequences: of the first N sequences each folder has given its
     share, up to a few sequences (lm.data.mixture.Turns). One folder gives the same batches whatever its weight.
 
-    `shuffle_block` is train.shuffle_block: 1 shuffles single windows, more shuffles blocks of that many.
+    `batch_size` is a number of sequences, or the stages of a run (TrainConfig.stages), whose weights, if any, replace
+    those of `folders`. `shuffle_block` is train.shuffle_block: 1 shuffles single windows, more shuffles blocks of that
+    many.
 
     Raises UsageError when a weight is none, when the split or the context length does not fit the shards, or when they
     were written with another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file
@@ -92,31 +111,36 @@ class BatchSource:
         folders: Place | Mapping[Path, float] | Mapping[Place, float],
         split: str,
         context_length: int,
-        batch_size: int,
+        batch_size: int | Stages,
         seed: int,
         loader_threads: int,
         tokenizer_fingerprint: str | None = None,
         shuffle_block: int = 1,
     ):
-        self.context_length, self.batch_size, self.loader_threads = context_length, batch_size, loader_threads
+        self.context_length, self.loader_threads = context_length, loader_threads
         self.shuffle_block = shuffle_block
-        weights = {folders: 1.0} if isinstance(folders, Path | Url) else folders
-        if not weights or not all(0 < weight < math.inf for weight in weights.values()):
-            given = ", ".join(f"{folder}: {weight}" for folder, weight in weights.items())
-            raise UsageError(f"The weights are {{{given}}}; give one folder or more, each above 0 and finite.")
+        self.stages = constant(batch_size, context_length) if isinstance(batch_size, int) else batch_size
+        given = {folders: 1.0} if isinstance(folders, Path | Url) else folders
+        weights = [stage.weights or tuple(given.values()) for stage in self.stages]
+        if not given or not all(0 < sum(each) < math.inf for each in zip(*weights, strict=True)):
+            told = ", ".join(f"{folder}: {weight}" for folder, weight in given.items())
+            raise UsageError(f"The weights are {{{told}}}; give one folder or more, each above 0 and finite.")
         self.sources: list[Source] = []
-        for folder, weight in weights.items():
+        for folder, weight in zip(given, weights[0], strict=True):
             manifest = read_manifest(folder)
             check_request(manifest, folder, split, context_length, tokenizer_fingerprint)
             shards = manifest.splits[split]
             windows = Windows(folder, shards, manifest.record_length, context_length)
             targets = sum(max(shard.tokens - 1, 0) for shard in shards.shards)
-            self.sources.append(Source(folder, weight / sum(weights.values()), windows, targets))
+            self.sources.append(Source(folder, weight / sum(weights[0]), windows, targets))
         # Windows are numbered through all sources: source i has those from _first_window[i] to _first_window[i + 1].
         self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
         ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
-        self._order = order_of_windows(ranges, list(weights.values()), seed, batch_size, shuffle_block)
-        self._batches = self._order.map(self._read)
+        self._order = (
+            BlockOrder(ranges, weights, seed, self.stages, shuffle_block)
+            if shuffle_block > 1
+            else WindowOrder(ranges, weights, seed, self.stages)
+        )
         refuse_copies([(one.folder, shard) for one in self.sources for shard in one.windows.shards])
 
     @property
@@ -137,37 +161,65 @@ class BatchSource:
                 )
         return None
 
+    def windows_read(self, step: int) -> list[int]:
+        """Windows of each source that steps 0 to `step` - 1 read."""
+        return self._order.windows_read(step)
+
     def batch(self, step: int) -> Batch:
         """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
-        return self._batches[step]
+        return self._read(self._order[step], self.stages.at(step))
 
     def iterate(
-        self, start_step: int = 0, rows: np.ndarray | slice = slice(None), stop_step: int | None = None
+        self, start_step: int = 0, rows: Callable[[int, int], np.ndarray] | None = None, stop_step: int | None = None
     ) -> Iterator[Batch]:
         """batch(start_step), batch(start_step + 1), ... to `stop_step` (None: without end), read ahead by
         loader_threads threads; what is in a bucket, by requests of its own (lm.data.read_ahead).
 
-        `rows` of each alone, where others read the rest. Raises UsageError where a block of each row does not fit into
-        memory.
+        `rows(B, T)` are the numbers of the rows that this process needs of a batch of that shape, where others read the
+        rest. Raises UsageError where a block of each row does not fit into memory.
         """
+        stages = self.stages.between(start_step, stop_step)
+        of_stage = [np.arange(stage.shape[0]) if rows is None else rows(*stage.shape) for stage in stages]
+        if any(one.windows.records.is_remote for one in self.sources):
+            for stage, own in zip(stages, of_stage, strict=True):
+                self._steps_of_part(stage, own)  # refused now, and not when the stage begins
+        return self._iterate_stages(list(zip(stages, of_stage, strict=True)), start_step, stop_step)
+
+    def _iterate_stages(
+        self, stages: list[tuple[Stage, np.ndarray]], start_step: int, stop_step: int | None
+    ) -> Iterator[Batch]:
+        for stage, rows in stages:
+            yield from self._iterate(stage, rows, start_step, stop_step)
+
+    def _iterate(self, stage: Stage, rows: np.ndarray, start_step: int, stop_step: int | None) -> Iterator[Batch]:
+        """The batches of one stage. Steps count from its first one here."""
         import grain
 
         options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
-        ahead = self._read_ahead(start_step, rows, stop_step)
-        read = lambda step, numbers: self._read(numbers[rows], ahead.part(step) if ahead else None)
-        batches = self._order if stop_step is None else self._order.slice(slice(0, stop_step))
-        iterator = iter(batches.map_with_index(read).to_iter_dataset(options))
-        iterator.set_state({"next_index": start_step})
+        first = max(start_step - stage.first_step, 0)
+        end = (stage.end if stop_step is None else min(stage.end, stop_step)) - stage.first_step
+        ahead = self._read_ahead(stage, rows, first, end)
+        read = lambda step: self._read(
+            self._order[stage.first_step + step], stage, rows, ahead.part(step) if ahead else None
+        )
+        iterator = iter(grain.MapDataset.range(end).map(read).to_iter_dataset(options))
+        iterator.set_state({"next_index": first})
         return closing_after(iterator, ahead) if ahead else iterator
 
-    def _read_ahead(self, start_step: int, rows: np.ndarray | slice, stop_step: int | None) -> ReadAhead | None:
+    def _steps_of_part(self, stage: Stage, rows: np.ndarray) -> int:
+        stored = max(one.windows.stored_bytes() for one in self.sources if one.windows.records.is_remote)
+        windows = len(np.unique(rows // stage.parts))
+        return steps_of_part(windows, self.shuffle_block, steps_in_blocks(self.shuffle_block, stage.windows), stored)
+
+    def _read_ahead(self, stage: Stage, rows: np.ndarray, first: int, end: int) -> ReadAhead | None:
         """What requests the records that are in a bucket; None where none is."""
         remote = [index for index, one in enumerate(self.sources) if one.windows.records.is_remote]
         if not remote:
             return None
+        own = np.unique(rows // stage.parts)
 
         def wanted(begin: int, end: int) -> Wanted:
-            numbers = np.stack([self._order[step][rows] for step in range(begin, end)])
+            numbers = np.stack([self._order[stage.first_step + step][own] for step in range(begin, end)])
             steps = np.broadcast_to(np.arange(end - begin)[:, None], numbers.shape)
             found = []
             for index in remote:
@@ -178,22 +230,23 @@ class BatchSource:
                 found.append((windows.records, records.ravel(), np.repeat(steps[here], 2)))
             return found
 
-        stored = max(self.sources[index].windows.stored_bytes() for index in remote)
-        count = len(np.arange(self.batch_size)[rows])
-        steps = steps_in_blocks(self.shuffle_block, self.batch_size)
-        return ReadAhead(wanted, count, self.shuffle_block, steps, stored, start_step, stop_step)
+        return ReadAhead(wanted, self._steps_of_part(stage, rows), self.shuffle_block > 1, first, end)
 
     def documents(self, step: int) -> list[Origin]:
         """For each sequence of batch(step), the folder of its shards and the documents of its inputs."""
-        found = [self._find(number) for number in self._order[step].tolist()]
-        return [Origin(source.folder, source.windows.documents(number)) for source, number in found]
+        stage, found = self.stages.at(step), []
+        for source, number in map(self._find, self._order[step].tolist()):
+            for begin in range(0, self.context_length, stage.context_length):
+                documents = source.windows.segments(number, begin, begin + stage.context_length)
+                found.append(Origin(source.folder, set(documents)))
+        return found
 
     def places(self, step: int) -> list[tuple[int, int]]:
-        """(index in `sources`, number of the window there) of each sequence of batch(step)."""
+        """(index in `sources`, number of the window there) of each window of batch(step)."""
         return [self._place(number) for number in self.numbers(step).tolist()]
 
     def numbers(self, step: int) -> np.ndarray:
-        """(B,) int64: which windows batch(step) is made of, numbered through all sources."""
+        """(W,) int64: which windows batch(step) is made of, numbered through all sources."""
         return self._order[step]
 
     def numbered(self, source: int, windows: np.ndarray) -> np.ndarray:
@@ -203,19 +256,34 @@ class BatchSource:
     def heads(self, step: int) -> np.ndarray:
         """(B, T) bool: which targets of batch(step) are the heads of documents."""
         found = [self._find(number) for number in self._order[step].tolist()]
-        return np.stack([source.windows.heads(number) for source, number in found])
+        heads = np.stack([source.windows.heads(number) for source, number in found])
+        return heads.reshape(self.stages.at(step).shape)
 
     def sequential_windows(self) -> Iterator[Batch]:
-        """Every window once, in the order of sources and shards; the last batch is filled up with rows of zeros."""
-        for numbers in itertools.batched(range(self.windows), self.batch_size):
-            batch = self._read(np.array(numbers))
-            missing = self.batch_size - len(numbers)
+        """Every window once, in the order of sources and shards, in batches of the first stage; the last one is filled
+        up with rows of zeros."""
+        stage = self.stages.at(0)
+        for numbers in itertools.batched(range(self.windows), stage.windows):
+            batch = self._read(np.array(numbers), dataclasses.replace(stage, windows=len(numbers)))
+            missing = stage.shape[0] - len(batch.inputs_BT)
             yield host_batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
 
-    def _read(self, numbers: np.ndarray, part: Part | None = None) -> Batch:
-        found = [self._find(number) for number in numbers.tolist()]
-        rows = [source.windows.read(number, part) for source, number in found]
-        return host_batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+    def _read(
+        self, numbers: np.ndarray, stage: Stage, rows: np.ndarray | None = None, part: Part | None = None
+    ) -> Batch:
+        """The batch of the windows `numbers`, or only some rows of it."""
+        rows = np.arange(stage.shape[0]) if rows is None else rows
+        wanted, places = np.unique(rows // stage.parts, return_inverse=True)
+        found = [self._find(number) for number in numbers[wanted].tolist()]
+        read = [source.windows.read(number, part) for source, number in found]
+        inputs, targets, segments, weights = (np.stack(arrays) for arrays in zip(*read, strict=True))
+        if stage.parts > 1:
+            cut = lambda array_WT: array_WT.reshape(len(found), stage.parts, stage.context_length)
+            own = lambda array_WT: cut(array_WT)[places, rows % stage.parts]
+            inputs, targets, segments, weights = map(own, (inputs, targets, segments, weights))
+            # Each sequence numbers its documents from 1; padding stays 0.
+            segments = np.maximum(segments - np.maximum(segments[:, :1] - 1, 0), 0)
+        return host_batch(inputs, targets, segments, weights)
 
     def _find(self, number: int) -> tuple[Source, int]:
         """(the source of a window, the window's number in it)."""
@@ -268,25 +336,46 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
         seen[shard.sha256] = path
 
 
-def order_of_windows(sources: list[range], weights: list[float], seed: int, batch_size: int, shuffle_block: int):
-    """A Grain MapDataset whose element `step` is the (batch_size,) numbers of the windows of that step.
+class WindowOrder:
+    """order[step]: the (batch size,) int64 numbers of the windows of a step. `sources` are the numbers of each source's
+    windows, `weights` those of the sources in each stage."""
 
-    `sources` are the numbers of each source's windows.
-    """
-    import grain
+    def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
+        import grain
 
-    if shuffle_block > 1:
-        return grain.MapDataset.source(cast(Any, BlockOrder(sources, weights, seed, batch_size, shuffle_block)))
-    # The first has the seed itself. The others have seeds of their own, lest sources of one size go in step.
-    seeds = [seed, *(int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(1, len(sources)))]
-    orders = [
-        grain.MapDataset.range(numbers.start, numbers.stop).seed(seed).shuffle().repeat()
-        for numbers, seed in zip(sources, seeds, strict=True)
-    ]
-    order = orders[0] if len(orders) == 1 else grain.MapDataset.select_from_datasets(orders, cast(Any, Turns(weights)))
-    if batch_size == 1:  # of a dataset without end Grain's batch() cannot hold the length then
-        return order.map(lambda number: np.array([number], np.int64))
-    return order.batch(batch_size, batch_fn=lambda numbers: np.array(numbers, np.int64))
+        # The first has the seed itself. The others have seeds of their own, lest sources of one size go in step.
+        more = (int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) for index in range(1, len(sources)))
+        self.streams = [
+            grain.MapDataset.range(numbers.start, numbers.stop).seed(one).shuffle().repeat()
+            for numbers, one in zip(sources, (seed, *more), strict=True)
+        ]
+        self.stages = stages
+        self.mixtures: list[tuple[int, Turns, list[int]]] = []
+        """(windows read before, whose turn it is from there on, windows read of each source) of each mixture."""
+        for now, of_stages in itertools.groupby(zip(weights, stages, strict=True), key=lambda pair: tuple(pair[0])):
+            first = next(of_stages)[1].windows_before
+            self.mixtures.append((first, Turns(now), self._of_each(first) if self.mixtures else [0] * len(sources)))
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        first = self.stages.windows_before(step)
+        return np.array([self._window(first + place) for place in range(self.stages.at(step).windows)], np.int64)
+
+    def _window(self, number: int) -> int:
+        first, turns, before = self._mixture(number)
+        source, turn = turns[number - first]
+        return cast(int, self.streams[source][before[source] + turn])
+
+    def _mixture(self, number: int) -> tuple[int, Turns, list[int]]:
+        return self.mixtures[bisect.bisect_right(self.mixtures, number, key=lambda one: one[0]) - 1]
+
+    def _of_each(self, number: int) -> list[int]:
+        """How many of the first `number` windows are of each source."""
+        first, turns, before = self._mixture(number)
+        return [one + more for one, more in zip(before, turns.counts(number - first), strict=True)]
+
+    def windows_read(self, step: int) -> list[int]:
+        """Windows of each source that steps 0 to `step` - 1 read."""
+        return self._of_each(self.stages.windows_before(step))
 
 
 class Windows:
@@ -334,10 +423,13 @@ class Windows:
         """The documents of the window's inputs."""
         return set(self.segments(number))
 
-    def segments(self, number: int) -> list[int]:
-        """The document of each segment of the window's inputs, in their order: of segment id 1, 2, ..."""
+    def segments(self, number: int, begin: int = 0, end: int | None = None) -> list[int]:
+        """The document of each segment of the window's inputs from position `begin` to `end`, in their order: of
+        segment id 1, 2, ..."""
         record, start = self._locate(number)
-        end = min(start + self.context_length, record.valid)
+        start, end = start + begin, min(start + (self.context_length if end is None else end), record.valid)
+        if start >= end:
+            return []
         first, last = np.searchsorted(record.segment_starts, [start, end - 1], side="right")
         return record.document_ids[first - 1 : last].tolist()
 

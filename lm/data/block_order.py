@@ -8,14 +8,19 @@ sequences.
 
 Each epoch cuts the windows of a source into blocks at another place and draws another order of the blocks. One block
 joins the end of an epoch and the beginning of the next, so that each window is used once an epoch.
+
+At the end of a stage (lm/config/stages.py) the last groups are as short as the steps that are left of it, so that the
+next stage, with another number of rows, begins with windows that no step has read.
 """
 
+import bisect
 import functools
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from lm.config import Stages
 from lm.data.mixture import Turns
 
 BLOCKS_MIXED = 64
@@ -34,22 +39,22 @@ def raw_bits(count: int, *seed: int) -> np.ndarray:
 
 
 class BlockStream:
-    """Groups of `size` windows of a source, of whole blocks, one after the other, without end."""
+    """Groups of windows of a source, of whole blocks, one after the other, without end."""
 
-    def __init__(self, windows: range, block: int, size: int, *seed: int):
-        self.windows, self.block, self.size, self.seed = windows, block, size, seed
+    def __init__(self, windows: range, block: int, *seed: int):
+        self.windows, self.block, self.seed = windows, block, seed
         self._shuffled = functools.lru_cache(4)(self._order_of_blocks)
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        """(size,) int64: the windows of group `number`, shuffled."""
-        found, position, end = [], number * self.size, (number + 1) * self.size
+    def group(self, number: int, position: int, size: int) -> np.ndarray:
+        """(size,) int64: the windows of group `number`, shuffled, which `position` windows come before."""
+        found, end = [], position + size
         while position < end:
             epoch, place = divmod(position, len(self.windows))
             part = self._part(epoch, place)[: end - position]
             found.append(part)
             position += len(part)
         numbers = np.concatenate(found)
-        return self.windows.start + numbers[np.argsort(raw_bits(self.size, *self.seed, 1, number), kind="stable")]
+        return self.windows.start + numbers[np.argsort(raw_bits(size, *self.seed, 1, number), kind="stable")]
 
     def _part(self, epoch: int, place: int) -> np.ndarray:
         """Neighbouring windows from position `place` of an epoch on, to the end of their block."""
@@ -75,22 +80,71 @@ class BlockStream:
         return grain.MapDataset.range(blocks).seed(seed).shuffle()
 
 
-class BlockOrder:
-    """order[step]: the (batch_size,) int64 numbers of the windows of a step."""
+@dataclass(frozen=True)
+class Span:
+    """Steps whose groups are of one size."""
 
-    def __init__(self, sources: Sequence[range], weights: Sequence[float], seed: int, batch_size: int, block: int):
-        self.batch_size, self.turns = batch_size, Turns(weights)
-        self.steps = steps_in_blocks(block, batch_size)
-        self.streams = [BlockStream(windows, block, self.steps, seed, index) for index, windows in enumerate(sources)]
+    first_step: int
+    steps: int
+    """Steps, and so windows, of a group."""
+    rows: int
+    """Windows of a step."""
+    turns: Turns
+    """Which source each group is of."""
+    windows_before: list[int]
+    """Windows of each source that earlier spans read."""
+    groups_before: list[int]
+
+
+class BlockOrder:
+    """order[step]: the (batch size,) int64 numbers of the windows of a step. `weights` are those of the sources in each
+    stage."""
+
+    def __init__(
+        self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages, block: int
+    ):
+        self.streams = [BlockStream(windows, block, seed, index) for index, windows in enumerate(sources)]
+        self.spans: list[Span] = []
+        windows, groups = [0] * len(sources), [0] * len(sources)
+        for stage, own in zip(stages, weights, strict=True):
+            turns, whole = Turns(own), steps_in_blocks(block, stage.windows)
+            times, left = divmod(stage.end - stage.first_step, whole)
+            for first, steps, count in (
+                (stage.first_step, whole, times), (stage.first_step + times * whole, left, 1)
+            ):  # fmt: skip
+                if steps and count:
+                    self.spans.append(Span(first, steps, stage.windows, turns, windows, groups))
+                    made = turns.counts(count * stage.windows)
+                    windows = [before + one * steps for before, one in zip(windows, made, strict=True)]
+                    groups = [before + one for before, one in zip(groups, made, strict=True)]
+        self._first_steps = [span.first_step for span in self.spans]
         self._rows = functools.lru_cache(4)(self._rows_of)
 
-    def __len__(self) -> int:
-        return sys.maxsize // self.batch_size  # without end
-
     def __getitem__(self, step: int) -> np.ndarray:
-        return self._rows(step // self.steps)[:, step % self.steps]
+        index, slot, offset = self._place(step)
+        return self._rows(index, slot)[:, offset]
 
-    def _rows_of(self, number: int) -> np.ndarray:
-        """(batch_size, steps) int64: a group of blocks for each row."""
-        turns = [self.turns[number * self.batch_size + row] for row in range(self.batch_size)]
-        return np.stack([self.streams[source][turn] for source, turn in turns])
+    def _place(self, step: int) -> tuple[int, int, int]:
+        """(the span of a step, how many groups its rows have used up there, the step in their next one)."""
+        index = bisect.bisect_right(self._first_steps, step) - 1
+        return index, *divmod(step - self.spans[index].first_step, self.spans[index].steps)
+
+    def _rows_of(self, index: int, slot: int) -> np.ndarray:
+        """(rows, steps) int64: a group of blocks for each row."""
+        span = self.spans[index]
+        found = []
+        for row in range(span.rows):
+            source, turn = span.turns[slot * span.rows + row]
+            position = span.windows_before[source] + turn * span.steps
+            found.append(self.streams[source].group(span.groups_before[source] + turn, position, span.steps))
+        return np.stack(found)
+
+    def windows_read(self, step: int) -> list[int]:
+        """Windows of each source that steps 0 to `step` - 1 read."""
+        index, slot, offset = self._place(step)
+        span = self.spans[index]
+        made, more = span.turns.counts(slot * span.rows), span.turns.counts((slot + 1) * span.rows)
+        return [
+            before + one * span.steps + (next_one - one) * offset
+            for before, one, next_one in zip(span.windows_before, made, more, strict=True)
+        ]

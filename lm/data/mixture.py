@@ -7,7 +7,6 @@ that the shares drift away without bound. Here they are exact.
 
 import hashlib
 import math
-import sys
 from collections.abc import Iterable
 from fractions import Fraction
 
@@ -19,11 +18,12 @@ from lm.storage import Place, place_of
 
 
 def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
-    """{folder of shards: its weight} of a run whose own shards are in `own`.
+    """{folder of shards: its weight} of a run whose own shards are in `own`; 0 for a folder that only later stages of
+    train.mixture_schedule read.
 
     Raises UsageError when a folder is named twice, InputError when one of the others has no manifest.
     """
-    weights: dict[Place, float] = {own: float(config.own_weight)} if config.own_weight else {}
+    weights: dict[Place, float] = {own: float(config.own_weight)} if config.reads_own_shards else {}
     # Also where the own shards take no part: to name them in the mixture is a second way to say own_weight.
     names: dict[Place, str] = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}
     for source in config.mixture:
@@ -75,9 +75,6 @@ class Turns:
         scale = math.lcm(*(weight.denominator for weight in exact))
         self._parts = [int(weight * scale) for weight in exact]
 
-    def __len__(self) -> int:
-        return sys.maxsize  # without end, as Grain's repeat() says it
-
     def __getitem__(self, number: int) -> tuple[int, int]:
         # before, after: sequences of this source and the later ones among the first `number`, and number + 1. A source
         # takes its share of them, rounded up; the rest is for the later ones. All in whole numbers of any size.
@@ -88,3 +85,12 @@ class Turns:
                 return source, before - left_before
             rest, before, after = rest - part, left_before, left_after
         raise AssertionError("the last source takes all that is left")
+
+    def counts(self, number: int) -> list[int]:
+        """How many of the first `number` sequences are of each source."""
+        found, rest = [], sum(self._parts)
+        for part in self._parts:
+            left = number * (rest - part) // rest if rest else 0
+            found.append(number - left)
+            rest, number = rest - part, left
+        return found

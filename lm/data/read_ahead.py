@@ -36,28 +36,17 @@ Part = dict[tuple[int, int], Future[Run]]
 
 
 class ReadAhead:
-    """Records of the steps from `first_step` to `stop_step` (None: no end).
+    """Records of the steps from `first_step` to `stop_step`.
 
-    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. A part has a multiple
-    of `steps_in_blocks` steps. Raises UsageError if the blocks of `rows` rows do not fit into memory.
+    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. A part has `steps`
+    steps (`steps_of_part`).
     """
 
     def __init__(
-        self, wanted: Callable[[int, int], Wanted], rows: int, shuffle_block: int, steps_in_blocks: int,
-        stored_bytes: int, first_step: int, stop_step: int | None,
-    ):  # fmt: skip
-        self.wanted, self.first_step, self.stop_step = wanted, first_step, stop_step
-        blocks = rows * steps_in_blocks
-        if blocks * stored_bytes > PART_BYTES and shuffle_block > 1:
-            fitting = max(PART_BYTES * shuffle_block // (blocks * stored_bytes), 1)
-            raise UsageError(
-                f"train.shuffle_block = {shuffle_block} x {blocks // shuffle_block} blocks of this process x "
-                f"{stored_bytes:,} bytes of a window take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is "
-                f"the limit. Lower it to {fitting}, or use more processes."
-            )
-        most = max(PART_BYTES // (blocks * stored_bytes), 1)
-        self.steps = steps_in_blocks * min(-(-WINDOWS_AHEAD // blocks), most)
-        self.gap_bytes = GAP_BYTES if shuffle_block > 1 else 0
+        self, wanted: Callable[[int, int], Wanted], steps: int, in_blocks: bool, first_step: int, stop_step: int
+    ):
+        self.wanted, self.steps, self.first_step, self.stop_step = wanted, steps, first_step, stop_step
+        self.gap_bytes = GAP_BYTES if in_blocks else 0
         self.parts: dict[int, Part] = {}
         self.lock = threading.Lock()
         self.requests, self.stopped = queue.SimpleQueue[Request | None](), list[bool]()
@@ -84,7 +73,7 @@ class ReadAhead:
     def plan(self, number: int) -> Part:
         """Request the records of a part, in the order of the steps that need them."""
         begin, end = max(number * self.steps, self.first_step), (number + 1) * self.steps
-        end = end if self.stop_step is None else min(end, self.stop_step)
+        end = min(end, self.stop_step)
         part: Part = {}
         runs = []
         for records, numbers, steps in self.wanted(begin, end) if begin < end else ():
@@ -98,6 +87,21 @@ class ReadAhead:
             if self.stopped:
                 future.cancel()
         return part
+
+
+def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored_bytes: int) -> int:
+    """Steps of a part, in each of which a process reads so many windows of `stored_bytes` bytes: a multiple of
+    `steps_in_blocks`. Raises UsageError if the blocks do not fit into memory."""
+    blocks = windows * steps_in_blocks
+    if blocks * stored_bytes > PART_BYTES and shuffle_block > 1:
+        fitting = max(PART_BYTES * shuffle_block // (blocks * stored_bytes), 1)
+        raise UsageError(
+            f"train.shuffle_block = {shuffle_block} x {blocks // shuffle_block} blocks of this process x "
+            f"{stored_bytes:,} bytes of a window take {blocks * stored_bytes:,} bytes of memory; {PART_BYTES:,} is "
+            f"the limit. Lower it to {fitting}, or use more processes."
+        )
+    most = max(PART_BYTES // (blocks * stored_bytes), 1)
+    return steps_in_blocks * min(-(-WINDOWS_AHEAD // blocks), most)
 
 
 def runs_of(

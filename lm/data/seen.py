@@ -4,7 +4,6 @@ The windows that hold a document are found in the shards; at which steps these c
 which is kept as far as it fits MOST_HELD.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ class Seen(NamedTuple):
     """What a look-up found."""
 
     places: list[tuple[int, int]]
-    """(step, from 0, sequence of its batch) of each window of the document, in their order."""
+    """(step, from 0, window of its batch) of each window of the document, in their order."""
     next: int | None
     """The step to go on from; None where all steps were looked at."""
 
@@ -74,29 +73,33 @@ class StepOrder:
 
     def __init__(self, source: BatchSource, steps: int, most_held: int = MOST_HELD):
         self.source, self.steps = source, steps
-        held = min(steps, most_held // source.batch_size)
-        self._numbers = np.zeros((held, source.batch_size), np.int64)
+        self._held = source.stages.step_of(most_held)[0]
+        """Steps whose windows are kept."""
+        self._numbers = np.zeros(source.stages.windows_before(min(steps, self._held)), np.int64)
         self._walked = 0
 
     def places(self, numbers: np.ndarray, first: int, stop: Callable[[], bool]) -> Seen:
         """Where the windows `numbers` (BatchSource.numbers) come from step `first` on, until `stop` says so or the
         steps end. A few steps at least are looked at."""
         found: list[tuple[int, int]] = []
-        for begin, rows in self._rows(first):
-            steps, sequences = np.nonzero(np.isin(rows, numbers))
-            found += zip((steps + begin).tolist(), sequences.tolist(), strict=True)
-            if stop() and begin + len(rows) < self.steps:
-                return Seen(found, begin + len(rows))
+        stages = self.source.stages
+        for begin, end, read in self._read(first):
+            places = np.flatnonzero(np.isin(read, numbers)) + stages.windows_before(begin)
+            found += map(stages.step_of, places.tolist())
+            if stop() and end < self.steps:
+                return Seen(found, end)
         return Seen(found, None)
 
-    def _rows(self, first: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(first step, (steps, B) numbers) of all steps from `first` on, some at a time."""
+    def _read(self, first: int) -> Iterator[tuple[int, int, np.ndarray]]:
+        """(first step, end, numbers of the windows in their order) of all steps from `first` on, some at a time."""
+        before = self.source.stages.windows_before
         if first < self._walked:
-            yield first, self._numbers[first : self._walked]
+            yield first, self._walked, self._numbers[before(first) : before(self._walked)]
             first = self._walked
-        for steps in itertools.batched(range(first, self.steps), STEPS_AT_ONCE):
-            rows = np.stack([self.source.numbers(step) for step in steps])
-            if steps[0] == self._walked and steps[-1] < len(self._numbers):
-                self._numbers[steps[0] : steps[-1] + 1] = rows
-                self._walked = steps[-1] + 1
-            yield steps[0], rows
+        for begin in range(first, self.steps, STEPS_AT_ONCE):
+            end = min(begin + STEPS_AT_ONCE, self.steps)
+            read = np.concatenate([self.source.numbers(step) for step in range(begin, end)])
+            if begin == self._walked and end <= self._held:
+                self._numbers[before(begin) : before(end)] = read
+                self._walked = end
+            yield begin, end, read

@@ -110,6 +110,7 @@ def check_classes(names: Sequence[str], option: str) -> None:
 
 TAKEN = {
     "step", "run", "tokens", "loss", "gradient_norm", "learning_rate", "skipped", "tokens_per_second", "parameters",
+    "train_flops",
 }  # fmt: skip
 """Names in metrics.jsonl and evaluation.json that say something else."""
 

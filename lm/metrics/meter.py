@@ -5,7 +5,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,11 @@ def rounded(value: float) -> float:
 class Meter:
     """Speed of a training loop. Only what happens in `training` counts: no validation, no samples, no saves."""
 
-    def __init__(self, first: int, steps: int, tokens_per_step: int, step_flops: int, peak: Peak):
-        """`first` steps of `steps` were made before."""
+    def __init__(self, first: int, steps: int, tokens: Callable[[int], int], flops: Callable[[int], int], peak: Peak):
+        """`first` steps of `steps` were made before. `tokens(step)` and `flops(step)` are those of all steps before
+        `step` (Stages.tokens_before, lm.planning.flops.flops_before)."""
         self.first, self.steps = first, steps
-        self.tokens_per_step, self.step_flops, self.peak = tokens_per_step, step_flops, peak
+        self.tokens, self.flops, self.peak = tokens, flops, peak
         self.started, self.last_logged, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0
 
     @contextlib.contextmanager
@@ -115,17 +116,18 @@ class Meter:
 
     def row(self, step: int) -> Row:
         """What was measured since the last call."""
-        steps_per_second = (step - self.last_logged) / self.busy
+        since = lambda count, first: count(step) - count(first)
         elapsed = time.perf_counter() - self.started
         row: Row = {
-            "tokens": step * self.tokens_per_step,
-            "tokens_per_second": self.tokens_per_step * steps_per_second,
+            "tokens": self.tokens(step),
+            "train_flops": float(self.flops(step)),
+            "tokens_per_second": since(self.tokens, self.last_logged) / self.busy,
             "data_wait_share": self.waited / self.busy,
             "seconds": elapsed,
-            "seconds_left": elapsed / (step - self.first) * (self.steps - step),
+            "seconds_left": elapsed * (self.flops(self.steps) - self.flops(step)) / since(self.flops, self.first),
         }
         if self.peak.rate is not None:
-            row[self.peak.metric] = self.step_flops * steps_per_second / self.peak.rate
+            row[self.peak.metric] = since(self.flops, self.last_logged) / self.busy / self.peak.rate
         self.last_logged, self.busy, self.waited = step, 0.0, 0.0
         return row
 

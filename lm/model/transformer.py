@@ -220,16 +220,15 @@ class Transformer(nnx.Module):
                 x_BTD = x_BTD + positions_PD[of_width(positions_BT, rows_are_cut=not one_row)]
             return own_tokens(x_BTD.astype(self.compute_dtype))
 
-        if (
-            width_is_gathered()
-        ):  # each device looks up its part of the width, of the tokens of all, and none is gathered
+        look_up: Callable[..., jax.Array] = looked_up
+        if width_is_gathered():  # each device looks up its part of the width of all tokens: no table is gathered
             tables = (("vocab", "width"), ("ngram", "width"), ("position", "width"))
             positions = (None, "length") if one_row else TOKENS
             on_parts = on_each_device((*tables, TOKENS, positions, TOKENS), (*TOKENS, None), left_to_xla=("tensor",))
-            looked_up = on_parts(looked_up)
+            look_up = on_parts(looked_up)
         positions_PD = None if self.positions is None else self.positions[...]
         ngrams = [table[...] for table in self.ngrams]
-        return residual(looked_up(self.embedding[...], ngrams, positions_PD, tokens_BT, positions_BT, before))
+        return residual(look_up(self.embedding[...], ngrams, positions_PD, tokens_BT, positions_BT, before))
 
     def layer_blocks(self) -> list[Block]:
         """The blocks one by one, whether or not they are kept as one stack."""

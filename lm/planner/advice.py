@@ -37,7 +37,8 @@ def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[
     found = []
     if train.remat == "none":
         found.append("--train.remat full: what is inside a block is computed again in the backward pass")
-    rows = train.batch_size // (plan.mesh["data"] * plan.mesh["fsdp"] * train.micro_batches)
+    stage = train.stages(model.context_length).largest(train.steps)
+    rows = stage.windows // (plan.mesh["data"] * plan.mesh["fsdp"] * stage.micro_batches)
     if rows > 1:
         parts = rows * train.micro_batches
         found.append(f"--train.micro-batches {parts}: {rows} sequences a device are computed at once now")

@@ -79,25 +79,23 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
 def compile_for(
     model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
 ) -> Compiled | OutOfMemory:
-    """The step of train.mesh over `devices`, which are of the kind `chip`, and a validation batch. Raises UsageError
-    where the mesh does not fit the devices, or the batch the mesh."""
+    """The step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and a validation
+    batch. Raises UsageError where the mesh does not fit the devices, or the batch the mesh."""
     import jax
 
     from lm.evaluation.held_out import compile_row_losses
-    from lm.parallel import batch_sharding, make_mesh, traced_on
+    from lm.parallel import batch_sharding, traced_on, training_mesh
     from lm.training.aot_compile import compile_ahead, example_batch
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
     from lm.training.step import compile_step
 
-    mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
+    mesh, stage = training_mesh(train, model, list(devices)), train.stages(model.context_length).largest(train.steps)
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
-    batch = example_batch(train.batch_size, model.context_length)
+    batch, step = example_batch(*stage.shape), compile_step(optimizer, state, mesh, train.of_stage(stage))
     try:
-        program, cost = compile_ahead(
-            compile_step(optimizer, state, mesh, train), state, batch, mesh, model, train.xla_options
-        )
+        program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
             raise
@@ -106,9 +104,10 @@ def compile_for(
     if not train.validate_every:
         return made
     start, cut = time.perf_counter(), batch_sharding(mesh)
-    rows = example_batch(train.batch_size // train.micro_batches, model.context_length)
+    rows = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
-    validation = traced_on(mesh, compile_row_losses().lower)(state.model, like).compile().memory_analysis()
+    losses: Any = compile_row_losses()
+    validation = traced_on(mesh, losses.lower)(state.model, like).compile().memory_analysis()
     held = made.argument_bytes - validation.argument_size_in_bytes  # moments, which wait in memory
     peak = validation.peak_memory_in_bytes or validation.argument_size_in_bytes + validation.temp_size_in_bytes
     seconds = made.compile_seconds + time.perf_counter() - start

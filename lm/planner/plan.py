@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.config import ModelConfig, TrainConfig
-from lm.devices import Devices, Target, mesh_sizes
+from lm.devices import Devices, Target, training_mesh_sizes
 from lm.errors import UsageError
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.planner.compile import Compiled, OutOfMemory
@@ -28,8 +28,9 @@ class Plan:
     mesh: dict[str, int]
     parameters: int
     tokens_per_step: int
+    """Of the largest batch."""
     flops_per_token: int
-    """Of the model, counted from its config (lm/planning/flops.py)."""
+    """Of the model with the context of that batch, counted from its config (lm/planning/flops.py)."""
     attention: str
     """The implementation that runs: splash, cudnn or xla."""
     remarks: tuple[str, ...]
@@ -99,17 +100,22 @@ def make_plan(
     check_stated(mfu, tokens, days)
     shown = as_devices(topology)
     target = shown.target
-    mesh = mesh_sizes(train.mesh, model, train.batch_size, shown, train.micro_batches)
-    spec = attention_spec_of(model, mesh["context"])
+    mesh = training_mesh_sizes(train, model, shown)
+    stages = train.stages(model.context_length)
+    stage = stages.largest(train.steps)
+    spec = attention_spec_of(stage.model(model), mesh["context"])
     attention = choose(model.attention, target, spec)
     remarks = [explain(model.attention, target, spec)] if attention == "xla" and model.attention == "auto" else []
+    if len(reached := stages.between(0, train.steps)) > 1:
+        remarks += [f"from step {one.first_step:,} on: {one.describe()}" for one in reached]
+        remarks.append("memory and the step are those of the largest batch, days those of all stages")
     found = compiler(model, train) if compiler else None
-    from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # jax has started
+    from lm.planning.flops import flops_before, flops_per_token, recomputed_flops_per_token  # jax has started
     from lm.planning.memory import count_parameters
 
-    tokens_per_step = train.batch_size * model.context_length
-    per_token, bound = flops_per_token(model), None
-    again = recomputed_flops_per_token(model, train.remat_policy) * tokens_per_step
+    tokens_per_step = stage.tokens
+    per_token, bound = flops_per_token(stage.model(model)), None
+    again = recomputed_flops_per_token(stage.model(model), train.remat_policy) * tokens_per_step
     if isinstance(found, Compiled):
         needed = max(found.peak_bytes, found.validation_bytes or 0)
         fits = needed <= topology.device_memory
@@ -127,10 +133,13 @@ def make_plan(
             f"no program was compiled, which {needs}: exchanges are not counted, and memory is a lower bound by "
             "arithmetic"
         )
+    of_run = stages.tokens_before(train.steps)
+    per_token_of_run = flops_before(model, stages)(train.steps) / of_run
     if days is not None:  # whole steps
-        tokens = float(max(1, int(flops_in(topology, days, mfu) / per_token) // tokens_per_step) * tokens_per_step)
-    tokens = float(train.steps * tokens_per_step) if tokens is None else tokens
-    time = days_of(topology, per_token, tokens, mfu)
+        found_tokens = int(flops_in(topology, days, mfu) / per_token_of_run)
+        tokens = float(max(1, found_tokens // tokens_per_step) * tokens_per_step)
+    tokens = float(of_run) if tokens is None else tokens
+    time = days_of(topology, per_token_of_run, tokens, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
     return Plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),

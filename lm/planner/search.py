@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.config import REMAT, MeshConfig, ModelConfig, TrainConfig
-from lm.devices import mesh_sizes
+from lm.devices import training_mesh_sizes
 from lm.errors import UsageError
 from lm.planner.compile import MANY_LAYERS, Compiler, say
 from lm.planner.plan import Compile, Plan, as_devices, least_bytes, make_plan
@@ -75,16 +75,17 @@ def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> li
     model = dataclasses.replace(model, scan_layers=scan)
     devices, found = as_devices(topology), []
     for mesh in meshes(topology):
-        rows = train.batch_size // (topology.devices // (mesh.tensor * mesh.context))
+        rows = train.largest_batch // (topology.devices // (mesh.tensor * mesh.context))
         for micro in (2**power for power in range(rows.bit_length()) if rows % 2**power == 0):
             try:
-                sizes = mesh_sizes(mesh, model, train.batch_size, devices, micro)
+                cut = dataclasses.replace(
+                    train, mesh=mesh, micro_batches=micro, remat="none", remat_keep=(), remat_offload=(), layout=""
+                )
+                sizes = training_mesh_sizes(cut, model, devices)
             except UsageError:
                 continue
             for remat in TRIED:
-                own = dataclasses.replace(
-                    train, mesh=mesh, micro_batches=micro, remat=remat, remat_keep=(), remat_offload=(), layout=""
-                )
+                own = dataclasses.replace(cut, remat=remat)
                 least = least_bytes(model, own, sizes)
                 if least <= ROOM * topology.device_memory:
                     arithmetic, network = least_seconds(model, own, topology, sizes)
@@ -100,16 +101,17 @@ def least_seconds(
     from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # which bring jax
     from lm.planning.memory import count_parameters
 
-    chip, tokens = topology.chip, train.batch_size * model.context_length
+    chip, stage = topology.chip, train.stages(model.context_length).largest(train.steps)
+    tokens, whole, model = stage.tokens, model, stage.model(model)
     again = recomputed_flops_per_token(model, train.remat_policy)
-    parts = count_parameters(model) / sizes["tensor"]
+    parts = count_parameters(whole) / sizes["tensor"]
     own = tokens // (sizes["data"] * sizes["fsdp"] * sizes["context"])
     share = lambda size: (size - 1) / size
     seconds, devices = 0.0, 1
     for axis, moved in (  # from the innermost
         ("tensor", 4 * 2 * model.layers * 2 * own * model.width * share(sizes["tensor"])),  # the residual stream
         ("context", 3 * 2 * model.layers * 2 * model.kv_heads * model.head_channels * own * (sizes["context"] - 1)),
-        ("fsdp", 3 * 2 * parts * train.micro_batches * share(sizes["fsdp"] * sizes["context"])),
+        ("fsdp", 3 * 2 * parts * stage.micro_batches * share(sizes["fsdp"] * sizes["context"])),
         ("data", 2 * 4 * parts / (sizes["fsdp"] * sizes["context"]) * share(sizes["data"])),
     ):
         devices *= sizes[axis]
@@ -163,7 +165,7 @@ def search(
 
 
 def nothing_fits(model: ModelConfig, train: TrainConfig, topology: Topology, count: int, tried: int) -> str:
-    whole = f"model.context_length = {model.context_length} and train.batch_size = {train.batch_size}"
+    whole = f"model.context_length = {model.context_length} and batches of {train.largest_batch} sequences"
     if not count:
         return (
             f"Nothing fits {topology.name}: with {whole}, no mesh divides the {topology.devices:,} devices and leaves "

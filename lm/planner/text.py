@@ -43,7 +43,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
         f"{plan.topology.name}: {counted(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
         f"{quantity(chip.flops, 'FLOP/s')} each; mesh {mesh}; remat {train.remat}, layers "
         f"{'as one scan' if model.scan_layers else 'one by one'}, "
-        f"micro-batches {train.micro_batches}",
+        f"micro-batches {train.stages(model.context_length).largest(train.steps).micro_batches}",
         f"{counted(plan.parameters, 'parameter')}; {counted(plan.tokens_per_step, 'token')} a step, "
         f"{quantity(plan.flops_per_token * plan.tokens_per_step, 'FLOP')}"
         + ("" if any(one.startswith("attention by") for one in plan.remarks) else f"; attention by {plan.attention}"),

@@ -73,7 +73,7 @@ def floors(
     )
 
 
-def days(topology: Topology, flops_per_token: int, tokens: float, mfu: float) -> float:
+def days(topology: Topology, flops_per_token: float, tokens: float, mfu: float) -> float:
     """Days that training on so many tokens takes at that MFU."""
     return flops_per_token * tokens / flops_in(topology, 1, mfu)
 

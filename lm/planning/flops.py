@@ -1,6 +1,8 @@
 """Parameters and floating-point operations of a model, counted from its config."""
 
-from lm.config import ModelConfig, RematPolicy
+from collections.abc import Callable
+
+from lm.config import ModelConfig, RematPolicy, Stages
 from lm.planning.memory import block_channels, counted_parameters
 
 
@@ -41,3 +43,14 @@ def recomputed_flops_per_token(config: ModelConfig, policy: RematPolicy | None) 
     taken = lambda name: heads if name == "out_proj" else config.width  # channels that a linear map takes
     linear = sum(2 * taken(name) * block_channels(config)[name] for name in again - {"context"})
     return config.layers * linear + (2 * keys_seen(config) * heads if "context" in again else 0)
+
+
+def flops_before(model: ModelConfig, stages: Stages) -> Callable[[int], int]:
+    """A function of a step: floating-point operations of training in steps 0 to step - 1, of all stages."""
+    of_stage = [(stage, flops_per_token(stage.model(model))) for stage in stages]
+
+    def before(step: int) -> int:
+        tokens = lambda stage: stages.tokens_before(min(step, stage.end)) - stages.tokens_before(stage.first_step)
+        return sum(each * tokens(stage) for stage, each in of_stage if stage.first_step < step)
+
+    return before

@@ -30,7 +30,7 @@ def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) ->
 
     Raises UsageError where two rungs become the same one.
     """
-    whole, whole_tokens = size_of(model), train.steps * train.batch_size * model.context_length
+    whole, whole_tokens = size_of(model), train.stages(model.context_length).tokens_before(train.steps)
     rungs = config.rungs or tuple(whole / part for part in (32, 16, 8, 4))
     tokens = config.tokens or tuple(whole_tokens / part for part in (8, 4, 2, 1))
     held_out = config.held_out or (4 * max(rungs),)

@@ -26,7 +26,7 @@ class Rung:
     @property
     def tokens(self) -> int:
         """D."""
-        return self.train.steps * self.train.batch_size * self.model.context_length
+        return self.train.stages(self.model.context_length).tokens_before(self.train.steps)
 
     @property
     def name(self) -> str:
@@ -73,6 +73,12 @@ class LadderConfig:
         """Raises UsageError where there is no budget, or where rungs would be trained on more than one corpus."""
         if not 1 <= self.budget < 1e40:
             raise UsageError(f"--budget is {self.budget:g}; give the FLOP to spend, such as --budget 1e18.")
+        for name in ("batch_schedule", "context_schedule", "mixture_schedule"):
+            if getattr(train, name):
+                raise UsageError(
+                    f"train.{name} is set, but its steps are those of the whole run, and a rung has other ones. Leave "
+                    f"it out: --train.{name.replace('_', '-')} without a value."
+                )
         if train.mixture:
             folders = ", ".join(source.tokens for source in train.mixture)
             raise UsageError(

@@ -6,7 +6,7 @@ samples or saves, and so stops the devices anyway, allows transfers for itself.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,8 @@ class Progress:
     """The last step of the run."""
     metrics: Metrics = field(default_factory=dict)
     """Of this step; on the devices, which may still compute it."""
+    cost: Row = field(default_factory=dict)
+    """What a step takes, for the next row: set at the start of the process and where another stage begins."""
     figures: Row = field(default_factory=dict)
     """What evaluators found at this step."""
     stopping: bool = False
@@ -119,8 +121,6 @@ class Profile(Periodic):
 class Logging(Periodic):
     """The row of a training step; also after the last step where `every` is 0."""
 
-    cost: Row
-    """What the step takes, for the first row of the process."""
     devices: Sequence[jax.Device]
 
     def due(self, step: int) -> bool:
@@ -131,8 +131,8 @@ class Logging(Periodic):
         names = ("loss", "gradient_norm", "skipped", "learning_rate")
         found = jax.device_get({name: self.progress.metrics[name] for name in names})
         row: Row = {name: int(value) if name == "skipped" else float(value) for name, value in found.items()}
-        row |= self.tools.meter.row(step) | memory(self.devices) | self.cost | self.tools.goodput.shares()
-        self.cost = {}
+        row |= self.tools.meter.row(step) | memory(self.devices) | self.progress.cost | self.tools.goodput.shares()
+        self.progress.cost = {}
         hosts, warning = self.tools.hosts.collect(step)
         row |= hosts
         if warning:
@@ -154,7 +154,8 @@ class Preemption(Periodic):
 class Evaluation(Periodic):
     """The evaluators of train.evaluators."""
 
-    evaluators: Mapping[str, Evaluator]
+    evaluators: Callable[[int], Mapping[str, Evaluator]]
+    """Those of a step."""
     mesh: Mesh
 
     @jax.transfer_guard("allow")
@@ -163,7 +164,7 @@ class Evaluation(Periodic):
             return None
         try:
             with self.tools.goodput.phase("validation"):
-                found = run_evaluators(self.evaluators, state.model, self.mesh)
+                found = run_evaluators(self.evaluators(step), state.model, self.mesh)
         except EvaluationInterrupted:
             self.progress.stopping = True
             return None

@@ -1,11 +1,11 @@
 """A training run: set it up (setup.py), then loop over its steps, with its hooks (hooks.py) after each."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch
@@ -15,7 +15,7 @@ from lm.parallel import own_rows, place
 from lm.resilience.watchdog import Watchdog
 from lm.run_paths import RunPaths
 from lm.training.hooks import Hook
-from lm.training.setup import Run, setup
+from lm.training.setup import Program, Run, describe, setup
 from lm.training.state import TrainState
 
 
@@ -45,18 +45,21 @@ def loop(run: Run) -> None:
     with contextlib.closing(Watchdog(tools.goodput, RunPaths(run.folder).hangs, run.config.hang_seconds)):
         if run.evaluation_pending:
             run_pending_evaluation(run)
-        rows = own_rows(run.mesh, *run.batch_shape)
-        batches = run.source.iterate(step, rows, run.config.steps)
+        batches = run.source.iterate(step, functools.partial(own_rows, run.mesh), run.config.steps)
+        stages = run.programs.stages
+        stage, program = stages.at(step), run.programs.at(min(step, run.config.steps - 1))
         # A transfer that nobody asked for would make the host wait for the devices at every step.
         with jax.transfer_guard("disallow"):
             if run.snapshotting.due(step):
                 run.snapshotting.run(state, step)
             while step < run.config.steps and not progress.stopping:
+                if stages.at(step) is not stage:
+                    stage, program = stages.at(step), begin_stage(run, step)
                 with tools.profiler.step(step + 1), tools.meter.training(), tools.goodput.phase("steps"):
-                    batch = next_batch(run, batches, rows, state, step)
+                    batch = next_batch(run, batches, program, state, step)
                     if run.logging.due(step + 1):
                         tools.hosts.publish(step + 1)
-                    state, progress.metrics = run.step(state, batch)
+                    state, progress.metrics = program.step(state, batch)
                     step, progress.figures = step + 1, {}
                     tools.skipped.record(step, progress.metrics)
                 for hook in run.hooks:
@@ -65,12 +68,22 @@ def loop(run: Run) -> None:
         finish(run, step)
 
 
-def next_batch(run: Run, batches: Iterator[Batch], rows: np.ndarray, state: TrainState, step: int) -> Batch:
-    """Return the batch after `step` steps on the devices, of which the iterator has this process's `rows`. Raises
+@jax.transfer_guard("allow")
+def begin_stage(run: Run, step: int) -> Program:
+    """Report that batches or the mixture change after `step` steps; returns the program of the new stage."""
+    program = run.programs.at(step)
+    run.progress.cost = program.cost.row()
+    run.tools.line.print(f"train: from step {step:,} on: {run.programs.stages.at(step).describe()}")
+    run.tools.log.write_run(step, describe(run.programs, step))
+    return program
+
+
+def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: TrainState, step: int) -> Batch:
+    """Return the batch after `step` steps on the devices, of which the iterator has the rows of this process. Raises
     InputError for damaged data, after saving `state`."""
     try:
         with run.tools.goodput.phase("data"):
-            return place(run.tools.meter.next(batches), run.mesh, run.config.batch_size, rows)
+            return place(run.tools.meter.next(batches), run.mesh, len(program.batch.inputs_BT), program.rows)
     except InputError:
         run.checkpointing.save_before_error(state, step)
         raise

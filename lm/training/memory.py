@@ -41,18 +41,18 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """{purpose: bytes at least}, on all devices together. Micro-batches sum their gradients in float32."""
-    state = state_bytes(model, config.optimizer)
+    """{purpose: bytes at least}, on all devices together, in the largest stage. Micro-batches sum their gradients in
+    float32."""
+    state, stage = state_bytes(model, config.optimizer), config.stages(model.context_length).largest(config.steps)
     count = state.parameters // BYTES[model.parameter_dtype]
-    summed = "float32" if config.micro_batches > 1 else model.parameter_dtype
-    tokens = config.batch_size * model.context_length
+    summed = "float32" if stage.micro_batches > 1 else model.parameter_dtype
     kept = kept_channels(model, config.remat_policy) * model.layers * BYTES[model.compute_dtype]
     return {
         "parameters": state.parameters,
         "moments": state.optimizer + 8 * config.spikes.window,
         "gradients": count * BYTES[summed],
-        "batch": tokens * BATCH_BYTES,
-        "kept activations": tokens // config.micro_batches * kept,
+        "batch": stage.tokens * BATCH_BYTES,
+        "kept activations": stage.tokens // stage.micro_batches * kept,
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from lm.config import ModelConfig, TokenizerConfig, TrainConfig
 from lm.data.mixture import mixture_of
 from lm.data.records import check_request, read_manifest
-from lm.devices import Devices, find_devices, mesh_sizes
+from lm.devices import Devices, find_devices, training_mesh_sizes
 from lm.errors import UsageError
 from lm.evaluation.evaluators import check_evaluators, check_tasks
 from lm.metrics.writers import WANDB_REMEDY
@@ -49,8 +49,9 @@ def check_training(
     if config.start.checkpoint:
         config.start.folder()
     devices = devices or in_own_process(devices_with_memory, model, config)
-    sizes = mesh_sizes(config.mesh, model, config.batch_size, devices, config.micro_batches)
-    check_attention(model, devices.target, sizes["context"])
+    sizes = training_mesh_sizes(config, model, devices)
+    for stage in config.stages(model.context_length).between(0, config.steps):
+        check_attention(stage.model(model), devices.target, sizes["context"])
     if config.start.checkpoint:
         in_own_process(check_start, model, config, fingerprint)
 

@@ -1,22 +1,24 @@
 """Everything that a training run needs, built before its first step: data, mesh, compiled step, state, logs, hooks."""
 
+import bisect
 import contextlib
 import functools
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from lm.checkpoints.manager import NO_HOOKS, Checkpoints, SaveHooks
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
 from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
-from lm.data.batches import Batch, BatchSource
-from lm.data.mixture import manifest_sha256, mixture_of
+from lm.data.batches import Batch, BatchSource, training_batches
+from lm.data.mixture import manifest_sha256
 from lm.devices import target_of
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
@@ -25,10 +27,12 @@ from lm.metrics.meter import Meter, MetricsLog
 from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
 from lm.model.attention.choice import attention_spec_of, choose, explain
-from lm.parallel import make_mesh, place
-from lm.planning.hardware import Peak, peak_rate
+from lm.parallel import own_rows, place, training_mesh
+from lm.planning.flops import flops_before
+from lm.planning.hardware import peak_rate
 from lm.planning.memory import count_parameters
 from lm.resilience.goodput import Goodput
+from lm.resilience.multihost import settle
 from lm.resilience.preemption import PreemptionHandler
 from lm.resilience.stragglers import HostTimes
 from lm.run_paths import TRAINING_LOGS, RunPaths
@@ -57,22 +61,46 @@ class Data:
 
     tokenizer: Tokenizer
     source: BatchSource
-    evaluators: dict[str, Evaluator]
+    evaluators: Callable[[int], Mapping[str, Evaluator]]
+    """Those to run after so many steps: on sequences as long as those of the last step."""
 
 
 @dataclass
 class Program:
-    """The compiled step, and what it works on."""
+    """The step, compiled for batches of one shape."""
 
     step: Step
     batch: Batch
-    """One of the shapes that the step was compiled for."""
+    """One of that shape."""
     cost: StepCost
-    peak: Peak
-    abstract: TrainState
-    """ShapeDtypeStructs with shardings: what to restore into."""
-    fresh: Callable[[], TrainState]
-    """Makes the state of step 0."""
+    rows: np.ndarray
+    """Rows of a batch that this process reads."""
+
+
+class Programs:
+    """The programs of all stages of a run, and the state that they work on."""
+
+    def __init__(self, model: ModelConfig, config: TrainConfig, mesh: Mesh):
+        self.model, self.config, self.mesh = model, config, mesh
+        self.stages = config.stages(model.context_length)
+        self.optimizer = make_optimizer(config.optimizer, config.steps)
+        self.abstract = abstract_state(model, self.optimizer, mesh, config.spikes, config.mesh.zero1)
+        """ShapeDtypeStructs with shardings: what to restore into."""
+        self.fresh = initializer(model, self.optimizer, config.seed, mesh, config.spikes, config.mesh.zero1)
+        """Makes the state of step 0."""
+        self._compiled: dict[tuple[int, int, int], Program] = {}
+
+    def at(self, step: int) -> Program:
+        """The program of a step, compiled if no stage before had batches of that shape."""
+        stage = self.stages.at(step)
+        key = (*stage.shape, stage.micro_batches)
+        if key not in self._compiled:
+            batch, config = example_batch(*stage.shape), self.config.of_stage(stage)
+            program = compile_step(self.optimizer, self.abstract, self.mesh, config)
+            options = self.config.xla_options
+            compiled = compile_ahead(program, self.abstract, batch, self.mesh, stage.model(self.model), options)
+            self._compiled[key] = Program(compiled[0], batch, compiled[1], own_rows(self.mesh, *stage.shape))
+        return self._compiled[key]
 
 
 @dataclass
@@ -83,9 +111,7 @@ class Run:
     folder: Path
     mesh: Mesh
     source: BatchSource
-    batch_shape: tuple[int, int]
-    """(B, T) of all processes together."""
-    step: Step
+    programs: Programs
     state: TrainState
     """What the loop starts from."""
     first_step: int
@@ -119,20 +145,26 @@ def setup(
         print(f"train: {served}", flush=True)  # in every process: each has its own server
 
     data = open_data(model, config, folder, preemption, say)
-    mesh = make_mesh(config.mesh, model, config.batch_size, micro_batches=config.micro_batches)
+    mesh = training_mesh(config, model)
     if config.start.checkpoint and not steps_in(folders_of(RunPaths(folder))[0]):
         with goodput.phase("verifying"):
             check_start(model, config, data.tokenizer.fingerprint, files=True)
     verified = start_verifying(config, data.source, folder, stack)  # while the step is compiled
     say(f"train: compiling the step for {mesh.devices.size} x {mesh.devices.flat[0].device_kind}")
+    newest = settle("newest checkpoint", None, lambda _: max(steps_in(folders_of(RunPaths(folder))[0]), default=0))
+    likely = min(newest, config.steps - 1)  # the first step, unless that checkpoint is damaged
+    programs = Programs(model, config, mesh)
     with goodput.phase("compiling"):
-        program = compile_program(model, config, mesh)
-    description = describe(model, config, mesh, program.cost)
-    for text in description_texts(description, config, data.source):
+        # Those of all later stages, too: one that does not fit into memory is refused before the first step.
+        for stage in programs.stages.between(likely, config.steps):
+            programs.at(stage.first_step)
+        flops, program = flops_before(model, programs.stages), programs.at(likely)
+        peak = peak_rate(list(mesh.devices.flat), model, programs.stages.at(0).tokens)
+    for text in description_texts(describe(programs, likely), config, data.source):
         say(f"train: {text}")
-    say(f"train: {program.cost}\ntrain: {program.peak.meaning}")
+    say(f"train: {program.cost}\ntrain: {peak.meaning}")
     with goodput.phase("compiling"):
-        step_seconds = measure(program, config, mesh)
+        step_seconds = measure(programs, program, flops(config.steps), mesh)
     with goodput.phase("verifying"):
         verified.check(WAIT_SECONDS)
     if not verified.finished:
@@ -140,30 +172,31 @@ def setup(
 
     checkpoints = open_checkpoints(config, folder, stack)
     with goodput.phase("restoring"):
-        state, metadata, pending = restore(config, checkpoints, data, mesh, program, goodput.has_resumed(), say)
+        state, metadata, pending = restore(config, checkpoints, data, mesh, programs, goodput.has_resumed(), say)
     first = int(state.step)
     if step_seconds is not None and first < config.steps:
-        say(forecast(config.steps - first, program.cost, step_seconds))
+        left = flops(config.steps) - flops(first)
+        say(forecast(config.steps - first, left, step_seconds * left / program.cost.flops))
+    meter = Meter(first, config.steps, programs.stages.tokens_before, flops, peak)
     tools = open_instruments(
-        model, config, folder, data.source, program, first, pending, goodput, preemption, profiler, stack
+        model, config, folder, data.source, meter, first, pending, goodput, preemption, profiler, stack
     )
-    tools.log.write_run(first, description)
+    tools.log.write_run(first, describe(programs, min(first, config.steps - 1)))
     if jax.process_index() == 0:
         hooks.remove_later_samples(RunPaths(folder).samples, first)
-    progress = hooks.Progress(config.steps)
+    progress = hooks.Progress(config.steps, cost=programs.at(min(first, config.steps - 1)).cost.row())
     snapshotting = open_snapshots(config, folder, state, metadata, tools, checkpoints, stack)
     checkpointing = hooks.Checkpointing(
         config.checkpoint_every, progress, tools, checkpoints, snapshotting.snapshots, config, metadata, saved_at=first
     )
     evaluations = evaluation_hooks(model, config, folder, data, mesh, progress, tools)
-    logging = hooks.Logging(config.log_every, progress, tools, program.cost.row(), mesh.local_devices)
+    logging = hooks.Logging(config.log_every, progress, tools, mesh.local_devices)
     others = [
         hooks.Heartbeat(1, progress, tools), hooks.Profile(1 if config.profile_step else 0, progress, tools), logging,
         hooks.Preemption(1, progress, tools),
     ]  # fmt: skip
-    shape = config.batch_size, model.context_length
     return Run(
-        config, folder, mesh, data.source, shape, program.step, state, first, pending,
+        config, folder, mesh, data.source, programs, state, first, pending,
         checkpoints, progress, tools, logging, evaluations, snapshotting, checkpointing,
         [*others, *evaluations, snapshotting, hooks.Verifying(config.checkpoint_every, progress, tools, verified),
          checkpointing], say,
@@ -174,26 +207,32 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     """What can be refused of data, evaluators and samples is refused here, and not at the first of them."""
     tokenizer = load(RunPaths(folder).tokenizer)
     tokens = shown_place(RunPaths(folder).tokens)
-    source = BatchSource(
-        mixture_of(config, tokens), "train", model.context_length, config.batch_size, config.seed,
-        config.loader_threads, tokenizer.fingerprint, config.shuffle_block,
-    )  # fmt: skip
+    source = training_batches(model, config, tokens, tokenizer.fingerprint, config.loader_threads)
     if warning := source.warning():
         say(f"train: {warning}")
-    evaluators = {}
-    if config.validate_every:
-        parts = config.micro_batches  # else a batch would need more memory here than in the step
+
+    reached = source.stages.between(0, config.steps)
+
+    @functools.cache
+    def evaluators_of(context: int) -> dict[str, Evaluator]:
+        if not config.validate_every:
+            return {}
+        # As many rows as a micro-batch has: more would need more memory here than in the step.
+        rows = max(stage.shape[0] // stage.micro_batches for stage in reached if stage.context_length == context)
+        batches = -(-config.validation_batches * source.stages.largest(config.steps).tokens // (rows * context))
         made = EvaluatorConfig(
-            model, tokenizer, tokens, config.batch_size // parts, model.context_length,
-            config.validation_batches * parts, config.tasks, say=lambda text: say(f"train: {text}"),
-            should_stop=preemption.requested_here,
+            replace(model, context_length=context), tokenizer, tokens, rows, context, batches, config.tasks,
+            say=lambda text: say(f"train: {text}"), should_stop=preemption.requested_here,
         )  # fmt: skip
-        evaluators = make_evaluators(config.evaluators, made, "train.evaluators")
+        return make_evaluators(config.evaluators, made, "train.evaluators")
+
+    for stage in reached:
+        evaluators_of(stage.context_length)
     if config.sample_every:
         check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)
     if config.wandb_project:
         import_wandb(config.wandb_project)
-    return Data(tokenizer, source, evaluators)
+    return Data(tokenizer, source, lambda step: evaluators_of(source.stages.at(max(step - 1, 0)).context_length))
 
 
 def start_verifying(
@@ -206,31 +245,21 @@ def start_verifying(
     return ShardVerification(splits if config.verify_shards else [], RunPaths(folder).verified_shards, stack)
 
 
-def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Program:
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model, optimizer, mesh, config.spikes, config.mesh.zero1)
-    batch = example_batch(config.batch_size, model.context_length)
-    step, cost = compile_ahead(
-        compile_step(optimizer, abstract, mesh, config), abstract, batch, mesh, model, config.xla_options
-    )
-    peak = peak_rate(list(mesh.devices.flat), model, config.batch_size * model.context_length)
-    fresh = initializer(model, optimizer, config.seed, mesh, config.spikes, config.mesh.zero1)
-    return Program(step, batch, cost, peak, abstract, fresh)
-
-
-def describe(model: ModelConfig, config: TrainConfig, mesh: Mesh, cost: StepCost) -> dict[str, Any]:
-    """What runs, and on what: the row "run" of metrics.jsonl."""
-    device, spec = mesh.devices.flat[0], attention_spec_of(model, mesh.shape["context"])
+def describe(programs: Programs, step: int) -> dict[str, Any]:
+    """What runs from `step` on, and on what: the row "run" of metrics.jsonl."""
+    model, config, mesh, stage = programs.model, programs.config, programs.mesh, programs.stages.at(step)
+    device, spec = mesh.devices.flat[0], attention_spec_of(stage.model(model), mesh.shape["context"])
     return {
         "parameters": count_parameters(model),
         "steps": config.steps,
-        "tokens_per_step": config.batch_size * model.context_length,
-        "step_flops": cost.flops,
+        "tokens_per_step": stage.tokens,
+        "context_length": stage.context_length,
+        "step_flops": programs.at(step).cost.flops,
         "attention": choose(model.attention, target_of(device), spec),
         "attention_choice": explain(model.attention, target_of(device), spec),
         "remat": config.remat,
         "scan_layers": model.scan_layers,
-        "micro_batches": config.micro_batches,
+        "micro_batches": stage.micro_batches,
         "mesh": dict(mesh.shape),
         "devices": mesh.devices.size,
         "device_kind": device.device_kind,
@@ -241,42 +270,49 @@ def describe(model: ModelConfig, config: TrainConfig, mesh: Mesh, cost: StepCost
 
 def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSource) -> Iterator[str]:
     """The same as lines for the terminal, and where the data are from."""
-    yield (
-        f"{run['parameters']:,} parameters, {run['steps']:,} steps of {run['tokens_per_step']:,} tokens, "
-        f"{run['devices']} x {run['device_kind']}"
-    )
+    stages = source.stages.between(0, config.steps)
+    each = f"steps of {run['tokens_per_step']:,} tokens"
+    if len(stages) > 1:
+        each = f"steps, {source.stages.tokens_before(config.steps):,} tokens in all"
+    yield f"{run['parameters']:,} parameters, {run['steps']:,} {each}, {run['devices']} x {run['device_kind']}"
     mesh = " x ".join(f"{axis} {size}" for axis, size in run["mesh"].items())
     layers = "scanned" if run["scan_layers"] else "unrolled"
     yield f"mesh {mesh}, layers {layers}, remat {run['remat']}, micro-batches {run['micro_batches']}"
     if run["xla_options"]:
         yield f"XLA options: {' '.join(run['xla_options'])}"
     yield run["attention_choice"]
-    for one in source.sources:
-        epochs = config.steps * config.batch_size * one.share / len(one.windows)
+    for stage in stages if len(stages) > 1 else ():
+        yield f"from step {stage.first_step:,} on: {stage.describe()}"
+    read = source.windows_read(config.steps)
+    for index, one in enumerate(source.sources):
+        epochs = read[index] / len(one.windows)
         yield (
-            f"{one.share:.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an epoch, "
-            f"{epochs:.2f} epochs"
+            f"{read[index] / sum(read):.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an "
+            f"epoch, {epochs:.2f} epochs"
         )
         if epochs > MOST_EPOCHS:
-            fewer = max(int(MOST_EPOCHS * len(one.windows) / (config.batch_size * one.share)), 1)
+            windows = MOST_EPOCHS * len(one.windows)
+            of_source = lambda step, index=index: source.windows_read(step)[index]
+            fewer = max(bisect.bisect_right(range(config.steps), windows, key=of_source) - 1, 1)
             yield (
                 f"warning: {epochs:.1f} epochs of {one.folder}. From {MOST_EPOCHS} on, repeated text teaches less and "
                 f"the model begins to recite it (arXiv:2305.16264). Give more text, or --train.steps {fewer}"
             )
 
 
-def measure(program: Program, config: TrainConfig, mesh: Mesh) -> float | None:
-    """Seconds of a step, where the run is worth a forecast; elsewhere the first logged row has the speed."""
-    if not worth_measuring(config.steps * program.cost.flops, mesh.devices.flat[0].platform):
+def measure(programs: Programs, program: Program, flops: int, mesh: Mesh) -> float | None:
+    """Seconds of a step, where the run, of so many FLOP, is worth a forecast; elsewhere the first logged row has the
+    speed."""
+    if not worth_measuring(flops, mesh.devices.flat[0].platform):
         return None
-    return measure_step_seconds(program.step, program.fresh, place(program.batch, mesh, config.batch_size))
+    batch = place(program.batch, mesh, program.batch.inputs_BT.shape[0])
+    return measure_step_seconds(program.step, programs.fresh, batch)
 
 
-def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
+def forecast(steps: int, flops: int, seconds: float) -> str:
     return (
-        f"train: {steps:,} steps are {quantity(steps * cost.flops, 'FLOP')} and take about "
-        f"{duration(steps * step_seconds)} here, at {step_seconds:.3g} s a step, measured just now; validation and "
-        "samples come on top"
+        f"train: {steps:,} steps are {quantity(flops, 'FLOP')} and take about {duration(seconds)} here, at "
+        f"{seconds / steps:.3g} s a step, measured just now; validation and samples come on top"
     )
 
 
@@ -311,11 +347,11 @@ def open_snapshots(
 
 
 def restore(
-    config: TrainConfig, checkpoints: Checkpoints, data: Data, mesh: Mesh, program: Program, resumed: bool, say: Say
+    config: TrainConfig, checkpoints: Checkpoints, data: Data, mesh: Mesh, programs: Programs, resumed: bool, say: Say
 ) -> tuple[TrainState, dict[str, Any], bool]:
     """(the state to go on from, what checkpoints of this run say about it, whether its evaluations are pending)."""
     own = identity(config, data.tokenizer, data.source, mesh)
-    state, found = restore_or_init(checkpoints, config.start, program.abstract, program.fresh, own, say, resumed)
+    state, found = restore_or_init(checkpoints, config.start, programs.abstract, programs.fresh, own, say, resumed)
     if found.get("steps", config.steps) != config.steps:
         say(
             f"train: a run of {found['steps']:,} steps until now; from step {int(state.step):,} on, the learning rate "
@@ -344,7 +380,7 @@ def open_instruments(
     config: TrainConfig,
     folder: Path,
     source: BatchSource,
-    program: Program,
+    meter: Meter,
     first: int,
     pending: bool,
     goodput: Goodput,
@@ -359,7 +395,6 @@ def open_instruments(
     log = closing(MetricsLog(folder, first, config.wandb_project, settings, primary, pending))
     skipped = closing(SkippedSteps(folder, source, config, first))
     goodput.busy = skipped.running
-    meter = Meter(first, config.steps, config.batch_size * model.context_length, program.cost.flops, program.peak)
     hosts = HostTimes(goodput)
     return hooks.Instruments(goodput, hosts, preemption, skipped, meter, profiler, log, LiveLine(quiet=not primary))
 

@@ -153,11 +153,14 @@ def test_a_run_without_tasks_has_no_word_of_them(full_page):
 
 def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path):
     run = read_run(full_run, CONFIG)
-    lines = ({"step": 1, "loss": 5.0, "mfu": 0.2, "step_flops": 7}, {"step": 2, "loss": 4.0, "mfu": 0.4})
+    lines = (
+        {"step": 1, "loss": 5.0, "mfu": 0.2, "step_flops": 7},
+        {"step": 2, "loss": 4.0, "mfu": 0.4, "train_flops": 14},
+    )
     told = summarize(dataclasses.replace(run, curves=dataclasses.replace(run.curves, train=lines)))
     assert told["train_mfu"] == pytest.approx(0.3)
     assert (told["train_step_flops"], told["train_step_state_bytes"]) == (7, None)
-    assert told["train_flops"] == 7 * run.curves.validation[-1]["step"]  # 7 a step, to the last step that is logged
+    assert told["train_flops"] == 14
 
 
 def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):

@@ -67,7 +67,7 @@ def experiment_of(source: Path) -> Experiment:
     return dataclasses.replace(
         tiny, pages=dataclasses.replace(tiny.pages, warc=(str(source),)),
         documents=dataclasses.replace(tiny.documents, gopher_quality=words),
-        train=dataclasses.replace(tiny.train, steps=STEPS, seed=3),
+        train=dataclasses.replace(tiny.train, steps=STEPS, seed=3, batch_schedule=((3, 4), (6, 16))),
     )  # fmt: skip
 
 
@@ -223,10 +223,13 @@ def test_the_nearest_kept_documents_are_those_of_the_funnel(made, asked):
 def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, asked):
     folder, experiment = made
     train, context = experiment.train, experiment.model.context_length
-    source = BatchSource(folder / "tokens", "train", context, train.batch_size, train.seed, 1)
+    source = BatchSource(folder / "tokens", "train", context, train.stages(context), train.seed, 1)
+    assert [(one["step"], one["batch_size"]) for one in asked("batch")["stages"]] == [(1, 8), (4, 4), (7, 16)]
     inverse: dict[int, list[list[int]]] = {}
     for step in range(1, STEPS + 1):
-        told, batch = asked("batch", step=step, sequence=step % 8), source.batch(step - 1)
+        size = 8 if step <= 3 else 4 if step <= 6 else 16
+        told, batch = asked("batch", step=step, sequence=step % size), source.batch(step - 1)
+        assert told["batch_size"] == len(told["sequences"]) == size
         assert told["trained"] == told["steps"] == STEPS
         for one, origin in zip(told["sequences"], source.documents(step - 1), strict=True):
             assert {part["document"] for part in one["documents"]} == origin.documents
@@ -238,9 +241,9 @@ def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, a
                 assert document["number"] == part["document"]
                 assert document["url"] == part["url"]
         row = told["sequence"]
-        assert row["ids"] == batch.inputs_BT[step % 8].tolist()
-        assert row["targets"] == batch.targets_BT[step % 8].tolist()
-        assert row["segments"] == batch.segment_ids_BT[step % 8].tolist()
+        assert row["ids"] == batch.inputs_BT[step % size].tolist()
+        assert row["targets"] == batch.targets_BT[step % size].tolist()
+        assert row["segments"] == batch.segment_ids_BT[step % size].tolist()
     held_out = 0
     for one in asked.all():
         number = asked("document", file=one["file"], row=one["row"])["number"]

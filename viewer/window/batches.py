@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.parquet import opened
 from data_prep.shards.tokenize import read_index
-from lm.data.batches import BatchSource
+from lm.data.batches import BatchSource, training_batches
 from lm.data.mixture import mixture_of
 from lm.data.records import MANIFEST, document_tables
 from lm.data.seen import StepOrder, numbers_rise, windows_with
@@ -73,18 +73,16 @@ class Batches:
     def open(self) -> BatchSource:
         """Raises InputError or UsageError where there are no shards, or not those of this run."""
         manifest = self.run.paths.tokens / MANIFEST
-        if not manifest.is_file() and self.config.own_weight:
+        if not manifest.is_file() and self.config.reads_own_shards:
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
         stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
         if stamp != self._stamp:
-            weights = mixture_of(self.config, self.run.paths.tokens)
-            for folder in weights:
+            for folder in mixture_of(self.config, self.run.paths.tokens):
                 if not isinstance(folder, Path):
                     raise InputError(f"The run reads {folder}, which is not on this machine; nothing is fetched here.")
-            self.source = BatchSource(
-                weights, "train", self.run.experiment.model.context_length, self.config.batch_size, self.config.seed, 1,
-                self.run.tokenizer.fingerprint, self.config.shuffle_block,
-            )  # fmt: skip
+            self.source = training_batches(
+                self.run.experiment.model, self.config, self.run.paths.tokens, self.run.tokenizer.fingerprint, 1
+            )
             self.order = StepOrder(self.source, self.config.steps)
             self.tables = [Tables(Path(str(one.folder))) for one in self.source.sources]
             self._stamp = stamp
@@ -92,14 +90,14 @@ class Batches:
 
     def about(self) -> dict[str, Any]:
         """What is the same for all steps."""
-        own = self.run.paths.tokens.resolve()
+        own, read = self.run.paths.tokens.resolve(), self.source.windows_read(self.config.steps)
         return {
             "steps": self.config.steps, "trained": self.run.steps()[-1], "batch_size": self.config.batch_size,
             "context_length": self.run.experiment.model.context_length, "windows": self.source.windows,
             "folders": [
-                {"name": str(one.folder)[:2000], "own": one.folder.resolve() == own, "share": one.share,
+                {"name": str(one.folder)[:2000], "own": one.folder.resolve() == own, "share": read[index] / sum(read),
                  "windows": len(one.windows)}
-                for one in self.source.sources
+                for index, one in enumerate(self.source.sources)
             ],
         }  # fmt: skip
 
@@ -135,10 +133,13 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     """The batch of a step, counted from 1 as metrics.jsonl counts them. Without a step, what there is to ask for."""
     source = batches.open()
     if fields.get("step") is None:
-        return batches.about()
+        stages = source.stages.between(0, batches.config.steps)
+        told = [{"step": one.first_step + 1, "batch_size": one.windows, "parts": one.parts} for one in stages]
+        return batches.about() | {"stages": told}
     step = fields.integer("step", 1, 1, batches.config.steps)
-    sequence = fields.integer("sequence", 0, 0, source.batch_size - 1)
-    offset = fields.integer("offset", 0, 0, source.batch_size - 1)
+    stage, first = source.stages.at(step - 1), source.stages.windows_before(step - 1)
+    sequence = fields.integer("sequence", 0, 0, stage.windows - 1)
+    offset = fields.integer("offset", 0, 0, stage.windows - 1)
     token = fields.integer("token", 0, 0, source.context_length - 1)
     places = source.places(step - 1)
     until = time.monotonic() + ADDRESS_SECONDS
@@ -146,10 +147,9 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
         sequence_told(batches, index, *places[index], until)
         for index in range(offset, min(offset + MOST_SEQUENCES, len(places)))
     ]
-    first = (step - 1) * source.batch_size
     return batches.about() | {
-        "step": step, "offset": offset, "sequences": sequences,
-        "epochs": [1 + first // source.windows, 1 + (first + source.batch_size - 1) // source.windows],
+        "step": step, "offset": offset, "sequences": sequences, "batch_size": stage.windows, "parts": stage.parts,
+        "epochs": [1 + first // source.windows, 1 + (first + stage.windows - 1) // source.windows],
         "sequence": tokens_told(batches, sequence, *places[sequence], token),
     }  # fmt: skip
 

@@ -114,15 +114,18 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     return {
         "made": True, "splits": index.splits(), "sources": [one.tokens[:1000] for one in index.header.sources],
         "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": usual_ngram(corpus.run.tokenizer),
-        "examples": examples(corpus, index), "epochs_a_step": epochs_a_step(corpus.run.experiment, index),
+        "examples": examples(corpus, index), "epochs": epochs(corpus.run.experiment, index),
     }  # fmt: skip
 
 
-def epochs_a_step(experiment: Experiment, index: CorpusIndex) -> float:
-    """How much of the training text a step reads; of a mixture on the whole."""
+def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
+    """[[step, how often the training text was read by then], ...], linear in between and after; of a mixture on the
+    whole."""
     trained = index.splits().get("train", {"tokens": 0, "documents": 0})
     tokens = trained["tokens"] + trained["documents"]  # with a head before each document
-    return experiment.train.batch_size * experiment.model.context_length / max(1, tokens)
+    stages, steps = experiment.train.stages(experiment.model.context_length), experiment.train.steps
+    ends = [stage.first_step for stage in stages.between(0, steps)]
+    return [[step, stages.tokens_before(step) / max(1, tokens)] for step in (*ends, steps)]
 
 
 def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:

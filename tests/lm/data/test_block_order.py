@@ -3,23 +3,25 @@
 import numpy as np
 import pytest
 
+from lm.config.stages import constant
 from lm.data.block_order import BlockOrder, BlockStream
 
 
 @pytest.mark.parametrize(("windows", "block"), [(100, 7), (64, 16), (5, 16), (1, 3), (33, 32)])
 def test_each_window_comes_once_an_epoch(windows, block):
-    stream = BlockStream(range(10, 10 + windows), block, block, 3)
-    found = np.concatenate([stream[number] for number in range(6 * windows // block + 6)])
+    stream = BlockStream(range(10, 10 + windows), block, 3)
+    group = lambda number: stream.group(number, number * block, block)
+    found = np.concatenate([group(number) for number in range(6 * windows // block + 6)])
     for end in range(block, len(found), block):
         counts = np.bincount(found[:end] - 10, minlength=windows)
         epochs = end // windows
         assert counts.sum() == end and counts.min() >= epochs - (end % windows != 0 and block > windows)
         assert counts.max() <= epochs + 1
-    assert len({tuple(np.sort(stream[number])) for number in range(8)}) > 1 or windows <= block
+    assert len({tuple(np.sort(group(number))) for number in range(8)}) > 1 or windows <= block
 
 
 def test_a_small_batch_is_from_many_blocks():
-    order = BlockOrder([range(100_000)], [1.0], 0, 8, 10)
+    order = BlockOrder([range(100_000)], [[1.0]], 0, constant(8, 1), 10)
     rows = np.stack([order[step] for step in range(80)], axis=1)
     assert 60 <= len(np.unique(rows // 10)) <= 2 * 64  # a block lies over two tens
     for row in rows:
@@ -28,7 +30,7 @@ def test_a_small_batch_is_from_many_blocks():
 
 @pytest.mark.parametrize("batch", [64, 65, 70])
 def test_a_row_stays_in_a_block_of_neighbours(batch):
-    order = BlockOrder([range(1000)], [1.0], 0, batch, 10)
+    order = BlockOrder([range(1000)], [[1.0]], 0, constant(batch, 1), 10)
     rows = np.stack([order[step] for step in range(120)], axis=1)
     whole = 0
     for row in rows.reshape(-1, 10):
@@ -40,7 +42,7 @@ def test_a_row_stays_in_a_block_of_neighbours(batch):
 
 
 def test_sources_have_their_shares_of_the_blocks():
-    order = BlockOrder([range(5000), range(5000, 5100)], [3.0, 1.0], 0, 8, 5)
+    order = BlockOrder([range(5000), range(5000, 5100)], [[3.0, 1.0]], 0, constant(8, 1), 5)
     numbers = np.concatenate([order[step] for step in range(480)])
     assert np.mean(numbers >= 5000) == pytest.approx(0.25, abs=0.01)
     counts = np.bincount(numbers[numbers >= 5000] - 5000)
@@ -49,7 +51,7 @@ def test_sources_have_their_shares_of_the_blocks():
 
 def test_the_order_depends_on_the_seed_alone_and_not_on_what_was_asked_before():
     sources, weights = [range(300), range(300, 900)], [1.0, 2.0]
-    orders = [BlockOrder(sources, weights, seed, 4, 6) for seed in (0, 0, 1)]
+    orders = [BlockOrder(sources, [weights], seed, constant(4, 1), 6) for seed in (0, 0, 1)]
     steps = np.random.default_rng(0).permutation(200).tolist()
     mixed = dict(sorted((step, orders[0][step].tolist()) for step in steps))
     assert mixed == {step: orders[1][step].tolist() for step in range(200)}

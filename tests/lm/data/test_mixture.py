@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from configs.demo import get_config
 from configs.experiment import parse_command
-from lm.config import MixtureSource
+from configs.experiment.run_folder import RunFolder, experiment_json
+from lm.config import MixtureSource, MixtureStage
 from lm.data.batches import BatchSource
 from lm.data.mixture import Turns, mixture_of
 from lm.errors import InputError, UsageError
@@ -191,15 +192,16 @@ def test_a_folder_named_twice_is_refused_under_any_name(folders, tmp_path):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_a_weight_that_is_none_is_refused(bad):
-    with pytest.raises(UsageError, match=rf"a/tokens with a weight of {bad}; it must be above 0"):
-        MixtureSource("a/tokens", bad)
+    refused = rf"with a weight of {bad}; it must be 0 or more" if bad else "a/tokens with a weight of 0, and no stage"
+    with pytest.raises(UsageError, match=refused):
+        dataclasses.replace(CONFIG, mixture=(MixtureSource("a/tokens", bad),))
     with pytest.raises(UsageError, match=r"tokens is empty"):
         MixtureSource("", 1.0)
     if bad:
         with pytest.raises(UsageError, match=rf"own_weight is {bad}; it must be 0 or more, and finite"):
             dataclasses.replace(CONFIG, own_weight=bad)
     else:
-        with pytest.raises(UsageError, match=r"own_weight is 0 and train\.mixture is empty"):
+        with pytest.raises(UsageError, match=r"own_weight is 0 and train\.mixture has no folder"):
             dataclasses.replace(CONFIG, own_weight=bad)
 
 
@@ -214,6 +216,26 @@ def test_a_mixture_can_be_given_on_the_command_line():
     for wrong in (["a/tokens"], ["a/tokens", "much"]):
         with pytest.raises(UsageError, match="FOLDER WEIGHT"):
             parse_command("x", "", [demo, "--train.mixture", *wrong])
+
+
+def test_schedules_can_be_given_on_the_command_line_and_are_read_back(tmp_path):
+    demo = str(REPOSITORY / "configs/demo.py")
+    words = ["--train.mixture", "a/tokens", "0", "b/tokens", "2", "--train.mixture-schedule", "40:1,0.5,0", "80:0,1,1"]
+    words += ["--train.batch-schedule", "5", "16", "60", "32", "--train.context-schedule", "0", "128", "5", "256"]
+    experiment = parse_command("x", "", [demo, *words])[0]
+    train = experiment.train
+    assert train.mixture_schedule == (MixtureStage(40, (1.0, 0.5, 0.0)), MixtureStage(80, (0.0, 1.0, 1.0)))
+    assert (train.batch_schedule, train.context_schedule) == (((5, 16), (60, 32)), ((0, 128), (5, 256)))
+    (tmp_path / "config.json").write_text(experiment_json(experiment), encoding="utf-8")
+    assert RunFolder(tmp_path).experiment() == experiment
+    changed = parse_command("x", "", [str(tmp_path), "--train.batch-schedule", "--train.mixture-schedule", "9:1,1,1"])[
+        0
+    ]
+    expected = dataclasses.replace(train, batch_schedule=(), mixture_schedule=(MixtureStage(9, (1.0, 1.0, 1.0)),))
+    assert changed.train == expected
+    for option, wrong in (("--train.batch-schedule", "5"), ("--train.mixture-schedule", "40")):
+        with pytest.raises(UsageError, match=option):
+            parse_command("x", "", [demo, option, wrong])
 
 
 @settings(max_examples=20, deadline=None)

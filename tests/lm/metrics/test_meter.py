@@ -187,9 +187,12 @@ class Clock:
             yield BATCH
 
 
+HUNDRED = lambda step: 100 * step
+
+
 def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatch):
     clock = Clock(monkeypatch)
-    meter = Meter(first=10, steps=20, tokens_per_step=100, step_flops=6_000, peak=Peak(5_000.0, ""))
+    meter = Meter(first=10, steps=20, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=Peak(5_000.0, ""))
     batches = clock.batches(0.5, 0.0)
     for _ in range(2):
         with meter.training():
@@ -198,7 +201,7 @@ def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatc
     clock.now += 2.0  # a validation
     assert meter.row(12) == {
         "tokens": 1200, "tokens_per_second": 100.0, "data_wait_share": 0.25, "seconds": 4.0, "seconds_left": 16.0,
-        "mfu": 1.2,
+        "mfu": 1.2, "train_flops": 72_000.0,
     }  # fmt: skip
     with meter.training():
         clock.now += 1.0
@@ -206,9 +209,25 @@ def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatc
     assert (row["tokens_per_second"], row["data_wait_share"], row["mfu"]) == (100.0, 0.0, 1.2)
 
 
+def test_speed_and_what_is_left_follow_batches_that_grow(monkeypatch):
+    """After step 2 a step has three times the tokens, and takes as many times the time."""
+    clock = Clock(monkeypatch)
+    tokens = lambda step: 100 * (step + 2 * max(step - 2, 0))
+    meter = Meter(0, 4, tokens, lambda step: 60 * tokens(step), Peak(5_000.0, ""))
+    found = []
+    for step in range(1, 5):
+        with meter.training():
+            clock.now += 1.0 if step <= 2 else 3.0
+        found.append(meter.row(step))
+    assert [row["tokens"] for row in found] == [100, 200, 500, 800]
+    assert [row["train_flops"] for row in found] == [6_000, 12_000, 30_000, 48_000]
+    assert [row["seconds_left"] for row in found] == [7.0, 6.0, 3.0, 0.0]
+    assert {(row["tokens_per_second"], row["mfu"]) for row in found} == {(100.0, 1.2)}
+
+
 def test_without_a_peak_rate_there_is_no_mfu(monkeypatch):
     clock = Clock(monkeypatch)
-    meter = Meter(first=0, steps=2, tokens_per_step=100, step_flops=6_000, peak=Peak(None, ""))
+    meter = Meter(first=0, steps=2, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=Peak(None, ""))
     with meter.training():
         clock.now += 0.5
     row = meter.row(1) | {"loss": 2.0}
@@ -220,7 +239,7 @@ def test_without_a_peak_rate_there_is_no_mfu(monkeypatch):
 def test_of_a_rate_that_was_measured_the_share_has_its_own_name_and_no_place_in_the_live_line(monkeypatch):
     """Other work on the machine while the rate was measured lets it come out above 1."""
     clock = Clock(monkeypatch)
-    meter = Meter(0, 2, tokens_per_step=100, step_flops=6_000, peak=Peak(5_000.0, "", "cpu_matmul_share"))
+    meter = Meter(0, 2, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=Peak(5_000.0, "", "cpu_matmul_share"))
     with meter.training():
         clock.now += 0.5
     row = meter.row(1) | {"loss": 2.0}

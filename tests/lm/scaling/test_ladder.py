@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs import demo, gpt2_124m, llama3_1b
-from lm.config import MixtureSource, StartConfig
+from lm.config import MixtureSource, MixtureStage, StartConfig
 from lm.data.batches import BatchSource
 from lm.data.records import read_manifest
 from lm.errors import UsageError
@@ -129,6 +129,15 @@ def test_a_mixture_is_refused():
     train = dataclasses.replace(DEMO.train, mixture=(MixtureSource("runs/other/tokens", 1.0),))
     with pytest.raises(UsageError, match="runs/other/tokens, but a ladder is measured on one corpus"):
         ASKED.check(train)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [{"batch_schedule": ((3, 8),)}, {"context_schedule": ((3, 8),)}, {"mixture_schedule": (MixtureStage(3, (2.0,)),)}],
+)
+def test_a_schedule_of_batches_is_refused(schedule):
+    with pytest.raises(UsageError, match=rf"train\.{next(iter(schedule))} is set, .* --train\..*-schedule without"):
+        ASKED.check(dataclasses.replace(DEMO.train, **schedule))
 
 
 def test_text_that_would_be_read_again_is_refused_unless_asked_for(ladder):

@@ -71,7 +71,7 @@ def test_the_batches_are_those_of_the_files(tokens, uploaded):
 @pytest.mark.parametrize("rows", [slice(None), np.array([0, 2])])
 def test_they_are_also_when_read_ahead_from_any_step(tokens, uploaded, context, block, rows):
     """Also of a mixture with a folder on the disk, and to the end."""
-    ours = source({uploaded: 1.0}, context=context, block=block).iterate(13, rows, 40)
+    ours = source({uploaded: 1.0}, context=context, block=block).iterate(13, lambda *shape: np.arange(3)[rows], 40)
     theirs = source(tokens, context=context, block=block)
     for step, batch in zip(range(13, 40), ours, strict=True):
         assert same(batch, tuple(array[rows] for array in theirs.batch(step)))
@@ -180,7 +180,7 @@ def test_requests_of_a_loader_that_is_closed_are_cancelled(uploaded, store: Stor
     ours = source(uploaded)
     ours.batch(0)  # the footers are read
     store.fail(lambda request: "stall")
-    ahead = ours._read_ahead(0, slice(None), 20)
+    ahead = ours._read_ahead(ours.stages.at(0), np.arange(3), 0, 20)
     assert ahead is not None
     requested = {*ahead.part(0).values()}
     ahead.close()

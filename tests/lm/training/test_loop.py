@@ -265,7 +265,7 @@ def test_validation_takes_no_more_rows_at_once_than_a_micro_batch_and_finds_the_
     for parts in (1, 4):
         config = dataclasses.replace(EXPERIMENT.train, micro_batches=parts)
         data = open_data(EXPERIMENT.model, config, tokens, PreemptionHandler(1), print)
-        validation = data.evaluators["validation"]
+        validation = data.evaluators(0)["validation"]
         assert isinstance(validation, Validation)
         assert {batch.inputs_BT.shape[0] for batch in validation.batches} == {config.batch_size // parts}
         found[parts] = validation.run(model, mesh)

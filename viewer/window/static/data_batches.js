@@ -100,10 +100,13 @@ const dataShowBatch = (place, parameters) => context.run(place, async (signal) =
   const result = h("div", {});
   const recorded = [1, about.steps].filter((step, i, all) => all.indexOf(step) === i);
   let step = Math.min(about.steps, Math.max(1, Number(parameters.batch) || 1));
-  let sequence = Math.min(about.batch_size - 1, Math.max(0, Number(parameters.sequence) || 0));
+  const stage = () => [...about.stages].reverse().find((one) => one.step <= step);
+  let sequence = Math.min(stage().batch_size - 1, Math.max(0, Number(parameters.sequence) || 0));
   let from = sequence - (sequence % 64);
   if (!source.live) { step = recorded.includes(step) ? step : 1; sequence = 0; from = 0; }
   const ask = () => {
+    sequence = Math.min(sequence, stage().batch_size - 1);
+    from = Math.min(from, sequence - (sequence % 64));
     history.replaceState(null, "", dataHash("batch", { batch: step, sequence: sequence || undefined }));
     return context.run(result, async (inner) => {
       const fields = { step, sequence };
@@ -117,7 +120,7 @@ const dataShowBatch = (place, parameters) => context.run(place, async (signal) =
     : h("p", {}, "Recorded: ", recorded.map((one) => [h("button", { type: "button", on: { click: () => { step = one; sequence = 0; ask(); } } }, `step ${whole(one)}`), " "]));
   dataPut(place,
     dataHeading("Batches"),
-    h("p", {}, `At each of its ${whole(about.steps)} steps the model reads ${plural(about.batch_size, "sequence")} of ${whole(about.context_length)} tokens. Which ones follows from the seed alone, so that this page works it out again, without a log.`),
+    h("p", {}, `At each of its ${whole(about.steps)} steps the model reads ${about.stages.map((one) => `${about.stages.length > 1 ? `from step ${whole(one.step)} on ` : ""}${plural(one.batch_size, "sequence")}${one.parts > 1 ? `, each cut into ${one.parts} parts that do not see one another,` : ""}`).join(", ")} of ${whole(about.context_length)} tokens. Which ones follows from the seed alone, so that this page works it out again, without a log.`),
     control, result);
   await ask();
 });
@@ -129,10 +132,10 @@ const dataBatch = (result, told, about, { choose, turn }) => {
   const live = source.live;
   const list = h("ol", { class: "data-sequences" }, told.sequences.map((one) => dataSequence(one, about.context_length, one === chosen, () => { if (live) choose(one.sequence); })));
   list.querySelectorAll("button").forEach((button, i) => { button.dataset.index = told.sequences[i].sequence; if (!live) button.disabled = told.sequences[i] !== chosen; });
-  const pager = told.sequences.length < about.batch_size && live
+  const pager = told.sequences.length < told.batch_size && live
     ? h("div", { class: "data-pager" },
       h("button", { type: "button", disabled: told.offset === 0, on: { click: () => turn(Math.max(0, told.offset - 64)) } }, "Earlier sequences"),
-      h("button", { type: "button", disabled: told.offset + told.sequences.length >= about.batch_size, on: { click: () => turn(told.offset + told.sequences.length) } }, "Later sequences"))
+      h("button", { type: "button", disabled: told.offset + told.sequences.length >= told.batch_size, on: { click: () => turn(told.offset + told.sequences.length) } }, "Later sequences"))
     : null;
   dataPut(result,
     dataNote(first === last ? `Epoch ${whole(first)}: all windows are read once an epoch.` : `Epochs ${whole(first)} and ${whole(last)} meet in this batch.`, told.folders.length > 1 ? ` A mixture of ${told.folders.length} folders: ${told.folders.map((one) => `${dataPlain(one.name)} (${percent(one.share)})`).join(", ")}.` : "", dataToCome(told) ? " The run has not come to this step yet." : ""),

@@ -159,7 +159,9 @@ pages.push({
       }
       const size = Object.entries(about.splits).map(([split, one]) => `${whole(one.tokens)} tokens of ${plural(one.documents, "document")} (${traceSplits[split] || split})`).join(" and ");
       const step = shared.step ?? context.model.step;
-      const epochs = step * about.epochs_a_step;
+      const after = Math.max(1, about.epochs.findIndex(([at]) => at >= step)), last = about.epochs.length - 1;
+      const [[from, low], [to, high]] = step > about.epochs[last][0] ? about.epochs.slice(-2) : about.epochs.slice(after - 1, after + 1);
+      const epochs = low + (step - from) * (high - low) / (to - from);
       const read = epochs ? ` Up to step ${whole(step)} the model has read ${epochs < 0.995 ? `about ${percent(epochs)} of the training text` : `the training text about ${decimals(epochs, 1)} times`}.` : "";
       const others = about.sources.length ? `; with the shards of ${about.sources.map(traceShow).join(", ")}` : "";
       place.replaceChildren(traceNote(`Indexed: ${size}${others}.${read}`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));

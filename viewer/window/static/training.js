@@ -221,6 +221,12 @@ pages.push({
 
 // Tokens that were read up to a step.
 const trainingTokens = (log, step) => {
-  const start = [...log.starts].reverse().find((one) => one.tokens_per_step);
-  return start ? step * start.tokens_per_step : null;
+  // Between two lines of training the batch is of one size; tokens are counted from the nearest line before.
+  const start = [...log.starts].reverse().find((one) => one.tokens_per_step && one.step <= step) || log.starts[0];
+  if (!start?.tokens_per_step) return null;
+  const lines = log.train.step || [];
+  let last = lines.length - 1;
+  while (last >= 0 && lines[last] > step) last -= 1;
+  const [known, tokens] = last >= 0 && log.train.tokens?.[last] ? [lines[last], log.train.tokens[last]] : [0, 0];
+  return tokens + (step - known) * start.tokens_per_step;
 };

@@ -1,0 +1,107 @@
+"""Stages of a training run: consecutive steps with one batch size, context length and mixture. No jax here.
+
+Every count of sequences or tokens up to a step comes from `Stages`, in a closed form: with a schedule, steps times
+batch size is wrong. Steps count from 0 here; a stage begins after `first_step` updates were made.
+"""
+
+import bisect
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lm.config.model import ModelConfig
+
+NO_END = sys.maxsize
+"""End of the last stage: a run that is extended stays in it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps `first_step` to `end` - 1."""
+
+    first_step: int
+    end: int
+    windows_before: int
+    """Windows that all earlier steps have read."""
+    windows: int
+    """Windows of one step (train.batch_size or train.batch_schedule): model.context_length tokens and their targets."""
+    parts: int
+    """Equal sequences that each window is cut into (train.context_schedule)."""
+    context_length: int
+    """Tokens of one such sequence."""
+    micro_batches: int
+    """Parts of a batch that are computed one after the other."""
+    weights: tuple[float, ...] = ()
+    """Of the folders of lm.data.mixture.mixture_of (train.mixture_schedule); () for those of train.mixture."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(sequences, tokens of each) of one batch."""
+        return self.windows * self.parts, self.context_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one batch."""
+        return self.windows * self.parts * self.context_length
+
+    def model(self, model: "ModelConfig") -> "ModelConfig":
+        """`model` with the context of this stage: for its arithmetic and for checks, not for its parameters."""
+        return replace(model, context_length=self.context_length)
+
+    def describe(self) -> str:
+        """As the trainer prints it."""
+        sequences, length = self.shape
+        text = f"batches of {sequences:,} sequences of {length:,} tokens ({self.tokens:,} tokens)"
+        text += f", micro-batches {self.micro_batches}" if self.micro_batches > 1 else ""
+        return text + (f", mixture {' '.join(f'{weight:g}' for weight in self.weights)}" if self.weights else "")
+
+
+class Stages:
+    """All stages of a run, in order; the last one has no end."""
+
+    def __init__(self, stages: Sequence[Stage]):
+        self._stages = tuple(stages)
+        self._first_steps = [stage.first_step for stage in stages]
+        self._windows_before = [stage.windows_before for stage in stages]
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self._stages)
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    def at(self, step: int) -> Stage:
+        """The stage of a step."""
+        return self._stages[bisect.bisect_right(self._first_steps, step) - 1]
+
+    def between(self, first: int, end: int | None) -> list[Stage]:
+        """The stages of steps `first` to `end` - 1 (None: all later steps)."""
+        return [stage for stage in self if stage.end > first and (end is None or stage.first_step < end)]
+
+    def largest(self, steps: int) -> Stage:
+        """The stage of steps 0 to `steps` - 1 whose step needs most memory: the largest batch, then the longest
+        context."""
+        return max(self.between(0, steps), key=lambda stage: (stage.tokens, stage.context_length))
+
+    def windows_before(self, step: int) -> int:
+        """Windows that steps 0 to `step` - 1 read."""
+        stage = self.at(step)
+        return stage.windows_before + (step - stage.first_step) * stage.windows
+
+    def tokens_before(self, step: int) -> int:
+        """Tokens that steps 0 to `step` - 1 read."""
+        stage = self.at(step)
+        return self.windows_before(step) * stage.parts * stage.context_length
+
+    def step_of(self, window: int) -> tuple[int, int]:
+        """(step, place in its batch) of a window, numbered in the order in which the run reads them."""
+        stage = self._stages[bisect.bisect_right(self._windows_before, window) - 1]
+        step, place = divmod(window - stage.windows_before, stage.windows)
+        return stage.first_step + step, place
+
+
+def constant(batch_size: int, context_length: int) -> Stages:
+    """Batches of one size at every step."""
+    return Stages([Stage(0, NO_END, 0, batch_size, 1, context_length, 1)])

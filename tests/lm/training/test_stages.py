@@ -1,0 +1,162 @@
+"""Laws of a run whose batch size and context length change on the way: every shape is compiled before the first step, a
+resumed run ends in the same bits, and all counts are those of a loop over the steps."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lm.config import MeshConfig, MixtureSource, MixtureStage
+from lm.devices import Devices, Target, training_mesh_sizes
+from lm.errors import UsageError
+from lm.parallel import training_mesh
+from lm.planner.compile import Compiled, compile_for
+from lm.planning.flops import flops_per_token
+from lm.planning.topology import topology_of
+from lm.training.loop import train
+from lm.training.memory import training_bytes
+from lm.training.setup import Programs
+from tests.corpus import tiny_experiment
+from tests.train_runs import bits, copy, told
+
+EXPERIMENT = tiny_experiment()
+MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
+CONFIG = dataclasses.replace(
+    EXPERIMENT.train, batch_schedule=((3, 16), (9, 8)), context_schedule=((0, 16), (5, 32)), micro_batches=2,
+    checkpoint_every=1, checkpoints_kept=99, sample_every=0, log_every=1, validate_every=4, validation_batches=1,
+)  # fmt: skip
+SWITCHES = (3, 5, 9)
+CHIP = topology_of("v5e:2x4").chip
+TOKENS = [(8 if step < 3 or step >= 9 else 16) * 32 for step in range(CONFIG.steps)]
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tokens, tmp_path_factory) -> tuple[Path, list[str]]:
+    """(the run without an interruption, what it printed)."""
+    run, printed = tmp_path_factory.mktemp("finished") / "run", []
+    shutil.copytree(tokens, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+        train(MODEL, CONFIG, run)
+    return run, printed
+
+
+def test_tokens_and_arithmetic_are_those_of_all_steps_before(finished):
+    run, _ = finished
+    flops = lambda context: flops_per_token(dataclasses.replace(MODEL, context_length=context))
+    of_steps = [tokens * flops(16 if step < 5 else 32) for step, tokens in enumerate(TOKENS)]
+    trained = [row for row in rows(run) if "tokens" in row]
+    assert [(row["step"], row["tokens"]) for row in trained] == [
+        (step, sum(TOKENS[:step])) for step in range(1, CONFIG.steps + 1)
+    ]
+    assert [row["train_flops"] for row in trained] == pytest.approx(np.cumsum(of_steps).tolist(), rel=1e-6)
+    assert {row["step"]: row["step_flops"] for row in trained if "step_flops" in row} == {
+        step + 1: of_steps[step] for step in (0, *SWITCHES)
+    }
+
+
+def test_a_run_says_what_runs_from_each_switch_on(finished):
+    run, printed = finished
+    told_at = {row["step"]: row["run"] for row in rows(run) if "run" in row}
+    names = ("tokens_per_step", "context_length", "micro_batches")
+    assert {step: tuple(one[name] for name in names) for step, one in told_at.items()} == {
+        0: (256, 16, 1), 3: (512, 16, 2), 5: (512, 32, 2), 9: (256, 32, 1)
+    }  # fmt: skip
+    text = "\n".join(printed)
+    assert f"12 steps, {sum(TOKENS):,} tokens in all" in text
+    expected = "from step 3 on: batches of 32 sequences of 16 tokens (512 tokens), micro-batches 2"
+    assert text.count(expected) == 2  # at the start, and when it begins
+    (epochs,) = map(float, re.findall(r"tokens an epoch, ([\d.]+) epochs", text))
+    windows = sum(TOKENS) // 32
+    assert epochs == pytest.approx(windows / windows_of(run), abs=0.006)
+
+
+def windows_of(run: Path) -> int:
+    from lm.data.batches import BatchSource
+
+    return BatchSource(run / "tokens", "train", 32, 1, 0, 1).windows
+
+
+@pytest.mark.parametrize("step", [4, 5, 6, pytest.param(9, marks=pytest.mark.slow)])
+def test_a_run_resumed_at_before_or_after_a_switch_ends_in_the_same_bits(finished, tmp_path, capsys, step):
+    whole, _ = finished
+    run = copy(whole, tmp_path / "run")
+    for later in range(step + 1, CONFIG.steps + 1):
+        shutil.rmtree(run / f"checkpoints/{later}")
+    train(MODEL, CONFIG, run)
+    assert f"going on from the checkpoint at step {step}" in capsys.readouterr().out
+    assert bits(run) == bits(whole)
+    without_cost = lambda run: [{k: v for k, v in row.items() if k != "step_flops"} for row in told(run)]
+    assert without_cost(run) == without_cost(whole)
+
+
+@pytest.mark.slow
+def test_other_devices_give_the_same_losses(finished, tokens, tmp_path):
+    run = copy(tokens, tmp_path / "run")
+    train(MODEL, dataclasses.replace(CONFIG, mesh=MeshConfig(fsdp=4), micro_batches=1), run)
+    losses = lambda run: [row["loss"] for row in rows(run) if "loss" in row]
+    assert losses(run) == pytest.approx(losses(finished[0]), rel=2e-4)
+
+
+def test_a_run_that_is_extended_stays_in_its_last_stage_and_one_that_ends_before_it_never_reaches_it():
+    short, long = (dataclasses.replace(CONFIG, steps=steps) for steps in (6, 4000))
+    assert [stage.first_step for stage in short.stages(32).between(0, 6)] == [0, 3, 5]
+    assert long.stages(32).tokens_before(4000) == sum(TOKENS) + (4000 - 12) * 256
+    assert training_bytes(MODEL, short)["batch"] == training_bytes(MODEL, long)["batch"]
+    assert training_bytes(MODEL, dataclasses.replace(CONFIG, steps=4))["kept activations"] > 0
+
+
+def test_memory_is_that_of_the_largest_batch():
+    constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
+    assert training_bytes(MODEL, CONFIG) == training_bytes(MODEL, constant)
+
+
+def test_the_program_that_is_planned_is_that_of_the_largest_batch():
+    constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
+    planned, expected = (compile_for(MODEL, one, jax.devices(), CHIP) for one in (CONFIG, constant))
+    assert isinstance(planned, Compiled)
+    assert dataclasses.replace(planned, compile_seconds=0.0) == dataclasses.replace(expected, compile_seconds=0.0)
+
+
+def test_each_shape_is_compiled_once():
+    """Also where only the mixture changes, or a shape comes again."""
+    mixed = dataclasses.replace(
+        CONFIG, batch_schedule=((3, 16), (6, 8)), context_schedule=(), mixture=(MixtureSource("a", 0.0),),
+        mixture_schedule=(MixtureStage(4, (1.0, 2.0)),),
+    )  # fmt: skip
+    programs = Programs(MODEL, mixed, training_mesh(mixed, MODEL))
+    first, second, mixed_only, again = (programs.at(step) for step in (0, 3, 4, 6))
+    assert first is again and second is mixed_only and first is not second
+    assert first.batch.inputs_BT.shape == (8, 32) and second.batch.inputs_BT.shape == (16, 32)
+
+
+def test_a_batch_of_any_stage_that_the_devices_cannot_share_is_refused():
+    devices = Devices(16, "cpu", Target("cpu"))
+    with pytest.raises(UsageError, match=r"From step 9 on, with batches of 8 sequences .*: train\.batch_size = 8 "):
+        training_mesh_sizes(dataclasses.replace(CONFIG, micro_batches=1), MODEL, devices)
+    assert training_mesh_sizes(dataclasses.replace(CONFIG, micro_batches=1, steps=8), MODEL, devices)["data"] == 16
+
+
+def test_the_schedules_are_in_the_identity_of_a_run_and_none_leaves_it_as_it_was():
+    from lm.fields import identifying
+
+    plain = identifying(EXPERIMENT.train)
+    assert isinstance(plain, dict) and not {*plain} & {"batch_schedule", "context_schedule", "mixture_schedule"}
+    mixture = dataclasses.replace(
+        EXPERIMENT.train, mixture=(MixtureSource("a", 1.0),), mixture_schedule=(MixtureStage(4, (1.0, 2.0)),)
+    )
+    for config, name, value in (
+        (CONFIG, "batch_schedule", [[3, 16], [9, 8]]), (CONFIG, "context_schedule", [[0, 16], [5, 32]]),
+        (mixture, "mixture_schedule", [{"step": 4, "weights": [1.0, 2.0]}]),
+    ):  # fmt: skip
+        found = identifying(config)
+        assert isinstance(found, dict) and found[name] == value
