@@ -120,6 +120,8 @@ def train(began: float) -> None:
         for name in ("mesh", "optimizer", "spikes", "start")
         if name in fields
     }
+    schedules = {"batch_schedule", "context_schedule"} & {*fields}
+    nested |= {name: tuple(tuple(pair) for pair in fields.pop(name)) for name in schedules}
     if leave_at:
         end_behind(leave_at)
     config = dataclasses.replace(experiment.train, **fields, **nested)

@@ -115,6 +115,31 @@ def stopped(run: Path, mesh: dict, count: int, who: str, number: int, step: int,
 
 
 @pytest.mark.slow
+def test_batches_that_grow_are_the_same_on_two_processes_and_on_one(tokens, tmp_path):
+    """Each process reads its rows of every stage. The run ends within one and between two, and goes on."""
+    fields = MOVED | {
+        "steps": 14, "batch_schedule": [[4, 12], [10, 8]], "context_schedule": [[0, 8], [6, 32]], "micro_batches": 3,
+        "batch_size": 4,
+    }  # fmt: skip
+    alone, moved = copy(tokens, tmp_path / "alone"), copy(tokens, tmp_path / "moved")
+    train_process.finished(alone, fields)
+    pair = train_process.start_together(moved, fields | {"leave_at": 5}, 2)
+    outputs = outputs_of(pair)
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert "from step 4 on: batches of 48 sequences of 8 tokens (384 tokens), micro-batches 3" in outputs[0]
+    pair = train_process.start_together(moved, fields | {"leave_at": 10}, 2)
+    outputs = outputs_of(pair)
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert "going on from the checkpoint at step 5" in outputs[0]
+    assert "going on from the checkpoint at step 10" in train_process.finished(moved, fields)
+    losses = lambda run: [row["loss"] for row in told(run) if "loss" in row]
+    assert losses(moved) == pytest.approx(losses(alone), rel=1e-4)
+    assert [row["tokens"] for row in told(moved) if "loss" in row] == [
+        32 * (4 * min(step, 4) + 12 * min(max(step - 4, 0), 6) + 8 * max(step - 10, 0)) for step in range(1, 15)
+    ]
+
+
+@pytest.mark.slow
 def test_a_run_is_the_same_on_one_two_and_four_processes_with_parameters_cut_across_them(tokens, tmp_path):
     """Killed and asked to end on the way; told who they are by hand, by Slurm and by Open MPI. Every process has one
     device, so that what an axis of the mesh cuts is cut across processes. Process 0 alone logs."""
