@@ -32,7 +32,8 @@ def make(experiment: Experiment, workdir: Path) -> None:
 
     check_address_space(CHARTS)
     paths = RunPaths(workdir)
-    run = read_run(workdir, experiment.documents)
+    stages = experiment.train.stages(experiment.model.context_length)
+    run = read_run(workdir, experiment.documents, stages.windows_before)
     for damage in run.damage:
         print(f"report: {damage} The report says so.", flush=True)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))

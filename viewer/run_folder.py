@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import Funnel, read_funnel
 from lm.checksums import log_damage
-from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
+from lm.resilience.goodput import read_attempts, share_of_steps, totals
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
 from viewer.task_scores import Score, read_scores
@@ -65,15 +66,19 @@ class FinishedRun:
     """config.json."""
     seconds: dict[str, float]
     """{stage: seconds it took}, in the order of the path."""
-    attempts: tuple[Attempt, ...]
-    """Processes that trained, with what their time went into; none where goodput.json is not there."""
+    attempts: int
+    """Processes that trained; 0 if goodput.json is missing."""
+    phases: dict[str, float]
+    """Seconds of training by phase, over all attempts (lm.resilience.goodput.totals)."""
     versions: dict[str, str]
     damage: tuple[str, ...]
     """A sentence for each log that is not what was written."""
 
 
-def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
-    """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
+def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], int] = int) -> FinishedRun:
+    """Reads a run folder. `work` is as of lm.resilience.goodput.totals. Raises InputError for what is missing or
+    damaged, with the script that makes it."""
+    attempts = read_attempts(workdir)
     paths = RunPaths(workdir)
     tokenizer, curves = load(paths.tokenizer), read_curves(paths.metrics)
     samples, final_samples = read_samples(paths.samples)
@@ -91,7 +96,8 @@ def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
         scores=read_scores(paths, curves),
         config=read_json(paths.config_json, "launch.pretrain"),
         seconds=read_seconds(paths.stages),
-        attempts=tuple(read_attempts(workdir)),
+        attempts=len(attempts),
+        phases=totals(attempts, work),
         versions=versions(),
         damage=tuple(one.replace(f"{workdir}/", "") for one in log_damage(workdir)),  # the page may be sent away
     )
@@ -147,8 +153,8 @@ def summarize(run: FinishedRun) -> dict[str, Any]:
         "zstd_bits_per_byte": bits["zstd -19"],
         **{f"{one.task}_{one.figure}": one.final for one in run.scores if one.final is not None},
         "seconds": run.seconds,
-        "train_attempts": len(run.attempts) or None,
-        "train_goodput": share_of_steps(totals(list(run.attempts))) if run.attempts else None,
+        "train_attempts": run.attempts or None,
+        "train_goodput": share_of_steps(run.phases) if run.attempts else None,
         "damaged_logs": list(run.damage),
         "versions": run.versions,
     }

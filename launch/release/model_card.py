@@ -133,10 +133,7 @@ def recipe(run: StoredRun) -> str:
         return ""
     train, optimizer = run.experiment.train, run.experiment.train.optimizer
     stages = train.stages(run.config.context_length)
-    batches = [
-        (f"from step {one.first_step:,} on" if one.first_step else "tokens a step", one.describe())
-        for one in stages.between(0, run.step)
-    ]
+    batches = [(f"from step {one.first_step:,} on", one.describe()) for one in stages.between(0, run.step)]
     rows = [
         ("steps", f"{run.step:,} of {train.steps:,}"),
         *(batches if len(batches) > 1 else [("tokens a step", f"{stages.at(0).tokens:,}")]),

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
@@ -69,6 +70,8 @@ class Goodput:
 
     busy: Callable[[], bool] = staticmethod(lambda: False)
     """Whether the devices are at a step: what the host does meanwhile (OVERLAPPED) takes no time from them."""
+    work: Callable[[int], int] = staticmethod(int)
+    """As of `totals`."""
 
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
         """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
@@ -166,12 +169,12 @@ class Goodput:
     def shares(self) -> dict[str, float]:
         """{"goodput": …}: of the time since the run's first start, in all attempts, the share of steps that counted."""
         self.switch(self.current)
-        return {"goodput": share_of_steps(totals(self.attempts))}
+        return {"goodput": share_of_steps(totals(self.attempts, self.work))}
 
     def table(self) -> str:
         """What the run's time went into, over all attempts so far, a line a phase."""
         self.switch(self.current)
-        sums = totals(self.attempts)
+        sums = totals(self.attempts, self.work)
         whole = max(sum(sums.values()), 1e-9)
         rows = [
             f"  {sums[kind]:9,.1f} s  {sums[kind] / whole:6.1%}  {meaning}"
@@ -182,20 +185,21 @@ class Goodput:
         return "\n".join([f"goodput: {share_of_steps(sums):.1%} of {whole:,.1f} s, in {times}", *rows])
 
 
-def totals(attempts: list[Attempt]) -> dict[str, float]:
-    """Seconds by phase (PHASES). Steps that a later attempt made again count as repeated, each as long as the mean step
-    of its attempt."""
+def totals(attempts: list[Attempt], work: Callable[[int], int] = int) -> dict[str, float]:
+    """Seconds by phase (PHASES). Steps that a later attempt made again count as repeated, by their share of the work of
+    their attempt. `work(step)` is that of all steps before, such as Stages.windows_before; by default all steps are
+    alike."""
     sums = dict.fromkeys(PHASES, 0.0)
     for one in attempts:
         for kind, seconds in one.seconds.items():
             sums[kind] = sums.get(kind, 0.0) + seconds
     for one, later in itertools.pairwise(attempts):
         sums["down"] += max(0.0, later.began - one.seen)
-    kept = math.inf  # steps that no later attempt has made again
+    kept = sys.maxsize  # steps that no later attempt has made again
     for one in reversed(attempts):
         if one.first_step is None:
             continue
-        made, again = one.step - one.first_step, one.step - kept
+        made, again = work(one.step) - work(one.first_step), work(one.step) - work(min(kept, one.step))
         if made > 0 and again > 0:
             lost = one.seconds.get("steps", 0.0) * min(1.0, again / made)
             sums["steps"] -= lost

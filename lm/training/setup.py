@@ -154,6 +154,7 @@ def setup(
     newest = settle("newest checkpoint", None, lambda _: max(steps_in(folders_of(RunPaths(folder))[0]), default=0))
     likely = min(newest, config.steps - 1)  # the first step, unless that checkpoint is damaged
     programs = Programs(model, config, mesh)
+    goodput.work = programs.stages.windows_before
     with goodput.phase("compiling"):
         # Those of all later stages, too: one that does not fit into memory is refused before the first step.
         for stage in programs.stages.between(likely, config.steps):

@@ -27,6 +27,7 @@ from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel
+from lm.planning.flops import flops_per_token
 from lm.tokenizer import train_tokenizer
 from lm.tokenizer.published import load_published
 from lm.training.restore_or_init import check_start
@@ -91,6 +92,18 @@ def test_a_model_card_has_no_figures_of_damaged_logs(exported, tmp_path, capsys)
     run.metrics.write_text(run.metrics.read_text().replace("3.25", "3.35"))
     assert "3.3500" not in model_card(open_run(run))
     assert f"export: {run.metrics}, line 1: not what was written" in capsys.readouterr().out
+
+
+def test_a_model_card_counts_the_tokens_of_all_batches_of_a_run_whose_batches_grew(exported):
+    run = open_run(RunFolder(exported[0]))
+    train = dataclasses.replace(
+        run.experiment.train, steps=20, batch_size=2, micro_batches=1, batch_schedule=((3, 5), (9, 7), (15, 8)),
+    )  # fmt: skip
+    run = dataclasses.replace(run, step=11, experiment=dataclasses.replace(run.experiment, train=train))
+    tokens, text = (3 * 2 + 6 * 5 + 2 * 7) * run.config.context_length, model_card(run)
+    assert f"| tokens in all | {tokens:,} |" in text
+    assert f"| arithmetic | {flops_per_token(run.config) * tokens:.3g} FLOP |" in text
+    assert "| from step 9 on | batches of 7 sequences" in text and "from step 15" not in text
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "mixed"])

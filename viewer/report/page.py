@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.verdict import Threshold
 from lm.fields import flatten
-from lm.resilience.goodput import PHASES, share_of_steps, totals
+from lm.resilience.goodput import PHASES, share_of_steps
 from viewer import charts
 from viewer.charts import Bar, Series
 from viewer.explanations import stage_name
@@ -147,7 +147,7 @@ def seconds_chart(run: FinishedRun) -> charts.Chart:
 
 def goodput_chart(run: FinishedRun) -> charts.Chart:
     """What training's time went into, over all attempts."""
-    sums = totals(list(run.attempts))
+    sums = run.phases
     rows = [Bar(PHASES.get(kind, kind), s, seconds(s), strong=kind == "steps") for kind, s in sums.items() if s >= 0.1]
     return charts.bars(rows, "Where training's time went: " + "; ".join(f"{r.label}: {r.note}" for r in rows) + ".")
 
@@ -236,7 +236,7 @@ def render(run: FinishedRun, followed: FollowedPage, view: "TokenView") -> str:
         compression_chart=compression_chart(run),
         seconds_chart=seconds_chart(run),
         goodput_chart=goodput_chart(run),
-        goodput=share_of_steps(totals(list(run.attempts))),
+        goodput=share_of_steps(run.phases),
         training=training_charts(run),
         score_charts=score_charts(run),
         mfu=mfu_of(run),

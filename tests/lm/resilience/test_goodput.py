@@ -68,6 +68,8 @@ def test_steps_that_were_made_again_are_lost_and_so_is_the_time_between():
     assert sums["steps"] == pytest.approx(80 * 6 / 10 + 75)
     assert sums["down"] == 30 + 5
     assert sum(sums.values()) == 225  # all of it, and none twice
+    growing = lambda step: step + 3 * max(step - 6, 0)  # steps 7 to 10 are four times the others
+    assert totals(attempts, growing)["repeated"] == pytest.approx(80 * 16 / 22)
 
 
 def test_steps_lost_to_an_older_checkpoint_are_lost_in_all_attempts_before():
