@@ -273,7 +273,7 @@ class BatchSource:
     ) -> Batch:
         """The batch of the windows `numbers`, or only some rows of it."""
         rows = np.arange(stage.shape[0]) if rows is None else rows
-        wanted, places = np.unique(rows // stage.parts, return_inverse=True)
+        wanted, places = (rows, None) if stage.parts == 1 else np.unique(rows // stage.parts, return_inverse=True)
         found = [self._find(number) for number in numbers[wanted].tolist()]
         read = [source.windows.read(number, part) for source, number in found]
         inputs, targets, segments, weights = (np.stack(arrays) for arrays in zip(*read, strict=True))
@@ -358,12 +358,12 @@ class WindowOrder:
 
     def __getitem__(self, step: int) -> np.ndarray:
         first = self.stages.windows_before(step)
-        return np.array([self._window(first + place) for place in range(self.stages.at(step).windows)], np.int64)
-
-    def _window(self, number: int) -> int:
-        first, turns, before = self._mixture(number)
-        source, turn = turns[number - first]
-        return cast(int, self.streams[source][before[source] + turn])
+        numbers = range(first, first + self.stages.at(step).windows)
+        if len(self.streams) == 1:
+            return np.array([self.streams[0][number] for number in numbers], np.int64)
+        start, turns, before = self._mixture(first)
+        found = (turns[number - start] for number in numbers)
+        return np.array([self.streams[source][before[source] + turn] for source, turn in found], np.int64)
 
     def _mixture(self, number: int) -> tuple[int, Turns, list[int]]:
         return self.mixtures[bisect.bisect_right(self.mixtures, number, key=lambda one: one[0]) - 1]
