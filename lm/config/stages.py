@@ -1,7 +1,7 @@
 """Stages of a training run: consecutive steps with one batch size, context length and mixture. No jax here.
 
-Every count of sequences or tokens up to a step comes from `Stages`, in a closed form: with a schedule, steps times
-batch size is wrong. Steps count from 0 here; a stage begins after `first_step` updates were made.
+`Stages` counts the sequences and tokens before any step, in a closed form. With a schedule, steps times batch size is
+wrong. Steps count from 0 here: a stage begins after `first_step` updates.
 """
 
 import bisect
@@ -26,13 +26,14 @@ class Stage:
     windows_before: int
     """Windows that all earlier steps have read."""
     windows: int
-    """Windows of one step (train.batch_size or train.batch_schedule): model.context_length tokens and their targets."""
+    """Windows of one step (train.batch_size or train.batch_schedule). A window is model.context_length tokens and their
+    targets."""
     parts: int
     """Equal sequences that each window is cut into (train.context_schedule)."""
     context_length: int
     """Tokens of one such sequence."""
     micro_batches: int
-    """Parts of a batch that are computed one after the other."""
+    """Parts of a batch, computed one after the other."""
     weights: tuple[float, ...] = ()
     """Of the folders of lm.data.mixture.mixture_of (train.mixture_schedule); () for those of train.mixture."""
 
@@ -51,7 +52,7 @@ class Stage:
         return replace(model, context_length=self.context_length)
 
     def describe(self) -> str:
-        """As the trainer prints it."""
+        """Return shape, tokens, micro-batches and weights as text."""
         sequences, length = self.shape
         text = f"batches of {sequences:,} sequences of {length:,} tokens ({self.tokens:,} tokens)"
         text += f", micro-batches {self.micro_batches}" if self.micro_batches > 1 else ""

@@ -117,10 +117,10 @@ class MixtureStage(Config):
     """Weights of the mixture from a step on."""
 
     step: int
-    """Number of steps made before."""
+    """Number of steps before this stage."""
     weights: tuple[float, ...]
-    """Of the run's own shards, then of each folder of train.mixture, as train.own_weight and train.mixture have them;
-    0 for a folder that this stage does not read."""
+    """Weight of the run's own shards, then of each folder in train.mixture, in that order; 0 for folders that this
+    stage does not read."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -178,8 +178,8 @@ class TrainConfig(Config):
     micro_batches: int = not_hashed(default=1)
     """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
     accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
-    divide a part. With train.batch_schedule, parts of the largest batch: a smaller one has as few parts as keep each of
-    them no larger."""
+    divide a part. With train.batch_schedule this is the number of parts of the largest batch; smaller batches have
+    fewer parts, none of them larger."""
     remat: RematName = not_hashed(default="none")  # noqa: RUF009
     """What of a block is computed again in the backward pass to save memory (arXiv:1604.06174): from nothing to the
     whole block, by the policies in lm/config/remat.py."""
@@ -206,15 +206,15 @@ class TrainConfig(Config):
     or more are cheap. The batches of this many steps or more come from the same blocks: 64, or one per sequence of the
     batch, whichever is more."""
     batch_schedule: tuple[tuple[int, int], ...] = added(default=())
-    """Pairs (step, batch size): once that many steps are made, train.batch_size is replaced by this number. Learning
-    rate and all other schedules still count steps. STEP SIZE STEP SIZE ... on the command line."""
+    """Pairs (step, batch size): after that many steps, a batch has this many sequences instead of train.batch_size. The
+    learning rate still counts steps. STEP SIZE STEP SIZE ... on the command line."""
     context_schedule: tuple[tuple[int, int], ...] = added(default=())
-    """Pairs (step, context length), a divisor of model.context_length: once that many steps are made, each sequence of
-    model.context_length tokens is cut into equal ones of this length. A batch has as many more sequences, so the tokens
-    of a step and the order of the data stay the same. Before the first pair, sequences are whole."""
+    """Pairs (step, context length): after that many steps, each sequence of model.context_length tokens is cut into
+    equal sequences of this length, which must divide it. Batches get more and shorter sequences with the same tokens.
+    STEP LENGTH STEP LENGTH ... on the command line; step 0 is the start."""
     mixture_schedule: tuple[MixtureStage, ...] = added(default=())
-    """Weights of the mixture that replace train.own_weight and train.mixture's from a step on. Each folder is read on
-    where the stages before left it. STEP:OWN_WEIGHT,WEIGHT,... on the command line, with a weight for each folder."""
+    """Weights that replace train.own_weight and those in train.mixture after a number of steps. Each folder continues
+    where the previous stage stopped. STEP:OWN_WEIGHT,WEIGHT,... on the command line, one weight for each folder."""
     wandb_project: str = not_hashed(default="")
     """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
     them in the run folder); empty for none."""
@@ -345,7 +345,7 @@ class TrainConfig(Config):
         return Stages(found)
 
     def of_stage(self, stage: Stage) -> "TrainConfig":
-        """The config of a run whose steps are all as those of `stage`, from this run's own shards."""
+        """Return the config of an unscheduled run with the batches of `stage`, without its mixture."""
         return replace(
             self, batch_size=stage.windows, micro_batches=stage.micro_batches, batch_schedule=(), context_schedule=(),
             mixture_schedule=(), mixture=(), own_weight=1.0,

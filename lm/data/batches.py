@@ -7,9 +7,9 @@ batches are consecutive windows of that order, over the ends of epochs. In a mix
 order of its own, and they take turns (lm/data/mixture.py). Windows may be shuffled in blocks (lm/data/block_order.py),
 and shards in a bucket are read ahead (lm/data/read_ahead.py).
 
-Batch size, context length and mixture may change at given steps (lm/config/stages.py). The order of the windows stays
-one stream: a step reads those after all that earlier steps have read. A shorter context cuts each window into equal
-sequences, which are neighbours in the batch; every target stays, and only what a sequence can look back to is shorter.
+Batch size, context length and mixture can change at given steps (lm/config/stages.py). The order of the windows stays
+one stream: a step reads the windows that follow those of all earlier steps. A shorter context cuts each window into
+equal sequences, which are neighbours in the batch. All targets are kept; only the context before them is shorter.
 
 Axes: B sequences of a batch, T positions of a sequence, W windows of context_length positions.
 """

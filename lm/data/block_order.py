@@ -9,8 +9,8 @@ sequences.
 Each epoch cuts the windows of a source into blocks at another place and draws another order of the blocks. One block
 joins the end of an epoch and the beginning of the next, so that each window is used once an epoch.
 
-At the end of a stage (lm/config/stages.py) the last groups are as short as the steps that are left of it, so that the
-next stage, with another number of rows, begins with windows that no step has read.
+The last groups of a stage (lm/config/stages.py) are as short as its remaining steps. The next stage, with another
+number of rows, starts with unread windows.
 """
 
 import bisect
