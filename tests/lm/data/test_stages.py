@@ -149,8 +149,8 @@ def test_a_step_is_the_same_whatever_was_asked_before_and_whoever_reads_it(folde
     """Resumed at, before and after each switch; and of several processes, each of which has some of the rows."""
     source = opened(config := dataclasses.replace(config, shuffle_block=block), folders)
     expected = [source.batch(step) for step in range(STEPS)]
-    for start in (0, *(one.first_step + near for one in source.stages if one.first_step for near in (-1, 0, 1))):
-        steps = range(start, min(start + 9, STEPS))
+    for start in (0, *(one.first_step + near for one in [*source.stages][1:4] for near in (-1, 0, 1))):
+        steps = range(start, min(start + 7, STEPS))
         read = opened(config, folders).iterate(start, stop_step=steps.stop)
         assert all(same(batch, expected[step]) for step, batch in zip(steps, read, strict=True))
         for part in range(2):

@@ -77,6 +77,20 @@ def test_they_are_also_when_read_ahead_from_any_step(tokens, uploaded, context, 
         assert same(batch, tuple(array[rows] for array in theirs.batch(step)))
 
 
+@pytest.mark.parametrize("block", [1, 3])
+def test_they_are_also_when_batches_grow(tokens, uploaded, block):
+    """Each stage has parts of its own, from its first step on."""
+    schedules = {"batch_schedule": ((5, 4), (17, 8)), "context_schedule": ((0, 4), (9, 12)), "shuffle_block": block}
+    config = replace(CONFIG, batch_size=2, micro_batches=1, **schedules)
+    ours, theirs = (
+        BatchSource(folder, "train", 12, config.stages(12), 0, 2, FINGERPRINT, block) for folder in (uploaded, tokens)
+    )
+    for start in (0, 7, 17):
+        read = ours.iterate(start, lambda size, _: np.arange(size)[1::2], 30)
+        for step, batch in zip(range(start, 30), read, strict=True):
+            assert same(batch, tuple(array[1::2] for array in theirs.batch(step)))
+
+
 def test_neighbours_are_read_by_one_request_and_nothing_else_is(tmp_path, bucket, store: Store):
     """A request for each block, and two for the footer of each shard."""
     (tmp_path / "tokens").mkdir()
