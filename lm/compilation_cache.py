@@ -40,8 +40,8 @@ def use_bucket_cache() -> None:
     """If JAX_COMPILATION_CACHE_DIR is an address in s3:// or gs://, let JAX read and write there through lm.storage; by
     itself it would need gcsfs or s3fs. Call it before JAX compiles. Raises UsageError for other kinds of addresses.
 
-    Of several processes JAX lets only process 0 write; on GPUs and TPUs the others have the same keys. If the address
-    cannot be reached, JAX warns and compiles.
+    Of several processes JAX lets only process 0 write; on GPUs the others have the same keys. If the address cannot be
+    reached, JAX warns and compiles.
     """
     address = os.environ.get(VARIABLE, "")
     if not is_url(address):
