@@ -1,28 +1,21 @@
 """Hostile model files, made the same on every run, and a process that measures what a command does with each.
 
 `make_base` writes good files; every case of CASES changes one of them in a folder of its own and names the command that
-reads it. As a program, this module reads JSON on standard input, [[name, [script, argument, ...]], ...], and runs each
-command in a fork of itself, so that the packages are imported once. It prints a JSON line a command: its exit code,
-what it printed to standard error, CPU seconds and peak memory in MB.
+reads it.
 """
 
 import dataclasses
 import json
 import os
 import random
-import resource
-import runpy
 import shutil
 import struct
-import subprocess
-import sys
-import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.commands import Ended, run_command
 from tests.run_files import QUICK, REPOSITORY
 
 type Command = tuple[str, ...]
@@ -37,18 +30,6 @@ MOST_SECONDS, MOST_BYTES = 60, 16 * 2**30
 class Case(NamedTuple):
     name: str
     make: Make
-
-
-class Outcome(NamedTuple):
-    """What a command did."""
-
-    name: str
-    code: int
-    errors: str
-    seconds: float
-    """Of CPU time."""
-    megabytes: float
-    """Of memory, at most."""
 
 
 def make_base(base: Path) -> None:
@@ -625,61 +606,7 @@ def cases() -> list[Case]:
     return found
 
 
-def measured(commands: list[tuple[str, Command]]) -> list[Outcome]:
-    """What each command did, in a process that imports the packages once."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.hostile_models"], input=json.dumps(commands), text=True,
-        cwd=REPOSITORY,
-        env=os.environ | QUICK | {"JAX_PLATFORMS": "cpu", "RUST_BACKTRACE": "0"}, stdout=subprocess.PIPE, check=True,
-    )  # fmt: skip
-    return [Outcome(*json.loads(line)) for line in done.stdout.splitlines()]
-
-
-def run_here(command: Command, errors: int) -> None:
-    """Runs the command in this process, a fork, and ends it. Only what is printed to standard error is kept."""
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    os.dup2(errors, 2)
-    sys.argv = list(command)
-    code: object = 0
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
-            runpy.run_module(command[0], run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        code = ended.code
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 99
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
-
-
-def main() -> None:
-    import jax  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
-    import tokenizers  # noqa: F401
-
-    import lm.compression.codec
-    import lm.formats.gguf.reading
-    import lm.formats.hugging_face.reading
-    import lm.tokenizer.hugging_face.library  # noqa: F401
-
-    for name, command in json.load(sys.stdin):
-        with tempfile.TemporaryFile() as errors:
-            child = os.fork()
-            if not child:
-                run_here(command, errors.fileno())
-            _, status, used = os.wait4(child, 0)
-            errors.seek(0)
-            told = errors.read().decode(errors="replace")
-        code = os.waitstatus_to_exitcode(status)
-        print(json.dumps([name, code, told, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def measured(command: Command) -> Ended:
+    """What the command did; it may take MOST_SECONDS of CPU time and MOST_BYTES of address space."""
+    environment = os.environ | QUICK | {"RUST_BACKTRACE": "0"}
+    return run_command(*command, environment=environment, most_seconds=MOST_SECONDS, most_bytes=MOST_BYTES)

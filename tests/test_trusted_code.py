@@ -22,6 +22,7 @@ from data_prep.sources import tfds
 from lm import trusted_code
 from lm.errors import InputError, UsageError
 from lm.trusted_code import Code, is_known, module_code, remember, remembered, text_code
+from tests.commands import run_command
 from tests.corpus import tiny_experiment
 from tests.data_prep.quality.test_outside_filter import MODULE
 from tests.test_house import FILES, REPOSITORY, tree_of
@@ -89,10 +90,8 @@ class Place:
     def call(self, script: str, *words: object, code: int = 0, **environment: str) -> str:
         """What the command prints, from the working directory."""
         paths = os.pathsep.join([str(self.root), str(REPOSITORY)])
-        done = subprocess.run(
-            [sys.executable, "-m", f"launch.{script}", *map(str, words)], cwd=self.root, capture_output=True, text=True,
-            env=os.environ | {"PYTHONPATH": paths, "XDG_STATE_HOME": str(self.state)} | environment,
-        )  # fmt: skip
+        environment = os.environ | {"PYTHONPATH": paths, "XDG_STATE_HOME": str(self.state)} | environment
+        done = run_command(f"launch.{script}", *words, cwd=self.root, environment=environment)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout + done.stderr

@@ -1,15 +1,13 @@
 """Hostile model files are refused in one clear line, and take hardly more time and memory than good ones."""
 
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lm.errors import InputError, UsageError
-from tests.hostile_models import Case, Outcome, cases, good_commands, make_base, measured
-from tests.run_files import REPOSITORY
+from tests.commands import Ended, run_command
+from tests.hostile_models import Case, cases, good_commands, make_base, measured
 
 ALL = cases()
 MORE_SECONDS, MORE_MEGABYTES = 3, 200
@@ -37,38 +35,35 @@ def base(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def good(base, tmp_path_factory) -> dict[str, Outcome]:
+def good(base, tmp_path_factory) -> dict[str, Ended]:
     """{script: what it does with good files}."""
     commands = good_commands(base, tmp_path_factory.mktemp("good"))
-    found = {one.name: one for one in measured(list(commands.items()))}
-    assert all(one.code == 0 and not one.errors for one in found.values()), found
+    found = {name: measured(command) for name, command in commands.items()}
+    assert all(one.returncode == 0 and not one.stderr for one in found.values()), found
     return found
 
 
-def wrongs(base: Path, good: Mapping[str, Outcome], chosen: Iterable[Case], folder: Path) -> list[str]:
+def wrongs(base: Path, good: Mapping[str, Ended], chosen: Sequence[Case], folder: Path) -> list[str]:
     """What is wrong with the answers to these cases."""
-    commands, outs = [], {}
+    found = []
     for number, case in enumerate(chosen):
         place = folder / str(number)
         place.mkdir()
-        commands.append((case.name, case.make(base, place)))
-        outs[case.name] = place / "out"
-    found = []
-    for one in measured(commands):
-        like, lines = good[LIKE[one.name.partition(":")[0]]], one.errors.splitlines()
+        one = measured(case.make(base, place))
+        like, lines = good[LIKE[case.name.partition(":")[0]]], one.stderr.splitlines()
         for is_wrong, told in (
-            (one.code not in (InputError.exit_code, UsageError.exit_code), f"exit code {one.code}"),
-            (len(lines) != 1 or not one.errors.startswith("launch."), f"{len(lines)} lines"),
+            (one.returncode not in (InputError.exit_code, UsageError.exit_code), f"exit code {one.returncode}"),
+            (len(lines) != 1 or not one.stderr.startswith("launch."), f"{len(lines)} lines"),
             (one.seconds > like.seconds + MORE_SECONDS, f"{one.seconds:.1f} s, {like.seconds:.1f} s on a good file"),
             (
                 one.megabytes > like.megabytes + MORE_MEGABYTES,
                 f"{one.megabytes:.0f} MB, {like.megabytes:.0f} MB on a good file",
             ),
-            (outs[one.name].exists(), "something was written"),
+            ((place / "out").exists(), "something was written"),
         ):
             if is_wrong:
-                found.append(f"{one.name}: {told}: {one.errors[-2000:]}")
-    assert len(commands) > 0
+                found.append(f"{case.name}: {told}: {one.stderr[-2000:]}")
+    assert chosen
     return found
 
 
@@ -97,5 +92,5 @@ def test_all_hostile_files_are_refused_in_one_line_and_take_little(base, good, t
 def test_a_whole_command_says_the_same(name, said, base, tmp_path):
     (case,) = [one for one in ALL if one.name == name]
     script, *words = case.make(base, tmp_path)
-    done = subprocess.run([sys.executable, "-m", script, *words], cwd=REPOSITORY, capture_output=True, text=True)
+    done = run_command(script, *words)
     assert done.returncode in (1, 2) and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from lm.resilience.goodput import Goodput
 from lm.storage import Appended, Url, fetched, inside, mirror_of, relative_name, write_atomically
 from lm.storage.mirror import Mirror
 from lm.storage.objects import Object
+from tests.commands import run_command
 from tests.launch.test_folder import EXPERIMENT, REPORT, TEXT, markers, run, snapshot, with_shards
 from tests.loopback_hub import LoopbackHub, serving
 
@@ -242,7 +242,7 @@ def test_the_commands_refuse_such_a_folder_in_one_line(tmp_path, victim, finishe
     for script in ("launch.report", "launch.pretrain", "launch.supervise"):
         words = [script, "tests/configs.py", "--workdir", str(finished)]
         command = [*words[:1], "launch.pretrain", *words[1:]] if script == "launch.supervise" else words
-        done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True)
+        done = run_command(*command)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         assert re.fullmatch(rf"{script}: {finished}/\.lock is a link to the file .*\n", done.stderr), done.stderr
     assert snapshot(victim) == before

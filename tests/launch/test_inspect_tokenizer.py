@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 
 from lm.config import TokenizerConfig
 from lm.tokenizer import Tokenizer, load, save, train_bpe, train_tokenizer
+from tests.commands import run_command
 from tests.launch.run_folder import REPOSITORY
 from viewer.tokenizer import terminal
 from viewer.tokenizer.corpus import read_corpus, sampled
@@ -59,14 +58,11 @@ def inspect(
 ) -> tuple[str, str]:
     """(standard output, standard error) of the script, called in `room`."""
     ours = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.inspect_tokenizer", *arguments], cwd=room, input=given, capture_output=True,
-        env={**ours, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80", **environment},
-    )  # fmt: skip
-    out, error = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == code, error
-    assert "Traceback" not in error
-    return out, error
+    environment = {**ours, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80", **environment}
+    done = run_command("launch.inspect_tokenizer", *arguments, cwd=room, stdin=given, environment=environment)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
 
 
 def figures(name: str, text: str, tokenizer: Tokenizer) -> str:

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +12,9 @@ from configs.recipes.fineweb_2 import TEN_LANGUAGES
 from data_prep.by_language.splitters import PACKAGES, splitter_of
 from tests.bench.language import SENTENCES
 from tests.bench.languages import sentences_of
+from tests.commands import run_command
 from tests.data_prep.by_language.files import write_thresholds
 from tests.data_prep.pages import PROSE
-from tests.launch.run_folder import REPOSITORY
 
 MISSING = [one for many in PACKAGES.values() for one in many if importlib.util.find_spec(one) is None]
 pytestmark = [
@@ -52,12 +50,11 @@ def inputs(tmp_path_factory) -> Path:
 
 
 def run(inputs: Path, workdir: Path, script: str, *options: str, workers: int = 1) -> str:
-    command = [
-        sys.executable, "-m", f"launch.{script}", "configs/fineweb_2.py", "--workdir", str(workdir),
+    done = run_command(
+        f"launch.{script}", "configs/fineweb_2.py", "--workdir", workdir,
         "--pages.tables", f"{inputs}/part-*.jsonl", "--documents.url-filter.folders", str(inputs / "urls"),
-        "--documents.by-language.folder", str(inputs / "thresholds"), "--engine.workers", str(workers), *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        "--documents.by-language.folder", str(inputs / "thresholds"), "--engine.workers", workers, *options,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -120,6 +117,5 @@ def test_what_is_measured_by_other_stop_words_is_another_run_s(inputs, made, tmp
     for path in (inputs / "thresholds").iterdir():
         (other / path.name).write_bytes(path.read_bytes())
     write_thresholds(other, "rus_Cyrl")
-    command = [sys.executable, "-m", "launch.refilter", str(made), "--documents.by-language.folder", str(other)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = run_command("launch.refilter", made, "--documents.by-language.folder", other)
     assert done.returncode == 2 and "measured with other stop words" in done.stderr

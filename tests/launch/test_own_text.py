@@ -3,9 +3,6 @@
 import gzip
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,9 +16,10 @@ from launch.stages.fit import fit_to_data
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import train_tokenizer
+from tests.commands import run_command
 from tests.corpus import texts
 from tests.launch.test_release import CONFIGS, source_of
-from tests.run_files import QUICK, REPOSITORY
+from tests.run_files import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs/own_text.py")
 SMALL = ["--model.layers", "1", "--model.width", "32", "--model.context-length", "32", "--train.sample-every", "0"]
@@ -30,8 +28,7 @@ SMALL = ["--model.layers", "1", "--model.width", "32", "--model.context-length",
 
 def pretrain(*words, code=0):
     """What launch.pretrain prints, on stdout and on stderr, as one process on one device."""
-    command = [sys.executable, "-m", "launch.pretrain", *map(str, words)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | QUICK, capture_output=True, text=True, timeout=900)
+    done = run_command("launch.pretrain", *words)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import lxml.html
@@ -19,6 +17,7 @@ from launch import extract_texts, refilter
 from launch.folder.written import files_in
 from launch.stages.stage import settings_of
 from lm.errors import InputError, UsageError
+from tests.commands import run_command
 from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
 from tests.launch.run_folder import REPOSITORY, write_json
 
@@ -76,13 +75,11 @@ def test_as_a_command(tmp_path: Path):
     """With the demo's own settings, but for a threshold."""
     documents = load_config(REPOSITORY / "configs/demo.py").documents
     run = write_run(tmp_path / "run", documents)
-    command = [sys.executable, "-m", "launch.refilter", "configs/demo.py", "--workdir", str(run)]
-    options = ["--documents.gopher-quality.min-words", "20"]
-    done = subprocess.run([*command, *options], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    command = ["launch.refilter", "configs/demo.py", "--workdir", str(run)]
+    done = run_command(*command, "--documents.gopher-quality.min-words", "20")
     assert (done.returncode, done.stderr) == (0, "")
     assert "now 20  (gopher_short_document)" in done.stdout
-    refused = [*command, "--documents.gopher-quality.stop-words", "the", "and"]
-    done = subprocess.run(refused, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = run_command(*command, "--documents.gopher-quality.stop-words", "the", "and")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "stop_words" in done.stderr
 

@@ -25,6 +25,7 @@ from launch.stages.stage import Stage, older_names, refuse_other, run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
+from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -384,14 +385,7 @@ def test_a_damaged_marker_is_named(tmp_path):
         run_stage(make_stage([]), EXPERIMENT, tmp_path)
 
 
-def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=600,
-        env=os.environ | environment,
-    )  # fmt: skip
-
-
-def refused(ended: subprocess.CompletedProcess, code: int, *words: str) -> None:
+def refused(ended: Ended, code: int, *words: str) -> None:
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
     assert all(word in ended.stderr + ended.stdout for word in words), ended.stderr
@@ -399,7 +393,7 @@ def refused(ended: subprocess.CompletedProcess, code: int, *words: str) -> None:
 
 def test_two_processes_in_one_run_folder_are_refused(tmp_path):
     with command.locked(tmp_path):
-        ended = launch("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
+        ended = run_command("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
     refused(ended, 1, f"process {os.getpid()}", "--workdir")
     with contextlib.suppress(InputError), command.locked(tmp_path):
         return
@@ -421,28 +415,30 @@ def test_two_processes_in_one_run_folder_are_refused(tmp_path):
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_impossible_commands_are_usage_errors_with_both_values(tmp_path, options, words):
-    refused(launch("launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run"), *options), 2, *words)
+    refused(run_command("launch.fetch_pages", "configs/demo.py", "--workdir", tmp_path / "run", *options), 2, *words)
 
 
 def test_config_files_that_are_none(tmp_path):
-    refused(launch("launch.train", "configs/nothing.py"), 2, "configs/nothing.py", "demo.py")
-    refused(launch("launch.train"), 2, "usage: python -m launch.train CONFIG.py")
+    refused(run_command("launch.train", "configs/nothing.py"), 2, "configs/nothing.py", "demo.py")
+    refused(run_command("launch.train"), 2, "usage: python -m launch.train CONFIG.py")
     wrong_key = tmp_path / "wrong_key.py"
     source = (
         "import dataclasses\nfrom configs import demo\ndef get_config():\n    config = demo.get_config()\n    return "
     )
     wrong_key.write_text(source + "dataclasses.replace(config, modell=config.model)\n")
-    refused(launch("launch.train", str(wrong_key)), 2, "line 5", "modell")
+    refused(run_command("launch.train", str(wrong_key)), 2, "line 5", "modell")
     wrong_type = tmp_path / "wrong_type.py"
     wrong_type.write_text(
         source + "dataclasses.replace(config, model=dataclasses.replace(config.model, layers='six'))\n"
     )
-    refused(launch("launch.train", str(wrong_type)), 2, "ModelConfig.layers", "int", "'six'")
+    refused(run_command("launch.train", str(wrong_type)), 2, "ModelConfig.layers", "int", "'six'")
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    refused(launch("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written")
+    refused(
+        run_command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written"
+    )
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
@@ -471,7 +467,7 @@ def test_a_refused_command_leaves_no_folder_behind(tmp_path):
 
 
 def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
-    ended = launch("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
+    ended = run_command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
     refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
 
 
@@ -485,7 +481,9 @@ SCRIPTS = sorted({path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py"
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_explains_every_field(script):
-    ended = launch(f"launch.{script}", "configs/demo.py", "--help-all", COLUMNS="200")
+    ended = run_command(
+        f"launch.{script}", "configs/demo.py", "--help-all", environment=os.environ | {"COLUMNS": "200"}
+    )
     assert ended.returncode == 0, ended.stderr
     assert "--train.optimizer.learning-rate FLOAT" in ended.stdout
     assert "Peak learning rate" in ended.stdout

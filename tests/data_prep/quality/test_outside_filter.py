@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lxml.html
@@ -18,6 +16,7 @@ from data_prep.config.filters import COLUMNS_TAKEN
 from data_prep.measure.row import measure, text_schema
 from data_prep.select.apply_filters import dropped_schema, kept_schema
 from lm.errors import UsageError
+from tests.commands import run_command
 from tests.data_prep.measured import prose
 
 DOCUMENTS = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS)
@@ -101,11 +100,10 @@ class Outside:
 
     def call(self, script: str, *options: str, code: int = 0) -> str:
         """What the script prints."""
-        command = [sys.executable, "-m", f"launch.{script}", str(self.folder / "mine.py"), *options]
+        words: list[object] = [self.folder / "mine.py", *options]
         if "--help" not in options:
-            command += ["--workdir", str(self.run), "--pages.tables", str(self.folder / "pages.jsonl")]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+            words += ["--workdir", self.run, "--pages.tables", self.folder / "pages.jsonl"]
+        done = run_command(f"launch.{script}", *words, environment=os.environ | {"PYTHONPATH": str(self.folder)})
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
@@ -169,8 +167,7 @@ def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(o
 
 def test_a_run_without_it_has_other_texts(outside_run: Outside):
     """Its signal is a column of texts/, so that a recipe without it asks for other ones."""
-    command = [sys.executable, "-m", "launch.refilter", "configs/demo.py", "--workdir", str(outside_run.run)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = run_command("launch.refilter", "configs/demo.py", "--workdir", outside_run.run)
     assert done.returncode == 2 and "upper_case" in done.stderr and "Traceback" not in done.stderr
 
 

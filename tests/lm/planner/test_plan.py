@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import multiprocessing
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from lm.planner.compile import OutOfMemory, out_of_memory, progress
 from lm.planner.plan import make_plan
 from lm.planner.text import in_words, plan_text, time_text
 from lm.planning.topology import topology_of
+from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment
 
 REPOSITORY = Path(__file__).parents[3]
@@ -29,11 +28,9 @@ EXPERIMENT = dataclasses.replace(
 )  # without the layout that it names
 
 
-def plan_command(*words: str) -> subprocess.CompletedProcess:
+def plan_command(*words: str) -> Ended:
     """launch.plan as a user calls it."""
-    return subprocess.run(
-        [sys.executable, "-m", "launch.plan", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    return run_command("launch.plan", *words)
 
 
 def has_libtpu() -> bool:
@@ -235,7 +232,7 @@ def test_a_compilation_that_goes_on_says_so_and_what_would_shorten_it():
 # By the compiler
 
 
-def plan_of_small_model(topology: str, fsdp: int, *words: str) -> subprocess.CompletedProcess:
+def plan_of_small_model(topology: str, fsdp: int, *words: str) -> Ended:
     """Three layers of 256 channels, whose parameters are cut over so many devices; 8 sequences of 256 tokens."""
     return plan_command(
         "tests/configs.py", "--topology", topology, "--json", "--model.width", "256", "--model.heads", "4",
