@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 def listening(
     answer: Callable[[BaseHTTPRequestHandler], None], end: Callable[[], object] = lambda: None
 ) -> Generator[str]:
-    """The server's address, as http://127.0.0.1:PORT. Each connection is for one request; one that the client cuts is
-    passed over. `end` is called before the server ends, to let go of answers that wait."""
+    """The server's address, as http://127.0.0.1:PORT. Each connection is for one request, and each answer says so: a
+    client that sent the next request on it would find it closed. A connection that the client cuts is passed over.
+    `end` is called before the server ends, to let go of answers that wait."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -23,6 +24,10 @@ def listening(
                 answer(self)
 
         do_HEAD = do_POST = do_GET  # noqa: N815
+
+        def end_headers(self):
+            self.send_header("Connection", "close")
+            super().end_headers()
 
         def log_message(self, format, *args):
             pass
