@@ -89,7 +89,6 @@ if __name__ == "__main__":
 
 MARKS = {
     "ray": pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make ray)"),
-    "beam on dask": pytest.mark.slow,
     "slurm": pytest.mark.slow,
 }
 
