@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Generator
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -23,7 +24,7 @@ def server() -> Generator[Store]:
         yield store
 
 
-@pytest.fixture(params=["s3", "gs"])
+@pytest.fixture(params=["s3", pytest.param("gs", marks=pytest.mark.slow)])
 def folder(server: Store, request) -> Generator[Url]:
     server.bucket("checkpoints")
     yield Url(f"{request.param}://checkpoints/run/checkpoints")
@@ -41,6 +42,13 @@ def test_what_is_saved_while_requests_fail_is_restored_to_the_bit_there_and_from
     for name in folder.files():
         write_atomically(tmp_path / name, (folder / name).read_bytes())
     assert same_bits(restored(tmp_path)[0], state_of(9))
+
+
+def test_a_checkpoint_at_another_store_is_restored_to_the_bit(server):
+    server.bucket("checkpoints")
+    folder: Any = Url("gs://checkpoints/run/checkpoints")
+    write(folder, 3)
+    assert same_bits(restored(folder)[0], state_of(3))
 
 
 def test_a_flipped_object_is_named_and_set_aside_and_the_one_before_is_taken(folder, capsys):

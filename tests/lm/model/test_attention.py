@@ -33,6 +33,7 @@ from tests.lm.model.attention_laws import (
 from tests.lm.model_configs import LLAMA
 
 interpreted = functools.partial(splash, interpret=True)
+SLOW = pytest.mark.slow
 
 
 def test_the_plain_forms_gradients_are_those_of_finite_differences():
@@ -55,13 +56,13 @@ def test_the_plain_forms_gradients_are_those_of_finite_differences():
         (xla, (2, 1, 2, 1, 4)),
         (xla, (2, 33, 6, 2, 8)),
         (xla, (2, 128, 4, 2, 8)),  # by two causal blocks
-        (xla, (1, 320, 2, 1, 8)),  # by four
+        pytest.param(xla, (1, 320, 2, 1, 8), marks=SLOW),  # by four
         (xla, (1, 1100, 2, 1, 8)),  # by blocks, the last one padded
-        (functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8)),
+        pytest.param(functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8), marks=SLOW),
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8)),
-        (interpreted, (2, 128, 2, 2, 64)),
+        pytest.param(interpreted, (2, 128, 2, 2, 64), marks=SLOW),
         (interpreted, (1, 256, 4, 2, 64)),
-        (interpreted, (1, 384, 2, 1, 128)),
+        pytest.param(interpreted, (1, 384, 2, 1, 128), marks=SLOW),
         (interpreted, (1, 100, 2, 1, 24)),  # filled up to 128 positions and 64 channels
     ],
     ids=lambda value: str(value) if isinstance(value, tuple) else None,
@@ -81,12 +82,12 @@ def test_values_and_gradients_equal_a_plain_float64_form(implementation, shape):
         (xla, (2, 33, 6, 2, 8), {"window": 1}),
         (xla, (2, 33, 6, 2, 8), {"window": 100}),
         (xla, (1, 256, 2, 1, 8), {"window": 50}),  # by causal blocks, some of which see no key of the first
-        (xla, (1, 1100, 2, 1, 8), {"window": 300}),  # by blocks
+        pytest.param(xla, (1, 1100, 2, 1, 8), {"window": 300}, marks=SLOW),  # by blocks
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {"window": 7, "prefix": 12}),
         (xla, (2, 33, 6, 2, 8), {"prefix": 20}),
         (xla, (1, 256, 2, 1, 8), {"window": 50, "prefix": 90}),
         (xla, (1, 1100, 2, 1, 8), {"prefix": 700}),
-        (interpreted, (2, 256, 2, 1, 64), {"window": 1}),
+        pytest.param(interpreted, (2, 256, 2, 1, 64), {"window": 1}, marks=SLOW),
         (interpreted, (1, 384, 4, 2, 64), {"window": 100}),
     ],
     ids=lambda value: str(value) if isinstance(value, (tuple, dict)) else None,

@@ -17,7 +17,18 @@ from lm.model.transformer import Transformer, row_positions, stack_layers, unsta
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
 
-CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+SLOW = {"llama", "head_dim"}
+"""Configs whose parts are all in others: llama's in modern and windows."""
+
+
+def rows(configs):
+    return pytest.mark.parametrize(
+        "config",
+        [pytest.param(config, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, config in configs.items()],
+    )
+
+
+CONFIGS = rows(FAMILIES)
 
 
 forward = jax.jit(lambda model, tokens_BT, segments_BT: model.logits(model.read(tokens_BT, segments_BT)))
@@ -53,13 +64,7 @@ def gradient(model, tokens_BT, segments_BT, target):
     return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        pytest.param(config, id=name, marks=[pytest.mark.slow] if name == "llama" else [])  # modern holds all of it
-        for name, config in FAMILIES.items()
-    ],
-)
+@CONFIGS
 def test_causality_by_gradients(config):
     tokens_BT = tokens(config)
     for target in (0, 5, config.context_length - 1):
@@ -80,15 +85,6 @@ def test_documents_do_not_attend_to_one_another_by_gradients(config):
 WINDOWS = dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0))
 OWN_HEADS = dataclasses.replace(GPT2, width=34, head_dim=6)
 OTHERS = {"windows": WINDOWS, "head_dim": OWN_HEADS}
-
-
-def rows(configs):
-    """Of which that with heads of its own width is slow."""
-    marks = {"head_dim": [pytest.mark.slow]}
-    return pytest.mark.parametrize(
-        "config", [pytest.param(config, id=name, marks=marks.get(name, [])) for name, config in configs.items()]
-    )
-
 
 WITH_OTHERS = rows(FAMILIES | OTHERS)
 
