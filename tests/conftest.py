@@ -1,16 +1,20 @@
 """Strict JAX for every test: eight CPU devices, no silent rank promotion, warnings as errors (pyproject.toml)."""
 
+import contextlib
 import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import zstandard
 
 from lm import trusted_code
+from lm.compilation_cache import cpu_kind
 from tests.run_files import QUICK
 
 FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK["XLA_FLAGS"], "--xla_force_host_platform_device_count=8"
@@ -21,14 +25,32 @@ os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What one test has compiled, no other compiles again, in whatever process: the programs are kept in a folder of this
-# run, from which the processes of pytest-xdist and those that tests start take them.
+# What one test has compiled, no other compiles again, in whatever process or later run of tests: programs are kept in
+# .pytest_cache/compiled, and each run works on links to them in its own folder. JAX does not write programs whole:
+# one that a killed process has left is kept by no later run.
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
-MADE_HERE = None if COMPILED in os.environ else tempfile.mkdtemp(prefix="gristmill-compiled-")
-if MADE_HERE:
-    os.environ[COMPILED] = MADE_HERE
+KEPT = Path(__file__).parents[1] / ".pytest_cache/compiled" / cpu_kind()
+MADE_HERE = None
+if COMPILED not in os.environ:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    MADE_HERE = Path(tempfile.mkdtemp(prefix=".run-", dir=KEPT))
+    for path in KEPT.iterdir():
+        if time.time() - path.stat().st_mtime > 7 * 24 * 3600:  # of code that has changed since, or of a killed run
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif path.is_file():
+            (MADE_HERE / path.name).hardlink_to(path)
+    os.environ[COMPILED] = str(MADE_HERE)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def keep_compiled_programs(run: Path) -> None:
+    """Move the whole programs among those that this run of tests has compiled to KEPT, and remove its folder."""
+    for program in run.glob("*-cache"):
+        with contextlib.suppress(zstandard.ZstdError, FileNotFoundError):
+            zstandard.ZstdDecompressor().decompress(program.read_bytes())
+            program.replace(KEPT / program.name)
+    shutil.rmtree(run, ignore_errors=True)
 
 
 # What tests run as a user's own code is not remembered in the state folder of the user who runs the tests.
@@ -56,8 +78,9 @@ def trusts_nothing_of_other_tests():
 
 
 def pytest_unconfigure() -> None:
-    for folder in filter(None, (MADE_HERE, STATE)):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(STATE, ignore_errors=True)
+    if MADE_HERE:
+        keep_compiled_programs(MADE_HERE)
 
 
 # The same examples on every run, and no time limit: the outcome may depend on neither luck nor load.
