@@ -5,7 +5,6 @@ A new field of ModelConfig fails `test_the_table_has_every_field` until CASES ha
 
 import ast
 import dataclasses
-import functools
 import re
 import subprocess
 import typing
@@ -122,18 +121,15 @@ def arrays_of(config: ModelConfig) -> dict[str, np.ndarray]:
     return {name: drawn(name, shape) for name, shape in parameter_shapes(config).items()}
 
 
-@functools.lru_cache(maxsize=8)
-def compiled(config: ModelConfig) -> tuple[Transformer, Callable[[Transformer, jax.Array], jax.Array]]:
-    """(the shapes of the model, its forward pass)."""
-    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    return like, jax.jit(lambda model, tokens_BT: model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))
-
-
 def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
-    """(T, V) of one row, in float32, by our forward pass."""
-    like, read = compiled(dataclasses.replace(config, scan_layers=False, attention="auto", compute_dtype="float32"))
-    model = replace_leaves(like, {name: jnp.asarray(array) for name, array in arrays.items()})
-    return np.asarray(read(model, jnp.asarray([tokens])))[0]
+    """(T, V) of one row, in float32, by our forward pass, one operation at a time: to compile each config as a whole
+    would take most of the time."""
+    exact = {"parameter_dtype": "float32", "compute_dtype": "float32"}
+    config = dataclasses.replace(config, scan_layers=False, attention="auto", **exact)
+    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    model = replace_leaves(like, {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()})
+    tokens_BT = jnp.asarray([tokens])
+    return np.asarray(model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))[0]
 
 
 def by_hugging_face(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:

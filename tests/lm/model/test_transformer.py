@@ -12,7 +12,7 @@ from lm.errors import UsageError
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from lm.model.ngrams import tokens_before
-from lm.model.param_names import named_leaves
+from lm.model.param_names import named_leaves, replace_leaves
 from lm.model.transformer import Transformer, row_positions, stack_layers, unstack_layers
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
@@ -34,14 +34,15 @@ CONFIGS = rows(FAMILIES)
 forward = jax.jit(lambda model, tokens_BT, segments_BT: model.logits(model.read(tokens_BT, segments_BT)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def make(config, seed=0):
-    model = Transformer(config, jax.random.key(seed))
-    # Away from the ones and zeros of fresh norms and biases, which would hide a scale or bias that is left out.
-    leaves, structure = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, moved)
+@functools.cache
+def make(config):
+    """A model of random numbers: a norm or bias of ones and zeros would hide that it is left out."""
+    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    source, leaves = np.random.default_rng(0), {}
+    for name, leaf in named_leaves(like).items():
+        near, spread = (1, 0.1) if name.endswith("scale") else (0.5, 0.1) if name.endswith("share") else (0, 0.22)
+        leaves[name] = jnp.asarray(near + spread * source.normal(size=leaf.shape), leaf.dtype)
+    return replace_leaves(like, leaves)
 
 
 def tokens(config, batch=2, seed=0):
