@@ -6,7 +6,6 @@ A new field of ModelConfig fails `test_the_table_has_every_field` until CASES ha
 import ast
 import dataclasses
 import re
-import subprocess
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ from lm.planning.flops import flops_per_token
 from lm.planning.memory import BYTES, count_parameters
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-from tests.lm.formats.test_hugging_face import LOAD_BY_TRANSFORMERS, PEER, needs_peer
+from tests.lm.formats.test_hugging_face import logits_by_transformers, needs_peer
 from tests.lm.formats.test_standalone import imported
 from tests.lm.model_configs import GPT2, LLAMA
 
@@ -213,16 +212,16 @@ def test_a_lost_field_would_be_seen(field):
 
 @needs_peer
 @pytest.mark.slow
-@pytest.mark.parametrize("config", cases())
-def test_transformers_computes_the_same(tmp_path, config):
-    arrays = arrays_of(config)
-    tokens = list(range(5, 15))
-    write_hugging_face(tmp_path / "x", config, arrays, TOKENIZER, "float32")
-    np.save(tmp_path / "tokens.npy", [tokens])
-    paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
-    load = LOAD_BY_TRANSFORMERS.replace("output_loading_info=True", "output_loading_info=True, trust_remote_code=True")
-    subprocess.run([PEER, "-c", load, *paths], check=True, capture_output=True, timeout=600)
-    np.testing.assert_allclose(np.load(paths[-1])[0], logits_of(config, arrays, tokens), rtol=0, atol=1e-4)
+def test_transformers_computes_the_same(tmp_path):
+    expected, tokens = {}, list(range(5, 15))
+    for case in cases():
+        folder, config = tmp_path / str(case.id), case.values[0]
+        arrays = arrays_of(config)
+        write_hugging_face(folder / "model", config, arrays, TOKENIZER, "float32")
+        np.save(folder / "tokens.npy", [tokens])
+        expected[folder] = logits_of(config, arrays, tokens)
+    for folder, found in zip(expected, logits_by_transformers([*expected], trust=True), strict=True):
+        np.testing.assert_allclose(found[0], expected[folder], rtol=0, atol=1e-4, err_msg=folder.name)
 
 
 PARAMETERS = (

@@ -53,13 +53,24 @@ PEER = Path(os.environ.get("PEERS_DIR", "~/.cache/gristmill-peers")).expanduser(
 needs_peer = pytest.mark.skipif(not PEER.exists(), reason="needs torch and transformers in $PEERS_DIR/torch")
 CHARACTERS = CharacterTokenizer("\nabc")
 LOAD_BY_TRANSFORMERS = """
-import sys, numpy, torch, transformers
-model, report = transformers.AutoModelForCausalLM.from_pretrained(
-    sys.argv[1], output_loading_info=True, dtype=torch.float32)
-assert not any(report.values()), report
-with torch.inference_mode():
-    numpy.save(sys.argv[3], model.eval()(torch.tensor(numpy.load(sys.argv[2]))).logits.numpy())
+import pathlib, sys, numpy, torch, transformers
+for folder in map(pathlib.Path, sys.argv[2:]):
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder / "model", output_loading_info=True, dtype=torch.float32, trust_remote_code=sys.argv[1] == "trust")
+    assert not any(report.values()), (folder, report)
+    with torch.inference_mode():
+        logits = model.eval()(torch.tensor(numpy.load(folder / "tokens.npy"))).logits
+    numpy.save(folder / "logits.npy", logits.numpy())
 """
+
+
+def logits_by_transformers(folders, trust=False):
+    """Return the logits of each folder's tokens.npy by the model in its folder `model`. One process computes all of
+    them: to import torch and transformers takes 7 s."""
+    command = [PEER, "-c", LOAD_BY_TRANSFORMERS, "trust" if trust else "", *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return [np.load(folder / "logits.npy") for folder in folders]
 
 
 def model_of(config, arrays):
@@ -74,15 +85,16 @@ def mean_loss(model, tokens_BT):
 
 
 def check_logits(folder, golden):
-    """The model in `folder` must give the logits in the file `golden`; returns it with the tokens."""
+    """The model in `folder` must give the logits in the file `golden`; return the gradients of its mean loss."""
     config, arrays = load_hugging_face(folder, "float32")
     model, golden = model_of(config, arrays), np.load(golden)
     tokens_BT = jnp.asarray(np.atleast_2d(golden["input_ids"]), jnp.int32)
     expected_BTV = golden["logits"].reshape(*tokens_BT.shape, config.vocab_size)
-    logits_BTV = np.asarray(jax.jit(lambda m, t: mean_loss(m, t)[1])(model, tokens_BT))
+    (_, logits_BTV), gradients = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))(model, tokens_BT)
+    logits_BTV = np.asarray(logits_BTV)
     np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(logits_BTV.argmax(-1), expected_BTV.argmax(-1))
-    return model, tokens_BT
+    return gradients
 
 
 def equal(left, right):
@@ -92,8 +104,7 @@ def equal(left, right):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_gradients_are_those_of_transformers(name):
-    model, tokens_BT = check_logits(FIXTURES / name, FIXTURES / name / "golden.npz")
-    gradients = named_leaves(jax.jit(jax.grad(lambda m, t: mean_loss(m, t)[0]))(model, tokens_BT))
+    gradients = named_leaves(check_logits(FIXTURES / name, FIXTURES / name / "golden.npz"))
     _, expected = load_hugging_face(FIXTURES / name / "gradients", "float32")
     total = np.sqrt(sum(np.sum(np.square(each)) for each in expected.values()))
     for parameter, each in expected.items():
@@ -413,17 +424,17 @@ def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
 
 
 @needs_peer
-@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
-def test_transformers_reads_what_is_written(tmp_path, config):
-    model = Transformer(config, jax.random.key(0))
-    write_hugging_face(tmp_path / "x", config, named_leaves(model), CHARACTERS)
-    tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.context_length))
-    np.save(tmp_path / "tokens.npy", tokens_BT)
-    paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
-    subprocess.run([PEER, "-c", LOAD_BY_TRANSFORMERS, *paths], check=True, capture_output=True, timeout=600)
-    x_BTD = model.read(jnp.asarray(tokens_BT, jnp.int32), jnp.ones(tokens_BT.shape, jnp.int32))
-    logits_BTV = np.asarray(model.logits(x_BTD))
-    np.testing.assert_allclose(logits_BTV, np.load(paths[-1]), rtol=0, atol=1e-4)
+def test_transformers_reads_what_is_written(tmp_path):
+    expected = {}
+    for name, config in EXPORTED.items():
+        model = Transformer(config, jax.random.key(0))
+        write_hugging_face(tmp_path / name / "model", config, named_leaves(model), CHARACTERS)
+        tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.context_length))
+        np.save(tmp_path / name / "tokens.npy", tokens_BT)
+        x_BTD = model.read(jnp.asarray(tokens_BT, jnp.int32), jnp.ones(tokens_BT.shape, jnp.int32))
+        expected[tmp_path / name] = np.asarray(model.logits(x_BTD))
+    for folder, found in zip(expected, logits_by_transformers([*expected]), strict=True):
+        np.testing.assert_allclose(expected[folder], found, rtol=0, atol=1e-4, err_msg=folder.name)
 
 
 def test_parameters_of_another_model_are_not_written(tmp_path):
