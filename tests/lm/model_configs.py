@@ -1,8 +1,17 @@
 """Small models of both families for tests."""
 
 import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from lm.config import ModelConfig
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.model.param_names import replace_leaves
+from lm.model.transformer import Transformer, stack_layers
 
 LLAMA = ModelConfig(
     vocab_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",
@@ -18,3 +27,27 @@ MODERN = dataclasses.replace(
 )  # fmt: skip
 """A softcap that these logits reach, and fewer rows than there are n-grams."""
 FAMILIES = {"llama": LLAMA, "gpt2": GPT2, "modern": MODERN}
+
+
+def random_parameters(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Return {name: values} drawn by NumPy, the same under one name and shape for every config.
+
+    JAX would compile a program for each shape. Norms and biases are not the ones and zeros that would hide that they
+    are left out.
+    """
+
+    def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        source = np.random.default_rng([*name.encode()])
+        near = 1.0 if name.endswith("scale") else 0.5 if name.endswith("share") else 0.0
+        return (near + 0.2 * source.normal(size=shape)).astype(jnp.dtype(config.parameter_dtype))
+
+    return {name: drawn(name, shape) for name, shape in parameter_shapes(config).items()}
+
+
+@functools.cache
+def random_model(config: ModelConfig) -> Any:
+    """Return a Transformer with `random_parameters`."""
+    like = jax.eval_shape(lambda: Transformer(dataclasses.replace(config, scan_layers=False), jax.random.key(0)))
+    drawn = {name: jnp.asarray(value) for name, value in random_parameters(config).items()}
+    model = replace_leaves(like, drawn)
+    return stack_layers(model) if config.scan_layers else model

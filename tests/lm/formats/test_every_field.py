@@ -37,7 +37,7 @@ from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from tests.lm.formats.test_hugging_face import logits_by_transformers, needs_peer
 from tests.lm.formats.test_standalone import imported
-from tests.lm.model_configs import GPT2, LLAMA
+from tests.lm.model_configs import GPT2, LLAMA, random_parameters
 
 TOKENS = (*(bytes([byte]) for byte in range(256)), b"ab")
 TOKENIZER = BytePairTokenizer(SPLIT_PATTERNS["gpt2"], TOKENS, special_tokens={"<|endoftext|>": 257})
@@ -109,17 +109,6 @@ def test_the_table_has_every_field():
             assert {*typing.get_args(hints[field.name])} == {*values}, f"CASES lacks a value of {field.name}"
 
 
-def arrays_of(config: ModelConfig) -> dict[str, np.ndarray]:
-    """Random parameters, the same under one name and shape for every config."""
-
-    def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        source = np.random.default_rng([*name.encode()])
-        near = 1.0 if name.endswith("scale") else 0.5 if name.endswith("share") else 0.0
-        return (near + 0.3 * source.normal(size=shape)).astype(jnp.dtype(config.parameter_dtype))
-
-    return {name: drawn(name, shape) for name, shape in parameter_shapes(config).items()}
-
-
 def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
     """(T, V) of one row, in float32, by our forward pass, one operation at a time: to compile each config as a whole
     would take most of the time."""
@@ -178,7 +167,7 @@ def changed_fields(config: ModelConfig) -> set[str]:
 
 @pytest.mark.parametrize("config", cases())
 def test_a_field_comes_back_or_is_refused_by_its_name(tmp_path, config):
-    arrays, changed = arrays_of(config), changed_fields(config)
+    arrays, changed = random_parameters(config), changed_fields(config)
     tokens = np.random.default_rng(0).integers(0, 256, 10).tolist()
     expected_TV = logits_of(config, arrays, tokens)
     held = 0
@@ -205,9 +194,8 @@ def test_a_lost_field_would_be_seen(field):
     base, tokens = BASES["llama"], list(range(10))
     change = next(one for one in CASES[field] if one[field] != getattr(base, field))
     changed = dataclasses.replace(base, **change)
-    assert (
-        np.abs(logits_of(changed, arrays_of(changed), tokens) - logits_of(base, arrays_of(base), tokens)).max() > 0.01
-    )
+    found, without = (logits_of(config, random_parameters(config), tokens) for config in (changed, base))
+    assert np.abs(found - without).max() > 0.01
 
 
 @needs_peer
@@ -216,7 +204,7 @@ def test_transformers_computes_the_same(tmp_path):
     expected, tokens = {}, list(range(5, 15))
     for case in cases():
         folder, config = tmp_path / str(case.id), case.values[0]
-        arrays = arrays_of(config)
+        arrays = random_parameters(config)
         write_hugging_face(folder / "model", config, arrays, TOKENIZER, "float32")
         np.save(folder / "tokens.npy", [tokens])
         expected[folder] = logits_of(config, arrays, tokens)
@@ -283,10 +271,10 @@ def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: 
 def test_a_field_or_value_that_no_format_lists_is_refused_by_name(tmp_path, base, format, kind, changes, field):
     config = as_class(kind, base, **changes)
     with pytest.raises(UsageError, match=rf"The format {format}.* cannot express {field}.*(docs/contracts|--format)"):
-        FORMATS[format](tmp_path, config, arrays_of(config), [1, 2])
+        FORMATS[format](tmp_path, config, random_parameters(config), [1, 2])
     assert not [*tmp_path.iterdir()]
     if kind is WiderConfig:  # its default is what every format computes
-        FORMATS[format](tmp_path, as_class(kind, base), arrays_of(base), [1, 2])
+        FORMATS[format](tmp_path, as_class(kind, base), random_parameters(base), [1, 2])
 
 
 class TwoScales(nnx.Module):
@@ -309,7 +297,7 @@ def test_a_parameter_that_a_format_would_not_write_is_refused_by_name(tmp_path, 
     for name, written in FORMATS.items():
         said = rf"The format {name}.* writes \d+ of .* parameters; blocks\.0\.attention_norm\.gain is in none"
         with pytest.raises(UsageError, match=said):
-            written(tmp_path, config, arrays_of(config), [1, 2])
+            written(tmp_path, config, random_parameters(config), [1, 2])
         assert not [*tmp_path.iterdir()]
     # The inspector and the planner have it too.
     assert architecture(config).parameters == count_parameters(config)

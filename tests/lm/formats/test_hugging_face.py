@@ -41,7 +41,7 @@ from tests.lm.hugging_face_files import (
     write_shards,
     write_tensors,
 )
-from tests.lm.model_configs import GPT2, LLAMA, MODERN
+from tests.lm.model_configs import GPT2, LLAMA, MODERN, random_model, random_parameters
 
 NAMES = ("gpt2", "llama", "llama31")
 LLAMA31 = RopeScalingConfig(
@@ -152,7 +152,7 @@ def test_parameters_come_whole_in_the_type_that_is_asked_for(name):
 
 def test_loading_holds_one_tensor_more_than_the_model(tmp_path):
     config = dataclasses.replace(LLAMA, width=256, mlp_width=1024, layers=4)
-    arrays = named_leaves(Transformer(config, jax.random.key(0)))
+    arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     sizes = [array.nbytes for array in arrays.values()]
     load_hugging_face(tmp_path, "float32")  # once before, so that what is imported and traced is not counted
@@ -314,7 +314,7 @@ def test_rotary_frequencies_are_those_of_the_formula(scaling):
 def test_scaled_positions_reach_the_logits():
     scaling = dataclasses.replace(LLAMA31, original_context_length=16)
     config = dataclasses.replace(LLAMA, rope_scaling=scaling, rope_theta=100.0)
-    model = Transformer(config, jax.random.key(0))
+    model = random_model(config)
     tokens_BT = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 16)), jnp.int32)
     logits_BTV = np.asarray(model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))
     expected_BTV = reference_model.logits(config, model, tokens_BT, jnp.ones_like(tokens_BT))
@@ -356,7 +356,7 @@ EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
 
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
 def test_what_is_written_is_read_again(tmp_path, config):
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    arrays = random_parameters(config)
     write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
     found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
     assert found == dataclasses.replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
@@ -365,7 +365,7 @@ def test_what_is_written_is_read_again(tmp_path, config):
 
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
 def test_layers_in_one_stack_are_written_as_the_very_same_files(tmp_path, config):
-    model = Transformer(config, jax.random.key(0))
+    model = random_model(config)
     write_hugging_face(tmp_path / "one by one", config, named_leaves(model), CHARACTERS)
     scanned = dataclasses.replace(config, scan_layers=True)
     write_hugging_face(tmp_path / "stack", scanned, named_leaves(stack_layers(model)), CHARACTERS)
@@ -396,7 +396,7 @@ def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family,
     """Else transformers takes 1 and 2 for them, as in Llama 2, or 50256, as in GPT-2, and never stops. In training the
     head of the next document ends one, so that it is always among those that do."""
     config = dataclasses.replace(family, vocab_size=258, layers=1)
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, tokenizer)
     for name in ("config.json", "generation_config.json"):
         found = json.loads((tmp_path / name).read_text())
@@ -419,7 +419,7 @@ def test_published_vocabularies_keep_the_ids_of_their_makers(name):
 
 def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocab_size = 64"):
-        write_hugging_face(tmp_path, LLAMA, named_leaves(Transformer(LLAMA, jax.random.key(0))), OWN)
+        write_hugging_face(tmp_path, LLAMA, random_parameters(LLAMA), OWN)
     assert not list(tmp_path.iterdir())
 
 
@@ -427,7 +427,7 @@ def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
 def test_transformers_reads_what_is_written(tmp_path):
     expected = {}
     for name, config in EXPORTED.items():
-        model = Transformer(config, jax.random.key(0))
+        model = random_model(config)
         write_hugging_face(tmp_path / name / "model", config, named_leaves(model), CHARACTERS)
         tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.context_length))
         np.save(tmp_path / name / "tokens.npy", tokens_BT)
@@ -438,7 +438,7 @@ def test_transformers_reads_what_is_written(tmp_path):
 
 
 def test_parameters_of_another_model_are_not_written(tmp_path):
-    arrays = named_leaves(Transformer(LLAMA, jax.random.key(0)))
+    arrays = random_parameters(LLAMA)
     arrays.pop("norm.scale")
     with pytest.raises(InputError, match=r"norm.scale is absent, but \(32,\) in the config"):
         write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS)
@@ -463,7 +463,7 @@ def test_fixtures_stay_small():
 def test_what_is_neither_gpt2_nor_llama_is_written_with_its_code(tmp_path, change):
     """tests.bench.interop runs that code."""
     config = dataclasses.replace(MODERN, **change)
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     found, again = load_hugging_face(tmp_path, "float32")
     assert found == dataclasses.replace(config, zero_init=found.zero_init) and equal(again, arrays)
@@ -476,7 +476,7 @@ def test_what_is_neither_gpt2_nor_llama_is_written_with_its_code(tmp_path, chang
 
 
 def test_many_shards_are_the_same_model_as_one_file_and_none_is_larger_than_asked(tmp_path):
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(LLAMA, jax.random.key(0))).items()}
+    arrays = random_parameters(LLAMA)
     write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, shard_bytes=20_000)
     files = sorted(tmp_path.glob("*.safetensors"))
     assert len(files) > 2 and all(path.stat().st_size < 20_000 + 4_000 for path in files)
@@ -489,7 +489,7 @@ def test_many_shards_are_the_same_model_as_one_file_and_none_is_larger_than_aske
 
 @pytest.mark.parametrize(("dtype", "stored"), [("float16", np.float16), ("bfloat16", jnp.bfloat16)])
 def test_weights_are_written_in_the_type_that_is_asked_for(tmp_path, dtype, stored):
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(LLAMA, jax.random.key(0))).items()}
+    arrays = random_parameters(LLAMA)
     write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, dtype)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
     for name, value in load_hugging_face(tmp_path, "float32")[1].items():

@@ -22,8 +22,6 @@ from lm.config import RopeScalingConfig, TokenizerConfig
 from lm.errors import UsageError
 from lm.formats.standalone.tokenizer import python_pattern, tokenizer_json
 from lm.formats.standalone.writing import MOST_LINES, TEMPLATE, chosen, model_py, write_standalone
-from lm.model.param_names import named_leaves, replace_leaves
-from lm.model.transformer import Transformer
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import numbered
@@ -31,7 +29,7 @@ from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from tests.lm.hugging_face_files import REPOSITORY
-from tests.lm.model_configs import FAMILIES
+from tests.lm.model_configs import FAMILIES, random_model, random_parameters
 from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
 
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
@@ -86,19 +84,10 @@ def imported(folder):
     return module
 
 
-def varied(config, key=7):
-    """A model whose every parameter matters: none is at its initial one or zero."""
-    model = Transformer(config, jax.random.key(key))
-    leaves = named_leaves(model)
-    keys = jax.random.split(jax.random.key(key), len(leaves))
-    moved = {n: x + 0.1 * jax.random.normal(k, x.shape) for (n, x), k in zip(leaves.items(), keys, strict=True)}
-    return replace_leaves(model, moved), {name: np.asarray(x) for name, x in moved.items()}
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_are_ours_read_at_once_or_one_by_one(tmp_path, name):
     config = CONFIGS[name]
-    model, arrays = varied(config)
+    model, arrays = random_model(config), random_parameters(config)
     write_standalone(tmp_path, config, arrays, CHARACTERS, name)
     theirs, tokens = imported(tmp_path), list(range(3, 3 + config.context_length))
     tokens[5] = tokens[1]
@@ -114,7 +103,7 @@ def test_logits_are_ours_read_at_once_or_one_by_one(tmp_path, name):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_of_half_the_size_are_read_as_they_were_rounded(tmp_path, dtype):
     config = FAMILIES["llama"]
-    _, arrays = varied(config)
+    arrays = random_parameters(config)
     write_standalone(tmp_path, config, arrays, CHARACTERS, "half", dtype)
     read = imported(tmp_path).P
     assert read.keys() == arrays.keys()
@@ -161,7 +150,7 @@ def their_tokenizers(tmp_path_factory):
     ours |= {kind: sentencepiece(kind) for kind in ("sentencepiece_bpe", "sentencepiece_unigram")}
     ours["SmolLM2"] = LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>")
     found, config = {}, dataclasses.replace(FAMILIES["llama"], vocab_size=400)
-    _, arrays = varied(config)
+    arrays = random_parameters(config)
     for name, tokenizer in ours.items():
         folder = tmp_path_factory.mktemp("tokenizer")
         write_standalone(folder, config, arrays, tokenizer, name)
@@ -223,7 +212,7 @@ def test_a_tokenizer_that_python_cannot_have_is_refused_by_name():
 def test_the_folder_runs_anywhere_and_says_what_is_wrong(tmp_path):
     """With neither this repository nor any site package but NumPy's in sight, wherever it was moved to."""
     config = dataclasses.replace(FAMILIES["modern"], vocab_size=300, context_length=40)
-    _, arrays = varied(config)
+    arrays = random_parameters(config)
     write_standalone(tmp_path / "out", config, arrays, bpe(), 'a "title" \\')
     shutil.move(tmp_path / "out", tmp_path / "moved here")
     call = lambda *words: subprocess.run(

@@ -1,7 +1,6 @@
 """Laws of the transformer: causality and isolation of documents by gradients, and parity with a float64 reference."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,10 @@ from lm.errors import UsageError
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from lm.model.ngrams import tokens_before
-from lm.model.param_names import named_leaves, replace_leaves
+from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer, row_positions, stack_layers, unstack_layers
 from tests.lm import reference_model
-from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
+from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model
 
 SLOW = {"llama", "head_dim"}
 """Configs whose parts are all in others: llama's in modern and windows."""
@@ -34,17 +33,6 @@ CONFIGS = rows(FAMILIES)
 forward = jax.jit(lambda model, tokens_BT, segments_BT: model.logits(model.read(tokens_BT, segments_BT)))
 
 
-@functools.cache
-def make(config):
-    """A model of random numbers: a norm or bias of ones and zeros would hide that it is left out."""
-    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    source, leaves = np.random.default_rng(0), {}
-    for name, leaf in named_leaves(like).items():
-        near, spread = (1, 0.1) if name.endswith("scale") else (0.5, 0.1) if name.endswith("share") else (0, 0.22)
-        leaves[name] = jnp.asarray(near + spread * source.normal(size=leaf.shape), leaf.dtype)
-    return replace_leaves(like, leaves)
-
-
 def tokens(config, batch=2, seed=0):
     rows = np.random.default_rng(seed).integers(0, config.vocab_size, (batch, config.context_length), np.int32)
     return jnp.asarray(rows)
@@ -52,7 +40,7 @@ def tokens(config, batch=2, seed=0):
 
 def influence(config, tokens_BT, segments_BT, target):
     """(T,) how much the logits at `target` feel each position's embedding: the norm of the gradient."""
-    return np.linalg.norm(np.asarray(gradient(make(config), tokens_BT, segments_BT, target))[0], axis=-1)
+    return np.linalg.norm(np.asarray(gradient(random_model(config), tokens_BT, segments_BT, target))[0], axis=-1)
 
 
 @jax.jit  # with `target` as an argument: one program for all of them
@@ -92,7 +80,7 @@ WITH_OTHERS = rows(FAMILIES | OTHERS)
 
 @WITH_OTHERS
 def test_logits_equal_a_plain_float64_reference(config):
-    model, tokens_BT = make(config), tokens(config)
+    model, tokens_BT = random_model(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[1, 7:].set(2)
     logits_BTV = np.asarray(forward(model, tokens_BT, segments_BT))
     expected_BTV = reference_model.logits(config, model, tokens_BT, segments_BT)
@@ -101,7 +89,7 @@ def test_logits_equal_a_plain_float64_reference(config):
 
 def test_rotary_positions_are_relative():
     """Llama sees distances alone: the same document later in the window gives the same logits."""
-    model, tokens_BT = make(LLAMA), tokens(LLAMA, batch=1)
+    model, tokens_BT = random_model(LLAMA), tokens(LLAMA, batch=1)
     apart = jnp.concatenate([tokens_BT[:, :6], tokens_BT[:, :10]], axis=1)
     segments_BT = jnp.array([[1] * 6 + [2] * 10], jnp.int32)
     logits_BTV = np.asarray(forward(model, apart, segments_BT))
@@ -121,7 +109,7 @@ CACHED = {**FAMILIES, **OTHERS, "scan": dataclasses.replace(MODERN, scan_layers=
 @rows(CACHED)
 def test_a_prompt_at_once_and_then_token_by_token_equals_the_whole_forward_pass(config):
     """Rows of different lengths: each reads its prompt, and goes on at its own position, until it is full."""
-    model, tokens_BT, length = make(config), tokens(config, batch=3), config.context_length
+    model, tokens_BT, length = random_model(config), tokens(config, batch=3), config.context_length
     expected_BTV = np.asarray(forward(model, tokens_BT, jnp.ones_like(tokens_BT)))
     lengths_B, prompt = np.array([1, 5, 9]), 11
     places_BT = jnp.broadcast_to(jnp.arange(prompt), (3, prompt))
@@ -141,7 +129,7 @@ def test_a_prompt_at_once_and_then_token_by_token_equals_the_whole_forward_pass(
 @CONFIGS
 def test_documents_in_pieces_of_a_row_equal_the_whole_forward_pass(config):
     """A cache that is read into bit by bit keeps documents apart, within a piece and from one to the next."""
-    model, tokens_BT = make(config), tokens(config)
+    model, tokens_BT = random_model(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[0, 6:].set(2).at[1, 3:8].set(2).at[1, 8:].set(3)
     expected_BTV, cache = np.asarray(forward(model, tokens_BT, segments_BT)), empty_cache(config, 2)
     for start, end in ((0, 7), (7, 8), (8, 16)):
@@ -154,7 +142,7 @@ def test_documents_in_pieces_of_a_row_equal_the_whole_forward_pass(config):
 def test_a_long_prompt_goes_into_the_cache_by_blocks(monkeypatch):
     monkeypatch.setattr("lm.model.attention.plain.WHOLE_LENGTH", 8)
     monkeypatch.setattr("lm.model.attention.plain.LEAST_ROWS", 4)
-    model, tokens_BT = make(LLAMA), tokens(LLAMA)
+    model, tokens_BT = random_model(LLAMA), tokens(LLAMA)
     mask = AttentionMask(jnp.ones_like(tokens_BT))
     x_BTD, _ = model(tokens_BT, row_positions(tokens_BT), mask, empty_cache(LLAMA, 2))
     expected_BTV = reference_model.logits(LLAMA, model, tokens_BT, jnp.ones_like(tokens_BT))
@@ -171,7 +159,7 @@ def test_a_window_by_gradients():
 
 
 def test_a_prefix_is_seen_in_both_directions_by_the_whole_model():
-    model, tokens_BT = make(LLAMA), tokens(LLAMA)
+    model, tokens_BT = random_model(LLAMA), tokens(LLAMA)
     mask = AttentionMask(jnp.ones_like(tokens_BT), prefix_B=jnp.array([6, 0]))
 
     @jax.jit
@@ -187,7 +175,7 @@ def test_a_prefix_is_seen_in_both_directions_by_the_whole_model():
 @WITH_OTHERS
 def test_one_by_one_or_as_one_stack_it_is_the_same_model(config):
     config = dataclasses.replace(config, attention_windows=config.attention_windows[:1])
-    model, tokens_BT = make(config), tokens(config)
+    model, tokens_BT = random_model(config), tokens(config)
     stack = stack_layers(model)
     like = jax.eval_shape(lambda: Transformer(dataclasses.replace(config, scan_layers=True), jax.random.key(0)))
     assert jax.tree.structure(stack) == jax.tree.structure(like)
@@ -203,14 +191,14 @@ def test_one_by_one_or_as_one_stack_it_is_the_same_model(config):
 
 def test_layers_that_differ_are_not_stacked():
     with pytest.raises(ValueError, match="differ in more than their parameters"):
-        stack_layers(make(WINDOWS))
+        stack_layers(random_model(WINDOWS))
     with pytest.raises(UsageError, match=r"attention_windows = \(4, 0\) gives the 3 layers different windows, but"):
         dataclasses.replace(WINDOWS, scan_layers=True)
 
 
 @pytest.mark.parametrize("config", [LLAMA, MODERN], ids=["llama", "modern"])
 def test_rotary_tables_are_made_once_a_forward_pass(config):
-    model, tokens_BT = make(config), tokens(config)
+    model, tokens_BT = random_model(config), tokens(config)
     program = str(jax.make_jaxpr(lambda model: model.read(tokens_BT, jnp.ones_like(tokens_BT)))(model))
     assert program.count(" cos ") == 1 and program.count(" sin ") == 1
 
@@ -219,12 +207,12 @@ def test_rotary_tables_are_made_once_a_forward_pass(config):
 def test_bfloat16_compute_keeps_float32_logits_and_parameters(config):
     exact = config
     config = dataclasses.replace(config, compute_dtype="bfloat16")
-    model, tokens_BT = make(config), tokens(config)
+    model, tokens_BT = random_model(config), tokens(config)
     logits_BTV = forward(model, tokens_BT, jnp.ones_like(tokens_BT))
     assert logits_BTV.dtype == jnp.float32
     rounded_BTV = logits_BTV.astype(jnp.bfloat16).astype(jnp.float32)
     assert float(jnp.mean(logits_BTV == rounded_BTV)) < 0.1, "the logits were rounded to bfloat16"
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(model))
-    exact_BTV = np.asarray(forward(make(exact), tokens_BT, jnp.ones_like(tokens_BT)))
+    exact_BTV = np.asarray(forward(random_model(exact), tokens_BT, jnp.ones_like(tokens_BT)))
     difference = np.abs(np.asarray(logits_BTV) - exact_BTV)
     assert 0 < difference.max() < 0.05 * np.abs(exact_BTV).max()
