@@ -15,8 +15,8 @@ from lm.inference.weights import for_inference, inference_config
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from lm.model.prepared import Int8Linear, int8_product
-from tests.lm.model.test_transformer import MODERN, make, tokens
-from tests.lm.model_configs import FAMILIES
+from tests.lm.model.test_transformer import tokens
+from tests.lm.model_configs import FAMILIES, MODERN, random_model
 
 CONFIGS = {
     "gpt2": FAMILIES["gpt2"],
@@ -28,7 +28,7 @@ CONFIGS = {
 @functools.cache
 def case(name):
     config = CONFIGS[name]
-    return config, make(config), tokens(config)
+    return config, random_model(config), tokens(config)
 
 
 @functools.partial(jax.jit, static_argnums=2)

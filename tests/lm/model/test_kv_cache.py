@@ -10,7 +10,7 @@ import pytest
 
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import LayerCache, empty_cache, written, written_by_head
-from tests.lm.model.test_transformer import MODERN, make
+from tests.lm.model_configs import MODERN, random_model
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -27,7 +27,7 @@ def test_keys_are_written_at_their_positions_and_nothing_beyond_the_last_slot(co
 def test_a_step_writes_into_the_cache_in_place():
     """The compiled step aliases every buffer of a donated cache, and holds no copy of one."""
     config = dataclasses.replace(MODERN, token_shift=False, ngram_rows=0)
-    model, cache = make(config), empty_cache(config, 2, 64)
+    model, cache = random_model(config), empty_cache(config, 2, 64)
     one_B1 = jnp.ones((2, 1), jnp.int32)
     step = jax.jit(
         lambda model, cache: model(one_B1, cache.lengths_B[:, None], AttentionMask(one_B1), cache)[1],
