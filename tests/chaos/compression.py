@@ -40,7 +40,10 @@ def small_run(folder: Path, steps: int = 60) -> Path:
     from lm.training.loop import train
 
     tiny = tiny_experiment()
-    experiment = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=steps, checkpoint_every=steps))
+    quick = dataclasses.replace(
+        tiny.train, steps=steps, checkpoint_every=steps, validate_every=0, sample_every=0, log_every=steps
+    )
+    experiment = dataclasses.replace(tiny, train=quick)
     write_tokens(folder, experiment)
     train(experiment.model, experiment.train, folder)
     write_json(RunPaths(folder).config_json, dataclasses.asdict(experiment))

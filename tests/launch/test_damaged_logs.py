@@ -85,7 +85,7 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
     assert log_damage(run) == [] and summarize(read_run(run, CONFIG))["damaged_logs"] == []
     data = (run / kind).read_bytes()
     for make in DAMAGES:
-        for seed in range(6):
+        for seed in range(3):
             spoilt = make(data, random.Random(seed))
             assert spoilt != data
             (run / kind).write_bytes(spoilt)
@@ -101,7 +101,7 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
                 assert summarize(found)["damaged_logs"] == [*found.damage]
                 labelled += 1
             tried += 1
-    assert tried == 36
+    assert tried == 18
     (run / kind).write_bytes(data.replace(b"5", b"6").replace(b"8", b"9"))  # it can be read, and is wrong
     _, page = open_page(run)
     (warning,) = page.xpath("//*[@role='alert']")

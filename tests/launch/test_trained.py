@@ -38,7 +38,10 @@ from tests.train_process import free_port, told_by
 
 TINY = tiny_experiment()
 CUT = MeshConfig(fsdp=8)
-EXPERIMENT = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=8, mesh=CUT, checkpoint_every=4))
+EXPERIMENT = dataclasses.replace(
+    TINY, model=dataclasses.replace(TINY.model, layers=1),
+    train=dataclasses.replace(TINY.train, steps=8, mesh=CUT, checkpoint_every=4, validate_every=0, sample_every=0),
+)  # fmt: skip
 TEXT = texts(1, seed=9)[0]
 
 
