@@ -41,6 +41,8 @@ class Supervisor:
     """Seconds before a start behind a crash without progress; each further one waits twice as long, up to
     `longest_wait`."""
     longest_wait: float = 300.0
+    look_seconds: float = 1.0
+    """Seconds between two looks at the heartbeat."""
     stopped_code: int = 0
     """The exit code where it was asked to end; 0 for the command's own. Another one than 0 tells a scheduler that
     the work is not done, such as Kubernetes, which counts an evicted pod that ends with 0 as a success."""
@@ -105,7 +107,7 @@ class Supervisor:
         heart, changed, hung = None, time.monotonic(), False
         while True:
             try:
-                code = self.process.wait(1.0)
+                code = self.process.wait(self.look_seconds)
                 break
             except subprocess.TimeoutExpired:
                 self.pass_on()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from launch import supervise
+from launch.stages import supervision
 from launch.stages.supervision import Supervisor
 from lm.resilience.goodput import read_heartbeat
 
@@ -38,7 +39,7 @@ def supervisor(run: Path, body: str, **settings) -> Supervisor:
     program = run / "child.py"
     program.write_text(CHILD + textwrap.dedent(body))
     command = [sys.executable, str(program), str(run)]
-    made = Supervisor(command, run / "heartbeat.json", run / "supervisor.jsonl", first_wait=0.01)
+    made = Supervisor(command, run / "heartbeat.json", run / "supervisor.jsonl", first_wait=0.01, look_seconds=0.02)
     return dataclasses.replace(made, **settings)
 
 
@@ -135,7 +136,7 @@ def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
 
 
 def test_stages_behind_training_may_take_their_time(tmp_path):
-    assert supervisor(tmp_path, 'goodput.beat(9, "done"); time.sleep(2.5)', hang_seconds=0.5).run() == 0
+    assert supervisor(tmp_path, 'goodput.beat(9, "done"); time.sleep(1)', hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["done"]
 
 
@@ -170,7 +171,7 @@ def test_a_save_may_take_longer_than_a_step(tmp_path):
     goodput.begin(0)
     goodput.beat(8)
     with goodput.phase("saving"):
-        time.sleep(2.5)
+        time.sleep(1)
     goodput.beat(8, "done")
     """
     assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
@@ -181,7 +182,7 @@ def test_where_no_heartbeat_can_be_written_nothing_is_killed(tmp_path):
     body = """
     goodput.beat(8)
     (run / "heartbeat.json.probe").mkdir()  # in place of a disk that is full: no file can be made there
-    time.sleep(2.5)
+    time.sleep(1)
     """
     assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["done"]
@@ -203,7 +204,8 @@ def test_a_heartbeat_that_is_none_is_none(tmp_path):
         assert supervisor(tmp_path, "").run() == 0
 
 
-def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path):
+def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervision, "BY_ITSELF", 0.2)
     body = """
     signal.signal(signal.SIGTERM, lambda *_: (goodput.beat(6, "stopped"), os._exit(0)))
     goodput.beat(5)
@@ -222,7 +224,7 @@ def test_sigterm_is_passed_on_once(tmp_path):
     goodput.beat(5)
     while not signals:
         time.sleep(0.02)
-    time.sleep(2.5)
+    time.sleep(0.5)
     sys.exit(40 + len(signals))
     """
     watched = supervisor(tmp_path, body)
