@@ -54,7 +54,8 @@ def source_of(config, tokenizer):
     return SourceModel(config, tokenizer, parameters)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+# tests/lm/formats/test_hugging_face.py writes and reads GPT-2's files, too.
+@pytest.fixture(scope="module", params=[pytest.param("gpt2", marks=pytest.mark.slow), "llama", "modern"])
 def exported(request, tokenizer, tmp_path_factory):
     """(a run folder, what launch.export made of it)."""
     place = tmp_path_factory.mktemp(request.param)

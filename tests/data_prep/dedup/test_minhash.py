@@ -17,8 +17,10 @@ from data_prep.dedup import minhash
 from data_prep.dedup.minhash import band_keys, hashed_shingles, hashed_words, least_hashes
 from tests.bench.minhash import collision_probability, similar_pair
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("similarity", [0.4, 0.6, 0.72, 0.8, 0.9])
+
+@pytest.mark.parametrize("similarity", [0.4, pytest.param(0.6, marks=SLOW), 0.72, 0.8, pytest.param(0.9, marks=SLOW)])
 def test_pairs_meet_as_often_as_the_law_says(similarity):
     pairs, rng = 1500, random.Random(0)
     met = 0
