@@ -19,6 +19,7 @@ from lm.checkpoints.reading import restore_model
 from lm.evaluation.bits_per_byte import strided_windows
 from lm.evaluation.held_out import batch_losses
 from lm.tokenizer import load
+from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment, web_pages
 from tests.run_files import digests, finish, parameters, start
 
@@ -50,6 +51,11 @@ def finished(warc, tmp_path_factory) -> tuple[Path, str]:
     """(run folder, what was printed) of an undisturbed run."""
     workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
     return workdir, finish(start(workdir, warc))
+
+
+def pretrain(workdir: Path, warc: Path, *options: str) -> Ended:
+    words = ("tests/configs.py", "--workdir", workdir, "--pages.warc", f"{warc}/*.warc.gz", *options)
+    return run_command("launch.pretrain", *words)
 
 
 def test_the_summary_tells_what_happened(finished):
@@ -127,7 +133,7 @@ def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished
 def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
-    printed = finish(start(workdir, warc))
+    printed = pretrain(workdir, warc).stdout
     assert "All is up to date" in printed and printed.count("up to date") == len(STAGES) + 1
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == before
@@ -178,10 +184,9 @@ def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, war
 def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, warc):
     workdir, _ = finished
     before = digests(workdir)
-    process = start(workdir, warc, "--tokenizer.vocab-size", "300")
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 2 and "Traceback" not in printed
-    assert "tokenizer.vocab_size: 320 there, 300 asked for" in printed
+    done = pretrain(workdir, warc, "--tokenizer.vocab-size", "300")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "tokenizer.vocab_size: 320 there, 300 asked for" in done.stderr
     assert digests(workdir) == before
 
 
@@ -189,8 +194,7 @@ def test_a_corpus_of_which_nothing_survives_ends_with_the_funnel(tmp_path):
     pages = [dataclasses.replace(page, body=b"<html><p>Too short.</p></html>") for page in web_pages(3)]
     (tmp_path / "warc").mkdir()
     write_pages(tmp_path / "warc/0.warc.gz", pages)
-    process = start(tmp_path / "run", tmp_path / "warc")
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 1 and "Traceback" not in printed
-    assert re.search(r"(gopher_short_document|low_language_score|no_text)\s+-?3", printed), printed
+    done = pretrain(tmp_path / "run", tmp_path / "warc")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(r"(gopher_short_document|low_language_score|no_text)\s+-?3", done.stderr), done.stderr
     assert not (tmp_path / "run/stages/documents.json").exists()
