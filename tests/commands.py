@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from tests.run_files import QUICK, REPOSITORY
+from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 
 IMPORTED = (
     "jax", "orbax.checkpoint", "tokenizers", "pyarrow.parquet", "configs.demo", "launch.pretrain",
@@ -95,7 +96,8 @@ def main() -> None:
 
 
 def run_here(argv: list[str], cwd: str, environment: dict[str, str], streams: list[str], limits: list) -> None:
-    """Run the command in this process, a fork."""
+    """Run the command in this process, a fork. SIGALRM ends one that hangs."""
+    signal.alarm(HANG_SECONDS)
     for which, limit in limits:
         if limit is not None:
             resource.setrlimit(which, (limit, limit))
