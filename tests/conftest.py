@@ -35,10 +35,11 @@ if COMPILED not in os.environ:
     KEPT.mkdir(parents=True, exist_ok=True)
     MADE_HERE = Path(tempfile.mkdtemp(prefix=".run-", dir=KEPT))
     for path in KEPT.iterdir():
-        if time.time() - path.stat().st_mtime > 7 * 24 * 3600:  # of code that has changed since, or of a killed run
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif path.is_file():
-            (MADE_HERE / path.name).hardlink_to(path)
+        with contextlib.suppress(FileNotFoundError):  # another run of tests has removed it
+            if time.time() - path.stat().st_mtime > 7 * 24 * 3600:  # of code that has changed, or of a killed run
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif path.is_file():
+                (MADE_HERE / path.name).hardlink_to(path)
     os.environ[COMPILED] = str(MADE_HERE)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
