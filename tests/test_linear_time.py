@@ -29,7 +29,7 @@ from tests.untrusted import FUNCTIONS, PATTERNS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
-TEXT, PATTERN_TEXT = 30_000, 5_000
+TEXT, PAGE, PATTERN_TEXT = 15_000, 30_000, 5_000
 """Characters of which four times as many may take eight times as long. By a pattern a text is looked through in a
 moment, but in seconds where that is quadratic, so that few are enough."""
 MAKERS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}
@@ -56,7 +56,7 @@ def test_the_time_of_extraction_is_linear(engine):
         walk = lambda page: extract_text(page, config)
         # Counts bound what the libraries do (extract/libraries.py): before a page is refused, it may cost more than
         # in proportion, so that only pages of some size are looked at.
-        found[kind] = (superlinear if engine == "gristmill" else grown)(walk, made, TEXT, forget)
+        found[kind] = (superlinear if engine == "gristmill" else grown)(walk, made, PAGE, forget)
     assert not {kind: said for kind, said in found.items() if said}
 
 
