@@ -279,8 +279,8 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
     mesh = " x ".join(f"{axis} {size}" for axis, size in run["mesh"].items())
     layers = "scanned" if run["scan_layers"] else "unrolled"
     yield f"mesh {mesh}, layers {layers}, remat {run['remat']}, micro-batches {run['micro_batches']}"
-    if run["xla_options"]:
-        yield f"XLA options: {' '.join(run['xla_options'])}"
+    if config.xla_options:
+        yield f"XLA options: {' '.join(config.xla_options)}"
     yield run["attention_choice"]
     for stage in stages if len(stages) > 1 else ():
         yield f"from step {stage.first_step:,} on: {stage.describe()}"
