@@ -187,6 +187,15 @@ def test_days_become_tokens_and_steps_of_the_model_and_of_every_shipped_size(cap
     assert "compute-optimal is a model of 11.3 billion parameters" in text and "layout llama3_8b/h100:64" in text
 
 
+def test_a_plan_of_batches_that_grow_counts_their_steps():
+    experiment, topology = parsed("gpt2_124m", "--train.steps", "10000"), topology_of("h100:1")
+    train = dataclasses.replace(experiment.train, batch_size=64, batch_schedule=((9000, 512),))
+    made = make_plan(experiment.model, train, topology)
+    assert made.steps == 10_000 and made.tokens == (9000 * 64 + 1000 * 512) * experiment.model.context_length
+    again = make_plan(experiment.model, train, topology, days=1.0001 * made.days)
+    assert again.steps == 10_000 and again.tokens == made.tokens
+
+
 @pytest.mark.parametrize("name", ["v5p-64", "v5p:2x4x4", "v5p:4x2x4", "v5p:4x4x2"])
 def test_a_slice_is_one_row_whichever_way_its_shape_is_turned(name):
     assert layout_of(f"llama3_8b/{name}").name == "llama3_8b/v5p:4x4x2"

@@ -1,10 +1,11 @@
 """The code that a config names, and which of it a run folder may run.
 
-A config.json can name code in six places: filter classes (`own_filters`), the source text of a FunctionFilter,
+A config.json can name code in seven places: filter classes (`own_filters`), the source text of a FunctionFilter,
 evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands,
-those of sbatch, which set variables of the jobs, and the address of a Ray cluster, whose results are pickles. A
-seventh, the SHA-256 of a fastText model, switches off the check of that file (data_prep/fasttext_file.py), which
-fastText reads without looking; in a run folder from others it is ignored.
+those of sbatch, which set variables of the jobs, the address of a Ray cluster, whose results are pickles, and options
+of XLA, some of which name files to write and the folder of a program that it runs. An eighth, the SHA-256 of a
+fastText model, switches off the check of that file (data_prep/fasttext_file.py), which fastText reads without looking;
+in a run folder from others it is ignored.
 lm/trusted_code.py knows what each piece is, and which of them this user trusts.
 """
 
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from configs.layouts import LAYOUTS
 from data_prep.config.engine import EXECUTORS
 from lm.errors import UsageError, for_terminal
 from lm.evaluation.evaluators import EVALUATORS
@@ -61,6 +63,12 @@ def named_code(saved: dict) -> Iterator[Named]:
         for name in list(names):
             if isinstance(name, str) and name not in EVALUATORS and (found := class_code(name)):
                 yield Named(found, lambda names=names, name=name: names.remove(name), False)
+    options = found if isinstance(found := part(saved, "train").get("xla_options"), list) else []
+    shipped = {option for row in LAYOUTS.values() for option in row.xla_options}
+    for option in list(options):
+        if isinstance(option, str) and option not in shipped:
+            leave = lambda option=option: options.remove(option)
+            yield Named([text_code("train.xla_options", option)], leave, False)
     engine = part(saved, "engine")
     for field in (option for executor in EXECUTORS.values() for option in executor.options):
         if isinstance(text := engine.get(field), str) and text.strip():

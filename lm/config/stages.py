@@ -84,7 +84,10 @@ class Stages:
     def largest(self, steps: int) -> Stage:
         """The stage of steps 0 to `steps` - 1 whose step needs most memory: the largest batch, then the longest
         context."""
-        return max(self.between(0, steps), key=lambda stage: (stage.tokens, stage.context_length))
+        return max(
+            self.between(0, steps),
+            key=lambda stage: (stage.tokens // stage.micro_batches, stage.tokens, stage.context_length),
+        )
 
     def windows_before(self, step: int) -> int:
         """Windows that steps 0 to `step` - 1 read."""

@@ -135,6 +135,10 @@ def shown_numbers(numbers: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{number:g}" for number in numbers) + ")"
 
 
+MOST_STAGES = 100
+"""Of a schedule: each batch shape is compiled before the first step."""
+
+
 @dataclass(frozen=True)
 class TrainConfig(Config):
     """One training run: how long, in what batches, and what is looked at on the way."""
@@ -198,8 +202,8 @@ class TrainConfig(Config):
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
     xla_options: tuple[str, ...] = added(default=(), hashed=False)
-    """Options that XLA compiles the training step with, as name=value: xla_gpu_… on GPUs, all others on TPUs. Each is
-    left out on other devices. XLA_FLAGS and LIBTPU_INIT_ARGS hold beside them."""
+    """Options that XLA compiles the training step with, as name=value: xla_gpu_… on NVIDIA's GPUs, all others on TPUs.
+    Each is left out on other devices. XLA_FLAGS and LIBTPU_INIT_ARGS hold beside them."""
     shuffle_block: int = added(default=1)
     """Number of consecutive windows (sequences of context_length tokens) that are read together and shuffled as a unit,
     then among themselves; 1 shuffles every window separately. In a bucket a block costs one request, so blocks of 1 MB
@@ -335,10 +339,9 @@ class TrainConfig(Config):
         for first, end in itertools.pairwise([*sorted(steps), NO_END]):
             size = value_at(first, ((0, self.batch_size), *self.batch_schedule))
             length = value_at(first, ((0, context_length), *self.context_schedule))
-            fewest = -(-size * self.micro_batches // self.largest_batch)
-            micro_batches = self.micro_batches
-            if size < self.largest_batch:
-                micro_batches = min(count for count in divisors(size) if count >= fewest)
+            # Devices that divide this batch and the parts of the largest one divide the parts of this one, too.
+            part = self.largest_batch // self.micro_batches
+            micro_batches = min(count for count in divisors(size // math.gcd(size, part)) if size <= count * part)
             now = value_at(first, weights)[own:] if weights else ()
             found.append(Stage(first, end, before, size, context_length // length, length, micro_batches, now))
             before += (end - first) * size
@@ -371,6 +374,8 @@ class TrainConfig(Config):
             ("batch_schedule", 1, self.batch_schedule), ("context_schedule", 0, self.context_schedule),
             ("mixture_schedule", 1, mixture_steps),
         ):  # fmt: skip
+            if len(pairs) > MOST_STAGES:
+                raise UsageError(f"train.{name} has {len(pairs):,} stages; give at most {MOST_STAGES}.")
             for (before, _), (step, value) in itertools.pairwise(((least - 1, 1), *pairs)):
                 if not before < step < 2**31:
                     raise UsageError(

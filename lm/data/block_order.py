@@ -80,6 +80,11 @@ class BlockStream:
         return grain.MapDataset.range(blocks).seed(seed).shuffle()
 
 
+def between(turns: Turns, first: int, end: int) -> list[int]:
+    """How many of the turns from `first` to `end` are of each source."""
+    return [after - before for before, after in zip(turns.counts(first), turns.counts(end), strict=True)]
+
+
 @dataclass(frozen=True)
 class Span:
     """Steps whose groups are of one size."""
@@ -91,6 +96,9 @@ class Span:
     """Windows of a step."""
     turns: Turns
     """Which source each group is of."""
+    first_turn: int
+    """Turns before this span, since the mixture began, in groups of this size: spans go on with the shares, and do not
+    each begin with the first source."""
     windows_before: list[int]
     """Windows of each source that earlier spans read."""
     groups_before: list[int]
@@ -105,16 +113,19 @@ class BlockOrder:
     ):
         self.streams = [BlockStream(windows, block, seed, index) for index, windows in enumerate(sources)]
         self.spans: list[Span] = []
-        windows, groups = [0] * len(sources), [0] * len(sources)
+        windows, groups, mixture, began = [0] * len(sources), [0] * len(sources), None, 0
         for stage, own in zip(stages, weights, strict=True):
             turns, whole = Turns(own), steps_in_blocks(block, stage.windows)
+            if mixture != (mixture := tuple(own)):
+                began = stage.windows_before
             times, left = divmod(stage.end - stage.first_step, whole)
             for first, steps, count in (
                 (stage.first_step, whole, times), (stage.first_step + times * whole, left, 1)
             ):  # fmt: skip
                 if steps and count:
-                    self.spans.append(Span(first, steps, stage.windows, turns, windows, groups))
-                    made = turns.counts(count * stage.windows)
+                    turn = (stages.windows_before(first) - began) // steps
+                    self.spans.append(Span(first, steps, stage.windows, turns, turn, windows, groups))
+                    made = between(turns, turn, turn + count * stage.windows)
                     windows = [before + one * steps for before, one in zip(windows, made, strict=True)]
                     groups = [before + one for before, one in zip(groups, made, strict=True)]
         self._first_steps = [span.first_step for span in self.spans]
@@ -132,9 +143,10 @@ class BlockOrder:
     def _rows_of(self, index: int, slot: int) -> np.ndarray:
         """(rows, steps) int64: a group of blocks for each row."""
         span = self.spans[index]
-        found = []
+        found, before = [], span.turns.counts(span.first_turn)
         for row in range(span.rows):
-            source, turn = span.turns[slot * span.rows + row]
+            source, turn = span.turns[span.first_turn + slot * span.rows + row]
+            turn -= before[source]
             position = span.windows_before[source] + turn * span.steps
             found.append(self.streams[source].group(span.groups_before[source] + turn, position, span.steps))
         return np.stack(found)
@@ -143,7 +155,8 @@ class BlockOrder:
         """Windows of each source that steps 0 to `step` - 1 read."""
         index, slot, offset = self._place(step)
         span = self.spans[index]
-        made, more = span.turns.counts(slot * span.rows), span.turns.counts((slot + 1) * span.rows)
+        of_span = lambda groups: between(span.turns, span.first_turn, span.first_turn + groups)
+        made, more = of_span(slot * span.rows), of_span((slot + 1) * span.rows)
         return [
             before + one * span.steps + (next_one - one) * offset
             for before, one, next_one in zip(span.windows_before, made, more, strict=True)

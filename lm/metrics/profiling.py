@@ -29,7 +29,7 @@ class Profiler:
         if not (given := os.environ.get(PORT)):
             return ""
         index, last = jax.process_index(), 2**16 - jax.process_count()
-        if not given.isdecimal() or not 1024 <= int(given) <= last:
+        if not given.isdecimal() or len(given) > 5 or not 1024 <= int(given) <= last:
             raise UsageError(f"{PORT} is {given!r}; it must be a port from 1024 to {last:,}, or unset for no server.")
         port = int(given) + index
         try:

@@ -96,18 +96,18 @@ def compile_for(
     batch, step = example_batch(*stage.shape), compile_step(optimizer, state, mesh, train.of_stage(stage))
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
+        made = read(program, len(devices), chip, cost.compile_seconds)
+        if not train.validate_every:
+            return made
+        start, cut = time.perf_counter(), batch_sharding(mesh)
+        rows = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
+        losses: Any = compile_row_losses()
+        validation = traced_on(mesh, losses.lower)(state.model, like).compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
             raise
         return out_of_memory(str(error))
-    made = read(program, len(devices), chip, cost.compile_seconds)
-    if not train.validate_every:
-        return made
-    start, cut = time.perf_counter(), batch_sharding(mesh)
-    rows = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
-    losses: Any = compile_row_losses()
-    validation = traced_on(mesh, losses.lower)(state.model, like).compile().memory_analysis()
     held = made.argument_bytes - validation.argument_size_in_bytes  # moments, which wait in memory
     peak = validation.peak_memory_in_bytes or validation.argument_size_in_bytes + validation.temp_size_in_bytes
     seconds = made.compile_seconds + time.perf_counter() - start

@@ -1,5 +1,6 @@
 """A plan: what the training of a config takes on named hardware, as figures and as text."""
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from lm.training.memory import of_device, training_bytes
 
 Compile = Callable[[ModelConfig, TrainConfig], Compiled | OutOfMemory]
 HOURS = 24
+STEPS = range(2**62)
 
 
 @dataclass(frozen=True)
@@ -135,16 +137,17 @@ def make_plan(
         )
     of_run = stages.tokens_before(train.steps)
     per_token_of_run = flops_before(model, stages)(train.steps) / of_run
+    before = stages.tokens_before
     if days is not None:  # whole steps
-        found_tokens = int(flops_in(topology, days, mfu) / per_token_of_run)
-        tokens = float(max(1, found_tokens // tokens_per_step) * tokens_per_step)
-    tokens = float(of_run) if tokens is None else tokens
+        steps = max(1, bisect.bisect_right(STEPS, flops_in(topology, days, mfu) / per_token_of_run, key=before) - 1)
+        tokens = before(steps)
+    tokens = float(of_run if tokens is None else tokens)
     time = days_of(topology, per_token_of_run, tokens, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
     return Plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),
         found if isinstance(found, Compiled) else None, needed, fits, bound, tokens,
-        math.ceil(tokens / tokens_per_step), mfu, time, price,
+        bisect.bisect_left(STEPS, tokens, key=before), mfu, time, price,
     )  # fmt: skip
 
 

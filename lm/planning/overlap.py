@@ -3,8 +3,9 @@
 Instructions of a scheduled program run in the order of its text. An exchange begins at its start and is waited for at
 its done; between them one link sends what has begun, one exchange after the other, while the arithmetic between them
 takes at least its FLOP at the chip's peak rate. An exchange is hidden if it has been sent by then, at the rated speed
-of the links. Arithmetic of hand-written kernels and all that reads memory count as nothing, so the share is a lower
-bound. XLA's own mark `is_sync` is not believed.
+of the links. Arithmetic of hand-written kernels and all that reads memory count as nothing, which makes the share
+smaller than it is. GPUs of several nodes are taken to exchange at NVLink's speed, which makes it too large for groups
+that have few GPUs of a node. XLA's own mark `is_sync` is not believed.
 """
 
 import functools
@@ -65,7 +66,9 @@ class Schedule:
         self.times = runs(self.found, entry)
         self.devices, self.chip = devices, chip
         self.types = {name: {one.name: one.type for one in inside} for name, inside in self.found.items()}
-        fusions = [one for inside in self.found.values() for one in inside if one.operation == "fusion"]
+        fusions = [
+            one for inside in self.found.values() for one in inside if one.operation in ("fusion", "async-start")
+        ]
         self.fused = {name for one in fusions for name in called(one)}
         self.flops = functools.cache(self.count_flops)
 
@@ -151,7 +154,7 @@ def summed_elements(instruction: Instruction, types: list[str]) -> int:
     """Over how many products each element of a result is a sum; 0 of what is no product of matrices."""
     if instruction.operation == "convolution":  # what TPUs make of products of matrices
         labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
-        return dimensions(types[1])[labels[1].index("i")] if labels else 0
+        return dimensions(types[1])[labels[1].index("i")] if labels and any(types[1:2]) else 0
     if instruction.operation == "dot":
         axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
     elif instruction.operation == "custom-call" and "__cublas$" in instruction.rest:

@@ -42,6 +42,7 @@ class HostTimes:
 
     def __init__(self, goodput: Goodput):
         self.goodput = goodput
+        self.collected = 0
         self.reported: int | None = None
         """The process that the last warning named, until it is no longer the slowest straggler."""
 
@@ -77,7 +78,9 @@ class HostTimes:
         seconds = [one.seconds for one in times]
         slowest = max(seconds)
         row = {"host_seconds": seconds, "slowest_host_seconds": slowest, "slowest_process": seconds.index(slowest)}
-        slow = stragglers(seconds, self.step_seconds)
+        self.collected += 1
+        # Before the first logged step each process also starts its loaders.
+        slow = stragglers(seconds, self.step_seconds) if self.collected > 1 else []
         first = slow[0] if slow else None
         warning = warning_of(times, slow, self.step_seconds) if slow and first != self.reported else ""
         self.reported = first

@@ -107,9 +107,14 @@ def compile_ahead(
     return compiled, StepCost(flops, seconds, state_bytes, memory.temp_size_in_bytes)
 
 
+def options_of(xla_options: Sequence[str], platform: str) -> list[str]:
+    """Those of train.xla_options that are for devices of the platform (lm.devices.Target)."""
+    return [one for one in xla_options if platform == ("cuda" if one.startswith("xla_gpu_") else "tpu")]
+
+
 def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str | bool | int] | None:
     """train.xla_options for JAX's compile, those of other platforms left out; None where there is none."""
-    own = [one.split("=", 1) for one in xla_options if platform == ("cuda" if one.startswith("xla_gpu_") else "tpu")]
+    own = [one.split("=", 1) for one in options_of(xla_options, platform)]
     if platform == "tpu":  # which takes text alone, and GPUs' XLA values of their types
         return dict(own) or None
     typed = lambda text: text == "true" if text in ("true", "false") else int(text) if text.isdecimal() else text

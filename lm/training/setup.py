@@ -40,7 +40,15 @@ from lm.storage import mirror_of, shown_place
 from lm.terminal import LiveLine, duration, quantity
 from lm.tokenizer import Tokenizer, load
 from lm.training import hooks
-from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch, measure_step_seconds, worth_measuring
+from lm.training.aot_compile import (
+    Step,
+    StepCost,
+    compile_ahead,
+    example_batch,
+    measure_step_seconds,
+    options_of,
+    worth_measuring,
+)
 from lm.training.memory import check_training_memory
 from lm.training.optimizer import make_optimizer
 from lm.training.restore_or_init import check_start, restore_or_init
@@ -265,7 +273,7 @@ def describe(programs: Programs, step: int) -> dict[str, Any]:
         "devices": mesh.devices.size,
         "device_kind": device.device_kind,
         "processes": jax.process_count(),
-        "xla_options": list(config.xla_options),
+        "xla_options": options_of(config.xla_options, target_of(device).platform),
     }
 
 
@@ -279,8 +287,8 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
     mesh = " x ".join(f"{axis} {size}" for axis, size in run["mesh"].items())
     layers = "scanned" if run["scan_layers"] else "unrolled"
     yield f"mesh {mesh}, layers {layers}, remat {run['remat']}, micro-batches {run['micro_batches']}"
-    if config.xla_options:
-        yield f"XLA options: {' '.join(config.xla_options)}"
+    if used := run.get("xla_options"):
+        yield f"XLA options: {' '.join(used)}"
     yield run["attention_choice"]
     for stage in stages if len(stages) > 1 else ():
         yield f"from step {stage.first_step:,} on: {stage.describe()}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lm.config.stages import constant
+from lm.config.stages import Stage, Stages, constant
 from lm.data.block_order import BlockOrder, BlockStream
 
 
@@ -47,6 +47,15 @@ def test_sources_have_their_shares_of_the_blocks():
     assert np.mean(numbers >= 5000) == pytest.approx(0.25, abs=0.01)
     counts = np.bincount(numbers[numbers >= 5000] - 5000)
     assert counts.max() - counts.min() <= 1
+
+
+def test_stages_of_one_mixture_go_on_with_its_shares():
+    """Also where each is too short for all sources to have a turn."""
+    stages = Stages([Stage(10 * n, 10 * (n + 1), 40 * n, 4, 1, 1, 1) for n in range(40)])
+    order = BlockOrder([range(500), range(500, 900)], [[0.01, 0.99]] * 40, 0, stages, 8)
+    numbers = np.concatenate([order[step] for step in range(400)])
+    assert order.windows_read(400) == [np.sum(numbers < 500), np.sum(numbers >= 500)]
+    assert np.mean(numbers < 500) == pytest.approx(0.01, abs=0.01)
 
 
 def test_the_order_depends_on_the_seed_alone_and_not_on_what_was_asked_before():

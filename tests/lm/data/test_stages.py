@@ -6,6 +6,7 @@ The reference is a loop over steps.
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,11 @@ def test_no_micro_batch_is_larger_than_one_of_the_largest_batch(config, data):
     for stage in dataclasses.replace(config, micro_batches=parts).stages(CONTEXT):
         assert stage.windows % stage.micro_batches == 0
         assert stage.windows // stage.micro_batches <= config.largest_batch // parts
-        fewer = [n for n in range(1, stage.micro_batches) if stage.windows % n == 0]
-        assert all(stage.windows // n > config.largest_batch // parts for n in fewer)
+        part = config.largest_batch // parts
+        rows = math.gcd(stage.windows, part)  # devices that divide both divide the parts, too
+        assert (stage.windows // stage.micro_batches) % rows == 0
+        fewer = [n for n in range(1, stage.micro_batches) if stage.windows % (n * rows) == 0]
+        assert all(stage.windows // n > part for n in fewer)
         assert stage.windows != config.largest_batch or stage.micro_batches == parts
 
 

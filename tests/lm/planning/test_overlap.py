@@ -24,6 +24,10 @@ HloModule step, is_scheduled=true
   ROOT %begun = (f32[1], f32[1]) custom-call(%gathered), custom_call_target="AsyncCollectiveStart"
 }}
 
+%wrapped (p: f32[1]) -> f32[1] {{
+  ROOT %gathered = bf16[500,1000]{{1,0}} all-gather(%p), channel_id=5, replica_groups={{{{0,1}}}}, dimensions={{0}}
+}}
+
 %end (p: f32[1]) -> f32[1] {{
   %same = bf16[500,1000]{{1,0}} all-gather(%p), channel_id=3, replica_groups={{{{0,1}}}}, dimensions={{0}}
   ROOT %ended = f32[1] custom-call(%same), custom_call_target="AsyncCollectiveDone"
@@ -95,6 +99,11 @@ BIG = 2000
             ["%async-collective-start.7 = (f32[1], f32[1]) fusion(%p), kind=kCustom, calls=%begin", line(FUSED),
              "%async-collective-done.7 = f32[1] fusion(%m), kind=kCustom, calls=%end"], 1.0, 0.0,
             id="in fusions of a TPU",
+        ),
+        pytest.param(
+            ["%s = ((f32[1]), f32[1]) async-start(%p), calls=%wrapped", line(FUSED),
+             "%e = f32[1] async-done(%s)"], 1.0, 0.0,
+            id="in a computation of its own",
         ),
     ],
 )  # fmt: skip

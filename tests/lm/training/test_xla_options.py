@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from configs.layouts import LAYOUTS
+from configs.experiment.named_code import named_code
+from configs.layouts import GPU_OVERLAP, LAYOUTS
 from lm.errors import UsageError
 from lm.training.aot_compile import REFUSED, compiler_options
 from tests.corpus import tiny_experiment
@@ -43,6 +44,15 @@ def test_what_xla_refuses_is_found_in_what_it_says(option):
 def test_what_is_no_option_is_refused(option):
     with pytest.raises(UsageError, match="name=value"):
         dataclasses.replace(tiny_experiment().train, xla_options=(option,))
+
+
+def test_a_run_folder_from_others_may_set_none_but_those_of_layouts():
+    """xla_gpu_cuda_data_dir names the folder of a program that XLA runs."""
+    saved = {"train": {"xla_options": [*GPU_OVERLAP, "xla_gpu_cuda_data_dir=/tmp/theirs"]}}
+    (found,) = named_code(saved)
+    assert [code.name for code in found.codes] == ["train.xla_options"]
+    found.leave_out()
+    assert saved["train"]["xla_options"] == [*GPU_OVERLAP]
 
 
 def test_options_of_layouts_are_for_their_own_hardware():
