@@ -45,7 +45,7 @@ def test_help_shows_the_sections_that_a_script_reads_and_help_all_the_rest(capsy
     assert listed(short) == FOLDERS | {"sample.prompts", "sample.temperatures", "sample.tokens", "sample.seed"}
     assert listed(help_of(capsys, "--help-all", reads=["sample"])) == set(OPTIONS)
     assert listed(help_of(capsys, "--help", "train.mesh", reads=["sample"])) == FOLDERS | {
-        "train.mesh.fsdp", "train.mesh.tensor", "train.mesh.context"
+        "train.mesh.fsdp", "train.mesh.tensor", "train.mesh.context", "train.mesh.zero1"
     }  # fmt: skip
     assert len(short.splitlines()) < 40 and "What it does." in short
 
