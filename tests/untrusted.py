@@ -101,7 +101,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "launch.stages.processes.by_scheduler": Trusted("a variable that Slurm sets"),
     "lm.checkpoints.errors.readable_errors": Trusted("what Orbax and the system say of a full disk"),
     "lm.checkpoints.manifest.owner": Within("owner"),
-    "lm.config.training.TrainConfig": AtPlace("xla_gpu_autotune_level=0"),
+    "lm.config.training.XLA_OPTION": AtPlace("xla_gpu_autotune_level=0"),
     "lm.corpus_index.spans.WORD": Bounded(1, "a character"),
     "lm.evaluation.tasks.hellaswag.BRACKETS": Anywhere("[a] b"),
     "lm.formats.hugging_face.names.NO_WEIGHT": AtPlace(

@@ -135,6 +135,7 @@ def shown_numbers(numbers: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{number:g}" for number in numbers) + ")"
 
 
+XLA_OPTION = re.compile(r"xla_\w+=\S+")
 MOST_STAGES = 100
 """Of a schedule: each batch shape is compiled before the first step."""
 
@@ -388,7 +389,7 @@ class TrainConfig(Config):
     def check_xla_options(self) -> None:
         """Raises UsageError for what cannot be an option."""
         for option in self.xla_options:
-            if not re.fullmatch(r"xla_\w+=\S+", option):
+            if not XLA_OPTION.fullmatch(option):
                 raise UsageError(
                     f"train.xla_options has {option!r}. Give options of XLA as name=value, such as "
                     "xla_gpu_enable_latency_hiding_scheduler=true."

@@ -405,7 +405,7 @@ def test_two_processes_in_one_run_folder_are_refused(tmp_path):
     [
         (["--model.heads", "5"], ["model.heads = 5", "model.width = 96"]),
         (["--model.context-length", "5000"], ["context_length = 5000", "record_length = 4096"]),
-        (["--train.own-weight", "0"], ["own_weight is 0", "mixture is empty"]),
+        (["--train.own-weight", "0"], ["own_weight is 0", "train.mixture has no folder"]),
         (["--tokenizer.vocab-size", "70000", "--model.vocab-size", "70000"], ["70000", "65536", "uint32"]),
         (["--model.layres", "5"], ["--model.layres", "--model.layers"]),
         (["--model.layers", "many"], ["many"]),

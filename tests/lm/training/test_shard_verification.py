@@ -3,11 +3,13 @@
 import contextlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lm.errors import InputError
+from lm.resilience.goodput import Goodput
 from lm.storage import Url
 from lm.training.hooks import Progress, Verifying
 from lm.training.shard_verification import ShardVerification
@@ -36,7 +38,8 @@ def test_training_goes_on_until_damage_is_found(tokens, tmp_path):
     os.mkfifo(shard)  # a file that takes long to read
     with contextlib.ExitStack() as stack:
         verification = ShardVerification([(tokens, "train")], tmp_path / "note", stack)
-        hook = Verifying(10, Progress(25), UNUSED, verification)
+        tools: Any = SimpleNamespace(goodput=Goodput(tmp_path))
+        hook = Verifying(10, Progress(25), tools, verification)
         assert [step for step in range(1, 26) if hook.due(step)] == [10, 20, 25]
         hook.run(UNUSED, 10)
         shard.write_bytes(b"other bytes")
