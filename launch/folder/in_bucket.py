@@ -20,12 +20,15 @@ from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, copy_of, mirror_of, objects, size_of, unused
 from lm.storage.mirror import LEASE
+from lm.storage.objects import ReplacedError
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots, RunPaths.damaged_checkpoints)
 """Folders that every process reads and writes directly in the bucket, never through a local copy."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
+READS = 20
+"""Times that a process other than 0 reads the config and the markers while they change; process 0 changes few."""
 
 
 @contextlib.contextmanager
@@ -53,13 +56,20 @@ def held(workdir: Path) -> Generator[None]:
 
 def for_process(workdir: Path) -> Path:
     """The folder in which a process other than 0 works: a local copy that is never uploaded, if the run is in a bucket;
-    else `workdir`."""
+    else `workdir`. Process 0 starts at the same time and writes the config and the markers: what changes while it is
+    read is read again."""
     if (mirror := mirror_of(workdir)) is None:
         return workdir
     copy = mirror_of(folder := copy_of(mirror.url, "processes"))
     assert copy is not None
-    copy.agree(sole=True)
-    copy.fetch(copy.matching(BOOKS))
+    for left in reversed(range(READS)):
+        copy.agree(sole=True)
+        try:
+            copy.fetch(copy.matching(BOOKS))
+            break
+        except ReplacedError:
+            if not left:
+                raise
     return folder
 
 

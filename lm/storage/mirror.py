@@ -27,7 +27,7 @@ from lm.storage import objects, stores
 from lm.storage.files import appearing_file, cache_folder
 from lm.storage.lease import Lease
 from lm.storage.names import inside
-from lm.storage.objects import Object, StorageError
+from lm.storage.objects import Object, ReplacedError, StorageError
 from lm.storage.places import size_of, unused, write_atomically
 from lm.storage.url import Url
 
@@ -191,7 +191,7 @@ class Mirror:
                 with appearing_file(inside(self.folder, name, self.url), durable=False) as partial:
                     stores.download(f"{self.url}/{name}", partial, found)
             except FileNotFoundError as error:
-                raise StorageError(f"{self.url}/{name} was taken away while it was read. Run it again.") from error
+                raise ReplacedError(f"{self.url}/{name} was deleted while it was read. Run it again.") from error
             size, time = self.stat(name) or (0, 0)
             self.known[name] = Known(size, time, found.etag)
 

@@ -39,6 +39,10 @@ class StorageError(InputError):
     """An object store did not do what was asked; the message names the object, the cause and the remedy."""
 
 
+class ReplacedError(StorageError):
+    """An object changed, or was deleted, while it was read."""
+
+
 class Object(NamedTuple):
     """What a store says of an object."""
 
@@ -221,7 +225,7 @@ def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -
     try:
         return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
     except PreconditionError as error:
-        raise StorageError(f"{address} was replaced while it was read. Run it again.") from error
+        raise ReplacedError(f"{address} was replaced while it was read. Run it again.") from error
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:

@@ -17,8 +17,8 @@ import pytest
 
 from configs.experiment import parse_run
 from data_prep.warc import write_pages
+from launch.folder import in_bucket
 from launch.folder.guard import refuse_inputs_in_outputs
-from launch.folder.in_bucket import to_read
 from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
@@ -27,7 +27,7 @@ from lm.checkpoints.reading import whole_parameters
 from lm.config import StartConfig
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import Url, mirror_of, write_atomically
+from lm.storage import StorageError, Url, mirror_of, write_atomically
 from lm.storage.mirror import MIRRORS
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.training import load_tokenizer
@@ -116,6 +116,37 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
         whole_parameters([mirror.folder / "checkpoints" for mirror in MIRRORS.values()])
 
 
+@pytest.mark.parametrize("change", ["replace", "delete"])
+def test_another_process_reads_again_what_process_0_changes_meanwhile(run, server, tmp_path, change):
+    """Between the listing, or the first bytes, and the last: each of the first three times that the file is read."""
+    on("a", tmp_path, run, stage("first"))
+    changed = []
+
+    def fault(request: Request) -> None:
+        if re.search(r"GET .*/config\.json", f"{request.method} {request.path}") and len(changed) < 3:
+            changed.append(f"version {len(changed)}")
+            if change == "replace":
+                write_atomically(run / "config.json", changed[-1])
+            else:
+                (run / "config.json").unlink()
+
+    server.fail(fault)
+    folder = in_bucket.for_process(workdir_of(run))
+    assert changed == (["version 0", "version 1", "version 2"] if change == "replace" else ["version 0"])
+    names = {file.relative_to(folder).as_posix() for file in folder.rglob("*.json") if ".remote" not in file.parts}
+    assert names == {"stages/first.json"} | ({"config.json"} if change == "replace" else set())
+    if change == "replace":
+        assert (folder / "config.json").read_text(encoding="utf-8") == "version 2"
+    changed.clear()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(StorageError, match=r"was (replaced|deleted) while it was"),
+    ):
+        patch.setattr(in_bucket, "READS", 1)
+        write_atomically(run / "config.json", "another")
+        in_bucket.for_process(workdir_of(run))
+
+
 WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")
 
 
@@ -190,7 +221,7 @@ def test_what_supervisors_write_on_one_machine_after_the_other_is_one_log(run, t
 
 def test_a_ladder_is_refused(run):
     with pytest.raises(UsageError, match=f"--workdir {run} is in a bucket, but a ladder"):
-        scale(EXPERIMENT, to_read(workdir_of(run)), Options(budget=1e12))
+        scale(EXPERIMENT, in_bucket.to_read(workdir_of(run)), Options(budget=1e12))
     assert not list(run.files())
 
 
@@ -256,7 +287,7 @@ def test_checkpoints_and_snapshots_are_read_at_the_address_and_leave_nothing_her
     kept(run / "checkpoints", 4, 8)
     kept(run / "snapshots", 0, 2, 8, 9)
     write_atomically(run / "stages/train.json", "{}")
-    paths = RunPaths(to_read(workdir_of(run)))
+    paths = RunPaths(in_bucket.to_read(workdir_of(run)))
     assert saved_steps(paths) == [0, 2, 4, 8, 9]
     folders = folders_of(paths)
     assert whole_parameters(folders) == run / "checkpoints/8" == whole_parameters(folders, 8)
@@ -401,7 +432,7 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
 
     server.fail(fault)
     said = [process.communicate(timeout=600)[0] for process in four]
-    assert [process.returncode for process in four] == [-9] * 4, said
+    assert [process.returncode for process in four] == [-9] * 4, "\n".join(said)
     files = run.files()
     assert {name.split("/")[1] for name in files if re.fullmatch(r"checkpoints/\d+/manifest.json", name)} == {"4"}
     owners = {part for name in files if name.startswith("checkpoints/8/") for part in name.split("/")}
@@ -410,7 +441,7 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
     server.fail(now_and_then)
     two = start_together(run, warc, tmp_path / "two", {"fsdp": 2})
     said = [process.communicate(timeout=600)[0] for process in two]
-    assert [process.returncode for process in two] == [0, 0], said
+    assert [process.returncode for process in two] == [0, 0], "\n".join(said)
     assert "going on from the checkpoint at step 4" in said[0] and "step" not in said[1]
     ours, expected = told(on_disk(run, tmp_path / "copy")), told(disk)
     assert [row["step"] for row in ours] == [row["step"] for row in expected]
@@ -421,8 +452,8 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
     write_atomically(flipped, bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
     evaluated = start_together(run, warc, tmp_path / "two", {"fsdp": 2}, "launch.evaluate")
     said = [process.communicate(timeout=600)[0] for process in evaluated]
-    assert [process.returncode for process in evaluated] == [1, 1], said
-    assert all(f"{flipped} has a SHA-256 of" in one and "Traceback" not in one for one in said), said
+    assert [process.returncode for process in evaluated] == [1, 1], "\n".join(said)
+    assert all(f"{flipped} has a SHA-256 of" in one and "Traceback" not in one for one in said), "\n".join(said)
 
 
 @pytest.mark.slow
