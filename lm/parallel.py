@@ -112,7 +112,7 @@ def forward_only() -> Generator[None]:
         FORWARD_ONLY.reset(before)
 
 
-def is_gathered() -> bool:
+def width_is_cut() -> bool:
     """Whether a parameter's width is cut over devices where this is traced, and no gradients are taken."""
     return FORWARD_ONLY.get() and devices_of("width", jax.sharding.get_abstract_mesh()) > 1 and not manual_axes("width")
 
@@ -120,13 +120,13 @@ def is_gathered() -> bool:
 def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
     """Both unchanged; but where no gradients are taken, nothing is done with the weight before x is there. XLA would
     gather the weights of all layers at the start, and hold them. With gradients it may gather early, for speed."""
-    return jax.lax.optimization_barrier((x, weight)) if is_gathered() else (x, weight)
+    return jax.lax.optimization_barrier((x, weight)) if width_is_cut() else (x, weight)
 
 
 def weights_stay(tokens: int, weight: jax.Array) -> bool:
     """Whether to move the activations of so many tokens and not the weight (I, O) that they meet: where no gradients
     are taken and they are the smaller, as in drawing tokens one by one (arXiv:2211.05102, section 3.2)."""
-    return is_gathered() and tokens * sum(weight.shape) < weight.size
+    return width_is_cut() and tokens * sum(weight.shape) < weight.size
 
 
 def rows_are_cut() -> bool:
@@ -184,33 +184,34 @@ def on_each_device[**P, R](
     return decorate
 
 
-def width_is_gathered() -> bool:
-    """Whether the width is cut over devices where this is traced, and gradients are taken: then what meets a weight
-    asks for its other parts (`whole_width`), within `on_each_device`."""
+def gathers_weights() -> bool:
+    """Whether to gather weights explicitly, by `gather_width` within `on_each_device`: where their width is cut over
+    devices and gradients are taken."""
     mesh = jax.sharding.get_abstract_mesh()
     return not FORWARD_ONLY.get() and not mesh.manual_axes and devices_of("width", mesh) > 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def whole_width(part: jax.Array, axis: int) -> jax.Array:
-    """Within `on_each_device`: an array of which each device has a part of the width, its axis `axis`, in its whole
-    width. The gradient is summed over the devices by `own_width`.
+def gather_width(part: jax.Array, axis: int) -> jax.Array:
+    """Within `on_each_device`: all-gather an array whose axis number `axis` is the width, cut over devices. The
+    gradient is reduce-scattered by `reduce_scatter_width`.
 
-    XLA would be asked for the same by `constrain`; but then it sums gradients by an all-reduce, twice the bytes, of
-    which each device keeps its part.
+    `constrain` would gather it too; but XLA then sums the gradient by an all-reduce, twice the bytes of a
+    reduce-scatter, and slices it.
     """
     names = manual_axes("width")
     return jax.lax.all_gather(part, names, axis=axis, tiled=True) if names else part
 
 
-def own_width(gradient: jax.Array, axis: int) -> jax.Array:
-    """Within `on_each_device`: the sums over the devices of the width, of which each keeps its part of the width.
+def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
+    """Within `on_each_device`: sum the gradient over the devices that share the width; each keeps its part of axis
+    number `axis`.
 
-    libtpu has no reduce-scatter over three axes of a torus, nor over two of a v6e's, and makes all-reduces of one: so
-    it is done along one axis of the torus after the other (SCATTERED)."""
+    libtpu turns a reduce-scatter over three axes of a torus, or over two of a v6e's, into an all-reduce: so it is done
+    in the steps of SCATTER_STEPS."""
     for name in manual_axes("width"):
         count, outer = jax.lax.axis_size(name), 1
-        for size in (SCATTERED.get() or {}).get(name, (count,)):
+        for size in (SCATTER_STEPS.get() or {}).get(name, (count,)):
             inner = count // outer // size
             lines = [
                 [(first * size + step) * inner + last for step in range(size)]
@@ -224,9 +225,9 @@ def own_width(gradient: jax.Array, axis: int) -> jax.Array:
     return gradient
 
 
-def of_width(ids_BT: jax.Array, rows_are_cut: bool = True) -> jax.Array:
-    """Within `on_each_device`: the (B, T) ids of all devices that together hold the width, of which this one has those
-    of its own tokens; with `rows_are_cut` False all have the same rows."""
+def gather_tokens(ids_BT: jax.Array, rows_are_cut: bool = True) -> jax.Array:
+    """Within `on_each_device`: all-gather the (B, T) token ids of the devices that share the width. With `rows_are_cut`
+    False all of them have the same rows."""
     for name in manual_axes("width"):
         if name not in mesh_axes("batch"):
             ids_BT = jax.lax.all_gather(ids_BT, name, axis=1, tiled=True)
@@ -235,24 +236,28 @@ def of_width(ids_BT: jax.Array, rows_are_cut: bool = True) -> jax.Array:
     return ids_BT
 
 
-def own_tokens(x_BTW: jax.Array) -> jax.Array:
-    """Within `on_each_device`: (B, T, D) of the device's own tokens, each device giving the others its part of the
-    width of their tokens, which `of_width` told it."""
+def exchange_width(x_BTW: jax.Array) -> jax.Array:
+    """Within `on_each_device`: the inverse of `gather_tokens`, by all-to-all. Takes this device's part of the width for
+    the tokens of all devices; returns the whole width, (B, T, D), for its own tokens."""
     for name in reversed(manual_axes("width")):
         x_BTW = jax.lax.all_to_all(x_BTW, name, 0 if name in mesh_axes("batch") else 1, 2, tiled=True)
     return x_BTW
 
 
-whole_width.defvjp(lambda part, axis: (whole_width(part, axis), None), lambda axis, _, g: (own_width(g, axis),))
+gather_width.defvjp(
+    lambda part, axis: (gather_width(part, axis), None), lambda axis, _, g: (reduce_scatter_width(g, axis),)
+)
 
 
-SCATTERED: contextvars.ContextVar[dict[str, tuple[int, ...]] | None] = contextvars.ContextVar("scattered", default=None)
-"""{axis of the mesh: sizes of the steps in which `own_width` goes along it, their product its own}."""
+SCATTER_STEPS: contextvars.ContextVar[dict[str, tuple[int, ...]] | None] = contextvars.ContextVar(
+    "scatter_steps", default=None
+)
+"""{axis of the mesh: group sizes of the successive reduce-scatters over it, whose product is the axis' size}."""
 
 
-def torus_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
-    """Of each axis of a mesh of TPUs that goes along several axes of the torus: how many chips it passes along all of
-    them but the fastest, and along that."""
+def scatter_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
+    """SCATTER_STEPS of a mesh of TPUs: for each mesh axis that spans several axes of the torus, the number of chips
+    along all of these but the fastest, and along the fastest."""
     found = {}
     for number, name in enumerate(mesh.axis_names):
         line = np.moveaxis(mesh.devices, number, 0).reshape(mesh.devices.shape[number], -1)[:, 0]
@@ -387,12 +392,12 @@ def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
         target_before = TARGET.set(target_of(mesh.devices.flat[0]))
-        steps_before = SCATTERED.set(torus_steps(mesh))
+        steps_before = SCATTER_STEPS.set(scatter_steps(mesh))
         try:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return function(*args, **kwargs)
         finally:
             TARGET.reset(target_before)
-            SCATTERED.reset(steps_before)
+            SCATTER_STEPS.reset(steps_before)
 
     return traced

@@ -118,7 +118,7 @@ def one_step(model: dict[str, Any], optimizer: dict[str, Any]) -> None:
     from lm.tokenizer.characters import CharacterTokenizer
     from lm.training.memory import state_bytes
     from lm.training.optimizer import make_optimizer
-    from lm.training.state import abstract_state, initial_state
+    from lm.training.state import abstract_state, initializer
     from lm.training.step import compile_step
     from tests.corpus import tiny_experiment
     from tests.lm.training.test_step import batch_of
@@ -129,7 +129,7 @@ def one_step(model: dict[str, Any], optimizer: dict[str, Any]) -> None:
     train = dataclasses.replace(tiny.train, optimizer=rule)
     made = make_optimizer(rule, train.steps)
     mesh = one_device_mesh(config)
-    state = initial_state(config, made, 0, mesh)
+    state = initializer(config, made, 0, mesh)()
     bytes_of = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     assert state_bytes(config, rule) == (bytes_of(state.model), bytes_of(state.optimizer_state))
     assert architecture(config).parameters == count_parameters(config) and flops_per_token(config) > 0

@@ -21,12 +21,12 @@ from lm.model.taps import Taps, tap
 from lm.parallel import (
     TOKENS,
     constrain,
+    gather_width,
+    gathers_weights,
     length_is_cut,
     on_each_device,
     weights_stay,
     when_ready,
-    whole_width,
-    width_is_gathered,
 )
 
 
@@ -85,7 +85,7 @@ class Linear(nnx.Module):
             y_BTO = constrain(y_BTO, "rows", None, channels_out)
             return constrain(y_BTO, "batch", "length", used(channels_out))
         # Gathered here, so that weights and their gradients move between the devices, and never activations.
-        if width_is_gathered():
+        if gathers_weights():
             by_token = (*TOKENS, None)
             on_parts = on_each_device((by_token, self.axes, self.axes[1:]), by_token, left_to_xla=("tensor",))
             return on_parts(self.of_parts)(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
@@ -97,8 +97,8 @@ class Linear(nnx.Module):
         self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
     ) -> Float[Array, "B T O"]:
         """The same of one device's tokens and its part of the weight, (i, O) or (I, o)."""
-        weight_IO = whole_width(weight_io, self.axes.index("width"))
-        bias_O = whole_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
+        weight_IO = gather_width(weight_io, self.axes.index("width"))
+        bias_O = gather_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
         return linear(x_BTI, weight_IO, bias_O)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.parallel import TOKENS, constrain, manual_axes, on_each_device, own_width, when_ready, whole_width
+from lm.parallel import TOKENS, constrain, gather_width, manual_axes, on_each_device, reduce_scatter_width, when_ready
 
 TABLE, WHOLE_TABLE = ("vocab", "width"), ("vocab", None)
 
@@ -58,7 +58,7 @@ def summed_cross_entropy(
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS, WHOLE_TABLE), ((), ()))
     def total(x_BTD, table_VD, targets_BT, weights_BT, whole_VD):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
+        table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
 
         def add_part(totals, part):
             x_ND, targets_N, weights_N = part
@@ -74,7 +74,7 @@ def summed_cross_entropy(
 
 def gathered_table(table_VD: Float[Array, "V D"], dtype: str) -> Float[Array, "V D"]:
     """The table in that type, each device having its symbols in their whole width: once for several micro-batches."""
-    whole = on_each_device((TABLE,), WHOLE_TABLE)(lambda table_VD: whole_width(table_VD, 1))
+    whole = on_each_device((TABLE,), WHOLE_TABLE)(lambda table_VD: gather_width(table_VD, 1))
     return jax.lax.stop_gradient(whole(table_VD.astype(dtype)))
 
 
@@ -89,7 +89,7 @@ def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[
     devices it goes in the type of the products, as all gradients of weights do."""
     width = manual_axes("width")
     others = tuple(name for name in manual_axes(*TOKENS) if name not in width)
-    gradient_VW = own_width(gradient_VD.astype(dtype), 1).astype(jnp.float32) if width else gradient_VD
+    gradient_VW = reduce_scatter_width(gradient_VD.astype(dtype), 1).astype(jnp.float32) if width else gradient_VD
     return jax.lax.psum(gradient_VW, others) if others else gradient_VW
 
 
@@ -157,7 +157,7 @@ def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_lo
 
     @on_each_device((by_token, TABLE, TOKENS, TOKENS, WHOLE_TABLE), (((), ()), by_token, TABLE))
     def total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT, whole_VD):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
+        table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1) if whole_VD is None else whole_VD
 
         def add_part(carry, part):
             totals, gradient_VD = carry
@@ -206,7 +206,7 @@ def token_losses(
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS), TOKENS)
     def losses_of(x_BTD, table_VD, targets_BT):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1)
+        table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1)
         parts = -(-targets_BT.size * table_VD.shape[0] // LOGITS_AT_ONCE)
         losses = lambda part: part_losses(*part, table_VD, softcap)[0]
         return jax.lax.map(losses, in_parts((x_BTD, targets_BT), parts)).reshape(targets_BT.shape)
@@ -223,7 +223,7 @@ def token_scores(
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS), (TOKENS, TOKENS))
     def scores_of(x_BTD, table_VD, targets_BT):
-        table_VD = whole_width(table_VD.astype(x_BTD.dtype), 1)
+        table_VD = gather_width(table_VD.astype(x_BTD.dtype), 1)
 
         def scores(part):
             losses_N, _, _, logits_NV = part_losses(*part, table_VD, softcap)

@@ -37,11 +37,11 @@ from lm.model.taps import Taps, at, tap
 from lm.parallel import (
     TOKENS,
     constrain,
-    of_width,
+    exchange_width,
+    gather_tokens,
+    gathers_weights,
     on_each_device,
-    own_tokens,
     weights_stay,
-    width_is_gathered,
 )
 
 
@@ -212,16 +212,16 @@ class Transformer(nnx.Module):
         one_row = positions_BT.shape[0] == 1
 
         def looked_up(embedding_VD, ngrams, positions_PD, tokens_BT, positions_BT, before):
-            tokens_BT, before = of_width(tokens_BT), [of_width(ids_BT) for ids_BT in before]
+            tokens_BT, before = gather_tokens(tokens_BT), [gather_tokens(ids_BT) for ids_BT in before]
             x_BTD = embedding_VD[tokens_BT]
             for ngram_BTD in ngram_embeddings(ngrams, tokens_BT, before):
                 x_BTD = x_BTD + ngram_BTD
             if positions_PD is not None:
-                x_BTD = x_BTD + positions_PD[of_width(positions_BT, rows_are_cut=not one_row)]
-            return own_tokens(x_BTD.astype(self.compute_dtype))
+                x_BTD = x_BTD + positions_PD[gather_tokens(positions_BT, rows_are_cut=not one_row)]
+            return exchange_width(x_BTD.astype(self.compute_dtype))
 
         look_up: Callable[..., jax.Array] = looked_up
-        if width_is_gathered():  # each device looks up its part of the width of all tokens: no table is gathered
+        if gathers_weights():  # each device looks up its part of the width of all tokens: no table is gathered
             tables = (("vocab", "width"), ("ngram", "width"), ("position", "width"))
             positions = (None, "length") if one_row else TOKENS
             on_parts = on_each_device((*tables, TOKENS, positions, TOKENS), (*TOKENS, None), left_to_xla=("tensor",))

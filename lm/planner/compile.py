@@ -15,7 +15,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError
 from lm.planner.cuda import cuda_devices, has_cuda, prepare_cuda
 from lm.planner.libtpu import find_libtpu, prepare
-from lm.planning.overlap import Exchanged, exchanged
+from lm.planning.overlap import Overlap, overlap_of
 from lm.planning.program import Collective, collectives, kernels
 from lm.planning.topology import Chip, Topology
 
@@ -33,8 +33,8 @@ class Compiled:
     peak_bytes: int
     """The most at any moment: what must fit into the memory of a device."""
     collectives: tuple[Collective, ...]
-    overlap: Exchanged
-    """What of the exchanges ends behind arithmetic."""
+    overlap: Overlap
+    """How much of the communication overlaps with computation."""
     kernels: tuple[str, ...]
     """Names of hand-written kernels in the program."""
     compile_seconds: float
@@ -120,7 +120,7 @@ def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
     temporary = memory.temp_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
     made = tuple(collectives(text, devices))
-    return Compiled(arguments, temporary, peak, made, exchanged(text, devices, chip), tuple(kernels(text)), seconds)
+    return Compiled(arguments, temporary, peak, made, overlap_of(text, devices, chip), tuple(kernels(text)), seconds)
 
 
 class Compiler:

@@ -74,7 +74,7 @@ class Plan:
             "floors_seconds": dataclasses.asdict(self.floors) if self.floors else None,
             "limit": self.floors.limit if self.floors else None,
             "mfu_bound": self.floors.mfu_bound if self.floors else None,
-            "hidden_share": program.overlap.share if program else None,
+            "overlapped_share": program.overlap.share if program else None,
             "scheduled_mfu_bound": self.floors.scheduled_mfu_bound if self.floors else None,
             "tokens": self.tokens, "steps": self.steps, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
             "compile_seconds": program.compile_seconds if program else None,

@@ -112,11 +112,12 @@ def bound_lines(plan: Plan) -> list[str]:
 
 
 def overlap_lines(plan: Plan) -> list[str]:
-    """What of the exchanges the schedule hides behind arithmetic, and the bound with the others added."""
+    """The share of the communication that overlaps with computation, and the bound on MFU without the overlap of the
+    rest."""
     if plan.compiled is None or plan.floors is None or not plan.compiled.overlap.bytes:
         return []
     return [
-        f"of the bytes exchanged, {100 * plan.compiled.overlap.share:.0f} % are sent behind arithmetic in this "
-        f"schedule; the others take {plan.floors.exposed:.3g} s, and with them MFU is at most "
+        f"{100 * plan.compiled.overlap.share:.0f} % of the bytes sent overlap with computation in this schedule; the "
+        f"rest takes {plan.floors.exposed:.3g} s more, which bounds MFU at "
         f"{100 * plan.floors.scheduled_mfu_bound:.0f} %"
     ]

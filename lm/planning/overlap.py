@@ -1,11 +1,11 @@
-"""How much of what a compiled program exchanges goes on behind arithmetic, read from its schedule (HLO).
+"""How much of a compiled program's communication overlaps with computation, read from its schedule (HLO).
 
-Instructions of a scheduled program run in the order of its text. An exchange begins at its start and is waited for at
-its done; between them one link sends what has begun, one exchange after the other, while the arithmetic between them
-takes at least its FLOP at the chip's peak rate. An exchange is hidden if it has been sent by then, at the rated speed
-of the links. Arithmetic of hand-written kernels and all that reads memory count as nothing, which makes the share
-smaller than it is. GPUs of several nodes are taken to exchange at NVLink's speed, which makes it too large for groups
-that have few GPUs of a node. XLA's own mark `is_sync` is not believed.
+Instructions of a scheduled program run in the order of its text. A collective begins at its start instruction and must
+be complete at its done instruction. The model: one link per device sends the started collectives one after another, at
+its rated speed, while the matrix products between start and done run at the chip's peak FLOP rate. A collective
+overlaps if it is complete before its done instruction is reached. Hand-written kernels and memory traffic count as no
+time, so the share is a lower bound. Between nodes of GPUs NVLink's rate is assumed, which is too fast for groups with
+few GPUs of each node. XLA's own flag `is_sync` is ignored.
 """
 
 import functools
@@ -31,35 +31,35 @@ TPU_START, TPU_DONE = '"AsyncCollectiveStart"', '"AsyncCollectiveDone"'
 
 
 @dataclass(frozen=True)
-class Exchanged:
-    """What a device sends in a step."""
+class Overlap:
+    """A device's communication in a step, and how much of it overlaps with computation."""
 
     bytes: float
     """By the ring algorithms (Collective.wire_bytes)."""
-    hidden_bytes: float
-    """Of the exchanges that end behind arithmetic."""
+    overlapped_bytes: float
+    """Bytes of the collectives that overlap completely."""
     exposed_seconds: float
-    """That arithmetic waits for the others, at the rated speed of the links."""
+    """Time that computation waits for communication, at the links' rated speed."""
 
     @property
     def share(self) -> float:
-        return self.hidden_bytes / self.bytes if self.bytes else 1.0
+        return self.overlapped_bytes / self.bytes if self.bytes else 1.0
 
 
-def exchanged(text: str, devices: int, chip: Chip, kinds: tuple[str, ...] = COLLECTIVES) -> Exchanged:
-    """What a program for `devices` exchanges, of these kinds, within a slice."""
+def overlap_of(text: str, devices: int, chip: Chip, kinds: tuple[str, ...] = COLLECTIVES) -> Overlap:
+    """The overlap of the collectives of these kinds within a slice, in a program for so many devices."""
     schedule = Schedule(text, devices, chip)
-    total = hidden = exposed = 0.0
-    for one, left in schedule.exchanges():
+    total = overlapped = exposed = 0.0
+    for one, left in schedule.collectives():
         if one.kind in kinds:
             total += one.wire_bytes
-            hidden += one.wire_bytes if left <= 0 else 0.0
+            overlapped += one.wire_bytes if left <= 0 else 0.0
             exposed += one.times * max(left, 0.0)
-    return Exchanged(total, hidden, exposed)
+    return Overlap(total, overlapped, exposed)
 
 
 class Schedule:
-    """A scheduled program, and what its instructions take."""
+    """A scheduled program, and the time that its instructions take."""
 
     def __init__(self, text: str, devices: int, chip: Chip):
         self.found, entry = computations(text)
@@ -72,8 +72,8 @@ class Schedule:
         self.fused = {name for one in fusions for name in called(one)}
         self.flops = functools.cache(self.count_flops)
 
-    def exchanges(self) -> Iterator[tuple[Collective, float]]:
-        """(exchange, seconds that are left of it where it is waited for) of all."""
+    def collectives(self) -> Iterator[tuple[Collective, float]]:
+        """Every collective, with the seconds that are left of it at its done instruction."""
         for name, inside in self.found.items():
             if not self.times.get(name) or name in self.fused:
                 continue
@@ -98,7 +98,7 @@ class Schedule:
         return one.wire_bytes / one.times * self.chip.devices / self.chip.link_rate
 
     def role(self, name: str, instruction: Instruction) -> tuple[Collective | None, str]:
-        """(the exchange that the instruction makes or starts, "start", "done" or "")."""
+        """The collective that the instruction runs or starts, and "start", "done" or, for a synchronous one, ""."""
         operation = instruction.operation
         if operation.endswith("-done"):
             return None, "done"
@@ -119,12 +119,12 @@ class Schedule:
         return None, ""
 
     def begun_by(self, done: Instruction) -> list[str]:
-        """Names that the start of what is waited for may have: an operand's, or, on TPUs, its own with start for
-        done."""
+        """Possible names of the start instruction: those of the operands, and, on TPUs, the done instruction's own name
+        with start for done."""
         return [*operands(done.rest), done.name.replace("-done", "-start")]
 
     def count_flops(self, name: str, instruction: Instruction) -> float:
-        """Of an instruction, all turns of a loop together."""
+        """FLOP of an instruction; of a loop, of all its iterations together."""
         if instruction.operation in ("fusion", "call", "while", "conditional"):
             inner = [sum(self.flops(one, part) for part in self.found.get(one, [])) for one in called(instruction)]
             if instruction.operation == "while":
@@ -151,7 +151,7 @@ def dimensions(types: str) -> list[int]:
 
 
 def summed_elements(instruction: Instruction, types: list[str]) -> int:
-    """Over how many products each element of a result is a sum; 0 of what is no product of matrices."""
+    """The size of the contracted dimensions of a matrix product; 0 for any other instruction."""
     if instruction.operation == "convolution":  # what TPUs make of products of matrices
         labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
         return dimensions(types[1])[labels[1].index("i")] if labels and any(types[1:2]) else 0

@@ -77,15 +77,3 @@ def initializer(
     """Makes the state of step 0, each device its own part; traced once, however often it is called."""
     make = lambda: make_state(config, optimizer, seed, spikes)
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make), mesh, zero1))
-
-
-def initial_state(
-    config: ModelConfig,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    mesh: Mesh,
-    spikes: SpikeConfig = NO_BOUND,
-    zero1: bool = False,
-) -> TrainState:
-    """Freshly initialised, each device making only its own part."""
-    return initializer(config, optimizer, seed, mesh, spikes, zero1)()

@@ -13,7 +13,7 @@ from lm.data.batches import Batch
 from lm.model.loss import gathered_table, summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer
 from lm.optimizers.rounding import apply_updates
-from lm.parallel import batch_sharding, shardings, traced_on, width_is_gathered
+from lm.parallel import batch_sharding, gathers_weights, shardings, traced_on
 from lm.training.anomaly_guard import accept, bounds, where_applied
 from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
@@ -58,7 +58,7 @@ def loss_and_gradients(
         (_, loss), gradients = differentiate(model, micro_batch, config, own, table_VD)
         return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), None
 
-    table_VD = gathered_table(model.output_table(), model.compute_dtype) if width_is_gathered() else None
+    table_VD = gathered_table(model.output_table(), model.compute_dtype) if gathers_weights() else None
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
     parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
     (loss, gradients), _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)

@@ -20,7 +20,7 @@ from lm.planning.flops import flops_per_token
 from lm.planning.hardware import matmul_peak, median_seconds
 from lm.planning.memory import count_parameters
 from lm.training.optimizer import make_optimizer
-from lm.training.state import initial_state
+from lm.training.state import initializer
 from lm.training.step import compile_step
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     mesh, optimizer = make_mesh(train.mesh, model, train.batch_size), make_optimizer(train.optimizer, train.steps)
     tokens_BT = np.random.default_rng(0).integers(0, model.vocab_size, shape, np.int32)
     batch = host_batch(tokens_BT, tokens_BT, np.ones(shape, np.int32), np.ones(shape, np.float32))
-    state = initial_state(model, optimizer, 0, mesh, train.spikes)
+    state = initializer(model, optimizer, 0, mesh, train.spikes)()
     step = compile_step(optimizer, state, mesh, train)
 
     def one_step() -> None:

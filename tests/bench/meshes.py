@@ -51,22 +51,47 @@ def small() -> tuple[ModelConfig, TrainConfig]:
     return model, train
 
 
+def training_step(model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> tuple[Any, tuple[Any, Any]]:
+    """The jitted training step on a mesh of the devices, and its arguments as shapes."""
+    from lm.parallel import make_mesh
+    from lm.training.optimizer import make_optimizer
+    from lm.training.state import abstract_state
+    from lm.training.step import compile_step
+
+    mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
+    optimizer = make_optimizer(train.optimizer, train.steps)
+    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
+    return compile_step(optimizer, state, mesh, train), (state, abstract_batch(model, train, mesh))
+
+
+def abstract_batch(model: ModelConfig, train: TrainConfig, mesh: Any) -> Any:
+    import jax
+
+    from lm.data.batches import Batch
+    from lm.parallel import batch_sharding
+
+    shape = (train.batch_size, model.context_length)
+    of: Any = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+    return Batch(of("int32"), of("int32"), of("int32"), of("float32"))
+
+
 def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> Any:
     """The training step, in-loop validation of one batch, a token of each row of a batch or Muon's update, compiled
     for a mesh of the devices."""
     import jax
 
-    from lm.data.batches import Batch
     from lm.evaluation.held_out import compile_row_losses
     from lm.inference.devices import mesh_for_rows
     from lm.inference.requests import SamplingParams
     from lm.inference.sampling import Sampling
     from lm.inference.steps import Shape, decode, start
-    from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
+    from lm.parallel import make_mesh, shardings, traced_on
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
-    from lm.training.step import compile_step
 
+    if what == "training":
+        step, arguments = training_step(model, train, devices)
+        return step.lower(*arguments).compile()
     mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
     if what == "sampling":
         mesh = mesh_for_rows(mesh, train.batch_size)
@@ -78,13 +103,8 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         laid_out = shardings(given[:2], mesh)
         update: Any = jax.jit(traced_on(mesh, optimizer.update), out_shardings=laid_out)
         return update.lower(*given).compile()
-    shape = (train.batch_size, model.context_length)
-    of: Any = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-    batch = Batch(of("int32"), of("int32"), of("int32"), of("float32"))
-    if what == "training":
-        step: Any = compile_step(optimizer, state, mesh, train)
-        return step.lower(state, batch).compile()
     if what == "validation":
+        batch = abstract_batch(model, train, mesh)
         return jax.jit(traced_on(mesh, compile_row_losses())).lower(state.model, batch).compile()
     rows = train.batch_size
     shape = Shape(model, rows, 64, model.vocab_size, 1, 1)

@@ -26,7 +26,7 @@ from lm.planning.flops import flops_per_token
 from lm.planning.hardware import matmul_peak, median_seconds
 from lm.planning.memory import count_parameters
 from lm.training.optimizer import make_optimizer
-from lm.training.state import initial_state
+from lm.training.state import initializer
 from lm.training.step import compile_step
 
 SHAPES = {
@@ -59,7 +59,7 @@ def main() -> None:
         experiment.train.steps,
     )
     mesh = make_mesh(experiment.train.mesh, model, batch)
-    state = initial_state(model, optimizer, 0, mesh, experiment.train.spikes)
+    state = initializer(model, optimizer, 0, mesh, experiment.train.spikes)()
     step = compile_step(
         optimizer, state, mesh, dataclasses.replace(experiment.train, loss_chunks=arguments.loss_chunks)
     )

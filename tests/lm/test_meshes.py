@@ -1,5 +1,6 @@
 """What the compiler makes of the step on meshes: no device does more than its share, or sends the whole batch."""
 
+import collections
 import dataclasses
 import functools
 
@@ -8,7 +9,8 @@ import pytest
 
 from lm.config import MeshConfig
 from lm.planning.program import COLLECTIVES, collectives, computations
-from tests.bench.meshes import MESHES, MIB, compiled, facts, measure, small
+from tests.bench.meshes import MESHES, MIB, compiled, facts, measure, small, training_step
+from tests.traced import equations
 
 SHAPES = functools.partial(measure, layers=2)
 WHOLE_BATCH = 8 * 512 * 256 * 4 / MIB  # the residual stream of all sequences, in MiB of float32
@@ -69,6 +71,36 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     products = [[one.operation for one in inside] for inside in bodies if any(one.operation == "dot" for one in inside)]
     assert products  # the parts of the loss
     assert not any({*COLLECTIVES} & {*operations} for operations in products)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_what_a_traced_step_gathers_and_scatters(tied, remat):
+    """Weights are gathered for each pass and gradients reduce-scattered once, in the dtype of the products; the output
+    table is gathered once a step, and its gradient reduce-scattered once a micro-batch. XLA for CPUs changes some
+    collectives, so this is read before it does."""
+    model, train = small()
+    model = dataclasses.replace(model, layers=3, tie_embeddings=tied, compute_dtype="bfloat16", scan_layers=True)
+    train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16, remat=remat)
+    step, arguments = training_step(model, train, jax.devices())
+    found = collections.Counter()
+    for equation, times in equations(step.trace(*arguments).jaxpr.jaxpr):
+        if "fsdp" in (equation.params.get("axes") or equation.params.get("axis_name") or ()):
+            array = (equation.invars if equation.primitive.name == "reduce_scatter" else equation.outvars)[0].aval
+            if array.size >= model.width * model.width:
+                found[equation.primitive.name, array.dtype.name, tuple(sorted(array.shape))] += times
+    turns, passes = train.micro_batches * model.layers, 1 if remat == "none" else 2
+    square, wide, table = (256, 256), (256, 1024), (256, 4096)
+    assert found == {
+        ("all_gather", "bfloat16", square): passes * turns * 4,  # queries, keys, values and what they return
+        ("all_gather", "bfloat16", wide): passes * turns * 3,  # gate, up and down
+        ("all_gather", "bfloat16", table): 1,
+        ("reduce_scatter", "bfloat16", square): turns * 4,
+        ("reduce_scatter", "bfloat16", wide): turns * 3,
+        ("reduce_scatter", "bfloat16", table): train.micro_batches,
+        ("all_to_all", "bfloat16", (1, 256, 512)): train.micro_batches,  # what was looked up for its own sequence
+        ("all_to_all", "bfloat16", (8, 32, 512)): train.micro_batches,  # gradients of that
+    }
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -12,7 +12,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lm.config import MeshConfig
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
-from lm.parallel import MESH_AXES, SCATTERED, device_grid, on_each_device, own_rows, own_width, torus_steps
+from lm.parallel import (
+    MESH_AXES,
+    SCATTER_STEPS,
+    device_grid,
+    on_each_device,
+    own_rows,
+    reduce_scatter_width,
+    scatter_steps,
+)
 from tests.lm.model_configs import LLAMA
 
 
@@ -62,7 +70,7 @@ def test_neighbours_in_the_mesh_are_neighbours_in_the_torus(size, shape, axis, m
 )
 def test_gradients_are_scattered_along_one_axis_of_the_torus_after_the_other(size, shape, steps):
     mesh = Mesh(device_grid(list(shape), torus(*size)), MESH_AXES)
-    found = torus_steps(mesh)
+    found = scatter_steps(mesh)
     assert found.keys() == steps.keys()
     assert all(found[name] in steps[name] for name in steps)
 
@@ -71,13 +79,13 @@ def test_gradients_are_scattered_along_one_axis_of_the_torus_after_the_other(siz
 def test_what_is_scattered_in_steps_is_what_is_scattered_at_once(sizes):
     mesh = Mesh(np.reshape(jax.devices()[:8], (1, 8, 1, 1)), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     values = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
-    scatter = on_each_device((("batch", None, None),), (None, "width"))(lambda part: own_width(part[0], 1))
-    before = SCATTERED.set({"fsdp": sizes})
+    scatter = on_each_device((("batch", None, None),), (None, "width"))(lambda part: reduce_scatter_width(part[0], 1))
+    before = SCATTER_STEPS.set({"fsdp": sizes})
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             found = jax.jit(scatter)(jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp"))))
     finally:
-        SCATTERED.reset(before)
+        SCATTER_STEPS.reset(before)
     np.testing.assert_allclose(found, values.sum(0), rtol=1e-5, atol=1e-5)
 
 

@@ -16,7 +16,7 @@ from lm.errors import InputError
 from lm.model.param_names import are_stacked, named_leaves, stack_names, unstack_names
 from lm.parallel import make_mesh
 from lm.training.optimizer import make_optimizer
-from lm.training.state import abstract_state, initial_state
+from lm.training.state import abstract_state, initializer
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import MODERN
 
@@ -33,7 +33,7 @@ STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
 def saved(folder, config, optimizer):
     """A state with no two values alike, and its checkpoint in `folder`."""
     mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
-    state = initial_state(config, make_optimizer(optimizer, 10), 0, mesh, TRAIN.spikes)
+    state = initializer(config, make_optimizer(optimizer, 10), 0, mesh, TRAIN.spikes)()
     leaves, structure = jax.tree.flatten(state)
     generator = np.random.default_rng(0)
     random = [jax.numpy.asarray(100 * generator.random(leaf.shape), leaf.dtype) for leaf in leaves]

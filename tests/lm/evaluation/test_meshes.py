@@ -22,7 +22,7 @@ from lm.parallel import make_mesh, shardings
 from lm.run_paths import RunPaths
 from lm.tokenizer import load
 from lm.training.optimizer import make_optimizer
-from lm.training.state import initial_state
+from lm.training.state import initializer
 from tests.corpus import texts, tiny_experiment, write_tokens
 
 EXPERIMENT = tiny_experiment()
@@ -42,7 +42,7 @@ def run(tmp_path_factory) -> RunPaths:
     paths = RunPaths(tmp_path_factory.mktemp("meshes") / "run")
     write_tokens(paths.root, EXPERIMENT)
     optimizer = make_optimizer(EXPERIMENT.train.optimizer, EXPERIMENT.train.steps)
-    state = initial_state(MODEL, optimizer, 3, make_mesh(MeshConfig(fsdp=8), MODEL, 8))
+    state = initializer(MODEL, optimizer, 3, make_mesh(MeshConfig(fsdp=8), MODEL, 8))()
     checkpoints = Checkpoints(paths.checkpoints, RetentionPolicy(1))
     checkpoints.save(1, state, {})
     checkpoints.close()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lm.model.loss import cross_entropy, softcapped, summed_cross_entropy, token_losses
+from tests.traced import equations
 
 
 def test_cross_entropy_is_minus_log_softmax():
@@ -80,16 +81,8 @@ def test_the_logits_never_exist_whole():
     """No value in the program of the gradient, inner loops included, is as large as the logits of two parts."""
     x_BTD, table_VD, targets_BT, weights_BT = case(vocabulary=1000)
     gradient = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 8)[0], (0, 1))
-    sizes = [0]
-
-    def look(jaxpr) -> None:
-        for equation in jaxpr.eqns:
-            sizes.extend(variable.aval.size for variable in equation.outvars if hasattr(variable.aval, "size"))
-            for inner in (getattr(value, "jaxpr", value) for value in equation.params.values()):
-                if hasattr(inner, "eqns"):
-                    look(inner)
-
-    look(jax.make_jaxpr(gradient)(x_BTD, table_VD).jaxpr)
+    traced = jax.make_jaxpr(gradient)(x_BTD, table_VD).jaxpr
+    sizes = [result.aval.size for equation, _ in equations(traced) for result in equation.outvars]
     assert 2 * 1000 <= max(sizes) == 5 * 1000  # the logits of a part, 2 positions; the table's gradient
 
 

@@ -10,7 +10,7 @@ from configs.experiment import load_config, parse_command
 from lm.errors import UsageError
 from lm.planner.compile import Compiled, OutOfMemory
 from lm.planner.search import LESS, ROOM, WANTED, candidates, search, search_text
-from lm.planning.overlap import Exchanged
+from lm.planning.overlap import Overlap
 from lm.planning.topology import topology_of
 from tests.lm.planner.test_plan import needs_libtpu, plan_command
 from tests.run_files import REPOSITORY
@@ -30,7 +30,7 @@ class Limit:
         least = next(one.least_bytes for one in CANDIDATES if one.train == train)
         if least * self.factor > self.has:
             return OutOfMemory(None)
-        return Compiled(least, 0, int(least * self.factor), (), Exchanged(0.0, 0.0, 0.0), (), 1.0)
+        return Compiled(least, 0, int(least * self.factor), (), Overlap(0.0, 0.0, 0.0), (), 1.0)
 
 
 V5P = topology_of("v5p:4x4x2")

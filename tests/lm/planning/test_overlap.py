@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from lm.planning.overlap import exchanged
+from lm.planning.overlap import overlap_of
 from lm.planning.topology import topology_of
 
 CHIP = dataclasses.replace(topology_of("v5e:4x4").chip, devices=1, flops=2e12, link_rate=1e9)
@@ -62,8 +62,8 @@ FUSED = "%m{0} = bf16[1000,1000]{{{{1,0}}}} fusion(%x, %x), kind=kOutput, calls=
 
 
 def share_of(*lines: str) -> tuple[float, float]:
-    """(share of the bytes that is hidden, milliseconds exposed in one turn)."""
-    found = exchanged(PROGRAM.format(inside="\n".join(f"  {line}" for line in lines)), 2, CHIP)
+    """(share of the bytes that overlaps, milliseconds exposed in one turn)."""
+    found = overlap_of(PROGRAM.format(inside="\n".join(f"  {line}" for line in lines)), 2, CHIP)
     return found.share, 1e3 * found.exposed_seconds / 5
 
 
@@ -107,9 +107,9 @@ BIG = 2000
         ),
     ],
 )  # fmt: skip
-def test_an_exchange_is_hidden_if_the_arithmetic_between_its_ends_takes_as_long(lines, share, exposed):
+def test_a_collective_overlaps_if_the_products_between_start_and_done_take_as_long(lines, share, exposed):
     assert share_of(*lines) == pytest.approx((share, exposed))
 
 
-def test_a_program_that_exchanges_nothing_waits_for_nothing():
+def test_a_program_without_collectives_waits_for_none():
     assert share_of(line(DOT)) == (1.0, 0.0)

@@ -24,7 +24,7 @@ from lm.training import step as train_step
 from lm.training.anomaly_guard import LEAST_DEVIATION, accept, bounds, make_guard
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
-from lm.training.state import abstract_state, initial_state
+from lm.training.state import abstract_state, initializer
 from tests.corpus import tiny_experiment
 from tests.poison import poisoned as poisoned_by
 from tests.train_runs import bits
@@ -114,7 +114,7 @@ def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned
     optimizer = make_optimizer(CONFIG.optimizer, STEPS)
     abstract = abstract_state(MODEL, optimizer, mesh, CONFIG.spikes)
     step_function = train_step.compile_step(optimizer, abstract, mesh, CONFIG)
-    state = initial_state(MODEL, optimizer, CONFIG.seed, mesh, CONFIG.spikes)
+    state = initializer(MODEL, optimizer, CONFIG.seed, mesh, CONFIG.spikes)()
     for step in range(1, STEPS + 1):
         if step not in POISON:
             state, metrics = step_function(state._replace(step=jnp.array(step - 1, jnp.int32)), source.batch(step - 1))

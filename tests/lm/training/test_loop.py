@@ -36,7 +36,7 @@ from lm.training.hooks import all_finite
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.setup import description_texts, open_data
-from lm.training.state import abstract_state, initial_state
+from lm.training.state import abstract_state, initializer
 from tests.corpus import tiny_experiment
 from tests.lm.conftest import save_timeout
 from tests.object_store import QUICK, serving, variables
@@ -448,7 +448,7 @@ OPTIMIZER = make_optimizer(EXPERIMENT.train.optimizer, 12)
 
 def test_parameters_are_cut_as_the_table_says():
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=4), MODEL, 8)
-    state = initial_state(MODEL, OPTIMIZER, 0, mesh)
+    state = initializer(MODEL, OPTIMIZER, 0, mesh)()
     up = state.model.layer_blocks()[0].mlp.up.weight.get_raw_value()
     assert up.shape == (32, 48)
     assert up.addressable_shards[0].data.shape == (16, 12)
@@ -474,11 +474,11 @@ def test_a_mesh_that_does_not_fit_is_refused_with_both_values(mesh, batch_size, 
 
 
 def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
-    state = initial_state(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))
+    state = initializer(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))()
     checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(1))
     checkpoints.save(5, state, {})
     checkpoints.close()
-    like = initial_state(MODEL, OPTIMIZER, 4, make_mesh(MeshConfig(tensor=2), MODEL, 8, jax.devices()[:2]))
+    like = initializer(MODEL, OPTIMIZER, 4, make_mesh(MeshConfig(tensor=2), MODEL, 8, jax.devices()[:2]))()
     restored = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(1)).restore(tmp_path / "checkpoints/5", like)
     expected, found = named_leaves(state), named_leaves(restored)
     assert expected.keys() == found.keys()

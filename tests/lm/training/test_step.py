@@ -25,7 +25,7 @@ from lm.planning.memory import block_channels
 from lm.training.aot_compile import compile_ahead
 from lm.training.memory import of_device, training_bytes
 from lm.training.optimizer import OPTIMIZERS, make_optimizer
-from lm.training.state import abstract_state, initial_state, state_shardings
+from lm.training.state import abstract_state, initializer, state_shardings
 from lm.training.step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
@@ -98,7 +98,7 @@ GOLDEN_METRICS = [
 def test_the_metrics_of_the_first_steps_are_those_that_they_always_were():
     """The second loss is that of the first update, the third loss that of moments and weight decay too."""
     mesh, optimizer = make_mesh(MeshConfig(), LLAMA, 8, jax.devices()[:1]), make_optimizer(TRAIN.optimizer, 12)
-    state, found = initial_state(LLAMA, optimizer, 0, mesh), []
+    state, found = initializer(LLAMA, optimizer, 0, mesh)(), []
     step = compile_step(optimizer, state, mesh, TRAIN)
     for _ in GOLDEN_METRICS:
         state, metrics = step(state, batch_of(LLAMA))
@@ -115,7 +115,7 @@ def test_the_metrics_of_the_first_steps_are_those_that_they_always_were():
 def test_a_step_moves_nothing_between_host_and_devices_unasked():
     """Of all that the loop gives it, only the batch comes from the host, by `place`, which asks for it."""
     mesh, optimizer = make_mesh(MeshConfig(fsdp=2), LLAMA, 8, jax.devices()[:2]), make_optimizer(TRAIN.optimizer, 12)
-    state, batch = initial_state(LLAMA, optimizer, 0, mesh), batch_of(LLAMA)
+    state, batch = initializer(LLAMA, optimizer, 0, mesh)(), batch_of(LLAMA)
     abstract = abstract_state(LLAMA, optimizer, mesh)
     step, _ = compile_ahead(compile_step(optimizer, abstract, mesh, TRAIN), abstract, batch, mesh, LLAMA)
     with jax.transfer_guard("disallow"):
@@ -247,7 +247,7 @@ def meshes():
 def first_state(config, train):
     """On one device; steps are given copies."""
     mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
-    return initial_state(config, make_optimizer(train.optimizer, 100), 0, mesh, train.spikes)
+    return initializer(config, make_optimizer(train.optimizer, 100), 0, mesh, train.spikes)()
 
 
 def on_mesh(config, train, sizes, steps=1):
