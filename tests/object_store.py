@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import logging
 import os
 import re
 import threading
@@ -207,6 +208,7 @@ def serving() -> Generator[Store]:
     from werkzeug.serving import WSGIRequestHandler
 
     WSGIRequestHandler.disable_nagle_algorithm = True  # moto's
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line a request, where logging is set up
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     store = Store("")

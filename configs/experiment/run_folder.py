@@ -62,7 +62,7 @@ class RunFolder(RunPaths):
         mirror = mirror_of(folder)
         assert mirror is not None
         mirror.agree(sole=False)
-        mirror.fetch(mirror.matching([cls.config_json, cls.stages]))
+        mirror.fetch((), [cls.config_json, cls.stages])
         return cls(folder)
 
     def experiment(self, policy: CodePolicy = "leave out") -> Experiment:

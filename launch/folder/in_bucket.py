@@ -20,15 +20,12 @@ from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, copy_of, mirror_of, objects, size_of, unused
 from lm.storage.mirror import LEASE
-from lm.storage.objects import ReplacedError
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots, RunPaths.damaged_checkpoints)
 """Folders that every process reads and writes directly in the bucket, never through a local copy."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
 """Logs that are pushed while training goes on, too; the others with each checkpoint."""
-READS = 20
-"""Times that a process other than 0 reads the config and the markers while they change; process 0 changes few."""
 
 
 @contextlib.contextmanager
@@ -44,7 +41,7 @@ def held(workdir: Path) -> Generator[None]:
     refuse_no_run_there(mirror)
     print(f"run folder: {mirror.url}; what has to be on this disk for it is in {workdir}", flush=True)
     with mirror.held(GROWING, joined=(SUPERVISORS,)):  # a supervisor writes before its command is here
-        mirror.fetch(mirror.matching(BOOKS))
+        mirror.fetch((), BOOKS)
         try:
             yield
         except BaseException:
@@ -56,20 +53,13 @@ def held(workdir: Path) -> Generator[None]:
 
 def for_process(workdir: Path) -> Path:
     """The folder in which a process other than 0 works: a local copy that is never uploaded, if the run is in a bucket;
-    else `workdir`. Process 0 starts at the same time and writes the config and the markers: what changes while it is
-    read is read again."""
+    else `workdir`."""
     if (mirror := mirror_of(workdir)) is None:
         return workdir
     copy = mirror_of(folder := copy_of(mirror.url, "processes"))
     assert copy is not None
-    for left in reversed(range(READS)):
-        copy.agree(sole=True)
-        try:
-            copy.fetch(copy.matching(BOOKS))
-            break
-        except ReplacedError:
-            if not left:
-                raise
+    copy.agree(sole=True)
+    copy.fetch((), BOOKS)
     return folder
 
 
@@ -104,8 +94,7 @@ def size_in(workdir: Path, name: str) -> int | None:
 def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
     """Brings files of these names, and all that are one of the shell patterns or lie in a folder that is one."""
     if mirror := mirror_of(workdir):
-        wanted = [*names, *mirror.matching(patterns)]
-        mirror.fetch([name for name in wanted if name.split("/")[0] not in AT_ADDRESS])
+        mirror.fetch(*([one for one in some if one.split("/")[0] not in AT_ADDRESS] for some in (names, patterns)))
 
 
 def fetch_inputs(
@@ -178,6 +167,14 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
     mirror.push([*mirror.here(by_products), *names_of(workdir, paths.config_json, paths.written(name), *seen)])
     mirror.push([marker_name])
     mirror.delete(names_of(workdir, paths.begun(name)))
+
+
+def is_published(name: str, workdir: Path) -> bool:
+    """Return False if a kill came between writing the marker of this stage in the working copy and uploading it. True
+    for a run on a disk."""
+    mirror, paths = mirror_of(workdir), RunPaths(workdir)
+    marker, begun = names_of(workdir, paths.marker(name), paths.begun(name))
+    return mirror is None or marker in mirror.there or begun not in mirror.there
 
 
 def written_there(mirror: Mirror, name: str) -> set[str]:

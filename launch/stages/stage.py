@@ -206,6 +206,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
     external_inputs, seen = own_files.recognised(workdir, external)
     marker = read_marker(stage, workdir)
+    if place()[1] > 1 and not in_bucket.is_published(stage.name, workdir):
+        marker = None  # as in the other processes, which wait for process 0 to make it
     same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
     retried = experiment.engine.retry_failed and marker and any("without" in one for one in marker["continued_from"])
     if marker and same and not retried:

@@ -36,6 +36,8 @@ ABOUT = f"{RECORD}/about.json"
 LEASE = ".lease"
 LOCAL = (RECORD, ".lock")
 """Names at the top that are never pushed."""
+READS = 20
+"""Times that files are read while another process changes them."""
 
 
 class Known(NamedTuple):
@@ -179,10 +181,24 @@ class Mirror:
     def save(self) -> None:
         write_atomically(self.record, json.dumps(self.known), durable=False)
 
-    def fetch(self, names: Iterable[str]) -> list[str]:
-        """Brings the files of these names, as far as they are there and not alike here; which ones. Raises
-        StorageError, and OSError where the disk does not take them."""
+    def fetch(self, names: Iterable[str], patterns: Iterable[str] = ()) -> list[str]:
+        """Download files by name, and those that `matching` finds for the patterns, unless they are the same here.
+        Returns the names of those downloaded.
 
+        Without the lease, another process may write there: files that it replaces or deletes meanwhile are listed and
+        read again. Raises StorageError, and OSError where the disk does not take them."""
+        names, patterns = [*names], [*patterns]
+        for left in reversed(range(READS)):
+            try:
+                return self.download([*names, *self.matching(patterns)])
+            except ReplacedError:
+                if not left or self.lease is not None:
+                    raise
+                self.agree(sole=True)
+        raise AssertionError("the last attempt returns or raises")
+
+    def download(self, names: Iterable[str]) -> list[str]:
+        """Try `fetch` once."""
         there = self.there  # threads of the pool must not wait for the lock
 
         def bring(name: str) -> None:
@@ -343,7 +359,7 @@ def fetched(url: Url) -> Path:
     with mirror.lock:  # threads may ask for several names of one folder
         mirror.only = url.name
         mirror.agree(sole=False)
-        mirror.fetch(mirror.matching([glob.escape(url.name)]))
+        mirror.fetch((), [glob.escape(url.name)])
     return folder / url.name
 
 

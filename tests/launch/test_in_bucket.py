@@ -2,12 +2,11 @@
 bits; what does not is refused before anything is done."""
 
 import dataclasses
+import functools
 import json
-import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -26,11 +25,12 @@ from lm.checkpoints.manifest import delete_unfinished, folders_of, saved_steps, 
 from lm.checkpoints.reading import whole_parameters
 from lm.config import StartConfig
 from lm.errors import InputError, UsageError
-from lm.run_paths import RunPaths
-from lm.storage import StorageError, Url, mirror_of, write_atomically
+from lm.run_paths import TRAINING_LOGS, RunPaths
+from lm.storage import StorageError, Url, mirror, mirror_of, write_atomically
 from lm.storage.mirror import MIRRORS
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.training import load_tokenizer
+from tests.bucket_processes import TWO_HEADS, difference, flip, now_and_then, on_disk, outputs, start_on_machines
 from tests.corpus import texts, tiny_experiment, web_pages
 from tests.object_store import HOPELESS, Request, Store, serving, variables
 from tests.run_files import QUICK, REPOSITORY, digests, finish, parameters
@@ -64,7 +64,7 @@ def workdir_of(run: Url | str, *words: str) -> Path:
     return parse_run("launch.train", "", ["tests/configs.py", "--workdir", str(run), *words]).workdir
 
 
-def stage(name: str, *after: Stage, text: str = "made", grows: bool = False) -> Stage:
+def stage(name: str, *after: Stage, text: str = "made", grows: bool = False, multi_process: bool = False) -> Stage:
     """Writes what it reads, and `text`, into a file of a folder."""
 
     def make(experiment, run: Path) -> None:
@@ -74,7 +74,7 @@ def stage(name: str, *after: Stage, text: str = "made", grows: bool = False) -> 
 
     return Stage(
         name=name, script=f"launch.{name}", after=after, settings=lambda experiment: {"text": text}, make=make,
-        outputs=(name,), grows=grows,
+        outputs=(name,), grows=grows, multi_process=multi_process,
     )  # fmt: skip
 
 
@@ -116,35 +116,50 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
         whole_parameters([mirror.folder / "checkpoints" for mirror in MIRRORS.values()])
 
 
+def read_logs(workdir: Path) -> Path:
+    folder = in_bucket.for_process(workdir)
+    in_bucket.fetch(folder, (), TRAINING_LOGS)
+    return folder
+
+
+READ = {
+    "books": ("config.json", in_bucket.for_process), "books, to read": ("config.json", in_bucket.to_read),
+    "logs": ("metrics.jsonl", read_logs),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("change", ["replace", "delete"])
-def test_another_process_reads_again_what_process_0_changes_meanwhile(run, server, tmp_path, change):
+@pytest.mark.parametrize("what", READ)
+def test_another_process_reads_again_what_process_0_changes_meanwhile(run, server, tmp_path, change, what):
     """Between the listing, or the first bytes, and the last: each of the first three times that the file is read."""
     on("a", tmp_path, run, stage("first"))
-    changed = []
+    write_atomically(run / "metrics.jsonl", "{}")
+    (name, read), changed = READ[what], []
 
-    def fault(request: Request) -> None:
-        if re.search(r"GET .*/config\.json", f"{request.method} {request.path}") and len(changed) < 3:
+    def fault(request: Request) -> str | None:
+        if re.search(rf"GET .*/{name}", f"{request.method} {request.path}") and len(changed) < 3:
             changed.append(f"version {len(changed)}")
             if change == "replace":
-                write_atomically(run / "config.json", changed[-1])
+                write_atomically(run / name, changed[-1])
             else:
-                (run / "config.json").unlink()
+                (run / name).unlink()
 
     server.fail(fault)
-    folder = in_bucket.for_process(workdir_of(run))
+    folder = read(workdir_of(run))
     assert changed == (["version 0", "version 1", "version 2"] if change == "replace" else ["version 0"])
-    names = {file.relative_to(folder).as_posix() for file in folder.rglob("*.json") if ".remote" not in file.parts}
-    assert names == {"stages/first.json"} | ({"config.json"} if change == "replace" else set())
+    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*.json*") if ".remote" not in file.parts}
+    known = {"stages/first.json", "config.json", name} if what == "logs" else {"stages/first.json", name}
+    assert there == known - ({name} if change == "delete" else set())
     if change == "replace":
-        assert (folder / "config.json").read_text(encoding="utf-8") == "version 2"
+        assert (folder / name).read_text(encoding="utf-8") == "version 2"
     changed.clear()
     with (
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(StorageError, match=r"was (replaced|deleted) while it was"),
     ):
-        patch.setattr(in_bucket, "READS", 1)
-        write_atomically(run / "config.json", "another")
-        in_bucket.for_process(workdir_of(run))
+        patch.setattr(mirror, "READS", 1)
+        write_atomically(run / name, "another")
+        read(workdir_of(run))
 
 
 WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")
@@ -165,6 +180,29 @@ def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(ru
     assert made == [again == "b" or at == "config.json"]  # where it was made, it is only pushed
     assert set(WRITTEN) < set(run.files())
     assert on("c", tmp_path, run, stage("second", stage("first"))) == [True]
+
+
+@pytest.mark.parametrize("killed_before", ["first/file", "stages/first.json"])
+def test_all_processes_make_again_what_process_0_was_killed_at_before_the_marker_was_there(
+    run, server, tmp_path, killed_before
+):
+    """Else it would end as up to date, and the others would wait for it."""
+    server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(killed_before) else None)
+    together = stage("first", multi_process=True)
+    with variables(HOPELESS), pytest.raises(InputError, match=f"{killed_before} cannot be written: .*500"):
+        on("a", tmp_path, run, together)
+    server.fail(lambda request: None)
+    (working,) = (tmp_path / "a/runs").glob("run-*")
+    assert (working / "stages/first.json").is_file()
+    made = []
+    for index in ("1", "0", "1", "0"):
+        two = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "NUM_PROCESSES": "2", "PROCESS_ID": index}
+        with variables(two | {"GRISTMILL_CACHE": str(tmp_path / ("b" if index == "1" else "a"))}):
+            workdir = workdir_of(run)
+            folder = in_bucket.for_process(workdir) if index == "1" else workdir
+            with locked(folder):
+                made.append(run_stage(together, EXPERIMENT, folder))
+    assert made == [True, True, False, False]
 
 
 def test_where_other_things_lie_no_run_begins(run, tmp_path):
@@ -321,20 +359,13 @@ def printed(*words: str) -> str:
     return done.stdout
 
 
-def on_disk(run: Url, folder: Path) -> Path:
-    for name in run.files():
-        write_atomically(folder / name, (run / name).read_bytes())
-    return folder
-
-
 @pytest.mark.slow
 def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(run, server, warc, tmp_path):
     """Requests fail now and then, in every way that does not cost minutes. The process is killed as it marks the shards
     as done, begins again, is killed as it would say that a checkpoint is whole, and goes on on another machine."""
     disk = tmp_path / "disk"
     finish(start_on_disk(disk, warc))
-    faults = ("500", "503", "cut", "cut reply", "lost reply")
-    now_and_then = lambda request: faults[request.number % 5] if request.number % 11 == 0 else None
+    often = functools.partial(now_and_then, every=11)
     for at in (r"PUT .*stages/shards\.json", r"PUT .*checkpoints/8/manifest\.json"):
         process = start(run, warc, tmp_path / "a")
 
@@ -342,12 +373,12 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
             if re.search(at, f"{request.method} {request.path}"):
                 process.kill()
                 return "cut"
-            return now_and_then(request)
+            return often(request)
 
         server.fail(fault)
         output, _ = process.communicate(timeout=600)
         assert process.returncode == -9, output
-    server.fail(now_and_then)
+    server.fail(often)
     assert "stages/shards.json" in run.files()
     steps = {name.split("/")[1] for name in run.files() if re.fullmatch(r"checkpoints/\d+/manifest.json", name)}
     assert steps == {"4"}
@@ -376,41 +407,6 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
     assert steps_in(run.parent / "second/checkpoints") == steps_in(run / "checkpoints")
 
 
-TWO_HEADS = ("--model.kv_heads", "2")
-"""So that tensor 2 can cut them."""
-
-
-def start_together(
-    run: Url, warc: Path, folder: Path, mesh: dict[str, int], script: str = "launch.train"
-) -> list[subprocess.Popen]:
-    """The script in as many processes as the mesh has devices, which share nothing but the bucket."""
-    count = math.prod(mesh.values())
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    command = [sys.executable, "-m", script, str(REPOSITORY / "tests/configs.py"), "--workdir", str(run)]
-    command += [
-        "--pages.warc",
-        f"{warc}/*.warc.gz",
-        *TWO_HEADS,
-        *(f"--train.mesh.{axis}={size}" for axis, size in mesh.items()),
-    ]
-    processes = []
-    for index in range(count):
-        own = folder / f"machine-{index}"
-        (own / "tmp").mkdir(parents=True, exist_ok=True)
-        found = {
-            "HOME": str(own), "TMPDIR": str(own / "tmp"), "GRISTMILL_CACHE": str(own / "cache"),
-            "PYTHONPATH": str(REPOSITORY), "NUM_PROCESSES": str(count), "PROCESS_ID": str(index),
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        }  # fmt: skip
-        processes.append(subprocess.Popen(
-            command, cwd=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=os.environ | QUICK | found,
-        ))  # fmt: skip
-    return processes
-
-
 @pytest.mark.slow
 def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, warc, tmp_path):
     """Four are killed as process 0 would say that a checkpoint is whole; two go on, and refuse what is damaged then. A
@@ -419,9 +415,7 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
     finish(start_on_disk(disk, warc, *TWO_HEADS))
     with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
         finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
-    faults = ("500", "503", "cut", "cut reply", "lost reply")
-    now_and_then = lambda request: faults[request.number % 5] if request.number % 21 == 0 else None
-    four = start_together(run, warc, tmp_path / "four", {"fsdp": 2, "tensor": 2})
+    four = start_on_machines(run, warc, tmp_path / "four", 4, {"fsdp": 2, "tensor": 2}, *TWO_HEADS)
 
     def fault(request: Request) -> str | None:
         if re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
@@ -431,7 +425,7 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
         return now_and_then(request)
 
     server.fail(fault)
-    said = [process.communicate(timeout=600)[0] for process in four]
+    said = outputs(four)
     assert [process.returncode for process in four] == [-9] * 4, "\n".join(said)
     files = run.files()
     assert {name.split("/")[1] for name in files if re.fullmatch(r"checkpoints/\d+/manifest.json", name)} == {"4"}
@@ -439,19 +433,15 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
     assert owners >= {f"ocdbt.process_{index}" for index in range(4)}
     assert not [path for path in (tmp_path / "four").rglob("*") if "ocdbt" in path.name]
     server.fail(now_and_then)
-    two = start_together(run, warc, tmp_path / "two", {"fsdp": 2})
-    said = [process.communicate(timeout=600)[0] for process in two]
+    two = start_on_machines(run, warc, tmp_path / "two", 2, {"fsdp": 2}, *TWO_HEADS)
+    said = outputs(two)
     assert [process.returncode for process in two] == [0, 0], "\n".join(said)
     assert "going on from the checkpoint at step 4" in said[0] and "step" not in said[1]
-    ours, expected = told(on_disk(run, tmp_path / "copy")), told(disk)
-    assert [row["step"] for row in ours] == [row["step"] for row in expected]
-    for row, other in zip(ours, expected, strict=True):
-        losses = {name: value for name, value in other.items() if "loss" in name or "bits" in name}
-        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5)
+    assert difference(told(on_disk(run, tmp_path / "copy")), told(disk)) <= 1e-5
     flipped = Url(f"{run}/{next(name for name in run.files() if re.search('12/.*process_1/d/', name))}")
-    write_atomically(flipped, bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
-    evaluated = start_together(run, warc, tmp_path / "two", {"fsdp": 2}, "launch.evaluate")
-    said = [process.communicate(timeout=600)[0] for process in evaluated]
+    flip(flipped, 0, 0)
+    evaluated = start_on_machines(run, warc, tmp_path / "two", 2, {"fsdp": 2}, *TWO_HEADS, script="launch.evaluate")
+    said = outputs(evaluated)
     assert [process.returncode for process in evaluated] == [1, 1], "\n".join(said)
     assert all(f"{flipped} has a SHA-256 of" in one and "Traceback" not in one for one in said), "\n".join(said)
 
