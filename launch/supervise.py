@@ -12,6 +12,7 @@ import importlib
 import sys
 
 from configs.experiment import asks_trust, parse_run
+from launch.folder import in_bucket
 from launch.folder.guard import refuse_no_run
 from launch.stages.command import told
 from launch.stages.processes import place
@@ -45,10 +46,11 @@ def main() -> None:
         options = getattr(importlib.import_module(given.script), "Options", None)
         workdir = parse_run(given.script, __doc__ or "", given.arguments, options=options).workdir  # refuses at once
         refuse_no_run(workdir)
+        index = place()[0]
         supervisor = Supervisor(
             command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
-            heart=RunPaths(workdir).heartbeat(place()[0]),
-            log=RunPaths(workdir).supervisor(place()[0]),
+            heart=RunPaths(in_bucket.process_copy(workdir) if index else workdir).heartbeat(index),
+            log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,
             stopped_code=given.stopped_code,

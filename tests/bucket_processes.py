@@ -26,8 +26,9 @@ def now_and_then(request: Request, every: int = 20) -> str | None:
 def start_on_machines(
     run: Url, warc: Path, folder: Path, count: int, mesh: dict[str, int], *options: str, script: str = "launch.train"
 ) -> list[subprocess.Popen]:
-    """The script in `count` processes of one device; each has its home, temporary and working folder in `folder`."""
-    command = [sys.executable, "-m", script, str(REPOSITORY / "tests/configs.py"), "--workdir", str(run)]
+    """The script, or `launch.supervise` and it, in `count` processes of one device, each with its home, temporary and
+    working folder in `folder`."""
+    command = [sys.executable, "-m", *script.split(), str(REPOSITORY / "tests/configs.py"), "--workdir", str(run)]
     command += ["--pages.warc", f"{warc}/*.warc.gz", *options]
     command += [f"--train.mesh.{axis}={size}" for axis, size in mesh.items()]
     processes, port = [], free_port()

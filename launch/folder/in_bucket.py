@@ -51,15 +51,17 @@ def held(workdir: Path) -> Generator[None]:
         mirror.push(mirror.here(GROWING))
 
 
-def for_process(workdir: Path) -> Path:
+def process_copy(workdir: Path) -> Path:
     """The folder in which a process other than 0 works: a local copy that is never uploaded, if the run is in a bucket;
-    else `workdir`."""
-    if (mirror := mirror_of(workdir)) is None:
-        return workdir
-    copy = mirror_of(folder := copy_of(mirror.url, "processes"))
-    assert copy is not None
-    copy.agree(sole=True)
-    copy.fetch((), BOOKS)
+    else `workdir`. Nothing is read."""
+    return copy_of(mirror.url, "processes") if (mirror := mirror_of(workdir)) else workdir
+
+
+def for_process(workdir: Path) -> Path:
+    """`process_copy`, with the config and the markers."""
+    if copy := mirror_of(folder := process_copy(workdir)):
+        copy.agree(sole=True)
+        copy.fetch((), BOOKS)
     return folder
 
 

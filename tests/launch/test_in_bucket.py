@@ -473,3 +473,30 @@ def test_a_supervised_run_in_a_bucket_that_is_killed_goes_on_from_what_is_there(
     events = [json.loads(line)["event"] for line in (copy / "supervisor.jsonl").read_text().splitlines()]
     assert events == ["start", "crash", "start", "done"]
     assert {"stages/train.json", "checkpoints/12/manifest.json"} <= {*run.files()}
+
+
+@pytest.mark.slow
+def test_supervisors_of_processes_that_share_only_a_bucket_see_the_steps_of_their_own(run, server, warc, tmp_path):
+    """Else those of processes other than 0 would give up at the third crash, wherever these came."""
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
+        finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
+    killed = []
+
+    def fault(request: Request) -> str | None:
+        if killed or not re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
+            return None
+        (heart,) = tmp_path.glob("two/machine-0/cache/runs/run-*/heartbeat.json")
+        killed.append(json.loads(heart.read_text(encoding="utf-8"))["process"])
+        os.kill(killed[0], signal.SIGKILL)
+        return "cut"
+
+    server.fail(fault)
+    supervised = "launch.supervise launch.train"
+    two = start_on_machines(run, warc, tmp_path / "two", 2, {"fsdp": 2}, *TWO_HEADS, script=supervised)
+    said = outputs(two)
+    assert [process.returncode for process in two] == [0, 0], "\n".join(said)
+    for index, name in enumerate(("supervisor.jsonl", "supervisor-1.jsonl")):
+        (log,) = tmp_path.glob(f"two/machine-{index}/cache/runs/run-*/{name}")
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        assert [row["event"] for row in rows] == ["start", "crash", "start", "done"], rows
+        assert 8 <= rows[1]["step"] <= rows[3]["step"] == 12, rows
