@@ -88,7 +88,7 @@ lint: $(READY)  ## ruff and the type checker
 bench: $(READY)  ## the benchmarks, one JSON line each
 	@for bench in tests/bench/[a-z]*.py; do name=$$(basename $$bench .py); $(PYTHON) -m tests.bench.$$name; done
 
-chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come out (90 minutes)
+chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come out (2 hours)
 	@for proof in tests/chaos/[a-z]*.py; do $(PYTHON) -m tests.chaos.$$(basename $$proof .py); done
 
 libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into .tools)

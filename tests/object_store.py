@@ -116,6 +116,10 @@ class Proxy(BaseHTTPRequestHandler):
     store: ClassVar[Store]
     behind: ClassVar[tuple[str, int]]
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client was killed
+            super().handle()
+
     def answer(self) -> None:
         body = self.read_body()
         if in_json := GOOGLE_JSON.fullmatch(self.path):

@@ -499,4 +499,4 @@ def test_supervisors_of_processes_that_share_only_a_bucket_see_the_steps_of_thei
         (log,) = tmp_path.glob(f"two/machine-{index}/cache/runs/run-*/{name}")
         rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         assert [row["event"] for row in rows] == ["start", "crash", "start", "done"], rows
-        assert 8 <= rows[1]["step"] <= rows[3]["step"] == 12, rows
+        assert rows[1]["step"] is not None and 8 <= rows[1]["step"] <= rows[3]["step"] == 12, rows

@@ -1,0 +1,225 @@
+"""Kills processes that train together and share only a bucket, and flips bits of the checkpoints there.
+
+    python -m tests.chaos.bucket_processes [--seed 0] [--flips 100] [--meshes 2] [--victims one "process 0" all]
+
+Every twentieth request fails. Rows: a run of four processes that nobody kills; for each mesh, one process, process 0 or
+all are killed at a random request between the first step and the last checkpoint, and the run resumes on one, two and
+four processes: the losses are those of one process on a disk, and every row is there once; then one bit at a time is
+flipped in objects of these checkpoints. Prints a JSON line a row, `N passed, N failed` last.
+"""
+
+import argparse
+import os
+import random
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.warc import write_pages
+from lm.checkpoints.manifest import MANIFEST, DamageError, folders_of, steps_in, verify
+from lm.checkpoints.reading import whole_parameters
+from lm.errors import InputError, PeerError
+from lm.resilience.goodput import read_heartbeat
+from lm.run_paths import UNFINISHED, RunPaths
+from lm.storage import Url, write_atomically
+from tests.bucket_processes import HANGS, TWO_HEADS, difference, flip, now_and_then, on_disk, outputs, start_on_machines
+from tests.chaos_rows import Clock, Rows
+from tests.corpus import web_pages
+from tests.object_store import Request, Store, serving, variables
+from tests.run_files import finish, start
+from tests.train_process import child_of
+from tests.train_runs import told
+
+STEPS, EVERY = 24, 4
+OPTIONS = (
+    *TWO_HEADS, "--train.steps", str(STEPS), "--train.checkpoint_every", str(EVERY), "--train.log_every", "1",
+    "--train.checkpoints_kept", "9", "--train.optimizer.learning_rate", "1e-3",
+    "--train.optimizer.final_learning_rate", "1e-4",
+)  # fmt: skip
+MESHES = {"fsdp 2 x tensor 2": {"fsdp": 2, "tensor": 2}, "data 2 x fsdp 2": {"fsdp": 2}}
+"""Of four devices: those that the axes leave over share the batch."""
+VICTIMS = ("one", "process 0", "all")
+BUCKET = Url("s3://corpus")
+
+
+@dataclass
+class Trials:
+    """What all trials have in common."""
+
+    server: Store
+    root: Path
+    warc: Path
+    expected: list[dict]
+    """The rows of one process on a disk."""
+    generator: random.Random
+    requests: dict[str, int] = field(default_factory=dict)
+    """{mesh: requests from the first step to the last checkpoint}."""
+
+    def start(self, run: Url, machines: str, count: int, mesh: dict[str, int]) -> list[subprocess.Popen]:
+        return start_on_machines(run, self.warc, self.root / machines, count, mesh, *OPTIONS)
+
+    def copy(self, source: Url, name: str) -> Url:
+        """Copy a run to another address, with the lease of a process that was killed."""
+        for one in source.files():
+            write_atomically(BUCKET / name / one, (source / one).read_bytes())
+        return BUCKET / name
+
+    def check(self, run: Url) -> tuple[list[str], float]:
+        """(what is wrong with a finished run, the largest relative difference of its losses)."""
+        files, steps = run.files(), steps_in(run / "checkpoints")
+        worst = difference(rows := told(on_disk(run, self.root / "copies" / run.name)), self.expected)
+        wrong = damaged(run) + [f"{name} is left" for name in files if name.endswith((UNFINISHED, ".begun", "/nonce"))]
+        wrong += [] if "stages/train.json" in files else ["stages/train.json is missing"]
+        wrong += [] if steps == [*range(EVERY, STEPS + 1, EVERY)] else [f"checkpoints of steps {steps}"]
+        wrong += [] if worst <= 1e-5 else [f"losses differ by {worst}: {rows}"]
+        return wrong, worst
+
+
+def damaged(run: Url) -> list[str]:
+    """What is wrong with the checkpoints."""
+    found = []
+    for step in steps_in(run / "checkpoints"):
+        try:
+            verify(run / f"checkpoints/{step}")
+        except DamageError as damage:
+            found.append(str(damage))
+    return found
+
+
+def has_stepped(machines: Path) -> bool:
+    """Whether process 0 has made a step."""
+    hearts = [read_heartbeat(path) for path in machines.glob("machine-0/cache/runs/*/heartbeat.json")]
+    return any(heart is not None and heart["step"] >= 1 for heart in hearts)
+
+
+def undisturbed(rows: Rows, trials: Trials, mesh: str, base: Url) -> None:
+    """Count the requests, too."""
+    name, clock, first, last = f"{mesh}-undisturbed".replace(" ", "-"), Clock(), [], []
+    run = trials.copy(base, name)
+
+    def fault(request: Request) -> str | None:
+        if not first and has_stepped(trials.root / name):
+            first.append(request.number)
+        if re.search(rf"PUT .*checkpoints/{STEPS}/{MANIFEST}", f"{request.method} {request.path}"):
+            last.append(request.number)
+        return now_and_then(request)
+
+    trials.server.fail(fault)
+    found = ended(trials, trials.start(run, name, 4, MESHES[mesh]), run)
+    trials.requests[mesh] = last[0] - first[0]
+    rows.add(f"{mesh}: nobody killed", not found["wrong"], requests=trials.requests[mesh], **found, seconds=clock())
+
+
+def ended(trials: Trials, processes: list[subprocess.Popen], run: Url, newest: int = 0) -> dict[str, Any]:
+    """Figures of a run that is to train to the end, from the checkpoint of step `newest`."""
+    said, codes = outputs(processes), [process.returncode for process in processes]
+    if any(codes) or "Traceback" in "".join(said):
+        return {"wrong": [f"exit codes {codes}", *said]}
+    wrong, worst = trials.check(run)
+    resumed = re.findall(r"going on from the checkpoint at step (\d+)", said[0])
+    wrong += [] if resumed == [str(newest)] * bool(newest) else [f"step {newest} was whole: {said[0]}"]
+    return {"wrong": wrong, "largest_relative_difference_of_losses": worst}
+
+
+def killed(rows: Rows, trials: Trials, mesh: str, victim: str, base: Url) -> None:
+    """Kill, then resume copies of what is left in the bucket on one and two fresh machines, and the run on its four."""
+    name, clock, generator = f"{mesh}-{victim}".replace(" ", "-"), Clock(), trials.generator
+    run, after = trials.copy(base, name), generator.randrange(trials.requests[mesh])
+    indices = {"one": [generator.randrange(1, 4)], "process 0": [0], "all": [0, 1, 2, 3]}[victim]
+    child = generator.random() < 0.5  # the one that trains (launch/stages/parent.py), as of a kernel without memory
+    first, hit = [], []
+    trials.server.fail(now_and_then)
+    processes = trials.start(run, name, 4, MESHES[mesh])
+    # A child must be there before it can be killed; it begins with seconds of imports.
+    numbers = [child_of(processes[index]) if child else processes[index].pid for index in indices]
+
+    def fault(request: Request) -> str | None:
+        if not first and has_stepped(trials.root / name):
+            first.append(request.number)
+        if first and not hit and request.number >= first[0] + after:
+            hit.append(time.monotonic())
+            for number in numbers:
+                os.kill(number, signal.SIGKILL)
+        return now_and_then(request)
+
+    trials.server.fail(fault)
+    said, codes = outputs(processes), [process.returncode for process in processes]
+    seconds = round(time.monotonic() - hit[0], 1) if hit else None
+    wrong = damaged(run) + ([] if hit else [f"not killed: exit codes {codes}"])
+    messages = []
+    for index, text in enumerate(said):
+        victims = "" if index in indices else f"process {indices[0]} ended, hangs or cannot be reached"
+        code = PeerError.exit_code if victims else 128 + signal.SIGKILL if child else -signal.SIGKILL
+        messages += text.splitlines()[-1:] if victims else []
+        if codes[index] != code or victims not in text or "Traceback" in text or HANGS in text:
+            wrong.append(f"process {index} ends with {codes[index]}, not {code}: {text}")
+    newest = max(steps_in(run / "checkpoints"), default=0)
+    rows.add(
+        f"{mesh}: SIGKILL of {victim}", not wrong, after_requests=after, processes=indices, child=child, newest=newest,
+        seconds_until_all_ended=seconds, messages=messages, wrong=wrong, seconds=clock(),
+    )  # fmt: skip
+    copies = {count: trials.copy(run, f"{name}-{count}") for count in (1, 2)}
+    for count, again in ((1, {}), (2, {"fsdp": 2}), (4, MESHES[mesh])):
+        clock, place = Clock(), copies.get(count, run)
+        found = ended(trials, trials.start(place, place.name, count, again), place, newest)
+        rows.add(
+            f"{mesh}: SIGKILL of {victim}, resumed on {count}", not found["wrong"], **found, seconds=clock()
+        )  # fmt: skip
+
+
+def flips(rows: Rows, trials: Trials, count: int) -> None:
+    """By the function that finds a checkpoint for launch.evaluate and all others that read one."""
+    trials.server.fail(lambda request: None)
+    clock, found, missed, generator = Clock(), 0, [], trials.generator
+    runs = [name for name in BUCKET.children() if name != "base"]
+    for _ in range(count):
+        run = BUCKET / generator.choice(runs)
+        folders = folders_of(RunPaths(run))  # ty: ignore[invalid-argument-type]
+        step = generator.choice(steps_in(folders[0]))
+        checkpoint = whole_parameters(folders, step)
+        sizes = {name: one.size for name, one in (run / f"checkpoints/{step}").files().items() if one.size}
+        name, bit = generator.choice(sorted(sizes)), generator.randrange(8)
+        before = flip(flipped := run / f"checkpoints/{step}/{name}", generator.randrange(sizes[name]), bit)
+        try:
+            missed.append(f"{flipped}: {whole_parameters(folders, step)}")
+        except InputError as error:
+            named = str(error).startswith(f"{checkpoint} is damaged: ") and str(flipped) in str(error)
+            found, missed = found + named, missed if named else [*missed, f"{flipped}: {error}"]
+        write_atomically(flipped, before)
+    rows.add("one bit flipped in an object", found == count, flips=count, by_name=found, missed=missed, seconds=clock())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--meshes", type=int, default=len(MESHES), help="the first so many of them (default: all)")
+    parser.add_argument("--victims", nargs="*", default=VICTIMS, choices=VICTIMS)
+    parser.add_argument("--flips", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="chooses moments, processes and bits (default: 0)")
+    arguments = parser.parse_args()
+    rows, lease = Rows(), {"GRISTMILL_LEASE_SECONDS": "3"}
+    with tempfile.TemporaryDirectory() as folder, serving() as server:
+        root = Path(folder)
+        cache = {"GRISTMILL_CACHE": str(root / "cache"), "XDG_STATE_HOME": str(root / "state")}
+        with variables(server.environment() | lease | cache):
+            server.bucket("corpus")
+            pages, base = web_pages(40), BUCKET / "base"
+            for part in (0, 1):
+                write_pages(root / f"warc/{part}.warc.gz", pages[part::2])
+            finish(start(root / "disk", root / "warc", "--until", "train", *OPTIONS))
+            finish(start(base, root / "warc", "--until", "shards", *OPTIONS))  # ty: ignore[invalid-argument-type]
+            trials = Trials(server, root, root / "warc", told(root / "disk"), random.Random(arguments.seed))
+            for mesh in [*MESHES][: arguments.meshes]:
+                undisturbed(rows, trials, mesh, base)
+                for victim in arguments.victims:
+                    killed(rows, trials, mesh, victim, base)
+            flips(rows, trials, arguments.flips)
+    rows.end()
+
+
+if __name__ == "__main__":
+    main()
