@@ -26,7 +26,10 @@ def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
         cause = " ".join(str(error).split())
         # TensorStore says so too, at the end of a thousand characters.
         of_the_disk = re.search(rf"({'|'.join(map(os.strerror, DISK_ERRORS))})( \([^)]*free\))?", cause)
-        reason = of_the_disk[0] if of_the_disk else f"{type(error).__name__}: {cause[:300]}"
+        first: BaseException = error  # TensorStore's, which names the array: around it Orbax prints all of its spec
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = of_the_disk[0] if of_the_disk else f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"
         raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
 
 

@@ -338,22 +338,23 @@ class Checkpoints:
 
     def newest_whole(self) -> dict[str, Any] | None:
         """What was said about the newest checkpoint that is what was written, or None."""
-        damaged = []
+        damaged: dict[Place, DamageError] = {}
         for step in settle("steps", None, lambda _: self.tidied()):
             folder = self.folder / str(step)
             try:
                 about = verify_together(folder)
             except DamageError as damage:
-                damaged.append(folder)
+                damaged[folder] = damage
                 if self.primary:
                     print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
             else:
-                settle("aside", None, lambda _, step=step: self.set_aside(damaged, step))
+                settle("aside", None, lambda _, step=step: self.set_aside([*damaged], step))
                 return about
         if damaged:
             raise InputError(
-                f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. "
-                "Bring one back from a copy; or, to train again from step 0, delete that folder."
+                f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. The "
+                f"newest: {next(iter(damaged.values()))}. Bring one back from a copy; or, to train again from step 0, "
+                "delete that folder."
             )
         return None
 

@@ -193,7 +193,7 @@ def test_where_none_is_whole_nothing_is_begun_anew_and_nothing_moved(two, tmp_pa
     folder = copy(two, tmp_path)
     for step in (3, 6):
         (folder / str(step) / MANIFEST).unlink()
-    with pytest.raises(InputError, match=r"No checkpoint in .* is whole: 6, 3 are damaged"):
+    with pytest.raises(InputError, match=r"is whole: 6, 3 are damaged\. The newest: .*/6/manifest\.json is missing\."):
         restored(folder)
     assert {path.name for path in folder.iterdir()} >= {"3", "6"}
 
