@@ -17,6 +17,7 @@ from lm.checkpoints.addresses import orbax_path
 from lm.checkpoints.errors import OTHER, not_by_orbax, readable_errors
 from lm.checkpoints.layer_forms import as_stored, as_wanted
 from lm.checkpoints.manifest import DamageError, steps_in, verify
+from lm.checkpoints.replicas import broadcast, first_replica
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
 from lm.model.param_names import IN_BLOCK, named_leaves, replace_leaves
@@ -168,13 +169,30 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
     try:
         with readable_errors(folder, "read", OTHER):
             for name, abstract in stored.items():
-                layout = ocp.checkpoint_utils.construct_restore_args(abstract)
-                arguments = ocp.args.PyTreeRestore(abstract, restore_args=layout)
-                restored[name] = item_handler().restore(orbax_path(folder / name), args=arguments)
+                restored[name] = read_arrays(folder / name, abstract)
     except InputError as error:
         failure = error
     fail_together("restore", failure)  # lest the others wait for this one at what they compute together next
+    for name, abstract in stored.items():
+        for key, one in abstract.items():
+            if first_replica(one.sharding):
+                restored[name][key] = broadcast(restored[name].get(key), one)
     return {name: replace_leaves(tree, as_wanted(restored[name], named_leaves(tree))) for name, tree in like.items()}
+
+
+def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """The arrays of a checkpoint's item, each laid out as in `abstract`, or on its `first_replica`: without those that
+    this process has no device of the first replica for."""
+    mine = {}
+    for name, one in abstract.items():
+        sharding = first_replica(one.sharding) or one.sharding
+        if sharding is None or sharding.addressable_devices:
+            mine[name] = jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=sharding)
+    if not mine:
+        return {}
+    layout = ocp.checkpoint_utils.construct_restore_args(mine)
+    arguments = ocp.args.PyTreeRestore(mine, restore_args=layout, partial_restore=True)
+    return item_handler().restore(orbax_path(item), args=arguments)
 
 
 def check_items(
