@@ -6,19 +6,22 @@ the output table, K alternatives.
 """
 
 import functools
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from lm.config import ModelConfig
+from lm.inference.requests import SamplingParams
 from lm.inference.sampling import Drawn, Sampling, draw, logprobs
 from lm.inference.slots import Slots, empty_slots, joined, laid_out
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, empty_cache
 from lm.model.transformer import Transformer
-from lm.parallel import forward_only
+from lm.parallel import forward_only, traced_on
 
 SCORED_TOGETHER = 64
 """Positions of a prompt whose logits exist at once."""
@@ -119,6 +122,15 @@ def decode(
     unfinished = lambda carry: carry[0] < steps
     _, slots, drawn = jax.lax.while_loop(unfinished, step, (jnp.int32(0), slots, nothing))
     return slots, drawn
+
+
+def lower_decode(model: Transformer, shape: Shape, mesh: Mesh) -> jax.stages.Lowered:
+    """`decode`, lowered for an abstract model that is laid out over `mesh`: its program without a run of it."""
+    free = cast(Any, traced_on(mesh, start.lower))(model, shape)
+    abstract = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    slots = jax.tree.map(abstract, free.out_info, free.compile().output_shardings)
+    active_B, sampling = np.ones(shape.slots, bool), Sampling.of([SamplingParams()] * shape.slots)
+    return cast(Any, traced_on(mesh, decode.lower))(model, shape, slots, active_B, sampling, np.int32(1))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -7,8 +7,9 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lm.config import ModelConfig, TrainConfig
@@ -38,8 +39,8 @@ class Compiled:
     kernels: tuple[str, ...]
     """Names of hand-written kernels in the program."""
     compile_seconds: float
-    validation_bytes: int | None = None
-    """The most at any moment of a validation batch, the state included; None where the run has no validation."""
+    also_held: Mapping[str, int] = MappingProxyType({})
+    """{what the run does besides steps: the most bytes at any moment, the state included}."""
 
     def exchanged(self) -> dict[str, tuple[int, int]]:
         """{kind of exchange: (bytes, how many) in a step}."""
@@ -79,11 +80,16 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
 def compile_for(
     model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
 ) -> Compiled | OutOfMemory:
-    """The step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and a validation
-    batch. Raises UsageError where the mesh does not fit the devices, or the batch the mesh."""
+    """The step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and what the run does
+    besides: validation of a batch, and a sample. Raises UsageError where the mesh does not fit the devices, or the
+    batch the mesh."""
     import jax
 
     from lm.evaluation.held_out import compile_row_losses
+    from lm.inference.devices import mesh_for_rows
+    from lm.inference.engine import MOST_ALTERNATIVES
+    from lm.inference.generate import DECODE_STEPS
+    from lm.inference.steps import Shape, lower_decode
     from lm.parallel import batch_sharding, traced_on, training_mesh
     from lm.training.aot_compile import compile_ahead, example_batch
     from lm.training.optimizer import make_optimizer
@@ -97,30 +103,41 @@ def compile_for(
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
         made = read(program, len(devices), chip, cost.compile_seconds)
-        if not train.validate_every:
-            return made
-        start, cut = time.perf_counter(), batch_sharding(mesh)
-        rows = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length)
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
-        losses: Any = compile_row_losses()
-        validation = traced_on(mesh, losses.lower)(state.model, like).compile().memory_analysis()
+        start, lowered = time.perf_counter(), {}
+        if train.validate_every:
+            rows, cut = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length), batch_sharding(mesh)
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
+            losses: Any = compile_row_losses()
+            lowered["validation"] = traced_on(mesh, losses.lower)(state.model, like)
+        if train.sample_every:
+            tokens = train.sample_tokens
+            shape = Shape(model, 1, tokens, model.vocab_size, MOST_ALTERNATIVES, min(DECODE_STEPS, tokens))
+            lowered["a sample"] = lower_decode(state.model, shape, mesh_for_rows(mesh, 1))
+        memory = {name: one.compile().memory_analysis() for name, one in lowered.items()}
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
             raise
         return out_of_memory(str(error))
-    held = made.argument_bytes - validation.argument_size_in_bytes  # moments, which wait in memory
-    peak = validation.peak_memory_in_bytes or validation.argument_size_in_bytes + validation.temp_size_in_bytes
+    # The moments wait in memory; the program's own arguments, the model among them, are part of the state.
+    waiting = {name: made.argument_bytes - one.argument_size_in_bytes for name, one in memory.items()}
+    also = {name: waiting[name] + peak_bytes(one) for name, one in memory.items()}
     seconds = made.compile_seconds + time.perf_counter() - start
-    return dataclasses.replace(made, validation_bytes=held + peak, compile_seconds=seconds)
+    return dataclasses.replace(made, also_held=also, compile_seconds=seconds)
+
+
+def peak_bytes(memory: Any) -> int:
+    """The most at any moment, arguments included, by a program's memory analysis; XLA for CPUs does not tell it."""
+    least = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return getattr(memory, "peak_memory_in_bytes", 0) or least
 
 
 def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
     memory, text = program.memory_analysis(), program.as_text()
     arguments = memory.argument_size_in_bytes
     temporary = memory.temp_size_in_bytes
-    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
     made = tuple(collectives(text, devices))
-    return Compiled(arguments, temporary, peak, made, overlap_of(text, devices, chip), tuple(kernels(text)), seconds)
+    overlap, peak = overlap_of(text, devices, chip), peak_bytes(memory)
+    return Compiled(arguments, temporary, peak, made, overlap, tuple(kernels(text)), seconds)
 
 
 class Compiler:

@@ -66,7 +66,7 @@ class Plan:
             "argument_bytes": program.argument_bytes if program else None,
             "temporary_bytes": program.temporary_bytes if program else None,
             "peak_bytes": program.peak_bytes if program else None,
-            "validation_bytes": program.validation_bytes if program else None,
+            "also_held_bytes": dict(program.also_held) if program else {},
             "least_bytes": None if program else self.needed_bytes,
             "kernels": list(program.kernels) if program else [],
             "collectives": {kind: size for kind, (size, _) in program.exchanged().items()} if program else {},
@@ -119,7 +119,7 @@ def make_plan(
     per_token, bound = flops_per_token(stage.model(model)), None
     again = recomputed_flops_per_token(stage.model(model), train.remat_policy) * tokens_per_step
     if isinstance(found, Compiled):
-        needed = max(found.peak_bytes, found.validation_bytes or 0)
+        needed = max([found.peak_bytes, *found.also_held.values()])
         fits = needed <= topology.device_memory
         exposed = found.overlap.exposed_seconds
         bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives, again, exposed)

@@ -75,12 +75,14 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
         parts += [f"{gib(rest)} of the compiler's own"] if rest > 0.01 * GIB else []
         margin = 100 * (1 - (plan.needed_bytes or 0) / has)
         lines = [f"fits: a device holds {gib(one.peak_bytes)} ({', '.join(parts)}) of {gib(has)}"]
-        if one.validation_bytes is not None:
-            lines.append(f"validation, in as many parts, holds {gib(one.validation_bytes)}")
+        others = [f"{name} {gib(held)}" for name, held in one.also_held.items()]
+        lines += [f"outside of steps: {', '.join(others)}"] if others else []
         lines[-1] += f"; {margin:.0f} % are free"
         return lines
     needed = "more than that" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
-    lines = [f"does not fit: a device has {gib(has)}, and a step needs {needed}. What helps:"]
+    held = {"a step": plan.compiled.peak_bytes, **plan.compiled.also_held} if plan.compiled else {"a step": 0}
+    largest = max(held, key=held.__getitem__)
+    lines = [f"does not fit: a device has {gib(has)}, and {largest} needs {needed}. What helps:"]
     return lines + [f"  {one}" for one in advice(plan, model, train)]
 
 

@@ -18,8 +18,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, MuonConfig, TrainConfig
 from lm.planner.compile import topology_devices
@@ -82,9 +80,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
 
     from lm.evaluation.held_out import compile_row_losses
     from lm.inference.devices import mesh_for_rows
-    from lm.inference.requests import SamplingParams
-    from lm.inference.sampling import Sampling
-    from lm.inference.steps import Shape, decode, start
+    from lm.inference.steps import Shape, lower_decode
     from lm.parallel import make_mesh, shardings, traced_on
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
@@ -108,13 +104,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         return jax.jit(traced_on(mesh, compile_row_losses())).lower(state.model, batch).compile()
     rows = train.batch_size
     shape = Shape(model, rows, 64, model.vocab_size, 1, 1)
-    free = jax.jit(traced_on(mesh, lambda model: start(model, shape)), keep_unused=True).lower(state.model)
-    laid_out = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-    slots = jax.tree.map(laid_out, free.out_info, free.compile().output_shardings)
-    step: Any = lambda *arrays: decode(arrays[0], shape, *arrays[1:])
-    settings = Sampling.of([SamplingParams()] * rows), np.int32(1)
-    sampled: Any = jax.jit(traced_on(mesh, step)).lower(state.model, slots, np.ones(rows, bool), *settings)
-    return sampled.compile()
+    return lower_decode(state.model, shape, mesh).compile()
 
 
 def facts(program: Any, devices: int) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from configs.experiment import load_config
 from lm.config import MeshConfig
 from lm.errors import UsageError
 from lm.planner import libtpu
-from lm.planner.compile import OutOfMemory, out_of_memory, progress
+from lm.planner.compile import Compiled, OutOfMemory, out_of_memory, progress
 from lm.planner.plan import make_plan
 from lm.planner.text import in_words, plan_text, time_text
+from lm.planning.overlap import Overlap
 from lm.planning.topology import topology_of
 from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment
@@ -80,6 +81,18 @@ def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
     ):
         assert option in text
     assert "--train.mesh.fsdp 32: parameters" in text and "at least 931.32 GiB" in text
+
+
+@pytest.mark.parametrize("largest", ["a step", "validation", "a sample"])
+def test_what_fits_is_the_whole_run(largest):
+    """Each that needs a byte more than a device has is named, however little the others need."""
+    topology = topology_of("v5p:4x4x2")
+    needs = {"a step": 1, "validation": 1, "a sample": 1, largest: topology.device_memory + 1}
+    compiled = Compiled(1, 0, needs.pop("a step"), (), Overlap(0.0, 0.0, 0.0), (), 1.0, needs)
+    plan = make_plan(EXPERIMENT.model, EXPERIMENT.train, topology, lambda *_: compiled)
+    assert plan.fits is False and plan.needed_bytes == topology.device_memory + 1
+    text = plan_text(plan, EXPERIMENT.model, EXPERIMENT.train)
+    assert f"does not fit: a device has 95.74 GiB, and {largest} needs at least 95.74 GiB" in text
 
 
 @pytest.mark.parametrize(
@@ -267,6 +280,10 @@ def test_the_compiler_s_figures_are_those_of_the_step():
     batch = 8 * 256 * 16 / 4
     assert found["argument_bytes"] == pytest.approx(12 * found["parameters"] / 4 + batch, rel=0.05)
     assert found["peak_bytes"] < found["device_bytes"]
+    assert {*found["also_held_bytes"]} == {"validation", "a sample"}
+    assert all(
+        found["argument_bytes"] - batch < held < found["peak_bytes"] for held in found["also_held_bytes"].values()
+    )
     assert found["flops_per_step"] > 6 * (found["parameters"] - 2 * 256 * tiny.model.vocab_size) * 8 * 256
     layer = 2 * (4 * 256 * 256 + 3 * 256 * 512)  # bytes in bfloat16
     assert found["collectives"]["all-gather"] >= 3 * 2 * layer
