@@ -2,7 +2,8 @@
 
 What is done is done there, with all that a disk can do: links, renaming, files that grow. What is finished is pushed:
 whole files, and last the one that says that the others are there. What is needed is fetched, by name, when it is
-needed. `.remote/` in it has the address, and of each file that is alike on both sides its size, time and ETag.
+needed. `.remote/` in it has the address, and of each file that is alike on both sides its size, time and ETag. A log,
+name.jsonl, lies there in parts, so that a push of what was appended costs no more than a part (`log_parts`).
 
 Where the address differs from that record, somebody has changed it there, and the copy follows. Files here that were
 not pushed stay, unless another copy has been at work there since: then they are moved aside.
@@ -13,6 +14,7 @@ import fcntl
 import functools
 import glob
 import hashlib
+import itertools
 import json
 import secrets
 import threading
@@ -38,6 +40,25 @@ LOCAL = (RECORD, ".lock")
 """Names at the top that are never pushed."""
 READS = 20
 """Times that files are read while another process changes them."""
+
+
+LOG = ".jsonl"
+PART_BYTES = 1 << 20
+
+
+def log_parts(lines: bytes) -> list[bytes]:
+    """The whole lines of a log in parts of PART_BYTES or a line more; at least one part. What is appended changes the
+    last alone."""
+    parts, start, end = [], 0, lines.rfind(b"\n") + 1
+    while end - start > PART_BYTES and (cut := lines.find(b"\n", start + PART_BYTES, end) + 1) < end:
+        parts.append(lines[start:cut])
+        start = cut
+    return [*parts, lines[start:end]]
+
+
+def part_name(name: str, number: int) -> str:
+    """The object that holds part `number` of a log."""
+    return f"{name}.part-{number:05d}" if number else name
 
 
 class Known(NamedTuple):
@@ -99,6 +120,10 @@ class Mirror:
         self.known = self.recorded()
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
+        self.parts: dict[str, list[Object]] = {}
+        """Of each log there, its parts, as listed or pushed."""
+        self.pushed: dict[str, list[bytes]] = {}
+        """Of each log, SHA-256 of the parts that this process has pushed."""
         self.only: str | None = None
         """Of all below the address, the one name at the top that is looked at; None: all."""
         self.lock = threading.RLock()
@@ -142,7 +167,16 @@ class Mirror:
             if self.listed is None:
                 found = self.url.files() if self.only is None else below(self.url / self.only, self.only)
                 self.listed = {name: one for name, one in found.items() if name != LEASE}
+                self.join_parts(self.listed)
             return self.listed
+
+    def join_parts(self, listed: dict[str, Object]) -> None:
+        """Makes one entry of the parts of each log."""
+        self.parts = {}
+        for name in [name for name in listed if name.endswith(LOG)]:
+            numbers = [*itertools.takewhile(lambda n, name=name: part_name(name, n) in listed, itertools.count(1))]
+            self.parts[name] = [listed[name], *(listed.pop(part_name(name, number)) for number in numbers)]
+            listed[name] = as_one(self.parts[name])
 
     def looked_at(self, name: str) -> bool:
         return self.only is None or name.split("/")[0] == self.only
@@ -205,7 +239,11 @@ class Mirror:
             found = there[name]
             try:
                 with appearing_file(inside(self.folder, name, self.url), durable=False) as partial:
-                    stores.download(f"{self.url}/{name}", partial, found)
+                    stores.download(f"{self.url}/{name}", partial, self.parts.get(name, [found])[0])
+                    for number, part in enumerate(self.parts.get(name, [])[1:], 1):
+                        data = stores.read(f"{self.url}/{part_name(name, number)}", 0, None, part)
+                        with partial.open("ab") as file:
+                            file.write(data)
             except FileNotFoundError as error:
                 raise ReplacedError(f"{self.url}/{name} was deleted while it was read. Run it again.") from error
             size, time = self.stat(name) or (0, 0)
@@ -236,12 +274,9 @@ class Mirror:
             size, time = self.stat(name) or (-1, 0)
             if size < 0:
                 return  # it went away meanwhile, as rotated logs do
-            address = f"{self.url}/{name}"
-            if name.endswith(".jsonl"):  # it may be growing: whole lines alone
-                lines = (self.folder / name).read_bytes()
-                found = stores.write(address, lines[: lines.rfind(b"\n") + 1])
-            else:
-                found = stores.upload(self.folder / name, address)
+            found = (
+                self.push_log(name) if name.endswith(LOG) else stores.upload(self.folder / name, f"{self.url}/{name}")
+            )
             self.known[name], there[name] = Known(size, time, found.etag), found
 
         with self.lock:
@@ -257,6 +292,21 @@ class Mirror:
             finally:
                 self.save()
 
+    def push_log(self, name: str) -> Object:
+        """Uploads the parts of the log from the first that has changed since this process pushed it. What lies behind
+        that is deleted before, so that whatever is there is a log up to some line."""
+        there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
+        digests = [hashlib.sha256(lines).digest() for lines in contents]
+        alike = zip(self.pushed.get(name, []), digests, there, strict=False)
+        first = sum(1 for _ in itertools.takewhile(lambda one: one[0] == one[1], alike))
+        for number in reversed(range(first + 1, len(there))):
+            stores.delete([f"{self.url}/{part_name(name, number)}"])
+        self.parts[name], self.pushed[name] = there[:first], digests[:first]
+        for number, lines in enumerate(contents[first:], first):
+            self.parts[name].append(stores.write(f"{self.url}/{part_name(name, number)}", lines))
+            self.pushed[name].append(digests[number])
+        return as_one(self.parts[name])
+
     def delete(self, names: Iterable[str]) -> None:
         """Deletes the objects of these names, as far as they are there. Raises as `push`."""
         with self.lock:
@@ -264,7 +314,8 @@ class Mirror:
             if not going:
                 return
             self.may_write()
-            stores.delete(f"{self.url}/{name}" for name in going)
+            numbers = {name: range(len(self.parts.pop(name, [0]))) for name in going}
+            stores.delete(f"{self.url}/{part_name(name, number)}" for name in going for number in numbers[name])
             for name in going:
                 self.there.pop(name, None)
                 self.known.pop(name, None)
@@ -280,7 +331,7 @@ class Mirror:
         alone has worked there (`sole`); otherwise they are moved aside, but for those of the patterns `joined`: their
         lines come behind those that are there."""
         with self.alone():
-            self.listed = None
+            self.listed, self.pushed = None, {}
             for name, known in [(name, known) for name, known in self.known.items() if self.looked_at(name)]:
                 found = self.there.get(name)
                 if known.etag and found is not None and found.etag == known.etag:
@@ -300,7 +351,9 @@ class Mirror:
     def join(self, name: str) -> None:
         """Puts the lines that only are here behind those that are there."""
         if name in self.there and not self.unchanged(name):
-            there = (self.url / name).read_text().splitlines(keepends=True)
+            parts = range(len(self.parts.get(name, [0])))
+            text = "".join(Url(f"{self.url}/{part_name(name, number)}").read_text() for number in parts)
+            there = text.splitlines(keepends=True)
             here = (self.folder / name).read_text(encoding="utf-8").splitlines(keepends=True)
             write_atomically(self.folder / name, "".join([*there, *(line for line in here if line not in there)]))
 
@@ -347,6 +400,13 @@ class Mirror:
             if not beating.is_alive() and not pushing.is_alive():  # else the network is away: the lease ends by itself
                 with contextlib.suppress(InputError):
                     lease.release()
+
+
+def as_one(parts: list[Object]) -> Object:
+    """What is said of a log, by its parts."""
+    if len(parts) == 1:
+        return parts[0]
+    return Object(sum(one.size for one in parts), "+".join(one.etag for one in parts))
 
 
 @functools.cache

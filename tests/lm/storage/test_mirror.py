@@ -12,8 +12,9 @@ import pytest
 
 from lm.errors import InputError, UsageError
 from lm.storage import Mirror, StorageError, Url, copy_of, mirror_of, objects, write_atomically
+from lm.storage import mirror as mirror_module
 from lm.storage.lease import Lease, lease_seconds
-from lm.storage.mirror import LEASE, MIRRORS
+from lm.storage.mirror import LEASE, MIRRORS, log_parts
 from tests.object_store import HOPELESS, Store, variables
 from tests.run_files import REPOSITORY
 
@@ -75,7 +76,8 @@ def test_what_is_alike_is_not_pushed_again(bucket, machines, store: Store):
             write(mirror, b="3")
             first = len(store.requests)
             mirror.push(["a", "b"])
-            assert [one.path.rpartition("/")[2].rpartition("%2F")[2] for one in store.requests[first:]] == ["b"]
+            asked = [one.path.rpartition("/")[2].rpartition("%2F")[2] for one in store.requests[first:]]
+            assert [name for name in asked if not name.endswith("lease")] == ["b"]
 
 
 def test_what_somebody_changed_or_deleted_there_is_right(bucket, machines):
@@ -348,3 +350,93 @@ def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
 def test_a_run_folder_needs_a_store_that_refuses_a_second_writer(address):
     with pytest.raises(UsageError, match=r"cannot be a run folder: give one on a disk, or in s3:// or gs://"):
         copy_of(Url(address))
+
+
+def rows(*numbers: int) -> str:
+    return "".join(f'{{"step": {number}}}\n' for number in numbers)
+
+
+def test_parts_of_a_log_are_its_lines_and_appending_changes_the_last_alone(monkeypatch):
+    monkeypatch.setattr(mirror_module, "PART_BYTES", 40)
+    log = rows(*range(50)).encode()
+    ends = [end for end in range(len(log) + 1) if log[:end].endswith(b"\n")]
+    before: list[bytes] = []
+    for end in [0, *ends]:
+        for torn in (b"", b'{"step'):
+            parts = log_parts(log[:end] + torn)
+            assert b"".join(parts) == log[:end] and parts[: len(before) - 1] == before[:-1]
+            assert all(40 < len(part) <= 40 + len(rows(10)) and part.endswith(b"\n") for part in parts[:-1])
+            before = parts
+    assert len(before) > 10
+    assert log_parts(b"x" * 200 + b"\n") == [b"x" * 200 + b"\n"]
+
+
+def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, machines, store, monkeypatch):
+    monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
+    log = bucket / "run" / "metrics.jsonl"
+    with machines("a"):
+        first = opened(bucket / "run")
+        with first.held():
+            for end in range(0, 200, 4):
+                write(first, metrics_jsonl=rows(*range(end)))
+                already = len(store.requests)
+                first.push(["metrics.jsonl"])
+                written = [one.path for one in store.requests[already:] if one.method == "PUT"]
+                assert len([path for path in written if "metrics" in path]) <= 2
+    names = {name for name in (bucket / "run").files() if name.startswith("metrics")}
+    assert names == {"metrics.jsonl", *(f"metrics.jsonl.part-{number:05d}" for number in range(1, len(names)))}
+    assert len(names) > 10 and log.found().size < 300
+    for numbers in (range(196), [*range(100), 7, 8], range(1)):  # fetched; cut by a run that goes on, and grown; cut
+        with machines("b"):
+            second = opened(bucket / "run")
+            with second.held():
+                second.fetch(["metrics.jsonl"])
+                assert second.there["metrics.jsonl"].size == second.size("metrics.jsonl")
+                write(second, metrics_jsonl=rows(*numbers))
+                second.push(["metrics.jsonl"])
+        with machines("c"):
+            third = opened(bucket / "run")
+            third.agree(sole=False)
+            assert third.fetch(["metrics.jsonl"]) == ["metrics.jsonl"] and third.fetch(["metrics.jsonl"]) == []
+            assert (third.folder / "metrics.jsonl").read_text() == rows(*numbers)
+            assert "metrics.jsonl.part-00001" not in third.there
+    with machines("b"):
+        second = opened(bucket / "run")
+        with second.held():
+            write(second, metrics_jsonl=rows(*range(100)))
+            second.push(["metrics.jsonl"])
+            second.delete(["metrics.jsonl"])
+    assert not [name for name in (bucket / "run").files() if name.startswith("metrics")]
+
+
+def test_whatever_request_is_the_last_a_log_is_one_up_to_some_line(bucket, machines, store, monkeypatch):
+    """A push of a log that was cut at step 30 and has grown again, killed at each of its requests."""
+    monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
+    old, new = [*range(90)], [*range(30), *range(130, 170)]
+    for last in range(20):
+        url = bucket / f"run-{last}"
+        with machines("a"), variables(HOPELESS):
+            first = opened(url)
+            with first.held():
+                write(first, metrics_jsonl=rows(*old))
+                first.push(["metrics.jsonl"])
+                write(first, metrics_jsonl=rows(*new))
+                left = [None] * last
+                store.fail(
+                    lambda request, left=left: None if "lease" in request.path else left.pop() if left else "500"
+                )
+                try:
+                    first.push(["metrics.jsonl"])
+                    whole = True
+                except StorageError:
+                    whole = False
+                store.fail(lambda request: None)
+        with machines("b"):
+            second = opened(url)
+            second.agree(sole=False)
+            second.fetch(["metrics.jsonl"])
+            found = (second.folder / "metrics.jsonl").read_text()
+        assert found == rows(*new) if whole else any(rows(*one).startswith(found) for one in (old, new))
+        if whole:
+            break
+    assert whole and last > 5
