@@ -81,10 +81,11 @@ def compile_for(
     model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
 ) -> Compiled | OutOfMemory:
     """The step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and what the run does
-    besides: validation of a batch, and a sample. Raises UsageError where the mesh does not fit the devices, or the
-    batch the mesh."""
+    besides: validation of a batch, a sample, and a checkpoint restored. Raises UsageError where the mesh does not fit
+    the devices, or the batch the mesh."""
     import jax
 
+    from lm.checkpoints.replicas import PIECE_BYTES, REPLICAS
     from lm.evaluation.held_out import compile_row_losses
     from lm.inference.devices import mesh_for_rows
     from lm.inference.engine import MOST_ALTERNATIVES
@@ -121,6 +122,7 @@ def compile_for(
     # The moments wait in memory; the program's own arguments, the model among them, are part of the state.
     waiting = {name: made.argument_bytes - one.argument_size_in_bytes for name, one in memory.items()}
     also = {name: waiting[name] + peak_bytes(one) for name, one in memory.items()}
+    also["a restore"] = made.argument_bytes + (2 * PIECE_BYTES if mesh.shape[REPLICAS] > 1 else 0)
     seconds = made.compile_seconds + time.perf_counter() - start
     return dataclasses.replace(made, also_held=also, compile_seconds=seconds)
 

@@ -280,9 +280,9 @@ def test_the_compiler_s_figures_are_those_of_the_step():
     batch = 8 * 256 * 16 / 4
     assert found["argument_bytes"] == pytest.approx(12 * found["parameters"] / 4 + batch, rel=0.05)
     assert found["peak_bytes"] < found["device_bytes"]
-    assert {*found["also_held_bytes"]} == {"validation", "a sample"}
+    assert {*found["also_held_bytes"]} == {"validation", "a sample", "a restore"}
     assert all(
-        found["argument_bytes"] - batch < held < found["peak_bytes"] for held in found["also_held_bytes"].values()
+        found["argument_bytes"] - batch <= held < found["peak_bytes"] for held in found["also_held_bytes"].values()
     )
     assert found["flops_per_step"] > 6 * (found["parameters"] - 2 * 256 * tiny.model.vocab_size) * 8 * 256
     layer = 2 * (4 * 256 * 256 + 3 * 256 * 512)  # bytes in bfloat16
