@@ -109,18 +109,20 @@ def compile_for(
             raise
         return out_of_memory(str(error))
     held = made.argument_bytes - validation.argument_size_in_bytes  # moments, which wait in memory
-    peak = validation.peak_memory_in_bytes or validation.argument_size_in_bytes + validation.temp_size_in_bytes
     seconds = made.compile_seconds + time.perf_counter() - start
-    return dataclasses.replace(made, validation_bytes=held + peak, compile_seconds=seconds)
+    return dataclasses.replace(made, validation_bytes=held + peak_bytes(validation), compile_seconds=seconds)
 
 
 def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
     memory, text = program.memory_analysis(), program.as_text()
-    arguments = memory.argument_size_in_bytes
-    temporary = memory.temp_size_in_bytes
-    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
+    arguments, temporary, peak = memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak_bytes(memory)
     made = tuple(collectives(text, devices))
     return Compiled(arguments, temporary, peak, made, overlap_of(text, devices, chip), tuple(kernels(text)), seconds)
+
+
+def peak_bytes(memory: Any) -> int:
+    """Most bytes of a device at any moment, by the memory_analysis() of a compiled program."""
+    return getattr(memory, "peak_memory_in_bytes", 0) or memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 
 class Compiler:
