@@ -136,6 +136,13 @@ def test_without_an_accelerator_the_dry_run_is_named():
     assert ran.code == 2 and not ran.rows and "--dry-run" in ran.stderr
 
 
+def test_a_process_that_crashes_is_reported():
+    ran = run("--minutes", 0, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_no_such_flag")
+    (row,) = ran.rows
+    assert ran.code == 1 and not row["ok"] and row["part"] == "device"
+    assert "its process ended with exit code 1" in row["error"] and "xla_no_such_flag" in row["error"]
+
+
 def test_the_command_itself_needs_no_package():
     command = [sys.executable, "-S", "-m", "tests.bench.card", "--only", "nothing"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)

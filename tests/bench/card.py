@@ -6,9 +6,8 @@
     python3 -m tests.bench.card --prepare FOLDER        # download the wheels that a bare machine lacks
 
 Parts run in order of value, each in a process of its own, so that one that crashes or hangs costs no other. Each
-prints its JSON lines at once; docs/accelerators.md says what they hold. A part is skipped if the rest of the budget is
-shorter than PARTS says it takes, and is ended with the budget. The last line names the skipped and the failed parts.
-Exit code 1 if a part failed.
+prints its JSON lines at once; docs/accelerators.md says what they hold, and when a part is skipped or ended. Exit code
+1 if a part failed.
 
 This module imports only the standard library: it also runs where nothing but JAX is installed, and never occupies the
 accelerator itself. The parts are in tests/bench/card_parts.py.
@@ -143,6 +142,9 @@ class Runner:
     def __init__(self, options: argparse.Namespace, wheels: str | None):
         self.options, self.start, self.machine = options, time.monotonic(), {}
         self.failed: list[str] = []
+        self.skipped: list[str] = []
+        self.hang = HANG_SECONDS if options.dry_run else 300
+        """Seconds after which a part is ended."""
         self.environment = os.environ | ({"JAX_PLATFORMS": "cpu"} | QUICK if options.dry_run else {})
         # By default JAX takes three quarters of a GPU's memory, which the largest models do not fit into.
         self.environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
@@ -159,7 +161,7 @@ class Runner:
             self.failed.append(part)
         print(json.dumps({"bench": "card", "part": part} | row | {"machine": self.machine}), flush=True)
 
-    def rows(self, part: str, limit: float) -> Iterator[dict[str, Any]]:
+    def rows(self, part: str, budget: float) -> Iterator[dict[str, Any]]:
         """What the part finds, as it finds it; a process that ends otherwise is a row with its error."""
         command = [
             sys.executable,
@@ -171,7 +173,7 @@ class Runner:
             str(self.options.golden.absolute()),
         ]
         command += ["--dry-run"] if self.options.dry_run else []
-        begun, ended_by_limit, found = time.monotonic(), threading.Event(), []
+        begun, ended, found, limit = time.monotonic(), threading.Event(), [], min(self.hang, budget)
         with tempfile.TemporaryFile("w+", errors="replace") as log:
             process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=self.environment, text=True, start_new_session=True,
@@ -182,7 +184,7 @@ class Runner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
-            timer = threading.Timer(max(limit, 0), lambda: (ended_by_limit.set(), end()))
+            timer = threading.Timer(limit, lambda: (ended.set(), end()))
             timer.start()
             try:
                 assert process.stdout is not None
@@ -195,7 +197,10 @@ class Runner:
                 end()
             log.seek(0)
             last = log.read()[-4000:]
-        if ended_by_limit.is_set():
+        if ended.is_set() and budget < self.hang:
+            self.skipped.append(part)
+            yield {"not_run": f"ended after {limit:.0f} s, with the budget"}
+        elif ended.is_set():
             found.append({"ok": False, "error": f"did not end within {limit:.0f} s"})
             yield found[-1]
         elif code:
@@ -207,8 +212,7 @@ class Runner:
 
     def run(self, parts: tuple[Part, ...]) -> int:
         """Exit code."""
-        limit = HANG_SECONDS if self.options.dry_run else 300
-        (found, *_) = [*self.rows("device", limit)]
+        (found, *_) = [*self.rows("device", self.hang)]
         if "error" in found:
             self.print("device", found)
             return 1
@@ -216,16 +220,15 @@ class Runner:
         if self.machine["platform"] == "cpu" and not self.options.dry_run:
             print("card: JAX finds no accelerator here. Try all parts on the CPU with --dry-run.", file=sys.stderr)
             return 2
-        skipped = []
         for part in parts:
             if self.left < part.seconds:
-                skipped.append(part.name)
+                self.skipped.append(part.name)
                 continue
-            for row in self.rows(part.name, min(limit, self.left)):
+            for row in self.rows(part.name, self.left):
                 self.print(part.name, row)
         failed = list(dict.fromkeys(self.failed))
         seconds = round(time.monotonic() - self.start, 1)
-        self.print("end", {"skipped": skipped, "failed": failed, "seconds": seconds})
+        self.print("end", {"skipped": self.skipped, "failed": failed, "seconds": seconds})
         return 1 if failed else 0
 
 

@@ -233,7 +233,8 @@ def kernel_times(data: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in wanted:
         for event in line.events:
-            if first or any(name == "hlo_op" for name, _ in event.stats):
+            loop = event.name.lstrip("%").startswith(("while", "conditional", "call"))  # has its kernels' time
+            if not loop and (first or any(name == "hlo_op" for name, _ in event.stats)):
                 found[event.name] = found.get(event.name, 0) + event.duration_ns
     return found
 
