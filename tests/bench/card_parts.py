@@ -297,7 +297,10 @@ def train(folder: Path) -> None:
 def start_training(folder: Path) -> subprocess.Popen[bytes]:
     """A process that trains the run, with the programs that others of the part have compiled."""
     command = [sys.executable, "-m", "tests.bench.card", "--train", str(folder)]
-    kept = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
+    kept = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
     return subprocess.Popen(command, cwd=REPOSITORY, env=kept | os.environ, stdout=sys.stderr)
 
 
@@ -309,7 +312,10 @@ def finish_training(folder: Path) -> None:
 def resume(dry_run: bool) -> Rows:
     """A run that is killed after its first checkpoints and continued, and one that is not."""
     model, config = small(layers=1)
-    config = dataclasses.replace(config, steps=40, checkpoint_every=4, checkpoints_kept=2, xla_options=(DETERMINISTIC,))
+    steps, every = (16, 2) if dry_run else (40, 4)
+    config = dataclasses.replace(
+        config, steps=steps, checkpoint_every=every, checkpoints_kept=2, xla_options=(DETERMINISTIC,)
+    )
     with tempfile.TemporaryDirectory() as root:
         whole, killed = Path(root) / "whole", Path(root) / "killed"
         whole.mkdir()
