@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,12 @@ class ServerProcess(NamedTuple):
 
 def start(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> ServerProcess:
     """A server of the run, once it listens."""
-    command = [sys.executable, "-m", "launch.serve", str(run), "--port", "0", *options]
+    return start_command(["launch.serve", str(run), "--port", "0", *options], environment)
+
+
+def start_command(words: Sequence[str], environment: Mapping[str, str] | None = None) -> ServerProcess:
+    """The server that `python -m words` is, once it listens."""
+    command = [sys.executable, "-m", *words]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=dict(environment or os.environ), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -53,7 +58,13 @@ def end(server: ServerProcess) -> str:
 @contextlib.contextmanager
 def serving(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> Generator[ServerProcess]:
     """A server, until the block ends; what it said then has no traceback."""
-    server = start(run, *options, environment=environment)
+    with ending(start(run, *options, environment=environment)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def ending(server: ServerProcess) -> Generator[ServerProcess]:
+    """The server, which the end of the block ends; what it said then has no traceback."""
     try:
         yield server
         said = end(server)

@@ -2,7 +2,8 @@
 
     python -m tests.bench.attention [--seconds 2]
 
-Prints one JSON line for each implementation and shape, forward and backward: milliseconds (the median), and
+Prints one JSON line for each implementation and shape (packed documents, a sliding window, a length that no kernel's
+blocks divide), forward and backward: milliseconds (the median), and
 greatest_error of the result and of the gradients of q, k, v, each in units of the greatest value of the plain form.
 Ends with an error when one is above 2 %: bfloat16 has 8 bits, so that a right implementation stays below 1 %. One
 command thus verifies a machine with a GPU or a TPU. On a CPU the shapes are small, and xla alone runs.
@@ -11,7 +12,7 @@ command thus verifies a machine with a GPU or a TPU. On a CPU the shapes are sma
 import argparse
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,17 @@ from lm.model.attention.choice import UNSUPPORTED, AttentionSpec
 from lm.model.attention.kernels import ATTENTION
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attend
-from tests.bench.train import median_seconds
+from lm.planning.hardware import median_seconds
 
-SHAPES = {  # batch, length, heads, key-value heads, channels
-    "gpt2_124m": (8, 1024, 12, 12, 64),
-    "llama3_8b": (1, 4096, 32, 8, 128),
-    "small": (2, 512, 4, 2, 64),
-    "small_long": (1, 2048, 4, 2, 64),
+SHAPES = {  # batch, length, heads, key-value heads, channels, window
+    "gpt2_124m": (8, 1024, 12, 12, 64, None),
+    "gpt2_124m_1023": (8, 1023, 12, 12, 64, None),
+    "llama3_8b": (1, 4096, 32, 8, 128, None),
+    "llama3_8b_window": (1, 4096, 32, 8, 128, 1024),
+    "small": (2, 512, 4, 2, 64, None),
+    "small_255": (2, 255, 4, 2, 64, None),
+    "small_window": (2, 512, 4, 2, 64, 100),
+    "small_long": (1, 2048, 4, 2, 64, None),
 }
 TOLERANCE = 0.02
 
@@ -39,20 +44,22 @@ def plain(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: Attenti
     return attend(q_BTHC, k_BTKC, v_BTKC, mask.all_visible())
 
 
-def with_gradients(implementation: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
+def with_gradients(
+    implementation: Callable[..., jax.Array], window: int | None
+) -> Callable[..., tuple[jax.Array, ...]]:
     """(q, k, v, segments, gradient of the result) -> (result, gradients of q, k, v), jitted."""
 
     def run(*arguments: jax.Array) -> tuple[jax.Array, ...]:
         *qkv, segments_BT, gradient_BTHC = arguments
-        out_BTHC, pull = jax.vjp(lambda *qkv: implementation(*qkv, AttentionMask(segments_BT)), *qkv)
+        out_BTHC, pull = jax.vjp(lambda *qkv: implementation(*qkv, AttentionMask(segments_BT, window)), *qkv)
         return out_BTHC, *pull(gradient_BTHC.astype(out_BTHC.dtype))
 
     return jax.jit(run)
 
 
-def measure(shape: str, seconds: float) -> list[dict[str, object]]:
+def measure(shape: str, seconds: float) -> Iterator[dict[str, object]]:
     """A row for each implementation that can run this shape here."""
-    batch, length, heads, kv_heads, channels = SHAPES[shape]
+    batch, length, heads, kv_heads, channels, window = SHAPES[shape]
     generator = np.random.default_rng(0)
     q, k, v, gradient = (
         jnp.asarray(generator.normal(size=(batch, length, n, channels)), jnp.bfloat16)
@@ -60,29 +67,25 @@ def measure(shape: str, seconds: float) -> list[dict[str, object]]:
     )
     segments = jnp.asarray(np.sort(generator.integers(1, 5, (batch, length)), axis=1), jnp.int32)
     with jax.default_matmul_precision("highest"):
-        expected = [np.asarray(x, np.float32) for x in with_gradients(plain)(q, k, v, segments, gradient)]
-    rows = []
+        expected = [np.asarray(x, np.float32) for x in with_gradients(plain, window)(q, k, v, segments, gradient)]
     for name, implementation in ATTENTION.items():
         if UNSUPPORTED[name](target_of(jax.devices()[0]), AttentionSpec("bfloat16", channels, length)) is not None:
             continue
-        run = functools.partial(with_gradients(implementation), q, k, v, segments, gradient)
+        run = functools.partial(with_gradients(implementation, window), q, k, v, segments, gradient)
         errors = [
             float(np.abs(np.asarray(x, np.float32) - y).max() / np.abs(y).max())
             for x, y in zip(run(), expected, strict=True)
         ]
         milliseconds = 1000 * median_seconds(lambda run=run: jax.block_until_ready(run()), seconds)
-        rows.append(
-            {
-                "bench": "attention",
-                "device": jax.devices()[0].device_kind,
-                "implementation": name,
-                "shape": shape,
-                "milliseconds": round(milliseconds, 3),
-                "greatest_error": dict(zip(("out", "q", "k", "v"), (round(e, 5) for e in errors), strict=True)),
-                "agrees": max(errors) < TOLERANCE,
-            }
-        )
-    return rows
+        yield {
+            "bench": "attention",
+            "device": jax.devices()[0].device_kind,
+            "implementation": name,
+            "shape": shape,
+            "milliseconds": round(milliseconds, 3),
+            "greatest_error": dict(zip(("out", "q", "k", "v"), (round(e, 5) for e in errors), strict=True)),
+            "agrees": max(errors) < TOLERANCE,
+        }
 
 
 def main() -> None:

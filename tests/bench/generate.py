@@ -20,13 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.gpt2_124m import get_config
+from lm.config import ModelConfig
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.inference.weights import Weights, for_inference
 from lm.model.transformer import Transformer
 from lm.tokenizer.characters import CharacterTokenizer
-
-SYMBOLS = 50_257
 
 
 def timed(engine: Engine, requests: list[GenerationRequest]) -> tuple[float, float]:
@@ -58,6 +57,40 @@ def step_bytes(model: Transformer) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - sum(table.nbytes for table in tables)
 
 
+def characters(symbols: int) -> CharacterTokenizer:
+    """A tokenizer with so many symbols, the printable ones of ASCII among them."""
+    ascii = "\n" + "".join(map(chr, range(32, 127)))
+    return CharacterTokenizer(ascii + "".join(map(chr, range(0x10000, 0x10000 + symbols - len(ascii)))))
+
+
+def measure(
+    config: ModelConfig, weights: Weights, batch: int, prompt: int, new: int, runs: int
+) -> dict[str, str | int | float]:
+    """The row of a model with random parameters."""
+    model = for_inference(jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0)), config, weights)
+    generator = np.random.default_rng(0)
+    params = SamplingParams(max_tokens=new, temperature=0.0)
+    requests = [
+        GenerationRequest(tuple(generator.integers(0, config.vocab_size, prompt).tolist()), params)
+        for _ in range(batch)
+    ]
+    engine = Engine(model, config, characters(config.vocab_size), slots=batch, context=prompt + new)
+    timed(engine, requests)  # compiles
+    first, whole = min((timed(engine, requests) for _ in range(runs)), key=lambda one: one[1])
+    read, speed = step_bytes(model), memory_speed()
+    return {
+        "bench": "generate",
+        "batch": batch,
+        "weights": weights,
+        "tokens_per_second": round(batch * new / whole, 1),
+        "prefill_ms": round(1e3 * first, 1),
+        "decode_ms": round(1e3 * (whole - first) / (new - 1), 2),
+        "step_mb": round(read / 1e6, 1),
+        "memory_gb_per_second": round(speed / 1e9, 1),
+        "memory_bound_tokens_per_second": round(batch * speed / read, 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1)
@@ -68,34 +101,8 @@ def main() -> None:
     form.add_argument("--bf16", dest="weights", action="store_const", const="bfloat16", default="float32")
     form.add_argument("--int8", dest="weights", action="store_const", const="int8")
     arguments = parser.parse_args()
-    weights: Weights = arguments.weights
-    config = dataclasses.replace(
-        get_config().model, vocab_size=SYMBOLS, parameter_dtype="float32", compute_dtype="float32"
-    )
-    model = for_inference(jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0)), config, weights)
-    tokenizer = CharacterTokenizer("\n" + "".join(map(chr, range(0x10000, 0x10000 + SYMBOLS - 1))))
-    generator = np.random.default_rng(0)
-    params = SamplingParams(max_tokens=arguments.new, temperature=0.0)
-    requests = [
-        GenerationRequest(tuple(generator.integers(0, SYMBOLS, arguments.prompt).tolist()), params)
-        for _ in range(arguments.batch)
-    ]
-    context = arguments.prompt + arguments.new
-    engine = Engine(model, config, tokenizer, slots=arguments.batch, context=context)
-    timed(engine, requests)  # compiles
-    first, whole = min((timed(engine, requests) for _ in range(arguments.runs)), key=lambda one: one[1])
-    read, speed = step_bytes(model), memory_speed()
-    row = {
-        "bench": "generate",
-        "batch": arguments.batch,
-        "weights": weights,
-        "tokens_per_second": round(arguments.batch * arguments.new / whole, 1),
-        "prefill_ms": round(1e3 * first, 1),
-        "decode_ms": round(1e3 * (whole - first) / (arguments.new - 1), 2),
-        "step_mb": round(read / 1e6, 1),
-        "memory_gb_per_second": round(speed / 1e9, 1),
-        "memory_bound_tokens_per_second": round(arguments.batch * speed / read, 1),
-    }
+    config = dataclasses.replace(get_config().model, parameter_dtype="float32", compute_dtype="float32")
+    row = measure(config, arguments.weights, arguments.batch, arguments.prompt, arguments.new, arguments.runs)
     print(json.dumps(row))
 
 

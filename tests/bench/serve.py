@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -47,25 +48,27 @@ class Clients:
 
     def __init__(self, server: ServerProcess, tokens: int):
         self.url, self.tokens = f"{server.url}/v1/completions", tokens
-        self.drawn = self.errors = 0
+        self.drawn = 0
         self.first: list[float] = []
+        self.errors: list[str] = []
 
     async def call(self, client: httpx.AsyncClient, number: int) -> None:
         fields = {
             "prompt": f"{PROMPTS[number % len(PROMPTS)]} {number}", "max_tokens": self.tokens, "seed": number,
             "stream": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
-        began, first, usage = time.perf_counter(), None, None
+        began, first, usage, line = time.perf_counter(), None, None, ""
         try:
             async with client.stream("POST", self.url, json=fields) as answer:
-                async for line in answer.aiter_lines():
+                async for text in answer.aiter_lines():
+                    line = text or line
                     first = first or time.perf_counter() - began
                     if '"usage":{' in line:
                         usage = json.loads(line.removeprefix("data: "))["usage"]
-        except httpx.HTTPError:
-            usage = None
+        except httpx.HTTPError as error:
+            usage, line = None, repr(error)
         if usage is None or first is None:
-            self.errors += 1
+            self.errors.append(line)
             return
         self.drawn += usage["completion_tokens"]
         self.first.append(first)
@@ -89,9 +92,11 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
-def measure(run: Path, clients: int, slots: int, tokens: int, calls: int) -> dict[str, object]:
-    options = ("--slots", str(slots), "--max-queue", str(2 * clients), "--warm-up")
-    with serving(run, *options) as server:
+def measure(
+    serving: AbstractContextManager[ServerProcess], clients: int, slots: int, tokens: int, calls: int
+) -> dict[str, int | float | str | None]:
+    """The row. Raises RuntimeError with the last line of an answer if all calls fail."""
+    with serving as server:
         asked = Clients(server, tokens)
         asyncio.run(asked.run(1, 2))  # the first calls, beside which nothing is counted
         alone = asyncio.run(asked.run(1, 4 * calls))
@@ -101,12 +106,17 @@ def measure(run: Path, clients: int, slots: int, tokens: int, calls: int) -> dic
         health.stdout.readline()
         together = asyncio.run(asked.run(clients, calls))
         waited = [float(one) for one in json.loads(health.communicate("")[0])]
+    if not (first := asked.first) or not alone:
+        raise RuntimeError(f"all {clients * calls} calls failed, the first with {asked.errors[0]}")
     return {
-        "clients": clients, "slots": slots, "tokens": tokens, "errors": asked.errors,
+        "clients": clients, "slots": slots, "tokens": tokens, "errors": len(asked.errors),
+        "first_error": next(iter(asked.errors), None),
         "one_client_tokens_per_second": round(alone, 1), "tokens_per_second": round(together, 1),
-        "ratio": round(together / alone, 2), "first_token_seconds": round(statistics.median(asked.first), 3),
-        "first_token_seconds_p99": round(percentile(asked.first, 0.99), 3), "health_checks": len(waited),
-        "health_ms": round(statistics.median(waited), 2), "health_ms_p99": round(percentile(waited, 0.99), 2),
+        "ratio": round(together / alone, 2),
+        "first_token_seconds": round(statistics.median(first), 3),
+        "first_token_seconds_p99": round(percentile(first, 0.99), 3), "health_checks": len(waited),
+        "health_ms": round(statistics.median(waited), 2) if waited else None,
+        "health_ms_p99": round(percentile(waited, 0.99), 2) if waited else None,
     }  # fmt: skip
 
 
@@ -120,7 +130,9 @@ def main() -> None:
     given = parser.parse_args()
     if not has_model(given.run, "serve"):
         return
-    print(json.dumps({"bench": "serve"} | measure(given.run, given.clients, given.slots, given.tokens, given.calls)))
+    options = ("--slots", str(given.slots), "--max-queue", str(2 * given.clients), "--warm-up")
+    row = measure(serving(given.run, *options), given.clients, given.slots, given.tokens, given.calls)
+    print(json.dumps({"bench": "serve"} | row))
 
 
 if __name__ == "__main__":

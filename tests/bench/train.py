@@ -14,19 +14,21 @@ import argparse
 import dataclasses
 import json
 import resource
-import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from configs.fineweb import get_config
-from lm.data.batches import host_batch
-from lm.parallel import make_mesh
+from lm.config import ModelConfig, TrainConfig
+from lm.data.batches import Batch, host_batch
+from lm.parallel import training_mesh
 from lm.planning.flops import flops_per_token
 from lm.planning.hardware import matmul_peak, median_seconds
 from lm.planning.memory import count_parameters
+from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch
 from lm.training.optimizer import make_optimizer
-from lm.training.state import initializer
+from lm.training.state import TrainState, abstract_state, initializer
 from lm.training.step import compile_step
 
 SHAPES = {
@@ -35,6 +37,40 @@ SHAPES = {
     "gpt2_124m": (12, 12, 768, 1024, 32),
     "gpt2_1558m": (48, 25, 1600, 1024, 8),
 }
+
+
+def compiled(model: ModelConfig, train: TrainConfig) -> tuple[Step, StepCost, Callable[[], TrainState]]:
+    """The step of the first stage, compiled for all devices with train.xla_options, and what makes its first state."""
+    mesh, optimizer = training_mesh(train, model), make_optimizer(train.optimizer, train.steps)
+    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
+    batch, step = example_batch(train.batch_size, model.context_length), compile_step(optimizer, state, mesh, train)
+    program, cost = compile_ahead(step, state, batch, mesh, model, train.xla_options)
+    return program, cost, initializer(model, optimizer, train.seed, mesh, train.spikes, train.mesh.zero1)
+
+
+def random_batches(model: ModelConfig, batch_size: int) -> Callable[[], Batch]:
+    """Makes one batch after another, cut from random tokens."""
+    generator, length = np.random.default_rng(0), model.context_length
+    data = generator.integers(0, model.vocab_size, 1 << 20, np.int32)
+    ones = np.ones((batch_size, length), np.int32)
+
+    def batch() -> Batch:
+        starts = generator.integers(0, len(data) - length - 1, batch_size)
+        windows = np.stack([data[start : start + length + 1] for start in starts])
+        return host_batch(windows[:, :-1], windows[:, 1:], ones, ones.astype(np.float32))
+
+    return batch
+
+
+def step_seconds(step: Step, state: TrainState, batch: Callable[[], Batch], seconds: float) -> float:
+    """Median time of one step, its batch included."""
+
+    def one_step() -> None:
+        nonlocal state
+        state, metrics = step(state, batch())
+        float(metrics["loss"])
+
+    return median_seconds(one_step, seconds)
 
 
 def main() -> None:
@@ -54,30 +90,14 @@ def main() -> None:
         experiment.model, vocab_size=arguments.vocab, context_length=length, layers=layers, width=width,
         heads=heads, kv_heads=heads, mlp_width=4 * width, compute_dtype=dtype,
     )  # fmt: skip
-    optimizer = make_optimizer(
-        dataclasses.replace(experiment.train.optimizer, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.99),
-        experiment.train.steps,
-    )
-    mesh = make_mesh(experiment.train.mesh, model, batch)
-    state = initializer(model, optimizer, 0, mesh, experiment.train.spikes)()
-    step = compile_step(
-        optimizer, state, mesh, dataclasses.replace(experiment.train, loss_chunks=arguments.loss_chunks)
-    )
-    generator = np.random.default_rng(0)
-    data = generator.integers(0, arguments.vocab, 1 << 20, np.int32)
-    ones = np.ones((batch, length), np.int32)
-
-    def one_step() -> None:
-        nonlocal state
-        starts = generator.integers(0, len(data) - length - 1, batch)
-        windows = np.stack([data[start : start + length + 1] for start in starts])
-        state, metrics = step(state, host_batch(windows[:, :-1], windows[:, 1:], ones, ones.astype(np.float32)))
-        float(metrics["loss"])
-
-    start = time.perf_counter()
-    one_step()
-    compile_seconds = time.perf_counter() - start
-    seconds = median_seconds(one_step, arguments.seconds)
+    train = dataclasses.replace(
+        experiment.train, batch_size=batch, loss_chunks=arguments.loss_chunks,
+        optimizer=dataclasses.replace(
+            experiment.train.optimizer, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.99
+        ),
+    )  # fmt: skip
+    step, cost, make_state = compiled(model, train)
+    seconds = step_seconds(step, make_state(), random_batches(model, batch), arguments.seconds)
     tokens = batch * length
     row = {
         "bench": "train",
@@ -87,7 +107,7 @@ def main() -> None:
         "device": jax.devices()[0].device_kind,
         "parameters": count_parameters(model),
         "tokens_per_second": round(tokens / seconds, 1),
-        "compile_seconds": round(compile_seconds, 1),
+        "compile_seconds": round(cost.compile_seconds, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "gflops_per_second": round(flops_per_token(model) * tokens / seconds / 1e9, 1),
         "matmul_peak_gflops_per_second": round(matmul_peak(model, tokens) / 1e9, 1),

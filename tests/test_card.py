@@ -1,0 +1,174 @@
+"""tests.bench.card: its dry run on the CPU, with no more packages than a bare machine has with the prepared wheels."""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from typing import NamedTuple
+
+import pytest
+
+from tests.bench.card import DRY_PARTS, GOLDEN, MOST_BYTES, PARTS, WHEELS
+from tests.run_files import HANG_SECONDS, REPOSITORY
+
+WITH_JAX = {"jax", "jaxlib", "libtpu", "ml-dtypes", "numpy", "opt-einsum", "scipy"}
+OURS = {"configs", "data_prep", "launch", "lm", "tests", "viewer"}
+SITE = """
+import atexit, importlib.machinery, os, sys
+class Admitted(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {refused!r} else super().find_spec(name, path, target)
+def note():
+    with open({folder!r} + "/" + str(os.getpid()), "w") as file:
+        file.write("\\n".join({{name.partition(".")[0] for name in sys.modules}}))
+sys.meta_path[:] = [Admitted if one is importlib.machinery.PathFinder else one for one in sys.meta_path]
+atexit.register(note)
+"""
+
+
+class Ran(NamedTuple):
+    code: int
+    rows: list[dict]
+    stderr: str
+
+    def of(self, part: str) -> list[dict]:
+        return [row for row in self.rows if row["part"] == part]
+
+
+def run(*options: object, **variables: str) -> Ran:
+    command = [sys.executable, "-m", "tests.bench.card", *map(str, options)]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | variables
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
+    return Ran(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
+
+
+def distributions() -> dict[str, set[str]]:
+    """{top-level module: normalized names of the distributions that have it}."""
+    normalized = lambda names: {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    return {module: normalized(names) for module, names in importlib.metadata.packages_distributions().items()}
+
+
+class Dry(NamedTuple):
+    ran: Ran
+    imported: set[str]
+    """Distributions of all processes."""
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory) -> Dry:
+    """The dry run. The wheel that it is given holds a sitecustomize that admits only WHEELS and what JAX needs."""
+    folder = tmp_path_factory.mktemp("card")
+    of_module, admitted = distributions(), {*WHEELS} | WITH_JAX
+    refused = sorted({module for module, names in of_module.items() if not names & admitted} - OURS)
+    (folder / "modules").mkdir()
+    with zipfile.ZipFile(folder / "site-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("sitecustomize.py", SITE.format(refused=refused, folder=str(folder / "modules")))
+    ran = run("--dry-run", "--minutes", HANG_SECONDS, "--wheels", folder)
+    modules = {name for file in (folder / "modules").iterdir() for name in file.read_text("utf-8").splitlines()}
+    imported = {name for module in modules for name in of_module.get(module, ()) if name in admitted}
+    return Dry(ran, imported)
+
+
+def documented_fields() -> dict[str, set[str]]:
+    """{part: fields of its lines}, by the table of docs/accelerators.md."""
+    page = (REPOSITORY / "docs/accelerators.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+)` \| (.+?) \| .+ \|$", page, re.MULTILINE)
+    return {part: set(re.findall(r"`(\w+)`", fields)) for part, fields in rows}
+
+
+@pytest.mark.parametrize("part", DRY_PARTS, ids=lambda part: part.function)
+def test_each_part_prints_lines_with_the_fields_that_the_page_names(dry, part):
+    fields, rows = documented_fields()[part.function], dry.ran.of(part.name)
+    assert rows, dry.ran
+    for row in rows:
+        assert row.get("ok", True), row
+        assert fields - {"mfu"} <= {*row} | {"cpu_matmul_share"}, fields - {*row}
+        assert {*row} - {"bench", "part", "ok", "seconds", "machine", "cpu_matmul_share"} <= fields, row
+        assert {"device_kind", "devices", "jax", "jaxlib", "runtime", "driver", "commit"} <= {*row["machine"]}
+
+
+def test_a_dry_run_in_which_all_is_well_says_so(dry):
+    assert dry.ran.code == 0, dry.ran
+    end = dry.ran.rows[-1]
+    assert (end["part"], end["skipped"], end["failed"]) == ("end", [], [])
+    assert {row["function"] for row in map(vars, PARTS)} == {row["function"] for row in map(vars, DRY_PARTS)}
+
+
+def test_golden_values_hold_on_this_cpu(dry):
+    assert {row["compute_dtype"] for row in dry.ran.of("golden")} == {"float32", "bfloat16"}
+    assert all(
+        row["ok"] and max(row["greatest_difference"].values()) < row["tolerance"] for row in dry.ran.of("golden")
+    )
+
+
+def test_nothing_is_imported_but_the_wheels_and_what_comes_with_jax(dry):
+    assert dry.imported - WITH_JAX == {*WHEELS}
+
+
+def test_a_wrong_value_and_a_part_that_raises_are_failures_and_the_others_run(tmp_path):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    golden["values"]["float32"]["loss"][-1] *= 1.01
+    del golden["values"]["bfloat16"]
+    (tmp_path / "golden.json").write_text(json.dumps(golden))
+    ran = run("--dry-run", "--only", "golden", "generate", "--golden", tmp_path / "golden.json")
+    wrong, raised = ran.of("golden")
+    assert not wrong["ok"] and 0.009 < wrong["greatest_difference"]["loss"] < 0.011
+    assert not raised["ok"] and raised["error"] == "KeyError: 'bfloat16'"
+    assert [row.get("error") for row in ran.of("generate")] == [None]
+    assert ran.code == 1 and ran.rows[-1]["failed"] == ["golden"]
+
+
+def test_without_time_all_parts_are_skipped_by_name():
+    ran = run("--dry-run", "--minutes", 0)
+    assert ran.code == 0
+    assert [row["part"] for row in ran.rows] == ["end"]
+    assert ran.rows[0]["skipped"] == [part.name for part in DRY_PARTS]
+
+
+def test_without_an_accelerator_the_dry_run_is_named():
+    ran = run("--minutes", 0, JAX_PLATFORMS="cpu")
+    assert ran.code == 2 and not ran.rows and "--dry-run" in ran.stderr
+
+
+def test_a_process_that_crashes_is_reported():
+    ran = run("--minutes", 0, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_no_such_flag")
+    (row,) = ran.rows
+    assert ran.code == 1 and not row["ok"] and row["part"] == "device"
+    assert "its process ended with exit code 1" in row["error"] and "xla_no_such_flag" in row["error"]
+
+
+def test_the_command_itself_needs_no_package():
+    command = [sys.executable, "-S", "-m", "tests.bench.card", "--only", "nothing"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no part nothing; there are attention, golden, " in done.stderr
+
+
+PIP = """
+import pathlib, re, sys
+option = lambda name: pathlib.Path(sys.argv[sys.argv.index(name) + 1])
+for line in re.sub(r"\\\\\\n", " ", option("--requirement").read_text()).splitlines():
+    name, version, *hashes = re.split("==| +", line.strip())
+    assert hashes and all(one.startswith("--hash=sha256:") for one in hashes), line
+    with open(option("--dest") / f"{name}-{version}-py3-none-any.whl", "wb") as file:
+        file.truncate(SIZES.get(name, 1000))
+"""
+
+
+@pytest.mark.parametrize("tensorstore", [20_000_000, MOST_BYTES])
+def test_wheels_are_those_of_the_lock_and_more_than_the_limit_is_refused(tmp_path, tensorstore):
+    """pip itself is replaced by a program that writes files of given sizes: tests have no network."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__main__.py").write_text(f"SIZES = {{'tensorstore': {tensorstore}}}\n{PIP}")
+    ran = run("--prepare", tmp_path / "wheels", PYTHONPATH=str(tmp_path))
+    (row,) = ran.rows
+    assert row["wheels"] == len(WHEELS) and row["bytes"] == tensorstore + 1000 * (len(WHEELS) - 1)
+    assert ran.code == (tensorstore >= MOST_BYTES)
+    assert ("the largest is tensorstore-" in ran.stderr) == (tensorstore >= MOST_BYTES)
+    again = run("--prepare", tmp_path / "wheels", PYTHONPATH=str(tmp_path))
+    assert again.code == 1 and "Give an empty folder" in again.stderr
