@@ -134,7 +134,8 @@ def move_aside(mirror: Mirror, stage: str, names: Iterable[str]) -> None:
     mirror.may_write()
     aside = unused(mirror.url / RunPaths.replaced)
     for name in found:
-        objects.rename(f"{mirror.url}/{name}", f"{aside}/{name}")
+        for part in mirror.objects_of(name):
+            objects.rename(f"{mirror.url}/{part}", f"{aside}/{part}")
     mirror.listed = None
     shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
     print(f"{mirror.url}: what is there as {shown} {NOT_OURS}. Moved to {aside}", flush=True)

@@ -3,6 +3,7 @@
 import math
 
 from lm.config import ModelConfig, TrainConfig
+from lm.planner.compile import SAMPLE
 from lm.planner.plan import Plan
 from lm.planning.topology import GIB
 from lm.training.memory import training_bytes
@@ -24,6 +25,8 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
             f"more chips: parameters, moments and gradients alone are {state / GIB:,.0f} GiB, so at least {least:,} "
             "such devices, each with a part (--train.mesh.fsdp)"
         ]
+    if plan.largest == SAMPLE:
+        return [f"--train.sample-tokens below {train.sample_tokens}, or --train.sample-every 0: no samples meanwhile"]
     found = within_a_device(plan, model, train)
     if plan.mesh["data"] > 1:
         if not train.mesh.zero1 and model.width % (plan.mesh["data"] * mesh["fsdp"] * mesh["context"]) == 0:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import re
 import sys
 import threading
@@ -22,6 +23,10 @@ from lm.planning.topology import Chip, Topology
 
 if TYPE_CHECKING:
     import jax
+
+
+STEP, VALIDATION, SAMPLE, RESUME = "a step", "validation", "a sample", "resuming"
+"""What a run holds memory for."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class OutOfMemory:
 
     needed_bytes: int | None
     """What a device would need of temporary values, where the compiler says so."""
+    what: str = STEP
+    """What needs it: a step, or a name of Compiled.also_held."""
 
 
 def topology_devices(topology: Topology) -> "list[jax.Device]":
@@ -81,9 +88,10 @@ def compile_for(
     model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
 ) -> Compiled | OutOfMemory:
     """The step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and what the run does
-    besides: validation of a batch, a sample, and a checkpoint restored. Raises UsageError where the mesh does not fit
-    the devices, or the batch the mesh."""
+    besides: validation of a batch, the decoding of a sample, and resuming from a checkpoint. Raises UsageError where
+    the mesh does not fit the devices, or the batch the mesh."""
     import jax
+    import numpy as np
 
     from lm.checkpoints.replicas import PIECE_BYTES, REPLICAS
     from lm.evaluation.held_out import compile_row_losses
@@ -101,28 +109,32 @@ def compile_for(
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
     batch, step = example_batch(*stage.shape), compile_step(optimizer, state, mesh, train.of_stage(stage))
+    model_bytes = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(state.model)
+    )
+    also, what = {}, STEP
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
         made = read(program, len(devices), chip, cost.compile_seconds)
-        start, lowered = time.perf_counter(), {}
+        waiting, start = made.argument_bytes - model_bytes, time.perf_counter()  # moments, which wait in memory
         if train.validate_every:
+            what = VALIDATION
             rows, cut = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length), batch_sharding(mesh)
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), rows)
             losses: Any = compile_row_losses()
-            lowered["validation"] = traced_on(mesh, losses.lower)(state.model, like)
+            validation = traced_on(mesh, losses.lower)(state.model, like).compile()
+            also[what] = waiting + peak_bytes(validation.memory_analysis())
         if train.sample_every:
-            tokens = train.sample_tokens
+            what, tokens = SAMPLE, train.sample_tokens
             shape = Shape(model, 1, tokens, model.vocab_size, MOST_ALTERNATIVES, min(DECODE_STEPS, tokens))
-            lowered["a sample"] = lower_decode(state.model, shape, mesh_for_rows(mesh, 1))
-        memory = {name: one.compile().memory_analysis() for name, one in lowered.items()}
+            sampling = lower_decode(state.model, shape, mesh_for_rows(mesh, 1)).compile()
+            also[what] = waiting + peak_bytes(sampling.memory_analysis())
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
             raise
-        return out_of_memory(str(error))
-    # The moments wait in memory; the program's own arguments, the model among them, are part of the state.
-    waiting = {name: made.argument_bytes - one.argument_size_in_bytes for name, one in memory.items()}
-    also = {name: waiting[name] + peak_bytes(one) for name, one in memory.items()}
-    also["a restore"] = made.argument_bytes + (2 * PIECE_BYTES if mesh.shape[REPLICAS] > 1 else 0)
+        return dataclasses.replace(out_of_memory(str(error)), what=what)
+    also[RESUME] = made.argument_bytes + (2 * PIECE_BYTES if mesh.shape[REPLICAS] > 1 else 0)
     seconds = made.compile_seconds + time.perf_counter() - start
     return dataclasses.replace(made, also_held=also, compile_seconds=seconds)
 

@@ -43,7 +43,9 @@ READS = 20
 
 
 LOG = ".jsonl"
+"""Files of this suffix lie at the address in parts."""
 PART_BYTES = 1 << 20
+"""From which on the next line begins a new part."""
 
 
 def log_parts(lines: bytes) -> list[bytes]:
@@ -123,7 +125,7 @@ class Mirror:
         self.parts: dict[str, list[Object]] = {}
         """Of each log there, its parts, as listed or pushed."""
         self.pushed: dict[str, list[bytes]] = {}
-        """Of each log, SHA-256 of the parts that this process has pushed."""
+        """Of each log, SHA-256 of its parts there, as this process has read or pushed them."""
         self.only: str | None = None
         """Of all below the address, the one name at the top that is looked at; None: all."""
         self.lock = threading.RLock()
@@ -177,6 +179,10 @@ class Mirror:
             numbers = [*itertools.takewhile(lambda n, name=name: part_name(name, n) in listed, itertools.count(1))]
             self.parts[name] = [listed[name], *(listed.pop(part_name(name, number)) for number in numbers)]
             listed[name] = as_one(self.parts[name])
+
+    def objects_of(self, name: str) -> list[str]:
+        """Names of the objects that hold the file there."""
+        return [part_name(name, number) for number in range(len(self.parts.get(name, [0])))]
 
     def looked_at(self, name: str) -> bool:
         return self.only is None or name.split("/")[0] == self.only
@@ -293,13 +299,16 @@ class Mirror:
                 self.save()
 
     def push_log(self, name: str) -> Object:
-        """Uploads the parts of the log from the first that has changed since this process pushed it. What lies behind
-        that is deleted before, so that whatever is there is a log up to some line."""
+        """Uploads the parts of the log from the first that differs. What lies behind that is deleted before, so that
+        whatever is there is a log up to some line, and has all that the logs before and after have in common."""
         there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
         digests = [hashlib.sha256(lines).digest() for lines in contents]
-        alike = zip(self.pushed.get(name, []), digests, there, strict=False)
+        if name not in self.pushed:
+            places = [f"{self.url}/{part}" for part in self.objects_of(name)] if there else []
+            self.pushed[name] = [hashlib.sha256(stores.read(place)).digest() for place in places]
+        alike = zip(self.pushed[name], digests, there, strict=False)
         first = sum(1 for _ in itertools.takewhile(lambda one: one[0] == one[1], alike))
-        for number in reversed(range(first + 1, len(there))):
+        for number in reversed(range(min(first + 1, len(contents)), len(there))):
             stores.delete([f"{self.url}/{part_name(name, number)}"])
         self.parts[name], self.pushed[name] = there[:first], digests[:first]
         for number, lines in enumerate(contents[first:], first):
@@ -314,9 +323,12 @@ class Mirror:
             if not going:
                 return
             self.may_write()
-            numbers = {name: range(len(self.parts.pop(name, [0]))) for name in going}
-            stores.delete(f"{self.url}/{part_name(name, number)}" for name in going for number in numbers[name])
+            for part in [part for name in going for part in reversed(self.objects_of(name)[1:])]:
+                stores.delete([f"{self.url}/{part}"])
+            stores.delete(f"{self.url}/{name}" for name in going)
             for name in going:
+                self.parts.pop(name, None)
+                self.pushed.pop(name, None)
                 self.there.pop(name, None)
                 self.known.pop(name, None)
             self.save()
@@ -351,8 +363,7 @@ class Mirror:
     def join(self, name: str) -> None:
         """Puts the lines that only are here behind those that are there."""
         if name in self.there and not self.unchanged(name):
-            parts = range(len(self.parts.get(name, [0])))
-            text = "".join(Url(f"{self.url}/{part_name(name, number)}").read_text() for number in parts)
+            text = "".join(Url(f"{self.url}/{part}").read_text() for part in self.objects_of(name))
             there = text.splitlines(keepends=True)
             here = (self.folder / name).read_text(encoding="utf-8").splitlines(keepends=True)
             write_atomically(self.folder / name, "".join([*there, *(line for line in here if line not in there)]))

@@ -12,7 +12,7 @@ from configs.experiment import load_config
 from lm.config import MeshConfig
 from lm.errors import UsageError
 from lm.planner import libtpu
-from lm.planner.compile import Compiled, OutOfMemory, out_of_memory, progress
+from lm.planner.compile import RESUME, SAMPLE, STEP, VALIDATION, Compiled, OutOfMemory, out_of_memory, progress
 from lm.planner.plan import make_plan
 from lm.planner.text import in_words, plan_text, time_text
 from lm.planning.overlap import Overlap
@@ -83,13 +83,17 @@ def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
     assert "--train.mesh.fsdp 32: parameters" in text and "at least 931.32 GiB" in text
 
 
-@pytest.mark.parametrize("largest", ["a step", "validation", "a sample"])
-def test_what_fits_is_the_whole_run(largest):
-    """Each that needs a byte more than a device has is named, however little the others need."""
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("largest", [STEP, VALIDATION, SAMPLE, RESUME])
+def test_what_fits_is_the_whole_run(largest, refused):
+    """Each that needs a byte more than a device has is named, however little the others need, and also where the
+    compiler refuses it."""
     topology = topology_of("v5p:4x4x2")
-    needs = {"a step": 1, "validation": 1, "a sample": 1, largest: topology.device_memory + 1}
-    compiled = Compiled(1, 0, needs.pop("a step"), (), Overlap(0.0, 0.0, 0.0), (), 1.0, needs)
-    plan = make_plan(EXPERIMENT.model, EXPERIMENT.train, topology, lambda *_: compiled)
+    needs = {STEP: 1, VALIDATION: 1, SAMPLE: 1, RESUME: 1, largest: topology.device_memory + 1}
+    found = Compiled(1, 0, needs.pop(STEP), (), Overlap(0.0, 0.0, 0.0), (), 1.0, needs)
+    found = OutOfMemory(topology.device_memory + 1, largest) if refused else found
+    plan = make_plan(EXPERIMENT.model, EXPERIMENT.train, topology, lambda *_: found)
+    assert ("--train.sample-every 0" in plan_text(plan, EXPERIMENT.model, EXPERIMENT.train)) == (largest == SAMPLE)
     assert plan.fits is False and plan.needed_bytes == topology.device_memory + 1
     text = plan_text(plan, EXPERIMENT.model, EXPERIMENT.train)
     assert f"does not fit: a device has 95.74 GiB, and {largest} needs at least 95.74 GiB" in text
@@ -280,7 +284,7 @@ def test_the_compiler_s_figures_are_those_of_the_step():
     batch = 8 * 256 * 16 / 4
     assert found["argument_bytes"] == pytest.approx(12 * found["parameters"] / 4 + batch, rel=0.05)
     assert found["peak_bytes"] < found["device_bytes"]
-    assert {*found["also_held_bytes"]} == {"validation", "a sample", "a restore"}
+    assert {*found["also_held_bytes"]} == {VALIDATION, SAMPLE, RESUME}
     assert all(
         found["argument_bytes"] - batch <= held < found["peak_bytes"] for held in found["also_held_bytes"].values()
     )

@@ -1,6 +1,7 @@
 """A working copy and the bucket agree: what is pushed is whole, what somebody changed there is right, nothing that only
 is here is lost, and of two machines one works."""
 
+import itertools
 import json
 import os
 import shutil
@@ -386,7 +387,9 @@ def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, m
     names = {name for name in (bucket / "run").files() if name.startswith("metrics")}
     assert names == {"metrics.jsonl", *(f"metrics.jsonl.part-{number:05d}" for number in range(1, len(names)))}
     assert len(names) > 10 and log.found().size < 300
-    for numbers in (range(196), [*range(100), 7, 8], range(1)):  # fetched; cut by a run that goes on, and grown; cut
+    ends = [*itertools.accumulate(one.count(b"\n") for one in log_parts(rows(*range(196)).encode()))]
+    # Fetched; cut where a part ends; cut by a run that goes on, and grown; cut.
+    for numbers in (range(196), range(ends[5]), [*range(60), 7, 8], range(1)):
         with machines("b"):
             second = opened(bucket / "run")
             with second.held():
@@ -409,7 +412,8 @@ def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, m
     assert not [name for name in (bucket / "run").files() if name.startswith("metrics")]
 
 
-def test_whatever_request_is_the_last_a_log_is_one_up_to_some_line(bucket, machines, store, monkeypatch):
+@pytest.mark.parametrize("restarted", [False, True])
+def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machines, store, monkeypatch, restarted):
     """A push of a log that was cut at step 30 and has grown again, killed at each of its requests."""
     monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
     old, new = [*range(90)], [*range(30), *range(130, 170)]
@@ -420,6 +424,8 @@ def test_whatever_request_is_the_last_a_log_is_one_up_to_some_line(bucket, machi
             with first.held():
                 write(first, metrics_jsonl=rows(*old))
                 first.push(["metrics.jsonl"])
+                if restarted:
+                    first.agree(sole=True)
                 write(first, metrics_jsonl=rows(*new))
                 left = [None] * last
                 store.fail(
@@ -437,6 +443,7 @@ def test_whatever_request_is_the_last_a_log_is_one_up_to_some_line(bucket, machi
             second.fetch(["metrics.jsonl"])
             found = (second.folder / "metrics.jsonl").read_text()
         assert found == rows(*new) if whole else any(rows(*one).startswith(found) for one in (old, new))
+        assert found.startswith(rows(*range(29)))  # the part in which they begin to differ begins before 30
         if whole:
             break
     assert whole and last > 5
