@@ -112,7 +112,7 @@ def forward_only() -> Generator[None]:
         FORWARD_ONLY.reset(before)
 
 
-def width_is_cut() -> bool:
+def inference_width_is_cut() -> bool:
     """Whether a parameter's width is cut over devices where this is traced, and no gradients are taken."""
     return FORWARD_ONLY.get() and devices_of("width", jax.sharding.get_abstract_mesh()) > 1 and not manual_axes("width")
 
@@ -120,13 +120,13 @@ def width_is_cut() -> bool:
 def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
     """Both unchanged; but where no gradients are taken, nothing is done with the weight before x is there. XLA would
     gather the weights of all layers at the start, and hold them. With gradients it may gather early, for speed."""
-    return jax.lax.optimization_barrier((x, weight)) if width_is_cut() else (x, weight)
+    return jax.lax.optimization_barrier((x, weight)) if inference_width_is_cut() else (x, weight)
 
 
 def weights_stay(tokens: int, weight: jax.Array) -> bool:
     """Whether to move the activations of so many tokens and not the weight (I, O) that they meet: where no gradients
     are taken and they are the smaller, as in drawing tokens one by one (arXiv:2211.05102, section 3.2)."""
-    return width_is_cut() and tokens * sum(weight.shape) < weight.size
+    return inference_width_is_cut() and tokens * sum(weight.shape) < weight.size
 
 
 def rows_are_cut() -> bool:
@@ -237,8 +237,8 @@ def gather_tokens(ids_BT: jax.Array, rows_are_cut: bool = True) -> jax.Array:
 
 
 def exchange_width(x_BTW: jax.Array) -> jax.Array:
-    """Within `on_each_device`: the inverse of `gather_tokens`, by all-to-all. Takes this device's part of the width for
-    the tokens of all devices; returns the whole width, (B, T, D), for its own tokens."""
+    """Within `on_each_device`: all-to-all, from this device's part of the width for the tokens of all devices
+    (`gather_tokens`) to the whole width for its own tokens, (B, T, D)."""
     for name in reversed(manual_axes("width")):
         x_BTW = jax.lax.all_to_all(x_BTW, name, 0 if name in mesh_axes("batch") else 1, 2, tiled=True)
     return x_BTW

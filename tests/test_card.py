@@ -1,5 +1,6 @@
 """tests.bench.card: its dry run on the CPU, with no more packages than a bare machine has with the prepared wheels."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -9,9 +10,11 @@ import sys
 import zipfile
 from typing import NamedTuple
 
+import numpy as np
+import psutil
 import pytest
 
-from tests.bench.card import DRY_PARTS, GOLDEN, MOST_BYTES, PARTS, WHEELS
+from tests.bench.card import DRY_PARTS, GOLDEN, MOST_BYTES, PARTS, WHEELS, Runner, in_json
 from tests.run_files import HANG_SECONDS, REPOSITORY
 
 WITH_JAX = {"jax", "jaxlib", "libtpu", "ml-dtypes", "numpy", "opt-einsum", "scipy"}
@@ -122,6 +125,52 @@ def test_a_wrong_value_and_a_part_that_raises_are_failures_and_the_others_run(tm
     assert not raised["ok"] and raised["error"] == "KeyError: 'bfloat16'"
     assert [row.get("error") for row in ran.of("generate")] == [None]
     assert ran.code == 1 and ran.rows[-1]["failed"] == ["golden"]
+
+
+ROW = '{"x": NaN}'
+
+
+@pytest.mark.parametrize(
+    ("program", "budget", "said", "failed", "skipped"),
+    [
+        (f"echo '{ROW}'; printf '{{\"half'", 600, "is no JSON", True, False),
+        (f"echo '{ROW}'; kill -9 $$", 600, "signal SIGKILL", True, False),
+        (f"echo '{ROW}'; sleep 600", 1, "ended after 1 s, with the budget", False, True),
+        (f"echo '{ROW}'; sleep 600", 4, "did not end within 4 s", True, False),  # it was expected to take 1
+    ],
+)
+def test_a_part_that_ends_badly_costs_no_other(monkeypatch, tmp_path, program, budget, said, failed, skipped):
+    """The process of the part is replaced by a program of the shell."""
+    part = tmp_path / "part"
+    part.write_text(f"#!/bin/sh\n{program}\n")
+    part.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(part))
+    runner = Runner(argparse.Namespace(dry_run=True, minutes=10, golden=GOLDEN), None)
+    found = [*runner.rows("one", budget, 1)]
+    assert np.isnan(found[0]["x"]) and in_json(found[0]) == found[0] | {"x": "nan"}
+    assert said in str(found[1:]) and all("seconds" in row for row in found)
+    assert any("error" in row for row in found) == failed and (runner.skipped == ["one"]) == skipped
+
+
+def test_a_command_that_is_ended_ends_its_part(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.card", "--dry-run", "--only", "golden"], cwd=REPOSITORY,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    children: list[psutil.Process] = []
+    while not children and process.poll() is None:
+        children = psutil.Process(process.pid).children()
+    process.terminate()
+    process.communicate()
+    psutil.wait_procs(children)
+    assert process.returncode == 143
+
+
+def test_wheels_that_are_not_there_or_damaged_are_named(tmp_path):
+    (tmp_path / "a.whl").write_bytes(b"no archive")
+    for folder, said in ((tmp_path / "no", "holds no wheel"), (tmp_path, "a.whl is damaged")):
+        ran = run("--dry-run", "--wheels", folder)
+        assert ran.code == 2 and said in ran.stderr and str(folder) in ran.stderr
 
 
 def test_without_time_all_parts_are_skipped_by_name():

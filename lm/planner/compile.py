@@ -131,7 +131,7 @@ def compile_for(
             sampling = lower_decode(state.model, shape, mesh_for_rows(mesh, 1)).compile()
             also[what] = waiting + peak_bytes(sampling.memory_analysis())
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
+        if not is_out_of_memory(error):
             raise
         return dataclasses.replace(out_of_memory(str(error)), what=what)
     also[RESUME] = made.argument_bytes + (2 * PIECE_BYTES if mesh.shape[REPLICAS] > 1 else 0)
@@ -220,6 +220,11 @@ NEEDED = (
     r"Used ([\d.]+)([KMGT]?)B? of [\d.]+[KMGT]?B? hbm",
 )
 """How libtpu says what a program would need."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a compiler refused a program since it does not fit."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "hbm" in str(error).lower()
 
 
 def out_of_memory(text: str) -> OutOfMemory:

@@ -4,8 +4,8 @@ Instructions of a scheduled program run in the order of its text. A collective b
 be complete at its done instruction. The model: one link per device sends the started collectives one after another, at
 its rated speed, while the matrix products between start and done run at the chip's peak FLOP rate. A collective
 overlaps if it is complete before its done instruction is reached. Hand-written kernels and memory traffic count as no
-time, so the share is a lower bound. Between nodes of GPUs NVLink's rate is assumed, which is too fast for groups with
-few GPUs of each node. XLA's own flag `is_sync` is ignored.
+time, which makes the share too small. Between nodes of GPUs NVLink's rate is assumed, which makes it too large for
+groups with few GPUs of each node. XLA's own flag `is_sync` is ignored.
 """
 
 import functools

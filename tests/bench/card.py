@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import re
 import signal
@@ -136,6 +137,15 @@ def run_part(options: argparse.Namespace, parts: dict[str, Part]) -> None:
             print(json.dumps({"ok": False, "error": f"{type(error).__name__}: {error}"}), file=out)
 
 
+def in_json(value: Any) -> Any:
+    """The value with text for numbers that JSON does not have: nan, inf."""
+    if isinstance(value, dict):
+        return {name: in_json(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [*map(in_json, value)]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Runner:
     """Runs parts, each in its own process, and prints their lines."""
 
@@ -159,10 +169,11 @@ class Runner:
     def print(self, part: str, row: dict[str, Any]) -> None:
         if not row.get("ok", True):
             self.failed.append(part)
-        print(json.dumps({"bench": "card", "part": part} | row | {"machine": self.machine}), flush=True)
+        print(json.dumps({"bench": "card", "part": part} | in_json(row) | {"machine": self.machine}), flush=True)
 
-    def rows(self, part: str, budget: float) -> Iterator[dict[str, Any]]:
-        """What the part finds, as it finds it; a process that ends otherwise is a row with its error."""
+    def rows(self, part: str, budget: float, expected: float) -> Iterator[dict[str, Any]]:
+        """What the part finds, as it finds it; a process that ends otherwise is a row with its error. At the end of
+        the budget a part is skipped, unless it has run for three times the `expected` seconds: that is a failure."""
         command = [
             sys.executable,
             "-m",
@@ -189,30 +200,37 @@ class Runner:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    found.append(json.loads(line) | {"seconds": round(time.monotonic() - begun, 1)})
+                    try:
+                        row = json.loads(line)
+                    except ValueError:  # of a part that was ended as it wrote
+                        row = {"ok": False, "error": f"it printed {line[:100]!r}, which is no JSON"}
+                    found.append(row | {"seconds": round(time.monotonic() - begun, 1)})
                     yield found[-1]
                 code = process.wait()
             finally:
                 timer.cancel()
                 end()
+                process.communicate()
             log.seek(0)
             last = log.read()[-4000:]
-        if ended.is_set() and budget < self.hang:
+        seconds = round(time.monotonic() - begun, 1)
+        if ended.is_set() and limit < self.hang and limit < 3 * expected:
             self.skipped.append(part)
-            yield {"not_run": f"ended after {limit:.0f} s, with the budget"}
+            yield {"not_run": f"ended after {limit:.0f} s, with the budget", "seconds": seconds}
         elif ended.is_set():
-            found.append({"ok": False, "error": f"did not end within {limit:.0f} s"})
+            found.append({"ok": False, "error": f"did not end within {limit:.0f} s", "seconds": seconds})
             yield found[-1]
         elif code:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            found.append({"ok": False, "error": f"its process ended with {how}: {last[-300:]}"})
+            error = f"its process ended with {how}: {last[-300:]}"
+            found.append({"ok": False, "error": error, "seconds": seconds})
             yield found[-1]
         if any("error" in row for row in found):
             print(f"card: {part} failed. The end of what it printed:\n{last}", file=sys.stderr, flush=True)
 
     def run(self, parts: tuple[Part, ...]) -> int:
         """Exit code."""
-        (found, *_) = [*self.rows("device", self.hang)]
+        (found, *_) = [*self.rows("device", self.hang, self.hang)]
         if "error" in found:
             self.print("device", found)
             return 1
@@ -224,7 +242,7 @@ class Runner:
             if self.left < part.seconds:
                 self.skipped.append(part.name)
                 continue
-            for row in self.rows(part.name, self.left):
+            for row in self.rows(part.name, self.left, part.seconds):
                 self.print(part.name, row)
         failed = list(dict.fromkeys(self.failed))
         seconds = round(time.monotonic() - self.start, 1)
@@ -294,10 +312,16 @@ def main() -> None:
         return card_parts.train(options.train) if options.train else card_parts.store(options.golden)
     if unknown := {*(options.only or ())} - {part.name for part in parts}:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(part.name for part in parts)}")
+    if options.wheels and not [*options.wheels.glob("*.whl")]:
+        parser.error(f"--wheels {options.wheels} holds no wheel. Fill the folder: --prepare {options.wheels}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the part, which would keep the accelerator
     chosen = tuple(part for part in parts if not options.only or part.name in options.only)
     with tempfile.TemporaryDirectory() as unpacked:
         for wheel in sorted(options.wheels.glob("*.whl")) if options.wheels else ():
-            zipfile.ZipFile(wheel).extractall(unpacked)
+            try:
+                zipfile.ZipFile(wheel).extractall(unpacked)
+            except zipfile.BadZipFile:
+                parser.error(f"{wheel} is damaged. Fill an empty folder again: --prepare FOLDER")
         sys.exit(Runner(options, unpacked if options.wheels else None).run(chosen))
 
 

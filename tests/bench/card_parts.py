@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from lm.config import MeshConfig, ModelConfig, SpikeConfig, TrainConfig
 from lm.data.batches import Batch, host_batch
 from lm.devices import target_of
 from lm.errors import UsageError
-from lm.planner.compile import peak_bytes
+from lm.planner.compile import is_out_of_memory, peak_bytes
 from lm.planning.flops import flops_per_token
 from lm.planning.hardware import peak_rate
 from lm.training.aot_compile import options_of
@@ -157,7 +158,13 @@ def mfu(dry_run: bool, model: str, rows: int, remat: Any, xla_options: bool) -> 
     except UsageError as error:
         yield about | {"fits": False, "why": str(error)}
         return
-    step, cost, make_state = compiled(config, train)
+    try:
+        step, cost, make_state = compiled(config, train)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        yield about | {"fits": False, "why": str(error).splitlines()[0][:300]}
+        return
     memory: Any = step
     planned = peak_bytes(memory.memory_analysis())
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
@@ -328,6 +335,8 @@ def resume(dry_run: bool) -> Rows:
         process.kill()
         process.wait()
         at = max(steps_there(killed), default=0)
+        if process.returncode not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"the training ended with exit code {process.returncode}")
         if not 0 < at < config.steps:
             raise RuntimeError(f"the run was to be killed after its first checkpoint, and its last one is of step {at}")
         finish_training(killed)

@@ -128,9 +128,12 @@ def expected(units: int) -> dict[str, str]:
 def cluster(home: str) -> Generator[Any]:
     """A Ray cluster of four nodes with one CPU each."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    from ray._common.utils import get_default_ray_temp_dir  # ty: ignore[import-not-found]
     from ray.cluster_utils import Cluster  # ty: ignore[import-not-found]
 
     logging.disable(logging.INFO)
+    # There it writes the address, whatever temp_dir says, and where no cluster was started before there is no folder.
+    Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
     nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": home}))
     try:
         for _ in range(NODES - 1):

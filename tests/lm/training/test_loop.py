@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import RetentionPolicy, read_manifest
+from lm.checkpoints.manifest import RetentionPolicy, read_manifest, write_manifest
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.data.batches import Batch, BatchSource
@@ -194,8 +194,9 @@ def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
 @pytest.mark.slow
 def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_path, monkeypatch):
     """All parameters are looked at once a save that is tried; it is tried again when the one before is on disk."""
-    written, looks, real, rename = threading.Event(), [], all_finite, Path.rename
-    monkeypatch.setattr(Path, "rename", lambda path, target: written.wait(60) and rename(path, target))
+    written, looks, real = threading.Event(), [], all_finite
+    publish = lambda *arguments: written.wait(600) and write_manifest(*arguments)
+    monkeypatch.setattr("lm.checkpoints.manager.write_manifest", publish)
 
     def look(tree):
         looks.append(tree)
