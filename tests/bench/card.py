@@ -120,6 +120,7 @@ def device() -> dict[str, Any]:
 
 def run_part(options: argparse.Namespace, parts: dict[str, Part]) -> None:
     """Runs options.part in this process and prints its rows; an exception is a row too."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)  # what libraries print is no row
         try:
@@ -186,6 +187,7 @@ class Runner:
         command += ["--dry-run"] if self.options.dry_run else []
         begun, ended, found, limit = time.monotonic(), threading.Event(), [], min(self.hang, budget)
         with tempfile.TemporaryFile("w+", errors="replace") as log:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until what it starts can be ended
             process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=self.environment, text=True, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
@@ -196,8 +198,10 @@ class Runner:
                     os.killpg(process.pid, signal.SIGKILL)
 
             timer = threading.Timer(limit, lambda: (ended.set(), end()))
-            timer.start()
+            timer.daemon = True
             try:
+                timer.start()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                 assert process.stdout is not None
                 for line in process.stdout:
                     try:
