@@ -40,8 +40,6 @@ LOCAL = (RECORD, ".lock")
 """Names at the top that are never pushed."""
 READS = 20
 """Times that files are read while another process changes them."""
-
-
 LOG = ".jsonl"
 """Files of this suffix lie at the address in parts."""
 PART_BYTES = 1 << 20
@@ -280,9 +278,10 @@ class Mirror:
             size, time = self.stat(name) or (-1, 0)
             if size < 0:
                 return  # it went away meanwhile, as rotated logs do
-            found = (
-                self.push_log(name) if name.endswith(LOG) else stores.upload(self.folder / name, f"{self.url}/{name}")
-            )
+            if name.endswith(LOG):
+                found = self.push_log(name)
+            else:
+                found = stores.upload(self.folder / name, f"{self.url}/{name}")
             self.known[name], there[name] = Known(size, time, found.etag), found
 
         with self.lock:
@@ -308,11 +307,12 @@ class Mirror:
             self.pushed[name] = [hashlib.sha256(stores.read(place)).digest() for place in places]
         alike = zip(self.pushed[name], digests, there, strict=False)
         first = sum(1 for _ in itertools.takewhile(lambda one: one[0] == one[1], alike))
-        for number in reversed(range(min(first + 1, len(contents)), len(there))):
+        left = min(first + 1, len(contents))  # the first that differs stays until it is written over
+        for number in reversed(range(left, len(there))):
             stores.delete([f"{self.url}/{part_name(name, number)}"])
-        self.parts[name], self.pushed[name] = there[:first], digests[:first]
+        self.parts[name], self.pushed[name] = there[:left], digests[:first]
         for number, lines in enumerate(contents[first:], first):
-            self.parts[name].append(stores.write(f"{self.url}/{part_name(name, number)}", lines))
+            self.parts[name][number:] = [stores.write(f"{self.url}/{part_name(name, number)}", lines)]
             self.pushed[name].append(digests[number])
         return as_one(self.parts[name])
 

@@ -447,3 +447,25 @@ def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machine
         if whole:
             break
     assert whole and last > 5
+
+
+def test_a_part_that_a_failed_push_left_does_not_come_back(bucket, machines, store, monkeypatch):
+    """The push fails as it would write the part that differs; then the log is cut to what comes before that part."""
+    monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
+    with machines("a"), variables(HOPELESS):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, metrics_jsonl=rows(*range(60)))
+            mirror.push(["metrics.jsonl"])
+            write(mirror, metrics_jsonl=rows(*range(20), *range(120, 160)))
+            store.fail(lambda request: "500" if request.method == "PUT" and "metrics" in request.path else None)
+            with pytest.raises(StorageError, match="part-00001 cannot be written"):
+                mirror.push(["metrics.jsonl"])
+            store.fail(lambda request: None)
+            write(mirror, metrics_jsonl=rows(*range(5)))
+            mirror.push(["metrics.jsonl"])
+    with machines("b"):
+        other = opened(bucket / "run")
+        other.agree(sole=False)
+        other.fetch(["metrics.jsonl"])
+        assert (other.folder / "metrics.jsonl").read_text() == rows(*range(5))
