@@ -96,7 +96,8 @@ def size_in(workdir: Path, name: str) -> int | None:
 def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
     """Brings files of these names, and all that are one of the shell patterns or lie in a folder that is one."""
     if mirror := mirror_of(workdir):
-        mirror.fetch(*([one for one in some if one.split("/")[0] not in AT_ADDRESS] for some in (names, patterns)))
+        copied = lambda one: one.split("/")[0] not in AT_ADDRESS
+        mirror.fetch(filter(copied, names), filter(copied, patterns))
 
 
 def fetch_inputs(

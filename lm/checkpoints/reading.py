@@ -181,8 +181,8 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
 
 
 def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """The arrays of a checkpoint's item, each laid out as in `abstract`, or on its `first_replica`: without those that
-    this process has no device of the first replica for."""
+    """Read this process's arrays of a checkpoint's item. Those with a `first_replica` are laid out on it, and left out
+    where this process has no device of it; the others are laid out as in `abstract`."""
     mine = {}
     for name, one in abstract.items():
         sharding = first_replica(one.sharding) or one.sharding

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 REPLICAS = "data"
 """The axis of the mesh that replicas are along."""
 PIECE_BYTES: int = 1 << 25
-"""Part of an array that is broadcast at a time. A device needs twice these bytes beside the state."""
+"""Bytes of an array that are broadcast at a time; a device needs twice as much memory on top of the state."""
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def broadcast(array: jax.Array | None, like: jax.ShapeDtypeStruct) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
 def broadcast_parts(whole: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """`whole`, of which only the first replica's parts are right, with these parts on all replicas, in its memory."""
+    """Copy the first replica's parts of `whole` to all replicas, in place: `whole` is donated."""
 
     def share(piece: jax.Array) -> jax.Array:
         # Integers, since -0.0 + 0.0 is 0.0 and sums of NaN lose bits; of 32 bits, since NCCL adds none of 16.

@@ -25,7 +25,7 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
             f"more chips: parameters, moments and gradients alone are {state / GIB:,.0f} GiB, so at least {least:,} "
             "such devices, each with a part (--train.mesh.fsdp)"
         ]
-    if plan.largest == SAMPLE:
+    if plan.needed_for == SAMPLE:
         return [f"--train.sample-tokens below {train.sample_tokens}, or --train.sample-every 0: no samples meanwhile"]
     found = within_a_device(plan, model, train)
     if plan.mesh["data"] > 1:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 import re
 import sys
 import threading
@@ -91,8 +90,8 @@ def compile_for(
     besides: validation of a batch, the decoding of a sample, and resuming from a checkpoint. Raises UsageError where
     the mesh does not fit the devices, or the batch the mesh."""
     import jax
-    import numpy as np
 
+    from lm.checkpoints.reading import bytes_on_each
     from lm.checkpoints.replicas import PIECE_BYTES, REPLICAS
     from lm.evaluation.held_out import compile_row_losses
     from lm.inference.devices import mesh_for_rows
@@ -109,15 +108,14 @@ def compile_for(
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
     batch, step = example_batch(*stage.shape), compile_step(optimizer, state, mesh, train.of_stage(stage))
-    model_bytes = sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(state.model)
-    )
     also, what = {}, STEP
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
         made = read(program, len(devices), chip, cost.compile_seconds)
-        waiting, start = made.argument_bytes - model_bytes, time.perf_counter()  # moments, which wait in memory
+        waiting, start = (
+            made.argument_bytes - bytes_on_each(model, mesh),
+            time.perf_counter(),
+        )  # moments, which wait in memory
         if train.validate_every:
             what = VALIDATION
             rows, cut = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length), batch_sharding(mesh)

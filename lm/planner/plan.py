@@ -41,8 +41,8 @@ class Plan:
     """None where no program fits, or none was compiled."""
     needed_bytes: int | None
     """Of a program, at most at any moment; else at least, where it is known."""
-    largest: str
-    """What needs it: a step, or another name of lm.planner.compile."""
+    needed_for: str
+    """What a device needs most bytes for: "a step", "validation", "a sample" or "resuming" (lm/planner/compile.py)."""
     fits: bool | None
     """None where only a lower bound is known, which is not above what a device has."""
     floors: Floors | None
@@ -113,7 +113,7 @@ def make_plan(
     if len(reached := stages.between(0, train.steps)) > 1:
         remarks += [f"from step {one.first_step:,} on: {one.describe()}" for one in reached]
         remarks.append("memory and the step are those of the largest batch, days those of all stages")
-    found, largest = compiler(model, train) if compiler else None, STEP
+    found, needed_for = compiler(model, train) if compiler else None, STEP
     from lm.planning.flops import flops_before, flops_per_token, recomputed_flops_per_token  # jax has started
     from lm.planning.memory import count_parameters
 
@@ -122,13 +122,13 @@ def make_plan(
     again = recomputed_flops_per_token(stage.model(model), train.remat_policy) * tokens_per_step
     if isinstance(found, Compiled):
         held = {STEP: found.peak_bytes, **found.also_held}
-        largest = max(held, key=held.__getitem__)
-        needed = held[largest]
+        needed_for = max(held, key=held.__getitem__)
+        needed = held[needed_for]
         fits = needed <= topology.device_memory
         exposed = found.overlap.exposed_seconds
         bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives, again, exposed)
     elif isinstance(found, OutOfMemory):
-        needed, fits, largest = found.needed_bytes, False, found.what
+        needed, fits, needed_for = found.needed_bytes, False, found.what
     else:
         needed = least_bytes(model, train, mesh)
         fits = None if needed <= topology.device_memory else False
@@ -150,7 +150,7 @@ def make_plan(
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
     return Plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),
-        found if isinstance(found, Compiled) else None, needed, largest, fits, bound, tokens,
+        found if isinstance(found, Compiled) else None, needed, needed_for, fits, bound, tokens,
         bisect.bisect_left(STEPS, tokens, key=before), mfu, time, price,
     )  # fmt: skip
 

@@ -80,7 +80,7 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
         lines[-1] += f"; {margin:.0f} % are free"
         return lines
     needed = "more than that" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
-    lines = [f"does not fit: a device has {gib(has)}, and {plan.largest} needs {needed}. What helps:"]
+    lines = [f"does not fit: a device has {gib(has)}, and {plan.needed_for} needs {needed}. What helps:"]
     return lines + [f"  {one}" for one in advice(plan, model, train)]
 
 
