@@ -49,7 +49,7 @@ def main() -> None:
         index = place()[0]
         supervisor = Supervisor(
             command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
-            heart=RunPaths(in_bucket.process_copy(workdir) if index else workdir).heartbeat(index),
+            heart=RunPaths(in_bucket.process_folder(workdir, index)).heartbeat(index),
             log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,

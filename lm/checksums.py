@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.run_paths import RunPaths
-from lm.storage import inside, mirror_of
+from lm.storage import inside, local_copy_of
 
 BLOCKS = 256
 """Blocks of lines of a file, at most: a shorter file has a checksum for each line."""
@@ -85,7 +85,7 @@ def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
             written, before = dict(marker.get("checksums", {})), [*marker.get("damaged", [])]
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             continue
-        here = lambda name: mirror_of(workdir) is None or (workdir / name).is_file()  # of a bucket, not all is here
+        here = lambda name: local_copy_of(workdir) is None or (workdir / name).is_file()  # of a bucket, not all is here
         checked = {name: one for name, one in written.items() if (not wanted or name in wanted) and here(name)}
         found += damage(workdir, checked, path)
         found += [str(one) for one in before] if not wanted else []

@@ -21,7 +21,7 @@ from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
 from lm.config import MixtureSource, MixtureStage
 from lm.errors import UsageError, shown
-from lm.storage import Url, copy_of, is_url, place_of
+from lm.storage import Url, is_url, local_folder, place_of
 
 if TYPE_CHECKING:
     from data_prep.sources.sizes import InputSizes
@@ -244,7 +244,7 @@ def folder_of(option: str, given: str) -> Path:
         return place
     if not place.name:
         raise UsageError(f"{option} {given} is a whole bucket. Give an address in it, such as {place}/runs/demo.")
-    return copy_of(place, "reading" if option == "--from" else "runs")
+    return local_folder(place, "reading" if option == "--from" else "runs")
 
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:

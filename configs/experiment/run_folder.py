@@ -22,7 +22,7 @@ from lm.address_space import JAX, check_address_space
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
-from lm.storage import Url, copy_of, mirror_of, shown_place
+from lm.storage import Url, local_copy_of, local_folder, shown_place
 from lm.trusted_code import Code, module_code
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class RunFolder(RunPaths):
 
         Raises StorageError where the bucket cannot be read.
         """
-        folder = copy_of(url, "reading")
-        mirror = mirror_of(folder)
-        assert mirror is not None
-        mirror.agree(sole=False)
-        mirror.fetch((), [cls.config_json, cls.stages])
+        folder = local_folder(url, "reading")
+        files = local_copy_of(folder)
+        assert files is not None
+        files.refresh()
+        files.fetch((), [cls.config_json, cls.stages])
         return cls(folder)
 
     def experiment(self, policy: CodePolicy = "leave out") -> Experiment:

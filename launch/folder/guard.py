@@ -14,7 +14,7 @@ from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
 MARKS = tuple(f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files", "seen"))
 """A folder in which one of these is found is a run. A stage has one of them from its first write on."""
-PASSED_OVER = {RunPaths.lock, ".remote", "lost+found", ".DS_Store"}
+PASSED_OVER = {RunPaths.lock, "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = tuple(sorted(NAMES - {RunPaths.config_json, RunPaths.lock, RunPaths.imported, RunPaths.quality_classifier}))

@@ -22,7 +22,7 @@ from typing import Any
 from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import HASHING_THREADS, Place, Url, file_sha256, is_url, mirror_of, write_atomically
+from lm.storage import HASHING_THREADS, Place, Url, file_sha256, is_url, shown_place, write_atomically
 from lm.storage.ranges import BLOCK, Stream
 
 SIZES = "bytes of input files"
@@ -145,7 +145,7 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
     from data_prep.measure.run import TEXTS, unit_names  # with pyarrow, for those alone who need it
     from data_prep.sources.manifest import manifest_files
 
-    place: Place = mirror.url if (mirror := mirror_of(workdir)) else workdir
+    place = shown_place(workdir)
     try:
         files = manifest_files(place)
     except InputError:  # it was never made, or is gone: nothing is known of the files

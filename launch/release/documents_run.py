@@ -14,7 +14,7 @@ from launch.folder.links import claim_links
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import Place, file_inside, inside, mirror_of
+from lm.storage import Place, file_inside, inside, shown_place
 from lm.tokenizer import Tokenizer, load
 
 TOKEN_COUNT, DATA = "token_count", "data"
@@ -36,7 +36,7 @@ class DocumentsRun:
     @property
     def place(self) -> Place:
         """The run folder, or its address if it is in a bucket."""
-        return place_of_run(self.folder)
+        return shown_place(self.folder.root)
 
     @property
     def name(self) -> str:
@@ -55,15 +55,10 @@ class Exported:
     format: str
 
 
-def place_of_run(folder: RunFolder) -> Place:
-    mirror = mirror_of(folder.root)
-    return mirror.url if mirror else folder.root
-
-
 def open_documents(folder: RunFolder) -> DocumentsRun:
     """The run, its files checked by name and size. Raises InputError if the stage "documents" is missing or unfinished,
     for a tokenizer that is damaged, and for links that lead out of the run folder."""
-    root, place = folder.root, place_of_run(folder)
+    root, place = folder.root, shown_place(folder.root)
     experiment = folder.experiment()
     in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])
     claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)

@@ -22,7 +22,7 @@ from lm.errors import InputError, UsageError
 from lm.evaluation.evaluators import check_evaluators, check_tasks
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
-from lm.storage import mirror_of
+from lm.storage import shown_place
 from lm.terminal import counted
 
 TABLES = tuple(ending for one in FORMATS if one.begins for ending in one.all_endings)
@@ -244,7 +244,7 @@ def evaluate_by_harness(
     )  # fmt: skip
     found = run_harness(model, tasks, few_shot, limit, include_path, data)
     line.end()
-    mirror, file = mirror_of(workdir), RunPaths(workdir).harness_results(run.step)
-    kept = mirror.url / RunPaths.lm_eval / file.name if mirror else file
+    file = RunPaths(workdir).harness_results(run.step)
+    kept = shown_place(file)
     add_results(kept, run.step, found)
     say(f"\nThe model at step {run.step:,}:\n{harness_table(found)}\nwritten to {kept}")

@@ -153,7 +153,7 @@ def run_command(
                     "launch.write_shards with it in one process; then launch.train without it in all of them."
                 )
         if place()[0] > 0:
-            workdir = in_bucket.for_process(workdir)
+            workdir = in_bucket.prepared_folder(workdir, place()[0])
         with locked(workdir):
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
 

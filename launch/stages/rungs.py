@@ -16,7 +16,7 @@ from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
 from lm.scaling.rungs import Rung
 from lm.scaling.study import Measured, short
-from lm.storage import mirror_of, write_atomically
+from lm.storage import local_copy_of, write_atomically
 
 ATTEMPTS = 2
 """Crashes at one step after which a rung has failed."""
@@ -24,9 +24,9 @@ ATTEMPTS = 2
 
 def refuse_bucket(workdir: Path) -> None:
     """Raises UsageError for a run folder in a bucket: all that is made would stay in its copy on this machine."""
-    if mirror := mirror_of(workdir):
+    if copy := local_copy_of(workdir):
         raise UsageError(
-            f"--workdir {mirror.url} is in a bucket, but a ladder is trained in a folder of this machine. Give one, "
+            f"--workdir {copy.url} is in a bucket, but a ladder is trained in a folder of this machine. Give one, "
             "such as --workdir runs/ladder."
         )
 

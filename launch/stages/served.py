@@ -8,7 +8,7 @@ from configs.experiment import Experiment
 from launch.stages.processes import place
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
-from lm.storage import mirror_of
+from lm.storage import shown_place
 
 
 def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
@@ -64,8 +64,7 @@ def serve_on(
 
     context = experiment.model.context_length
     run = load_trained(experiment, workdir, options.slots, context, "--slots", options.step, options.weights)
-    mirror = mirror_of(workdir)
-    folder = mirror.url.address if mirror else str(workdir.resolve())
+    folder = str(shown_place(workdir).resolve())
     name = options.model_name or folder.rpartition("/")[2]
     engine = Engine(
         run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,

@@ -28,7 +28,7 @@ from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
-from lm.storage import Place, mirror_of, noting_writes, shown_place, write_atomically
+from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_atomically
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,9 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raises UsageError that shows every setting in which `old` and `new` differ."""
-    other = f" (--from {shlex.quote(str(workdir))} begins it from what is the same)" if not mirror_of(workdir) else ""
+    other = (
+        f" (--from {shlex.quote(str(workdir))} begins it from what is the same)" if not local_copy_of(workdir) else ""
+    )
     raise UsageError(
         f"What {shown_place(workdir)} holds as {', '.join(stage.outputs)} is of another experiment:\n"
         + "\n".join(differences(old, new))
@@ -206,8 +208,6 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
     external_inputs, seen = own_files.recognised(workdir, external)
     marker = read_marker(stage, workdir)
-    if place()[1] > 1 and not in_bucket.is_published(stage.name, workdir):
-        marker = None  # as in the other processes, which wait for process 0 to make it
     same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
     retried = experiment.engine.retry_failed and marker and any("without" in one for one in marker["continued_from"])
     if marker and same and not retried:
@@ -243,7 +243,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         )
     if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
         return True
-    if not (stage.direct and mirror_of(workdir)):
+    if not (stage.direct and local_copy_of(workdir)):
         logs = [pattern for one in stage.after for pattern in one.by_products]
         shards = (RunPaths.tokens,) if stage.multi_process else ()
         in_bucket.fetch_inputs(workdir, before.values(), logs, shards)
@@ -299,27 +299,27 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Run or resume the stage, then write its marker. `note` describes the new outputs, `marker` those that they
     replace, `seen` the input files."""
-    bucket = mirror_of(workdir)
-    mirror = bucket if stage.direct else None
-    run: Place = mirror.url if mirror else workdir.absolute()
+    copy = local_copy_of(workdir)
+    direct = copy if stage.direct else None
+    run: Place = direct.url if direct else workdir.absolute()
     own_files.remember(workdir, seen)  # while the manifest is there by which they were compared
     begin(stage, experiment, workdir, note, marker)
     start = time.perf_counter()
-    with noting(mirror.may_write if mirror else lambda: None) as notes, noting_writes() as written_here:
+    with noting(direct.may_write if direct else lambda: None) as notes, noting_writes() as written_here:
         stage.make(experiment, run)
         own_files.note_replaced(workdir, note["external_inputs"])
     if stage.grows:
         required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
-        files = in_bucket.there(bucket, required_outputs) if bucket else written.files_in(workdir, required_outputs)
+        files = in_bucket.there(copy, required_outputs) if copy else written.files_in(workdir, required_outputs)
     else:
-        there = in_bucket.there(mirror, stage.outputs) if mirror else written.files_in(workdir, stage.outputs)
+        there = in_bucket.there(direct, stage.outputs) if direct else written.files_in(workdir, stage.outputs)
         ours = notes.outputs | written_here  # all other files are the user's, or of an earlier attempt
         is_output = lambda name: str(run / name) in ours and not written.is_kept_beside(name)
         files = {name: size for name, size in there.items() if is_output(name)}
         refuse_missing(stage, workdir, files)
-        if mirror:
+        if direct:
             others = {name for name in there.keys() - files.keys() if not written.is_kept_beside(name)}
-            in_bucket.move_aside(mirror, stage.name, others)
+            in_bucket.move_aside(direct, stage.name, others)
         written.keep_only(stage.name, workdir, stage.outputs, files)
     continued = stage.continued_from(workdir, note["settings"])
     if notes.failed:
@@ -329,7 +329,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     done |= {"files": files, "checksums": checksums(workdir, stage.checked)}
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
-    tidy(stage, workdir, made_here=mirror is None)
+    tidy(stage, workdir, made_here=direct is None)
 
 
 def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
@@ -342,7 +342,7 @@ def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
 
 def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
     """Publish the stage, whose marker is written, and delete what only an unfinished one needs. With `made_here`, its
-    files are in the working copy of a bucket, and uploaded."""
+    files are on this disk, and uploaded if the run is in a bucket."""
     RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
     in_bucket.publish(stage.name, workdir, kept, made_here)
@@ -353,8 +353,8 @@ def delete_intermediate(stage: Stage, workdir: Path) -> None:
     """Delete the folders that only an unfinished stage needs, and the markers of joins if `parts` is one of them."""
     if RunPaths.parts in stage.intermediate:
         in_bucket.delete_joins(workdir)
-    if stage.direct and (mirror := mirror_of(workdir)):
-        mirror.delete(mirror.matching(stage.intermediate))
+    if stage.direct and (copy := local_copy_of(workdir)):
+        copy.delete(copy.matching(stage.intermediate))
     for name in stage.intermediate:
         written.delete_folder(workdir / name)
 
@@ -416,8 +416,8 @@ def holds_work(stage: Stage, workdir: Path) -> bool:
     if stage.libraries is None and not stage.grows:
         return False
     names = (*stage.outputs, *stage.intermediate)
-    mirror = mirror_of(workdir) if stage.direct else None
-    return bool(mirror.matching(names) if mirror else written.files_in(workdir, names))
+    copy = local_copy_of(workdir) if stage.direct else None
+    return bool(copy.matching(names) if copy else written.files_in(workdir, names))
 
 
 def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note: dict, external: dict | None) -> bool:
@@ -441,8 +441,8 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
         begin(stage, experiment, workdir, note, None)
         besides = (*by_products_in(stage, source), *units)
         taking.take(stage.outputs, besides, source, workdir, marker)
-    if mirror := mirror_of(workdir):
-        mirror.listed = None  # checkpoints came to the address
+    if copy := local_copy_of(workdir):
+        copy.listed = None  # checkpoints came to the address
     if not stage.grows:
         written.keep_only(stage.name, workdir, stage.outputs, marker["files"])
     if own_files.SIZES in marker["external_inputs"]:

@@ -56,6 +56,10 @@ class JsonLines:
         self.file.close()
 
 
+EVENTS_BYTES = 1 << 20
+"""From which on the next events go into a new file: files of a bucket cannot grow, and are uploaded whole."""
+
+
 class TensorBoard:
     """Events; those of later steps are hidden on a restart.
 
@@ -69,13 +73,21 @@ class TensorBoard:
         self.event: Any = event_pb2.Event  # ty: ignore[missing-attribute]
         self.summary: Any = summary_pb2.Summary  # ty: ignore[missing-attribute]
         session: Any = event_pb2.SessionLog  # ty: ignore[missing-attribute]
-        self.file = Appended(
-            folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{os.uname().nodename}.{os.getpid()}"
-        )
-        self.add(file_version="brain.Event:2")
+        self.path = folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{os.uname().nodename}.{os.getpid()}"
+        self.files = 0
+        self.open_file()
         self.add(step=first_step + 1, session_log=session(status=session.START))
 
+    def open_file(self) -> None:
+        """The next file, in the order of whose names TensorBoard reads them."""
+        self.file = Appended(self.path.with_name(f"{self.path.name}.{self.files:06d}"))
+        self.files += 1
+        self.add(file_version="brain.Event:2")
+
     def write(self, step: int, row: Row) -> None:
+        if self.file.file.tell() > EVENTS_BYTES:
+            self.file.close()
+            self.open_file()
         values = [self.summary.Value(tag=name, simple_value=value) for name, value in row.items()]
         self.add(step=step, summary=self.summary(value=values))
 

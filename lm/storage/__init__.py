@@ -1,10 +1,11 @@
 """Files on a disk, objects of a bucket (s3://, gs://), files of the hub (hf://) and of web servers (https://): whole or
 absent, read and written by one set of functions.
 
-A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
+local_copy.py holds the files of a run in a bucket that a command needs on this disk. May import: lm.errors alone.
 """
 
 from lm.storage import stores
+from lm.storage.cache import as_local_file, fetched
 from lm.storage.environment import environment_of_storage, set_environment
 from lm.storage.files import (
     HASHING_THREADS,
@@ -16,8 +17,8 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
+from lm.storage.local_copy import LocalCopy, local_copy_of, local_folder, shown_place
 from lm.storage.meter import MeteredFile, count_bytes, metered
-from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of, shown_place
 from lm.storage.names import inside, relative_name
 from lm.storage.places import (
     Place,
@@ -42,8 +43,8 @@ from lm.storage.url import StorageError, Url, is_url
 __all__ = [
     "HASHING_THREADS",
     "Appended",
+    "LocalCopy",
     "MeteredFile",
-    "Mirror",
     "Place",
     "StorageError",
     "Url",
@@ -51,7 +52,6 @@ __all__ = [
     "as_local_file",
     "break_hard_links",
     "cache_folder",
-    "copy_of",
     "count_bytes",
     "delete_files",
     "digest",
@@ -61,8 +61,9 @@ __all__ = [
     "file_sha256",
     "inside",
     "is_url",
+    "local_copy_of",
+    "local_folder",
     "metered",
-    "mirror_of",
     "move_folder",
     "note_write",
     "noting_writes",

@@ -36,7 +36,7 @@ from lm.resilience.multihost import settle
 from lm.resilience.preemption import PreemptionHandler
 from lm.resilience.stragglers import HostTimes
 from lm.run_paths import TRAINING_LOGS, RunPaths
-from lm.storage import mirror_of, shown_place
+from lm.storage import local_copy_of, shown_place
 from lm.terminal import LiveLine, duration, quantity
 from lm.tokenizer import Tokenizer, load
 from lm.training import hooks
@@ -335,10 +335,10 @@ def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitSt
 
 def hooks_of(folder: Path) -> SaveHooks:
     """For a run in a bucket, what `Checkpoints` asks and uploads there."""
-    mirror = mirror_of(folder)
-    if mirror is None:
+    copy = local_copy_of(folder)
+    if copy is None:
         return NO_HOOKS
-    return SaveHooks(mirror.may_write, lambda: mirror.push(mirror.here(TRAINING_LOGS)))
+    return SaveHooks(copy.may_write, lambda: copy.push(copy.here(TRAINING_LOGS)))
 
 
 def open_snapshots(

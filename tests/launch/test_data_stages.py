@@ -25,8 +25,8 @@ from launch.pretrain import SCRIPTS
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
-from lm.storage import Place, Url, copy_of
-from lm.storage.mirror import MIRRORS
+from lm.storage import Place, Url, local_folder
+from lm.storage.local_copy import COPIES
 from tests.corpus import tiny_experiment, web_pages
 from tests.object_store import QUICK, Store, serving, variables
 from tests.run_files import HANG_SECONDS
@@ -74,8 +74,8 @@ def make(experiment: Experiment, run: Place, stages: Sequence[Stage] = STAGES, c
     if isinstance(run, Path):
         return [run_stage(stage, experiment, run) for stage in stages]
     with variables({"GRISTMILL_CACHE": str(cache)}):
-        MIRRORS.clear()
-        workdir = copy_of(run)
+        COPIES.clear()
+        workdir = local_folder(run)
         with locked(workdir):
             return [run_stage(stage, experiment, workdir) for stage in stages]
 
@@ -137,8 +137,8 @@ def test_what_is_the_users_stays_in_a_bucket_and_stages_of_another_run_are_taken
     write(run / "documents/notes", b"the user's")
     write(run / "stages/data.files", b"{}")
     with variables({"GRISTMILL_CACHE": str(tmp_path / "cache")}):
-        MIRRORS.clear()
-        workdir = copy_of(run)
+        COPIES.clear()
+        workdir = local_folder(run)
         with locked(workdir):
             assert [run_stage(stage, experiment_of(warcs), workdir, tmp_path / "run") for stage in STAGES] == [True] * 5
     for name, steps in (("texts", None), ("documents", ())):
@@ -159,13 +159,13 @@ def test_a_run_begins_from_one_in_a_bucket(run, tmp_path):
     warcs, new = write_warcs(tmp_path / "warc", 3, 6), tmp_path / "new"
     make(experiment_of(warcs[:2]), run, STAGES[:3], tmp_path / "a")
     with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
-        MIRRORS.clear()
+        COPIES.clear()
         source = parse_run("", "", ["tests/configs.py", "--from", str(run)]).source
         assert source is not None
         with pytest.raises(UsageError, match=rf"--from and --workdir are both {run}"):
-            check_source(source, copy_of(run))
+            check_source(source, local_folder(run))
         with pytest.raises(UsageError, match=rf"--from {run}/no is not the folder of a run"):
-            check_source(copy_of(run / "no", "reading"), new)
+            check_source(local_folder(run / "no", "reading"), new)
         check_source(source, new)
         assert [run_stage(stage, experiment_of(warcs[:2]), new, source) for stage in STAGES[:3]] == [True] * 3
     for name in ("pages", "texts", "documents"):
@@ -204,7 +204,7 @@ def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
             write(run / ".lease", b'{"holder": "another", "held": true}')
             with contextlib.suppress(InputError):
                 while True:  # until this machine has seen it
-                    MIRRORS[copy_of(run)].may_write()
+                    COPIES[local_folder(run)].may_write()
                     time.sleep(0.01)
             stage.make(*arguments)
 
@@ -242,12 +242,12 @@ TOGETHER = """
 import json, sys
 from pathlib import Path
 from launch.stages.command import locked, told
-from lm.storage import Url, copy_of
+from lm.storage import Url, local_folder
 from launch.stages.stage import run_stage
 from tests.launch.test_data_stages import STAGES, experiment_of
 
 if __name__ == "__main__":
-    run = copy_of(Url(sys.argv[2])) if "://" in sys.argv[2] else Path(sys.argv[2])
+    run = local_folder(Url(sys.argv[2])) if "://" in sys.argv[2] else Path(sys.argv[2])
     experiment = experiment_of([Path(path) for path in sys.argv[3:]])
     with told("main"), locked(run):
         print([run_stage(stage, experiment, run) for stage in STAGES[: int(sys.argv[1])]])

@@ -31,7 +31,7 @@ from launch.stages.stage import run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Url, write_atomically
-from lm.storage.mirror import MIRRORS
+from lm.storage.local_copy import COPIES
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment
 from tests.object_store import QUICK, serving, variables
@@ -331,7 +331,7 @@ def bucket(made, tmp_path) -> Generator[Url]:
             if not name.startswith((".", "texts/", "units/")):
                 write_atomically(Url(f"s3://corpus/run/{name}"), data)
         yield Url("s3://corpus")
-        MIRRORS.clear()
+        COPIES.clear()
 
 
 def objects_of(out: Url) -> dict[str, bytes]:

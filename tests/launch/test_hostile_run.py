@@ -36,8 +36,9 @@ from lm.evaluation.tasks.sources import SOURCES
 from lm.formats.safetensors import read_folder
 from lm.metrics.writers import run_id_in
 from lm.resilience.goodput import Goodput
-from lm.storage import Appended, Url, fetched, inside, mirror_of, relative_name, write_atomically
-from lm.storage.mirror import Mirror
+from lm.storage import Appended, Url, fetched, inside, relative_name, write_atomically
+from lm.storage.cache import fetch_listed
+from lm.storage.local_copy import LocalCopy
 from lm.storage.objects import Object
 from tests.commands import run_command
 from tests.launch.test_folder import EXPERIMENT, REPORT, TEXT, markers, run, snapshot, with_shards
@@ -225,15 +226,6 @@ def test_a_record_that_lists_the_users_files_deletes_none_of_them(victim, finish
     assert snapshot(victim) == before
 
 
-def test_a_run_folder_cannot_name_a_bucket_to_write_to(finished):
-    (finished / ".remote").mkdir()
-    about = {"url": "s3://the-users-bucket/data", "holder": "0"}
-    (finished / ".remote/about.json").write_text(json.dumps(about))
-    assert mirror_of(finished) is None
-    with locked(finished):
-        assert run(finished) == [False, False]
-
-
 def test_the_commands_refuse_such_a_folder_in_one_line(tmp_path, victim, finished):
     """The lock was written through, too."""
     (finished / "config.json").write_text(json.dumps(dataclasses.asdict(EXPERIMENT)))
@@ -347,9 +339,13 @@ def safetensors(run: Path, name: str) -> Callable[[], object]:
 
 
 def listing(run: Path, name: str) -> Callable[[], object]:
-    mirror = Mirror(run / "copy", Url("hf://datasets/owner/name"), "0")
-    mirror.listed = {name: Object(1, "e")}
-    return lambda: mirror.fetch([name])
+    copy = LocalCopy(run / "copy", Url("hf://datasets/owner/name"))
+    copy.listed = {name: Object(1, "e")}
+    return lambda: copy.fetch([name])
+
+
+def fetched_listing(run: Path, name: str) -> Callable[[], object]:
+    return lambda: fetch_listed(Url("hf://datasets/owner/name"), {name: Object(1, "e")})
 
 
 def checked_logs(run: Path, name: str) -> Callable[[], object]:
@@ -370,7 +366,7 @@ READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     for one in (
         record, stage_marker, unit_marker, unit_manifest, deleted_unit, checkpoint,
         shards, document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, task_files, safetensors,
-        listing, checked_logs, funnel,
+        listing, fetched_listing, checked_logs, funnel,
     )
 }  # fmt: skip
 """Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.
@@ -397,7 +393,7 @@ def snapshot_of(file: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes()}
 
 
-@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"task_files", "listing", "deleted_unit"}))
+@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"task_files", "listing", "fetched_listing", "deleted_unit"}))
 def test_what_is_no_json_or_of_another_type_is_refused_or_passed_over_without_a_traceback(tmp_path, kind):
     """The first of these ended in a RecursionError: json.loads has a bound of its own."""
     read = READERS[kind](tmp_path, "a")
@@ -473,7 +469,8 @@ MODULES_WITH_NAMES = (
     "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py",
     "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
-    "lm/storage/mirror.py",
+    "lm/storage/cache.py",
+    "lm/storage/local_copy.py",
 )  # fmt: skip
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (

@@ -28,8 +28,8 @@ from lm.model.transformer import Transformer
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
-from lm.storage import Url, mirror_of, stores
-from lm.storage.mirror import MIRRORS
+from lm.storage import Url, local_copy_of, stores
+from lm.storage.local_copy import COPIES
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, web_pages
 from tests.object_store import HOPELESS, QUICK, serving, variables
@@ -417,9 +417,9 @@ def test_a_run_in_a_bucket_is_read_there_a_part_at_a_time(made, asked, tmp_path)
         for file in (path for path in folder.rglob("*") if path.is_file()):
             stores.upload(file, f"s3://mill/run/{file.relative_to(folder)}")
         copy = RunFolder.to_read(Url("s3://mill/run")).root
-        mirror = mirror_of(copy)
-        assert mirror
-        mirror.fetch(mirror.matching(["tokenizer", "tokens"]))
+        files = local_copy_of(copy)
+        assert files
+        files.fetch(files.matching(["tokenizer", "tokens"]))
         there = Asked(copy, experiment)
         before = len(store.requests)
         first = there("documents", limit=1)
@@ -440,7 +440,7 @@ def test_a_run_in_a_bucket_is_read_there_a_part_at_a_time(made, asked, tmp_path)
             store.fail(lambda request: "500")
             cut_off = Asked(copy, experiment)("documents")
             assert "mill/run" in cut_off["missing"] and "damaged" not in cut_off["missing"]
-    MIRRORS.clear()
+    COPIES.clear()
 
 
 @pytest.mark.slow

@@ -16,7 +16,9 @@ import pytest
 
 from lm.data.batches import host_batch
 from lm.errors import InputError, for_terminal
+from lm.metrics import writers
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
+from lm.metrics.writers import TensorBoard
 from lm.planning.hardware import Peak
 from lm.storage import write_json
 from lm.terminal import duration, quantity
@@ -46,6 +48,19 @@ def test_lists_are_only_in_metrics_jsonl(tmp_path):
     assert [value.tag for event in events_of(tmp_path / "tensorboard") for value in event.summary.value] == ["loss"]
 
 
+def test_events_lie_in_files_of_bounded_size(tmp_path, monkeypatch):
+    """An upload of the newest events is small, however long the run."""
+    monkeypatch.setattr(writers, "EVENTS_BYTES", 1000)
+    with contextlib.closing(TensorBoard(tmp_path, 0)) as log:
+        for step in range(1, 201):
+            log.write(step, {"loss": 1 / step})
+    files = sorted(tmp_path.iterdir())
+    sizes = [file.stat().st_size for file in files]
+    assert len(files) > 5 and max(sizes) < 1100 and min(sizes[:-1]) > 1000
+    assert [event.step for event in events_of(tmp_path) if event.summary.value] == [*range(1, 201)]
+    assert [event.file_version for event in events_of(tmp_path)].count("brain.Event:2") == len(files)
+
+
 class FakeWandb(ModuleType):
     """Records what reaches the package; its real counterpart is tried below, where it is installed."""
 
@@ -64,12 +79,11 @@ class FakeWandb(ModuleType):
 
 
 def events_of(folder: Path) -> list:
-    """The events of the one file in `folder`, by TensorFlow's format of records: length, its checksum, data, its
+    """The events of the files in `folder`, by TensorFlow's format of records: length, its checksum, data, its
     checksum."""
     from tensorboardX.proto import event_pb2
 
-    (path,) = folder.iterdir()
-    data, place, events = path.read_bytes(), 0, []
+    data, place, events = b"".join(path.read_bytes() for path in sorted(folder.iterdir())), 0, []
     while place < len(data):
         (length,) = struct.unpack_from("<Q", data, place)
         event = event_pb2.Event()  # ty: ignore[missing-attribute]

@@ -12,7 +12,7 @@ from data_prep.verdict import Threshold
 from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from lm.storage import Place, mirror_of
+from lm.storage import Place, local_copy_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
 from viewer.window.corpus.shelf import Shelf
 from viewer.window.window_run import WindowRun
@@ -33,15 +33,15 @@ class RunData:
 
     def place(self, name: str) -> Place:
         """Of a folder of the run: here, or in the bucket that the run is in where not all of it is here."""
-        root, mirror = self.paths.root, mirror_of(self.paths.root)
-        if mirror is None or all((root / one).is_file() for one in mirror.matching([name])):
+        root, copy = self.paths.root, local_copy_of(self.paths.root)
+        if copy is None or all((root / one).is_file() for one in copy.matching([name])):
             return root / name
-        return mirror.url / name
+        return copy.url / name
 
     def bring(self, name: str) -> None:
         """Fetches a file of the run that is in a bucket, unless it is here. Raises StorageError."""
-        if (mirror := mirror_of(self.paths.root)) and not (self.paths.root / name).is_file():
-            mirror.fetch([name])
+        if (copy := local_copy_of(self.paths.root)) and not (self.paths.root / name).is_file():
+            copy.fetch([name])
 
     def funnel(self) -> Written:
         """funnel.json. Raises InputError where it is missing or damaged."""
@@ -75,8 +75,8 @@ class RunData:
         """That `path` is not there, and why that may be."""
         if self.paths.imported.exists():
             return "This model was made elsewhere and imported: the run folder has no documents, and no record of them."
-        mirror = mirror_of(self.paths.root)
-        where = f"{mirror.url}, where this run is" if mirror else "this run folder"
+        copy = local_copy_of(self.paths.root)
+        where = f"{copy.url}, where this run is" if copy else "this run folder"
         return f"{path.name} is not in {where}. It is made by: python -m {script}"
 
 

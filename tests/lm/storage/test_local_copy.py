@@ -1,10 +1,10 @@
-"""A working copy and the bucket agree: what is pushed is whole, what somebody changed there is right, nothing that only
-is here is lost, and of two machines one works."""
+"""Files of a run in a bucket on this disk: what is uploaded is whole, what is there counts, and of two machines one
+works."""
 
 import itertools
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +12,19 @@ import time
 import pytest
 
 from lm.errors import InputError, UsageError
-from lm.storage import Mirror, StorageError, Url, copy_of, mirror_of, objects, write_atomically
-from lm.storage import mirror as mirror_module
+from lm.storage import (
+    LocalCopy,
+    StorageError,
+    Url,
+    fetched,
+    local_copy,
+    local_copy_of,
+    local_folder,
+    objects,
+    write_atomically,
+)
 from lm.storage.lease import Lease, lease_seconds
-from lm.storage.mirror import LEASE, MIRRORS, log_parts
+from lm.storage.local_copy import COPIES, LEASE, log_parts
 from tests.object_store import HOPELESS, Store, variables
 from tests.run_files import REPOSITORY
 
@@ -28,21 +37,21 @@ def machines(tmp_path):
         return variables({"GRISTMILL_CACHE": str(tmp_path / name), "GRISTMILL_LEASE_SECONDS": "0.5"})
 
     yield machine
-    MIRRORS.clear()
+    COPIES.clear()
 
 
-def opened(url: Url) -> Mirror:
+def opened(url: Url) -> LocalCopy:
     """As a new process opens it."""
-    MIRRORS.clear()
-    folder = copy_of(url)
-    mirror = mirror_of(folder)
-    assert mirror is not None and mirror.folder == folder
-    return mirror
+    COPIES.clear()
+    folder = local_folder(url)
+    copy = local_copy_of(folder)
+    assert copy is not None and copy.folder == folder
+    return copy
 
 
-def write(mirror: Mirror, **files: str) -> None:
+def write(copy: LocalCopy, **files: str) -> None:
     for name, text in files.items():
-        path = mirror.folder / name.replace("__", "/").replace("_jsonl", ".jsonl")
+        path = copy.folder / name.replace("__", "/").replace("_jsonl", ".jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
@@ -66,99 +75,90 @@ def test_what_one_machine_pushes_another_fetches(bucket, machines):
     assert set((bucket / "run").files()) == {LEASE, "tokens/b", "tokens/c"}
 
 
-def test_what_is_alike_is_not_pushed_again(bucket, machines, store: Store):
+def test_what_is_the_same_is_not_pushed_again(bucket, machines, store: Store):
+    def pushed() -> list[str]:
+        first = len(store.requests)
+        copy.push(["a", "b"])
+        asked = [
+            one.path.rpartition("/")[2].rpartition("%2F")[2] for one in store.requests[first:] if one.method != "GET"
+        ]
+        return [name for name in asked if not name.endswith("lease")]
+
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, a="1", b="2")
-            mirror.push(["a", "b"])
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, b="3")
-            first = len(store.requests)
-            mirror.push(["a", "b"])
-            asked = [one.path.rpartition("/")[2].rpartition("%2F")[2] for one in store.requests[first:]]
-            assert [name for name in asked if not name.endswith("lease")] == ["b"]
+        copy = opened(bucket / "run")
+        with copy.held():
+            write(copy, a="1", b="2")
+            assert sorted(pushed()) == ["a", "b"]
+            write(copy, b="3")
+            assert pushed() == ["b"]
+        copy = opened(bucket / "run")
+        with copy.held():
+            copy.fetch(["a", "b"])
+            assert pushed() == []
+            write(copy, a="4")
+            assert pushed() == ["a"]
 
 
-def test_what_somebody_changed_or_deleted_there_is_right(bucket, machines):
+def test_a_command_begins_with_what_is_in_the_bucket_alone(bucket, machines, tmp_path):
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, a="1", b="2", c="3")
-            mirror.push(["a", "b", "c"])
+        copy = opened(bucket / "run")
+        with copy.held():
+            write(copy, a="1", b="2", tokens__c="3")
+            copy.push(["a", "b"])
+            write(copy, d="only here")
+            (copy.folder / "link").symlink_to(tmp_path)
         write_atomically(bucket / "run/a", "changed")
         (bucket / "run/b").unlink()
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            assert not (mirror.folder / "a").exists() and not (mirror.folder / "b").exists()
-            assert (mirror.folder / "c").read_text() == "3"
-            mirror.fetch(["a"])
-            assert (mirror.folder / "a").read_text() == "changed"
+        copy = opened(bucket / "run")
+        with copy.held():
+            assert [*copy.folder.iterdir()] == [] and tmp_path.is_dir()
+            assert copy.fetch(["a", "b", "d"]) == ["a"]
+            assert (copy.folder / "a").read_text() == "changed"
 
 
-def test_what_was_not_pushed_stays_where_nobody_else_was_at_work(bucket, machines):
+def test_what_was_replaced_or_deleted_there_is_no_longer_here_when_it_is_listed_anew(bucket, machines):
+    for name in "abc":
+        write_atomically(bucket / "run" / name, name)
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, a="1", log_jsonl="1\n")
-            mirror.push(["a", "log.jsonl"])
-            write(mirror, b="only here", log_jsonl="1\n2\n")
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            assert (mirror.folder / "b").read_text() == "only here"
-            assert (mirror.folder / "log.jsonl").read_text() == "1\n2\n"
+        copy = opened(bucket / "run")
+        copy.fetch(["a", "b", "c"])
+        write_atomically(bucket / "run/a", "changed")
+        (bucket / "run/b").unlink()
+        assert copy.fetch(["a", "b", "c"]) == []
+        copy.refresh()
+        assert sorted(path.name for path in copy.folder.iterdir()) == ["c"]
+        assert copy.fetch(["a", "b", "c"]) == ["a"] and (copy.folder / "a").read_text() == "changed"
 
 
-def test_what_was_not_pushed_is_moved_aside_where_another_machine_went_on(bucket, machines, capsys):
+def test_folders_of_different_processes_and_purposes_are_different(bucket, machines):
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, a="1", log_jsonl="1\n")
-            mirror.push(["a", "log.jsonl"])
-            write(mirror, b="only here", log_jsonl="1\nmine\n")
-    with machines("b"):
-        other = opened(bucket / "run")
-        with other.held():
-            other.fetch(["log.jsonl"])
-            write(other, log_jsonl="1\ntheirs\n")
-            other.push(["log.jsonl"])
-    with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            assert {path.name for path in mirror.folder.iterdir()} == {".remote", "a"}
-            mirror.fetch(["log.jsonl"])
-            assert (mirror.folder / "log.jsonl").read_text() == "1\ntheirs\n"
-        aside = mirror.folder.with_name(f"{mirror.folder.name}.aside-1")
-        assert (aside / "b").read_text() == "only here" and (aside / "log.jsonl").read_text() == "1\nmine\n"
-    assert str(aside) in capsys.readouterr().out
+        purposes = ["runs", "reading", *(f"process-{index}" for index in range(1, 20))]
+        assert len({local_folder(bucket / "run", purpose) for purpose in purposes}) == len(purposes)
 
 
 def test_a_log_that_grows_is_pushed_by_whole_lines(bucket, machines):
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, log_jsonl='{"step": 1}\n{"st')
-            mirror.push(["log.jsonl"])
+        copy = opened(bucket / "run")
+        with copy.held():
+            write(copy, log_jsonl='{"step": 1}\n{"st')
+            copy.push(["log.jsonl"])
             assert (bucket / "run/log.jsonl").read_text() == '{"step": 1}\n'
-            write(mirror, log_jsonl='{"step": 1}\n{"step": 2}\n')
-            mirror.push(["log.jsonl"])
+            write(copy, log_jsonl='{"step": 1}\n{"step": 2}\n')
+            copy.push(["log.jsonl"])
             assert (bucket / "run/log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 @pytest.mark.parametrize("fault", ["500", "cut", "lost reply"])
 def test_a_push_that_was_cut_short_is_done_again(bucket, machines, store: Store, fault):
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with variables(HOPELESS), mirror.held():
-            write(mirror, **{f"f{number}": str(number) for number in range(9)})
+        copy = opened(bucket / "run")
+        with variables(HOPELESS), copy.held():
+            write(copy, **{f"f{number}": str(number) for number in range(9)})
             store.fail(lambda request: fault if request.method == "PUT" and "f5" in request.path else None)
             with pytest.raises(StorageError, match="f5 cannot be written"):
-                mirror.push([f"f{number}" for number in range(9)])
-        store.fail(lambda request: None)
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            mirror.push(mirror.here(["f*"]))
+                copy.push([f"f{number}" for number in range(9)])
+            store.fail(lambda request: None)
+            copy.push(copy.here(["f*"]))
         assert [(bucket / f"run/f{number}").read_text() for number in range(9)] == [*"012345678"]
 
 
@@ -166,16 +166,16 @@ def test_a_fetch_that_was_cut_short_leaves_whole_files(bucket, machines, store: 
     for number in range(9):
         write_atomically(bucket / f"run/f{number}", str(number) * 1000)
     with machines("a"):
-        mirror = opened(bucket / "run")
-        with variables(HOPELESS), mirror.held():
+        copy = opened(bucket / "run")
+        with variables(HOPELESS), copy.held():
             store.fail(lambda request: "cut reply" if request.method == "GET" and "f5" in request.path else None)
             with pytest.raises(StorageError, match="f5 cannot be read"):
-                mirror.fetch(mirror.matching(["f*"]))
+                copy.fetch(copy.matching(["f*"]))
             store.fail(lambda request: None)
-            here = [path for path in mirror.folder.iterdir() if path.name.startswith("f")]
+            here = [path for path in copy.folder.iterdir() if path.name.startswith("f")]
             assert all(path.read_text() == path.name[1] * 1000 for path in here) and len(here) < 9
-            mirror.fetch(mirror.matching(["f*"]))
-            assert len([path for path in mirror.folder.iterdir() if path.name.startswith("f")]) == 9
+            copy.fetch(copy.matching(["f*"]))
+            assert len([path for path in copy.folder.iterdir() if path.name.startswith("f")]) == 9
 
 
 def test_of_two_machines_one_works(bucket, machines):
@@ -222,8 +222,8 @@ def test_the_lease_is_renewed_while_a_file_is_on_its_way(bucket, machines, store
 
 def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines, tmp_path, capsys):
     program = (
-        f"from lm.storage import *\nmirror = mirror_of(copy_of(Url({str(bucket / 'run')!r})))\n"
-        "with mirror.held():\n    (mirror.folder / 'a').write_text('1')\n    mirror.push(['a'])\n"
+        f"from lm.storage import *\ncopy = local_copy_of(local_folder(Url({str(bucket / 'run')!r})))\n"
+        "with copy.held():\n    (copy.folder / 'a').write_text('1')\n    copy.push(['a'])\n"
         "    print('ready', flush=True)\n    input()"
     )
     environment = os.environ | {"GRISTMILL_CACHE": str(tmp_path / "a"), "GRISTMILL_LEASE_SECONDS": "600"}
@@ -233,9 +233,9 @@ def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines
     ) as process:
         assert process.stdout and process.stdout.readline() == "ready\n"
         process.kill()
-    with machines("b"), (mirror := opened(bucket / "run")).held():
+    with machines("b"), (copy := opened(bucket / "run")).held():
         assert "did not say that it has ended; looking for 0.5 s whether it lives" in capsys.readouterr().out
-        assert mirror.fetch(["a"]) == ["a"]
+        assert copy.fetch(["a"]) == ["a"]
     with machines("a"), opened(bucket / "run").held():  # and back, though its list of what it had was never so
         pass
 
@@ -278,35 +278,22 @@ def test_a_lease_that_was_renewed_just_before_the_network_went_away_is_held(buck
         assert (said["process"], said["held"]) == (lease.process, lost == "beat")
 
 
-def test_a_copy_that_was_deleted_is_made_anew(bucket, machines):
-    with machines("a"):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, a="1")
-            mirror.push(["a"])
-        shutil.rmtree(mirror.folder)
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            mirror.fetch(["a"])
-            assert (mirror.folder / "a").read_text() == "1"
-
-
 def test_without_the_lease_nothing_is_written(bucket, machines):
     with machines("a"):
-        mirror = opened(bucket / "run")
-        write(mirror, a="1")
+        copy = opened(bucket / "run")
+        write(copy, a="1")
         with pytest.raises(StorageError, match="is only read here"):
-            mirror.push(["a"])
+            copy.push(["a"])
         assert (bucket / "run").files() == {}
 
 
-def test_a_copy_that_cannot_be_made_is_told_with_a_remedy(bucket, tmp_path):
+def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(bucket, tmp_path):
     (tmp_path / "file").write_text("")
     with (
         variables({"GRISTMILL_CACHE": str(tmp_path / "file")}),
-        pytest.raises(InputError, match=r"The working copy .* cannot be written: .*GRISTMILL_CACHE"),
+        pytest.raises(InputError, match=r"for files of .*/run, cannot be written: .*GRISTMILL_CACHE"),
     ):
-        opened(bucket / "run").agree(sole=True)
+        opened(bucket / "run").clear()
 
 
 def test_an_address_that_is_only_named_leaves_nothing_on_the_disk(bucket, machines, tmp_path):
@@ -324,12 +311,14 @@ def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
         lease_seconds()
 
 
-def test_processes_that_read_by_the_same_copy_leave_one_another_what_they_have_brought(bucket, machines, tmp_path):
-    """As those that train from a checkpoint in a bucket do, on one machine."""
-    for number in range(20):
-        write_atomically(bucket / f"checkpoints/8/f{number}", str(number) * 100_000)
+def test_what_is_fetched_is_kept_for_all_processes_until_it_changes(bucket, machines, store: Store):
+    """Processes that fetch it at the same time get whole files, later ones download nothing."""
+    texts = {f"f{number}": str(number) * 100_000 for number in range(20)}
+    for name, text in texts.items():
+        write_atomically(bucket / "model" / name, text)
     program = (
-        f"from lm.storage import *\ninput()\nfolder = fetched(Url({str(bucket / 'checkpoints/8')!r}))\n"
+        f"from lm.storage import *\ninput()\nfolder = fetched(Url({str(bucket / 'model')!r}))\n"
+        "assert folder.name == 'model'\n"
         "assert all((folder / f'f{n}').read_text() == str(n) * 100_000 for n in range(20))"
     )
     with machines("a"):
@@ -340,17 +329,40 @@ def test_processes_that_read_by_the_same_copy_leave_one_another_what_they_have_b
             process.stdin.write("\n")
             process.stdin.close()
         assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert not list((tmp_path / "a/reading").glob("*.aside*"))
+        read = lambda: {path.name: path.read_text() for path in fetched.__wrapped__(bucket / "model").iterdir()}
+        for change in ({}, {"f3": "changed"}, {"f3": "again", "g": "new"}):
+            for name, text in change.items():
+                write_atomically(bucket / "model" / name, text)
+            texts |= change
+            assert read() == texts
+            already = len(store.requests)
+            assert read() == texts
+            assert not [one.path for one in store.requests[already:] if re.search("model(/|%2F)[a-z]", one.path)]
+
+
+def test_what_is_replaced_while_it_is_fetched_is_fetched_again(bucket, machines, store: Store):
+    write_atomically(bucket / "model/a", "version 0")
+    versions = ["version 3", "version 2", "version 1"]
+
+    def fault(request) -> None:
+        if request.method == "GET" and re.search("model(/|%2F)a", request.path) and versions:
+            write_atomically(bucket / "model/a", versions.pop())
+
+    with machines("a"):
+        store.fail(fault)
+        assert (fetched(bucket / "model") / "a").read_text() == "version 3"
+        store.fail(lambda request: None)
+        assert not fetched(bucket / "nothing").exists()
 
 
 def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
-    assert mirror_of(tmp_path) is None
+    assert local_copy_of(tmp_path) is None
 
 
 @pytest.mark.parametrize("address", ["hf://datasets/a/b/run", "https://host/run"])
 def test_a_run_folder_needs_a_store_that_refuses_a_second_writer(address):
     with pytest.raises(UsageError, match=r"cannot be a run folder: give one on a disk, or in s3:// or gs://"):
-        copy_of(Url(address))
+        local_folder(Url(address))
 
 
 def rows(*numbers: int) -> str:
@@ -358,7 +370,7 @@ def rows(*numbers: int) -> str:
 
 
 def test_parts_of_a_log_are_its_lines_and_appending_changes_the_last_alone(monkeypatch):
-    monkeypatch.setattr(mirror_module, "PART_BYTES", 40)
+    monkeypatch.setattr(local_copy, "PART_BYTES", 40)
     log = rows(*range(50)).encode()
     ends = [end for end in range(len(log) + 1) if log[:end].endswith(b"\n")]
     before: list[bytes] = []
@@ -373,7 +385,7 @@ def test_parts_of_a_log_are_its_lines_and_appending_changes_the_last_alone(monke
 
 
 def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, machines, store, monkeypatch):
-    monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
+    monkeypatch.setattr(local_copy, "PART_BYTES", 200)
     log = bucket / "run" / "metrics.jsonl"
     with machines("a"):
         first = opened(bucket / "run")
@@ -399,7 +411,6 @@ def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, m
                 second.push(["metrics.jsonl"])
         with machines("c"):
             third = opened(bucket / "run")
-            third.agree(sole=False)
             assert third.fetch(["metrics.jsonl"]) == ["metrics.jsonl"] and third.fetch(["metrics.jsonl"]) == []
             assert (third.folder / "metrics.jsonl").read_text() == rows(*numbers)
             assert "metrics.jsonl.part-00001" not in third.there
@@ -415,7 +426,7 @@ def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, m
 @pytest.mark.parametrize("restarted", [False, True])
 def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machines, store, monkeypatch, restarted):
     """A push of a log that was cut at step 30 and has grown again, killed at each of its requests."""
-    monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
+    monkeypatch.setattr(local_copy, "PART_BYTES", 200)
     old, new = [*range(90)], [*range(30), *range(130, 170)]
     for last in range(20):
         url = bucket / f"run-{last}"
@@ -425,7 +436,7 @@ def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machine
                 write(first, metrics_jsonl=rows(*old))
                 first.push(["metrics.jsonl"])
                 if restarted:
-                    first.agree(sole=True)
+                    first.refresh()
                 write(first, metrics_jsonl=rows(*new))
                 left = [None] * last
                 store.fail(
@@ -439,7 +450,6 @@ def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machine
                 store.fail(lambda request: None)
         with machines("b"):
             second = opened(url)
-            second.agree(sole=False)
             second.fetch(["metrics.jsonl"])
             found = (second.folder / "metrics.jsonl").read_text()
         assert found == rows(*new) if whole else any(rows(*one).startswith(found) for one in (old, new))
@@ -451,21 +461,20 @@ def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machine
 
 def test_a_part_that_a_failed_push_left_does_not_come_back(bucket, machines, store, monkeypatch):
     """The push fails as it would write the part that differs; then the log is cut to what comes before that part."""
-    monkeypatch.setattr(mirror_module, "PART_BYTES", 200)
+    monkeypatch.setattr(local_copy, "PART_BYTES", 200)
     with machines("a"), variables(HOPELESS):
-        mirror = opened(bucket / "run")
-        with mirror.held():
-            write(mirror, metrics_jsonl=rows(*range(60)))
-            mirror.push(["metrics.jsonl"])
-            write(mirror, metrics_jsonl=rows(*range(20), *range(120, 160)))
+        copy = opened(bucket / "run")
+        with copy.held():
+            write(copy, metrics_jsonl=rows(*range(60)))
+            copy.push(["metrics.jsonl"])
+            write(copy, metrics_jsonl=rows(*range(20), *range(120, 160)))
             store.fail(lambda request: "500" if request.method == "PUT" and "metrics" in request.path else None)
             with pytest.raises(StorageError, match="part-00001 cannot be written"):
-                mirror.push(["metrics.jsonl"])
+                copy.push(["metrics.jsonl"])
             store.fail(lambda request: None)
-            write(mirror, metrics_jsonl=rows(*range(5)))
-            mirror.push(["metrics.jsonl"])
+            write(copy, metrics_jsonl=rows(*range(5)))
+            copy.push(["metrics.jsonl"])
     with machines("b"):
         other = opened(bucket / "run")
-        other.agree(sole=False)
         other.fetch(["metrics.jsonl"])
         assert (other.folder / "metrics.jsonl").read_text() == rows(*range(5))

@@ -1,0 +1,58 @@
+"""Downloads that are kept: files of this machine for what lies at an address, as long as its ETag is the same."""
+
+import contextlib
+import functools
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lm.storage import objects, stores
+from lm.storage.files import appearing_file, cache_folder
+from lm.storage.local_copy import READS, announce, download
+from lm.storage.names import inside
+from lm.storage.objects import Object, ReplacedError
+from lm.storage.places import size_of
+from lm.storage.url import Url
+
+
+@functools.cache
+def fetched(url: Url) -> Path:
+    """A file or folder of this machine, of the same name, with all that lies at the address; where nothing does, it is
+    not there. What changes there while this process lives is not looked for. Raises StorageError, and OSError where the
+    disk does not take it."""
+    for _ in range(READS - 1):
+        with contextlib.suppress(ReplacedError):
+            return fetch_listed(url, below(url))
+    return fetch_listed(url, below(url))
+
+
+def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
+    """`fetched`, of these versions. Raises ReplacedError where one is no longer there."""
+    version = json.dumps([url.address, *((name, *one) for name, one in found.items())])
+    folder = cache_folder() / "reading" / hashlib.sha256(version.encode()).hexdigest()[:16]
+    missing = [name for name, one in found.items() if not one.etag or size_of(folder / name) != one.size]
+    announce(sum(found[name].size for name in missing), len(missing), url)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def bring(name: str) -> None:
+        path = inside(folder, name, url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with appearing_file(path, folder, durable=False) as partial:
+            download(url.parent / name, partial, found[name])
+
+    with ThreadPoolExecutor(objects.THREADS) as pool:
+        list(pool.map(bring, missing))
+    return folder / url.name
+
+
+def as_local_file(place: Path | Url) -> Path:
+    """The file itself, or what `fetched` brings of an object. Raises as that."""
+    return fetched(place) if isinstance(place, Url) else place.expanduser()
+
+
+def below(url: Url) -> dict[str, Object]:
+    """The object at the address and all that lies below, as `name` and name/…: what lies beside it is not listed."""
+    one = url.found()
+    inside = {} if url.scheme in stores.WEB else url.files()
+    return ({} if one is None else {url.name: one}) | {f"{url.name}/{rest}": found for rest, found in inside.items()}
