@@ -13,13 +13,6 @@ not_hashed = functools.partial(dataclasses.field, metadata={"not_hashed": True})
 middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 
 
-def added(*, default: typing.Any, hashed: bool = True, measured: bool = False) -> typing.Any:
-    """A field that earlier versions did not have, and whose default is what they did: a config.json without it is read
-    as if it had the default, and the default is left out of what identifies a result, so that folders of earlier runs
-    stay theirs. Unless `hashed`, every value is left out, as of not_hashed; `measured` is as of `measured` below."""
-    return dataclasses.field(default=default, metadata={"added": True, "not_hashed": not hashed, "measured": measured})
-
-
 measured = functools.partial(dataclasses.field, metadata={"measured": True})
 """A field of a filter that decides what is measured of a text, and not only where the line is drawn: to change it is to
 measure anew, while a threshold beside it may be changed on what was measured."""
@@ -94,11 +87,9 @@ def positive(config: Config, path: str, *names: str) -> None:
 
 
 def identifying(value: object) -> object:
-    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed, and without those that
-    `added` made where they have their default."""
+    """Return `value` as JSON types, without the fields of dataclasses that are marked not_hashed."""
     if dataclasses.is_dataclass(value):
-        as_before = lambda f: f.metadata.get("added") and getattr(value, f.name) == f.default
-        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed") and not as_before(f)]
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed")]
         return {f.name: identifying(getattr(value, f.name)) for f in fields}
     if isinstance(value, dict):
         return {key: identifying(item) for key, item in value.items()}

@@ -12,10 +12,8 @@ from configs.experiment.definition import Experiment
 from configs.experiment.run_folder import OWN_FILTERS, RunFolder, experiment_json
 from configs.recipes import gristmill as recipe
 from data_prep.config.filters import KNOWN
-from launch import evaluate, train
-from launch.stages.stage import identifying
 from lm import trusted_code
-from lm.config import MixtureSource, MuonConfig, TasksConfig
+from lm.config import MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment
 from tests.data_prep.quality.test_outside_filter import MODULE
@@ -62,22 +60,6 @@ def test_fields_of_another_version_are_named_with_the_remedy(tmp_path):
     message = str(error.value)
     assert "it has model.depth, which this version does not know; it lacks sample, train.mesh.fsdp." in message
     assert f"CONFIG.py --workdir {tmp_path}" in message and "git commit" in message
-
-
-def test_a_folder_from_before_there_were_tasks_is_read_and_its_stages_stay_theirs(tmp_path):
-    experiment = tiny_experiment()
-    config = saved(experiment)
-    del config["train"]["tasks"], config["evaluate"]["tasks"]
-    assert write(tmp_path, config).experiment() == experiment
-    key_of = lambda asked: identifying(evaluate.STAGE.settings(asked))
-    before = {"stride": 16, "evaluators": ["bits_per_byte"]}
-    assert key_of(experiment) == {"evaluate": before}
-    with_tasks = dataclasses.replace(experiment.evaluate, tasks=TasksConfig("data", 5))
-    asked = dataclasses.replace(experiment, evaluate=with_tasks)
-    assert key_of(asked) == {"evaluate": {**before, "tasks": {"data": "data", "limit": 5}}}
-    assert write(tmp_path, saved(asked)).experiment() == asked
-    training = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, tasks=TasksConfig("data")))
-    assert identifying(train.STAGE.settings(training)) == identifying(train.STAGE.settings(experiment))
 
 
 def test_filters_that_a_folder_alone_names_are_known_to_counts_and_pages(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import tyro
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError, shown
-from lm.fields import Config, added, check_numbers
+from lm.fields import Config, check_numbers, not_hashed
 
 LONGEST_TOKEN = 256
 """Bytes a token, more than any prompt has on average: the longest of published vocabularies have some 128."""
@@ -26,8 +26,8 @@ class Experiment(Config):
     train: TrainConfig
     evaluate: EvaluateConfig
     sample: SampleConfig
-    engine: EngineConfig = added(default=ONE_PROCESS, hashed=False)  # noqa: RUF009 - a field
-    fitted_to: tyro.conf.Suppress[tuple[int, ...]] = added(default=(), hashed=False)  # noqa: RUF009 - a field
+    engine: EngineConfig = not_hashed(default=ONE_PROCESS)  # noqa: RUF009 - a field
+    fitted_to: tyro.conf.Suppress[tuple[int, ...]] = not_hashed(default=())  # noqa: RUF009 - a field
     """(bytes of text, documents) that the rules of configs/own_text.py fitted the defaults to; () if none did."""
 
     def __post_init__(self):

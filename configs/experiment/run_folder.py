@@ -1,7 +1,6 @@
 """A run folder that stands: its paths, and what a run left there, as objects: experiment, tokenizer, model.
 
 config.json is the experiment as JSON. It is read back strictly: what this version would have to guess at is refused.
-A field that is younger than the run, and whose default is what the run did (lm.fields.added), is not guessed at.
 """
 
 import copy
@@ -207,7 +206,7 @@ def class_of(kind: Any, saved: dict) -> Any:
 
 def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
     """(fields in `saved` that the type does not have, fields of the type that are not there and must be), by their
-    paths. What lm.fields.added makes may be missing."""
+    paths."""
     unknown, missing = [], []
     kind, items = part_in(hint), typing.get_args(hint)
     if kind is not None and isinstance(saved, dict):
@@ -216,7 +215,7 @@ def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str
         of_kind = dataclasses.fields(kind)
         fields = [field.name for field in of_kind]
         unknown += [f"{at}{key}" for key in saved if key not in fields]
-        missing += [f"{at}{one.name}" for one in of_kind if one.name not in saved and not one.metadata.get("added")]
+        missing += [f"{at}{one.name}" for one in of_kind if one.name not in saved]
         inner = [(hints[field], saved[field], f"{at}{field}") for field in fields if field in saved]
     elif typing.get_origin(hint) is tuple and isinstance(saved, list):
         inner = [(items[0], one, f"{name}[{number}]") for number, one in enumerate(saved)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config, added, within
+from lm.fields import Config, not_hashed, within
 
 NEVER = 1.0
 """The limit of a share that is never above it: the rule is off."""
@@ -88,10 +88,10 @@ class ByLanguageConfig(Config):
     What the thresholds say, not where they lie, is part of what identifies texts/ and documents/.
     """
 
-    address: str = added(default="", hashed=False)
+    address: str = not_hashed(default="")
     """Folder on a server that holds NAME_Scrp.yml of each language; a file must have the SHA-256 of
     data_prep/by_language/fineweb_2.sha256, and is kept in the user's cache."""
-    folder: str = added(default="", hashed=False)
+    folder: str = not_hashed(default="")
     """Folder with such files of your own, on a disk or at an address (s3://, gs://, hf://, https://); when it is given,
     the other address is not asked."""
     thresholds: Annotated[tuple[LanguageThresholds, ...], tyro.conf.Suppress] = ()

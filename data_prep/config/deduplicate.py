@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError, shown
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, not_hashed, within
 
 TRACKING = (
     "utm_*", "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid",
@@ -52,19 +52,19 @@ class MinHashConfig(Config):
     """Hash values in a band."""
     seed: int
     """Chooses the hash functions."""
-    normalisation: Literal["datatrove_0_10", "fineweb_2024"] = added(default="datatrove_0_10")
+    normalisation: Literal["datatrove_0_10", "fineweb_2024"] = "datatrove_0_10"
     """What becomes of a text before it is cut into words: "datatrove_0_10" replaces numbers, then punctuation by
     spaces; "fineweb_2024", that of the published release, deletes punctuation, then replaces numbers."""
-    before_filters: bool = added(default=False)
+    before_filters: bool = False
     """Duplicates are looked for among all documents that passed the language, before the filters, as FineWeb-2 does;
     else, as FineWeb, among those that passed all. It holds for url_dedup and exact_dedup too."""
-    by_language: bool = added(default=False)
+    by_language: bool = False
     """Only documents of the same language meet, as in FineWeb-2. It holds for exact_dedup too."""
 
-    cluster_sizes: bool = added(default=False)
+    cluster_sizes: bool = False
     """documents/ has the column cluster_size: how many documents of the run the cluster holds that this one stayed of,
     by the last step of deduplication in use; 1 of one that is alone."""
-    upsampling_weights: tuple[tuple[int, int], ...] = added(default=())
+    upsampling_weights: tuple[tuple[int, int], ...] = ()
     """(size, weight): documents/ has the column repeat, the weight of the largest of these sizes that its cluster
     reaches, by which a corpus may be "rehydrated"; () for no such column. FineWeb-2 names 1 1 2 2 3 3 5 5 100 8 1000 1:
     of clusters of 1,000 and more each document once."""

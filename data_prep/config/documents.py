@@ -22,7 +22,7 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, added, within
+from lm.fields import Config, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
@@ -51,24 +51,24 @@ class DocumentsConfig(Config):
     quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    sample_rate: float = added(default=1.0)
+    sample_rate: float = 1.0
     """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
-    sample_seed: int = added(default=0)
+    sample_seed: int = 0
     """Another one draws other pages."""
-    url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
-    dedup_index: DedupIndexConfig = added(default=DedupIndexConfig())  # noqa: RUF009
-    line_dedup: LineDedupConfig = added(default=LineDedupConfig())  # noqa: RUF009
-    substring_dedup: SubstringDedupConfig = added(default=SubstringDedupConfig())  # noqa: RUF009
-    decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
-    across_dumps: bool = added(default=False)
+    url_dedup: UrlDedupConfig = UrlDedupConfig()  # noqa: RUF009
+    dedup_index: DedupIndexConfig = DedupIndexConfig()  # noqa: RUF009
+    line_dedup: LineDedupConfig = LineDedupConfig()  # noqa: RUF009
+    substring_dedup: SubstringDedupConfig = SubstringDedupConfig()  # noqa: RUF009
+    decontamination: DecontaminationConfig = DecontaminationConfig()  # noqa: RUF009
+    across_dumps: bool = False
     """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
-    measure_other_languages: bool = added(default=True)
+    measure_other_languages: bool = True
     """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
     dropped all the same, and launch.refilter cannot let other languages pass."""
-    write_dropped: bool = added(default=True)
+    write_dropped: bool = True
     """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
-    by_language: ByLanguageConfig | None = added(default=None)  # noqa: RUF009 - a field
+    by_language: ByLanguageConfig | None = None
     """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
 
     sections: ClassVar[tuple[str, ...]] = ()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError, shown
-from lm.fields import Config, added, within
+from lm.fields import Config, not_hashed, within
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,32 @@ SET_BY_US = ("--array", "--dependency", "--wait", "--wrap", "--test-only")
 class EngineConfig(Config):
     """How units of work are run: an input file or a range of hashes each (docs/engines.md)."""
 
-    workers: int = added(default=1, hashed=False)
+    workers: int = not_hashed(default=1)
     """Worker processes of this machine; of runner slurm, tasks of an array. One works in this process: a unit that
     kills its process then ends the run, where with more it is tried again, and set aside."""
-    runner: Literal[*EXECUTORS] = added(default="processes", hashed=False)  # ty: ignore[invalid-type-form] - its keys
+    runner: Literal[*EXECUTORS] = not_hashed(default="processes")  # ty: ignore[invalid-type-form] - its keys
     """Who runs the units. processes: processes of this machine. ray: a Ray cluster, by default one of `workers`
     processes of this machine. beam: the Beam runner that beam_options name, by default one unit at a time in this
     process. slurm: array jobs of `workers` tasks; each step is followed by a job that runs the same command again."""
-    address: str = added(default="", hashed=False)
+    address: str = not_hashed(default="")
     """Of runner ray: the address of a running cluster, such as "HOST:6379", or "auto" on one of its nodes."""
-    beam_options: str = added(default="", hashed=False)
+    beam_options: str = not_hashed(default="")
     """Of runner beam: Beam's options as a shell takes them, such as "--runner=FlinkRunner
     --flink_master=HOST:8081"."""
-    slurm_options: str = added(default="", hashed=False)
+    slurm_options: str = not_hashed(default="")
     """Of runner slurm: sbatch's options as a shell takes them, such as "--partition=cpu --mem=4G --time=12:00:00". Each
     task has as many worker processes as --cpus-per-task gives it cores, by default one."""
-    attempts: int = added(default=3, hashed=False)
+    attempts: int = not_hashed(default=3)
     """Times that a unit is tried before it is set aside (quarantine/)."""
-    max_failed: float = added(default=0.001, hashed=False)
+    max_failed: float = not_hashed(default=0.001)
     """Share of a step's units that may be set aside; with more the stage ends with an error, when all others are
     done."""
-    retry_failed: bool = added(default=False, hashed=False)
+    retry_failed: bool = not_hashed(default=False)
     """Whether units that were set aside earlier are tried again."""
-    unit_hours: float = added(default=6.0, hashed=False)
+    unit_hours: float = not_hashed(default=6.0)
     """Hours after which an attempt of a unit counts as hanging and its worker process is ended, with several processes
     and on ray. It decides about whole units only, never about a page."""
-    max_unit_bytes: int = added(default=2**40, hashed=False)
+    max_unit_bytes: int = not_hashed(default=2**40)
     """Bytes after which a unit is set aside: of its input as they are read, as they are unpacked, or of contents,
     whichever are more."""
 

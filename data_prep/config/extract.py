@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, added
+from lm.fields import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class ExtractConfig(Config):
     may take 2 s to read)."""
     max_attributes: int
     """Attributes of one element."""
-    deduplicate: bool = added(default=False)
+    deduplicate: bool = False
     """Leave out what stood three times before, on the page or on pages before it in the same file, as trafilatura's
     own option does (trafilatura only)."""
-    xhtml: bool = added(default=True)
+    xhtml: bool = True
     """Whether XHTML is read; else it is dropped under the reason "xhtml"."""
 
     def __post_init__(self):

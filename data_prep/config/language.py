@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
 from lm.errors import UsageError
-from lm.fields import added, measured, within
+from lm.fields import measured, not_hashed, within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,19 +51,19 @@ class LanguageConfig(Filter):
     """The best language's probability must be above this (0 to 1)."""
     letters_only: bool = measured()
     """Score the letters alone, without digits and punctuation, which draw probability away from every language."""
-    line_breaks: Literal["blank", "nothing"] = added(default="blank", measured=True)
+    line_breaks: Literal["blank", "nothing"] = measured(default="blank")
     """What stands for a line break, since the model reads one line: a blank, or nothing, which joins two words."""
-    check_script: bool = added(default=True, measured=True)
+    check_script: bool = measured(default=True)
     """Whether a text with more letters of other scripts than Latin ones is one of those languages that use them,
     whatever the model says."""
 
-    detector: Literal["lid.176", "glotlid"] = added(default="lid.176", measured=True)
+    detector: Literal["lid.176", "glotlid"] = measured(default="lid.176")
     """The model: lid.176 knows 176 languages and comes with the installation; GlotLID knows some 2,000, each with its
     script."""
-    model: str = added(default="", hashed=False)
+    model: str = not_hashed(default="")
     """Of GlotLID: the fastText .bin on a disk, or an address (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://,
     https://) from which it is brought into the user's cache, once. Its SHA-256 is part of what identifies texts/."""
-    model_sha256: str = added(default="", hashed=False)
+    model_sha256: str = not_hashed(default="")
     """The SHA-256 of that file. Without it the file is checked by a process of its own whenever it is loaded."""
 
     name = "language"

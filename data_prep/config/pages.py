@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError, shown
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, not_hashed, within
 
 DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
@@ -121,10 +121,10 @@ class CommonCrawlPages(Config):
     """The list of all crawls, asked only when there is no such crawl."""
     downloads: int = not_hashed(default=4)
     """Files fetched at once."""
-    download: bool = added(default=False, hashed=False)
+    download: bool = not_hashed(default=False)
     """Download the files to the run folder before they are read; by default, workers stream them. The variables
     GRISTMILL_STORAGE_* set timeouts and retries."""
-    index: CrawlIndex = added(default=CrawlIndex())  # noqa: RUF009
+    index: CrawlIndex = CrawlIndex()
 
     def __post_init__(self):
         super().__post_init__()
@@ -229,7 +229,7 @@ class PagesConfig(Config):
     .zst), such as a published FineWeb, or of .txt files, each of them one document."""
     text_field: str = "text"
     """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
-    keep_columns: tuple[str, ...] = added(default=())
+    keep_columns: tuple[str, ...] = ()
     """Columns or keys of tables that stay with their documents, besides those that every document has, for example
     author score; a dot goes into a nested one. Every table must have them."""
     common_crawl: CommonCrawlPages = NO_CRAWL

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, added
+from lm.fields import Config
 
 PersonalDataKind = Literal["email", "iban", "payment_card", "ip", "address", "phone"]
 
@@ -42,11 +42,11 @@ class PersonalDataConfig(Config):
     or only that some number is that long ("possible")."""
     phone_words: tuple[str, ...]
     """Words, in any case, that make a number of 7 to 15 digits beside them a phone number, whatever its country."""
-    emails: Literal["international", "ascii", "lower_case"] = added(default="international")
+    emails: Literal["international", "ascii", "lower_case"] = "international"
     """What may be an e-mail address: "international", letters of all scripts, with few marks; "ascii", as datatrove has
     it, ASCII's letters and digits with the marks !#$%&'*+/=?^_`{|}~- ; "lower_case", the same in small letters alone,
     as in the published FineWeb."""
-    ips: Literal["by_context", "every_ipv4"] = added(default="by_context")
+    ips: Literal["by_context", "every_ipv4"] = "by_context"
     """What is an IP address: IPv4 and IPv6, unless the words before say that it is a version or the like; or, as
     datatrove has it, every four numbers that are a public IPv4 address, whatever stands beside them."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, not_hashed, within
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class ShardsConfig(Config):
     validation_tokens: int = 100_000_000
     """Tokens that are held out, at most about: how many a corpus has is estimated from a sample. A larger corpus holds
     out a smaller share of its documents."""
-    held_out_index: tuple[str, ...] = added(default=())
+    held_out_index: tuple[str, ...] = ()
     """held_out_keys.parquet of other runs, paths or addresses: what these hold out is not trained on here either."""
-    repeat_documents: bool = added(default=False)
+    repeat_documents: bool = False
     """Whether a document that is trained on stands in the stream as often as the column repeat of documents/ says
     (documents.minhash.upsampling_weights), its copies spread over the shards that its file goes into. What is held out
     is never repeated."""

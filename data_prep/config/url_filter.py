@@ -6,7 +6,7 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config, added
+from lm.fields import Config
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class UrlFilterConfig(Config):
     as a category of UT1's archive does, and `banned_words.txt`, `soft_banned_words.txt` and `banned_subwords.txt` (the
     substrings). Empty lines and lines that begin with "#" are skipped.
     """
-    packaged_lists: bool = added(default=True)
+    packaged_lists: bool = True
     """Use the lists inside packages as well as `folders`; False for only `folders`."""
     packages: tyro.conf.Suppress[tuple[PackageLists, ...]] = ()
     """Lists inside pinned packages."""
-    matching: Literal["browser", "datatrove"] = added(default="browser")
+    matching: Literal["browser", "datatrove"] = "browser"
     """How a URL is read. "browser": as a browser does, and a domain bans all below it. "datatrove": as it is written,
     words in their case and letters of ASCII alone; the host or the registered domain must be listed, and no single page
     is looked up, for datatrove looks for it with its scheme, and the lists have none."""

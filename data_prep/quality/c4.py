@@ -17,7 +17,7 @@ from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.quality.nltk_data import fetch_for
 from data_prep.text.passage import Passage
 from lm.errors import UsageError
-from lm.fields import added, measured, within
+from lm.fields import measured, within
 
 LOREM_IPSUM = "lorem ipsum"
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
@@ -52,7 +52,7 @@ class C4Filter(Filter):
     """A line that holds one of these, written in lower case here, in any case there, is left out, with its "{"."""
     policy_phrases: tuple[str, ...] = measured()
     """A line that holds one of these, written in lower case here, in any case there, is left out; its "{" counts."""
-    sentences: Literal["spacy", "punkt"] = added(default="spacy", measured=True)
+    sentences: Literal["spacy", "punkt"] = measured(default="spacy")
     """Whose sentences are counted: those of spaCy's sentencizer, which ends one at each mark, or those of Punkt, which
     knows abbreviations."""
 

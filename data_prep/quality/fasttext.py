@@ -9,7 +9,7 @@ from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.fasttext_file import load_fasttext
 from data_prep.text.passage import Passage
 from lm.errors import UsageError
-from lm.fields import added, measured, within
+from lm.fields import measured, not_hashed, within
 from lm.storage import as_local_file, digest, place_of
 
 PREFIX = "__label__"
@@ -29,7 +29,7 @@ class FastTextFilter(Filter):
     """The label whose probability is the score, without "__label__"."""
     max_score: float = 1.0
     """Texts with a higher score are dropped: for a label of what is not wanted, with min_score 0."""
-    sha256: str = added(default="", hashed=False)
+    sha256: str = not_hashed(default="")
     """The SHA-256 of the model's file. Without it the file is checked by a process of its own whenever it is loaded."""
     newlines: str = measured(default=" ")
     """What line breaks become, since fastText reads one line. datatrove's default is "", which joins words."""

@@ -13,7 +13,7 @@ from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality.repetition import duplicate_characters
 from data_prep.text.marks import TERMINAL
 from data_prep.text.passage import Passage, Splitter
-from lm.fields import added, measured, within
+from lm.fields import measured, within
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class FineWebFilter(Filter):
     """Line breaks per token."""
     short_line_length: int = measured()
     """Characters; a line of at most so many is short."""
-    limit_falls: bool = added(default=False)
+    limit_falls: bool = False
     """Whether a value at the limit is dropped too, but for that of line breaks."""
-    words: Splitter = added(default="spacy", measured=True)  # noqa: RUF009
+    words: Splitter = measured(default="spacy")  # noqa: RUF009
     """Whose tokens they are: spaCy's, or NLTK's."""
-    count_blank_lines: bool = added(default=False, measured=True)
+    count_blank_lines: bool = measured(default=False)
     """Whether blank lines are lines: short ones that end no sentence. C4's rules leave none."""
-    line_ends: tuple[str, ...] = added(default=(), measured=True)
+    line_ends: tuple[str, ...] = measured(default=())
     """Characters of which one must end a line that ends a sentence; () for all that Unicode calls Sentence_Terminal."""
 
     name = "fineweb"

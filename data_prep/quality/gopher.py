@@ -13,7 +13,7 @@ from data_prep.text.marks import END, LETTER, PUNCTUATION, SIGNS_2024, SYMBOL
 from data_prep.text.passage import Passage, Splitter
 from data_prep.text.words import Memo
 from lm.errors import UsageError
-from lm.fields import added, measured, within
+from lm.fields import measured, within
 
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
@@ -45,11 +45,11 @@ class GopherQualityFilter(Filter):
     """How many stop words must occur, as count_stop_words counts them."""
     stop_words: tuple[str, ...] = measured()
     """Words that prose can hardly do without; the case counts."""
-    words: Splitter = added(default="spacy", measured=True)  # noqa: RUF009
+    words: Splitter = measured(default="spacy")  # noqa: RUF009
     """Whose tokens are counted: spaCy's, or NLTK's."""
-    count_stop_words: Literal["different", "occurrences"] = added(default="different", measured=True)
+    count_stop_words: Literal["different", "occurrences"] = measured(default="different")
     """What min_stop_words counts: a word that occurs twice counts once, or twice."""
-    terminal_marks: bool = added(default=True, measured=True)
+    terminal_marks: bool = measured(default=True)
     """Whether every mark that ends a sentence in some script is punctuation, or only those of ASCII and full width."""
 
     name = "gopher_quality"

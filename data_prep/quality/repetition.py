@@ -20,7 +20,7 @@ import numpy as np
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.quality.nltk_data import fetch_for
 from data_prep.text.passage import Passage, Splitter
-from lm.fields import added, within
+from lm.fields import measured, within
 
 LINE_BREAKS = re.compile(r"\n+")
 BLANK_LINES = re.compile(r"\n{2,}")
@@ -46,9 +46,9 @@ class GopherRepetitionFilter(Filter):
     """Characters of the most frequent 2-, 3- and 4-gram of tokens, all occurrences, as a share of the text's."""
     max_duplicate_ngram_characters: tuple[float, float, float, float, float, float]
     """Characters of 5-, 6-, 7-, 8-, 9- and 10-grams of tokens that stood before, as a share of the text's."""
-    words: Splitter = added(default="spacy", measured=True)  # noqa: RUF009
+    words: Splitter = measured(default="spacy")  # noqa: RUF009
     """Whose tokens they are: spaCy's, or NLTK's."""
-    count_blank_lines: bool = added(default=False, measured=True)
+    count_blank_lines: bool = measured(default=False)
     """Whether blank lines are lines, and so copies of one another."""
 
     name = "gopher_repetition"

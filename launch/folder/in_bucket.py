@@ -160,7 +160,7 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
     (marker_name,) = names_of(workdir, paths.marker(name))
     if copy is None or copy.unchanged(marker_name):
         return
-    marker = read_note(paths.marker(name), "files")
+    marker = read_note(paths.marker(name))
     assert marker is not None
     copy.delete([marker_name])
     before = written_there(copy, name)

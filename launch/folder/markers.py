@@ -25,8 +25,6 @@ KINDS: dict[str, Any] = {
     "versions": dict, "seconds": (int | float), "checksums": dict, "damaged": list,
 }  # fmt: skip
 """Of what is read back."""
-ABSENT: dict[str, Any] = {"external_inputs": {}, "replaces": [], "continued_from": []}
-"""What older versions did not write."""
 
 
 def key_of(name: str, settings: dict, external_inputs: dict, continued_from: list) -> str:
@@ -40,9 +38,13 @@ def all_of(note: dict[str, Any]) -> dict[str, Any]:
     return note["settings"] | note["external_inputs"]
 
 
-def read_note(path: Path, *needed: str) -> dict[str, Any] | None:
-    """What was written there, or None where there is nothing. Raises InputError when it is damaged, does not have the
-    fields that are needed, or lists a file outside of the run folder."""
+NEEDED = ("key", "settings", "external_inputs", "replaces")
+"""Fields of every note; a marker, <stage>.json, also has `continued_from` and `files`."""
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """Read a marker or `.begun`; None if there is none. Raises InputError if it is damaged, lacks a field, or lists a
+    file outside of the run folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -54,7 +56,7 @@ def read_note(path: Path, *needed: str) -> dict[str, Any] | None:
     else:
         wrong = "" if isinstance(found, dict) else f"it holds {json.dumps(found)[:40]}, and not an object"
         if not wrong:
-            found = ABSENT | found
+            needed = (*NEEDED, *(("continued_from", "files") if path.suffix == ".json" else ()))
             missing = [name for name in needed if name not in found]
             wrong = f"it has no {missing[0]!r}" if missing else ""
             kinds = [name for name in found.keys() & KINDS.keys() if not isinstance(found[name], KINDS[name])]
@@ -100,22 +102,6 @@ def differences(old: dict, new: dict, there: str = "there", here: str = "asked f
         else:
             lines.append(f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}")
     return [*lines, *([f"  and {len(untold):,} more input files"] if untold else [])]
-
-
-RENAMED = {"vocabulary_size": "vocab_size", "rule": "name"}
-"""{name of a setting before: its name now}."""
-
-
-def older_names(settings: dict) -> str:
-    """What is said of settings that an older version wrote under other names; "" where there are none."""
-    found = sorted({name.rpartition(".")[2] for name in flatten(settings)} & RENAMED.keys())
-    if not found:
-        return ""
-    names = ", ".join(f"{name} is {RENAMED[name]} now" for name in found)
-    return (
-        f"\nThe run was made by an older version of this program ({names}), and can be continued by that version "
-        "alone: go back to the git commit that made it. train.start.checkpoint takes its parameters into a new run."
-    )
 
 
 def refuse_trained(workdir: Path, stage: str) -> None:

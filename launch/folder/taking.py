@@ -63,7 +63,7 @@ def held(source: Path) -> Generator[None]:
 
 def finished_in(source: Path, name: str) -> dict[str, Any] | None:
     """The marker of a stage that another run has finished, or None. Raises InputError when it is damaged."""
-    return read_note(RunPaths(source).marker(name), "key", "settings", "files")
+    return read_note(RunPaths(source).marker(name))
 
 
 def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:

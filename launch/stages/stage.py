@@ -21,7 +21,7 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.engine.run import noting
 from launch.folder import in_bucket, links, own_files, taking, written
-from launch.folder.markers import all_of, differences, key_of, older_names, read_note, refuse_trained, report_damage
+from launch.folder.markers import all_of, differences, key_of, read_note, refuse_trained, report_damage
 from launch.folder.versions import compare_versions, installed
 from launch.stages.processes import place
 from lm.checksums import checksums
@@ -98,7 +98,7 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     left.
     """
     path = RunPaths(workdir).marker(stage.name)
-    marker = read_note(path, "key", "settings", "files")
+    marker = read_note(path)
     if marker is None:
         return None
     for output in stage.outputs:
@@ -120,7 +120,7 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
 
 def made_by(stage: Stage, workdir: Path) -> list[str]:
     """The outputs of the finished stage: all, but for those optional ones that the config did not ask for."""
-    files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
+    files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
 
@@ -181,7 +181,6 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     raise UsageError(
         f"What {shown_place(workdir)} holds as {', '.join(stage.outputs)} is of another experiment:\n"
         + "\n".join(differences(old, new))
-        + older_names(old)
         + f"\nNothing was changed. Choose another --workdir{other}; or, to make them and all that follows from them "
         + "again: "
         + written.remove_command(*what_follows(stage, workdir))
@@ -190,7 +189,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
 
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
-    notes = {path: read_note(path, "settings") or {} for path in RunPaths(workdir).stages.glob("*.json")}
+    notes = {path: read_note(path) or {} for path in RunPaths(workdir).stages.glob("*.json")}
     found = [RunPaths(workdir).marker(stage.name)]
     for path in found:  # grows while it is walked
         found += [one for one in sorted(notes) if f"<{path.stem}>" in notes[one]["settings"] and one not in found]
@@ -222,7 +221,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         "external_inputs": external_inputs,
         "replaces": [],
     }
-    damaged = None if marker else read_note(RunPaths(workdir).marker(stage.name), "key", "settings", "files")
+    damaged = None if marker else read_note(RunPaths(workdir).marker(stage.name))
     if damaged and may_replace(stage, damaged, note, before, workdir):
         note["replaces"] = [*damaged["replaces"], damaged["key"]]
     if marker:
@@ -367,7 +366,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
     user's behind a link.
     """
     begun = RunPaths(workdir).begun(stage.name)
-    found = None if marker else read_note(begun, "key", "settings")
+    found = None if marker else read_note(begun)
     links.claim_links(workdir, {name.split("/")[0] for name in (*stage.intermediate, RunPaths.scratch)})
     if found is None:
         delete_intermediate(stage, workdir)  # a kill may have come while it was deleted
@@ -431,7 +430,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
         return False
     taken_from = {"taken_from": str(shown_place(source))}
     note = note | {"key": marker["key"], "external_inputs": marker["external_inputs"]} | taken_from
-    begun = read_note(RunPaths(workdir).begun(stage.name), "key", "settings")
+    begun = read_note(RunPaths(workdir).begun(stage.name))
     if begun and begun.get("taken_from") != note["taken_from"] and holds_work(stage, workdir):
         return False
     units = tuple(f"{RunPaths.units}/{step}" for step in stage.units)

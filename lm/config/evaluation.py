@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed
+from lm.fields import Config, not_hashed
 
 HUB = "hf://"
 """In the place of a folder: the dataset of each task on Hugging Face's hub."""
@@ -43,7 +43,7 @@ class EvaluateConfig(Config):
     evaluators: tuple[str, ...] = ("bits_per_byte",)
     """What is evaluated: names of the table in lm/evaluation/evaluators.py, or classes of your own as
     my_package.my_module.MyEvaluator. bits_per_byte is one of them: the report is made of its figures."""
-    tasks: TasksConfig = added(default=TasksConfig())  # noqa: RUF009
+    tasks: TasksConfig = TasksConfig()
     """What the tasks among them read."""
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, added, positive
+from lm.fields import Config, positive
 
 END_OF_TEXT = "<|endoftext|>"
 """The special token that heads every document."""
@@ -29,7 +29,7 @@ class TokenizerConfig(Config):
     tokenizer.json, a sentencepiece .model, or a tokenizer's folder; the folder may be in a bucket (s3://, gs://)."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>",)
     """Names of symbols that stand for no text, <|endoftext|> among them. Of bpe alone."""
-    allow_fewer: bool = added(default=False)
+    allow_fewer: bool = False
     """Accept fewer than vocab_size symbols if the texts hold no more (bpe and characters). Without it such texts are
     refused."""
 

@@ -13,7 +13,7 @@ from lm.config.optimizer import OptimizerConfig
 from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.config.stages import NO_END, Stage, Stages
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed, positive, within
+from lm.fields import Config, not_hashed, positive, within
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, place_of
 
@@ -30,7 +30,7 @@ class MeshConfig(Config):
     context: int = 1
     """Devices over which each sequence is cut, and parameters and optimizer state too: for contexts whose activations
     one device cannot hold. Keys and values are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
-    zero1: bool = added(default=False, hashed=False)
+    zero1: bool = not_hashed(default=False)
     """Cut the optimizer state over the devices that share the batch, too (ZeRO-1, arXiv:1910.02054): gradients are
     reduced to parts, each device updates its part of the parameters, and the parts are gathered. The parameters stay
     as the other fields say."""
@@ -202,22 +202,22 @@ class TrainConfig(Config):
     Validation is on the run's own alone."""
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
-    xla_options: tuple[str, ...] = added(default=(), hashed=False)
+    xla_options: tuple[str, ...] = not_hashed(default=())
     """Options that XLA compiles the training step with, as name=value: xla_gpu_… on NVIDIA's GPUs, all others on TPUs.
     Each is left out on other devices. XLA_FLAGS and LIBTPU_INIT_ARGS hold beside them."""
-    shuffle_block: int = added(default=1)
+    shuffle_block: int = 1
     """Number of consecutive windows (sequences of context_length tokens) that are read together and shuffled as a unit,
     then among themselves; 1 shuffles every window separately. In a bucket a block costs one request, so blocks of 1 MB
     or more are cheap. The batches of this many steps or more come from the same blocks: 64, or one per sequence of the
     batch, whichever is more."""
-    batch_schedule: tuple[tuple[int, int], ...] = added(default=())
+    batch_schedule: tuple[tuple[int, int], ...] = ()
     """Pairs (step, batch size): after that many steps, a batch has this many sequences instead of train.batch_size. The
     learning rate still counts steps. STEP SIZE STEP SIZE ... on the command line."""
-    context_schedule: tuple[tuple[int, int], ...] = added(default=())
+    context_schedule: tuple[tuple[int, int], ...] = ()
     """Pairs (step, context length): after that many steps, each sequence of model.context_length tokens is cut into
     equal sequences of this length, which must divide it. Batches get more and shorter sequences with the same tokens.
     STEP LENGTH STEP LENGTH ... on the command line; step 0 is the start."""
-    mixture_schedule: tuple[MixtureStage, ...] = added(default=())
+    mixture_schedule: tuple[MixtureStage, ...] = ()
     """Weights that replace train.own_weight and those in train.mixture after a number of steps. Each folder continues
     where the previous stage stopped. STEP:OWN_WEIGHT,WEIGHT,... on the command line, one weight for each folder."""
     wandb_project: str = not_hashed(default="")
@@ -231,7 +231,7 @@ class TrainConfig(Config):
     """Of every so many steps one checkpoint is kept for good: the first at or after each multiple; 0 for none."""
     checkpoints_kept_best: int = not_hashed(default=0)
     """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
-    snapshot_steps: tuple[int, ...] = added(default=(), hashed=False)
+    snapshot_steps: tuple[int, ...] = not_hashed(default=())
     """Steps whose parameters alone are kept for good in snapshots/, to see later how the model learned; 0 is the
     initial ones. Steps beyond train.steps are passed over."""
     spikes: SpikeConfig = SpikeConfig()
@@ -243,12 +243,12 @@ class TrainConfig(Config):
     evaluators: tuple[str, ...] = not_hashed(default=("validation",))
     """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
     your own as my_package.my_module.MyEvaluator."""
-    tasks: TasksConfig = added(default=TasksConfig(), hashed=False)  # noqa: RUF009
+    tasks: TasksConfig = not_hashed(default=TasksConfig())  # noqa: RUF009
     """What the tasks among them read."""
-    checkpoint_every_seconds: float = added(default=0.0, hashed=False)
+    checkpoint_every_seconds: float = not_hashed(default=0.0)
     """Save a checkpoint when this many seconds have passed since the last save began, whatever checkpoint_every says; 0
     for never."""
-    join_timeout: float = added(default=300.0, hashed=False)
+    join_timeout: float = not_hashed(default=300.0)
     """Seconds that several processes wait for one another at the start, after which those that have not come are
     named (docs/long_runs.md)."""
     hang_seconds: float = not_hashed(default=120.0)

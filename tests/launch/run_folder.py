@@ -40,6 +40,10 @@ class Rejection:
     reason: str
 
 
+NO_OUTPUTS = {"key": "0", "settings": {}, "external_inputs": {}, "replaces": [], "continued_from": [], "files": {}}
+"""The marker of a stage that wrote no file."""
+
+
 def make_document(number: int, text: str, url: str = "", language: str = "en") -> Document:
     return Document(
         text=text,
@@ -166,4 +170,4 @@ def write_run(
     ]
     write_json(workdir / "goodput.json", [dataclasses.asdict(one) for one in attempts])
     for stage, seconds in (("shards", 2.0), ("train", 65.0), ("pages", 1.5)):
-        write_json(workdir / f"stages/{stage}.json", {"key": "0", "settings": {}, "seconds": seconds, "files": {}})
+        write_json(workdir / f"stages/{stage}.json", NO_OUTPUTS | {"seconds": seconds})

@@ -65,7 +65,7 @@ def test_an_index_is_an_output_where_it_is_asked_for_and_may_be_moved(tmp_path):
     make(plain)
     assert not (plain / "dedup_index").exists()
     make(first, write=True)
-    marker = read_note(RunPaths(first).marker("documents"), "files") or {}
+    marker = read_note(RunPaths(first).marker("documents")) or {}
     assert "dedup_index/index.json" in marker["files"]
     make(second, against=(str(first),), write=True)
     assert {"exact_seen_before"} <= reasons(second)

@@ -516,14 +516,6 @@ def test_a_damaged_marker_is_told_with_a_command_that_mends_it(tmp_path, text):
         run(workdir)
 
 
-def test_a_marker_of_an_older_version_is_read(tmp_path):
-    run(tmp_path)
-    for path in markers(tmp_path):
-        marker = json.loads(path.read_text())
-        path.write_text(json.dumps({name: marker[name] for name in ("key", "settings", "seconds", "files")}))
-    assert run(tmp_path) == [False, False]
-
-
 def test_commands_in_messages_hold_paths_with_blanks(tmp_path):
     workdir = tmp_path / "it's my run"
     run(workdir)

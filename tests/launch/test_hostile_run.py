@@ -257,7 +257,7 @@ MARKER = {"key": "", "settings": {}, "external_inputs": {}, "replaces": [], "con
 def stage_marker(run: Path, name: str) -> Callable[[], object]:
     (run / "stages").mkdir(exist_ok=True)
     (run / "stages/text.json").write_text(json.dumps(MARKER | {"files": {name: 1}}))
-    return lambda: read_note(run / "stages/text.json", "key")
+    return lambda: read_note(run / "stages/text.json")
 
 
 def unit_marker(run: Path, name: str) -> Callable[[], object]:

@@ -19,7 +19,7 @@ from launch.stages.stage import settings_of
 from lm.errors import InputError, UsageError
 from tests.commands import run_command
 from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
-from tests.launch.run_folder import REPOSITORY, write_json
+from tests.launch.run_folder import NO_OUTPUTS, REPOSITORY, write_json
 
 EXPERIMENT = dataclasses.replace(
     load_config(REPOSITORY / "configs/demo.py"),
@@ -39,7 +39,7 @@ def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) 
     write_records(workdir / "texts", len(rows) + 9 + 50, not_html=50)
     experiment = dataclasses.replace(EXPERIMENT, documents=documents)
     settings = settings_of(extract_texts.STAGE, experiment) | {"<pages>": "a key"}
-    marker = {"key": "0", "settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
+    marker = NO_OUTPUTS | {"settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
     write_json(workdir / "stages/texts.json", marker)
     out = workdir / "out"
     prepare_documents(workdir / "texts", documents, out, out / "documents", out / "dropped", workdir / FUNNEL)

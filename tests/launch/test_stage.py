@@ -21,7 +21,7 @@ from launch.folder.links import CLAIM
 from launch.folder.markers import differences
 from launch.folder.own_files import SIZES
 from launch.stages import command
-from launch.stages.stage import Stage, older_names, refuse_other, run_stage
+from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -487,15 +487,6 @@ def test_every_script_explains_every_field(script):
     assert ended.returncode == 0, ended.stderr
     assert "--train.optimizer.learning-rate FLOAT" in ended.stdout
     assert "Peak learning rate" in ended.stdout
-
-
-def test_a_run_of_an_older_version_is_named_as_one(tmp_path):
-    """Else the refusal reads as if the experiment were another."""
-    said = older_names({"tokenizer": {"vocabulary_size": 9}, "model": {"layers": 2}})
-    assert "vocabulary_size is vocab_size now" in said and "git commit" in said
-    assert older_names({"model": {"vocab_size": 9}}) == ""
-    with pytest.raises(UsageError, match=r"is of another experiment[\s\S]*vocabulary_size is vocab_size now"):
-        refuse_other(make_stage([]), {"vocabulary_size": 9}, {"vocab_size": 9}, tmp_path)
 
 
 def test_differences_name_every_setting_and_the_first_input_files():

@@ -26,6 +26,7 @@ from lm.errors import InputError, UsageError
 from lm.storage import Url, objects
 from tests.corpus import tiny_experiment, web_pages
 from tests.data_prep.loopback_crawl import LoopbackCrawl, serving
+from tests.launch.run_folder import NO_OUTPUTS
 from tests.object_store import QUICK, variables
 from tests.object_store import serving as serving_store
 
@@ -225,8 +226,9 @@ def test_an_etag_that_is_no_hash_or_another_tells_of_no_contents(etag, tmp_path)
 def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_path):
     """As the message says that refuses it where other stages were made from it."""
     made_of_tables(tables, tmp_path)
-    follower = {"key": "k", "settings": {"<texts>": json.loads((tmp_path / "stages/texts.json").read_text())["key"]}}
-    (tmp_path / "stages/documents.json").write_text(json.dumps(follower | {"files": {}}))
+    texts = json.loads((tmp_path / "stages/texts.json").read_text())
+    follower = NO_OUTPUTS | {"settings": {"<texts>": texts["key"]}}
+    (tmp_path / "stages/documents.json").write_text(json.dumps(follower))
     write_table(tables[1], "THE SAME SIZE")
     with pytest.raises(UsageError, match=r"(?s)1\.jsonl: \d+ there, \[\d+, '[0-9a-f]{64}'\] asked for.*rm "):
         made_of_tables(tables, tmp_path)
@@ -323,7 +325,7 @@ def test_an_interrupted_stage_makes_what_was_replaced_meanwhile(tables, tmp_path
 def test_what_other_stages_were_made_from_is_refused_as_ever(warcs, tmp_path):
     make(warcs[:3], tmp_path)
     marker = json.loads((tmp_path / "stages/texts.json").read_text())
-    follower = {"key": "k", "settings": {"<texts>": marker["key"]}, "files": {}}
+    follower = NO_OUTPUTS | {"settings": {"<texts>": marker["key"]}}
     (tmp_path / "stages/documents.json").write_text(json.dumps(follower))
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     with pytest.raises(UsageError, match=r"(?s)pages is of another experiment.*3\.warc\.gz.*documents\.json"):
