@@ -1,4 +1,4 @@
-"""The environment variables that requests to stores depend on, for processes on other machines.
+"""Environment variables of storage clients, for processes on other machines.
 
 Only these are passed on. Files that a variable names (AWS_WEB_IDENTITY_TOKEN_FILE, GOOGLE_APPLICATION_CREDENTIALS),
 roles of a machine or a pod, proxies and cache folders belong to each machine. So a driver that has no keys leaves the

@@ -1,8 +1,8 @@
-"""The right of one process to write what lies below an address, held by an object there and renewed while it works.
+"""A lease on an address: only the process that holds it writes there. It is an object, renewed while the process runs.
 
-It rests on two promises of stores: an object is written only in place of the version that was read, and of two that try
-at once, one is refused. A process that was killed no longer renews it: another sees the object unchanged for
-GRISTMILL_LEASE_SECONDS, and takes it over. No clock is compared with another's.
+It relies on conditional writes: the store writes an object only if it is still the version that was read, so of two
+writers one is refused. If a holder is killed, another process takes over after the object has not changed for
+GRISTMILL_LEASE_SECONDS. Clocks of different machines are never compared.
 """
 
 import json
@@ -19,7 +19,7 @@ from lm.storage.url import Url
 
 
 def lease_seconds() -> float:
-    """GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError where that is not a number above 0."""
+    """Return GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError unless it is a number from above 0 to 86,400."""
     given = os.environ.get("GRISTMILL_LEASE_SECONDS") or "90"
     try:
         seconds = float(given)
@@ -31,10 +31,10 @@ def lease_seconds() -> float:
 
 
 class Lease:
-    """Of the process that has taken it, until it is released."""
+    """A lease of this process, from `take` to `release`."""
 
     def __init__(self, place: Url, holder: str):
-        """`holder` names the working copy: processes in the same copy go on with each other's work."""
+        """`holder` names the local folder of the run: a process with the same holder takes the lease over at once."""
         self.place, self.holder, self.seconds = place, holder, lease_seconds()
         self.process = secrets.token_hex(8)
         self.version: Object | None = None
@@ -42,7 +42,7 @@ class Lease:
         self.lock = threading.Lock()
 
     def read(self) -> tuple[Object, dict[str, Any]]:
-        """(the version that is there, or ABSENT; what it says)."""
+        """Return (current version or ABSENT, its contents)."""
         found = objects.head(self.place.address)
         if found is None:
             return objects.ABSENT, {}
@@ -52,7 +52,7 @@ class Lease:
             return found, {}
 
     def write(self, held: bool, instead_of: Object) -> None:
-        """Raises InputError where another has written it."""
+        """Write the lease if it is still `instead_of`. Raises InputError if another process has written it."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         note = {"holder": self.holder, "process": self.process, "host": os.uname().nodename, "number": os.getpid()}
@@ -76,12 +76,12 @@ class Lease:
         )
 
     def take(self) -> str | None:
-        """Who held it last; None where nobody has. Raises InputError when another process holds it, and lives."""
+        """Take the lease; return its last holder, or None. Raises InputError if another process holds and renews it."""
         there, said = self.read()
         if said.get("held") and said.get("holder") != self.holder:
             print(
-                f"storage: process {said.get('number')} on {said.get('host')} was at work in {self.place.parent}, and "
-                f"did not say that it has ended; looking for {self.seconds:g} s whether it lives",
+                f"storage: process {said.get('number')} on {said.get('host')} holds {self.place.parent} and did not "
+                f"release it; waiting {self.seconds:g} s to see whether it is still running",
                 flush=True,
             )
             end = time.monotonic() + self.seconds
@@ -93,14 +93,14 @@ class Lease:
         return said.get("holder")
 
     def beat(self) -> None:
-        """Renews it. Raises InputError when another process has taken it, StorageError where that cannot be known."""
+        """Renew it. Raises InputError if another process has taken it, StorageError if the store does not answer."""
         with self.lock:
             if self.version is None:
                 raise StorageError(f"{self.place.parent} was taken over by another process: nothing is written there.")
             self.write(True, self.version)
 
     def check(self) -> None:
-        """Before something is written: renews it where that was not done for long. Raises as `beat`."""
+        """Renew it before a write if it is old. Raises like `beat`."""
         if self.version is None or time.monotonic() - self.renewed > self.seconds / 2:
             self.beat()
 

@@ -1,5 +1,5 @@
-"""Counts the bytes that are read and unpacked of an input, so that one that has no end can be ended by them: whoever
-reads counts, and whoever wants to know says so once, around all that reads in this thread."""
+"""Count the bytes read and decompressed in a block, so that an endless input can be stopped. Readers call
+`count_bytes`; `metered` receives the counts of its thread."""
 
 import contextlib
 import io
@@ -8,14 +8,13 @@ from collections.abc import Callable, Generator
 from contextvars import ContextVar
 
 OnBytes = Callable[[int, int], None]
-"""(bytes read as they lie, bytes that came out of compressed ones) since the call before. What it raises ends the
-reading."""
+"""Called with (bytes read, bytes decompressed) since the last call. Exceptions propagate to the reader."""
 METER: ContextVar[OnBytes | None] = ContextVar("METER", default=None)
 
 
 @contextlib.contextmanager
 def metered(on_bytes: OnBytes) -> Generator[None]:
-    """Within the block `on_bytes` hears of all bytes that this thread counts."""
+    """Pass the bytes that this thread counts in the block to `on_bytes`."""
     token = METER.set(on_bytes)
     try:
         yield
@@ -24,7 +23,7 @@ def metered(on_bytes: OnBytes) -> Generator[None]:
 
 
 def count_bytes(read: int = 0, unpacked: int = 0) -> None:
-    """Tells of bytes; where nobody wants to know, nothing."""
+    """Report bytes to `metered`, if it is active."""
     if on_bytes := METER.get():
         on_bytes(read, unpacked)
 

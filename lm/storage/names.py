@@ -1,4 +1,4 @@
-"""File names that were read from a file, a listing or a server: checked before they are joined to a folder."""
+"""Checks of file names that come from a file, a listing or a server, before they are joined to a folder."""
 
 import os
 import re
@@ -15,7 +15,7 @@ def relative_name(name: object, source: object) -> str:
     """Return `name`, which `source` (a file or an address) names, if it is a plain relative path such as `a/b.txt`.
 
     Raises InputError for an absolute path, a drive letter, an empty name, a part that is empty, `.` or `..`, a
-    backslash, and a NUL: joined to a folder, such a name leads elsewhere, here or on another system.
+    backslash, and a NUL: joined to a folder, such a name can point outside of it, here or on another system.
     """
     plain = (
         isinstance(name, str)

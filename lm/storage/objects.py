@@ -1,12 +1,12 @@
 """Requests to object stores, by obstore (Rust's object_store): Amazon S3 and what speaks its protocol (s3://), Google
 Cloud Storage (gs://).
 
-An object appears when its upload has ended well, whole, in one request or in parts that one last request joins: no
-name of half an object is ever seen, and no rename is needed. What passes by itself (5xx, 503 SlowDown, timeouts, cut
-connections) is tried again, with growing pauses; then StorageError names the object, the cause, and what to do.
+Uploads are atomic: an object appears when its only request, or the last of a multipart upload, has succeeded. Transient
+failures (5xx, 503 SlowDown, timeouts, broken connections) are retried with exponential backoff; then StorageError names
+the object, the cause and the remedy.
 
-Credentials are found where the clouds put them: the variables AWS_* and GOOGLE_*, the role of a machine or a pod,
-gcloud's application default credentials. AWS_ENDPOINT_URL and GOOGLE_BASE_URL name other servers of the protocols.
+Credentials come from the variables AWS_* and GOOGLE_*, the role of a machine or pod, or gcloud's application default
+credentials. AWS_ENDPOINT_URL and GOOGLE_BASE_URL name other servers of the same protocols.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from lm.errors import InputError, UsageError
 
 SCHEMES = ("s3", "gs")
 CHUNK = 16 * 2**20
-"""Bytes of a request of a large object."""
+"""Bytes per request of a large object."""
 PARTS = 5_000
-"""Of an upload, at most; S3 takes 10,000."""
+"""Most parts of an upload; S3 allows 10,000."""
 THREADS = 8
-"""Requests at a time for one large object, or for many small ones."""
+"""Concurrent requests for one large object, or for many small ones."""
 ROUNDS = 3
-"""Times that a request is begun anew; each time, the library itself tries it several times."""
+"""Attempts of a request; in each, obstore itself retries several times."""
 
 
 class StorageError(InputError):
-    """An object store did not do what was asked; the message names the object, the cause and the remedy."""
+    """A storage request failed; the message names the object, the cause and the remedy."""
 
 
 class ReplacedError(StorageError):
@@ -44,31 +44,31 @@ class ReplacedError(StorageError):
 
 
 class Object(NamedTuple):
-    """What a store says of an object."""
+    """Metadata of an object."""
 
     size: int
     etag: str
     """It changes whenever the contents change."""
     version: str | None = None
-    """Google's number of the change."""
+    """Google's generation number."""
 
     @classmethod
     def of(cls, told: Any, size: int | None = None) -> "Object":
-        """From what obstore tells."""
+        """From obstore's metadata."""
         return cls(told["size"] if size is None else size, told["e_tag"] or "", told["version"])
 
 
 class Settings(NamedTuple):
-    """What the environment says of requests."""
+    """Settings of requests, from environment variables."""
 
     timeout: float
-    """Seconds that one request may take: GRISTMILL_STORAGE_TIMEOUT."""
+    """GRISTMILL_STORAGE_TIMEOUT: seconds per request."""
     retries: int
-    """Times that a failed request is tried again, by each of ROUNDS rounds: GRISTMILL_STORAGE_RETRIES."""
+    """GRISTMILL_STORAGE_RETRIES: retries of a failed request in each of ROUNDS rounds."""
 
 
 def settings() -> Settings:
-    """Raises UsageError for a variable that is no number, or out of range."""
+    """Read the settings. Raises UsageError for a value that is not a number or out of range."""
 
     def number(name: str, default: float, least: float) -> float:
         given = os.environ.get(name) or str(default)
@@ -89,7 +89,7 @@ def split(address: str) -> tuple[str, str, str]:
 
 @functools.cache
 def store(scheme: str, bucket: str) -> Any:
-    """obstore's client of a bucket. A process forked from one that has asked for any must not use it."""
+    """obstore's client of a bucket. Not usable after a fork."""
     from obstore.store import from_url
 
     limits = settings()
@@ -106,10 +106,10 @@ def store(scheme: str, bucket: str) -> Any:
 
 
 def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
-    """What `request(store, key)` returns, tried again where the cause may pass.
+    """Return `request(store, key)`, retrying transient errors.
 
-    Raises FileNotFoundError where there is no such object, obstore's AlreadyExistsError and PreconditionError where a
-    condition of the request is not met, and StorageError for all else.
+    Raises FileNotFoundError if the object does not exist, obstore's AlreadyExistsError and PreconditionError if a
+    condition of the request is not met, and StorageError for everything else.
     """
     from obstore import exceptions
 
@@ -136,7 +136,7 @@ def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
 
 @contextlib.contextmanager
 def credentials_told(address: str) -> Generator[None]:
-    """Raises StorageError where the environment's settings of a store cannot be used."""
+    """Raise StorageError if a store cannot be configured from the environment."""
     try:
         yield
     except InputError:
@@ -151,7 +151,7 @@ def no_bucket(scheme: str, bucket: str) -> str:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether another try may succeed: the server failed, or could not be heard; it did not refuse."""
+    """Whether the error is transient: the server failed or was not reached, but did not refuse."""
     from obstore import exceptions
 
     refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
@@ -161,16 +161,16 @@ def may_pass(error: Exception) -> bool:
 
 
 def is_name(error: Exception) -> bool:
-    """Whether the name of an object is the cause."""
+    """Whether the object's name is the cause."""
     return isinstance(error, ValueError) or "invalid path" in str(error)
 
 
 NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
-"""In what is said where no keys are found, or false ones; the machine is asked last for those of its role."""
+"""Matches errors of missing or wrong credentials; the metadata server is queried last."""
 
 
 def cause(error: Exception, scheme: str, bucket: str) -> str:
-    """Why, and what to do."""
+    """The cause of an error and the remedy."""
     from obstore import exceptions
 
     text = str(error)
@@ -192,14 +192,14 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What obstore says, without its notes for programmers; with S3's own code, where there is one."""
+    """obstore's message without its debug output, with S3's error code if there is one."""
     text = " ".join(str(error).partition("Debug source:")[0].split())
     code = re.search(r"<Code>(\w+)</Code>", text)
     return (text.partition(": <")[0] + (f": {code[1]}" if code else ""))[:400].rstrip(".: ")
 
 
 def head(address: str) -> Object | None:
-    """What the store says of the object; None where there is none."""
+    """Metadata of the object; None if it does not exist."""
     import obstore
 
     try:
@@ -210,8 +210,8 @@ def head(address: str) -> Object | None:
 
 
 def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -> bytes:
-    """Bytes `start` to `end` of the object, by default all; only of the version that has this `etag`, if given: else
-    raises StorageError."""
+    """Read bytes [start, end) of the object, by default all. Raises ReplacedError if its ETag is not
+    `etag`, if given."""
     import obstore
     from obstore.exceptions import PreconditionError
 
@@ -229,8 +229,8 @@ def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Writes the object into the file `path`, a part at a time, so that no more than a few parts are in memory. Returns
-    what the store says of it. Raises as `asked`; where the object is replaced meanwhile, StorageError."""
+    """Download the object to `path` in chunks, a few at a time in memory; return its metadata. Raises like `asked`, and
+    ReplacedError if the object is replaced meanwhile."""
     found = wanted or head(address)
     if found is None:
         raise FileNotFoundError(2, "No such object", address)
@@ -246,7 +246,7 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
 
 
 def upload(path: Path, address: str) -> Object:
-    """Makes the file's contents the object, which appears whole. Returns what the store says of it."""
+    """Upload a file atomically; return the object's metadata."""
     import obstore
 
     size = path.stat().st_size
@@ -256,12 +256,12 @@ def upload(path: Path, address: str) -> Object:
 
 
 ABSENT = Object(0, "")
-"""What `write` may write instead of, where nothing is to be there."""
+"""For `write`: the object must not exist yet."""
 
 
 def write(address: str, data: bytes, instead_of: Object | None = None) -> Object:
-    """Makes `data` the object, which appears whole. Where another version than `instead_of` is there, or something in
-    place of ABSENT, raises obstore's PreconditionError or AlreadyExistsError."""
+    """Write an object atomically; return its metadata. Raises obstore's PreconditionError or AlreadyExistsError if the
+    current version is not `instead_of`, if given."""
     import obstore
 
     conditions: dict[str, Any] = {}
@@ -273,7 +273,7 @@ def write(address: str, data: bytes, instead_of: Object | None = None) -> Object
 
 
 def rename(address: str, target: str) -> None:
-    """Gives the object another name in its bucket, by a copy."""
+    """Rename an object within its bucket, by copying it."""
     import obstore
 
     _, _, source = split(address)
@@ -281,7 +281,7 @@ def rename(address: str, target: str) -> None:
 
 
 def listing(address: str) -> dict[str, Object]:
-    """{key relative to the address: object} of all objects whose keys begin with the address and a slash."""
+    """{key relative to the address: metadata} of all objects whose keys begin with the address and a slash."""
     import obstore
 
     prefix = split(address)[2].rstrip("/")
@@ -295,7 +295,7 @@ def listing(address: str) -> dict[str, Object]:
 
 
 def children(address: str) -> dict[str, Object | None]:
-    """{name: object} of what is directly below the address, sorted; None of a name with a slash behind it."""
+    """{name: metadata, or None for a prefix} of the direct children of the address, sorted."""
     import obstore
 
     def ask(client: Any, key: str) -> dict[str, Object | None]:
@@ -308,7 +308,7 @@ def children(address: str) -> dict[str, Object | None]:
 
 
 def delete(addresses: Iterable[str]) -> None:
-    """Deletes the objects; one that is not there is passed over."""
+    """Delete objects, ignoring missing ones."""
     import obstore
 
     by_bucket: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""A place is a file or folder, or a Url: what writes to either, whole or not at all."""
+"""Functions for a `Place`, a path or a Url. Writes are atomic: the new contents appear whole or not at all."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ Place = Path | Url
 
 
 def place_of(text: object) -> Place:
-    """The Url or, with its `~` expanded, the path. Raises UsageError where it can be neither."""
+    """Parse a Url or a path, with `~` expanded. Raises UsageError if it is neither."""
     if isinstance(text, Url):
         return text
     if is_url(text):
@@ -35,7 +35,7 @@ def place_of(text: object) -> Place:
 
 
 def size_of(place: Place) -> int | None:
-    """Bytes of the file or object; None where there is none."""
+    """Size of a file or object in bytes; None if it does not exist."""
     if isinstance(place, Url):
         found = place.found()
         return None if found is None else found.size
@@ -43,7 +43,7 @@ def size_of(place: Place) -> int | None:
 
 
 def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
-    """{name: bytes of that file in the folder, None where there is none}; of a Url by one listing."""
+    """{name: size in bytes, or None if it does not exist} of files in the folder; one listing for a Url."""
     if isinstance(folder, Path):
         return {name: size_of(folder / name) for name in names}
     found = folder.files()
@@ -51,7 +51,7 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
 
 
 def sizes_below(folder: Place) -> dict[str, int]:
-    """{name relative to the folder: bytes} of all files or objects below it, sorted; of a Url by one listing."""
+    """{name relative to the folder: size in bytes} of all files or objects in it, sorted; one listing for a Url."""
     if isinstance(folder, Url):
         return {name: one.size for name, one in folder.files().items()}
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -59,7 +59,7 @@ def sizes_below(folder: Place) -> dict[str, int]:
 
 
 def digest(place: Place) -> tuple[int, str]:
-    """(bytes, SHA-256) of a file or object. An object is read in ranges, and no copy of it is made."""
+    """(size in bytes, SHA-256) of a file or object. An object is streamed, not copied."""
     if isinstance(place, Path):
         with place.open("rb") as file:
             return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
@@ -72,20 +72,20 @@ def digest(place: Place) -> tuple[int, str]:
 
 
 def file_sha256(place: Place) -> str:
-    """Of the bytes of a file or object, 64 hex digits."""
+    """SHA-256 of a file or object, 64 hex digits."""
     return digest(place)[1]
 
 
 def unused[P: Place](place: P) -> P:
-    """The first of `place`-1, `place`-2, … at which nothing is."""
+    """The first of `place`-1, `place`-2, … that does not exist."""
     taken = {*place.parent.children()} if isinstance(place, Url) else ()
     is_free = lambda one: one.name not in taken if isinstance(one, Url) else not os.path.lexists(one)
     return cast(P, next(one for n in itertools.count(1) if is_free(one := place.with_name(f"{place.name}-{n}"))))
 
 
 def delete_files(folder: Place, names: Iterable[str]) -> None:
-    """Delete the files of these names, as far as they are there; on a disk also the folders that are empty then, itself
-    included. Raises InputError for a name that leads through a link in the folder."""
+    """Delete the named files that exist; on a disk also folders that are empty afterwards, `folder` included. Raises
+    InputError for a name that leads through a link in the folder."""
     if isinstance(folder, Url):
         stores.delete(f"{folder}/{name}" for name in names)
         return
@@ -95,7 +95,7 @@ def delete_files(folder: Place, names: Iterable[str]) -> None:
 
 
 def remove_empty_folders(place: Path) -> None:
-    """Deletes a folder without files; where it is a link, the folders within."""
+    """Delete a folder tree without files; if `place` is a link, only the folders in it."""
     if not place.is_dir():
         return
     for folder in [*sorted((one for one in place.rglob("*") if one.is_dir()), reverse=True), place]:
@@ -117,19 +117,19 @@ def move_folder(folder: Place, target: Place) -> None:
 
 
 def streamed(place: Place, version: Object | None = None) -> BinaryIO:
-    """A file to read from its beginning on, though a step back costs at most a request more; of an object as
-    `Url.stream`. Its bytes are counted (meter.py). Raises OSError, StorageError."""
+    """Open a file or object for sequential reads; seeking back costs at most one more request. Its bytes are counted
+    (meter.py). Raises OSError, StorageError."""
     raw = place.stream(version) if isinstance(place, Url) else place.open("rb", buffering=0)
     return cast(BinaryIO, MeteredFile(raw))
 
 
 @contextlib.contextmanager
 def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
-    """The name of a file to write, whose contents are at `place` when the block ends well, whole; when it does not,
-    what was there stays. `scratch` and `durable` are as of lm.storage.files.appearing_file; what is to be an object is
-    written in `scratch`, by default the system's folder for such, and uploaded at the end.
+    """Yield the path of a temporary file; if the block succeeds, its contents replace `place` atomically, else nothing
+    changes. `scratch` and `durable` are as in lm.storage.files.appearing_file; a file for an object is written in
+    `scratch`, by default the system's temporary folder, and uploaded at the end.
 
-    Raises OSError where a disk, StorageError where a store does not take it.
+    Raises OSError, StorageError.
     """
     if isinstance(place, Path):
         with appearing_file(place, scratch, durable) as partial:
@@ -143,7 +143,7 @@ def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -
 
 
 def write_atomically(place: Place, data: str | bytes, scratch: Path | None = None, durable: bool = True) -> None:
-    """Writes `data`, text as UTF-8, to `place`, or leaves what was there: never half of it. Raises as `appearing`."""
+    """Write `data`, text as UTF-8, to `place` atomically. Raises like `appearing`."""
     content = data.encode() if isinstance(data, str) else data
     if isinstance(place, Url):
         stores.write(place.address, content)
@@ -153,5 +153,5 @@ def write_atomically(place: Place, data: str | bytes, scratch: Path | None = Non
 
 
 def write_json(place: Place, value: object) -> None:
-    """Writes `value` as JSON, whole or not at all."""
+    """Write `value` as JSON atomically."""
     write_atomically(place, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""An object as a file: read from anywhere in it, or from its beginning on with the next range on its way."""
+"""File objects over stored objects: `Ranges` for random access, `Stream` for sequential reads with read-ahead."""
 
 import io
 import threading
@@ -10,17 +10,17 @@ from lm.storage import stores
 from lm.storage.objects import Object
 
 READ_AHEAD = 2**20
-"""Bytes that are read at least, of a file that is read from anywhere."""
+"""Smallest read of a file with random access, in bytes."""
 BLOCK = 8 * 2**20
-"""Bytes of a request of a stream."""
+"""Bytes per request of a stream."""
 KEPT = 2
-"""Blocks that a stream holds besides the one that is on its way: the one being read, and the one before it."""
+"""Blocks that a stream keeps: the current one and the one before. The next one is being read ahead."""
 
 Read = Callable[[str, int, int, Object], bytes]
 
 
 def begun(bring: Callable[[], bytes]) -> Future[bytes]:
-    """What `bring` gives, or raises, once it has; in a thread of its own."""
+    """Call `bring` in a thread; return its result as a Future."""
     future: Future[bytes] = Future()
 
     def run() -> None:
@@ -35,7 +35,7 @@ def begun(bring: Callable[[], bytes]) -> Future[bytes]:
 
 
 class Ranges(io.RawIOBase):
-    """Each read is a request. Raises StorageError where the object is no longer the one that it was."""
+    """A seekable file; each read is one request. Raises StorageError if the object was replaced since it was opened."""
 
     def __init__(self, address: str, found: Object, read: Read = stores.read):
         self.address, self.object, self.position, self.ask = address, found, 0, read
@@ -55,7 +55,7 @@ class Ranges(io.RawIOBase):
         return self.position
 
     def bytes_at(self, start: int, end: int) -> bytes:
-        """At least one of the bytes from `start` to `end`."""
+        """Return at least one byte of [start, end)."""
         return self.ask(self.address, start, end, self.object)
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
@@ -69,8 +69,8 @@ class Ranges(io.RawIOBase):
 
 
 class Stream(Ranges):
-    """Read from its beginning on, by large ranges, the next of which is on its way while one is read. What was read
-    just before is still held; a step further back, or a leap, is one more request."""
+    """A file for sequential reads in blocks of `block` bytes; the next block is requested while one is read. Seeking
+    out of the kept blocks costs one more request."""
 
     def __init__(self, address: str, found: Object, read: Read = stores.read, block: int = 0):
         super().__init__(address, found, read)
@@ -88,7 +88,7 @@ class Stream(Ranges):
         return cast(bytes, data[start - number * self.size : end - number * self.size])
 
     def begin(self, number: int) -> None:
-        """Asks for a block, unless it is here or on its way."""
+        """Request a block unless it was requested before."""
         if number in self.blocks:
             return
         start = number * self.size
@@ -101,7 +101,7 @@ class Stream(Ranges):
 
 
 def ahead[T](bring: Callable[[T], bytes], wanted: Iterable[T]) -> Iterator[tuple[T, bytes]]:
-    """(what was wanted, what `bring` gave for it), in order, the next on its way while one is used."""
+    """Yield (item, bring(item)) in order, calling `bring` for the next item while one is used."""
     waiting: list[tuple[T, Future[bytes]]] = []
     for one in wanted:
         waiting.append((one, begun(lambda one=one: bring(one))))

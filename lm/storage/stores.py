@@ -1,5 +1,5 @@
-"""One set of functions for what lies at an address, whatever its scheme: s3://, gs:// (objects.py), hf:// (hub.py), and
-https:// and http:// (http.py), which are only read, file by file: a plain server lists nothing."""
+"""The same functions for every scheme: s3:// and gs:// (objects.py), hf:// (hub.py), https:// and http:// (http.py).
+Web servers are read-only and cannot list files."""
 
 import contextlib
 from collections.abc import Generator, Iterable
@@ -30,15 +30,15 @@ def refuse_web(address: str, verb: str) -> None:
 
 
 def head(address: str) -> Object | None:
-    """What is said of the object; None where there is none. Raises StorageError, as all functions here."""
+    """Metadata of the object; None if it does not exist. Raises StorageError, like all functions here."""
     if scheme_of(address) == "hf":
         return hub.head(address)
     return http.head(address) if scheme_of(address) in WEB else objects.head(address)
 
 
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
-    """Bytes `start` to `end`, by default all. Raises FileNotFoundError where there is no such object, StorageError
-    where it is no longer the `version` that is given."""
+    """Read bytes [start, end), by default all. Raises FileNotFoundError if the object does not exist, StorageError if
+    it is no longer the given `version`."""
     if scheme_of(address) == "hf":
         return hub.read(address, start, end, version)
     if scheme_of(address) in WEB:
@@ -47,7 +47,7 @@ def read(address: str, start: int = 0, end: int | None = None, version: Object |
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
-    """Writes the object into the file `path`, a part at a time; what is said of it. Raises as `read`."""
+    """Download the object to `path` in chunks; return its metadata. Raises like `read`."""
     if scheme_of(address) in objects.SCHEMES:
         return objects.download(address, path, wanted)
     found = wanted or head(address)
@@ -60,7 +60,7 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
 
 
 WRITTEN: list[set[str]] = []
-"""The places that this process has written, of each `noting_writes` that is entered."""
+"""Places written by this process, one set per active `noting_writes`."""
 
 
 @contextlib.contextmanager
@@ -80,29 +80,28 @@ def note_write(place: str | Path) -> None:
 
 
 def upload(path: Path, address: str) -> Object:
-    """Makes the file's contents the object, which appears whole; what is said of it. Raises UsageError where nothing
-    can be written."""
+    """Upload a file atomically; return the object's metadata. Raises UsageError if the store is read-only."""
     refuse_web(address, "written")
     note_write(address)
     return hub.upload(path, address) if scheme_of(address) == "hf" else objects.upload(path, address)
 
 
 def write(address: str, data: bytes) -> Object:
-    """As `upload`."""
+    """Write an object atomically; return its metadata. Raises like `upload`."""
     refuse_web(address, "written")
     note_write(address)
     return hub.upload(data, address) if scheme_of(address) == "hf" else objects.write(address, data)
 
 
 def listing(address: str) -> dict[str, Object]:
-    """{name relative to the address: object} of all that lies below, sorted. Raises UsageError where nothing can be
-    listed."""
+    """{name relative to the address: metadata} of all objects below it, sorted. Raises UsageError if the store cannot
+    list."""
     refuse_web(address, "listed")
     return hub.listing(address) if scheme_of(address) == "hf" else objects.listing(address)
 
 
 def delete(addresses: Iterable[str]) -> None:
-    """Deletes the objects; one that is not there is passed over. Raises UsageError where nothing can be written."""
+    """Delete objects, ignoring missing ones. Raises UsageError if the store is read-only."""
     named = list(addresses)
     for address in named:
         refuse_web(address, "deleted")

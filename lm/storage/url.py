@@ -1,5 +1,5 @@
-"""Url: an object of a bucket, a file of the hub or of a web server, or all below it, with those of pathlib.Path's
-methods that reading needs, so that what reads a file reads an object too."""
+"""Url: the address of an object, a file of the hub or of a web server, or a folder of these. It has the methods of
+pathlib.Path that reading needs, so that the same code reads files and objects."""
 
 import io
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ __all__ = ["StorageError", "Url", "is_url"]
 
 
 def is_url(text: object) -> bool:
-    """Whether it begins as an address does, with whatever scheme."""
+    """Whether `text` begins with a scheme, as in s3://."""
     scheme, found, _ = str(text).partition("://")
     return bool(found) and scheme.isalnum()
 
@@ -54,7 +54,7 @@ class Url:
 
     @property
     def key(self) -> str:
-        """What comes after the bucket or host, without a query."""
+        """The part after the bucket or host, without a query."""
         key = objects.split(self.address)[2]
         return key.partition("?")[0] if self.scheme in WEB else key
 
@@ -70,7 +70,7 @@ class Url:
 
     @property
     def parent(self) -> "Url":
-        """What it lies in; of a bucket, itself."""
+        """The folder that contains it; a bucket is its own parent."""
         if not self.key or (self.scheme == "hf" and not hub.named(self.address).path):
             return self
         return Url(
@@ -87,68 +87,66 @@ class Url:
         return self
 
     def found(self) -> Object | None:
-        """What the store says of it; None where there is no such object."""
+        """Metadata of the object; None if it does not exist."""
         return stores.head(self.address)
 
     def is_file(self) -> bool:
         return self.found() is not None
 
     def is_dir(self) -> bool:
-        """Whether anything lies below; a web server does not tell."""
+        """Whether it contains any object; always False for a web server."""
         return self.scheme not in WEB and bool(self.files())
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
 
     def files(self) -> dict[str, Object]:
-        """{name relative to it: object} of all that lies below, sorted."""
+        """{relative name: metadata} of all objects in it, sorted."""
         return stores.listing(self.address)
 
     def children(self) -> dict[str, Object | None]:
-        """{name: object} of what is directly below, sorted; None of a name with a slash behind it. Of s3:// and gs://
-        alone."""
+        """{name: metadata, or None for a folder} of its direct children, sorted. Only for s3:// and gs://."""
         return objects.children(self.address)
 
     def iterdir(self) -> Iterator["Url"]:
         yield from (self / name for name in dict.fromkeys(name.partition("/")[0] for name in self.files()))
 
     def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError and StorageError, as all that reads."""
+        """Read the object. Raises FileNotFoundError and StorageError, like all methods that read."""
         return stores.read(self.address)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
 
     def read_range(self, start: int, end: int) -> bytes:
-        """Bytes `start` to `end`, as far as there are so many."""
+        """Read bytes [start, end), fewer at the end of the object."""
         return stores.read(self.address, start, end)
 
     def open(
         self, mode: str = "rb", buffering: int = READ_AHEAD, version: Object | None = None
     ) -> io.BufferedReader | Ranges:
-        """A file to read from anywhere in it; only "rb". It is of one version of the object, by default the one that is
-        there now: a read that finds it replaced raises StorageError. At least `buffering` bytes are read at a time; 0:
-        as many as are asked for."""
+        """Open the object for random access; only mode "rb". All reads are of one version, by default the current one;
+        a read raises StorageError if the object was replaced. Reads at least `buffering` bytes at a time, if not 0."""
         if mode != "rb":
             raise ValueError(f"mode = {mode!r}: an object is only read so; lm.storage.appearing writes one")
         raw = Ranges(self.address, self.held_to(version))
         return io.BufferedReader(raw, buffering) if buffering else raw
 
     def stream(self, version: Object | None = None) -> Stream:
-        """A file to read from its beginning on, of one version, as `open`: the next range comes while one is read, and
-        what breaks off is gone on with. It holds some megabytes, whatever the object's size."""
+        """Open the object for sequential reads of one version, with read-ahead; broken connections are resumed. It
+        keeps some megabytes in memory, whatever the object's size."""
         return Stream(self.address, self.held_to(version))
 
     def surely(self) -> Object:
-        """What the store says of it. Raises FileNotFoundError where there is no such object."""
+        """Metadata of the object. Raises FileNotFoundError if it does not exist."""
         found = self.found()
         if found is None:
             raise FileNotFoundError(2, "No such object", self.address)
         return found
 
     def held_to(self, version: Object | None) -> Object:
-        """The version to read: that which is given, if it has an ETag, else the one that is there. Raises StorageError
-        where that is of another size."""
+        """The version to read: the given one if it has an ETag, else the current one. Raises StorageError if their
+        sizes differ."""
         if version is not None and version.etag:
             return version
         found = self.surely()

@@ -234,7 +234,7 @@ def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines
         assert process.stdout and process.stdout.readline() == "ready\n"
         process.kill()
     with machines("b"), (copy := opened(bucket / "run")).held():
-        assert "did not say that it has ended; looking for 0.5 s whether it lives" in capsys.readouterr().out
+        assert "did not release it; waiting 0.5 s to see whether it is still running" in capsys.readouterr().out
         assert copy.fetch(["a"]) == ["a"]
     with machines("a"), opened(bucket / "run").held():  # and back, though its list of what it had was never so
         pass
