@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import tyro
 
 from configs.experiment.command_line import parse_alone
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from launch.stages.packing import compress_file, files_of
 from lm.errors import UsageError
 
@@ -43,5 +43,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(program := "launch.compress"):
+    with handle_cli_errors(program := "launch.compress"):
         run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

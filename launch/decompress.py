@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 
 from configs.experiment.command_line import parse_alone
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from launch.stages.packing import decompress_file, files_of
 from lm.errors import UsageError
 
@@ -51,5 +51,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(program := "launch.decompress"):
+    with handle_cli_errors(program := "launch.decompress"):
         run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

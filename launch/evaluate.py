@@ -12,7 +12,7 @@ from configs.experiment import Experiment
 from launch import train, train_tokenizer, write_shards
 from launch.stages.benchmarks import Options, on_the_side
 from launch.stages.command import run_stage_command
-from launch.stages.processes import place
+from launch.stages.processes import process_index
 from launch.stages.stage import Stage
 from launch.stages.trained import evaluate
 from lm.evaluation.evaluators import task_files
@@ -22,7 +22,7 @@ from lm.storage import file_sha256, write_json
 
 def make(experiment: Experiment, run: Path) -> None:
     figures = evaluate(experiment, run)
-    if place()[0] == 0:
+    if process_index() == 0:
         write_json(RunPaths(run).evaluation, figures)
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from configs.experiment import run_named
 from configs.experiment.command_line import parse_alone
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError, shown
 
 
@@ -46,5 +46,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(program := "launch.export"):
+    with handle_cli_errors(program := "launch.export"):
         run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

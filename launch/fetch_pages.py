@@ -5,7 +5,7 @@ from pathlib import Path
 from configs.experiment import Experiment
 from data_prep.common_crawl.paths import LISTS
 from data_prep.sources import fetch_pages, own_inputs
-from launch.folder.own_files import SEEN, SIZES
+from launch.run_folder.user_inputs import SEEN, SIZES
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from lm.fields import flatten

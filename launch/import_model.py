@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 
 from configs.experiment.command_line import parse_alone
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError
 
 
@@ -53,5 +53,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(program := "launch.import_model"):
+    with handle_cli_errors(program := "launch.import_model"):
         run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

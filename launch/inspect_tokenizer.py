@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from configs.experiment.command_line import parse_alone
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(program := "launch.inspect_tokenizer"):
+    with handle_cli_errors(program := "launch.inspect_tokenizer"):
         run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

@@ -6,7 +6,7 @@ from configs.experiment import Experiment
 from data_prep.by_language.fixes import check_fixes
 from data_prep.by_language.splitters import check_splitters
 from launch import train_tokenizer, write_shards
-from launch.stages.processes import place
+from launch.stages.processes import process_count
 from lm.address_space import TRAINING, check_address_space
 from lm.errors import InputError
 from lm.evaluation.evaluators import EVALUATORS, check_classes, check_evaluators, check_tasks
@@ -42,7 +42,7 @@ def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
     ):
         if others := tuple(name for name in names if name not in EVALUATORS):
             in_own_process(check_classes, others, option)
-    if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or place()[1] > 1:
+    if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or process_count() > 1:
         return
     made = RunPaths(workdir).marker(train_tokenizer.STAGE.name).exists()
     fingerprint = None if made else check_tokenizer(experiment.tokenizer)

@@ -16,7 +16,7 @@ from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funn
 from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
-from launch.folder import in_bucket, written
+from launch.run_folder import bucket, outputs
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
@@ -33,10 +33,10 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
     check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
-    in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
+    bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
     folder, out = paths.texts, paths.refilter
-    written.make_room(NAME, workdir, (NAME,))
+    outputs.make_room(NAME, workdir, (NAME,))
     with ProgressLine("refilter") as progress:
         now = count_again(folder, config, paths.parts / NAME, progress, experiment.engine)
     remove_empty_folders(paths.parts)
@@ -48,8 +48,8 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     changed = changes(before, config, now) if before else None
     back = "../report/index.html" if paths.report_page.is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
-    written.write_record(NAME, workdir, written.files_in(workdir, (NAME,)))
-    in_bucket.push(workdir, (NAME,))
+    outputs.write_record(NAME, workdir, outputs.files_in(workdir, (NAME,)))
+    bucket.push(workdir, (NAME,))
     print(comparison(before, changed or [], now.counts, config))
     print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)
 

@@ -15,7 +15,7 @@ from configs.experiment import Experiment
 from launch import train, train_tokenizer
 from launch.sampling.options import Options
 from launch.stages.command import run_stage_command
-from launch.stages.processes import place
+from launch.stages.processes import process_index
 from launch.stages.stage import Stage
 from launch.stages.trained import sample
 from lm.run_paths import RunPaths
@@ -42,7 +42,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 def make(experiment: Experiment, run: Path) -> None:
     rows = sample(experiment, run)
-    if place()[0] == 0:
+    if process_index() == 0:
         write_json(RunPaths(run).final_samples, {"samples": rows})
 
 

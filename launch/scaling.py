@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import extract_texts, fetch_pages, prepare_documents, train, train_tokenizer, write_shards
-from launch.folder.guard import refuse_inputs_in_outputs
+from launch.run_folder.checks import refuse_inputs_in_outputs
 from launch.stages.command import locked, run_command
 from launch.stages.rungs import refuse_bucket, train_rungs
 from launch.stages.stage import run_stage

@@ -12,10 +12,10 @@ import importlib
 import sys
 
 from configs.experiment import asks_trust, parse_run
-from launch.folder import in_bucket
-from launch.folder.guard import refuse_no_run
-from launch.stages.command import told
-from launch.stages.processes import place
+from launch.run_folder import bucket
+from launch.run_folder.checks import refuse_no_run
+from launch.stages.command import handle_cli_errors
+from launch.stages.processes import process_index
 from launch.stages.supervision import Supervisor
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("script", choices=SCRIPTS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="CONFIG.py and options, as for the script itself")
     given = parser.parse_args()
-    with told("launch.supervise"):
+    with handle_cli_errors("launch.supervise"):
         if given.same_step < 1:
             raise UsageError(f"--same-step is {given.same_step}; it must be at least 1: the crash that ends it.")
         if not 0 <= given.hang_minutes < float("inf"):
@@ -46,10 +46,10 @@ def main() -> None:
         options = getattr(importlib.import_module(given.script), "Options", None)
         workdir = parse_run(given.script, __doc__ or "", given.arguments, options=options).workdir  # refuses at once
         refuse_no_run(workdir)
-        index = place()[0]
+        index = process_index()
         supervisor = Supervisor(
             command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
-            heart=RunPaths(in_bucket.process_folder(workdir, index)).heartbeat(index),
+            heart=RunPaths(bucket.process_folder(workdir, index)).heartbeat(index),
             log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import preflight, train_tokenizer, write_shards
-from launch.folder import training
+from launch.run_folder import training
 from launch.stages.agreement import agree_on
 from launch.stages.command import run_stage_command
 from launch.stages.processes import load_training

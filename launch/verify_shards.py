@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import tyro
 
 from configs.experiment.command_line import parse_alone
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import place_of
@@ -42,5 +42,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(program := "launch.verify_shards"):
+    with handle_cli_errors(program := "launch.verify_shards"):
         run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

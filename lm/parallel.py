@@ -357,7 +357,7 @@ def own_rows(mesh: Mesh, batch_size: int, context_length: int, process: int | No
 
 
 @jax.transfer_guard("allow")  # this transfer is asked for, and with several processes JAX cannot know that
-def place[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.ndarray | None = None) -> Arrays:
+def shard_batch[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.ndarray | None = None) -> Arrays:
     """The batch on the mesh's devices. `batch` has these `rows` of it, those of `own_rows` or more; all, if not
     given."""
     sharding = batch_sharding(mesh)

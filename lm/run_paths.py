@@ -99,7 +99,7 @@ class RunPaths:
         return self.stages / f"{stage}.files"
 
     def seen(self, stage: str) -> Path:
-        """What the input files of a finished stage were told by (launch/folder/own_files.py)."""
+        """What the input files of a finished stage were told by (launch/run_folder/user_inputs.py)."""
         return self.stages / f"{stage}.seen"
 
     def checkpoint(self, step: int) -> Path:

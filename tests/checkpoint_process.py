@@ -35,12 +35,12 @@ def flip_a_bit(folder: Path, process: int) -> None:
 
 
 def main() -> None:
-    from launch.stages.command import told
-    from launch.stages.processes import join
+    from launch.stages.command import handle_cli_errors
+    from launch.stages.processes import initialize_distributed
 
     folder = Path(sys.argv[1])
-    with told("checkpoint_process"):
-        join()
+    with handle_cli_errors("checkpoint_process"):
+        initialize_distributed()
         report(folder)
 
 

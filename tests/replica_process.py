@@ -29,11 +29,11 @@ def values_of(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def main() -> None:
-    from launch.stages.command import told
-    from launch.stages.processes import ending_together, join
+    from launch.stages.command import handle_cli_errors
+    from launch.stages.processes import ending_together, initialize_distributed
 
-    with ending_together(), told("replica_process"):
-        join()
+    with ending_together(), handle_cli_errors("replica_process"):
+        initialize_distributed()
         act(sys.argv[1], *sys.argv[2:])
 
 

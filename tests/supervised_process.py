@@ -6,12 +6,12 @@ python -m tests.supervised_process RUN FIELDS
 import sys
 from pathlib import Path
 
-from launch.stages.processes import place
+from launch.stages.processes import process_index
 from launch.stages.supervision import Supervisor
 
 
 def main() -> None:
-    run, index = Path(sys.argv[1]), place()[0]
+    run, index = Path(sys.argv[1]), process_index()
     ending = f"-{index}" if index else ""
     command = [sys.executable, "-m", "tests.train_process", *sys.argv[1:]]
     supervisor = Supervisor(command, run / f"heartbeat{ending}.json", run / f"supervisor{ending}.jsonl")

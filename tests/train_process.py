@@ -98,11 +98,11 @@ def end_behind(behind: int) -> None:
 def main() -> None:
     """As launch.train starts and ends, without what the stages before training leave in a run folder."""
     began = time.time()
-    from launch.stages.command import told
+    from launch.stages.command import handle_cli_errors
     from launch.stages.parent import run_in_child
     from launch.stages.processes import ending_together
 
-    with ending_together(), told("train_process"):
+    with ending_together(), handle_cli_errors("train_process"):
         run_in_child("train_process")
         train(began)
 

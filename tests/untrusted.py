@@ -80,7 +80,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.experiment.command_line.tyro_help": Trusted("our own help"),
     "configs.experiment.command_line.without_box": Trusted("tyro's messages of our own options"),
     "launch.cloud.job.parse_job": OPTION,
-    "launch.folder.own_files.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
+    "launch.run_folder.user_inputs.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
     "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),
     "lm.metrics.writers.run_id_in": Bounded(65, "the pattern has so many characters at most"),
     "lm.serving.http.NAME": OPTION,

@@ -53,7 +53,7 @@ class RunFolder(RunPaths):
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":
         """That in a bucket, in a copy on this machine of what is read of it: now config.json, other parts when
-        launch.folder.in_bucket fetches them. Nothing is written there.
+        launch.run_folder.bucket fetches them. Nothing is written there.
 
         Raises StorageError where the bucket cannot be read.
         """

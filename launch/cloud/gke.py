@@ -12,7 +12,7 @@ import shlex
 import yaml
 
 from launch.cloud.job import PORT, job_parser, parse_job, refuse_lost, write_job
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError, shown
 from lm.planning.topology import SHAPES
 
@@ -113,5 +113,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with told("launch.cloud.gke"):
+    with handle_cli_errors("launch.cloud.gke"):
         main()

@@ -10,7 +10,7 @@ import math
 import yaml
 
 from launch.cloud.job import PORT, STOPPED, job_parser, parse_job, refuse_lost, write_job
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 
 # How the processes of several GPU nodes find each other. TPU VMs know it.
 MEET = f'JAX_COORDINATOR_ADDRESS="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):{PORT}" '
@@ -45,5 +45,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with told("launch.cloud.skypilot"):
+    with handle_cli_errors("launch.cloud.skypilot"):
         main()

@@ -6,7 +6,7 @@ Run it in a clone that all nodes see. Options of sbatch replace those in the fil
 """
 
 from launch.cloud.job import BASH, STOPPED, exports, job_parser, parse_job, write_job
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from lm.planning.topology import GPU_NODE
 
 
@@ -48,5 +48,5 @@ exit "$code"
 
 
 if __name__ == "__main__":
-    with told("launch.cloud.slurm"):
+    with handle_cli_errors("launch.cloud.slurm"):
         main()

@@ -7,7 +7,7 @@ import shlex
 
 from launch.cloud.job import BASH, exports, job_parser, parse_job, refuse_lost, write_job
 from launch.cloud.names import NAMES
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,5 +48,5 @@ exec {job.command}
 
 
 if __name__ == "__main__":
-    with told("launch.cloud.tpu_vm"):
+    with handle_cli_errors("launch.cloud.tpu_vm"):
         main()

@@ -9,8 +9,8 @@ import pyarrow as pa
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from launch import prepare_documents, train_tokenizer
-from launch.folder import in_bucket
-from launch.folder.links import claim_links
+from launch.run_folder import bucket
+from launch.run_folder.links import claim_links
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths
@@ -60,7 +60,7 @@ def open_documents(folder: RunFolder) -> DocumentsRun:
     for a tokenizer that is damaged, and for links that lead out of the run folder."""
     root, place = folder.root, shown_place(folder.root)
     experiment = folder.experiment()
-    in_bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])
+    bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])
     claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)
     for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
         file_inside(root, part)

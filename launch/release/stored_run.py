@@ -5,7 +5,7 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
-from launch.folder.in_bucket import fetch
+from launch.run_folder.bucket import fetch
 from lm.checkpoints.manifest import folders_of, read_manifest
 from lm.checkpoints.reading import whole_parameters
 from lm.config import ModelConfig

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from configs.experiment import Experiment
 from launch.sampling.options import Options
 from launch.sampling.prompts import STREAMED_STEPS, logprob_lines, write
-from launch.stages.processes import place
+from launch.stages.processes import process_count
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError, for_terminal, shown
 from lm.inference.requests import GenerationRequest, SamplingParams, TokenLogprob
@@ -140,8 +140,10 @@ def lines() -> Generator[str]:
 def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     """Continues what is typed until /quit or the end of the input. Raises as `load_trained`, and UsageError for options
     that cannot be."""
-    if place()[1] > 1:
-        raise UsageError(f"--interactive is for one process, but there are {place()[1]} here. Give --prompt instead.")
+    if process_count() > 1:
+        raise UsageError(
+            f"--interactive is for one process, but there are {process_count()} here. Give --prompt instead."
+        )
     config, model = experiment.sample, experiment.model
     temperature = config.temperatures[-1] if options.temperature is None else options.temperature
     most = config.tokens if options.max_tokens is None else options.max_tokens

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from configs.experiment import Experiment
 from launch.sampling.options import Options
-from launch.stages.processes import place
+from launch.stages.processes import process_index
 from launch.stages.trained import leave_together, load_trained, say
 from lm.errors import UsageError, for_terminal
 from lm.inference.requests import GenerationEvent, GenerationRequest, TokenLogprob
@@ -32,7 +32,7 @@ class Text(NamedTuple):
 
 def write(text: str) -> None:
     """Prints without an end of the line, once for all processes."""
-    if place()[0] == 0:
+    if process_index() == 0:
         sys.stdout.write(for_terminal(text))
         sys.stdout.flush()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.folder.versions import installed
-from launch.stages.processes import place as own_place
+from launch.run_folder.versions import installed
+from launch.stages.processes import process_count, process_index
 from lm.data.records import MANIFEST
 from lm.errors import InputError
 from lm.fields import flatten
@@ -31,7 +31,7 @@ NONCE_SECONDS = 5.0
 def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
     """Raise UsageError in all processes unless all have the same experiment, run folder, `request` (JSON), code,
     versions of libraries, flags and shards. Call it after they have connected. Does nothing for one process."""
-    index, count = own_place()
+    index, count = process_index(), process_count()
     if count == 1:
         return
     run = shown_place(run)  # each host has its own copy of a run in a bucket

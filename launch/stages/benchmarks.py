@@ -14,8 +14,8 @@ import tyro
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded
 from data_prep.sources.formats import FORMATS
-from launch.folder.links import refuse_links
-from launch.stages.processes import place
+from launch.run_folder.links import refuse_links
+from launch.stages.processes import process_count, process_index
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
 from lm.config import TasksConfig
 from lm.errors import InputError, UsageError
@@ -138,7 +138,7 @@ def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: Task
     from lm.evaluation.tasks.task import Task
     from lm.terminal import LiveLine
 
-    line, config = LiveLine(quiet=place()[0] > 0), run.experiment.evaluate
+    line, config = LiveLine(quiet=process_index() > 0), run.experiment.evaluate
     made = make_evaluators(
         names,
         EvaluatorConfig(
@@ -223,10 +223,10 @@ def evaluate_by_harness(
 ) -> None:
     """Runs lm-eval's tasks, prints its table and adds its results to lm_eval/ of the run, in a bucket too. Raises as
     `load_trained` and `run_harness`, and UsageError for several processes."""
-    if place()[1] > 1:
+    if process_count() > 1:
         raise UsageError(
-            f"lm-eval's tasks are for one process, but there are {place()[1]} here. launch.evaluate --tasks evaluates "
-            "those that are known here in several."
+            f"lm-eval's tasks are for one process, but there are {process_count()} here. launch.evaluate --tasks "
+            "evaluates those that are known here in several."
         )
     refuse_links(workdir)
     from lm.evaluation.harness import HarnessLM

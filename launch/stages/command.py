@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment import Experiment, parse_run
-from launch.folder import in_bucket
-from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
-from launch.folder.links import break_links, refuse_links
-from launch.folder.taking import check_source
+from launch.run_folder import bucket
+from launch.run_folder.checks import refuse_inputs_in_outputs, refuse_no_run
+from launch.run_folder.links import break_links, refuse_links
+from launch.run_folder.reuse import check_source
 from launch.stages.fit import fit_to_data
 from launch.stages.parent import run_in_child
-from launch.stages.processes import ending_together, place
+from launch.stages.processes import ending_together, process_count, process_index
 from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.run_paths import RunPaths
@@ -43,7 +43,7 @@ def locked(workdir: Path) -> Generator[None]:
 
     Raises UsageError when it is not empty and no run, InputError when it cannot be written or is held.
     """
-    if place()[0] > 0:
+    if process_index() > 0:
         refuse_links(workdir)
         yield
         return
@@ -74,7 +74,7 @@ def locked(workdir: Path) -> Generator[None]:
             lock.flush()
         break_links(workdir)
         try:
-            with in_bucket.held(workdir):
+            with bucket.held(workdir):
                 yield
         finally:
             if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # refused before it did anything
@@ -83,7 +83,7 @@ def locked(workdir: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def told(program: str, interrupted: str = "interrupted; nothing was written.") -> Generator[None]:
+def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was written.") -> Generator[None]:
     """Turns what a user can mend into a message and an exit code; Ctrl-C into `interrupted`."""
     try:
         yield
@@ -122,7 +122,7 @@ def run_command(
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
 ) -> None:
-    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does.
+    """The main of a script that works in a run folder: parses, runs, and tells errors as `handle_cli_errors` does.
 
     `run` gets the experiment, the run folder, and the folder of the run that --from names. `reads` are the sections of
     the config that its help lists; all, if not given. `options` is the class of the script's own options: `run` gets
@@ -131,29 +131,31 @@ def run_command(
     """
     with (
         ending_together(),
-        told(program, "interrupted; what is done is kept, and the same command goes on from there."),
+        handle_cli_errors(program, "interrupted; what is done is kept, and the same command goes on from there."),
     ):
         run_in_child(program)
         command = parse_run(program, description, sys.argv[1:], reads, options)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            command.workdir.stat()  # a path that is too long is refused before anything else
         experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options
         if source is not None and on_the_side and options is not None and asked != options():
             raise UsageError(
                 f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, and makes no "
                 f"run. Leave out --from; to ask the run in {source} itself: python -m {program} {source}"
             )
-        with told(program, "interrupted; the run stays as it was."):
-            if on_the_side and on_the_side(experiment, in_bucket.to_read(workdir) if options else workdir, asked):
+        with handle_cli_errors(program, "interrupted; the run stays as it was."):
+            if on_the_side and on_the_side(experiment, bucket.to_read(workdir) if options else workdir, asked):
                 return
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)
-            if place()[1] > 1:
+            if process_count() > 1:
                 raise UsageError(
-                    f"--from {source} is for one process, but there are {place()[1]} here. First run "
+                    f"--from {source} is for one process, but there are {process_count()} here. First run "
                     "launch.write_shards with it in one process; then launch.train without it in all of them."
                 )
-        if place()[0] > 0:
-            workdir = in_bucket.prepared_folder(workdir, place()[0])
+        if process_index() > 0:
+            workdir = bucket.prepared_folder(workdir, process_index())
         with locked(workdir):
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
 
@@ -166,7 +168,7 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
         if source is not None:
             take_before(stage, experiment, workdir, source)
         made = run_stage(stage, experiment, workdir, source)
-        if place()[0] == 0:
+        if process_index() == 0:
             names = ", ".join(made_by(stage, workdir))
             print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {shown_place(workdir)})")
 

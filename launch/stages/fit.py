@@ -7,8 +7,8 @@ from pathlib import Path
 from configs import own_text
 from configs.experiment import Command, Experiment
 from data_prep.sources.sizes import InputSizes, input_sizes
-from launch.folder import in_bucket
-from launch.stages.processes import place
+from launch.run_folder import bucket
+from launch.stages.processes import process_index
 from lm.run_paths import RunPaths
 
 
@@ -24,10 +24,10 @@ def fit_to_data(command: Command) -> Experiment:
         fit = own_text.fit
     if fit is None:
         return command.experiment
-    recorded = recorded_sizes(in_bucket.to_read(command.workdir))
+    recorded = recorded_sizes(bucket.to_read(command.workdir))
     sizes = recorded or input_sizes(command.experiment.pages)
     experiment, reasons = fit(command.experiment, sizes, command.given)
-    if recorded is None and place()[0] == 0:
+    if recorded is None and process_index() == 0:
         print("Defaults that follow the data; an option of the same name changes one:")
         print("".join(f"  {line}\n" for line in reasons), flush=True)
     return dataclasses.replace(experiment, fitted_to=tuple(sizes))

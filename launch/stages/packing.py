@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.experiment.run_folder import RunFolder
-from launch.folder.in_bucket import fetch
-from launch.stages.processes import place
+from launch.run_folder.bucket import fetch
+from launch.stages.processes import process_count
 from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -55,8 +55,8 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
 def load_packer(run: str, step: int | None = None, all_devices: bool = False, size: int = 0) -> "Packer":
     """The model of the run folder, on one device or on all, for files of `size` bytes. Raises as RunFolder.load, and
     UsageError where there are several processes, or so much cannot fit into memory."""
-    if place()[1] > 1:
-        raise UsageError(f"One process packs a file, but there are {place()[1]} here. Start it in one alone.")
+    if process_count() > 1:
+        raise UsageError(f"One process packs a file, but there are {process_count()} here. Start it in one alone.")
     keep_compiled_programs()
     use_bucket_cache()
     from lm.compression.codec import Packer

@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 
 from launch.stages.meeting import named
-from launch.stages.processes import place
+from launch.stages.processes import process_count, process_index
 from lm.errors import PeerError
 from lm.resilience.goodput import PARENT
 
@@ -29,7 +29,7 @@ def run_in_child(program: str) -> None:
 
     SIGTERM and SIGINT are passed on. The child gets its own session, so that Ctrl-C at a terminal reaches it once.
     """
-    index, count = place()
+    index, count = process_index(), process_count()
     if PARENT in os.environ:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # as if the parent were this process

@@ -65,17 +65,19 @@ class Found:
     """This process is to use all devices of its host, and not only one, as JAX assumes under a scheduler."""
 
 
-def place() -> tuple[int, int]:
-    """(which process this is, of how many), by the environment; (0, 1) where it says nothing.
+def process_index() -> int:
+    """The number of this process, by the environment; 0 if it says nothing. Raises UsageError if it is contradictory or
+    incomplete."""
+    return find().index
 
-    Raises UsageError when it makes no sense, or when half of it is set.
-    """
-    found = find()
-    return found.index, found.count
+
+def process_count() -> int:
+    """The number of processes, by the environment; 1 if it says nothing. Raises like `process_index`."""
+    return find().count
 
 
 def find() -> Found:
-    """As `place`, and who says so: what is set by hand, else a scheduler, else Cloud TPU."""
+    """Index and count as set by hand, else by a scheduler, else by Cloud TPU."""
     return by_hand() or by_scheduler() or by_tpu_variables() or by_tpu_metadata() or Found(0, 1, "nothing")
 
 
@@ -173,7 +175,7 @@ def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, 
     return int(mine), int(total)
 
 
-def join(timeout: float = JOIN_SECONDS) -> None:
+def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
     """Waits up to `timeout` seconds until all processes of this run are there, and connects them by JAX. To be called
     before JAX is used; nothing where it is one.
 
@@ -246,12 +248,12 @@ def ending_together() -> Generator[None]:
 
 
 def load_training(run: Path, began: float, timeout: float) -> Callable[..., None]:
-    """Imports JAX, meets the other processes of the run (`join`), and returns lm.training.loop.train.
+    """Imports JAX, meets the other processes of the run (`initialize_distributed`), and returns lm.training.loop.train.
 
     JAX takes seconds to import, and swallows the exception of a Ctrl-C meanwhile. So a process that is asked to end
     does so at once, and writes it into the run folder: a supervisor must not think that the work is done.
     """
-    index, processes = place()
+    index, processes = process_index(), process_count()
     before_exit = lambda: Goodput(run, began, index).stop_before_training()
     keep_compiled_programs()
     with PreemptionHandler(before_exit=before_exit):
@@ -260,6 +262,6 @@ def load_training(run: Path, began: float, timeout: float) -> Callable[..., None
         use_bucket_cache()
     # Of several processes it leaves SIGTERM to JAX, which passes it on once they have met.
     with PreemptionHandler(processes, before_exit):
-        join(timeout)
+        initialize_distributed(timeout)
         from lm.training.loop import train
     return train

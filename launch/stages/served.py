@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment import Experiment
-from launch.stages.processes import place
+from launch.stages.processes import process_count
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
 from lm.storage import shown_place
@@ -18,8 +18,8 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
     from lm.serving.limits import Limits
     from lm.serving.server import bind, is_loopback, read_key
 
-    if place()[1] > 1:
-        raise UsageError(f"launch.serve is for one process, but there are {place()[1]} here. Start it by itself.")
+    if process_count() > 1:
+        raise UsageError(f"launch.serve is for one process, but there are {process_count()} here. Start it by itself.")
     if not 1 <= options.slots <= 1024 or not 1 <= options.decode_steps <= 1024:
         raise UsageError(
             f"--slots is {options.slots}, --decode-steps {options.decode_steps}; both are from 1 to 1,024."

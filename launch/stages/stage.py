@@ -4,7 +4,7 @@ A stage records its settings in `stages/<stage>.begun`, writes its outputs to th
 bucket, and then writes `stages/<stage>.json`: the marker that the stage is done, without which no other stage reads the
 outputs. It holds a key, the hash of everything that decides the outputs (the stage's part of the config and the keys of
 the stages before it), and the outputs' sizes. A stage with a marker of the same key is up to date; with another key it
-belongs to another experiment, and nothing is touched. What may be deleted is decided in launch/folder/written.py.
+belongs to another experiment, and nothing is touched. What may be deleted is decided in launch/run_folder/outputs.py.
 """
 
 import errno
@@ -20,10 +20,10 @@ from typing import Any
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.engine.run import noting
-from launch.folder import in_bucket, links, own_files, taking, written
-from launch.folder.markers import all_of, differences, key_of, read_note, refuse_trained, report_damage
-from launch.folder.versions import compare_versions, installed
-from launch.stages.processes import place
+from launch.run_folder import bucket, links, outputs, reuse, user_inputs
+from launch.run_folder.markers import all_of, differences, key_of, read_note, refuse_trained, report_damage
+from launch.run_folder.versions import compare_versions, installed
+from launch.stages.processes import process_count, process_index
 from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import flatten, identifying
@@ -104,12 +104,12 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     for output in stage.outputs:
         links.refuse_broken_link(workdir / output)
     for name, size in marker["files"].items():
-        file, found = workdir / name, in_bucket.size_in(workdir, name)
+        file, found = workdir / name, bucket.size_in(workdir, name)
         if found != size and stage.grows:
             there = "missing" if found is None else f"{found} bytes"
             raise InputError(
                 f"{shown_place(file)} is {there}, but {size} bytes were written. Bring it back; or, to train again "
-                f"from step 0: {written.remove_command(path)}"
+                f"from step 0: {outputs.remove_command(path)}"
             )
         if found != size:
             return None
@@ -183,7 +183,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
         + "\n".join(differences(old, new))
         + f"\nNothing was changed. Choose another --workdir{other}; or, to make them and all that follows from them "
         + "again: "
-        + written.remove_command(*what_follows(stage, workdir))
+        + outputs.remove_command(*what_follows(stage, workdir))
     )
 
 
@@ -205,16 +205,16 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
-    external_inputs, seen = own_files.recognised(workdir, external)
+    external_inputs, seen = user_inputs.recognised(workdir, external)
     marker = read_marker(stage, workdir)
     same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
     retried = experiment.engine.retry_failed and marker and any("without" in one for one in marker["continued_from"])
     if marker and same and not retried:
-        own_files.remember(workdir, seen)
+        user_inputs.remember(workdir, seen)
         tidy(stage, workdir)  # a kill may have come before
         return False
     if stage.grows:
-        in_bucket.fetch(workdir, (), stage.by_products)
+        bucket.fetch(workdir, (), stage.by_products)
     note = {
         "key": key_of(stage.name, settings, external_inputs, []),
         "settings": settings,
@@ -234,7 +234,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
             if experiment.fitted_to and inputs_kept(stage, marker, note, workdir):
                 return False
             refuse_other(stage, all_of(marker), all_of(note), workdir)
-    index, processes = place()
+    index, processes = process_index(), process_count()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
             f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, with "
@@ -245,7 +245,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if not (stage.direct and local_copy_of(workdir)):
         logs = [pattern for one in stage.after for pattern in one.by_products]
         shards = (RunPaths.tokens,) if stage.multi_process else ()
-        in_bucket.fetch_inputs(workdir, before.values(), logs, shards)
+        bucket.fetch_inputs(workdir, before.values(), logs, shards)
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir)
     else:
@@ -301,25 +301,25 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     copy = local_copy_of(workdir)
     direct = copy if stage.direct else None
     run: Place = direct.url if direct else workdir.absolute()
-    own_files.remember(workdir, seen)  # while the manifest is there by which they were compared
+    user_inputs.remember(workdir, seen)  # while the manifest is there by which they were compared
     begin(stage, experiment, workdir, note, marker)
     start = time.perf_counter()
     with noting(direct.may_write if direct else lambda: None) as notes, noting_writes() as written_here:
         stage.make(experiment, run)
-        own_files.note_replaced(workdir, note["external_inputs"])
+        user_inputs.note_replaced(workdir, note["external_inputs"])
     if stage.grows:
         required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
-        files = in_bucket.there(copy, required_outputs) if copy else written.files_in(workdir, required_outputs)
+        files = bucket.there(copy, required_outputs) if copy else outputs.files_in(workdir, required_outputs)
     else:
-        there = in_bucket.there(direct, stage.outputs) if direct else written.files_in(workdir, stage.outputs)
+        there = bucket.there(direct, stage.outputs) if direct else outputs.files_in(workdir, stage.outputs)
         ours = notes.outputs | written_here  # all other files are the user's, or of an earlier attempt
-        is_output = lambda name: str(run / name) in ours and not written.is_kept_beside(name)
+        is_output = lambda name: str(run / name) in ours and not outputs.is_kept_beside(name)
         files = {name: size for name, size in there.items() if is_output(name)}
         refuse_missing(stage, workdir, files)
         if direct:
-            others = {name for name in there.keys() - files.keys() if not written.is_kept_beside(name)}
-            in_bucket.move_aside(direct, stage.name, others)
-        written.keep_only(stage.name, workdir, stage.outputs, files)
+            others = {name for name in there.keys() - files.keys() if not outputs.is_kept_beside(name)}
+            bucket.move_aside(direct, stage.name, others)
+        outputs.keep_only(stage.name, workdir, stage.outputs, files)
     continued = stage.continued_from(workdir, note["settings"])
     if notes.failed:
         continued = [*continued, {"without": sorted(notes.failed)}]
@@ -333,7 +333,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
 
 def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
     """Raises FileNotFoundError unless the stage made all of its outputs."""
-    made = lambda output: any(written.below(file, output) for file in files) or (workdir / output).is_dir()
+    made = lambda output: any(outputs.below(file, output) for file in files) or (workdir / output).is_dir()
     for output in stage.outputs:
         if output not in stage.optional and not made(output):
             raise FileNotFoundError(errno.ENOENT, f"the stage {stage.name} did not make it", str(workdir / output))
@@ -344,18 +344,18 @@ def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
     files are on this disk, and uploaded if the run is in a bucket."""
     RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
-    in_bucket.publish(stage.name, workdir, kept, made_here)
+    bucket.publish(stage.name, workdir, kept, made_here)
     delete_intermediate(stage, workdir)
 
 
 def delete_intermediate(stage: Stage, workdir: Path) -> None:
     """Delete the folders that only an unfinished stage needs, and the markers of joins if `parts` is one of them."""
     if RunPaths.parts in stage.intermediate:
-        in_bucket.delete_joins(workdir)
+        bucket.delete_joins(workdir)
     if stage.direct and (copy := local_copy_of(workdir)):
         copy.delete(copy.matching(stage.intermediate))
     for name in stage.intermediate:
-        written.delete_folder(workdir / name)
+        outputs.delete_folder(workdir / name)
 
 
 def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
@@ -371,11 +371,11 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
     if found is None:
         delete_intermediate(stage, workdir)  # a kill may have come while it was deleted
         if not stage.grows:
-            written.make_room(stage.name, workdir, stage.outputs)
+            outputs.make_room(stage.name, workdir, stage.outputs)
         elif marker is None:
             names = (*stage.outputs, *by_products_in(stage, workdir))
-            written.set_aside(workdir, names, "is of a run whose marker is gone, and is made anew")
-            in_bucket.set_aside(workdir, stage.name, stage.outputs)
+            outputs.set_aside(workdir, names, "is of a run whose marker is gone, and is made anew")
+            bucket.set_aside(workdir, stage.name, stage.outputs)
         if marker and stage.grows:
             note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
     elif same_work(stage, found, note, workdir):
@@ -387,14 +387,14 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
         refuse_other(stage, all_of(found), all_of(note), workdir)
     elif stage.grows:
         names = (*stage.optional, *by_products_in(stage, workdir))
-        logs = tuple(name for name in names if written.files_in(workdir, (name,)))
-        written.set_aside(workdir, logs, "is of an attempt with other settings that came to no checkpoint")
-        in_bucket.set_aside(workdir, stage.name, stage.optional)
+        logs = tuple(name for name in names if outputs.files_in(workdir, (name,)))
+        outputs.set_aside(workdir, logs, "is of an attempt with other settings that came to no checkpoint")
+        bucket.set_aside(workdir, stage.name, stage.optional)
     versions = {"versions": {one: installed(one) for one in stage.libraries}} if stage.libraries else {}
     write_atomically(begun, json.dumps(note | versions))
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
-    in_bucket.announce(stage.name, workdir)
+    bucket.announce(stage.name, workdir)
 
 
 def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
@@ -416,17 +416,17 @@ def holds_work(stage: Stage, workdir: Path) -> bool:
         return False
     names = (*stage.outputs, *stage.intermediate)
     copy = local_copy_of(workdir) if stage.direct else None
-    return bool(copy.matching(names) if copy else written.files_in(workdir, names))
+    return bool(copy.matching(names) if copy else outputs.files_in(workdir, names))
 
 
 def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note: dict, external: dict | None) -> bool:
     """Copy or link the outputs from the run in `source`. Returns False if that run has no equal ones, or this run
     already has partial work. `external=None` accepts any external inputs. Training that was made longer is not equal to
     other training."""
-    marker = taking.finished_in(source, stage.name)
+    marker = reuse.finished_in(source, stage.name)
     if marker is None or marker.get("continued_from") or marker["settings"] != note["settings"]:
         return False
-    if external is not None and marker["external_inputs"] != own_files.recognised(source, external)[0]:
+    if external is not None and marker["external_inputs"] != user_inputs.recognised(source, external)[0]:
         return False
     taken_from = {"taken_from": str(shown_place(source))}
     note = note | {"key": marker["key"], "external_inputs": marker["external_inputs"]} | taken_from
@@ -434,18 +434,18 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
     if begun and begun.get("taken_from") != note["taken_from"] and holds_work(stage, workdir):
         return False
     units = tuple(f"{RunPaths.units}/{step}" for step in stage.units)
-    in_bucket.fetch_inputs(source, [marker], (*stage.by_products, *units))
-    with taking.held(source):
-        taking.refuse_damaged(source, marker)
+    bucket.fetch_inputs(source, [marker], (*stage.by_products, *units))
+    with reuse.held(source):
+        reuse.refuse_damaged(source, marker)
         begin(stage, experiment, workdir, note, None)
         besides = (*by_products_in(stage, source), *units)
-        taking.take(stage.outputs, besides, source, workdir, marker)
+        reuse.take(stage.outputs, besides, source, workdir, marker)
     if copy := local_copy_of(workdir):
         copy.listed = None  # checkpoints came to the address
     if not stage.grows:
-        written.keep_only(stage.name, workdir, stage.outputs, marker["files"])
-    if own_files.SIZES in marker["external_inputs"]:
-        own_files.remember(workdir, own_files.read_seen(source))
+        outputs.keep_only(stage.name, workdir, stage.outputs, marker["files"])
+    if user_inputs.SIZES in marker["external_inputs"]:
+        user_inputs.remember(workdir, user_inputs.read_seen(source))
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(marker | taken_from, indent=1))
     tidy(stage, workdir)
     print(f"{stage.name}: taken from {shown_place(source)}", flush=True)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
-from launch.folder.in_bucket import fetch
+from launch.run_folder.bucket import fetch
 from launch.stages.agreement import agree_on
-from launch.stages.processes import join, place
+from launch.stages.processes import initialize_distributed, process_count, process_index
 from lm.address_space import JAX, check_address_space
 from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import InputError, UsageError
@@ -41,7 +41,7 @@ def load_trained(
     keep_compiled_programs()
     fetch(workdir, (), (RunPaths.tokenizer,))
     use_bucket_cache()
-    join(experiment.train.join_timeout)
+    initialize_distributed(experiment.train.join_timeout)
     agree_on(experiment, workdir, rows=rows, tokens=tokens, step=step)
     check_inference_memory(experiment.model, rows, tokens, option)
     if weights is not None:
@@ -57,8 +57,10 @@ def with_weights(experiment: Experiment, workdir: Path, step: int | None, weight
     from lm.inference.weights import for_inference
     from lm.parallel import one_device_mesh, traced_on
 
-    if place()[1] > 1:
-        raise UsageError(f"--weights {weights} are for one process, but there are {place()[1]} here. Leave it out.")
+    if process_count() > 1:
+        raise UsageError(
+            f"--weights {weights} are for one process, but there are {process_count()} here. Leave it out."
+        )
     run = RunFolder(workdir).load(one_device_mesh(experiment.model), step, experiment)
     model = traced_on(run.mesh, for_inference)(run.model, experiment.model, weights)
     return run._replace(model=model)
@@ -66,13 +68,13 @@ def with_weights(experiment: Experiment, workdir: Path, step: int | None, weight
 
 def say(text: str) -> None:
     """Prints, once for all processes."""
-    if place()[0] == 0:
+    if process_index() == 0:
         print(text, flush=True)
 
 
 def leave_together() -> None:
     """Waits for all processes: one that ends early would end the others too."""
-    if place()[1] > 1:
+    if process_count() > 1:
         from lm.resilience.multihost import settle
 
         settle("leave", None, bool)

@@ -17,7 +17,7 @@ from lm.data.batches import Batch, BatchSource
 from lm.evaluation.evaluator import EvaluationInterrupted, EvaluatorConfig
 from lm.model.loss import token_losses
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, devices_of, forward_only, on_host, place, traced_on
+from lm.parallel import constrain, devices_of, forward_only, on_host, shard_batch, traced_on
 from lm.tokenizer import Tokenizer
 
 
@@ -77,7 +77,9 @@ class HeldOutLoss:
         for batch in batches:
             if self.config.should_stop():
                 raise EvaluationInterrupted
-            nats += float(np.sum(on_host(row_losses(model, place(batch, mesh, self.config.batch_size))), dtype=float))
+            nats += float(
+                np.sum(on_host(row_losses(model, shard_batch(batch, mesh, self.config.batch_size))), dtype=float)
+            )
             targets += float(np.sum(batch.weights_BT))
             self.config.show(f"{targets:,.0f} tokens  loss {nats / targets:.3f}")
         return {

@@ -20,7 +20,7 @@ from lm.evaluation.packing import Layout, PackedBatch, Row, fill, lay_out, trees
 from lm.model.attention.mask import AttentionMask
 from lm.model.loss import token_scores
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, devices_of, forward_only, on_host, place, traced_on
+from lm.parallel import constrain, devices_of, forward_only, on_host, shard_batch, traced_on
 from lm.tokenizer import Tokenizer
 
 TOKENS_AT_ONCE = {"cpu": 1 << 12}
@@ -134,7 +134,7 @@ class LogLikelihoods:
             if self.should_stop():
                 raise EvaluationInterrupted
             batch, requests_BK = fill(rows, shape, branched)
-            waiting.append((requests_BK, score_batch(model, place(batch, mesh, shape[0]), branched)))
+            waiting.append((requests_BK, score_batch(model, shard_batch(batch, mesh, shape[0]), branched)))
             while len(waiting) > (done < len(batches)):  # one batch is computed while the one before is read
                 requests_BK, found = waiting.pop(0)
                 nats_BK, greedy_BK = map(on_host, found)

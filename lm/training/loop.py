@@ -11,7 +11,7 @@ from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch
 from lm.errors import InputError
 from lm.metrics.writers import Row
-from lm.parallel import own_rows, place
+from lm.parallel import own_rows, shard_batch
 from lm.resilience.watchdog import Watchdog
 from lm.run_paths import RunPaths
 from lm.training.hooks import Hook
@@ -83,7 +83,7 @@ def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: Trai
     InputError for damaged data, after saving `state`."""
     try:
         with run.tools.goodput.phase("data"):
-            return place(run.tools.meter.next(batches), run.mesh, len(program.batch.inputs_BT), program.rows)
+            return shard_batch(run.tools.meter.next(batches), run.mesh, len(program.batch.inputs_BT), program.rows)
     except InputError:
         run.checkpointing.save_before_error(state, step)
         raise

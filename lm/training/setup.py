@@ -27,7 +27,7 @@ from lm.metrics.meter import Meter, MetricsLog
 from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
 from lm.model.attention.choice import attention_spec_of, choose, explain
-from lm.parallel import own_rows, place, training_mesh
+from lm.parallel import own_rows, shard_batch, training_mesh
 from lm.planning.flops import flops_before
 from lm.planning.hardware import peak_rate
 from lm.planning.memory import count_parameters
@@ -314,7 +314,7 @@ def measure(programs: Programs, program: Program, flops: int, mesh: Mesh) -> flo
     speed."""
     if not worth_measuring(flops, mesh.devices.flat[0].platform):
         return None
-    batch = place(program.batch, mesh, program.batch.inputs_BT.shape[0])
+    batch = shard_batch(program.batch, mesh, program.batch.inputs_BT.shape[0])
     return measure_step_seconds(program.step, programs.fresh, batch)
 
 

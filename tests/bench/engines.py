@@ -104,7 +104,7 @@ import atexit, resource, sys, time
 from pathlib import Path
 from data_prep.config import EngineConfig
 from data_prep.engine import run_step
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from tests.bench.engines import small_units
 
 def note() -> None:
@@ -113,7 +113,7 @@ def note() -> None:
 
 if __name__ == "__main__":
     atexit.register(note)
-    with told("main"):
+    with handle_cli_errors("main"):
         run_step(small_units(int(sys.argv[1])), EngineConfig(runner="slurm", workers=int(sys.argv[2])), Path("run"))
     Path("done").touch()
 """

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from launch import compress, decompress
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from launch.stages.packing import shown_progress
 from lm.errors import UsageError
 from tests.chaos.compression import small_run
@@ -57,7 +57,7 @@ def test_an_older_checkpoint_packs_and_the_file_says_by_which(run, tmp_path, cap
 @pytest.mark.parametrize("script", [compress, decompress], ids=["compress", "decompress"])
 def test_a_wrong_command_is_told_and_leaves_nothing(script, run, tmp_path, capsys):
     def refused(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended, told("launch.x"):
+        with pytest.raises(SystemExit) as ended, handle_cli_errors("launch.x"):
             script.run(script.Command(*words))
         return int(ended.value.code or 0), capsys.readouterr().err
 

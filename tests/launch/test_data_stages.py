@@ -19,9 +19,9 @@ from configs.experiment import Experiment, parse_run
 from data_prep.config import EngineConfig
 from data_prep.engine.tasks import DIGEST
 from data_prep.warc import write_pages
-from launch.folder.taking import check_source
-from launch.folder.written import is_kept_beside
 from launch.pretrain import SCRIPTS
+from launch.run_folder.outputs import is_kept_beside
+from launch.run_folder.reuse import check_source
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
@@ -241,7 +241,7 @@ def test_an_unfinished_stage_in_a_bucket_is_refused_under_other_settings_and_the
 TOGETHER = """
 import json, sys
 from pathlib import Path
-from launch.stages.command import locked, told
+from launch.stages.command import handle_cli_errors, locked
 from lm.storage import Url, local_folder
 from launch.stages.stage import run_stage
 from tests.launch.test_data_stages import STAGES, experiment_of
@@ -249,7 +249,7 @@ from tests.launch.test_data_stages import STAGES, experiment_of
 if __name__ == "__main__":
     run = local_folder(Url(sys.argv[2])) if "://" in sys.argv[2] else Path(sys.argv[2])
     experiment = experiment_of([Path(path) for path in sys.argv[3:]])
-    with told("main"), locked(run):
+    with handle_cli_errors("main"), locked(run):
         print([run_stage(stage, experiment, run) for stage in STAGES[: int(sys.argv[1])]])
 """
 

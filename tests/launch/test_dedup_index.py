@@ -11,8 +11,8 @@ from configs.experiment import Experiment
 from data_prep.config import DedupIndexConfig
 from data_prep.dedup_index.format import open_index
 from launch import extract_texts, fetch_pages, prepare_documents
-from launch.folder.markers import read_note
-from launch.folder.written import files_in
+from launch.run_folder.markers import read_note
+from launch.run_folder.outputs import files_in
 from launch.stages.stage import run_stage, settings_of
 from lm.errors import UsageError
 from lm.run_paths import RunPaths

@@ -22,11 +22,11 @@ from configs.experiment.run_folder import RunFolder
 from data_prep.documents import DOCUMENT_SCHEMA
 from launch import extract_texts, fetch_pages, prepare_documents, train_tokenizer
 from launch.export_documents import Command, run
-from launch.folder.links import CLAIM
 from launch.release import documents
 from launch.release.documents import FORMATS, Group, cut
 from launch.release.documents_run import open_documents
 from launch.release.out_folder import RECORD
+from launch.run_folder.links import CLAIM
 from launch.stages.stage import run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths

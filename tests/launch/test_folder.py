@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.folder import versions, written
-from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
-from launch.folder.taking import LINKED_FROM, check_source
+from launch.run_folder import outputs, versions
+from launch.run_folder.checks import refuse_inputs_in_outputs, refuse_no_run
+from launch.run_folder.reuse import LINKED_FROM, check_source
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage, take_before
 from lm.config import MixtureSource
@@ -68,8 +68,8 @@ def run(workdir: Path, experiment=EXPERIMENT, source: Path | None = None) -> lis
     return [run_stage(stage, experiment, workdir, source) for stage in STAGES]
 
 
-def outputs(workdir: Path) -> dict[str, bytes]:
-    files = written.files_in(workdir, (*TEXT.outputs, *REPORT.outputs))
+def contents_of(workdir: Path) -> dict[str, bytes]:
+    files = outputs.files_in(workdir, (*TEXT.outputs, *REPORT.outputs))
     return {name: (workdir / name).read_bytes() for name in files}
 
 
@@ -90,7 +90,7 @@ def expected(tmp_path_factory) -> dict[int, dict[str, bytes]]:
     for number in (2, 3):
         workdir = tmp_path_factory.mktemp("expected")
         run(workdir, with_shards(train_shards=number))
-        found[number] = outputs(workdir)
+        found[number] = contents_of(workdir)
     return found
 
 
@@ -210,7 +210,7 @@ def test_a_kill_at_any_moment_of_making_anew_changes_nothing(tmp_path, monkeypat
     prepare = lambda: Path(shutil.copytree(tmp_path / "old", Path(tempfile.mkdtemp(dir=tmp_path)) / "run"))
 
     def check(workdir: Path) -> None:
-        assert outputs(workdir) == expected[2]
+        assert contents_of(workdir) == expected[2]
         assert b"the user's" in contents(workdir)
         assert not list((workdir / "stages").glob("*.begun"))
         assert run(workdir, with_shards(train_shards=2)) == [False, False]
@@ -249,7 +249,7 @@ def test_a_kill_at_any_moment_of_taking_from_another_run_changes_nothing(tmp_pat
     before = contents(source)
 
     def check(workdir: Path) -> None:
-        assert outputs(workdir) == expected[3] and contents(source) == before
+        assert contents_of(workdir) == expected[3] and contents(source) == before
         assert not list((workdir / "stages").glob("*.begun"))
 
     work = lambda workdir: run(workdir, with_shards(train_shards=3), source)
@@ -275,7 +275,7 @@ def test_outputs_behind_a_link_to_another_disk_are_replaced_there(tmp_path, othe
     refuse_no_run(tmp_path)  # links may be there before the run is
     for number in (3, 2):
         run(tmp_path, with_shards(train_shards=number))
-        assert (tmp_path / "text").is_symlink() and outputs(tmp_path) == expected[number]
+        assert (tmp_path / "text").is_symlink() and contents_of(tmp_path) == expected[number]
         claim = f"{tmp_path.resolve()}\n".encode()
         written_there = [v for name, v in expected[number].items() if name.startswith("text/")]
         assert contents(behind) == sorted([*written_there, claim])
@@ -296,7 +296,7 @@ def test_a_kill_while_files_go_to_another_disk_changes_nothing(tmp_path, other_d
         return workdir
 
     def check(workdir: Path) -> None:
-        assert outputs(workdir) == {k: v for k, v in expected[2].items() if k not in REPORT_FILES}
+        assert contents_of(workdir) == {k: v for k, v in expected[2].items() if k not in REPORT_FILES}
         assert not [*(workdir / "stages").glob("*.begun"), *(workdir / "text").rglob("*.partial")]
 
     def make(experiment, run) -> None:
@@ -316,7 +316,7 @@ def test_a_run_folder_that_is_a_link_works_and_a_link_to_nothing_is_refused(tmp_
     (tmp_path / "run").symlink_to(tmp_path / "big")
     with locked(tmp_path / "run"):
         run(tmp_path / "run", with_shards(train_shards=2))
-    assert outputs(tmp_path / "big") == expected[2]
+    assert contents_of(tmp_path / "big") == expected[2]
     (tmp_path / "text").symlink_to(tmp_path / "unmounted")
     with pytest.raises(InputError, match=r"text is a link to .*unmounted, which is not there\. Mount its disk.*: rm "):
         run(tmp_path)
@@ -539,7 +539,7 @@ def test_a_run_that_begins_from_another_takes_what_is_equal_and_makes_the_rest(t
     assert run_stage(TEXT, EXPERIMENT, workdir) is False
     different = tmp_path / "different"
     run(different, with_shards(train_shards=3), source)
-    assert outputs(different) == expected[3]
+    assert contents_of(different) == expected[3]
 
 
 def test_a_run_that_was_made_longer_is_not_taken_for_a_straight_one(tmp_path):
@@ -654,4 +654,4 @@ def test_what_does_not_fit_on_the_disk_is_not_taken_for_whole(tmp_path, monkeypa
         run(workdir, EXPERIMENT, source)
     run(workdir, EXPERIMENT, source)
     digest = lambda found: hashlib.sha256(json.dumps({k: v.hex() for k, v in sorted(found.items())}).encode()).digest()
-    assert digest(outputs(workdir)) == digest(outputs(source))
+    assert digest(contents_of(workdir)) == digest(contents_of(source))

@@ -19,10 +19,10 @@ from data_prep.dedup_index.format import HEADER, open_index
 from data_prep.engine import attempts, units
 from data_prep.funnel.report import FUNNEL, read_counts
 from data_prep.sources.manifest import manifest_files
-from launch.folder import written
-from launch.folder.links import NAMES
-from launch.folder.markers import read_note
-from launch.folder.taking import check_source
+from launch.run_folder import outputs
+from launch.run_folder.links import NAMES
+from launch.run_folder.markers import read_note
+from launch.run_folder.reuse import check_source
 from launch.stages.command import locked
 from launch.stages.stage import run_stage
 from launch.stages.supervision import Supervisor
@@ -248,7 +248,7 @@ NAMES_THAT_LEAD_OUT = (
 def record(run: Path, name: str) -> Callable[[], object]:
     (run / "stages").mkdir(exist_ok=True)
     (run / "stages/text.files").write_text(json.dumps({name: 1}))
-    return lambda: written.read_record("text", run)
+    return lambda: outputs.read_record("text", run)
 
 
 MARKER = {"key": "", "settings": {}, "external_inputs": {}, "replaces": [], "continued_from": [], "seconds": 1.0}
@@ -466,7 +466,7 @@ def test_plain_names_are_joined(tmp_path):
 MODULES_WITH_NAMES = (
     "data_prep/dedup_index/format.py", "data_prep/engine/attempts.py", "data_prep/engine/units.py",
     "data_prep/funnel/report.py",
-    "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py",
+    "data_prep/sources/manifest.py", "launch/run_folder/markers.py", "launch/run_folder/outputs.py",
     "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
     "lm/storage/cache.py",
@@ -481,7 +481,7 @@ MODULES_WITHOUT = (
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/merge_counts.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
-    "data_prep/url_filter/blocklist.py", "launch/folder/in_bucket.py", "launch/folder/own_files.py",
+    "data_prep/url_filter/blocklist.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",
     "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/agreement.py",
     "launch/stages/fit.py", "launch/stages/meeting.py", "launch/stages/stage.py",
     "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",

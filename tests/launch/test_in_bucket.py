@@ -16,8 +16,8 @@ import pytest
 
 from configs.experiment import parse_run
 from data_prep.warc import write_pages
-from launch.folder import in_bucket
-from launch.folder.guard import refuse_inputs_in_outputs
+from launch.run_folder import bucket
+from launch.run_folder.checks import refuse_inputs_in_outputs
 from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
@@ -117,14 +117,14 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
 
 
 def read_logs(workdir: Path) -> Path:
-    folder = in_bucket.prepared_folder(workdir, 1)
-    in_bucket.fetch(folder, (), TRAINING_LOGS)
+    folder = bucket.prepared_folder(workdir, 1)
+    bucket.fetch(folder, (), TRAINING_LOGS)
     return folder
 
 
 READ = {
-    "books": ("config.json", lambda workdir: in_bucket.prepared_folder(workdir, 1)),
-    "books, to read": ("config.json", in_bucket.to_read),
+    "books": ("config.json", lambda workdir: bucket.prepared_folder(workdir, 1)),
+    "books, to read": ("config.json", bucket.to_read),
     "logs": ("metrics.jsonl", read_logs),
 }  # fmt: skip
 
@@ -199,7 +199,7 @@ def test_all_processes_make_again_what_process_0_was_killed_at_before_the_marker
         two = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "NUM_PROCESSES": "2", "PROCESS_ID": index}
         with variables(two | {"GRISTMILL_CACHE": str(tmp_path / ("b" if index == "1" else "a"))}):
             workdir = workdir_of(run)
-            folder = in_bucket.prepared_folder(workdir, 1) if index == "1" else workdir
+            folder = bucket.prepared_folder(workdir, 1) if index == "1" else workdir
             with locked(folder):
                 made.append(run_stage(together, EXPERIMENT, folder))
     assert made == [True, True, False, False]
@@ -258,7 +258,7 @@ def test_what_supervisors_write_on_one_machine_after_the_other_is_one_log(run, t
 
 def test_a_ladder_is_refused(run):
     with pytest.raises(UsageError, match=f"--workdir {run} is in a bucket, but a ladder"):
-        scale(EXPERIMENT, in_bucket.to_read(workdir_of(run)), Options(budget=1e12))
+        scale(EXPERIMENT, bucket.to_read(workdir_of(run)), Options(budget=1e12))
     assert not list(run.files())
 
 
@@ -324,7 +324,7 @@ def test_checkpoints_and_snapshots_are_read_at_the_address_and_leave_nothing_her
     kept(run / "checkpoints", 4, 8)
     kept(run / "snapshots", 0, 2, 8, 9)
     write_atomically(run / "stages/train.json", "{}")
-    paths = RunPaths(in_bucket.to_read(workdir_of(run)))
+    paths = RunPaths(bucket.to_read(workdir_of(run)))
     assert saved_steps(paths) == [0, 2, 4, 8, 9]
     folders = folders_of(paths)
     assert whole_parameters(folders) == run / "checkpoints/8" == whole_parameters(folders, 8)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import extract_texts, fetch_pages, index_corpus, prepare_documents, train_tokenizer, write_shards
-from launch.folder.written import files_in
+from launch.run_folder.outputs import files_in
 from launch.stages.stage import run_stage, settings_of
 from lm.config import MixtureSource
 from lm.corpus_index.index import CorpusIndex

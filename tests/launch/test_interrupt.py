@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.sampling.options import Options
-from launch.stages.command import run_command, told
+from launch.stages.command import handle_cli_errors, run_command
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def test_ctrl_c_claims_only_what_is_kept(monkeypatch, capsys):
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit, match="130"), told("launch.export"):
+    with pytest.raises(SystemExit, match="130"), handle_cli_errors("launch.export"):
         interrupted()
     assert capsys.readouterr().err == "\nlaunch.export: interrupted; nothing was written.\n"
     monkeypatch.setattr(sys, "argv", ["sample", str(REPOSITORY / "configs/demo.py"), "--prompt", "x"])

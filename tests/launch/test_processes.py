@@ -71,7 +71,7 @@ def test_without_a_word_it_is_one_process():
 def test_who_says_it_is_believed_in_this_order(monkeypatch, variables, index, count, address):
     found = found_by(monkeypatch, variables)
     assert (found.index, found.count, found.address) == (index, count, address)
-    assert processes.place() == (index, count)
+    assert (processes.process_index(), processes.process_count()) == (index, count)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,11 @@ def test_a_tpu_vm_is_asked_for_its_place_in_its_slice_and_of_its_slice(monkeypat
 
 
 def test_a_scheduler_that_does_not_say_where_to_meet_is_an_error_with_its_remedy():
-    code = "from launch.stages.command import told\nfrom launch.stages.processes import join\nwith told('t'): join()"
+    code = (
+        "from launch.stages.command import handle_cli_errors\n"
+        "from launch.stages.processes import initialize_distributed\n"
+        "with handle_cli_errors('t'): initialize_distributed()"
+    )
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True,
         env=os.environ | QUICK | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},
@@ -272,15 +276,15 @@ AGREE = """
 import sys
 from pathlib import Path
 from launch.stages import agreement
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from launch.stages.parent import run_in_child
-from launch.stages.processes import ending_together, join
+from launch.stages.processes import ending_together, initialize_distributed
 from tests.corpus import tiny_experiment
 
 agreement.NONCE_SECONDS = 0.5
-with ending_together(), told("test"):
+with ending_together(), handle_cli_errors("test"):
     run_in_child("test")
-    join()
+    initialize_distributed()
     agreement.agree_on(tiny_experiment(), Path(sys.argv[1]))
 """
 

@@ -14,7 +14,7 @@ from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.select.run import prepare_documents
 from launch import extract_texts, refilter
-from launch.folder.written import files_in
+from launch.run_folder.outputs import files_in
 from launch.stages.stage import settings_of
 from lm.errors import InputError, UsageError
 from tests.commands import run_command

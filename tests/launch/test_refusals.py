@@ -13,8 +13,8 @@ import pytest
 
 from configs.experiment import load_config
 from launch import preflight
-from launch.folder.guard import refuse_no_run
 from launch.release.out_folder import MARK, partial_folder, whole_folder
+from launch.run_folder.checks import refuse_no_run
 from lm import address_space
 from lm.address_space import NEEDED_GIB, check_address_space
 from lm.errors import UsageError

@@ -16,10 +16,10 @@ import pytest
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, run_step
 from launch import pretrain
-from launch.folder import written
-from launch.folder.links import CLAIM
-from launch.folder.markers import differences
-from launch.folder.own_files import SIZES
+from launch.run_folder import outputs
+from launch.run_folder.links import CLAIM
+from launch.run_folder.markers import differences
+from launch.run_folder.user_inputs import SIZES
 from launch.stages import command
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
@@ -113,13 +113,13 @@ def test_no_stage_deletes_what_a_later_one_has_not_used_up():
     stages = [script.STAGE for script in pretrain.SCRIPTS]
     for earlier, later in itertools.combinations(stages, 2):
         for folder, needed in itertools.product(earlier.intermediate, (*later.intermediate, *later.outputs)):
-            assert not written.below(needed, folder), f"{earlier.name} deletes {needed} of {later.name}"
+            assert not outputs.below(needed, folder), f"{earlier.name} deletes {needed} of {later.name}"
 
 
 @pytest.mark.parametrize(("name", "call", "finished"), [("keep_only", 1, False), ("delete_folder", 2, True)])
 def test_a_kill_at_the_end_of_a_stage_costs_no_unit(tmp_path, monkeypatch, name, call, finished):
     """A week of work is not done again because the process died while the last files were deleted or written."""
-    calls, real, times = [], getattr(written, name), itertools.count(1)
+    calls, real, times = [], getattr(outputs, name), itertools.count(1)
 
     def killed(*given):
         if next(times) == call:
@@ -127,7 +127,7 @@ def test_a_kill_at_the_end_of_a_stage_costs_no_unit(tmp_path, monkeypatch, name,
         return real(*given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(written, name, killed)
+        patch.setattr(outputs, name, killed)
         run_stage(counted(calls), EXPERIMENT, tmp_path)
     assert (tmp_path / "parts").exists()
     assert run_stage(counted(calls), EXPERIMENT, tmp_path) is not finished
@@ -453,7 +453,7 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, capsys):
     (tmp_path / "samples").write_text("the user's")
-    with pytest.raises(SystemExit) as ended, command.told("launch.train"):
+    with pytest.raises(SystemExit) as ended, command.handle_cli_errors("launch.train"):
         (tmp_path / "samples").mkdir(exist_ok=True)
     assert ended.value.code == 1
     assert f"{tmp_path}/samples" in (said := capsys.readouterr().err) and "Move it away" in said

@@ -18,7 +18,7 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from launch import evaluate, sample
-from launch.folder.markers import key_of
+from launch.run_folder.markers import key_of
 from launch.stages.benchmarks import Options, documents_of
 from launch.stages.stage import Stage, settings_of
 from lm.checkpoints.manifest import steps_in

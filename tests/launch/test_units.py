@@ -19,8 +19,8 @@ from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import input_file
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
-from launch.folder import own_files, versions
-from launch.folder.links import CLAIM
+from launch.run_folder import user_inputs, versions
+from launch.run_folder.links import CLAIM
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
 from lm.storage import Url, objects
@@ -218,9 +218,9 @@ def test_an_object_whose_etag_alone_is_another_is_the_same_input_and_so_is_its_c
 @pytest.mark.parametrize("etag", ["", "abc", '"CKih16GjycICEAE="', 'W/"x-2"', f"{'0' * 32}-0", "0" * 32])
 def test_an_etag_that_is_no_hash_or_another_tells_of_no_contents(etag, tmp_path):
     with serving(LoopbackCrawl({"x": b"y"})) as web:
-        assert not own_files.same_contents(Url(f"{web.url}x"), etag, "now")
+        assert not user_inputs.same_contents(Url(f"{web.url}x"), etag, "now")
         for known in (hashlib.md5(b"y"), hashlib.sha256(b"y"), hashlib.sha1(b"blob 1\0y")):
-            assert own_files.same_contents(Url(f"{web.url}x"), f'"{known.hexdigest()}"', "now")
+            assert user_inputs.same_contents(Url(f"{web.url}x"), f'"{known.hexdigest()}"', "now")
 
 
 def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_path):
@@ -260,9 +260,9 @@ def test_a_file_of_a_web_server_that_was_replaced_is_told_by_its_etag(tmp_path, 
         assert again() == [True, True] and again() == [False, False]
         assert [markers(tmp_path)[name] == before[name] for name in "ab"] == [True, False]
         marker = json.loads((tmp_path / "stages/pages.json").read_text())["external_inputs"]
-        assert marker[own_files.SIZES][urls[0]] is None
-        among_many = {own_files.SIZES: dict.fromkeys(urls), own_files.SEEN: {}}  # where none is asked
-        assert own_files.recognised(tmp_path, among_many)[0] == marker
+        assert marker[user_inputs.SIZES][urls[0]] is None
+        among_many = {user_inputs.SIZES: dict.fromkeys(urls), user_inputs.SEEN: {}}  # where none is asked
+        assert user_inputs.recognised(tmp_path, among_many)[0] == marker
 
 
 def test_a_replaced_input_is_noticed_after_pages_was_interrupted(tables, tmp_path):

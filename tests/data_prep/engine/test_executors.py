@@ -78,11 +78,11 @@ def short_folder() -> tempfile.TemporaryDirectory:
 MAIN = """
 import json, sys
 from pathlib import Path
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from tests.data_prep.engine.test_executors import make
 
 if __name__ == "__main__":
-    with told("main"):
+    with handle_cli_errors("main"):
         make(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
 """
 

@@ -32,12 +32,12 @@ MAIN = """
 import json, os, sys
 from data_prep.config import EngineConfig
 from data_prep.engine import run_step
-from launch.stages.command import told
+from launch.stages.command import handle_cli_errors
 from lm.storage import place_of
 from tests.data_prep.engine.test_slurm import steps_of
 
 if __name__ == "__main__":
-    with told("main"):
+    with handle_cli_errors("main"):
         kind, engine = sys.argv[1], json.loads(sys.argv[2])
         engine = EngineConfig(**engine | ({} if sys.argv[3:] else {"retry_failed": "retry" in kind}))
         for step in steps_of(kind):

@@ -20,7 +20,7 @@ from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Dropout, Transformer, drop
-from lm.parallel import batch_sharding, make_mesh, place, shardings, traced_on
+from lm.parallel import batch_sharding, make_mesh, shard_batch, shardings, traced_on
 from lm.planning.memory import block_channels
 from lm.training.aot_compile import compile_ahead
 from lm.training.memory import of_device, training_bytes
@@ -113,14 +113,14 @@ def test_the_metrics_of_the_first_steps_are_those_that_they_always_were():
 
 
 def test_a_step_moves_nothing_between_host_and_devices_unasked():
-    """Of all that the loop gives it, only the batch comes from the host, by `place`, which asks for it."""
+    """Of all that the loop gives it, only the batch comes from the host, by `shard_batch`, which asks for it."""
     mesh, optimizer = make_mesh(MeshConfig(fsdp=2), LLAMA, 8, jax.devices()[:2]), make_optimizer(TRAIN.optimizer, 12)
     state, batch = initializer(LLAMA, optimizer, 0, mesh)(), batch_of(LLAMA)
     abstract = abstract_state(LLAMA, optimizer, mesh)
     step, _ = compile_ahead(compile_step(optimizer, abstract, mesh, TRAIN), abstract, batch, mesh, LLAMA)
     with jax.transfer_guard("disallow"):
         for _ in range(2):
-            state, metrics = step(state, place(batch, mesh, 8))
+            state, metrics = step(state, shard_batch(batch, mesh, 8))
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             step(state, batch)
     assert np.isfinite(float(metrics["loss"]))

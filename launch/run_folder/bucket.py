@@ -13,9 +13,9 @@ from typing import Any
 from configs.experiment.run_folder import RunFolder
 from data_prep.engine.tasks import DIGEST
 from data_prep.engine.units import UNITS, delete_all
-from launch.folder.guard import LOGS, MARKS, PASSED_OVER
-from launch.folder.markers import read_note
-from launch.folder.written import NOT_OURS
+from launch.run_folder.checks import LOGS, MARKS, PASSED_OVER
+from launch.run_folder.markers import read_note
+from launch.run_folder.outputs import NOT_OURS
 from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import LocalCopy, local_copy_of, local_folder, objects, size_of, unused

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from launch.folder.markers import differences
-from launch.folder.written import remove_command
+from launch.run_folder.markers import differences
+from launch.run_folder.outputs import remove_command
 from lm.errors import UsageError
 
 

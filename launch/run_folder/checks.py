@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources.listing import WILDCARD
-from launch.folder.links import NAMES, contents, refuse_links
+from launch.run_folder.links import NAMES, contents, refuse_links
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths

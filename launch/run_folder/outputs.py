@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
-from launch.folder.links import CLAIM, claim_links
+from launch.run_folder.links import CLAIM, claim_links
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically

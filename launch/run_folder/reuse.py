@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment.run_folder import RunFolder
-from launch.folder import in_bucket
-from launch.folder.guard import is_run
-from launch.folder.links import refuse_links
-from launch.folder.markers import read_note
-from launch.folder.written import entries
+from launch.run_folder import bucket
+from launch.run_folder.checks import is_run
+from launch.run_folder.links import refuse_links
+from launch.run_folder.markers import read_note
+from launch.run_folder.outputs import entries
 from lm.checkpoints.manifest import MANIFEST, delete_unfinished, mark_unfinished, steps_in, unmark
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -69,7 +69,7 @@ def finished_in(source: Path, name: str) -> dict[str, Any] | None:
 def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
     """Raises InputError when files that the marker lists are not what was written."""
     for name, size in marker["files"].items():
-        found = in_bucket.size_in(source, name)
+        found = bucket.size_in(source, name)
         if found != size:
             raise InputError(
                 f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}, but "
@@ -85,7 +85,7 @@ def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir:
         files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
         bring(files, source, workdir, link=False)
     for output in outputs:
-        if output in in_bucket.AT_ADDRESS:
+        if output in bucket.AT_ADDRESS:
             take_checkpoints(shown_place(source / output), shown_place(workdir / output))
             continue
         listed = [source / file for file in marker["files"] if (source / file).is_relative_to(source / output)]

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launch.folder.written import remove_command
+from launch.run_folder.outputs import remove_command
 from lm.checksums import damage
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
