@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.errors import InputError, network_reason
-from lm.storage.objects import Object, StorageError, settings
+from lm.storage.objects import Object, ReplacedError, StorageError, settings
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -319,7 +319,7 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
             if version is not None and differs(version, found):
                 if still_there(url, version, how):  # an error page of a proxy or a login, called a success
                     raise TryAgainError("an answer was of something else, though the file is still the same")
-                raise StorageError(f"{url} was replaced while it was read. Run it again.")
+                raise ReplacedError(f"{url} was replaced while it was read. Run it again.")
             length = version_of(response).length
             if None is not length != found.size:  # of the hub, whose storage is another server
                 raise TryAgainError(f"an answer was of a file of {length:,} bytes, not of {found.size:,}")
@@ -327,7 +327,7 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
             return found
     except OutOfRangeError:
         if version is not None and begin < version.size and not still_there(url, version, how):
-            raise StorageError(f"{url} was replaced while it was read. Run it again.") from None
+            raise ReplacedError(f"{url} was replaced while it was read. Run it again.") from None
         if version is not None and begin < version.size:
             raise
         return version or Object(begin, "")
