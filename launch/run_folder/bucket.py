@@ -1,7 +1,6 @@
-"""A run folder in a bucket, of which a command holds some files on this disk (lm/storage/local_copy.py): what a stage
-reads is fetched before it, and what it has made is uploaded after it, its marker last. Stages that are `direct` do both
-at the address itself, and so does training with its checkpoints and shards. Nothing here does anything where the run
-folder is on a disk."""
+"""Run folders in a bucket. Inputs of a stage are downloaded before it runs, its outputs are uploaded afterwards, the
+marker last (lm/storage/local_copy.py). `direct` stages read and write at the address itself, and so does training with
+checkpoints and shards. For a run folder on a disk, these functions do nothing."""
 
 import contextlib
 import glob
@@ -23,16 +22,16 @@ from lm.storage.local_copy import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots, RunPaths.damaged_checkpoints)
-"""Folders that every process reads and writes directly in the bucket, never through a local copy."""
+"""Folders that every process reads and writes directly in the bucket."""
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
-"""Logs that are pushed while training goes on, too; the others with each checkpoint."""
+"""Logs that are also uploaded during training; the others are uploaded with each checkpoint."""
 
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Generator[None]:
-    """This process alone works in the run folder, and its books are here, until the block ends.
+    """Hold the lease of the run, with its config and markers downloaded, until the block ends.
 
-    Raises UsageError when what is there is no run, InputError when a process of another machine is at work in it.
+    Raises UsageError if other things than a run are at the address, InputError if another machine holds the lease.
     """
     copy = local_copy_of(workdir)
     if copy is None:
@@ -52,14 +51,14 @@ def held(workdir: Path) -> Generator[None]:
 
 
 def process_folder(workdir: Path, index: int) -> Path:
-    """The folder in which process `index` works: of a run in a bucket, another one for each, from which only that of
-    process 0 is uploaded; else `workdir`. Nothing is read."""
+    """The local folder of process `index`: for a run in a bucket, one for each, of which only that of process 0 is
+    uploaded; else `workdir`. Nothing is read."""
     copy = local_copy_of(workdir) if index else None
     return local_folder(copy.url, f"process-{index}") if copy else workdir
 
 
 def prepared_folder(workdir: Path, index: int) -> Path:
-    """`process_folder` of a process other than 0, with the config and the markers."""
+    """`process_folder` of a process other than 0, with config and markers downloaded."""
     if copy := local_copy_of(folder := process_folder(workdir, index)):
         copy.clear()
         copy.fetch((), BOOKS)
@@ -67,15 +66,15 @@ def prepared_folder(workdir: Path, index: int) -> Path:
 
 
 def to_read(workdir: Path) -> Path:
-    """The folder by which the run is read without a change to it: in a bucket, a copy for that purpose."""
+    """A folder for reading the run; for a run in a bucket, a separate local folder."""
     if (copy := local_copy_of(workdir)) is None:
         return workdir
     return RunFolder.to_read(copy.url).root
 
 
 def refuse_no_run_there(copy: LocalCopy) -> None:
-    """Raises UsageError where other things than a run's lie below the address. Where a lease was taken, a run has
-    begun, though a kill may have come before its first marker."""
+    """Raise UsageError if other objects than a run's are at the address. A lease means that a run has begun, though it
+    may have been killed before its first marker."""
     if copy.matching(MARKS) or (copy.url / LEASE).is_file():
         return
     tops = dict.fromkeys(name.split("/")[0] for name in copy.there)
@@ -89,13 +88,13 @@ def refuse_no_run_there(copy: LocalCopy) -> None:
 
 
 def size_in(workdir: Path, name: str) -> int | None:
-    """Bytes of a file of the run, be it here or in the bucket alone; None where there is none."""
+    """Size of a file of the run, here or in the bucket, in bytes; None if it does not exist."""
     copy = local_copy_of(workdir)
     return copy.size(name) if copy else size_of(workdir / name)
 
 
 def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
-    """Brings files of these names, and all that are one of the shell patterns or lie in a folder that is one."""
+    """Download files by name, and files and folders that match a shell pattern."""
     if copy := local_copy_of(workdir):
         copied = lambda one: one.split("/")[0] not in AT_ADDRESS
         copy.fetch(filter(copied, names), filter(copied, patterns))
@@ -104,8 +103,8 @@ def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> 
 def fetch_inputs(
     workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str], at_address: Iterable[str] = ()
 ) -> None:
-    """Brings what finished stages have made, by their markers, and their logs, by the patterns; but nothing of the
-    outputs that this stage reads `at_address`."""
+    """Download the outputs that markers list, and logs that match a pattern, but no outputs that this stage reads
+    `at_address`."""
     left_out = {*at_address}
     fetch(workdir, [name for one in markers for name in one["files"] if name.split("/")[0] not in left_out], patterns)
 
@@ -118,13 +117,13 @@ def announce(name: str, workdir: Path) -> None:
 
 
 def there(copy: LocalCopy, outputs: Iterable[str]) -> dict[str, int]:
-    """{name: bytes} of the files of a stage's outputs at the address, as listed now."""
+    """{name: size in bytes} of a stage's outputs at the address, from a new listing."""
     copy.listed = None
     return {name: copy.there[name].size for name in copy.matching(map(glob.escape, outputs))}
 
 
 def set_aside(workdir: Path, stage: str, outputs: Iterable[str]) -> None:
-    """Move what training has written to the address, in these outputs, to `replaced-<n>/` there."""
+    """Move these outputs of training to `replaced-<n>/` at the address."""
     if copy := local_copy_of(workdir):
         move_aside(copy, stage, there(copy, outputs))
 
@@ -144,7 +143,7 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
 
 
 def delete_joins(workdir: Path) -> None:
-    """Delete the markers of joins, steps with a digest in their name: what they made is intermediate, too."""
+    """Delete the markers of joins (steps with a digest in their name), whose outputs are intermediate."""
     if copy := local_copy_of(workdir):
         copy.delete([name for name in copy.there if name.startswith(f"{UNITS}/") and DIGEST.search(name.split("/")[1])])
         return
@@ -154,8 +153,8 @@ def delete_joins(workdir: Path) -> None:
 
 
 def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: bool = True) -> None:
-    """Push what the finished stage of that name has made, unless it is there: its files if they were `made_here`, its
-    logs, and its marker last. Files of the previous version are deleted. Files that no run wrote stay."""
+    """Upload a finished stage: its files if they were `made_here`, its logs, and its marker last. Deletes files of the
+    previous version; files that no run wrote are kept."""
     copy, paths = local_copy_of(workdir), RunPaths(workdir)
     (marker_name,) = names_of(workdir, paths.marker(name))
     if copy is None or copy.unchanged(marker_name):
@@ -173,7 +172,7 @@ def publish(name: str, workdir: Path, by_products: Iterable[str], made_here: boo
 
 
 def written_there(copy: LocalCopy, name: str) -> set[str]:
-    """The files that the stage wrote when it was last published."""
+    """Files that the stage had written when it was last published."""
     (record,) = names_of(copy.folder, RunPaths(copy.folder).written(name))
     if record not in copy.there:
         return set()
@@ -184,7 +183,7 @@ def written_there(copy: LocalCopy, name: str) -> set[str]:
 
 
 def push(workdir: Path, patterns: Iterable[str]) -> None:
-    """Pushes files that belong to no stage."""
+    """Upload files that belong to no stage."""
     if copy := local_copy_of(workdir):
         copy.push(copy.here(patterns))
 

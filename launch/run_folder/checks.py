@@ -1,4 +1,4 @@
-"""What is refused before anything is done: a folder that is no run, and inputs where a run writes its outputs."""
+"""Checks before a command starts: the run folder is a run or empty, and no input is in a folder of outputs."""
 
 import glob
 from collections.abc import Iterator
@@ -13,23 +13,23 @@ from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
 MARKS = tuple(f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files", "seen"))
-"""A folder in which one of these is found is a run. A stage has one of them from its first write on."""
+"""Files that mark a folder as a run. A stage writes one of them before anything else."""
 PASSED_OVER = {RunPaths.lock, "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
-"""May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
+"""Files of a supervisor, scheduler or shell, which may exist in a folder before a run begins there."""
 OUTPUTS = tuple(sorted(NAMES - {RunPaths.config_json, RunPaths.lock, RunPaths.imported, RunPaths.quality_classifier}))
-"""What scripts write into a run folder that other scripts do not read as inputs from there."""
+"""Outputs that are never a user's input."""
 WORK = (RunPaths.parts, RunPaths.sampling, RunPaths.scratch)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a stage has begun there, found in one listing: a process at work replaces one mark by another."""
+    """Whether a stage has begun in the folder. Uses one listing, since a running process replaces one mark by
+    another."""
     return any(path.match(mark) for path in folder.glob(f"{RunPaths.stages}/*") for mark in MARKS)
 
 
 def refuse_no_run(workdir: Path) -> None:
-    """Raise UsageError unless a run is in the folder, or can begin there: it is empty, or does not exist yet. Raises as
-    `refuse_links`, too."""
+    """Raise UsageError unless the folder is a run, is empty, or does not exist. Also raises like `refuse_links`."""
     if workdir.is_symlink() and not workdir.exists():
         raise UsageError(
             f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."
@@ -57,7 +57,7 @@ def refuse_no_run(workdir: Path) -> None:
 
 
 def may_be_there(path: Path) -> bool:
-    """Whether a run may begin in a folder where that is."""
+    """Whether a run may begin in a folder that contains `path`."""
     if path.name == RunPaths.stages:  # a kill may have come before the first file in it was whole
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
     if path.is_dir() and not contents(path):  # or a link to an empty folder, on a larger disk
@@ -68,7 +68,7 @@ def may_be_there(path: Path) -> bool:
 
 
 def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
-    """Raises UsageError when the experiment reads a file of the user's from where its run writes."""
+    """Raise UsageError if an input file of the experiment is in a folder that its run writes to."""
     for option, path, names in inputs_of(experiment):
         for name in names:
             output = (workdir / name).resolve()
@@ -80,7 +80,7 @@ def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
 
 
 def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """(option, path or shell pattern, outputs of the run in which it must not lie)."""
+    """Yield (option, path or shell pattern, outputs of the run that must not contain it)."""
     pages, model, train = experiment.pages, experiment.documents.quality_classifier, experiment.train
     if pages.source == "warc":
         yield from (("pages.warc", pattern, OUTPUTS) for pattern in pages.warc)
@@ -103,7 +103,7 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
 
 
 def inside(pattern: str, output: Path) -> Path | None:
-    """A path that the shell pattern names in the folder `output`, or that is `output`; None where there is none."""
+    """A path that matches the shell pattern and is `output` or in it; None if there is none."""
     try:
         expanded = Path(pattern).expanduser()
     except RuntimeError:  # of no user: that is said where it is read

@@ -1,11 +1,11 @@
 """Links in a run folder. A run never writes through a link to files that are not its own.
 
-A run folder may come from anybody, with links in it that lead to your files. So of a link under a name that a run uses,
-one kind is followed: a folder of outputs, or of work (`parts`, `scratch`, `units`), on another disk. That folder must
-be empty when a run first uses it. The run then leaves the file `.gristmill-run` there, with the path of the run folder,
-and from then on the folder belongs to this run folder and to no other.
+A run folder may come from a stranger, with links to your files. So only one kind of link under a name that a run uses
+is followed: a link to a folder of outputs or of work (`parts`, `scratch`, `units`) on another disk. That folder must be
+empty when a run first uses it. The run then writes the file `.gristmill-run` there, with the path of the run folder,
+and the folder belongs to this run folder only.
 
-Hard links cannot be told from the run's own files. Those that a run would write into are replaced by copies.
+Hard links look like the run's own files. Those that a run would write to are replaced by copies.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from lm.storage import break_hard_links
 CLAIM = ".gristmill-run"
 PARTS = [part.name for part in vars(RunPaths).values() if isinstance(part, Part)]
 NAMES = {part.split("/")[0] for part in PARTS} - {RunPaths.replaced}
-"""Files and folders directly in a run folder under which a run writes, besides names that begin with PREFIXES."""
+"""Files and folders at the top of a run folder that a run writes, besides names that begin with PREFIXES."""
 PREFIXES = ("heartbeat", "supervisor")
 SYSTEM = {"lost+found", ".DS_Store"}
-"""What an operating system puts into an empty folder or disk."""
+"""Names that operating systems create in an empty folder or disk."""
 
 
 def refuse_links(workdir: Path, claim: bool = True) -> None:
@@ -75,7 +75,7 @@ def claim_links(workdir: Path, names: Iterable[str], claim: bool = True) -> None
 
 
 def claim_link(workdir: Path, path: Path, claim: bool) -> None:
-    """As `claim_links`, for one link."""
+    """Like `claim_links`, for one link."""
     refuse_broken_link(path)
     behind, home = path.resolve(), workdir.resolve()
     if not behind.is_dir():
@@ -101,8 +101,8 @@ def claim_link(workdir: Path, path: Path, claim: bool) -> None:
 
 
 def break_links(workdir: Path) -> None:
-    """Replace files that a run writes in place, and that have other names too (hard links), by copies. For the process
-    that holds the lock: another one may have these files open."""
+    """Replace files that a run writes in place and that have other hard links by copies. Only for the process that
+    holds the lock: another one may have these files open."""
     paths, names = RunPaths(workdir), NAMES - {RunPaths.lock}
     logs = [path for path in workdir.iterdir() if path.name in names or path.name.startswith(PREFIXES)]
     for folder in (paths.hangs, paths.tensorboard):
@@ -118,7 +118,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise UsageError for a pipe, socket or device: whoever reads or writes it may wait for ever."""
+    """Raise UsageError for a pipe, socket or device: reading or writing it could block forever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UsageError(
             f"{path} is a pipe, socket or device, where a run has files. Nothing was changed. To delete it: "

@@ -1,10 +1,10 @@
-"""What a run folder says of its stages, as JSON: the marker of a finished one, and what an unfinished one is making.
+"""JSON records of stages in a run folder: the marker of a finished one, and `.begun` of an unfinished one.
 
     {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files", "checksums", "damaged"}
 
-`key` is the hash of all that decides the outputs. `replaces` are the keys that the stage had before it was made again
-because training went on: what was made from those is out of date, and no other experiment's. `continued_from` says at
-which lengths training was before. `checksums` and `damaged` are about logs (lm/checksums.py).
+`key` is the hash of everything that determines the outputs. `replaces` are the earlier keys of a stage that ran again
+because training continued: outputs made from these are outdated, but belong to the same experiment. `continued_from`
+has the earlier lengths of training. `checksums` and `damaged` are about logs (lm/checksums.py).
 """
 
 import functools
@@ -24,17 +24,17 @@ KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
     "versions": dict, "seconds": (int | float), "checksums": dict, "damaged": list,
 }  # fmt: skip
-"""Of what is read back."""
+"""Types of the fields."""
 
 
 def key_of(name: str, settings: dict, external_inputs: dict, continued_from: list) -> str:
-    """The hash of everything that decides the outputs of the stage of that name."""
+    """Hash of everything that determines the outputs of a stage."""
     described = [name, settings, external_inputs, *([continued_from] if continued_from else [])]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def all_of(note: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the external inputs."""
+    """Settings and external inputs of a record."""
     return note["settings"] | note["external_inputs"]
 
 
@@ -85,11 +85,11 @@ def print_once(text: str) -> None:
 
 
 MOST_FILES = 20
-"""Input files that `differences` names."""
+"""Most input files that `differences` names."""
 
 
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:
-    """A line for every setting in which `old` and `new` differ, with both values, and for the first input files."""
+    """One line for each setting that differs, with both values; of input files only for the first MOST_FILES."""
     old_flat, new_flat = flatten(old), flatten(new)
     names = sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k))
     files = [name for name in names if " of input files." in name]
@@ -105,7 +105,7 @@ def differences(old: dict, new: dict, there: str = "there", here: str = "asked f
 
 
 def refuse_trained(workdir: Path, stage: str) -> None:
-    """Raises UsageError where a model was trained, in part at least, on what the stage would make anew."""
+    """Raise UsageError if a model was trained, at least partly, on the outputs that the stage would replace."""
     run = RunPaths(workdir)
     if run.marker("train").is_file() or run.begun("train").is_file():
         raise UsageError(

@@ -1,11 +1,11 @@
-"""Files that a run wrote into its folder, and room for new ones. Nothing else is ever deleted.
+"""Outputs of stages: which files the run wrote. Only these are ever deleted.
 
-`stages/<stage>.files` lists the files that a finished stage wrote, with their sizes. It outlives the marker, so that
-outputs whose marker was deleted in order to make them again are known to be a run's. Before a stage is made, any other
-file in its outputs is the user's, and is moved to `replaced-<n>/` of the run folder.
+`stages/<stage>.files` lists the files that a finished stage wrote, with their sizes. It outlives the marker: if a user
+deletes the marker to run the stage again, its old outputs are still known to be the run's. Before a stage runs, all
+other files in its output folders are the user's, and are moved to `replaced-<n>/` in the run folder.
 
-A folder of outputs may be a link to a folder on another disk that the run has claimed (links.py). Files there that the
-run did not write are neither deleted nor moved: the stage is refused.
+An output folder may be a link to a folder on another disk that the run has claimed (links.py). Foreign files there are
+neither deleted nor moved: the stage is refused.
 """
 
 import json
@@ -21,12 +21,11 @@ from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 
 KEPT_BESIDE = {UNITS, SCRATCH, QUARANTINE, RunPaths.parts}
-"""Folders, in folders of outputs, of files that are no outputs."""
+"""Subfolders of output folders whose files are not outputs."""
 
 
 def remove_command(*paths: Path) -> str:
-    """The shell command that deletes the files; of files in the working copy of a bucket, where it would bring them
-    again, what to delete there."""
+    """The shell command that deletes the files; for a run in a bucket, the addresses to delete."""
     places = [shown_place(path) for path in paths]
     if any(isinstance(place, Url) for place in places):
         return f"delete {' '.join(map(str, places))}"
@@ -34,8 +33,8 @@ def remove_command(*paths: Path) -> str:
 
 
 def read_record(name: str, workdir: Path) -> dict[str, int]:
-    """{relative path: bytes} of the files that the stage wrote; empty if the record cannot be read, so that every file
-    counts as the user's. Raises InputError for a name that leads out of the run folder."""
+    """{relative path: size in bytes} of the files that the stage wrote; empty if the record cannot be read, so that
+    every file counts as the user's. Raises InputError for a name that leads out of the run folder."""
     path = RunPaths(workdir).written(name)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -49,7 +48,7 @@ def write_record(name: str, workdir: Path, files: dict[str, int]) -> None:
 
 
 def files_in(folder: Path, outputs: Iterable[str]) -> dict[str, int]:
-    """{relative path: bytes} of all files that the outputs in `folder` consist of."""
+    """{relative path: size in bytes} of all files of these outputs in `folder`."""
     found = {}
     for output in outputs:
         path = folder / output
@@ -60,7 +59,7 @@ def files_in(folder: Path, outputs: Iterable[str]) -> dict[str, int]:
 
 
 def entries(path: Path) -> list[Path]:
-    """Everything at `path` that is no folder. A link is an entry, and is followed only where it is `path` itself."""
+    """All files and links at `path`. A link is followed only if it is `path` itself."""
     if path.is_dir():
         found = (entry for entry in sorted(path.rglob("*")) if entry.is_symlink() or not entry.is_dir())
         return [entry for entry in found if entry != path / CLAIM]
@@ -68,12 +67,12 @@ def entries(path: Path) -> list[Path]:
 
 
 def below(file: str, output: str) -> bool:
-    """Whether a file of a run folder is the output, or in it."""
+    """Whether a file is the output or in it; both are names in the run folder."""
     return file == output or file.startswith(f"{output}/")
 
 
 def is_kept_beside(file: str) -> bool:
-    """Whether a file of a run folder, in a folder of outputs, is no output."""
+    """Whether a file in an output folder is not an output (KEPT_BESIDE)."""
     return not KEPT_BESIDE.isdisjoint(file.split("/")[1:-1])
 
 

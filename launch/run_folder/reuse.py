@@ -1,7 +1,7 @@
-"""A run that begins from the finished stages of another (`--from`): outputs of equal keys are linked or copied.
+"""`--from`: reuse the finished stages of another run. Outputs with equal keys are linked or copied.
 
-Files of 1 MB and more are hard links where the file system allows it, which take no room: no stage changes a file in
-place. Smaller ones are copied, and so are logs, which people edit and training appends to.
+Files of 1 MB and more become hard links if the file system allows it, since no stage changes a file in place. Smaller
+files and logs, which people edit and training appends to, are copied.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ LINKED_FROM = 1_000_000
 
 
 def check_source(source: Path, workdir: Path) -> None:
-    """Raises UsageError unless `source` is the folder of another run, InputError when a process is at work there. The
-    markers of a run in a bucket are brought here."""
+    """Raise UsageError unless `source` is the folder of another run, InputError if a process is running there.
+    Downloads the markers of a run in a bucket."""
     place = shown_place(source)
     if isinstance(place, Url):
         RunFolder.to_read(place)
@@ -45,7 +45,7 @@ def check_source(source: Path, workdir: Path) -> None:
 
 @contextlib.contextmanager
 def held(source: Path) -> Generator[None]:
-    """Nobody else changes the run folder meanwhile. Raises InputError when a process is at work there."""
+    """Lock the run folder against changes. Raises InputError if a process is running there."""
     path = RunPaths(source).lock
     if not path.is_file():  # a copy without hidden files
         yield
@@ -62,12 +62,12 @@ def held(source: Path) -> Generator[None]:
 
 
 def finished_in(source: Path, name: str) -> dict[str, Any] | None:
-    """The marker of a stage that another run has finished, or None. Raises InputError when it is damaged."""
+    """The marker of a finished stage of another run, or None. Raises InputError if it is damaged."""
     return read_note(RunPaths(source).marker(name))
 
 
 def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
-    """Raises InputError when files that the marker lists are not what was written."""
+    """Raise InputError if a file that the marker lists is missing or has another size."""
     for name, size in marker["files"].items():
         found = bucket.size_in(source, name)
         if found != size:
@@ -93,8 +93,7 @@ def take(outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir:
 
 
 def take_checkpoints(source: Place, target: Place) -> None:
-    """Copy or link all checkpoints or snapshots; each appears with its manifest. The marker of a stage lists only the
-    newest."""
+    """Copy or link all checkpoints or snapshots (the marker lists only the newest), each with its manifest last."""
     delete_unfinished(target)
     for step in sorted({*steps_in(source)} - {*steps_in(target)}):
         mark_unfinished(target, step)
@@ -104,20 +103,20 @@ def take_checkpoints(source: Place, target: Place) -> None:
 
 
 def listed_by_others(source: Path, marker: dict) -> set[str]:
-    """Files in the markers of other stages of the run."""
+    """Files that the markers of other stages of the run list."""
     markers = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json"))
     return {file for one in markers if one and one["key"] != marker["key"] for file in one["files"]}
 
 
 def bring(files: Iterable[Path], source: Path, workdir: Path, link: bool) -> None:
-    """Links or copies files of the run folder `source` under the same names; each appears whole."""
+    """Link or copy files of the run folder `source` to the same names, each atomically."""
     for path in files:
         if path.is_file():
             copy_file(path, workdir / path.relative_to(source), link)
 
 
 def copy_file(source: Place, target: Place, link: bool) -> None:
-    """Link or copy a file or object; it appears whole."""
+    """Link or copy a file or object atomically."""
     with appearing(target, durable=False) as partial:
         if isinstance(source, Url):
             try:

@@ -1,4 +1,4 @@
-"""What a run folder says of its training: whether it holds a checkpoint, and whether a run may be of another length."""
+"""State of training in a run folder: the newest checkpoint, and whether a run can continue with other train.steps."""
 
 import shlex
 from pathlib import Path
@@ -11,20 +11,17 @@ from lm.storage import shown_place
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
-    """The newest checkpoint, which proves that training is done. Older ones may be deleted then."""
+    """The newest checkpoint. Finished training requires only this one; users may delete older ones."""
     return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(folders_of(RunPaths(workdir))[0])[-1:])
 
 
 def holds_work(workdir: Path) -> bool:
-    """Whether there is a checkpoint, or was one that earlier attempts went on from."""
+    """Whether there is a checkpoint, or an earlier attempt resumed from one."""
     return bool(newest(workdir)) or any(one.first_step for one in read_attempts(workdir))
 
 
 def goes_on(old: dict, new: dict, workdir: Path) -> bool:
-    """Whether `new` asks for the same run as `old` with another train.steps.
-
-    Raises UsageError when it asks for fewer steps than are made.
-    """
+    """Whether `new` differs from `old` only in train.steps. Raises UsageError if it has fewer steps than are done."""
     steps = new["train"]["steps"]
     if old | {"train": old["train"] | {"steps": steps}} != new:
         return False
@@ -40,7 +37,7 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
 
 
 def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
-    """The lengths that the run had before this one (lm.checkpoints.manifest.lengths)."""
+    """Earlier values of train.steps of this run (lm.checkpoints.manifest.lengths)."""
     for checkpoint in newest(workdir):
         try:
             about = read_manifest(shown_place(workdir / checkpoint))["about"]

@@ -1,12 +1,12 @@
-"""Input files of your own that were replaced by others of the same names and sizes.
+"""Detect input files that were replaced by other files with the same names and sizes.
 
-The key of `pages` has the sizes of such files, so that a copy of them, with other times of change or ETags, is the same
-input. `stages/pages.seen`, {path: [what the key has of it, its hint]}, outlives the marker and is in no key. The hint
-of a file of a disk is its time of change in ns, of one in a store its ETag, of one of a web server its ETag or date. If
-the hint is another, the contents are compared: of a disk, the file's SHA-256 with the one in the marker or quarantine
-record of the unit that read it; elsewhere, with the hash that the ETag was (`same_contents`). If they differ, or
-nothing tells, the file is another input: the key then has [bytes, SHA-256 or hint] of it, and the manifest the latter
-as "contents".
+The key of `pages` contains only the sizes of input files, so that a copy, with another modification time or ETag, is
+the same input. `stages/pages.seen`, {path: [entry in the key, hint]}, outlives the marker and is in no key. The hint is
+the modification time in ns of a file on a disk, the ETag of an object, the ETag or date of a file on the web. If the
+hint changed, the contents are compared: on a disk, the SHA-256 with the one in the marker or quarantine record of the
+unit that read the file; elsewhere, with the old ETag if that is a hash (`same_contents`). If they differ or cannot be
+compared, the file is a new input: its entry in the key is then [bytes, SHA-256 or hint], and the manifest has the
+latter as "contents".
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from lm.storage import HASHING_THREADS, Place, Url, file_sha256, is_url, shown_p
 from lm.storage.ranges import BLOCK, Stream
 
 SIZES = "bytes of input files"
-"""What the external inputs of `pages` call {path: bytes, or [bytes, SHA-256 or hint]}."""
+"""Name of {path: bytes, or [bytes, SHA-256 or hint]} in the external inputs of `pages`."""
 SEEN = "<seen>"
-"""Besides, in what the stage tells and not in its key: {path: hint}."""
+"""Name of {path: hint} there; not part of the key."""
 
 ETAG = re.compile(r'(?:W/)?"?([0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})(?:-([1-9][0-9]{0,4}))?"?')
 PART_MIB = (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256, 500, 512, 1024)
-"""Usual sizes of the parts of an upload."""
+"""Common part sizes of multipart uploads."""
 
 
 def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the external inputs, what `remember` takes), once it is known which of the files are still those that the run in
-    `workdir` has read. Raises InputError when a file cannot be read."""
+    """Return (external inputs, argument for `remember`) after comparing the files with those that the run in `workdir`
+    has read. Raises InputError if a file cannot be read."""
     external = dict(external)
     told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
@@ -63,7 +63,7 @@ def recognised(workdir: Path, external: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def read_seen(workdir: Path) -> dict[str, list]:
-    """What `remember` has written; nothing where that cannot be read."""
+    """Read what `remember` wrote; empty if it cannot be read."""
     try:
         found = json.loads(RunPaths(workdir).seen("pages").read_text())
         return {path: [was, told_by] for path, (was, told_by) in found.items()}
@@ -72,10 +72,11 @@ def read_seen(workdir: Path) -> dict[str, list]:
 
 
 def same_contents(url: Url, before: str, now: str) -> bool:
-    """Whether the object at `url`, whose ETag is `now`, has the contents that it had under the ETag `before`.
+    """Whether the object at `url`, with ETag `now`, still has the contents that it had with ETag `before`.
 
-    That is known if the old ETag is a hash of them: SHA-256, or git's SHA-1 for short files (the hub); MD5, or the MD5
-    of the MD5s of parts ("...-3", S3). Then the object is read. Two hashes of one kind differ as the contents do.
+    False if the old ETag is not a hash of the contents: SHA-256, git's SHA-1 (short files of the hub), MD5, or the MD5
+    of the MD5s of parts ("...-3", S3). If it is, the object is read, unless the new ETag is another hash of the same
+    kind.
     """
     old, new = ETAG.fullmatch(before), ETAG.fullmatch(now)
     if old is None or (new and not old[2] and not new[2] and len(old[1]) == len(new[1])):
@@ -85,7 +86,7 @@ def same_contents(url: Url, before: str, now: str) -> bool:
 
 
 def hash_is(wanted: str, parts: int, file: Stream) -> bool:
-    """Whether that is the file's hash, as stores make it of so many parts; 0 if of the whole."""
+    """Whether `wanted` is the hash of the file, as stores compute it for `parts` parts; 0: of the whole."""
     size = file.object.size
     if parts:
         sizes = [mib << 20 for mib in PART_MIB if -(-size // (mib << 20)) == parts] if parts > 1 else [max(size, 1)]
@@ -106,7 +107,7 @@ def hashed(kind: str, data: Iterable[bytes]) -> bytes:
 
 
 def pieces(file: Stream, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` to `end`."""
+    """Yield bytes [start, end) of a file in blocks."""
     file.seek(start)
     while start < end and (data := file.read(min(BLOCK, end - start))):
         start += len(data)
@@ -114,8 +115,8 @@ def pieces(file: Stream, start: int, end: int) -> Iterator[bytes]:
 
 
 def remember(workdir: Path, seen: dict[str, Any]) -> None:
-    """Notes what the files of a finished stage were told by, for the next run; the version to read of a file whose
-    contents are those of before is the new one."""
+    """Record the hints of the files for the next run. If a file has a new ETag but the same contents, the manifest gets
+    the new ETag, the version to read."""
     if not seen or seen == read_seen(workdir):
         return
     with contextlib.suppress(FileNotFoundError):
@@ -124,7 +125,7 @@ def remember(workdir: Path, seen: dict[str, Any]) -> None:
 
 
 def write_versions(workdir: Path, etags: dict[str, Any]) -> None:
-    """Writes the ETags of now into the manifest, and its size into the marker of `pages`."""
+    """Write current ETags to the manifest, and its new size to the marker of `pages`."""
     path, marker = RunPaths(workdir).pages_manifest, RunPaths(workdir).marker("pages")
     manifest = json.loads(path.read_text(encoding="utf-8"))
     changed = [one for one in manifest["files"] if "etag" in one and etags.get(one["path"], one["etag"]) != one["etag"]]
@@ -139,7 +140,7 @@ def write_versions(workdir: Path, etags: dict[str, Any]) -> None:
 
 
 def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
-    """{path: (SHA-256 of what was read, SHA-256 of what is there)}, of those of which the first is known."""
+    """{path: (SHA-256 of the file that was read, SHA-256 of the current file)}, if the first is known."""
     if not paths:
         return {}
     from data_prep.measure.run import TEXTS, unit_names  # with pyarrow, for those alone who need it
@@ -163,7 +164,7 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def digest_in(place: Place, step: str, unit: str) -> str:
-    """SHA-256 of the file that the unit of `texts` has read, by what it left; "" where it left nothing."""
+    """SHA-256 of the file that a unit of `texts` read, by its marker or quarantine record; "" if there is none."""
     if marker := read_marker(marker_of(step, unit, place)):
         return marker.read
     record = read_quarantine(quarantine_of(step, unit, place))
@@ -171,7 +172,7 @@ def digest_in(place: Place, step: str, unit: str) -> str:
 
 
 def note_replaced(workdir: Path, external: dict[str, Any]) -> None:
-    """Writes into the manifest what tells the files that replaced others."""
+    """Write the hash or hint of files that replaced others to the manifest."""
     replaced = {path: told[1] for path, told in external.get(SIZES, {}).items() if isinstance(told, list)}
     path = RunPaths(workdir).pages_manifest
     if not replaced or not path.is_file():

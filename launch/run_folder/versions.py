@@ -1,4 +1,4 @@
-"""Versions of the libraries that decide the bytes of a stage's parts: noted at its begin, compared when it goes on."""
+"""Versions of the libraries that determine a stage's outputs: recorded at its start, compared when it resumes."""
 
 import functools
 import importlib.metadata
@@ -14,7 +14,7 @@ from lm.errors import UsageError
 
 @functools.cache
 def installed(library: str) -> str:
-    """Its version, "" where it is not installed; of Python the one that decides its tables of characters."""
+    """Installed version of a library, "" if it is not installed; "python": major and minor version."""
     if library == "python":
         return ".".join(platform.python_version_tuple()[:2])
     try:

@@ -298,9 +298,7 @@ def test_the_hubs_and_a_web_servers_files_are_fetched_too(served: Served, monkey
     assert fetched(served.url).read_bytes() == DATA
 
 
-def test_a_file_that_is_replaced_after_it_was_listed_is_fetched_again(
-    served: Served, monkeypatch, tmp_path
-):
+def test_a_file_that_is_replaced_after_it_was_listed_is_fetched_again(served: Served, monkeypatch, tmp_path):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     listed, times = cache.below, []
 
