@@ -1,4 +1,4 @@
-"""What the scripts share: stages, their command line, processes of a cluster, supervision.
+"""Shared code of the launch scripts: stages, command lines, processes of a cluster, supervision.
 
 May import: configs, data_prep, lm, viewer.
 """

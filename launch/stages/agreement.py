@@ -1,4 +1,4 @@
-"""Several processes agree before they compute: the same config, code, libraries, flags, shards and run folder."""
+"""Check that all processes have the same config, code, libraries, flags, shards and run folder before they compute."""
 
 import contextlib
 import hashlib
@@ -23,9 +23,9 @@ LIBRARIES = ("python", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda
              "orbax-checkpoint", "tensorstore")  # fmt: skip
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 CODE = ("lm", "launch")
-"""Folders whose Python files are the version of the code."""
+"""Folders whose Python files define the version of the code."""
 NONCE_SECONDS = 5.0
-"""A network file system may show a new file so late."""
+"""A network file system may show a new file this late."""
 
 
 def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
@@ -51,8 +51,8 @@ def agree_on(experiment: Experiment, run: Place, **request: Any) -> None:
 
 
 def shared_nonce(place: Place) -> str:
-    """The contents of a file that process 0 has just written; in a process with another run folder they differ, or are
-    an error. "" if the run folder is only read, and cannot be written."""
+    """Contents of a file that process 0 has just written; in a process with another run folder they differ, or are an
+    error. "" if the run folder is read-only."""
     from lm.resilience.multihost import settle
 
     def write(_: list[None]) -> str:
@@ -69,7 +69,7 @@ def shared_nonce(place: Place) -> str:
 
 
 def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
-    """{name in a message: value} of all that decides the program and its inputs."""
+    """{name for messages: value} of everything that determines the program and its inputs."""
     code, root = hashlib.sha256(), Path(__file__).parents[2]
     for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
         code.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
@@ -89,7 +89,7 @@ def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
 
 
 def text_of(place: Place) -> str:
-    """The contents of a file or object, or why it cannot be read: other processes may be able to."""
+    """Contents of a file or object, or the reason why it cannot be read."""
     try:
         return place.read_text(encoding="utf-8")
     except (OSError, InputError, ValueError) as error:

@@ -1,5 +1,4 @@
-"""What launch.evaluate and launch.lm_eval print of a trained model on the side: bits per byte of files, scores of
-tasks."""
+"""Evaluations of launch.evaluate and launch.lm_eval that change no run: bits per byte of files, scores of tasks."""
 
 import contextlib
 import dataclasses
@@ -30,10 +29,10 @@ TABLES = tuple(ending for one in FORMATS if one.begins for ending in one.all_end
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What launch.evaluate can be asked on the side."""
+    """Options of launch.evaluate for evaluations that change no run."""
 
     text: tuple[str, ...] = ()
-    """Figures of these files: each is one text, or a table of documents (.parquet, .jsonl, .json; .gz and .zst too)."""
+    """Evaluate these files: each is one text, or a table of documents (.parquet, .jsonl, .json; .gz and .zst too)."""
     column: str = "text"
     """The column of a table that holds the documents."""
     tasks: tuple[str, ...] = ()
@@ -41,14 +40,14 @@ class Options:
     task_data: str = ""
     """Folder of the tasks' data sets, or hf://; by default that of evaluate.tasks.data."""
     limit: int = 0
-    """The first so many examples of each task and documents of each table; 0 for all."""
+    """The first N examples of each task and documents of each table; 0 for all."""
     step: int | None = None
-    """Those of the model at this step, of which there must be a checkpoint or a snapshot."""
+    """Evaluate the model at this step, which must have a checkpoint or a snapshot."""
     json: tyro.conf.UseCounterAction[int] = 0
     """Print one JSON object, and no tables."""
 
     def check(self, experiment: Experiment) -> TasksConfig:
-        """Where the tasks' examples are. Raises UsageError for what can be seen to be impossible at once."""
+        """Find the tasks' examples. Raises UsageError for options that are impossible."""
         if any(not name.strip() for name in self.text):
             raise UsageError(f"--text is {list(self.text)}, which names no file. Give the path of a text file.")
         check_evaluators(self.tasks, "--tasks")
@@ -61,15 +60,15 @@ class Options:
 
 
 def quiet_if(as_json: bool) -> contextlib.redirect_stdout:
-    """Where JSON is asked for, what is said on the way goes to the other stream."""
+    """Send progress messages to stderr if the output is JSON."""
     return contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Prints tables of the figures, or one JSON object: {"step", "texts": {file: figures}, "tasks": {task: figures}}.
-    For a step or JSON alone, the stage's own figures; False where nothing is asked for.
+    """Print tables of the figures, or one JSON object: {"step", "texts": {file: figures}, "tasks": {task: figures}}.
+    With only a step or JSON, evaluate as the stage does. Returns False if nothing is asked for.
 
-    Raises as `load_trained`, and InputError and UsageError for files and tasks.
+    Raises like `load_trained`, and InputError and UsageError for files and tasks.
     """
     tasks = options.check(experiment)
     if not options.text and not options.tasks:
@@ -101,7 +100,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 
 def documents_of(path: Path, options: Options) -> list[str]:
-    """The documents of a table, else the text of the file. Raises InputError where there are none."""
+    """Documents of a table, else the text of the file. Raises InputError if there are none."""
     if not path.name.lower().endswith(TABLES):
         return [read_text(path)]
     from data_prep.sources.tables import read_table
@@ -131,7 +130,7 @@ def evaluate_documents(run: Loaded, documents: Sequence[str]) -> dict[str, float
 
 
 def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: TasksConfig) -> dict[str, dict[str, float]]:
-    """{task: {figure: value}}; of the tasks in the table "examples" and "acc_stderr" too."""
+    """{task: {figure: value}}; for tasks in the table also "examples" and "acc_stderr"."""
     from lm.evaluation.evaluator import EvaluatorConfig
     from lm.evaluation.evaluators import make_evaluators, numbers_of
     from lm.evaluation.held_out import rows_on
@@ -173,7 +172,7 @@ def text_table(texts: dict[str, dict[str, float]]) -> str:
 
 
 def task_table(tasks: dict[str, dict[str, float]]) -> str:
-    """A line for each figure. `chance` is what guessing gives."""
+    """One line per figure, with `chance`, the score of guessing."""
     rows = [("task", "examples", "figure", "value", "+-", "chance")]
     for name, figures in tasks.items():
         for key, value in figures.items():
@@ -190,7 +189,7 @@ def task_table(tasks: dict[str, dict[str, float]]) -> str:
 
 
 def harness_table(found: dict[str, dict[str, Any]]) -> str:
-    """Of what `run_harness` gives, a line for each figure; a filter that lm-eval put on answers stands behind it."""
+    """One line per figure of `run_harness`, with the name of lm-eval's answer filter."""
     rows = [("task", "few-shot", "figure", "value", "+-")]
     for task, figures in found["results"].items():
         for key, value in figures.items():
@@ -204,7 +203,7 @@ def harness_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need, the first to the left and the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = lambda row: [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
     return "\n".join("  ".join(aligned(row)).rstrip() for row in rows)
@@ -221,7 +220,7 @@ def evaluate_by_harness(
     add_bos_token: bool | None,
     step: int | None,
 ) -> None:
-    """Runs lm-eval's tasks, prints its table and adds its results to lm_eval/ of the run, in a bucket too. Raises as
+    """Run lm-eval's tasks, print the table and write the results to lm_eval/ of the run, in a bucket too. Raises like
     `load_trained` and `run_harness`, and UsageError for several processes."""
     if process_count() > 1:
         raise UsageError(

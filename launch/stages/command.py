@@ -1,4 +1,4 @@
-"""The main of every launch script: one process a run folder, and what a user can mend as a message, not a traceback."""
+"""The main function of every launch script: one process per run folder; errors that users can fix become messages."""
 
 import contextlib
 import errno
@@ -34,14 +34,14 @@ REMEDIES = (
     )
     | {errno.ENAMETOOLONG: "Give a shorter --workdir, or files with shorter names."}
 )
-"""{what a disk may refuse: what to do}; any other OSError is a bug of ours."""
+"""{errno of a disk error: remedy}; any other OSError is a bug."""
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Generator[None]:
-    """Makes the run folder and holds it for this process; of several that train together, 0 holds it for all.
+    """Create and lock the run folder; of several processes that train together, process 0 locks it for all.
 
-    Raises UsageError when it is not empty and no run, InputError when it cannot be written or is held.
+    Raises UsageError if it is neither empty nor a run, InputError if it cannot be written or is locked.
     """
     if process_index() > 0:
         refuse_links(workdir)
@@ -84,7 +84,7 @@ def locked(workdir: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was written.") -> Generator[None]:
-    """Turns what a user can mend into a message and an exit code; Ctrl-C into `interrupted`."""
+    """Turn errors that users can fix into a message and an exit code, and Ctrl-C into `interrupted`."""
     try:
         yield
     except InputError as error:
@@ -107,7 +107,7 @@ def handle_cli_errors(program: str, interrupted: str = "interrupted; nothing was
 
 
 def cut_lines(text: str) -> str:
-    """A message whose every line can be read: of a longer one the begin and the end, where the remedy is."""
+    """Shorten long lines of a message to their beginning and their end, where the remedy is."""
     cut = lambda line: (
         f"{line[:LINE_BEGIN]} [... {len(line) - LINE_BEGIN - LINE_END:,} characters ...] {line[-LINE_END:]}"
     )
@@ -122,12 +122,12 @@ def run_command(
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
 ) -> None:
-    """The main of a script that works in a run folder: parses, runs, and tells errors as `handle_cli_errors` does.
+    """Main function of a script that works in a run folder: parse the command line, run, handle errors.
 
-    `run` gets the experiment, the run folder, and the folder of the run that --from names. `reads` are the sections of
-    the config that its help lists; all, if not given. `options` is the class of the script's own options: `run` gets
-    them too; or, if there is `on_the_side`, that does what they ask for, without a change to the run folder, or returns
-    False if nothing was asked for.
+    `run` gets the experiment, the run folder, and the run folder of --from. `reads` lists the sections of the config
+    that its help shows; by default all. `options` is the class of the script's own options, which `run` gets too; if
+    there is `on_the_side`, that gets them instead: it does what they ask for without changing the run folder, or
+    returns False if they ask for nothing.
     """
     with (
         ending_together(),
@@ -161,8 +161,8 @@ def run_command(
 
 
 def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
-    """The main of a script that runs one stage, which reads the sections `reads` of the config; `on_the_side` is as of
-    `run_command`."""
+    """Main function of a script that runs one stage, which reads the sections `reads` of the config; `on_the_side` is
+    as in `run_command`."""
 
     def run(experiment: Experiment, workdir: Path, source: Path | None) -> None:
         if source is not None:

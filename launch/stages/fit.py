@@ -1,4 +1,4 @@
-"""Defaults that follow the data: applied once, before the first stage, and the same for every later command."""
+"""Defaults that depend on the data: applied once, before the first stage, and unchanged for later commands."""
 
 import dataclasses
 import json
@@ -13,11 +13,11 @@ from lm.run_paths import RunPaths
 
 
 def fit_to_data(command: Command) -> Experiment:
-    """The command's experiment, with defaults that follow the data if its config file has a function `fit`, or if it
-    trains an imported model in a new run folder. Prints each value with its reason when the run begins.
+    """Return the command's experiment. If its config file has a function `fit`, or an imported model is trained in a
+    new run folder, defaults are fitted to the data; each value is printed with its reason when the run begins.
 
-    The amount of text is measured until the run has documents; from then on the one in config.json counts, so that
-    files which come or go change no value. Raises UsageError and InputError as `input_sizes` and `fit`.
+    The text is measured until the run has documents; later commands use the measure in config.json, so new files change
+    no value. Raises UsageError and InputError like `input_sizes` and `fit`.
     """
     fit, run = command.fit, command.run
     if run is not None and run.root.resolve() != command.workdir.resolve() and run.marker("imported").exists():
@@ -34,7 +34,7 @@ def fit_to_data(command: Command) -> Experiment:
 
 
 def recorded_sizes(workdir: Path) -> InputSizes | None:
-    """What the run's values were fitted to; None before it has documents, or if config.json cannot be read."""
+    """Sizes that the run's values were fitted to; None before it has documents, or if config.json cannot be read."""
     run = RunPaths(workdir)
     if not run.marker("documents").exists():
         return None

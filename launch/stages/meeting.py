@@ -1,8 +1,8 @@
-"""All processes of a run meet before JAX starts, so that a message names the one that is missing or was started twice.
+"""Connect all processes of a run before JAX starts, so that a message can name a missing or duplicate one.
 
-Process 0 listens at the address at which JAX's coordination service runs afterwards. Every other process connects, says
-who it is, and waits for the answer, which all get at once. (JAX itself ends a process that waits in vain with a C++
-stack that names no process, and lets two processes 0 listen at one port.)
+Process 0 listens at the address that JAX's coordination service uses afterwards. Every other process connects, sends
+its index, and waits for the answer, which all get at once. (JAX itself ends a process that waits in vain with a C++
+stack trace that names no process, and lets two processes 0 listen at one port.)
 """
 
 import contextlib
@@ -15,23 +15,23 @@ from collections.abc import Iterable
 from lm.errors import InputError, PeerError, UsageError
 
 NOTICE_SECONDS = 15.0
-"""After this time a process prints what it still waits for, and a host name that cannot be resolved is an error."""
+"""After this time a process prints what it waits for, and an unresolvable host name is an error."""
 READ_SECONDS = 2.0
-"""For the one line that a process sends once it has connected."""
+"""Time for the one line that a process sends after it has connected."""
 RETRY_SECONDS = 0.5
 CONFLICT = "PROCESS_ID must be different, and NUM_PROCESSES the same, in all processes"
 REMEDY = "Look at its output, start it, or raise --train.join-timeout."
 LATE_NAMES = "KUBERNETES_SERVICE_HOST"
-"""Variable of Kubernetes, where the name of a host can be resolved only when its pod has been scheduled."""
+"""A variable of Kubernetes, where a host name resolves only after its pod was scheduled."""
 
 
 def meet(index: int, count: int, address: str, timeout: float) -> None:
-    """Return when all `count` processes are there; `address` is HOST:PORT of process 0.
+    """Return when all `count` processes have connected; `address` is HOST:PORT of process 0.
 
-    Hosts may start at different times: only a name that cannot be resolved ends a process before `timeout`.
+    Hosts may start at different times: before `timeout`, only an unresolvable name ends a process.
 
-    Raises PeerError after `timeout` seconds, which names those that have not come; UsageError for two processes with
-    one index, and for different counts; InputError if the host cannot be resolved.
+    Raises PeerError after `timeout` seconds, naming the missing processes; UsageError for two processes with one index,
+    and for different counts; InputError if the host cannot be resolved.
     """
     host, _, port = address.rpartition(":")
     if index == 0:
@@ -72,7 +72,7 @@ def gather(count: int, port: int, timeout: float) -> None:
 
 
 def listen(port: int, count: int) -> socket.socket:
-    """A socket on all interfaces, as JAX's service has it afterwards."""
+    """Open a socket on all interfaces, like JAX's service."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
@@ -85,7 +85,7 @@ def listen(port: int, count: int) -> socket.socket:
 
 
 def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]], count: int) -> InputError | None:
-    """Add the process behind a new connection to those that are `there`; return an error if it contradicts them."""
+    """Add a new connection to `there`; return an error if it contradicts the others."""
     connection.settimeout(READ_SECONDS)
     try:
         said = json.loads(connection.makefile().readline(1000))
@@ -110,14 +110,14 @@ def admit(connection: socket.socket, there: dict[int, tuple[socket.socket, str]]
 
 
 def tell(connection: socket.socket, error: InputError | None) -> None:
-    """Answer a process: None when all have come."""
+    """Answer a process: None if all have connected."""
     with contextlib.suppress(OSError), connection:
         answer = {"error": str(error or ""), "usage": isinstance(error, UsageError)}
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
-    """Any other process: connect to process 0, again and again, and wait for its answer."""
+    """All other processes: connect to process 0, retrying, and wait for its answer."""
     began, noticed, where = time.monotonic(), False, f"{host}:{port}"
     line = json.dumps({"index": index, "count": count, "name": own_name()}) + "\n"
     while True:
@@ -166,7 +166,7 @@ def has_left(connection: socket.socket) -> bool:
 
 
 def named(processes: Iterable[int]) -> str:
-    """Processes of a message, at most the first ten."""
+    """Process numbers for a message, at most ten."""
     indices = [str(one) for one in sorted(processes)]
     more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
     return f"process{'es' if len(indices) > 1 else ''} {', '.join(indices[:10])}{more}"

@@ -1,4 +1,4 @@
-"""Files packed and unpacked by the model of a run: what launch.compress and launch.decompress do and say."""
+"""Compress and decompress files with the model of a run, for launch.compress and launch.decompress."""
 
 import time
 from collections.abc import Callable
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Files:
-    """What a command names: read before the model is loaded, written at the end."""
+    """Input and output of a command: read before the model is loaded, written at the end."""
 
     data: bytes
     source: Path
     target: Path
 
     def write(self, data: bytes) -> None:
-        """Whole or not at all. Raises InputError."""
+        """Write the output atomically. Raises InputError."""
         with writing(self.target):
             write_atomically(self.target, data)
 
 
 def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bool) -> Files:
-    """Raises UsageError where the file to write exists, unless it may be overwritten; InputError where the other cannot
+    """Read the input. Raises UsageError if the output exists and may not be overwritten, InputError if the input cannot
     be read."""
     source = Path(file).expanduser()
     target = Path(out).expanduser() if out else default(source)
@@ -53,8 +53,8 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
 
 
 def load_packer(run: str, step: int | None = None, all_devices: bool = False, size: int = 0) -> "Packer":
-    """The model of the run folder, on one device or on all, for files of `size` bytes. Raises as RunFolder.load, and
-    UsageError where there are several processes, or so much cannot fit into memory."""
+    """Load the model of the run folder, on one device or all, for files of `size` bytes. Raises like RunFolder.load,
+    and UsageError if there are several processes or the model does not fit into memory."""
     if process_count() > 1:
         raise UsageError(f"One process packs a file, but there are {process_count()} here. Start it in one alone.")
     keep_compiled_programs()
@@ -75,7 +75,7 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
 
 
 def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
-    """What tells a person how far the coder is, and the line to end when it is done."""
+    """A progress callback, and the line to end when it is done."""
     line, last = LiveLine(), 0.0
     began: tuple[float, int] | None = None  # behind the first step, which waits for programs to be compiled
 
@@ -95,7 +95,7 @@ def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
 
 
 def compress_file(run: str, files: Files, step: int | None, all_devices: bool) -> None:
-    """Packs the file, and prints what it came to, beside gzip, zstd and xz."""
+    """Compress the file; print its size next to gzip, zstd and xz."""
     packer = load_packer(run, step, all_devices, len(files.data))
     from lm.compression.codec import compress
 
@@ -107,7 +107,7 @@ def compress_file(run: str, files: Files, step: int | None, all_devices: bool) -
 
 
 def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool) -> None:
-    """Unpacks the file by the checkpoint that it names."""
+    """Decompress the file with the checkpoint that it names."""
     import io
 
     from lm.compression.container import Header
@@ -126,7 +126,7 @@ def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool)
 
 
 def report(files: Files, packed: "Packed", packer: "Packer") -> str:
-    """Sizes in bytes and in bits for each byte of the file, of the model and of others."""
+    """Sizes in bytes and in bits per byte of the file, for the model and other compressors."""
     import jax
 
     from lm.evaluation.bits_per_byte import compressed_bits_per_byte

@@ -1,5 +1,5 @@
-"""The parent of one of several processes: it replaces the C++ stack with which JAX ends a process when it loses another
-one by one line that names the lost one. A run of one process has no parent."""
+"""Parent of one of several processes: if JAX ends the child because another process was lost, it prints one line that
+names that process instead of JAX's C++ stack trace. A run of one process has no parent."""
 
 import ctypes
 import os
@@ -17,9 +17,9 @@ from lm.resilience.goodput import PARENT
 JAX_LOG = re.compile(rb"[WEF]\d{4} [\d:.]+ +\d+ (coordination_service|preemption_sync_manager|client\.h)")
 """A line that JAX's coordination service logs when the run is about to end."""
 LOST = re.compile(r"(?:stopped sending heartbeats\):|Some timed out task names:)\n((?:.*\d\n)+)")
-"""Lines, each of which ends in the index of a process."""
+"""Log lines that end in the index of a lost process."""
 NO_LEADER = "Failed to send RPC to coordination service"
-"""JAX's word for process 0, which runs that service."""
+"""JAX's term for process 0, which runs that service."""
 STATUS = re.compile(r"absl::Status: (.*)")
 PR_SET_PDEATHSIG = 1
 
@@ -78,7 +78,7 @@ def run_in_child(program: str) -> None:
 
 
 def reason_in(log: str) -> str:
-    """Why JAX ended a process, by what it logged: the processes that it lost; "" if it says nothing of others."""
+    """Why JAX ended a process, by its log: the lost processes; "" if it names none."""
     if found := LOST.search(log):
         lost = named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
     elif NO_LEADER in log:

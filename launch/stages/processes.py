@@ -1,12 +1,13 @@
-"""Several processes that train one model together, a process a host or a GPU: who is who, and how they meet.
+"""Several processes that train one model together, one per host or per GPU: their index and count, and how they
+connect.
 
-Slurm, Open MPI and Cloud TPUs say it themselves. Elsewhere, set it by hand, in each process:
+Slurm, Open MPI and Cloud TPUs set them. Elsewhere, set them in each process:
 
     JAX_COORDINATOR_ADDRESS=host-0:8476 NUM_PROCESSES=2 PROCESS_ID=0 python -m launch.train CONFIG.py
     JAX_COORDINATOR_ADDRESS=host-0:8476 NUM_PROCESSES=2 PROCESS_ID=1 python -m launch.train CONFIG.py
 
-NUM_PROCESSES=1 makes one process of a command on a machine that says otherwise. The run folder must be the same for
-all, on a file system that they share or in a bucket.
+NUM_PROCESSES=1 runs a command in one process on a machine whose scheduler says otherwise. The run folder must be the
+same for all processes, on a shared file system or in a bucket.
 """
 
 import contextlib
@@ -32,37 +33,37 @@ from lm.resilience.preemption import PreemptionHandler
 ADDRESS = ("JAX_COORDINATOR_ADDRESS", "COORDINATOR_ADDRESS")
 COUNT = ("NUM_PROCESSES", "JAX_NUM_PROCESSES")
 INDEX = ("PROCESS_ID", "JAX_PROCESS_ID")
-"""What is set by hand, or by Kubeflow, under either name. COORDINATOR_PORT where the address has no port."""
+"""Set by hand, or by Kubeflow, under either name. COORDINATOR_PORT is used if the address has no port."""
 SCHEDULERS = (
     ("Slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE"),
     ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 )
-"""(name, variable of this process's number, of how many there are, of how many a host has)."""
+"""(name, variable of the process index, of the process count, of the processes per host)."""
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 GOOGLE = "0x1ae0"
 """The PCI vendor of TPUs, and of the network cards of Google's virtual machines."""
 HEARTBEAT_SECONDS = 35
-"""After this time without a heartbeat of one process JAX ends the others."""
+"""JAX ends the other processes after this time without a heartbeat of one."""
 LEAVE_SECONDS = 5
-"""A process that ends with an error waits this long for the others to end with the same error."""
+"""A process that fails waits this long for the others to fail with the same error."""
 SHUTDOWN_SECONDS = 30
 JOIN_SECONDS = 300.0
 START_SECONDS = 60
-"""For JAX to connect processes that have all met."""
+"""Time for JAX to connect processes that have all met."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the environment says of the processes of a run."""
+    """Process index and count, as the environment defines them."""
 
     index: int
     count: int
     by: str
-    """Who says so."""
+    """Who defines them, for messages."""
     address: str | None = None
-    """host:port of process 0, where it is set by hand; None: JAX asks whoever said the rest."""
+    """host:port of process 0 if set by hand; None: JAX asks the scheduler."""
     whole_host: bool = False
-    """This process is to use all devices of its host, and not only one, as JAX assumes under a scheduler."""
+    """Whether this process uses all devices of its host, not only one, as JAX assumes under a scheduler."""
 
 
 def process_index() -> int:
@@ -116,7 +117,7 @@ def by_scheduler() -> Found | None:
 
 
 def by_tpu_variables() -> Found | None:
-    """Of a TPU slice, or of several, as GKE tells it."""
+    """Of a TPU slice, or several, from the variables of GKE."""
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if hosts is None:
         return None
@@ -125,7 +126,7 @@ def by_tpu_variables() -> Found | None:
 
 @functools.cache
 def by_tpu_metadata() -> Found | None:
-    """Of a TPU VM, which asks its machine's metadata server, as JAX does; None on any other machine."""
+    """Of a TPU VM, from its metadata server, as JAX does; None on other machines."""
     vendors = PCI_DEVICES.glob("*/vendor")
     if "TPU_SKIP_MDS_QUERY" in os.environ or not any(path.read_text().strip() == GOOGLE for path in vendors):
         return None
@@ -138,7 +139,7 @@ def by_tpu_metadata() -> Found | None:
 
 
 def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
-    """The place in all slices of a process that is number `index` of the `hosts` of its own."""
+    """Index and count over all slices, of process `index` of the `hosts` in its own slice."""
     slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
     if len(hosts) == 1 and slices == "1":
         return None
@@ -148,7 +149,7 @@ def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str],
 
 
 def metadata(name: str) -> str | None:
-    """An attribute of this virtual machine; None where it has none, or where there is no such server."""
+    """An attribute of this virtual machine; None if it has no such attribute or metadata server."""
     host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
     request = urllib.request.Request(
         f"http://{host}/computeMetadata/v1/instance/attributes/{name}", headers={"Metadata-Flavor": "Google"}
@@ -161,12 +162,12 @@ def metadata(name: str) -> str | None:
 
 
 def variable(names: tuple[str, ...]) -> tuple[str, str | None]:
-    """(the name that is set, its value), or (the first name, None)."""
+    """(first variable that is set, its value), or (first name, None)."""
     return next(((name, os.environ[name]) for name in names if os.environ.get(name)), (names[0], None))
 
 
 def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, int]:
-    """(which process, of how many). Raises UsageError where that makes no sense."""
+    """(process index, process count). Raises UsageError if they are impossible."""
     if not (mine is not None and mine.isdecimal() and total.isdecimal() and int(mine) < int(total)):
         raise UsageError(
             f"{count} is {total!r} and {index} is {mine or 'not set'!r}: they must be the number of processes, and "
@@ -176,10 +177,10 @@ def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, 
 
 
 def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
-    """Waits up to `timeout` seconds until all processes of this run are there, and connects them by JAX. To be called
-    before JAX is used; nothing where it is one.
+    """Wait up to `timeout` seconds for all processes of the run, then connect them by JAX. Call it before using JAX.
+    Does nothing for one process.
 
-    Raises as launch.stages.meeting.meet, and UsageError when they cannot know where to meet.
+    Raises like launch.stages.meeting.meet, and UsageError if there is no address to meet at.
     """
     found = find()
     if found.count == 1:
@@ -248,10 +249,10 @@ def ending_together() -> Generator[None]:
 
 
 def load_training(run: Path, began: float, timeout: float) -> Callable[..., None]:
-    """Imports JAX, meets the other processes of the run (`initialize_distributed`), and returns lm.training.loop.train.
+    """Import JAX, connect the processes (`initialize_distributed`), and return lm.training.loop.train.
 
-    JAX takes seconds to import, and swallows the exception of a Ctrl-C meanwhile. So a process that is asked to end
-    does so at once, and writes it into the run folder: a supervisor must not think that the work is done.
+    Importing JAX takes seconds and swallows a Ctrl-C. So a process that is asked to end does so at once, and records it
+    in the run folder: a supervisor must not think that the work is done.
     """
     index, processes = process_index(), process_count()
     before_exit = lambda: Goodput(run, began, index).stop_before_training()

@@ -1,5 +1,5 @@
-"""Trains the rungs of a ladder: each is a run folder of its own below the experiment's, trained by launch.train in a
-process of its own, so that one that fails takes nothing with it."""
+"""Train the rungs of a ladder of models: each is a run folder in the experiment's, trained by launch.train in a process
+of its own, so a failing one does not affect the others."""
 
 import dataclasses
 import math
@@ -19,11 +19,11 @@ from lm.scaling.study import Measured, short
 from lm.storage import local_copy_of, write_atomically
 
 ATTEMPTS = 2
-"""Crashes at one step after which a rung has failed."""
+"""A rung has failed after this many crashes at one step."""
 
 
 def refuse_bucket(workdir: Path) -> None:
-    """Raises UsageError for a run folder in a bucket: all that is made would stay in its copy on this machine."""
+    """Raise UsageError for a run folder in a bucket: a ladder's runs would stay on this machine."""
     if copy := local_copy_of(workdir):
         raise UsageError(
             f"--workdir {copy.url} is in a bucket, but a ladder is trained in a folder of this machine. Give one, "
@@ -34,9 +34,9 @@ def refuse_bucket(workdir: Path) -> None:
 def train_rungs(
     training: Stage, shards: Stage, experiment: Experiment, ladder: Sequence[Rung], workdir: Path
 ) -> tuple[list[Measured], list[tuple[Rung, str]]]:
-    """(the rungs with their losses, those that failed and why). What is trained already is not trained again.
+    """Train all rungs; return (rungs with their losses, failed rungs and why). Trained rungs are not trained again.
 
-    Raises Stopped when the process is asked to end: the rung at work has saved, or will be trained again.
+    Raises Stopped if the process is asked to end: the current rung has saved, or will be trained again.
     """
     measured, failed = [], []
     for number, rung in enumerate(ladder, 1):
@@ -57,8 +57,8 @@ def train_rungs(
 
 
 def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: Path, workdir: Path) -> bool:
-    """Whether it had to be trained. Raises InputError when that failed, UsageError when the folder is another rung's,
-    Stopped when asked to end."""
+    """Train one rung; return False if it was trained before. Raises InputError if training failed, UsageError if the
+    folder is another rung's, Stopped if asked to end."""
     take_before(training, experiment, folder, workdir)
     here, there = read_marker(shards, folder), read_marker(shards, workdir)
     if here and there and here["key"] != there["key"]:
@@ -82,7 +82,7 @@ def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: P
 
 
 def loss_of(folder: Path, step: int) -> float:
-    """The loss of held-out text after the last step. Raises InputError where the run does not say it."""
+    """Loss on held-out text after the last step. Raises InputError if the run has none."""
     from viewer.training_data import read_curves
 
     if damaged := log_damage(folder, (RunPaths.metrics,)):

@@ -1,4 +1,4 @@
-"""The server of a run: its checkpoint loaded, its engine made, its socket bound."""
+"""Start the server of a run: load its checkpoint, make the engine, bind the socket."""
 
 import math
 from pathlib import Path
@@ -12,8 +12,8 @@ from lm.storage import shown_place
 
 
 def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
-    """Serves the run in `workdir` as launch.serve's Options say, until it is asked to end. Raises UsageError for
-    options that cannot be, InputError for an address that cannot be listened on, and as `load_trained`."""
+    """Serve the run in `workdir` by launch.serve's Options until asked to end. Raises UsageError for impossible
+    options, InputError if the address cannot be bound, and like `load_trained`."""
     from lm.serving.http import check_names
     from lm.serving.limits import Limits
     from lm.serving.server import bind, is_loopback, read_key
@@ -40,8 +40,8 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
 
 
 def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
-    """{name: tokenizer} of what launch.inspect_tokenizer takes, too; two of one name are told apart by what was given.
-    Raises as `find_tokenizer`."""
+    """{name: tokenizer} of everything that launch.inspect_tokenizer accepts; equal names are made distinct by their
+    paths. Raises like `find_tokenizer`."""
     from viewer.tokenizer.finding import find_tokenizer
 
     found: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
 def serve_on(
     bound: Any, experiment: Experiment, workdir: Path, options: Any, limits: Any, key: str, beside: dict[str, Any]
 ) -> None:
-    """Serves on a socket that is bound."""
+    """Serve on a bound socket."""
     from lm.inference.engine import Engine
     from lm.serving.server import is_loopback, serve, warm_up
     from viewer.window.inspections import inspections_of

@@ -1,10 +1,11 @@
-"""What makes every stage restartable: done work is skipped, half-done work is continued, changed work is refused.
+"""Restartable stages: a finished stage is skipped, an interrupted one resumes, a changed one is refused.
 
 A stage records its settings in `stages/<stage>.begun`, writes its outputs to their final paths, on a disk or in a
-bucket, and then writes `stages/<stage>.json`: the marker that the stage is done, without which no other stage reads the
-outputs. It holds a key, the hash of everything that decides the outputs (the stage's part of the config and the keys of
-the stages before it), and the outputs' sizes. A stage with a marker of the same key is up to date; with another key it
-belongs to another experiment, and nothing is touched. What may be deleted is decided in launch/run_folder/outputs.py.
+bucket, and then writes its marker, `stages/<stage>.json`. Other stages read the outputs only if there is a marker. It
+holds a key, the hash of everything that determines the outputs (the stage's part of the config and the keys of the
+stages before it), and the sizes of the outputs. A stage whose marker has the same key is up to date; with another key
+it belongs to another experiment, and nothing is changed. launch/run_folder/outputs.py decides which files may be
+deleted.
 """
 
 import errno
@@ -33,69 +34,64 @@ from lm.storage import Place, local_copy_of, noting_writes, shown_place, write_a
 
 @dataclass(frozen=True)
 class Stage:
-    """One step from pages to report."""
+    """One step of the path from pages to report."""
 
     name: str
-    """Names the marker."""
+    """Name of the marker."""
     script: str
-    """The launch script that runs it alone, for messages."""
+    """The launch script that runs only this stage, for messages."""
     after: tuple["Stage", ...]
     """Stages whose outputs it reads."""
     settings: Callable[[Experiment], dict[str, object]]
-    """All of the config that decides its outputs."""
+    """The part of the config that determines its outputs."""
     make: Callable[[Experiment, Any], None]
-    """make(experiment, run): reads finished outputs in the run folder, and writes its own there. Called again where it
-    was interrupted. `run` is a path, or an address if the stage is `direct` and the run is in a bucket."""
+    """make(experiment, run): reads finished outputs in the run folder and writes its own there. It is called again
+    after an interruption. `run` is a path, or an address if the stage is `direct` and the run is in a bucket."""
     outputs: tuple[str, ...]
-    """Files and folders, relative to the run folder, that `make` leaves."""
+    """Files and folders, relative to the run folder, that `make` writes."""
     optional: tuple[str, ...] = ()
-    """Those of the outputs that some configs do not ask for."""
+    """Outputs that depend on the config."""
     grows: bool = False
     """Outputs are never deleted; `make` resumes from them (training)."""
     required_outputs: Callable[[Path], tuple[str, ...]] | None = None
-    """required_outputs(workdir): those of the outputs without which the finished stage is undone; all of them, if not
-    given."""
+    """required_outputs(workdir): outputs without which the stage is not finished; by default all."""
     by_products: tuple[str, ...] = ()
-    """What `make` leaves besides, in place, as shell patterns: logs that may be changed or deleted without making the
-    stage undone."""
+    """Logs of `make`, as shell patterns. Changing or deleting them does not make the stage unfinished."""
     checked: tuple[str, ...] = ()
-    """Files whose checksums the marker keeps (lm/checksums.py), as shell patterns: logs, and small outputs that are
-    only shown."""
+    """Logs and small outputs whose checksums the marker records (lm/checksums.py), as shell patterns."""
     multi_process: bool = False
-    """Several processes may make it together (launch/stages/processes.py)."""
+    """Whether several processes can run it together (launch/stages/processes.py)."""
     libraries: tuple[str, ...] | None = None
-    """Python packages, and "python" itself, that decide the bytes of the parts from which an interrupted stage goes on;
-    None where it makes its outputs in one go."""
+    """Python packages, and "python" itself, whose versions determine the bytes of the parts from which an interrupted
+    stage resumes; None if it does not resume."""
     external_inputs: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
-    """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
+    """Files outside of the run folder that also determine the outputs."""
     units: tuple[str, ...] = ()
     """Steps of units (data_prep.engine) whose markers `--from` copies."""
     direct: bool = False
-    """`make` accepts an address: in a bucket its units read and write at the run's address, on whatever machines they
-    run, and nothing is copied to this one."""
+    """Whether `make` accepts an address: for a run in a bucket, its units read and write there from any machine, and
+    nothing is copied to this one."""
     intermediate: tuple[str, ...] = ()
-    """Folders that are deleted when the stage is finished."""
+    """Folders to delete when the stage is finished."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
-    """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
-    Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""
+    """inputs_alone(old, new), of settings with external inputs: whether they differ only in the list of inputs. If so,
+    the finished stage runs again, unless other stages than `remade_with` depend on it."""
     remade_with: tuple[str, ...] = ()
-    """Names of the stages that may have been made from it nevertheless: they follow unit by unit."""
+    """Names of stages that may depend on it nevertheless: they are updated unit by unit."""
     holds_work: Callable[[Path], bool] | None = None
-    """Return whether an unfinished attempt left work; by default, whether there is any file of a stage that can
-    resume."""
+    """Whether an unfinished attempt left work; by default, whether a stage that resumes has any file."""
     goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
-    """goes_on(old settings, new settings, workdir): whether what was made with the old ones is gone on with under the
-    new ones. Raises UsageError where it could be, but for what is there."""
+    """goes_on(old settings, new settings, workdir): whether outputs made with the old settings can be continued with
+    the new ones. Raises UsageError if only the state of the run folder prevents it."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
-    """continued_from(workdir, settings): what the outputs were gone on with from, for the marker and its key."""
+    """continued_from(workdir, settings): what the outputs were continued from, for the marker and its key."""
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
-    """The stage's marker, or None when it has not finished, or its outputs are no longer all there or are damaged.
-    Damaged logs of training are only reported.
+    """The stage's marker, or None if the stage is not finished, or outputs are missing or damaged. Damaged logs of
+    training are only reported.
 
-    Raises InputError when the marker is damaged, and where None would mean to train anew over checkpoints that are
-    left.
+    Raises InputError if the marker is damaged, and if None would restart training although there are checkpoints.
     """
     path = RunPaths(workdir).marker(stage.name)
     marker = read_note(path)
@@ -119,28 +115,28 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
 
 
 def made_by(stage: Stage, workdir: Path) -> list[str]:
-    """The outputs of the finished stage: all, but for those optional ones that the config did not ask for."""
+    """Outputs of the finished stage, without optional ones that the config did not ask for."""
     files = (read_note(RunPaths(workdir).marker(stage.name)) or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
-    """Names of the stage's by-products that are in the folder, links to what is not there among them."""
+    """Names of the stage's by-products in the folder, broken links included."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.by_products))
 
 
 def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
-    """The stage's own part of the config, as JSON gives it back."""
+    """The stage's part of the config, as JSON types."""
     return json.loads(json.dumps(identifying(stage.settings(experiment))))
 
 
 def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path) -> dict:
-    """The marker of `before`, whose outputs `stage` is about to read.
+    """The marker of `before`, whose outputs `stage` reads.
 
-    Raises InputError when it has not finished, UsageError when its outputs, or what they were made from, are another
-    experiment's.
+    Raises InputError if `before` is not finished, UsageError if its outputs, or their inputs, belong to another
+    experiment.
     """
     marker = read_marker(before, workdir)
     if marker is None:
@@ -159,8 +155,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
 
 
 def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
-    """Raises InputError or UsageError unless the stage's outputs are there, made with these settings; what they were
-    made from is not looked at."""
+    """Raise InputError or UsageError unless the stage is finished with these settings. Earlier stages are not
+    checked."""
     marker = read_marker(stage, workdir)
     if marker is None:
         folder = shown_place(workdir)
@@ -174,7 +170,7 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
-    """Raises UsageError that shows every setting in which `old` and `new` differ."""
+    """Raise UsageError that lists every setting in which `old` and `new` differ."""
     other = (
         f" (--from {shlex.quote(str(workdir))} begins it from what is the same)" if not local_copy_of(workdir) else ""
     )
@@ -188,7 +184,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
 
 
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
-    """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
+    """Files to delete in order to run the stage, finished or not, and all stages that depend on it again."""
     notes = {path: read_note(path) or {} for path in RunPaths(workdir).stages.glob("*.json")}
     found = [RunPaths(workdir).marker(stage.name)]
     for path in found:  # grows while it is walked
@@ -197,10 +193,10 @@ def what_follows(stage: Stage, workdir: Path) -> list[Path]:
 
 
 def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path | None = None) -> bool:
-    """Brings one stage up to date; False when it already was. Outputs that another run, in `source`, has finished with
-    the same key are taken from there.
+    """Bring one stage up to date; return False if it was. Outputs that another run, in `source`, has finished with the
+    same key are copied or linked.
 
-    Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
+    Raises UsageError if its outputs or inputs belong to another experiment; then nothing is changed.
     """
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
@@ -254,8 +250,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
 
 def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
-    """Whether what is finished may give way unasked: it is gone on with, or all that has changed is that what
-    it was made from was gone on with."""
+    """Whether the finished outputs may be replaced without asking: training continues, or only inputs have changed
+    whose training continued."""
     old, new = marker["settings"], note["settings"]
     if marker["external_inputs"] != note["external_inputs"]:
         return False
@@ -266,16 +262,16 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
 
 
 def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether the finished stage is made again since its list of inputs has changed, and that alone. What was made from
-    it is another's then, for its key is not among those that it replaces."""
+    """Whether the finished stage runs again because only its list of inputs changed. Later stages made from it then
+    belong to another experiment, since its key does not replace the old one."""
     old, new = all_of(marker), all_of(note)
     followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
     return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
 
 
 def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
-    """Whether only the user's files differ from those that the run has read, while the config names the same ones: a
-    folder of notes that somebody writes in. Then the run keeps what it has read, and this says so."""
+    """Whether only the user's files changed since the run read them, while the config names the same ones (a folder of
+    notes that somebody edits). Then the run keeps what it has read, and a message says so."""
     old, new = all_of(marker), all_of(note)
     if marker["settings"] != note["settings"] or not stage.inputs_alone(old, new):
         return False
@@ -332,7 +328,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
 
 
 def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
-    """Raises FileNotFoundError unless the stage made all of its outputs."""
+    """Raise FileNotFoundError unless the stage wrote all of its outputs."""
     made = lambda output: any(outputs.below(file, output) for file in files) or (workdir / output).is_dir()
     for output in stage.outputs:
         if output not in stage.optional and not made(output):
@@ -340,8 +336,8 @@ def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
 
 
 def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
-    """Publish the stage, whose marker is written, and delete what only an unfinished one needs. With `made_here`, its
-    files are on this disk, and uploaded if the run is in a bucket."""
+    """Publish a stage whose marker is written, and delete files that only an unfinished one needs. With `made_here`,
+    its outputs are on this disk, and are uploaded if the run is in a bucket."""
     RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     kept = (*stage.by_products, *(f"{RunPaths.units}/{step}" for step in stage.units))
     bucket.publish(stage.name, workdir, kept, made_here)
@@ -359,11 +355,11 @@ def delete_intermediate(stage: Stage, workdir: Path) -> None:
 
 
 def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
-    """Prepare the outputs for a new attempt or a resume, write `.begun`, and delete the marker. Adds what is known of
-    the earlier attempt to `note`.
+    """Prepare the outputs for a new attempt or a resume, write `.begun`, and delete the marker. Adds to `note` what is
+    known of the earlier attempt.
 
-    Raises UsageError if that attempt had other settings or versions of libraries and left work, and for files of the
-    user's behind a link.
+    Raises UsageError if that attempt left work with other settings or library versions, and for foreign files behind a
+    link.
     """
     begun = RunPaths(workdir).begun(stage.name)
     found = None if marker else read_note(begun)
@@ -398,8 +394,8 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
 
 
 def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
-    """Return whether the interrupted attempt can be resumed: it has the same settings, and only the list of inputs, or
-    what it is made from, has changed. Then the stage checks each part."""
+    """Whether the interrupted attempt can resume: the settings are the same, and only the list of inputs, or the
+    outputs of earlier stages, changed. The stage then checks each part."""
     same_inputs = found["external_inputs"] == note["external_inputs"]
     if stage.grows:
         old, new = found["settings"], note["settings"]
@@ -409,7 +405,7 @@ def same_work(stage: Stage, found: dict, note: dict, workdir: Path) -> bool:
 
 
 def holds_work(stage: Stage, workdir: Path) -> bool:
-    """Return whether an unfinished attempt left work."""
+    """Whether an unfinished attempt left work."""
     if stage.holds_work:
         return stage.holds_work(workdir)
     if stage.libraries is None and not stage.grows:
@@ -420,9 +416,8 @@ def holds_work(stage: Stage, workdir: Path) -> bool:
 
 
 def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note: dict, external: dict | None) -> bool:
-    """Copy or link the outputs from the run in `source`. Returns False if that run has no equal ones, or this run
-    already has partial work. `external=None` accepts any external inputs. Training that was made longer is not equal to
-    other training."""
+    """Copy or link the outputs of the run in `source`. Returns False if it has no equal ones, or this run already has
+    partial work. `external=None` accepts any external inputs. Training of another length is not equal."""
     marker = reuse.finished_in(source, stage.name)
     if marker is None or marker.get("continued_from") or marker["settings"] != note["settings"]:
         return False
@@ -453,7 +448,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, note
 
 
 def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Path) -> None:
-    """Takes what the stage is to read, as far as it is not here, from the run in `source`."""
+    """Take the missing inputs of the stage from the run in `source`."""
     for before in stage.after:
         take_before(before, experiment, workdir, source)
         earlier = {one: read_marker(one, workdir) for one in before.after}

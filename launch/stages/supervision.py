@@ -1,4 +1,4 @@
-"""Keeps a command alive: starts it again after a crash, tells what it did, and gives up where that is of no use."""
+"""Supervise a command: restart it after a crash, log each start and end, and give up if restarting does not help."""
 
 import json
 import math
@@ -16,47 +16,46 @@ from lm.storage import break_hard_links
 from lm.terminal import duration
 
 PATIENCE = {"training": 1.0} | dict.fromkeys(LONG_PHASES, 10.0)
-"""By the heartbeat's state, how often `hang_seconds` may pass without a change; ever, where the state is another."""
+"""Multiples of `hang_seconds` without a change, by the state in the heartbeat; infinite for other states."""
 BY_ITSELF = 3.0
-"""Seconds in which a Ctrl-C at the terminal has reached the command too."""
+"""Seconds in which a Ctrl-C at the terminal reaches the command too."""
 
 
 @dataclass
 class Supervisor:
-    """One command, which does training in a run folder, under supervision."""
+    """Supervisor of one command that trains in a run folder."""
 
     command: list[str]
     heart: Path
-    """The heartbeat of what it trains (lm/resilience/goodput.py); where there is none, it has not come to train."""
+    """Heartbeat file of the training (lm/resilience/goodput.py); it does not exist before training begins."""
     log: Path
-    """Gets a line of JSON for every start and end."""
+    """JSON lines, one for every start and end."""
     same_step: int = 3
-    """Crashes in a row at one step, or before any, after which it gives up."""
+    """Give up after this many crashes in a row at one step, or before any."""
     no_progress: int = 10
-    """Crashes in a row without a step beyond the furthest that was ever made, after which it gives up."""
+    """Give up after this many crashes in a row without a step beyond the furthest one."""
     hang_seconds: float = 1800.0
-    """Seconds of training without a step after which the command is killed and started again; 0 for never. A
-    validation, samples or a save may take ten times that."""
+    """Kill and restart the command after this time without a training step; 0: never. Validation, samples and saves may
+    take ten times as long."""
     first_wait: float = 10.0
-    """Seconds before a start behind a crash without progress; each further one waits twice as long, up to
-    `longest_wait`."""
+    """Seconds before a restart after a crash without progress; doubled for each further one, up to `longest_wait`."""
     longest_wait: float = 300.0
     look_seconds: float = 1.0
-    """Seconds between two looks at the heartbeat."""
+    """Seconds between two reads of the heartbeat."""
     stopped_code: int = 0
-    """The exit code where it was asked to end; 0 for the command's own. Another one than 0 tells a scheduler that
-    the work is not done, such as Kubernetes, which counts an evicted pod that ends with 0 as a success."""
+    """Exit code if the supervisor was asked to end; 0: the command's own. Kubernetes counts an evicted pod that exits
+    with 0 as a success: another code tells it that the work is not done."""
     process: subprocess.Popen | None = field(default=None, init=False)
     asked: int | None = field(default=None, init=False)
-    """The signal that asked the supervisor itself to end."""
+    """The signal that asked the supervisor to end."""
     asked_at: float = field(default=0.0, init=False)
     passed_on: bool = field(default=False, init=False)
-    """Whether the present process was sent SIGTERM for that."""
+    """Whether the running process was sent SIGTERM because of it."""
     starts: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """The exit code: 0 when the command has done its work, its own where it gave up or was asked to end; in the
-        last case `stopped_code`, if that is not 0."""
+        """Run the command until it is done; return 0, or its own exit code if the supervisor gives up or is asked to
+        end; in the latter case `stopped_code` if that is not 0."""
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
@@ -94,9 +93,9 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def attempt(self) -> tuple[int, int | None, bool, str]:
-        """Runs the command once: (exit code, the last step that it made, whether it stopped when asked, how it ended).
+        """Run the command once; return (exit code, last step, whether it stopped when asked, how it ended).
 
-        Killed by a signal, the exit code is 128 and the signal's number, as in a shell.
+        If it was killed by a signal, the exit code is 128 plus the number of the signal, as in a shell.
         """
         self.starts += 1
         self.passed_on = False
@@ -126,7 +125,7 @@ class Supervisor:
         return (code if code >= 0 else 128 - code), step, state == "stopped", how
 
     def beat(self, before: dict | None) -> dict | None:
-        """The last sign of life of the present process; None while there is none but that of `before` its start."""
+        """Last heartbeat of the running process; None if the file still has the one `before` its start."""
         heart = read_heartbeat(self.heart)
         assert self.process is not None
         # A container may give the same number to process after process.
@@ -134,7 +133,7 @@ class Supervisor:
         return heart if its else None
 
     def beats_can_be_seen(self) -> bool:
-        """False on a disk that is full or can only be read, where training goes on without a heartbeat."""
+        """False on a full or read-only disk, where training continues without a heartbeat."""
         probe = self.heart.with_name(f"{self.heart.name}.probe")
         try:
             probe.unlink(missing_ok=True)  # a link would be written through
@@ -145,15 +144,15 @@ class Supervisor:
         return True
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """Asked to end: so is the command, which then saves."""
+        """Signal handler: end the command, which saves first."""
         if self.asked is None:
             self.asked, self.asked_at = number, time.monotonic()
         if number == signal.SIGTERM:
             self.pass_on()
 
     def pass_on(self) -> None:
-        """Sends SIGTERM once. Ctrl-C reaches the process by itself; a SIGINT that went to the supervisor alone does
-        not, and some seconds later the process still runs."""
+        """Send SIGTERM once. Ctrl-C reaches the process by itself; a SIGINT sent only to the supervisor does not, so
+        the process still runs some seconds later."""
         if self.asked == signal.SIGINT and time.monotonic() - self.asked_at < BY_ITSELF:
             return
         if self.asked is not None and not self.passed_on and self.process is not None and self.process.poll() is None:

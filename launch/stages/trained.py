@@ -1,5 +1,4 @@
-"""What is done with a trained model, by the stages after training or on the side: on all devices, of one process or of
-several that work together."""
+"""Use a trained model, in later stages or on the side: on all devices, of one process or several."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +30,11 @@ def load_trained(
     step: int | None = None,
     weights: "Weights | None" = None,
 ) -> Loaded:
-    """The model of the run in `workdir` at `step` (the newest, if not given), once all processes have met. With
-    `weights`, it is on one device, and laid out as lm.inference.weights has it.
+    """Load the model of the run in `workdir` at `step` (by default the newest) after all processes have connected. With
+    `weights`, it is on one device, in the format of lm.inference.weights.
 
-    `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
-    UsageError where so much cannot fit into memory.
+    `rows` sequences of `tokens` tokens are computed at once, as `option` says. Raises like RunFolder.load, and
+    UsageError if that does not fit into memory.
     """
     check_address_space(JAX)
     keep_compiled_programs()
@@ -53,7 +52,7 @@ def load_trained(
 
 
 def with_weights(experiment: Experiment, workdir: Path, step: int | None, weights: "Weights") -> Loaded:
-    """The model on one device, its linear maps in `weights`. Raises UsageError where there are several processes."""
+    """The model on one device, its linear layers in `weights`. Raises UsageError if there are several processes."""
     from lm.inference.weights import for_inference
     from lm.parallel import one_device_mesh, traced_on
 
@@ -67,13 +66,13 @@ def with_weights(experiment: Experiment, workdir: Path, step: int | None, weight
 
 
 def say(text: str) -> None:
-    """Prints, once for all processes."""
+    """Print in process 0 only."""
     if process_index() == 0:
         print(text, flush=True)
 
 
 def leave_together() -> None:
-    """Waits for all processes: one that ends early would end the others too."""
+    """Wait for all processes: one that ends early would end the others too."""
     if process_count() > 1:
         from lm.resilience.multihost import settle
 
@@ -81,8 +80,8 @@ def leave_together() -> None:
 
 
 def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> list[dict[str, object]]:
-    """Continues each of sample.prompts at each of sample.temperatures; prints the texts, and returns them as
-    samples/final.json has them. Raises as `load_trained`, and UsageError for a prompt that leaves no room."""
+    """Continue each of sample.prompts at each of sample.temperatures; print the texts, and return them in the format of
+    samples/final.json. Raises like `load_trained`, and UsageError for a prompt that leaves no room."""
     import jax
 
     from lm.errors import for_terminal
@@ -104,7 +103,7 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 
 
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
-    """The figures of evaluation.json, of all held-out text; prints bits per byte. Raises as `load_trained`."""
+    """Figures of evaluation.json over all held-out text; prints bits per byte. Raises like `load_trained`."""
     from lm.evaluation.evaluators import evaluate
     from lm.planning.memory import count_parameters
 
@@ -125,8 +124,7 @@ def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> 
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without a byte order mark. Raises InputError when it cannot be read, is no UTF-8, or is
-    empty."""
+    """Text of a file, without a byte order mark. Raises InputError if it cannot be read, is not UTF-8, or is empty."""
     try:
         text = path.expanduser().read_bytes().decode("utf-8-sig")
     except (OSError, RuntimeError) as error:
