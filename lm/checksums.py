@@ -23,7 +23,7 @@ BLOCKS = 256
 
 
 def checksums(folder: Path, patterns: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """{name: its entry, as above} of the files in `folder` whose names match one of the shell patterns."""
+    """{name: entry, as above} of the files in `folder` that match a shell pattern."""
     files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     return {path.relative_to(folder).as_posix(): entry_of(path.read_bytes()) for path in files}
 
@@ -44,8 +44,9 @@ def crc32_of_blocks(lines: list[bytes], per_block: int) -> list[int]:
 
 
 def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: object) -> list[str]:
-    """A sentence for each file in `folder` that is not what was `written` (what `checksums` returned, read from the
-    file `source`): its path, and the first line that differs. Raises InputError for a name that leads elsewhere."""
+    """A sentence for each file in `folder` that differs from `written` (the result of `checksums`, read from the file
+    `source`), with its path and the first line that differs. Raises InputError for a name that leads out of the
+    folder."""
     found = []
     for name, entry in written.items():
         path = inside(folder, name, source)
@@ -58,7 +59,7 @@ def damage(folder: Path, written: Mapping[str, Mapping[str, Any]], source: objec
 
 
 def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
-    """Where the file differs from what was written; "" if it does not."""
+    """Where the file differs from its entry; "" if it does not."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -76,8 +77,8 @@ def difference_of(path: Path, entry: Mapping[str, Any]) -> str:
 
 
 def log_damage(workdir: Path, names: Iterable[str] = ()) -> list[str]:
-    """`damage` of all logs of a run's finished stages, or only of those called `names`, and what their markers say
-    about earlier damage. A marker that cannot be read tells nothing here: the stage itself refuses it."""
+    """`damage` of all logs of finished stages of a run, or those in `names`, and earlier damage by their markers. An
+    unreadable marker is ignored here: the stage itself refuses it."""
     wanted, found = {*names}, []
     for path in sorted(RunPaths(workdir).stages.glob("*.json")):
         try:

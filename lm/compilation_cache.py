@@ -1,8 +1,8 @@
-"""The cache of compiled programs, so that a process that starts again compiles nothing.
+"""Cache of compiled programs, so that a restarted process does not compile again.
 
 A compiled program is code: whoever can write to a cache can run code in every process that reads it. So no cache is in
-a run folder, which may come from someone else, and no config names one. The user's own cache folder is the default, and
-the environment names another, as the files of launch.cloud do. JAX is imported only by `use_bucket_cache`.
+a run folder, which may come from a stranger, and no config names one. The default is the user's own cache folder; the
+environment can name another, as the files of launch.cloud do. Only `use_bucket_cache` imports JAX.
 """
 
 import hashlib
@@ -18,16 +18,14 @@ from lm.storage import Url, is_url, user_cache, write_atomically
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 MOST_BYTES = 10 * 2**30
-"""What was used longest ago is removed beyond."""
+"""Least recently used programs beyond this size are removed."""
 LEAST_SECONDS = "0.1"
 """Programs that compile in less are not kept."""
 
 
 def keep_compiled_programs(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Sets JAX's variables for a cache in ~/.cache/gristmill/compiled. To be called before JAX is imported.
-
-    Where JAX_COMPILATION_CACHE_DIR is set, be it to nothing (no cache then), it stays as it is.
-    """
+    """Set JAX's variables for a cache in ~/.cache/gristmill/compiled, before JAX is imported. JAX_COMPILATION_CACHE_DIR
+    is kept if it is set, even to nothing (no cache)."""
     if VARIABLE in environment:
         return
     # Programs for a CPU run on one with the same instructions alone, and a home folder may be many machines'.
@@ -68,7 +66,7 @@ def use_bucket_cache() -> None:
 
 
 def cpu_kind() -> str:
-    """The CPU's architecture and a hash of what it can do."""
+    """Architecture of the CPU and a hash of its features."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -5,7 +5,7 @@ SHOWN_CHARACTERS = 200
 
 
 def shown(value: object, quotes: bool = True) -> str:
-    """`value` as a message shows it: cut, with its length, where it is long."""
+    """`value` for a message: shortened, with its length, if it is long."""
     text = repr(value) if quotes or not isinstance(value, str) else value
     if len(text) <= SHOWN_CHARACTERS:
         return text
@@ -45,30 +45,28 @@ def network_reason(error: BaseException) -> str:
 
 
 class InputError(Exception):
-    """The outside world is not as needed: a file, a package, the network, a disk. The message says what to do.
-
-    The process exits with `exit_code`.
-    """
+    """A problem with a file, package, network or disk. The message has the remedy. The process exits with
+    `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(InputError):
-    """The command or the config asks for what cannot be: a wrong key, type or combination. Both values are in the
-    message."""
+    """The command or config asks for something impossible: a wrong key, type or combination. The message has both
+    values."""
 
     exit_code = 2
 
 
 class PeerError(InputError):
-    """Another process of the same run has not come, or was lost. Start all of them again: the run continues from its
-    last checkpoint."""
+    """Another process of the run is missing or was lost. Start all of them again: the run resumes from its last
+    checkpoint."""
 
     exit_code = 3
 
 
 class Stopped(Exception):  # noqa: N818  (it went as it should)
-    """The run was asked to end, and has saved: the same command goes on from there."""
+    """The run was asked to end and has saved; the same command resumes it."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What every config has in common: types that are checked, and fields that may change in the middle of a run."""
+"""Base of all configs: type checks, and fields that may change during a run."""
 
 import dataclasses
 import functools
@@ -9,18 +9,18 @@ import typing
 from lm.errors import UsageError, shown
 
 not_hashed = functools.partial(dataclasses.field, metadata={"not_hashed": True})
-"""A field that decides how fast a result is made or how often it is looked at, not what it is: it may be changed in the
-middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
+"""A field that affects the speed or frequency of a computation, not its result; it may change during a run. (Another
+mesh adds in another order: the same parameters up to rounding.)"""
 
 
 measured = functools.partial(dataclasses.field, metadata={"measured": True})
-"""A field of a filter that decides what is measured of a text, and not only where the line is drawn: to change it is to
-measure anew, while a threshold beside it may be changed on what was measured."""
+"""A field of a filter that determines a measurement, not only its threshold: changing it requires measuring again,
+while thresholds can change on stored measurements."""
 
 
 def is_plainly(value: object, hint: typing.Any) -> bool:
-    """Whether `value` is of a type that is told without beartype, whose import is a tenth of a command's start; where
-    not, beartype has the word."""
+    """Whether `value` is of a type that can be checked without beartype, whose import is a tenth of a command's start;
+    if False, beartype decides."""
     if isinstance(hint, type):
         return isinstance(value, (int, float) if hint is float else hint)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -42,7 +42,7 @@ def is_of_type(value: object, hint: typing.Any) -> bool:
 
 
 class Config:
-    """Base of the frozen dataclasses that tell an experiment; a value of a wrong type is refused where it is given."""
+    """Base of the frozen dataclasses of an experiment. A value of a wrong type is refused at construction."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))

@@ -1,9 +1,9 @@
-"""The device mesh, and the one table from logical axes to the mesh's axes, for parameters and for activations.
+"""The device mesh, and the table from logical axes of parameters and activations to mesh axes.
 
-Every parameter names its logical axes where it is made (lm.model.layers.parameter), and every large activation where it
-is computed (`constrain`); this file alone says over which devices each is cut. XLA's partitioner (Auto axes) then
-chooses the communication. Activations are named because XLA, left alone, may cut them as the parameters are: with fsdp
-over 8 devices it then all-reduced the activations and the logits of the whole batch.
+Every parameter names its logical axes where it is created (lm.model.layers.parameter), and every large activation where
+it is computed (`constrain`); only this file says over which devices each is cut. XLA's partitioner (Auto axes) then
+chooses the communication. Activations are named because XLA may otherwise cut them like the parameters: with fsdp over
+8 devices it all-reduced activations and logits of the whole batch.
 """
 
 import contextlib
@@ -49,8 +49,8 @@ parameters: ngram, width (of the residual stream; devices along context hold par
 layers. Of both: heads, kv_heads, mlp, vocab."""
 
 ZERO1: Table = {**AXES, "width": ("fsdp", "context", "data")}
-"""For optimizer state with MeshConfig.zero1. Data comes last, so that the parts of devices along it are neighbours
-within the part of a parameter that these devices hold."""
+"""For optimizer state with MeshConfig.zero1. `data` is the last axis, so that the parts of devices along it are
+neighbors within the part of a parameter that these devices hold."""
 
 
 def spec_of(*axes: str | None, table: Table = AXES) -> PartitionSpec:
@@ -78,13 +78,13 @@ def devices_of(axis: str | None, mesh: Mesh | AbstractMesh, table: Table = AXES)
 def cuts_evenly(
     mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int], table: Table = AXES
 ) -> bool:
-    """Whether the mesh divides an array of that shape, whose first axes are these logical ones."""
+    """Whether the mesh divides an array of this shape, whose leading axes are these logical ones."""
     return not any(size % devices_of(axis, mesh, table) for axis, size in zip(axes, shape, strict=False))
 
 
 def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
-    """`x`, cut over the mesh that `traced_on` has named as its logical axes say, each over the first of its mesh axes
-    that divide it. Unchanged where there is no mesh, and within `on_each_device`."""
+    """Shard `x` over the mesh of `traced_on` by its logical axes, each over the first of its mesh axes that divide it.
+    Unchanged without a mesh, and within `on_each_device`."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.manual_axes:
         return x
@@ -103,8 +103,8 @@ FORWARD_ONLY: contextvars.ContextVar[bool] = contextvars.ContextVar("forward_onl
 
 @contextlib.contextmanager
 def forward_only() -> Generator[None]:
-    """What is traced within takes no gradients: no weight is gathered before it is needed (`when_ready`), and few
-    tokens go to where the weights are (`weights_stay`)."""
+    """Context for tracing without gradients: no weight is gathered before it is needed (`when_ready`), and few tokens
+    move to the weights (`weights_stay`)."""
     before = FORWARD_ONLY.set(True)
     try:
         yield
@@ -113,34 +113,35 @@ def forward_only() -> Generator[None]:
 
 
 def inference_width_is_cut() -> bool:
-    """Whether a parameter's width is cut over devices where this is traced, and no gradients are taken."""
+    """Whether a parameter's width is cut over devices in this trace, and no gradients are taken."""
     return FORWARD_ONLY.get() and devices_of("width", jax.sharding.get_abstract_mesh()) > 1 and not manual_axes("width")
 
 
 def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
-    """Both unchanged; but where no gradients are taken, nothing is done with the weight before x is there. XLA would
-    gather the weights of all layers at the start, and hold them. With gradients it may gather early, for speed."""
+    """Return both unchanged; without gradients, delay every use of the weight until `x` is computed. XLA would
+    otherwise gather the weights of all layers at the start and hold them. With gradients it may gather early, for
+    speed."""
     return jax.lax.optimization_barrier((x, weight)) if inference_width_is_cut() else (x, weight)
 
 
 def weights_stay(tokens: int, weight: jax.Array) -> bool:
-    """Whether to move the activations of so many tokens and not the weight (I, O) that they meet: where no gradients
-    are taken and they are the smaller, as in drawing tokens one by one (arXiv:2211.05102, section 3.2)."""
+    """Whether to move the activations of this many tokens instead of the weight (I, O) that multiplies them: without
+    gradients, if they are smaller, as in token-by-token generation (arXiv:2211.05102, section 3.2)."""
     return inference_width_is_cut() and tokens * sum(weight.shape) < weight.size
 
 
 def rows_are_cut() -> bool:
-    """Whether the rows of a batch are cut over devices where this is traced."""
+    """Whether the rows of a batch are cut over devices in this trace."""
     return devices_of("batch", jax.sharding.get_abstract_mesh()) > 1
 
 
 def length_is_cut() -> bool:
-    """Whether sequences are cut over devices where this is traced."""
+    """Whether sequences are cut over devices in this trace."""
     return devices_of("length", jax.sharding.get_abstract_mesh()) > 1
 
 
 def manual_axes(*axes: str) -> tuple[str, ...]:
-    """The mesh axes of these logical axes over which what is traced here is one device's part (`on_each_device`)."""
+    """Mesh axes of these logical axes over which this trace sees one device's part (`on_each_device`)."""
     mesh = jax.sharding.get_abstract_mesh()
     return tuple(name for axis in axes for name in mesh_axes(axis) if name in mesh.manual_axes and mesh.shape[name] > 1)
 
@@ -300,7 +301,7 @@ def make_mesh(
 
 
 def training_mesh(train: TrainConfig, model: ModelConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of a training run over all devices. Raises UsageError as `training_mesh_sizes`."""
+    """The mesh of a training run over all devices. Raises UsageError like `training_mesh_sizes`."""
     devices = jax.devices() if devices is None else devices
     training_mesh_sizes(train, model, describe(devices))
     stage = train.stages(model.context_length).at(0)
@@ -308,7 +309,7 @@ def training_mesh(train: TrainConfig, model: ModelConfig, devices: list[jax.Devi
 
 
 def one_device_mesh(model: ModelConfig) -> Mesh:
-    """The mesh of a model that one device of this process holds."""
+    """A mesh of one device of this process, for the model."""
     return make_mesh(MeshConfig(), model, 1, jax.local_devices()[:1])
 
 
@@ -316,7 +317,7 @@ TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target",
 
 
 def target() -> Target:
-    """What is traced here is compiled for: the devices of the mesh that `traced_on` has named, else the default one."""
+    """Compilation target of this trace: the devices of the mesh of `traced_on`, else the default device."""
     return TARGET.get() or target_of(jax.devices()[0])
 
 
@@ -342,13 +343,13 @@ def shardings(tree: object, mesh: Mesh | AbstractMesh, zero1: bool = False) -> o
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """How a (B, T) array of a batch lies on the mesh."""
+    """Sharding of a (B, T) array of a batch."""
     return NamedSharding(mesh, BATCH)
 
 
 def own_rows(mesh: Mesh, batch_size: int, context_length: int, process: int | None = None) -> np.ndarray:
-    """Numbers of the rows of a batch that the devices of a process need, rising: of this one, unless given. Those of
-    one process may be scattered, since the mesh follows the torus."""
+    """Row numbers of a batch that the devices of a process need, ascending; by default of this process. They may be
+    scattered, since the mesh follows the torus."""
     process = jax.process_index() if process is None else process
     parts = batch_sharding(mesh).devices_indices_map((batch_size, context_length))
     cut = cast(dict[jax.Device, tuple[slice, ...]], parts).items()
@@ -377,7 +378,7 @@ def shard_batch[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.nda
 
 
 def on_host(array: jax.Array) -> np.ndarray:
-    """The whole array, also where other processes hold parts of it; all of them must ask."""
+    """The whole array, also if other processes hold parts of it; all processes must call it."""
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     from jax.experimental import multihost_utils
@@ -386,8 +387,8 @@ def on_host(array: jax.Array) -> np.ndarray:
 
 
 def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with the mesh's axes named while it is traced, for `constrain` and for what XLA cannot cut by itself:
-    kernels find them by jax.sharding.get_abstract_mesh(). `target` is that of the mesh's devices meanwhile."""
+    """`function` with the axes of the mesh set while it is traced, for `constrain` and for kernels that XLA cannot
+    partition, which use jax.sharding.get_abstract_mesh(). `target` is that of the mesh's devices."""
 
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:

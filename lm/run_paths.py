@@ -1,6 +1,6 @@
-"""Where everything lies in a run folder: the one place that spells these names. configs/run_folder.py reads it.
+"""Paths in a run folder: the only place that spells these names. configs/run_folder.py reads run folders.
 
-`RunPaths(folder).tokens` is a path, `RunPaths.tokens` the name in the folder: what stages list as their outputs.
+`RunPaths(folder).tokens` is a path, `RunPaths.tokens` the name in the folder, which stages list as their outputs.
 """
 
 import os
@@ -25,8 +25,8 @@ class Part:
 
 @dataclass(frozen=True, init=False)
 class RunPaths:
-    """The paths of the run in the folder `root`; whether anything is there is not looked at. docs/contracts.md ("The
-    run folder") says what each holds."""
+    """Paths of the run in the folder `root`, whether they exist or not. docs/contracts.md ("The run folder") describes
+    them."""
 
     root: Path
 
@@ -87,11 +87,11 @@ class RunPaths:
     replaced = Part("replaced")
 
     def marker(self, stage: str) -> Path:
-        """What a finished stage was made with."""
+        """Marker of a finished stage."""
         return self.stages / f"{stage}.json"
 
     def begun(self, stage: str) -> Path:
-        """What an unfinished stage is making."""
+        """Record of an unfinished stage."""
         return self.stages / f"{stage}.begun"
 
     def written(self, stage: str) -> Path:
@@ -99,14 +99,14 @@ class RunPaths:
         return self.stages / f"{stage}.files"
 
     def seen(self, stage: str) -> Path:
-        """What the input files of a finished stage were told by (launch/run_folder/user_inputs.py)."""
+        """Hints that identify the input files of a finished stage (launch/run_folder/user_inputs.py)."""
         return self.stages / f"{stage}.seen"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / str(step)
 
     def snapshot(self, step: int) -> Path:
-        """The parameters alone of that step."""
+        """Snapshot of the parameters at that step."""
         return self.snapshots / str(step)
 
     def sample(self, step: int) -> Path:
@@ -114,15 +114,15 @@ class RunPaths:
         return self.samples / f"step-{step:08d}.json"
 
     def harness_results(self, step: int) -> Path:
-        """What lm-eval's tasks gave for the checkpoint of that step."""
+        """Results of lm-eval for the checkpoint of that step."""
         return self.lm_eval / f"step-{step:08d}.json"
 
     def heartbeat(self, process: int = 0) -> Path:
-        """The last sign of life of one of the processes that train."""
+        """Heartbeat of a training process."""
         return self.root / f"heartbeat{f'-{process}' if process else ''}.json"
 
     def supervisor(self, process: int = 0) -> Path:
-        """What the supervisor of that process did."""
+        """Log of the supervisor of that process."""
         return self.root / f"supervisor{f'-{process}' if process else ''}.jsonl"
 
 
@@ -134,4 +134,4 @@ TRAINING_LOGS = (
     RunPaths.verified_shards, RunPaths.goodput,
     HEARTBEATS, RunPaths.hangs, RunPaths.profile, RunPaths.damaged_checkpoints,
 )  # fmt: skip
-"""All that training writes beside its checkpoints, as shell patterns."""
+"""Everything that training writes besides checkpoints, as shell patterns."""

@@ -1,12 +1,12 @@
-"""Code that a config names, such as a filter class of the user: which of it may run, and how it is loaded.
+"""Code that a config names, such as a user's filter class: which of it may run, and how it is loaded.
 
-A config file is Python, and what it names is trusted. Its run folder names the same code by text in config.json, and
-whoever wrote that folder may be a stranger. So each file of such code is known by its SHA-256: in a file of this user's
-state folder (`remember`), never in the run folder, and for processes that this one starts in an environment variable
-(`trust`). configs/experiment/named_code.py finds what a config names. The modules of this program itself are trusted.
+A config file is Python, and code that it names is trusted. Its run folder names the same code by text in config.json,
+and a stranger may have written that folder. So each file of such code is identified by its SHA-256, stored in the
+user's state folder (`remember`), never in the run folder, and passed to child processes in an environment variable
+(`trust`). configs/experiment/named_code.py finds the code that a config names. The program's own modules are trusted.
 
-The hash is of the file that is executed, and of the __init__.py of each package above it. It does not cover what these
-files import, and the modules are then loaded from their checked source, never from a cached .pyc next to it.
+The hash covers the executed file and the __init__.py of each package above it, not the files that these import. Modules
+are loaded from the checked source, never from a cached .pyc next to it.
 """
 
 import fcntl
@@ -29,11 +29,11 @@ ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 """Packages of this program."""
 STATE = "trusted_code.json"
 VARIABLE = "GRISTMILL_TRUSTED_CODE"
-"""Environment variable with what this process trusts, for the processes that it starts."""
+"""Environment variable that passes trusted code to child processes."""
 
 
 class Code(NamedTuple):
-    """One piece of code: a file that an import executes, or a text in a config."""
+    """A file that an import executes, or a text in a config."""
 
     name: str
     """Its dotted module; of a text, its field."""
@@ -51,11 +51,9 @@ def text_code(name: str, text: str) -> Code:
 
 
 def module_code(module: str) -> list[Code]:
-    """The files that an import of the dotted name `module` executes, packages first; [] if all are this program's.
-
-    Nothing is imported: importlib.util.find_spec would import the packages above. Raises ImportError if there is no
-    such module on the path of Python, or none that is a file.
-    """
+    """Files that importing the dotted name `module` executes, packages first; [] if all are this program's. Imports
+    nothing: importlib.util.find_spec would import the packages above. Raises ImportError if the module is not on
+    Python's path or is not a file."""
     found: list[Code] = []
     path: Sequence[str] | None = None
     parts = module.split(".")
@@ -78,8 +76,8 @@ def module_code(module: str) -> list[Code]:
 
 
 def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
-    """(the file of the module `name`, None for a folder without __init__.py; where its submodules are, None if it can
-    have none), as an import would find it; `path` is the second of the package above. Raises ModuleNotFoundError."""
+    """(file of the module `name`, None for a folder without __init__.py; its path for submodules, None if it can have
+    none), as import would find it; `path` is the second value for the package above. Raises ModuleNotFoundError."""
     if (loaded := sys.modules.get(name)) is not None and name != "__main__":
         inside = getattr(loaded, "__path__", None)
         return getattr(loaded, "__file__", None) or (None if inside else "Python"), inside and list(inside)
@@ -134,12 +132,12 @@ def known() -> list[Code]:
 
 
 def is_known(code: Code) -> bool:
-    """Whether this file or text, under this name, is known; in another package it may import other things."""
+    """Whether this file or text is known under this name; in another package it may import other things."""
     return any((one.name, one.sha256) == (code.name, code.sha256) for one in known())
 
 
 def remembered() -> list[Code]:
-    """The code of the state folder's list; [] if there is none, or it cannot be read."""
+    """Code listed in the state folder; [] if there is none, or it cannot be read."""
     try:
         path = state_folder() / STATE
         data = path.read_bytes()
@@ -149,7 +147,7 @@ def remembered() -> list[Code]:
 
 
 def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
-    """The codes in the JSON that `what` holds. Raises InputError with the remedy."""
+    """Code in the JSON text `data`, which `what` describes. Raises InputError with the remedy."""
     try:
         rows = [Code(*row) for row in json.loads(data)]
         if not all(isinstance(part, str) for row in rows for part in row):
@@ -160,7 +158,7 @@ def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
 
 
 def remember(codes: Iterable[Code]) -> None:
-    """Adds to the list in the state folder. If that cannot be written, says so on stderr, and nothing else happens."""
+    """Add to the list in the state folder. If that cannot be written, print a warning to stderr."""
     if not (codes := list(codes)):
         return
     place = f"the state folder ({STATE})"
@@ -189,7 +187,7 @@ def remember(codes: Iterable[Code]) -> None:
 
 
 TRUSTED: dict[str, Code] = {}
-"""{module: its checked file}: an import of one of these executes this file with this hash, or fails."""
+"""{module: checked file}: importing one executes this file with this hash, or fails."""
 
 
 def trust(codes: Iterable[Code]) -> None:
@@ -202,8 +200,8 @@ def trust(codes: Iterable[Code]) -> None:
 
 
 def inherited() -> list[Code]:
-    """What the process that started this one trusts, and what this one does. Raises InputError if the environment
-    variable is damaged."""
+    """Code that the parent process trusts and this one trusts. Raises InputError if the environment variable is
+    damaged."""
     return codes_of(os.environ.get(VARIABLE) or "[]", f"The environment variable {VARIABLE}", "Unset it")
 
 
@@ -244,7 +242,7 @@ class CheckedFinder:
 
 
 class CheckedLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the bytes whose hash it has checked; a cached .pyc of other code may lie next to the file."""
+    """Compile the bytes whose hash was checked; a .pyc next to the file may hold other code."""
 
     def get_code(self, fullname: str) -> Any:
         data = self.get_data(self.path)

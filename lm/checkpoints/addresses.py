@@ -1,7 +1,7 @@
-"""Checkpoints at an address: what Orbax and TensorStore need to read and write s3:// and gs://.
+"""Orbax and TensorStore on s3:// and gs://.
 
-Orbax reads and writes small files by etils' paths, which ask fsspec: `Bucket` answers there. Arrays it leaves to
-TensorStore, which `build` tells where they are: Orbax does not know s3://, and sets no retries.
+Orbax reads and writes small files through etils' paths, which use fsspec: `Bucket` is that file system. It leaves
+arrays to TensorStore, which gets their location from `build`: Orbax does not support s3:// and sets no retries.
 """
 
 import functools
@@ -28,7 +28,7 @@ COALESCED = {
     "experimental_read_coalescing_merged_bytes": 500_000_000_000,
     "experimental_read_coalescing_interval": "1ms",
 }
-"""One request for reads that lie close together, as Orbax has it for gs://."""
+"""Reads this close together become one request, as Orbax sets it for gs://."""
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -65,7 +65,7 @@ class Bucket(fsspec.AbstractFileSystem):
         return f"{self.scheme}://{self._strip_protocol(path)}"
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """What is directly below. Raises FileNotFoundError where nothing is."""
+        """List the direct children. Raises FileNotFoundError if there are none."""
         folder = self._strip_protocol(path)
         found = objects.children(self.address(path))
         if not found:
@@ -88,7 +88,7 @@ class Bucket(fsspec.AbstractFileSystem):
         """A store has no folders."""
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """As `mkdir`."""
+        """Like `mkdir`."""
 
     def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> io.BytesIO:
         return Written(self.address(path)) if "w" in mode else io.BytesIO(objects.read(self.address(path)))
@@ -120,7 +120,7 @@ def register() -> None:
     by_orbax = tensorstore_utils.build_kvstore_tspec
 
     def build(directory: str, name: str | None = None, **options: Any) -> dict[str, Any]:
-        """Orbax's description of a folder, with the objects of a bucket in the place of a disk's files."""
+        """Orbax's spec of a folder, with the objects of a bucket instead of files on a disk."""
         scheme, found, rest = directory.partition(":/")
         if not found or scheme not in objects.SCHEMES:
             return by_orbax(directory, name, **options)

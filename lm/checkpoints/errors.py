@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore say of full disks and damaged files, as one error for the user, told once."""
+"""Errors of Orbax and TensorStore about full disks and damaged files, as one error for the user, reported once."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
 
 
 def not_by_orbax(record: logging.LogRecord) -> bool:
-    """False for what Orbax logs, an error an array, and raises too: it is told once."""
+    """Log filter: drop errors that Orbax logs for each array and also raises."""
     if not record.exc_info:
         return True
     _, error, trace = record.exc_info

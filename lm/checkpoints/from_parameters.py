@@ -1,4 +1,4 @@
-"""A checkpoint made of parameters that come one at a time, from a model that was trained elsewhere."""
+"""Write a checkpoint from parameters that arrive one at a time, of a model that was trained elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from lm.storage import Place
 
 
 def array_spec(item: Place, array: str) -> dict[str, Any]:
-    """tensorstore's description of where Orbax keeps the array of that name; `item` is a checkpoint's model/."""
+    """TensorStore's spec of an array in Orbax's format; `item` is a checkpoint's model/."""
     base = {"driver": "ocdbt", "base": kvstore_spec(item), "path": f"{array}/"}
     return {"driver": "zarr", "kvstore": base}
 
@@ -30,12 +30,11 @@ def array_spec(item: Place, array: str) -> dict[str, Any]:
 def write_parameters(
     checkpoint: Path, config: ModelConfig, parameters: Mapping[str, np.ndarray], about: Mapping[str, Any]
 ) -> None:
-    """Writes the checkpoint in the folder `checkpoint`, which is not there yet: its model alone, and the manifest,
-    which says `about` it. Layers are one by one or a stack, as `config` has them.
+    """Write a checkpoint without optimizer state to the new folder `checkpoint`, with `about` in its manifest. Layers
+    are stored one by one or as a stack, as `config` says.
 
-    `parameters`, under the names of unrolled layers, are asked for one at a time, and no more than that one is held.
-    They take the type config.parameter_dtype. Raises InputError for one that is missing or has another shape, and
-    where the disk does not take it.
+    `parameters`, under the names of unrolled layers, are read one at a time and converted to config.parameter_dtype.
+    Raises InputError for a missing parameter or a wrong shape, and if the disk cannot be written.
     """
     leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
     item = checkpoint.resolve() / "model"
@@ -65,7 +64,7 @@ def write_parameters(
 
 
 def layers_of(name: str, config: ModelConfig) -> list[str]:
-    """The parameters that a stack is made of, layer by layer; none for an array that is no stack."""
+    """Names of the parameters that make up a stacked array, layer by layer; empty if it is not a stack."""
     found = IN_BLOCK.fullmatch(name)
     if not config.scan_layers or found is None:
         return []

@@ -1,4 +1,5 @@
-"""Layers in a checkpoint: one by one or as one stack (ModelConfig.scan_layers). Either form is read into the other."""
+"""Layers of a checkpoint are stored one by one or as a stack (ModelConfig.scan_layers). Either form can be restored
+into the other."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,8 @@ from lm.model.param_names import IN_BLOCK, are_stacked, stack_names, unstack_nam
 
 
 def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays `wanted`, described in the form that the layers `found` in a checkpoint have.
-
-    Where a stack has one value for all layers (Adafactor's, in the place of a moment that it does not keep), each layer
-    has that.
-    """
+    """Describe the arrays `wanted` in the form of the layers `found` in a checkpoint. If a stack has one value for all
+    layers (Adafactor's placeholder for a moment that it does not keep), each layer gets that value."""
     abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items()}
     stacked = are_stacked(wanted)
     if stacked is None or are_stacked(found) in (None, stacked):
@@ -40,7 +38,7 @@ def as_stored(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
 
 
 def respecified(sharding: Sharding | None, change: Any) -> Sharding | None:
-    """`sharding` with its axes changed, where it has any."""
+    """`sharding` with changed axes, if it has any."""
     if not isinstance(sharding, NamedSharding):
         return sharding
     return NamedSharding(sharding.mesh, PartitionSpec(*change(tuple(sharding.spec))))

@@ -1,10 +1,12 @@
-"""Checkpoints: the whole TrainState under plain names, by Orbax, whole or absent.
+"""Checkpoints: the complete TrainState under plain names, written by Orbax atomically.
 
-A checkpoint has two items: `model`, the parameters, and `training`, the step, the optimizer's state and the guard's.
-Each is a flat {name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes,
-so that a checkpoint outlives a refactoring and other programs can read it. Every process writes its part directly to
-`checkpoints/<step>/`, on a disk that all share or in a bucket. The manifest (manifest.py beside this) has the SHA-256
-of every file, and what the run is. Process 0 writes it last, and without it there is no checkpoint.
+A checkpoint has two items: `model`, the parameters, and `training`, the step and the states of optimizer and guard.
+Each is a flat {name: array}, for example "blocks.0.attention.query.weight". The names do not depend on Python classes,
+so checkpoints survive refactoring and other programs can read them.
+
+Every process writes its part directly to `checkpoints/<step>/`, on a shared disk or in a bucket. The manifest
+(manifest.py) has the SHA-256 of every file and describes the run. Process 0 writes it last; without it there is no
+checkpoint.
 """
 
 import asyncio
@@ -48,7 +50,7 @@ from lm.storage import Place, Url, move_folder, sync, unused
 
 
 class State(Protocol):
-    """What can be saved: a pytree that knows the items that it is stored as."""
+    """A pytree that can be saved: it knows the items that it is stored as."""
 
     def checkpoint_items(self) -> dict[str, object]: ...
 
@@ -74,7 +76,7 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 
 
 class SaveHooks(NamedTuple):
-    """What process 0 calls; if it raises InputError, the save fails."""
+    """Called by process 0 during a save; if one raises InputError, the save fails."""
 
     may_write: Callable[[], None]
     """Called before files are written or deleted. Raises InputError if another command has taken over the run."""
@@ -86,10 +88,10 @@ NO_HOOKS = SaveHooks(lambda: None, lambda: None)
 
 
 class Checkpoints:
-    """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
+    """Folder checkpoints/<step>/ of a run. Saves run in the background of training; `close` waits for them."""
 
     kind = "checkpoint"
-    """What it is called where it is told of."""
+    """Name in messages."""
 
     def __init__(
         self,
@@ -99,9 +101,8 @@ class Checkpoints:
         sidecars: Sequence[Path] = (),
         hooks: SaveHooks = NO_HOOKS,
     ):
-        """`retention` of None keeps all. `timeout`: seconds that a save waits for the one before it; after them it is
-        left out. `sidecars`: logs of the steps up to a checkpoint, which are on disk before its manifest is.
-        """
+        """`retention=None` keeps all checkpoints. A save waits up to `timeout` seconds for the previous one, then it is
+        skipped. `sidecars` are logs of the steps up to a checkpoint, which are forced to disk before its manifest."""
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
@@ -111,7 +112,7 @@ class Checkpoints:
         self.pending: Future[None] | None = None
         self.failure: InputError | None = None
         self.slow = False
-        """A save was left out, and the one before it is still under way: there is no more waiting for that."""
+        """A save was skipped and the previous one is still running: do not wait for it again."""
         self.primary = jax.process_index() == 0
         self.behind = jax.process_count() == 1 and jax.default_backend() == "cpu"
         self.snapshot: dict[str, dict[str, Any]] | None = None
@@ -120,19 +121,19 @@ class Checkpoints:
 
     @property
     def linked(self) -> bool:
-        """Whether the folder is a link to another disk, where nothing beside it is the run's."""
+        """Whether the folder is a link to another disk; files next to it there are not of this run."""
         return isinstance(self.place, Path) and self.place.is_symlink()
 
     def steps(self) -> list[int]:
-        """Those of the checkpoints that are there, rising; whether they are what was written is not looked at."""
+        """Steps of the existing checkpoints, ascending, not verified."""
         return steps_in(self.folder)
 
     def save(self, step: int, state: State, about: Mapping[str, Any], certain: bool = False) -> bool:
-        """Begins to save; False when it was left out, because the save before it is not on disk yet. A save that is to
-        be `certain` waits for that as long as it takes.
+        """Start a save; return False if it is skipped because the previous one is not finished. With `certain`, wait
+        for that as long as it takes. `restore_newest` returns `about` (JSON types).
 
-        `about`, of JSON's types, is told back by `restore_newest`. A save that fails is told on stdout and leaves older
-        checkpoints whole; unless a later one succeeds, `close` raises it.
+        A failed save is reported on stdout and leaves older checkpoints intact; `close` raises it unless a later save
+        succeeds.
         """
         # Several processes must not differ in whether they save.
         if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.timeout):
@@ -164,8 +165,7 @@ class Checkpoints:
             self.snap(state)
 
     def held_up(self) -> bool:
-        """Whether a save was left out and the one before it is still under way: another try would only fail again.
-        Looks at no device and no disk."""
+        """Whether a save was skipped and the previous one is still running, so another attempt would be skipped too."""
         return self.slow and self.pending is not None and not self.pending.done()
 
     def settled(self, timeout: float | None = None) -> bool:
@@ -179,7 +179,7 @@ class Checkpoints:
         return True
 
     def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> list[Any]:
-        """Lets Orbax begin to write; returns what to wait for."""
+        """Start Orbax's writes; return what to wait for."""
         folder = self.folder / str(step)
         error = self.make_room(step, items) if self.primary else None
         fail_together(f"room for a {self.kind}", error)
@@ -192,8 +192,8 @@ class Checkpoints:
         return [commit for one in commits for commit in one or []]
 
     def make_room(self, step: int, items: Mapping[str, dict[str, Any]]) -> OSError | InputError | None:
-        """Clears away what a kill left, and makes the folders. What there is to say of a disk without room for another
-        checkpoint: Orbax would find that out in its midst."""
+        """Delete leftovers of killed saves and create the folders. Returns an error message if the disk has too little
+        space for another checkpoint, which Orbax would find out halfway."""
         try:
             self.may_write()
             delete_unfinished(self.folder)
@@ -212,9 +212,9 @@ class Checkpoints:
         return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)")
 
     def finish(self, step: int, items: Sequence[str], begun: Future[list[Any]], about: Mapping[str, Any]) -> None:
-        """Waits until all processes have written; then the manifest, and the end of those that are not kept.
+        """Wait until all processes have written, then write the manifest and delete checkpoints that are not kept.
 
-        Each process says which files it wrote, or why it failed; so all know of a failure as soon as they have written.
+        Each process reports the files it wrote or why it failed, so all processes know of a failure.
         """
         mine: dict[str, Any] = {}
         own: InputError | None = None
@@ -240,8 +240,8 @@ class Checkpoints:
                     print(f"{self.kind}: older ones could not be deleted: {error}", flush=True)
 
     def commit(self, step: int, items: Sequence[str], about: Mapping[str, Any], said: Sequence[dict[str, Any]]) -> None:
-        """Makes a checkpoint of what all processes have written, in process 0. Raises InputError where one has failed,
-        or this fails; its files are gone then."""
+        """In process 0: turn the files of all processes into a checkpoint. If a process failed, or this fails, delete
+        them and raise InputError."""
         folder = self.folder / str(step)
         try:
             for process, one in enumerate(said):
@@ -311,7 +311,7 @@ class Checkpoints:
                 print(f"checkpoint: step {step:,} could not be taken away: {error}", flush=True)
 
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
-        """Adds to what is said about a checkpoint that is there; a disk that cannot be written ends no run."""
+        """Update the metadata of an existing checkpoint. I/O errors are logged, not raised."""
         if self.primary:
             self.sync_sidecars()
             try:
@@ -321,11 +321,10 @@ class Checkpoints:
                 print(f"checkpoint: step {step:,}: {', '.join(about)} could not be added: {error}", flush=True)
 
     def restore_newest[S: State](self, like: S) -> tuple[S, dict[str, Any]] | None:
-        """(the state of the newest checkpoint that is what was written, laid out on the devices as `like` is; what was
-        said `about` it), or None where there is no checkpoint.
+        """Return (state of the newest undamaged checkpoint, laid out like `like`; its `about`), or None if there is no
+        checkpoint.
 
-        Damaged ones are named and set aside. Raises InputError when all of them are damaged, or when it is of another
-        model.
+        Damaged checkpoints are reported and moved away. Raises InputError if all are damaged or it is of another model.
         """
         about = self.newest_whole()
         if about is None:
@@ -333,11 +332,11 @@ class Checkpoints:
         return self.restore(self.folder / str(about["step"]), like), about
 
     def restore[S: State](self, folder: Place, like: S, cast_types: bool = False) -> S:
-        """The state of the checkpoint in `folder`, its files not verified. Raises as `restore_items` does."""
+        """Restore the state of the checkpoint in `folder` without verifying its files. Raises like `restore_items`."""
         return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
     def newest_whole(self) -> dict[str, Any] | None:
-        """What was said about the newest checkpoint that is what was written, or None."""
+        """`about` of the newest undamaged checkpoint, or None."""
         damaged: dict[Place, DamageError] = {}
         for step in settle("steps", None, lambda _: self.tidied()):
             folder = self.folder / str(step)
@@ -359,13 +358,13 @@ class Checkpoints:
         return None
 
     def tidied(self) -> list[int]:
-        """The steps that are there, the newest first, without what a kill left."""
+        """Existing steps, newest first, after deleting leftovers of killed saves."""
         self.may_write()
         delete_unfinished(self.folder)
         return self.steps()[::-1]
 
     def set_aside(self, damaged: Sequence[Place], step: int) -> None:
-        """Moves away the checkpoints that are damaged, now that there is one of `step` to go on from."""
+        """Move damaged checkpoints away, now that training can resume from `step`."""
         for folder in damaged:
             self.may_write()
             if self.linked and isinstance(folder, Path):
@@ -379,8 +378,7 @@ class Checkpoints:
             print(f"checkpoint: set aside as {aside}; going back to step {step:,}", flush=True)
 
     def close(self, raising: bool = True) -> None:
-        """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
-        is something else to be told."""
+        """Wait for all saves. With `raising`, raises InputError if the last save failed."""
         self.settled()
         self.writer.shutdown()
         self.orbax.close()
@@ -389,7 +387,7 @@ class Checkpoints:
 
 
 def wait_for_all(commits: Sequence[Any]) -> None:
-    """Until nothing is written any more. Raises the first of what they raise."""
+    """Wait for all writes; raise the first of their errors."""
     errors = []
     for commit in commits:
         try:
@@ -403,4 +401,4 @@ def wait_for_all(commits: Sequence[Any]) -> None:
 FILE_BYTES = 2**28
 """Size of the files that arrays are put into: of several, threads hash several at a time."""
 MARGIN = 500_000
-"""Bytes that a checkpoint takes beside its arrays."""
+"""Bytes of a checkpoint besides its arrays."""

@@ -1,7 +1,5 @@
-"""A checkpoint's manifest, by which any change of its files is found, and the choice of the checkpoints that stay.
-
-Orbax and safetensors do not look at what they read: of 60 flips of one bit in a checkpoint, Orbax let 59 through.
-"""
+"""Manifest of a checkpoint, which detects any change of its files, and the retention policy. Orbax and safetensors do
+not verify what they read: of 60 single-bit flips in a checkpoint, Orbax accepted 59."""
 
 import contextlib
 import errno
@@ -36,16 +34,16 @@ from lm.storage import (
 
 MANIFEST, HALF_MANIFEST = "manifest.json", "manifest.json.partial"
 PARTS = (MANIFEST, "model", "training")
-"""What a checkpoint's folder holds. A damaged one has one of them at least, or is empty."""
+"""Contents of a checkpoint folder. A damaged one has at least one of them, or is empty."""
 
 
 class DamageError(Exception):
-    """A checkpoint that is not what was written; the message names the file."""
+    """A checkpoint differs from what was written; the message names the file."""
 
 
 @contextlib.contextmanager
 def reading(path: Place) -> Generator[None]:
-    """Raises DamageError where the disk has lost what is there, InputError where it only may not be read."""
+    """Raise DamageError if the disk has lost a file, InputError if it may not be read."""
     try:
         yield
     except OSError as error:
@@ -57,17 +55,17 @@ def reading(path: Place) -> Generator[None]:
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """Which checkpoints stay when a newer one is whole."""
+    """Which checkpoints are kept after a newer one is complete."""
 
     newest: int
     every: int = 0
-    """Of every so many steps, the first at or behind each multiple stays for good: the multiple itself, unless it was
-    left out for a slow disk or a bad step. 0 for none."""
+    """Keep the first checkpoint at or after each multiple of this; 0: none. It is later than the multiple if that save
+    was skipped for a slow disk or a bad step."""
     best: int = 0
-    """As many of the lowest validation losses stay."""
+    """Keep this many checkpoints with the lowest validation losses."""
 
     def of(self, losses: Mapping[int, float | None]) -> set[int]:
-        """The steps that stay of {step: validation loss at it, or None where it was not measured}."""
+        """Steps to keep of {step: validation loss, or None if it was not measured}."""
         measured = sorted((loss, -step) for step, loss in losses.items() if loss is not None and math.isfinite(loss))
         first = {step // self.every: step for step in sorted(losses, reverse=True)} if self.every else {}
         return {
@@ -89,8 +87,8 @@ def saved_steps(run: RunPaths) -> list[int]:
 
 
 def steps_in(folder: Place) -> list[int]:
-    """The steps of the checkpoints in `folder`, rising, whole or damaged, but none that is unfinished. Anything else
-    that lies there is none, such as a user's folder with a number as its name."""
+    """Steps of the checkpoints in `folder`, ascending, intact or damaged, without unfinished ones. Other contents, such
+    as a user's folder with a number as its name, are ignored."""
     return sorted(step for step, (finished, _) in states_in(folder).items() if finished)
 
 
@@ -110,12 +108,12 @@ def states_in(folder: Place) -> dict[int, tuple[bool, bool]]:
 
 
 def is_link(place: Place) -> bool:
-    """Whether it is a link: such a folder in that of checkpoints is the user's, and so is what it leads to."""
+    """Whether it is a link: a link in the folder of checkpoints is the user's, and so is its target."""
     return isinstance(place, Path) and place.is_symlink()
 
 
 def names_in(folder: Place) -> set[str] | None:
-    """Of all that is directly in it; None where it is no folder."""
+    """Names of the direct children; None if it is not a folder."""
     if isinstance(folder, Url):
         return {*folder.children()} or None
     with contextlib.suppress(NotADirectoryError, FileNotFoundError):  # training may delete it meanwhile
@@ -124,8 +122,8 @@ def names_in(folder: Place) -> set[str] | None:
 
 
 def mark_unfinished(folder: Place, step: int) -> None:
-    """Mark the step as unfinished before its checkpoint is written or deleted, so that what remains after a kill is not
-    taken for a checkpoint."""
+    """Mark the step before its checkpoint is written or deleted, so that leftovers of a kill do not count as a
+    checkpoint."""
     marker = folder / f"{step}{UNFINISHED}"
     if isinstance(marker, Url):
         write_atomically(marker, "")
@@ -140,7 +138,7 @@ def unmark(folder: Place, step: int) -> None:
 
 
 def delete_step(folder: Place, step: int) -> None:
-    """Delete a checkpoint, whole or not; files that training did not write stay, and so does what a link leads to."""
+    """Delete a checkpoint, complete or not; keep files that training did not write, and targets of links."""
     place = folder / str(step)
     with contextlib.suppress(OSError):  # on a disk without room for a name, the missing manifest says enough
         mark_unfinished(folder, step)
@@ -155,7 +153,7 @@ def delete_step(folder: Place, step: int) -> None:
 
 
 def delete_unfinished(folder: Place) -> None:
-    """Delete what a kill left of checkpoints that were being written or deleted."""
+    """Delete the leftovers of checkpoints that were being written or deleted when a run was killed."""
     for step, (finished, marked) in states_in(folder).items():
         if not finished:
             delete_step(folder, step)
@@ -164,7 +162,7 @@ def delete_unfinished(folder: Place) -> None:
 
 
 def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
-    """What lies in a checkpoint's folder and is not among the manifest's `files`: a user put it there."""
+    """Files in a checkpoint folder that are not in the manifest's `files`: the user's."""
     if isinstance(folder, Url):
         there = {*folder.files()}
     else:
@@ -173,11 +171,9 @@ def unlisted(folder: Place, files: Mapping[str, Any]) -> list[str]:
 
 
 def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """What a run of `steps` steps that goes on from a checkpoint says of its length: {"steps", "continued_from"}.
-
-    The second has {"steps": a length that it had before, "at": the step at which that was changed} of every change;
-    `about` is what was said about the checkpoint.
-    """
+    """Lengths of a run of `steps` steps that continues from a checkpoint: {"steps", "continued_from"}. `continued_from`
+    has {"steps": an earlier length, "at": the step at which it changed} for every change; `about` is the metadata of
+    the checkpoint."""
     before = list(about.get("continued_from", []))
     if about.get("steps", steps) != steps:
         before.append({"steps": about["steps"], "at": about["step"]})
@@ -185,7 +181,7 @@ def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def digests(folder: Place, names: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """{name: (bytes, SHA-256)}. Raises as `reading` does."""
+    """{name: (size in bytes, SHA-256)}. Raises like `reading`."""
 
     def one(name: str) -> tuple[int, str]:
         with reading(folder / name):
@@ -211,13 +207,13 @@ def owner(name: str) -> int:
 
 
 def files_of(folder: Place, items: Iterable[str], process: int) -> dict[str, dict[str, Any]]:
-    """`described` of the files of a checkpoint that this process, another than 0, wrote. It lists only its own."""
+    """`described` of the files of a checkpoint that this process, not process 0, wrote. Lists only its own files."""
     parts = [f"{item}/ocdbt.process_{process}" for item in items]
     return described(folder, [f"{part}/{name}" for part in parts for name in sizes_below(folder / part)])
 
 
 def described(folder: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{name: {"bytes", "sha256"}} of these files of a checkpoint, forced to the disk. Raises as `reading` does, and
+    """{name: {"bytes", "sha256"}} of files of a checkpoint, after forcing them to disk. Raises like `reading`, and
     OSError."""
     found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
     if isinstance(folder, Path):
@@ -228,8 +224,8 @@ def described(folder: Place, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def write_manifest(folder: Place, about: Mapping[str, Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`: those
-    that other processes wrote as they say it, in `others`. Raises InputError where one of those is not there."""
+    """Write `folder`/manifest.json: `about` (JSON types), and size and SHA-256 of every file in the folder; `others`
+    has those of files that other processes wrote. Raises InputError if one of these is missing."""
     there = sizes_below(folder)
     for name, one in others.items():
         if (found := there.get(name)) != one["bytes"]:
@@ -245,7 +241,7 @@ def write_manifest(folder: Place, about: Mapping[str, Any], others: Mapping[str,
 
 
 def amend(folder: Place, about: Mapping[str, Any]) -> None:
-    """Adds to what the manifest says about a checkpoint, or says it anew. Raises DamageError and OSError."""
+    """Add to or replace entries of `about` in the manifest. Raises DamageError and OSError."""
     manifest = read_manifest(folder)
     write_atomically(folder / MANIFEST, render(manifest["about"] | about, manifest["files"]))
     if isinstance(folder, Path):
@@ -253,8 +249,8 @@ def amend(folder: Place, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Place) -> dict[str, Any]:
-    """{"about": …, "files": …} of the checkpoint in `folder`, without a look at the files. Raises DamageError,
-    and InputError where it may not be read."""
+    """{"about": …, "files": …} of a checkpoint, without verifying the files. Raises DamageError, and InputError if it
+    may not be read."""
     path = folder / MANIFEST
     with reading(path):
         try:
@@ -282,8 +278,8 @@ def read_manifest(folder: Place) -> dict[str, Any]:
 
 
 def files_sha256(folder: Place) -> str:
-    """What tells one content of the checkpoint in train.start.checkpoint from another: a hash over those of its files.
-    What its manifest says about them may grow. Raises InputError where the manifest is missing or damaged."""
+    """Hash over the file hashes of the checkpoint in train.start.checkpoint: identifies its contents, while `about` may
+    change. Raises InputError if the manifest is missing or damaged."""
     try:
         files = read_manifest(folder)["files"]
     except DamageError as damage:
@@ -292,10 +288,8 @@ def files_sha256(folder: Place) -> str:
 
 
 def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> list[str]:
-    """The names of a checkpoint's `files` that are part `part` of `parts`, of about as many bytes each.
-
-    They are in the order of the processes that wrote them, so that as many processes as wrote a checkpoint each get
-    what they will read, and half as many get what two of them wrote."""
+    """Names of the files of part `part` of `parts`, which have about equal sizes. Files are in the order of the
+    processes that wrote them: with as many processes as wrote the checkpoint, each verifies what it will read."""
     names = sorted(files, key=lambda name: (owner(name), name))
     ends = list(itertools.accumulate(files[name]["bytes"] for name in names))
     middle = lambda number: ends[number] - files[names[number]]["bytes"] / 2
@@ -304,8 +298,8 @@ def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> l
 
 
 def verify(folder: Place, part: int = 0, parts: int = 1) -> dict[str, Any]:
-    """What the manifest says `about` the checkpoint, the files of this part of it (all, if not given) found as they
-    were written. Raises DamageError, and InputError where one may not be read."""
+    """Return `about` of a checkpoint after verifying its files, or those of one part. Raises DamageError, and
+    InputError if a file may not be read."""
     manifest = read_manifest(folder)
     files = manifest["files"]
     names = share_of(files, part, parts)

@@ -1,5 +1,5 @@
-"""Checkpoints, read: the state of one onto any mesh, or a model's parameters alone. Nothing here writes, so that the
-checkpoints of a run may be read while it trains."""
+"""Read checkpoints: the state onto any mesh, or only the parameters. Nothing here writes, so a running run can be
+read."""
 
 import functools
 import logging
@@ -29,29 +29,27 @@ from lm.storage import Place, place_of, shown_place, sizes_below
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
 )
-"""Small arrays that several devices hold are written by one of them: slicing them over all of these takes longer, and
-compiles a program for each slice."""
+"""One device writes a small array that several devices hold: slicing it over all of them takes longer, and compiles a
+program per slice."""
 
 
 MOST_RATIO, FROM_BYTES = 100, 1 << 27
-"""A model's arrays may be so many times as large as its files, and FROM_BYTES in any case. They are not compressed, but
-blocks of zeros have no file: a checkpoint of 40 kB can claim any size."""
+"""A model's arrays may be this many times as large as its files, and FROM_BYTES in any case. Arrays are not compressed,
+but blocks of zeros have no file, so a checkpoint of 40 kB can claim any size."""
 
 
 def item_handler() -> ocp.PyTreeCheckpointHandler:
-    """How an item of a checkpoint is stored. Compression would take most of the time of a save, and takes 7 % off
-    floating numbers.
-
-    The handler and not Orbax's Checkpointer: that waits for all processes on the way, 20 minutes for one that has
-    failed; here they tell one another (lm/resilience/multihost.py)."""
+    """How an item of a checkpoint is stored. Compression would take most of the time of a save and removes 7 % of
+    floating-point data. This uses Orbax's handler, not its Checkpointer, which waits 20 minutes for a process that
+    failed; here processes report failures to each other (lm/resilience/multihost.py)."""
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).addFilter(not_by_orbax)
     return ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS)
 
 
 def verify_together(folder: Place) -> dict[str, Any]:
-    """What the manifest says `about` a checkpoint, every file found as it was written: each process reads its part, and
-    all raise what one has found. Raises DamageError, and InputError where a file may not be read."""
+    """Return `about` of a checkpoint after verifying every file: each process reads its part, and all raise the errors
+    of any. Raises DamageError, and InputError if a file may not be read."""
     about: dict[str, Any] = {}
     found = None
     try:
@@ -64,16 +62,14 @@ def verify_together(folder: Place) -> dict[str, Any]:
 
 
 def whole_checkpoint(folder: Place, step: int | None = None) -> int:
-    """The newest step in `folder`, or `step`, once every file of that checkpoint was found as it was written.
-
-    Raises InputError where there is none or it is damaged, UsageError where there are others than `step`.
-    """
+    """The newest step in `folder`, or `step`, after verifying its files. Raises InputError if there is no checkpoint or
+    it is damaged, UsageError if there are only others than `step`."""
     return int(whole_parameters((folder,), step).name)
 
 
 def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place:
-    """The checkpoint of `step` in the first of the folders that has one: checkpoints, then snapshots; without `step`
-    the newest in the first that has any. Every file of it was found as it was written. Raises as `whole_checkpoint`."""
+    """The checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it; without `step`
+    the newest in the first folder that has any. Its files are verified. Raises like `whole_checkpoint`."""
 
     def look(_: object) -> list[str]:
         found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
@@ -103,16 +99,14 @@ def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place
 
 
 def restore_model(config: ModelConfig, folder: Place, mesh: Mesh | None = None, step: int | None = None) -> Transformer:
-    """The parameters alone of the newest checkpoint in `folder`, or that of `step`, laid out over `mesh` by the table
-    of axes in lm/parallel.py; whole on one device, if no mesh is given. Of several processes all must ask.
-
-    Raises as `whole_checkpoint`, and InputError when it is of another model.
-    """
+    """Load the parameters of the newest checkpoint in `folder`, or of `step`, laid out over `mesh` by lm/parallel.py;
+    without a mesh, on one device. With several processes, all must call it. Raises like `whole_checkpoint`, and
+    InputError if it is of another model."""
     return read_parameters(config, folder / str(whole_checkpoint(folder, step)), mesh)
 
 
 def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -> Transformer:
-    """As `restore_model`, of one checkpoint, whose files are not verified."""
+    """Like `restore_model`, for one checkpoint, without verifying its files."""
     check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
     shapes = shapes_of(config)
@@ -122,8 +116,8 @@ def read_parameters(config: ModelConfig, checkpoint: Place, mesh: Mesh | None) -
 
 
 def check_layers(config: ModelConfig, checkpoint: Place) -> None:
-    """Raises InputError if the checkpoint has another number of layers than `config`: before anything is made for each
-    of these."""
+    """Raise InputError if the checkpoint has another number of layers than `config`, before allocating anything for
+    them."""
     with readable_errors(checkpoint, "read", OTHER):
         found = item_handler().metadata(orbax_path(checkpoint / "model")).tree
     in_block = [(match, array) for name, array in found.items() if (match := IN_BLOCK.fullmatch(name))]
@@ -147,14 +141,14 @@ def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
 
 
 def shapes_of(config: ModelConfig) -> Transformer:
-    """The model, with a jax.ShapeDtypeStruct in the place of each array."""
+    """The model, with a jax.ShapeDtypeStruct for each array."""
     return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
 
 
 @functools.cache
 def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
-    """Bytes of the parameters on each device of the mesh, as `read_parameters` lays them out. The model is traced once,
-    however often that is asked."""
+    """Bytes of the parameters on each device of the mesh, as `read_parameters` lays them out. Traces the model only
+    once."""
     shapes = shapes_of(config)
     pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings(shapes, mesh)), strict=True)
     return sum(math.prod(cut.shard_shape(one.shape)) * one.dtype.itemsize for one, cut in pairs)
@@ -181,8 +175,8 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
 
 
 def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Read this process's arrays of a checkpoint's item. Those with a `first_replica` are laid out on it, and left out
-    where this process has no device of it; the others are laid out as in `abstract`."""
+    """Read this process's arrays of a checkpoint item. Arrays with a `first_replica` are laid out on it, and left out
+    if this process has none of its devices; the others are laid out as in `abstract`."""
     mine = {}
     for name, one in abstract.items():
         sharding = first_replica(one.sharding) or one.sharding
