@@ -429,7 +429,6 @@ GUARDED = {
     "data_prep/fasttext_file.py: check_in_process run": "this program's own module",
     "launch/stages/parent.py: run_in_child Popen": "the command that is running, with its own options",
     "launch/stages/supervision.py: attempt Popen": "a script of this program, with the user's own options",
-    "data_prep/extract/fit/checkouts.py: git run": "git, in a script of development",
 }
 
 

@@ -120,18 +120,9 @@ class Trees:
         """What `parted_questions` found: two, as pages of one block have all features alike."""
         return {}
 
-    def to_json(self) -> str:
-        """One tree a line: its features' numbers, thresholds and leaves."""
-        lines = [
-            json.dumps([feature.tolist(), threshold.tolist(), leaves.tolist()])
-            for feature, threshold, leaves in zip(self.feature, self.threshold, self.leaves, strict=True)
-        ]
-        head = f'{{"features": {json.dumps(self.features)},\n"bias": {self.bias},\n"trees": [\n'
-        return head + ",\n".join(lines) + "\n]}"
-
     @classmethod
     def from_content(cls, content: dict) -> "Trees":
-        """The trees in what json reads of `to_json`."""
+        """The trees in an object of model.json."""
         feature, threshold, leaves = zip(*content["trees"], strict=True)
         return cls(
             tuple(content["features"]), np.array(feature), np.array(threshold, np.float64),
@@ -150,10 +141,6 @@ class Model:
     other: Trees
     """The same of pages of other kinds."""
 
-    def to_json(self) -> str:
-        parts = ",\n".join(f'"{one.name}": {getattr(self, one.name).to_json()}' for one in fields(self))
-        return f"{{{parts}}}\n"
-
     @classmethod
     def from_json(cls, text: str) -> "Model":
         content = json.loads(text)
@@ -162,7 +149,7 @@ class Model:
 
 @functools.cache
 def load_model() -> Model:
-    """The trees that tell main text, as fit.py made them. Raises InputError where the file is missing or damaged."""
+    """The trees that tests/bench/extract_fit has fitted. Raises InputError if the file is missing or damaged."""
     try:
         return Model.from_json(MODEL.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:

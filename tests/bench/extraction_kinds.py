@@ -2,7 +2,7 @@
 
     python -m tests.bench.extraction_kinds WCXB [--split test|dev] [--engine gristmill|trafilatura|resiliparse]
 
-WCXB is a checkout of the repository at the commit of data_prep/extract/fit/checkouts.py. The shipped trees are fitted
+WCXB is a checkout of the repository at the commit of tests/bench/extract_fit/corpora.py. The shipped trees are fitted
 to dev, so that only test says something of them. All pages of the split count; one without main text by its truth
 counts 1 where nothing is found, else 0. Prints one JSON line; for trafilatura two: the engine, which favors precision,
 and trafilatura.extract(html), as its manual calls it. Without arguments it does nothing.
@@ -23,7 +23,7 @@ from configs.recipes.gristmill import EXTRACT
 from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract import extract_text
-from data_prep.extract.fit.cross_validation import word_f1
+from tests.bench.extract_fit.__main__ import word_f1
 from tests.bench.extraction import config_for
 
 

@@ -228,8 +228,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "engine.ray_tasks.connect": Trusted("an option"),
     "engine.ray_tasks.NODE": Anywhere("node abc,"),
     "extract.UNPRINTABLE": Anywhere("\x07"),
-    "extract.fit.corpora.CANONICAL": Trusted("the corpora that the extraction model is fitted on, by us"),
-    "extract.fit.rows.WORDS": Trusted("the corpora that the extraction model is fitted on, by us"),
     "extract.hints.UNSEEN_STYLE": Anywhere("display : none", "visibility : hidden"),
     "extract.hints.WORD": Anywhere("nav-bar"),
     "extract.main_text.LETTER": Anywhere("_a"),

@@ -476,7 +476,6 @@ MODULES_WITH_NAMES = (
 MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py",
     "data_prep/decontamination/index.py", "data_prep/dedup/clusters.py", "data_prep/engine/slurm.py",
-    "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py",
     "data_prep/extract/trees.py", "data_prep/measure/run.py", "data_prep/packages/page_formats.py",
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/merge_counts.py", "data_prep/sources/inputs.py",

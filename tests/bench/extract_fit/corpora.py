@@ -1,14 +1,14 @@
-"""Pages with their main text, for fitting: three public collections, read from a checkout of their repositories.
+"""Pages with their main text, for fitting: three public collections, cloned at one commit each.
 
-wcxb: Murrough-Foley/web-content-extraction-benchmark at c039d5e, CC BY 4.0: seven kinds of page, main text marked by
-people. readability: mozilla/readability at ab4027a, test/test-pages, Apache-2.0: expected.html, checked by its
-maintainers. trafilatura: adbar/trafilatura at e90b0ef, tests, Apache-2.0: phrases that must and that must not be there;
-for the rest of a page the text that trafilatura finds.
+wcxb, CC BY 4.0: seven kinds of page, main text marked by people. readability, Apache-2.0: expected.html, checked by its
+maintainers. trafilatura, Apache-2.0: phrases that must and that must not be there; for the rest of a page the text that
+trafilatura finds.
 """
 
 import gzip
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import read_blocks
 from data_prep.extract.charset import decode
+from lm.errors import InputError
 
 UNLIMITED = ExtractConfig(
     engine="gristmill",
@@ -29,6 +30,64 @@ UNLIMITED = ExtractConfig(
     max_attributes=10_000,
 )
 CANONICAL = re.compile(r'<link rel="canonical" href="([^"]*)')
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository at a commit."""
+
+    url: str
+    commit: str
+    """All 40 digits."""
+    folder: str
+    """Of the pages, inside."""
+
+
+SOURCES = {
+    "wcxb": Source(
+        "https://github.com/Murrough-Foley/web-content-extraction-benchmark",
+        "c039d5ee9f5a3a984a0e167e63aacd04e76e78a9",
+        ".",
+    ),
+    "trafilatura": Source("https://github.com/adbar/trafilatura", "e90b0ef51ab026fdb905fb6c5b3c84dd3d784fd5", "tests"),
+    "readability": Source(
+        "https://github.com/mozilla/readability", "ab4027a8b37669745016869a37a504727992b2ba", "test/test-pages"
+    ),
+}
+
+
+def git(*arguments: str) -> str:
+    """What git prints. Raises InputError with its message where it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise InputError("The pages to fit to are cloned by git, which is not installed.") from error
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"git {' '.join(arguments)} failed: {error.stderr.strip()}") from error
+    return done.stdout.strip()
+
+
+def pages_at(checkouts: Path, name: str) -> Path:
+    """The folder of the pages of SOURCES[name]. Clones the repository to checkouts/name where that is absent.
+
+    Raises InputError where it is there at another commit, or changed.
+    """
+    source, clone = SOURCES[name], checkouts / name
+    if not clone.exists():
+        checkouts.mkdir(parents=True, exist_ok=True)
+        git("clone", "--quiet", "--no-checkout", source.url, str(clone))
+        git("-C", str(clone), "checkout", "--quiet", source.commit)
+    commit = git("-C", str(clone), "rev-parse", "HEAD")
+    if commit != source.commit:
+        raise InputError(
+            f"{clone} is at commit {commit}, the trees are fitted to {source.commit}. "
+            f"Bring it there: git -C {clone} checkout {source.commit}"
+        )
+    if changed := git("-C", str(clone), "status", "--porcelain", "--", source.folder):
+        raise InputError(
+            f"{clone} differs from its commit: {changed.splitlines()[0].strip()}. Delete it and run again."
+        )
+    return clone / source.folder
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""Fits trees by CatBoost (Prokhorenkova et al. 2018), the one library whose trees are oblivious as ours are, and writes
-them down as trees.py reads them.
+"""The three sets of trees that make a model: what kind of page, and which of its blocks, of an article and of another.
 
-    make add PACKAGE=catboost
+Articles have trees of their own because they are most of the web's prose, and because what is main text of a shop or
+a forum is none beside an article. Neither trees are fitted to pages of one kind only: a page may be taken for
+another.
 
-CatBoost is not in requirements.lock: it and what it needs take 430 MB, and trees are fitted once in a long while. The
-same rows give the same trees. For 255,100 blocks it took 28 CPU seconds (our own code before it, 146), and F1 on the
-held-out articles was .9646 (.9607).
+CatBoost (Prokhorenkova et al. 2018) fits them: it is the one library whose trees are oblivious, as ours are. It is not
+in requirements.lock, as it and what it needs take 430 MB (make add PACKAGE=catboost). Equal rows give equal trees.
 """
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract.trees import SCALE, Trees
+from data_prep.extract.trees import SCALE, Model, Trees
 from lm.errors import InputError
+from tests.bench.extract_fit.rows import Rows, TrainingRows
 
 THRESHOLDS = 31
 """Different thresholds of a feature, at most."""
@@ -38,6 +40,57 @@ class Boosting:
     sample: float
     """Share of the features that a question may be about, drawn anew for each."""
     seed: int
+
+
+ARTICLES = frozenset(("article", "readability", "trafilatura"))
+KIND_WEIGHT = {"trafilatura": 0.3}
+ARTICLE_WEIGHTS = {
+    "article": {"service": 0.7, "product": 0.5, "listing": 0.3, "collection": 0.3, "trafilatura": 0.6},
+    "article_again": {
+        "service": 0.5, "product": 0.35, "listing": 0.2, "collection": 0.2, "forum": 0.7, "trafilatura": 0.6,
+    },
+}  # fmt: skip
+OTHER_WEIGHT = {"article": 0.5, "readability": 0.5, "trafilatura": 0.2}
+"""What a page counts by its kind, where it is not 1, to each of the trees. Those of articles are fitted twice, with
+other weights and other settings, and joined: what two sets err in differs, and their mean is nearer the truth."""
+OF_OTHERS = (
+    "page_at_", "page_body_", "page_title_", "page_under_", "told", "alike_own", "alike_deep", "record_", "largest_",
+)  # fmt: skip
+"""How those begin that the trees of articles do not see: they are about pages of other kinds."""
+
+KIND_FEATURES = 60
+"""So many of the features of a page tell what kind it is: those that trees which see all ask most often."""
+
+
+def fit_model(rows: TrainingRows, kinds: Sequence[str], settings: dict[str, Boosting]) -> Model:
+    """The kind of a page is kinds[its number]; `settings` has "kind", "article", "article_again" and "other". Raises
+    InputError without catboost."""
+    kinds_B = np.array(kinds)[rows.number]
+    of_articles = {name: row for name, row in rows.features.items() if not name.startswith(OF_OTHERS)}
+    article = mean_of(
+        [
+            fit_trees(of_articles, rows.target, rows.weight * weights(kinds_B, of_kinds), settings[name])
+            for name, of_kinds in ARTICLE_WEIGHTS.items()
+        ]
+    )
+    return Model(
+        fit_kind(rows.of_pages, np.array(kinds)[rows.page_number], settings["kind"]),
+        article,
+        fit_trees(rows.features, rows.target, rows.weight * weights(kinds_B, OTHER_WEIGHT), settings["other"]),
+    )
+
+
+def fit_kind(rows: Rows, kinds_P: np.ndarray, settings: Boosting) -> Trees:
+    """Trees that tell articles, by KIND_FEATURES features: to measure more of each page would take longer."""
+    is_article_P, weight_P = np.isin(kinds_P, list(ARTICLES)).astype(float), weights(kinds_P, KIND_WEIGHT)
+    trees = fit_trees(rows, is_article_P, weight_P, settings)
+    asked = np.bincount(trees.feature.ravel(), minlength=len(trees.features))
+    chosen = {trees.features[n] for n in np.argsort(-asked, kind="stable")[:KIND_FEATURES]}
+    return fit_trees({name: row for name, row in rows.items() if name in chosen}, is_article_P, weight_P, settings)
+
+
+def weights(kinds: np.ndarray, of_kinds: dict[str, float]) -> np.ndarray:
+    return np.array([of_kinds.get(kind, 1.0) for kind in kinds.tolist()])
 
 
 def import_catboost() -> Any:
@@ -117,3 +170,20 @@ def trees_of(model: dict[str, Any], names: tuple[str, ...]) -> Trees:
         np.round(SCALE * scale * np.array(leaves)).astype(np.int64),
         round(SCALE * bias),
     )
+
+
+def trees_json(trees: Trees) -> str:
+    """One tree a line: its features' numbers, thresholds and leaves, as Trees.from_content reads them."""
+    lines = [
+        json.dumps([feature.tolist(), threshold.tolist(), leaves.tolist()])
+        for feature, threshold, leaves in zip(trees.feature, trees.threshold, trees.leaves, strict=True)
+    ]
+    head = f'{{"features": {json.dumps(trees.features)},\n"bias": {trees.bias},\n"trees": [\n'
+    return head + ",\n".join(lines) + "\n]}"
+
+
+def model_json(model: Model) -> str:
+    """The contents of model.json."""
+    fields = dataclasses.fields(model)
+    parts = ",\n".join(f'"{one.name}": {trees_json(getattr(model, one.name))}' for one in fields)
+    return f"{{{parts}}}\n"

@@ -13,9 +13,9 @@ import numpy as np
 
 from data_prep.extract.blocks import read_blocks
 from data_prep.extract.features import COMMON, measure
-from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage
 from data_prep.extract.main_text import whole_page
 from data_prep.extract.page import Page
+from tests.bench.extract_fit.corpora import UNLIMITED, MarkedPage
 
 WORDS = re.compile(r"\w+")
 SURE_WORDS = 8  # a shorter block is told by its neighbours, as its words may be anywhere

@@ -11,21 +11,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.extract.fit import checkouts
-from data_prep.extract.fit import command as fit
-from data_prep.extract.fit.boosting import Boosting, fit_trees, mean_of, trees_of
-from data_prep.extract.fit.checkouts import Source, pages_at
-from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage, read_readability, read_wcxb, site_of
-from data_prep.extract.fit.cross_validation import fold_of, held_out_f1, table, word_f1
-from data_prep.extract.fit.model import KIND_FEATURES, fit_kind
-from data_prep.extract.fit.rows import targets, training_rows
 from data_prep.extract.trees import CHUNK, MODEL, SCALE, Model, Trees, load_model
 from lm.errors import InputError
+from tests.bench.extract_fit import __main__ as fit
+from tests.bench.extract_fit import corpora as collections
+from tests.bench.extract_fit.__main__ import fold_of, held_out_f1, table, word_f1
+from tests.bench.extract_fit.corpora import (
+    UNLIMITED,
+    MarkedPage,
+    Source,
+    pages_at,
+    read_readability,
+    read_wcxb,
+    site_of,
+)
+from tests.bench.extract_fit.model import (
+    KIND_FEATURES,
+    Boosting,
+    fit_kind,
+    fit_trees,
+    mean_of,
+    model_json,
+    trees_json,
+    trees_of,
+)
+from tests.bench.extract_fit.rows import targets, training_rows
 from tests.data_prep.pages import GERMAN, PROSE, html
 
 CATBOOST = importlib.util.find_spec("catboost")
 needs_catboost = pytest.mark.skipif(CATBOOST is None, reason="needs catboost: make add PACKAGE=catboost")
-FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/catboost.json").read_text())
+FIXTURE = json.loads((Path(__file__).parent / "fixtures/catboost.json").read_text())
 SETTINGS = Boosting(count=40, depth=3, rate=0.3, ridge=1.0, sample=1.0, seed=0)
 FIVE = "The list of the mills. The list of the carts. The list of the horses, and of what they ate."
 ALL_SETTINGS = dict.fromkeys(("kind", "article", "article_again", "other"), SETTINGS)
@@ -126,14 +141,14 @@ def test_scores_are_those_of_a_walk_through_each_tree_and_survive_the_file():
             score += int(leaves[leaf])
         walked.append(score)
     assert trees.score(seen).tolist() == walked
-    assert Trees.from_content(json.loads(trees.to_json())).score(seen).tolist() == walked
-    assert Trees.from_content(json.loads(trees.to_json())).to_json() == trees.to_json()
+    assert Trees.from_content(json.loads(trees_json(trees))).score(seen).tolist() == walked
+    assert trees_json(Trees.from_content(json.loads(trees_json(trees)))) == trees_json(trees)
 
 
 @needs_catboost
 def test_the_same_rows_give_the_same_trees():
     seen = rows(4000)
-    fitted = [fit_trees(seen, truth(seen), np.ones(4000), SETTINGS).to_json() for _ in range(2)]
+    fitted = [trees_json(fit_trees(seen, truth(seen), np.ones(4000), SETTINGS)) for _ in range(2)]
     assert fitted[0] == fitted[1]
 
 
@@ -149,7 +164,7 @@ def test_the_shipped_trees_are_in_bounds():
     for trees in (model.kind, model.article, model.other):
         assert trees.feature.max() < len(trees.features) and trees.leaves.shape[0] == len(trees.feature)
         assert trees.leaves.shape[1] == 2 ** trees.feature.shape[1] and abs(trees.leaves).max() < 5 * SCALE
-    assert Model.from_json(model.to_json()).to_json() == model.to_json() == MODEL.read_text(encoding="utf-8")
+    assert model_json(model) == MODEL.read_text(encoding="utf-8")
 
 
 def test_what_counts_as_main_text():
@@ -220,7 +235,7 @@ def sources(corpora, monkeypatch):
             subprocess.run([*git, *command], check=True)
         commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
         found[name] = Source(str(corpora / name), commit, ".")
-    monkeypatch.setattr(checkouts, "SOURCES", found)
+    monkeypatch.setattr(collections, "SOURCES", found)
     monkeypatch.setattr(fit, "SOURCES", found)
     return found
 
