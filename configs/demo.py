@@ -85,7 +85,7 @@ TRAIN = TrainConfig(
 
 def get_config() -> Experiment:
     return Experiment(
-        pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
+        pages=PagesConfig(packages=PACKAGES),
         documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, measure_other_languages=True),
         tokenizer=TokenizerConfig(vocab_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025),

@@ -33,10 +33,6 @@ from lm.config import (
 def get_config() -> Experiment:
     return Experiment(
         pages=PagesConfig(
-            warc=(),
-            packages=(),
-            pages_per_file=50,
-            unpacked_limit=500_000_000,
             common_crawl=CommonCrawlPages(
                 crawl="CC-MAIN-2024-10", kind="warc", files=10, choice="spread", first_file=0, seed=0
             ),

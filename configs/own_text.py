@@ -49,7 +49,7 @@ def get_config() -> Experiment:
     option can be given without others: --train.steps 6 without --train.optimizer.warmup-steps."""
     base = demo.get_config()
     return Experiment(
-        pages=PagesConfig(warc=(), packages=(), pages_per_file=50, unpacked_limit=500_000_000),
+        pages=PagesConfig(),
         # Rules for web pages are off: texts of any language, length and form are kept, and nothing in them is
         # replaced. Only copies of a text are dropped.
         documents=dataclasses.replace(

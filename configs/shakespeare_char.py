@@ -21,9 +21,7 @@ CONTEXT, CHARACTERS = 64, 65
 
 def get_config() -> Experiment:
     return Experiment(
-        pages=PagesConfig(
-            warc=(), packages=(), pages_per_file=50, unpacked_limit=500_000_000, tables=("tinyshakespeare.txt",)
-        ),
+        pages=PagesConfig(tables=("tinyshakespeare.txt",)),
         # No filter is used: the text is taken as it is.
         documents=dataclasses.replace(
             demo.get_config().documents,

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from configs.packages.write_pages import fetch_package_pages
 from data_prep.common_crawl.paths import LISTS
+from data_prep.config.pages import PACKAGES
 from data_prep.sources import fetch_pages, own_inputs
 from launch.run_folder.user_inputs import SEEN, SIZES
 from launch.stages.command import run_stage_command
@@ -20,7 +22,7 @@ def settings(experiment: Experiment) -> dict[str, object]:
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """The sizes of your own files; besides what each is told by, in no key: a copy has another time of change."""
-    sizes, told_by = own_inputs(experiment.pages)
+    sizes, told_by = ({}, {}) if experiment.pages.source == PACKAGES else own_inputs(experiment.pages)
     return {SIZES: sizes, SEEN: told_by}
 
 
@@ -33,7 +35,11 @@ def inputs_alone(old: dict, new: dict) -> bool:
 
 
 def make(experiment: Experiment, run: Path) -> None:
-    manifest = fetch_pages(experiment.pages, run, lambda line: print(f"pages: {line}", flush=True))
+    progress = lambda line: print(f"pages: {line}", flush=True)
+    if experiment.pages.source == PACKAGES:
+        manifest = fetch_package_pages(experiment.pages.packages, run, progress)
+    else:
+        manifest = fetch_pages(experiment.pages, run, progress)
     for file in manifest["files"]:  # some may be of an attempt that was interrupted
         note_write(run / file["path"])
     part = lambda file: (file["path"], file["name"] if file["kind"] == "ranges" else "")  # a dataset's are of the whole

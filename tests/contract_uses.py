@@ -97,7 +97,7 @@ def url_list() -> None:
             "datatrove-0.10.1-py3-none-any.whl:datatrove/assets", "mine/domains",
         ]  # fmt: skip
         alone = dataclasses.replace(config, packaged_lists=False)  # the package would be downloaded
-        found = UrlFilter(alone, load_lists(alone, cache=Path(folder) / "cache"))
+        found = UrlFilter(alone, load_lists(alone))
         assert found.reject_reason("http://www.bad.example/") == "banned_domain"
 
 

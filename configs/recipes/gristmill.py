@@ -19,6 +19,7 @@ from data_prep.config import (
     UrlFilterConfig,
     documents_config,
 )
+from data_prep.package_index import PackageFile
 from data_prep.quality.c4 import C4Filter
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
@@ -30,10 +31,12 @@ URL_FILTER = UrlFilterConfig(
     soft_word_threshold=2,
     packages=(
         PackageLists(
-            name="datatrove",
-            version="0.10.1",
-            file_name="datatrove-0.10.1-py3-none-any.whl",
-            sha256="b0846fc28482b25c9dbeaa09445066ff68266b58d762e9344c64fe5f6d92d14c",
+            file=PackageFile(
+                project="datatrove",
+                version="0.10.1",
+                name="datatrove-0.10.1-py3-none-any.whl",
+                sha256="b0846fc28482b25c9dbeaa09445066ff68266b58d762e9344c64fe5f6d92d14c",
+            ),
             folder="datatrove/assets",
             licence="CC BY-SA (domains and pages), Apache-2.0 (words)",
             credit="FineWeb's lists: the adult sites of Université Toulouse Capitole, and the words of datatrove",

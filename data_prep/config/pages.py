@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from data_prep.package_index import PackageFile
 from lm.errors import UsageError, shown
 from lm.fields import Config, not_hashed, within
 
@@ -15,43 +16,26 @@ DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
 @dataclass(frozen=True)
 class PackagePages(Config):
-    """Pages inside one file of the package index, pinned so that nothing else can be taken for it."""
+    """Pages inside one file of the package index (configs/packages)."""
 
-    name: str
-    """Project on the package index."""
-    version: str
-    """Release of the project."""
-    file_name: str
-    """The wheel (.whl) or source distribution (.tar.gz) that holds the pages."""
-    sha256: str
-    """Its SHA-256, 64 hexadecimal digits."""
+    file: PackageFile
+    """The file."""
     format: Literal["html", "plain_text", "mediawiki_xml_bz2", "title_summaries_json"]
-    """How the pages are written in the archive (data_prep/packages/page_formats.py)."""
+    """How the pages are written in the archive (configs/packages/page_formats.py)."""
     pattern: str
     """Shell pattern of the pages' paths inside the archive; `*` matches `/` too."""
     address: str
     """Address under which the pages are filed: the path inside the archive, or the article's title, is appended."""
-    entries_per_page: int
-    """Short entries gathered into one page (title_summaries_json); 1 where the archive already holds whole pages."""
     licence: str
     """Licence of the text."""
     credit: str
     """Whom to thank, and what it is."""
+    entries_per_page: int = 1
+    """Short entries gathered into one page (title_summaries_json)."""
 
     def __post_init__(self):
         super().__post_init__()
-        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
-            raise UsageError(
-                f"pages.packages: sha256 of {self.name} is {self.sha256!r}; give 64 hexadecimal digits in lower case."
-            )
-        if "/" in self.file_name or not self.file_name.endswith((".whl", ".tar.gz")):
-            raise UsageError(
-                f"pages.packages: file_name of {self.name} is {self.file_name!r}; give the name of a .whl or .tar.gz."
-            )
-        if self.entries_per_page < 1:
-            raise UsageError(
-                f"pages.packages: entries_per_page of {self.name} is {self.entries_per_page}; it must be at least 1."
-            )
+        within(self, "pages.packages", 1, 1000, "entries_per_page")
 
 
 @dataclass(frozen=True)
@@ -203,27 +187,21 @@ SOURCES = {
     "tables": Source("data_prep.sources.local", "pages.tables", ("tables", "text_field", "keep_columns"), own=True),
     "common_crawl": Source("data_prep.common_crawl.files", "pages.common_crawl.crawl", ("common_crawl",)),
     "tfds": Source("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
-    "packages": Source(
-        "data_prep.sources.packages", "pages.packages", ("packages", "pages_per_file", "unpacked_limit")
-    ),
 }
-"""A run has one of them; the last is used where no other is asked for."""
-LAST = "packages"
+"""A run has one of them, or else PACKAGES."""
+PACKAGES = "packages"
+"""The source without a module here: launch.fetch_pages has configs.packages write its pages."""
 
 
 @dataclass(frozen=True)
 class PagesConfig(Config):
     """Where the web pages come from: files of your own, Common Crawl, a dataset, or pages inside pinned packages."""
 
-    warc: tuple[str, ...]
+    warc: tuple[str, ...] = ()
     """Your own WARC and WET files, as shell patterns, folders or addresses (s3://, gs://, hf://, https://), or as @FILE
     that lists some, one a line; they, or tables, take the place of every other source."""
-    packages: tyro.conf.Suppress[tuple[PackagePages, ...]]
-    """Pages inside pinned packages, in this order; used when no other source is given."""
-    pages_per_file: int
-    """Pages in one WARC file written from packages; one file is the unit of work later."""
-    unpacked_limit: int
-    """Bytes an archive may unpack to, in all; one that holds more is refused."""
+    packages: tyro.conf.Suppress[tuple[PackagePages, ...]] = ()
+    """Pages inside pinned packages, in this order; used if no other source is given."""
     tables: tuple[str, ...] = ()
     """Your own texts, already extracted, as shell patterns, folders, addresses or @FILE of Parquet or JSONL files (.gz,
     .zst), such as a published FineWeb, or of .txt files, each of them one document."""
@@ -237,9 +215,6 @@ class PagesConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("pages_per_file", "unpacked_limit"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"pages.{name} is {getattr(self, name)}; it must be at least 1.")
         if not all(self.text_field.split(".")):
             raise UsageError(f"pages.text_field is {self.text_field!r}; give a name, or names joined by single dots.")
         for name in self.keep_columns:
@@ -275,15 +250,15 @@ class PagesConfig(Config):
 
     def given(self, own: bool) -> dict[str, object]:
         """{source: what was asked of it}, of your own files or of what is fetched; packages aside."""
-        asked = {name: one.asked(self) for name, one in SOURCES.items() if one.own == own and name != LAST}
+        asked = {name: one.asked(self) for name, one in SOURCES.items() if one.own == own}
         return {name: value for name, value in asked.items() if value}
 
     @property
     def source(self) -> str:
         """The one that is used: your own files, given beside a config's crawl or dataset, take its place."""
-        return next(iter([*self.given(own=True), *self.given(own=False)]), LAST)
+        return next(iter([*self.given(own=True), *self.given(own=False)]), PACKAGES)
 
     def used(self) -> dict[str, object]:
         """The fields that decide the pages of this source; the others do not matter to the run."""
-        decides = {name: getattr(self, name) for name in SOURCES[self.source].fields}
-        return {name: value for name, value in decides.items() if value or name != "keep_columns"}
+        fields = SOURCES[self.source].fields if self.source in SOURCES else ("packages",)
+        return {name: value for name in fields if (value := getattr(self, name)) or name != "keep_columns"}

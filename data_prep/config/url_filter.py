@@ -5,41 +5,23 @@ from typing import Literal
 
 import tyro
 
+from data_prep.package_index import PackageFile
 from lm.errors import UsageError
 from lm.fields import Config
 
 
 @dataclass(frozen=True)
 class PackageLists(Config):
-    """Blocklists inside one wheel of the package index, pinned so that nothing else can be taken for it."""
+    """Blocklists inside one wheel of the package index."""
 
-    name: str
-    """Project on the package index."""
-    version: str
-    """Release of the project."""
-    file_name: str
-    """The wheel (.whl) that holds the lists."""
-    sha256: str
-    """Its SHA-256, 64 hexadecimal digits."""
+    file: PackageFile
+    """The wheel."""
     folder: str
     """Folder inside the wheel with the lists, as files or in a .tar.gz; called as in UrlFilterConfig.folders."""
     licence: str
     """Licence of the lists."""
     credit: str
     """Whom to thank, and what it is."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
-            raise UsageError(
-                f"documents.url_filter.packages: sha256 of {self.name} is {self.sha256!r}; give 64 hexadecimal digits "
-                "in lower case."
-            )
-        if "/" in self.file_name or not self.file_name.endswith(".whl"):
-            raise UsageError(
-                f"documents.url_filter.packages: file_name of {self.name} is {self.file_name!r}; give the name of a "
-                ".whl."
-            )
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
-from data_prep.quality.nltk_data import fetch_for
 from data_prep.text.passage import Passage
+from data_prep.text.punkt import punkt_inputs
 from lm.errors import UsageError
 from lm.fields import measured, within
 
@@ -97,10 +97,9 @@ class C4Filter(Filter):
                     )
 
     def external_inputs(self) -> dict[str, object]:
-        return fetch_for(self.sentences)
+        return punkt_inputs(self.sentences)
 
     def measure(self, passage: Passage) -> list[float]:
-        fetch_for(self.sentences)
         cleaned = self.left_of(passage)
         assert isinstance(cleaned, Cleaned)
         sentences = cleaned.sentence_count(self.sentences) if cleaned.lines else 0

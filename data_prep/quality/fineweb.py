@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.quality.gopher import share
-from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality.repetition import duplicate_characters
 from data_prep.text.marks import TERMINAL
 from data_prep.text.passage import Passage, Splitter
+from data_prep.text.punkt import punkt_inputs
 from lm.fields import measured, within
 
 
@@ -79,10 +79,9 @@ class FineWebFilter(Filter):
         within(self, self.path(), 0, math.inf, "max_newlines_per_word", "short_line_length")
 
     def external_inputs(self) -> dict[str, object]:
-        return fetch_for(self.words)
+        return punkt_inputs(self.words)
 
     def measure(self, passage: Passage) -> list[float]:
-        fetch_for(self.words)
         text, newlines = passage.text, passage.text.count("\n")
         filled = [line for line in text.split("\n") if line and not line.isspace()]
         ends = frozenset(self.line_ends) if self.line_ends else TERMINAL

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
-from data_prep.quality.nltk_data import fetch_for
 from data_prep.text.marks import END, LETTER, PUNCTUATION, SIGNS_2024, SYMBOL
 from data_prep.text.passage import Passage, Splitter
+from data_prep.text.punkt import punkt_inputs
 from data_prep.text.words import Memo
 from lm.errors import UsageError
 from lm.fields import measured, within
@@ -122,10 +122,9 @@ class GopherQualityFilter(Filter):
             )
 
     def external_inputs(self) -> dict[str, object]:
-        return fetch_for(self.words)
+        return punkt_inputs(self.words)
 
     def measure(self, passage: Passage) -> list[float]:
-        fetch_for(self.words)
         words, kinds, lines = passage.words_by(self.words), passage.kinds_by(self.words), passage.text.splitlines()
         if self.terminal_marks:
             marks = list(itertools.compress(words, kinds.encode("ascii").translate(IS_MARK)))

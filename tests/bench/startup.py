@@ -38,7 +38,7 @@ def get_config():
     base = demo.get_config()
     language = dataclasses.replace(base.documents.language, min_score=0.0, letters_only=True)
     pages = PagesConfig(
-        warc=(), packages=(), pages_per_file=50, unpacked_limit=500_000_000, tables=({table!r},)
+        tables=({table!r},)
     )
     return dataclasses.replace(
         base,

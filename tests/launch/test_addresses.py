@@ -21,7 +21,7 @@ from tests.object_store import serving as serving_store
 
 def experiment(pattern: str) -> Experiment:
     config = get_config()
-    pages = PagesConfig((pattern,), (), 1, 1)
+    pages = PagesConfig((pattern,))
     return dataclasses.replace(config, pages=pages, engine=dataclasses.replace(config.engine, workers=2))
 
 

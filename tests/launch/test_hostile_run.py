@@ -474,9 +474,9 @@ MODULES_WITH_NAMES = (
 )  # fmt: skip
 """Modules that read names of files from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
-    "configs/experiment/__init__.py", "configs/experiment/run_folder.py",
+    "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "configs/packages/page_formats.py",
     "data_prep/decontamination/index.py", "data_prep/dedup/clusters.py", "data_prep/engine/slurm.py",
-    "data_prep/extract/trees.py", "data_prep/measure/run.py", "data_prep/packages/page_formats.py",
+    "data_prep/extract/trees.py", "data_prep/measure/run.py",
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/merge_counts.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",

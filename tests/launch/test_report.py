@@ -8,6 +8,7 @@ import math
 import re
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import lxml.html
 import pytest
@@ -31,9 +32,10 @@ HOSTILE = (
     '</script></style></textarea><script>document.title="owned"</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt;b&gt;'
 )
 PROSE = "The wheel of the mill turns by day and by night, and grinds what the carts have brought. "
-PACKAGE = {
-    "name": "mill-pages", "version": "1.0", "file_name": "mill_pages-1.0.tar.gz", "sha256": "ab" * 32, "licence": "MIT",
-    "credit": "Pages on mills by A. Miller", "address": "https://mill.example/", "pages": 12, "html_bytes": 3_400_000,
+PACKAGE: dict[str, Any] = {
+    "file": {"project": "mill-pages", "version": "1.0", "name": "mill_pages-1.0.tar.gz", "sha256": "ab" * 32},
+    "licence": "MIT", "credit": "Pages on mills by A. Miller", "address": "https://mill.example/",
+    "pages": 12, "html_bytes": 3_400_000,
 }  # fmt: skip
 METRICS = [
     *({"step": s, "loss": 6 - s / 20, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 100.0 + s}
@@ -267,7 +269,7 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
     kept = [make_document(i, HOSTILE + PROSE * 9, url=f'https://evil.example/"><script>{HOSTILE}') for i in range(3)]
     dropped = [Rejection(make_document(9, HOSTILE, url='javascript:x("' + HOSTILE, language=HOSTILE), HOSTILE, HOSTILE)]
     hostile_sample = {"prompt": HOSTILE, "temperature": 0.8, "text": HOSTILE + "\ud800\u202e" + HOSTILE}
-    package = PACKAGE | dict.fromkeys(("name", "version", "file_name", "licence", "credit", "sha256"), HOSTILE)
+    package = PACKAGE | {"file": dict.fromkeys(PACKAGE["file"], HOSTILE), "licence": HOSTILE, "credit": HOSTILE}
     write_run(
         tmp_path, kept, dropped, [package], metrics=METRICS, vocab_size=258,
         samples=[hostile_sample | {"step": step} for step in (25, 50)], final=[hostile_sample],

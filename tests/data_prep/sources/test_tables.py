@@ -382,7 +382,7 @@ def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):
 
 
 def config(*patterns: str, **changes) -> PagesConfig:
-    return PagesConfig((), (), 1, 1, tables=patterns, **changes)
+    return PagesConfig(tables=patterns, **changes)
 
 
 def test_the_manifest_lists_tables_and_their_rows(tmp_path):

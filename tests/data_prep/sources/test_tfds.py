@@ -63,7 +63,7 @@ def config(**changes) -> TfdsPages:
 
 
 def fetch(run: Path, text_field: str = "text", **changes) -> dict[str, list]:
-    return fetch_pages(PagesConfig((), (), 1, 1, text_field=text_field, tfds=config(**changes)), run, [].append)
+    return fetch_pages(PagesConfig(text_field=text_field, tfds=config(**changes)), run, [].append)
 
 
 def test_a_dataset_is_cut_into_ranges_that_make_up_the_whole(dataset, tmp_path):

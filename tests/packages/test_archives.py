@@ -1,4 +1,4 @@
-"""Hostile archives are refused whole, harmless ones are read without touching the disk."""
+"""Archives are read in bounded memory and without touching the disk; damage is reported."""
 
 import gzip
 import io
@@ -10,19 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.packages.archives import read_members
+from configs.packages.archives import read_members
 from lm.errors import InputError
 
 LIMIT = 1_000_000
 
 
-def wheel(folder: Path, files: dict[str, bytes], **attributes) -> Path:
+def wheel(folder: Path, files: dict[str, bytes]) -> Path:
     path = folder / "p-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             info = zipfile.ZipInfo(name, date_time=(2020, 2, 2, 1, 2, 4))
             info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = attributes.get(name.replace("/", "_"), 0o100644) << 16
             archive.writestr(info, data)
     return path
 
@@ -54,51 +53,24 @@ def test_matching_members_with_their_dates(tmp_path, pack):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("pack", [wheel, sdist])
-@pytest.mark.parametrize("name", ["../evil", "/evil", "p/../../evil", "C:/evil", "\\evil", "p\\..\\..\\evil"])
-def test_paths_that_climb_out_are_refused_before_anything_is_given(tmp_path, pack, name):
-    path = pack(tmp_path, {"p/a.txt": b"fine", name: b"bad"})
-    with pytest.raises(InputError, match="a path outside of its folder"):
-        next(read_members(path, "*", LIMIT))
+def test_links_and_devices_are_no_members(tmp_path):
+    path = sdist(
+        tmp_path,
+        {"p/a.txt": b"fine"},
+        special("p/link", tarfile.SYMTYPE, "../../etc/passwd"),
+        special("p/hard", tarfile.LNKTYPE, "/etc/passwd"),
+        special("p/device", tarfile.CHRTYPE),
+    )
+    assert [(m.name, m.data) for m in read_members(path, "*", LIMIT)] == [("p/a.txt", b"fine")]
 
 
-LEADING_OUT = [
-    special("p/link", tarfile.SYMTYPE, "../../etc/passwd"),
-    special("p/link", tarfile.SYMTYPE, "/etc/passwd"),
-    special("p/link", tarfile.LNKTYPE, "../evil"),
-    special("link", tarfile.SYMTYPE, "a/../../evil"),
-]
-
-
-@pytest.mark.parametrize("link", LEADING_OUT, ids=lambda info: info.linkname)
-def test_links_that_lead_out_are_refused(tmp_path, link):
-    with pytest.raises(InputError, match=r"leads to .* outside"):
-        list(read_members(sdist(tmp_path, {"p/a.txt": b"fine"}, link), "*", LIMIT))
-
-
-def test_links_inside_are_harmless_and_no_members(tmp_path):
-    path = sdist(tmp_path, {"p/a.txt": b"fine"}, special("p/sub/link", tarfile.SYMTYPE, "../a.txt"))
-    assert [m.name for m in read_members(path, "*", LIMIT)] == ["p/a.txt"]
-
-
-@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_special_files_are_refused(tmp_path, kind):
-    with pytest.raises(InputError, match="neither a plain file nor a folder"):
-        list(read_members(sdist(tmp_path, {}, special("p/device", kind)), "*", LIMIT))
-
-
-def test_a_link_in_a_wheel_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is a link"):
-        list(read_members(wheel(tmp_path, {"p/link": b"../../etc/passwd"}, p_link=0o120777), "*", LIMIT))
-
-
-@pytest.mark.parametrize("pack", [wheel, sdist])
-def test_the_limit_is_for_all_members_together_matching_or_not(tmp_path, pack):
-    path = pack(tmp_path, {f"p/{n}.bin": bytes(LIMIT // 4) for n in range(5)} | {"p/a.txt": b"fine"})
-    assert path.stat().st_size < LIMIT / 50
-    with pytest.raises(InputError, match=rf"more than pages\.unpacked_limit = {LIMIT} bytes"):
-        next(read_members(path, "*.txt", LIMIT))
-    assert [m.data for m in read_members(path, "*.txt", 2 * LIMIT)] == [b"fine"]
+def test_the_limit_is_for_all_members_together(tmp_path):
+    files = {f"p/{n}.txt": bytes(LIMIT // 4) for n in range(5)}
+    for path in (wheel(tmp_path, files), sdist(tmp_path, files)):
+        assert path.stat().st_size < LIMIT / 50
+        with pytest.raises(InputError, match=rf"unpacks to more than {LIMIT} bytes"):
+            list(read_members(path, "*", LIMIT))
+        assert len(list(read_members(path, "*", 2 * LIMIT))) == 5
 
 
 def test_a_zip_that_lies_about_its_size_is_refused(tmp_path):

@@ -9,13 +9,14 @@ import re
 import pytest
 import trafilatura
 
-from data_prep.packages.archives import Member
-from data_prep.packages.page_formats import pages_of_member, unwrap, wikitext_to_html
+from configs.packages import page_formats
+from configs.packages.archives import Member
+from configs.packages.page_formats import pages_of_member, unwrap, wikitext_to_html
 from lm.errors import InputError
-from tests.data_prep.packages.test_fetch import pin
+from tests.packages.test_write_pages import pin
 
 DATE = "2020-02-02T00:00:00Z"
-LIMIT = 10_000_000
+LIMIT = 1_000_000
 
 PLAY = """THE TRAGEDY
 
@@ -34,7 +35,7 @@ sition. This is the end.
 
 
 def pages(data: bytes, name="p/some_play.txt", **changes):
-    return list(pages_of_member(Member(name, DATE, data), pin(**changes), LIMIT))
+    return list(pages_of_member(Member(name, DATE, data), pin(**changes)))
 
 
 def extracted(page) -> str:
@@ -72,7 +73,7 @@ def test_html_stays_as_it_is():
     assert page.body == b"<html>\xff as it came"
     assert page.url == "https://sample.example/doc/a%20b.html"
     assert page.date == DATE
-    assert page.file_path == f"{pin().file_name}/doc/a b.html"
+    assert page.file_path == f"{pin().file.name}/doc/a b.html"
 
 
 @pytest.mark.parametrize("spoil", [str, lambda t: t.replace("\n", "\r\n"), lambda t: "\ufeff" + t])
@@ -166,7 +167,8 @@ def test_mediawiki_gives_articles_only(encoding):
         assert_small_html_page(page)
 
 
-def test_what_is_compressed_inside_is_limited_too():
+def test_what_is_compressed_inside_is_limited_too(monkeypatch):
+    monkeypatch.setattr(page_formats, "LIMIT", LIMIT)
     bomb = bz2.compress(mediawiki(("Bomb", "0", "a" * (LIMIT + 1))).encode())
     with pytest.raises(InputError, match="more than"):
         pages(bomb, format="mediawiki_xml_bz2")
@@ -216,5 +218,5 @@ WRONG = {
     ],
 )
 def test_another_format_is_refused_by_name(kind, data):
-    with pytest.raises(InputError, match=f"p/thing in {pin().file_name} is not in the format {kind}"):
-        list(pages_of_member(Member("p/thing", DATE, data), dataclasses.replace(pin(), format=kind), LIMIT))
+    with pytest.raises(InputError, match=f"p/thing in {pin().file.name} is not in the format {kind}"):
+        list(pages_of_member(Member("p/thing", DATE, data), dataclasses.replace(pin(), format=kind)))

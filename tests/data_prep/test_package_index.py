@@ -1,0 +1,236 @@
+"""A pinned file is fetched whole and right, or not at all, from the index in pip's settings."""
+
+import base64
+import dataclasses
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from data_prep import package_index
+from data_prep.package_index import (
+    SETTINGS,
+    PackageFile,
+    fetch_package,
+    index_client,
+    package_cache,
+    pip_settings,
+)
+from lm.errors import InputError, UsageError
+from tests.data_prep.loopback_index import LoopbackIndex, closed_port, serving
+
+NAME = "sample-1.0-py3-none-any.whl"
+DATA = bytes(range(256)) * 2000
+
+
+def pin(**changes) -> PackageFile:
+    whole = PackageFile(project="sample", version="1.0", name=NAME, sha256=hashlib.sha256(DATA).hexdigest())
+    return dataclasses.replace(whole, **changes)
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch, tmp_path):
+    """Nothing of this machine's own pip and proxy comes between the tests and their server."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in SETTINGS:
+        monkeypatch.delenv(f"PIP_{name.upper().replace('-', '_')}", raising=False)
+    monkeypatch.setattr(package_index, "PAUSES_SECONDS", (0.01, 0.01))
+
+
+@pytest.fixture
+def index(monkeypatch):
+    with serving(LoopbackIndex({NAME: DATA, "sample-1.0.tar.gz": b"other", "sample-0.9.tar.gz": b"old"})) as served:
+        monkeypatch.setenv("PIP_INDEX_URL", served.url)
+        yield served
+
+
+def fetch(wanted: PackageFile | None = None, lines: list[str] | None = None) -> Path:
+    return fetch_package(wanted or pin(), ([] if lines is None else lines).append)
+
+
+def left() -> list[str]:
+    return sorted(path.name for path in package_cache().iterdir())
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["PEP 691", "PEP 503"])
+def test_the_right_file_comes_once_and_from_the_cache_after(index, tmp_path, as_json):
+    index.as_json = as_json  # the HTML page tells a wrong hash: only the pin counts
+    lines = []
+    path = fetch(lines=lines)
+    assert path.read_bytes() == DATA
+    assert len(lines) == 1
+    assert NAME in lines[0]
+    assert fetch() == path
+    assert index.requests[f"/files/{NAME}"] == 1
+    assert left() == [NAME]
+
+
+def test_a_cached_file_that_was_altered_is_fetched_again(index, tmp_path):
+    package_cache().mkdir(parents=True)
+    (package_cache() / NAME).write_bytes(DATA[:-1] + b"?")
+    assert fetch().read_bytes() == DATA
+
+
+def test_a_wrong_hash_shows_both_and_leaves_nothing(index, tmp_path):
+    with pytest.raises(InputError, match="is not the pinned file") as caught:
+        fetch(pin(sha256="ab" * 32))
+    assert "ab" * 32 in str(caught.value)
+    assert hashlib.sha256(DATA).hexdigest() in str(caught.value)
+    assert left() == []
+    assert index.requests[f"/files/{NAME}"] == 1  # the same wrong file would come again
+
+
+def test_a_busy_index_and_a_cut_connection_are_tried_again(index, tmp_path):
+    index.fail, index.cut = 1, 1
+    lines = []
+    assert fetch(lines=lines).read_bytes() == DATA
+    assert sum("trying again" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("fault", ["fail", "cut"])
+def test_a_lasting_fault_ends_with_the_remedy(index, tmp_path, fault):
+    setattr(index, fault, 100)
+    with pytest.raises(InputError, match="cannot be fetched from the package index") as caught:
+        fetch()
+    assert pin().sha256 in str(caught.value)
+    assert str(package_cache() / NAME) in str(caught.value)
+    assert left() == []
+
+
+def test_nobody_listening(monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed_port()}/simple/")
+    with pytest.raises(InputError, match="Check the network and pip's settings"):
+        fetch()
+
+
+def test_no_such_project(index, tmp_path):
+    with pytest.raises(InputError, match="has no project other-thing"):
+        fetch(pin(project="other-thing"))
+
+
+def test_no_such_file_names_what_there_is(index, tmp_path):
+    with pytest.raises(InputError, match=r"has no file sample-1\.0\.post1\.tar\.gz of sample.*sample-1\.0\.tar\.gz"):
+        fetch(pin(name="sample-1.0.post1.tar.gz"))
+
+
+def test_a_page_that_is_no_index(index, tmp_path):
+    index.project_page = lambda: ("image/png", b"\x89PNG")
+    with pytest.raises(InputError, match="does not answer as a package index does"):
+        fetch()
+
+
+def test_a_cache_that_cannot_be_written(index, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(InputError, match="XDG_CACHE_HOME"):
+        fetch()
+
+
+def test_a_login_is_shown_to_the_index_and_to_no_other_host(index):
+    with index_client({"index-url": index.url.replace("://", "://me:s%40cret@")}) as client:
+        assert client.endpoint == index.url
+        client.s.get(index.url + "sample/")
+        client.s.get(index.url.replace("127.0.0.1", "localhost") + "sample/")
+    assert index.logins == [f"Basic {base64.b64encode(b'me:s@cret').decode()}", None]
+
+
+def test_pips_certificates_are_used_and_must_exist(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.pem"):
+        index_client({"cert": str(tmp_path / "missing.pem")})
+    (tmp_path / "own.pem").write_text("")
+    with index_client({"cert": str(tmp_path / "own.pem")}) as client:
+        assert client.s.verify == str(tmp_path / "own.pem")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sha256": "abc"},
+        {"sha256": "G" * 64},
+        {"name": "a/b.whl"},
+        {"name": "a.exe"},
+    ],
+)
+def test_impossible_pins_are_refused(changes):
+    with pytest.raises(UsageError, match="of the package sample is"):
+        pin(**changes)
+
+
+def environment(folder, **more: str) -> dict[str, str]:
+    """Nothing of this machine's own user."""
+    return {
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "XDG_CONFIG_DIRS": str(folder / "xdg"),
+        **more,
+    }
+
+
+def write(path, text: str):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_later_files_win_and_the_environment_wins_over_all(tmp_path):
+    write(tmp_path / "xdg/pip/pip.conf", "[global]\nindex-url = http://shared.example/simple\n")
+    write(tmp_path / ".pip/pip.conf", "[global]\nindex_url = http://old.example/simple\ncert = /old.pem\n")
+    assert pip_settings(environment(tmp_path))["index-url"] == "http://old.example/simple"
+    write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/simple\n")
+    settings = pip_settings(environment(tmp_path))
+    assert (settings["index-url"], settings["cert"]) == ("http://user.example/simple", "/old.pem")
+    settings = pip_settings(environment(tmp_path, PIP_INDEX_URL="http://env.example/", PIP_CERT="/env.pem"))
+    assert (settings["index-url"], settings["cert"]) == ("http://env.example/", "/env.pem")
+
+
+def test_a_named_file_takes_the_place_of_the_users(tmp_path):
+    write(
+        tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\nproxy = http://proxy.example\n"
+    )
+    named = write(tmp_path / "named.conf", "[install]\nindex-url = http://named.example/\n")
+    settings = pip_settings(environment(tmp_path, PIP_CONFIG_FILE=named))
+    assert settings["index-url"] == "http://named.example/"
+    assert "proxy" not in settings
+
+
+def test_a_commands_section_wins_over_the_global_one_of_a_later_file(tmp_path):
+    write(tmp_path / "xdg/pip/pip.conf", "[download]\nindex-url = http://download.example/\n[install]\ncert = /i.pem\n")
+    write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\ncert = /user.pem\n")
+    settings = pip_settings(environment(tmp_path))
+    assert (settings["index-url"], settings["cert"]) == ("http://download.example/", "/i.pem")
+    write(tmp_path / "config/pip/pip.conf", "[download]\nindex-url = http://user.example/\n")
+    assert pip_settings(environment(tmp_path))["index-url"] == "http://user.example/"
+
+
+@pytest.mark.parametrize("value", ["1", "true", "Yes", "on"])
+def test_no_index_is_honoured(tmp_path, value):
+    with pytest.raises(InputError, match=f"no-index is {value}"):
+        index_client(pip_settings(environment(tmp_path, PIP_NO_INDEX=value)))
+    write(tmp_path / "config/pip/pip.conf", f"[global]\nno-index = {value}\n")
+    with pytest.raises(InputError, match=f"no-index is {value}"):
+        index_client(pip_settings(environment(tmp_path)))
+    for off in ("0", "false", "no", "off"):  # and the environment wins over the file here too
+        index_client(pip_settings(environment(tmp_path, PIP_NO_INDEX=off)))
+
+
+def test_os_devnull_turns_files_off_and_garbage_is_refused(tmp_path):
+    write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\n")
+    assert pip_settings(environment(tmp_path, PIP_CONFIG_FILE=os.devnull)).get("index-url") is None
+    write(tmp_path / "config/pip/pip.conf", "no section\n= = =\n")
+    with pytest.raises(InputError, match=r"pip's settings cannot be read: .*pip\.conf"):
+        pip_settings(environment(tmp_path))
+
+
+def test_the_same_as_pip_itself_says(tmp_path):
+    pip = shutil.which("pip")
+    if pip is None:
+        pytest.skip("no pip on PATH")
+    write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/simple\n")
+    variables = environment(tmp_path, PATH=os.environ["PATH"])
+    command = [pip, "config", "get", "global.index-url"]
+    said = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip()
+    assert pip_settings(variables)["index-url"] == said
