@@ -28,14 +28,14 @@ def make(experiment: Experiment, run: Path) -> None:
     from data_prep.quality_classifier.train import train_quality_classifier
 
     trained = train_quality_classifier(training(experiment), RunPaths(run).quality_classifier)
-    for name, counts in trained.documents.items():
-        print(f"quality classifier: {counts.trained:,} documents of the set {name}, {counts.held_out:,} held out")
-    if trained.held_out is None:
+    for name, counts in trained["documents"].items():
+        print(f"quality classifier: {counts['trained']:,} documents of the set {name}, {counts['held_out']:,} held out")
+    if trained["held_out"] is None:
         print("quality classifier: a set has no held-out documents, so how well it does is not known")
     else:
         print(
-            f"quality classifier: held out, balanced accuracy {trained.held_out.balanced_accuracy:.4f}, "
-            f"area under the ROC curve {trained.held_out.area_under_curve:.4f}"
+            f"quality classifier: held out, balanced accuracy {trained['held_out']['balanced_accuracy']:.4f}, "
+            f"area under the ROC curve {trained['held_out']['area_under_curve']:.4f}"
         )
 
 

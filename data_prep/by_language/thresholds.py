@@ -9,21 +9,17 @@ import difflib
 import functools
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageThresholds
 from data_prep.config.by_language import YAML_KEYS
-from lm.errors import InputError, UsageError, network_reason, shown
-from lm.storage import place_of, user_cache, write_atomically, writing
+from lm.errors import InputError, UsageError, shown
+from lm.storage import StorageError, file_sha256, place_of, user_cache, write_atomically, writing
 
 SHA256S = Path(__file__).with_name("fineweb_2.sha256")
 """Of all files at the commit d0defb24 of 27 October 2025, as sha256sum writes them."""
-TIMEOUT_SECONDS = (10.0, 30.0)  # to connect, and between two pieces of an answer
-PAUSES_SECONDS = (1.0, 3.0)  # before the second and the third try
-MOST_BYTES = 100_000
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
@@ -65,7 +61,7 @@ def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[
     """Those of one language. Raises as `with_thresholds`."""
     name = f"{language}.yml"
     if not config.folder:
-        return parsed(language, fetched(name, config.address, progress), f"{config.address}/{name}")
+        return parsed(language, fetched(language, config.address, progress), f"{config.address}/{name}")
     folder = place_of(config.folder)
     try:
         return parsed(language, (folder / name).read_bytes(), str(folder / name))
@@ -104,48 +100,29 @@ def known_sha256s() -> dict[str, str]:
     return {name.removesuffix(".yml"): sha256 for sha256, name in lines}
 
 
-def fetched(name: str, address: str, progress: Callable[[str], None]) -> bytes:
+def fetched(language: str, address: str, progress: Callable[[str], None]) -> bytes:
     """The file from the user's cache, or from the server; either way with its SHA-256. Raises as `with_thresholds`."""
-    refuse_unknown(name.removesuffix(".yml"), known_sha256s(), address)
-    sha256 = known_sha256s()[name.removesuffix(".yml")]
+    refuse_unknown(language, known_sha256s(), address)
+    name, sha256 = f"{language}.yml", known_sha256s()[language]
     path = user_cache() / "fineweb-2" / f"{name}-{sha256[:16]}"
-    if path.is_file():
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() == sha256:
-            return data
-    url = f"{address.rstrip('/')}/{name}"
-    data = downloaded(url)
+    if path.is_file() and file_sha256(path) == sha256:
+        return path.read_bytes()
+    own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
+    url = place_of(address) / name
+    try:
+        data = url.read_bytes()
+    except (FileNotFoundError, StorageError) as error:
+        raise InputError(f"{url} cannot be fetched: {error}. {own}") from error
     if (received := hashlib.sha256(data).hexdigest()) != sha256:
         raise InputError(
             f"{url} is not the file that is expected.\n  SHA-256 expected: {sha256}\n  SHA-256 received: {received}\n"
-            "The server, or something on the way, gave another. To use thresholds of your own, give their folder: "
-            "--documents.by-language.folder"
+            f"The server, or something on the way, sent another. {own}"
         )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data, path.parent)
     progress(f"fetched the thresholds {name}")
     return data
-
-
-def downloaded(url: str) -> bytes:
-    """What a server answers. Raises InputError when it does not, after three tries."""
-    import requests
-
-    for pause in (*PAUSES_SECONDS, None):
-        try:
-            with requests.get(url, timeout=TIMEOUT_SECONDS, stream=True) as response:
-                response.raise_for_status()
-                return response.raw.read(MOST_BYTES, decode_content=True)
-        except (requests.RequestException, OSError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if pause is None or (status is not None and status < 500 and status != 429):
-                raise InputError(
-                    f"{url} cannot be fetched: {network_reason(error)}. Check the network; or bring the folder "
-                    "configs/ of huggingface/fineweb-2 and give it: --documents.by-language.folder fineweb-2/configs"
-                ) from error
-            time.sleep(pause)
-    raise AssertionError
 
 
 def parsed(language: str, data: bytes, place: str) -> LanguageThresholds:

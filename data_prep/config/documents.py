@@ -30,9 +30,6 @@ DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
 """Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
 AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
-ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
-"""The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
-still fits, and so they are not named in `of_texts`."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,7 @@ class DocumentsConfig(Config):
             },
             **({} if self.by_language is None else self.by_language.of_texts(self.language.languages)),
             **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
-            **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
+            "filters": filters,
             **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }
 

@@ -4,6 +4,7 @@ A filter of your own is a class like those in data_prep/quality/, and one line i
 """
 
 import dataclasses
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -29,6 +30,7 @@ SHARE_STEP = 0.005
 Side = Literal["below", "at most", "above", "at least"]
 WITH_LIMIT: dict[Side, Side] = {"below": "at most", "at most": "at most", "above": "at least", "at least": "at least"}
 """The side with the limit itself."""
+COMPARE = {"below": operator.lt, "at most": operator.le, "above": operator.gt, "at least": operator.ge}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +85,7 @@ class Rule:
 def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
     """(rows,) bool: which of `values`, (rows,) float64, lie on the side of `limit`, one of all or one a row, that is
     dropped; NaN never does."""
-    match drops:
-        case "below":
-            return values < limit
-        case "at most":
-            return values <= limit
-        case "above":
-            return values > limit
-        case "at least":
-            return values >= limit
-    raise ValueError(drops)
+    return COMPARE[drops](values, limit)
 
 
 @dataclass(frozen=True)
@@ -183,13 +176,8 @@ def check_filters(kinds: tuple[type[Filter], ...], names_taken: set[str]) -> Non
                     f"{kind.__name__}: the rule {rule.reason} looks at {rule.signal!r}, which is no signal of this "
                     f"filter. It has {', '.join(columns) or 'none'}."
                 )
-            if rule.limit_falls and rule.limit_falls not in fields:
+            if missing := {rule.option, rule.limit_falls} - {"", *fields}:
                 raise UsageError(
-                    f"{kind.__name__}: the rule {rule.reason} asks the field {rule.limit_falls!r}, which is not there. "
-                    f"It has {', '.join(sorted(fields)) or 'none'}."
-                )
-            if rule.option and rule.option not in fields:
-                raise UsageError(
-                    f"{kind.__name__}: the limit of {rule.reason} is the field {rule.option!r}, which is not there. It "
+                    f"{kind.__name__}: the rule {rule.reason} asks the field {missing.pop()!r}, which is not there. It "
                     f"has {', '.join(sorted(fields)) or 'none'}."
                 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed
+from lm.fields import Config, not_hashed, positive, within
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,12 @@ class QualityTrainingConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         where = "documents.quality_classifier.training"
-        for name in ("documents_per_set", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{where}.{name} is {getattr(self, name)}; it must be at least 1.")
-        if not 10 <= self.hash_bits <= 26:
-            raise UsageError(f"{where}.hash_bits is {self.hash_bits}; give 10 to 26.")
+        within(self, where, 1, 2**40, "documents_per_set", "epochs", "batch_size")
+        within(self, where, 10, 26, "hash_bits")
+        within(self, where, 0, 2**63 - 1, "seed")
+        positive(self, where, "learning_rate")
         if not 0 <= self.held_out_share < 1:
             raise UsageError(f"{where}.held_out_share is {self.held_out_share}; give a share from 0 to below 1.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise UsageError(f"{where}.learning_rate is {self.learning_rate}; it must be above 0.")
-        if self.seed < 0:
-            raise UsageError(f"{where}.seed is {self.seed}; it must be at least 0.")
 
 
 @dataclass(frozen=True)

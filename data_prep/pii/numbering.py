@@ -10,8 +10,6 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from lm.errors import UsageError
-
 LONGEST_CALLING_CODE = 3
 KINDS = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
@@ -37,11 +35,7 @@ def national_plan(region: str, leniency: str) -> re.Pattern[str]:
     from phonenumbers import PhoneMetadata
 
     metadata = PhoneMetadata.metadata_for_region(region, None)
-    if metadata is None:
-        raise UsageError(
-            f"personal_data.phone_regions names {region!r}, of which libphonenumber knows no numbers: give the "
-            f'country\'s two letters of ISO 3166, for example "GB".'
-        )
+    assert metadata is not None  # PersonalDataConfig has refused it
     trunk = metadata.national_prefix or ""
     trunk = trunk if trunk in ("", "0") else f"(?:{trunk})?"
     # the plan of all who share the calling code, for they dial one another so: Canada's numbers are the USA's
@@ -83,7 +77,7 @@ def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pa
     from phonenumbers.data import _ALT_NUMBER_FORMATS
 
     metadata = PhoneMetadata.metadata_for_region(region, None)
-    assert metadata is not None  # national_plan has refused it
+    assert metadata is not None
     code = metadata.country_code or 0
     main = COUNTRY_CODE_TO_REGION_CODE[code][0]  # countries of one calling code share its formats
     shared = PhoneMetadata.metadata_for_region(main, None)

@@ -56,15 +56,3 @@ def threshold(scores: np.ndarray, keep_share: float) -> float:
     if not len(counts):
         return 0.0
     return int(millionths[::-1][np.searchsorted(from_above, wanted)]) / STEPS
-
-
-def area_under_curve(good: np.ndarray, other: np.ndarray) -> float:
-    """How often a score of `good` is above one of `other`, equal ones counted half: the area under the ROC curve.
-
-    Both are histograms with at least one score.
-    """
-    millionths, counts = good.T
-    below = np.concatenate([[0], np.cumsum(other[:, 1])])
-    less = below[np.searchsorted(other[:, 0], millionths, side="left")]
-    no_more = below[np.searchsorted(other[:, 0], millionths, side="right")]
-    return float((counts * (less + no_more)).sum() / 2 / (counts.sum() * other[:, 1].sum()))

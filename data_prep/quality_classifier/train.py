@@ -9,8 +9,9 @@ for being longer. The same files and config give the same model: all sums are ta
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from data_prep.config import QualityTrainingConfig
 from data_prep.quality_classifier.document_sets import document_sets
 from data_prep.quality_classifier.examples import LABELS, Examples, read_examples
 from data_prep.quality_classifier.features import ngram_buckets
-from data_prep.quality_classifier.histogram import area_under_curve, histogram
 from data_prep.quality_classifier.model import UNIT, QualityClassifier, save_model, sigmoid
 from lm.errors import InputError, UsageError
 from lm.storage import writing
@@ -26,40 +26,11 @@ from lm.storage import writing
 SMALLEST_SQUARE = 1e-20  # keeps Adagrad's first step from dividing by nothing
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Documents of a set that have words."""
-
-    trained: int
-    held_out: int
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """How well the model tells the held-out documents of the two sets apart."""
-
-    balanced_accuracy: float
-    """The mean over the sets of the share that lies on its side of a score of 0.5."""
-    area_under_curve: float
-    """How often a good document scores above another, ties counted half (area under the ROC curve)."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """What model.json tells of how the model came about."""
-
-    config: QualityTrainingConfig
-    files: dict[str, list[dict[str, str]]]
-    """{set: [{"name", "sha256"}]}"""
-    documents: dict[str, Counts]
-    held_out: HeldOut | None
-    """None where a set has no held-out documents."""
-
-
 def train_quality_classifier(
     config: QualityTrainingConfig, folder: Path, progress: Callable[[str], None] = print
-) -> Training:
-    """Trains on the two sets and writes the model to `folder`. Meanwhile 4 bytes a word lie there too.
+) -> dict[str, Any]:
+    """Train on the two sets and write the model to `folder`; what model.json says of the training is returned.
+    Meanwhile 4 bytes a word are stored there too.
 
     Raises UsageError as `document_sets`, InputError as `read_table`, when a set leaves nothing to train on, and when
     the disk does not take the model.
@@ -69,19 +40,22 @@ def train_quality_classifier(
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as scratch:  # it has no name: nothing stays of it after a kill
         examples = read_examples(sets, config, scratch, progress)
-        counts = {name: Counts(*(len(examples.documents(name, held)) for held in (False, True))) for name in LABELS}
+        counts = {
+            name: {"trained": len(examples.documents(name, False)), "held_out": len(examples.documents(name, True))}
+            for name in LABELS
+        }
         for name, count in counts.items():
-            if not count.trained:
+            if not count["trained"]:
                 raise InputError(
-                    f"The set {name} leaves no document to train on: {count.held_out} with words were found in "
+                    f"The set {name} leaves no document to train on: {count['held_out']} with words were found in "
                     f"{', '.join(str(file.path) for file in sets[name])}, and all of them held out (a share of "
                     f"{config.held_out_share}). Give more documents, or hold out fewer."
                 )
         model = train(examples, config, progress)
-        held_out = measure(model, examples) if all(count.held_out for count in counts.values()) else None
+        held_out = measure(model, examples) if all(count["held_out"] for count in counts.values()) else None
     files = {name: [{"name": file.name, "sha256": file.sha256} for file in of_set] for name, of_set in sets.items()}
-    training = Training(config, files, counts, held_out)
-    save_model(model, asdict(training), folder)
+    training = {"config": asdict(config), "files": files, "documents": counts, "held_out": held_out}
+    save_model(model, training, folder)
     return training
 
 
@@ -135,13 +109,21 @@ def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) ->
     return QualityClassifier(np.rint(weights / UNIT).astype(np.int32), round(bias / UNIT))
 
 
-def measure(model: QualityClassifier, examples: Examples) -> HeldOut:
-    """How well the model does on the held-out documents, of which each set has some."""
+def measure(model: QualityClassifier, examples: Examples) -> dict[str, float]:
+    """How well the model does on the held-out documents, of which each set has some: the mean over the sets of the
+    share on its side of a score of .5, and the area under the ROC curve."""
     good, other = (
         np.array([model.score_of_hashes(examples.hashes_of(document)) for document in examples.documents(name, True)])
         for name in LABELS
     )
-    return HeldOut(
-        balanced_accuracy=round(float(np.mean(good >= 0.5) + np.mean(other < 0.5)) / 2, 6),
-        area_under_curve=round(area_under_curve(histogram(good), histogram(other)), 6),
-    )
+    return {
+        "balanced_accuracy": round(float(np.mean(good >= 0.5) + np.mean(other < 0.5)) / 2, 6),
+        "area_under_curve": round(area_under_curve(good, other), 6),
+    }
+
+
+def area_under_curve(good: np.ndarray, other: np.ndarray) -> float:
+    """How often a score of `good` is above one of `other`, equal ones counted half."""
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(good, other, method="asymptotic").statistic) / (len(good) * len(other))

