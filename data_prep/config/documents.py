@@ -92,15 +92,6 @@ class DocumentsConfig(Config):
 
         if self.by_language is not None:
             self.by_language.check_languages(self.language.languages)
-        self.check_duplicates_are_looked_for()
-        if "decontamination" in self.steps and not self.decontamination.sets:
-            raise UsageError(
-                "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
-                "the evaluation sets (.jsonl), or leave the step out."
-            )
-
-    def check_duplicates_are_looked_for(self) -> None:
-        """Raises UsageError for what only a step of deduplication gives, where none is used."""
         asked = {
             "minhash.cluster_sizes": self.minhash.cluster_sizes,
             "minhash.upsampling_weights": self.minhash.upsampling_weights,
@@ -111,6 +102,11 @@ class DocumentsConfig(Config):
             raise UsageError(
                 f"documents.{given[0]} is given, but documents.steps has no step of deduplication "
                 f"({', '.join(DEDUP)}), whose work it would be. Name one, or leave it out."
+            )
+        if "decontamination" in self.steps and not self.decontamination.sets:
+            raise UsageError(
+                "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
+                "the evaluation sets (.jsonl), or leave the step out."
             )
 
     @property

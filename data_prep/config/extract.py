@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import within
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,4 @@ class ExtractConfig(Config):
             raise UsageError(
                 f"documents.extract.min_probability is {self.min_probability}; choose between 0 and 1, both excluded."
             )
-        for name in ("max_bytes", "max_attributes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"documents.extract.{name} is {getattr(self, name)}; give at least 1.")
+        within(self, "documents.extract", 1, 2**62, "max_bytes", "max_attributes")

@@ -64,11 +64,8 @@ class CrawlIndex(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("max_pages", 0), ("parts", 0), ("pages_per_unit", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"pages.common_crawl.index.{name} is {getattr(self, name)}; it must be at least {least}."
-                )
+        within(self, "pages.common_crawl.index", 0, 2**62, "max_pages", "parts")
+        within(self, "pages.common_crawl.index", 1, 2**62, "pages_per_unit")
         if wrong := [code for code in self.languages if not re.fullmatch("[a-z]{3}", code)]:
             raise UsageError(
                 f"pages.common_crawl.index.languages has {wrong[0]!r}; give codes of three letters (ISO 639-3), for "
@@ -124,8 +121,7 @@ class CommonCrawlPages(Config):
                 f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
                 "each about 1 GB (warc) or 0.1 GB (wet)."
             )
-        if self.first_file < 0:
-            raise UsageError(f"pages.common_crawl.first_file is {self.first_file}; it must be at least 0.")
+        within(self, "pages.common_crawl", 0, 2**62, "first_file")
         within(self, "pages.common_crawl", 1, 1000, "downloads")
         web = self.address.startswith(("https://", "http://"))
         if not web and (self.download or not self.address.startswith("s3://")):
@@ -151,11 +147,8 @@ class TfdsPages(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.dataset:
-            return
-        if self.rows_per_file < 1:
-            raise UsageError(f"pages.tfds.rows_per_file is {self.rows_per_file}; it must be at least 1.")
-        if not self.split:
+        within(self, "pages.tfds", 1, 2**62, "rows_per_file")
+        if self.dataset and not self.split:
             raise UsageError("pages.tfds.split is empty; name one, for example train.")
 
 

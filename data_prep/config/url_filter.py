@@ -7,7 +7,7 @@ import tyro
 
 from data_prep.package_index import PackageFile
 from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import within
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,5 @@ class UrlFilterConfig(Config):
                 "documents.url_filter has soft words or lists that may hold some, but soft_word_threshold is None. "
                 "Say how many of them ban a URL (FineWeb: 2)."
             )
-        if self.soft_word_threshold is not None and self.soft_word_threshold < 1:
-            raise UsageError(
-                f"documents.url_filter.soft_word_threshold is {self.soft_word_threshold}; it must be at least 1."
-            )
+        if self.soft_word_threshold is not None:
+            within(self, "documents.url_filter", 1, 10_000, "soft_word_threshold")
