@@ -232,22 +232,18 @@ class BlockReader(Limits):
 
     def start_skipped(self, tag: str, attributes: dict[str, str]) -> None:
         if tag == "button":
-            self.start_button()
+            if self.buttons and self.buttons[-1]:  # the outer one was left open: what follows is not its text
+                self.skipped -= 1
+                self.buttons[-1] = False
+            kind = self.sorts[0][self.sort[self.open[-1]]]
+            self.buttons.append(kind not in HEADINGS)  # there it unfolds the text below
+            self.skipped += self.buttons[-1]
         elif tag == "noscript":
             self.noscripts += 1
             self.skipped += not self.without_scripts
         else:
             self.skipped += 1
             self.in_linked_data = tag == "script" and attributes.get("type") == "application/ld+json"
-
-    def start_button(self) -> None:
-        """A button within a button says that the outer one was left open: what follows is no longer its text."""
-        if self.buttons and self.buttons[-1]:
-            self.skipped -= 1
-            self.buttons[-1] = False
-        kind = self.sorts[0][self.sort[self.open[-1]]]
-        self.buttons.append(kind not in HEADINGS)  # there it unfolds the text below
-        self.skipped += self.buttons[-1]
 
     def add_name(self, name: str, tag: str) -> int:
         """The sort of a tag with its class that the page had not before; of one that only differs in digits from

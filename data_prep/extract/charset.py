@@ -95,7 +95,11 @@ def declared_by_meta(head: bytes) -> str | None:
             position = head.find(b"-->", match.start() + 2)  # "<!-->" is a whole comment
         elif match["meta"]:
             attributes, position = attributes_at(head, match.end())
-            if position >= 0 and (codec := codec_of(label_in(attributes))):
+            label = attributes.get(b"charset")
+            if label is None and attributes.get(b"http-equiv", b"").lower() == b"content-type":
+                content = CHARSET_IN_CONTENT.search(attributes.get(b"content", b""))
+                label = content and (content[1] or content[2] or content[4])
+            if position >= 0 and (codec := codec_of((label or b"").decode("latin-1"))):
                 return codec
         elif match["tag"]:
             end = END_OF_NAME.search(head, match.end())
@@ -119,15 +123,6 @@ def attributes_at(head: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
         position = match.end()
     end = END_OF_TAG.match(head, position)
     return attributes, end.end() if end else -1
-
-
-def label_in(attributes: dict[bytes, bytes]) -> str:
-    """The label that a <meta> with these attributes gives, "" where it gives none."""
-    label = attributes.get(b"charset")
-    if label is None and attributes.get(b"http-equiv", b"").lower() == b"content-type":
-        match = CHARSET_IN_CONTENT.search(attributes.get(b"content", b""))
-        label = match and (match[1] or match[2] or match[4])
-    return (label or b"").decode("latin-1")
 
 
 def detected_codec(body: bytes) -> str | None:

@@ -39,15 +39,6 @@ class TreeLimits(Limits):
             raise PageLimitError("html_too_many_elements")
 
 
-def check_limits(html: str, config: ExtractConfig) -> None:
-    """Raises PageLimitError, at a cost linear in the page, before a parser sees it whose cost is not."""
-    limits = TreeLimits(config)
-    parse(html, limits)
-    closing, copies = html.count("</") * limits.deepest, len(limits.formats) * limits.elements
-    if closing > MAX_CLOSING_LEVELS or copies > MAX_COPIES:
-        raise PageLimitError("html_too_many_elements")
-
-
 TextOf = Callable[[str, bool, bool], str]
 """(HTML, favor precision, include tables) -> main text."""
 
@@ -74,7 +65,11 @@ def library_text(library: str, text_of: TextOf, html: str, config: ExtractConfig
     """The main text by a library. Raises PageLimitError and UnreadablePageError."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
-    check_limits(html, config)
+    limits = TreeLimits(config)
+    parse(html, limits)  # at a cost linear in the page, before a parser sees it whose cost is not
+    closing, copies = html.count("</") * limits.deepest, len(limits.formats) * limits.elements
+    if closing > MAX_CLOSING_LEVELS or copies > MAX_COPIES:
+        raise PageLimitError("html_too_many_elements")
     try:
         return text_of(html, config.favor_precision, config.include_tables)
     except (*LIBRARY_ERRORS, etree.LxmlError) as error:

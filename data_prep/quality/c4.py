@@ -127,20 +127,14 @@ def long_enough_lines(text: str, config: C4Filter) -> Iterator[str]:
     """Lines with enough words and no overlong one, citations taken out."""
     for line in map(str.strip, text.splitlines()):
         words = line.split()
-        if len(words) < config.min_words_per_line or has_long_word(line, words, config.max_word_length):
-            continue
-        yield CITATION.sub("", line) if config.remove_citations and "[" in line else line
-
-
-def has_long_word(line: str, words: list[str], limit: int) -> bool:
-    return len(line) > limit and max(map(len, words), default=0) > limit
+        limit = config.max_word_length
+        if len(words) >= config.min_words_per_line and (len(line) <= limit or max(map(len, words)) <= limit):
+            yield CITATION.sub("", line) if config.remove_citations and "[" in line else line
 
 
 def without_phrases(lines: list[str], lowered: str, phrases: tuple[str, ...]) -> list[str]:
     """Those of `lines` that hold none of `phrases`; `lowered` is all their text in lower case, to look in once."""
     present = [phrase for phrase in phrases if phrase in lowered]
-    return [line for line in lines if not contains(line.lower(), present)] if present else lines
-
-
-def contains(line: str, phrases: list[str]) -> bool:
-    return any(phrase in line for phrase in phrases)
+    if not present:
+        return lines
+    return [line for line in lines if not any(map(line.lower().__contains__, present))]

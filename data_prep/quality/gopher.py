@@ -132,6 +132,7 @@ class GopherQualityFilter(Filter):
             marks = [word for word in words if ARE_SIGNS_2024[word]]
         count = len(words) - len(marks)
         letters = sum(map(len, words)) - sum(map(len, marks))
+        stop_words, different = frozenset(self.stop_words), self.count_stop_words == "different"
         return [
             count,
             share(letters, count),
@@ -140,14 +141,8 @@ class GopherQualityFilter(Filter):
             share(sum(line.lstrip().startswith(BULLETS) for line in lines), len(lines)),
             share(sum(line.rstrip().endswith(ELLIPSES) for line in lines), len(lines)),
             share(kinds.count(LETTER), len(words)),
-            self.stop_word_count(words),
+            len(stop_words.intersection(words)) if different else sum(map(stop_words.__contains__, words)),
         ]
-
-    def stop_word_count(self, words: list[str]) -> int:
-        wanted = frozenset(self.stop_words)
-        if self.count_stop_words == "different":
-            return len(wanted.intersection(words))
-        return sum(map(wanted.__contains__, words))
 
 
 def share(part: int, whole: int) -> float:

@@ -156,27 +156,20 @@ def ngram_characters(words: list[str]) -> list[int]:
     prose is soon nothing. Equal n-grams share a number: the place of one of them.
     """
     ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))))
-    numbered, longest = numbered_words(words), DUPLICATE[-1]
+    numbers = collections.defaultdict(itertools.count().__next__)  # equal words have equal ones
+    numbered, longest = np.fromiter(map(numbers.__getitem__, words), np.int32, len(words)), DUPLICATE[-1]
     following = np.concatenate((numbered, np.full(longest, -1, np.int32)))  # so that a word follows every n-gram
     place = np.zeros(len(words), np.int32)
     place[numbered[::-1]] = np.arange(len(words))[::-1]  # the first of equal words
     classes = np.where(np.bincount(numbered, minlength=1)[numbered] > 1, place[numbered], np.int32(-1))
     result = []
     for n in range(TOP[0], longest + 1):
-        places, numbers = repeated_ngrams(classes, following[n - 1 :])
-        if n in TOP:
-            result.append(top_characters(n, places, numbers, ends))
-        else:
-            result.append(greedy_duplicate_characters(n, places, numbers, ends))
+        places, ngrams = repeated_ngrams(classes, following[n - 1 :])
+        characters = top_characters if n in TOP else greedy_duplicate_characters
+        result.append(characters(n, places, ngrams, ends))
         classes = np.full(max(len(classes) - 1, 0), -1, np.int32)
-        classes[places] = numbers
+        classes[places] = ngrams
     return result
-
-
-def numbered_words(words: list[str]) -> np.ndarray:
-    """For each word its number, equal for equal words: 0, 1, 2 and so on."""
-    numbers = collections.defaultdict(itertools.count().__next__)
-    return np.fromiter(map(numbers.__getitem__, words), np.int32, len(words))
 
 
 def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +44,7 @@ class QualityClassifier:
     def score(self, text: str) -> float:
         """The probability, in 0..1 and rounded to 6 digits, that `text` is of the good set and not of the other, were
         both as frequent. 0.0 when it has no words."""
-        return self.score_of_words(split_words(text))
-
-    def score_of_words(self, words: Sequence[str]) -> float:
-        """The score of the text whose words, by data_prep.text.words.split_words, these are."""
-        return self.score_of_hashes(word_hashes(words))
+        return self.score_of_hashes(word_hashes(split_words(text)))
 
     def score_of_hashes(self, hashes: np.ndarray) -> float:
         """The score of a text whose words have these hashes."""

@@ -103,8 +103,11 @@ class RescuedMember:
             try:
                 inflated = self.inflater.decompress(piece)
             except zlib.error as error:
-                self.error = error
-                inflated = until_it_breaks(before, piece)
+                self.error, parts = error, []
+                with contextlib.suppress(zlib.error):
+                    for at in range(len(piece)):
+                        parts.append(before.decompress(piece[at : at + 1]))
+                inflated = b"".join(parts)
             self.position += len(piece)
             count_bytes(unpacked=len(inflated))
             if inflated:
@@ -113,14 +116,6 @@ class RescuedMember:
         if self.error is not None:
             raise BrokenError(DAMAGED_MEMBER, str(self.error))
         return b""
-
-
-def until_it_breaks(inflater: "zlib._Decompress", piece: bytes) -> bytes:
-    inflated = []
-    with contextlib.suppress(zlib.error):
-        for at in range(len(piece)):
-            inflated.append(inflater.decompress(piece[at : at + 1]))
-    return b"".join(inflated)
 
 
 class ZstdFrame:

@@ -164,7 +164,10 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
     except BodyTooLargeError as error:
         raise DamagedError(TOO_LARGE, str(error)) from error
     raise_unless_digests_hold(record, headers, coded, unchunked, body)
-    page = web_page(headers, html_content_type(response), body, file_path)
+    content_type = response.headers.get(b"content-type")
+    if response.media_type not in ("", *HTML_TYPES):  # one that names another type keeps its parameters alone
+        content_type = "".join([HTML_TYPES[0], *content_type.partition(";")[1:]])
+    page = web_page(headers, content_type, body, file_path)
     return dataclasses.replace(page, xhtml=media_type_of(record, response) == XHTML)
 
 
@@ -184,15 +187,6 @@ def is_html(record: Record, response: Response) -> bool:
     except (UndecodableError, BodyTooLargeError):
         return False
     return BEGINS_AS_HTML.match(decoded) is not None
-
-
-def html_content_type(response: Response) -> str:
-    """The Content-Type of a page; one that names another type keeps its parameters alone."""
-    written = response.headers.get(b"content-type")
-    if response.media_type in ("", *HTML_TYPES):
-        return written
-    _, semicolon, parameters = written.partition(";")
-    return HTML_TYPES[0] + semicolon + parameters
 
 
 def page_of_text(record: Record, file_path: str) -> WebPage | str:
@@ -260,14 +254,8 @@ def web_page(headers: Headers, content_type: str, body: bytes, file_path: str) -
     url = headers.get(b"warc-target-uri").strip("<>")
     if not url:
         raise DamagedError(BAD_WARC_HEADER, "no WARC-Target-URI")
-    return WebPage(
-        url=url,
-        id=headers.get(b"warc-record-id"),
-        date=date_in_utc(headers.get(b"warc-date")),
-        content_type=content_type,
-        body=body,
-        file_path=file_path,
-    )
+    date = date_in_utc(headers.get(b"warc-date"))
+    return WebPage(url, headers.get(b"warc-record-id"), date, content_type, body, file_path)
 
 
 def date_in_utc(written: str) -> str:

@@ -118,7 +118,8 @@ class RecordReader:
         elif len(member.held) < member.size:
             again = Members(lambda start: self._member_at(start) if start == offset else None, offset)
             yield from self._records_in(InflatedBytes(again), 0, offset, checksum)
-        elif self._goes_on(member.end):
+        elif self._member_at(member.end) is not None and not self._begins_with(member.end, MARK):
+            # The next one begins in the midst of a record.
             return (yield from self._stretch(offset, pattern))
         else:
             yield from self._records_in(HeldBytes(member.held), 0, offset, checksum)
@@ -139,10 +140,6 @@ class RecordReader:
                 yield from self._records_in(rescued, 0, offset, "none" if broken.reason == CUT_OFF else "broken")
         self.on_damage(Damage(offset, broken.reason, broken.detail))
         return self._next(pattern, self._after_vain(offset, end))
-
-    def _goes_on(self, offset: int) -> bool:
-        """Whether a member at `offset` begins in the midst of a record."""
-        return self._member_at(offset) is not None and not self._begins_with(offset, MARK)
 
     def _stretch(self, offset: int, pattern: Pattern) -> Generator[Record, None, int]:
         """The records of members that do not begin where records do, as bgzip's, up to the end of the file."""
