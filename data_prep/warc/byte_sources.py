@@ -1,12 +1,14 @@
 """Where records are read from: the bytes of a file, or what its compressed members hold, in pieces whatever their size.
 
-A source gives the bytes at a position. A file can be asked anywhere; what is inflated as it is read only goes forward,
-so whoever reads tells with `hold` what may still be asked for.
+A source gives bytes by position: `at(start, size)` gives `size` bytes from `start`, fewer only where the source ends.
+A file can be asked anywhere; what is inflated as it is read only goes forward. So after `hold(start, size)` nothing
+before `start` is asked for any more; the `size` bytes from there may be, repeatedly.
 """
 
 import os
 import re
-from typing import BinaryIO, Protocol
+from collections.abc import Callable
+from typing import BinaryIO
 
 GZIP = b"\x1f\x8b\x08"  # a gzip member's first bytes (RFC 1952): the magic number, and deflate: all there is
 CHUNK = 1 << 20
@@ -20,18 +22,6 @@ class BrokenError(Exception):
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
-
-
-class Source(Protocol):
-    """Bytes by position."""
-
-    def at(self, start: int, size: int) -> bytes:
-        """`size` bytes from `start`, fewer only where the source ends."""
-        ...
-
-    def hold(self, start: int, size: int) -> None:
-        """Nothing before `start` will be asked for any more; the `size` bytes from there will, perhaps repeatedly."""
-        ...
 
 
 class FileBytes:
@@ -81,19 +71,12 @@ class HeldBytes:
         pass
 
 
-class Inflater(Protocol):
-    """Compressed data that is inflated as it is read."""
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, `size` at most, none only at the end. Raises BrokenError."""
-        ...
-
-
 class InflatedBytes:
-    """What an inflater gives. Where its data breaks, the source ends, and `broken` tells why."""
+    """What `read(size)` gives: the next bytes, `size` at most, none only at the end. Where it raises BrokenError, the
+    source ends, and `broken` is that error."""
 
-    def __init__(self, inflater: Inflater):
-        self.inflater, self.start, self.window = inflater, 0, bytearray()
+    def __init__(self, read: Callable[[int], bytes]):
+        self.read, self.start, self.window = read, 0, bytearray()
         self.broken: BrokenError | None = None
 
     def at(self, start: int, size: int) -> bytes:
@@ -113,11 +96,14 @@ class InflatedBytes:
 
     def _inflate(self) -> bool:
         try:
-            inflated = self.inflater.read(STEP) if self.broken is None else b""
+            inflated = self.read(STEP) if self.broken is None else b""
         except BrokenError as error:
             self.broken, inflated = error, b""
         self.window += inflated
         return bool(inflated)
+
+
+type Source = FileBytes | HeldBytes | InflatedBytes
 
 
 class Pattern:

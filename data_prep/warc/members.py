@@ -1,9 +1,13 @@
-"""The compressed pieces of a WARC file, gzip members and zstd frames: inflated in steps, their checksums checked."""
+"""The compressed pieces of a WARC file, gzip members and zstd frames: inflated in steps, their checksums checked.
+
+`read(size)` gives the next bytes, about `size` at most, none only at the end, and raises BrokenError. `end` is the
+position in the file after what was inflated so far; `done`: the end was reached, and the checksum was right.
+"""
 
 import contextlib
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from isal import isal_zlib
 
@@ -21,24 +25,6 @@ EXACT_PIECES = 8
 ENDLESS_BYTES, ENDLESS_RATIO = 4 << 30, 100
 
 IsalError = cast(type[Exception], isal_zlib.error)  # its stub takes it for an instance
-
-
-class Member(Protocol):
-    """A gzip member or a zstd frame: a piece of a file that is inflated by itself."""
-
-    done: bool
-    """Whether its end was reached, and its checksum, if it has one, was right."""
-    has_checksum: bool
-    """Whether it has a checksum."""
-
-    @property
-    def end(self) -> int:
-        """The position in the file after what was inflated so far."""
-        ...
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, about `size` at most, none only at the end. Raises BrokenError."""
-        ...
 
 
 class GzipMember:
@@ -85,13 +71,8 @@ class RescuedMember:
 
     def __init__(self, file: FileBytes, start: int):
         self.file, self.position = file, start
-        self.done, self.has_checksum = False, True
         self.inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self.error: zlib.error | None = None
-
-    @property
-    def end(self) -> int:
-        return self.position - len(self.inflater.unused_data)
 
     def read(self, size: int) -> bytes:
         while self.error is None and not self.inflater.eof:
@@ -112,7 +93,6 @@ class RescuedMember:
             count_bytes(unpacked=len(inflated))
             if inflated:
                 return inflated
-        self.done = self.error is None
         if self.error is not None:
             raise BrokenError(DAMAGED_MEMBER, str(self.error))
         return b""
@@ -150,6 +130,9 @@ class ZstdFrame:
             if inflated:
                 return inflated
         return b""
+
+
+type Member = GzipMember | ZstdFrame
 
 
 class Members:

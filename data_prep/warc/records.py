@@ -117,7 +117,7 @@ class RecordReader:
             yield record
         elif len(member.held) < member.size:
             again = Members(lambda start: self._member_at(start) if start == offset else None, offset)
-            yield from self._records_in(InflatedBytes(again), 0, offset, checksum)
+            yield from self._records_in(InflatedBytes(again.read), 0, offset, checksum)
         elif self._member_at(member.end) is not None and not self._begins_with(member.end, MARK):
             # The next one begins in the midst of a record.
             return (yield from self._stretch(offset, pattern))
@@ -134,7 +134,7 @@ class RecordReader:
         """
         self.is_warc = True  # it may have been
         if pattern is MEMBER and broken.reason != TOO_LARGE and self.wasted <= self.file.size:
-            rescued = InflatedBytes(RescuedMember(self.file, offset))
+            rescued = InflatedBytes(RescuedMember(self.file, offset).read)
             if begins_with_several(rescued, offset):
                 # What was cut off is right up to there, as far as anything can tell.
                 yield from self._records_in(rescued, 0, offset, "none" if broken.reason == CUT_OFF else "broken")
@@ -145,7 +145,7 @@ class RecordReader:
         """The records of members that do not begin where records do, as bgzip's, up to the end of the file."""
         while True:
             members = Members(self._member_at, offset)
-            source = InflatedBytes(members)
+            source = InflatedBytes(members.read)
             yield from self._records_in(source, 0, offset, "none")
             if source.broken is None:
                 return members.end
