@@ -1,9 +1,8 @@
 """fastText models from files: used with a known SHA-256, or after a check.
 
-fastText reads a model without looking: in a damaged one its counts and places lead out of memory it owns (SIGSEGV), to
-a division by zero (SIGFPE), to allocations of any size, or nowhere. So a file with the SHA-256 that the config names is
-read as it is; of any other the whole structure is compared with the file's size first, and then a process of its own,
-with bounded memory and time, loads it and asks for a prediction.
+fastText does not check a model: a damaged one ends in SIGSEGV, SIGFPE, allocations of any size or an endless loop. So
+a file with the SHA-256 in the config is read as it is; of any other the whole structure is compared with the file's
+size, and then a separate process with bounded memory and time loads it and predicts.
 
 The format is that of fastText 0.9 (facebookresearch/fastText: src/fasttext.cc, dictionary.cc, densematrix.cc,
 quantmatrix.cc, productquantizer.cc), version 12 and, without subwords, 11; all little-endian.

@@ -1,9 +1,8 @@
-"""Columns of input tables that stay with their documents (pages.keep_columns): which types they have, and how values
-travel through the stages.
+"""Types of the columns of input tables that stay with their documents (pages.keep_columns).
 
 Parquet declares the type of a column, JSON and CSV that of each value; the column of a file has the `common_type` of
-its values. Between reading and writing, a value is plain Python; a timestamp or a date is the integer that Arrow
-stores, so that no unit, time zone or year is out of range.
+its values. Between reading and writing, a value is plain Python; a timestamp or a date is Arrow's integer, so that no
+unit, time zone or year is out of range.
 """
 
 import functools

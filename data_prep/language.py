@@ -131,16 +131,15 @@ def is_mostly_not_latin(text: str) -> bool:
 
 
 def detect_language(document: Document, config: LanguageConfig) -> Document:
-    """`document` with its likeliest language and that language's probability, by its letters alone where asked so.
+    """`document` with its likeliest language and that language's probability, rounded; by its letters only, if asked.
 
-    Digits and punctuation tell little of a language, but draw probability away from it: scored as they are, as FineWeb
-    does it, 98.4 % of English sentences over 100 characters are above 0.65, by their letters 99.4 %
-    (tests/bench/language.py); the verdict on whole pages hardly changes, on one of 442 real ones. Rounding hides the
-    differences in the last bits between machines, save where a probability lies at a rounding edge.
+    Digits and punctuation draw probability away from every language: with them, as FineWeb scores, 98.4 % of English
+    sentences over 100 characters are above 0.65, by their letters 99.4 % (tests/bench/language.py). The verdict
+    changes on one of 442 real pages.
 
-    The model does not know every script, and a little English outweighs much Chinese: it calls English what is mostly
-    Cherokee, Tifinagh or Chinese. So where letters of other scripts outnumber the Latin ones, the likeliest language
-    of OTHER_SCRIPTS is taken, with its probability: a low one, where the model does not know the language.
+    The model calls English what is mostly Cherokee, Tifinagh or Chinese. So if letters of other scripts outnumber the
+    Latin ones, the likeliest language of OTHER_SCRIPTS is taken, with its probability, which is low if the model does
+    not know the language.
     """
     text = letters_of(document.text) if config.letters_only else document.text
     line = text.replace("\n", " " if config.line_breaks == "blank" else "")  # fastText reads one line

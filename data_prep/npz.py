@@ -21,8 +21,8 @@ BROKEN = (
 def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> list[np.ndarray]:
     """Return the arrays of `expected`: {name: (dtype, shape, None where any length fits)}, in that order.
 
-    The file must be as np.savez writes it: these arrays and no others, not compressed, so that none can be larger than
-    the file. Raises OSError, and ValueError for anything else in it.
+    The file must be as np.savez writes it, not compressed, so that no array is larger than the file. Raises
+    OSError, and ValueError for anything else in it.
     """
     try:
         with zipfile.ZipFile(file) as archive:

@@ -1,13 +1,12 @@
-"""How a text of each language parts into words and marks, as datatrove's tokenizers do it (utils/word_tokenizers.py).
+"""Words and marks of a text by its language, as datatrove's tokenizers find them (utils/word_tokenizers.py).
 
-FineWeb-2's thresholds were drawn from words as datatrove counts them, and so a language is split by the same library,
-or by one that gives the same words: jieba's dictionary in Rust for Chinese, Sudachi in its mode A for Japanese, newmm
-for Thai, pyvi for Vietnamese, Kiwi for Korean. Scripts of India part at spaces and at every mark. All others part as
-English does (data_prep/text/words.py), without its contractions; and where the language's hyphens are no joints, or its
-articles are elided, so. Khmer, Lao, Burmese and Tibetan are ICU's here, and not datatrove's libraries.
-tests/bench/languages.py measures how far the words agree.
+FineWeb-2's thresholds were drawn from datatrove's words, so each language has the same library or one that gives the
+same words: jieba's dictionary in Rust for Chinese, Sudachi in mode A for Japanese, newmm for Thai, pyvi for Vietnamese,
+Kiwi for Korean. Scripts of India are split at spaces and every mark; all others as English (data_prep/text/words.py)
+without contractions, with the language's rules for hyphens and elided articles. Khmer, Lao, Burmese and Tibetan use ICU
+instead of datatrove's libraries. tests/bench/languages.py measures how far the words agree.
 
-The libraries are in requirements-languages.lock, and each is loaded when the first text of its language comes.
+The libraries are in requirements-languages.lock; each is loaded with the first text of its language.
 """
 
 import functools

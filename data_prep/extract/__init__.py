@@ -1,7 +1,7 @@
 """HTML -> the main text of the page, without menus, footers and comments, by the engine that the config names.
 
-The result for a page depends on the page alone, whatever pages came before (but for ExtractConfig.deduplicate), and
-limits are counts of bytes, levels and elements, not seconds, whose outcome would depend on the load of the machine.
+The result depends only on the page (except with ExtractConfig.deduplicate). Limits are counts of bytes, levels and
+elements, not seconds, which would depend on the load of the machine.
 """
 
 import functools

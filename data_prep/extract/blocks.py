@@ -1,11 +1,10 @@
 """HTML -> blocks of text, in one pass over the parser's events, without a tree.
 
-A block is what a browser would set apart by line breaks: a paragraph, a heading, a list item, a row of a table. Tags
-that stand within a line (<b>, <a>, <span>) neither cut a block nor put a space into a word. Each block knows its
-element, each element its parent and the range of blocks below it, so that anything can be summed over a part of the
-page by one subtraction.
+A block is what a browser sets apart by line breaks: a paragraph, a heading, a list item, a table row. Inline tags (<b>,
+<a>, <span>) neither cut a block nor put a space into a word. Each block has its element, each element its parent and
+the range of blocks below it, so that a sum over a part of the page is one subtraction.
 
-libxml2 reads HTML without recursion and, as no tree is built, at any depth; what it costs is bounded by counts alone.
+libxml2 reads HTML without recursion, at any depth as no tree is built; counts bound the cost.
 """
 
 import itertools

@@ -1,10 +1,9 @@
-"""Bytes of a web page -> text, in the order of the Encoding and HTML standards (encoding.spec.whatwg.org;
+"""Bytes of a web page -> text, as the Encoding and HTML standards have it (encoding.spec.whatwg.org;
 html.spec.whatwg.org, "determining the character encoding"): byte order mark, HTTP header, <meta> or XML declaration in
-the first 1,024 bytes, and where nothing is declared UTF-8 if the bytes are that, else what chardet detects, else
-windows-1252.
+the first 1,024 bytes, else UTF-8 if the bytes are valid, else what chardet detects, else windows-1252.
 
-One thing is stricter than in a browser: a declaration that most of the page's non-ASCII bytes contradict is not
-believed. Bytes without a meaning become U+FFFD; none is left out.
+Stricter than a browser: a declaration that most of the non-ASCII bytes contradict is ignored. Invalid bytes become
+U+FFFD.
 """
 
 import codecs

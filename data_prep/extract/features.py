@@ -1,10 +1,9 @@
-"""What is measured of each block of a page, before it is decided whether it is main text.
+"""Features of each block of a page, by which trees decide whether it is main text.
 
-The measures are those of thirty years of the craft: length, link density and neighbours (boilerpipe, Kohlschütter et
-al. 2010), the container that holds the most prose (Readability), names of classes and tags, position after the
-headline.
+Length, link density and neighbours (boilerpipe, Kohlschütter et al. 2010), the container with the most prose
+(Readability), names of classes and tags, position after the headline.
 
-Array axes: N blocks, M elements. Every feature is one row of length N, or 1 where it is of the page.
+Array axes: N blocks, M elements. A feature is a row of length N, or 1 if it is of the page.
 """
 
 import collections

@@ -1,8 +1,7 @@
-"""What the names of tags, classes and roles hint about the text below them, as bits of one integer.
+"""Hints in the names of tags, classes and roles about the text below them, as bits of one integer.
 
-Authors name the parts of a page after their purpose ("comment-list", "sidebar", "entry-content"); extraction has lived
-on that since Readability (2009). The bits say what a name contains, not whether that is good: the fitted trees of
-model.json weigh them, together with what is under them.
+Authors name the parts of a page after their purpose ("comment-list", "sidebar", "entry-content"), as Readability (2009)
+noticed. The bits say what a name contains; the fitted trees weigh them.
 """
 
 import re

@@ -1,9 +1,8 @@
 """Our own extraction: the blocks of a page, each judged by fitted trees, the main ones kept in their order.
 
-The trees look at a block, its neighbours, the containers around it and the page as a whole (features.py). They were
-fitted on pages whose main text people had marked (fit.py), none of them from a site of the benchmark that
-docs/benchmarks.md reports. Each paragraph comes out as one line, a list item begins with "- ", cells of a row are
-parted by " | ", <pre> keeps its lines.
+The trees see a block, its neighbours, the containers around it and the whole page (features.py). They were fitted to
+pages with marked main text (tests/bench/extract_fit), none from a site of the benchmark in docs/benchmarks.md. A
+paragraph becomes one line, a list item begins with "- ", " | " separates the cells of a row, <pre> keeps its lines.
 """
 
 import functools

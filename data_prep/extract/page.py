@@ -1,6 +1,4 @@
-"""A page's blocks as arrays, which the groups of features share.
-
-All sums are of integers, so that they are exact, the same on every machine and in every order.
+"""A page's blocks as arrays, which the groups of features share. Sums are of integers: exact, the same everywhere.
 
 Array axes: N blocks, M elements.
 """

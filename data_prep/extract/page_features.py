@@ -1,7 +1,6 @@
 """What the page says of itself, and what kind of page it looks like: a shop's, a forum's, a list's.
 
-Every feature of `of_page` has one value for all blocks, a row of length 1, and so does not tell blocks apart, but how
-to read what does.
+A feature of `of_page` has one value for all blocks, a row of length 1.
 """
 
 import re

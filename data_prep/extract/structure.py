@@ -1,7 +1,7 @@
-"""What a page repeats: blocks at the same kind of place, and records, the elements alike below one parent.
+"""Repetition in a page: blocks at the same kind of place, and records, which are similar elements below one parent.
 
-A shop's cards, the posts of a forum, the rows of a list come from one template each, and so are told apart from the
-rest by the names of their elements (Record extraction by repeated tags: Liu, Grossman and Zhai 2003, MDR).
+Cards of a shop, posts of a forum and rows of a list each come from one template, which the names of their elements show
+(record extraction by repeated tags: Liu, Grossman and Zhai 2003, MDR).
 
 Array axes: N blocks, M elements, G groups.
 """

@@ -1,8 +1,8 @@
 """Main text by trafilatura (Barbaresi 2021, ACL demos), called so that its result depends on the page alone.
 
 With `deduplicate`, as FineWeb was made, it depends on the pages before it too: a paragraph of over 100 characters that
-was met three times is left out, and met counts across pages. Trafilatura remembers the last 4,096 of the process; here
-they are those of the file, so that a file gives the same texts in whatever process, and after whatever other file.
+came three times is left out. Trafilatura remembers the last 4,096 of the process; here they are those of the file, so
+that a file gives the same texts in any process and after any other file.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Personal data: found kind by kind, and replaced by a placeholder each.
 
-FineWeb replaces e-mail and public IP addresses (Penedo et al. 2024, arXiv:2406.17557); the other kinds are ours. Every
-pattern takes time in proportion to the text, whatever the text.
+FineWeb replaces e-mail and public IP addresses (Penedo et al. 2024, arXiv:2406.17557); the other kinds are ours. Time
+is linear in any text.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,14 +1,13 @@
 """Postal addresses: a street and a house number, and what follows of unit, town and postcode.
 
-No library holds up on web text: of the 77 addresses that pyap2 0.2.20 saw in 585 pages one was an address ("1912 and
-1913. The evolution of his science is contained in" was not), and it needs up to 36 ms for a kB; libpostal takes apart
-what is known to be an address, and needs 2 GB of data for it. So a street is recognised
+No library fits web text: of the 77 addresses that pyap2 0.2.20 found in 585 pages one was an address, at up to 36 ms a
+kB; libpostal parses what is known to be an address, with 2 GB of data. So a street is recognised
 
     by its word for street                  12 Main Street; 12 rue de la Paix; Via Garibaldi 12; Hauptstraße 12
     by the unit or the town that follows    6750 Koskikatu 25 Apt. 864; Unter den Linden 77, 10117 Berlin
     by the words before it                  Address: 12 Willows; she lives at Puruntie 82
 
-and its name must begin with a capital. That is sure but not complete: "Le Bourg", "12 Willows" alone stay.
+and its name must begin with a capital. This misses some: "Le Bourg" or "12 Willows" by themselves stay.
 """
 
 import re

@@ -1,7 +1,7 @@
 """E-mail addresses as datatrove finds them: ASCII alone, any mark of RFC 5322 in the name before the "@".
 
-From each "@" the domain is matched to the right and the name to the left, so that the work between two signs is done
-once, whatever stands there; datatrove's own pattern, which begins at the name, takes quadratic time on long ones.
+From each "@" the domain is matched to the right and the name to the left, so time is linear; datatrove's own pattern,
+which begins at the name, takes quadratic time.
 """
 
 import functools

@@ -1,8 +1,7 @@
 """The numbering plans of the world, from libphonenumber's tables, as patterns over digits.
 
-The tables are the library's (the package phonenumbers); its parser is not used, because it takes 16 µs for a number and
-a region, and one page of numbers would cost more than all else that is done to it. What a plan calls valid is what the
-library calls valid; a test compares them.
+The tables are those of the package phonenumbers; its parser is not used, as it takes 16 µs a number and region: a page
+of numbers would cost more than everything else. A test compares what a plan and the library call valid.
 """
 
 import functools

@@ -4,8 +4,7 @@
     +41 44 668 18 00, 0041 …          what libphonenumber's tables allow in the country with that calling code
     (212) 736-5000                    what they allow in one of the config's regions, if it is written in its groups
 
-Anything else (digits without a gap, a number of another country without its calling code) is as often a price, an
-order or a year, and stays.
+Other digits (without a gap, or of another country without its calling code) are as often a price, an order or a year.
 """
 
 import functools

@@ -1,8 +1,7 @@
-"""Where in a text something was found, and what stands there in the meantime.
+"""Spans of personal data, and the text in which they are covered.
 
-While the kinds are looked for one after another, what was found is covered by a single character that no pattern takes
-for a part of anything; at the end the placeholders take its place. A placeholder that the text holds from the start is
-covered too: it may look like personal data itself (an e-mail address does).
+While the kinds are searched one after another, each find is covered by a single character that no pattern matches; at
+the end placeholders replace it. A placeholder that the text has already is covered too: it may look like personal data.
 """
 
 import re

@@ -1,10 +1,9 @@
 """C4's rules (Raffel et al. 2020, arXiv:1910.10683, section 2.2) as FineWeb uses them: not the one on terminal marks.
 
-First each line is judged: one with an overlong word, too few words, or a phrase of boilerplate is left out; citations
-are taken out of the others. What is left is the document's text. It is dropped for "lorem ipsum", for a curly bracket,
-or for too few sentences. Words of a line are what white space parts, counted before citations are taken out. Lines are
-judged in that order, so that "lorem ipsum" counts in lines that hold a phrase too, but not in short ones, and a curly
-bracket counts in lines that hold a policy phrase, but not in those that hold a script phrase.
+Lines with an overlong word, too few words (by white space, with citations), or a phrase of boilerplate are removed, and
+citations are removed from the others. The rest is the document's text; "lorem ipsum", a curly bracket or too few
+sentences drop it. In this order: "lorem ipsum" counts in lines with a phrase, but not in short ones; a curly bracket
+counts in lines with a policy phrase, but not in those with a script phrase.
 """
 
 import math

@@ -1,9 +1,9 @@
 """A linear head on a text's embedding as a filter: FineWeb-Edu's educational score (Lozhkov et al. 2024, hub:
 HuggingFaceFW/fineweb-edu-classifier), a BERT with one regression output.
 
-The published files are read as they are: config.json, model.safetensors, tokenizer.json. The forward pass is BERT's
-(Devlin et al. 2019, arXiv:1810.04805), a text at a time, in float32 on the CPU: about a second of a core for a
-BERT-base and 512 tokens, thousands of times what the other filters take. So put it last, and on what others leave.
+Reads the published config.json, model.safetensors and tokenizer.json. The forward pass is BERT's (Devlin et al. 2019,
+arXiv:1810.04805), one text at a time, in float32 on the CPU: about a second of a core for a BERT-base and 512 tokens,
+thousands of times what the other filters take. So put it last.
 
 Axes: T tokens, D width, H heads, K width of a head, F width of the inner layer, C outputs.
 """

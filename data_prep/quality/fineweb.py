@@ -1,7 +1,7 @@
 """FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6): is it a list rather than prose?
 
-They look at what C4's line rules leave. As they stand they are those of DataTrove 0.10; the fields at the end make them
-those by which FineWeb was published.
+They see what C4's line rules leave. By default they are those of DataTrove 0.10; the last fields make them those of the
+published FineWeb.
 """
 
 import math

@@ -1,11 +1,10 @@
 """Repetition in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, table A1), as FineWeb's DataTrove reads it.
 
-Lines part at runs of line breaks (or at each, `count_blank_lines`), paragraphs at blank lines; each that stood before
-counts. The most frequent n-gram
-counts with all its occurrences, the words joined by blanks; of n-grams equally frequent, the one that is met first.
-Longer n-grams that stood before count without overlap: after one, reading goes on behind it.
+Runs of line breaks (or each, `count_blank_lines`) separate lines, blank lines separate paragraphs; repeated ones count.
+The most frequent n-gram counts with all occurrences, words joined by blanks; of equally frequent ones, the first.
+Longer repeated n-grams count without overlap.
 
-N-grams are told apart by their words. (DataTrove joins the words of 5- to 10-grams without blanks, so that to it "1 23"
+N-grams are equal if their words are. (DataTrove joins the words of 5- to 10-grams without blanks, so that to it "1 23"
 and "12 3" are the same.)
 """
 

@@ -1,7 +1,5 @@
-"""The quality classifier: how much a text resembles one set of documents rather than another, as a score from 0 to 1.
-
-DCLM's filter (Li et al. 2024, arXiv:2406.11794, section 4.4): a fastText-style linear classifier is trained to tell
-texts of a wanted kind from ordinary web text, and the documents with the highest scores are kept.
+"""The quality classifier, after DCLM (Li et al. 2024, arXiv:2406.11794, section 4.4): a fastText-style linear
+classifier is trained to tell wanted texts from ordinary web text; those with the highest scores (0 to 1) are kept.
 """
 
 from data_prep.quality_classifier.histogram import histogram, merge, threshold

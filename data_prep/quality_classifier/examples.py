@@ -1,7 +1,6 @@
 """Labelled documents as a quality classifier is trained on them: hashed words in one file on the disk.
 
-Every document is read and split into words once, and each epoch can then take them in an order of its own. In memory is
-only where each one ends and what it is, some ten bytes a document.
+A document is read and split into words once; epochs have orders of their own. Memory: some ten bytes a document.
 """
 
 import hashlib

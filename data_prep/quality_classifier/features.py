@@ -1,7 +1,5 @@
-"""What the quality classifier sees of a text: its words and its pairs of neighbouring words, hashed into buckets.
-
-As in fastText (Joulin et al. 2016, arXiv:1607.01759) n-grams have no names, only buckets, and those that meet in one
-share its weight. The hashes are BLAKE2's, the same in every process, on every machine and under every Python.
+"""Features of the quality classifier: words and pairs of neighbouring words, hashed into buckets, as in fastText
+(Joulin et al. 2016, arXiv:1607.01759). The hashes are BLAKE2's, the same in every process and on every machine.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
-"""Scores counted, so that a percentile of all of them is exact and no step holds them all.
+"""Histograms of scores, by which a percentile of all of them is exact and no step holds them all.
 
-A score has six decimal places: a million and one values, counted apart. A histogram holds the values that occur, and so
-is never longer than the scores that it stands for. Histograms of files add up in any order and grouping.
+A score has six decimal places; a histogram counts the values that occur. Histograms add up in any order and grouping.
 """
 
 import math
@@ -42,11 +41,10 @@ def merge(histograms: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def threshold(scores: np.ndarray, keep_share: float) -> float:
-    """The lowest score that is kept so that at least `keep_share` of the documents in the histogram are, and no more
-    than must be: a document is kept when its score is at least this.
+    """The highest score such that at least `keep_share` of the documents in the histogram have it or more.
 
-    Documents of equal score are kept or dropped together, so a few more than the share may be kept; how many depends on
-    neither order nor workers. 0.0 when there are no documents. Raises UsageError unless 0 < keep_share <= 1.
+    Documents of equal score are kept or dropped together, so a few more than the share may be kept. 0.0 if there are no
+    documents. Raises UsageError unless 0 < keep_share <= 1.
     """
     if not 0 < keep_share <= 1:
         raise UsageError(f"keep_share is {keep_share}; give a share above 0, at most 1.")

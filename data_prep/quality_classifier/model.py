@@ -1,8 +1,7 @@
 """A trained quality classifier: one weight for each bucket of hashed words and word pairs, and the score of a text.
 
-fastText averages the vectors of a text's n-grams and puts the average through a linear layer. For two classes the two
-are one: the mean of one number per n-gram is the logit. The weights are integers, so that their sum is the same in
-whatever order a machine adds.
+fastText averages the vectors of a text's n-grams and applies a linear layer. For two classes this is the mean of one
+number per n-gram, the logit. The weights are integers, so that their sum is the same on every machine.
 """
 
 import functools

@@ -1,9 +1,8 @@
 """Trains the quality classifier: logistic regression on the share that each bucket has in a text's n-grams, by Adagrad.
 
 This is fastText's classifier (arXiv:1607.01759) with vectors of one number, which for two classes loses nothing, and
-Adagrad (Duchi et al. 2011) in place of plain descent: it needs no learning rate that fits the lengths of the texts,
-since rare n-grams and frequent ones get steps of their own. Shares and not counts, so that a text does not rank higher
-for being longer. The same files and config give the same model: all sums are taken in one order.
+Adagrad (Duchi et al. 2011), as rare and frequent n-grams need different steps. Shares and not counts, so that a longer
+text does not rank higher. The same files and config give the same model: all sums are taken in one order.
 """
 
 import math

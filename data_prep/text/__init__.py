@@ -1,4 +1,4 @@
 """Words, sentences and punctuation marks of a text.
 
-May import: nothing of data_prep.
+May import: data_prep.package_index.
 """

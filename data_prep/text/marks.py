@@ -1,12 +1,9 @@
-"""Which characters are punctuation, which of them part words, which end a sentence; and so, of what kind a word is.
+"""Characters that are punctuation, that separate words, that end a sentence; and the kind of a word.
 
-TERMINAL are the characters that Unicode calls Sentence_Terminal (PropList.txt, Unicode 17). UNCOUNTED are those that
-FineWeb's filters do not count as words where they stand alone: ASCII's punctuation, some of its twins of full width,
-control characters, quotation marks and dashes. Unicode's own notion of punctuation is wider: "•", "·" and "‘" are not
-among them, so such a sign alone counts as a word, as in DataTrove, and the counts stay comparable.
-
-Against DataTrove TERMINAL has 16 characters more (Balinese, Coptic, vertical forms and others) and lacks three of Khmer
-that Unicode does not list; UNCOUNTED lacks "１", a digit.
+TERMINAL is Unicode's Sentence_Terminal (PropList.txt, Unicode 17). UNCOUNTED are the characters that FineWeb's filters
+do not count as words by themselves: ASCII's punctuation, some of its full-width twins, control characters, quotation
+marks and dashes. "•", "·" and "‘" are not among them and count as words, as in DataTrove, so that counts can be
+compared. TERMINAL has 16 characters that DataTrove's list lacks, and lacks three of Khmer; UNCOUNTED lacks "１".
 """
 
 import string

@@ -1,11 +1,10 @@
 """Sentences by Punkt (Kiss and Strunk 2006, doi:10.1162/coli.2006.32.4.485) as NLTK applies it to English.
 
-A mark of . ? ! is looked at where a closing mark or white space and a further word follow. The word before it and the
-word after it decide: is it an abbreviation, an initial, a number; do the two stand together often; is the second
-written as at the beginning of a sentence. What the words are like was learnt by the method's authors from newspapers.
-These parameters are no part of this code: they are read, never run, out of a pinned package that is fetched once.
+A mark of . ? ! may end a sentence if a closing mark or white space and a further word follow. The words before and
+after it decide: abbreviations, initials, numbers, frequent pairs, and how the second word is usually written. Their
+statistics are NLTK's, learnt from newspapers; they are read, never run, from a pinned package that is fetched once.
 
-Time grows with the length of the text. tests/bench/decisions.py holds it to NLTK 3.8.1.
+Time is linear in the text. tests/bench/decisions.py compares it with NLTK 3.8.1.
 """
 
 import ast

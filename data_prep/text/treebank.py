@@ -1,10 +1,8 @@
 """Words as NLTK 3.8 finds them, by whose count FineWeb was published: Punkt's sentences, the Penn Treebank's rules.
 
-The Treebank's rules (Robert MacIntyre's script, 1995, and what NLTK added) are replacements that put blanks about
-marks. All they look at is a chunk of text without white space and its two neighbours, and, in the last chunks of a
-sentence, that it ends. So each chunk is worked on once with these, and remembered.
-
-"can't" is "ca" "n't", "cannot" "can" "not"; a point is a word of its own at the end of a sentence alone.
+The Treebank's rules (Robert MacIntyre's script, 1995, and NLTK's additions) are replacements that put blanks around
+marks. They depend on a chunk of text without white space, its two neighbours and the end of the sentence only, so the
+words of each chunk are cached. "can't" is "ca" "n't"; a point is a word of its own only at the end of a sentence.
 """
 
 import functools

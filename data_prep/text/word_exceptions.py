@@ -1,7 +1,7 @@
 """Chunks of text that no rule splits right: contractions, abbreviations, slang with an apostrophe, emoticons.
 
-They are spaCy's exceptions for English (3.8), written as tables. An exception counts where it stands alone and where
-marks around it have come off. An apostrophe may be ' or ’ everywhere.
+They are spaCy's exceptions for English (3.8). An exception applies to a whole chunk, or to what is left when marks
+around it have come off. An apostrophe may be ' or ’.
 """
 
 CONTRACTIONS = (

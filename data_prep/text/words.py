@@ -1,12 +1,11 @@
-"""The one way in which quality rules split text into words and sentences.
+"""Words and sentences for the quality rules: those of spaCy's blank English tokenizer and sentencizer, which FineWeb
+uses, in fewer steps (spaCy: 61 documents/s on one core).
 
-FineWeb splits with spaCy's blank English tokenizer and its rule-based sentencizer, 61 documents/s on one core. Here the
-same words come from fewer steps. Text is cut at white space, and each chunk between is split once and remembered: marks
-come off both its ends, one word each ("..." is one), until an exception is left (data_prep/text/word_exceptions.py:
-"don't" is "do" "n't") or what has no marks outside; that is cut inside, at hyphens, slashes and the like between
-letters. Web addresses stay whole. In the end marks that make an exception together are joined, such as "):". Scripts
-written without spaces come as one word a run. Time grows with the length of the text, whatever it holds.
-tests/data_prep/quality/test_datatrove.py holds this to spaCy's own words.
+Text is cut at white space, and the words of each chunk are cached: marks come off both its ends, one word each ("..."
+is one), until an exception is left (word_exceptions.py: "don't" is "do" "n't") or no mark is outside; the rest is cut
+at hyphens, slashes and the like between letters. Web addresses stay whole. Marks that make an exception together, such
+as "):", are joined at the end. In scripts without spaces a run is one word. Time is linear in the text.
+tests/data_prep/quality/test_datatrove.py compares the words with spaCy's.
 """
 
 import itertools

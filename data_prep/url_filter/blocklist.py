@@ -2,9 +2,8 @@
 
     digest of all that follows (16 hex digits) · words as one line of JSON · hashes, sorted, in the machine's byte order
 
-FineWeb's list, 4.6 million entries in 124 MB, becomes 36 MB which the workers of a machine share. A URL that is
-on no list passes for one that is with probability 4.6e6 / 2^64 = 2.5e-13 a look-up: at five look-ups a page, once in
-800 billion pages. An attacker could find such a URL, and would only have banned himself.
+FineWeb's list, 4.6 million entries in 124 MB, becomes 36 MB which the workers of a machine share. A look-up of a URL
+on no list is wrong with probability 4.6e6 / 2^64 = 2.5e-13: with five look-ups a page, once in 800 billion pages.
 """
 
 import bisect

@@ -156,8 +156,8 @@ def reject_reason(url: str, config: UrlFilterConfig) -> str | None:
     - banned_word: a token of the URL is: a run of Latin letters and digits, or of other letters (so that "sex"
       bans neither sussex.ac.uk nor, split at a letter with a mark, "anal" the Czech analýza);
     - soft_banned_words: as many different tokens as the threshold says are soft words;
-    - banned_substring: one stands somewhere in the URL, all but letters and digits removed.
+    - banned_substring: one is in the URL without all but letters and digits.
 
-    The lists are read once a process, and made ready where `prepare_lists` has not done so; raises as that does.
+    The lists are read once a process. Raises as `prepare_lists`.
     """
     return filter_of(config).reject_reason(url)

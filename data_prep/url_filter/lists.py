@@ -1,8 +1,7 @@
-"""Where the URL filter's lists come from: a pinned package and your folders, files and addresses, compiled once into a
-cached file.
+"""The URL filter's lists: from a pinned package and your folders, files and addresses, compiled once into a cached file
+whose name has the SHA-256 of its sources.
 
-The format is that of the Université Toulouse Capitole's lists (UT1), `domains` and `urls`, with lists of words beside.
-The compiled file's name holds the SHA-256 of its sources, so that it never tells of others.
+The format is that of the Université Toulouse Capitole's lists (UT1), `domains` and `urls`, and lists of words.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
 """The records of a WARC file, in its order, over whatever is damaged between them.
 
-Evidence decides, place by place. A gzip member is inflated to its end, and its checksum and length compared, before any
-record of it is given out. Where there is none (an uncompressed file, zstd, a member of many records whose checksum
-fails), a record must end where the next begins or its block digest must hold, and its headers must be well-formed.
-After damage, reading goes on at the next place where a record begins that is compressed as the last one was.
+A gzip member is inflated to its end, and its checksum and length compared, before any record of it is yielded. Without
+a checksum (an uncompressed file, zstd, a member of many records whose checksum fails), a record must end where the next
+begins or its block digest must hold, and its headers must be well-formed. After damage, reading continues at the next
+record that is compressed as the last one was.
 
-What no checksum covers cannot be seen: in an uncompressed file an altered block without a digest, and altered WARC
+Not detected, as no checksum covers it: in an uncompressed file an altered block without a digest, and altered WARC
 headers that are still well-formed.
 """
 
