@@ -58,12 +58,17 @@ def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray 
     return np.array([by_language.get(name, value) for name in names.tolist()], np.float64)[places]
 
 
-def limits_by_language(rule: Rule, one: Filter, config: DocumentsConfig) -> dict[str, float]:
-    """{"deu_Latn": the rule's limit for its texts}; {} where it is the same for all languages."""
-    if (one.name, rule.option) not in LIMITED:
-        return {}
-    name, place = (one.name, rule.option), rule.place or 0
-    return {label: found.limits()[name][place] for label, found in config.thresholds_by_language.items()}
+def limits_of(
+    one: Filter, config: DocumentsConfig, min_quality: float | None
+) -> Iterator[tuple[Rule, float, dict[str, float]]]:
+    """Each rule of a filter with its limit, and {"deu_Latn": limit} of languages that have their own; not that of the
+    quality classifier while `min_quality` is None."""
+    for rule in one.rules:
+        limit = min_quality if one is config.quality_classifier else rule.limit(one)
+        if limit is not None:
+            key, place = (one.name, rule.option), rule.place or 0
+            own = config.thresholds_by_language if key in LIMITED else {}
+            yield rule, limit, {label: found.limits()[key][place] for label, found in own.items()}
 
 
 def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np.ndarray | None:
@@ -76,13 +81,10 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
     None while it is not known (score_threshold.py)."""
     found = []
     for one in config.used_filters:
-        for rule in one.rules:
-            place = "" if rule.place is None else f"[{rule.place}]"
-            value = min_quality if one is config.quality_classifier else rule.limit(one)
-            if rule.option and value is not None:
-                option = f"{one.path()}.{rule.option}{place}"
-                own = limits_by_language(rule, one, config)
-                found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), value, option, own))
+        for rule, limit, own in limits_of(one, config, min_quality):
+            if rule.option:
+                option = f"{one.path()}.{rule.option}" + ("" if rule.place is None else f"[{rule.place}]")
+                found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), limit, option, own))
     return tuple(found)
 
 
@@ -95,7 +97,7 @@ def columns_needed(config: DocumentsConfig) -> list[str]:
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
     """{signal: (rows,) float64} of the values that a line is drawn through; NaN for rows without a text."""
     values = {signal: column(rows, signal) for signal in dict.fromkeys(one.signal for one in thresholds)}
-    has_text = column_is_null(rows, "stage")
+    has_text = nulls_of(rows["stage"])
     values[LANGUAGE_SCORE] = np.where(has_text, values[LANGUAGE_SCORE], np.nan)
     return values
 
@@ -109,7 +111,7 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quali
         first[broken & (first == 0)] = len(names)
         names.append(verdict)
     found = [names[index] for index in first.tolist()]
-    for row in np.flatnonzero(~column_is_null(rows, "stage")).tolist():  # what never had a text
+    for row in np.flatnonzero(~nulls_of(rows["stage"])).tolist():  # what never had a text
         found[row] = rows["stage"][row].as_py(), rows["reason"][row].as_py()
     return found
 
@@ -120,11 +122,9 @@ def checks(
     """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
     languages = languages_of(rows, config)
     for one in config.used_filters:
-        for rule in one.rules:
-            limit = min_quality if one is config.quality_classifier else rule.limit(one)
-            if limit is not None:
-                limits = lines_of(limit, limits_by_language(rule, one, config), languages)
-                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limits)
+        for rule, limit, own in limits_of(one, config, min_quality):
+            lines = lines_of(limit, own, languages)
+            yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), lines)
         for reason, broken in one.other_checks(rows):
             yield (one.name, reason), broken
 
@@ -132,10 +132,6 @@ def checks(
 def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     """(rows,) float64; NaN, with which every comparison fails, for null."""
     return floats_of(rows[name])
-
-
-def column_is_null(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
-    return nulls_of(rows[name])
 
 
 def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:

@@ -48,25 +48,14 @@ LETTERS = bytes(byte if chr(byte).islower() else ord(" ") for byte in bytes(rang
 
 TAG_BITS = {tag: BIT[f"<{tag}>"] for tag in TAGS}
 ROLES = {
-    "navigation": BIT["<nav>"],
-    "menu": BIT["<nav>"],
-    "banner": BIT["<header>"],
-    "contentinfo": BIT["<footer>"],
-    "complementary": BIT["<aside>"],
-    "main": BIT["<main>"],
-    "article": BIT["<article>"],
-    "search": BIT["<form>"],
+    "navigation": BIT["<nav>"], "menu": BIT["<nav>"], "banner": BIT["<header>"], "contentinfo": BIT["<footer>"],
+    "complementary": BIT["<aside>"], "main": BIT["<main>"], "article": BIT["<article>"], "search": BIT["<form>"],
     "dialog": BIT["hidden"],
-}
+}  # fmt: skip
 ITEM_TYPES = {
-    "Comment": BIT["comment"],
-    "UserComments": BIT["comment"],
-    "WPSideBar": BIT["side"],
-    "WPFooter": BIT["<footer>"],
-    "WPHeader": BIT["<header>"],
-    "SiteNavigationElement": BIT["<nav>"],
-    "ImageObject": BIT["caption"],
-}
+    "Comment": BIT["comment"], "UserComments": BIT["comment"], "WPSideBar": BIT["side"], "WPFooter": BIT["<footer>"],
+    "WPHeader": BIT["<header>"], "SiteNavigationElement": BIT["<nav>"], "ImageObject": BIT["caption"],
+}  # fmt: skip
 ITEM_PROPERTIES = dict.fromkeys(("articleBody", "text", "description"), BIT["article_body"])
 UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
