@@ -45,10 +45,6 @@ class Threshold:
         """The line of each row, (rows,) float64, or the one of all; `languages`, (rows,) str, as of `languages_of`."""
         return lines_of(self.value, self.by_language, languages)
 
-    def breaks(self, values: np.ndarray, languages: np.ndarray | None = None) -> np.ndarray:
-        """(rows,) bool; never where there is no value (NaN)."""
-        return breaks(values, self.drops, self.lines(languages))
-
 
 def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
     """The line of each row, (rows,) float64, by its language, or the one of all."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from data_prep.config import DocumentsConfig, Rule
+from data_prep.config.filters import breaks
 from data_prep.measure.row import text_schema, values_of
 from data_prep.quality.c4 import C4Filter, clean
 from data_prep.quality.gopher import GopherQualityFilter
@@ -117,7 +118,7 @@ def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tu
     config = dataclasses.replace(config, steps=steps)
     (threshold,) = (one for one in thresholds_of(config, None) if one.reason == rule.reason)
     values = measured(steps)[rule.signal].to_numpy()
-    return values, threshold.breaks(values).tolist()
+    return values, breaks(values, threshold.drops, threshold.value).tolist()
 
 
 @pytest.mark.parametrize("rule", [rule for stage, rule in TABLE if stage == "fineweb"], ids=lambda rule: rule.reason)
