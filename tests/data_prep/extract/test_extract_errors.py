@@ -131,5 +131,5 @@ def test_without_the_language_library_or_with_a_damaged_model_detection_ends_wit
     (package / "__init__.py").touch()
     (package / "resources/lid.176.ftz").write_bytes(b"damaged")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"lid\.176\.ftz cannot be read.*make setup"):
+    with pytest.raises(InputError, match=r"lid\.176\.ftz, .* not the published one .*make setup"):
         detect()
