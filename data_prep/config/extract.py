@@ -1,5 +1,6 @@
 """Knobs of text extraction."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,4 +78,4 @@ class ExtractConfig(Config):
             raise UsageError(
                 f"documents.extract.min_probability is {self.min_probability}; choose between 0 and 1, both excluded."
             )
-        within(self, "documents.extract", 1, 2**62, "max_bytes", "max_attributes")
+        within(self, "documents.extract", 1, math.inf, "max_bytes", "max_attributes")

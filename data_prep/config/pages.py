@@ -1,5 +1,6 @@
 """Knobs of the sources: where web pages come from."""
 
+import math
 import operator
 import re
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class CrawlIndex(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "pages.common_crawl.index", 0, 2**62, "max_pages", "parts")
-        within(self, "pages.common_crawl.index", 1, 2**62, "pages_per_unit")
+        within(self, "pages.common_crawl.index", 0, math.inf, "max_pages", "parts")
+        within(self, "pages.common_crawl.index", 1, math.inf, "pages_per_unit")
         if wrong := [code for code in self.languages if not re.fullmatch("[a-z]{3}", code)]:
             raise UsageError(
                 f"pages.common_crawl.index.languages has {wrong[0]!r}; give codes of three letters (ISO 639-3), for "
@@ -121,7 +122,7 @@ class CommonCrawlPages(Config):
                 f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
                 "each about 1 GB (warc) or 0.1 GB (wet)."
             )
-        within(self, "pages.common_crawl", 0, 2**62, "first_file")
+        within(self, "pages.common_crawl", 0, math.inf, "first_file")
         within(self, "pages.common_crawl", 1, 1000, "downloads")
         web = self.address.startswith(("https://", "http://"))
         if not web and (self.download or not self.address.startswith("s3://")):
@@ -147,7 +148,7 @@ class TfdsPages(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "pages.tfds", 1, 2**62, "rows_per_file")
+        within(self, "pages.tfds", 1, math.inf, "rows_per_file")
         if self.dataset and not self.split:
             raise UsageError("pages.tfds.split is empty; name one, for example train.")
 

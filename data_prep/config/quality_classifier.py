@@ -1,5 +1,6 @@
 """Knobs of the quality classifier: a linear classifier of text, trained on two sets of documents."""
 
+import math
 from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
@@ -34,9 +35,9 @@ class QualityTrainingConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         where = "documents.quality_classifier.training"
-        within(self, where, 1, 2**40, "documents_per_set", "epochs", "batch_size")
+        within(self, where, 1, math.inf, "documents_per_set", "epochs", "batch_size")
         within(self, where, 10, 26, "hash_bits")
-        within(self, where, 0, 2**63 - 1, "seed")
+        within(self, where, 0, math.inf, "seed")
         positive(self, where, "learning_rate")
         if not 0 <= self.held_out_share < 1:
             raise UsageError(f"{where}.held_out_share is {self.held_out_share}; give a share from 0 to below 1.")

@@ -1,5 +1,6 @@
 """Knobs of the URL filter."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,4 +74,4 @@ class UrlFilterConfig(Config):
                 "Say how many of them ban a URL (FineWeb: 2)."
             )
         if self.soft_word_threshold is not None:
-            within(self, "documents.url_filter", 1, 10_000, "soft_word_threshold")
+            within(self, "documents.url_filter", 1, math.inf, "soft_word_threshold")
