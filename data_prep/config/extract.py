@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import within
+from lm.fields import Config, within
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import tyro
 
 from data_prep.package_index import PackageFile
 from lm.errors import UsageError
-from lm.fields import within
+from lm.fields import Config, within
 
 
 @dataclass(frozen=True)
