@@ -5,7 +5,7 @@
 49 MB of downloads and minutes of training on two cores (docs/benchmarks.md has machines, minutes and bits per byte).
 
 The blocks are small, as so little arithmetic wants them, and most parameters are embeddings of pairs of tokens, which
-cost memory and no arithmetic (docs/modern_recipe.md has what was tried).
+cost memory and no arithmetic (docs/modern_recipe.md).
 """
 
 from configs.experiment import Experiment
