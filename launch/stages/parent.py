@@ -20,6 +20,8 @@ LOST = re.compile(r"(?:stopped sending heartbeats\):|Some timed out task names:)
 """Log lines that end in the index of a lost process."""
 NO_LEADER = "Failed to send RPC to coordination service"
 """JAX's term for process 0, which runs that service."""
+AT_THE_END = "Shutdown barrier has failed"
+"""JAX's error in the other processes, which does not name the lost one."""
 STATUS = re.compile(r"absl::Status: (.*)")
 PR_SET_PDEATHSIG = 1
 
@@ -83,6 +85,8 @@ def reason_in(log: str) -> str:
         lost = named(map(int, re.findall(r"(\d+)$", found[1], re.MULTILINE)))
     elif NO_LEADER in log:
         lost = "process 0"
+    elif AT_THE_END in log:
+        return "another process was lost while all of them were ending"
     else:
         return f"JAX reports {status[1]}" if (status := STATUS.search(log)) else ""
     return f"{lost} ended, hangs or cannot be reached"

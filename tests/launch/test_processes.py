@@ -355,6 +355,7 @@ def test_one_process_has_no_parent():
         ("The first task at the barrier: 0. Some timed out task names:\n1\n ", "process 1 ended, hangs"),
         ("Some timed out task names:\n/job:jax_worker/replica:0/task:1\n\n", "process 1 ended, hangs"),
         ("absl::Status: UNAVAILABLE: Failed to send RPC to coordination service. Either the", "process 0 ended, hangs"),
+        ("absl::Status: INTERNAL: Failed to disconnect: INTERNAL: Shutdown barrier has failed.", "another process was"),
         ("absl::Status: INTERNAL: something else\nstack", "JAX reports INTERNAL: something else"),
     ],
 )  # fmt: skip
