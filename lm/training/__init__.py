@@ -1,4 +1,4 @@
-"""One training run: the state, the step, the optimizer, and the loop with what happens beside it.
+"""Training: state, step, optimizer, and the loop with its hooks (logging, evaluation, samples, checkpoints).
 
-May import: every other room of lm but lm.formats.
+May import: every other room of lm except lm.formats.
 """

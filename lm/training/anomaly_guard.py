@@ -1,8 +1,8 @@
-"""Steps that would do harm are skipped within the step: losses or gradients that are not finite, and spikes.
+"""Skip harmful training steps inside the compiled step: non-finite losses or gradients, and spikes.
 
-A spike is a loss or a gradient norm beyond the mean of the last accepted steps by some standard deviations, after
-OLMo 2 (arXiv:2501.00656), whose optimizer skips such steps. Parameters and optimizer stay as they were, to the bit; the
-step counts, so that the next batch is another.
+A spike is a loss or gradient norm that exceeds the mean of the last accepted steps by several standard deviations,
+after OLMo 2 (arXiv:2501.00656), whose optimizer skips such steps. A skipped step leaves parameters and optimizer state
+bit-identical, but the step counter still advances, so training continues with the next batch.
 """
 
 from typing import NamedTuple
@@ -14,19 +14,19 @@ from jaxtyping import Array, Bool, Float, Int
 from lm.config import SpikeConfig
 
 LEAST_DEVIATION = 0.01
-"""The standard deviation counts as at least this share of the mean. Otherwise, where the loss hardly changes from step
-to step, a tiny rise would be many deviations, and count as a spike."""
+"""Lower bound of the standard deviation, as a fraction of the mean. Without it, a tiny rise of a nearly constant loss
+would count as a spike."""
 
 
 class Guard(NamedTuple):
-    """What the bound is made of, a part of the TrainState."""
+    """Statistics from which `bounds` computes the limits; part of the TrainState."""
 
     recent_2W: Float[Array, "2 W"]  # noqa: N815
-    """Losses and gradient norms of the last W accepted steps; of a ring whose next place is accepted % W."""
+    """Losses and gradient norms of the last W accepted steps, as a ring buffer; the next entry goes to accepted % W."""
     accepted: Int[Array, ""]
-    """Steps that were applied."""
+    """Number of applied steps."""
     in_row: Int[Array, ""]
-    """Steps skipped since the last accepted one."""
+    """Number of skipped steps since the last accepted one."""
 
 
 def make_guard(config: SpikeConfig) -> Guard:
@@ -35,7 +35,8 @@ def make_guard(config: SpikeConfig) -> Guard:
 
 
 def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
-    """The largest loss and gradient norm that are accepted; infinite until `window` steps were, and where it is 0."""
+    """Return the largest accepted loss and gradient norm. They are infinite until `window` steps were accepted, and if
+    `window` is 0."""
     if not config.window:
         return jnp.full((2,), jnp.inf)
     mean_2 = jnp.mean(guard.recent_2W, axis=1)
@@ -46,7 +47,8 @@ def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
 def accept(
     guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], config: SpikeConfig
 ) -> tuple[Bool[Array, ""], Guard]:
-    """(whether the step is applied, the guard after it). Raises ValueError on a guard of another window."""
+    """Return (whether to apply the step, the updated guard). Raises ValueError if the guard has another window than
+    `config`."""
     if guard.recent_2W.shape[1] != max(config.window, 1):
         raise ValueError(f"the guard has a window of {guard.recent_2W.shape[1]}, the config one of {config.window}")
     seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)
@@ -58,5 +60,5 @@ def accept(
 
 
 def where_applied[Tree](applied: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
-    """`new`, or `old` of a step that is skipped. XLA computes it in the loops that make `new`."""
+    """Return `new` if the step is applied, else `old`. XLA fuses the selection into the loops that compute `new`."""
     return jax.tree.map(lambda changed, kept: jnp.where(applied, changed, kept), new, old)

@@ -1,4 +1,4 @@
-"""The training step, compiled before the first batch: what it needs is known, and printed, before it begins."""
+"""Compile the training step ahead of time, so that its cost and memory are known before the first batch."""
 
 import hashlib
 import re
@@ -25,27 +25,27 @@ from lm.training.state import TrainState
 from lm.training.step import Metrics
 
 WORTH_MEASURING = 10**11
-"""FLOP of a training run, from which on a forecast of its time on a CPU is worth some steps that are thrown away."""
+"""FLOP of a training run above which its duration on a CPU is forecast; the forecast costs some discarded steps."""
 
 REFUSED = re.compile("No such compile option: '(\\w+)'|While setting option (\\w+)")
-"""How XLA says that it does not take an option."""
+"""XLA's error messages for a rejected compile option."""
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step takes."""
+    """Cost of one training step."""
 
     flops: int
-    """Of all devices together, counted from the config (lm/planning/flops.py), not by the compiler."""
+    """FLOP on all devices together, counted from the config (lm/planning/flops.py), not by the compiler."""
     compile_seconds: float
     state_bytes: int | None
-    """Of one device: its part of the state and the batch, old and new (they share their memory); None where the
-    compiler does not report it."""
+    """Bytes per device: its shard of the state, and the batch; the new state reuses the memory of the old one. None if
+    the compiler does not report it."""
     temporary_bytes: int | None
-    """Of one device: activations, gradients and what else lives within a step; None where the compiler does not
-    report it."""
+    """Bytes per device of values that live only within a step, such as activations and gradients. None if the compiler
+    does not report it."""
 
     def __str__(self) -> str:
         held = ""
@@ -56,7 +56,7 @@ class StepCost:
         return f"a step is {quantity(self.flops, 'FLOP')}; {held}compiled in {self.compile_seconds:.1f} s"
 
     def row(self) -> Row:
-        """The same as metrics, without what is not known."""
+        """The known costs, as metrics."""
         named = {
             "step_flops": self.flops,
             "step_state_bytes": self.state_bytes,
@@ -67,7 +67,8 @@ class StepCost:
 
 
 def example_batch(batch_size: int, context_length: int) -> Batch:
-    """A batch of ones, in the memory of one: to compile for, and to measure a step by."""
+    """Return a batch of ones for compiling and timing a step. Each array is a broadcast view of one element, so it
+    needs hardly any memory."""
     ones = lambda dtype: np.broadcast_to(np.ones((), dtype), (batch_size, context_length))
     return host_batch(*(ones(np.int32) for _ in range(3)), ones(np.float32))
 
@@ -75,11 +76,11 @@ def example_batch(batch_size: int, context_length: int) -> Batch:
 def compile_ahead(
     step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig, xla_options: Sequence[str] = ()
 ) -> tuple[Step, StepCost]:
-    """`step`, a jitted function, compiled for states such as `state` (abstract) and batches of the shape of `like`,
-    with these options (train.xla_options).
+    """Compile the jitted function `step` for the abstract `state` and batches of the shape of `like`, with the options
+    train.xla_options.
 
-    What comes back is the compiled program itself: it compiles nothing more, and refuses other shapes. Raises
-    UsageError if several processes have lowered different programs, or if XLA does not take an option.
+    Returns the compiled program, which never recompiles and rejects other shapes, and its cost. Raises UsageError if
+    processes have lowered different programs, or if XLA rejects an option.
     """
     flops = flops_per_token(model) * like.inputs_BT.size
     start = time.perf_counter()
@@ -100,7 +101,7 @@ def compile_ahead(
             "change it; names and values differ between versions of jaxlib and libtpu."
         ) from error
     seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()  # of one device; None where the backend has no such thing
+    memory = compiled.memory_analysis()  # per device; None if the backend does not report it
     if memory is None:
         return compiled, StepCost(flops, seconds, None, None)
     state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -108,27 +109,27 @@ def compile_ahead(
 
 
 def options_of(xla_options: Sequence[str], platform: str) -> list[str]:
-    """Those of train.xla_options that are for devices of the platform (lm.devices.Target)."""
+    """The options of train.xla_options that are for devices of `platform` (lm.devices.Target)."""
     return [one for one in xla_options if platform == ("cuda" if one.startswith("xla_gpu_") else "tpu")]
 
 
 def compiler_options(xla_options: Sequence[str], platform: str) -> dict[str, str | bool | int] | None:
-    """train.xla_options for JAX's compile, those of other platforms left out; None where there is none."""
+    """Options of train.xla_options for `platform`, as `compiler_options` of JAX; None if there are none."""
     own = [one.split("=", 1) for one in options_of(xla_options, platform)]
-    if platform == "tpu":  # which takes text alone, and GPUs' XLA values of their types
+    if platform == "tpu":  # takes only strings; XLA for GPUs wants typed values
         return dict(own) or None
     typed = lambda text: text == "true" if text in ("true", "false") else int(text) if text.isdecimal() else text
     return {name: typed(value) for name, value in own} or None
 
 
 def worth_measuring(flops: int, platform: str) -> bool:
-    """Whether to forecast a run of so many FLOP: on a CPU, by one process, unless it takes but a second or so."""
+    """Whether to forecast a run of `flops` FLOP: on a CPU, in one process, if it takes more than about a second."""
     return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
 
 
 def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Batch, repeats: int = 3) -> float:
-    """Seconds that one step takes here: the median of `repeats` steps after a first one, on a state that is made for
-    them and thrown away. Call it before the run's own state exists: memory is needed for one."""
+    """Return the median duration in seconds of `repeats` steps after a warm-up step. They run on a temporary state;
+    call this before the run's own state exists, because memory is needed for one."""
     state, seconds = make_state(), []
     for _ in range(1 + repeats):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What happens beside the steps: periodic hooks, which the loop calls after a step in the order of Run.hooks.
+"""Periodic hooks. The loop calls them after each step, in the order of Run.hooks.
 
-The loop runs under jax.transfer_guard("disallow"): a hook reads a value by jax.device_get, and one that evaluates,
-samples or saves, and so stops the devices anyway, allows transfers for itself.
+The loop runs under jax.transfer_guard("disallow"): hooks read values with jax.device_get. Hooks that evaluate, sample
+or save block the devices anyway, and allow transfers for themselves.
 """
 
 import json
@@ -42,23 +42,23 @@ from lm.training.step import Metrics
 
 @dataclass
 class Progress:
-    """What the loop leaves for the hooks of a step, and they for one another."""
+    """State shared by the loop and the hooks."""
 
     steps: int
-    """The last step of the run."""
+    """Last step of the run."""
     metrics: Metrics = field(default_factory=dict)
-    """Of this step; on the devices, which may still compute it."""
+    """Metrics of the current step, on the devices, which may still be computing them."""
     cost: Row = field(default_factory=dict)
-    """What a step takes, for the next row: set at the start of the process and where another stage begins."""
+    """Cost of a step, for the next row of metrics; set when the process starts and when a new stage begins."""
     figures: Row = field(default_factory=dict)
-    """What evaluators found at this step."""
+    """Results of the evaluators at this step."""
     stopping: bool = False
-    """The process is asked to end: evaluations and samples are left to the run that resumes, a checkpoint is saved."""
+    """The process was asked to stop: save a checkpoint, and leave evaluations and samples to the run that resumes."""
 
 
 @dataclass
 class Instruments:
-    """What measures a run, and what it is recorded by."""
+    """Measurements and logs of a run."""
 
     goodput: Goodput
     hosts: HostTimes
@@ -70,27 +70,28 @@ class Instruments:
     line: LiveLine
 
     def wait_for_step(self) -> None:
-        """Until the devices have made the step; it is time of training. Raises InputError when the run has diverged."""
+        """Wait until the devices have finished the step; the time counts as training. Raises InputError if the run has
+        diverged."""
         with self.meter.training(), self.goodput.phase("steps"):
             self.skipped.wait()
 
 
 class Hook(Protocol):
     every: int
-    """Steps between two calls; 0 for none."""
+    """Steps between two calls; 0: disabled."""
 
     def due(self, step: int) -> bool:
-        """Whether to call `run` after this step. Looks at no device."""
+        """Whether to call `run` after this step. Does not access any device."""
         ...
 
     def run(self, state: TrainState, step: int) -> Row | None:
-        """Acts after a step, whose `state` is valid until the next one; returns a row for the metrics, or None."""
+        """Act after a step. `state` is valid until the next step. Return a row of metrics, or None."""
         ...
 
 
 @dataclass
 class Periodic:
-    """Every so many steps, and after the last."""
+    """Hook that runs every `every` steps and after the last step."""
 
     every: int
     progress: Progress
@@ -102,7 +103,7 @@ class Periodic:
 
 @dataclass
 class Heartbeat(Periodic):
-    """A sign of life, for whoever watches the process."""
+    """Write the heartbeat, by which a supervisor sees that the process is alive."""
 
     def run(self, state: TrainState, step: int) -> None:
         self.tools.goodput.beat(step)
@@ -110,7 +111,7 @@ class Heartbeat(Periodic):
 
 @dataclass
 class Profile(Periodic):
-    """Ends the profile after the last step that it is to have."""
+    """Stop the profiler after the last profiled step."""
 
     def run(self, state: TrainState, step: int) -> None:
         if said := self.tools.profiler.after(step, self.progress.metrics):
@@ -119,7 +120,7 @@ class Profile(Periodic):
 
 @dataclass
 class Logging(Periodic):
-    """The row of a training step; also after the last step where `every` is 0."""
+    """Log the metrics of a training step. The last step is logged even if `every` is 0."""
 
     devices: Sequence[jax.Device]
 
@@ -144,7 +145,7 @@ class Logging(Periodic):
 
 @dataclass
 class Preemption(Periodic):
-    """Notices that the process is asked to end; of several processes, all at one step."""
+    """Check whether the process was asked to stop; all processes see it at the same step."""
 
     def run(self, state: TrainState, step: int) -> None:
         self.progress.stopping = self.tools.preemption.requested(step)
@@ -152,10 +153,10 @@ class Preemption(Periodic):
 
 @dataclass
 class Evaluation(Periodic):
-    """The evaluators of train.evaluators."""
+    """Run the evaluators of train.evaluators."""
 
     evaluators: Callable[[int], Mapping[str, Evaluator]]
-    """Those of a step."""
+    """Returns {name: evaluator} for a step."""
     mesh: Mesh
 
     @jax.transfer_guard("allow")
@@ -199,15 +200,15 @@ class Samples(Periodic):
 
 @dataclass
 class Snapshotting:
-    """The parameters alone at train.snapshot_steps, before the first step too."""
+    """Save snapshots (only the parameters) at train.snapshot_steps, which may include step 0."""
 
     wanted: set[int]
-    """The steps whose snapshot is not there yet."""
+    """Steps whose snapshot is still missing."""
     tools: Instruments
     checkpoints: Checkpoints
     snapshots: Snapshots
     metadata: Mapping[str, Any]
-    """What a snapshot says of its run."""
+    """Description of the run, stored in each snapshot."""
     every: int = 0
 
     def due(self, step: int) -> bool:
@@ -218,13 +219,13 @@ class Snapshotting:
         self.tools.wait_for_step()
         self.wanted.discard(step)
         with self.tools.goodput.phase("saving"):
-            self.checkpoints.settled()  # several processes settle one thing after the other
+            self.checkpoints.settled()  # processes exchange messages in the same order
             self.snapshots.save(step, Parameters(state.model), self.metadata, certain=True)
 
 
 @dataclass
 class Verifying(Periodic):
-    """Ends the run if a shard was found damaged, before a checkpoint would be made."""
+    """Stop the run if a shard is damaged. Runs before a checkpoint is saved."""
 
     verification: ShardVerification
 
@@ -238,35 +239,35 @@ class Verifying(Periodic):
 
 @dataclass
 class Checkpointing(Periodic):
-    """Saves, last of all hooks, so that a run that resumes from this step finds all of it logged."""
+    """Save checkpoints. It is the last hook, so that everything up to the saved step is already logged."""
 
     checkpoints: Checkpoints
     snapshots: Snapshots
-    """Those of earlier steps are on disk before a checkpoint is."""
+    """Snapshots of earlier steps; they are written to disk before a checkpoint is saved."""
     config: TrainConfig
     metadata: Mapping[str, Any]
-    """What a checkpoint says of its run."""
+    """Description of the run, stored in each checkpoint."""
     saved_at: int
-    """The step of the newest save."""
+    """Step of the newest save."""
     asked: tuple[int, float] = (-1, 0.0)
-    """When the clock was last looked at: step and seconds. (-1, 0.0): never."""
+    """(step, seconds) of the last clock check; (-1, 0.0): none yet."""
     saved_seconds: float = 0.0
-    """When the newest save began."""
+    """Clock time in seconds at which the newest save started."""
     ask_at: int = 0
-    """The step at which process 0 looks at the clock again."""
+    """Step at which process 0 checks the clock again."""
 
     def due(self, step: int) -> bool:
-        """A save that was left out, for a slow disk or a skipped step, is tried again after each step; while the disk
-        is still busy, that costs the steps nothing."""
+        """Whether to save after this step. A save that was omitted, because of a slow disk or a skipped step, is
+        retried after each step, which costs nothing while the disk is busy."""
         if self.progress.stopping or step == self.progress.steps:
             return True
         newest = step // self.every * self.every if self.every else 0
         return (newest > self.saved_at or self.overdue(step)) and not self.checkpoints.held_up()
 
     def overdue(self, step: int) -> bool:
-        """Whether train.checkpoint_every_seconds have passed since the newest save. Process 0 decides, and tells all
-        processes the answer and the step of the next check, about 20 checks in that time, so that most steps need no
-        message. All processes call this at the same steps."""
+        """Whether train.checkpoint_every_seconds have passed since the newest save. Process 0 decides, and sends all
+        processes the answer and the step of the next check. There are about 20 checks per interval, so most steps need
+        no message. All processes must call this at the same steps."""
         seconds = self.config.checkpoint_every_seconds
         if not seconds or step < self.ask_at:
             return False
@@ -279,7 +280,7 @@ class Checkpointing(Periodic):
             self.asked = step, now
             return now - self.saved_seconds >= seconds, step + max(1, int(pace * seconds / 20))
 
-        with self.tools.goodput.phase("steps"):  # a process that waits here for process 0 is no straggler
+        with self.tools.goodput.phase("steps"):  # waiting for process 0 must not count as host time
             passed, self.ask_at = settle("clock", None, look)
         return passed
 
@@ -287,14 +288,14 @@ class Checkpointing(Periodic):
     def run(self, state: TrainState, step: int) -> None:
         self.tools.wait_for_step()
         blocking = self.progress.stopping or step == self.progress.steps
-        # Checkpoints of a run that diverges must not push out those before it.
+        # Checkpoints of a diverging run must not replace the sound ones before it.
         if blocking or not self.tools.skipped.in_row:
             self.save(state, step, blocking)
 
     def save(self, state: TrainState, step: int, blocking: bool, evaluated: bool = True) -> None:
-        """Begins a checkpoint of `step`, waiting for the one before it for as long as it takes if `blocking`. Unless
-        `evaluated`, a run that resumes from it evaluates first. Raises InputError when the last update made a parameter
-        that is not finite: nothing is saved of that."""
+        """Start a checkpoint of `step`. With `blocking`, first wait for the previous save, however long it takes.
+        Without `evaluated`, a run that resumes from the checkpoint evaluates first. Raises InputError, without saving,
+        if a parameter is not finite."""
         if not all_finite(state.model):
             raise diverged(f"The parameters after step {step} are not all finite", self.config)
         metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.figures
@@ -305,8 +306,8 @@ class Checkpointing(Periodic):
 
     @jax.transfer_guard("allow")
     def save_before_error(self, state: TrainState, step: int, evaluated: bool = True) -> None:
-        """Saves what was made before damaged data or a failed evaluation. Several processes would wait for those in
-        which nothing failed."""
+        """Save the current state before an error for damaged data or a failed evaluation is raised. Does nothing if
+        there are several processes, because those without an error would not take part in the save."""
         if jax.process_count() == 1 and self.checkpoints.settled() and step not in {0, *self.checkpoints.steps()}:
             self.tools.skipped.wait()
             self.save(state, step, blocking=True, evaluated=evaluated)
@@ -317,13 +318,14 @@ def all_finite(tree: object) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-SAMPLE_TEMPERATURE = 0.8  # during training; samples of the finished model have temperatures in the config
+SAMPLE_TEMPERATURE = 0.8  # during training; the finished model is sampled at sample.temperatures
 
 
 def sample(
     model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, run: RunPaths
 ) -> str:
-    """Saves and returns a sample; its randomness depends on the seed and the step alone. A full disk ends no run."""
+    """Generate a sample, write it to the run folder, and return its text. Depends only on the seed and the step. I/O
+    errors are printed, not raised."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     (text,) = sample_texts(
         model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key
@@ -338,8 +340,8 @@ def sample(
 
 
 def remove_later_samples(folder: Path, step: int) -> None:
-    """Removes samples that an interrupted run took after its last checkpoint; they are taken again. A file that holds
-    anything else is no sample of the run, and stays."""
+    """Delete samples that an interrupted run wrote after its last checkpoint; the resumed run writes them again. Files
+    that `sample` did not write are kept."""
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
         if number.isdecimal() and int(number) > step and is_sample(path, int(number)):
@@ -347,7 +349,7 @@ def remove_later_samples(folder: Path, step: int) -> None:
 
 
 def is_sample(path: Path, step: int) -> bool:
-    """Whether the file is what `sample` writes of this step."""
+    """Whether the file is a sample that `sample` wrote at `step`."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

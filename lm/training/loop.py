@@ -1,4 +1,4 @@
-"""A training run: set it up (setup.py), then loop over its steps, with its hooks (hooks.py) after each."""
+"""Training loop: build the run (setup.py), then execute its steps and call its hooks (hooks.py) after each."""
 
 import contextlib
 import functools
@@ -20,24 +20,24 @@ from lm.training.state import TrainState
 
 
 def train(model: ModelConfig, config: TrainConfig, folder: Path, began: float | None = None) -> None:
-    """Trains from `folder`/tokens and `folder`/tokenizer up to config.steps, resuming from the newest checkpoint in
+    """Train on `folder`/tokens with `folder`/tokenizer up to config.steps, resuming from the newest checkpoint in
     `folder`.
 
-    The folders of config.mixture are trained on too, as config.own_weight and their weights say. Leaves checkpoints/,
-    metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json in `folder`; skipped_steps.jsonl,
-    hangs/, wandb/ and profile/ where there is cause. The parameters at every step are the same, to the bit, whether or
-    not the run was interrupted. `began` is when the process did, in seconds since 1970, if its time is to count from
-    then.
+    If config.mixture is set, its folders are trained on too, with weights from config.mixture and config.own_weight.
+    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json to `folder`,
+    and if needed skipped_steps.jsonl, hangs/, wandb/ and profile/. Parameters at each step are bit-identical whether or
+    not the run was interrupted. `began` is the start time of the process in Unix seconds, if its start-up time is to be
+    counted.
 
-    Raises InputError or UsageError on shards or a checkpoint that do not fit the config, and Stopped when the run was
-    asked to end, and has saved.
+    Raises InputError or UsageError if shards or a checkpoint do not match the config, and Stopped if the process was
+    asked to stop, after saving.
     """
     with contextlib.ExitStack() as stack:
         loop(setup(model, config, folder, began, stack))
 
 
 def loop(run: Run) -> None:
-    """Makes the steps of `run` that are left. Raises as `train`."""
+    """Execute the remaining steps of `run`. Raises the same errors as `train`."""
     state, step, tools, progress = run.state, run.first_step, run.tools, run.progress
     tools.preemption.training = True
     tools.goodput.begin(step)
@@ -48,7 +48,7 @@ def loop(run: Run) -> None:
         batches = run.source.iterate(step, functools.partial(own_rows, run.mesh), run.config.steps)
         stages = run.programs.stages
         stage, program = stages.at(step), run.programs.at(min(step, run.config.steps - 1))
-        # A transfer that nobody asked for would make the host wait for the devices at every step.
+        # An implicit transfer would make the host wait for the devices at every step.
         with jax.transfer_guard("disallow"):
             if run.snapshotting.due(step):
                 run.snapshotting.run(state, step)
@@ -70,7 +70,7 @@ def loop(run: Run) -> None:
 
 @jax.transfer_guard("allow")
 def begin_stage(run: Run, step: int) -> Program:
-    """Report that batches or the mixture change after `step` steps; returns the program of the new stage."""
+    """Report that the batch shape or the mixture changes after `step` steps; return the program of the new stage."""
     program = run.programs.at(step)
     run.progress.cost = program.cost.row()
     run.tools.line.print(f"train: from step {step:,} on: {run.programs.stages.at(step).describe()}")
@@ -79,8 +79,8 @@ def begin_stage(run: Run, step: int) -> Program:
 
 
 def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: TrainState, step: int) -> Batch:
-    """Return the batch after `step` steps on the devices, of which the iterator has the rows of this process. Raises
-    InputError for damaged data, after saving `state`."""
+    """Return the batch after `step` steps, on the devices; `batches` yields the rows of this process. Raises InputError
+    if data is damaged, after saving `state`."""
     try:
         with run.tools.goodput.phase("data"):
             return shard_batch(run.tools.meter.next(batches), run.mesh, len(program.batch.inputs_BT), program.rows)
@@ -90,8 +90,8 @@ def next_batch(run: Run, batches: Iterator[Batch], program: Program, state: Trai
 
 
 def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
-    """What the hook returns. Where an evaluation or a sample fails, `state` is saved, for it is sound: whoever mends
-    the evaluator loses no step."""
+    """Call the hook and return its row. If an evaluation or a sample fails, save `state` before raising: it is sound,
+    so no steps are lost."""
     try:
         return hook.run(state, step)
     except Exception:
@@ -101,7 +101,8 @@ def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
 
 
 def run_pending_evaluation(run: Run) -> None:
-    """Evaluates and samples at the step that the run resumes from, since the process before was asked to end there."""
+    """Run the evaluations and samples of the step that the run resumes from, which the previous process omitted because
+    it was asked to stop."""
     for hook in run.evaluations:
         if hook.due(run.first_step) and (row := hook.run(run.state, run.first_step)):
             run.tools.log.write(run.first_step, row)
@@ -112,7 +113,7 @@ def run_pending_evaluation(run: Run) -> None:
 
 
 def finish(run: Run, step: int) -> None:
-    """Waits for the last save. Raises Stopped where the process was asked to end, be it during that."""
+    """Wait for the last save. Raises Stopped if the process was asked to stop, before or during the save."""
     tools = run.tools
     tools.line.end()
     with tools.goodput.phase("saving"):

@@ -1,7 +1,8 @@
-"""The memory that training needs at least: what the optimizer keeps comes from its own `init`, not from a table.
+"""Lower bounds of the memory that training needs. The size of the optimizer state comes from the optimizer's own
+`init`.
 
-As in lm/planning/memory.py the figures are lower bounds, for a refusal before anything is allocated. JAX is imported
-only by the functions that count, so that scripts can import this module before they fork.
+As in lm/planning/memory.py, they serve to reject a config before anything is allocated. Only functions that count
+import JAX, so that scripts can import this module before they fork.
 """
 
 import functools
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class StateBytes(NamedTuple):
-    """Bytes of the parameters and of what the optimizer keeps of them, on all devices together."""
+    """Bytes of parameters and optimizer state, on all devices together."""
 
     parameters: int
     optimizer: int
@@ -24,8 +25,8 @@ class StateBytes(NamedTuple):
 
 @functools.cache
 def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
-    """Bytes of parameters and optimizer state, from `eval_shape` of the model and of `optimizer.init`: nothing is
-    allocated."""
+    """Return the bytes of parameters and optimizer state, from `jax.eval_shape` of the model and `optimizer.init`:
+    nothing is allocated."""
     import jax
 
     from lm.model.transformer import Transformer
@@ -41,8 +42,8 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """{purpose: bytes at least}, on all devices together, in the largest stage. Micro-batches sum their gradients in
-    float32."""
+    """Return {purpose: minimum bytes} on all devices together, for the stage with the largest batch. Gradients of
+    several micro-batches are summed in float32."""
     state, stage = state_bytes(model, config.optimizer), config.stages(model.context_length).largest(config.steps)
     count = state.parameters // BYTES[model.parameter_dtype]
     summed = "float32" if stage.micro_batches > 1 else model.parameter_dtype
@@ -57,7 +58,7 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
 
 
 def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> dict[str, int]:
-    """What `training_bytes` returned, of one of so many devices in the mesh of `config`."""
+    """Convert the result of `training_bytes` to bytes on one of `devices` devices in the mesh of `config`."""
     cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
     parts = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), devices)
     parts["moments"] = devices if config.mesh.zero1 else cut
@@ -67,8 +68,8 @@ def of_device(needed: Mapping[str, int], config: TrainConfig, devices: int) -> d
 def check_training_memory(
     model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
 ) -> None:
-    """Raises UsageError when training cannot fit: into each of the `devices` of this process, one of `processes`, or
-    into this machine's memory, where there are none and it has no accelerator."""
+    """Raise UsageError if training cannot fit: in each of the `devices` of this process (one of `processes`), or,
+    without devices and on a machine without accelerator, in the memory of this machine."""
     needed = training_bytes(model, config)
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
     known = [limit for limit in limits if limit is not None]

@@ -1,5 +1,5 @@
-"""The optimizer of a run: clipping, then one of OPTIMIZERS for all parameters, or Muon for the matrices and that one
-for the rest."""
+"""Optimizer of a run: gradient clipping, then one of OPTIMIZERS for all parameters, or Muon for the matrices within
+blocks and one of OPTIMIZERS for the rest."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,16 +15,17 @@ from lm.parallel import is_parameter
 from lm.training.schedule import learning_rate
 
 TABLES = ("vocab", "position", "ngram")
-"""Axes of matrices that are tables: embeddings and positions, whose rows are looked up one by one, and the output
-projection, whose columns score one symbol each. Muon is meant for linear maps between hidden layers, and leaves tables
-to the other optimizer."""
+"""Logical axes of tables: embeddings and positions, whose rows are looked up one by one, and the output projection,
+whose columns each score one token. Muon is meant for linear maps between hidden layers, so tables use the other
+optimizer."""
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
-    """A tree like `parameters` with `value` of each one's logical axes, the stack of layers left out."""
+    """Return a tree like `parameters` that has value(logical axes) for each parameter; the axis of stacked layers is
+    omitted."""
 
     def of(node: Any) -> Any:
-        # Under optax a tree may have other things in a parameter's place, such as nothing where it is masked out.
+        # In optax trees, other nodes can replace a parameter, for example an empty one if it is masked.
         axes = node.get_metadata()["axes"] if is_parameter(node) else ()
         plain = tuple(axis for axis in axes if axis != "layers")
         return jax.tree.map(lambda _: value(plain), node)
@@ -33,19 +34,19 @@ def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]
 
 
 def weight_decay_mask(parameters: object) -> Any:
-    """True for every matrix, embeddings among them: norms' scales and biases get no weight decay."""
+    """True for all matrices, including embeddings; norm scales and biases get no weight decay."""
     return by_axes(parameters, lambda axes: len(axes) >= 2)
 
 
 LINEAR_MAPS = (
     ("width", "heads"), ("width", "kv_heads"), ("heads", "width"), ("width", "mlp"), ("mlp", "width"),
 )  # fmt: skip
-"""Axes of the linear maps within blocks, which Muon takes."""
+"""Logical axes of the linear maps within blocks, which Muon updates."""
 
 
 def label_of(axes: tuple[str, ...]) -> str:
-    """The optimizer of a parameter with these logical axes: "muon", or "rule" for the other one. Raises UsageError for
-    axes that neither is listed for."""
+    """Optimizer of a parameter with these logical axes: "muon", or "rule" for the other one. Raises UsageError if the
+    axes are not listed for either."""
     if axes in LINEAR_MAPS:
         return "muon"
     if len(axes) < 2 or set(axes) & set(TABLES):
@@ -58,14 +59,14 @@ def label_of(axes: tuple[str, ...]) -> str:
 
 
 def param_labels(parameters: object) -> Any:
-    """ "muon" for the weights of linear maps within blocks, "rule" for embeddings, the output projection, positions,
-    scales and biases. Raises UsageError as `label_of`."""
+    """Labels for optax.multi_transform: "muon" for linear maps within blocks, "rule" for embeddings, output projection,
+    positions, scales and biases. Raises UsageError like `label_of`."""
     return by_axes(parameters, label_of)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, unless config.clip_norm is 0, then the config's optimizers, each with decoupled weight
-    decay and the schedule."""
+    """Clip by global norm (unless config.clip_norm is 0), then apply the optimizers of the config, each with decoupled
+    weight decay and the learning rate schedule."""
     rate = learning_rate(config, steps)
     rule = optax.chain(
         *OPTIMIZERS[config.name](config),
@@ -75,14 +76,14 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     if config.muon is not None:
         muon = muon_chain(config.muon, config.weight_decay, rate, config.learning_rate)
         rule = optax.multi_transform({"muon": muon, "rule": rule}, param_labels)
-    # Neither has a state, so a checkpoint has the same names with clipping and without.
+    # Neither has state, so checkpoints have the same names with and without clipping.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return in_float32(optax.chain(clip, rule))
 
 
 def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimizer with its moments and arithmetic in float32, whatever the type of parameters and gradients: in
-    bfloat16 a moment with a decay of 0.99 or more could never fall again."""
+    """Run `optimizer` with float32 moments and arithmetic, whatever the type of parameters and gradients. In bfloat16,
+    a moment with a decay of 0.99 or more could never fall again."""
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
     def init(params: optax.Params) -> optax.OptState:
@@ -97,20 +98,20 @@ def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransfo
 
 
 def adamw(config: OptimizerConfig) -> list[optax.GradientTransformation]:
-    """arXiv:1711.05101"""
+    """AdamW (arXiv:1711.05101)."""
     return [optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)]
 
 
 def adafactor(config: OptimizerConfig) -> list[optax.GradientTransformation]:
-    """arXiv:1804.04235: the second moment of a matrix as a row and a column, its decay rising to 1 with the steps, and
-    updates of a root mean square of at most 1 (over all layers together, where they are one stack). beta1 = 0 saves the
-    first moment too."""
+    """Adafactor (arXiv:1804.04235). The second moment of a matrix is stored as a row and a column; its decay rises to 1
+    with the steps. Updates are clipped to a root mean square of 1 (over all layers together if they are stacked). beta1
+    = 0 also saves the memory of the first moment."""
     momentum = [optax.ema(config.beta1, debias=False)] if config.beta1 else []
     return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
 
 
 def lion(config: OptimizerConfig) -> list[optax.GradientTransformation]:
-    """arXiv:2302.06675: the sign of the momentum."""
+    """Lion (arXiv:2302.06675): the sign of the momentum."""
     return [optax.scale_by_lion(config.beta1, config.beta2)]
 
 
@@ -120,8 +121,8 @@ OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
 def muon_chain(
     config: MuonConfig, weight_decay: float, rate: optax.Schedule, peak: float
 ) -> optax.GradientTransformation:
-    """Muon (lm/optimizers/muon.py); updates of a matrix that is wider out than in are sqrt(out / in) times as large.
-    Its rate goes the way of the others', to its own peak."""
+    """Muon (lm/optimizers/muon.py), with updates scaled by max(1, sqrt(out / in)). Its learning rate follows the same
+    schedule as the other optimizer, with its own peak."""
 
     def scaled_by_shape(updates: Any, _: object = None) -> Any:
         return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)

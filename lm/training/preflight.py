@@ -1,5 +1,5 @@
-"""What can be known of a training run before it has shards: a setting that can only fail is refused before hours of
-work on the data. No jax here; what needs it is asked in a process of its own."""
+"""Check a training run before its shards exist, so that settings that must fail are rejected before hours of data work.
+This module does not import JAX; checks that need it run in a separate process."""
 
 import importlib.util
 from pathlib import Path
@@ -19,9 +19,9 @@ from lm.training.memory import check_training_memory
 
 
 def check_tokenizer(config: TokenizerConfig) -> str | None:
-    """The fingerprint of the tokenizer, or None where it is yet to be trained.
+    """Return the fingerprint of the tokenizer, or None if it is not trained yet.
 
-    Raises as lm.tokenizer.published.load_published, of which a file that is missing is downloaded.
+    Raises like lm.tokenizer.published.load_published, which downloads missing files.
     """
     return load_tokenizer(config).fingerprint if config.load else None
 
@@ -34,9 +34,9 @@ def check_training(
     fingerprint: str | None = None,
     devices: Devices | None = None,
 ) -> None:
-    """Raises UsageError or InputError where training, on shards that are yet to be written into `own`, must fail.
+    """Raise UsageError or InputError if training on shards that will be written to `own` is bound to fail.
 
-    `fingerprint` is that of the tokenizer, where it is known. `devices` are those of this machine, unless given.
+    `fingerprint` is the tokenizer's, if known. `devices` default to those of this machine.
     """
     if config.wandb_project and importlib.util.find_spec("wandb") is None:
         raise UsageError(f"train.wandb_project is {config.wandb_project!r}, but wandb is not installed. {WANDB_REMEDY}")
@@ -57,7 +57,7 @@ def check_training(
 
 
 def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, fingerprint: str | None) -> None:
-    """Raises UsageError or InputError where a folder of train.mixture does not fit the run."""
+    """Raise UsageError or InputError if the shards in a folder of train.mixture do not match the run."""
     manifest = read_manifest(folder)
     if manifest.vocab_size != tokenizer.vocab_size:
         raise UsageError(
@@ -69,7 +69,8 @@ def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, 
 
 
 def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
-    """All devices that JAX finds. Raises UsageError if training cannot fit into them. Starts JAX."""
+    """Return all devices that JAX finds. Initializes JAX. Raises UsageError if training cannot fit into their
+    memory."""
     import jax
 
     devices = find_devices()
@@ -78,7 +79,7 @@ def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:
-    """lm.training.restore_or_init.check_start, which is imported only where it runs: it needs JAX."""
+    """Call lm.training.restore_or_init.check_start; imported late because it needs JAX."""
     from lm.training.restore_or_init import check_start
 
     check_start(model, config, fingerprint, files=False)

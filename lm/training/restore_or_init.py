@@ -1,4 +1,4 @@
-"""What a run begins from: its own newest checkpoint, a checkpoint of another run, or random parameters."""
+"""Initial state of a run: from its newest checkpoint, a checkpoint of another run, or random parameters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -15,7 +15,7 @@ from lm.training.optimizer import make_optimizer
 from lm.training.state import TrainState, make_state
 
 IDENTITY = ("seed", "tokenizer", "data")
-"""Metadata of a checkpoint that must be the same in the run that resumes from it."""
+"""Metadata of a checkpoint that must match the run that resumes from it."""
 
 
 def restore_or_init(
@@ -27,10 +27,11 @@ def restore_or_init(
     say: Callable[[str], None] = print,
     has_resumed: bool = False,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """(the state to train from, laid out as `abstract`; its checkpoint's metadata, {} where it is not this run's own).
+    """Return (state to train from, with the shardings of `abstract`; metadata of its checkpoint, {} if that is not this
+    run's own).
 
-    `metadata` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run; and
-    when there is none, though this run has resumed from one before, or the folder is a link to what is not there.
+    `metadata` describes this run. Raises InputError if the checkpoint belongs to another run, or if no checkpoint
+    exists although this run has resumed from one before or the folder is a dangling link.
     """
     found = checkpoints.restore_newest(abstract)
     if found is not None:
@@ -61,11 +62,11 @@ def restore_or_init(
 
 
 def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, files: bool) -> None:
-    """Refuses a train.start.checkpoint that a run cannot start from, before anything is compiled. `tokenizer` is the
-    fingerprint of the run's, where it is known. Without `files` the manifest and the shapes alone are read.
+    """Check before compilation that the run can start from train.start.checkpoint. `tokenizer` is the fingerprint of
+    the run's tokenizer, if known. Without `files`, only the manifest and the shapes are read.
 
-    Raises UsageError when it is not there or leaves no step to train, InputError when it is damaged, or of another
-    tokenizer or model.
+    Raises UsageError if the checkpoint does not exist or leaves no steps to train, InputError if it is damaged or has
+    another tokenizer or model.
     """
     start, folder = config.start, config.start.folder()
     try:
@@ -91,8 +92,8 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
 def start_from(
     checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
 ) -> TrainState:
-    """The state as `start` asks for, floating types changed into those of `abstract`. The checkpoint is one that
-    `check_start` has found whole."""
+    """Return the state that `start` selects, with floating-point values cast to the types of `abstract`. Call
+    `check_start` first: it verifies the checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
         items = restore_items(folder, {"model": abstract.model}, cast_types=True)

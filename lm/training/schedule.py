@@ -1,4 +1,4 @@
-"""Learning rate by step."""
+"""Learning rate schedules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from lm.config import OptimizerConfig
 
 
 def cosine(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array:
-    """arXiv:1608.03983"""
+    """Cosine decay (arXiv:1608.03983)."""
     return 0.5 * (1.0 + jnp.cos(jnp.pi * linear_progress(after, updates)))
 
 
@@ -20,26 +20,27 @@ def linear(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array
 
 
 def warmup_stable_decay(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array:
-    """arXiv:2404.06395: the peak until the last decay_steps updates, then a line."""
+    """Constant at the peak until the last config.decay_steps updates, then linear decay (arXiv:2404.06395)."""
     return 1.0 - linear_progress(after - (updates - config.decay_steps), config.decay_steps)
 
 
 def linear_progress(after: jax.Array, updates: int) -> jax.Array:
-    """From 0 to 1 over so many updates."""
+    """Rise linearly from 0 to 1 over `updates` updates."""
     return jnp.clip(after / max(updates, 1), 0.0, 1.0)
 
 
 SCHEDULES: dict[str, Callable[[OptimizerConfig, int, jax.Array], jax.Array]] = {
     "cosine": cosine, "linear": linear, "warmup_stable_decay": warmup_stable_decay,
 }  # fmt: skip
-"""{train.optimizer.schedule: function(config, updates after the warm-up in all, updates after the warm-up so far)}: the
-share of the way from the final rate up to the peak, from 1 to 0."""
+"""{train.optimizer.schedule: function(config, number of updates after the warm-up, updates since the warm-up)}. The
+function returns the position between the final rate (0) and the peak (1)."""
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear from 0 to the peak over the warm-up, then down to the final rate by config.schedule.
+    """Linear warm-up from 0 to the peak, then decay to the final rate by config.schedule.
 
-    The peak is the rate of the warm-up's last update, the final rate that of update `steps`; updates count from 0 here.
+    Updates count from 0: the last update of the warm-up has the peak rate, and update `steps` would have the final
+    rate.
     """
     final_share = config.final_learning_rate / config.learning_rate
 

@@ -1,4 +1,4 @@
-"""Everything that a training run needs, built before its first step: data, mesh, compiled step, state, logs, hooks."""
+"""Build everything a training run needs before its first step: data, mesh, compiled step, state, logs, hooks."""
 
 import bisect
 import contextlib
@@ -59,47 +59,47 @@ from lm.training.step import compile_step
 
 Say = Callable[[str], None]
 MOST_EPOCHS = 4
-"""Passes over the training text that are worth nearly as much as new text (Muennighoff et al. 2023,
+"""Number of epochs up to which repeated text is nearly as useful as new text (Muennighoff et al. 2023,
 arXiv:2305.16264)."""
 
 
 @dataclass
 class Data:
-    """What is read: batches to train on, and what evaluates the model on held-out documents."""
+    """Batches to train on, and evaluators on held-out documents."""
 
     tokenizer: Tokenizer
     source: BatchSource
     evaluators: Callable[[int], Mapping[str, Evaluator]]
-    """Those to run after so many steps: on sequences as long as those of the last step."""
+    """Returns the evaluators to run after a number of steps; they use the context length of the last of these steps."""
 
 
 @dataclass
 class Program:
-    """The step, compiled for batches of one shape."""
+    """Training step, compiled for one batch shape."""
 
     step: Step
     batch: Batch
-    """One of that shape."""
+    """Example batch of that shape."""
     cost: StepCost
     rows: np.ndarray
     """Rows of a batch that this process reads."""
 
 
 class Programs:
-    """The programs of all stages of a run, and the state that they work on."""
+    """Compiled programs of all stages of a run, and the shape and initializer of their state."""
 
     def __init__(self, model: ModelConfig, config: TrainConfig, mesh: Mesh):
         self.model, self.config, self.mesh = model, config, mesh
         self.stages = config.stages(model.context_length)
         self.optimizer = make_optimizer(config.optimizer, config.steps)
         self.abstract = abstract_state(model, self.optimizer, mesh, config.spikes, config.mesh.zero1)
-        """ShapeDtypeStructs with shardings: what to restore into."""
+        """ShapeDtypeStructs with shardings, to restore into."""
         self.fresh = initializer(model, self.optimizer, config.seed, mesh, config.spikes, config.mesh.zero1)
-        """Makes the state of step 0."""
+        """Function that returns the state at step 0."""
         self._compiled: dict[tuple[int, int, int], Program] = {}
 
     def at(self, step: int) -> Program:
-        """The program of a step, compiled if no stage before had batches of that shape."""
+        """Return the program of a step; compile it unless an earlier stage has the same batch shape."""
         stage = self.stages.at(step)
         key = (*stage.shape, stage.micro_batches)
         if key not in self._compiled:
@@ -113,7 +113,7 @@ class Programs:
 
 @dataclass
 class Run:
-    """A training run that is ready for its next step."""
+    """Training run that is ready for its next step."""
 
     config: TrainConfig
     folder: Path
@@ -121,28 +121,29 @@ class Run:
     source: BatchSource
     programs: Programs
     state: TrainState
-    """What the loop starts from."""
+    """Initial state of the loop."""
     first_step: int
-    """Steps that were made before."""
+    """Number of steps done before."""
     evaluation_pending: bool
-    """The evaluations and samples of first_step were left out when the process was asked to end."""
+    """The evaluations and samples of first_step were omitted because the process was asked to stop."""
     checkpoints: Checkpoints
     progress: hooks.Progress
     tools: hooks.Instruments
     logging: hooks.Logging
     evaluations: list[hooks.Hook]
     snapshotting: hooks.Snapshotting
-    """Called before the first step too."""
+    """Also called before the first step."""
     checkpointing: hooks.Checkpointing
     hooks: list[hooks.Hook]
-    """Called after every step for which they are due, in this order."""
+    """Called in this order after every step for which they are due."""
     say: Say
 
 
 def setup(
     model: ModelConfig, config: TrainConfig, folder: Path, began: float | None, stack: contextlib.ExitStack
 ) -> Run:
-    """The run in `folder`; what has to be closed goes onto `stack`. Raises InputError and UsageError as `train`."""
+    """Build the run in `folder`; resources to close are registered on `stack`. Raises InputError and UsageError like
+    `train`."""
     check_training_memory(model, config, jax.local_devices(), jax.process_count())
     say: Say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda text: None
     goodput = stack.enter_context(contextlib.closing(Goodput(folder, began, jax.process_index())))
@@ -164,7 +165,7 @@ def setup(
     programs = Programs(model, config, mesh)
     goodput.work = programs.stages.windows_before
     with goodput.phase("compiling"):
-        # Those of all later stages, too: one that does not fit into memory is refused before the first step.
+        # Compile all later stages too: one that does not fit into memory is rejected before the first step.
         for stage in programs.stages.between(likely, config.steps):
             programs.at(stage.first_step)
         flops, program = flops_before(model, programs.stages), programs.at(likely)
@@ -213,7 +214,8 @@ def setup(
 
 
 def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler, say: Say) -> Data:
-    """What can be refused of data, evaluators and samples is refused here, and not at the first of them."""
+    """Open tokenizer, batches and evaluators. Invalid data, evaluators or sample settings are rejected here, before the
+    first step."""
     tokenizer = load(RunPaths(folder).tokenizer)
     tokens = shown_place(RunPaths(folder).tokens)
     source = training_batches(model, config, tokens, tokenizer.fingerprint, config.loader_threads)
@@ -226,7 +228,7 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     def evaluators_of(context: int) -> dict[str, Evaluator]:
         if not config.validate_every:
             return {}
-        # As many rows as a micro-batch has: more would need more memory here than in the step.
+        # As many rows as a micro-batch: more would need more memory here than in the step.
         rows = max(stage.shape[0] // stage.micro_batches for stage in reached if stage.context_length == context)
         batches = -(-config.validation_batches * source.stages.largest(config.steps).tokens // (rows * context))
         made = EvaluatorConfig(
@@ -247,7 +249,7 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
 def start_verifying(
     config: TrainConfig, source: BatchSource, folder: Path, stack: contextlib.ExitStack
 ) -> ShardVerification:
-    """Begins to read the shards through that no earlier start has."""
+    """Start to verify, in the background, the shards that no earlier start has verified."""
     splits = [(one.folder, "train") for one in source.sources]
     if config.validate_every:
         splits.append((shown_place(RunPaths(folder).tokens), "val"))
@@ -255,7 +257,7 @@ def start_verifying(
 
 
 def describe(programs: Programs, step: int) -> dict[str, Any]:
-    """What runs from `step` on, and on what: the row "run" of metrics.jsonl."""
+    """Describe the run from `step` on and its hardware: the "run" row of metrics.jsonl."""
     model, config, mesh, stage = programs.model, programs.config, programs.mesh, programs.stages.at(step)
     device, spec = mesh.devices.flat[0], attention_spec_of(stage.model(model), mesh.shape["context"])
     return {
@@ -278,7 +280,7 @@ def describe(programs: Programs, step: int) -> dict[str, Any]:
 
 
 def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSource) -> Iterator[str]:
-    """The same as lines for the terminal, and where the data are from."""
+    """Lines for the terminal that describe the run and its data sources."""
     stages = source.stages.between(0, config.steps)
     each = f"steps of {run['tokens_per_step']:,} tokens"
     if len(stages) > 1:
@@ -310,8 +312,8 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
 
 
 def measure(programs: Programs, program: Program, flops: int, mesh: Mesh) -> float | None:
-    """Seconds of a step, where the run, of so many FLOP, is worth a forecast; elsewhere the first logged row has the
-    speed."""
+    """Measure the seconds per step if a run of `flops` FLOP is worth a forecast; otherwise return None, and the first
+    logged row shows the speed."""
     if not worth_measuring(flops, mesh.devices.flat[0].platform):
         return None
     batch = shard_batch(program.batch, mesh, program.batch.inputs_BT.shape[0])
@@ -334,7 +336,7 @@ def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitSt
 
 
 def hooks_of(folder: Path) -> SaveHooks:
-    """For a run in a bucket, what `Checkpoints` asks and uploads there."""
+    """Save hooks for a run in a bucket: check write access before a save, and upload the training logs."""
     copy = local_copy_of(folder)
     if copy is None:
         return NO_HOOKS
@@ -345,7 +347,7 @@ def open_snapshots(
     config: TrainConfig, folder: Path, state: TrainState, metadata: Mapping[str, Any], tools: hooks.Instruments,
     checkpoints: Checkpoints, stack: contextlib.ExitStack,
 ) -> hooks.Snapshotting:  # fmt: skip
-    """Snapshots of a run that begins with `state`: those that are there stay where they are its own."""
+    """Prepare the snapshots of a run that starts with `state`. Existing snapshots of the same run are kept."""
     snapshots = Snapshots(folders_of(RunPaths(folder))[1], hooks=hooks_of(folder))
     stack.callback(snapshots.close, raising=False)
     there = snapshots.of_run(int(state.step), metadata)
@@ -358,7 +360,7 @@ def open_snapshots(
 def restore(
     config: TrainConfig, checkpoints: Checkpoints, data: Data, mesh: Mesh, programs: Programs, resumed: bool, say: Say
 ) -> tuple[TrainState, dict[str, Any], bool]:
-    """(the state to go on from, what checkpoints of this run say about it, whether its evaluations are pending)."""
+    """Return (state to resume from, metadata of the checkpoints of this run, whether evaluations are pending)."""
     own = identity(config, data.tokenizer, data.source, mesh)
     state, found = restore_or_init(checkpoints, config.start, programs.abstract, programs.fresh, own, say, resumed)
     if found.get("steps", config.steps) != config.steps:
@@ -371,7 +373,7 @@ def restore(
 
 
 def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh) -> dict[str, Any]:
-    """What a checkpoint says of its run: restore_or_init.py compares some of it with the run that resumes from it."""
+    """Metadata of a checkpoint that identifies its run; restore_or_init.py compares a part of it on resume."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
     data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]
     return {
@@ -397,7 +399,7 @@ def open_instruments(
     profiler: Profiler,
     stack: contextlib.ExitStack,
 ) -> hooks.Instruments:
-    """Logs of the run, from which rows of steps after `first` are removed, and what measures it."""
+    """Open the logs and measurements of the run. Log rows of steps after `first` are deleted."""
     primary = jax.process_index() == 0
     closing = lambda resource: stack.enter_context(contextlib.closing(resource))
     settings = {"model": asdict(model), "train": asdict(config)}

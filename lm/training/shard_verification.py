@@ -1,4 +1,4 @@
-"""The shards on disk are compared with their SHA-256 while training goes on."""
+"""Compare the shards on disk with their SHA-256 while training runs."""
 
 import contextlib
 import threading
@@ -14,13 +14,12 @@ from lm.resilience.multihost import collect, fail_together, settle
 from lm.storage import Place, write_json
 
 WAIT_SECONDS = 60.0
-"""How long the first step waits for the result: enough for some 100 GB per process."""
+"""Seconds that the first step waits for the result; enough for about 100 GB per process."""
 
 
 class ShardVerification:
-    """Reads the shards of (folder, split) pairs through in a thread, each process its part; those in a bucket are left
-    out. What was found whole is written to `note`, and is not read again at the next start.
-    """
+    """Verify the shards of (folder, split) pairs in a background thread; each process reads a part. Shards in buckets
+    are not verified. Intact shards are recorded in `note` and are not read again at the next start."""
 
     def __init__(self, splits: Iterable[tuple[Place, str]], note: Path, stack: contextlib.ExitStack):
         self.note, self.finished = note, False
@@ -32,8 +31,8 @@ class ShardVerification:
         self._verified = pool.submit(verify_shards, local, share, given_up, known_shards(note))
 
     def check(self, wait_seconds: float = 0.0) -> None:
-        """Raise InputError in all processes if one has found a damaged shard. All call it at the same steps; the result
-        of each is told to all as one word."""
+        """Raise InputError in all processes if one has found a damaged shard. All processes must call this at the same
+        steps."""
         error, whole = None, None
         try:
             whole = self._verified.result(wait_seconds)
@@ -46,5 +45,5 @@ class ShardVerification:
         if self.finished:
             parts = collect("whole shards", whole)
             if jax.process_index() == 0 and any(parts):
-                with contextlib.suppress(OSError):  # then they are read again
+                with contextlib.suppress(OSError):  # the next start reads them again
                     write_json(self.note, {path: stamp for part in parts for path, stamp in part.items()})

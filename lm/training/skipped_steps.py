@@ -1,4 +1,4 @@
-"""Steps that the guard skipped (lm/training/anomaly_guard.py), reported with the documents of their batches."""
+"""Report steps that the guard skipped (lm/training/anomaly_guard.py), with the documents in their batches."""
 
 import contextlib
 import itertools
@@ -17,19 +17,19 @@ from lm.metrics.writers import JsonLines
 from lm.run_paths import RunPaths
 from lm.storage import Place
 
-SHOWN = 3  # documents named on the terminal
+SHOWN = 3  # number of documents named on the terminal
 
 
 class SkippedSteps:
-    """skipped_steps.jsonl of a run folder, a line for every step that was skipped."""
+    """Writer of skipped_steps.jsonl in a run folder, one line per skipped step."""
 
     def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
         self.path, self.source, self.config, self.first_step = RunPaths(run).skipped_steps, source, config, first_step
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.in_row = 0
-        """Steps skipped since the last that was applied, as of the last `wait`."""
+        """Steps skipped since the last applied one, at the time of the last `wait`."""
         self.log: JsonLines | None = None
-        if self.path.exists():  # what a resumed run makes again, it reports again
+        if self.path.exists():  # a resumed run reports repeated steps again
             self.open()
 
     def open(self) -> JsonLines:
@@ -38,20 +38,22 @@ class SkippedSteps:
         return self.log
 
     def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Looks at the step before this one, so that the device has this one to work at meanwhile. Raises as `wait`."""
+        """Check the previous step and remember this one, so that the device computes it meanwhile. Raises like
+        `wait`."""
         self.wait()
         self.pending = step, metrics
 
     def running(self) -> bool:
-        """Whether the devices are still at the last step that was recorded."""
+        """Whether the devices are still computing the last recorded step."""
         return self.pending is not None and not self.pending[1]["loss"].is_ready()  # ty: ignore[missing-attribute]
 
     def wait(self) -> None:
-        """Waits for the last step that was recorded. Raises InputError when too many in a row were skipped."""
+        """Wait for the last recorded step, and report it if it was skipped. Raises InputError if
+        train.spikes.stop_after steps in a row were skipped."""
         if self.pending is None:
             return
         (step, on_devices), self.pending = self.pending, None
-        self.in_row = int(jax.device_get(on_devices["in_row"]))  # 0 where the step was applied
+        self.in_row = int(jax.device_get(on_devices["in_row"]))  # 0 if the step was applied
         if not self.in_row:
             return
         metrics = jax.device_get(on_devices)
@@ -91,7 +93,7 @@ class SkippedSteps:
 
 
 def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
-    """What to raise, because of what was found, when a run has diverged."""
+    """Return the error to raise if a run has diverged; `found` is the evidence."""
     return InputError(
         f"{found}: the run has diverged, with train.optimizer.learning_rate = {config.optimizer.learning_rate} and "
         f"warmup_steps = {config.optimizer.warmup_steps}. Lower the one or raise the other, and start in another "
@@ -100,7 +102,7 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
 
 
 def name_documents(folder: Place, rows: set[int]) -> list[str]:
-    """The ids of some rows of the tables of documents in `folder`, in order; "row 7" where there is no such table."""
+    """Return the ids of `rows` of the document tables in `folder`, in order; "row 7" if a table cannot be read."""
     named: dict[int, str] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, InputError):
         import pyarrow.parquet as pq

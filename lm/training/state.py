@@ -1,4 +1,4 @@
-"""All that a training run is at one moment."""
+"""Complete state of a training run."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -18,23 +18,23 @@ NO_BOUND = SpikeConfig()
 
 
 class TrainState(NamedTuple):
-    """A pytree: step, parameters, optimizer state, guard. With the seed and the shards, the step decides all data to
-    come."""
+    """Pytree of step, parameters, optimizer state and guard. Together with the seed and the shards, the step determines
+    all future batches."""
 
     step: Int[Array, ""]
-    """Batches seen so far; also the number of the next batch."""
+    """Number of batches seen; also the index of the next batch."""
     model: Transformer
     optimizer_state: optax.OptState
     guard: Guard
-    """What decides whether a step is skipped."""
+    """Statistics that decide whether a step is skipped."""
 
     def checkpoint_items(self) -> dict[str, object]:
-        """What a checkpoint holds, by the names of its items."""
+        """Contents of a checkpoint, by item name."""
         training = {"step": self.step, "optimizer": self.optimizer_state, "guard": self.guard}
         return {"model": self.model, "training": training}
 
     def with_items(self, items: dict[str, object]) -> "TrainState":
-        """The state that these items were of."""
+        """Rebuild the state from the items of a checkpoint."""
         training = cast(dict, items["training"])
         return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"], training["guard"])
 
@@ -54,14 +54,15 @@ def abstract_state(
     spikes: SpikeConfig = NO_BOUND,
     zero1: bool = False,
 ) -> TrainState:
-    """ShapeDtypeStructs with their shardings in place of arrays: what to compile for, and what to restore into."""
+    """Return the state as ShapeDtypeStructs with shardings, to compile for and to restore into."""
     shapes = jax.eval_shape(lambda: make_state(config, optimizer, 0, spikes))
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
     return jax.tree.map(place, shapes, state_shardings(shapes, mesh, zero1))
 
 
 def state_shardings(state: TrainState, mesh: Mesh, zero1: bool = False) -> TrainState:
-    """The NamedSharding of every leaf (lm.parallel.shardings). With `zero1` the optimizer state is cut over data."""
+    """Return the NamedSharding of every leaf (lm.parallel.shardings). With `zero1`, the optimizer state is also sharded
+    over the data axis."""
     optimizer_state = shardings(state.optimizer_state, mesh, zero1)
     return cast(TrainState, shardings(state, mesh))._replace(optimizer_state=cast(optax.OptState, optimizer_state))
 
@@ -74,6 +75,6 @@ def initializer(
     spikes: SpikeConfig = NO_BOUND,
     zero1: bool = False,
 ) -> Callable[[], TrainState]:
-    """Makes the state of step 0, each device its own part; traced once, however often it is called."""
+    """Return a jitted function that creates the state at step 0, each device its own shards. It is traced only once."""
     make = lambda: make_state(config, optimizer, seed, spikes)
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make), mesh, zero1))

@@ -1,4 +1,4 @@
-"""One update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
+"""One training update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
 
 from collections.abc import Callable
 from typing import cast
@@ -19,7 +19,7 @@ from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
-DROPOUT, ROUNDING = 2**32 - 1, 2**32 - 2  # folded into the seed, apart from the steps that samples fold in
+DROPOUT, ROUNDING = 2**32 - 1, 2**32 - 2  # folded into the seed; distinct from the steps, which samples fold in
 
 
 def loss_terms(
@@ -29,8 +29,8 @@ def loss_terms(
     dropout: Dropout | None = None,
     table_VD: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights; `table` is the output
-    table, gathered before (lm/model/loss.py)."""
+    """Return (loss to minimize, loss to log) of a batch in nats, each the sum of tokens times weights. `table_VD` is
+    the output table, if already gathered (lm/model/loss.py)."""
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout)
     return summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_chunks, model.logit_softcap,
@@ -41,10 +41,10 @@ def loss_terms(
 def loss_and_gradients(
     model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
 ) -> tuple[jax.Array, Transformer]:
-    """Mean next-token loss of a batch in nats over its real tokens, 0 where there is none, and the gradients of what is
-    descended: in the parameters' type from one micro-batch, in float32 from several."""
-    # The weights are divided by their sum before the loss is taken. So the sums over micro-batches are means already,
-    # and neither the loss nor the gradients have to be divided afterwards.
+    """Return the mean next-token loss in nats over the real tokens of a batch (0 if there are none), and the gradients
+    of the minimized loss. Gradients have the type of the parameters; those of several micro-batches are float32."""
+    # Normalize the weights first: then sums over micro-batches are means already, and neither loss nor gradients need
+    # a division.
     weights_BT = batch.weights_BT / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
     batch = batch._replace(weights_BT=weights_BT)
     differentiate = jax.value_and_grad(loss_terms, has_aux=True)
@@ -66,16 +66,16 @@ def loss_and_gradients(
 
 
 def micro_batches[Tree](rows: Tree, count: int) -> Tree:
-    """Arrays (B, ...) as (count, B / count, ...). Each takes every count-th row, so that every device has its share of
-    each, where the devices divide B / count."""
+    """Reshape arrays (B, ...) to (count, B / count, ...). Each micro-batch takes every count-th row, so every device
+    holds a part of it if the number of devices divides B / count."""
     return jax.tree.map(lambda x_B: x_B.reshape(-1, count, *x_B.shape[1:]).swapaxes(0, 1), rows)
 
 
 def update(
     state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent, or none where the guard skips it (anomaly_guard.py); metrics are those of the
-    parameters before it."""
+    """Take one optimizer step, or none if the guard skips it (anomaly_guard.py). Metrics are those of the parameters
+    before the step."""
     dropout = None
     if config.dropout:
         stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
@@ -83,17 +83,17 @@ def update(
         dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
     loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
     old_model = state.model
-    if config.mesh.zero1:  # the update is computed in parts; the output's sharding gathers the model
+    if config.mesh.zero1:  # each device updates a shard; the output sharding gathers the model
         cut = shardings(old_model, jax.sharding.get_abstract_mesh(), zero1=True)
         old_model, gradients = jax.lax.with_sharding_constraint((old_model, gradients), (cut, cut))
-    parameters = cast(optax.Params, old_model)  # optax takes any pytree; its annotation knows only some
+    parameters = cast(optax.Params, old_model)  # optax accepts any pytree, but its annotation does not
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), ROUNDING), state.step)
     model = cast(Transformer, apply_updates(parameters, changes, key))
     norm = optax.tree.norm(gradients)
     applied, guard = accept(state.guard, loss, norm, config.spikes)
     model, optimizer_state = where_applied(applied, (model, optimizer_state), (old_model, state.optimizer_state))
-    # The optimizer counts the same steps.
+    # The optimizer also counts only accepted steps.
     rate = jnp.asarray(learning_rate(config.optimizer, config.steps)(state.guard.accepted))
     loss_bound, norm_bound = bounds(state.guard, config.spikes)
     metrics = {
@@ -107,7 +107,7 @@ def update(
 def compile_step(
     optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, config: TrainConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`update`, jitted over the mesh for states placed as `state` is; the new state takes the old one's memory."""
+    """Jit `update` over the mesh, for states with the shardings of `state`. The input state is donated."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
         traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config)),
