@@ -1,4 +1,4 @@
-"""What keeps a long run alive: preemption, watchdog, goodput, agreement between processes.
+"""Resilience of long runs: preemption, watchdog, goodput, messages between processes.
 
 May import: lm.config.
 """

@@ -1,8 +1,8 @@
-"""Where a run's time goes, over all its attempts: goodput, measured without a cloud.
+"""Goodput: the share of a run's wall-clock time, over all attempts, that was spent on training steps that counted.
 
-`goodput.json` of the run folder has one entry an attempt: seconds by phase, brought up to date now and then; beside it
-`heartbeat.json` has the last step and its moment, after every step. So a run that was killed is known to the step: the
-next attempt finds how long nothing ran, and which steps have to be made again.
+`goodput.json` in the run folder has one entry per attempt with the seconds per phase, updated now and then.
+`heartbeat.json` next to it has the last step and its time, updated after every step. So the next attempt after a kill
+knows to the step how long nothing ran and which steps must be repeated.
 """
 
 import contextlib
@@ -35,47 +35,47 @@ PHASES: dict[str, str] = {
     "repeated": "steps lost, and made again",
     "down": "nothing ran between two attempts",
 }
-"""Every phase, in the order of the table, and what it is."""
+"""{phase: description}, in the order of the table."""
 LONG_PHASES = ("validation", "samples", "saving")
-"""What may take far longer than a step; the heartbeat says so."""
+"""Phases that may take far longer than a step; the heartbeat names them."""
 OVERLAPPED = ("data", "host_overhead")
-"""What the host does while the devices may still compute a step. If they do, this time counts as time of steps."""
+"""Phases of the host during which the devices may still be computing a step. If they are, the time counts as steps."""
 
 
 @dataclass
 class Attempt:
-    """One process from its start to its end."""
+    """One process, from start to end."""
 
     began: float
-    """Seconds since 1970."""
+    """Start, in Unix seconds."""
     first_step: int | None = None
-    """Steps that were made before it; None of one that did not come to train."""
+    """Number of steps done before this attempt; None if it did not start training."""
     step: int = 0
-    """The last step it made."""
+    """Last step of this attempt."""
     seen: float = 0.0
-    """When it last gave a sign, in seconds since 1970."""
+    """Last sign of life, in Unix seconds."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By phase, each moment once."""
+    """Seconds by phase; phases do not overlap."""
 
 
 PARENT = "GRISTMILL_PARENT"
-"""Variable with the process id of the parent, if this is one of several processes (launch/stages/parent.py). A
-supervisor knows the heartbeat by it."""
+"""Environment variable with the process id of the parent, if this is one of several processes
+(launch/stages/parent.py). The supervisor recognizes the heartbeat by it."""
 HEARTBEAT: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}
-"""A line of the heartbeat."""
+"""Fields of a heartbeat line, and their types."""
 
 
 class Goodput:
-    """The attempts of a run, this process's last. `close` writes what was counted."""
+    """Time accounting for all attempts of a run; the last attempt is this process. `close` writes it to disk."""
 
     busy: Callable[[], bool] = staticmethod(lambda: False)
-    """Whether the devices are at a step: what the host does meanwhile (OVERLAPPED) takes no time from them."""
+    """Whether the devices are computing a step; OVERLAPPED phases then count as steps."""
     work: Callable[[int], int] = staticmethod(int)
-    """As of `totals`."""
+    """See `totals`."""
 
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
-        """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
-        heartbeat, and 0 alone writes where the time goes."""
+        """`began` is the start of this process in Unix seconds, by default now. Each of several processes writes its
+        own heartbeat; only process 0 writes goodput.json."""
         self.path = RunPaths(run).goodput if process == 0 else None
         self.heart = RunPaths(run).heartbeat(process)
         began = time.time() if began is None else began
@@ -87,13 +87,13 @@ class Goodput:
         self.current: str = "starting"
         self.switched_at = began
         self.clock: dict[str, float] = {}
-        """Seconds of this process by phase, as they pass on the host, also while the devices are at a step."""
+        """Host seconds of this process by phase, including time during which the devices compute a step."""
         self.beat_at = time.monotonic()
         self.file: int | None = None
 
     @contextlib.contextmanager
     def phase(self, name: Phase) -> Generator[None]:
-        """Time within counts as this phase, and not as the one around it."""
+        """Count the time within the context as phase `name` instead of the outer phase."""
         outer = self.switch(name)
         shown = name in LONG_PHASES and self.now.first_step is not None
         if shown:
@@ -103,11 +103,11 @@ class Goodput:
         finally:
             self.switch(outer)
             if shown:
-                self.write()  # what is not written when a kill comes is taken for steps
+                self.write()  # after a kill, time not yet written counts as steps
                 self.beat(self.now.step)
 
     def switch(self, phase: str) -> str:
-        """From now on, time counts as `phase`. Returns the phase until now."""
+        """Count time as `phase` from now on; return the previous phase."""
         moment = time.time()
         seconds = self.now.seconds
         counted = "steps" if self.current in OVERLAPPED and self.busy() else self.current
@@ -118,31 +118,31 @@ class Goodput:
         return outer
 
     def read_clock(self) -> dict[str, float]:
-        """A copy of `clock` up to now."""
+        """Return a copy of `clock`, updated to now."""
         self.switch(self.current)
         return dict(self.clock)
 
     def begin(self, first_step: int) -> None:
-        """Training begins after `first_step` steps that were restored."""
+        """Start training after `first_step` restored steps."""
         self.switch("host_overhead")
         self.now.first_step = self.now.step = first_step
-        self.write()  # before the heartbeat: a new heartbeat would make the earlier attempt seem alive until now
+        self.write()  # before the heartbeat, which would make the earlier attempt seem alive until now
         self.beat(first_step)
 
     def beat(self, step: int, state: str = "training") -> None:
-        """A sign of life: `step` steps are made. Costs some microseconds, and waits for no disk."""
+        """Write the heartbeat after `step` steps. Takes microseconds and does not wait for the disk."""
         self.beat_at = time.monotonic()
         self.now.step, self.now.seen = step, time.time()
         process = int(os.environ.get(PARENT, os.getpid()))
         line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": process})
-        with contextlib.suppress(OSError):  # a full disk is reported where something is lost by it
+        with contextlib.suppress(OSError):  # a full disk is reported by writes that matter
             if self.file is None:
-                self.heart.unlink(missing_ok=True)  # it is written in place, and a link would be written through
+                self.heart.unlink(missing_ok=True)  # written in place: never follow a link
                 self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
-            os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # of one length: nothing of the line before is left
+            os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # fixed length: overwrites the previous line
 
     def write(self) -> None:
-        """Brings goodput.json up to date."""
+        """Write goodput.json. I/O errors are ignored."""
         if self.path is None:
             return
         self.switch(self.current)
@@ -152,12 +152,12 @@ class Goodput:
             write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
 
     def has_resumed(self) -> bool:
-        """Whether an attempt before this one began from a checkpoint."""
+        """Whether an earlier attempt resumed from a checkpoint."""
         return any(one.first_step for one in self.attempts[:-1])
 
     def stop_before_training(self) -> None:
-        """The process is asked to end, and ends, before it has made a step."""
-        self.write()  # first: what is known of attempts before by the heartbeat alone, the next line writes over
+        """Record that the process stops, as requested, before its first step."""
+        self.write()  # first: the new heartbeat overwrites the earlier attempt's, which may be its only record
         self.beat(self.now.step, "stopped")
 
     def close(self) -> None:
@@ -167,12 +167,13 @@ class Goodput:
             self.file = None
 
     def shares(self) -> dict[str, float]:
-        """{"goodput": …}: of the time since the run's first start, in all attempts, the share of steps that counted."""
+        """Return {"goodput": fraction of the time since the first start of the run, over all attempts, spent on steps
+        that counted}."""
         self.switch(self.current)
         return {"goodput": share_of_steps(totals(self.attempts, self.work))}
 
     def table(self) -> str:
-        """What the run's time went into, over all attempts so far, a line a phase."""
+        """Table of the time over all attempts, one line per phase."""
         self.switch(self.current)
         sums = totals(self.attempts, self.work)
         whole = max(sum(sums.values()), 1e-9)
@@ -186,16 +187,16 @@ class Goodput:
 
 
 def totals(attempts: list[Attempt], work: Callable[[int], int] = int) -> dict[str, float]:
-    """Seconds by phase (PHASES). Steps that a later attempt made again count as repeated, by their share of the work of
-    their attempt. `work(step)` is that of all steps before, such as Stages.windows_before; by default all steps are
-    alike."""
+    """Return seconds by phase (PHASES). The time of steps that a later attempt repeated counts as "repeated", in
+    proportion to their share of the attempt's work. `work(step)` is the work of all steps before `step`, such as
+    Stages.windows_before; by default all steps are equal."""
     sums = dict.fromkeys(PHASES, 0.0)
     for one in attempts:
         for kind, seconds in one.seconds.items():
             sums[kind] = sums.get(kind, 0.0) + seconds
     for one, later in itertools.pairwise(attempts):
         sums["down"] += max(0.0, later.began - one.seen)
-    kept = sys.maxsize  # steps that no later attempt has made again
+    kept = sys.maxsize  # steps up to this one were not repeated by a later attempt
     for one in reversed(attempts):
         if one.first_step is None:
             continue
@@ -209,12 +210,12 @@ def totals(attempts: list[Attempt], work: Callable[[int], int] = int) -> dict[st
 
 
 def share_of_steps(sums: dict[str, float]) -> float:
-    """Of all the time, that of steps that counted."""
+    """Fraction of the total time spent on steps that counted."""
     return sums["steps"] / max(sum(sums.values()), 1e-9)
 
 
 def read_attempts(run: Path) -> list[Attempt]:
-    """What earlier processes wrote; none where there is nothing, or nothing that can be read."""
+    """Read the attempts of earlier processes; empty if there are none or goodput.json is damaged."""
     try:
         attempts = [Attempt(**one) for one in json.loads(RunPaths(run).goodput.read_text(encoding="utf-8"))]
         for one in attempts:
@@ -227,14 +228,14 @@ def read_attempts(run: Path) -> list[Attempt]:
         return []
     heart = read_heartbeat(RunPaths(run).heartbeat())
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
-        last = attempts[-1]  # killed: what it did after it last wrote was, near enough, steps
+        last = attempts[-1]  # killed: count its time since the last write as steps
         last.seconds["steps"] = last.seconds.get("steps", 0.0) + max(0.0, heart["time"] - last.seen)
         last.step, last.seen = heart["step"], heart["time"]
     return attempts
 
 
 def read_heartbeat(path: Path) -> dict | None:
-    """{"step", "time", "state", "process"} of the last sign of life, or None where there is none that can be read."""
+    """Read the heartbeat {"step", "time", "state", "process"}; None if it is missing or damaged."""
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
         return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}

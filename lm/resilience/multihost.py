@@ -1,7 +1,7 @@
-"""What several processes must know of one another before they go the same way.
+"""Messages between the processes of a run, so that all take the same branch.
 
-They talk through the key-value store of JAX's coordination service, which process 0 runs: no device takes part, so that
-any thread may ask. All processes ask the same questions, each in the same order.
+They use the key-value store of JAX's coordination service, which process 0 runs. No device is involved, so any thread
+may call them. All processes must make the same calls in the same order.
 """
 
 import collections
@@ -15,17 +15,19 @@ import jax
 from lm.errors import InputError, UsageError, shown
 
 WEEK_MS = 7 * 24 * 3_600_000
-"""No answer comes too late: JAX ends all processes when one of them dies."""
+"""Timeout in milliseconds; it is never reached, because JAX ends all processes if one of them dies."""
 SHOWN = 3
-"""Differences that one message lists."""
+"""Number of differences listed in a message."""
 ROUNDS: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(itertools.count)
 
 
 def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T:
-    """What process 0 concludes from what each process says (`mine`, in the order of the processes), told to all.
+    """Gather `mine` from all processes in process 0, compute conclude([value of process 0, value of process 1, ...])
+    there, and return the result in all processes.
 
-    What is said and concluded are JSON's types. An error of `conclude` ends the question in all: process 0 raises it,
-    the others an InputError that tells it. `question` is its name: one that is asked from two threads has two.
+    Values and results are JSON types. If `conclude` raises, process 0 raises the same error, and the others an
+    InputError (or UsageError) with its message. `question` names the exchange; calls from different threads need
+    different names.
     """
     if jax.process_count() == 1:
         return conclude([mine])
@@ -40,7 +42,9 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
         return told["result"]
     keys = [f"{place}/{process}" for process in range(jax.process_count())]
     said = [json.loads(store.blocking_key_value_get(key, WEEK_MS)) for key in keys]
-    store.key_value_delete(f"gristmill/{question}/{number - 1}/")  # all have asked again: that answer was read
+    store.key_value_delete(
+        f"gristmill/{question}/{number - 1}/"
+    )  # every process has called again, so it has read that result
     told: dict[str, Any] = {"error": "process 0 was interrupted", "usage": False}
     try:
         told = {"result": conclude(said)}
@@ -53,8 +57,8 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
 
 
 def collect(question: str, mine: Any) -> list[Any]:
-    """What each process says, in their order, told to process 0 alone; elsewhere an empty list. For what would be too
-    much to tell to all."""
+    """Gather `mine` from all processes, in order, in process 0; the others get an empty list. Use it instead of
+    `settle` if the values are too large to broadcast."""
     if jax.process_count() == 1:
         return [mine]
     store, place = key_value_store(), f"gristmill/{question}/{next(ROUNDS[question])}"
@@ -68,14 +72,15 @@ def collect(question: str, mine: Any) -> list[Any]:
 
 
 def key_value_store() -> Any:
-    """JAX's own client, which it does not export; Orbax takes it from there too."""
+    """JAX's coordination client, which it does not export; Orbax imports it from there too."""
     from jax._src import distributed
 
     return distributed.global_state.client
 
 
 def fail_together(question: str, error: Exception | None) -> None:
-    """Raises where a process has an error: its own one there, elsewhere an InputError that tells the first of them."""
+    """Raise in all processes if one has an error: each raises its own error, and processes without one an InputError
+    with the first error."""
     said = settle(question, None if error is None else str(error), list)
     if error is not None:
         raise error
@@ -85,14 +90,14 @@ def fail_together(question: str, error: Exception | None) -> None:
 
 
 def agree(facts: Mapping[str, Any]) -> None:
-    """Raise UsageError in all processes unless `facts` (JSON) are the same in all: the message has the first names that
-    differ, with both values and the index of the process."""
+    """Raise UsageError in all processes unless `facts` (JSON types) are equal in all. The message lists the first
+    differences with both values and the index of the process."""
     if difference := settle("facts", dict(facts), first_difference):
         raise UsageError(difference)
 
 
 def first_difference(said: list[dict[str, Any]]) -> str:
-    """What the first process that differs from process 0 has, and what process 0 has; "" if all are the same."""
+    """Describe how the first process that differs from process 0 differs; "" if all processes are equal."""
     for process, theirs in enumerate(said):
         names = [name for name in said[0] | theirs if theirs.get(name) != said[0].get(name)]
         if names:

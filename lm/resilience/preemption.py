@@ -1,5 +1,4 @@
-"""Preemption: the process is asked to end, by SIGTERM as schedulers and clouds do, by Ctrl-C, or by a notice to one of
-several processes."""
+"""Preemption: requests to stop by SIGTERM (schedulers, clouds), Ctrl-C, or a notice to one of several processes."""
 
 import os
 import signal
@@ -14,15 +13,16 @@ EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 class PreemptionHandler:
-    """Listens while it is entered. The training loop asks `requested` after every step, saves, and raises Stopped.
+    """Context manager that handles signals. The training loop calls `requested` after every step, saves, and raises
+    Stopped.
 
-    Until `training` is set there is nothing that could be lost: SIGTERM and Ctrl-C then end the process at once, be it
-    in the midst of a compilation, which Python's own handlers would wait for. Later, a second Ctrl-C does not wait for
-    the save.
+    Until `training` is set there is nothing to lose: SIGTERM and Ctrl-C end the process immediately, even during a
+    compilation, for which Python's own signal handlers would wait. Later, a second Ctrl-C ends the process without
+    waiting for the save.
     """
 
     def __init__(self, processes: int = 1, before_exit: Callable[[], None] = lambda: None):
-        """`before_exit` is called where the process ends at once."""
+        """`before_exit` is called before the process is ended immediately."""
         self.processes, self.before_exit = processes, before_exit
         self.training = False
         self.signal: int | None = None
@@ -30,8 +30,8 @@ class PreemptionHandler:
 
     def __enter__(self) -> "PreemptionHandler":
         if threading.current_thread() is not threading.main_thread():
-            return self  # only there may handlers be set
-        # Of several processes all must save the same step: JAX tells each of them which, and holds SIGTERM for that.
+            return self  # Python allows signal handlers only there
+        # Several processes must all save the same step: JAX handles SIGTERM and coordinates it.
         ours = [signal.SIGINT] if self.processes > 1 else [signal.SIGTERM, signal.SIGINT]
         self.pipe = os.pipe()
         for end in self.pipe:
@@ -47,24 +47,24 @@ class PreemptionHandler:
         if not self.before:
             return
         for number, handler in self.before.items():
-            # It has saved, and is to say so: a second SIGTERM changes nothing.
+            # The state is saved: ignore a second SIGTERM, so that the exit is reported as planned.
             done = number == signal.SIGTERM and kind is Stopped
             signal.signal(number, signal.SIG_IGN if done else handler)  # ty: ignore[invalid-argument-type]
         signal.set_wakeup_fd(self.wakeup)
-        os.close(self.pipe[1])  # the listener reads the end of the pipe, and ends
-        if self.signal is not None and kind is None:  # it came too late for the loop: now it may act
+        os.close(self.pipe[1])  # ends the listener, which reads end of file
+        if self.signal is not None and kind is None:  # arrived after the loop: deliver it now
             os.kill(os.getpid(), self.signal)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, when it comes to it."""
+        """Python signal handler; runs in the main thread once the interpreter regains control."""
         if number == signal.SIGINT and not self.training:
-            return  # the listener ends the process; an exception here may come in the midst of any library
+            return  # the listener ends the process; an exception here could hit any library code
         self.signal = self.signal or number
         if number == signal.SIGINT and self.processes > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # for which JAX listens: it tells the others
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX handles it and notifies the other processes
 
     def listen(self, pipe: int) -> None:
-        """In a thread of its own, at once."""
+        """Handle signals immediately, in a separate thread."""
         interrupts = 0
         while byte := os.read(pipe, 1):
             number = byte[0]
@@ -77,14 +77,14 @@ class PreemptionHandler:
         os.close(pipe)
 
     def exit_now(self, number: int, why: str) -> None:
-        """Ends the process, whatever it is at."""
+        """End the process immediately."""
         self.before_exit()
         print(f"train: {why}", flush=True)
         sys.stderr.flush()
         os._exit(EXIT_CODES[signal.Signals(number)])
 
     def requested(self, step: int) -> bool:
-        """Whether to save now and end; of several processes, True in all of them at one step."""
+        """Whether to save and stop after `step`; True in all processes at the same step."""
         if self.processes > 1:
             from jax.experimental import multihost_utils
 
@@ -92,12 +92,12 @@ class PreemptionHandler:
         return self.signal is not None
 
     def requested_here(self) -> bool:
-        """Whether to leave something out in the middle of a step; never among several processes, which must all do the
+        """Whether to cut short work within a step. Always False if there are several processes, because all must do the
         same."""
         return self.processes == 1 and self.signal is not None
 
     def stopped(self, step: int) -> Stopped:
-        """What to raise after the save."""
+        """Return the exception to raise after the save."""
         name = signal.Signals(self.signal).name if self.signal else "a notice"
         return Stopped(
             f"asked to end ({name}); saved at step {step:,}, and the same command goes on from there",

@@ -1,10 +1,10 @@
-"""Stragglers: processes whose hosts hold up all others.
+"""Detect stragglers: processes whose hosts slow down all others.
 
-All processes end a step together, since its collectives wait for the last of them, so their step times are equal. What
-differs is host time: reading a batch, copying it to the devices, and all work between two steps (logs, heartbeats). The
-host prepares a step while the devices compute the one before, so host time costs nothing until it reaches a step's.
-Waiting for devices is not host time, so a slow device or link does not show here; docs/long_runs.md says how to find
-one.
+All processes end a step together, because its collectives wait for the last one, so their step times are equal. Their
+host times differ: the time to read a batch, copy it to the devices, and do everything between two steps (logs,
+heartbeats). The host prepares a step while the devices compute the previous one, so host time costs nothing until it
+reaches the time of a step. Waiting for devices is not host time, so a slow device or link is not detected here;
+docs/long_runs.md explains how to find one.
 """
 
 import json
@@ -19,39 +19,39 @@ from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import key_value_store
 
 TIMES = 2.0
-"""A straggler takes so many times the median host time of the other processes, or more,"""
+"""A straggler has at least TIMES times the median host time of the other processes,"""
 SHARE = 0.5
-"""and at least this share of a step."""
+"""and at least this fraction of the time of a step."""
 
 
 class HostTime(NamedTuple):
-    """Means of one process, in seconds a step."""
+    """Mean times of one process, in seconds per step."""
 
     seconds: float
-    """Host time."""
+    """Total host time."""
     data: float
-    """The part of it that is reading batches and copying them to the devices."""
+    """Part of it spent on reading batches and copying them to the devices."""
     host: str
-    """Name of the machine."""
+    """Host name."""
 
 
 class HostTimes:
-    """Host time of every process, exchanged once per logged step without a collective: each process publishes its own
-    in JAX's key-value store before it starts that step. The step ends after all have started it, so process 0 then
-    finds every entry and waits for none. Does nothing in a run of one process."""
+    """Exchange the host times of all processes once per logged step, without a collective. Each process publishes its
+    time in JAX's key-value store before it starts the step. A step ends after all processes have started it, so process
+    0 then finds every entry without waiting. Does nothing in a run of one process."""
 
     def __init__(self, goodput: Goodput):
         self.goodput = goodput
         self.collected = 0
         self.reported: int | None = None
-        """The process that the last warning named, until it is no longer the slowest straggler."""
+        """Process named in the last warning; reset when it is no longer the slowest straggler."""
 
     def begin(self, step: int) -> None:
-        """Count from now on, after `step` steps."""
+        """Start measuring after `step` steps."""
         self.step, self.clock, self.step_seconds = step, self.goodput.read_clock(), 0.0
 
     def publish(self, step: int) -> None:
-        """Tell process 0 the mean over the steps since the last call. `step` is logged, and about to start."""
+        """Publish the mean times since the last call. Call it before the logged step `step` starts."""
         if jax.process_count() == 1:
             return
         steps, before = step - self.step, self.clock
@@ -65,21 +65,21 @@ class HostTimes:
         key_value_store().key_value_set(f"{directory(step)}{jax.process_index()}", json.dumps(own))
 
     def collect(self, step: int) -> tuple[dict[str, Any], str]:
-        """Return (values for the metrics of `step`, a warning or ""), in process 0 after the step is done; elsewhere
-        both are empty."""
+        """Return (metrics of `step`, warning or ""). Call it after the step. Both are empty in processes other than
+        0."""
         if jax.process_count() == 1 or jax.process_index() > 0:
             return {}, ""
         store = key_value_store()
         found = {int(key.rpartition("/")[2]): text for key, text in store.key_value_dir_get(directory(step))}
         store.key_value_delete(directory(step))
         if len(found) < jax.process_count():
-            return {}, ""  # figures are not worth a run
+            return {}, ""  # missing times must not stop a run
         times = [HostTime(*json.loads(found[process])) for process in range(jax.process_count())]
         seconds = [one.seconds for one in times]
         slowest = max(seconds)
         row = {"host_seconds": seconds, "slowest_host_seconds": slowest, "slowest_process": seconds.index(slowest)}
         self.collected += 1
-        # Before the first logged step each process also starts its loaders.
+        # The first logged interval includes starting the data loaders.
         slow = stragglers(seconds, self.step_seconds) if self.collected > 1 else []
         first = slow[0] if slow else None
         warning = warning_of(times, slow, self.step_seconds) if slow and first != self.reported else ""
@@ -97,8 +97,8 @@ def others_median(seconds: Sequence[float], process: int) -> float:
 
 
 def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
-    """Indices of the processes that hold up the others, the slowest first: of two processes or more with these host
-    times, in steps of `step_seconds`."""
+    """Return the indices of stragglers, slowest first, given the host times of two or more processes in seconds per
+    step."""
     order = sorted(range(len(seconds)), key=lambda process: -seconds[process])
     return [
         process
@@ -108,7 +108,7 @@ def stragglers(seconds: Sequence[float], step_seconds: float) -> list[int]:
 
 
 def warning_of(times: Sequence[HostTime], slow: Sequence[int], step_seconds: float) -> str:
-    """Name the slowest of the stragglers `slow`."""
+    """Return a warning that names the slowest of the stragglers `slow`."""
     own, median = times[slow[0]], others_median([one.seconds for one in times], slow[0])
     more = f" {len(slow) - 1:,} more are slow." if slow[1:] else ""
     return (

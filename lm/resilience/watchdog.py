@@ -1,4 +1,4 @@
-"""Hangs: when no step comes for many times the usual, the stacks of all threads and the state of the devices."""
+"""Hang detection: if a step takes many times the usual time, write the stacks of all threads and the device state."""
 
 import faulthandler
 import statistics
@@ -12,16 +12,16 @@ import jax
 from lm.resilience.goodput import Goodput
 
 TIMES = 20
-"""A hang is a wait of so many times the median of the last steps, and of no less than the config's hang_seconds."""
+"""A hang is a wait longer than TIMES times the median of the last steps, and longer than train.hang_seconds."""
 
 
 class Watchdog:
-    """Watches the heartbeat of `goodput` from a thread of its own; `close` ends it."""
+    """Watch the heartbeat of `goodput` in a separate thread until `close` is called."""
 
     def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float):
-        """Dumps go to `folder`/step-N.txt. `hang_seconds` of 0 watches nothing."""
+        """Dumps are written to `folder`/step-N.txt. `hang_seconds` = 0 disables the watchdog."""
         self.goodput, self.folder, self.least = goodput, folder, hang_seconds
-        self.reported = -1.0  # the beat after which a hang was reported
+        self.reported = -1.0  # time of the heartbeat after which a hang was reported
         self.waits: deque[float] = deque(maxlen=64)
         self.ended = threading.Event()
         if hang_seconds:
@@ -32,7 +32,7 @@ class Watchdog:
         while not self.ended.wait(min(self.least / 10, 1.0)):
             beat = self.goodput.beat_at
             if beat != last:
-                self.waits.append(beat - last)  # of several beats between two looks, the sum: never too short
+                self.waits.append(beat - last)  # a sum if several beats occurred: never too short
                 last = beat
             idle = time.monotonic() - beat
             if idle > max(self.least, TIMES * statistics.median(self.waits or [0.0])) and self.reported != beat:
@@ -51,7 +51,7 @@ class Watchdog:
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # a link would be written through
+            path.unlink(missing_ok=True)  # do not follow a link
             with path.open("w", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}  {idle:.1f} s after step {step}\n\n")
                 file.write(device_state() + "\n\n")
@@ -65,7 +65,7 @@ class Watchdog:
 
 
 def device_state() -> str:
-    """A line a device of this process: what it is, and its memory."""
+    """Describe the devices of this process and their memory, one line each."""
     lines = [f"process {jax.process_index()} of {jax.process_count()}"]
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
