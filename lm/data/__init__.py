@@ -1,4 +1,4 @@
-"""Tokens on their way to the step: records (the contract with data_prep, no jax), mixtures, batches, verification.
+"""Input pipeline: sequence records (the contract with data_prep; no JAX), mixtures, batches, shard verification.
 
 May import: lm.config.
 """

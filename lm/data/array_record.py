@@ -30,20 +30,20 @@ CHUNK_HEADER = struct.Struct("<QQQQQ")
 FIRST_CHUNK = 64
 """Offset of the first record: a block header and the header of an empty chunk come before it."""
 POSTSCRIPT_BYTES = 256
-"""Bytes at the beginning of the last block that hold the postscript: 114 in all files seen."""
+"""Bytes to read at the beginning of the last block to get the postscript: 114 in all files seen."""
 MAGIC = 0x71930E704FDAE05E
 CHUNK_OVERHEAD = 128
-"""Bytes that a chunk adds to a record of up to 64 KiB that zstd cannot compress, at most (67 to 75 were measured)."""
+"""Maximum overhead in bytes of a chunk with one incompressible record of up to 64 KiB (measured: 67 to 75)."""
 LOCAL = threading.local()
 
 
 def stored_limit(record_limit: int) -> int:
-    """Return the largest size in bytes of a chunk with one record of at most `record_limit` bytes."""
+    """Return the maximum size in bytes of a chunk that has one record of at most `record_limit` bytes."""
     return record_limit + record_limit // 128 + CHUNK_OVERHEAD + BLOCK_HEADER * (record_limit // BLOCK + 2)
 
 
 def without_block_headers(data: bytes | memoryview, start: int) -> bytes | memoryview:
-    """Return the bytes of a file from offset `start` on without the block headers among them."""
+    """Return the bytes of a file from offset `start`, with block headers removed."""
     first = -start % BLOCK
     if first >= len(data):
         return data
@@ -53,8 +53,8 @@ def without_block_headers(data: bytes | memoryview, start: int) -> bytes | memor
 
 
 def footer_range(tail: bytes, size: int) -> tuple[int, int]:
-    """Return (start, end) of the footer in a file of `size` bytes. `tail` is the first POSTSCRIPT_BYTES of the last
-    64 KiB. Raises InputError if the file is no ArrayRecord file."""
+    """Return (start, end) of the footer in a file of `size` bytes. `tail` is the first POSTSCRIPT_BYTES of the last 64
+    KiB. Raises InputError if the file is not an ArrayRecord file."""
     start, magic = 0, 0
     if size % BLOCK == 0:
         with contextlib.suppress(InputError):
@@ -69,10 +69,10 @@ def footer_range(tail: bytes, size: int) -> tuple[int, int]:
 
 
 def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
-    """Return the offset of each record, and the end of the last: (records + 1,) uint32, or uint64 beyond 4 GiB.
+    """Return the offset of each record and the end of the last one: (records + 1,) uint32, or uint64 above 4 GiB.
 
-    `footer` are the file's bytes from `start` on. Raises InputError if it is damaged, or is not of `records` chunks of
-    one record each.
+    `footer` is the part of the file from `start`. Raises InputError if it is damaged or does not list `records` chunks
+    of one record each.
     """
     chunks, data = chunk_of(without_block_headers(footer, start), len(footer))
     if chunks != records + 1:
@@ -95,8 +95,8 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
 
 
 def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the first number of each entry of a footer, whose lengths in bytes, at least 6, these are: (entries,)
-    uint64. Raises InputError if one is not of a chunk of one record."""
+    """Return the first number of each footer entry: (entries,) uint64. `lengths` are the sizes of the entries in bytes,
+    at least 6. Raises InputError if an entry does not describe a chunk of one record."""
     ends = np.cumsum(lengths, dtype=np.int64)
     at = ends - lengths
     if not np.all((entries[at] == 8) & (entries[ends - 2] == 24) & (entries[ends - 1] == 1)):
@@ -114,8 +114,8 @@ def offsets_listed(entries: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
-    """Return the record of at most `limit` bytes in the chunk of one record whose bytes in the file, from offset
-    `start` on, are `stored`. Raises InputError if it is damaged or larger."""
+    """Return the record in a chunk of one record. `stored` are the bytes of the chunk in the file, from offset `start`.
+    Raises InputError if the record is damaged or larger than `limit` bytes."""
     records, data = chunk_of(without_block_headers(stored, start), stored_limit(limit))
     if records != 1:
         raise InputError(f"A chunk of {records} records, not of one.")
@@ -123,7 +123,7 @@ def record_of(stored: bytes | memoryview, start: int, limit: int) -> bytes:
 
 
 def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memoryview]:
-    """Return (number of records, data) of a chunk without block headers."""
+    """Return (number of records, data) of a chunk without block headers. Raises InputError if it is damaged."""
     if len(chunk) < CHUNK_HEADER.size:
         raise InputError(f"A chunk ends after {len(chunk)} bytes.")
     _, size, _, kind, _ = CHUNK_HEADER.unpack_from(chunk)
@@ -133,7 +133,7 @@ def chunk_of(chunk: bytes | memoryview, limit: int) -> tuple[int, bytes | memory
 
 
 def parts_of(data: bytes | memoryview, sizes_limit: int, limit: int) -> tuple[bytes, bytes]:
-    """Return (the record sizes as varints, the records' bytes) of the data of a chunk. The sizes are decompressed only
+    """Split the data of a chunk into (record sizes as varints, bytes of the records). The sizes are decompressed only
     if `sizes_limit` is not 0."""
     length, at = varint(data, 1)
     if length > len(data) - at:
@@ -150,7 +150,7 @@ def decompressed(data: bytes | memoryview, limit: int) -> bytes:
     size, at = varint(data, 0)
     frame = data[at:]
     try:
-        # zstandard allocates what the frame says, whatever limit is given.
+        # zstandard allocates the size in the frame header, regardless of max_output_size.
         if size > limit or zstandard.frame_content_size(frame) not in (size, -1):
             raise InputError(f"A damaged chunk, or one of another format: {size} bytes, where {limit} are the most.")
         found = decompressor().decompress(frame, max_output_size=size)
@@ -162,14 +162,14 @@ def decompressed(data: bytes | memoryview, limit: int) -> bytes:
 
 
 def decompressor() -> zstandard.ZstdDecompressor:
-    """Return the decompressor of this thread; one must not be used by two at a time."""
+    """Return the decompressor of this thread; zstandard decompressors are not thread-safe."""
     if not hasattr(LOCAL, "decompressor"):
         LOCAL.decompressor = zstandard.ZstdDecompressor()
     return LOCAL.decompressor
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Return (the varint at `at`, the offset behind it). Raises InputError if there is none."""
+    """Return (value of the varint at offset `at`, offset after it). Raises InputError if it is incomplete."""
     value = shift = 0
     for index in range(at, min(at + 10, len(data))):
         value |= (data[index] & 127) << shift

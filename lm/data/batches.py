@@ -1,13 +1,13 @@
-"""Token shards -> Batch, as a pure function of (shards, seed, step), by Grain.
+"""Token shards -> Batch, as a pure function of (shards, seed, step), using Grain.
 
-A window is `context_length` tokens of a shard's stream and the token that follows them; the windows of a shard cover
-its stream, so that every token but the first of each shard is a target exactly once an epoch. A context that does not
-divide the records makes windows that run on into the next record. Each epoch has its own order, drawn from the seed;
-batches are consecutive windows of that order, over the ends of epochs. In a mixture every folder of shards has such an
-order of its own, and they take turns (lm/data/mixture.py). Windows may be shuffled in blocks (lm/data/block_order.py),
-and shards in a bucket are read ahead (lm/data/read_ahead.py).
+A window is `context_length` tokens of a shard's stream plus the next token. The windows of a shard cover its stream, so
+every token except the first of each shard is a target exactly once per epoch. If the context length does not divide the
+record length, windows continue in the next record. Each epoch has its own order, drawn from the seed; batches are
+consecutive windows in that order and may span two epochs. In a mixture, each folder of shards has its own order, and
+the folders take turns (lm/data/mixture.py). Windows can be shuffled in blocks (lm/data/block_order.py), and shards in a
+bucket are read ahead (lm/data/read_ahead.py).
 
-Batch size, context length and mixture can change at given steps (lm/config/stages.py). The order of the windows stays
+Batch size, context length and mixture can change at given steps (lm/config/stages.py). The order of the windows remains
 one stream: a step reads the windows that follow those of all earlier steps. A shorter context cuts each window into
 equal sequences, which are neighbours in the batch. All targets are kept; only the context before them is shorter.
 
@@ -39,25 +39,23 @@ from lm.storage import Place, StorageError, Url
 
 
 class Batch(NamedTuple):
-    """What one training step sees; being a tuple, it is a pytree: of NumPy arrays on the host, of jax.Arrays in a step.
-
-    Token and segment ids are int32, weights float32.
-    """
+    """Input of one training step. A pytree of NumPy arrays on the host, and of jax.Arrays in a step. Token and segment
+    ids are int32, weights float32."""
 
     inputs_BT: Int[Array, "B T"]  # noqa: N815
     """Token ids; 0 on padding."""
     targets_BT: Int[Array, "B T"]  # noqa: N815
-    """The token that follows each input; 0 where none does."""
+    """Next token of each input; 0 if there is none."""
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
-    """Which document of the window the input is from, numbered from 1; 0 on padding."""
+    """Index of the document within the sequence, from 1; 0 on padding."""
     weights_BT: Float[Array, "B T"]  # noqa: N815
-    """1 where the target is a token of the stream, 0 where there is none."""
+    """1 if the target is a token of the stream, else 0."""
 
 
 def training_batches(
     model: ModelConfig, config: TrainConfig, own: Place, tokenizer_fingerprint: str, loader_threads: int
 ) -> "BatchSource":
-    """The batches of a training run whose own shards are in `own`. Raises as `BatchSource` and `mixture_of`."""
+    """Batches of a training run with its own shards in `own`. Raises like `BatchSource` and `mixture_of`."""
     context = model.context_length
     return BatchSource(
         mixture_of(config, own), "train", context, config.stages(context), config.seed, loader_threads,
@@ -66,44 +64,44 @@ def training_batches(
 
 
 def host_batch(*arrays: np.ndarray) -> Batch:
-    """A Batch of NumPy arrays, which every jitted function takes as it takes jax.Arrays; type checkers are not told."""
+    """Build a Batch from NumPy arrays, cast to the annotated types."""
     return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
 
 
 class Origin(NamedTuple):
-    """Where a sequence of a batch is from."""
+    """Origin of a sequence in a batch."""
 
     folder: Place
-    """The folder of shards."""
+    """Folder of shards."""
     documents: set[int]
-    """Rows of the folder's documents/ (lm.data.records.document_tables)."""
+    """Row numbers in the document tables of the folder (lm.data.records.document_tables)."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of shards as a part of the batches."""
+    """Folder of shards that contributes to the batches."""
 
     folder: Place
     share: float
-    """Of the sequences of the first stage; the shares of all sources add up to 1."""
+    """Fraction of the sequences in the first stage; the shares of all sources sum to 1."""
     windows: "Windows"
     tokens_per_epoch: int
-    """Targets of one epoch: all tokens but the first of each shard."""
+    """Number of targets per epoch: all tokens except the first of each shard."""
 
 
 class BatchSource:
-    """Batches from one split of a folder of shards, or of several, each with its weight: {folder: weight}.
+    """Batches from one split of one or more folders of shards, {folder: weight}.
 
-    Weights are relative, above 0 and finite. They count sequences: of the first N sequences each folder has given its
-    share, up to a few sequences (lm.data.mixture.Turns). One folder gives the same batches whatever its weight.
+    Weights are relative, positive and finite. They count sequences: among the first N sequences, each folder has its
+    share up to a few sequences (lm.data.mixture.Turns). With one folder, the weight has no effect.
 
     `batch_size` is a number of sequences, or the stages of a run (TrainConfig.stages), whose weights, if any, replace
-    those of `folders`. `shuffle_block` is train.shuffle_block: 1 shuffles single windows, more shuffles blocks of that
-    many.
+    those of `folders`. `shuffle_block` is train.shuffle_block: 1 shuffles single windows, a larger number shuffles
+    blocks of that many windows.
 
-    Raises UsageError when a weight is none, when the split or the context length does not fit the shards, or when they
-    were written with another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file
-    is missing, has another size, or cannot be read.
+    Raises UsageError if a weight is invalid, if the split or the context length does not match the shards, or if they
+    were written with a tokenizer of another fingerprint than `tokenizer_fingerprint` (None: any). Raises InputError if
+    a file is missing, has the wrong size, or cannot be read.
     """
 
     def __init__(
@@ -133,7 +131,7 @@ class BatchSource:
             windows = Windows(folder, shards, manifest.record_length, context_length)
             targets = sum(max(shard.tokens - 1, 0) for shard in shards.shards)
             self.sources.append(Source(folder, weight / sum(weights[0]), windows, targets))
-        # Windows are numbered through all sources: source i has those from _first_window[i] to _first_window[i + 1].
+        # Windows are numbered over all sources: source i has _first_window[i] to _first_window[i + 1] - 1.
         self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
         ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
         self._order = (
@@ -145,11 +143,11 @@ class BatchSource:
 
     @property
     def windows(self) -> int:
-        """Windows of one epoch, of all sources."""
+        """Number of windows per epoch, over all sources."""
         return self._first_window[-1]
 
     def warning(self) -> str | None:
-        """What makes reading from a bucket slow or dear, and the remedy; None if nothing does."""
+        """Return a warning, with remedy, if reading from a bucket will be slow or expensive; else None."""
         for one in self.sources:
             records, window = one.windows.records, one.windows.stored_bytes()
             wanted = 2**20 if 4 * len(records) <= OFFSETS_BYTES else 2**22  # offsets of all records do not fit then
@@ -162,27 +160,28 @@ class BatchSource:
         return None
 
     def windows_read(self, step: int) -> list[int]:
-        """Windows of each source that steps 0 to `step` - 1 read."""
+        """Number of windows of each source that steps 0 to `step` - 1 read."""
         return self._order.windows_read(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
+        """Return the batch of `step` (from 0). Independent of earlier calls. Raises InputError if a record is
+        damaged."""
         return self._read(self._order[step], self.stages.at(step))
 
     def iterate(
         self, start_step: int = 0, rows: Callable[[int, int], np.ndarray] | None = None, stop_step: int | None = None
     ) -> Iterator[Batch]:
-        """batch(start_step), batch(start_step + 1), ... to `stop_step` (None: without end), read ahead by
-        loader_threads threads; what is in a bucket, by requests of its own (lm.data.read_ahead).
+        """Iterate over batch(start_step), ..., batch(stop_step - 1) (None: without end), read ahead by loader_threads
+        threads; shards in a bucket are requested ahead by separate threads (lm.data.read_ahead).
 
-        `rows(B, T)` are the numbers of the rows that this process needs of a batch of that shape, where others read the
-        rest. Raises UsageError where a block of each row does not fit into memory.
+        `rows(B, T)` returns the row numbers that this process reads of a batch of that shape. Raises UsageError if one
+        block per row does not fit into memory.
         """
         stages = self.stages.between(start_step, stop_step)
         of_stage = [np.arange(stage.shape[0]) if rows is None else rows(*stage.shape) for stage in stages]
         if any(one.windows.records.is_remote for one in self.sources):
             for stage, own in zip(stages, of_stage, strict=True):
-                self._steps_of_part(stage, own)  # refused now, and not when the stage begins
+                self._steps_of_part(stage, own)  # raise now, not when the stage begins
         return self._iterate_stages(list(zip(stages, of_stage, strict=True)), start_step, stop_step)
 
     def _iterate_stages(
@@ -192,7 +191,7 @@ class BatchSource:
             yield from self._iterate(stage, rows, start_step, stop_step)
 
     def _iterate(self, stage: Stage, rows: np.ndarray, start_step: int, stop_step: int | None) -> Iterator[Batch]:
-        """The batches of one stage. Steps count from its first one here."""
+        """Iterate over the batches of one stage. Inside, steps count from the first step of the stage."""
         import grain
 
         options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
@@ -212,7 +211,7 @@ class BatchSource:
         return steps_of_part(windows, self.shuffle_block, steps_in_blocks(self.shuffle_block, stage.windows), stored)
 
     def _read_ahead(self, stage: Stage, rows: np.ndarray, first: int, end: int) -> ReadAhead | None:
-        """What requests the records that are in a bucket; None where none is."""
+        """Requester of the records in buckets; None if there are none."""
         remote = [index for index, one in enumerate(self.sources) if one.windows.records.is_remote]
         if not remote:
             return None
@@ -233,7 +232,7 @@ class BatchSource:
         return ReadAhead(wanted, self._steps_of_part(stage, rows), self.shuffle_block > 1, first, end)
 
     def documents(self, step: int) -> list[Origin]:
-        """For each sequence of batch(step), the folder of its shards and the documents of its inputs."""
+        """Return the origin of each sequence in batch(step): folder of shards and documents of the inputs."""
         stage, found = self.stages.at(step), []
         for source, number in map(self._find, self._order[step].tolist()):
             for begin in range(0, self.context_length, stage.context_length):
@@ -242,26 +241,26 @@ class BatchSource:
         return found
 
     def places(self, step: int) -> list[tuple[int, int]]:
-        """(index in `sources`, number of the window there) of each window of batch(step)."""
+        """Return (index in `sources`, window number in that source) for each window of batch(step)."""
         return [self._place(number) for number in self.numbers(step).tolist()]
 
     def numbers(self, step: int) -> np.ndarray:
-        """(W,) int64: which windows batch(step) is made of, numbered through all sources."""
+        """Return the windows of batch(step), numbered over all sources: (W,) int64."""
         return self._order[step]
 
     def numbered(self, source: int, windows: np.ndarray) -> np.ndarray:
-        """Windows of one source as `numbers` calls them."""
+        """Convert window numbers of one source to numbers over all sources, as in `numbers`."""
         return windows + self._first_window[source]
 
     def heads(self, step: int) -> np.ndarray:
-        """(B, T) bool: which targets of batch(step) are the heads of documents."""
+        """Return which targets of batch(step) are document heads: (B, T) bool."""
         found = [self._find(number) for number in self._order[step].tolist()]
         heads = np.stack([source.windows.heads(number) for source, number in found])
         return heads.reshape(self.stages.at(step).shape)
 
     def sequential_windows(self) -> Iterator[Batch]:
-        """Every window once, in the order of sources and shards, in batches of the first stage; the last one is filled
-        up with rows of zeros."""
+        """Iterate over every window once, in the order of sources and shards, in batches of the first stage's shape.
+        The last batch is padded with rows of zeros."""
         stage = self.stages.at(0)
         for numbers in itertools.batched(range(self.windows), stage.windows):
             batch = self._read(np.array(numbers), dataclasses.replace(stage, windows=len(numbers)))
@@ -271,7 +270,7 @@ class BatchSource:
     def _read(
         self, numbers: np.ndarray, stage: Stage, rows: np.ndarray | None = None, part: Part | None = None
     ) -> Batch:
-        """The batch of the windows `numbers`, or only some rows of it."""
+        """Return the batch of the windows `numbers`, or only some of its rows."""
         rows = np.arange(stage.shape[0]) if rows is None else rows
         wanted, places = (rows, None) if stage.parts == 1 else np.unique(rows // stage.parts, return_inverse=True)
         found = [self._find(number) for number in numbers[wanted].tolist()]
@@ -281,12 +280,12 @@ class BatchSource:
             cut = lambda array_WT: array_WT.reshape(len(found), stage.parts, stage.context_length)
             own = lambda array_WT: cut(array_WT)[places, rows % stage.parts]
             inputs, targets, segments, weights = map(own, (inputs, targets, segments, weights))
-            # Each sequence numbers its documents from 1; padding stays 0.
+            # Number the documents of each sequence from 1; padding stays 0.
             segments = np.maximum(segments - np.maximum(segments[:, :1] - 1, 0), 0)
         return host_batch(inputs, targets, segments, weights)
 
     def _find(self, number: int) -> tuple[Source, int]:
-        """(the source of a window, the window's number in it)."""
+        """Return (source of a window, number of the window in that source)."""
         index, number = self._place(number)
         return self.sources[index], number
 
@@ -296,7 +295,7 @@ class BatchSource:
 
 
 def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]:
-    """The batches; at their end, or an error, no more is requested."""
+    """Yield the batches; stop the read-ahead at the end or on an error."""
     try:
         yield from batches
     finally:
@@ -306,9 +305,9 @@ def closing_after(batches: Iterator[Batch], ahead: ReadAhead) -> Iterator[Batch]
 def document_stream(
     folder: Place, split: str, tokenizer_fingerprint: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
+    """Return a whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
 
-    For splits that fit in memory. Raises as BatchSource does.
+    Only for splits that fit into memory. Raises like BatchSource.
     """
     manifest = read_manifest(folder)
     length = manifest.record_length
@@ -316,7 +315,7 @@ def document_stream(
     windows = Windows(folder, manifest.splits[split], length, length)  # a window is a record
     tokens, documents, first_records = [], [], set(windows.first_records)
     for index, record in enumerate(windows.all_records()):
-        start = 0 if index in first_records else 1  # the first token was the last of the record before
+        start = 0 if index in first_records else 1  # the first token repeats the last one of the previous record
         lengths = np.diff(record.segment_starts.astype(np.int64), append=record.valid)
         tokens.append(record.tokens[start : record.valid])
         documents.append(np.repeat(record.document_ids, lengths)[start:])
@@ -324,7 +323,7 @@ def document_stream(
 
 
 def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
-    """Raises InputError when two shards hold the same: their documents would count twice."""
+    """Raise InputError if two shards have the same content, because their documents would count twice."""
     seen: dict[str, Place] = {}
     for folder, shard in shards:
         path = folder / shard.file
@@ -337,13 +336,14 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
 
 
 class WindowOrder:
-    """order[step]: the (batch size,) int64 numbers of the windows of a step. `sources` are the numbers of each source's
-    windows, `weights` those of the sources in each stage."""
+    """Window numbers by step: order[step] is (batch size,) int64. `sources` are the ranges of window numbers of the
+    sources, `weights` the weights of the sources in each stage."""
 
     def __init__(self, sources: Sequence[range], weights: Sequence[Sequence[float]], seed: int, stages: Stages):
         import grain
 
-        # The first has the seed itself. The others have seeds of their own, lest sources of one size go in step.
+        # The first source uses the seed itself. The others use derived seeds, or sources of equal size would have
+        # the same order.
         more = (int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) for index in range(1, len(sources)))
         self.streams = [
             grain.MapDataset.range(numbers.start, numbers.stop).seed(one).shuffle().repeat()
@@ -351,7 +351,7 @@ class WindowOrder:
         ]
         self.stages = stages
         self.mixtures: list[tuple[int, Turns, list[int]]] = []
-        """(windows read before, whose turn it is from there on, windows read of each source) of each mixture."""
+        """For each mixture: (windows read before it, turns of the sources, windows of each source read before it)."""
         for now, of_stages in itertools.groupby(zip(weights, stages, strict=True), key=lambda pair: tuple(pair[0])):
             first = next(of_stages)[1].windows_before
             self.mixtures.append((first, Turns(now), self._of_each(first) if self.mixtures else [0] * len(sources)))
@@ -369,19 +369,19 @@ class WindowOrder:
         return self.mixtures[bisect.bisect_right(self.mixtures, number, key=lambda one: one[0]) - 1]
 
     def _of_each(self, number: int) -> list[int]:
-        """How many of the first `number` windows are of each source."""
+        """Count how many of the first `number` windows come from each source."""
         first, turns, before = self._mixture(number)
         return [one + more for one, more in zip(before, turns.counts(number - first), strict=True)]
 
     def windows_read(self, step: int) -> list[int]:
-        """Windows of each source that steps 0 to `step` - 1 read."""
+        """Number of windows of each source that steps 0 to `step` - 1 read."""
         return self._of_each(self.stages.windows_before(step))
 
 
 class Windows:
-    """Random access to the windows of a split: a row of each of Batch's arrays.
+    """Random access to the windows of a split, as rows of the arrays of a Batch.
 
-    A shard's windows number ceil((tokens - 1) / context_length): those that would hold padding alone are left out.
+    A shard has ceil((tokens - 1) / context_length) windows; windows that would contain only padding are omitted.
     """
 
     def __init__(self, folder: Place, split: Split, record_length: int, context_length: int):
@@ -398,20 +398,20 @@ class Windows:
         return self._first_window[-1]
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(inputs, targets, segment ids, weights), each (context_length,)."""
+        """Return (inputs, targets, segment ids, weights), each (context_length,)."""
         return self.read(number)
 
     def read(self, number: int, part: Part | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """As `self[number]`; from `part`, where its records were requested before."""
+        """Like `self[number]`; uses the records in `part` that were requested before."""
         record, start = self._locate(number, part)
         return cut_window(record, start, self.context_length)
 
     def stored_bytes(self) -> int:
-        """Mean bytes of a window in the files."""
+        """Mean size of a window in the files, in bytes."""
         return max(self.records.stored_bytes() * len(self.records) // len(self), 1)
 
     def records_of(self, numbers: np.ndarray) -> np.ndarray:
-        """(windows, 2): the first and the last record of each of some windows, int64."""
+        """Return the first and the last record of each given window: (windows, 2) int64."""
         first_window, first_record = np.array(self._first_window), np.array(self.first_records)
         shards = np.searchsorted(first_window, numbers, side="right") - 1
         begins = (numbers - first_window[shards]) * self.context_length
@@ -420,12 +420,12 @@ class Windows:
         return np.stack([first, np.minimum(last, first_record[shards + 1] - 1)], axis=1)
 
     def documents(self, number: int) -> set[int]:
-        """The documents of the window's inputs."""
+        """Documents of the window's inputs."""
         return set(self.segments(number))
 
     def segments(self, number: int, begin: int = 0, end: int | None = None) -> list[int]:
-        """The document of each segment of the window's inputs from position `begin` to `end`, in their order: of
-        segment id 1, 2, ..."""
+        """Return the document of each segment (segment id 1, 2, ...) among the window's inputs from position `begin` to
+        `end`."""
         record, start = self._locate(number)
         start, end = start + begin, min(start + (self.context_length if end is None else end), record.valid)
         if start >= end:
@@ -434,7 +434,7 @@ class Windows:
         return record.document_ids[first - 1 : last].tolist()
 
     def windows_of(self, record: int, begin: int, end: int) -> range:
-        """The windows of whose inputs some lie from `begin` to `end` in `record`, numbered over all shards."""
+        """Return the windows with inputs from positions `begin` to `end` of `record`, numbered over all shards."""
         shard = bisect.bisect_right(self.first_records, record) - 1
         before = (record - self.first_records[shard]) * self.record_length
         first, last = (before + begin) // self.context_length, (before + end - 1) // self.context_length
@@ -442,25 +442,27 @@ class Windows:
         return range(start + first, min(start + last + 1, stop))
 
     def heads(self, number: int) -> np.ndarray:
-        """(context_length,) bool: which targets of the window are the heads of documents."""
+        """Return which targets of the window are document heads: (context_length,) bool."""
         record, start = self._locate(number)
-        starts = record.segment_starts[1:]  # the first segment of a record may begin in the middle of its document
+        starts = record.segment_starts[1:]  # a record's first segment may start inside a document
         return np.isin(start + 1 + _positions(self.context_length), starts)
 
     def _locate(self, number: int, part: Part | None = None) -> tuple[SequenceRecord, int]:
-        """(the record that holds the window, or two of them as one; where in it the window starts)."""
+        """Return (record that contains the window, or two records joined; offset of the window in it)."""
         shard = bisect.bisect_right(self._first_window, number) - 1
         place, start = divmod((number - self._first_window[shard]) * self.context_length, self.record_length)
         index = self.first_records[shard] + place
         record = self.record(index, part)
-        if start + self.context_length > self.record_length:  # never where the context divides the records
+        if (
+            start + self.context_length > self.record_length
+        ):  # only if the context length does not divide the record length
             is_last = index + 1 == self.first_records[shard + 1]
             record = joined(record, None if is_last else self.record(index + 1, part))
         return record, start
 
     def record(self, index: int, part: Part | None = None) -> SequenceRecord:
-        """Record `index`, over all shards. Raises InputError when it is damaged, StorageError where the bucket does not
-        answer."""
+        """Read record `index`, numbered over all shards. Raises InputError if it is damaged, StorageError if the bucket
+        does not respond."""
         run = part.get((self.records.owner, index)) if part else None
         try:
             return from_bytes(run.result().record(index) if run else self.records.read(index))
@@ -470,7 +472,7 @@ class Windows:
             raise self._damaged(index, error) from error
 
     def all_records(self) -> Iterator[SequenceRecord]:
-        """All records in their order, with few requests where they are in a bucket. Raises as `record`."""
+        """Iterate over all records in order, with few requests if they are in a bucket. Raises like `record`."""
         index = 0
         try:
             while index < len(self.records):
@@ -494,10 +496,11 @@ WRITE_AGAIN = (
 
 
 def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:
-    """A record and the next of its shard as one of twice the length; after a shard's last (None) comes padding."""
+    """Join a record with the next one of its shard into one of twice the length. None as the next record means the end
+    of the shard: the rest is padding."""
     if second is None:
         return dataclasses.replace(first, tokens=np.pad(first.tokens, (0, first.length)))
-    # The second's first token is the first's last, and so is in a segment there already.
+    # The first token of the second record repeats the last one of the first record.
     return SequenceRecord(
         tokens=np.concatenate([first.tokens, second.tokens[1:]]),
         valid=first.length + second.valid,
@@ -514,7 +517,7 @@ def _positions(context_length: int) -> np.ndarray:
 def cut_window(
     record: SequenceRecord, start: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(inputs, targets, segment ids, weights), each (length,), of record.tokens[start : start + length + 1]."""
+    """Return (inputs, targets, segment ids, weights), each (length,), of record.tokens[start : start + length + 1]."""
     positions = start + _positions(length)
     tokens = record.tokens[start : start + length + 1].astype(np.int32)
     segments = np.searchsorted(record.segment_starts, positions, side="right").astype(np.int32)

@@ -1,15 +1,14 @@
-"""The order of windows if they are shuffled in blocks (train.shuffle_block above 1), a pure function of the step.
+"""Order of windows shuffled in blocks (train.shuffle_block > 1), as a pure function of the step.
 
-A block is `shuffle_block` neighbouring windows, so that one request reads all of it. Row r of the batch takes its
-windows from K blocks, in a random order, for K x shuffle_block steps, then from the next K. K is such that all B rows
-together take theirs from BLOCKS_MIXED blocks or more: 1 for B = 64 and larger batches, 8 for B = 8. So a block is read
-only by the process that has the row. In a mixture (lm/data/mixture.py) groups of K blocks take turns instead of
-sequences.
+A block is `shuffle_block` neighbouring windows, so one request reads all of it. Row r of the batch takes its windows in
+random order from K blocks for K x shuffle_block steps, then from the next K blocks. So a block is read only by the
+process that has the row. K is the smallest number such that all B rows together use at least BLOCKS_MIXED blocks: 1 for
+B >= 64, 8 for B = 8. In a mixture (lm/data/mixture.py), sources take turns by groups of K blocks instead of sequences.
 
-Each epoch cuts the windows of a source into blocks at another place and draws another order of the blocks. One block
-joins the end of an epoch and the beginning of the next, so that each window is used once an epoch.
+Each epoch cuts the windows of a source into blocks at a different offset and draws a new order of the blocks. One block
+joins the end of an epoch and the beginning of the next, so each window is used once per epoch.
 
-The last groups of a stage (lm/config/stages.py) are as short as its remaining steps. The next stage, with another
+The last groups of a stage (lm/config/stages.py) are shortened to its remaining steps. The next stage, with another
 number of rows, starts with unread windows.
 """
 
@@ -24,29 +23,30 @@ from lm.config import Stages
 from lm.data.mixture import Turns
 
 BLOCKS_MIXED = 64
-"""Blocks that the batches of some steps are from, at least. A run with batches of 8 that stayed in 8 blocks of the
-demo's shards for 64 steps looked diverged when all 8 changed at once."""
+"""Minimum number of blocks that the batches come from at any time. A run with batches of 8 that used only 8 blocks of
+the demo's shards for 64 steps looked diverged when all 8 changed at once."""
 
 
 def steps_in_blocks(block: int, batch_size: int) -> int:
-    """For how many steps a row takes its windows from the same blocks."""
+    """Number of steps for which a row takes its windows from the same blocks."""
     return block * -(-BLOCKS_MIXED // batch_size) if block > 1 else 1
 
 
 def raw_bits(count: int, *seed: int) -> np.ndarray:
-    """(count,) uint64, random. NumPy promises that these stay the same in later versions; not so of permutation()."""
+    """Return random (count,) uint64. NumPy guarantees that these are the same in later versions, unlike
+    permutation()."""
     return np.random.PCG64(list(seed)).random_raw(count)
 
 
 class BlockStream:
-    """Groups of windows of a source, of whole blocks, one after the other, without end."""
+    """Endless sequence of groups of windows of a source; each group consists of whole blocks."""
 
     def __init__(self, windows: range, block: int, *seed: int):
         self.windows, self.block, self.seed = windows, block, seed
         self._shuffled = functools.lru_cache(4)(self._order_of_blocks)
 
     def group(self, number: int, position: int, size: int) -> np.ndarray:
-        """(size,) int64: the windows of group `number`, shuffled, which `position` windows come before."""
+        """Return the shuffled windows of group `number`, which `position` windows precede: (size,) int64."""
         found, end = [], position + size
         while position < end:
             epoch, place = divmod(position, len(self.windows))
@@ -57,10 +57,10 @@ class BlockStream:
         return self.windows.start + numbers[np.argsort(raw_bits(size, *self.seed, 1, number), kind="stable")]
 
     def _part(self, epoch: int, place: int) -> np.ndarray:
-        """Neighbouring windows from position `place` of an epoch on, to the end of their block."""
+        """Return neighbouring windows from position `place` of an epoch to the end of their block."""
         count = len(self.windows)
         head = min(-epoch * count % self.block, count)
-        """Windows that complete the last block of the epoch before."""
+        """Windows that complete the last block of the previous epoch."""
         blocks = (count - head) // self.block
         if place < head:
             begin, end = place, head
@@ -81,31 +81,31 @@ class BlockStream:
 
 
 def between(turns: Turns, first: int, end: int) -> list[int]:
-    """How many of the turns from `first` to `end` are of each source."""
+    """Count how many of the turns `first` to `end` - 1 belong to each source."""
     return [after - before for before, after in zip(turns.counts(first), turns.counts(end), strict=True)]
 
 
 @dataclass(frozen=True)
 class Span:
-    """Steps whose groups are of one size."""
+    """Consecutive steps whose groups have the same size."""
 
     first_step: int
     steps: int
-    """Steps, and so windows, of a group."""
+    """Steps per group, which is also its number of windows."""
     rows: int
-    """Windows of a step."""
+    """Windows per step."""
     turns: Turns
-    """Which source each group is of."""
+    """Source of each group."""
     first_turn: int
-    """Turns before this span, since the mixture began, in groups of this size: spans go on with the shares, and do not
-    each begin with the first source."""
+    """Number of turns before this span since the mixture began, in groups of this size, so that the next span continues
+    the turns instead of restarting with the first source."""
     windows_before: list[int]
     """Windows of each source that earlier spans read."""
     groups_before: list[int]
 
 
 class BlockOrder:
-    """order[step]: the (batch size,) int64 numbers of the windows of a step. `weights` are those of the sources in each
+    """Window numbers by step: order[step] is (batch size,) int64. `weights` are the weights of the sources in each
     stage."""
 
     def __init__(
@@ -136,12 +136,13 @@ class BlockOrder:
         return self._rows(index, slot)[:, offset]
 
     def _place(self, step: int) -> tuple[int, int, int]:
-        """(the span of a step, how many groups its rows have used up there, the step in their next one)."""
+        """Return (index of the span of a step, number of groups that each row has finished there, offset in the next
+        group)."""
         index = bisect.bisect_right(self._first_steps, step) - 1
         return index, *divmod(step - self.spans[index].first_step, self.spans[index].steps)
 
     def _rows_of(self, index: int, slot: int) -> np.ndarray:
-        """(rows, steps) int64: a group of blocks for each row."""
+        """Return one group of blocks for each row: (rows, steps) int64."""
         span = self.spans[index]
         found, before = [], span.turns.counts(span.first_turn)
         for row in range(span.rows):
@@ -152,7 +153,7 @@ class BlockOrder:
         return np.stack(found)
 
     def windows_read(self, step: int) -> list[int]:
-        """Windows of each source that steps 0 to `step` - 1 read."""
+        """Number of windows of each source that steps 0 to `step` - 1 read."""
         index, slot, offset = self._place(step)
         span = self.spans[index]
         of_span = lambda groups: between(span.turns, span.first_turn, span.first_turn + groups)

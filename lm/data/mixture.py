@@ -1,8 +1,7 @@
-"""Mixtures of shards: which folders with which weights, and whose turn it is, as a pure function of the sequence's
-number.
+"""Mixtures of shards: folders with weights, and the source of each sequence as a pure function of its number.
 
-Grain's own MapDataset.mix rounds the weights to hundredths of the smallest: of weights 3 and 7 it makes 100 and 233, so
-that the shares drift away without bound. Here they are exact.
+Grain's MapDataset.mix rounds weights to hundredths of the smallest: 3 and 7 become 100 and 233, so the shares drift
+without bound. Here they are exact.
 """
 
 import hashlib
@@ -18,13 +17,13 @@ from lm.storage import Place, place_of
 
 
 def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
-    """{folder of shards: its weight} of a run whose own shards are in `own`; 0 for a folder that only later stages of
-    train.mixture_schedule read.
+    """Return {folder of shards: weight} of a run with its own shards in `own`. The weight is 0 for a folder that only
+    later stages of train.mixture_schedule read.
 
-    Raises UsageError when a folder is named twice, InputError when one of the others has no manifest.
+    Raises UsageError if a folder is listed twice, InputError if a folder of train.mixture has no manifest.
     """
     weights: dict[Place, float] = {own: float(config.own_weight)} if config.reads_own_shards else {}
-    # Also where the own shards take no part: to name them in the mixture is a second way to say own_weight.
+    # Listed even if own_weight is 0: the run's own shards may not be in the mixture too.
     names: dict[Place, str] = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}
     for source in config.mixture:
         folder = place_of(source.tokens)
@@ -36,12 +35,12 @@ def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
             )
         manifest_of(folder)
         names[folder.resolve()] = named
-        weights[folder] = float(source.weight)  # an int is a fine weight
+        weights[folder] = float(source.weight)  # ints are accepted
     return weights
 
 
 def manifest_of(folder: Place) -> Place:
-    """The manifest of a folder that train.mixture names. Raises InputError when there is none."""
+    """Return the path of the manifest of a folder in train.mixture. Raises InputError if it does not exist."""
     path = folder / MANIFEST
     if not path.is_file():
         inside = folder / RunPaths.tokens
@@ -51,33 +50,33 @@ def manifest_of(folder: Place) -> Place:
 
 
 def manifest_sha256(folder: Place) -> str:
-    """What tells one content of a folder of shards from another: its manifest has the SHA-256 of every shard.
-
-    Raises InputError when there is none.
-    """
+    """Return the SHA-256 of the manifest, which identifies the content of a folder of shards because it lists the
+    SHA-256 of every shard. Raises InputError if there is no manifest."""
     return hashlib.sha256(manifest_of(folder).read_bytes()).hexdigest()
 
 
 def mixture_manifests(config: TrainConfig) -> dict[str, object]:
-    """What stands in the folders of a mixture, for the marker of a stage. Raises InputError as `manifest_sha256`."""
+    """Return the manifest hashes of the folders of a mixture, for the marker of a stage. Raises InputError like
+    `manifest_sha256`."""
     names = [source.tokens for source in config.mixture]
     return {f"SHA-256 of {one}/{MANIFEST}": manifest_sha256(place_of(one)) for one in names}
 
 
 class Turns:
-    """Whose turn each sequence is: turns[number] is (source, how many sequences of that source came before).
+    """Source of each sequence: turns[number] is (source, number of earlier sequences of that source).
 
-    After any number of sequences each of n sources has given its weight's share of them, but for less than n - 1.
+    After any number of sequences, the count of each of n sources differs from its weight's share by less than n - 1
+    sequences.
     """
 
     def __init__(self, weights: Iterable[float]):
-        exact = [Fraction(str(weight)) for weight in weights]  # 0.1 is a tenth here, not the float nearest to it
+        exact = [Fraction(str(weight)) for weight in weights]  # 0.1 becomes exactly 1/10
         scale = math.lcm(*(weight.denominator for weight in exact))
         self._parts = [int(weight * scale) for weight in exact]
 
     def __getitem__(self, number: int) -> tuple[int, int]:
-        # before, after: sequences of this source and the later ones among the first `number`, and number + 1. A source
-        # takes its share of them, rounded up; the rest is for the later ones. All in whole numbers of any size.
+        # before, after: sequences of this and later sources among the first `number` and number + 1. Each source takes
+        # its share, rounded up, and leaves the rest to later sources. Exact integer arithmetic.
         rest, before, after = sum(self._parts), number, number + 1
         for source, part in enumerate(self._parts):
             left_before, left_after = before * (rest - part) // rest, after * (rest - part) // rest
@@ -87,7 +86,7 @@ class Turns:
         raise AssertionError("the last source takes all that is left")
 
     def counts(self, number: int) -> list[int]:
-        """How many of the first `number` sequences are of each source."""
+        """Count how many of the first `number` sequences come from each source."""
         found, rest = [], sum(self._parts)
         for part in self._parts:
             left = number * (rest - part) // rest if rest else 0

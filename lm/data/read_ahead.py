@@ -1,8 +1,8 @@
-"""Ranges of shards in a bucket, requested before the steps that use them.
+"""Request ranges of shards in a bucket before the steps that use them.
 
-The order of the windows is known, so the records of the next steps are too. Steps are planned in parts: the records of
-a part are sorted, neighbours are merged into runs, and each run is one GET. The part in use and the next one are held
-in memory, nothing on disk.
+The order of the windows, and therefore of the records, is known in advance. Steps are planned in parts: the records of
+a part are sorted, neighbours are merged into runs, and each run is one GET. The current and the next part are held in
+memory; nothing is written to disk.
 """
 
 import contextlib
@@ -18,28 +18,28 @@ from lm.data.shards import RUN_BYTES, Run, ShardRecords
 from lm.errors import UsageError
 
 REQUESTS = 64
-"""Requests at a time."""
+"""Maximum number of concurrent requests."""
 WINDOWS_AHEAD = 1024
-"""Windows of a part, at least; more if that many do not make whole blocks (train.shuffle_block)."""
+"""Minimum number of windows in a part, rounded up to whole blocks (train.shuffle_block)."""
 GAP_BYTES = 2**16
-"""The most bytes between two wanted records of a block that are read and dropped, so that one request serves both. Such
-gaps exist where a part of the plan begins or ends inside a block."""
+"""Maximum gap in bytes between two records that one request may span; the bytes in the gap are discarded. Gaps occur if
+a part begins or ends inside a block."""
 PART_BYTES = 500 * 10**6
-"""Bytes of a part, at most; three are held for a moment when one ends."""
+"""Maximum bytes of a part; three parts are briefly in memory when one ends."""
 
 Wanted = list[tuple[ShardRecords, np.ndarray, np.ndarray]]
-"""For each source: (its records, the numbers of the wanted ones, the step of each, relative to the part)."""
+"""For each source: (its records, numbers of the wanted records, step of each relative to the part)."""
 Request = tuple[ShardRecords, int, int, Future[Run]]
-"""(records, first, the one after the last, what is to have them)"""
+"""(records, first record, end, future that gets the run)"""
 Part = dict[tuple[int, int], Future[Run]]
-"""{(ShardRecords.owner, number of a record): the run that has it}"""
+"""{(ShardRecords.owner, record number): run that contains it}"""
 
 
 class ReadAhead:
-    """Records of the steps from `first_step` to `stop_step`.
+    """Reads the records of steps `first_step` to `stop_step` - 1 ahead.
 
-    `wanted(begin, end)` are the records of steps `begin` to `end`; those on a disk are left out. A part has `steps`
-    steps (`steps_of_part`).
+    `wanted(begin, end)` returns the records of steps `begin` to `end` - 1, except those on a disk. A part has `steps`
+    steps (see `steps_of_part`).
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class ReadAhead:
         self.lock = threading.Lock()
         self.requests, self.stopped = queue.SimpleQueue[Request | None](), list[bool]()
         self.pending = set[Future[Run]]()
-        """Cancelled at the end, lest a thread of the loader wait for one of them for ever."""
+        """Cancelled by `close`; otherwise a loader thread could wait for one forever."""
         for _ in range(REQUESTS):
-            # Daemons: a server that does not answer must not keep the process from ending.
+            # Daemon threads: an unresponsive server must not keep the process alive.
             threading.Thread(target=work, args=(self.requests, self.pending), name="read-ahead", daemon=True).start()
         self.close = weakref.finalize(self, stop, self.requests, self.pending, self.stopped)
-        """Ends the requests; called by itself when nobody holds the object any more."""
+        """Stops the requests; also called when the object is garbage-collected."""
 
     def part(self, step: int) -> Part:
-        """The part of a step, planned if need be, and the next one too."""
+        """Return the part of a step. Plans it and the next part if necessary."""
         number = step // self.steps
         with self.lock:
             for one in (number, number + 1):
                 if one not in self.parts:
                     self.parts[one] = self.plan(one)
-            # Threads of the loader may still be at steps of the part before.
+            # Loader threads may still be reading the previous part.
             for old in [one for one in self.parts if one < number - 1]:
                 del self.parts[old]
             return self.parts[number]
@@ -90,8 +90,8 @@ class ReadAhead:
 
 
 def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored_bytes: int) -> int:
-    """Steps of a part, in each of which a process reads so many windows of `stored_bytes` bytes: a multiple of
-    `steps_in_blocks`. Raises UsageError if the blocks do not fit into memory."""
+    """Return the number of steps in a part, a multiple of `steps_in_blocks`, if a process reads `windows` windows of
+    `stored_bytes` bytes per step. Raises UsageError if the blocks do not fit into memory."""
     blocks = windows * steps_in_blocks
     if blocks * stored_bytes > PART_BYTES and shuffle_block > 1:
         fitting = max(PART_BYTES * shuffle_block // (blocks * stored_bytes), 1)
@@ -107,8 +107,8 @@ def steps_of_part(windows: int, shuffle_block: int, steps_in_blocks: int, stored
 def runs_of(
     records: ShardRecords, numbers: np.ndarray, steps: np.ndarray, gap_bytes: int
 ) -> list[tuple[int, int, int]]:
-    """(first record, the one after the last, first step) of each run of neighbours in a shard, over gaps of at most
-    gap_bytes."""
+    """Merge neighbouring records of a shard into runs, over gaps of at most `gap_bytes`. Returns (first record, end,
+    first step) of each run."""
     order = np.lexsort((steps, numbers))
     numbers, steps = numbers[order], steps[order]
     kept = np.diff(numbers, prepend=-1) != 0
@@ -129,11 +129,11 @@ def runs_of(
 
 
 def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]]) -> None:
-    """Make requests until there is one of None."""
+    """Process requests until one is None."""
     while (request := requests.get()) is not None:
         records, first, last, future = request
         del request
-        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
                 if not future.cancelled():
                     future.set_result(records.read_run(first, last))
@@ -146,8 +146,8 @@ def work(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]])
 
 
 def stop(requests: queue.SimpleQueue[Request | None], pending: set[Future[Run]], stopped: list[bool]) -> None:
-    """Cancel what is left and end the threads. This takes no lock that is not re-entrant, since a finalizer may run in
-    a thread that holds one."""
+    """Cancel pending requests and stop the threads. Takes no non-reentrant lock, because a finalizer can run in a
+    thread that holds one."""
     stopped.append(True)
     for future in pending.copy():
         future.cancel()

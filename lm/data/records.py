@@ -1,13 +1,13 @@
-"""SequenceRecord <-> bytes, and the manifest of a folder of them: the contract between data_prep, which writes both,
-and lm, which trains on them. No jax here.
+"""SequenceRecord <-> bytes, and the manifest of a folder of records: the contract between data_prep, which writes them,
+and lm, which trains on them. No JAX here.
 
-A record holds `length + 1` consecutive tokens of a stream of documents, each document headed by <|endoftext|>; the last
-token of a record is the first of the next, so that every token but the stream's first is a target once. A document's
-head is thus also the target that ends the document before it. Layout, little-endian:
+A record is `length + 1` consecutive tokens of a stream of documents, in which <|endoftext|> heads each document. The
+last token of a record is the first token of the next one, so every token except the first of the stream is a target
+once. The head of a document is also the target that ends the previous document. Layout, little-endian:
 
     magic "GMR1" | dtype code u8 (2: uint16, 4: uint32) | 3 zero bytes | length u32 | valid u32 | segments u32
     | tokens (length + 1) of the dtype, zero-padded to a multiple of 4 bytes
-    | segment starts, segments x u32 | document ids, segments x u64 | crc32 u32 of all before
+    | segment starts, segments x u32 | document ids, segments x u64 | crc32 u32 of all bytes before
 """
 
 import dataclasses
@@ -33,26 +33,27 @@ class SequenceRecord:
     tokens: np.ndarray
     """(length + 1,) uint16 or uint32; zeros after the first `valid`."""
     valid: int
-    """Tokens that are real; less than length + 1 only in the last record of a shard."""
+    """Number of real tokens; less than length + 1 only in the last record of a shard."""
     segment_starts: np.ndarray
-    """(segments,) uint32, rising: where in `tokens` each document begins; the first is 0 (maybe midway in it)."""
+    """(segments,) uint32, ascending: offset of each document in `tokens`. The first is 0, even if its document started
+    earlier."""
     document_ids: np.ndarray
-    """(segments,) uint64: the document of each segment, a row of tokens/documents/ (`document_tables`)."""
+    """(segments,) uint64: document of each segment, as a row of tokens/documents/ (`document_tables`)."""
 
     @property
     def length(self) -> int:
-        """Input tokens that the record holds: one less than its tokens."""
+        """Number of input tokens: one less than the number of tokens."""
         return len(self.tokens) - 1
 
 
 def record_bytes(length: int, dtype: str, segments: int) -> int:
-    """Bytes of a record of `length` input tokens in the layout above."""
+    """Size in bytes of a record of `length` input tokens in the layout above."""
     tokens = (length + 1) * DTYPES[dtype]
     return HEADER.size + tokens + (-tokens % 4) + 12 * segments + 4
 
 
 def to_bytes(record: SequenceRecord) -> bytes:
-    """The record in the layout above. Raises ValueError when its parts do not fit one another."""
+    """Serialize a record in the layout above. Raises ValueError if its fields are inconsistent."""
     dtype = record.tokens.dtype
     if dtype != np.uint16 and dtype != np.uint32:
         raise ValueError(f"tokens are {dtype}; records hold {' or '.join(DTYPES)}")
@@ -74,7 +75,7 @@ def to_bytes(record: SequenceRecord) -> bytes:
 
 
 def from_bytes(data: bytes) -> SequenceRecord:
-    """The record that `to_bytes` wrote. Raises InputError when the bytes are damaged or something else."""
+    """Parse a record written by `to_bytes`. Raises InputError if the bytes are damaged or not a record."""
     if len(data) < HEADER.size + 4 or data[:4] != MAGIC:
         raise InputError(f"Not a sequence record: {len(data)} bytes that begin with {data[:4]!r}, not {MAGIC!r}.")
     (stored,) = struct.unpack("<I", data[-4:])
@@ -101,25 +102,25 @@ def from_bytes(data: bytes) -> SequenceRecord:
 
 @dataclass(frozen=True)
 class Shard:
-    """One ArrayRecord file of records, all but the last of them full."""
+    """ArrayRecord file of sequence records; all but the last record are full."""
 
     file: str
-    """Name in the folder of the manifest."""
+    """File name, relative to the manifest."""
     records: int
     bytes: int
-    """Size of the file."""
+    """File size."""
     sha256: str
-    """Of the file, 64 hex digits."""
+    """SHA-256 of the file, 64 hex digits."""
     documents: int
     tokens: int
-    """Tokens of its stream; one less than its targets."""
+    """Number of tokens in the stream; one more than its targets."""
     text_bytes: int
     """UTF-8 bytes of the documents' text."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The sums over its shards, and the shards."""
+    """Shards of a split, and their totals."""
 
     documents: int
     tokens: int
@@ -130,10 +131,10 @@ class Split:
 
 @dataclass(frozen=True)
 class DocumentTable:
-    """A Parquet file with a row for each document of some files: id, url, file, split, tokens, text_bytes."""
+    """Parquet file with one row per document: id, url, file, split, tokens, text_bytes."""
 
     file: str
-    """Name in the folder of the manifest."""
+    """File name, relative to the manifest."""
     rows: int
     bytes: int
     sha256: str
@@ -141,23 +142,23 @@ class DocumentTable:
 
 @dataclass(frozen=True)
 class Manifest:
-    """tokens/manifest.json: what is in a folder of shards, and what made it."""
+    """Contents of tokens/manifest.json: shards, document tables, tokenizer."""
 
     tokenizer_fingerprint: str
     vocab_size: int
-    """Symbols of the tokenizer; every token is below."""
+    """Number of symbols of the tokenizer; all tokens are below it."""
     record_length: int
     token_dtype: str
     splits: dict[str, Split]
     """By name: "train" and "val"."""
     documents: tuple[DocumentTable, ...] = ()
-    """In the order of the documents' numbers. Folders from before December 2026 have one, documents.parquet, that is
-    not named."""
+    """Document tables, in the order of document numbers. Empty in folders written before December 2026, which have one
+    table, documents.parquet."""
     withheld_documents: int = 0
-    """In neither split, since they share a key with one that is held out."""
+    """Documents in neither split, because they share a key with a held-out document."""
     repeats: int = 0
-    """Copies of documents that stand in the training split before; its documents and tokens are counted with them. Not
-    written where there are none."""
+    """Repeated documents in the training split; they are included in its counts of documents and tokens. Not written if
+    0."""
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self)
@@ -168,23 +169,23 @@ class Manifest:
 
 MANIFEST = "manifest.json"
 HELD_OUT_KEYS = "held_out_keys.parquet"
-"""The held-out index: keys of what is held out (data_prep/shards/held_out.py)."""
+"""Keys of the held-out documents (data_prep/shards/held_out.py)."""
 
 
 def document_tables(folder: Place) -> list[Place]:
-    """The tables of documents in a folder of shards; row after row they are the documents by number. Raises InputError
-    as `read_manifest`."""
+    """Return the document tables in a folder of shards; their concatenated rows are the documents by number. Raises
+    InputError like `read_manifest`."""
     return [folder / table.file for table in read_manifest(folder).documents] or [folder / "documents.parquet"]
 
 
 def read_manifest(folder: Place) -> Manifest:
-    """The manifest of the shards in `folder`. Raises InputError when there is none or it is damaged."""
+    """Read the manifest of the shards in `folder`. Raises InputError if it is missing or damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"There are no token shards in {folder}: {MANIFEST} is missing. {MAKE_SHARDS}")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        if "vocabulary_size" in fields:  # its name until November 2026; shards outlive the code that wrote them
+        if "vocabulary_size" in fields:  # name until November 2026; old shards must remain readable
             fields["vocab_size"] = fields.pop("vocabulary_size")
         for name, split in fields["splits"].items():
             shards = tuple(Shard(**shard) for shard in split["shards"])
@@ -204,7 +205,7 @@ MAKE_SHARDS = "Delete that folder, should it be there, and make them: python -m 
 def check_request(
     manifest: Manifest, folder: Place, split: str, context_length: int, tokenizer_fingerprint: str | None
 ) -> None:
-    """Raises UsageError or InputError when the shards are not what the caller needs, as BatchSource says."""
+    """Raise UsageError or InputError if the shards do not meet the requirements, as described in BatchSource."""
     if split not in manifest.splits:
         raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
     if context_length > manifest.record_length:

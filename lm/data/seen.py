@@ -1,7 +1,7 @@
-"""At which steps a document was in the batch: the inverse of BatchSource.documents, without a log.
+"""Find the steps at which a document was in the batch: the inverse of BatchSource.documents, without a log.
 
-The windows that hold a document are found in the shards; at which steps these come, by walking the order of the steps,
-which is kept as far as it fits MOST_HELD.
+First the windows that contain the document are found in the shards; then the order of the steps is searched for these
+windows. The order is cached up to MOST_HELD windows.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,26 +13,26 @@ from lm.data.batches import BatchSource, Windows
 from lm.data.records import read_manifest
 
 MOST_HELD = 4_000_000
-"""Sequences whose windows are kept in memory, 8 bytes each."""
+"""Maximum number of cached window numbers, 8 bytes each."""
 STEPS_AT_ONCE = 64
 
 
 class Seen(NamedTuple):
-    """What a look-up found."""
+    """Result of a search."""
 
     places: list[tuple[int, int]]
-    """(step, from 0, window of its batch) of each window of the document, in their order."""
+    """(step, from 0; position in the batch) of each of the document's windows, in order."""
     next: int | None
-    """The step to go on from; None where all steps were looked at."""
+    """Step to continue from; None if all steps were searched."""
 
 
 def windows_with(
     windows: Windows, document: int, rising: bool, stop: Callable[[], bool] = lambda: False
 ) -> tuple[np.ndarray, bool]:
-    """(numbers of the windows of whose inputs some are the document's, rising, int64; whether all could be looked at).
+    """Return (ascending numbers of the windows with inputs from the document, int64; whether the search is complete).
 
-    `rising` says that the documents' numbers rise through the shards, so that few records need be read
-    (`numbers_rise`). Otherwise records are read one by one until `stop` says so. Raises InputError for a damaged one.
+    `rising` means that document numbers ascend through the shards (see `numbers_rise`), so that few records must be
+    read. Otherwise all records are read until `stop` returns True. Raises InputError if a record is damaged.
     """
     found: dict[int, None] = {}
     count = windows.first_records[-1]
@@ -50,7 +50,7 @@ def windows_with(
 
 
 def first_with(windows: Windows, document: int) -> int:
-    """The first record whose last document is `document` or a later one."""
+    """Return the first record whose last document is `document` or a later one."""
     low, high = 0, windows.first_records[-1]
     while low < high:
         middle = (low + high) // 2
@@ -62,25 +62,25 @@ def first_with(windows: Windows, document: int) -> int:
 
 
 def numbers_rise(windows: Windows) -> bool:
-    """Whether the numbers of documents rise through the shards: they do where none is repeated
-    (data_prep.shards.write); of folders from before December 2026 that is not known."""
+    """Whether document numbers ascend through the shards. They do if no document is repeated (data_prep.shards.write);
+    for folders written before December 2026 this is unknown, and the result is False."""
     manifest = read_manifest(windows.folder)
     return bool(manifest.documents) and not manifest.repeats
 
 
 class StepOrder:
-    """The windows of the steps of a run, 0 to `steps`."""
+    """Windows of steps 0 to `steps` - 1 of a run, searchable."""
 
     def __init__(self, source: BatchSource, steps: int, most_held: int = MOST_HELD):
         self.source, self.steps = source, steps
         self._held = source.stages.step_of(most_held)[0]
-        """Steps whose windows are kept."""
+        """Number of steps whose windows are cached."""
         self._numbers = np.zeros(source.stages.windows_before(min(steps, self._held)), np.int64)
         self._walked = 0
 
     def places(self, numbers: np.ndarray, first: int, stop: Callable[[], bool]) -> Seen:
-        """Where the windows `numbers` (BatchSource.numbers) come from step `first` on, until `stop` says so or the
-        steps end. A few steps at least are looked at."""
+        """Find the windows `numbers` (see BatchSource.numbers) from step `first` on, until `stop` returns True or the
+        steps end. Searches at least a few steps."""
         found: list[tuple[int, int]] = []
         stages = self.source.stages
         for begin, end, read in self._read(first):
@@ -91,7 +91,7 @@ class StepOrder:
         return Seen(found, None)
 
     def _read(self, first: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(first step, end, numbers of the windows in their order) of all steps from `first` on, some at a time."""
+        """Yield (first step, end, window numbers in order) for all steps from `first` on, several steps at a time."""
         before = self.source.stages.windows_before
         if first < self._walked:
             yield first, self._walked, self._numbers[before(first) : before(self._walked)]

@@ -1,8 +1,8 @@
-"""Records of shards by number, on a disk or in a bucket, without opening or downloading more than they need.
+"""Random access to the records of shards, on a disk or in a bucket, opening and downloading no more than necessary.
 
-A shard's footer gives the offset of each record (lm.data.array_record), so a record is one read of a file or one range
-of an object. All shards of a process share OPEN_FILES descriptors and OFFSETS_BYTES of memory for offsets, however many
-shards there are.
+The footer of a shard has the offset of each record (lm.data.array_record), so reading a record is one read of a file or
+one range request. All shards of a process share OPEN_FILES file descriptors and OFFSETS_BYTES of memory for offsets,
+regardless of the number of shards.
 """
 
 import bisect
@@ -33,14 +33,14 @@ from lm.storage import Place
 OPEN_FILES = 128
 OFFSETS_BYTES = 256 * 2**20
 RUN_BYTES = 4 * 2**20
-"""Bytes of records that are read by one request, about, at most."""
+"""Approximate maximum bytes of records per request."""
 LEAST_RECORD = 64
-"""Bytes that a record takes in a file, at least."""
+"""Minimum bytes of a record in a file."""
 
 
 class Recent[V]:
-    """An LRU cache with a limit on the total weight of its values. Thread-safe: of several threads that ask for a key,
-    one loads the value."""
+    """LRU cache with a limit on the total weight of its values. Thread-safe: concurrent calls for the same key load the
+    value once."""
 
     def __init__(self, limit: int, weight: Callable[[V], int]):
         self.limit, self.weight, self.total = limit, weight, 0
@@ -48,7 +48,7 @@ class Recent[V]:
         self.lock, self.forgotten = threading.Lock(), deque[int]()
 
     def get(self, key: tuple[int, int], load: Callable[[], V]) -> V:
-        """Return the value of `key`, from `load` if it is not held. Raises as `load`."""
+        """Return the value of `key`; call `load` if it is not cached. Raises like `load`."""
         with self.lock:
             future = self.held.get(key)
             if future is not None:
@@ -79,8 +79,8 @@ class Recent[V]:
         return value
 
     def forget(self, owner: int) -> None:
-        """Drop the values whose key begins with `owner`, now or when the next value is loaded. A finalizer calls this,
-        which can run in a thread that holds the lock."""
+        """Drop all values of `owner` (the first part of their keys), now or when the next value is loaded. Called by
+        finalizers, which can run in a thread that holds the lock."""
         self.forgotten.append(owner)
         if self.lock.acquire(blocking=False):
             try:
@@ -96,7 +96,7 @@ class Recent[V]:
 
 
 class OpenFile:
-    """A file descriptor, closed when nobody holds it any more."""
+    """File descriptor that is closed when the object is garbage-collected."""
 
     def __init__(self, path: Path):
         self.descriptor = -1
@@ -114,31 +114,31 @@ FILES = Recent[OpenFile](OPEN_FILES, lambda file: 1)
 OFFSETS = Recent[np.ndarray](OFFSETS_BYTES, lambda offsets: offsets.nbytes + 512)
 OWNERS = itertools.count()
 DECODING = threading.Lock()
-"""A footer of many records takes some ten megabytes for a moment; of several threads one decodes at a time."""
+"""Decoding the footer of many records briefly takes tens of megabytes, so only one thread decodes at a time."""
 
 
 class Run(NamedTuple):
-    """Neighbouring records of a shard, as they are stored."""
+    """Neighbouring records of a shard, as stored."""
 
     begin: int
-    """Number of the first."""
+    """Number of the first record."""
     stored: bytes
     offsets: np.ndarray
-    """(records + 1,): where each begins in the file, and where the last ends."""
+    """(records + 1,): file offset of each record, and the end of the last."""
     limit: int
-    """Bytes of a record at most."""
+    """Maximum bytes of a record."""
 
     def record(self, index: int) -> bytes:
-        """Raises InputError if it is damaged."""
+        """Return record `index`. Raises InputError if it is damaged."""
         place = index - self.begin
         start, end, origin = int(self.offsets[place]), int(self.offsets[place + 1]), int(self.offsets[0])
         return record_of(memoryview(self.stored)[start - origin : end - origin], start, self.limit)
 
 
 class ShardRecords:
-    """The records of some shards, numbered through all of them. Any number of threads may read.
+    """Records of several shards, numbered over all of them. Thread-safe.
 
-    Nothing is opened before the first read. Errors do not name the shard and the record: `name_of` does.
+    No file is opened before the first read. Errors do not contain the shard and the record; use `name_of`.
     """
 
     def __init__(self, folder: Place, shards: Sequence[Shard], record_length: int):
@@ -146,9 +146,9 @@ class ShardRecords:
         self.files = [folder / shard.file for shard in shards]
         self.is_remote = not isinstance(folder, Path)
         self.first = list(itertools.accumulate((shard.records for shard in shards), initial=0))
-        """Number of each shard's first record; last, the number of records."""
+        """Number of each shard's first record, and the total number of records."""
         self.limit = record_bytes(record_length, "uint32", record_length + 1)
-        """Bytes of a record at most: every token a document."""
+        """Maximum bytes of a record, reached if every token is a document."""
         self.owner = next(OWNERS)
         for cache in (FILES, OFFSETS):
             weakref.finalize(self, cache.forget, self.owner)
@@ -157,15 +157,15 @@ class ShardRecords:
         return self.first[-1]
 
     def stored_bytes(self) -> int:
-        """Mean size of a record in the files."""
+        """Mean size of a record in the files, in bytes."""
         return sum(shard.bytes for shard in self.shards) // max(len(self), 1)
 
     def read(self, index: int) -> bytes:
-        """Read a record: from a disk by one pread, from a bucket by one GET. Raises InputError if it is damaged."""
+        """Read a record with one pread from a disk, or one GET from a bucket. Raises InputError if it is damaged."""
         return self.read_run(index, index + 1).record(index)
 
     def read_run(self, begin: int, end: int) -> "Run":
-        """Read the records `begin` to `end`, all of one shard, at once. Raises InputError."""
+        """Read records `begin` to `end` - 1, all of one shard, at once. Raises InputError if that fails."""
         shard = self.shard_of(begin)
         first = self.first[shard]
         offsets = self.offsets(shard)[begin - first : end - first + 1]
@@ -175,19 +175,19 @@ class ShardRecords:
         return Run(begin, self.read_bytes(shard, int(offsets[0]), int(offsets[-1])), offsets, self.limit)
 
     def run_end(self, begin: int) -> int:
-        """The record after the last that is worth reading together with `begin`: of the same shard, about RUN_BYTES."""
+        """Return the end of the run to read together with record `begin`: in the same shard, about RUN_BYTES."""
         return min(begin + max(RUN_BYTES // max(self.stored_bytes(), 1), 1), self.first[self.shard_of(begin) + 1])
 
     def shard_of(self, index: int) -> int:
         return bisect.bisect_right(self.first, index) - 1
 
     def name_of(self, index: int) -> str:
-        """A record for an error message."""
+        """Name of a record for error messages."""
         shard = self.shard_of(index)
         return f"Record {index - self.first[shard]} of {self.files[shard]}"
 
     def offsets(self, shard: int) -> np.ndarray:
-        """The offsets of a shard's records, and the end of the last: (records + 1,) uint32 or uint64."""
+        """Offsets of the records of a shard, and the end of the last one: (records + 1,) uint32 or uint64."""
         return OFFSETS.get((self.owner, shard), lambda: self.read_offsets(shard))
 
     def read_offsets(self, shard: int) -> np.ndarray:
@@ -203,7 +203,7 @@ class ShardRecords:
             return offsets_of(footer, start, records)
 
     def read_bytes(self, shard: int, start: int, end: int) -> bytes:
-        """Raises InputError if the file is not there or ends before."""
+        """Read a range of bytes. Raises InputError if the file is missing or too short."""
         file = self.files[shard]
         try:
             if isinstance(file, Path):

@@ -1,11 +1,10 @@
-"""Compare shards with the SHA-256 in their manifest: finds flipped bytes, cut files and files in another's place.
+"""Compare shards with the SHA-256 in their manifest: detects bit flips, truncated files and swapped files.
 
-Training does that with shards on a disk (lm/training/shard_verification.py). Those in a bucket are only read as far as
-they are needed; `python -m launch.verify_shards` reads them through.
+Training does this for shards on a disk (lm/training/shard_verification.py). Shards in a bucket are read only as far as
+needed; `python -m launch.verify_shards` verifies them completely.
 
-A shard that was found whole is not read again at the next start while its file is the same by size and times; the time
-of the last change of a file (ctime) is one that no program can set. What the disk alone changes later, under a file
-that nobody wrote to, the CRC-32 of every record finds when it is read.
+An intact shard is not read again at the next start if its size and times are unchanged; programs cannot set the change
+time of a file (ctime). If a disk later corrupts a file without a write, the CRC-32 of the record detects it on reading.
 """
 
 import json
@@ -20,7 +19,7 @@ from lm.errors import InputError
 from lm.storage import HASHING_THREADS, Place, StorageError, digest
 
 Verified = dict[str, list[Any]]
-"""{path of a shard that was whole: its SHA-256, bytes, and times of the last change in nanoseconds}"""
+"""{path of an intact shard: [SHA-256, bytes, modification time, change time]}; times in nanoseconds."""
 
 
 def verify_shards(
@@ -29,11 +28,11 @@ def verify_shards(
     given_up: Event | None = None,
     known: Mapping[str, list[Any]] | None = None,
 ) -> Verified:
-    """Reads every shard of the (folder, split) pairs through, or part `share[0]` of `share[1]`, but those that are as
-    they were when they became `known`; returns what to know at the next start. One in a bucket is always read. Begins
-    no further shard once `given_up` is set.
+    """Verify all shards of the (folder, split) pairs, or part `share[0]` of `share[1]` of them. Skips local shards that
+    are unchanged since they were recorded in `known`. Starts no further shard once `given_up` is set. Returns the
+    record for the next start.
 
-    Raises InputError that names the shards that are not what their manifest says.
+    Raises InputError that lists the shards that differ from their manifest.
     """
     named = {folder / s.file: s for folder, split in splits for s in read_manifest(folder).splits[split].shards}
     listed = dict(list(named.items())[share[0] :: share[1]])
@@ -67,7 +66,7 @@ def key_of(place: Place) -> str:
 
 
 def stamp(path: Place, sha256: str) -> list[Any] | None:
-    """What changes whenever the file is written to, and the hash that it is to have; None where it cannot be seen."""
+    """Return the expected hash and file attributes that change with every write; None if they are unavailable."""
     if not isinstance(path, Path):
         return None
     try:
@@ -78,7 +77,7 @@ def stamp(path: Place, sha256: str) -> list[Any] | None:
 
 
 def read(place: Place) -> tuple[int | None, str]:
-    """(bytes, SHA-256) of a file or object, or (None, why it cannot be read)."""
+    """Return (bytes, SHA-256) of a file or object, or (None, reason) if it cannot be read."""
     try:
         return digest(place)
     except StorageError as error:
@@ -88,7 +87,7 @@ def read(place: Place) -> tuple[int | None, str]:
 
 
 def known_shards(note: Path) -> Verified:
-    """What an earlier start has left in `note`; nothing where there is none, or it is damaged: all is read then."""
+    """Read the record of an earlier start from `note`; empty if it is missing or damaged, so all shards are read."""
     try:
         found = json.loads(note.read_bytes())
     except (OSError, ValueError, RecursionError):
