@@ -1,7 +1,7 @@
-"""Every knob of lm, as frozen dataclasses, one file a subject. No jax here: reading a config must cost nothing.
+"""Configuration of lm as frozen dataclasses, one file per subject. No JAX here, so that configs load quickly.
 
-Fields marked `not_hashed` decide how fast a result is made or how often it is looked at, not what it is; they are left
-out of what identifies it.
+Fields marked `not_hashed` affect how fast or how often something is computed, not the result; they are excluded from
+the hash that identifies it.
 
 May import: lm.errors, lm.fields.
 """

@@ -1,4 +1,4 @@
-"""The shape of a model, as frozen dataclasses. No jax here."""
+"""Model architecture, as frozen dataclasses. No JAX here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,29 +7,30 @@ from lm.errors import UsageError, shown
 from lm.fields import Config, not_hashed, positive, within
 
 LARGEST_SIZE = 2**31 - 1
-"""Of every axis: JAX's indices are 32-bit."""
+"""Maximum size of any axis: JAX uses 32-bit indices."""
 LONGEST_NGRAM = 64
-"""Each length has a table of its own."""
+"""Maximum n-gram length; each length has its own table."""
 
 GATED_MLPS = ("swiglu",)
-"""Values of ModelConfig.mlp with a gate."""
+"""Values of ModelConfig.mlp that have a gate."""
 
 
 @dataclass(frozen=True)
 class RopeScalingConfig(Config):
-    """Rotary frequencies stretched for a longer context, as Llama 3.1 does (arXiv:2407.21783; the values are those of
-    its model card). What a frequency becomes depends on its turns in the original context: unchanged if it makes many,
-    divided by `factor` if it makes few, and a linear mixture in between."""
+    """Rotary frequencies scaled for a longer context, as in Llama 3.1 (arXiv:2407.21783; values from its model card). A
+    frequency is unchanged if it makes many rotations within the original context, divided by `factor` if it makes few,
+    and linearly interpolated in between."""
 
     factor: float
-    """What the slow frequencies are divided by; Llama 3.1 has 8, Llama 3.2 has 32."""
+    """Divisor of the slow frequencies: 8 in Llama 3.1, 32 in Llama 3.2."""
     low_frequency_factor: float
-    """Turns in the original context at or below which a frequency counts as slow; Llama 3.1 has 1."""
+    """Frequencies with at most this many rotations within the original context are divided by factor; 1 in Llama
+    3.1."""
     high_frequency_factor: float
-    """Turns in the original context from which on a frequency stays as it is; Llama 3.1 has 4. Above
-    low_frequency_factor."""
+    """Frequencies with at least this many rotations within the original context are unchanged; 4 in Llama 3.1. Must
+    exceed low_frequency_factor."""
     original_context_length: int
-    """Tokens of a sequence before the context was lengthened; Llama 3.1 has 8192."""
+    """Context length in tokens before the extension; 8192 in Llama 3.1."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -44,95 +45,95 @@ class RopeScalingConfig(Config):
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in six of these fields:
-    norm, position, mlp, biases, kv_heads, tie_embeddings. What they both lack is off by default."""
+    """Decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in six of these fields:
+    norm, position, mlp, biases, kv_heads, tie_embeddings. Features that neither has are off by default."""
 
     vocab_size: int
-    """Rows of the embedding table; at least the tokenizer's symbols."""
+    """Rows of the embedding table; at least the tokenizer's vocabulary size."""
     context_length: int
-    """Tokens that one sequence holds, in training and in generation."""
+    """Maximum sequence length in tokens, in training and in generation."""
     layers: int
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     width: int
     """Channels of the residual stream."""
     heads: int
-    """Query heads; must divide width, unless head_dim is given."""
+    """Number of query heads; must divide width unless head_dim is set."""
     kv_heads: int
-    """Key and value heads (grouped queries, arXiv:2305.13245); must divide heads."""
+    """Number of key and value heads (grouped-query attention, arXiv:2305.13245); must divide heads."""
     mlp_width: int
     """Hidden channels of the MLP."""
     norm: Literal["rmsnorm", "layernorm"]
     """RMSNorm (arXiv:1910.07467) or LayerNorm (arXiv:1607.06450)."""
     position: Literal["rope", "learned"]
-    """Rotary (arXiv:2104.09864) or a learned table added to the embeddings."""
+    """Rotary embeddings (arXiv:2104.09864), or a learned table added to the token embeddings."""
     mlp: Literal["swiglu", "gelu", "relu_squared"]
-    """Gated SiLU (arXiv:2002.05202), the tanh form of GELU as in GPT-2, or the square of ReLU (arXiv:2109.08668)."""
+    """Gated SiLU (arXiv:2002.05202), the tanh approximation of GELU as in GPT-2, or squared ReLU (arXiv:2109.08668)."""
     biases: bool
-    """Linear maps and LayerNorms add a bias, as GPT-2's do; the output projection never does."""
+    """Add biases to linear maps and LayerNorms, as in GPT-2; the output projection never has one."""
     tie_embeddings: bool
-    """Use the embedding table as the output projection too."""
+    """Use the embedding table as output projection too."""
     rope_theta: float
     """Base of the rotary frequencies; unused with learned positions."""
     norm_epsilon: float
-    """Added to the variance inside each norm."""
+    """Added to the variance in each norm."""
     initial_std: float
-    """Standard deviation of initial weights; projections back into the residual stream get it divided by sqrt(2 *
-    layers)."""
+    """Standard deviation of initial weights; divided by sqrt(2 * layers) for projections back into the residual
+    stream."""
     parameter_dtype: Literal["float32", "bfloat16"]
-    """Type in which parameters are kept. Updates are computed in float32, and rounded stochastically where they are
-    added to bfloat16 parameters (lm/optimizers/rounding.py)."""
+    """Type of the stored parameters. Updates are computed in float32; bfloat16 parameters are rounded stochastically
+    (lm/optimizers/rounding.py)."""
     compute_dtype: Literal["float32", "bfloat16"]
-    """Type of matrix products and activations; the softmax and the loss are always float32."""
+    """Type of matrix products and activations; softmax and loss are always float32."""
     rope_scaling: RopeScalingConfig | None = None
-    """Llama 3.1's stretching of the rotary frequencies, or None for the frequencies as they are."""
+    """Scaling of the rotary frequencies for a longer context, as in Llama 3.1; None: no scaling."""
     qk_norm: bool = False
-    """Queries and keys are scaled to a root mean square of 1 in every head, before they are turned: keeps attention's
-    logits bounded, and so the training stable at high learning rates (arXiv:2302.05442)."""
+    """Normalize queries and keys to a root mean square of 1 per head, before the rotary embedding. Bounds the attention
+    logits, which keeps training stable at high learning rates (arXiv:2302.05442)."""
     zero_init: bool = False
-    """Projections back into the residual stream, and an output projection of its own, start at zero: at first, a block
-    passes on what it is given and every token is as likely (arXiv:2203.03466, appendix D.2)."""
+    """Initialize projections back into the residual stream, and an untied output projection, with zeros. Blocks start
+    as the identity and all tokens are equally likely (arXiv:2203.03466, appendix D.2)."""
     logit_softcap: float | None = None
-    """Logits become softcap * tanh(logits / softcap), so that none leaves +- softcap (Gemma 2, arXiv:2408.00118: 30);
-    None leaves them as they are."""
+    """Replace logits by softcap * tanh(logits / softcap), which bounds them to +-softcap (30 in Gemma 2,
+    arXiv:2408.00118); None: unchanged."""
     token_shift: bool = False
-    """What goes into queries, keys, values and the MLP is mixed, by a learned share for each channel, with the same of
-    the token before, in its document (RWKV, arXiv:2305.13048, section 3.1)."""
+    """Mix the inputs of queries, keys, values and MLP with those of the previous token of the same document, by a
+    learned weight per channel (RWKV, arXiv:2305.13048, section 3.1)."""
     ngram_rows: int = 0
-    """Rows of each table of n-gram embeddings (arXiv:2501.16975): those of the last 2 to ngram_longest tokens, found by
-    a hash, are added to the token's own. They cost memory, and next to no arithmetic; 0 for none."""
+    """Rows of each n-gram embedding table (arXiv:2501.16975). The embeddings of the last 2 to ngram_longest tokens,
+    looked up by hash, are added to the token embedding. They cost memory but almost no compute; 0: none."""
     ngram_longest: int = 2
-    """Tokens in the longest n-gram that has an embedding; of ngram_rows alone."""
+    """Maximum n-gram length in tokens; used only if ngram_rows is not 0."""
     head_dim: int | None = None
-    """Channels of one head of queries, keys and values; None for width / heads."""
+    """Channels per head of queries, keys and values; None: width / heads."""
     attention_windows: tuple[int, ...] = ()
-    """Tokens that a layer's attention sees at most, each token's own among them (sliding window, arXiv:2310.06825);
-    0 for all before it. Layers take the values in turn: (4096, 0) is a window in every other layer, as in Gemma 2
-    (arXiv:2408.00118). None given: no window. With scan_layers all windows must be the same."""
+    """Sliding attention window of each layer in tokens, including the current token (arXiv:2310.06825); 0: unlimited.
+    Layers cycle through the values: (4096, 0) gives every other layer a window, as in Gemma 2 (arXiv:2408.00118).
+    Empty: no windows. With scan_layers, all windows must be equal."""
     scan_layers: bool = not_hashed(default=False)
-    """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
-    the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. A checkpoint of either
-    form is read by the other."""
+    """Stack the parameters of all blocks and loop over them instead of unrolling the blocks. Compiles in the time of
+    one block and lets remat free a block's memory, but is about 10 % slower on a CPU. Checkpoints of either form can be
+    read by the other."""
     attention: Literal["auto", "xla", "cudnn", "splash"] = not_hashed(default="auto")
-    """What computes attention: xla (plain operations, anywhere), cudnn (fused, NVIDIA), splash (fused, TPU), or auto:
-    the fused one where device, type and shapes allow it."""
+    """Attention implementation: xla (plain operations, any device), cudnn (fused, NVIDIA GPUs), splash (fused, TPUs),
+    or auto (a fused one if device, type and shapes allow it)."""
 
     @property
     def gated_mlp(self) -> bool:
-        """Whether the MLP is down(activation(gate(x)) * up(x)), of three matrices, or down(activation(up(x)))."""
+        """Whether the MLP is down(activation(gate(x)) * up(x)), with three matrices, or down(activation(up(x)))."""
         return self.mlp in GATED_MLPS
 
     @property
     def tokens_back(self) -> int:
-        """How many tokens before its own a token's embedding depends on."""
+        """Number of previous tokens that the embedding of a token depends on."""
         return self.ngram_longest - 1 if self.ngram_rows else 0
 
     @property
     def head_channels(self) -> int:
-        """Channels of one head: head_dim, or what follows from width and heads."""
+        """Channels per head: head_dim, or width / heads."""
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
     def window(self, layer: int) -> int | None:
-        """Tokens that the attention of a layer sees at most; None for no limit."""
+        """Attention window of a layer in tokens; None: unlimited."""
         return self.attention_windows[layer % len(self.attention_windows)] or None if self.attention_windows else None
 
     def __post_init__(self):
@@ -178,11 +179,11 @@ class ModelConfig(Config):
 
     @property
     def layers_alike(self) -> bool:
-        """Whether one program serves all layers, as scan_layers needs it: their windows are the same."""
+        """Whether all layers have the same window, as scan_layers requires."""
         return len({*self.attention_windows[: self.layers]}) < 2
 
     def check_windows(self) -> None:
-        """Raises UsageError for windows that cannot be, or not in a scan over layers."""
+        """Raise UsageError for negative windows, and for different windows with scan_layers."""
         if min(self.attention_windows, default=0) < 0:
             raise UsageError(
                 f"model.attention_windows = {self.attention_windows}; a window has at least 0 tokens (all)."
@@ -195,7 +196,7 @@ class ModelConfig(Config):
 
 
 def least_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrices, by arithmetic: all but a few thousandths of the model."""
+    """Number of parameters in the matrices: all but a few thousandths of the model."""
     width, heads = config.width, config.heads + 2 * config.kv_heads
     attention = width * config.head_channels * (heads + config.heads)
     mlp = (3 if config.gated_mlp else 2) * width * config.mlp_width

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rates."""
+"""Configuration of the optimizer and its learning rate schedule."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ class MuonConfig(Config):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the linear maps within blocks."""
 
     learning_rate: float
-    """Peak learning rate of these; it rises and falls as the other does. An update's singular values lie about 1, times
-    sqrt(out / in) where a map is wider out than in."""
+    """Peak learning rate of Muon; it follows the same schedule as the other optimizer. The singular values of an update
+    are about 1, times sqrt(out / in) if a matrix has more outputs than inputs."""
     momentum: float
-    """Decay of the momentum, which is Nesterov's."""
+    """Decay rate of the Nesterov momentum."""
     newton_schulz_steps: int
-    """Iterations that make an update orthogonal; the published Muon has 5."""
+    """Newton-Schulz iterations that orthogonalize an update; 5 in the published Muon."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -29,34 +29,34 @@ class MuonConfig(Config):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Config):
-    """How gradients become updates; weight decay is decoupled and on matrices only."""
+    """Optimizer and learning rate; weight decay is decoupled and applies only to matrices."""
 
     learning_rate: float
     """Peak learning rate, reached at the end of the warm-up."""
     final_learning_rate: float
-    """Learning rate at the last step; at most learning_rate. Muon's falls by the same factor."""
+    """Learning rate at the last step, at most learning_rate. Muon's decays by the same factor."""
     warmup_steps: int
-    """Steps of linear warm-up from zero."""
+    """Steps of linear warm-up from 0."""
     beta1: float
-    """Decay of the first moment."""
+    """Decay rate of the first moment."""
     beta2: float
-    """Decay of the second moment; Adafactor has a schedule of its own."""
+    """Decay rate of the second moment; not used by Adafactor, which has a schedule for it."""
     epsilon: float
-    """Added to the root of AdamW's second moment."""
+    """Added to the square root of AdamW's second moment."""
     weight_decay: float
-    """Decoupled weight decay of matrices, times the learning rate."""
+    """Decoupled weight decay of matrices, multiplied by the learning rate."""
     clip_norm: float
-    """Gradients with a larger global norm are scaled down to it; 0 leaves them as they are."""
+    """Scale gradients down to this global norm if theirs is larger; 0: no clipping."""
     name: Literal["adamw", "adafactor", "lion"] = "adamw"
-    """AdamW (arXiv:1711.05101), Adafactor (arXiv:1804.04235), whose second moments take next to no memory, or Lion
-    (arXiv:2302.06675), which keeps one moment and wants a learning rate some 5 times smaller."""
+    """AdamW (arXiv:1711.05101), Adafactor (arXiv:1804.04235), whose second moments take almost no memory, or Lion
+    (arXiv:2302.06675), which stores one moment and needs an about 5 times lower learning rate."""
     muon: MuonConfig | None = None
-    """Muon for the linear maps within blocks, beside the optimizer `name` for all else; None for that alone."""
+    """Use Muon for the linear maps within blocks, and the optimizer `name` for all other parameters; None: no Muon."""
     schedule: Literal["cosine", "linear", "warmup_stable_decay"] = "cosine"
-    """How the rate falls after the warm-up: as a cosine (arXiv:1608.03983), in a line, or not at all until the last
-    decay_steps steps, and then in a line (arXiv:2404.06395)."""
+    """Decay of the learning rate after the warm-up: cosine (arXiv:1608.03983), linear, or warmup_stable_decay, constant
+    until a linear decay in the last decay_steps steps (arXiv:2404.06395)."""
     decay_steps: int = 0
-    """Steps of the decay at the end; of warmup_stable_decay alone."""
+    """Steps of the final decay; only for warmup_stable_decay."""
 
     def __post_init__(self):
         super().__post_init__()

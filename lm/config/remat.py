@@ -1,7 +1,6 @@
-"""What of a block is kept from the forward pass for the backward pass: a table of policies by the names that MaxText
-has for them (AI-Hypercomputer/maxtext: configs/base.yml, remat_policy), the fastest first, the smallest last. No jax
-here.
-"""
+"""Rematerialization policies: which tensors of a block are saved in the forward pass for the backward pass. Named as in
+MaxText (AI-Hypercomputer/maxtext: configs/base.yml, remat_policy); ordered from the fastest to the one with the least
+memory. No JAX here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +9,9 @@ Tensor = Literal[
     "decoder_layer_input", "query_proj", "key_proj", "value_proj", "context", "out_proj", "mlpwi_0", "mlpwi_1", "mlpwi",
     "mlpwo",
 ]  # fmt: skip
-"""What a block computes that may be kept: what goes into it; the results of its linear maps (mlpwi_0 is the gate of a
-gated MLP and mlpwi_1 what it gates; mlpwi the inward map of a plain one; mlpwo the outward map); and context, the
-result of attention before out_proj."""
+"""Tensors of a block that can be saved: its input; the outputs of its linear maps (mlpwi_0 is the gate of a gated MLP,
+mlpwi_1 the gated map, mlpwi the input map of a plain MLP, mlpwo the output map); and context, the output of attention
+before out_proj."""
 RematName = Literal[
     "none", "minimal_with_context", "minimal", "save_dot_with_context_except_mlp", "save_dot_except_mlpwi",
     "save_dot_except_mlp", "save_qkv_proj", "qkv_proj_offloaded", "minimal_offloaded", "save_out_proj", "full",
@@ -21,13 +20,13 @@ RematName = Literal[
 
 @dataclass(frozen=True)
 class RematPolicy:
-    """Names of a block's tensors; what is in neither list is computed again (arXiv:1604.06174). What goes into a block
-    is kept on the device, unless it is among those that are offloaded."""
+    """Tensors of a block to save; all others are recomputed (arXiv:1604.06174). The input of a block is kept on the
+    device unless it is offloaded."""
 
     keep: tuple[Tensor, ...] = ()
-    """Kept in the device's memory."""
+    """Kept in device memory."""
     offload: tuple[Tensor, ...] = ()
-    """Sent to the host's memory, and fetched when the backward pass needs them."""
+    """Moved to host memory, and back when the backward pass needs them."""
 
 
 QKV: tuple[Tensor, ...] = ("query_proj", "key_proj", "value_proj")
@@ -47,11 +46,11 @@ REMAT: dict[RematName, RematPolicy | None] = {
     "save_out_proj": RematPolicy(keep=("out_proj",)),
     "full": RematPolicy(),
 }
-"""{name: policy}; None keeps all that the backward pass needs, and computes nothing again."""
+"""{name: policy}; None saves everything that the backward pass needs, and recomputes nothing."""
 
 
 def remat_policy(name: RematName, keep: tuple[Tensor, ...], offload: tuple[Tensor, ...]) -> RematPolicy | None:
-    """The policy of that name, where the tensors in `keep` and `offload` go there instead."""
+    """Return the named policy, with the tensors in `keep` and `offload` moved there."""
     policy = REMAT[name]
     if policy is None:
         return None

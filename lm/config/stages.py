@@ -24,35 +24,35 @@ class Stage:
     first_step: int
     end: int
     windows_before: int
-    """Windows that all earlier steps have read."""
+    """Number of windows that all earlier steps read."""
     windows: int
-    """Windows of one step (train.batch_size or train.batch_schedule). A window is model.context_length tokens and their
+    """Windows per step (train.batch_size or train.batch_schedule). A window is model.context_length tokens with their
     targets."""
     parts: int
-    """Equal sequences that each window is cut into (train.context_schedule)."""
+    """Number of equal sequences that each window is cut into (train.context_schedule)."""
     context_length: int
-    """Tokens of one such sequence."""
+    """Tokens per sequence."""
     micro_batches: int
-    """Parts of a batch, computed one after the other."""
+    """Number of parts of a batch that are computed one after the other."""
     weights: tuple[float, ...] = ()
-    """Of the folders of lm.data.mixture.mixture_of (train.mixture_schedule); () for those of train.mixture."""
+    """Weights of the folders in lm.data.mixture.mixture_of (train.mixture_schedule); (): those of train.mixture."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(sequences, tokens of each) of one batch."""
+        """(sequences per batch, tokens per sequence)."""
         return self.windows * self.parts, self.context_length
 
     @property
     def tokens(self) -> int:
-        """Tokens of one batch."""
+        """Tokens per batch."""
         return self.windows * self.parts * self.context_length
 
     def model(self, model: "ModelConfig") -> "ModelConfig":
-        """`model` with the context of this stage: for its arithmetic and for checks, not for its parameters."""
+        """`model` with the context length of this stage: for FLOP counts and checks, not for its parameters."""
         return replace(model, context_length=self.context_length)
 
     def describe(self) -> str:
-        """Return shape, tokens, micro-batches and weights as text."""
+        """Describe shape, tokens, micro-batches and weights."""
         sequences, length = self.shape
         text = f"batches of {sequences:,} sequences of {length:,} tokens ({self.tokens:,} tokens)"
         text += f", micro-batches {self.micro_batches}" if self.micro_batches > 1 else ""
@@ -60,7 +60,7 @@ class Stage:
 
 
 class Stages:
-    """All stages of a run, in order; the last one has no end."""
+    """All stages of a run, in order; the last one is open-ended."""
 
     def __init__(self, stages: Sequence[Stage]):
         self._stages = tuple(stages)
@@ -74,38 +74,38 @@ class Stages:
         return len(self._stages)
 
     def at(self, step: int) -> Stage:
-        """The stage of a step."""
+        """Return the stage of a step."""
         return self._stages[bisect.bisect_right(self._first_steps, step) - 1]
 
     def between(self, first: int, end: int | None) -> list[Stage]:
-        """The stages of steps `first` to `end` - 1 (None: all later steps)."""
+        """Return the stages of steps `first` to `end` - 1 (None: all later steps)."""
         return [stage for stage in self if stage.end > first and (end is None or stage.first_step < end)]
 
     def largest(self, steps: int) -> Stage:
-        """The stage of steps 0 to `steps` - 1 whose step needs most memory: the largest batch, then the longest
-        context."""
+        """Return the stage of steps 0 to `steps` - 1 that needs the most memory: the largest micro-batch, then the
+        largest batch, then the longest context."""
         return max(
             self.between(0, steps),
             key=lambda stage: (stage.tokens // stage.micro_batches, stage.tokens, stage.context_length),
         )
 
     def windows_before(self, step: int) -> int:
-        """Windows that steps 0 to `step` - 1 read."""
+        """Number of windows that steps 0 to `step` - 1 read."""
         stage = self.at(step)
         return stage.windows_before + (step - stage.first_step) * stage.windows
 
     def tokens_before(self, step: int) -> int:
-        """Tokens that steps 0 to `step` - 1 read."""
+        """Number of tokens that steps 0 to `step` - 1 read."""
         stage = self.at(step)
         return self.windows_before(step) * stage.parts * stage.context_length
 
     def step_of(self, window: int) -> tuple[int, int]:
-        """(step, place in its batch) of a window, numbered in the order in which the run reads them."""
+        """Return (step, position in its batch) of a window, numbered in the order in which the run reads them."""
         stage = self._stages[bisect.bisect_right(self._windows_before, window) - 1]
         step, place = divmod(window - stage.windows_before, stage.windows)
         return stage.first_step + step, place
 
 
 def constant(batch_size: int, context_length: int) -> Stages:
-    """Batches of one size at every step."""
+    """Return one stage with the same batch size at every step."""
     return Stages([Stage(0, NO_END, 0, batch_size, 1, context_length, 1)])

@@ -1,4 +1,4 @@
-"""How the vocabulary is made or which one is loaded."""
+"""Configuration of the tokenizer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,31 +7,30 @@ from lm.errors import UsageError
 from lm.fields import Config, positive
 
 END_OF_TEXT = "<|endoftext|>"
-"""The special token that heads every document."""
+"""Special token that heads every document."""
 
 
 @dataclass(frozen=True)
 class TokenizerConfig(Config):
-    """The vocabulary: trained on the run's documents, or loaded."""
+    """Tokenizer, trained on the documents of the run or loaded."""
 
     vocab_size: int
-    """Symbols in all, special tokens included. A loaded vocabulary must have just as many."""
+    """Vocabulary size, including special tokens. A loaded tokenizer must have exactly this size."""
     split_pattern: str
-    """How text is cut before merging: gpt2, cl100k, o200k, or a regular expression of your own that leaves nothing
-    out; merges never cross a cut. Of bpe alone."""
+    """Pre-tokenization of BPE: gpt2, cl100k, o200k, or your regular expression, which must match every character.
+    Merges never cross a split. Only for algorithm bpe."""
     train_characters: int
-    """Upper bound on the characters of text to train on: a sample of the documents, where they have more (at most 700
-    million)."""
+    """Maximum number of characters to train on (at most 700 million); if the documents have more, a sample is used."""
     algorithm: Literal["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"] = "bpe"
-    """Byte-level BPE, sentencepiece's BPE or unigram model with byte fallback, or one symbol a character."""
+    """Byte-level BPE, sentencepiece's BPE or unigram model with byte fallback, or one symbol per character."""
     load: str = ""
-    """A published vocabulary in place of a trained one: gpt2, cl100k, o200k, llama3, or the path of a .tiktoken file, a
-    tokenizer.json, a sentencepiece .model, or a tokenizer's folder; the folder may be in a bucket (s3://, gs://)."""
+    """Published tokenizer to load instead of training one: gpt2, cl100k, o200k, llama3, or the path of a .tiktoken
+    file, a tokenizer.json, a sentencepiece .model, or a tokenizer folder, which can be in a bucket (s3://, gs://)."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>",)
-    """Names of symbols that stand for no text, <|endoftext|> among them. Of bpe alone."""
+    """Names of tokens that represent no text; must include <|endoftext|>. Only for algorithm bpe."""
     allow_fewer: bool = False
-    """Accept fewer than vocab_size symbols if the texts hold no more (bpe and characters). Without it such texts are
-    refused."""
+    """Accept a vocabulary smaller than vocab_size if the texts do not yield more symbols (bpe and characters).
+    Otherwise this is an error."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -65,7 +64,7 @@ class TokenizerConfig(Config):
                 f"alone need {least}. Set it to {least} or more."
             )
         positive(self, "tokenizer", "vocab_size", "train_characters")
-        if self.train_characters > 700_000_000:  # it counts in 32 bits; a pair occurs at most 3 times a character
+        if self.train_characters > 700_000_000:  # 32-bit pair counts; up to 3 pairs per character
             raise UsageError(
                 f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "
                 "700,000,000 characters. Lower it: a sample of the documents makes as good a vocabulary."

@@ -1,4 +1,4 @@
-"""One training run: its length, batches, data, devices, and what is looked at on the way."""
+"""Configuration of a training run: length, batches, data, devices, evaluation, checkpoints."""
 
 import itertools
 import math
@@ -20,20 +20,20 @@ from lm.storage import Place, Url, place_of
 
 @dataclass(frozen=True)
 class MeshConfig(Config):
-    """How devices share the work; those that the other axes leave over share the batch. The defaults suit one
-    machine."""
+    """Device mesh. Devices not used by other axes share the batch (data parallelism). The defaults suit one machine."""
 
     fsdp: int = 1
-    """Devices over which each parameter and its optimizer state are cut (ZeRO-3, arXiv:1910.02054)."""
+    """Devices over which each parameter and its optimizer state are sharded (ZeRO-3, arXiv:1910.02054)."""
     tensor: int = 1
-    """Devices over which heads, the MLP and the vocabulary are cut (Megatron, arXiv:1909.08053)."""
+    """Devices over which heads, MLP and vocabulary are sharded (Megatron, arXiv:1909.08053)."""
     context: int = 1
-    """Devices over which each sequence is cut, and parameters and optimizer state too: for contexts whose activations
-    one device cannot hold. Keys and values are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
+    """Devices over which each sequence is sharded, as well as parameters and optimizer state: for contexts whose
+    activations do not fit on one device. Keys and values are gathered for attention (arXiv:2407.21783, section
+    3.3.2)."""
     zero1: bool = not_hashed(default=False)
-    """Cut the optimizer state over the devices that share the batch, too (ZeRO-1, arXiv:1910.02054): gradients are
-    reduced to parts, each device updates its part of the parameters, and the parts are gathered. The parameters stay
-    as the other fields say."""
+    """Also shard the optimizer state over the data-parallel devices (ZeRO-1, arXiv:1910.02054): gradients are
+    reduce-scattered, each device updates its shard of the parameters, and the shards are gathered. The sharding of the
+    parameters does not change."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -42,16 +42,16 @@ class MeshConfig(Config):
 
 @dataclass(frozen=True)
 class SpikeConfig(Config):
-    """Steps that are skipped: parameters and optimizer stay as they were. A loss or a gradient norm that is not finite
-    always is one."""
+    """Skip steps with a loss or gradient norm that is not finite, or is far above recent values. A skipped step does
+    not change parameters and optimizer state."""
 
     window: int = 0
-    """Accepted steps over whose losses and gradient norms mean and standard deviation are taken; 0 applies any
-    finite step. The bound holds once so many steps were accepted."""
+    """Number of accepted steps over which the mean and standard deviation of loss and gradient norm are computed. The
+    limit applies once there are that many; 0: accept every finite step."""
     deviations: float = 6.0
-    """Standard deviations above the mean beyond which a step is skipped (OLMo 2, arXiv:2501.00656)."""
+    """Skip a step above the mean plus this many standard deviations (OLMo 2, arXiv:2501.00656)."""
     stop_after: int = not_hashed(default=10)
-    """Steps skipped in a row after which training ends."""
+    """Stop training after this many skipped steps in a row."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,17 +61,17 @@ class SpikeConfig(Config):
 
 @dataclass(frozen=True)
 class StartConfig(Config):
-    """Training that starts from a checkpoint of another run, and not from random parameters."""
+    """Start training from a checkpoint of another run instead of random parameters."""
 
     checkpoint: str = ""
-    """Folder of the checkpoint, such as runs/a/checkpoints/800 or one in a bucket (s3://, gs://); empty for random
-    parameters. It must stay there until this run is done: take one that its own run keeps, or a copy."""
+    """Folder of the checkpoint, such as runs/a/checkpoints/800, or one in a bucket (s3://, gs://); empty: random
+    parameters. It must exist until this run is finished: choose one that its run keeps, or a copy."""
     take: Literal["parameters", "everything"] = "parameters"
-    """The parameters alone, to train from step 0 by any optimizer; or everything, to go on at the checkpoint's step.
-    Floating types become those of this config."""
+    """parameters: only the parameters, to train from step 0 with any optimizer. everything: resume at the step of the
+    checkpoint. Floating-point types are cast to those of this config."""
 
     def folder(self) -> Place:
-        """The checkpoint's folder. Raises UsageError when there is none."""
+        """Return the folder of the checkpoint. Raises UsageError if it does not exist or is not a checkpoint."""
         place = place_of(self.checkpoint)
         if isinstance(place, Url) and place.scheme not in ("s3", "gs"):
             raise UsageError(
@@ -93,14 +93,14 @@ class StartConfig(Config):
 
 @dataclass(frozen=True)
 class MixtureSource(Config):
-    """Shards of another run that take part in the training of this one."""
+    """Shards of another run that are also trained on."""
 
     tokens: str
-    """Folder of the shards and their manifest.json, on a disk or in a bucket (s3://, gs://): the tokens/ of a run with
-    the same tokenizer."""
+    """Folder with the shards and their manifest.json, on a disk or in a bucket (s3://, gs://): the tokens/ folder of a
+    run with the same tokenizer."""
     weight: float
-    """Sequences from this folder, relative to the other weights of the mixture and to train.own_weight; 0 for a folder
-    that only later stages of train.mixture_schedule read."""
+    """Relative number of sequences from this folder, compared with the other weights in train.mixture and
+    train.own_weight; 0 if only later stages of train.mixture_schedule read it."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -114,13 +114,13 @@ class MixtureSource(Config):
 
 @dataclass(frozen=True)
 class MixtureStage(Config):
-    """Weights of the mixture from a step on."""
+    """Weights of the mixture from a given step on."""
 
     step: int
     """Number of steps before this stage."""
     weights: tuple[float, ...]
-    """Weight of the run's own shards, then of each folder in train.mixture, in that order; 0 for folders that this
-    stage does not read."""
+    """Weight of the run's own shards, then of each folder in train.mixture, in that order; 0: not read in this
+    stage."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -137,123 +137,122 @@ def shown_numbers(numbers: tuple[float, ...]) -> str:
 
 XLA_OPTION = re.compile(r"xla_\w+=\S+")
 MOST_STAGES = 100
-"""Of a schedule: each batch shape is compiled before the first step."""
+"""Maximum number of stages of a schedule; each batch shape is compiled before the first step."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """One training run: how long, in what batches, and what is looked at on the way."""
+    """Steps, batches, data, devices, evaluation and checkpoints of the training run."""
 
     steps: int
-    """Optimizer updates. A run that has made fewer, finished or not, trains on when more are asked for; from its last
-    checkpoint on, the learning rate is that of a run of the new length."""
+    """Optimizer updates. Raise it to extend a run, finished or not: from its last checkpoint on, the learning rate
+    follows the schedule of the new length."""
     batch_size: int
-    """Sequences of model.context_length tokens in one step, over all devices; the mesh's data axis must divide it. With
-    train.batch_schedule, that of the first steps."""
+    """Sequences of model.context_length tokens per step, over all devices; must be a multiple of the data axis of the
+    mesh. With train.batch_schedule, the size of the first batches."""
     seed: int
-    """Seeds the initial weights and the order of the data."""
+    """Random seed of the initial weights, the data order and dropout."""
     optimizer: OptimizerConfig
     validate_every: int = not_hashed()
-    """Steps between evaluations on held-out documents; the last step is evaluated too. 0 for none: then no validation
-    split is needed."""
+    """Steps between evaluations on held-out documents; the last step is evaluated too. 0: no evaluation, and no
+    validation split is needed."""
     validation_batches: int = not_hashed()
-    """Batches of the validation shards read for one validation loss during training."""
+    """Batches of validation shards per validation loss during training."""
     sample_every: int = not_hashed()
-    """Steps between samples of text, printed and saved; the last step has one too. 0 for none."""
+    """Steps between text samples, which are printed and saved; the last step has one too. 0: no samples."""
     sample_prompt: str = not_hashed()
-    """Prompt of the samples taken during training; empty for the start of a document."""
+    """Prompt of the samples during training; empty: start of a document."""
     sample_tokens: int = not_hashed()
-    """Length of those samples, in tokens, the prompt included."""
+    """Length of the samples in tokens, including the prompt."""
     checkpoint_every: int = not_hashed()
-    """Steps between checkpoints; the last step is always saved. 0 saves that one alone."""
+    """Steps between checkpoints; the last step is always saved. 0: only the last step."""
     checkpoints_kept: int = not_hashed()
-    """The newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     log_every: int = not_hashed()
-    """Steps between lines in metrics.jsonl; the last step has one too. 0 logs that one alone."""
+    """Steps between rows in metrics.jsonl; the last step is always logged. 0: only the last step."""
     mesh: MeshConfig = not_hashed()  # noqa: RUF009
-    """Devices and what each of them holds."""
+    """Device mesh, and how parameters are sharded over it."""
     loss_chunks: int = not_hashed()
-    """Parts of the sequence whose logits exist one after the other (a divisor of model.context_length): with a large
-    vocabulary, logits are what a step needs most memory for. Sums are taken in another order, as on another mesh."""
+    """Compute the logits in this many chunks of the sequence (a divisor of model.context_length) to save memory: with a
+    large vocabulary, logits are the largest tensor of a step. Changes the order of summation, as another mesh does."""
     loader_threads: int = not_hashed()
     """Threads that read and decode records."""
     layout: str = not_hashed(default="")
-    """The row of configs/layouts.py that mesh, micro_batches, remat, loss_chunks and model.scan_layers are of, where
-    they are of one; on the command line it sets them, and its hardware alone is enough: v6e:8x8."""
+    """Row of configs/layouts.py that sets mesh, micro_batches, remat, loss_chunks, xla_options and model.scan_layers;
+    on the command line, the hardware is enough, such as v6e:8x8. Empty: no row."""
     micro_batches: int = not_hashed(default=1)
-    """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
-    accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
-    divide a part. With train.batch_schedule this is the number of parts of the largest batch; smaller batches have
-    fewer parts, none of them larger."""
+    """Gradient accumulation: compute the batch in this many parts (a divisor of batch_size) and sum their gradients in
+    float32, so that only one part must fit into memory. A part must be a multiple of the data-parallel devices. With
+    train.batch_schedule, this is the number of parts of the largest batch; smaller batches have fewer parts, none of
+    them larger."""
     remat: RematName = not_hashed(default="none")  # noqa: RUF009
-    """What of a block is computed again in the backward pass to save memory (arXiv:1604.06174): from nothing to the
-    whole block, by the policies in lm/config/remat.py."""
+    """Rematerialization policy: which tensors of a block are recomputed in the backward pass to save memory
+    (arXiv:1604.06174), from none to full. See lm/config/remat.py."""
     remat_keep: tuple[Tensor, ...] = not_hashed(default=())
-    """Tensors of a block that are kept in the device's memory, whatever the policy says."""
+    """Tensors of a block to keep in device memory, overriding the policy."""
     remat_offload: tuple[Tensor, ...] = not_hashed(default=())
-    """Tensors of a block that are sent to the host's memory and back, whatever the policy says."""
+    """Tensors of a block to offload to host memory, overriding the policy."""
     z_loss: float = 0.0
-    """Weight of logsumexp(logits)**2 beside the loss (PaLM, arXiv:2204.02311: 1e-4); 0 leaves it out. The losses that
-    are logged are without it."""
+    """Weight of logsumexp(logits)**2, added to the loss (PaLM, arXiv:2204.02311: 1e-4); 0: none. Logged losses do not
+    include it."""
     dropout: float = 0.0
-    """Share of values set to 0 after the embedding, each attention and each MLP (arXiv:1207.0580)."""
+    """Fraction of values set to 0 after the embedding, each attention and each MLP (arXiv:1207.0580)."""
     mixture: tuple[MixtureSource, ...] = ()
-    """Folders of shards to train on beside the run's own, each with its weight: FOLDER WEIGHT on the command line.
-    Validation is on the run's own alone."""
+    """Further folders of shards to train on, as FOLDER WEIGHT on the command line. Validation uses only the run's own
+    shards."""
     own_weight: float = 1.0
-    """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
+    """Relative number of sequences from the run's own shards, compared with the weights in train.mixture; 0: none."""
     xla_options: tuple[str, ...] = not_hashed(default=())
-    """Options that XLA compiles the training step with, as name=value: xla_gpu_… on NVIDIA's GPUs, all others on TPUs.
-    Each is left out on other devices. XLA_FLAGS and LIBTPU_INIT_ARGS hold beside them."""
+    """XLA compile options for the training step, as name=value: xla_gpu_... for NVIDIA GPUs, all others for TPUs;
+    options for other devices are ignored. XLA_FLAGS and LIBTPU_INIT_ARGS also apply."""
     shuffle_block: int = 1
-    """Number of consecutive windows (sequences of context_length tokens) that are read together and shuffled as a unit,
-    then among themselves; 1 shuffles every window separately. In a bucket a block costs one request, so blocks of 1 MB
-    or more are cheap. The batches of this many steps or more come from the same blocks: 64, or one per sequence of the
-    batch, whichever is more."""
+    """Number of consecutive windows (sequences of context_length tokens) that are read and shuffled as one block, then
+    among themselves; 1: every window is shuffled separately. In a bucket, a block costs one request, so blocks of 1 MB
+    or more are cheap. At least this many steps in a row read from the same blocks: 64 blocks, or one per sequence of
+    the batch if that is more."""
     batch_schedule: tuple[tuple[int, int], ...] = ()
-    """Pairs (step, batch size): after that many steps, a batch has this many sequences instead of train.batch_size. The
-    learning rate still counts steps. STEP SIZE STEP SIZE ... on the command line."""
+    """Pairs (step, batch size): after that many steps, batches have this many sequences instead of train.batch_size.
+    The learning rate schedule still counts steps. STEP SIZE STEP SIZE ... on the command line."""
     context_schedule: tuple[tuple[int, int], ...] = ()
     """Pairs (step, context length): after that many steps, each sequence of model.context_length tokens is cut into
-    equal sequences of this length, which must divide it. Batches get more and shorter sequences with the same tokens.
+    equal sequences of this length, which must divide it. A batch then has more, shorter sequences with the same tokens.
     STEP LENGTH STEP LENGTH ... on the command line; step 0 is the start."""
     mixture_schedule: tuple[MixtureStage, ...] = ()
-    """Weights that replace train.own_weight and those in train.mixture after a number of steps. Each folder continues
-    where the previous stage stopped. STEP:OWN_WEIGHT,WEIGHT,... on the command line, one weight for each folder."""
+    """Weights that replace those in train.own_weight and train.mixture after a number of steps. Each folder continues
+    where the previous stage stopped. STEP:OWN_WEIGHT,WEIGHT,... on the command line, one weight per folder."""
     wandb_project: str = not_hashed(default="")
-    """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
-    them in the run folder); empty for none."""
+    """Project in Weights & Biases that also receives the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline
+    keeps them in the run folder); empty: none."""
     profile_step: int = not_hashed(default=0)
-    """First step that is profiled, into profile/ of the run folder, for XProf and Perfetto; 0 for none."""
+    """First step to profile, into profile/ of the run folder, for XProf and Perfetto; 0: no profile."""
     profile_steps: int = not_hashed(default=3)
-    """Steps in that profile."""
+    """Number of steps to profile."""
     checkpoints_kept_every: int = not_hashed(default=0)
-    """Of every so many steps one checkpoint is kept for good: the first at or after each multiple; 0 for none."""
+    """Also keep one checkpoint permanently for every N steps: the first at or after each multiple of N. 0: none."""
     checkpoints_kept_best: int = not_hashed(default=0)
-    """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
+    """Also keep this many checkpoints with the lowest validation losses, among those whose step was validated."""
     snapshot_steps: tuple[int, ...] = not_hashed(default=())
-    """Steps whose parameters alone are kept for good in snapshots/, to see later how the model learned; 0 is the
-    initial ones. Steps beyond train.steps are passed over."""
+    """Steps whose parameters are saved permanently in snapshots/, without optimizer state, to study later how the model
+    learned; 0: the initial parameters. Steps after train.steps are ignored."""
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
     verify_shards: bool = not_hashed(default=True)
-    """Compare the SHA-256 of all shards on disk with the manifest's. The first step waits for the result for up to a
-    minute; after that, training ends at the next checkpoint if a shard is damaged. A restart reads only files that have
-    changed. Without it, and for shards in a bucket, damage is found when a damaged record is read."""
+    """Compare the SHA-256 of all shards on disk with the manifest. The first step waits up to a minute for the result;
+    after that, training stops at the next checkpoint if a shard is damaged. A restart reads only files that have
+    changed. If off, and for shards in a bucket, damage is detected when a damaged record is read."""
     evaluators: tuple[str, ...] = not_hashed(default=("validation",))
-    """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
-    your own as my_package.my_module.MyEvaluator."""
+    """Evaluators to run every validate_every steps: names from the table in lm/evaluation/evaluators.py, or your own
+    classes as my_package.my_module.MyEvaluator."""
     tasks: TasksConfig = not_hashed(default=TasksConfig())  # noqa: RUF009
-    """What the tasks among them read."""
+    """Data of the benchmarks among the evaluators."""
     checkpoint_every_seconds: float = not_hashed(default=0.0)
-    """Save a checkpoint when this many seconds have passed since the last save began, whatever checkpoint_every says; 0
-    for never."""
+    """Also save a checkpoint if this many seconds have passed since the last save started; 0: disabled."""
     join_timeout: float = not_hashed(default=300.0)
-    """Seconds that several processes wait for one another at the start, after which those that have not come are
-    named (docs/long_runs.md)."""
+    """Seconds that the processes of a run wait for each other at the start; then an error lists the missing ones
+    (docs/long_runs.md)."""
     hang_seconds: float = not_hashed(default=120.0)
-    """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
-    written to hangs/ of the run folder; 0 for never."""
+    """Report a hang after this many seconds without a step, if that is also 20 times the usual time: the stacks of all
+    threads are written to hangs/ of the run folder. 0: disabled."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -273,7 +272,7 @@ class TrainConfig(Config):
         self.check_xla_options()
         within(self, "train", 0, 1e6, "hang_seconds", "checkpoint_every_seconds")
         within(self, "train", 1, 1e6, "join_timeout")
-        within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
+        within(self, "train", 1, 2**31 - 1, "steps")  # the step counter is int32
         within(self, "train", 1, 1024, "loader_threads")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
@@ -309,12 +308,12 @@ class TrainConfig(Config):
 
     @property
     def remat_policy(self) -> RematPolicy | None:
-        """What is kept of a block for the backward pass; None for all that it needs."""
+        """Rematerialization policy of a block; None: save everything that the backward pass needs."""
         return remat_policy(self.remat, self.remat_keep, self.remat_offload)
 
     @property
     def largest_batch(self) -> int:
-        """The largest batch of any stage, in sequences of model.context_length tokens."""
+        """Largest batch of any stage, in sequences of model.context_length tokens."""
         return max([self.batch_size, *(size for _, size in self.batch_schedule)])
 
     @property
@@ -323,8 +322,8 @@ class TrainConfig(Config):
         return self.own_weight > 0 or any(stage.weights[0] > 0 for stage in self.mixture_schedule)
 
     def stages(self, context_length: int) -> Stages:
-        """The stages of this run, with a model of that context. Raises UsageError for a context length of
-        train.context_schedule that does not divide it."""
+        """Return the stages of this run for a model with that context length. Raises UsageError if a context length in
+        train.context_schedule does not divide it."""
         for _, length in self.context_schedule:
             if context_length % length:
                 raise UsageError(
@@ -334,13 +333,13 @@ class TrainConfig(Config):
         weights: list[tuple[int, tuple[float, ...]]] = [(stage.step, stage.weights) for stage in self.mixture_schedule]
         if weights:
             weights.insert(0, (0, (self.own_weight, *(source.weight for source in self.mixture))))
-        own = 0 if self.reads_own_shards else 1  # lm.data.mixture.mixture_of leaves them out, too
+        own = 0 if self.reads_own_shards else 1  # lm.data.mixture.mixture_of omits them too
         steps = {0, *(step for step, _ in (*self.batch_schedule, *self.context_schedule, *weights))}
         found, before = [], 0
         for first, end in itertools.pairwise([*sorted(steps), NO_END]):
             size = value_at(first, ((0, self.batch_size), *self.batch_schedule))
             length = value_at(first, ((0, context_length), *self.context_schedule))
-            # Devices that divide this batch and the parts of the largest one divide the parts of this one, too.
+            # Device counts that divide this batch and a part of the largest batch also divide a part of this one.
             part = self.largest_batch // self.micro_batches
             micro_batches = min(count for count in divisors(size // math.gcd(size, part)) if size <= count * part)
             now = value_at(first, weights)[own:] if weights else ()
@@ -349,14 +348,14 @@ class TrainConfig(Config):
         return Stages(found)
 
     def of_stage(self, stage: Stage) -> "TrainConfig":
-        """Return the config of an unscheduled run with the batches of `stage`, without its mixture."""
+        """Return the config of a run without schedules that has the batches of `stage`, without its mixture."""
         return replace(
             self, batch_size=stage.windows, micro_batches=stage.micro_batches, batch_schedule=(), context_schedule=(),
             mixture_schedule=(), mixture=(), own_weight=1.0,
         )  # fmt: skip
 
     def check_schedules(self) -> None:
-        """Raises UsageError for schedules that cannot be, whatever the model."""
+        """Raise UsageError for schedules that are invalid for every model."""
         folders = len(self.mixture) + 1
         for stage in self.mixture_schedule:
             if len(stage.weights) != folders:
@@ -387,7 +386,7 @@ class TrainConfig(Config):
                     raise UsageError(f"train.{name} has {value} from step {step} on; it must be from 1 to 2**31 - 1.")
 
     def check_xla_options(self) -> None:
-        """Raises UsageError for what cannot be an option."""
+        """Raise UsageError for malformed options."""
         for option in self.xla_options:
             if not XLA_OPTION.fullmatch(option):
                 raise UsageError(
@@ -396,7 +395,7 @@ class TrainConfig(Config):
                 )
 
     def check_remat(self) -> None:
-        """Raises UsageError for tensors that cannot be where they are asked for."""
+        """Raise UsageError if remat_keep and remat_offload overlap, or are set without a policy."""
         both = sorted({*self.remat_keep} & {*self.remat_offload})
         if both:
             raise UsageError(
@@ -411,7 +410,7 @@ class TrainConfig(Config):
             )
 
     def check_hooks(self) -> None:
-        """Raises UsageError for what is asked of hooks and cannot be."""
+        """Raise UsageError for invalid intervals of evaluation, samples, checkpoints and logs."""
         for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 0:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0, which is never.")
@@ -434,7 +433,7 @@ class TrainConfig(Config):
 
 
 def value_at[Value](step: int, pairs: Sequence[tuple[int, Value]]) -> Value:
-    """The value of the last of `pairs` (step, value), in rising order, whose step is not after `step`."""
+    """Return the value of the last of `pairs` (step, value), in ascending order, with a step <= `step`."""
     return [value for first, value in pairs if first <= step][-1]
 
 

@@ -39,8 +39,8 @@ function returns the position between the final rate (0) and the peak (1)."""
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Linear warm-up from 0 to the peak, then decay to the final rate by config.schedule.
 
-    Updates count from 0: the last update of the warm-up has the peak rate, and update `steps` would have the final
-    rate.
+    Steps count from 0: the last step of the warm-up (warmup_steps - 1) has the peak rate, the last step of the run
+    (`steps` - 1) the final rate.
     """
     final_share = config.final_learning_rate / config.learning_rate
 
