@@ -1,4 +1,4 @@
-"""What a run says of itself: throughput, terminal, metrics.jsonl, TensorBoard, Weights & Biases, profiles.
+"""Metrics of a run: throughput, terminal, metrics.jsonl, TensorBoard, Weights & Biases, profiles.
 
-May import: nothing of lm but its top modules.
+May import: only the top-level modules of lm.
 """

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: rows of numbers, and one live line."""
+"""Training metrics: throughput, memory, rows for the writers, and the live line on the terminal."""
 
 import contextlib
 import math
@@ -16,9 +16,9 @@ from lm.terminal import duration
 
 
 class MetricsLog:
-    """The same rows in `folder`/metrics.jsonl, as TensorBoard events, and in Weights & Biases if a project is named.
+    """Write rows of metrics to `folder`/metrics.jsonl, TensorBoard events, and, if a project is set, Weights & Biases.
 
-    `settings` are what Weights & Biases shows as the run's config.
+    `settings` is the config shown in Weights & Biases.
     """
 
     def __init__(
@@ -30,30 +30,31 @@ class MetricsLog:
         primary: bool = True,
         evaluation_pending: bool = False,
     ):
-        """Of several processes, the `primary` one alone writes. `evaluation_pending`: the evaluations of `first_step`
-        are run again, so their rows are taken out."""
+        """Only the `primary` process writes. If `evaluation_pending`, the rows of the evaluations at `first_step` are
+        deleted, because these run again."""
         self.writers: list[Writer] = []
         self.failed: set[Writer] = set()
         self.lines: JsonLines | None = None
         if not primary:
             return
-        # The one that can be refused comes first; nothing is open yet then.
+        # Weights & Biases first: it can fail, and nothing else is open yet.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
         again = lambda row: row["step"] == first_step and ("run" in row or (evaluation_pending and "tokens" not in row))
         self.lines = JsonLines(RunPaths(folder).metrics, first_step, again)
         self.writers += [self.lines, TensorBoard(RunPaths(folder).tensorboard, first_step), *asked]
 
     def write_run(self, step: int, run: Mapping[str, Any]) -> None:
-        """A row of metrics.jsonl alone, which says what runs from `step` on: {"step": step, "run": run}."""
+        """Write a row {"step": step, "run": run} that describes the run from `step` on, only to metrics.jsonl."""
         if self.lines is not None:
             with self.reported(self.lines):
                 self.lines.write(step, {"run": run})
 
     def write(self, step: int, values: Mapping[str, int | float | list[float]]) -> None:
-        """Sends `values` to every writer, but what is not finite; numbers are rounded to 7 significant digits. Lists go
-        only to metrics.jsonl.
+        """Write `values` to every writer, rounded to 7 significant digits; values that are not finite are omitted.
+        Lists are written only to metrics.jsonl.
 
-        A writer on a full disk is reported once, and training goes on without it until it can be written again.
+        A write error, such as a full disk, is reported once per writer; training continues, and later writes are
+        attempted.
         """
         row: Row = {}
         lists: dict[str, list[float]] = {}
@@ -71,7 +72,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def reported(self, writer: Writer) -> Generator[None]:
-        """Reports a disk that cannot be written, once a writer, and goes on."""
+        """Context manager that reports OSError once per writer instead of raising."""
         try:
             yield
         except OSError as error:
@@ -86,36 +87,36 @@ class MetricsLog:
 
 
 def rounded(value: float) -> float:
-    """`value` with 7 significant digits; integers unchanged."""
+    """Round `value` to 7 significant digits; integers are unchanged."""
     return value if isinstance(value, int) else float(f"{value:.7g}")
 
 
 class Meter:
-    """Speed of a training loop. Only what happens in `training` counts: no validation, no samples, no saves."""
+    """Throughput of a training loop. Only time within `training` counts, without validation, samples and saves."""
 
     def __init__(self, first: int, steps: int, tokens: Callable[[int], int], flops: Callable[[int], int], peak: Peak):
-        """`first` steps of `steps` were made before. `tokens(step)` and `flops(step)` are those of all steps before
-        `step` (Stages.tokens_before, lm.planning.flops.flops_before)."""
+        """`first` of `steps` steps are already done. `tokens(step)` and `flops(step)` are the totals of all steps
+        before `step` (Stages.tokens_before, lm.planning.flops.flops_before)."""
         self.first, self.steps = first, steps
         self.tokens, self.flops, self.peak = tokens, flops, peak
         self.started, self.last_logged, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0
 
     @contextlib.contextmanager
     def training(self) -> Generator[None]:
-        """Counts the seconds of the block."""
+        """Context manager that counts its duration as training."""
         start = time.perf_counter()
         yield
         self.busy += time.perf_counter() - start
 
     def next[Item](self, batches: Iterator[Item]) -> Item:
-        """The next batch; the seconds until it comes count as waiting."""
+        """Return the next batch; the time until it is available counts as waiting."""
         start = time.perf_counter()
         batch = next(batches)
         self.waited += time.perf_counter() - start
         return batch
 
     def row(self, step: int) -> Row:
-        """What was measured since the last call."""
+        """Return the metrics since the last call."""
         since = lambda count, first: count(step) - count(first)
         elapsed = time.perf_counter() - self.started
         row: Row = {
@@ -133,7 +134,8 @@ class Meter:
 
 
 def memory(devices: Sequence[Any]) -> Row:
-    """Bytes now and at most so far: of the fullest device, or, where devices do not report it, of this process."""
+    """Return current and peak memory in bytes: of the fullest device, or of this process if devices do not report
+    it."""
     stats = [device.memory_stats() or {} for device in devices]
     row: Row = {
         name: max(one[key] for one in stats)
@@ -144,15 +146,15 @@ def memory(devices: Sequence[Any]) -> Row:
         return row
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    try:  # Linux alone reports what is resident now
+    try:  # only on Linux
         now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     except OSError:
         return {"process_bytes_peak": peak}
-    return {"process_bytes_in_use": now, "process_bytes_peak": max(now, peak)}  # the kernel counts the peak in lumps
+    return {"process_bytes_in_use": now, "process_bytes_peak": max(now, peak)}  # the kernel updates the peak in batches
 
 
 def live_text(step: int, steps: int, row: Row) -> str:
-    """One row in a line: "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"; on a CPU without MFU."""
+    """Format a row as a line: "step 20/800 loss 8.134 3,909 tokens/s MFU 61 % 13:41 left"; on a CPU without MFU."""
     mfu = f"MFU {row['mfu']:.0%}  ".replace("%", " %") if "mfu" in row else ""
     speed, left = f"{row['tokens_per_second']:,.0f} tokens/s", duration(row["seconds_left"])
     return f"step {step:,}/{steps:,}  loss {row['loss']:.3f}  {speed}  {mfu}{left} left"

@@ -1,4 +1,4 @@
-"""Profiles of training steps for XProf or Perfetto: of chosen steps, or on demand through a server."""
+"""Profiles of training steps for XProf or Perfetto, of given steps or on demand through a server."""
 
 import contextlib
 import os
@@ -10,22 +10,23 @@ import jax
 from lm.errors import UsageError
 
 PORT = "GRISTMILL_PROFILER_PORT"
-"""Port of the profiler server of process 0; process N listens at this port + N. Unset: no server.
+"""Environment variable: port of the profiler server of process 0; process N uses this port + N. Unset: no server.
 
-An environment variable and not a field, since the server asks for no password and writes files to any folder that a
-client names: a config.json from someone else must not open it."""
+It is not a config field, because the server has no password and writes files to any folder that a client names, so a
+config.json from someone else must not be able to open it.
+"""
 
 
 class Profiler:
-    """Traces `steps` steps from step `begin` on (0: none) into `folder`, one trace a run of the process."""
+    """Traces `steps` steps from step `begin` on (0: none) into `folder`, one trace per process start."""
 
     def __init__(self, folder: Path, begin: int, steps: int):
         self.folder, self.wanted = folder, range(begin, begin + steps) if begin else range(0)
         self.tracing = self.serving = False
 
     def serve(self) -> str:
-        """Start the profiler server if PORT is set. Returns a message, "" if it is not. A port in use is reported and
-        does not stop the run. Raises UsageError for a value that is no port."""
+        """Start the profiler server if PORT is set, and return a message; else return "". A port in use is reported and
+        does not stop the run. Raises UsageError if PORT is not a valid port."""
         if not (given := os.environ.get(PORT)):
             return ""
         index, last = jax.process_index(), 2**16 - jax.process_count()
@@ -46,21 +47,21 @@ class Profiler:
         )
 
     def step(self, step: int) -> contextlib.AbstractContextManager:
-        """What a step runs in: the trace names it and its number."""
+        """Return the context manager in which to run a step; it starts the trace and annotates the step."""
         if step in self.wanted and not self.tracing:
             jax.profiler.start_trace(self.folder)
             self.tracing = True
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
 
     def after(self, step: int, result: object) -> str:
-        """After the last step of the trace, wait for its `result` and write the trace. Returns a message that says
-        where it is or why there is none; "" after other steps."""
+        """Call after each step. After the last traced step, wait for its `result`, write the trace, and return a
+        message with its path or the reason why there is none; "" after other steps."""
         if not self.tracing or step + 1 in self.wanted:
             return ""
         jax.block_until_ready(result)
         try:
             self.stop_trace()
-        except jax.errors.JaxRuntimeError as error:  # the server captures the same steps: JAX makes one at a time
+        except jax.errors.JaxRuntimeError as error:  # the server is tracing too: JAX allows one trace at a time
             return f"no profile up to step {step:,}: {str(error).splitlines()[0]}"
         (trace,) = sorted(self.folder.glob("plugins/profile/*/*.trace.json.gz"))[-1:]
         return (
@@ -74,7 +75,7 @@ class Profiler:
             jax.profiler.stop_trace()
 
     def close(self) -> None:
-        """End the server, and a trace that a failure left open."""
+        """Stop the server, and a trace left open by an error."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self.stop_trace()
         if self.serving:

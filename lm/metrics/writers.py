@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard events, and Weights & Biases if a project is named."""
+"""Writers of metrics: metrics.jsonl, TensorBoard events, and Weights & Biases if a project is set."""
 
 import importlib
 import json
@@ -21,7 +21,7 @@ Row = dict[str, int | float]
 
 @runtime_checkable
 class Writer(Protocol):
-    """One place for rows of numbers."""
+    """Destination for rows of metrics."""
 
     def write(self, step: int, row: Row) -> None: ...
 
@@ -29,10 +29,10 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line. On a restart, lines of later steps are taken out, so that none stands there twice."""
+    """One JSON object per line. On a restart, lines of later steps are deleted, so that no step is logged twice."""
 
     def __init__(self, path: Path, first_step: int, drop: Callable[[Row], bool] = lambda row: False):
-        """Lines that `drop` is True of are taken out too."""
+        """Also deletes lines for which `drop` returns True."""
         kept = []
         if path.exists():
             for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
@@ -40,7 +40,7 @@ class JsonLines:
                     row = json.loads(line)
                     earlier = row["step"] <= first_step
                 except (ValueError, TypeError, KeyError, RecursionError):
-                    if line.endswith(b"\n"):  # else a kill cut it short
+                    if line.endswith(b"\n"):  # else truncated by a kill
                         text = shown(line.decode("utf-8", "replace").strip())
                         print(f"train: {path}, line {number:,}, is damaged and left out: {text}", flush=True)
                     continue
@@ -57,14 +57,14 @@ class JsonLines:
 
 
 EVENTS_BYTES = 1 << 20
-"""From which on the next events go into a new file: files of a bucket cannot grow, and are uploaded whole."""
+"""Size after which events go to a new file, because files in a bucket cannot be appended to and are uploaded whole."""
 
 
 class TensorBoard:
-    """Events; those of later steps are hidden on a restart.
+    """TensorBoard events. On a restart, events of later steps are hidden.
 
-    The messages and checksums are tensorboardX's, but not its writer: that has a thread, which a full disk ends, and a
-    queue to it, which then takes no event and holds the training forever.
+    Uses the messages and checksums of tensorboardX, but not its writer, whose thread dies if the disk is full, after
+    which its queue fills up and blocks training forever.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -79,7 +79,7 @@ class TensorBoard:
         self.add(step=first_step + 1, session_log=session(status=session.START))
 
     def open_file(self) -> None:
-        """The next file, in the order of whose names TensorBoard reads them."""
+        """Open the next file; TensorBoard reads the files in the order of their names."""
         self.file = Appended(self.path.with_name(f"{self.path.name}.{self.files:06d}"))
         self.files += 1
         self.add(file_version="brain.Event:2")
@@ -92,7 +92,7 @@ class TensorBoard:
         self.add(step=step, summary=self.summary(value=values))
 
     def add(self, **fields: object) -> None:
-        """One event, as TensorFlow's format of records has it: length, data, and the checksum of each."""
+        """Append an event as a TFRecord: length, data, and the checksum of each."""
         from tensorboardX.record_writer import masked_crc32c
 
         data = self.event(wall_time=time.time(), **fields).SerializeToString()
@@ -105,10 +105,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run on wandb.ai, or in `folder`/wandb alone with WANDB_MODE=offline.
+    """Run on wandb.ai, or only in `folder`/wandb with WANDB_MODE=offline.
 
-    Its id is kept in `folder`/wandb/run_id, so that a restart goes on in the same run. There, steps that were logged
-    before are passed over: they are the same, to the bit.
+    Its id is stored in `folder`/wandb/run_id, so a restart continues the same run. Weights & Biases ignores steps that
+    were logged before; they are bit-identical.
     """
 
     def __init__(self, folder: Path, project: str, settings: dict[str, Any]):
@@ -119,7 +119,7 @@ class WeightsAndBiases:
                 project=project, id=run_id, name=folder.resolve().name, resume="allow", dir=str(folder), config=settings
             )
         except wandb.Error as error:
-            raise InputError(  # which may pass, as a network that is away does
+            raise InputError(  # may be temporary, such as a network failure
                 f"Weights & Biases cannot begin train.wandb_project = {project!r}: {str(error).rstrip('.')}. Log in "
                 "(wandb login), set WANDB_MODE=offline, or leave train.wandb_project empty."
             ) from error
@@ -132,8 +132,8 @@ class WeightsAndBiases:
 
 
 def run_id_in(path: Path) -> str:
-    """The id of the run in the file, written there on first use. Raises InputError for any other text: wandb makes it a
-    part of a folder's name."""
+    """Read the run id from the file; create it on first use. Raises InputError if the file contains anything else,
+    because wandb uses the id as part of a folder name."""
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)
     run_id = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -143,7 +143,7 @@ def run_id_in(path: Path) -> str:
 
 
 def import_wandb(project: str) -> ModuleType:
-    """The package wandb, which only those need who name a project. Raises UsageError where it is not installed."""
+    """Import wandb, which is needed only if a project is set. Raises UsageError if it is not installed."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Parts of optimizers that optax does not have: Muon over the devices of a mesh, stochastic rounding.
+"""Optimizer parts missing from optax: Muon distributed over a device mesh, and stochastic rounding.
 
 May import: lm.parallel.
 """

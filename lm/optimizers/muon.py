@@ -1,10 +1,10 @@
-"""Muon's direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum, made orthogonal by Newton and
-Schulz's iteration, whose matrix products the devices of a mesh share.
+"""Direction of a Muon update (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum, orthogonalized by
+Newton-Schulz iterations, whose matrix products are distributed over a device mesh.
 
-Left to XLA, every device along data makes the products of every matrix, and along the axes that cut parameters each
-product of each iteration has a collective of its own. Here each device makes whole iterations of its own matrices: they
-travel to it before (an all-to-all, where parameters are cut) and back afterwards. Axes: N matrices, M rows, K columns,
-of which M is the smaller.
+With plain XLA sharding, every data-parallel device would compute the products of every matrix, and each product of each
+iteration would need a collective over the axes that shard parameters. Here each device runs all iterations of its own
+matrices, which are sent to it before (by an all-to-all if parameters are sharded) and back afterwards. Axes: N
+matrices, M rows, K columns, M <= K.
 """
 
 import math
@@ -22,14 +22,14 @@ from optax.contrib import MuonState
 from lm.parallel import cuts_evenly, is_parameter, mesh_axes
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of x, x**3 and x**5 in an iteration on each singular value x, by Jordan et al."""
-EPSILON = 1e-8  # added to a matrix's norm
+"""Coefficients of x, x**3 and x**5 in an iteration on each singular value x, by Jordan et al."""
+EPSILON = 1e-8  # added to the norm of a matrix
 
 
 def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformation:
-    """Nesterov's momentum (Dozat 2016, with optax's correction of the bias), each matrix of it made orthogonal.
+    """Nesterov momentum (Dozat 2016, with bias correction as in optax), with each matrix orthogonalized.
 
-    Of every parameter that is there, the last two axes are a matrix, and those before them count matrices.
+    The last two axes of every parameter are a matrix; the axes before them count matrices.
     """
 
     def init(params: optax.Params) -> MuonState:
@@ -52,19 +52,20 @@ def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformat
 
 
 class Kind(NamedTuple):
-    """Matrices of one kind lie on the devices alike, and travel together."""
+    """Matrices of one kind have the same shape and sharding, and are sent together."""
 
     axes: tuple[str, str]
-    """Logical axes of rows and columns, once the smaller one is the rows."""
+    """Logical axes of rows and columns; the rows are the smaller side."""
     shape: tuple[int, int]
 
 
 def orthogonal(tree: Any, iterations: int) -> Any:
-    """A tree of parameters with each matrix U S V^T near U V^T, on the mesh that lm.parallel.traced_on has named."""
+    """Replace each matrix U S V^T in a tree of parameters by approximately U V^T, on the mesh set by
+    lm.parallel.traced_on."""
     nodes, structure = jax.tree.flatten(tree, is_leaf=is_parameter)
     kinds: dict[Kind, list[int]] = {}
     for place, node in enumerate(nodes):
-        if jax.tree.leaves(node):  # optax leaves empty nodes where a parameter is not Muon's
+        if jax.tree.leaves(node):  # optax masks other optimizers' parameters with empty nodes
             kinds.setdefault(kind_of(node), []).append(place)
     for kind, places in kinds.items():
         turned = [is_turned(nodes[place], kind) for place in places]
@@ -79,24 +80,24 @@ def axes_of(node: Any) -> tuple[str, str]:
 
 
 def kind_of(node: Any) -> Kind:
-    """The smaller side as rows; of a square, the side whose name comes first."""
+    """Return the kind of a matrix: the smaller side as rows; for a square, the side whose name sorts first."""
     (rows, columns), sides = node.shape[-2:], axes_of(node)
     (rows, first), (columns, second) = sorted([(rows, sides[0]), (columns, sides[1])])
     return Kind((first, second), (rows, columns))
 
 
 def is_turned(node: Any, kind: Kind) -> bool:
-    """Whether the node holds the transposes of its kind's matrices."""
+    """Whether the node stores the transposes of the matrices of its kind."""
     return axes_of(node) != kind.axes
 
 
 def orthogonal_matrices(
     arrays: Sequence[jax.Array], turned: Sequence[bool], kind: Kind, iterations: int
 ) -> list[jax.Array]:
-    """Each array (..., M, K), or (..., K, M) where it is turned, with all its matrices made orthogonal."""
+    """Orthogonalize all matrices in arrays of shape (..., M, K), or (..., K, M) if turned."""
     counts = [math.prod(array.shape[:-2]) for array in arrays]
     layout = layout_of(kind, sum(counts))
-    if layout.devices == 1:  # array by array: so not all of them have to exist at once
+    if layout.devices == 1:  # array by array, to save memory
         return [array_orthogonal(array, turn, iterations) for array, turn in zip(arrays, turned, strict=True)]
 
     def share(*parts: jax.Array) -> list[jax.Array]:
@@ -109,58 +110,59 @@ def orthogonal_matrices(
 
     sides = [layout.cut[::-1] if turn else layout.cut for turn in turned]
     specs = [PartitionSpec(*[None] * (array.ndim - 2), *side) for array, side in zip(arrays, sides, strict=True)]
-    # check_vma off: what all devices along an axis gather is the same on each, which it cannot know.
+    # check_vma=False: gathered values are equal on all devices along an axis, which JAX cannot infer.
     return jax.shard_map(share, in_specs=tuple(specs), out_specs=specs, check_vma=False)(*arrays)
 
 
 def array_orthogonal(array: jax.Array, turned: bool, iterations: int) -> jax.Array:
-    """As `orthogonal_matrices` of one array, on one device."""
+    """Like `orthogonal_matrices` for one array, on one device."""
     oriented = array.mT if turned else array
     made = newton_schulz(oriented.reshape(-1, *oriented.shape[-2:]), iterations).reshape(oriented.shape)
     return made.mT if turned else made
 
 
 class Layout(NamedTuple):
-    """Who makes which matrices of a kind: groups of as many devices each, all groups with as many matrices."""
+    """Assignment of the matrices of a kind to devices: groups with equal numbers of devices, each with an equal number
+    of matrices."""
 
     axes: dict[str, int]
-    """{axis of the mesh: its devices}, those with several."""
+    """{mesh axis: number of devices}, for axes with more than one device."""
     cut: tuple[tuple[str, ...], tuple[str, ...]]
-    """The axes of the mesh that rows and columns of the parameters are cut over."""
+    """Mesh axes over which the rows and the columns of the parameters are sharded."""
     group: int
-    """Devices that share a matrix, its columns cut over them; 1 where there are matrices enough for all."""
+    """Devices that share a matrix, sharded by columns; 1 if there are enough matrices for all devices."""
 
     @property
     def devices(self) -> int:
         return math.prod(self.axes.values())
 
     def orthogonal(self, x_NMK: Float[Array, "N M K"], iterations: int) -> Float[Array, "N M K"]:
-        """Of one device's part of all matrices, that part of the orthogonal ones."""
+        """Given one device's shard of all matrices, return its shard of the orthogonalized matrices."""
         count, groups = len(x_NMK), self.devices // self.group
-        x_NMK = jnp.pad(x_NMK, ((0, -count % groups), (0, 0), (0, 0)))  # zeros stay zeros
+        x_NMK = jnp.pad(x_NMK, ((0, -count % groups), (0, 0), (0, 0)))  # zero matrices stay zero
         numbers = np.arange(self.devices).reshape(groups, self.group).tolist()
         total = lambda x: jax.lax.psum(x, tuple(self.axes), axis_index_groups=numbers)
         own_NMK = newton_schulz(self.sent(x_NMK), iterations, total if self.group > 1 else lambda x: x)
         return self.brought_back(own_NMK, len(x_NMK), *x_NMK.shape[1:])[:count]
 
     def sent(self, x_NMK: Float[Array, "N M K"]) -> Float[Array, "n m k"]:
-        """A device's own matrices, whole, or those of its group, with whole rows and 1 / group of the columns.
+        """Send matrices to their devices: returns the whole matrices of a device, or, for a group, all rows and 1 /
+        group of the columns of the group's matrices.
 
-        Which columns, and in which order rows and columns stand, does not matter: both may be permuted before the
-        iteration and back after it.
+        The order of rows and columns does not matter: both may be permuted before the iteration and back afterwards.
         """
         (count, rows, columns), groups = x_NMK.shape, self.devices // self.group
         x = x_NMK.reshape(groups, count // groups, rows, self.group, columns // self.group)
         x = x.transpose(0, 3, 1, 2, 4).reshape(*self.axes.values(), count // groups, rows, columns // self.group)
         for place, axis in enumerate(self.axes):
-            if (side := self.side(axis)) is None:  # the parameters are whole along it
+            if (side := self.side(axis)) is None:  # parameters are replicated over this axis
                 x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis), 1, place)
             else:
                 x = jax.lax.all_to_all(x, axis, place, side, tiled=True)
         return x.reshape(x.shape[len(self.axes) :])
 
     def brought_back(self, x_NMK: Float[Array, "n m k"], count: int, rows: int, columns: int) -> Float[Array, "N M K"]:
-        """The other way round: (count, rows, columns) of what `sent` was given."""
+        """Inverse of `sent`: returns (count, rows, columns), the shape of its input."""
         groups = self.devices // self.group
         x = x_NMK.reshape(*[1] * len(self.axes), *x_NMK.shape)
         for place, axis in reversed([*enumerate(self.axes)]):
@@ -172,14 +174,14 @@ class Layout(NamedTuple):
         return x.transpose(0, 2, 3, 1, 4).reshape(count, rows, columns)
 
     def side(self, axis: str) -> int | None:
-        """The dimension, behind those of the mesh, whose parts lie along the axis; None where it cuts nothing."""
+        """Array dimension (after those of the mesh) that the mesh axis shards; None if it shards none."""
         rows, columns = self.cut
         after = len(self.axes) + 1
         return after if axis in rows else after + 1 if axis in columns else None
 
 
 def layout_of(kind: Kind, count: int) -> Layout:
-    """The layout of `count` matrices on the mesh that is named, in which a device has the least to multiply."""
+    """Return the layout of `count` matrices on the current mesh with the fewest multiplications per device."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = {} if mesh.empty or mesh.manual_axes else {name: size for name, size in mesh.shape.items() if size > 1}
     cut = cut_of(kind, mesh, axes)
@@ -187,7 +189,7 @@ def layout_of(kind: Kind, count: int) -> Layout:
     held = columns // math.prod(axes[name] for name in cut[1])
 
     def products(group: int) -> int:
-        """Multiplications of a device in an iteration: two products along the columns, and one without them."""
+        """Multiplications per device and iteration: two products over the columns, and one of (rows, rows) matrices."""
         own = -(-count * group // devices)
         return own * (2 * rows * rows * columns // group + rows**3)
 
@@ -196,7 +198,7 @@ def layout_of(kind: Kind, count: int) -> Layout:
 
 
 def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The axes of the mesh over which rows and columns are cut: as lm.parallel.shardings lays out parameters."""
+    """Return the mesh axes over which rows and columns are sharded, as in lm.parallel.shardings."""
     even = cuts_evenly(mesh, kind.axes, kind.shape)
     rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
     return rows, columns
@@ -205,7 +207,7 @@ def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[
 def newton_schulz(
     x_NMK: Float[Array, "N M K"], iterations: int, total: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Float[Array, "N M K"]:
-    """Each matrix with its singular values near 1. `total` sums over the devices that its columns are cut over."""
+    """Move the singular values of each matrix close to 1. `total` sums over the devices that share its columns."""
     a, b, c = COEFFICIENTS
     squares_N11 = total(jnp.sum(x_NMK * x_NMK, axis=(1, 2), keepdims=True))
     x_NMK = x_NMK / (jnp.sqrt(squares_N11) + EPSILON)

@@ -1,11 +1,11 @@
-"""Updates of bfloat16 parameters, which are too coarse to be added to.
+"""Stochastic rounding of updates to bfloat16 parameters.
 
-bfloat16 has 8 bits of precision: an update below 1/512 of a parameter is lost where the sum is rounded to the nearest,
-and towards the end of a training run most are. There are two ways out. A float32 master copy in the optimizer's state
-takes 4 bytes a parameter: with AdamW 14 bytes of state in place of the 12 that float32 parameters take, which compute
-in bfloat16 just as well (model.compute_dtype). Stochastic rounding (arXiv:1502.02551; for language models
-arXiv:2502.20566) takes none, 10 in all, and each sum is right on average. So it is what parameters in bfloat16 get. In
-a small run measured here (docs/benchmarks.md) it ends where the master copy ends, and rounding to the nearest does not.
+bfloat16 has 8 bits of precision: with rounding to nearest, an update smaller than 1/512 of a parameter is lost, and
+towards the end of training most updates are. A float32 master copy in the optimizer state would avoid that for 4 more
+bytes per parameter: with AdamW 14 bytes of state, compared with 12 for float32 parameters, which can compute in
+bfloat16 just as well (model.compute_dtype). Stochastic rounding (arXiv:1502.02551; for language models
+arXiv:2502.20566) needs no extra memory, 10 bytes in all, and is unbiased. So it is used for all bfloat16 parameters. In
+a small run measured here (docs/benchmarks.md), it reaches the loss of a master copy; rounding to nearest does not.
 """
 
 from typing import cast
@@ -17,9 +17,9 @@ from jaxtyping import Array, Float
 
 
 def apply_updates[Tree](parameters: Tree, updates: Tree, key: jax.Array) -> Tree:
-    """Parameters plus updates, computed in float32; each parameter in its own type, bfloat16 rounded stochastically.
+    """Add updates to parameters in float32, and cast to the type of each parameter; bfloat16 is rounded stochastically.
 
-    The same key gives the same bits, on whatever mesh.
+    The result depends only on the inputs and the key, not on the mesh.
     """
     leaves, structure = jax.tree.flatten(parameters)
 
@@ -34,10 +34,10 @@ def apply_updates[Tree](parameters: Tree, updates: Tree, key: jax.Array) -> Tree
 
 
 def stochastic_bfloat16(x: Float[Array, "*any"], key: jax.Array) -> Float[Array, "*any"]:
-    """float32 to one of the two bfloat16 around each value, the nearer one the likelier, so that the mean is the value.
+    """Round float32 to one of the two neighbouring bfloat16 values, at random, such that the expected value is exact.
 
-    A bfloat16 is the upper half of a float32's bits. A random number added to the lower half carries over into the
-    upper one as often as the lower half is large. Infinities and NaN stay what they are.
+    A bfloat16 is the upper half of a float32's bits. Adding a random number to the lower half carries into the upper
+    half with a probability proportional to the lower half. Infinities and NaN are unchanged.
     """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     carried = (bits + jax.random.bits(key, x.shape, jnp.uint16)) & jnp.uint32(0xFFFF0000)
