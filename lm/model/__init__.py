@@ -1,1 +1,1 @@
-"""The transformer: layers, attention, the decoder, and its key-value cache."""
+"""Transformer: layers, attention, decoder, key-value cache."""

@@ -1,8 +1,8 @@
-"""Operations in the forms that XLA's CPU backend is fast at. The model is written in plain operations; this file alone
-decides where another form takes their place, by what is compiled for.
+"""Operations in forms that are fast on XLA's CPU backend. The model is written in plain operations; only this file
+replaces them, depending on the compilation target.
 
-Axes: B batch, T query position, S key position, K key-value heads, G query heads of one of them, C channels of a head;
-I and O, in and out of a linear map, N rows, t tiles and b blocks of o outputs; V vocabulary.
+Axes: B batch, T query position, S key position, K key-value heads, G query heads per key-value head, C channels of a
+head; I and O inputs and outputs of a linear map, N rows, t tiles and b blocks of o outputs; V vocabulary.
 """
 
 import functools
@@ -20,8 +20,8 @@ from lm.parallel import target
 def on_cpu[**P, R](
     fast: Callable[P, R], unless: Callable[[], bool] = lambda: False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates the plain form of an operation: where a CPU is compiled for, `fast` computes the same, `unless` that
-    says True when it is traced."""
+    """Decorate the plain form of an operation: on a CPU target, `fast` is used instead, except if `unless()` is True at
+    trace time."""
 
     def choice(plain: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(plain)
@@ -37,7 +37,7 @@ def on_cpu[**P, R](
 def linear(
     x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
 ) -> Float[Array, "B T O"]:
-    """One product of two matrices: the backend is markedly slower at the three-axis form of the same."""
+    """Compute as one product of two matrices; the CPU backend is much slower at the equivalent three-axis form."""
     batch, length, width = x_BTI.shape
     y_NO = x_BTI.reshape(batch * length, width) @ weight_IO
     if bias_O is not None:
@@ -47,14 +47,14 @@ def linear(
 
 @jax.custom_vjp
 def with_bias(y_NO: Float[Array, "N O"], bias_O: Float[Array, " O"]) -> Float[Array, "N O"]:
-    """The bias on every row; its gradient is summed in float32, whatever the type."""
+    """Add the bias to every row; its gradient is summed in float32 for every type."""
     return y_NO + bias_O[None, :]
 
 
 def _with_bias_backward(_: None, g_NO: Float[Array, "N O"]) -> tuple[Float[Array, "N O"], Float[Array, " O"]]:
     if g_NO.dtype == jnp.float32:
         return g_NO, jnp.sum(g_NO, axis=0)
-    # A product with ones: the backend sums the rows of other types some thirty times as slowly.
+    # Sum by a product with ones: the backend's sum over rows is about 30 times slower for other types.
     ones_8N = jnp.ones((8, g_NO.shape[0]), g_NO.dtype)
     return g_NO, jnp.dot(ones_8N, g_NO, preferred_element_type=jnp.float32)[0].astype(g_NO.dtype)
 
@@ -63,8 +63,8 @@ with_bias.defvjp(lambda y_NO, bias_O: (with_bias(y_NO, bias_O), None), _with_bia
 
 
 def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
-    """The gradient for the values is summed over queries in float32: the backend is several times as slow at that
-    product in bfloat16."""
+    """Weighted sum of the values, whose gradient is summed over queries in float32: the CPU backend is several times
+    slower at that product in bfloat16."""
     return product(weights_BKGTS, v_BKSC) if v_BKSC.dtype == jnp.float32 else product_narrow(weights_BKGTS, v_BKSC)
 
 
@@ -85,27 +85,25 @@ product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _p
 
 
 TILE = 32
-"""Outputs of a tile: their sums stay in the registers while a thread goes through the tile's weights, which lie one
-behind the other."""
+"""Outputs per tile: their sums stay in registers while a thread reads the weights of the tile, which are contiguous."""
 
 
 def in_tiles(weight_IO: np.ndarray) -> np.ndarray:
-    """(tiles, I, TILE): the weight cut along its outputs, which are filled up with zeros."""
+    """Split the weight along its outputs, padded with zeros: (tiles, I, TILE)."""
     filled_IO = np.pad(weight_IO, ((0, 0), (0, -weight_IO.shape[1] % TILE)))
     return np.ascontiguousarray(filled_IO.reshape(len(weight_IO), -1, TILE).transpose(1, 0, 2))
 
 
 def by_tiles(x_NI: Float[Array, "N I"], weight_tIo: Float[Array, "t I o"]) -> Float[Array, "N O"]:
-    """x @ weight, the weight of in_tiles, all float32: a loop that multiplies and adds, one tile after the other. The
-    backend's own product of matrices reads a weight of a few rows at two thirds of the speed.
-    """
+    """x @ weight for a weight from `in_tiles`, all float32: a multiply-add loop over the tiles. With few rows, the
+    backend's own matrix product reads a weight at only two thirds of the speed."""
     y_tNo = jnp.sum(x_NI[None, :, :, None] * weight_tIo[:, None], axis=2)
     return y_tNo.transpose(1, 0, 2).reshape(x_NI.shape[0], -1)
 
 
 def bfloat16_product(x_NI: Float[Array, "N I"], weight_OI: Float[Array, "O I"]) -> Float[Array, "N O"]:
-    """x @ weight.T, sums in float32. One row is filled up to two: of one the backend has no fast product in
-    bfloat16."""
+    """x @ weight.T with float32 sums. A single row is duplicated, because the backend has no fast bfloat16 product for
+    one row."""
     rows = x_NI.shape[0]
     x_NI = jnp.concatenate([x_NI, x_NI]) if rows == 1 else x_NI
     narrow_NI, axes = x_NI.astype(jnp.bfloat16), (((1,), (1,)), ((), ()))
@@ -113,18 +111,17 @@ def bfloat16_product(x_NI: Float[Array, "N I"], weight_OI: Float[Array, "O I"]) 
 
 
 DIGIT = 254.0
-"""The second digit of an activation counts so many times less than the first: half a step of that, at most, is 127."""
+"""Ratio of the first to the second int8 digit of an activation, such that half a step of the first digit is 127."""
 
 
 BLOCK = 768
-"""Outputs of a block of an int8 weight: the backend is several times as slow at one product with some 50,000."""
+"""Outputs per block of an int8 weight: the backend is several times slower at one product with about 50,000 outputs."""
 
 
 def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
-    """x @ weight.T for a weight of int8, in blocks of outputs, by a product of integers: each row of x is a scale times
-    two digits of int8 (a step is 1 / 64,000 of the row's greatest value), and a row of the product's operand each. The
-    backend multiplies int8 by floats, and a single row of int8, many times as slowly.
-    """
+    """x @ weight.T for an int8 weight in blocks of outputs, by an integer product: each row of x becomes a scale and
+    two int8 digits (steps of 1 / 64,000 of the row's maximum), each digit a row of the operand. The backend is many
+    times slower at products of int8 with floats, and at a single int8 row."""
     rows = x_NI.shape[0]
     x_NI = x_NI.astype(jnp.float32)
     greatest_N1 = jnp.max(jnp.abs(x_NI), axis=1, keepdims=True)
@@ -141,8 +138,8 @@ def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> 
 
 
 def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """The first place of each row's greatest value: the greatest by columns side by side, then where it stands. The
-    backend compares one pair of value and place after the other."""
+    """Index of the first maximum of each row: first the maximum by column blocks, then its position. The backend's own
+    argmax compares (value, index) pairs one after the other."""
     width = x_BV.shape[1]
     filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
     by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)
@@ -154,7 +151,7 @@ def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
 def written_by_head(
     slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
 ) -> Float[Array, "B K S C"]:
-    """One new token of each row goes into the cache where it lies; a scatter would copy the whole of it."""
+    """Write one new token per row into the cache in place; a scatter would copy the whole cache."""
     if x_BTKC.shape[1] > 1:
         rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
         return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
@@ -170,8 +167,8 @@ def written_by_head(
 
 @jax.custom_vjp
 def gelu(x: Array) -> Array:
-    """The tanh form of GELU (arXiv:1606.08415). Its gradient is computed from x alone: to compute the tanh again is
-    cheaper than to keep and read it."""
+    """GELU with the tanh approximation (arXiv:1606.08415). The gradient is recomputed from x: recomputing the tanh is
+    cheaper than storing and reading it."""
     return 0.5 * x * (1.0 + jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x**3)))
 
 

@@ -1,8 +1,7 @@
-"""What is kept of the tokens already read, so that generation computes each token once: keys, values, and what the
-token shift and the n-grams look back at. Rows may have read different numbers of tokens.
+"""Cache for generation, so that each token is computed once: keys, values, and the previous inputs that token shift and
+n-grams need. Rows may have different lengths.
 
-Axes: B batch, T positions of new tokens, S positions the cache holds, K key-value heads,
-C channels of a head, D width.
+Axes: B batch, T positions of new tokens, S positions of the cache, K key-value heads, C channels of a head, D width.
 """
 
 from typing import NamedTuple
@@ -19,20 +18,20 @@ from lm.parallel import rows_are_cut
 
 
 class LayerCache(NamedTuple):
-    """One layer's part of the cache; in a scan over layers, of all of them, with a first axis more."""
+    """Cache of one layer; in a scan over layers, of all layers, with an additional first axis."""
 
     keys_BKSC: Float[Array, "B K S C"]  # noqa: N815
-    """Head by head, so that attention over the cache needs no transposition of it."""
+    """Stored head by head, so that attention over the cache needs no transpose."""
     values_BKSC: Float[Array, "B K S C"]  # noqa: N815
     attention_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
-    """What the attention was given at each row's last token; None without a token shift."""
+    """Attention input at each row's last token; None without a token shift."""
     mlp_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
-    """The same of the MLP."""
+    """MLP input at each row's last token; None without a token shift."""
 
     def joined_by(
         self, k_BTKC: Float[Array, "B T K C"], v_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
     ) -> "LayerCache":
-        """The cache with the keys and values of the tokens at these positions of each row."""
+        """Return the cache with keys and values of the tokens at these positions of each row added."""
         return self._replace(
             keys_BKSC=written_by_head(self.keys_BKSC, k_BTKC, positions_BT),
             values_BKSC=written_by_head(self.values_BKSC, v_BTKC, positions_BT),
@@ -41,7 +40,7 @@ class LayerCache(NamedTuple):
     def with_last(
         self, h_BTD: Float[Array, "B T D"], g_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]
     ) -> "LayerCache":
-        """The cache with what the attention (h) and the MLP (g) were given at each row's last token."""
+        """Return the cache with the inputs of attention (h) and MLP (g) at each row's last token."""
         if self.attention_last_B1D is None or self.mlp_last_B1D is None:
             return self
         return self._replace(
@@ -51,20 +50,20 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """All that later tokens look back at. The token at position p of its row stands in slot p."""
+    """Complete cache of a model. The token at position p of its row is in slot p."""
 
     layers: list[LayerCache] | LayerCache
     tokens_BS: Int[Array, "B S"]  # noqa: N815
     segment_ids_BS: Int[Array, "B S"]  # noqa: N815
-    """The document of each token; NOTHING in an empty slot."""
+    """Segment id of each token; NOTHING in an empty slot."""
     lengths_B: Int[Array, " B"]  # noqa: N815
-    """Tokens that each row has read: the position of its next one."""
+    """Number of tokens in each row, which is the position of its next token."""
 
     def reading(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]
     ) -> "Cache":
-        """The cache with these tokens in it, but for what the layers make of them. Padding (segment 0) does not count
-        as read; what is beyond the last slot is dropped."""
+        """Return the cache with these tokens added, before the layers add keys and values. Padding (segment 0) does not
+        count; tokens beyond the last slot are dropped."""
         ends_BT = jnp.where(segment_ids_BT > 0, positions_BT + 1, 0)
         return self._replace(
             tokens_BS=written(self.tokens_BS, tokens_BT, positions_BT),
@@ -75,7 +74,7 @@ class Cache(NamedTuple):
     def tokens_before(
         self, positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"], count: int
     ) -> list[Int[Array, "B T"]]:
-        """lm.model.ngrams.tokens_before, for tokens that `reading` has put here."""
+        """Like lm.model.ngrams.tokens_before, for tokens added by `reading`."""
         found = []
         for back in range(1, count + 1):
             slots_BT = jnp.maximum(positions_BT - back, 0)
@@ -85,16 +84,16 @@ class Cache(NamedTuple):
 
 
 def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, "B T"]) -> jax.Array:
-    """`slots` (B, S, ...) with `values` (B, T, ...) at these positions of each row."""
+    """Write `values_BT` (B, T, ...) into `slots_BS` (B, S, ...) at these positions of each row."""
     rows_B1 = jnp.arange(slots_BS.shape[0])[:, None]
     return slots_BS.at[rows_B1, positions_BT].set(values_BT.astype(slots_BS.dtype), mode="drop")
 
 
-@on_cpu(cpu.written_by_head, unless=rows_are_cut)  # row by row, each device would be given the others' rows
+@on_cpu(cpu.written_by_head, unless=rows_are_cut)  # row by row, each device would receive all rows
 def written_by_head(
     slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
 ) -> Float[Array, "B K S C"]:
-    """`slots` with `x` at these positions of each row; what is beyond the last slot is dropped."""
+    """Write `x_BTKC` into the slots at these positions of each row; tokens beyond the last slot are dropped."""
     rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
     return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
 
@@ -102,18 +101,18 @@ def written_by_head(
 def newest(
     x_BTD: Float[Array, "B T D"], last_B1D: Float[Array, "B 1 D"], segment_ids_BT: Int[Array, "B T"]
 ) -> Float[Array, "B 1 D"]:
-    """What stands at each row's last token: `last` where it has none. A row's tokens come first, its padding (segment
-    0) behind them."""
+    """Return the value at each row's last token, or `last_B1D` if the row has no new tokens. Padding (segment 0) comes
+    after a row's tokens."""
     count_B11 = jnp.sum(segment_ids_BT > 0, axis=1)[:, None, None]
     return jnp.take_along_axis(jnp.concatenate([last_B1D, x_BTD], axis=1), count_B11, axis=1)
 
 
 def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = None) -> Cache:
-    """Room for `capacity` positions in each row, config.context_length by default, and no token read."""
+    """Return an empty cache with `capacity` positions per row (by default config.context_length)."""
     capacity = config.context_length if capacity is None else capacity
     layers = (config.layers,) if config.scan_layers else ()
     dtype = jnp.dtype(config.compute_dtype)
-    # Every buffer is its own: a cache can be donated to the function that writes into it.
+    # Separate buffers, so that the cache can be donated.
     zeros = lambda: jnp.zeros((*layers, batch_size, config.kv_heads, capacity, config.head_channels), dtype)
     last = lambda: jnp.zeros((*layers, batch_size, 1, config.width), dtype) if config.token_shift else None
     layer = lambda: LayerCache(zeros(), zeros(), last(), last())

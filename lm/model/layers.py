@@ -1,7 +1,7 @@
-"""The parts of a block that look at one position at a time: linear maps, norms, MLPs, rotary positions.
+"""Position-wise parts of a block: linear maps, norms, MLPs, rotary embeddings.
 
-Axes: B batch, T position, D width, F MLP width, H heads, C channels of a head, V vocabulary; I and O, in and out of a
-map.
+Axes: B batch, T position, D width, F MLP width, H heads, C channels of a head, V vocabulary; I and O inputs and outputs
+of a linear map.
 """
 
 import math
@@ -31,16 +31,16 @@ from lm.parallel import (
 
 
 def parameter(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], std: float, dtype: str) -> nnx.Param:
-    """A normal-initialised parameter that carries the names of its logical axes, for lm.parallel."""
+    """Return a parameter initialized from a normal distribution, with the names of its logical axes for lm.parallel."""
     return nnx.Param(std * jax.random.normal(key, shape, jnp.dtype(dtype)), axes=axes)
 
 
 def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...], dtype: str) -> nnx.Param:
-    """A parameter that starts with one value everywhere."""
+    """Return a parameter initialized with a constant."""
     return nnx.Param(jnp.full(shape, value, jnp.dtype(dtype)), axes=axes)
 
 
-@on_cpu(cpu.linear, unless=length_is_cut)  # B and T merged could not be cut: each device would take whole sequences
+@on_cpu(cpu.linear, unless=length_is_cut)  # merging B and T would replicate sharded sequences
 def linear(
     x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
 ) -> Float[Array, "B T O"]:
@@ -52,7 +52,8 @@ def linear(
 
 
 def used(axis: str) -> str:
-    """The logical axis of what a weight's axis meets: activations are whole along the width."""
+    """Logical axis of the activations that a weight's axis contracts with or produces; activations are not sharded
+    along the width."""
     return "embed" if axis == "width" else axis
 
 
@@ -78,13 +79,13 @@ class Linear(nnx.Module):
         x_BTI, weight_IO = x_BTI.astype(self.compute_dtype), self.weight[...]
         bias_O = None if self.bias is None else self.bias[...]
         if weights_stay(x_BTI.shape[0] * x_BTI.shape[1], weight_IO):
-            # Each device has the channels that its part of the weight takes or makes, of all rows.
+            # Each device has, for all rows, the channels of its shard of the weight.
             channels_in, channels_out = self.axes
             x_BTI = constrain(x_BTI, "rows", None, channels_in)
             y_BTO = linear(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
             y_BTO = constrain(y_BTO, "rows", None, channels_out)
             return constrain(y_BTO, "batch", "length", used(channels_out))
-        # Gathered here, so that weights and their gradients move between the devices, and never activations.
+        # Gather here, so that weights and their gradients move between devices, but activations never do.
         if gathers_weights():
             by_token = (*TOKENS, None)
             on_parts = on_each_device((by_token, self.axes, self.axes[1:]), by_token, left_to_xla=("tensor",))
@@ -96,7 +97,7 @@ class Linear(nnx.Module):
     def of_parts(
         self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
     ) -> Float[Array, "B T O"]:
-        """The same of one device's tokens and its part of the weight, (i, O) or (I, o)."""
+        """Compute with one device's tokens and its shard of the weight, (i, O) or (I, o)."""
         weight_IO = gather_width(weight_io, self.axes.index("width"))
         bias_O = gather_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
         return linear(x_BTI, weight_IO, bias_O)
@@ -137,7 +138,7 @@ NORMS = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
 
 
 def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B T H C"]:
-    """x / rms(x) in every head, in float32: the norm of queries and keys (arXiv:2302.05442), without a scale."""
+    """x / rms(x) per head, in float32: QK norm (arXiv:2302.05442), without a scale."""
     x32_BTHC = x_BTHC.astype(jnp.float32)
     inverse_BTH1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BTHC), axis=-1, keepdims=True) + epsilon)
     return (x32_BTHC * inverse_BTH1).astype(x_BTHC.dtype)
@@ -146,8 +147,8 @@ def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B
 def shifted(
     x_BTD: Float[Array, "B T D"], same_BT: Bool[Array, "B T"], last_B1D: Float[Array, "B 1 D"] | None = None
 ) -> Float[Array, "B T D"]:
-    """At every position what stood at the one before, `last` before the first, and zeros where that is not of the
-    `same` document."""
+    """Shift by one position: the value of the previous token, `last_B1D` for the first token, or 0 if the previous
+    token belongs to another document (`same_BT`)."""
     if last_B1D is None:
         before_BTD = jnp.pad(x_BTD[:, :-1], ((0, 0), (1, 0), (0, 0)))
     else:
@@ -158,20 +159,21 @@ def shifted(
 def mixed(
     x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, share: nnx.Param | None
 ) -> Float[Array, "B T D"]:
-    """share * before + (1 - share) * x in every channel: the token shift of RWKV (arXiv:2305.13048); x without one."""
+    """share * before + (1 - share) * x per channel: token shift of RWKV (arXiv:2305.13048). Returns x if there is
+    none."""
     if share is None or before_BTD is None:
         return x_BTD
     return x_BTD + (before_BTD - x_BTD) * share[...].astype(x_BTD.dtype)[None, None, :]
 
 
 def shift_share(config: ModelConfig) -> nnx.Param | None:
-    """A share for each channel, which begins at one half; None where the config has no token shift."""
+    """Return the share per channel, initialized to 0.5; None if the config has no token shift."""
     return constant(0.5, (config.width,), ("width",), config.parameter_dtype) if config.token_shift else None
 
 
 @on_cpu(cpu.gelu)
 def gelu(x: Array) -> Array:
-    """The tanh form of GELU (arXiv:1606.08415)."""
+    """GELU with the tanh approximation (arXiv:1606.08415)."""
     return jax.nn.gelu(x, approximate=True)
 
 
@@ -180,7 +182,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
-"""By the names of ModelConfig.mlp; of the gate if the MLP has one (lm.config.model.GATED_MLPS)."""
+"""By the names of ModelConfig.mlp; applied to the gate if the MLP has one (lm.config.model.GATED_MLPS)."""
 
 
 class GatedMLP(nnx.Module):
@@ -220,8 +222,8 @@ class PlainMLP(nnx.Module):
 
 
 def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | None) -> Float[Array, " c"]:
-    """Radians a position by which each of `pairs` channel pairs turns, float32: theta**(-c/pairs), stretched as in
-    Llama 3.1 (arXiv:2407.21783) where `scaling` is given."""
+    """Return the rotation per position of each channel pair in radians, float32: theta**(-c/pairs), scaled as in Llama
+    3.1 (arXiv:2407.21783) if `scaling` is set."""
     frequency_c = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
     if scaling is None:
         return frequency_c
@@ -232,7 +234,7 @@ def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | No
 
 
 class Rotary(NamedTuple):
-    """How far each channel pair is turned at each position: cosine and sine, float32."""
+    """Cosine and sine of the rotation of each channel pair at each position, float32."""
 
     cos_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815
     sin_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815
@@ -241,14 +243,14 @@ class Rotary(NamedTuple):
 def rotary_tables(
     positions_BT: Int[Array, "#B T"], pairs: int, theta: float, scaling: RopeScalingConfig | None
 ) -> Rotary:
-    """The turns of `pairs` channel pairs at these positions (arXiv:2104.09864): position * frequency, in radians."""
+    """Rotary embedding tables at these positions (arXiv:2104.09864); the angle is position * frequency, in radians."""
     frequency_c = rotary_frequencies(pairs, theta, scaling)
     angle_BT1c = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency_c[None, None, None, :]
     return Rotary(jnp.cos(angle_BT1c), jnp.sin(angle_BT1c))
 
 
 def rotate(x_BTHC: Float[Array, "B T H C"], rotary: Rotary) -> Float[Array, "B T H C"]:
-    """Turns channel pairs (c, c + C/2), in the layout of Llama's released weights in Hugging Face's format."""
+    """Rotate channel pairs (c, c + C/2), the layout of Llama's weights in Hugging Face's format."""
     cos_BT1c, sin_BT1c = rotary
     half = x_BTHC.shape[-1] // 2
     left_BTHc, right_BTHc = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Next-token cross-entropy. Axes: B batch, T position, V vocabulary, D width; N tokens, B * T of them on one device."""
+"""Next-token cross-entropy. Axes: B batch, T position, V vocabulary, D width; N = B * T tokens of one device."""
 
 import functools
 
@@ -12,7 +12,7 @@ TABLE, WHOLE_TABLE = ("vocab", "width"), ("vocab", None)
 
 
 def softcapped(logits: jax.Array, softcap: float | None) -> jax.Array:
-    """softcap * tanh(logits / softcap) (Gemma 2, arXiv:2408.00118), or the logits as they are."""
+    """softcap * tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); unchanged if softcap is None."""
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
@@ -23,8 +23,8 @@ def cross_entropy(logits_BTV: Float[Array, "B T V"], targets_BT: Int[Array, "B T
 
 
 def logits_of(x_ND: Float[Array, "*N D"], table_VD: Float[Array, "V D"], softcap: float | None) -> Float[Array, "*N V"]:
-    """softcapped(x @ table.T): operands in the type of x, sums in float32, for the loss must not see logits that were
-    rounded."""
+    """softcapped(x @ table.T), with operands in the type of x and float32 sums, so that the loss does not get rounded
+    logits."""
     logits_NV = jnp.einsum("...D,VD->...V", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)
     return softcapped(constrain(logits_NV, *TOKENS[: x_ND.ndim - 1], "vocab"), softcap)
 
@@ -40,20 +40,20 @@ def summed_cross_entropy(
     z_loss: float = 0.0,
     whole_VD: Float[Array, "V D"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(what to descend, the loss to tell), in nats, float32, without the logits of all positions.
+    """Return (objective to minimize, loss to report), in nats, float32, without storing the logits of all positions.
 
-    The loss is sum(weights * cross_entropy(softcapped(x @ table.T), targets)). What to descend has z_loss * weights *
-    logsumexp(logits)**2 beside it, which keeps logits from drifting (PaLM, arXiv:2204.02311, section 5). Only the first
-    may be differentiated, and by x and table alone.
+    The loss is sum(weights * cross_entropy(softcapped(x @ table.T), targets)). The objective adds z_loss * weights *
+    logsumexp(logits)**2, which prevents logits from drifting (PaLM, arXiv:2204.02311, section 5). Only the objective is
+    differentiable, and only in x and table.
 
-    The tokens of each device are cut into `parts` (more, where they do not divide them), whose logits exist one after
-    the other: V * B * T / parts values of float32. The gradients of x and table are made of them on the spot, in the
-    forward pass, since the sum is all that comes behind and scales them: so no logits are kept, nor made a second time
-    (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x and sums float32.
+    The tokens of each device are split into `parts` parts (more if they do not divide evenly), whose logits are
+    computed one after the other: V * B * T / parts float32 values. Their gradients with respect to x and table are
+    computed immediately, in the forward pass, because later operations only scale them: so no logits are stored or
+    recomputed (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x, sums are float32.
 
-    On a mesh each device takes its own tokens and its own part of the vocabulary. The table is gathered once, and its
-    gradient is reduced once, however many parts there are; or it is not gathered here, but given as `whole` by
-    `gathered_table`, which takes no gradient.
+    On a mesh, each device computes its tokens and its shard of the vocabulary. The table is gathered once and its
+    gradient is reduced once, independent of the number of parts. If `whole_VD` from `gathered_table` is passed, which
+    gets no gradient, the table is not gathered here.
     """
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS, WHOLE_TABLE), ((), ()))
@@ -73,20 +73,21 @@ def summed_cross_entropy(
 
 
 def gathered_table(table_VD: Float[Array, "V D"], dtype: str) -> Float[Array, "V D"]:
-    """The table in that type, each device having its symbols in their whole width: once for several micro-batches."""
+    """All-gather the table's width in the given type, once for several micro-batches; each device keeps its vocabulary
+    shard."""
     whole = on_each_device((TABLE,), WHOLE_TABLE)(lambda table_VD: gather_width(table_VD, 1))
     return jax.lax.stop_gradient(whole(table_VD.astype(dtype)))
 
 
 def summed[Values](values: Values, *axes: str) -> Values:
-    """The sums over the devices along these logical axes."""
+    """Sum over the devices along these logical axes."""
     names = manual_axes(*axes)
     return jax.lax.psum(values, names) if names else values
 
 
 def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[Array, "V W"]:
-    """The table's gradient, summed over the devices' tokens; of it the part whose width is the device's own. Between
-    devices it goes in the type of the products, as all gradients of weights do."""
+    """Sum the gradient of the table over the tokens of all devices, and return this device's shard of the width. It is
+    communicated in the type of the products, like all gradients of weights."""
     width = manual_axes("width")
     others = tuple(name for name in manual_axes(*TOKENS) if name not in width)
     gradient_VW = reduce_scatter_width(gradient_VD.astype(dtype), 1).astype(jnp.float32) if width else gradient_VD
@@ -96,7 +97,7 @@ def table_gradient(gradient_VD: Float[Array, "V D"], dtype: jnp.dtype) -> Float[
 def add(
     totals: tuple[jax.Array, jax.Array], losses_N: jax.Array, log_sums_N: jax.Array, weights_N: jax.Array, z_loss: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(objective, loss) with those of one part added."""
+    """Add one part to (objective, loss)."""
     objective, loss = totals
     of_part = jnp.sum(losses_N * weights_N)
     penalty = z_loss * jnp.sum(jnp.square(log_sums_N) * weights_N) if z_loss else 0.0
@@ -104,7 +105,8 @@ def add(
 
 
 def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
-    """Arrays (B, T, ...) as (parts, N / parts, ...), in at least so many parts, as there are tokens to divide."""
+    """Reshape arrays (B, T, ...) to (parts, N / parts, ...), with the smallest number of parts >= `parts` that divides
+    the tokens."""
 
     def split(values_BT: jax.Array) -> jax.Array:
         tokens = values_BT.shape[0] * values_BT.shape[1]
@@ -117,7 +119,8 @@ def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
 def part_losses(
     x_ND: Float[Array, "N D"], targets_N: Int[Array, " N"], table_VD: Float[Array, "V D"], softcap: float | None
 ) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, "N V"], Float[Array, "N V"]]:
-    """(losses, logsumexp of the logits, probabilities, logits) of one part; the last two of the device's symbols."""
+    """Return (losses, logsumexp of the logits, probabilities, logits) of one part; the last two for the device's
+    vocabulary shard."""
     logits_NV = logits_of(x_ND, table_VD, softcap)
     greatest_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
     if names := manual_axes("vocab"):
@@ -134,13 +137,13 @@ def part_losses(
 
 
 def first_symbol(symbols: int) -> jax.Array | int:
-    """The id of the first of a device's `symbols`."""
+    """First token id of a device's vocabulary shard of size `symbols`."""
     names = manual_axes("vocab")
     return jax.lax.axis_index(names) * symbols if names else 0
 
 
 def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -> Float[Array, " N"]:
-    """Each token's logit of its target, whichever device has that symbol."""
+    """Logit of the target of each token, from whichever device has it."""
     if not manual_axes("vocab"):
         return jnp.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
     symbols = logits_NV.shape[1]
@@ -151,7 +154,7 @@ def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -
 
 
 def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss, whole_VD=None):
-    """(objective, loss), and the objective's gradients by x and table."""
+    """Return (objective, loss), and the gradients of the objective with respect to x and table."""
 
     by_token = (*TOKENS, None)
 
@@ -193,14 +196,14 @@ def summed_backward(parts, softcap, z_loss, residuals, scales):
 
 summed_cross_entropy.defvjp(summed_forward, summed_backward)
 
-LOGITS_AT_ONCE = 1 << 26  # of a device: 256 MB of float32, where no config says how many parts there shall be
+LOGITS_AT_ONCE = 1 << 26  # per device: 256 MB of float32, if no config sets the number of parts
 
 
 def token_losses(
     x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
 ) -> Float[Array, "B T"]:
-    """-log p of every target in nats, float32, with the logits of at most LOGITS_AT_ONCE tokens times symbols at a time
-    on each device (or of one token)."""
+    """-log p of each target in nats, float32. Each device holds at most LOGITS_AT_ONCE logits at a time (or those of
+    one token)."""
 
     x_BTD, table_VD = when_ready(x_BTD, table_VD)
 
@@ -217,7 +220,7 @@ def token_losses(
 def token_scores(
     x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """(token_losses, whether no symbol is likelier than the target), in as much memory."""
+    """Return (token_losses, whether no token is more likely than the target), with the same memory."""
 
     x_BTD, table_VD = when_ready(x_BTD, table_VD)
 

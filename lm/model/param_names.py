@@ -1,4 +1,4 @@
-"""The leaves of a model, an optimizer's state or both under plain names, which no Python class decides."""
+"""Plain names for the leaves of a model or an optimizer state, independent of Python classes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from flax import nnx
 from lm.parallel import is_parameter
 
 IN_BLOCK = re.compile(r"((?:.*\.)?blocks\.)(?:(\d+)\.)?(.+)")
-"""(what comes before, the layer's number if the layers are kept one by one, the name inside the block)."""
+"""(prefix, layer number if layers are stored one by one, name within the block)."""
 
 
 def part_name(key: object) -> str:
-    """The plain name of one step of a tree path."""
+    """Plain name of one key of a tree path."""
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
@@ -22,9 +22,9 @@ def part_name(key: object) -> str:
 
 
 def named_leaves(tree: object) -> dict[str, Any]:
-    """{"blocks.0.mlp.up.weight": array, ...} in tree order.
+    """Return {"blocks.0.mlp.up.weight": array, ...} in tree order.
 
-    A parameter that holds nothing is left out: an optimizer of some parameters has such in the place of the others.
+    Empty parameters are omitted; an optimizer of some parameters has them as placeholders for the others.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_parameter)[0]
     return {
@@ -35,12 +35,12 @@ def named_leaves(tree: object) -> dict[str, Any]:
 
 
 def replace_leaves[Tree](tree: Tree, named: Mapping[str, Any]) -> Tree:
-    """`tree` with every leaf taken from `named`, under the names that `named_leaves` gives."""
+    """Return `tree` with every leaf taken from `named`, by the names of `named_leaves`."""
     return jax.tree.unflatten(jax.tree.structure(tree), [named[name] for name in named_leaves(tree)])
 
 
 def are_stacked(names: Mapping[str, object]) -> bool | None:
-    """Whether blocks are one stack under these names (ModelConfig.scan_layers); None where no name is of a block."""
+    """Whether blocks with these names are one stack (ModelConfig.scan_layers); None if no name belongs to a block."""
     for name in names:
         if found := IN_BLOCK.fullmatch(name):
             return found[2] is None
@@ -48,7 +48,7 @@ def are_stacked(names: Mapping[str, object]) -> bool | None:
 
 
 def stack_names[Value](named: Mapping[str, Value], join: Callable[[str, list[Value]], Value]) -> dict[str, Value]:
-    """`named` with blocks as one stack: `join` makes of (the new name, the layers' values) the value."""
+    """Return `named` with blocks stacked; join(new name, values of the layers) returns the stacked value."""
     other: dict[str, Value] = {}
     groups: dict[str, dict[int, Value]] = {}
     for name, value in named.items():
@@ -63,7 +63,7 @@ def stack_names[Value](named: Mapping[str, Value], join: Callable[[str, list[Val
 def unstack_names[Value](
     named: Mapping[str, Value], layers: int, take: Callable[[str, Value, int], Value]
 ) -> dict[str, Value]:
-    """`named` with blocks one by one: `take` makes of (the new name, the stack's value, the layer) the value."""
+    """Return `named` with blocks one by one; take(new name, value of the stack, layer) returns the value of a layer."""
     one_by_one: dict[str, Value] = {}
     for name, value in named.items():
         found = IN_BLOCK.fullmatch(name)

@@ -1,7 +1,8 @@
-"""Linear maps whose weights are laid out for inference, in the place of those that are trained: fewer bytes, read in
-the order in which they lie. lm/inference/weights.py makes them.
+"""Linear maps with weights laid out for inference, which replace the trained ones: fewer bytes, read in memory order.
+Created by lm/inference/weights.py.
 
-Axes: B batch, T position, D width, I and O, in and out of a linear map, N rows, t tiles and b blocks of o outputs.
+Axes: B batch, T position, D width, I and O inputs and outputs of a linear map, N rows, t tiles and b blocks of o
+outputs.
 """
 
 import jax
@@ -16,12 +17,12 @@ from lm.model.cpu import on_cpu
 
 
 def kept(array: jax.Array | np.ndarray) -> nnx.Param:
-    """A parameter that is whole on its device."""
+    """Return an unsharded parameter."""
     return nnx.Param(jnp.asarray(array), axes=(None,) * array.ndim)
 
 
 class PreparedLinear(nnx.Module):
-    """x @ weight (+ bias) as `Linear` has it, by a weight in another layout or type."""
+    """x @ weight (+ bias) like `Linear`, with a weight in another layout or type."""
 
     def __init__(self, outputs: int, bias_O: jax.Array | None, compute_dtype: str):
         self.outputs, self.compute_dtype = outputs, compute_dtype
@@ -32,7 +33,7 @@ class PreparedLinear(nnx.Module):
         raise NotImplementedError
 
     def table(self) -> Float[Array, "O I"]:
-        """The weight in its plain layout, a row an output, float32."""
+        """Weight in the plain layout, one row per output, float32."""
         raise NotImplementedError
 
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
@@ -44,7 +45,7 @@ class PreparedLinear(nnx.Module):
 
 
 class TiledLinear(PreparedLinear):
-    """For CPUs: a float32 weight in tiles of a few outputs (lm.model.cpu.in_tiles)."""
+    """For CPUs: float32 weight in tiles of a few outputs (lm.model.cpu.in_tiles)."""
 
     def __init__(self, weight_IO: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_IO.shape[1], bias_O, compute_dtype)
@@ -59,7 +60,7 @@ class TiledLinear(PreparedLinear):
 
 
 class Bfloat16Linear(PreparedLinear):
-    """For CPUs: the weight in bfloat16, a row an output. What it meets is rounded to bfloat16 too; sums are float32."""
+    """For CPUs: bfloat16 weight, one row per output. Inputs are rounded to bfloat16 too; sums are float32."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
@@ -73,7 +74,7 @@ class Bfloat16Linear(PreparedLinear):
 
 
 class Int8Linear(PreparedLinear):
-    """The weight as int8 times a float32 scale of each output: symmetric, the greatest value of an output at 127."""
+    """int8 weight with a float32 scale per output: symmetric quantization, 127 is the maximum of the output."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
@@ -95,14 +96,14 @@ class Int8Linear(PreparedLinear):
 
 @on_cpu(cpu.int8_product)
 def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
-    """x @ weight.T for a weight of int8 in blocks of outputs, sums in float32."""
+    """x @ weight.T for an int8 weight in blocks of outputs, with float32 sums."""
     weight_OI = weight_boI.reshape(-1, weight_boI.shape[2]).astype(x_NI.dtype)
     return jnp.einsum("NI,OI->NO", x_NI, weight_OI, preferred_element_type=jnp.float32)
 
 
 class JoinedAttention(Attention):
-    """Attention whose queries, keys and values are one product. Without a token shift alone: with one, each of the
-    three is given another input."""
+    """Attention that computes queries, keys and values by one product. Only without token shift, with which each has a
+    different input."""
 
     def __init__(self, attention: Attention, joined: PreparedLinear):
         for name, value in vars(attention).items():

@@ -1,7 +1,7 @@
-"""Looking inside a forward pass: activations, attention weights and the residual stream by name.
+"""Capture activations, attention weights and the residual stream of a forward pass by name.
 
-The model calls `tap` where it has a value that somebody may want to see. In training there are no Taps: nothing is
-added to the program.
+The model calls `tap` for each value that can be captured. In training there are no Taps, and nothing is added to the
+program.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,37 +12,37 @@ import jax
 
 @dataclass(frozen=True)
 class Taps:
-    """Which values are wanted, and those that were found. For one forward pass, layer by layer: not through a scan."""
+    """Requested and captured values of one forward pass. Needs unrolled layers, not a scan."""
 
     patterns: tuple[str, ...]
-    """Names, or patterns of them, such as "blocks.*.attention.weights"."""
+    """Names or patterns, such as "blocks.*.attention.weights"."""
     found: dict[str, jax.Array] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
-    """All names that came by, wanted or not."""
+    """All available names, requested or not."""
     place: str = ""
-    """What the names begin with."""
+    """Prefix of the names."""
 
     def at(self, place: str) -> "Taps":
-        """The same, for a part of the model."""
+        """Return the same taps for a part of the model."""
         return replace(self, place=f"{self.place}{place}.")
 
     def wants(self, name: str) -> bool:
-        """Whether somebody asked for it."""
+        """Whether a pattern matches the name."""
         name = f"{self.place}{name}"
         self.seen.append(name)
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
     def keep(self, name: str, value: jax.Array) -> None:
-        """Has `value` found under the name."""
+        """Store `value` under the name."""
         self.found[f"{self.place}{name}"] = value
 
     def unmatched(self) -> list[str]:
-        """The patterns that no name has matched."""
+        """Patterns that no name has matched."""
         return [pattern for pattern in self.patterns if not any(fnmatchcase(name, pattern) for name in self.seen)]
 
 
 def tap(taps: Taps | None, name: str, value: jax.Array) -> None:
-    """Keeps `value` under the name, if it is wanted."""
+    """Store `value` under the name, if requested."""
     if taps is not None and taps.wants(name):
         taps.keep(name, value)
 

@@ -1,7 +1,7 @@
-"""The decoder-only transformer: GPT-2 and Llama 3 are two settings of one ModelConfig.
+"""Decoder-only transformer. GPT-2 and Llama 3 are two settings of one ModelConfig.
 
-A Transformer is a plain JAX pytree: jit, grad, eval_shape and tree maps take it as they take a dict of arrays.
-Axes: B batch, T position, D width, V vocabulary.
+A Transformer is a plain JAX pytree: jit, grad, eval_shape and tree maps accept it like a dict of arrays. Axes: B batch,
+T position, D width, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -46,31 +46,31 @@ from lm.parallel import (
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
-    """0, 1, ... T - 1, for every row. They do not start anew at each document: GPT-2 is trained so, and RoPE is
-    relative."""
+    """Positions 0, 1, ... T - 1 for every row. They do not restart at each document: GPT-2 is trained this way, and
+    RoPE is relative."""
     return jnp.arange(like_BT.shape[1])[None]
 
 
 class Dropout(NamedTuple):
-    """What a training step with dropout (arXiv:1207.0580) hands through the model."""
+    """Randomness of dropout (arXiv:1207.0580) in a training step."""
 
     key: jax.Array
     rate: float
     rows_B: Int[Array, " B"]  # noqa: N815
-    """Which rows of the step's whole batch these are: a row is dropped from alike in whichever micro-batch it is."""
+    """Indices of the rows in the whole batch, so that dropout does not depend on the micro-batch of a row."""
 
     def at(self, place: int | jax.Array) -> "Dropout":
-        """Its own randomness for one place in the model."""
+        """Fold a place in the model into the key."""
         return self._replace(key=jax.random.fold_in(self.key, place))
 
 
 def residual(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The residual stream, as it lies on the devices between the parts of a block."""
+    """Constrain the sharding of the residual stream between the parts of a block."""
     return constrain(x_BTD, "batch", "residual_length", "embed")
 
 
 def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> Float[Array, "B T D"]:
-    """Each value is 0 with probability `rate`, else divided by 1 - rate; unchanged where dropout is None."""
+    """Set each value to 0 with probability `rate`, else divide it by 1 - rate; unchanged if dropout is None."""
     if dropout is None:
         return x_BTD
     of_row = lambda row: jax.random.bernoulli(dropout.at(place).at(row).key, 1.0 - dropout.rate, x_BTD.shape[1:])
@@ -79,9 +79,8 @@ def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> F
 
 
 def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None, in_scan: bool) -> Callable[P, R]:
-    """`block`, of which the backward pass keeps what the policy says, and computes the rest again. In a scan nothing
-    has to keep XLA from taking the first computation for the second, and the barrier that would do so would also keep
-    the second from gathering weights early."""
+    """Apply the remat policy to `block`. In a scan, prevent_cse is not needed, and its barrier would also prevent the
+    recomputation from gathering weights early."""
     if policy is None:
         return block
     keep = jax.checkpoint_policies.save_only_these_names(*policy.keep)
@@ -94,12 +93,12 @@ def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None, in_sca
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): the pre-norm residual block."""
+    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, layer: int):
-        """`layer` is the block's number, from 0: what differs between layers follows from it."""
+        """`layer` is the index of the block, from 0; it determines its attention window."""
         attention_key, mlp_key = jax.random.split(key)
-        # Two residual additions a layer: scaled so that the stream's variance does not grow with depth (GPT-2).
+        # Two residual additions per layer: scaled so that the variance of the stream does not grow with depth (GPT-2).
         residual_std = 0.0 if config.zero_init else config.initial_std * (2 * config.layers) ** -0.5
         self.attention_norm = NORMS[config.norm](config)
         self.attention = Attention(config, attention_key, layer, residual_std)
@@ -116,8 +115,8 @@ class Block(nnx.Module):
         dropout: Dropout | None = None,
         taps: Taps | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """The residual stream behind the block, and the cache, if there is one, with the tokens in it. `rotary`, `mask`
-        and `cache` are as Attention has them."""
+        """Return the residual stream after the block, and the cache, if any, with the tokens added. `rotary`, `mask`
+        and `cache` are as in Attention."""
         before = lambda h_BTD, last: None if self.mlp_share is None else shifted(h_BTD, mask.same_as_before(), last)
         whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
         x_BTD = residual(x_BTD)
@@ -138,7 +137,7 @@ class Block(nnx.Module):
 
 
 def with_layer_axis(blocks: Block, layers: bool) -> Block:
-    """`blocks`, whose parameters say whether their first axis is that of the layers."""
+    """Set the axis names of the parameters to include a first axis "layers", or not; returns `blocks`."""
     for _, parameter_ in nnx.iter_graph(blocks):
         if isinstance(parameter_, nnx.Variable):
             own = tuple(axis for axis in parameter_.get_metadata()["axes"] if axis != "layers")
@@ -147,8 +146,8 @@ def with_layer_axis(blocks: Block, layers: bool) -> Block:
 
 
 def stack_layers(model: "Transformer") -> "Transformer":
-    """The same model with its blocks as one stack, as model.scan_layers has them: every parameter of theirs has a first
-    axis more. Raises ValueError where layers differ in more than their parameters."""
+    """Return the model with its blocks stacked, as with model.scan_layers: their parameters get an additional first
+    axis. Raises ValueError if layers differ in more than their parameters."""
     if isinstance(model.blocks, Block):
         return model
     if len({jax.tree.structure(block) for block in model.blocks}) > 1:
@@ -157,7 +156,7 @@ def stack_layers(model: "Transformer") -> "Transformer":
 
 
 def unstack_layers(model: "Transformer") -> "Transformer":
-    """The same model with its blocks one by one."""
+    """Return the model with its blocks one by one."""
     return with_blocks(model, model.layer_blocks()) if isinstance(model.blocks, Block) else model
 
 
@@ -168,7 +167,7 @@ def with_blocks(model: "Transformer", blocks: Block | list[Block]) -> "Transform
 
 
 class Transformer(nnx.Module):
-    """Token ids to next-token logits."""
+    """Decoder-only transformer: token ids to next-token logits."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         embedding_key, position_key, head_key, *block_keys = jax.random.split(key, 3 + config.layers)
@@ -190,7 +189,7 @@ class Transformer(nnx.Module):
         )
         self.blocks = (
             with_layer_axis(jax.vmap(lambda block_key: Block(config, block_key, 0))(jnp.stack(block_keys)), True)
-            if config.scan_layers  # all layers are alike then
+            if config.scan_layers  # then all layers have the same window
             else nnx.List([Block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
         )
         self.norm = NORMS[config.norm](config)
@@ -208,7 +207,7 @@ class Transformer(nnx.Module):
     def embed(
         self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
     ) -> Float[Array, "B T D"]:
-        """What the first block is given. `before` is as of lm.model.ngrams.tokens_before."""
+        """Input of the first block. `before` is the result of lm.model.ngrams.tokens_before."""
         one_row = positions_BT.shape[0] == 1
 
         def looked_up(embedding_VD, ngrams, positions_PD, tokens_BT, positions_BT, before):
@@ -221,7 +220,7 @@ class Transformer(nnx.Module):
             return exchange_width(x_BTD.astype(self.compute_dtype))
 
         look_up: Callable[..., jax.Array] = looked_up
-        if gathers_weights():  # each device looks up its part of the width of all tokens: no table is gathered
+        if gathers_weights():  # each device looks up its shard of the width for all tokens; no table is gathered
             tables = (("vocab", "width"), ("ngram", "width"), ("position", "width"))
             positions = (None, "length") if one_row else TOKENS
             on_parts = on_each_device((*tables, TOKENS, positions, TOKENS), (*TOKENS, None), left_to_xla=("tensor",))
@@ -231,14 +230,14 @@ class Transformer(nnx.Module):
         return residual(look_up(self.embedding[...], ngrams, positions_PD, tokens_BT, positions_BT, before))
 
     def layer_blocks(self) -> list[Block]:
-        """The blocks one by one, whether or not they are kept as one stack."""
+        """Blocks one by one, whether or not they are stacked."""
         if not isinstance(self.blocks, Block):
             return list(self.blocks)
         one = lambda layer: with_layer_axis(jax.tree.map(lambda stack: stack[layer], self.blocks), False)
         return [one(layer) for layer in range(self.layers)]
 
     def rotary(self, positions_BT: Int[Array, "#B T"]) -> Rotary | None:
-        """The turns that all layers share; None where positions are not rotary."""
+        """Rotary tables, shared by all layers; None if positions are not rotary."""
         if self.rotary_pairs is None:
             return None
         return rotary_tables(positions_BT, self.rotary_pairs, self.rope_theta, self.rope_scaling)
@@ -253,9 +252,10 @@ class Transformer(nnx.Module):
         dropout: Dropout | None = None,
         taps: Taps | None = None,
     ) -> tuple[Float[Array, "B T D"], list[LayerCache] | LayerCache | None]:
-        """Embedded tokens to the residual stream behind the last norm, and the layers' caches with the tokens in them.
+        """Map embedded tokens to the residual stream after the last norm, and return the caches of the layers with the
+        tokens added.
 
-        Arguments are those of `__call__`.
+        Arguments are as in `__call__`.
         """
         rotary = self.rotary(positions_BT)
 
@@ -293,11 +293,11 @@ class Transformer(nnx.Module):
         dropout: Dropout | None = None,
         taps: Taps | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """(what `logits` takes, the cache with these tokens in it): all of the model but its output projection, for
-        training (no cache), for reading a prompt, and for one new token of each row.
+        """Return (input of `logits`, cache with these tokens added): the whole model except the output projection, for
+        training (no cache), for prefill, and for decoding one token per row.
 
-        Without a cache, the tokens are whole rows. With one, they join what their rows have read: each stands in the
-        slot of its position, and padding (segment 0) is behind a row's tokens. `remat` is as of `with_remat`.
+        Without a cache, the tokens are whole rows. With one, they are added to it: each token goes to the slot of its
+        position, and padding (segment 0) comes after a row's tokens. `remat` is as in `with_remat`.
         """
         if cache is None:
             before = tokens_before(tokens_BT, mask.segment_ids_BT, len(self.ngrams))
@@ -318,19 +318,19 @@ class Transformer(nnx.Module):
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
-        """What `logits` takes, of whole rows of documents that do not see one another."""
+        """Return the input of `logits` for whole rows of documents that do not attend to each other."""
         mask = AttentionMask(segment_ids_BT)
         return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout)[0]
 
     def forward_with_taps(
         self, tokens_BT: Int[Array, "B T"], mask: AttentionMask, names: tuple[str, ...]
     ) -> dict[str, jax.Array]:
-        """{name: value} of what comes by in a forward pass over whole rows, for those names that are asked for.
+        """Return {name: value} of the requested intermediate values of a forward pass over whole rows.
 
-        "embedding"; of each block N "blocks.N.attention." and "query", "key", "value" (as they meet: normed, turned;
-        (B, T, heads, C)), "weights" ((B, heads, T, T), float32), "out", "residual" (the stream behind the attention),
-        then "blocks.N.mlp." and "hidden", "out", "residual"; "norm"; "logits". Patterns are allowed:
-        "blocks.*.attention.weights". Raises UsageError for a name that is none of these.
+        Names: "embedding"; for each block N "blocks.N.attention." with "query", "key", "value" (after QK norm and
+        rotary embedding; (B, T, heads, C)), "weights" ((B, heads, T, T), float32), "out", "residual" (the stream after
+        attention), and "blocks.N.mlp." with "hidden", "out", "residual"; "norm"; "logits". Patterns are allowed:
+        "blocks.*.attention.weights". Raises UsageError for unknown names.
         """
         taps = Taps(names)
         x_BTD, _ = unstack_layers(self)(tokens_BT, row_positions(tokens_BT), mask, taps=taps)
@@ -341,13 +341,13 @@ class Transformer(nnx.Module):
         return taps.found
 
     def output_table(self) -> Float[Array, "V D"]:
-        """What `logits` compares the residual stream with: a row a token."""
+        """Output projection of `logits`: one row per token."""
         if isinstance(self.head, PreparedLinear):
             return self.head.table()
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """float32 scores of the next token from what `__call__` returned."""
+        """Return float32 logits of the next token from the output of `__call__`."""
         if isinstance(self.head, PreparedLinear):
             logits_NV = self.head.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
             return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)

@@ -1,4 +1,4 @@
-"""Self-attention: the layer, who sees whom, the implementations, and the choice among them.
+"""Self-attention: layer, mask, implementations, and the choice among them.
 
 May import: lm.model, lm.parallel, lm.devices, lm.config.
 """

@@ -1,6 +1,6 @@
-"""Which implementation of attention runs: what each one needs of the device and of the shapes, and the choice by
-model.attention. The implementations themselves are in lm/model/attention/kernels.py. No jax here: what cannot run is
-refused before JAX has started."""
+"""Choice of the attention implementation (model.attention), and what each one requires of device and shapes. The
+implementations are in lm/model/attention/kernels.py. No JAX here, so that impossible configs are rejected before JAX
+starts."""
 
 from dataclasses import dataclass
 
@@ -11,36 +11,36 @@ from lm.errors import UsageError
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What attention is asked for."""
+    """Properties of an attention call that determine which implementations support it."""
 
     dtype: str
     """Type of queries, keys and values."""
     head_dim: int
-    """Channels of a head."""
+    """Channels per head."""
     length: int
-    """Positions of a sequence."""
+    """Sequence length."""
     context_shards: int = 1
-    """Devices that a sequence is cut over."""
+    """Devices that a sequence is sharded over."""
     prefix: bool = False
-    """Whether the first positions see one another in both directions (AttentionMask.prefix_B)."""
+    """Whether the first positions attend to each other in both directions (AttentionMask.prefix_B)."""
 
 
 def attention_spec_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
-    """What attention is asked for in training, with each sequence cut over `context_shards` devices."""
+    """Spec of attention in training, with each sequence sharded over `context_shards` devices."""
     return AttentionSpec(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
 CUDNN_CHANNELS, SPLASH_CHANNELS, SPLASH_LENGTH = 8, 64, 128
-"""The kernels take multiples of so many channels of a head, and positions; what is missing is filled up with zeros."""
+"""The kernels need multiples of these numbers of channels per head and of positions; inputs are padded with zeros."""
 
 
 def packs_documents(target: Target) -> bool:
-    """Whether cuDNN takes documents by where they start there."""
+    """Whether cuDNN supports packed documents, given by offsets and lengths, on this device."""
     return target.capability >= (9, 0)
 
 
 def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
-    """Why cuDNN's fused attention cannot run, by what jax.nn.dot_product_attention asks for; None if it can."""
+    """Why cuDNN's fused attention cannot run, by the rules of jax.nn.dot_product_attention; None if it can."""
     if target.platform != "cuda":
         return f"it needs the platform cuda, and this device's is {target.platform}"
     if target.capability < (8, 0):
@@ -74,13 +74,13 @@ def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
 
 UNSUPPORTED = {"cudnn": unsupported_by_cudnn, "splash": unsupported_by_splash, "xla": lambda target, spec: None}
 FUSED = {"cuda": "cudnn", "tpu": "splash"}
-"""The fused kernel of a platform."""
+"""Fused kernel of each platform."""
 
 
 def choose(choice: str, target: Target, spec: AttentionSpec) -> str:
-    """The name of the implementation to run: for `auto` the first of cudnn, splash, xla that can, else `choice`.
+    """Return the implementation to run: for `auto` the first of cudnn, splash, xla that is supported, else `choice`.
 
-    Raises UsageError when `choice` cannot run there.
+    Raises UsageError if `choice` is not supported.
     """
     automatic = next(name for name, reason in UNSUPPORTED.items() if reason(target, spec) is None)
     if choice == "auto":
@@ -95,13 +95,13 @@ def choose(choice: str, target: Target, spec: AttentionSpec) -> str:
 
 
 def check_attention(model: ModelConfig, target: Target, context_shards: int) -> None:
-    """Raises UsageError where model.attention cannot run on devices of that kind."""
+    """Raise UsageError if model.attention cannot run on devices of this kind."""
     choose(model.attention, target, attention_spec_of(model, context_shards))
 
 
 def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
-    """Which implementation runs, and what it costs there; where `auto` takes plain operations on an accelerator, also
-    why. Raises as choose."""
+    """Describe the implementation that runs and its overhead, or why `auto` uses no fused kernel on an accelerator.
+    Raises like `choose`."""
     name = choose(choice, target, spec)
     if choice != "auto" or name != "xla" or target.platform == "cpu":
         costs = "; ".join(costs_of(name, target, spec))
@@ -113,7 +113,7 @@ def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
 
 
 def costs_of(name: str, target: Target, spec: AttentionSpec) -> list[str]:
-    """What a kernel computes there beyond what it is asked for."""
+    """Overhead of a kernel: padding, and masks instead of packed documents."""
     channels, length = {"cudnn": (CUDNN_CHANNELS, 1), "splash": (SPLASH_CHANNELS, SPLASH_LENGTH)}.get(name, (1, 1))
     found = []
     if missing := -spec.head_dim % channels:

@@ -1,10 +1,10 @@
-"""Attention where each device has a part of every sequence (context parallelism, arXiv:2407.21783, section 3.3.2).
+"""Attention with sequences sharded over devices (context parallelism, arXiv:2407.21783, section 3.3.2).
 
-A sequence of T positions lies on N devices, T / N consecutive ones on each. A causal query sees what is before it, so
-the last device would have almost twice the work of the average. Therefore attention cuts the sequence into 2 N parts,
-and device n attends from the parts n and 2 N - 1 - n, which together see as many keys as those of any other device.
-Queries travel to that device and results back; keys and values are gathered whole, in the backward pass again. The rest
-of the model knows nothing of this: each position stays on the device where it was.
+A sequence of T positions is sharded over N devices, T / N consecutive positions on each. Causal queries attend to
+earlier positions, so the last device would have almost twice the average work. Therefore attention splits the sequence
+into 2 N parts, and device n computes the queries of parts n and 2 N - 1 - n, which together attend to as many keys as
+those of any other device. Queries are sent to that device and results back; keys and values are all-gathered, and
+gathered again in the backward pass. The rest of the model is not affected: each position stays on its device.
 
 Axes: as in lm/model/attention/kernels.py; N devices along context.
 """
@@ -26,55 +26,55 @@ from lm.parallel import constrain, cuts_evenly, devices_of, mesh_axes, spec_of
 
 (AXIS,) = mesh_axes("length")
 LONGEST_BLOCK = 512
-"""Queries and keys of a pair, of whose scores plain operations hold all at once."""
+"""Maximum number of queries, and of keys, in a pair of blocks, whose scores plain operations hold at once."""
 
 Local = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""What one device computes: (its share of the plan, own queries, all keys, all values, documents of its queries,
-documents of all keys) -> result."""
+"""Computation of one device: (its shard of the plan, its queries, all keys, all values, segment ids of its queries,
+segment ids of all keys) -> output."""
 
 
 def parts_of(devices: int) -> np.ndarray:
-    """(devices, 2): which parts each device attends from, in the order in which `exchanged` brings them: even, odd."""
+    """Parts whose queries each device computes, in the order in which `exchanged` delivers them (even, odd): (devices,
+    2)."""
     low = np.arange(devices)
     both = np.stack([low, 2 * devices - 1 - low], axis=1)
     return np.where((low % 2 == 0)[:, None], both, both[:, ::-1])
 
 
 def routes(devices: int) -> list[list[tuple[int, int]]]:
-    """From which device to which the first half of each one's positions goes, and the second."""
+    """(source, destination) pairs of devices, for the first and the second half of each device's positions."""
     attends = {int(part): n for n, parts in enumerate(parts_of(devices)) for part in parts}
     return [[(n, attends[2 * n + half]) for n in range(devices)] for half in range(2)]
 
 
 def exchanged(x_BT: jax.Array, devices: int) -> jax.Array:
-    """A device's positions of (B, T, ...) for those of the parts that it attends from."""
+    """Exchange a device's positions of (B, T, ...) for those of the parts whose queries it computes."""
     halves = zip(jnp.split(x_BT, 2, axis=1), routes(devices), strict=True)
     return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
 
 
 def returned(x_BT: jax.Array, devices: int) -> jax.Array:
-    """The inverse of `exchanged`."""
+    """Inverse of `exchanged`."""
     back = [[(there, here) for here, there in route] for route in routes(devices)]
     halves = zip(jnp.split(x_BT, 2, axis=1), back, strict=True)
     return jnp.concatenate([jax.lax.ppermute(half, AXIS, route) for half, route in halves], axis=1)
 
 
 def gathered(x_BT: jax.Array) -> jax.Array:
-    """All positions of (B, T, ...); the gradient of each is summed on the device that it lies on."""
-    # Along a new first axis: of any other, libtpu sums the gradient whole on each device (all-reduce, not
-    # reduce-scatter).
+    """All-gather the positions of (B, T, ...); gradients are reduce-scattered."""
+    # Gather along a new first axis: for any other axis, libtpu sums the gradient by all-reduce, not reduce-scatter.
     x_BNT = jnp.moveaxis(jax.lax.all_gather(x_BT, AXIS), 0, 1)
     return x_BNT.reshape(x_BT.shape[0], -1, *x_BT.shape[2:])
 
 
 def block_length(part: int) -> int:
-    """The longest that divides a part."""
+    """Largest block length, up to LONGEST_BLOCK, that divides a part."""
     return next(rows for rows in range(min(part, LONGEST_BLOCK), 0, -1) if part % rows == 0)
 
 
 def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(positions at which each device's blocks of queries start: (N, blocks); its pairs: (N, P, 2)), as `by_pairs`
-    takes them. All devices have equally many: what a window leaves one to do less is filled up."""
+    """Return (start positions of each device's query blocks: (N, blocks); its pairs: (N, P, 2)), for `by_pairs`. All
+    devices have the same number of pairs; if a window leaves a device fewer, its list is padded."""
     part = length // (2 * devices)
     rows = block_length(part)
     inside = np.arange(0, part, rows)
@@ -83,7 +83,7 @@ def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.nda
     for own in starts:
         first = np.zeros_like(own) if window is None else np.maximum(own - window + 1, 0) // rows
         pairs.append([(n, key) for n, start in enumerate(own) for key in range(first[n], start // rows + 1)])
-    # The last keys are behind all queries of a device's lower part: such a pair counts nothing.
+    # Padding pairs have the last keys, which are after all queries of the lower part, so they contribute nothing.
     lower = np.argmin(starts, axis=1)
     most = max(map(len, pairs))
     filled = [own + [(low, length // rows - 1)] * (most - len(own)) for own, low in zip(pairs, lower, strict=True)]
@@ -91,7 +91,7 @@ def plan_of_pairs(devices: int, length: int, window: int | None) -> tuple[np.nda
 
 
 def plain_locally(devices: int, length: int, heads: int, window: int | None) -> tuple[Any, Any, Local]:
-    """(the devices' plans, their PartitionSpecs, what one device does with its own)."""
+    """Return (plans of the devices, their PartitionSpecs, computation of one device)."""
     plans, of_device = plan_of_pairs(devices, length, window), PartitionSpec(AXIS)
 
     def attend(plan: Any, q: jax.Array, k: jax.Array, v: jax.Array, own: jax.Array, documents: jax.Array) -> jax.Array:
@@ -104,7 +104,7 @@ def plain_locally(devices: int, length: int, heads: int, window: int | None) -> 
 def splash_locally(
     devices: int, length: int, heads: int, window: int | None, interpret: bool = False
 ) -> tuple[Any, Any, Local]:
-    """The same; `heads` are those of one device."""
+    """Like `plain_locally`, for splash; `heads` are those of one device."""
     from lm.model.attention.splash import attend_by_splash, splash_kernel
 
     part = length // (2 * devices)
@@ -115,11 +115,11 @@ def splash_locally(
 
 
 LOCALLY: dict[str, Callable[..., tuple[Any, Any, Local]]] = {"xla": plain_locally, "splash": splash_locally}
-"""By the names of lm.model.attention.choice."""
+"""By the names in lm.model.attention.choice."""
 
 
 def over_context(choice: str) -> Callable[..., jax.Array]:
-    """The implementation of that name for parts of sequences: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""
+    """Return the named implementation for sharded sequences: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""
 
     def attend(
         q_BTHC: Float[Array, "B T H C"],
@@ -156,8 +156,8 @@ def over_context(choice: str) -> Callable[..., jax.Array]:
 
 @jax.checkpoint
 def of_whole_sequences(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask) -> jax.Array:
-    """Plain operations for what cannot be shared out evenly, a prefix or an odd length: keys and values are gathered,
-    and each device compares its queries with all of them. The backward pass does it again."""
+    """Plain attention for inputs that cannot be balanced over devices (a prefix, or an odd length): keys and values are
+    gathered, and each device compares its queries with all of them. Recomputed in the backward pass."""
     # Without this, XLA gathers the queries instead, once for each block of them.
     k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
     return xla(q_BTHC, k_BTKC, v_BTKC, mask)

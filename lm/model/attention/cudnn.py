@@ -1,7 +1,7 @@
-"""cuDNN's fused attention for NVIDIA GPUs (FlashAttention-2, arXiv:2307.08691), which never holds the scores. It is
-compiled for GPUs in the tests, and has not run on one yet.
+"""cuDNN's fused attention for NVIDIA GPUs (FlashAttention-2, arXiv:2307.08691), which never stores the scores. The
+tests compile it for GPUs; it has not run on one yet.
 
-Axes: as in lm/model/attention/kernels.py; M documents of a row, at most.
+Axes: as in lm/model/attention/kernels.py; at most M documents per row.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ FEWEST_DOCUMENTS, SHORTEST_DOCUMENT = 32, 256
 
 
 def most_documents(length: int) -> int:
-    """So many documents a row the kernel is told of: what it keeps for the backward pass is as long as the row for each
-    of them, used or not."""
+    """Maximum number of documents per row for the packed kernel. For each of them, used or not, it saves a row-length
+    array for the backward pass."""
     return max(FEWEST_DOCUMENTS, length // SHORTEST_DOCUMENT)
 
 
 def documents(
     segment_ids_BT: Int[Array, "B T"], most: int
 ) -> tuple[Int[Array, "B starts"], Int[Array, "B M"], Bool[Array, ""]]:
-    """(where each document of a row starts, (B, M + 1); its length; whether no row has more than M = `most`), in the
-    order of the row, -1 where there is none. Padding counts as a document."""
+    """Return (start of each document in a row: (B, M + 1); its length: (B, M); whether no row has more than M =
+    `most`), in the order of the row, -1 if there is none. Padding counts as a document."""
     length = segment_ids_BT.shape[1]
     first_BT = jnp.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     positions = lambda first_T: jnp.nonzero(first_T, size=most + 1, fill_value=-1)[0].astype(jnp.int32)
@@ -38,7 +38,7 @@ def documents(
 
 
 def even(x_BT: jax.Array, value: int = 0) -> jax.Array:
-    """JAX asks for even lengths where there are gradients."""
+    """Pad to an even length, which JAX requires for gradients."""
     return filled_up(x_BT, 2, axis=1, value=value)
 
 
@@ -48,11 +48,12 @@ def packed(
     v_BTKC: Float[Array, "B T K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """Documents by where they start and how long they are: what is between two of them is not computed, and no mask
-    exists. From compute capability 9.0 and cuDNN 9.6 on. A batch that has a row with more documents than
-    `most_documents` goes by plain operations, in blocks of queries.
+    """Attention over packed documents, given by offsets and lengths: nothing is computed across documents, and there is
+    no mask. Requires compute capability 9.0 and cuDNN 9.6. If a row of the batch has more documents than
+    `most_documents`, plain operations over blocks of queries are used.
 
-    jax.nn.dot_product_attention has no such arguments; what it calls has them, alike in jax 0.11.2 and 0.12.
+    jax.nn.dot_product_attention does not have these arguments; the function that it calls has them, with the same
+    signature in jax 0.11.2 and 0.12.
     """
     from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
 
@@ -77,8 +78,8 @@ def masked(
     v_BTKC: Float[Array, "B T K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """Any mask, as T x T values for each sequence, the same for all heads; without a prefix, what lies above the
-    diagonal is not computed."""
+    """Attention with an arbitrary mask of T x T values per sequence, shared by all heads; without a prefix, nothing
+    above the diagonal is computed."""
     length, channels = q_BTHC.shape[1], q_BTHC.shape[3]
     mask = dataclasses.replace(mask, segment_ids_BT=even(mask.segment_ids_BT, -1))
     out_BTHC = jax.nn.dot_product_attention(

@@ -1,7 +1,7 @@
-"""The implementations of attention, in one table. All give the same within rounding; they differ in speed and memory.
+"""Table of the attention implementations. All return the same values up to rounding; they differ in speed and memory.
 
-Each has grouped queries, and shows a query what its AttentionMask says.
-Axes: B batch, T query position, S key position, H query heads, K key-value heads, C channels of a head.
+All support grouped queries and the AttentionMask. Axes: B batch, T query position, S key position, H query heads, K
+key-value heads, C channels of a head.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from lm.parallel import on_each_device, target
 
 BY_HEAD = ("batch", None, "heads", None)
 OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
-"""Each device's sequences and heads: XLA cannot cut a kernel."""
+"""Sharding over sequences and heads; XLA cannot partition a kernel."""
 
 
 @on_each_device(*OF_ITS_HEADS)
@@ -30,7 +30,7 @@ def cudnn(
     v_BTKC: Float[Array, "B T K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """cuDNN's attention: of packed documents, where the GPU can and there is no prefix; else by a mask of T x T values.
+    """cuDNN's attention: over packed documents if the GPU supports it and there is no prefix; else with a T x T mask.
     It has not run on a GPU yet."""
     attend = packed if mask.prefix_B is None and packs_documents(target()) else masked
     return attend(q_BTHC, k_BTKC, v_BTKC, mask)
@@ -44,7 +44,8 @@ def splash(
     mask: AttentionMask,
     interpret: bool = False,
 ) -> Float[Array, "B T H C"]:
-    """JAX's splash attention for TPU. It has no prefix. `interpret` runs it on any device, slowly, for tests."""
+    """JAX's splash attention for TPU. Does not support a prefix. `interpret` runs it on any device, slowly, for
+    tests."""
     from lm.model.attention.splash import attend_by_splash, splash_kernel
 
     length, heads = q_BTHC.shape[1:3]
@@ -56,10 +57,10 @@ def splash(
 
 
 def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """With its result under the name that remat policies have for it. Splash names its own, beside what else its
+    """Tag the output with the name that remat policies use. Splash tags its own output and the other values that its
     backward pass needs."""
     return lambda *arguments: checkpoint_name(implementation(*arguments), KEPT)
 
 
 ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": named(xla), "cudnn": named(cudnn), "splash": splash}
-"""By the names of lm.model.attention.choice: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""
+"""By the names in lm.model.attention.choice: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""

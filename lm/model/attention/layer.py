@@ -1,7 +1,7 @@
-"""Self-attention with grouped queries (arXiv:2305.13245): over the tokens given, or over a cache that they join.
+"""Self-attention with grouped queries (arXiv:2305.13245), over the given tokens or over a cache that they are added to.
 
-Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head;
-I and J channels of all heads, of queries and of keys.
+Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head; I and
+J channels of all query heads and of all key heads.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from lm.parallel import constrain, devices_of, target
 
 
 class Attention(nnx.Module):
-    """Projections to queries, keys and values, attention, and the projection back."""
+    """Query, key and value projections, attention, and output projection."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, layer: int, residual_std: float):
         keys = jax.random.split(key, 4)
@@ -44,7 +44,7 @@ class Attention(nnx.Module):
     def products(
         self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None
     ) -> tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]:
-        """What queries, keys and values are made of, heads side by side."""
+        """Project to queries, keys and values, with heads concatenated."""
         query = self.query(mixed(x_BTD, before_BTD, self.query_share))
         key = self.key(mixed(x_BTD, before_BTD, self.key_share))
         return query, key, self.value(mixed(x_BTD, before_BTD, self.value_share))
@@ -52,7 +52,7 @@ class Attention(nnx.Module):
     def project(
         self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, rotary: Rotary | None
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
-        """Queries, keys (both normed, if so configured, and turned to their positions) and values."""
+        """Return queries and keys (with QK norm and rotary embedding, if configured) and values, by head."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
         q_BTI, k_BTJ, v_BTJ = self.products(x_BTD, before_BTD)
         q_BTHC = by_head(q_BTI, self.heads)
@@ -68,9 +68,9 @@ class Attention(nnx.Module):
         return q_BTHC, k_BTKC, v_BTKC
 
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
-        """What computes attention where this is traced. Raises UsageError as `choose` does."""
+        """Return the attention implementation for the current mesh and device. Raises UsageError like `choose`."""
         context_shards = devices_of("length", jax.sharding.get_abstract_mesh())
-        if mask.branched:  # no kernel knows trees
+        if mask.branched:  # no kernel supports trees
             return ATTENTION["xla"]
         prefix = mask.prefix_B is not None
         spec = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
@@ -86,10 +86,10 @@ class Attention(nnx.Module):
         cache: LayerCache | None = None,
         taps: Taps | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """What each token gathers, and the cache, if there is one, with the tokens' keys and values in it.
+        """Return the attention output for each token, and the cache, if any, with the tokens' keys and values added.
 
-        `before` is what the token shift mixes in, and `rotary` the turns of rotary positions, where the model has them.
-        With a cache, the mask must say where the tokens stand in it (AttentionMask.over).
+        `before_BTD` is the input of the token shift and `rotary` the rotary tables, if the model has them. With a
+        cache, the mask must contain the positions of the tokens in it (AttentionMask.over).
         """
         mask = mask.within(self.window)
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, rotary)

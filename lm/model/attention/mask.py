@@ -1,4 +1,4 @@
-"""Who may see whom: one small type that every implementation of attention is given.
+"""Attention mask, in a form that every implementation accepts.
 
 Axes: B batch, T query position, S key position.
 """
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 BRANCHES = 64
-"""Segment ids of a document in AttentionMask.branched."""
+"""Number of segment ids per document in AttentionMask.branched."""
 
 
 def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
-    """Whether queries at these positions see keys at those: their own and the ones before, `window` at most. Of JAX or
-    of NumPy."""
+    """Whether queries at `positions` may attend to `key_positions`: their own and earlier ones, at most `window`. For
+    JAX or NumPy arrays."""
     seen = key_positions <= positions
     return seen if window is None else seen & (key_positions > positions - window)
 
@@ -29,35 +29,36 @@ def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
 )
 @dataclass(frozen=True)
 class AttentionMask:
-    """A token sees itself and the earlier ones of its own document. A pytree, whose window is static."""
+    """Each token attends to itself and to earlier tokens of its document. A pytree with a static window."""
 
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
-    """Which document of its row a token belongs to; 0 is padding."""
+    """Index of the document of each token within its row; 0: padding."""
     window: int | None = None
-    """Tokens that one sees at most, itself among them (sliding window, arXiv:2310.06825); None for no limit."""
+    """Maximum number of tokens that a token attends to, including itself (sliding window, arXiv:2310.06825); None:
+    all."""
     prefix_B: Int[Array, " B"] | None = None  # noqa: N815
-    """The first so many positions of a row see one another in both directions, whatever the window (prefix LM,
-    arXiv:1910.10683, section 3.2.1); None for none."""
+    """Number of first positions of each row that attend to each other in both directions, regardless of the window
+    (prefix LM, arXiv:1910.10683, section 3.2.1); None: none."""
     positions_BT: Int[Array, "B T"] | None = None  # noqa: N815
-    """At which of the keys' positions each query stands; None: query t at t, and the keys are of the same tokens."""
+    """Position of each query among the keys; None: query t is at position t, and the keys are of the same tokens."""
     key_segment_ids_BS: Int[Array, "B S"] | None = None  # noqa: N815
-    """The documents of the keys, where these come from a cache."""
+    """Segment ids of the keys, if these come from a cache."""
     branched: bool = False
-    """Whether documents are trees: of those with the ids BRANCHES * d + b, b = 0 is a beginning that the continuations
-    b = 1, 2, ... see too, and these do not see one another. A window counts positions in the row: for trees it must be
-    None."""
+    """Whether documents are trees: among the segment ids BRANCHES * d + b, b = 0 is a shared beginning that the
+    continuations b = 1, 2, ... also attend to, but these do not attend to each other. A window counts positions in the
+    row, so it must be None for trees."""
 
     def within(self, window: int | None) -> "AttentionMask":
-        """The same, its window no wider than `window`."""
+        """Return the mask with its window limited to `window`."""
         narrowest = min((size for size in (self.window, window) if size is not None), default=None)
         return replace(self, window=narrowest)
 
     def over(self, positions_BT: Int[Array, "B T"], key_segment_ids_BS: Int[Array, "B S"]) -> "AttentionMask":
-        """The same for queries at `positions_BT` among the keys of a cache."""
+        """Return the mask for queries at `positions_BT` among the keys of a cache."""
         return replace(self, positions_BT=positions_BT, key_segment_ids_BS=key_segment_ids_BS)
 
     def query_positions(self) -> Int[Array, "#B T"]:
-        """Where the queries stand among the keys."""
+        """Positions of the queries among the keys."""
         return jnp.arange(self.segment_ids_BT.shape[1])[None] if self.positions_BT is None else self.positions_BT
 
     def visible(
@@ -66,8 +67,8 @@ class AttentionMask:
         segment_ids_BT: Int[Array, "B T"],
         keys: slice = slice(None),
     ) -> Bool[Array, "B T S"]:
-        """True where a query, of any that stand at these positions in these documents, may see a key of `keys`, whose
-        start must be given as 0 or more. Keys stand at 0, 1, ..."""
+        """Return True where a query at `positions_BT` in the documents `segment_ids_BT` may attend to a key of `keys`,
+        whose start must be >= 0 if set. Keys are at positions 0, 1, ..."""
         key_segment_ids_BS = self.segment_ids_BT if self.key_segment_ids_BS is None else self.key_segment_ids_BS
         key_segment_ids_BS = key_segment_ids_BS[:, keys]
         start = keys.start or 0
@@ -84,11 +85,11 @@ class AttentionMask:
         return same_BTS & seen_BTS
 
     def all_visible(self) -> Bool[Array, "B T S"]:
-        """`visible` for the mask's own queries and all keys."""
+        """`visible` for the mask's queries and all keys."""
         return self.visible(self.query_positions(), self.segment_ids_BT)
 
     def same_as_before(self) -> Bool[Array, "B T"]:
-        """True where the token before is of the same document; False for the first of a row."""
+        """True where the previous token belongs to the same document; False for the first token of a row."""
         if self.key_segment_ids_BS is None or self.positions_BT is None:
             before_BT = jnp.pad(self.segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
             return before_BT == self.segment_ids_BT

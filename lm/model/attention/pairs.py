@@ -1,9 +1,8 @@
-"""Attention by pairs of a block of queries and a block of keys, in plain operations: FlashAttention-2
-(arXiv:2307.08691), whose backward pass computes the scores again. Only the pairs that are named are computed, whichever
-they are.
+"""Attention over given pairs of a query block and a key block, in plain operations: FlashAttention-2
+(arXiv:2307.08691), whose backward pass recomputes the scores. Only the listed pairs are computed.
 
-Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head,
-P pairs, R positions of a block.
+Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head, P
+pairs, R positions of a block.
 """
 
 import functools
@@ -18,17 +17,17 @@ from lm.model.attention.mask import causal
 from lm.model.attention.plain import heads_first, heads_last
 
 KEPT = "context"
-"""Name, for remat policies, of what the backward pass of attention begins from: the result and the logarithms of the
-softmax's sums."""
-UNROLLED = 40  # so many pairs are laid out one by one; more go through a loop
+"""Name, for remat policies, of the values that the backward pass of attention needs: output and log-sum-exp of the
+softmax."""
+UNROLLED = 40  # up to this many pairs, the loop over pairs is unrolled
 HIDDEN = float(jnp.finfo(jnp.float32).min)
 
 
 class Blocks(NamedTuple):
-    """Where the queries stand, and which documents there are. Keys stand at 0, 1, ..."""
+    """Positions of the query blocks, and segment ids. Keys are at positions 0, 1, ..."""
 
     starts_N: Int[Array, " N"]  # noqa: N815
-    """Position of the first query of each block; those of a block are consecutive."""
+    """Position of the first query of each block; positions within a block are consecutive."""
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
     key_segment_ids_BS: Int[Array, "B S"]  # noqa: N815
 
@@ -41,8 +40,8 @@ def by_pairs(
     pairs_P2: Int[Array, "P 2"],
     window: int | None,
 ) -> Float[Array, "B T H C"]:
-    """Causal attention within documents. `pairs` are the numbers of a block of queries and of one of keys, of equal
-    length; together they must have all that the queries may see."""
+    """Causal attention within documents. `pairs_P2` are (query block, key block) indices; blocks have equal length, and
+    the pairs must cover everything that the queries may attend to."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
     out_BKGTC = attend_by_pairs(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2)
     return heads_last(out_BKGTC)
@@ -64,7 +63,7 @@ def with_block(x: jax.Array, block: jax.Array, number: jax.Array, axis: int) -> 
 def scores_of(
     q_BKGRC: jax.Array, k_BKRC: jax.Array, blocks: Blocks, pair_2: jax.Array, window: int | None
 ) -> tuple[Float[Array, "B K G R R"], Bool[Array, "B 1 1 R R"]]:
-    """(scaled scores of one pair, what is visible), float32."""
+    """Return (scaled scores of one pair, float32; mask of visible keys)."""
     rows = q_BKGRC.shape[3]
     query, key = pair_2[0], pair_2[1]
     positions_R = blocks.starts_N[query] + jnp.arange(rows)
@@ -85,7 +84,7 @@ def over_pairs(step, carry, pairs_P2):
 
 
 def forward(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2):
-    """The result, and what the backward pass is given."""
+    """Return the output and the residuals for the backward pass."""
     rows = q_BKGTC.shape[3] // blocks.starts_N.shape[0]
 
     def step(carry: tuple[jax.Array, ...], pair_2: jax.Array) -> tuple[jax.Array, ...]:
@@ -116,7 +115,7 @@ def backward(window, saved, g_BKGTC):
     """Gradients of queries, keys and values, each summed over the pairs in float32."""
     q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2, out_BKGTC, log_sums_BKGT = saved
     rows, scale = q_BKGTC.shape[3] // blocks.starts_N.shape[0], q_BKGTC.shape[-1] ** -0.5
-    # D in the paper: of each query, what the softmax takes off the gradients of all its scores.
+    # D in the paper: the term that the softmax subtracts from the gradients of a query's scores.
     delta_BKGT = jnp.sum(g_BKGTC.astype(jnp.float32) * out_BKGTC.astype(jnp.float32), axis=-1)
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 

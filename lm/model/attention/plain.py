@@ -1,7 +1,7 @@
-"""Attention by plain operations, for any device.
+"""Attention in plain operations, for any device.
 
-Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head,
-N blocks of queries, R queries of a block.
+Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head, N
+blocks of queries, R queries of a block.
 """
 
 import jax
@@ -13,9 +13,9 @@ from lm.model.attention.mask import AttentionMask
 from lm.model.cpu import on_cpu
 from lm.parallel import length_is_cut
 
-WHOLE_LENGTH = 1024  # up to here `xla` holds the scores of a whole sequence at once
-LEAST_ROWS = 128  # of a block of queries: fewer would not fill a matrix unit
-CAUSAL_BLOCKS, CAUSAL_ROWS = 4, 64  # at most so many blocks of at least so many queries skip the keys behind them
+WHOLE_LENGTH = 1024  # up to this length, `xla` computes the scores of a whole sequence at once
+LEAST_ROWS = 128  # queries per block: fewer would not fill a matrix unit
+CAUSAL_BLOCKS, CAUSAL_ROWS = 4, 64  # maximum number of causal blocks, minimum queries in each
 
 
 def attend(
@@ -24,7 +24,8 @@ def attend(
     v_BSKC: Float[Array, "B S K C"],
     visible_BTS: Bool[Array, "B T S"],
 ) -> Float[Array, "B T H C"]:
-    """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must see a key."""
+    """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must have a visible
+    key."""
     q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
     return heads_last(attend_by_heads(q_BKGTC, k_BKSC, v_BKSC, visible_BTS))
 
@@ -32,7 +33,7 @@ def attend(
 def heads_first(
     q_BTHC: Float[Array, "B T H C"], k_BSKC: Float[Array, "B S K C"], v_BSKC: Float[Array, "B S K C"]
 ) -> tuple[Float[Array, "B K G T C"], Float[Array, "B K S C"], Float[Array, "B K S C"]]:
-    """The same with heads before positions, queries in the groups that share a key head."""
+    """Move heads before positions, and group the queries that share a key head."""
     batch, length, heads, channels = q_BTHC.shape
     kv_heads = k_BSKC.shape[2]
     q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
@@ -71,8 +72,8 @@ def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K
 
 
 def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Array:
-    """`x` with so many values behind it along `axis` that the axis is a multiple. Channels of 0 change no product, and
-    positions behind all others are seen by none of them."""
+    """Pad `x` at the end of `axis` to a multiple of `multiple`. Zero channels do not change products, and positions at
+    the end are not visible to earlier ones."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, -x.shape[axis] % multiple)
     return jnp.pad(x, widths, constant_values=value)
@@ -81,7 +82,7 @@ def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Arr
 def attention_weights(
     q_BTHC: Float[Array, "B T H C"], k_BSKC: Float[Array, "B S K C"], mask: AttentionMask
 ) -> Float[Array, "B H T S"]:
-    """The share of each key in what a query's head gathers, float32: all of them at once, for looking at."""
+    """Attention weights in float32, all at once, for inspection."""
     q_BKGTC, k_BKSC, _ = heads_first(q_BTHC, k_BSKC, k_BSKC)
     weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, mask.all_visible())
     return weights_BKGTS.reshape(weights_BKGTS.shape[0], -1, *weights_BKGTS.shape[3:])
@@ -93,9 +94,9 @@ def xla(
     v_BSKC: Float[Array, "B S K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """Plain operations, for any device, type, shape and mask, also over the keys of a cache. Long sequences go by
-    blocks of queries, so that no more scores exist at once than those of WHOLE_LENGTH x WHOLE_LENGTH positions (of
-    LEAST_ROWS x S, where that is more)."""
+    """Plain attention, for any device, type, shape and mask, also over the keys of a cache. Long sequences are computed
+    in blocks of queries, so that at most the scores of WHOLE_LENGTH x WHOLE_LENGTH positions exist at once (or
+    LEAST_ROWS x S, if that is more)."""
     length, keys = q_BTHC.shape[1], k_BSKC.shape[1]
     if length * keys <= WHOLE_LENGTH**2:
         return by_causal_blocks(q_BTHC, k_BSKC, v_BSKC, mask)
@@ -109,7 +110,7 @@ def over_cache(
     v_BKSC: Float[Array, "B K S C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """`xla` over the keys of a cache, which lie head by head."""
+    """`xla` over the keys of a cache, which are stored head by head."""
     batch, length, heads, channels = q_BTHC.shape
     kv_heads, keys = k_BKSC.shape[1:3]
     if length * keys > WHOLE_LENGTH**2:
@@ -124,8 +125,8 @@ def by_causal_blocks(
     v_BSKC: Float[Array, "B S K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """`xla` for a few blocks of consecutive queries, side by side: none is compared with the keys behind its block or
-    before its window, which leaves out 3 eighths of the work or more."""
+    """`xla` in a few blocks of consecutive queries, each compared only with keys up to its end and within its window,
+    which saves at least 3/8 of the work."""
     length = q_BTHC.shape[1]
     blocks = min(CAUSAL_BLOCKS, length // CAUSAL_ROWS)
     causal = mask.prefix_B is None and mask.positions_BT is None
@@ -148,10 +149,10 @@ def by_blocks(
     mask: AttentionMask,
     blocks: int,
 ) -> Float[Array, "B T H C"]:
-    """`xla` for one block of queries after the other; scores are computed anew in the backward pass.
+    """`xla` for one block of queries after the other; scores are recomputed in the backward pass.
 
-    Block n has the queries n, n + N, n + 2 N, ...: where a sequence is cut over devices, each has a part of every
-    block. What fills up the last rows is dropped again, whatever it sees.
+    Block n has the queries n, n + N, n + 2 N, ..., so that devices that share a sequence each have a part of every
+    block. The last rows are padded, and the padding is removed from the output.
     """
     batch, length, heads, channels = q_BTHC.shape
     rows = -(-length // blocks)
@@ -161,7 +162,7 @@ def by_blocks(
         x_BT = jnp.pad(x_BT, [(0, 0), (0, padding)] + [(0, 0)] * (x_BT.ndim - 2))
         return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], rows, blocks, *x_BT.shape[2:]), 2, 0)
 
-    # The gradients of keys and values are summed over the blocks in the type that the block closes over: float32.
+    # Gradients of keys and values are summed over blocks in the type of the closed-over arrays: float32.
     k32_BSKC, v32_BSKC = k_BSKC.astype(jnp.float32), v_BSKC.astype(jnp.float32)
 
     def one_block(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:

@@ -1,5 +1,5 @@
 """JAX's splash attention for TPU (jax.experimental.pallas.ops.tpu.splash_attention): FlashAttention-2 that skips blocks
-of which nothing is visible. Imported where it is used alone: Pallas takes half a second to load.
+without visible keys. Imported only when used, because importing Pallas takes half a second.
 
 Axes: as in lm/model/attention/kernels.py.
 """
@@ -20,13 +20,14 @@ from lm.model.attention.pairs import KEPT
 from lm.model.attention.plain import filled_up
 
 BLOCKS = (512, 256, 128)
-"""Queries or keys that the kernel takes at once: the longest that fits."""
+"""Block lengths of queries and keys; the largest that fits is used."""
 
 
 class PositionMask(tpu.Mask):
-    """Causal, within a window if there is one, for queries at any positions. The kernel computes it by `mask_function`
-    from `q_sequence`, the queries' positions; `mask[rows, keys]` tells it beforehand which blocks are wholly visible or
-    hidden. A block that is so is given as one value: there are tens of thousands in a long sequence."""
+    """Causal mask, optionally within a window, for queries at arbitrary positions. The kernel computes it by
+    `mask_function` from `q_sequence`, the positions of the queries; before that, `mask[rows, keys]` tells it which
+    blocks are entirely visible or hidden. Such blocks are returned as a single value, because a long sequence has tens
+    of thousands of them."""
 
     def __init__(self, positions_T: np.ndarray, window: int | None):
         self.q_sequence, self.window = positions_T, window
@@ -38,7 +39,9 @@ class PositionMask(tpu.Mask):
 
     def __getitem__(self, idx: tuple[slice, slice]) -> np.ndarray:
         rows, keys = idx
-        first, last = (int(self.q_sequence[row]) for row in (rows.start, rows.stop - 1))  # consecutive in a block
+        first, last = (
+            int(self.q_sequence[row]) for row in (rows.start, rows.stop - 1)
+        )  # positions within a block are consecutive
         hidden = keys.start > last or (self.window is not None and keys.stop - 1 <= first - self.window)
         if hidden:
             return np.zeros((1, 1), bool)
@@ -50,8 +53,8 @@ class PositionMask(tpu.Mask):
 def splash_kernel(
     heads: int, positions_T: np.ndarray, window: int | None, parts: int = 1, interpret: bool = False
 ) -> SplashAttentionKernel:
-    """The kernel for queries at these positions, which are those of the keys in another order. It is a pytree, and can
-    be cut into `parts` along the queries. `interpret` runs it on any device, slowly, for tests."""
+    """Return the kernel for queries at these positions, a permutation of those of the keys. It is a pytree, and can be
+    sharded into `parts` along the queries. `interpret` runs it on any device, slowly, for tests."""
     runs = np.split(positions_T, np.flatnonzero(np.diff(positions_T) != 1) + 1)
     block = next(size for size in BLOCKS if all(len(run) % size == 0 for run in runs))
     return tpu.make_splash_mha(
@@ -74,7 +77,7 @@ def attend_by_splash(
     segment_ids_BT: Int[Array, "B T"],
     key_segment_ids_BS: Int[Array, "B S"],
 ) -> Float[Array, "B T H C"]:
-    """`kernel` is of splash_kernel, or a device's part of it."""
+    """Scale, pad and transpose the inputs, and apply `kernel` (from splash_kernel, or one device's shard of it)."""
     channels = q_BTHC.shape[-1]
     scaled_BTHC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype)
     scaled_BHTC, k_BKSC, v_BKSC = (
