@@ -1,4 +1,4 @@
-"""Text from a model.
+"""Text generation.
 
 May import: lm.model, lm.parallel, lm.tokenizer.
 """

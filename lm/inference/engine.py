@@ -1,10 +1,10 @@
 """Continuous batching: requests join and leave the slots of one running batch, round by round.
 
-What is guaranteed: a request's tokens, and the bits of their log-probabilities, are those that the same engine (the
-same slots, context and decode_steps) gives it alone, whatever else is in the batch. For that a prompt is read in rows
-of one fixed number, padded to a length that depends on itself alone, and tokens are drawn for all slots at once, free
-ones too: XLA's products of matrices round otherwise for another number of rows. Another number of slots gives the same
-text but for ties within the rounding.
+Guarantee: the tokens of a request, and the bits of their log-probabilities, equal those that the same engine (with the
+same slots, context and decode_steps) returns for it alone, whatever else is in the batch. Therefore prompts are read in
+a fixed number of rows, padded to a length that depends only on the prompt, and tokens are drawn for all slots at once,
+including free ones, because XLA's matrix products round differently for another number of rows. Another number of slots
+gives the same text, except for ties within rounding.
 """
 
 import collections
@@ -36,16 +36,16 @@ from lm.parallel import devices_of, on_host, traced_on
 from lm.tokenizer.base import Tokenizer
 
 LEAST_BUCKET = 16
-"""Tokens: shorter prompts are read as if they were so long, longer ones as if they were a power of two long."""
+"""Minimum padded prompt length in tokens; longer prompts are padded to a power of two."""
 MOST_ALTERNATIVES = 20
-"""Likeliest tokens that can be asked for beside each one."""
+"""Maximum number of most likely tokens that can be returned with each token."""
 
 
 class Engine:
-    """Continuous batching: requests join and leave slots of one running batch.
+    """Continuous batching: requests join and leave the slots of one running batch.
 
-    `submit` and `cancel` may be called from any thread, the rest from one. Of several processes that hold a part of the
-    model each, all must make the same calls.
+    `submit` and `cancel` may be called from any thread, all other methods from one thread. If several processes each
+    hold a part of the model, all must make the same calls.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Engine:
         decode_steps: int = 8,
         max_queue: int | None = None,
     ):
-        """`slots` requests are generated for at once, each of at most `context` tokens (config.context_length by
-        default), prompt and new text; `decode_steps` tokens are drawn for each in a round. `mesh` is that over which
-        the model is laid out; its devices share the slots. The model may be one of lm.inference.weights.for_inference.
-        Raises UsageError for numbers that cannot be."""
+        """`slots` requests are generated concurrently, each with at most `context` tokens of prompt and new text (by
+        default config.context_length); each round draws `decode_steps` tokens for each of them. `mesh` is the mesh that
+        the model is sharded over; its devices share the slots. The model may come from
+        lm.inference.weights.for_inference. Raises UsageError for invalid numbers."""
         context = config.context_length if context is None else context
         if slots < 1 or decode_steps < 1 or not 2 <= context <= config.context_length:
             raise UsageError(
@@ -87,17 +87,17 @@ class Engine:
         self.state = None
         self.places: list[Running | None] = [None] * slots
         self.rounds: collections.deque[Round] = collections.deque()
-        """Computed or being computed, and not read yet."""
+        """Rounds that are computed or being computed, but not read yet."""
         self.lock = threading.Lock()
         self.numbers = itertools.count()
         self.queue: collections.OrderedDict[int, Running] = collections.OrderedDict()
         self.open: dict[int, Running] = {}
-        """Every request whose last event has not been given."""
+        """Requests whose last event has not been returned."""
         self.cancelled: list[int] = []
 
     def submit(self, request: GenerationRequest) -> int:
-        """The request_id of its events. Raises UsageError for a prompt that is empty, too long or holds ids that the
-        tokenizer does not have, and QueueFull where `max_queue` requests wait."""
+        """Queue a request and return its request_id. Raises UsageError if the prompt is empty, too long or has invalid
+        token ids, and QueueFull if `max_queue` requests are waiting."""
         self.check(request)
         with self.lock:
             if self.max_queue is not None and len(self.queue) >= self.max_queue:
@@ -109,7 +109,7 @@ class Engine:
         return running.id
 
     def check(self, request: GenerationRequest) -> None:
-        """Raises UsageError where the request cannot be."""
+        """Raise UsageError if the request is invalid."""
         length, params = len(request.prompt), request.params
         if not length:
             raise UsageError("The prompt is empty; give a token at least, such as the one that heads a document.")
@@ -129,14 +129,15 @@ class Engine:
             )
 
     def cancel(self, request_id: int) -> None:
-        """Ends the request; its last event, in the next round, has finish_reason "cancelled". Does nothing where it has
-        ended."""
+        """Cancel the request; its last event, in the next round, has finish_reason "cancelled". Does nothing if it has
+        finished."""
         with self.lock:
             if request_id in self.open:
                 self.cancelled.append(request_id)
 
     def warm_up(self, length: int) -> None:
-        """Compiles what a first prompt of so many tokens needs, in two threads: half the time on two cores."""
+        """Compile the programs for a first prompt of `length` tokens, in two threads, which takes half the time on two
+        cores."""
         slots = self.shape.slots
         if self.state is None:
             self.state = self.start(self.model, self.shape)
@@ -153,16 +154,16 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has something to do."""
+        """Whether `step` has anything to do."""
         with self.lock:
             return bool(self.open)
 
     def step(self) -> list[GenerationEvent]:
-        """One round: prompts that wait are read into free slots, a call is begun that draws decode_steps tokens for all
-        slots, and meanwhile what the round before has drawn is read and told.
+        """Run one round: read waiting prompts into free slots, start a call that draws decode_steps tokens for all
+        slots, and meanwhile read and return the results of the previous round.
 
-        So the end of a text is seen one round late, and what was drawn behind it is dropped; an end by max_tokens is
-        known ahead, and its slot free at once.
+        So the end of a text is detected one round late, and tokens drawn after it are dropped. An end by max_tokens is
+        known in advance, and its slot is free immediately.
         """
         drafts: dict[int, Draft] = {}
         self.drop_cancelled(drafts)
@@ -177,8 +178,8 @@ class Engine:
         return [draft.event(id) for id, draft in drafts.items()]
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GenerationEvent]:
-        """The events of all of them; request i of them has the i-th lowest request_id. Raises as `submit` does, before
-        anything is computed."""
+        """Yield the events of all requests; the i-th request has the i-th lowest request_id. Raises like `submit`,
+        before anything is computed."""
         for request in requests:
             self.check(request)
         waiting = collections.deque(requests)
@@ -188,14 +189,14 @@ class Engine:
             yield from self.step()
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """What becomes of each request, in their order. Raises as `submit` does."""
+        """Return the completions of all requests, in their order. Raises like `submit`."""
         drafts: dict[int, Draft] = {}
         for event in self.generate(requests):
             drafts.setdefault(event.request_id, Draft()).add(event)
         return [drafts[id].completion() for id in sorted(drafts)]
 
     def close(self) -> None:
-        """Forgets all requests, and gives the memory of the slots free."""
+        """Drop all requests and free the memory of the slots."""
         with self.lock:
             self.queue.clear()
             self.open.clear()
@@ -221,7 +222,7 @@ class Engine:
                 self.places[place] = None
 
     def next_waiting(self, room: bool) -> Running | None:
-        """The request that has waited for the longest, where there is room for it."""
+        """Return the request that has waited longest, if there is room for it."""
         with self.lock:
             for id, running in self.queue.items():
                 if room or not running.limit:
@@ -231,7 +232,7 @@ class Engine:
         return None
 
     def admit(self, drafts: dict[int, Draft]) -> None:
-        """Begins to read the prompts that wait, those of one length together, and scores what is to be."""
+        """Start to read the waiting prompts, grouped by padded length, and to score prompts if requested."""
         by_length: dict[int, list[tuple[int, Running]]] = {}
         places = [place for place, there in enumerate(self.places) if there is None]
         for _ in range(self.shape.slots):
@@ -253,7 +254,7 @@ class Engine:
                 self.read_prompts(length, rows)
 
     def read_prompts(self, length: int, rows: Sequence[tuple[int, Running]]) -> None:
-        """Begins to read the prompts into their places; rows that are lacking repeat the last."""
+        """Start to read the prompts into their slots; missing rows repeat the last one."""
         filled = [*rows, *[rows[-1]] * (self.prefill_rows - len(rows))]
         prompts = [running.request.prompt for _, running in filled]
         lengths_R = np.array([len(prompt) for prompt in prompts], np.int32)
@@ -270,13 +271,13 @@ class Engine:
             self.scheduled(place, running, 1)
 
     def scheduled(self, place: int, running: Running, tokens: int) -> None:
-        """Notes that so many tokens more will have been drawn for it, and frees its place where these are all."""
+        """Record that `tokens` more tokens are being drawn for the request, and free its slot if these are the last."""
         running.scheduled += tokens
         if running.scheduled >= running.limit:
             self.places[place] = None
 
     def dispatch(self) -> bool:
-        """Begins a call that draws tokens for all slots; False where none has anything to draw."""
+        """Start a call that draws tokens for all slots; return False if none is in use."""
         columns = tuple((place, running) for place, running in enumerate(self.places) if running is not None)
         if not columns:
             return False
@@ -291,7 +292,7 @@ class Engine:
         return True
 
     def read(self, round: Round, drafts: dict[int, Draft]) -> None:
-        """Waits for what the round has drawn, and adds it to the drafts of their events."""
+        """Wait for the tokens of the round, and add them to the drafts of the events."""
         if round.scored is not None:
             draft = drafts.setdefault(round.scored.id, Draft())
             if round.scored.finish_reason is None:
@@ -318,7 +319,7 @@ class Engine:
 
 
 def bucket(length: int, context: int) -> int:
-    """The length that a prompt of `length` tokens is padded to: few lengths have to be compiled for."""
+    """Padded length of a prompt of `length` tokens; few lengths keep the number of compilations low."""
     return min(max(1 << (length - 1).bit_length(), LEAST_BUCKET), context)
 
 
@@ -330,7 +331,7 @@ def padded(prompts: Sequence[Sequence[int]], length: int) -> np.ndarray:
 
 
 def mesh_of(model: Transformer) -> Mesh | None:
-    """The mesh that the model is laid out over; None for one device."""
+    """Return the mesh that the model is sharded over; None for one device."""
     sharding = getattr(jax.tree.leaves(model)[0], "sharding", None)
     if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1 or not isinstance(sharding.mesh, Mesh):
         return None

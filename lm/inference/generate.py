@@ -1,4 +1,4 @@
-"""Whole texts behind prompts, by the engine: samples during training, and of the finished model."""
+"""Generate whole texts from prompts: samples during training and of the finished model."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from lm.model.transformer import Transformer
 from lm.tokenizer.base import Tokenizer
 
 DECODE_STEPS = 32
-"""Nobody waits for the first words alone."""
+"""Large, because nothing is streamed."""
 
 
 def sample_texts(
@@ -25,11 +25,11 @@ def sample_texts(
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> list[str]:
-    """The text behind each prompt, prompt included, up to the end of the document or `tokens` tokens in all.
+    """Return each prompt with its continuation, up to the end of the document or `tokens` tokens in total.
 
-    Row i continues prompts[i] at temperatures[i], as the beginning of a document, by a seed of `key` and i. The devices
-    of `mesh`, over which the model is laid out, share the rows; of several processes all must ask. Raises UsageError
-    when a prompt is too long.
+    Row i continues prompts[i], at the beginning of a document, at temperatures[i], with a seed from `key` and i. The
+    devices of `mesh`, over which the model is sharded, share the rows; all processes must make the same call. Raises
+    UsageError if a prompt is too long.
     """
     rows = [check_prompt(tokenizer, prompt, tokens) for prompt in prompts]
     seeds = [int(jax.random.bits(jax.random.fold_in(key, number), dtype="uint32")) for number in range(len(rows))]

@@ -1,4 +1,4 @@
-"""What is asked of a model, and what it answers: the words of every way to generate text, of the server too."""
+"""Requests and results of text generation, shared by sampling and the server."""
 
 import dataclasses
 from typing import Literal
@@ -7,7 +7,7 @@ from lm.errors import UsageError, shown
 from lm.tokenizer.base import Tokenizer
 
 MAX_TEMPERATURE = 1e30
-"""Float32 holds it."""
+"""Fits into float32."""
 
 type FinishReason = Literal["stop", "length", "cancelled"]
 """stop: the end of the document, or a stop string. length: max_tokens, or the model's context is full."""
@@ -15,30 +15,31 @@ type FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are drawn. The order: repetition penalty, temperature, top-k, top-p, min-p."""
+    """Sampling parameters, applied in this order: repetition penalty, temperature, top-k, top-p, min-p."""
 
     max_tokens: int = 128
-    """New tokens at most; 0 for the prompt's log-probabilities alone."""
+    """Maximum number of new tokens; 0: only the prompt's log-probabilities."""
     temperature: float = 1.0
-    """0 takes the likeliest token; 1 samples from the model's own distribution."""
+    """0: always the most likely token; 1: the model's distribution."""
     top_k: int = 0
-    """Only the k likeliest tokens; 0 for all."""
+    """Sample only from the k most likely tokens; 0: all."""
     top_p: float = 1.0
-    """Only the likeliest tokens whose probabilities together reach p (nucleus sampling, arXiv:1904.09751)."""
+    """Sample only from the most likely tokens with a total probability of at least p (nucleus sampling,
+    arXiv:1904.09751)."""
     min_p: float = 0.0
-    """Only tokens at least min_p times as probable as the likeliest (arXiv:2407.01082)."""
+    """Sample only from tokens at least min_p times as likely as the most likely one (arXiv:2407.01082)."""
     repetition_penalty: float = 1.0
-    """Divides the positive logits of tokens that stand in the prompt or the text so far, and multiplies the negative
-    ones (arXiv:1909.05858)."""
+    """Divide positive logits of tokens in the prompt or the text so far by this, and multiply negative ones
+    (arXiv:1909.05858)."""
     stop: tuple[str, ...] = ()
-    """Text ends before the first of these, also where it begins within a token."""
+    """Stop strings: the text ends before the first of them, even if it begins within a token."""
     seed: int = 0
     """The same seed gives the same text, whatever else is in the batch."""
     logprobs: int | None = None
-    """Log-probabilities of each new token, and of so many of the likeliest; of the model's own distribution, before
-    temperature and the rest. None for no log-probabilities."""
+    """Return the log-probability of each new token, and this many of the most likely tokens, from the model's
+    distribution before temperature and other parameters. None: no log-probabilities."""
     prompt_logprobs: bool = False
-    """The same of the prompt's tokens; the first, which nothing precedes, has none."""
+    """Also return log-probabilities of the prompt's tokens, except the first."""
 
     def __post_init__(self):
         in_range = {
@@ -70,18 +71,18 @@ class SamplingParams:
 
 @dataclasses.dataclass(frozen=True)
 class TokenLogprob:
-    """A token and its log-probability, in nats, given all tokens before it."""
+    """A token and its log-probability in nats, given all previous tokens."""
 
     token: int
     logprob: float | None
     """None for the first token of a prompt."""
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens in its place, best first, with theirs."""
+    """Most likely tokens at this position with their log-probabilities, best first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationRequest:
-    """A prompt's tokens, the beginning of a document (bos_id) included where one is wanted, and how to go on."""
+    """Prompt tokens, including bos_id if the prompt begins a document, and sampling parameters."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -89,42 +90,42 @@ class GenerationRequest:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationEvent:
-    """What is new of one request since its last event."""
+    """Output of one request since its last event."""
 
     request_id: int
     tokens: tuple[int, ...] = ()
     text: str = ""
-    """New text: whole characters alone, and nothing that may still become a stop string."""
+    """New text: only whole characters, and nothing that could still become a stop string."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Of `tokens`, and of the end of the document where one was drawn, if they were asked for."""
+    """If requested: of `tokens`, and of the end-of-document token if it was drawn."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    """In the first event alone, where they were asked for."""
+    """If requested: only in the first event."""
     finish_reason: FinishReason | None = None
-    """In the last event alone."""
+    """Only in the last event."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """All that is new of one request: its events together."""
+    """Complete output of one request."""
 
     text: str
     tokens: tuple[int, ...]
-    """Without the end of the document; those that a stop string was found in are among them."""
+    """Without the end-of-document token; includes the tokens that contain a stop string."""
     logprobs: tuple[TokenLogprob, ...]
-    """Of the tokens, and of the end of the document where one was drawn."""
+    """Of the tokens, and of the end-of-document token if it was drawn."""
     prompt_logprobs: tuple[TokenLogprob, ...]
     finish_reason: FinishReason
 
 
 class QueueFull(UsageError):  # noqa: N818  (it went as it should)
-    """As many requests wait as may: ask again later."""
+    """The queue is full; try again later."""
 
 
 def check_prompt(
     tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
 ) -> list[int]:
-    """The prompt's tokens (Tokenizer.prompt_ids). Raises UsageError, with the `remedy`, when `tokens` leaves no room
-    after them."""
+    """Return the tokens of the prompt (Tokenizer.prompt_ids). Raises UsageError, with `remedy`, if they leave no room
+    for new tokens within `tokens`."""
     row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The host's side of a batch: how far each request has come, what is on its way to be read, and what is told next."""
+"""Host state of a running batch: progress of the requests, rounds to be read, and drafts of events."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from lm.tokenizer.base import Tokenizer
 
 @dataclasses.dataclass
 class Draft:
-    """What will be told of a request."""
+    """Accumulates the next event, or the completion, of a request."""
 
     tokens: list[int] = dataclasses.field(default_factory=list)
     text: list[str] = dataclasses.field(default_factory=list)
@@ -23,7 +23,7 @@ class Draft:
     finish_reason: FinishReason | None = None
 
     def add(self, event: GenerationEvent) -> None:
-        """Appends what the event has."""
+        """Append the contents of an event."""
         self.tokens += event.tokens
         self.text.append(event.text)
         self.logprobs += event.logprobs
@@ -47,19 +47,19 @@ class Running:
     def __init__(self, id: int, request: GenerationRequest, tokenizer: Tokenizer, context: int):
         self.id, self.request, self.params = id, request, request.params
         self.limit = min(request.params.max_tokens, context - len(request.prompt))
-        """New tokens at most."""
+        """Maximum number of new tokens."""
         self.scheduled = 0
-        """New tokens of which the computation has begun."""
+        """Number of new tokens whose computation has started."""
         self.count = 0
-        """New tokens that were told."""
+        """Number of new tokens that were returned."""
         self.stream = TextStream(tokenizer, request.params.stop)
         self.eos_ids = tokenizer.eos_ids
         self.finish_reason: FinishReason | None = None
         self.scores: Any = None
-        """What lm.inference.steps.score makes of the prompt, where that was asked for and is not told yet."""
+        """Result of lm.inference.steps.score for the prompt, if requested and not returned yet."""
 
     def take(self, token: int, logprob: TokenLogprob | None, draft: Draft) -> None:
-        """Adds the next token to the draft; sets finish_reason where it is the last."""
+        """Add the next token to the draft; set finish_reason if it is the last."""
         if token in self.eos_ids:
             if logprob is not None:
                 draft.logprobs.append(logprob)
@@ -79,13 +79,13 @@ class Running:
         draft.finish_reason = self.finish_reason
 
     def logprob(self, token: Any, logprob: Any, top: np.ndarray, top_logprobs: np.ndarray) -> TokenLogprob:
-        """The token with as many alternatives as were asked for."""
+        """Return the token with the requested number of alternatives."""
         many = self.params.logprobs or 0
         pairs = zip(top[:many].tolist(), top_logprobs[:many].tolist(), strict=True)
         return TokenLogprob(int(token), float(logprob), tuple(pairs))
 
     def prompt_logprobs(self) -> tuple[TokenLogprob, ...]:
-        """Those of the prompt, once, where they were asked for."""
+        """Return the log-probabilities of the prompt once, if requested."""
         if self.scores is None:
             return ()
         prompt = self.request.prompt
@@ -95,12 +95,12 @@ class Running:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """What a call has drawn, or is drawing."""
+    """Result of a call, maybe still being computed."""
 
     drawn: Drawn | None
-    """Its arrays have the axes of steps and of columns first; None where a prompt was scored alone."""
+    """Arrays with first axes (step, column); None if only a prompt was scored."""
     columns: tuple[tuple[int, Running], ...]
-    """Which column is whose."""
+    """(column, its request)."""
     steps: int
     scored: Running | None = None
-    """The request, where it asks for nothing but the scores of its prompt."""
+    """The request, if it needs only the scores of its prompt."""

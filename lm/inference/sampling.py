@@ -1,6 +1,6 @@
-"""Which token comes next: one jitted function for rows that each have their own settings.
+"""Draw the next token: one jitted function for rows with individual sampling parameters.
 
-Axes: B rows, V ids that may be drawn, W rows of the output table (V or more), K alternatives.
+Axes: B rows, V token ids that can be drawn, W rows of the output table (V or more), K alternatives.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from lm.model.cpu import on_cpu
 from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
-"""Below it, as above 0, the likeliest token has all of the probability in float32."""
+"""At or below this temperature, the most likely token has all the probability in float32."""
 SUMMED_TOGETHER = 128
-"""Ids in a block of a sum over all."""
+"""Block size of the sum over all token ids."""
 
 
 class Sampling(NamedTuple):
-    """Sampling parameters of the rows, as lm.inference.requests.SamplingParams explains them."""
+    """Sampling parameters of the rows; see lm.inference.requests.SamplingParams."""
 
     temperature_B: Float[Array, " B"] | np.ndarray  # noqa: N815
     top_k_B: Int[Array, " B"] | np.ndarray  # noqa: N815
@@ -32,11 +32,11 @@ class Sampling(NamedTuple):
     repetition_penalty_B: Float[Array, " B"] | np.ndarray  # noqa: N815
     seed_B: UInt32[Array, " B"] | np.ndarray  # noqa: N815
     logprobs_B: Bool[Array, " B"] | np.ndarray  # noqa: N815
-    """Whether log-probabilities are asked for."""
+    """Whether log-probabilities are requested."""
 
     @classmethod
     def of(cls, params: list[SamplingParams]) -> "Sampling":
-        """A row for each of `params`, in NumPy."""
+        """Return one row for each of `params`, as NumPy arrays."""
         column = lambda dtype, get: np.array([get(one) for one in params], dtype)
         return cls(
             column(np.float32, lambda one: one.temperature),
@@ -50,12 +50,12 @@ class Sampling(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A token for each row, and where any row asked for them the log-probabilities (nats) that go with it."""
+    """A token for each row, and, if any row requests them, log-probabilities in nats."""
 
     token_B: Int[Array, " B"]  # noqa: N815
     logprob_B: Float[Array, " B"]  # noqa: N815
     top_BK: Int[Array, "B K"]  # noqa: N815
-    """The likeliest ids, best first."""
+    """Most likely token ids, best first."""
     top_logprob_BK: Float[Array, "B K"]  # noqa: N815
 
 
@@ -66,10 +66,11 @@ def draw(
     position_B: Int[Array, " B"],
     alternatives: int,
 ) -> Drawn:
-    """The token at `position_B` of each row, among the first V ids, and log-probabilities of the model's distribution.
+    """Draw the token at `position_B` of each row, among the first V ids, with log-probabilities of the model's
+    distribution.
 
-    `seen` are the tokens of the text so far. What is drawn for a row depends on its logits, its settings, its seed and
-    its position, and on no other row: work that no row asks for is left out, and changes nothing where it is done.
+    `seen_BV` marks the tokens of prompt and text so far. The result of a row depends only on its logits, parameters,
+    seed and position, not on other rows: work that no row needs is skipped, and does not change results if done.
     """
     symbols = seen_BV.shape[1]
     logits_BW = constrain(logits_BW, "drawn", None)
@@ -96,37 +97,37 @@ def draw(
 
 @on_cpu(cpu.argmax)
 def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """The id of each row's greatest logit, the lowest of equal ones."""
+    """Id of the maximum of each row; the lowest id in case of ties."""
     return jnp.argmax(x_BV, axis=-1)
 
 
 def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none: Callable[[], R]) -> R:
-    """What `some` computes where any row is True, else what `none` does: only one of the two is run."""
+    """Run `some` if any row is True, else `none`."""
     return jax.lax.cond(jnp.any(rows_B), some, none)
 
 
 def penalised(
     logits_BV: Float[Array, "B V"], seen_BV: Bool[Array, "B V"], penalty_B: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """Logits of tokens that were seen, divided by the penalty where positive, multiplied where negative
-    (arXiv:1909.05858, section 4.1)."""
+    """Divide positive logits of seen tokens by the penalty, and multiply negative ones (arXiv:1909.05858, section
+    4.1)."""
     penalty_B1 = penalty_B[:, None]
     return jnp.where(seen_BV, jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1), logits_BV)
 
 
 def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[Array, " B"]) -> Int[Array, " B"]:
-    """A draw from softmax(logits / temperature), of what top-k, top-p and min-p leave of it, by the key of the row's
-    seed and position."""
+    """Sample from softmax(logits / temperature), restricted by top-k, top-p and min-p, with a key from the row's seed
+    and position."""
     share = lambda seed, position: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
     share_B = jax.vmap(share)(sampling.seed_B, position_B)
     return jax.vmap(at_share)(weights(logits_BV, sampling), share_B)
 
 
 def weights(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
-    """What the probability of each token is proportional to, where the temperature is above 0: 1 for the likeliest, 0
-    for those that top-k, top-p and min-p leave out."""
+    """Return unnormalized probabilities, for temperatures above 0: 1 for the most likely token, 0 for those excluded by
+    top-k, top-p and min-p."""
     temperature_B1 = jnp.maximum(sampling.temperature_B, LEAST_TEMPERATURE)[:, None]
-    # The likeliest becomes 0: nothing overflows at the lowest temperatures.
+    # Subtract the maximum: nothing overflows at low temperatures.
     scaled_BV = (logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)) / temperature_B1
     kept_BV = when(
         (sampling.top_k_B > 0) | (sampling.top_p_B < 1.0),
@@ -138,20 +139,20 @@ def weights(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, 
 
 
 def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Array, ""]:
-    """Where the weights before and at an id first exceed this share, below 1, of all: an id of weight 0 never.
+    """Return the first id at which the cumulative weight exceeds `share` (< 1) of the total; never an id of weight 0.
 
-    One random number an id (the Gumbel trick, jax.random.categorical) takes a CPU ten times as long. The sum goes by
-    blocks, so that it rounds little.
+    One random number per id (the Gumbel trick of jax.random.categorical) takes ten times as long on a CPU. The sum is
+    computed in blocks to reduce rounding errors.
     """
     weights_NC = jnp.pad(weights_V, (0, -weights_V.size % SUMMED_TOGETHER)).reshape(-1, SUMMED_TOGETHER)
     blocks_N = jnp.sum(weights_NC, axis=1)
     target = share * jnp.sum(blocks_N)
 
     def first_beyond(weights_X: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(the place, how far the target lies into it)."""
+        """Return (index, distance of the target into its weight)."""
         until_X, places_X = jnp.cumsum(weights_X), jnp.arange(weights_X.size)
-        # XLA adds in a tree: by rounding, a sum may grow where the weight is 0, or stay below the target to the end.
-        # Then it is the next place, or the last, that has a weight.
+        # XLA sums in a tree: with rounding, the sum can grow at a weight of 0, or stay below the target. Then take the
+        # next, or the last, index with a weight above 0.
         last = jnp.max(jnp.where(weights_X > 0, places_X, 0))
         place = jnp.min(jnp.where((until_X > target) & (weights_X > 0), places_X, last))
         return place, jnp.maximum(target - (until_X[place] - weights_X[place]), 0.0)
@@ -161,8 +162,8 @@ def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Arra
 
 
 def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Array, "B V"]:
-    """The top_k likeliest tokens, and of these the fewest likeliest that together have top_p of their probability; of
-    equally likely ones, those with the lower ids."""
+    """Keep the top_k most likely tokens, and of these the smallest set of most likely tokens with a total of at least
+    top_p of their probability; ties go to the lower ids."""
     order_BV = jnp.argsort(-scaled_BV, axis=-1, stable=True)
     sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
     top_k_B1, top_p_B1 = sampling.top_k_B[:, None], sampling.top_p_B[:, None]
@@ -177,7 +178,8 @@ def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Arr
 def logprobs(
     logits_BW: Float[Array, "B W"], token_B: Int[Array, " B"], symbols: int, alternatives: int
 ) -> tuple[Float[Array, " B"], Int[Array, "B K"], Float[Array, "B K"]]:
-    """(log-probability of each row's token, the likeliest of the first `symbols` ids, theirs), in nats."""
+    """Return (log-probability of each row's token, most likely of the first `symbols` ids, their log-probabilities), in
+    nats."""
     logits_BW = logits_BW.astype(jnp.float32)
     total_B1 = jax.nn.logsumexp(logits_BW, axis=-1, keepdims=True)
     token_B1 = jnp.take_along_axis(logits_BW, token_B[:, None], axis=-1) - total_B1

@@ -1,9 +1,9 @@
-"""The places of a running batch: what each request that is in it has read, drawn and seen.
+"""Slots of a running batch: cache, last token and seen tokens of each request.
 
-Everything else in lm.inference reaches the cache of keys and values by the functions here: where its rows stand in
-memory, and that a row has room for a whole context, is known in this file alone.
+The rest of lm.inference accesses the key-value cache through these functions: only this file knows its memory layout,
+and that each row has room for a whole context.
 
-Axes: B slots, R rows that join, V ids that may be drawn.
+Axes: B slots, R rows that join, V token ids that can be drawn.
 """
 
 import dataclasses
@@ -21,27 +21,27 @@ from lm.parallel import constrain
 
 
 class Slots(NamedTuple):
-    """What the device holds of the batch."""
+    """Device state of the batch."""
 
     cache: Cache
     token_B: Int[Array, " B"]  # noqa: N815
-    """Drawn last, and not read yet."""
+    """Last token drawn, not yet read by the model."""
     seen_BV: Bool[Array, "B V"]  # noqa: N815
-    """Tokens of the prompt and of the text so far."""
+    """Tokens of the prompt and the text so far."""
 
 
 def empty_slots(model: Transformer, config: ModelConfig, slots: int, context: int, symbols: int) -> Slots:
-    """Free places, of `context` positions each, on the devices of the model."""
+    """Return free slots of `context` positions each, on the devices of the model."""
     del model  # its arrays say on which devices
     cache = empty_cache(config, slots, context)
     return laid_out(Slots(cache, jnp.zeros(slots, jnp.int32), jnp.zeros((slots, symbols), bool)), config)
 
 
 def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelConfig) -> Slots:
-    """The slots with row r of `rows`, which may have room for fewer positions, at places_R[r].
+    """Write row r of `rows`, which may have fewer positions, into slot places_R[r].
 
-    What a former request left behind them is never seen: a token looks back only, and each position is written before
-    it is looked at.
+    Leftovers of an earlier request are never visible: tokens attend only to earlier positions, and each position is
+    written before it is read.
     """
 
     def put(all_rows: jax.Array, some: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
@@ -57,13 +57,12 @@ def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelC
 
 
 def laid_out(slots: Slots, config: ModelConfig) -> Slots:
-    """`slots`, cut over the mesh that this is traced on by their rows and by the heads of keys and values: every jitted
-    function leaves them as it was given them."""
+    """Constrain the sharding of `slots` by rows and by key-value heads, so that every jitted function keeps it."""
     return over_leaves(lambda leaf, axes: constrain(leaf, *axes), config, slots)
 
 
 def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
-    """`function` of each array of the slots, and of its logical axes (lm.parallel.AXES)."""
+    """Apply `function` to each array of the slots and its logical axes (lm.parallel.AXES)."""
     axes = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
     leaves = [jax.tree.leaves(one) for one in many]
     named = jax.tree.leaves(axes, is_leaf=lambda node: type(node) is tuple)
@@ -73,8 +72,8 @@ def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
 
 @functools.cache
 def cache_axes(config: ModelConfig) -> Cache:
-    """The logical axes of the arrays in a cache, found by making it of other sizes: lm.model.kv_cache lays them out as
-    attention likes them best."""
+    """Return the logical axes of the arrays in a cache, inferred from the shapes for other sizes, because
+    lm.model.kv_cache chooses the layout."""
     config = dataclasses.replace(config, heads=1, kv_heads=1, head_dim=config.head_channels)
     more_heads = dataclasses.replace(config, heads=2, kv_heads=2)
     shapes = lambda config, rows: jax.eval_shape(lambda: empty_cache(config, rows, 1))

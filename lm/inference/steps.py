@@ -1,8 +1,8 @@
-"""What the device computes: prompts are read (prefill), tokens are drawn one after the other (decode), and prompts are
-scored. Each is one jitted function, so that a request has the same program whatever else is in the batch.
+"""Device programs of the engine: read prompts (prefill), draw tokens (decode), score prompts. Each is one jitted
+function, so a request runs the same program whatever else is in the batch.
 
-Axes: B slots, R prompts read together, T positions of a prompt, N steps, D width, V ids that may be drawn, W rows of
-the output table, K alternatives.
+Axes: B slots, R prompts read together, T positions of a prompt, N steps, D width, V token ids that can be drawn, W rows
+of the output table, K alternatives.
 """
 
 import functools
@@ -28,30 +28,30 @@ SCORED_TOGETHER = 64
 
 
 class Shape(NamedTuple):
-    """What a batch is compiled for."""
+    """Static shapes and config for which a batch is compiled."""
 
     config: ModelConfig
     slots: int
     context: int
-    """Positions of a row: prompt and new text."""
+    """Positions per row, for prompt and new text."""
     symbols: int
-    """Ids that may be drawn: those of the tokenizer. Rows of the embedding beyond them stand for nothing."""
+    """Token ids that can be drawn: those of the tokenizer. Further rows of the embedding are unused."""
     alternatives: int
-    """Likeliest tokens that are told beside a drawn one, where asked for."""
+    """Most likely tokens returned with each drawn token, if requested."""
     decode_steps: int
-    """Tokens of a row in one call, at most."""
+    """Maximum number of tokens per row and call."""
 
 
 @functools.partial(jax.jit, static_argnums=1, keep_unused=True)
 def start(model: Transformer, shape: Shape) -> Slots:
-    """Free slots on the devices of the model."""
+    """Return free slots on the devices of the model."""
     return empty_slots(model, shape.config, shape.slots, shape.context, shape.symbols)
 
 
 def last_logits(
     model: Transformer, tokens_BT: jax.Array, positions_BT: jax.Array, real_BT: jax.Array, cache: Cache
 ) -> tuple[Float[Array, "B W"], Cache]:
-    """Logits behind each row's last token that is real, which come first."""
+    """Return the logits after each row's last real token, and the cache; real tokens come first."""
     last_B11 = jnp.maximum(jnp.sum(real_BT, axis=1) - 1, 0)[:, None, None]
     with forward_only():
         mask = AttentionMask(real_BT.astype(jnp.int32))
@@ -60,7 +60,7 @@ def last_logits(
 
 
 def also_seen(seen_BV: Bool[Array, "B V"], tokens_BT: Int[Array, "B T"]) -> Bool[Array, "B V"]:
-    """`seen` with each row's tokens; an id of V or more is none."""
+    """Mark the tokens of each row as seen; ids >= V are ignored."""
     return jax.vmap(lambda seen_V, tokens_T: seen_V.at[tokens_T].set(True, mode="drop"))(seen_BV, tokens_BT)
 
 
@@ -74,8 +74,8 @@ def prefill(
     places_R: Int[Array, " R"],
     sampling: Sampling,
 ) -> tuple[Slots, Drawn]:
-    """Reads the first lengths_R[r] tokens of each prompt into the slot places_R[r], and draws the token behind them: a
-    step, as `decode` has them."""
+    """Read the first lengths_R[r] tokens of each prompt into slot places_R[r], and draw the next token. Drawn has a
+    first axis of one step, as in `decode`."""
     rows, length = prompts_RT.shape
     positions_RT = jnp.broadcast_to(jnp.arange(length), (rows, length))
     real_RT = positions_RT < lengths_R[:, None]
@@ -98,11 +98,11 @@ def decode(
     sampling: Sampling,
     steps: Int[Array, ""],
 ) -> tuple[Slots, Drawn]:
-    """`steps` tokens, at most shape.decode_steps, of every slot that is active; of the others nothing that means
-    anything. The arrays of Drawn have a first axis more, N, of which the first `steps` are filled.
+    """Draw `steps` tokens (at most shape.decode_steps) for every active slot; results of other slots are undefined. The
+    arrays of Drawn have an additional first axis N, whose first `steps` entries are filled.
 
-    All slots are computed with, however many are active: a product of matrices with another number of rows may round
-    otherwise, and so may another program.
+    All slots are computed, however many are active, because a matrix product with another number of rows, or another
+    program, can round differently.
     """
 
     def step(carry: tuple[jax.Array, Slots, Drawn]) -> tuple[jax.Array, Slots, Drawn]:
@@ -125,7 +125,7 @@ def decode(
 
 
 def lower_decode(model: Transformer, shape: Shape, mesh: Mesh) -> jax.stages.Lowered:
-    """`decode`, lowered for an abstract model that is laid out over `mesh`: its program without a run of it."""
+    """Lower `decode` for an abstract model on `mesh`, without running it."""
     free = cast(Any, traced_on(mesh, start.lower))(model, shape)
     abstract = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     slots = jax.tree.map(abstract, free.out_info, free.compile().output_shardings)
@@ -137,8 +137,8 @@ def lower_decode(model: Transformer, shape: Shape, mesh: Mesh) -> jax.stages.Low
 def score(
     model: Transformer, symbols: int, alternatives: int, tokens_1T: Int[Array, "1 T"]
 ) -> tuple[Float[Array, " T"], Int[Array, "T K"], Float[Array, "T K"]]:
-    """(log-probability of the token behind each position, the likeliest tokens there, theirs), in nats; of the last
-    position, and of those in padding, nothing that means anything. Padding comes behind the prompt."""
+    """Return (log-probability of the token after each position, most likely tokens there, their log-probabilities), in
+    nats. Undefined for the last position and for padding, which follows the prompt."""
     length = tokens_1T.shape[1]
     with forward_only():
         x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))

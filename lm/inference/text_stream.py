@@ -1,4 +1,4 @@
-"""A text as it grows token by token: whole characters alone, and nothing that may yet become a stop string."""
+"""Decode a text token by token: returns only whole characters, and nothing that could still become a stop string."""
 
 import codecs
 from collections.abc import Sequence
@@ -7,35 +7,35 @@ from lm.tokenizer.base import Tokenizer
 
 
 class StopString:
-    """Finds one string in a text that comes in pieces (Knuth, Morris and Pratt 1977): a step or two a character,
-    however long the string is."""
+    """Find a string in a text that arrives in pieces (Knuth, Morris and Pratt 1977), in amortized constant time per
+    character."""
 
     def __init__(self, string: str):
         self.string = string
         self.matched = 0
-        """Characters at the end of the text that begin the string."""
+        """Length of the longest prefix of the string that the text ends in."""
         self.shorter = [0]
-        """For each beginning of the string, the length of the longest shorter one that it ends in."""
+        """For each prefix of the string, the length of the longest shorter prefix that it ends in."""
         for character in string[1:]:
             self.shorter.append(self.longest(self.shorter[-1], character))
 
     def longest(self, matched: int, character: str) -> int:
-        """How much of the string the text ends in with one character more."""
+        """Length of the prefix matched after one more character."""
         while matched and (matched == len(self.string) or self.string[matched] != character):
             matched = self.shorter[matched - 1]
         return matched + (self.string[matched] == character)
 
     def read(self, character: str) -> bool:
-        """Whether the text with this character ends in the string."""
+        """Add a character; return whether the text now ends in the string."""
         self.matched = self.longest(self.matched, character)
         return self.matched == len(self.string)
 
 
 class TextStream:
-    """The text of tokens that are given one by one; it ends before the first stop string.
+    """Text of a stream of tokens, which ends before the first stop string.
 
-    Of stop strings that end at the same character, the longest counts. Each token takes time for its own characters
-    alone.
+    If several stop strings end at the same character, the longest counts. Each token takes time proportional to its own
+    characters.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
@@ -43,16 +43,16 @@ class TextStream:
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.stops = [StopString(one) for one in stop]
         self.held = ""
-        """Characters that may begin a stop string."""
+        """Characters that could begin a stop string."""
         self.stopped = False
-        """Whether a stop string was found; then no text follows."""
+        """Whether a stop string was found; no more text follows."""
 
     def push(self, token: int) -> str:
-        """The text that is certain with this token, and was not before."""
+        """Add a token; return the new text that is final."""
         return self.certain(self.decoder.decode(self.tokenizer.token_bytes(token)))
 
     def finish(self) -> str:
-        """The rest of the text, which nothing follows; half a character becomes U+FFFD."""
+        """Return the remaining text; an incomplete character becomes U+FFFD."""
         text = self.certain(self.decoder.decode(b"", final=True))
         if self.stopped:
             return text

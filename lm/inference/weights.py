@@ -1,8 +1,7 @@
-"""A trained model's weights, laid out for generation on one device.
+"""Lay out the weights of a trained model for generation on one device.
 
-A step that draws one token for each of a few rows reads every weight once, and does little arithmetic with it. So it is
-as fast as the memory, where weights lie in the order in which they are read; bfloat16 has half, int8 a quarter of the
-bytes of float32.
+Decoding a few rows reads every weight once per step and computes little, so its speed is limited by memory bandwidth if
+weights are stored in the order in which they are read. bfloat16 has half, int8 a quarter of the bytes of float32.
 """
 
 import dataclasses
@@ -24,11 +23,11 @@ type Weights = Literal["float32", "bfloat16", "int8"]
 
 
 def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> Transformer:
-    """The same model with its linear maps, the output projection among them, in `weights`: float32 as they are,
-    bfloat16 rounded, int8 with a float32 scale of each output. Embeddings and norms stay as they are, and activations
-    have config.compute_dtype. Its layers are unrolled: caches for it are made by `inference_config`.
+    """Return the model with its linear maps, including the output projection, in `weights`: float32 unchanged, bfloat16
+    rounded, int8 with a float32 scale per output. Embeddings and norms are unchanged, and activations have
+    config.compute_dtype. Its layers are unrolled; create caches for it with `inference_config`.
 
-    Raises UsageError where the model lies on several devices.
+    Raises UsageError if the model is on several devices.
     """
     devices = {device for leaf in jax.tree.leaves(model) for device in jnp.asarray(leaf).devices()}
     if len(devices) > 1:
@@ -40,24 +39,24 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
     prepared = with_blocks(model, blocks)
     if not is_plain(weights):
         head = prepared_linear(np.asarray(model.output_table()).T, None, config, weights)
-        prepared.head = nnx.data(head)  # where the embeddings are tied there is none yet
+        prepared.head = nnx.data(head)  # with tied embeddings there was none
     elif isinstance(prepared.head, Linear):
         prepared.head = rounded(prepared.head, weights)
     return prepared
 
 
 def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
-    """`config` with layers as they stand in this model: what kv_cache.empty_cache makes caches for it by."""
+    """Return `config` with scan_layers as in this model, for kv_cache.empty_cache."""
     return dataclasses.replace(config, scan_layers=isinstance(model.blocks, Block))
 
 
 def is_plain(weights: Weights) -> bool:
-    """Whether linear maps stay as they are: accelerators read float32 and bfloat16 fast in the plain layout."""
+    """Whether linear maps keep the plain layout: accelerators read float32 and bfloat16 fast in it."""
     return target().platform != "cpu" and weights != "int8"
 
 
 def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block:
-    """A copy of the block with all its linear maps in that form."""
+    """Return a copy of the block with all its linear maps prepared."""
     block = jax.tree.map(lambda x: x, block)
     attention, mlp = block.attention, block.mlp
     if not config.token_shift and not is_plain(weights):
@@ -75,14 +74,14 @@ def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block
 
 
 def rounded(linear: Linear, weights: Weights) -> Linear:
-    """A copy of the map with its weight in that type."""
+    """Return a copy of the linear map with its weight cast to that type."""
     linear = jax.tree.map(lambda x: x, linear)
     linear.weight = nnx.Param(linear.weight[...].astype(weights), axes=linear.axes)
     return linear
 
 
 def side_by_side(linears: list[Linear], config: ModelConfig, weights: Weights) -> PreparedLinear:
-    """Linear maps of one input as one, in that form."""
+    """Concatenate linear maps of the same input into one prepared map."""
     weight_IO = np.concatenate([np.asarray(linear.weight[...]) for linear in linears], axis=1)
     biases = [linear.bias[...] for linear in linears if linear.bias is not None]
     return prepared_linear(weight_IO, jnp.concatenate(biases) if biases else None, config, weights)
@@ -91,7 +90,7 @@ def side_by_side(linears: list[Linear], config: ModelConfig, weights: Weights) -
 def prepared_linear(
     weight_IO: np.ndarray, bias_O: jax.Array | None, config: ModelConfig, weights: Weights
 ) -> PreparedLinear:
-    """One map in that form."""
+    """Return the prepared form of one linear map."""
     if weights == "float32":
         return TiledLinear(weight_IO.astype(np.float32), bias_O, config.compute_dtype)
     kind = Int8Linear if weights == "int8" else Bfloat16Linear
