@@ -10,7 +10,7 @@ MAX_TEMPERATURE = 1e30
 """Fits into float32."""
 
 type FinishReason = Literal["stop", "length", "cancelled"]
-"""stop: the end of the document, or a stop string. length: max_tokens, or the model's context is full."""
+"""stop: end of the document or a stop string. length: max_tokens reached, or the context is full."""
 
 
 @dataclasses.dataclass(frozen=True)
