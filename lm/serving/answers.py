@@ -1,4 +1,5 @@
-"""The Engine's events as the JSON of completions. A whole answer is the pieces of a streamed one, joined."""
+"""Convert events of the Engine to the JSON of completions. A whole response is the concatenation of the streamed
+pieces."""
 
 import codecs
 import dataclasses
@@ -10,17 +11,17 @@ from lm.serving.protocol import CompletionCall, Prompt
 from lm.tokenizer import Tokenizer
 
 LEAST_LOGPROB = -9999.0
-"""In the place of minus infinity, which JSON does not know."""
+"""Replaces minus infinity, which JSON cannot represent."""
 LISTS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 def to_json(value: object) -> bytes:
-    """ASCII alone: a lone surrogate that a client sent stays the escape that it was."""
+    """Serialize to ASCII JSON; a lone surrogate sent by a client remains an escape."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """The token's text; where its bytes are no whole characters, "bytes:" and each of them as \\xNN, as OpenAI's."""
+    """Text of the token; if its bytes are not whole characters, "bytes:" and each byte as \\xNN, like OpenAI."""
     data = tokenizer.token_bytes(token)
     try:
         return data.decode("utf-8")
@@ -30,7 +31,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 @dataclasses.dataclass
 class Usage:
-    """Tokens of a call: those of each prompt once, its BOS included, and all that were drawn."""
+    """Token counts of a call: tokens of each prompt once, including BOS, and all drawn tokens."""
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -45,17 +46,17 @@ class Usage:
 
 
 class ChoiceWriter:
-    """One choice of an answer, piece by piece."""
+    """Writes one choice of a response, piece by piece."""
 
     def __init__(self, index: int, prompt: Prompt, call: CompletionCall, tokenizer: Tokenizer):
         self.index, self.prompt, self.call, self.tokenizer = index, prompt, call, tokenizer
         self.offset = 0
-        """Characters of the text that stand before the next token."""
+        """Number of characters of text before the next token."""
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.begun = False
 
     def piece(self, event: GenerationEvent) -> dict[str, object]:
-        """What is new of this choice, as `choices` of an answer has it."""
+        """Return the new part of this choice, as an entry of `choices` in a response."""
         text, scored = event.text, list(event.logprobs)
         if self.call.echo and not self.begun:
             text = self.tokenizer.decode(self.prompt.shown) + text
@@ -76,7 +77,7 @@ class ChoiceWriter:
         return rows
 
     def top(self, one: TokenLogprob, text: str, logprob: float) -> dict[str, float]:
-        """The likeliest tokens, and the one that stands there; of tokens with one text, the likelier."""
+        """Return the most likely tokens and the actual token; of tokens with the same text, the more likely one."""
         found: dict[str, float] = {}
         for token, value in one.top:
             found.setdefault(token_text(self.tokenizer, token), max(value, LEAST_LOGPROB))
@@ -85,7 +86,7 @@ class ChoiceWriter:
 
 
 def joined(pieces: Sequence[dict]) -> dict[str, object]:
-    """The choice that these pieces of it are, in their order."""
+    """Join the pieces of a choice, in order."""
     whole = dict(pieces[-1]) | {"text": "".join(piece["text"] for piece in pieces)}
     if whole["logprobs"] is not None:
         whole["logprobs"] = {name: [one for piece in pieces for one in piece["logprobs"][name]] for name in LISTS}
@@ -93,10 +94,10 @@ def joined(pieces: Sequence[dict]) -> dict[str, object]:
 
 
 class Envelope:
-    """What stands around the choices, the same in every piece of an answer."""
+    """Fields around the choices, the same in every piece of a response."""
 
     def __init__(self, id: str, created: int, model: str, fingerprint: str):
-        """`created` in seconds since 1970; `fingerprint` says which checkpoint answers."""
+        """`created` is in Unix seconds; `fingerprint` identifies the checkpoint."""
         self.fields = {
             "id": f"cmpl-{id}", "object": "text_completion", "created": created, "model": model,
             "system_fingerprint": fingerprint,

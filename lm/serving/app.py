@@ -1,4 +1,4 @@
-"""The routes of the server: completions, models, tokens, health and metrics."""
+"""Routes of the server: completions, models, tokens, health, metrics, inspections."""
 
 import asyncio
 import concurrent.futures
@@ -27,21 +27,21 @@ from lm.serving.worker import EngineWorker, RunningCall
 from lm.tokenizer import Tokenizer
 
 SMALL_BODY = 8192
-"""Bytes: larger ones are read in a thread, so that nobody else waits for that."""
+"""Bodies up to this size in bytes are parsed in the event loop; larger ones in a thread, to avoid blocking it."""
 type Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class CallRecord:
-    """Notes for the metrics what becomes of one call, and when its tokens come."""
+    """Records the outcome and the timing of one call for the metrics."""
 
     def __init__(self, metrics: ServerMetrics):
         self.metrics, self.began = metrics, time.monotonic()
         self.outcome = ""
         self.first: dict[int, tuple[float, int]] = {}
-        """{choice: when its first tokens came, and how many have come since}."""
+        """{choice: (time of its first tokens, number of tokens since)}."""
 
     def saw(self, choice: int, tokens: int, ended: bool) -> None:
-        """`tokens` more of a choice are here."""
+        """Record `tokens` more tokens of a choice."""
         now = time.monotonic()
         if tokens and choice not in self.first:
             self.metrics.first_token.observe(now - self.began)
@@ -55,7 +55,7 @@ class CallRecord:
         self.metrics.generated_tokens.inc(tokens)
 
     def end(self, outcome: str) -> None:
-        """The first that is told of it counts."""
+        """Record the outcome; only the first call counts."""
         if self.outcome:
             return
         self.outcome = outcome
@@ -65,7 +65,7 @@ class CallRecord:
 
 
 class CompletionServer:
-    """Answers calls by an Engine."""
+    """Answers calls with an Engine."""
 
     def __init__(
         self,
@@ -78,22 +78,23 @@ class CompletionServer:
         inspections: Sequence[Inspection] = (),
         pages: Mapping[str, Callable[[], Response]] | None = None,
     ):
-        """`model` is the name that it is served under, `step` its checkpoint's; with an `api_key`, a client must send
-        it for all but /health and `pages`, {path: what makes its answer}, which hold nothing of the run."""
+        """`model` is the name under which the model is served, `step` the step of its checkpoint. If `api_key` is set,
+        clients must send it for all paths except /health and `pages`, {path: function that returns its response}, which
+        contain nothing of the run."""
         self.worker, self.tokenizer, self.model = worker, tokenizer, model
         self.limits = limits.for_tokenizer(tokenizer)
         self.key = api_key.encode()
         self.fingerprint, self.created = f"{model}-step-{step}", int(time.time())
         self.parsing = concurrent.futures.ThreadPoolExecutor(1, "parse")
-        """Reads large bodies, one at a time: the event loop goes on, and their memory is needed once."""
+        """Parses large bodies one at a time: does not block the event loop, and bounds memory."""
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
         self.inspect = InspectRoutes(inspections, self.limits)
         self.pages = pages or {}
         self.origins, self.hosts = frozenset[str](), frozenset[str]()
 
     def app(self, cors_origins: Sequence[str] = (), allowed_hosts: Sequence[str] = ()) -> Starlette:
-        """The ASGI application. Web pages of `cors_origins` may ask it, and clients by the names `allowed_hosts`
-        (lm.serving.http.check_page)."""
+        """Return the ASGI application. Allows requests from web pages of `cors_origins` and requests under the host
+        names `allowed_hosts` (lm.serving.http.check_page)."""
         self.origins, self.hosts = frozenset(cors_origins), frozenset(allowed_hosts)
         tokens = TokenRoutes(self.tokenizer, self.limits, self.parsing)
         routes = [
@@ -117,7 +118,7 @@ class CompletionServer:
         )
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
-        """`endpoint`, for those who know the key, and no other site's page."""
+        """Wrap `endpoint` with checks of the API key and the origin."""
 
         async def answer(request: Request) -> Response:
             check_page(request, self.origins, self.hosts)
@@ -130,12 +131,12 @@ class CompletionServer:
             try:
                 return await endpoint(request)
             except ClientDisconnect:
-                return Response(status_code=499)  # nobody reads it
+                return Response(status_code=499)  # the client is gone
 
         return answer
 
     def shown(self, answer: Callable[[], Response]) -> Endpoint:
-        """A page: the same for everybody, but for no other site's page."""
+        """Wrap a public page; only requests from other origins are rejected."""
 
         async def page(request: Request) -> Response:
             check_page(request, self.origins, self.hosts)
@@ -188,7 +189,7 @@ class CompletionServer:
             raise
 
     async def read_call(self, request: Request) -> CompletionCall:
-        """Raises as `read_body` and `parse_completion`."""
+        """Raises like `read_body` and `parse_completion`."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         given = (body, self.model, self.tokenizer, self.limits)
         if len(body) <= SMALL_BODY:
@@ -197,7 +198,7 @@ class CompletionServer:
 
     def stream(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
         def ended() -> None:
-            record.end("cancelled")  # unless it was answered
+            record.end("cancelled")  # no effect if answered
             self.worker.cancel(running)
 
         return EventStream(self.pieces(call, running, record), ended)
@@ -214,7 +215,7 @@ class CompletionServer:
     async def choices(
         self, call: CompletionCall, running: RunningCall, record: CallRecord, usage: Usage
     ) -> AsyncGenerator[dict]:
-        """The pieces of all choices, as they come; their tokens are counted."""
+        """Yield the pieces of all choices as they arrive, and count their tokens."""
         writers = self.writers(call)
         async for index, event in running.events():
             usage.completion_tokens += len(event.tokens)
@@ -230,7 +231,7 @@ class CompletionServer:
         return Response(self.envelope().around(list(map(joined, pieces)), usage), media_type="application/json")
 
     async def pieces(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> AsyncGenerator[bytes]:
-        """The data of the events of a stream."""
+        """Yield the data of server-sent events."""
         usage, envelope = Usage.of(call), self.envelope()
         try:
             async for piece in self.choices(call, running, record, usage):
@@ -245,7 +246,7 @@ class CompletionServer:
 
 
 async def told(request: Request, error: Exception) -> Response:
-    """Any error as OpenAI's API has them."""
+    """Convert any error to a response in the format of OpenAI's API."""
     if isinstance(error, HTTPException):
         path = f"{request.method} {request.url.path}"
         message = {

@@ -1,4 +1,4 @@
-"""What a client is told when it does not get what it asked for, as OpenAI's API says it."""
+"""Errors returned to clients, in the format of OpenAI's API."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from lm.errors import shown
 
 
 class ApiError(Exception):
-    """An answer with the HTTP status `status` and a JSON body that the clients of OpenAI's API know how to read."""
+    """Error response with HTTP status `status` and a JSON body in the format of OpenAI's API."""
 
     def __init__(
         self,
@@ -16,7 +16,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
-        """`param` is the field that is at fault, `code` a word for programs."""
+        """`param` is the name of the invalid field, `code` a machine-readable error code."""
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.headers = dict(headers or {})
@@ -32,5 +32,5 @@ class ApiError(Exception):
 
 
 def wrong(field: str, value: object, wanted: str, code: str = "invalid_value") -> ApiError:
-    """400: `field` is `value`, where `wanted` is what it must be."""
+    """Return a 400 error: `field` has the invalid `value`; `wanted` describes valid ones."""
     return ApiError(400, f"{field} is {shown(value)}; it must be {wanted}.", param=field, code=code)

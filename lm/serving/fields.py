@@ -1,5 +1,5 @@
-"""The fields of a JSON body, read strictly: a wrong type or number is refused by its name, and so is a field that is
-not known. null is the same as a field that is not there."""
+"""Strict access to the fields of a JSON body: wrong types, invalid numbers and unknown fields are rejected by name.
+null is the same as an absent field."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from lm.serving.errors import ApiError, wrong
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """The JSON object that `body` is. Raises ApiError 400 for whatever is none."""
+    """Parse the JSON object in `body`. Raises ApiError 400 if it is not one."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
@@ -30,18 +30,18 @@ def refuse_constant(name: str) -> float:
 
 
 class Unwanted(Exception):  # noqa: N818  (it went as it should)
-    """Nobody waits for the answer any more."""
+    """The client is gone, so the result is not needed."""
 
 
 class Fields:
-    """The fields of one body."""
+    """Fields of a JSON object."""
 
     def __init__(
         self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None,
         take_turn: Callable[[str, str], None] = lambda lane, text: None,
     ):  # fmt: skip
-        """`left` is set when the client has gone; `take_turn` is as the method. Raises ApiError 400 for a field that is
-        not `known`."""
+        """`left` is set when the client disconnects; `take_turn` implements the method. Raises ApiError 400 for fields
+        that are not `known`."""
         self.body, self.left, self._take_turn = body, left, take_turn
         if unknown := [name for name in body if name not in known]:
             names = shown(", ".join(unknown), quotes=False)
@@ -50,17 +50,17 @@ class Fields:
             )
 
     def take_turn(self, lane: str, text: str = "") -> None:
-        """To be called before what takes seconds: from here on, this inspection shares the lane of that name instead of
-        its own, which others may use; `text` says what it does, for those who wait. Only the first call counts. Raises
-        Unwanted where the client has gone."""
+        """Move this inspection to the lane `lane`, so that its own lane is free for others. Call it before work that
+        takes seconds; `text` describes the work to waiting clients. Only the first call has an effect. Raises Unwanted
+        if the client is gone."""
         self._take_turn(lane, text)
 
     def tell(self, text: str) -> None:
-        """`take_turn` before a program is compiled."""
+        """Call `take_turn` before a program is compiled."""
         self.take_turn("compile", text)
 
     def go_on(self) -> None:
-        """To be called now and then by what takes long. Raises Unwanted where the client has gone."""
+        """Call it periodically during long work. Raises Unwanted if the client is gone."""
         if self.left is not None and self.left.is_set():
             raise Unwanted
 

@@ -1,4 +1,4 @@
-"""HTTP with clients that are slow, send too much, or go away."""
+"""HTTP helpers for clients that are slow, send too much, or disconnect."""
 
 import asyncio
 import contextlib
@@ -31,12 +31,13 @@ def error_answer(error: ApiError) -> Response:
 
 
 def check_page(request: Request, origins: Collection[str], hosts: Collection[str]) -> None:
-    """Raises ApiError 403 for a Host header that is not a name of this server, since a web page may point a name of its
-    own at this address (DNS rebinding) and would be of one origin with the server: names are those of this machine,
-    `hosts`, and those of `origins`; addresses need no DNS and pass.
+    """Raise ApiError 403 for requests with an unknown Host header, and for requests from web pages of other origins.
 
-    Also for what a web page asks that is neither the server's own nor of `origins`: a browser sends that although the
-    page may not read the answer. Decided as by Go's net/http.CrossOriginProtection.
+    Host: a web page could point its own domain at this address (DNS rebinding) and would then share an origin with the
+    server. Allowed are names of this machine, `hosts`, the hosts of `origins`, and IP addresses, which need no DNS.
+
+    Origin: a browser sends requests of a page even if the page may not read the response. Decided as in Go's
+    net/http.CrossOriginProtection.
     """
     given = request.headers
     origin, host = given.get("origin", ""), given.get("host", "")
@@ -48,7 +49,7 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
         )  # fmt: skip
     if "*" in origins or origin in origins:
         return
-    site = given.get("sec-fetch-site", "")  # not sent to addresses of other machines without TLS
+    site = given.get("sec-fetch-site", "")  # browsers do not send it to remote addresses without TLS
     own = site in ("same-origin", "none") if site else origin.rpartition("://")[2].lower() == host.lower()
     if request.method != "GET" and (site or origin) and not own:
         raise ApiError(
@@ -58,7 +59,7 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port; "" if it is malformed."""
+    """Return the name in a Host header, without port; "" if it is malformed."""
     try:
         return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
@@ -66,8 +67,8 @@ def host_name(host: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Whether a Host header is an address, or a name that is always this machine's (RFC 6761); or not there, as of no
-    browser."""
+    """Whether a Host header is an address or a name that always refers to this machine (RFC 6761), or is absent, which
+    no browser sends."""
     name = host_name(host)
     return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
 
@@ -85,8 +86,8 @@ NAME = re.compile(r"[a-z0-9._-]+")
 
 
 def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], loopback: bool) -> None:
-    """Raises UsageError for an origin or host that no browser sends, and for an address that other machines reach
-    without names that they ask by."""
+    """Raise UsageError for an invalid origin or host, and for a server that other machines can reach without names in
+    `allowed_hosts`."""
     for origin in cors_origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise UsageError(
@@ -108,9 +109,9 @@ def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], l
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """The body. Raises ApiError: 413 beyond `most` bytes, 408 where it is not there after `seconds`; and
-    ClientDisconnect."""
-    close = {"Connection": "close"}  # what else is under way of the body is not read
+    """Read the body. Raises ApiError 413 if it exceeds `most` bytes, ApiError 408 if it is incomplete after `seconds`,
+    and ClientDisconnect."""
+    close = {"Connection": "close"}  # the rest of the body is not read
     too_large = lambda size: ApiError(
         413, f"The body is {size} bytes; this server reads at most {most:,}. Send less at once.",
         code="body_too_large", headers=close,
@@ -134,13 +135,13 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
 
 
 async def gone(receive: Receive) -> None:
-    """Returns when the client has gone; to be called once the body has been read."""
+    """Wait until the client disconnects. Call it after the body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def unless_gone[T](receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns. Raises ClientDisconnect, with `work` cancelled, where the client goes first."""
+    """Await `work`. If the client disconnects first, cancel it and raise ClientDisconnect."""
     job, lost = asyncio.create_task(work), asyncio.create_task(gone(receive))
     try:
         await asyncio.wait((job, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -155,12 +156,12 @@ async def unless_gone[T](receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 class EventStream(Response):
-    """Server-sent events (html.spec.whatwg.org/multipage/server-sent-events.html), each sent as soon as it is there."""
+    """Server-sent events (html.spec.whatwg.org/multipage/server-sent-events.html), each sent immediately."""
 
     media_type = "text/event-stream"
 
     def __init__(self, pieces: AsyncGenerator[bytes], on_end: Callable[[], None]):
-        """`on_end` is called however it ends, also where the client goes before it began."""
+        """`on_end` is called at the end in any case, even if the client disconnects before the start."""
         super().__init__(None, 200, {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.pieces, self.on_end = pieces, on_end
@@ -181,10 +182,10 @@ class EventStream(Response):
 
 
 def peer_of(transport: Any) -> str:
-    """Whose connection it is: an IPv4 address, or the /64 of an IPv6 one, of which one client has all addresses."""
+    """Return the client's IPv4 address, or the /64 of its IPv6 address, because one client owns all addresses in it."""
     try:
         address = ipaddress.ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
-    except (TypeError, ValueError, IndexError):  # gone already, or no IP
+    except (TypeError, ValueError, IndexError):  # disconnected, or not IP
         return ""
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
@@ -192,7 +193,7 @@ def peer_of(transport: Any) -> str:
 
 
 def refuse_connection(transport: Any) -> None:
-    """Answers 429 before a request is read, and closes."""
+    """Send 429 before reading a request, and close the connection."""
     error = ApiError(429, "Too many connections are open from this address. Close some.", code="too_many_connections")
     body = to_json(error.as_json())
     head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
@@ -201,9 +202,9 @@ def refuse_connection(transport: Any) -> None:
 
 
 def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int = 2**31) -> type[H11Protocol]:
-    """uvicorn's protocol, which also ends the connection of a client that leaves it waiting: for the headers of a
-    request, for `read_seconds`; with as much of an answer unread as is kept for it, for `write_seconds`. A client that
-    has `most_of_peer` connections open is answered 429 on the next, so that it leaves room for others."""
+    """Return uvicorn's protocol with timeouts: it closes a connection that does not send its headers within
+    `read_seconds`, or does not read buffered responses for `write_seconds`. If a client has `most_of_peer` open
+    connections, the next one gets 429, to leave room for others."""
     open_of: Counter[str] = Counter()
 
     class PatientForAWhile(H11Protocol):
@@ -231,7 +232,7 @@ def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int 
             self.watch_headers()
 
         def watch_headers(self) -> None:
-            """Sets the timer while a request's headers are awaited, and takes it away when they are there."""
+            """Start the timer while waiting for request headers; cancel it when they have arrived."""
             if self.conn.their_state is not h11.IDLE:
                 if self.reading is not None:
                     self.reading.cancel()

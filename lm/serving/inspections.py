@@ -1,8 +1,8 @@
-"""POST /v1/inspect/NAME: what can be asked of a model and its run, beside text. docs/inspect.md has them.
+"""POST /v1/inspect/NAME: inspections of a model and its run. See docs/inspect.md.
 
-Each is a function of the fields of a JSON object, and runs in a thread. Those of one lane run one at a time, which
-bounds their memory and guards what they share; those of different lanes run side by side. What takes seconds, such as
-the compilation of a program, moves to a lane for that (Fields.take_turn), and keeps nobody else waiting.
+An inspection is a function of the fields of a JSON object, and runs in a thread. Inspections in the same lane run one
+at a time, which bounds their memory and protects shared state; different lanes run in parallel. Work that takes
+seconds, such as compilation, moves to another lane (Fields.take_turn), so that others need not wait for it.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ RETRY_SECONDS = 1
 
 @dataclass(frozen=True)
 class Inspection:
-    """One thing that can be asked."""
+    """An inspection that clients can request."""
 
     name: str
     known: tuple[str, ...]
     """Fields of the JSON object."""
     answer: Callable[[Fields], Mapping[str, object]]
-    """Called in a thread. May raise ApiError; UsageError and InputError are told as 400 and 404. What may take more
-    than a second calls Fields.go_on now and then, and Fields.take_turn before what cannot be ended."""
+    """Called in a thread. May raise ApiError; UsageError becomes 400 and InputError 404. Work of more than a second
+    should call Fields.go_on periodically, and Fields.take_turn before anything that cannot be interrupted."""
     about: str
-    """One line for who asks for the list."""
+    """One-line description for the list."""
     lane: str = ""
-    """Inspections of one lane run one at a time; by default each has its own, by its name."""
+    """Inspections in the same lane run one at a time; by default each has its own lane, by its name."""
 
 
 class Turn:
-    """The place of one inspection in the lanes: it holds one lane while it works."""
+    """Lane lock of one running inspection."""
 
     def __init__(self, routes: "InspectRoutes", lane: str, left: threading.Event):
         self.routes, self.left, self.moved = routes, left, False
@@ -59,7 +59,7 @@ class Turn:
         if self.moved:
             return
         self.moved = True
-        self.lane.release()  # first: who waits for one lane holds no other
+        self.lane.release()  # first: never hold one lane while waiting for another
         self.lane = self.routes.lanes.setdefault(lane, threading.Lock())
         self.lane.acquire()
         self.routes.doings[self] = text
@@ -68,16 +68,16 @@ class Turn:
 
 
 class InspectRoutes:
-    """The routes of inspections."""
+    """Routes of the inspections."""
 
     def __init__(self, inspections: Iterable[Inspection], limits: Limits):
         self.inspections = {one.name: one for one in inspections}
         self.limits = limits
         self.threads = concurrent.futures.ThreadPoolExecutor(limits.max_inspections, "inspect")
-        """As many as may wait: a thread that waits for its lane keeps none from another lane."""
+        """One thread per waiting inspection, so that waiting for one lane does not block others."""
         self.lanes: dict[str, threading.Lock] = {}
         self.doings: dict[Turn, str] = {}
-        """What is done now that takes long, in words."""
+        """{turn: description} of long-running work."""
         self.waiting, self.closed = 0, False
 
     async def list(self, request: Request) -> Response:
@@ -86,7 +86,7 @@ class InspectRoutes:
         return json_answer({"object": "list", "data": shown, "doing": self.doing()})
 
     async def ask(self, request: Request) -> Response:
-        """POST /v1/inspect/NAME. Raises ApiError: 404 for a name that is not there, 429 where too many wait."""
+        """POST /v1/inspect/NAME. Raises ApiError 404 for an unknown name, 429 if too many inspections wait."""
         name = request.path_params["name"]
         inspection = self.inspections.get(name)
         if inspection is None:
@@ -100,7 +100,7 @@ class InspectRoutes:
             )  # fmt: skip
         self.waiting += 1
         left = threading.Event()
-        """Set where the client has gone: what has not begun then does not begin, and what takes long ends."""
+        """Set when the client disconnects: pending work does not start, and long work stops."""
         try:
             job = asyncio.get_running_loop().run_in_executor(self.threads, self.answer_of, inspection, body, left)
             return Response(await unless_gone(request.receive, finished(job)), media_type=JSON)
@@ -111,7 +111,7 @@ class InspectRoutes:
             self.waiting -= 1
 
     def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
-        """The answer as JSON. Called in a thread."""
+        """Return the result as JSON. Called in a thread."""
         with (turn := Turn(self, inspection.lane or inspection.name, left)):
             if left.is_set() or self.closed:
                 return b""
@@ -126,11 +126,11 @@ class InspectRoutes:
                 raise ApiError(404, str(error), code="not_found") from error
 
     def doing(self) -> str:
-        """What takes long now, the first of it; "" if nothing does."""
+        """Description of the first long-running work; "" if there is none."""
         return next(filter(None, list(self.doings.values())), "")
 
     def close(self) -> None:
-        """Begins no more of them."""
+        """Start no more inspections."""
         self.closed = True
         self.threads.shutdown(wait=False, cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus (prometheus.io/docs/practices/naming)."""
+"""Prometheus metrics of the server (prometheus.io/docs/practices/naming)."""
 
 from collections.abc import Callable
 
@@ -15,21 +15,21 @@ SECONDS_TO_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 SECONDS_A_TOKEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 SECONDS_A_REQUEST = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300)
 OUTCOMES = ("answered", "cancelled", "refused", "overloaded", "failed")
-"""Of a call of /v1/completions: answered; its client went away; a 4xx; 429; a 5xx."""
+"""Outcomes of a call of /v1/completions: success; client disconnected; 4xx; 429; 5xx."""
 
 
 def outcome_of(status: int) -> str:
-    """Of a call that was answered with this HTTP status, an error."""
+    """Outcome of a call with this HTTP error status."""
     return "overloaded" if status == 429 else "failed" if status >= 500 else "refused"
 
 
 class ServerMetrics:
-    """Counters, gauges and histograms, in a registry of their own."""
+    """Counters, gauges and histograms, in a separate registry."""
 
     def __init__(self, slots: int, in_flight: Callable[[], int]):
-        """`in_flight` gives the requests that are in a slot or wait for one."""
+        """`in_flight` returns the number of requests in slots or waiting for one."""
         self.registry = of = CollectorRegistry()
-        disable_created_metrics()  # a second series of every counter
+        disable_created_metrics()  # they would add a second series for every counter
         self.requests = Counter("gristmill_requests", "Calls of /v1/completions, by outcome", ["outcome"], registry=of)
         for outcome in OUTCOMES:
             self.requests.labels(outcome)
@@ -61,5 +61,5 @@ class ServerMetrics:
         self.requests.labels(outcome).inc()
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
+        """Metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,7 +1,7 @@
-"""A body of POST /v1/completions to requests of the Engine.
+"""Parse a body of POST /v1/completions into requests for the Engine.
 
-As OpenAI's legacy completions (platform.openai.com/docs/api-reference/completions), with top_k, min_p,
-repetition_penalty and add_special_tokens besides. What is not done here is refused, never ignored.
+Follows OpenAI's legacy completions (platform.openai.com/docs/api-reference/completions), plus top_k, min_p,
+repetition_penalty and add_special_tokens. Unsupported options are rejected, never ignored.
 """
 
 import dataclasses
@@ -22,17 +22,18 @@ KNOWN = (
 )  # fmt: skip
 SEEDS = 2**32
 GOLDEN = 0x9E3779B9
-"""2**32 / the golden ratio: its multiples are spread over all seeds (Knuth, The Art of Computer Programming 3, 6.4)."""
+"""2**32 / golden ratio: its multiples are spread evenly over all seeds (Knuth, The Art of Computer Programming 3,
+6.4)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One prompt of a call."""
+    """A prompt of a call."""
 
     tokens: tuple[int, ...]
-    """What the model reads."""
+    """Tokens that the model reads."""
     headed: bool
-    """Whether the first of them is a BOS that this server put there, which the client is not shown."""
+    """Whether the server added BOS as the first token, which is not shown to the client."""
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -42,20 +43,20 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class CompletionCall:
-    """What one call asks for."""
+    """Parsed call."""
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
     n: int
-    """Choices a prompt. Choice i of the answer is of prompt i // n."""
+    """Choices per prompt. Choice i of the response belongs to prompt i // n."""
     echo: bool
     stream: bool
     include_usage: bool
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        """One a choice. Those of one prompt differ by their seeds, and the first has the call's own, whatever other
-        prompts are beside it."""
+        """One request per choice. Choices of a prompt differ in their seeds; the first has the call's seed, independent
+        of other prompts."""
         return [
             GenerationRequest(prompt.tokens, dataclasses.replace(self.params, seed=seed_of(self.params.seed, number)))
             for prompt in self.prompts
@@ -64,12 +65,12 @@ class CompletionCall:
 
 
 def seed_of(seed: int, number: int) -> int:
-    """The seed of choice `number` of a prompt; `seed` itself for the first."""
+    """Seed of choice `number` of a prompt; `seed` for the first."""
     return (seed + number * GOLDEN) % SEEDS
 
 
 def parse_completion(body: bytes, model: str, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:
-    """Raises ApiError: 400 for what cannot be read, is out of bounds or not done here, 404 for another model."""
+    """Parse the body. Raises ApiError 400 if it is malformed, out of bounds or unsupported, 404 for another model."""
     fields = Fields(parse_object(body), KNOWN)
     check_model(fields, model)
     refuse_what_is_not_done(fields)
@@ -99,7 +100,7 @@ def check_model(fields: Fields, model: str) -> None:
 
 
 def refuse_what_is_not_done(fields: Fields) -> None:
-    """Raises ApiError 400, unless such fields have the values that change nothing."""
+    """Raise ApiError 400 for unsupported fields, unless their values have no effect."""
     for name in ("presence_penalty", "frequency_penalty"):
         if fields.number(name, 0.0, -2.0, 2.0):
             raise wrong(name, fields.get(name), "0: use repetition_penalty, which this server has", "unsupported_value")
@@ -125,7 +126,7 @@ def include_usage(fields: Fields, stream: bool) -> bool:
     if not stream:
         raise wrong("stream_options", options, "left out where stream is not true")
     inner = Fields(options, ("include_usage", "include_obfuscation"))
-    inner.boolean("include_obfuscation", False)  # padding against eavesdroppers, which OpenAI adds: none here
+    inner.boolean("include_obfuscation", False)  # OpenAI's padding against eavesdroppers: not supported
     return inner.boolean("include_usage", False)
 
 
@@ -133,7 +134,7 @@ def sampling_params(fields: Fields, echo: bool, tokenizer: Tokenizer, limits: Li
     logprobs = None
     if fields.get("logprobs") is not None:
         logprobs = fields.integer("logprobs", 0, 0, limits.max_logprobs)
-    top_k = fields.integer("top_k", 0, -1, 2**31 - 1)  # -1 is others' word for all
+    top_k = fields.integer("top_k", 0, -1, 2**31 - 1)  # other servers use -1 for all
     seed = fields.integer("seed", 0, 0, SEEDS - 1) if fields.get("seed") is not None else secrets.randbelow(SEEDS)
     try:
         return SamplingParams(
@@ -166,9 +167,9 @@ def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
 
 
 def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
-    """The prompts as tokens. A BOS is put before each that does not begin with one, text or ids, unless
-    add_special_tokens is false: in training one headed every document. Of a tokenizer whose prompts have none
-    (Tokenizer.add_bos), it is put before an empty prompt only."""
+    """Return the prompts as tokens. Unless add_special_tokens is false, BOS is added to each prompt, text or ids, that
+    does not start with it, because a BOS headed every document in training. If the tokenizer's prompts have none
+    (Tokenizer.add_bos), it is added only to empty prompts."""
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []
@@ -182,8 +183,8 @@ def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, l
 
 
 def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
-    """The ids of a prompt. A BOS that its text begins with is one, as clients write it that decode ids to send them;
-    elsewhere the name of a special token is plain text."""
+    """Return the ids of a prompt. The name of BOS at the start of the text is encoded as BOS, because clients that
+    decode ids send it that way; elsewhere, names of special tokens are plain text."""
     if len(text) > limits.max_prompt_bytes or len(text.encode("utf-8", "replace")) > limits.max_prompt_bytes:
         raise ApiError(
             400, f"A prompt is {len(text):,} characters; this model reads at most {limits.context:,} tokens, and so no "
@@ -196,9 +197,9 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
 
 
 def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> list[int]:
-    """The ids of a text, `as_prompt` with BOS if the tokenizer's prompts have it.
+    """Return the ids of a text; with `as_prompt`, with BOS if the tokenizer's prompts have it.
 
-    Raises ApiError 400 if the tokenizer cannot encode it: a character that its vocabulary lacks, or a split pattern
+    Raises ApiError 400 if the tokenizer cannot encode it: a character that is not in its vocabulary, or a split pattern
     that would backtrack too long.
     """
     try:
@@ -208,7 +209,7 @@ def encode_text(text: str, tokenizer: Tokenizer, as_prompt: bool = False) -> lis
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:
-    """The prompts that the field `prompt` holds: one or several, of text or of token ids."""
+    """Return the prompts in the field `prompt`: one or several, as text or token ids."""
     are_ids = lambda one: isinstance(one, list) and all(type(id) is int for id in one)
     if isinstance(given, str):
         return [given]

@@ -1,4 +1,4 @@
-"""The server's process: one socket, one event loop, one thread for the Engine."""
+"""Server process: one socket, one event loop, one thread for the Engine."""
 
 import asyncio
 import os
@@ -23,13 +23,13 @@ from lm.serving.worker import EngineWorker
 from lm.tokenizer import Tokenizer
 
 AFTER_GRACE = 5
-"""Seconds for the last answers, once the grace time is over."""
+"""Seconds for the last responses after the grace period."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that does not listen yet; port 0 takes a free one. Raises UsageError for a number that is no
-    port, InputError where it cannot be had."""
-    if not 0 <= port < 2**16:  # the system would take its last 16 bits
+    """Return a bound socket that does not listen yet; port 0 selects a free port. Raises UsageError for an invalid
+    port, InputError if the address cannot be bound."""
+    if not 0 <= port < 2**16:  # the system would use only its low 16 bits
         raise UsageError(f"--port is {port}; it must be from 0 (any that is free) to 65,535.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -46,13 +46,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Whether this machine alone reaches it."""
+    """Whether only this machine can reach the socket."""
     host = bound.getsockname()[0]
     return host.startswith("127.") or host == "::1"
 
 
 def read_key(file: str, variable: str) -> str:
-    """The key in a file or in a variable of the environment; "" where none is named. Raises UsageError."""
+    """Read the API key from a file or an environment variable; "" if neither is given. Raises UsageError if the key is
+    invalid."""
     if file and variable:
         raise UsageError(f"--api-key-file {file} and --api-key-env {variable} name two keys. Give one of them.")
     if not file and not variable:
@@ -68,7 +69,7 @@ def read_key(file: str, variable: str) -> str:
 
 
 def warm_up(engine: Engine, every_length: bool) -> None:
-    """Has the programs compiled that a first call needs: those for short prompts, or for prompts of every length."""
+    """Compile the programs for short prompts, or for prompts of every length."""
     tokens = [1 << power for power in range(engine.context.bit_length()) if 1 << power < engine.context]
     lengths = [*tokens, engine.context - 1] if every_length else [1]
     params = SamplingParams(max_tokens=2, temperature=0.0, logprobs=0, prompt_logprobs=True)
@@ -77,7 +78,8 @@ def warm_up(engine: Engine, every_length: bool) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says when it listens, and ends what still runs when the grace time after SIGTERM is over."""
+    """uvicorn.Server that calls `on_start` when it listens, and ends running calls after the grace period that follows
+    SIGTERM."""
 
     def __init__(
         self, config: uvicorn.Config, worker: EngineWorker, grace_seconds: float, on_start: Callable[[], None]
@@ -115,8 +117,8 @@ def serve(
     inspections: Sequence[Inspection] = (),
     pages: Mapping[str, Callable[[], Response]] | None = None,
 ) -> None:
-    """Answers on the socket `bound` until SIGTERM or Ctrl-C; then it takes no more calls, and ends those that run after
-    `grace_seconds`. `on_start` is called when it listens. Returns after SIGTERM; raises KeyboardInterrupt after
+    """Serve on the socket `bound` until SIGTERM or Ctrl-C; then accept no more calls, and end running calls after
+    `grace_seconds`. `on_start` is called when the server listens. Returns after SIGTERM; raises KeyboardInterrupt after
     Ctrl-C."""
 
     async def run() -> None:
@@ -135,7 +137,7 @@ def serve(
             completions.inspect.close()
             await worker.stop()
 
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again at its end
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises the signal again when it stops
     try:
         asyncio.run(run())
     finally:

@@ -1,5 +1,5 @@
-"""Text to tokens and back, by the routes and fields of vLLM's server, which lm-eval's local-completions asks where no
-tokenizer is named to it."""
+"""Tokenize and detokenize, with the routes and fields of vLLM's server, which lm-eval's local-completions calls if no
+tokenizer is configured."""
 
 import asyncio
 import functools
@@ -18,10 +18,10 @@ from lm.tokenizer import Tokenizer
 
 
 class TokenRoutes:
-    """What the tokenizer of a model can be asked for."""
+    """Routes for the tokenizer of the model."""
 
     def __init__(self, tokenizer: Tokenizer, limits: Limits, thread: Executor):
-        """Bodies are read, and texts encoded and decoded, in `thread`, while the event loop goes on."""
+        """Bodies are parsed, and texts encoded and decoded, in `thread`, to keep the event loop free."""
         self.tokenizer, self.limits, self.thread = tokenizer, limits, thread
 
     async def in_thread[**P, R](self, function: Callable[P, R], *given: P.args, **named: P.kwargs) -> R:
@@ -29,13 +29,13 @@ class TokenRoutes:
         return await asyncio.get_running_loop().run_in_executor(self.thread, call)
 
     async def fields(self, request: Request, *known: str) -> Fields:
-        """Raises ApiError 400 for a body that is no object of these fields, and as `read_body`."""
+        """Parse the body. Raises ApiError 400 if it is not an object with these fields, and like `read_body`."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         return Fields(await self.in_thread(parse_object, body), ("model", *known))
 
     async def tokenize(self, request: Request) -> Response:
-        """Text to ids. A text that is just the name of a special token is that token, which is how a client finds its
-        id; in any other text such a name is plain text."""
+        """Return the ids of a text. A text that equals the name of a special token is that token, so that clients can
+        look up its id; within other texts, such a name is plain text."""
         fields = await self.fields(request, "prompt", "add_special_tokens")
         text, tokenizer = fields.string("prompt", ""), self.tokenizer
         special = tokenizer.special_tokens.get(text)

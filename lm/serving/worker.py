@@ -1,4 +1,4 @@
-"""The thread that owns the Engine. The event loop hands it requests by a queue, and gets events back by another."""
+"""Thread that owns the Engine. It exchanges requests and events with the event loop through queues."""
 
 import asyncio
 import queue
@@ -16,23 +16,23 @@ RETRY_SECONDS = 1
 
 
 class RunningCall:
-    """The requests of one call, on their way through the Engine. Used by the event loop alone, but for `ids`."""
+    """Requests of one call in the Engine. Used only by the event loop, except for `ids`."""
 
     def __init__(self, requests: Sequence[GenerationRequest]):
         self.requests = requests
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the Engine has taken all requests; ApiError where it did not."""
+        """Done when the Engine has accepted all requests; ApiError if it rejected them."""
         self.news: asyncio.Queue[tuple[int, GenerationEvent] | ApiError] = asyncio.Queue()
         self.unfinished = len(requests)
         self.ids: list[int] = []
-        """Of the Engine, in the order of `requests`; the thread's own."""
+        """Request ids of the Engine, in the order of `requests`; used only by the thread."""
 
     async def is_accepted(self) -> None:
-        """Returns when the Engine has taken it. Raises ApiError where it refuses."""
+        """Wait until the Engine has accepted the call. Raises ApiError if it rejects it."""
         await asyncio.shield(self.accepted)
 
     async def events(self) -> AsyncGenerator[tuple[int, GenerationEvent]]:
-        """(number of the request, its news), until all have ended. Raises ApiError where the Engine fails."""
+        """Yield (index of the request, event) until all requests have ended. Raises ApiError if the Engine fails."""
         left = len(self.requests)
         while left:
             news = await self.news.get()
@@ -43,29 +43,29 @@ class RunningCall:
 
 
 class EngineWorker:
-    """Runs an Engine in a thread of its own. All methods are for the event loop that made it."""
+    """Runs an Engine in a separate thread. All methods must be called from the event loop that created it."""
 
     def __init__(self, engine: Engine, slots: int, max_queue: int):
-        """At most `max_queue` requests wait beside those in the `slots`."""
+        """At most `max_queue` requests wait in addition to those in the `slots`."""
         self.slots, self.most = slots, slots + max_queue
         self.failure = ""
-        """Why the Engine answers no more; "" while it does."""
+        """Why the Engine has failed; "" while it works."""
         self._engine = engine
         self.loop = asyncio.get_running_loop()
         self._calls: set[RunningCall] = set()
         self._commands: queue.SimpleQueue[tuple[str, RunningCall | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._of: dict[int, tuple[RunningCall, int]] = {}
-        """{id of a request that has not ended: its call, and its number there}; the thread's own."""
+        """{id of an unfinished request: (its call, its index there)}; used only by the thread."""
         self._thread.start()
 
     @property
     def in_flight(self) -> int:
-        """Requests that have not ended: in slots, or waiting for one."""
+        """Number of unfinished requests, in slots or waiting for one."""
         return sum(call.unfinished for call in self._calls)
 
     def submit(self, requests: Sequence[GenerationRequest]) -> RunningCall:
-        """All of them, or none. Raises ApiError: 429 where the queue has no room, 503 where the Engine has failed."""
+        """Submit all requests or none. Raises ApiError 429 if the queue is full, 503 if the Engine has failed."""
         if self.failure:
             raise ApiError(503, f"The engine has failed: {self.failure}. Start the server again.", code="engine_failed")
         if self.in_flight + len(requests) > self.most:
@@ -80,35 +80,35 @@ class EngineWorker:
         return call
 
     def cancel(self, call: RunningCall) -> None:
-        """Frees the slots of a call that nobody waits for any more. Nothing where it has ended."""
+        """Free the slots of a call whose client is gone. Does nothing if it has ended."""
         if call in self._calls:
             self._commands.put(("cancel", call))
 
     def fail_all(self, error: ApiError) -> None:
-        """Ends all calls with this error, and cancels what they run."""
+        """End all calls with this error, and cancel their requests."""
         for call in list(self._calls):
             self._refuse(call, error)
             self._commands.put(("cancel", call))
 
     async def stop(self) -> None:
-        """Ends the thread, after the step that it is in."""
+        """Stop the thread after its current step."""
         self._commands.put(("stop", None))
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        """The thread."""
+        """Main function of the thread."""
         try:
             while self._obey():
                 if self._engine.has_work:
                     self._tell(self._deliver, self._step())
-        except BaseException as error:  # whatever it is: else those who wait would wait for ever
+        except BaseException as error:  # any error: otherwise waiting clients would hang
             self._tell(self._fail, f"{type(error).__name__}: {error}")  # first: the log may be closed
             traceback.print_exc(file=sys.stderr)
         finally:
             self._engine.close()
 
     def _obey(self) -> bool:
-        """Does what was asked for meanwhile, waiting for it where there is no other work. False: to end."""
+        """Process pending commands; wait for one if there is no other work. Returns False to stop."""
         while True:
             try:
                 what, call = self._commands.get(block=not self._engine.has_work)
@@ -137,7 +137,7 @@ class EngineWorker:
         self._tell(self._accept, call)
 
     def _step(self) -> list[tuple[RunningCall, int, GenerationEvent]]:
-        """(call, number of the request there, its news) of one step of the Engine."""
+        """Run one step of the Engine; return (call, index of the request there, event) for each event."""
         found = []
         for event in self._engine.step():
             whose = self._of.get(event.request_id)
@@ -148,7 +148,7 @@ class EngineWorker:
         return found
 
     def _tell(self, method, *arguments) -> None:
-        """Has the event loop call `method`; nothing where it has ended."""
+        """Call `method` in the event loop; does nothing if that has ended."""
         try:
             self.loop.call_soon_threadsafe(method, *arguments)
         except RuntimeError:
@@ -162,7 +162,7 @@ class EngineWorker:
         self._calls.discard(call)
         if not call.accepted.done():
             call.accepted.set_exception(error)
-            call.accepted.exception()  # so that asyncio does not report it where the client is gone
+            call.accepted.exception()  # so that asyncio does not log it if the client is gone
         call.news.put_nowait(error)
 
     def _deliver(self, events: Sequence[tuple[RunningCall, int, GenerationEvent]]) -> None:
