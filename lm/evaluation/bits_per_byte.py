@@ -1,8 +1,8 @@
-"""The model as a zip file of its corpus: bits per byte on held-out documents, beside what general compressors need.
+"""Bits per byte on held-out documents, compared with general-purpose compressors.
 
-A language model and an arithmetic coder are a compressor: a token of probability p takes -log2 p bits (Shannon 1948;
-Delétang et al., arXiv:2309.10668). Bits per byte of text do not depend on the tokenizer, so that any two models can
-be compared.
+A language model with an arithmetic coder is a compressor: a token of probability p takes -log2 p bits (Shannon 1948;
+Delétang et al., arXiv:2309.10668). Bits per byte of text do not depend on the tokenizer, so any two models can be
+compared.
 
 Axes: B windows, T positions, N tokens of the whole stream.
 """
@@ -29,12 +29,12 @@ from lm.tokenizer import Tokenizer
 def strided_windows(
     tokens_N: np.ndarray, segments_N: np.ndarray, context: int, stride: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Batches of overlapping windows in which every token but the stream's first is a target with weight 1 exactly
-    once.
+    """Yield batches of overlapping windows in which every token of the stream except the first is a target with weight
+    1 exactly once.
 
-    Each window moves on by `stride`; all its tokens but the last `stride` are only read as context, so that every
-    target but the first few sees at least context - stride tokens (where its document has as many). The last batch is
-    filled up with rows of weight 0.
+    Each window starts `stride` tokens after the previous one; its tokens before the last `stride` are only context. So
+    every target except the first few has at least context - stride tokens of context (if its document has as many). The
+    last batch is padded with rows of weight 0.
     """
     starts = [0]
     while starts[-1] + context < len(tokens_N) - 1:
@@ -54,7 +54,7 @@ def strided_windows(
 
 
 def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float]:
-    """What gzip -9, xz -9e and zstd -19 need for `text`, in bits for each of its `content_bytes`."""
+    """Return the sizes of `text` with gzip -9, xz -9e and zstd -19, in bits per byte of its `content_bytes`."""
     sizes = {
         "gzip_bits_per_byte": len(gzip.compress(text, compresslevel=9, mtime=0)),
         "xz_bits_per_byte": len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)),
@@ -64,7 +64,7 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
 
 
 class BitsPerByte:
-    """The evaluator `bits_per_byte`: the whole validation split, and the compressors' figures for the same bytes."""
+    """Evaluator `bits_per_byte`: loss on the whole validation split, and compressor results for the same bytes."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.loss = config, HeldOutLoss(config)
@@ -75,7 +75,7 @@ class BitsPerByte:
         segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
         heads_N = np.diff(segments_N, prepend=-1) != 0
         text_bytes = count_text_bytes(byte_lengths(config.tokenizer), tokens_N, heads_N)
-        # A newline stands between documents for the compressors, as a document's head does for the model.
+        # Compressors get a newline between documents, as the model gets document heads.
         pieces = np.split(tokens_N, np.flatnonzero(heads_N))
         text = b"\n".join(config.tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
         windows = strided_windows(tokens_N, segments_N, config.model.context_length, config.stride, config.batch_size)
@@ -96,11 +96,11 @@ def evaluate_texts(
     texts: Sequence[str],
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
-    """The same of some documents: "documents", "loss" (nats a token), "bits_per_byte", "tokens" (without the documents'
-    heads), "bytes" (UTF-8) and the compressors' figures. The devices of `mesh`, over which the model is laid out, share
-    the windows (one device, if no mesh is given); of several processes all must ask.
+    """Evaluate documents: "documents", "loss" (nats per token), "bits_per_byte", "tokens" (without document heads),
+    "bytes" (UTF-8), and compressor results. The devices of `mesh`, over which the model is sharded, share the windows
+    (by default one device); all processes must make the same call.
 
-    Raises InputError where all texts are empty, and where the tokenizer cannot encode one.
+    Raises InputError if all texts are empty, or the tokenizer cannot encode one.
     """
     documents = [np.array([tokenizer.bos_id, *tokenizer.encode(text)], np.int64) for text in texts]
     tokens_N = np.concatenate([np.zeros(0, np.int64), *documents])

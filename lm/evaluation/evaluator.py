@@ -1,4 +1,4 @@
-"""What an evaluator is: something with a name, a config, and figures that it finds about a model."""
+"""Interface of evaluators."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,40 +13,40 @@ from lm.tokenizer import Tokenizer
 
 
 class EvaluationInterrupted(Exception):  # noqa: N818  (nothing went wrong)
-    """`should_stop` became true: the process is asked to end, and the figures are not complete."""
+    """`should_stop` returned True: the process was asked to stop, and the results are incomplete."""
 
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """What an evaluator is made from. Each takes what it needs."""
+    """Arguments of an evaluator; each uses what it needs."""
 
     model: ModelConfig
     tokenizer: Tokenizer
     tokens: Place
-    """Folder of the run's shards."""
+    """Folder with the shards of the run."""
     batch_size: int
-    """Sequences at once; the mesh's data axes divide it."""
+    """Sequences per batch; a multiple of the mesh's data axes."""
     stride: int
-    """New tokens scored in a window, where windows overlap (evaluate.stride)."""
+    """New tokens scored per window, if windows overlap (evaluate.stride)."""
     batches: int | None = None
-    """At most so many batches of held-out windows (train.validation_batches); None for all of them."""
+    """Maximum number of batches of held-out windows (train.validation_batches); None: all."""
     tasks: TasksConfig = TasksConfig()  # noqa: RUF009
-    """What tasks read (train.tasks, evaluate.tasks)."""
+    """Data of the tasks (train.tasks, evaluate.tasks)."""
     show: Callable[[str], None] = lambda text: None
-    """Called with the progress so far, for a line on the terminal."""
+    """Called with the progress, for a status line on the terminal."""
     say: Callable[[str], None] = lambda text: None
-    """Called with a line for the log when the evaluator is made."""
+    """Called with log messages when the evaluator is created."""
     should_stop: Callable[[], bool] = lambda: False
-    """Whether to raise EvaluationInterrupted; asked between batches."""
+    """Called between batches; if True, the evaluator raises EvaluationInterrupted."""
 
 
 class Evaluator(Protocol):
-    """One evaluation. A class with `__init__(config: EvaluatorConfig)`, which reads what has to be read once."""
+    """An evaluation: a class with `__init__(config: EvaluatorConfig)`, which loads its data once."""
 
     config: EvaluatorConfig
 
     def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
-        """{name of a figure: its value} of `model`, whose arrays are on `mesh`. All processes call it together.
+        """Return {name: value} for `model`, whose arrays are on `mesh`. All processes call it together.
 
         The names become keys of metrics.jsonl and evaluation.json. May raise EvaluationInterrupted.
         """

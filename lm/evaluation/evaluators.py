@@ -1,7 +1,7 @@
-"""The table of evaluators. A new evaluation is one file, with a class as lm/evaluation/evaluator.py describes it, and
-one line here; or no line, where train.evaluators and evaluate.evaluators name the class by its module.
+"""Table of evaluators. A new evaluator is one file, with a class as described in lm/evaluation/evaluator.py, and one
+line here; or no line, if train.evaluators and evaluate.evaluators name the class with its module.
 
-No jax until an evaluator is made: names are checked before the first stage.
+JAX is not imported until an evaluator is created, because names are checked before the first stage.
 """
 
 import importlib
@@ -36,14 +36,14 @@ EVALUATORS: dict[str, str] = {
 }
 """{name: module and class}."""
 HELD_OUT = ("validation", "bits_per_byte")
-"""Those that read the run's own held-out documents."""
+"""Evaluators that read the run's held-out documents."""
 TASKS = tuple(SOURCES)
-"""Those that read a benchmark's examples, under the names that lm-eval gives them."""
+"""Evaluators that read benchmark examples, named as in lm-eval."""
 
 
 def check_tasks(names: Sequence[str], tasks: TasksConfig, option: str) -> None:
-    """Raises UsageError where a task is named and its examples are not in tasks.data; `option` is the name of that.
-    Nothing is downloaded."""
+    """Raise UsageError if a task is listed in `names` but its examples are not in tasks.data; `option` is the name of
+    that option in messages. Downloads nothing."""
     for name in [name for name in names if name in TASKS]:
         if not tasks.data:
             raise UsageError(
@@ -55,8 +55,8 @@ def check_tasks(names: Sequence[str], tasks: TasksConfig, option: str) -> None:
 
 
 def task_files(names: Sequence[str], tasks: TasksConfig) -> list[Path]:
-    """The files of a folder with the examples of the tasks among the evaluators; none where they are from the hub.
-    Raises as `check_tasks`."""
+    """Return the local files with examples of the listed tasks; empty if they come from the hub. Raises like
+    `check_tasks`."""
     check_tasks(names, tasks, "evaluate.tasks.data")
     if tasks.data == HUB:
         return []
@@ -65,8 +65,8 @@ def task_files(names: Sequence[str], tasks: TasksConfig) -> list[Path]:
 
 
 def check_evaluators(names: Sequence[str], option: str) -> None:
-    """Raises UsageError for a name that is neither in the table nor that of a class in a module that exists, and for
-    two whose figures have the same names."""
+    """Raise UsageError if a name is neither in the table nor a class in an existing module, or if two evaluators return
+    results of the same names."""
     for name in names:
         try:
             module_code(EVALUATORS.get(name, name).rpartition(".")[0])
@@ -80,13 +80,13 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
 
 
 def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":
-    """{name: evaluator}, made in this order. Raises UsageError for a name that is none."""
+    """Create the evaluators in this order: {name: evaluator}. Raises UsageError for an invalid name."""
     check_evaluators(names, option)
     return {name: class_of(name, option)(config) for name in names}
 
 
 def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]":
-    """Import the class of an evaluator. Raises UsageError if the name is none, and ImportError as its module does."""
+    """Import the class of an evaluator. Raises UsageError if the name is invalid, and ImportError like its module."""
     path, _, attribute = EVALUATORS.get(name, name).rpartition(".")
     kind = getattr(importlib.import_module(path), attribute, None)
     if kind is None:
@@ -100,7 +100,7 @@ def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]"
 
 
 def check_classes(names: Sequence[str], option: str) -> None:
-    """Import the classes of evaluators, which may start JAX. Raises UsageError for a name that is none."""
+    """Import the classes of the evaluators, which may initialize JAX. Raises UsageError for an invalid name."""
     for name in names:
         try:
             class_of(name, option)
@@ -112,11 +112,11 @@ TAKEN = {
     "step", "run", "tokens", "loss", "gradient_norm", "learning_rate", "skipped", "tokens_per_second", "parameters",
     "train_flops",
 }  # fmt: skip
-"""Names in metrics.jsonl and evaluation.json that say something else."""
+"""Names that have another meaning in metrics.jsonl and evaluation.json."""
 
 
 def numbers_of(evaluator: str, figures: object) -> dict[str, int | float]:
-    """The figures as plain numbers. Raises UsageError for what is none, and for a name in TAKEN."""
+    """Convert results to plain numbers. Raises UsageError for values that are not numbers and for names in TAKEN."""
     if not isinstance(figures, Mapping):
         raise UsageError(f"The evaluator {evaluator} gave {shown(repr(figures))}, and not a dict of figures.")
     import jax
@@ -127,7 +127,7 @@ def numbers_of(evaluator: str, figures: object) -> dict[str, int | float]:
             raise UsageError(
                 f"The evaluator {evaluator} calls a figure {name!r}, which is taken. Give it another name."
             )
-        value = jax.device_get(figure)  # asked for, since the training loop refuses any other transfer
+        value = jax.device_get(figure)  # explicit, since the training loop disallows implicit transfers
         try:
             found[name] = value if isinstance(value, int) else float(value)
         except (TypeError, ValueError) as error:
@@ -138,8 +138,8 @@ def numbers_of(evaluator: str, figures: object) -> dict[str, int | float]:
 
 
 def run_evaluators(evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh") -> dict[str, float]:
-    """The figures of all. Raises UsageError for a name that is taken or a figure that is no number, and
-    EvaluationInterrupted as they do."""
+    """Run all evaluators and merge their results. Raises UsageError for a name that is taken or a value that is not a
+    number, and EvaluationInterrupted like the evaluators."""
     figures: dict[str, float] = {}
     for name, evaluator in evaluators.items():
         new = numbers_of(name, evaluator.run(model, mesh))
@@ -157,8 +157,8 @@ def evaluate(
     tokens: Place,
     mesh: "Mesh | None" = None,
 ) -> dict[str, float]:
-    """The figures of config.evaluators, of the shards in `tokens`. The devices of `mesh`, over which the model is laid
-    out, share the work (one device, if no mesh is given); of several processes all must ask."""
+    """Run config.evaluators with the shards in `tokens`, and return their results. The devices of `mesh`, over which
+    the model is sharded, share the work (by default one device); all processes must make the same call."""
     import jax
 
     from lm.evaluation.evaluator import EvaluatorConfig

@@ -1,5 +1,5 @@
-"""A model as EleutherAI's lm-evaluation-harness asks for one (https://github.com/EleutherAI/lm-evaluation-harness), so
-that all of its tasks can be run."""
+"""Model interface of EleutherAI's lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness), so that
+all of its tasks can be run."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer
 
 MOST_NEW_TOKENS = 256
-"""Where a task does not say how long an answer may be; lm-eval's own models have the same."""
+"""Answer length if a task does not set one; the same as in lm-eval's own models."""
 DRAWN_BY = ("top_k", "top_p", "min_p")
 KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_BY}
 
 
 class HarnessLM(LM):
-    """The three questions of the harness: likelihoods of continuations, likelihoods of documents, and text."""
+    """Implements the three requests of the harness: log-likelihoods of continuations, of documents, and generation."""
 
     def __init__(
         self,
@@ -36,45 +36,47 @@ class HarnessLM(LM):
         add_bos_token: bool | None = None,
         show: Callable[[str], None] = lambda text: None,
     ):
-        """`model` is on `mesh`, on which `batch_size` rows of the whole context may be computed at once. Each context
-        begins with bos_id if `add_bos_token`, by default if the tokenizer's prompts do; an empty one in any case."""
+        """`model` is on `mesh`; at most `batch_size` rows of the whole context are computed at once. Each context
+        begins with bos_id if `add_bos_token` (by default if the tokenizer's prompts have it), and an empty one always
+        does."""
         super().__init__()
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.show = batch_size, show
         self.add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
         self.log_likelihoods = LogLikelihoods(config, batch_size, show)
         self.engine: Engine | None = None
-        """Made for the first text."""
+        """Created when text is first generated."""
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness tells caches of requests apart by."""
+        """Key of the request caches of the harness."""
         return self.tokenizer.fingerprint
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log p of the continuation in nats, whether temperature 0 would draw it) of each (context, continuation)."""
+        """Return (log p of the continuation in nats, whether it is the greedy continuation) for each (context,
+        continuation)."""
         pairs = [encode_pair(self.tokenizer, *one.args, add_bos_token=self.add_bos_token) for one in requests]
         found = [tuple(one) for one in self.log_likelihoods.score(self.model, self.mesh, pairs)]
         return self.noted("loglikelihood", requests, found)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """log p of each text in nats, as a document: each token once, behind the document's head."""
+        """Return log p of each text in nats, as a document: each token once, after the document head."""
         documents = [Request([self.tokenizer.bos_id], self.tokenizer.encode(one.args[0])) for one in requests]
         scores = self.log_likelihoods.score(self.model, self.mesh, documents)
         return self.noted("loglikelihood_rolling", requests, [one.log_likelihood for one in scores])
 
     def noted[Answer](self, question: str, requests: Sequence[Instance], answers: list[Answer]) -> list[Answer]:
-        """The answers, which the harness's own cache is told, where there is one."""
+        """Return the answers, after adding them to the harness's cache, if any."""
         for one, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial(question, one.args, answer)
         return answers
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """What the model writes behind each context, up to the first of the strings `until`, the end of the document,
-        or max_gen_toks tokens. `temperature`, `top_k`, `top_p` and `min_p` count where do_sample is true. A context is
-        cut from the left where both do not fit, to half of the model's context at least.
+        """Generate a continuation of each context, up to the first of the strings `until`, the end of the document, or
+        max_gen_toks tokens. `temperature`, `top_k`, `top_p` and `min_p` are used if do_sample is true. If context and
+        answer do not fit, the context is truncated from the left, to no less than half of the model's context.
 
-        Raises UsageError for other arguments of generation.
+        Raises UsageError for other generation arguments.
         """
         asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
         if self.engine is None:
@@ -83,7 +85,7 @@ class HarnessLM(LM):
         return self.noted("generate_until", requests, texts)
 
     def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
-        """What the engine is asked for; `number` is the seed."""
+        """Return the request for the engine; `number` is the seed."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "

@@ -1,4 +1,4 @@
-"""A run of lm-evaluation-harness: its tasks, by a model that is there already."""
+"""Run tasks of lm-evaluation-harness with a loaded model."""
 
 import json
 import os
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 KEPT = ("results", "groups", "n-shot", "n-samples", "versions", "higher_is_better", "configs")
-"""Parts of the harness's answer that say something of a task each; the rest is about the machine."""
+"""Parts of the harness's results that are about tasks; the rest is about the machine."""
 BOOTSTRAPS = 1000
-"""Draws for standard errors of figures that are no means; the harness's own 100,000 take longer than small models."""
+"""Samples for standard errors of metrics that are not means; the harness's default of 100,000 takes longer than small
+models."""
 
 
 def run_harness(
     model: HarnessLM, tasks: Sequence[str], few_shot: int | None, limit: int, include_path: str, data: str
 ) -> dict[str, Any]:
-    """{part: {task: what the harness says}} for the parts in KEPT. `few_shot` examples stand before each question; None
-    is the task's own number. `limit` is of examples of each task, 0 for all. `include_path` is a folder with tasks of
-    your own, `data` one with data sets (`with_data`); both may be empty.
+    """Return {part: {task: results}} for the parts in KEPT. `few_shot` examples precede each question; None: the
+    default of the task. `limit` is the maximum number of examples per task, 0: all. `include_path` is a folder with
+    your tasks, `data` one with datasets (see `with_data`); both may be empty.
 
-    Raises UsageError for tasks that there are not, InputError where a data set cannot be had.
+    Raises UsageError for unknown tasks, InputError if a dataset is not available.
     """
-    # For a standard error it would fork this process, whose threads JAX may hold locks in.
+    # Otherwise it forks for standard errors, which can deadlock because JAX's threads may hold locks.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -52,15 +53,15 @@ def run_harness(
             f"A data set of {', '.join(tasks)} cannot be had: {error}. Check the network, or put it into a folder and "
             "name that by --data."
         ) from error
-    assert found is not None  # None is for processes of a distributed run of the harness's own
+    assert found is not None  # None only in distributed runs of the harness itself
     return {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
 
 
 def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
-    """The harness's task as its file describes it, with the data set in the folder `data`, whose files have the hub's
-    columns; examples before a question are from the same files. Raises UsageError for a task whose files are not known
-    here."""
-    from lm_eval.tasks._yaml_loader import load_yaml  # a task that is named cannot be given another data set
+    """Return the task definition of the harness with the dataset replaced by files in the folder `data`, which have the
+    columns of the hub; few-shot examples come from the same files. Raises UsageError for a task whose file names are
+    not known here."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # a task given by name cannot get another dataset
 
     if task.startswith("blimp_"):
         source, paradigm = SOURCES["blimp"], task.removeprefix("blimp_")
@@ -90,7 +91,7 @@ def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
 
 
 def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:
-    """Writes the results into `file`, beside those of other tasks there; of the same task they replace them."""
+    """Write the results to `file`. Results of other tasks there are kept; those of the same tasks are replaced."""
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

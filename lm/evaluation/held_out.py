@@ -1,5 +1,5 @@
-"""The loss and the bits per byte of held-out text, summed on the devices; and the evaluator that training uses: the
-same few batches at every call.
+"""Loss and bits per byte of held-out text, and the evaluator used during training, which evaluates the same few batches
+every time.
 
 Axes: B windows, T positions.
 """
@@ -22,7 +22,7 @@ from lm.tokenizer import Tokenizer
 
 
 def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
-    """-log p of every target in nats, 0 where its weight is 0; gradients are not to be taken of it."""
+    """-log p of every target in nats, 0 if its weight is 0. Not differentiable."""
     with forward_only():
         x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
         losses_BT = token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap)
@@ -30,47 +30,47 @@ def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
 
 
 def compile_row_losses() -> Callable[[Transformer, Batch], Float[Array, " B"]]:
-    """A jitted (model, batch) -> the summed loss of every row in nats, on every device.
+    """Return a jitted function (model, batch) -> summed loss of each row in nats, replicated on all devices.
 
-    Rows, and not one number, leave the devices: they are added in float64, and a float32 sum over millions of tokens
-    would lose digits.
+    Rows are returned separately because they are summed in float64: a float32 sum over millions of tokens would lose
+    digits.
     """
     return jax.jit(lambda model, batch: constrain(jnp.sum(batch_losses(model, batch), axis=-1), None))
 
 
 def rows_on(mesh: Mesh, batch_size: int) -> int:
-    """`batch_size`, rounded up to what the mesh divides."""
+    """Round `batch_size` up to a multiple of the data-parallel devices."""
     devices = devices_of("batch", mesh)
     return devices * math.ceil(batch_size / devices)
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """(vocabulary,) int64: bytes of text that each id stands for; 0 for special tokens, which are no text."""
+    """Return the number of text bytes of each token id: (vocabulary,) int64; 0 for special tokens."""
     lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], np.int64)
     lengths[list(tokenizer.special_tokens.values())] = 0
     return lengths
 
 
 def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
-    """UTF-8 bytes of text that `tokens` stand for, given `byte_lengths` of their tokenizer.
+    """Count the UTF-8 bytes of text in `tokens`, given `byte_lengths` of their tokenizer.
 
-    `heads`, of the shape of `tokens`, is True where a token is the head of a document. Heads are not text, even where
-    they are an ordinary symbol, such as the newline of a `characters` tokenizer. Every figure in bits per byte, in the
-    training loop and in the evaluation, divides by this count.
+    `heads`, of the shape of `tokens`, is True for document heads. Heads are not text, even if they are an ordinary
+    symbol, such as the newline of a `characters` tokenizer. All bits per byte, in training and in evaluation, are
+    divided by this count.
     """
     return int(lengths[tokens[~heads]].sum())
 
 
 class HeldOutLoss:
-    """The mean loss and the bits per byte of batches; compiled once."""
+    """Mean loss and bits per byte of batches; compiled once."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config, self.row_losses = config, compile_row_losses()
 
     def figures(self, model: Transformer, mesh: Mesh, batches: Iterable[Batch], text_bytes: int) -> dict[str, float]:
-        """{"validation_loss": nats per target, "validation_bits_per_byte": bits per byte of text}.
+        """Return {"validation_loss": nats per target, "validation_bits_per_byte": bits per byte of text}.
 
-        The heads of documents cost bits too, but are not among the `text_bytes`. Raises EvaluationInterrupted.
+        Document heads contribute to the bits, but not to `text_bytes`. Raises EvaluationInterrupted.
         """
         nats = targets = 0.0
         row_losses = traced_on(mesh, self.row_losses)
@@ -89,10 +89,10 @@ class HeldOutLoss:
 
 
 class Validation:
-    """The evaluator `validation`: the first config.batches batches of held-out windows, in one fixed order."""
+    """Evaluator `validation`: the first config.batches batches of held-out windows, in a fixed order."""
 
     def __init__(self, config: EvaluatorConfig):
-        """Uses all batches, and says so, if there are fewer than config.batches."""
+        """If there are fewer than config.batches batches, uses all and reports that."""
         self.config, self.loss = config, HeldOutLoss(config)
         source = BatchSource(
             config.tokens, "val", config.model.context_length, config.batch_size, seed=0, loader_threads=1,

@@ -1,5 +1,5 @@
-"""Log-likelihoods of continuations given their contexts, what every benchmark without generation is made of; and of
-whole documents, in windows.
+"""Log-likelihoods of continuations given their contexts, which all benchmarks without generation need, and of whole
+documents, in windows.
 
 Axes: B rows, T positions, K scored tokens of a row.
 """
@@ -24,35 +24,35 @@ from lm.parallel import constrain, devices_of, forward_only, on_host, shard_batc
 from lm.tokenizer import Tokenizer
 
 TOKENS_AT_ONCE = {"cpu": 1 << 12}
-"""Positions of a batch on one device, by platform: more are not faster."""
+"""{platform: positions per batch and device}; larger batches are not faster. OTHERWISE is for other platforms."""
 OTHERWISE = 1 << 15
 
 
 class Request(NamedTuple):
-    """What is scored."""
+    """Continuation to score, with its context."""
 
     context: Sequence[int]
-    """Ids that are only read, one at least: the document's head (bos_id) where there is no other."""
+    """Ids that are not scored; at least one, for example the document head (bos_id)."""
     continuation: Sequence[int]
-    """Ids whose probabilities are taken."""
+    """Ids to score."""
 
 
 class Score(NamedTuple):
-    """Of a continuation."""
+    """Score of a continuation."""
 
     log_likelihood: float
     """log p of all its tokens, in nats."""
     greedy: bool
-    """Whether none of its tokens had a likelier one in its place: the continuation that temperature 0 would draw."""
+    """Whether every token is the most likely one: the continuation that temperature 0 generates."""
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
-    """The ids of both, cut where the context's own ids end; blanks at the context's end go to the continuation, for in
-    most vocabularies a word has its blank before it. Both rules are those of lm-eval (lm_eval.api.model.TemplateLM), so
-    that scores are the same.
+    """Encode context and continuation together, and split at the number of tokens of the context alone. Trailing blanks
+    of the context move to the continuation, because in most vocabularies a blank belongs to the following word. Both
+    rules are those of lm-eval (lm_eval.api.model.TemplateLM), so that scores are equal.
 
-    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), an empty context in any case. If the
-    last tokens of both would be one, that one is the continuation.
+    A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), and an empty one always does. If both
+    would share a token at the boundary, it belongs to the continuation.
     """
     add_bos_token = tokenizer.add_bos if add_bos_token is None else add_bos_token
     head = [tokenizer.bos_id]
@@ -67,9 +67,9 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_t
 
 
 def windows_of(number: int, request: Request, context_length: int) -> Iterator[Row]:
-    """The rows in which each token of the continuation is scored once. Most often that is one, with the context cut
-    from the left where it is too long; a longer continuation is cut into parts of context_length tokens, and the last
-    window is as long as the others, as in lm-eval's rolling windows. Raises ValueError for an empty context."""
+    """Yield rows in which each token of the continuation is scored once: usually one, with the context truncated from
+    the left if it is too long. A longer continuation is split into parts of context_length tokens, and the last window
+    is as long as the others, as in lm-eval's rolling windows. Raises ValueError for an empty context."""
     if not request.context:
         raise ValueError("a continuation without a context: give the document's head at least")
     whole = [*request.context, *request.continuation]
@@ -81,8 +81,8 @@ def windows_of(number: int, request: Request, context_length: int) -> Iterator[R
 def scored_tokens(
     model: Transformer, batch: PackedBatch, branched: bool
 ) -> tuple[Float[Array, "B K"], Bool[Array, "B K"]]:
-    """(log p of each scored token in nats, whether no other token is likelier), whole on every device. Logits are
-    computed of the scored tokens only."""
+    """Return (log p of each scored token in nats, whether no other token is more likely), replicated on all devices.
+    Logits are computed only for scored tokens."""
     with forward_only():
         mask = AttentionMask(batch.segment_ids_BT, branched=branched)
         x_BTD, _ = model(batch.tokens_BT, batch.positions_BT, mask)
@@ -92,7 +92,7 @@ def scored_tokens(
 
 
 class LogLikelihoods:
-    """Scores requests by a model of this config, several in a row of a batch; compiled once a shape."""
+    """Scores requests with models of this config, packing several into a row; compiled once per shape."""
 
     def __init__(
         self,
@@ -101,20 +101,20 @@ class LogLikelihoods:
         show: Callable[[str], None] = lambda text: None,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        """`batch_size` rows of the whole context are computed at once at most. `show` and `should_stop` are as of
+        """At most `batch_size` rows of the whole context are computed at once. `show` and `should_stop` are as in
         EvaluatorConfig."""
         self.config, self.batch_size, self.show, self.should_stop = config, batch_size, show, should_stop
         self.compiled = jax.jit(scored_tokens, static_argnums=2)
 
     def branches(self, mesh: Mesh) -> bool:
-        """Whether continuations of the same context can share it: not if a layer looks at neighbours in the row, as the
-        token shift, n-grams and windows do, or if devices cut the row."""
+        """Whether continuations can share their context: not if a layer depends on neighbours in the row (token shift,
+        n-grams, windows), or if rows are sharded by length."""
         config = self.config
         neighbours = config.token_shift or config.ngram_rows or any(config.attention_windows)
         return not neighbours and devices_of("length", mesh) == 1
 
     def lay_out(self, mesh: Mesh, requests: Sequence[Request]) -> list[Layout]:
-        """The batches for the requests. Raises ValueError for a request without a context."""
+        """Return the batch layouts for the requests. Raises ValueError for a request without a context."""
         context, rows = self.config.context_length, devices_of("batch", mesh)
         of_device = TOKENS_AT_ONCE.get(mesh.devices.flat[0].platform, OTHERWISE)
         windows = itertools.chain.from_iterable(windows_of(n, one, context) for n, one in enumerate(requests))
@@ -123,8 +123,8 @@ class LogLikelihoods:
         return lay_out(trees, context, at_once, rows, devices_of("length", mesh))
 
     def score(self, model: Transformer, mesh: Mesh, requests: Sequence[Request]) -> list[Score]:
-        """The scores of the requests, in their order. `model` is on `mesh`; all processes must call this with the same
-        requests. Raises ValueError for a request without a context, EvaluationInterrupted when asked to stop."""
+        """Return the scores of the requests, in order. `model` is on `mesh`; all processes must call this with the same
+        requests. Raises ValueError for a request without a context, EvaluationInterrupted if asked to stop."""
         nats, greedy = np.zeros(len(requests)), np.ones(len(requests), bool)
         score_batch, branched = traced_on(mesh, self.compiled), self.branches(mesh)
         layouts = self.lay_out(mesh, requests)
@@ -135,7 +135,7 @@ class LogLikelihoods:
                 raise EvaluationInterrupted
             batch, requests_BK = fill(rows, shape, branched)
             waiting.append((requests_BK, score_batch(model, shard_batch(batch, mesh, shape[0]), branched)))
-            while len(waiting) > (done < len(batches)):  # one batch is computed while the one before is read
+            while len(waiting) > (done < len(batches)):  # compute one batch while reading the previous one
                 requests_BK, found = waiting.pop(0)
                 nats_BK, greedy_BK = map(on_host, found)
                 used_BK = requests_BK >= 0

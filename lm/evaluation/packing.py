@@ -1,4 +1,4 @@
-"""How requests are laid out in batches: several in a row, and a context that several continuations share only once.
+"""Pack requests into batches: several per row, and continuations that share a context.
 
 Axes: B rows, T positions, K scored tokens of a row.
 """
@@ -16,59 +16,59 @@ from jaxtyping import Array, Int
 from lm.model.attention.mask import BRANCHES
 
 ROW = 512
-"""Positions of a row, where that wastes little: longer rows compute more attention, shorter ones have more padding."""
+"""Preferred row length: longer rows compute more attention, shorter ones have more padding."""
 ROUNDING = 1.1
-"""Rows of a batch are so many that the last batch adds at most this factor of padding."""
+"""Rows per batch are chosen so that the last batch adds at most this factor of padding."""
 FEW_ENOUGH = 1.3
-"""Computed tokens for each token of the requests from which on fewer compilations count more than less padding."""
+"""Computed tokens per token of the requests below which fewer compilations matter more than less padding."""
 
 
 class Row(NamedTuple):
-    """A window of a request."""
+    """Window of a request."""
 
     request: int
-    """Its number."""
+    """Index of the request."""
     tokens: Sequence[int]
-    """At most one more than the model's context."""
+    """At most one more than the model's context length."""
     scored: int
-    """Number of tokens at its end that are scored, at least 1."""
+    """Number of scored tokens at the end, at least 1."""
 
 
 @dataclasses.dataclass
 class Tree:
-    """A context and what continues it."""
+    """A context and its continuations."""
 
     context: tuple[int, ...]
     branches: list[tuple[int, Sequence[int]]]
-    """(number of the request, its scored tokens)."""
+    """(index of the request, its scored tokens)."""
     length: int
-    """Tokens that the model reads: the last token of a branch is only predicted."""
+    """Tokens that the model reads; the last token of a branch is only predicted."""
 
 
 class Layout(NamedTuple):
-    """Rows of one shape."""
+    """Rows of equal shape."""
 
     shape: tuple[int, int, int]
-    """(B, T, K) of its batches."""
+    """(B, T, K) of each batch."""
     rows: list[list[Tree]]
 
 
 class PackedBatch(NamedTuple):
-    """What the model is asked."""
+    """Input of the model."""
 
     tokens_BT: Int[Array, "B T"]  # noqa: N815
     positions_BT: Int[Array, "B T"]  # noqa: N815
-    """Position of each token in its own request."""
+    """Position of each token in its request."""
     segment_ids_BT: Int[Array, "B T"]  # noqa: N815
-    """BRANCHES, 2 * BRANCHES, ... for the trees of a row; if branched, plus the number of the branch. Padding is 0."""
+    """BRANCHES, 2 * BRANCHES, ... for the trees of a row; if branched, plus the index of the branch. 0: padding."""
     at_BK: Int[Array, "B K"]  # noqa: N815
-    """Where in the row each scored token is predicted; 0 for unused slots."""
+    """Position in the row at which each scored token is predicted; 0 for unused slots."""
     targets_BK: Int[Array, "B K"]  # noqa: N815
 
 
 def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tree]:
-    """The rows, those with the same context as branches of one tree if `shared`, as long as they fit a row or the
-    context is at least as long as they are together."""
+    """Return the rows as trees. If `shared`, rows with the same context become branches of one tree, as long as it fits
+    into a row or the context is at least as long as its branches together."""
     found: list[Tree] = []
     growing: dict[tuple[int, ...], Tree] = {}
     for request, tokens, scored in rows:
@@ -83,16 +83,16 @@ def trees_of(rows: Iterable[Row], context_length: int, shared: bool) -> list[Tre
 
 
 def bucket(length: int) -> int:
-    """The least length of 4 an octave that is not below `length`, at most a quarter more."""
+    """Round up to one of 4 lengths per power of two, by at most a quarter."""
     step = 1 << max(0, (length - 1).bit_length() - 3)
     return step * math.ceil(length / step)
 
 
 def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> dict[int, list[list[Tree]]]:
-    """{T: rows of that length}: best fit, the longest trees first. A row is `shortest` positions or what its longest
-    tree needs."""
+    """Pack trees into rows by best fit, longest trees first: {T: rows of that length}. A row has `shortest` positions,
+    or more if its longest tree needs them."""
     rows: list[tuple[int, list[Tree]]] = []
-    rooms: list[tuple[int, int]] = []  # (free positions, number of the row), rising
+    rooms: list[tuple[int, int]] = []  # (free positions, index of the row), ascending
     for tree in sorted(trees, key=lambda tree: -tree.length):
         place = bisect.bisect_left(rooms, (tree.length, -1))
         if place == len(rooms):
@@ -109,7 +109,7 @@ def packed_rows(trees: Sequence[Tree], shortest: int, context_length: int) -> di
 
 
 def rows_at_once(rows: int, most: int) -> int:
-    """Rows of a batch, at most `most`, with which the last batch has little padding."""
+    """Number of rows per batch, at most `most`, with little padding in the last batch."""
     fits = lambda size: math.ceil(rows / size) * size <= ROUNDING * rows
     return next(size for size in range(max(1, min(most, rows)), 0, -1) if fits(size))
 
@@ -117,10 +117,10 @@ def rows_at_once(rows: int, most: int) -> int:
 def lay_out(
     trees: Sequence[Tree], context_length: int, tokens_at_once: int, row_parts: int = 1, length_parts: int = 1
 ) -> list[Layout]:
-    """Few shapes with little padding, of about `tokens_at_once` positions a batch; rows and lengths are multiples of
-    the parts that devices cut them into.
+    """Choose few shapes with little padding, with about `tokens_at_once` positions per batch; rows and lengths are
+    multiples of the numbers of devices that shard them.
 
-    On one device the batches compute at most 1.4 times the trees' tokens.
+    On one device, the batches compute at most 1.4 times the tokens of the trees.
     """
     even = lambda size, parts: parts * math.ceil(size / parts)
 
@@ -146,13 +146,13 @@ def lay_out(
 
 
 def computed(layouts: Iterable[Layout]) -> int:
-    """Positions that the model computes, padding included."""
+    """Number of positions that the model computes, including padding."""
     return sum(math.ceil(len(rows) / size) * size * length for (size, length, _), rows in layouts)
 
 
 def fill(rows: Sequence[Sequence[Tree]], shape: tuple[int, int, int], branched: bool) -> tuple[PackedBatch, np.ndarray]:
-    """(the batch of that shape with these rows, at most B of them; which request each scored token is of, (B, K), -1
-    for unused slots)."""
+    """Return (batch of that shape with these rows, at most B; index of the request of each scored token, (B, K), -1 for
+    unused slots)."""
     size, length, slots = shape
     tokens_BT, positions_BT, segments_BT = (np.zeros((size, length), np.int32) for _ in range(3))
     at_BK, targets_BK = (np.zeros((size, slots), np.int32) for _ in range(2))
@@ -176,4 +176,4 @@ def fill(rows: Sequence[Sequence[Tree]], shape: tuple[int, int, int], branched: 
                     slot += len(targets)
                 start += len(ids)
     arrays = (tokens_BT, positions_BT, segments_BT, at_BK, targets_BK)
-    return PackedBatch(*cast(tuple[Any, Any, Any, Any, Any], arrays)), requests_BK  # NumPy's, which jit takes too
+    return PackedBatch(*cast(tuple[Any, Any, Any, Any, Any], arrays)), requests_BK  # NumPy arrays; jit accepts them

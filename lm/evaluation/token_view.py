@@ -1,6 +1,6 @@
-"""What a model makes of a text, token by token: the loss, and which tokens it would rather have had.
+"""Score a text token by token: loss, rank and the most likely alternatives.
 
-Axes: N tokens of a text, B windows, T positions of one, V vocabulary, K alternatives.
+Axes: N tokens of a text, B windows, T positions of a window, V vocabulary, K alternatives.
 """
 
 import functools
@@ -18,18 +18,18 @@ from lm.model.loss import cross_entropy, logits_of
 from lm.model.transformer import Transformer
 
 BLOCK = 128
-"""A window is no longer than the text, in whole blocks: attention kernels want round lengths."""
+"""Windows are as long as the text, rounded up to whole blocks: attention kernels need round lengths."""
 
 
 class TokenView(NamedTuple):
-    """Of every token of a text but the first, which is only read: M = N - 1 rows."""
+    """Scores of every token of a text except the first, which is only context: M = N - 1 rows."""
 
     losses: np.ndarray
     """(M,) float32: -log p of the token, in nats."""
     ranks: np.ndarray
-    """(M,) int32: 1 where no token was more likely, 2 where one was, and so on."""
+    """(M,) int32: 1 if no token is more likely, 2 if one is, and so on."""
     alternatives: np.ndarray
-    """(M, K) int32: ids of the likeliest tokens in its place, the likeliest first."""
+    """(M, K) int32: ids of the most likely tokens at this position, best first."""
     probabilities: np.ndarray
     """(M, K) float32: their probabilities."""
 
@@ -37,12 +37,11 @@ class TokenView(NamedTuple):
 def view_tokens(
     model: Transformer, config: ModelConfig, ids: np.ndarray, stride: int, alternatives: int, symbols: int
 ) -> TokenView:
-    """Scores `ids` (N,), of which the first is the document's head, as bits_per_byte.py scores a split of
-    this one document.
+    """Score `ids` (N,), the first of which is the document head, as bits_per_byte.py scores a split of one document.
 
-    The windows are those of `strided_windows`: each token is scored once, with at least context_length - stride tokens
-    before it in view, where the text has as many. `alternatives` (K) are drawn from the first `symbols` ids alone:
-    rows of the embedding beyond the tokenizer's symbols stand for nothing. Raises ValueError for fewer than two ids.
+    Windows are those of `strided_windows`: each token is scored once, with at least context_length - stride tokens of
+    context if the text has as many. The K `alternatives` are among the first `symbols` ids, because further rows of the
+    embedding are unused. Raises ValueError for fewer than two ids.
     """
     targets = len(ids) - 1
     if targets < 1:
@@ -61,9 +60,9 @@ def view_tokens(
 def score(
     model: Transformer, batch: Batch, alternatives: int, symbols: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The fields of a TokenView for every position of a batch: (B, T), (B, T), (B, T, K), (B, T, K).
+    """Return the fields of a TokenView for every position of a batch: (B, T), (B, T), (B, T, K), (B, T, K).
 
-    The logits of one window exist at a time.
+    The logits of only one window exist at a time.
     """
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
     table_VD = model.output_table()

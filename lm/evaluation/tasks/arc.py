@@ -1,12 +1,12 @@
-"""ARC (Clark et al. 2018, arXiv:1803.05457): questions of school science, the easy ones and the others."""
+"""ARC (Clark et al. 2018, arXiv:1803.05457): multiple-choice science questions, an easy and a challenge set."""
 
 from lm.evaluation.tasks.sources import Example
 from lm.evaluation.tasks.task import Question, Task
 
 
 class ArcEasy(Task):
-    """A row is question, choices (text, label), answerKey; or query, choices, gold, where the query begins with
-    "Question:"."""
+    """Fields of a row: question, choices (text, label), answerKey; or query (starting with "Question:"), choices,
+    gold."""
 
     name = "arc_easy"
 
@@ -20,6 +20,6 @@ class ArcEasy(Task):
 
 
 class ArcChallenge(ArcEasy):
-    """Those that retrieval and co-occurrence of words do not answer."""
+    """Questions that retrieval and word co-occurrence cannot answer."""
 
     name = "arc_challenge"

@@ -10,8 +10,8 @@ from lm.evaluation.tasks.task import Figure, Question, Task, share
 
 
 class Blimp(Task):
-    """A row is sentence_good, sentence_bad, UID. acc is the mean over the paradigms (UID), each counting alike; a
-    limit is one of examples of each."""
+    """Fields of a row: sentence_good, sentence_bad, UID. acc is the unweighted mean over the paradigms (UID); a limit
+    applies to each paradigm."""
 
     name = "blimp"
     normalized = False

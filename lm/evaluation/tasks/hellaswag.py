@@ -1,4 +1,4 @@
-"""HellaSwag (Zellers et al. 2019, arXiv:1905.07830): which of four endings goes on with a scene."""
+"""HellaSwag (Zellers et al. 2019, arXiv:1905.07830): which of four endings continues a scene."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,18 +9,20 @@ from lm.evaluation.tasks.task import Question, Task
 from lm.storage.example_rows import read_text_examples
 
 BRACKETS = re.compile(r"\[([^\]\n]*+)(\]?)")
-"""An opening bracket and the rest up to its end or that of the line: a second one in it cannot close either."""
+"""An opening bracket and the text up to the closing one or the end of the line; without a closing one, a second bracket
+cannot close either."""
 ENDINGS = 4
 
 
 def cleaned(text: str) -> str:
-    """Without the marks of WikiHow's pages, as lm-eval has it."""
+    """Remove markup of WikiHow pages, as lm-eval does."""
     closed = BRACKETS.sub(lambda found: "" if found[2] else found[0], text.strip().replace(" [title]", ". "))
     return closed.replace("  ", " ")
 
 
 class HellaSwag(Task):
-    """A row is activity_label, ctx_a, ctx_b, endings, label; or query, choices, gold, which are taken as they are."""
+    """Fields of a row: activity_label, ctx_a, ctx_b, endings, label; or query, choices, gold, which are used
+    unchanged."""
 
     name = "hellaswag"
 
@@ -37,6 +39,6 @@ class HellaSwag(Task):
 
 
 def text_rows(path: Path) -> Iterator[Example]:
-    """Of a file of lines: the query, the number of the right ending, and the four endings, for each example."""
+    """Read examples from a text file: query, index of the right ending, and four endings, one per line."""
     for query, gold, *choices in read_text_examples(path, 2 + ENDINGS, REMEDY):
         yield {"query": query, "choices": choices, "gold": gold}

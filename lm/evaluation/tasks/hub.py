@@ -1,5 +1,5 @@
-"""Examples from Hugging Face's hub: the Parquet files that it makes of every public data set, by its documented
-addresses (https://huggingface.co/docs/hub/datasets-viewer, "List Parquet files"), kept in this user's cache."""
+"""Examples from the Hugging Face hub: the Parquet files that it provides for every public dataset, by its documented
+addresses (https://huggingface.co/docs/hub/datasets-viewer, "List Parquet files"), cached for this user."""
 
 import json
 import os
@@ -17,8 +17,9 @@ PIECE = 1 << 20
 
 
 def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """The Parquet files of the data set's split, from this user's cache (`user_cache`) or, the first time, from the
-    hub: HF_ENDPOINT is another server, HF_TOKEN a token for it. Raises InputError where it cannot be had."""
+    """Return the Parquet files of the dataset's split, from the user's cache (`user_cache`), or downloaded on first
+    use. HF_ENDPOINT sets another server, HF_TOKEN an access token. Raises InputError if the dataset is not
+    available."""
     folder = user_cache(environment) / "tasks" / source.repository / (source.subset or "all") / source.split
     listing = folder / "files.json"
     if not listing.is_file():
@@ -28,7 +29,7 @@ def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> li
 
 
 def download(source: Source, folder: Path, server: str, token: str) -> None:
-    """Every file whole or absent, and their list last."""
+    """Download the files atomically, and write their list last."""
     import requests
 
     index = f"{server}/api/datasets/{quote(source.repository)}/parquet"
@@ -50,7 +51,8 @@ def download(source: Source, folder: Path, server: str, token: str) -> None:
 
 
 def addresses_of(session, source: Source, index: str) -> dict[str, list[str]]:
-    """{subset: addresses of its split's files}. Raises UsageError where the hub lists none, and as requests does."""
+    """Return {subset: addresses of the files of its split}. Raises UsageError if the hub lists none, and like
+    requests."""
     answer = session.get(index, timeout=(CONNECT_SECONDS, READ_SECONDS))
     answer.raise_for_status()
     listed = answer.json()
@@ -69,7 +71,7 @@ def addresses_of(session, source: Source, index: str) -> dict[str, list[str]]:
 
 
 def fetch(session, address: str, path: Path) -> None:
-    """Raises as requests does."""
+    """Download a file atomically. Raises like requests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with session.get(address, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True) as answer:
         answer.raise_for_status()

@@ -1,4 +1,4 @@
-"""LAMBADA (Paperno et al. 2016, arXiv:1606.06031) in OpenAI's form: the last word of a passage, by its text alone."""
+"""LAMBADA (Paperno et al. 2016, arXiv:1606.06031), as processed by OpenAI: predict the last word of a passage."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from lm.evaluation.tasks.task import Figure, Question, Task, share
 
 
 class Lambada(Task):
-    """A row is text. There is one answer, the last word: acc is whether it would be drawn at temperature 0, perplexity
-    that of whole words, exp of the mean loss."""
+    """Fields of a row: text. The only answer is the last word: acc is whether greedy decoding generates it, perplexity
+    is exp of the mean loss per word."""
 
     name = "lambada_openai"
 
@@ -22,5 +22,5 @@ class Lambada(Task):
         nats = [-one.log_likelihood for (one,) in scores]
         mean = sum(nats) / len(nats)
         spread = math.sqrt(sum((one - mean) ** 2 for one in nats) / max(1, len(nats) - 1) / len(nats))
-        perplexity = math.exp(min(mean, 700.0))  # beyond that no float has it
+        perplexity = math.exp(min(mean, 700.0))  # above that, exp overflows
         return {"perplexity": Figure(perplexity, perplexity * spread), "acc": share([one.greedy for (one,) in scores])}

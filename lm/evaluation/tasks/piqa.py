@@ -1,11 +1,11 @@
-"""PIQA (Bisk et al. 2019, arXiv:1911.11641): which of two ways to do a thing works."""
+"""PIQA (Bisk et al. 2019, arXiv:1911.11641): which of two ways to do something works."""
 
 from lm.evaluation.tasks.sources import Example
 from lm.evaluation.tasks.task import Question, Task
 
 
 class Piqa(Task):
-    """A row is goal, sol1, sol2, label."""
+    """Fields of a row: goal, sol1, sol2, label."""
 
     name = "piqa"
 

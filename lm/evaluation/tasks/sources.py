@@ -1,6 +1,6 @@
-"""Where the examples of a task are: in a folder, as files of its name or in the layout of Hugging Face's hub.
+"""Locate the examples of a task: in a folder, as files with its name or in the layout of the Hugging Face hub.
 
-No jax: whether they are there is looked at before the first stage.
+No JAX here, because their existence is checked before the first stage.
 """
 
 import itertools
@@ -16,25 +16,25 @@ TABLES = (".jsonl", ".json", ".parquet")
 PACKED = ("", ".bz2", ".gz", ".zst")
 REMEDY = "Bring the file anew, or give another folder."
 Example = dict[str, Any]
-"""A row of a task's file."""
+"""Row of a task's file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A task's data set."""
+    """Dataset of a task."""
 
     repository: str
-    """Its id on the hub."""
+    """Dataset id on the hub."""
     subset: str
-    """The config there; empty for all of them."""
+    """Config name on the hub; empty: all configs."""
     split: str
-    """The split that lm-eval scores."""
+    """Split that lm-eval scores."""
     file: str
-    """What the name of a file with its examples begins with, lower case, blanks and dashes as underscores."""
+    """Prefix of the names of local files, in lower case, with underscores for blanks and dashes."""
     chance: float
-    """The accuracy of guessing."""
+    """Accuracy of random guessing."""
     text: bool = False
-    """Whether a .txt file has them too."""
+    """Whether examples can also be in a .txt file."""
 
 
 SOURCES = {
@@ -46,16 +46,17 @@ SOURCES = {
     "piqa": Source("baber/piqa", "default", "validation", "piqa", 0.5),
     "blimp": Source("nyu-mll/blimp", "", "train", "blimp", 0.5),
 }
-"""{task: its data set}, as lm-eval's tasks name them."""
+"""{task: its dataset}, with the names of lm-eval."""
 
 
 def local_files(source: Source, folder: Path, option: str) -> list[Path]:
-    """The files with the task's examples, in order. `option` is what named the folder. Raises UsageError where there
-    are none.
+    """Return the files with examples of the task, in order. `option` is the name of the option that gave the folder.
+    Raises UsageError if there are none.
 
-    First those of a folder named after the data set, `folder` itself too: SUBSET/SPLIT-*.parquet, data/SPLIT-*.parquet,
-    SUBSET/SPLIT/*.parquet (the hub's own conversion), or .jsonl in their place. Else one file in `folder` that is named
-    after the task; of several one that names the split, and of those the one with the shortest name.
+    Searches first in a folder named like the dataset, or `folder` itself if it is: SUBSET/SPLIT-*.parquet,
+    data/SPLIT-*.parquet, SUBSET/SPLIT/*.parquet (the hub's own conversion), or .jsonl instead. Otherwise one file in
+    `folder` that is named like the task, preferably one that names the split, and of those the one with the shortest
+    name.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -83,7 +84,7 @@ def is_named(source: Source, path: Path) -> bool:
 
 
 def in_dataset(source: Source, root: Path) -> list[Path]:
-    """The files of the split in the folder of a data set; [] where there are none."""
+    """Return the files of the split in the folder of a dataset; [] if there are none."""
     if not root.is_dir():
         return []
     if not source.subset:
@@ -104,5 +105,5 @@ def all_kinds() -> tuple[str, ...]:
 
 
 def read_rows(path: Path) -> Iterator[Example]:
-    """The rows of a .parquet or a .jsonl file, one at a time. Raises InputError for what is damaged."""
+    """Yield the rows of a .parquet or .jsonl file. Raises InputError if it is damaged."""
     return (read_parquet_rows if path.name.endswith(".parquet") else read_json_rows)(path, REMEDY)

@@ -1,6 +1,6 @@
-"""What all tasks share: examples are requests and the right answer, scores are counted as lm-eval counts them.
+"""Base class of tasks: examples become scoring requests, and scores are counted as in lm-eval.
 
-A task of your own is a class as those beside this file, named by its module in train.evaluators.
+Your own task is a class like those in this folder, given with its module in train.evaluators.
 """
 
 import itertools
@@ -23,33 +23,33 @@ from lm.model.transformer import Transformer
 
 
 class Question(NamedTuple):
-    """An example: its answers, of which one is right."""
+    """Example with several answers, one of which is right."""
 
     pairs: Sequence[tuple[str, str]]
     """(context, continuation) of each answer."""
     right: int
-    """The number of the right one."""
+    """Index of the right answer."""
     lengths: Sequence[int]
-    """Characters of each answer, without the blank before it."""
+    """Characters of each answer, without the leading blank."""
 
 
 class Figure(NamedTuple):
-    """A score, and how far another draw of examples would move it."""
+    """A score and its standard error."""
 
     value: float
     standard_error: float
 
 
 class Task:
-    """A multiple-choice task; an evaluator (lm/evaluation/evaluator.py)."""
+    """Multiple-choice task; an evaluator (lm/evaluation/evaluator.py)."""
 
     name: ClassVar[str]
-    """That of lm-eval, which figures begin with."""
+    """Name in lm-eval, and prefix of the results."""
     normalized: ClassVar[bool] = True
-    """Whether acc_norm is told too."""
+    """Whether acc_norm is reported too."""
 
     def __init__(self, config: EvaluatorConfig):
-        """Reads the examples. Raises UsageError where there are none, InputError where a row is not as it should be."""
+        """Read the examples. Raises UsageError if there are none, InputError if a row is malformed."""
         self.config = config
         check_tasks((self.name,), config.tasks, "tasks.data")
         self.questions = list(self.first(config.tasks.limit))
@@ -63,25 +63,25 @@ class Task:
         )
 
     def files(self) -> list[Path]:
-        """Those with the examples."""
+        """Return the files with the examples."""
         source, data = SOURCES[self.name], self.config.tasks.data
         return hub_files(source) if data == HUB else local_files(source, Path(data), "tasks.data")
 
     def first(self, limit: int) -> Iterator[Question]:
-        """The first `limit` questions; all, where it is 0."""
+        """Yield the first `limit` questions; 0: all."""
         return itertools.islice(self.read(), limit or None)
 
     def read(self) -> Iterator[Question]:
-        """All questions, in the order of the files."""
+        """Yield all questions, in the order of the files."""
         for path in self.files():
             yield from self.questions_in(path, self.rows(path))
 
     def rows(self, path: Path) -> Iterable[Example]:
-        """The rows of a file; a task that has a format of its own reads it here."""
+        """Yield the rows of a file; override it for other formats."""
         return read_rows(path)
 
     def questions_in(self, path: Path, rows: Iterable[Example]) -> Iterator[Question]:
-        """Raises InputError for a row that lacks what the task needs."""
+        """Convert rows to questions. Raises InputError for a row without the required fields."""
         for number, row in enumerate(rows):
             try:
                 question = self.question(row)
@@ -95,17 +95,18 @@ class Task:
             yield question
 
     def question(self, row: Example) -> Question:
-        """Raises KeyError, ValueError, TypeError, AttributeError or IndexError for a row that is not the task's."""
+        """Convert a row. Raises KeyError, ValueError, TypeError, AttributeError or IndexError if it does not belong to
+        the task."""
         raise NotImplementedError
 
     def score(self, model: Transformer, mesh: Mesh) -> dict[str, Figure]:
-        """{"acc": ...}: "acc", the share of questions whose right answer has the highest likelihood, and "acc_norm",
-        where likelihoods are divided by the answer's characters. Raises EvaluationInterrupted."""
+        """Return "acc", the fraction of questions whose right answer has the highest likelihood, and "acc_norm", with
+        log-likelihoods divided by the characters of the answer. Raises EvaluationInterrupted."""
         scores = iter(self.log_likelihoods.score(model, mesh, self.requests))
         return self.count([[next(scores) for _ in one.pairs] for one in self.questions])
 
     def count(self, scores: Sequence[Sequence[Score]]) -> dict[str, Figure]:
-        """The figures of each question's scores."""
+        """Compute the metrics from the scores of each question."""
         right, right_by_length = [], []
         for question, of_answers in zip(self.questions, scores, strict=True):
             nats = np.array([one.log_likelihood for one in of_answers])
@@ -115,11 +116,11 @@ class Task:
         return figures | {"acc_norm": share(right_by_length)} if self.normalized else figures
 
     def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
-        """The figures by their whole names: "hellaswag_acc"."""
+        """Return the metrics by their full names, such as "hellaswag_acc"."""
         return {f"{self.name}_{name}": figure.value for name, figure in self.score(model, mesh).items()}
 
 
 def share(right: Sequence[bool]) -> Figure:
-    """The mean, and its standard error as lm-eval has it (of the sample, n - 1)."""
+    """Mean, and its standard error as in lm-eval (of the sample, n - 1)."""
     mean = sum(right) / len(right)
     return Figure(mean, math.sqrt(mean * (1 - mean) / max(1, len(right) - 1)))

@@ -1,12 +1,12 @@
-"""WinoGrande (Sakaguchi et al. 2019, arXiv:1907.10641): which of two names a blank stands for, by what follows it."""
+"""WinoGrande (Sakaguchi et al. 2019, arXiv:1907.10641): which of two names fills a blank."""
 
 from lm.evaluation.tasks.sources import Example
 from lm.evaluation.tasks.task import Question, Task
 
 
 class WinoGrande(Task):
-    """A row is sentence with a blank "_", option1, option2, answer; or context_options, continuation, gold. What is
-    scored is the same for both answers: what comes after the blank (Trinh and Le 2018, arXiv:1806.02847)."""
+    """Fields of a row: sentence with a blank "_", option1, option2, answer; or context_options, continuation, gold. The
+    scored text is the same for both answers: the part after the blank (Trinh and Le 2018, arXiv:1806.02847)."""
 
     name = "winogrande"
     normalized = False
