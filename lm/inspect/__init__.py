@@ -1,2 +1,2 @@
-"""A trained model looked at: what it predicts, what it attends to, what each layer would say. For notebooks, and for
-the server's /v1/inspect. Arrays with names; no second model, but the taps of the one forward pass."""
+"""Inspect a trained model: predictions, attention, and the prediction of each layer. For notebooks, and for the
+server's /v1/inspect. Returns named arrays, captured by taps in the model's only forward pass."""

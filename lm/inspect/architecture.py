@@ -1,7 +1,7 @@
-"""The network's parts as a tree, from its config: names, true shapes, parameters, and what each is for.
+"""Tree of a network's parts, from its config: names, shapes, parameter counts, and the purpose of each.
 
-Axes in formulas: B rows, T and S positions of queries and keys, V vocabulary, D width, F MLP width, H heads, K key and
-value heads, C channels of a head, I and J channels of all heads, of queries and of keys.
+Axes in formulas: B rows, T and S positions of queries and keys, V vocabulary, D width, F MLP width, H heads, K
+key-value heads, C channels of a head, I and J channels of all query heads and of all key heads.
 """
 
 import dataclasses
@@ -20,26 +20,26 @@ from lm.parallel import is_parameter
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part of a network."""
+    """Part of a network."""
 
     name: str
-    """Among those beside it."""
+    """Name among its siblings."""
     path: str
-    """What the names of its parameters begin with, or are (lm.model.param_names)."""
+    """Prefix of the names of its parameters, or the name of a parameter (lm.model.param_names)."""
     kind: str
-    """model, embedding, blocks, block, attention, mlp, norm, head; and of single parameters matrix, vector, table."""
+    """model, embedding, blocks, block, attention, mlp, norm, head; for single parameters matrix, vector, table."""
     about: str
-    """One sentence."""
+    """One-sentence description."""
     formula: str = ""
     shape: tuple[int, ...] = ()
-    """Of a parameter; of a linear map or a norm, that of its weight."""
+    """Shape of a parameter; for a linear map or a norm, of its weight."""
     axes: tuple[str, ...] = ()
-    """Names of the shape's axes."""
+    """Names of the axes of the shape."""
     parameters: int = 0
-    """Of it and all that is in it."""
+    """Number of parameters, including its children."""
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """More of some kinds: "layer" of a block; "heads", "kv_heads", "head_channels" and "window" (tokens, or None) of
-    attention; "tied" of the head."""
+    """Additional values of some kinds: "layer" of a block; "heads", "kv_heads", "head_channels" and "window" (tokens,
+    or None) of attention; "tied" of the head."""
     children: tuple["Part", ...] = ()
     """In the order of computation."""
 
@@ -51,7 +51,7 @@ class Part:
 
 @functools.cache
 def architecture(config: ModelConfig) -> Part:
-    """The tree of a config's model. Nothing of its size is made; stacked layers are shown one by one."""
+    """Return the tree for a config, without allocating parameters; stacked layers are listed one by one."""
     shapes = shapes_of(config)
     parts = [leaf(shapes, "embedding", "embedding", *EMBEDDING)]
     if tables := [name for name in shapes if name.startswith("ngrams.")]:
@@ -71,7 +71,7 @@ def architecture(config: ModelConfig) -> Part:
 
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """{name: (shape, names of its axes)} of all parameters of a model with one layer."""
+    """Return {name: (shape, names of its axes)} of all parameters of a model with one layer."""
     one_layer = dataclasses.replace(config, layers=1, scan_layers=False)
     model = jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0)))
     leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)[0]
@@ -83,7 +83,7 @@ type Shapes = Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
 
 
 def leaf(shapes: Shapes, path: str, kind: str, about: str, formula: str = "", name: str = "") -> Part:
-    """A parameter. Blocks have the shapes of the first."""
+    """Return the part of a parameter. All blocks have the shapes of the first."""
     before, _, inside = path.partition("blocks.")
     shape, axes = shapes[f"blocks.0.{inside.partition('.')[2]}" if inside and not before else path]
     return Part(name or path.rpartition(".")[2], path, kind, about, formula, shape, axes, math.prod(shape))
@@ -95,8 +95,8 @@ def group(name: str, path: str, kind: str, about: str, formula: str, children: l
 
 
 def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[Part]:
-    """The parameters of a layer, or outside of the blocks, that are in no part of `shown`: a change to the model that
-    this page has no words for is still in the tree and in its sums."""
+    """Return the parameters of a layer, or outside of the blocks, that are not in `shown`, so that parameters without a
+    description here are still in the tree and its sums."""
     paths, waiting = set(), [*shown]
     while waiting:
         part = waiting.pop()
@@ -120,7 +120,7 @@ def ngram(length: int) -> tuple[str, str]:
 
 
 def linear(shapes: Shapes, path: str, about: str, formula: str) -> Part:
-    """A matrix, and its bias where it has one."""
+    """Return the part of a matrix with its bias, if any."""
     name = path.rpartition(".")[2]
     weight = leaf(shapes, f"{path}.weight", "matrix", about, formula)
     if not has(shapes, f"{path}.bias"):
@@ -154,7 +154,7 @@ def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
 
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
-    """A token shift's share, where the config has token shifts."""
+    """Return the share of a token shift; empty if the config has none."""
     about = f"How much {of} take from the token before, for each channel."
     return (
         [leaf(shapes, path, "vector", about, "h_BTD += (h_BTD of the token before − h_BTD) · share")]
@@ -219,7 +219,7 @@ def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
 
 
 def head(config: ModelConfig, shapes: Shapes) -> Part:
-    """The output projection: a matrix of its own, or the embedding's table again."""
+    """Return the part of the output projection, which is a separate matrix or the embedding table."""
     cap = f", then {config.logit_softcap:g} · tanh(· / {config.logit_softcap:g})" if config.logit_softcap else ""
     about = "Compares the stream with a vector for each token: the score of that token for coming next."
     if not config.tie_embeddings:

@@ -1,10 +1,10 @@
 # ruff: noqa: N815  (names of fields end in their axes)
-"""The programs behind an Inspector: what a model makes of one text, and what goes on inside it.
+"""Programs of an Inspector: predictions for a text, and internal values of the network.
 
-Each is compiled once for each padded length, whatever the text, for all models of one form on one mesh.
+Each is compiled once per padded length, for all models of the same architecture on the same mesh.
 
-Axes: T positions, N those of one part, V vocabulary, D width, K alternatives; L layers, E the L + 1 stages of the
-residual stream (embedded, then behind each block), H heads, S key positions.
+Axes: T positions, N positions of one chunk, V vocabulary, D width, K alternatives; L layers, E the L + 1 stages of the
+residual stream (after the embedding and after each block), H heads, S key positions.
 """
 
 import functools
@@ -22,50 +22,51 @@ from lm.model.transformer import Transformer
 from lm.parallel import constrain, devices_of, forward_only, traced_on
 
 SHORTEST = 32
-"""Positions that a text is filled up to, at least."""
+"""Minimum padded length of a text."""
 LOGITS_AT_ONCE = 1 << 26
 """256 MB of float32."""
 ALTERNATIVES = 20
-"""The likeliest tokens that are looked for, always as many: so it is one program."""
+"""Number of most likely tokens; fixed, so that one program serves all calls."""
 
 
 class Guesses(NamedTuple):
-    """At each position, what may come next: the distribution, and the token that came."""
+    """Predictions at each position, compared with the actual next token."""
 
     losses_T: jax.Array
-    """-log p of the token that came, in nats, float32."""
+    """-log p of the actual token, in nats, float32."""
     ranks_T: jax.Array
-    """1 where no token was likelier, 2 where one was, ..."""
+    """1 if no token is more likely, 2 if one is, ..."""
     ids_TK: jax.Array
     probabilities_TK: jax.Array
-    """The likeliest tokens, the likeliest first."""
+    """Of the most likely tokens, best first."""
 
 
 class Inside(NamedTuple):
-    """What goes on inside the network."""
+    """Internal values of the network."""
 
     attention_LHTS: jax.Array
-    """The share of each key in what a query gathers, float32."""
+    """Attention weights, float32."""
     stream_ET: jax.Array
-    """Root mean square over the channels of the residual stream."""
+    """Root mean square of the residual stream over the channels."""
     behind_attention_LT: jax.Array
     """The same between a block's attention and its MLP."""
     attention_out_LT: jax.Array
     mlp_out_LT: jax.Array
-    """The same of what attention and MLP add."""
+    """The same of the outputs of attention and MLP."""
     lens: Guesses
-    """With an axis E before the others: the model's last norm and output projection on each stage of the stream."""
+    """With an additional first axis E: the model's last norm and output projection applied to each stage of the
+    stream."""
 
 
 def padded_length(tokens: int, config: ModelConfig, mesh: Mesh) -> int:
-    """A power of two, or what the mesh divides; the whole context at most."""
+    """Round up to a power of two, or to a multiple of the devices along length; at most the context length."""
     parts = devices_of("length", mesh)
     power = 1 << max(0, tokens - 1).bit_length()
     return min(config.context_length, parts * math.ceil(max(SHORTEST, power) / parts))
 
 
 def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
-    """Among the first `symbols` ids, the tokenizer's: rows of the table beyond them stand for nothing."""
+    """Predictions among the first `symbols` ids, the tokenizer's; further rows of the table are unused."""
     log_sums_N1 = jax.nn.logsumexp(logits_NV, axis=-1, keepdims=True)
     target_N1 = jnp.take_along_axis(logits_NV, next_N[:, None], axis=-1)
     best_NK, ids_NK = jax.lax.top_k(logits_NV[:, :symbols], min(ALTERNATIVES, symbols))
@@ -74,13 +75,13 @@ def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
 
 
 def whole[Arrays](arrays: Arrays) -> Arrays:
-    """On every device."""
+    """Replicate on every device."""
     return jax.tree.map(lambda array: constrain(array, *[None] * array.ndim), arrays)
 
 
 def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.Array) -> tuple[Guesses, jax.Array]:
-    """(the guesses at every position, the logits of `symbols` ids behind position `last`). Padding comes behind the
-    text, where no position of it sees any."""
+    """Return (predictions at every position, logits of `symbols` ids after position `last`). Padding follows the text,
+    and is not visible to it."""
     length = tokens_1T.shape[1]
     with forward_only():
         x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
@@ -95,7 +96,7 @@ def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.
 
 
 def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> Inside:
-    """All that the taps of the forward pass give."""
+    """Return all internal values captured by the taps."""
     names = ("embedding", "blocks.*.attention.weights", "blocks.*.*.out", "blocks.*.*.residual")
     with forward_only():
         found = model.forward_with_taps(tokens_1T, AttentionMask(jnp.ones_like(tokens_1T)), names)
@@ -118,16 +119,16 @@ def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> Insid
 
 
 class Programs(NamedTuple):
-    """Jitted."""
+    """Jitted functions."""
 
     read_text: Callable[..., tuple[Guesses, jax.Array]]
     look_inside: Callable[..., Inside]
     ready: set[tuple[ModelConfig, str, int]]
-    """(model, program, padded length) of those that have been compiled."""
+    """(config, program, padded length) of compiled programs."""
 
 
 @functools.cache
 def programs(mesh: Mesh, symbols: int) -> Programs:
-    """For models on this mesh, whose tokenizer has so many symbols: all steps of a run share them."""
+    """Return the programs for models on this mesh with `symbols` tokens; all steps of a run share them."""
     jitted = lambda function: traced_on(mesh, jax.jit(functools.partial(function, symbols)))
     return Programs(jitted(read_text), jitted(look_inside), set())

@@ -1,4 +1,4 @@
-"""A model, its config and its tokenizer: what can be asked of them."""
+"""Inspect a model with its config and tokenizer."""
 
 import contextlib
 import math
@@ -20,26 +20,26 @@ from lm.parallel import on_host
 from lm.tokenizer import Tokenizer
 
 MOST_POSITIONS = 64
-"""That `layers` looks at."""
+"""Maximum number of positions in `layers`."""
 MOST_SHARES = 1 << 22
-"""Values of attention, over all layers and heads, that `layers` gives: 16 MB."""
+"""Maximum number of attention weights, over all layers and heads, returned by `layers`: 16 MB."""
 REMEMBERED = 8
-"""Texts whose scores are kept: a page asks for the scores of a text, and for what comes next."""
+"""Number of texts whose results are cached; a page requests the scores of a text and then the next token."""
 
 type Tell = Callable[[str], None]
 
 
 def silent(text: str) -> None:
-    """Nobody waits."""
+    """Ignore the message."""
 
 
 class Inspector:
-    """A model that is looked at. Texts are read as documents: behind a head (tokenizer.bos_id), which is no token of
-    theirs. A text is a string, in which names of special tokens are plain text, or a sequence of token ids; a head that
-    these begin with is taken as the document's own."""
+    """Inspects a model. Texts are read as documents, after a head (tokenizer.bos_id), which is not one of their tokens.
+    A text is a string, in which names of special tokens are plain text, or a sequence of token ids; if these start with
+    a head, it is used as the head of the document."""
 
     def __init__(self, model: Transformer, config: ModelConfig, tokenizer: Tokenizer, mesh: Mesh):
-        """`model` is on `mesh` (configs.experiment.run_folder.RunFolder.load has all four), or prepared by
+        """`model` is on `mesh` (configs.experiment.run_folder.RunFolder.load returns all four), or prepared by
         lm.inference.weights."""
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self._programs = programs(mesh, tokenizer.vocab_size)
@@ -48,22 +48,22 @@ class Inspector:
 
     @property
     def parameters(self) -> int:
-        """Of the model as its config has it, however its weights are laid out."""
+        """Number of parameters by the config, independent of the layout of the weights."""
         return self.architecture().parameters
 
     @property
     def room(self) -> int:
-        """Tokens of a text that the model reads at most."""
+        """Maximum number of tokens of a text that the model reads."""
         return self.config.context_length - 1
 
     def architecture(self) -> Part:
-        """The network's parts as a tree."""
+        """Tree of the network's parts."""
         return architecture(self.config)
 
     def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None, tell: Tell = silent) -> Score:
-        """What the model makes of each token, with the `top` likeliest in its place (20 at most). What is beyond
-        `most` tokens, or the model's room, is not read. `tell` is told where a program has to be compiled first. Raises
-        as `ids_of`, and InputError for a model that gives NaN."""
+        """Score each token, with the `top` most likely alternatives (at most 20). Tokens beyond `most`, or the context
+        length of the model, are not read. `tell` is called before a program is compiled. Raises like `ids_of`, and
+        InputError if the model returns NaN."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
         found, _ = self._read(ids, tell)
         scored = jax.tree.map(lambda array: array[: len(ids)], found)
@@ -77,16 +77,15 @@ class Inspector:
         )  # fmt: skip
 
     def next_logits(self, text: str | Sequence[int], most: int | None = None, tell: Tell = silent) -> Next:
-        """The logits of the token behind the text. Arguments and errors are those of `score`."""
+        """Return the logits of the token after the text. Arguments and errors are as in `score`."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
         logits_V = self._read(ids, tell)[1]
         check_finite(logits_V)
         return Next(logits_V, len(ids), dropped)
 
     def layers(self, text: str | Sequence[int], top: int = 5, tell: Tell = silent) -> Layers:
-        """Attention, the residual stream and the logit lens, of the head and the first MOST_POSITIONS - 1 tokens; of
-        fewer, where the model has so many heads that attention would have more than MOST_SHARES values. Raises as
-        `score`."""
+        """Return attention, residual stream and logit lens for the head and the first MOST_POSITIONS - 1 tokens, or
+        fewer if attention would have more than MOST_SHARES weights. Raises like `score`."""
         heads = self.config.layers * self.config.heads
         ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
@@ -105,7 +104,7 @@ class Inspector:
         )  # fmt: skip
 
     def warm(self, most: int | None = None) -> None:
-        """Compiles what it needs for texts of every length, up to `most` tokens."""
+        """Compile the programs for texts of every length, up to `most` tokens."""
         room = self.room if most is None else min(most, self.room)
         for tokens in sorted({min(1 << power, room) for power in range(room.bit_length() + 1)}):
             self._read_anew((self.tokenizer.bos_id,) * tokens)
@@ -113,8 +112,8 @@ class Inspector:
             self.layers([self.tokenizer.bos_id] * positions)
 
     def ids_of(self, text: str | Sequence[int]) -> list[int]:
-        """The tokens of a text, without the document's head. Raises UsageError for an id of no token, InputError where
-        the tokenizer cannot encode a text."""
+        """Return the tokens of a text, without the document head. Raises UsageError for an invalid id, InputError if
+        the tokenizer cannot encode the text."""
         if isinstance(text, str):
             return self.tokenizer.encode(text)
         ids = [int(id) for id in text]
@@ -123,7 +122,7 @@ class Inspector:
         return ids[1:] if ids[:1] == [self.tokenizer.bos_id] else ids
 
     def cut(self, text: str | Sequence[int], room: int) -> tuple[tuple[int, ...], int]:
-        """(the first `room` tokens, how many more there are)."""
+        """Return (the first `room` tokens, number of further tokens)."""
         ids = self.ids_of(text)
         return tuple(ids[:room]), max(0, len(ids) - room)
 
@@ -139,7 +138,7 @@ class Inspector:
 
     @contextlib.contextmanager
     def _compiled_once(self, program: str, length: int, tell: Tell) -> Generator[None]:
-        """Around a call of a program: tells if it is yet to be compiled, which is so until one call has returned."""
+        """Context manager around a call of a program: reports the compilation, if no earlier call has returned."""
         key = self.config, program, length
         if key not in self._programs.ready:
             tell(f"a program for texts of up to {length - 1:,} tokens is compiled, once")
@@ -147,8 +146,8 @@ class Inspector:
         self._programs.ready.add(key)
 
     def _read(self, ids: tuple[int, ...], tell: Tell) -> tuple[Guesses, np.ndarray]:
-        """As `_read_anew`; the last few are kept. By no functools.lru_cache, which would hold the Inspector, with all
-        its parameters, in a cycle that the garbage collector finds late."""
+        """Like `_read_anew`, with a cache of the last results. Not by functools.lru_cache, which would keep the
+        Inspector and its parameters in a reference cycle that is collected late."""
         found = self._remembered.pop(ids, None)
         found = self._remembered[ids] = self._read_anew(ids, tell) if found is None else found
         while len(self._remembered) > REMEMBERED:
@@ -156,14 +155,14 @@ class Inspector:
         return found
 
     def _read_anew(self, ids: tuple[int, ...], tell: Tell = silent) -> tuple[Guesses, np.ndarray]:
-        """(the guesses at the head and each token of a text, the logits behind it)."""
+        """Return (predictions at the head and each token of a text, logits after it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
         with self._compiled_once("read_text", row_1T.shape[1], tell):
             return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))
 
 
 def check_finite(array: np.ndarray) -> None:
-    """Raises InputError where some of it is NaN or infinite."""
+    """Raise InputError if any value is NaN or infinite."""
     if not np.isfinite(array).all():
         raise InputError(
             "This model gives NaN or infinity in place of probabilities: its training has gone astray, or its "

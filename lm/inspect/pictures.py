@@ -1,8 +1,8 @@
-"""Pictures of a model's arrays for notebooks, by treescope (https://treescope.readthedocs.io): point at a cell for its
-indices and its value, click on a tree's entry to open it. A notebook shows what these return; `_repr_html_()` is the
-HTML, for elsewhere.
+"""Plots of a model's arrays for notebooks, with treescope (https://treescope.readthedocs.io): hover over a cell for its
+indices and value, click on an entry of a tree to open it. A notebook displays the returned objects; elsewhere,
+`_repr_html_()` returns HTML.
 
-Imported by who wants pictures: the server does without.
+Imported only where plots are needed; the server does not need it.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from lm.model.param_names import part_name, unstack_names
 from lm.parallel import is_parameter, on_host
 
 MOST_CELLS = 10_000
-"""Of one picture: of a larger array, the first and last entries along each axis are drawn."""
+"""Maximum number of cells of a plot; of a larger array, the first and last entries along each axis are shown."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A parameter with the names of its axes."""
+    """Parameter with names of its axes."""
 
     axes: tuple[str, ...]
     values: np.ndarray
@@ -34,7 +34,7 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """A tree that can be opened, as HTML."""
+    """Expandable tree, as HTML."""
 
     html: str
 
@@ -43,8 +43,8 @@ class Tree:
 
 
 def named_parameters(inspector: Inspector, pattern: str = "*") -> dict[str, Parameter]:
-    """{name in checkpoints: parameter} of those whose names match; stacked layers one by one. Raises UsageError where
-    none does."""
+    """Return {name in checkpoints: parameter} for names that match; stacked layers one by one. Raises UsageError if
+    none match."""
     leaves = jax.tree_util.tree_flatten_with_path(inspector.model, is_leaf=is_parameter)[0]
     stacks = {".".join(map(part_name, path)): (leaf, ...) for path, leaf in leaves if isinstance(leaf, nnx.Variable)}
     named = unstack_names(stacks, inspector.config.layers, lambda name, stack, layer: (stack[0], layer))
@@ -55,8 +55,7 @@ def named_parameters(inspector: Inspector, pattern: str = "*") -> dict[str, Para
 
 
 def parameters(inspector: Inspector, pattern: str = "*") -> Tree:
-    """The parameters whose names match, as the tree that their names are; each with a picture. Raises as
-    `named_parameters`."""
+    """Return the parameters whose names match as a tree, each with a plot. Raises like `named_parameters`."""
     tree: dict[str, Any] = {}
     for name, one in named_parameters(inspector, pattern).items():
         *parents, last = name.split(".")
@@ -73,13 +72,13 @@ def parameters(inspector: Inspector, pattern: str = "*") -> Tree:
 
 
 def parameter(inspector: Inspector, name: str) -> Any:
-    """One of them, such as "blocks.0.attention.query.weight". Raises as `named_parameters`."""
+    """Plot a parameter, such as "blocks.0.attention.query.weight". Raises like `named_parameters`."""
     (found, *_) = named_parameters(inspector, name).values()
     return drawn(found)
 
 
 def drawn(one: Parameter) -> Any:
-    values = one.values.astype(np.float32)  # of bfloat16 too
+    values = one.values.astype(np.float32)  # also for bfloat16
     labels = {
         axis: f"{name or axis}: {size}" for axis, (name, size) in enumerate(zip(one.axes, values.shape, strict=True))
     }
@@ -92,8 +91,8 @@ def token_labels(inspector: Inspector, layers: Layers) -> list[str]:
 
 
 def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
-    """The attention of a layer's heads side by side: a row is a position that looks, a column one that is looked at.
-    Raises UsageError for a layer that is none."""
+    """Plot the attention of a layer's heads side by side: rows are query positions, columns key positions. Raises
+    UsageError for an invalid layer."""
     count = len(layers.attention_LHTS)
     if not 0 <= layer < count:
         raise UsageError(f"layer is {layer}; this model has {count}, which are counted from 0: give 0 to {count - 1}.")
@@ -106,8 +105,8 @@ def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
 
 
 def lens(inspector: Inspector, layers: Layers) -> Any:
-    """How likely each stage of the stream finds the token that came next: a row a stage, embedded, then behind each
-    block."""
+    """Plot the probability of the actual next token at each stage of the stream: one row after the embedding and after
+    each block."""
     stages = ["embedded", *(f"behind block {layer}" for layer in range(len(layers.came_ET) - 1))]
     return treescope.render_array(
         layers.came_ET[:, :-1], rows=[0], columns=[1], vmin=0.0, vmax=1.0, around_zero=False,
