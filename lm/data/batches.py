@@ -453,9 +453,7 @@ class Windows:
         place, start = divmod((number - self._first_window[shard]) * self.context_length, self.record_length)
         index = self.first_records[shard] + place
         record = self.record(index, part)
-        if (
-            start + self.context_length > self.record_length
-        ):  # only if the context length does not divide the record length
+        if start + self.context_length > self.record_length:  # the window spans two records
             is_last = index + 1 == self.first_records[shard + 1]
             record = joined(record, None if is_last else self.record(index + 1, part))
         return record, start

@@ -42,9 +42,7 @@ def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T
         return told["result"]
     keys = [f"{place}/{process}" for process in range(jax.process_count())]
     said = [json.loads(store.blocking_key_value_get(key, WEEK_MS)) for key in keys]
-    store.key_value_delete(
-        f"gristmill/{question}/{number - 1}/"
-    )  # every process has called again, so it has read that result
+    store.key_value_delete(f"gristmill/{question}/{number - 1}/")  # all have called again, so all have read it
     told: dict[str, Any] = {"error": "process 0 was interrupted", "usage": False}
     try:
         told = {"result": conclude(said)}

@@ -39,9 +39,7 @@ class PositionMask(tpu.Mask):
 
     def __getitem__(self, idx: tuple[slice, slice]) -> np.ndarray:
         rows, keys = idx
-        first, last = (
-            int(self.q_sequence[row]) for row in (rows.start, rows.stop - 1)
-        )  # positions within a block are consecutive
+        first, last = (int(self.q_sequence[row]) for row in (rows.start, rows.stop - 1))  # consecutive in a block
         hidden = keys.start > last or (self.window is not None and keys.stop - 1 <= first - self.window)
         if hidden:
             return np.zeros((1, 1), bool)
