@@ -1,4 +1,4 @@
-"""Stages of a training run: consecutive steps with one batch size, context length and mixture. No jax here.
+"""Stages of a training run: consecutive steps with one batch size, context length and mixture. No JAX here.
 
 `Stages` counts the sequences and tokens before any step, in a closed form. With a schedule, steps times batch size is
 wrong. Steps count from 0 here: a stage begins after `first_step` updates.

@@ -151,7 +151,7 @@ class TrainConfig(Config):
     """Sequences of model.context_length tokens per step, over all devices; must be a multiple of the data axis of the
     mesh. With train.batch_schedule, the size of the first batches."""
     seed: int
-    """Random seed of the initial weights, the data order and dropout."""
+    """Random seed of initial weights, data order, dropout and samples."""
     optimizer: OptimizerConfig
     validate_every: int = not_hashed()
     """Steps between evaluations on held-out documents; the last step is evaluated too. 0: no evaluation, and no

@@ -20,7 +20,8 @@ from lm.errors import UsageError
 REQUESTS = 64
 """Maximum number of concurrent requests."""
 WINDOWS_AHEAD = 1024
-"""Minimum number of windows in a part, rounded up to whole blocks (train.shuffle_block)."""
+"""Target number of windows in a part, rounded up to whole blocks (train.shuffle_block); fewer if they exceed
+PART_BYTES."""
 GAP_BYTES = 2**16
 """Maximum gap in bytes between two records that one request may span; the bytes in the gap are discarded. Gaps occur if
 a part begins or ends inside a block."""

@@ -47,9 +47,9 @@ class Score(NamedTuple):
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, add_bos_token: bool | None = None) -> Request:
-    """Encode context and continuation together, and split at the number of tokens of the context alone. Trailing blanks
-    of the context move to the continuation, because in most vocabularies a blank belongs to the following word. Both
-    rules are those of lm-eval (lm_eval.api.model.TemplateLM), so that scores are equal.
+    """Encode context and continuation together, and split at the number of tokens that the context has without it.
+    Trailing blanks of the context move to the continuation, because in most vocabularies a blank belongs to the
+    following word. Both rules are those of lm-eval (lm_eval.api.model.TemplateLM), so that scores are equal.
 
     A context begins with bos_id if `add_bos_token` (None: if tokenizer.add_bos), and an empty one always does. If both
     would share a token at the boundary, it belongs to the continuation.

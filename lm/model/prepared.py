@@ -74,7 +74,8 @@ class Bfloat16Linear(PreparedLinear):
 
 
 class Int8Linear(PreparedLinear):
-    """int8 weight with a float32 scale per output: symmetric quantization, 127 is the maximum of the output."""
+    """int8 weight with a float32 scale per output: symmetric quantization, in which the largest weight of an output is
+    127."""
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)

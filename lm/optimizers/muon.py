@@ -162,7 +162,7 @@ class Layout(NamedTuple):
         return x.reshape(x.shape[len(self.axes) :])
 
     def brought_back(self, x_NMK: Float[Array, "n m k"], count: int, rows: int, columns: int) -> Float[Array, "N M K"]:
-        """Inverse of `sent`: returns (count, rows, columns), the shape of its input."""
+        """Inverse of `sent`; (count, rows, columns) is the shape of the padded input of `sent`."""
         groups = self.devices // self.group
         x = x_NMK.reshape(*[1] * len(self.axes), *x_NMK.shape)
         for place, axis in reversed([*enumerate(self.axes)]):

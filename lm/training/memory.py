@@ -42,7 +42,7 @@ def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """Return {purpose: minimum bytes} on all devices together, for the stage with the largest batch. Gradients of
+    """Return {purpose: minimum bytes} on all devices together, for the stage that needs the most memory. Gradients of
     several micro-batches are summed in float32."""
     state, stage = state_bytes(model, config.optimizer), config.stages(model.context_length).largest(config.steps)
     count = state.parameters // BYTES[model.parameter_dtype]

@@ -82,8 +82,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Run `optimizer` with float32 moments and arithmetic, whatever the type of parameters and gradients. In bfloat16,
-    a moment with a decay of 0.99 or more could never fall again."""
+    """Run `optimizer` with float32 moments and arithmetic for parameters and gradients of any type. In bfloat16, a
+    moment with a decay of 0.99 or more could never decrease."""
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
     def init(params: optax.Params) -> optax.OptState:
