@@ -1,4 +1,4 @@
-"""What every tokenizer does, whatever its vocabulary is made of."""
+"""Interface of all tokenizers."""
 
 import codecs
 from abc import ABC, abstractmethod
@@ -12,69 +12,68 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer(ABC):
-    """Text <-> token ids. Picklable; equal ids for equal texts, on any machine and number of threads."""
+    """Text <-> token ids. Picklable; encoding does not depend on the machine or the number of threads."""
 
     kind: ClassVar[str]
-    """Its name in meta.json (files.py)."""
+    """Name of the kind in meta.json (files.py)."""
     special_tokens: Mapping[str, int]
-    """Ids that stand for no text, by name. No text encodes to them unless that is asked for."""
+    """{name: id} of tokens that are not text. `encode` produces them only if asked to."""
     documents: int = 0
-    """Documents that it was trained on."""
+    """Number of documents that it was trained on."""
     characters: int = 0
-    """Characters of text that it was trained on."""
+    """Number of characters that it was trained on."""
     add_bos: bool = True
-    """Whether a prompt begins with bos_id, as documents do in training. False for an imported model whose own tokenizer
-    adds none."""
+    """Whether prompts begin with bos_id, as documents do in training. False for imported models whose tokenizer adds no
+    BOS."""
     stop_ids: tuple[int, ...] = ()
-    """The EOS ids of an imported model, in its order; () for those of the vocabulary."""
+    """EOS ids of an imported model, in its order; (): the vocabulary's own."""
     chat_template: str = ""
-    """Jinja template of a conversation of an imported model; "" for none. It is stored and exported, not run."""
+    """Jinja template for conversations of an imported model; "": none. Stored and exported, never run."""
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """One more than the highest id. Published vocabularies leave some ids below it unused."""
+        """Highest id plus one. Published vocabularies leave some ids below it unused."""
 
     @property
     @abstractmethod
     def bos_id(self) -> int:
-        """The id that heads every document, in training and in generation."""
+        """Id at the beginning of every document, in training and generation."""
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """The ids at which a text that is being generated ends; none, where documents are not told apart."""
+        """Ids at which generation ends; empty if the vocabulary does not mark the end of documents."""
         return frozenset(self.stop_ids) or self._own_eos_ids
 
     @property
     @abstractmethod
     def _own_eos_ids(self) -> frozenset[int]:
-        """The ids that begin or end a document in this vocabulary."""
+        """Ids that begin or end a document in this vocabulary."""
 
     @property
     def missing_bytes(self) -> bytes:
-        """The bytes for which a byte-level vocabulary has no token, in rising order. `encode` refuses a text that needs
-        one."""
+        """Bytes, ascending, for which a byte-level vocabulary has no token. `encode` rejects text that contains one."""
         return b""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) over all that decides the ids."""
+        """SHA-256 (64 hex digits) over everything that determines the ids."""
 
     @abstractmethod
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Token ids of `text`. The name of a special token in it is plain text, but for the names in `special`.
+        """Return the token ids of `text`. Names of special tokens in it are plain text, except those in `special`.
 
-        Lone surrogates become U+FFFD. Raises ValueError for a name that is no special token's.
+        Lone surrogates become U+FFFD. Raises ValueError if a name in `special` is not a special token.
         """
 
     @property
     @abstractmethod
     def _bytes(self) -> Mapping[int, bytes]:
-        """What `token_bytes` gives, of every id."""
+        """{id: `token_bytes` of it} for every id."""
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token: of a special one its name, of an unused id below vocab_size none.
+        """Return the bytes of one token: the name of a special token, b"" for an unused id below vocab_size.
 
         Raises ValueError for any other id.
         """
@@ -85,54 +84,56 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """What meta.json says of it, beside size, counts and fingerprint."""
+        """Entries of meta.json besides size, counts and fingerprint."""
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
-        """The files of its folder beside meta.json, by name: the same bytes for the same tokenizer."""
+        """{name: contents} of the other files in its folder; deterministic."""
 
     @classmethod
     @abstractmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
-        """The tokenizer of `settings` and `files`. Raises OSError, ValueError, KeyError or TypeError for any damage."""
+        """Load from `settings` and `files`. Raises OSError, ValueError, KeyError or TypeError if they are damaged."""
 
     def encode_array(self, text: str) -> np.ndarray:
-        """`encode` of plain text, uint32 (tokens,): where that is wanted, it is quicker made."""
+        """Encode plain text as a uint32 array (tokens,); faster than converting the list of `encode`."""
         return np.array(self.encode(text), np.uint32)
 
     def prompt_ids(self, text: str) -> list[int]:
-        """The ids of a prompt, with bos_id first if `add_bos` or if the text has no ids. Raises as `encode`."""
+        """Encode a prompt, with bos_id first if `add_bos` is set or the text has no tokens. Raises like `encode`."""
         ids = self.encode(text)
         return [self.bos_id, *ids] if self.add_bos or not ids else ids
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """`encode` of each text, in order, on `threads` threads."""
+        """Encode each text on `threads` threads; the order is kept."""
         from concurrent.futures import ThreadPoolExecutor
 
         if threads == 1 or len(texts) < 2:
             return [self.encode(text) for text in texts]
-        self.encode("")  # what is made at first use is made here, once, and not by every thread
+        self.encode("")  # build lazy attributes once, not in every thread
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self.encode, texts))
 
     def encode_stream(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """`encode` of each text, one at a time, as they come."""
+        """Encode texts lazily, one at a time."""
         return map(self.encode, texts)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`; special tokens decode to their names. Raises ValueError for an id of none."""
+        """Return the bytes of `ids`; special tokens decode to their names. Raises ValueError for an id outside the
+        vocabulary."""
         try:
             return b"".join(map(self._bytes.__getitem__, ids))
         except KeyError as error:
             raise self.outside(error.args[0]) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, U+FFFD where bytes are not UTF-8 (a cut through a character). Raises as decode_bytes."""
+        """Return the text of `ids`, with U+FFFD for bytes that are not UTF-8, such as half a character. Raises like
+        decode_bytes."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of `ids` in pieces, as they come: together they are `decode(ids)`, and no piece ends in the middle
-        of a character that the next ids may complete. Raises as decode_bytes."""
+        """Decode `ids` piece by piece as they arrive. The pieces add up to `decode(ids)`; none ends in the middle of a
+        character that later ids may complete. Raises like decode_bytes."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for id in ids:
             if piece := decoder.decode(self.token_bytes(id)):
@@ -141,28 +142,28 @@ class Tokenizer(ABC):
             yield piece
 
     def check_special(self, names: Collection[str]) -> None:
-        """Raises ValueError unless each of `names` is a special token's."""
+        """Raise ValueError if one of `names` is not a special token."""
         if unknown := [name for name in names if name not in self.special_tokens]:
             known = ", ".join(self.special_tokens) or "none"
             raise ValueError(f"{unknown[0]!r} is no special token of this vocabulary, which has {known}.")
 
     def outside(self, id: int) -> ValueError:
-        """The error for an id that stands for nothing."""
+        """Build the error for an id outside the vocabulary."""
         return ValueError(f"token id {id} is outside the vocabulary of {self.vocab_size} symbols")
 
 
 MOST_SYMBOLS = 2**20
-"""Ids of a vocabulary. The largest published ones have 901,629 (XLM-V) and 262,144 (Gemma)."""
+"""Maximum vocabulary size. The largest published ones have 901,629 (XLM-V) and 262,144 (Gemma)."""
 
 
 def check_size(symbols: int) -> None:
-    """Raises ValueError for a vocabulary of more than MOST_SYMBOLS ids: each takes memory, used or not."""
+    """Raise ValueError if a vocabulary has more than MOST_SYMBOLS ids: each takes memory, even if unused."""
     if symbols > MOST_SYMBOLS:
         raise ValueError(f"the highest token id is {symbols - 1:,}; at most {MOST_SYMBOLS - 1:,} is read")
 
 
 def whole_characters(text: str) -> str:
-    """`text` with lone surrogates, which no encoding of Unicode knows, made U+FFFD, and pairs of them one character."""
+    """Replace lone surrogates, which cannot be encoded, by U+FFFD, and join surrogate pairs into one character."""
     try:
         text.encode()
     except UnicodeEncodeError:

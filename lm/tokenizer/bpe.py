@@ -1,9 +1,9 @@
-"""Training a byte-level BPE vocabulary.
+"""Train a byte-level BPE vocabulary.
 
-The contract is the naive algorithm (Sennrich 2016, arXiv:1508.07909): cut the texts into pieces; start from single
-bytes; as often as symbols are wanted, join the most frequent pair of neighbours everywhere, from left to right; of
-equally frequent pairs, the one with the smallest (first id, second id). rustbpe computes this with a heap, in parallel;
-the outcome depends on the counts alone, so neither threads nor the order of the texts can change it.
+The result is that of the naive algorithm (Sennrich 2016, arXiv:1508.07909): cut the texts into pieces, start from
+single bytes, and repeatedly merge the most frequent pair of neighbors everywhere, from left to right. Ties go to the
+pair with the smallest (first id, second id). rustbpe computes this with a heap, in parallel; the result depends only on
+the counts, not on the threads or the order of the texts.
 """
 
 import itertools
@@ -15,11 +15,12 @@ from lm.tokenizer.encoding import BytePairTokenizer, no_panic, numbered, section
 from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
-TEXTS_AT_ONCE = 256  # held in memory by rustbpe while it counts pieces; changes nothing else
+TEXTS_AT_ONCE = 256  # texts that rustbpe holds in memory while it counts pieces; does not affect the result
 
 
 class TrainingText:
-    """The texts up to a bound of characters (the last one cut there), counting on the way what was looked at."""
+    """Iterate over texts up to `limit` characters, truncating the last one, and count the documents and characters
+    used."""
 
     def __init__(self, texts: Iterable[str], limit: int):
         self.texts, self.limit = texts, limit
@@ -35,7 +36,7 @@ class TrainingText:
                 return
 
     def check(self, config: TokenizerConfig) -> None:
-        """Raises UsageError when there was no text at all."""
+        """Raise UsageError if there was no text."""
         if not self.characters:
             raise UsageError(
                 f"tokenizer.train_characters is {config.train_characters:,}, and {self.documents} documents of no "
@@ -44,11 +45,11 @@ class TrainingText:
 
 
 def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenizer:
-    """A vocabulary of config.vocab_size symbols: 256 bytes, merges, and the special tokens as the last. With
-    config.allow_fewer it is smaller if the texts hold too few pairs for that many merges.
+    """Train a vocabulary of config.vocab_size symbols: 256 bytes, merges, and the special tokens last. With
+    config.allow_fewer it is smaller if the texts have too few pairs for that many merges.
 
-    Raises UsageError when the texts hold no character, too few pairs without allow_fewer, or the split pattern is no
-    expression.
+    Raises UsageError if the texts are empty or, without allow_fewer, have too few pairs, and if the split pattern is
+    invalid.
     """
     import rustbpe
 
@@ -77,8 +78,9 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
 
 
 def check_pattern(pattern: str, what: str) -> None:
-    """Raises UsageError where a split pattern of one's own is no expression or leaves out a character, for which no
-    token would stand. `what` it is called. What it leaves out among certain others shows when a text is encoded."""
+    """Raise UsageError if a custom split pattern is invalid or skips a character, which would have no token. `what`
+    names the pattern in the message. Characters that it skips only in certain contexts are detected when a text is
+    encoded."""
     if pattern in SPLIT_PATTERNS.values():
         return
     tokens = tuple(bytes([byte]) for byte in range(256))
@@ -101,7 +103,7 @@ def check_pattern(pattern: str, what: str) -> None:
 
 
 def left_out_by(bytes_alone: BytePairTokenizer) -> Iterator[str]:
-    """The characters that a split pattern leaves out, alone or beside a letter, a number and white space."""
+    """Yield the characters that the split pattern skips, by themselves or next to a letter, a digit or white space."""
     encode = bytes_alone._encoding.encode_ordinary
     for first in range(0, 0x110000, 0x80):
         characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]

@@ -1,4 +1,4 @@
-"""One symbol a character, as in the classic small experiments: losses per token are losses per character there."""
+"""One token per character, as in the classic small experiments: the loss per token is the loss per character."""
 
 import functools
 import hashlib
@@ -22,15 +22,15 @@ SEPARATOR = "\n"
 class CharacterTokenizer(Tokenizer):
     """The characters of a text, numbered in the order of their code points.
 
-    There is no symbol beside them: a newline heads every document, and so nothing tells the end of one from a line's.
-    Raises ValueError for symbols that are out of order, or lack the newline.
+    There are no special tokens: every document begins with a newline, so the end of a document looks like the end of a
+    line. Raises ValueError if the symbols are not ascending or lack the newline.
     """
 
     kind = "characters"
     symbols: str
-    """The character of id 0, 1, ..."""
+    """Characters of ids 0, 1, ..."""
     special_tokens: Mapping[str, int] = field(init=False, default_factory=dict)
-    """None."""
+    """Always empty."""
 
     def __post_init__(self):
         if list(self.symbols) != sorted(set(self.symbols)) or SEPARATOR not in self.symbols:
@@ -76,7 +76,7 @@ class CharacterTokenizer(Tokenizer):
         return cls(symbols, documents=documents, characters=characters)
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """As the base class has it. Raises InputError for a character that is not in the vocabulary."""
+        """Encode like `Tokenizer.encode`. Raises InputError for a character outside the vocabulary."""
         self.check_special(special)
         try:
             return list(map(self._ids.__getitem__, whole_characters(text)))
@@ -90,9 +90,9 @@ class CharacterTokenizer(Tokenizer):
 
 
 def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
-    """The characters of the texts, and the newline.
+    """Build the vocabulary of all characters in the texts and the newline.
 
-    Raises UsageError when they are not exactly config.vocab_size, or more with config.allow_fewer.
+    Raises UsageError if their number is not config.vocab_size; with config.allow_fewer, only if it is larger.
     """
     training = TrainingText(texts, config.train_characters)
     symbols = {SEPARATOR}

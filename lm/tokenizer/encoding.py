@@ -1,4 +1,4 @@
-"""Byte-level BPE: the vocabulary as plain values, with tiktoken doing the work of encoding."""
+"""Byte-level BPE: the vocabulary as plain values; tiktoken encodes."""
 
 import base64
 import contextlib
@@ -23,20 +23,20 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
 
-# The split patterns look ahead behind a run of white space; both tiktoken and rustbpe keep one entry of a stack for
-# each character of the run and abort at a million. No text that means anything has such a run, but a hostile page may.
+# The split patterns look ahead after a run of white space; both tiktoken and rustbpe push one stack entry for each
+# character of the run and abort at a million. Real text has no such run, but a hostile page may.
 LONGEST_RUN = 200_000
 _RUN = re.compile(r"\s+")
 _BROKEN = re.compile("([\udc80-\udcff]+)")
 
 
 def write_ranks(tokens: Iterable[bytes]) -> bytes:
-    """The file of tokens 0, 1, ... in tiktoken's format: one "<base64 of the bytes> <rank>" a line."""
+    """Return tokens 0, 1, ... in tiktoken's file format: "<base64 of the bytes> <rank>" on each line."""
     return b"".join(b"%b %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
 
 
 def read_ranks(data: bytes) -> tuple[bytes, ...]:
-    """Tokens by rank out of such a file, whose ranks must be 0, 1, ... in order. Raises ValueError, with the line."""
+    """Parse tiktoken's file format. Raises ValueError, with the line, if the ranks are not 0, 1, ... in order."""
     tokens = []
     for number, line in enumerate(data.decode("ascii").removesuffix("\n").split("\n")):
         encoded, rank = line.split(" ")
@@ -49,9 +49,9 @@ def read_ranks(data: bytes) -> tuple[bytes, ...]:
 
 
 def sections(text: str) -> Iterator[str]:
-    """`text` in order, cut inside every run of white space longer than LONGEST_RUN; nearly always `text` itself.
+    """Yield `text` in order, cut inside every run of white space longer than LONGEST_RUN; almost always `text` itself.
 
-    Training and encoding both go through here, so that they see the same pieces.
+    Training and encoding both use this, so they see the same pieces.
     """
     start = 0
     if len(text) > LONGEST_RUN:
@@ -64,8 +64,7 @@ def sections(text: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def no_panic(told: str) -> Generator[None]:
-    """Raises UsageError, which tells `told`, where Rust's libraries panic: where they were not made for what they got.
-    That is no Exception to Python."""
+    """Turn panics of Rust libraries into UsageError with the message `told`. A panic is not an Exception in Python."""
     try:
         yield
     except BaseException as error:
@@ -75,15 +74,15 @@ def no_panic(told: str) -> Generator[None]:
 
 
 def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:
-    """{name: id} of special tokens that follow the tokens at once, in order."""
+    """{name: id} of special tokens whose ids follow those of `tokens`, in order."""
     return {name: len(tokens) + i for i, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
 class BytePairTokenizer(Tokenizer):
-    """A byte-level BPE vocabulary. Every text has tokens, and every byte string too.
+    """A byte-level BPE vocabulary. It can encode any text and any bytes.
 
-    The tiktoken encoding is made on first use, once a process. Raises ValueError for a vocabulary that is none.
+    The tiktoken encoding is built on first use, once per process. Raises ValueError for an invalid vocabulary.
     """
 
     kind = "bpe"
@@ -92,9 +91,9 @@ class BytePairTokenizer(Tokenizer):
     tokens: tuple[bytes, ...]
     """Bytes of token 0, 1, ...: the 256 single bytes, then the merges in the order in which they are applied."""
     start: str = END_OF_TEXT
-    """Name of the special token that heads a document."""
+    """Name of the special token at the beginning of a document."""
     end: str = END_OF_TEXT
-    """Name of the special token that ends one."""
+    """Name of the special token at the end of a document."""
 
     def __post_init__(self):
         if len(set(self.tokens)) != len(self.tokens):
@@ -174,15 +173,15 @@ class BytePairTokenizer(Tokenizer):
         )  # fmt: skip
         if not found._is_known:
             with no_panic(f"the split pattern {found.pattern!r} cannot be compiled"):
-                _ = found._encoding  # raises ValueError for a pattern that is no expression
+                _ = found._encoding  # raises ValueError if the pattern is invalid
         return found
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """As the base class has it. Raises UsageError for a text of which a split pattern of one's own leaves out some,
-        or over which it backtracks for too long."""
+        """Encode like `Tokenizer.encode`. Raises UsageError if a custom split pattern skips part of the text or
+        backtracks for too long."""
         if special:
             self.check_special(special)
-            names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # of two that fit, the longer
+            names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # longest match first
             parts = re.split(f"({names})", text)
             encoded = ([self.special_tokens[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts))
             return list(itertools.chain.from_iterable(encoded))
@@ -194,17 +193,17 @@ class BytePairTokenizer(Tokenizer):
 
     def encode_array(self, text: str) -> np.ndarray:
         if len(text) <= LONGEST_RUN and self._is_known:
-            with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate, which `encode` knows what to do with
+            with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate, which `encode` handles
                 return self._encoding.encode_to_numpy(text, disallowed_special=())
         return super().encode_array(text)
 
     @functools.cached_property
     def _is_known(self) -> bool:
-        """Whether the split pattern is one that leaves nothing out."""
+        """Whether the split pattern is a built-in one, which skips nothing."""
         return self.pattern in SPLIT_PATTERNS.values()
 
     def _encode_checked(self, text: str) -> list[int]:
-        """`encode` by a pattern of one's own. Raises UsageError where it does not cut the text into pieces."""
+        """Encode by a custom split pattern. Raises UsageError if it does not cut the text into pieces."""
         check_text(self.pattern, text)
         with no_panic(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…"):
             ids = [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
@@ -217,10 +216,10 @@ class BytePairTokenizer(Tokenizer):
         return ids
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Token ids of bytes that need not be UTF-8: `decode_bytes` gives them back. What is no UTF-8 is a piece of its
-        own; the text around it is encoded as ever."""
+        """Encode bytes that need not be UTF-8; `decode_bytes` inverts it. Each invalid sequence is a separate piece;
+        the text around it is encoded as usual."""
         ids: list[int] = []
-        short: dict[str, list[int]] = {}  # random bytes are mostly parts of one or two
+        short: dict[str, list[int]] = {}  # cache: parts of random bytes are mostly 1 or 2 characters
         for i, part in enumerate(_BROKEN.split(data.decode("utf-8", errors="surrogateescape"))):
             found = short.get(part)
             if found is None:

@@ -1,4 +1,4 @@
-"""A tokenizer as a folder: meta.json, and beside it the files of its kind."""
+"""Save and load a tokenizer as a folder: meta.json and the files of its kind."""
 
 import dataclasses
 import importlib
@@ -18,20 +18,20 @@ KINDS = {
     "hugging_face": "lm.tokenizer.hugging_face.library.LibraryTokenizer",
     "characters": "lm.tokenizer.characters.CharacterTokenizer",
 }
-"""Where the class of each kind is; imported when it is needed."""
+"""Class of each kind; imported when needed."""
 IMPORTED: dict[str, Any] = {"add_bos": True, "stop_ids": (), "chat_template": ""}
-"""Fields of Tokenizer that imported models set, with the values that all others have, which are not written."""
+"""Fields of Tokenizer that imported models set, with their defaults. Defaults are not written."""
 REMEDY = "Delete the folder and make it again: python -m launch.train_tokenizer CONFIG.py --workdir RUN"
 
 
 def class_of(kind: str) -> type[Tokenizer]:
-    """Raises KeyError for a kind that is none."""
+    """Import the class of a kind. Raises KeyError for an unknown kind."""
     module, _, name = KINDS[kind].rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 def save(tokenizer: Tokenizer, folder: Place) -> None:
-    """Writes the files into `folder`, made if need be; meta.json, without which load() refuses, last."""
+    """Write the files to `folder`, creating it if necessary. meta.json is last: without it, load() raises."""
     for name, data in tokenizer.files().items():
         write_atomically(folder / name, data)
     meta = {
@@ -47,10 +47,10 @@ def save(tokenizer: Tokenizer, folder: Place) -> None:
 
 
 def load(folder: Path) -> Tokenizer:
-    """The tokenizer that save() wrote into `folder`.
+    """Load the tokenizer that save() wrote to `folder`.
 
-    Raises InputError when a file is missing, malformed or a link out of the folder, or when the fingerprint of what it
-    holds is not the one that was written.
+    Raises InputError if a file is missing, malformed or a link out of the folder, or if the fingerprint of the contents
+    differs from the one that was saved.
     """
     try:
         meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))
@@ -68,7 +68,7 @@ def load(folder: Path) -> Tokenizer:
         ) from None
     except UsageError as error:
         raise InputError(f"The tokenizer in {folder} cannot be loaded: {error} {REMEDY}") from error
-    # JSON, UTF-8 and base64 errors are ValueErrors; the others are what damage may come to.
+    # JSON, UTF-8 and base64 errors are ValueErrors; damage can also cause the others.
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
         raise InputError(f"The tokenizer in {folder} is damaged: {type(error).__name__}: {error}. {REMEDY}") from error
     if found != stored:

@@ -1,9 +1,9 @@
-"""The cost of a split pattern: bounds on the time of its search, read off the expression itself.
+"""The cost of a split pattern: bounds on its search time, derived from the expression.
 
 Both engines, fancy-regex and Oniguruma, backtrack: if a match fails, every way to match the part before is tried.
 `(a+)+$` has 2**n ways over n letters. So `runs_of` accepts a pattern only if each branch has at most one repetition
-that a later failure can shorten (`\\s*[\\r\\n]+`), and few choices besides: one attempt then takes linear time. All
-published patterns are of this kind. Attempts from every place of a run still add up to its square (`a+b|.` over
+that a later failure can shorten (`\\s*[\\r\\n]+`), and few other choices: one attempt then takes linear time. All
+published patterns are of this kind. Attempts from every position of a run still add up to its square (`a+b|.` over
 letters a), so `check_text` bounds the squares of the runs in a text.
 """
 
@@ -16,15 +16,16 @@ from lm.errors import UsageError, shown
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 MOST_WAYS = 64
-"""Ways to match a branch, besides those of its one repetition without an upper bound."""
+"""Maximum number of ways to match a branch, apart from those of its one unbounded repetition."""
 MOST_COPIES = 1000
-"""The product of nested upper bounds of repetitions: engines copy what is repeated."""
+"""Maximum product of nested upper bounds of repetitions: engines copy the repeated part."""
 MOST_CHARACTERS = 20_000
-"""Of a pattern."""
+"""Maximum length of a pattern."""
 MOST_NESTED = 30
-"""Groups inside groups."""
+"""Maximum nesting depth of groups."""
 MOST_STEPS, STEPS_A_CHARACTER = 50_000_000, 200
-"""Of a search through a text: so many, and so many more for each character. The engines take 40 million a second."""
+"""Maximum steps of a search through a text: a constant, plus a number per character. The engines take 40 million per
+second."""
 _GROUP = re.compile(r"\(\?(?:[ims-]*:|[=!]|<[=!]|>)")
 _FLAGS = re.compile(r"\(\?[ims-]+\)")
 _ESCAPE = re.compile(
@@ -45,7 +46,7 @@ class Node(NamedTuple):
     least: int = 1
     most: float = 1
     source: str = ""
-    """Of a repeat: the expression that it repeats."""
+    """The repeated expression, if kind is repeat."""
 
 
 def check_text(pattern: str, text: str) -> None:
@@ -65,11 +66,11 @@ def check_text(pattern: str, text: str) -> None:
 
 @functools.lru_cache(16)
 def runs_of(pattern: str) -> Any:
-    """Return a compiled expression that finds the runs a failed attempt scans in vain; None if there are none, and for
-    the patterns of SPLIT_PATTERNS, which consume them.
+    """Return a compiled expression that finds the runs that a failed attempt scans in vain; None if there are none, and
+    for the patterns of SPLIT_PATTERNS, which consume them.
 
-    Raises ValueError, with the reason, if one attempt can take longer than linear time, or if the pattern holds what is
-    not analysed here (back-references, calls, conditions).
+    Raises ValueError, with the reason, if one attempt can take longer than linear time, or if the pattern uses syntax
+    that is not analyzed here (back-references, calls, conditions).
     """
     import regex
 
@@ -98,7 +99,7 @@ def runs_of(pattern: str) -> Any:
 
 
 def _branches(pattern: str, at: int, nested: int) -> tuple[Node, int]:
-    """(alternatives from `at` to the end or an unmatched ')', where that is)."""
+    """Parse alternatives from `at` to the end or an unmatched ")"; return (node, end)."""
     if nested > MOST_NESTED:
         raise ValueError(f"the split pattern has groups nested more than {MOST_NESTED} deep")
     branches: list[Node] = []
@@ -115,7 +116,7 @@ def _branches(pattern: str, at: int, nested: int) -> tuple[Node, int]:
 
 
 def _item(pattern: str, at: int, nested: int) -> tuple[Node, int]:
-    """(one character, class, group or anchor with its repetitions, where the next begins)."""
+    """Parse one character, class, group or anchor with its repetitions; return (node, start of the next)."""
     start = at
     node, at = _atom(pattern, at, nested)
     while at < len(pattern):
@@ -165,7 +166,7 @@ def _atom(pattern: str, at: int, nested: int) -> tuple[Node, int]:
 
 
 def _class_end(pattern: str, at: int) -> int:
-    """Where a class that begins at `at` ends; it may hold others."""
+    """Return the end of the character class that begins at `at`; it may contain others."""
     depth = 0
     while at < len(pattern):
         if pattern[at] == "\\":
@@ -192,7 +193,7 @@ def _check_copies(node: Node, copies: int) -> None:
 
 
 def _can_fail(node: Node) -> bool:
-    """Whether there is a text which the part does not match at all."""
+    """Whether there is a text that the node does not match at all."""
     if node.kind in ("character", "zero"):
         return True
     if node.kind == "repeat":
@@ -203,9 +204,9 @@ def _can_fail(node: Node) -> bool:
 
 
 def _cost(node: Node, fails_after: bool, scanned: set[str]) -> tuple[int, int]:
-    """Return (repetitions without an upper bound that a later failure makes shorter, ways besides), and add what the
-    former repeat to `scanned`; `fails_after` says whether anything after the part can fail. Raises ValueError for a
-    repeated part that has several ways itself."""
+    """Return (number of unbounded repetitions that a later failure shortens, number of other ways to match), and add
+    what those repetitions repeat to `scanned`. `fails_after`: whether anything after the node can fail. Raises
+    ValueError for a repeated part that can match in several ways."""
     if node.kind in ("character", "zero") and not node.parts:
         return 0, 1
     if node.kind == "sequence":
@@ -221,7 +222,7 @@ def _cost(node: Node, fails_after: bool, scanned: set[str]) -> tuple[int, int]:
     (part,) = node.parts
     if node.kind == "group":
         return _cost(part, fails_after, scanned)
-    if node.kind == "zero":  # what it looks at is looked at again at each try
+    if node.kind == "zero":  # a lookaround is evaluated again at each try
         return _cost(part, True, scanned)
     if node.kind == "atomic":
         return _cost(part, False, scanned)
@@ -231,7 +232,7 @@ def _cost(node: Node, fails_after: bool, scanned: set[str]) -> tuple[int, int]:
             "backtrack too long"
         )
     degree, ways = _cost(part, fails_after, scanned)
-    if not fails_after and node.most > 1:  # each time around, the part may fail once
+    if not fails_after and node.most > 1:  # the part may fail once per iteration
         return 2 * degree, ways
     if not fails_after or node.least == node.most:
         return degree, ways

@@ -1,8 +1,8 @@
-"""The regular expressions that cut text into pieces before merging, in the syntax of Rust's fancy-regex."""
+"""Regular expressions that cut text into pieces before merging, in the syntax of Rust's fancy-regex."""
 
-# Of GPT-2 (openai/gpt-2: src/encoder.py), of GPT-4 and of GPT-4o (openai/tiktoken: tiktoken_ext/openai_public.py),
-# written without possessive quantifiers, which change no match: to the regular expressions of Hugging Face's tokenizers
-# (Oniguruma), {1,3}+ would not be possessive but a repetition. Llama 3 cuts as GPT-4 does.
+# Patterns of GPT-2 (openai/gpt-2: src/encoder.py), GPT-4 and GPT-4o (openai/tiktoken: tiktoken_ext/openai_public.py),
+# without possessive quantifiers, which do not change any match: in the regular expressions of Hugging Face's tokenizers
+# (Oniguruma), {1,3}+ is not possessive but a repetition. Llama 3 uses GPT-4's pattern.
 SPLIT_PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (

@@ -1,4 +1,4 @@
-"""The vocabularies that the world uses, by name or from the files they come in."""
+"""Load published vocabularies, by name or from their files."""
 
 import hashlib
 import os
@@ -20,40 +20,40 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 MODEL = "tokenizer.model"
 CONFIG = "tokenizer_config.json"
 SERVER = "https://openaipublic.blob.core.windows.net/encodings"
-"""Where OpenAI keeps its ranks (openai/tiktoken: tiktoken_ext/openai_public.py)."""
+"""OpenAI's server of rank files (openai/tiktoken: tiktoken_ext/openai_public.py)."""
 CONNECT_SECONDS, READ_SECONDS = 30.0, 60.0
 _RANKS = re.compile(rb"[A-Za-z0-9+/]+=* 0\r?\n")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A vocabulary as its makers describe it; the tokens are in a file of theirs, in tiktoken's format."""
+    """A vocabulary as its authors describe it; the tokens are in their file, in tiktoken's format."""
 
     pattern: str
     special_tokens: Mapping[str, int]
     start: str
     end: str
     file: str
-    """Its name on the server and in the user's cache."""
+    """File name on the server and in the user's cache."""
     sha256: str
     gated: str = ""
-    """Where the file is to be had, if it cannot simply be downloaded."""
+    """Where to get the file, if it cannot be downloaded without permission; "": it can."""
 
     def tokenizer(self, ranks: bytes) -> BytePairTokenizer:
-        """Of the file's bytes. Raises ValueError."""
+        """Build the tokenizer from the file's bytes. Raises ValueError."""
         special = dict(self.special_tokens)
         return BytePairTokenizer(self.pattern, read_ranks(ranks), self.start, self.end, special_tokens=special)
 
 
-# Of meta-llama/llama3: llama/tokenizer.py. Llama 3.1 and later have the same tokens and other names for a few of these.
+# From meta-llama/llama3: llama/tokenizer.py. Llama 3.1 and later rename a few of these.
 _LLAMA3_SPECIAL = (
     "<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(4)),
     "<|start_header_id|>", "<|end_header_id|>", "<|reserved_special_token_4|>", "<|eot_id|>",
     *(f"<|reserved_special_token_{i}|>" for i in range(5, 251)),
 )  # fmt: skip
 
-# Special tokens and SHA-256 of OpenAI's are those of tiktoken_ext/openai_public.py; the SHA-256 of Llama 3's file is
-# that of original/tokenizer.model on Hugging Face's pages of Meta-Llama-3-8B and Llama-3.1-8B, the same in both.
+# OpenAI's special tokens and SHA-256 are from tiktoken_ext/openai_public.py; the SHA-256 of Llama 3's file is
+# that of original/tokenizer.model in Meta-Llama-3-8B and Llama-3.1-8B on Hugging Face (the same file).
 PUBLISHED = {
     "gpt2": Published(
         SPLIT_PATTERNS["gpt2"],
@@ -98,14 +98,13 @@ PUBLISHED = {
 
 
 def load_published(name_or_path: str, server: str = SERVER, environment: Mapping[str, str] = os.environ) -> Tokenizer:
-    """The tokenizer of a name in PUBLISHED, or of a file or folder.
+    """Load the tokenizer of a name in PUBLISHED, or of a file or folder.
 
-    A name's file is looked for in tiktoken's cache and in this user's (`cached_at`), else downloaded from `server`. A
-    path is that of a .tiktoken file that has one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece
-    .model, or a folder: one of ours, or one with a tokenizer.json or tokenizer.model.
+    The file of a name is looked up in tiktoken's cache and in this user's (`cached_at`), else downloaded from `server`.
+    A path is a .tiktoken file with one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece .model, or a
+    folder: one written by lm.tokenizer.files.save, or one with a tokenizer.json or tokenizer.model.
 
-    Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a file that is missing or
-    damaged; both say what to do.
+    Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a missing or damaged file.
     """
     if name_or_path in PUBLISHED:
         return load_named(name_or_path, server, environment)
@@ -126,7 +125,8 @@ def load_published(name_or_path: str, server: str = SERVER, environment: Mapping
 
 
 def load_file(path: Path) -> Tokenizer:
-    """Of a file, by what it holds. Raises as load_published, and ValueError and the like for damage."""
+    """Load a file; its contents decide the format. Raises like load_published, and ValueError and the like if it is
+    damaged."""
     data = read_bounded(path, MOST_TOKENIZER_BYTES)
     if data.lstrip()[:1] == b"{":
         return of_json(data)
@@ -138,8 +138,8 @@ def load_file(path: Path) -> Tokenizer:
 
 
 def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
-    """Of a tokenizer.json: a byte-level BPE of ours where it is one, otherwise one that Hugging Face's library encodes
-    with. Raises UsageError for what neither can take, with both reasons."""
+    """Load a tokenizer.json: as BytePairTokenizer if it is byte-level BPE that we support, else with Hugging Face's
+    library. Raises UsageError with both reasons if neither can load it."""
     from lm.tokenizer.hugging_face.library import LibraryTokenizer
     from lm.tokenizer.hugging_face.reading import read_hugging_face
 
@@ -153,7 +153,8 @@ def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
 
 
 def recognised(ranks: bytes) -> BytePairTokenizer:
-    """Of ranks alone, which do not say how text is cut: those of a published vocabulary, whatever ends their lines."""
+    """Identify the published vocabulary of a rank file, with any line endings, since ranks do not specify how text is
+    cut. Raises UsageError if it is none of PUBLISHED."""
     digest = hashlib.sha256(write_ranks(read_ranks(ranks))).hexdigest()
     for published in PUBLISHED.values():
         if published.sha256 == digest:
@@ -165,7 +166,7 @@ def recognised(ranks: bytes) -> BytePairTokenizer:
 
 
 def load_folder(folder: Path) -> Tokenizer:
-    """Of a folder of ours, of Hugging Face's, or one with a tokenizer.model. Raises as load_file."""
+    """Load a folder written by `save`, a Hugging Face folder, or one with a tokenizer.model. Raises like load_file."""
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():
@@ -177,8 +178,8 @@ def load_folder(folder: Path) -> Tokenizer:
 
 
 def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
-    """The tokens that begin and end a document by a folder's tokenizer_config.json, else by the ids of the model's
-    configs and the tokenizer.json; "" for what none of them says. Raises InputError for a file of another form."""
+    """Return the tokens that begin and end a document, from tokenizer_config.json, else from the ids in the model's
+    configs and tokenizer.json; "" if none of these files names them. Raises InputError for an unknown form."""
     files = (CONFIG, "generation_config.json", "config.json")
     read = lambda name: parse_json(read_bounded(file_inside(folder, name), MOST_CONFIG_BYTES))
     try:
@@ -196,8 +197,8 @@ def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
 
 
 def cached_at(name: str, environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where the file of a published vocabulary may be, in order: tiktoken's cache, which knows no gated ones, and this
-    user's."""
+    """Paths where the file of a published vocabulary may be, in order: tiktoken's cache, which has no gated files, and
+    this user's cache."""
     published = PUBLISHED[name]
     ours = user_cache(environment) / "tokenizers" / published.file
     default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
@@ -208,7 +209,7 @@ def cached_at(name: str, environment: Mapping[str, str] = os.environ) -> list[Pa
 
 
 def load_named(name: str, server: str, environment: Mapping[str, str]) -> BytePairTokenizer:
-    """Of a name in PUBLISHED. Raises InputError when the file is nowhere and cannot be downloaded."""
+    """Load a name in PUBLISHED. Raises InputError if the file is not cached and cannot be downloaded."""
     published, places = PUBLISHED[name], cached_at(name, environment)
     others = ""
     for place in places:
@@ -237,13 +238,13 @@ def load_named(name: str, server: str, environment: Mapping[str, str]) -> BytePa
         )
     try:
         write_atomically(places[-1], data)
-    except OSError as error:  # what has come is right, if only for this time
+    except OSError as error:  # the data is right, only the cache failed
         print(f"{name} could not be kept in {places[-1]}, and is downloaded again next time: {error}")
     return published.tokenizer(data)
 
 
 def download(address: str) -> tuple[bytes, str]:
-    """The bytes at `address`, and what went wrong, or ""."""
+    """Return (the bytes at `address`, an error message or "")."""
     import requests
 
     try:

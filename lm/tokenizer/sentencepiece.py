@@ -1,4 +1,4 @@
-"""sentencepiece (Kudo and Richardson 2018, arXiv:1808.06226): training its models, and reading anybody's."""
+"""sentencepiece (Kudo and Richardson 2018, arXiv:1808.06226): train models, and load existing ones."""
 
 import functools
 import hashlib
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 MODEL = "tokenizer.model"
 BLANK = "\u2581"
-"""How pieces write a blank. A text that has this character itself would come back with a blank."""
-LONGEST_SENTENCE = 4096  # characters of what the trainer sees at once: words beyond 65,535 make it fail
-# The trainer takes these characters for its own use: a sentence with one of the last two would be left out of training.
+"""Symbol for a space in pieces. Without `exact`, a text that contains this character itself decodes to a space."""
+LONGEST_SENTENCE = 4096  # characters: the trainer fails on words longer than 65,535
+# The trainer reserves these characters: it would skip a sentence with one of the last two.
 _RESERVED = re.compile("[\0\u2581\u2585]")
 _TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 _TOO_LARGE = re.compile(r"too high \(\d+\)\. Please set it to a value <= (\d+)")
@@ -31,28 +31,28 @@ _TOO_LARGE = re.compile(r"too high \(\d+\)\. Please set it to a value <= (\d+)")
 
 @dataclass(frozen=True)
 class SentencePieceTokenizer(Tokenizer):
-    """A sentencepiece model; its own library encodes.
+    """A sentencepiece model, encoded by the sentencepiece library.
 
-    What `train_sentencepiece` makes gives every text back. Published models need not. Where a model puts a blank before
-    every text (Llama 2's does), the decoded text begins with that blank, which sentencepiece's own `decode` takes away
-    again, and bytes of text counted by tokens are one more a document. Where it normalises, the normalised text comes
-    back; where it has no bytes to fall back to, " ⁇ " comes back for what it does not know.
+    Models of `train_sentencepiece` are lossless. Published models need not be. If a model prepends a space to every
+    text (as Llama 2's does), the decoded text begins with that space, which sentencepiece's own `decode` removes, and
+    byte counts derived from tokens are one too high per document. If it normalizes, decoding gives the normalized text;
+    if it has no byte fallback, unknown characters decode to " ⁇ ".
 
-    Special tokens are the control symbols, and the unknown piece where bytes make sure that no text encodes to it.
+    Special tokens are the control symbols, and the unknown piece if byte fallback ensures that no text encodes to it.
     """
 
     kind = "sentencepiece"
     model: bytes = field(repr=False)
-    """A .model file."""
+    """Contents of a .model file."""
     exact: bool
-    """Encode U+2581 by its bytes, so that it does not come back as a blank; otherwise ids are sentencepiece's own."""
+    """Encode U+2581 as its bytes, so that it does not decode to a space; otherwise ids are exactly sentencepiece's."""
 
     @classmethod
     def from_model(
         cls, model: bytes, exact: bool = False, documents: int = 0, characters: int = 0
     ) -> "SentencePieceTokenizer":
-        """Of a .model file. Raises ValueError for bytes that are none, UsageError for a model without a symbol that
-        could head a document."""
+        """Load a .model file. Raises ValueError if it is not one, UsageError if it has neither BOS nor EOS to begin a
+        document with."""
         processor = open_model(model)
         knows_all = processor.is_byte(processor.piece_to_id("<0x00>"))
         if exact and not knows_all:
@@ -96,7 +96,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
-        """Of the unknown piece, what sentencepiece decodes it to."""
+        """{id: bytes}. The unknown piece has the bytes that sentencepiece decodes it to."""
         processor = self._processor
 
         def spell(id: int) -> bytes:
@@ -129,7 +129,7 @@ class SentencePieceTokenizer(Tokenizer):
         return cls.from_model(model, exact, documents, characters)
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """As the base class has it. The text between special tokens is encoded as a text of its own."""
+        """Encode like `Tokenizer.encode`. Text between special tokens is encoded as separate texts."""
         text = whole_characters(text)
         if not special:
             return self._encode(text)
@@ -153,27 +153,26 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def open_model(model: bytes) -> "SentencePieceProcessor":
-    """What encodes with the model. Raises ValueError for bytes that are none."""
+    """Load the model into a SentencePieceProcessor. Raises ValueError if the bytes are not a model."""
     from sentencepiece import SentencePieceProcessor
 
     try:
         if not model:
-            raise RuntimeError("there is nothing in it")  # it would be taken for a model that is to come
+            raise RuntimeError("there is nothing in it")  # sentencepiece would accept b"" and wait for a later load
         return SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise ValueError(f"{len(model)} bytes are no sentencepiece model: {error}") from error
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokenizer:
-    """A model of exactly config.vocab_size pieces, with which every text comes back.
+    """Train a lossless model of exactly config.vocab_size pieces.
 
-    Text is taken as it is: nothing is normalised, added or taken away, and characters outside of the vocabulary become
-    their UTF-8 bytes. Piece 0 is <unk>, which nothing encodes to, 1 the head of documents, 2 to 257 the bytes. As in
-    Llama (arXiv:2302.13971), digits stand alone and runs of blanks may be pieces. sentencepiece keeps the tab for its
-    own use: it is always a byte.
+    Text is not normalized, and characters outside the vocabulary become their UTF-8 bytes. Piece 0 is <unk>, which no
+    text encodes to; 1 begins documents; 2 to 257 are the bytes. As in Llama (arXiv:2302.13971), digits are separate
+    pieces and runs of spaces may be pieces. sentencepiece reserves the tab, so it is always a byte.
 
-    The same texts give the same bytes, in any order, unless train_characters leaves some of them out. All of the text
-    is held in memory. Raises UsageError when the texts hold too few pieces or too many characters for the vocabulary.
+    The same texts give the same model in any order, unless train_characters truncates them. All text is held in memory.
+    Raises UsageError if the texts have too few pieces or too many characters for the vocabulary.
     """
     training = TrainingText(texts, config.train_characters)
     failures: list[BaseException] = []
@@ -182,7 +181,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
         try:
             for text in training:
                 yield from sentences(whole_characters(text))
-        except BaseException as failure:  # sentencepiece would make a RuntimeError of it
+        except BaseException as failure:  # sentencepiece would turn it into a RuntimeError
             failures.append(failure)
             raise
 
@@ -197,7 +196,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
 
 
 def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> bytes:
-    """The .model file. Raises RuntimeError as sentencepiece does."""
+    """Return the bytes of the .model file. Raises RuntimeError like sentencepiece."""
     from sentencepiece import SentencePieceTrainer
 
     model = io.BytesIO()
@@ -212,7 +211,7 @@ def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> b
         remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True,
         split_digits=True,
-        max_sentence_length=4 * LONGEST_SENTENCE,  # bytes; longer ones would be left out silently
+        max_sentence_length=4 * LONGEST_SENTENCE,  # bytes; longer ones would be skipped silently
         num_threads=1,  # the unigram model's sums depend on it
         unk_id=0,
         bos_id=1,
@@ -225,8 +224,8 @@ def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> b
 
 
 def sentences(text: str) -> Iterator[str]:
-    """`text` without the characters that sentencepiece reserves, cut there and wherever LONGEST_SENTENCE is reached:
-    behind a line, else before a blank, else anywhere."""
+    """Split `text` at the characters that sentencepiece reserves, which are removed, and into pieces of at most
+    LONGEST_SENTENCE characters: after a line, else before a space, else anywhere."""
     for part in _RESERVED.split(text):
         start = 0
         while start < len(part):
@@ -239,7 +238,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def explained(error: RuntimeError, training: TrainingText, config: TokenizerConfig) -> UsageError:
-    """What sentencepiece's error means, and the remedy."""
+    """Turn sentencepiece's error into a UsageError with the remedy."""
     asked = f"tokenizer.vocab_size = {config.vocab_size}"
     found = f"{training.characters} characters in {training.documents} documents"
     if least := _TOO_SMALL.search(str(error)):

@@ -1,8 +1,9 @@
-"""sentencepiece's .model file taken apart, and written: pieces with scores and kinds, and what decides how text is cut.
+"""Parse and write sentencepiece's .model file: pieces with scores and kinds, and the settings that determine how text
+is cut.
 
-The file is one message in protobuf's wire format (protobuf.dev/programming-guides/encoding); the numbers of the fields
-are those of sentencepiece's sentencepiece_model.proto. The module that sentencepiece ships for it asks for one version
-of protobuf, so the few fields that matter are read here.
+The file is one message in protobuf's wire format (protobuf.dev/programming-guides/encoding); field numbers are those of
+sentencepiece's sentencepiece_model.proto. The module that sentencepiece ships for it requires one version of protobuf,
+so the few fields that matter are parsed here.
 """
 
 import struct
@@ -17,35 +18,36 @@ KINDS = {UNIGRAM: "unigram", BPE: "bpe", 3: "word", 4: "char"}
 
 
 class Piece(NamedTuple):
-    """One symbol: its id is its place in the model."""
+    """One symbol; its id is its index in the model."""
 
     text: str
-    """U+2581 stands for a blank."""
+    """U+2581 represents a space."""
     score: float
     kind: int = NORMAL
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What a .model file says."""
+    """Contents of a .model file."""
 
     pieces: tuple[Piece, ...]
     kind: int
     """UNIGRAM or BPE."""
     dummy_prefix: bool
-    """Every text gets a blank at its beginning."""
+    """Prepend a space to every text."""
     shortens: bool
-    """Runs of blanks are shortened to one, and those at both ends taken away."""
+    """Collapse runs of spaces, and strip both ends."""
     charsmap: bytes
-    """How characters are normalised; empty where they are not."""
+    """Normalization table; empty if text is not normalized."""
     unk_id: int
     bos_id: int
     eos_id: int
-    """-1 for none."""
+    """-1 if absent."""
 
 
 def fields_of(message: bytes) -> dict[int, list[Any]]:
-    """{field number: its values}: whole numbers, and bytes for all others. Raises IndexError or KeyError for damage."""
+    """{field number: values}: integers, and bytes for all other types. Raises IndexError or KeyError if the message is
+    damaged."""
     found: dict[int, list[Any]] = {}
     at = 0
 
@@ -70,9 +72,9 @@ def fields_of(message: bytes) -> dict[int, list[Any]]:
 
 
 def read_model(data: bytes) -> SentencePieceModel:
-    """Of the bytes of a .model file that sentencepiece has taken."""
+    """Parse a .model file that sentencepiece has already accepted."""
     parts = fields_of(data)
-    # As protobuf has it: messages of one field are joined, and the last of several values counts.
+    # As in protobuf: messages of one field are merged, and the last of several values counts.
     trainer, rules = (fields_of(b"".join(parts.get(number, []))) for number in (2, 3))
     found = [fields_of(piece) for piece in parts[1]]
     pieces = tuple(
@@ -93,7 +95,7 @@ def read_model(data: bytes) -> SentencePieceModel:
 
 
 def write_model(model: SentencePieceModel) -> bytes:
-    """The bytes of a .model file that says this, of a model that normalises nothing."""
+    """Return the bytes of a .model file of a model that does not normalize."""
     pieces = b"".join(
         field(1, field(1, piece.text.encode()) + b"\x15" + struct.pack("<f", piece.score) + field(3, piece.kind))
         for piece in model.pieces
@@ -112,14 +114,14 @@ def write_model(model: SentencePieceModel) -> bytes:
 
 
 def field(number: int, value: int | bytes) -> bytes:
-    """One field of a message: a whole number, or bytes."""
+    """Encode one field of a message: an integer or bytes."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value % 2**64)
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def varint(value: int) -> bytes:
-    """A whole number in seven bits a byte, the low ones first."""
+    """Encode an integer as a varint: seven bits per byte, low bits first."""
     found = bytearray()
     while value >= 0x80:
         found.append(value & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""The tokenizer that a config asks for: trained, or loaded."""
+"""Train or load the tokenizer of a config."""
 
 from collections.abc import Iterable
 
@@ -11,10 +11,10 @@ from lm.tokenizer.sentencepiece import train_sentencepiece
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of config.vocab_size symbols, trained on the texts by config.algorithm; of config.load, where
-    that is not empty, and then no text is read.
+    """Train a tokenizer of config.vocab_size symbols on the texts by config.algorithm, or load config.load if that is
+    set, without reading any text.
 
-    Raises UsageError when the texts, or what is loaded, do not give just so many symbols, and as load_published.
+    Raises UsageError if the texts, or the loaded vocabulary, do not give that many symbols, and like load_published.
     """
     if config.load:
         return load_tokenizer(config)
@@ -26,8 +26,8 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
 
 
 def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """The published vocabulary config.load. Raises UsageError when it has not config.vocab_size symbols, and as
-    load_published."""
+    """Load the published vocabulary config.load. Raises UsageError if it does not have config.vocab_size symbols, and
+    like load_published."""
     from lm.tokenizer.published import load_published
 
     tokenizer = load_published(config.load)

@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json: read as a byte-level BPE of ours, written, or encoded with by their own library.
+"""Hugging Face's tokenizer.json: read as a `BytePairTokenizer`, written, or encoded by Hugging Face's library.
 
 May import: lm.tokenizer's other modules.
 """

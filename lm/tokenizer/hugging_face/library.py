@@ -1,6 +1,5 @@
-"""A tokenizer.json that Hugging Face's own library, tokenizers, encodes with: for vocabularies that are no ranks of
-bytes with the special tokens behind them, such as SmolLM2's (special tokens at 0 to 16) and Llama 2's.
-"""
+"""A tokenizer.json that is encoded by Hugging Face's tokenizers library, for vocabularies that are not byte-level ranks
+followed by special tokens, such as SmolLM2's (special tokens at 0 to 16) and Llama 2's."""
 
 import contextlib
 import functools
@@ -26,41 +25,41 @@ if TYPE_CHECKING:
 
 FILE = "tokenizer.json"
 BLANK = "\u2581"
-"""How pieces write a blank where there is no byte-level step."""
+"""Symbol for a space in pieces of vocabularies that are not byte-level."""
 KEEPING = ("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split")
-"""Steps of a pre-tokeniser that may cut a text, and leave nothing out unless they are told to."""
+"""Pre-tokenizer steps that split text and, unless configured otherwise, remove nothing."""
 NORMALISING = ("NFC", "Prepend", "Replace")
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 PROBE = "".join(map(chr, range(256))) + "a" * 64 + " " * 64 + "1" * 64 + "! aA1\n" * 16 + "\u4e00\u0301\U0001f600"
-"""A text with each byte and some runs, encoded once when a file is loaded."""
+"""Text with every byte and some runs, encoded once when a file is loaded."""
 
 
 @dataclass(frozen=True)
 class LibraryTokenizer(Tokenizer):
-    """A tokenizer.json: BPE on bytes, or BPE or unigram pieces with bytes to fall back to (Llama 2's).
+    """A tokenizer.json: byte-level BPE, or BPE or unigram pieces with byte fallback (Llama 2's).
 
-    A vocabulary of bytes may lack some of them, as SmolLM2's lacks 21 (`missing_bytes`). The library leaves such a byte
-    out of the ids without a word; here a text that needs one is refused.
+    A byte-level vocabulary may lack some bytes, as SmolLM2's lacks 21 (`missing_bytes`). The library drops such bytes
+    silently; here, encoding such a text raises UsageError.
 
-    Ids are the library's. Where the file puts a blank before every text, as Llama 2's does, the decoded text begins
-    with it; where it normalises, the normalised text comes back.
+    Ids are the library's. If the file prepends a space to every text, as Llama 2's does, the decoded text begins with
+    it; if it normalizes, decoding gives the normalized text.
     """
 
     kind = "hugging_face"
     contents: bytes = field(repr=False)
-    """Of tokenizer.json."""
+    """Contents of tokenizer.json."""
     start: str
-    """The special token that heads a document."""
+    """Special token at the beginning of a document."""
     end: str
-    """The special token that ends one."""
+    """Special token at the end of a document."""
 
     @classmethod
     def from_json(
         cls, contents: bytes, start: str = "", end: str = "", documents: int = 0, characters: int = 0
     ) -> "LibraryTokenizer":
-        """Of a tokenizer.json; `start` and `end` are as of `read_hugging_face`. Raises UsageError for what would not
-        give the bytes of each id, with the field and its value; ValueError, KeyError, TypeError or AttributeError for
-        a file that is damaged."""
+        """Load a tokenizer.json; `start` and `end` are those of `read_hugging_face`. Raises UsageError, with the field
+        and its value, if the bytes of an id cannot be determined; ValueError, KeyError, TypeError or AttributeError if
+        the file is damaged."""
         found = parse_json(contents)
         demand(found["model"], "type", "BPE", "Unigram", path="model.")
         demand(found["model"], "dropout", None, 0, path="model.")
@@ -77,10 +76,10 @@ class LibraryTokenizer(Tokenizer):
         library = open_library(contents)
         ids = library.get_vocab(with_added_tokens=True)
         check_size(1 + max(ids.values()))
-        special = {name: ids[name] for name in names}  # whatever number the file gives them
+        special = {name: ids[name] for name in names}  # the file may give other ids
         made = cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
-        vars(made).update(_library=library, _ids=ids, _expressions=expressions)  # each takes a second to make again
-        with made._checked():  # some files are refused by the library only when it encodes
+        vars(made).update(_library=library, _ids=ids, _expressions=expressions)  # each takes a second to build
+        with made._checked():  # the library rejects some files only when encoding
             library.encode(PROBE, add_special_tokens=False)
         return made
 
@@ -154,8 +153,8 @@ class LibraryTokenizer(Tokenizer):
 
     @contextlib.contextmanager
     def _checked(self, *texts: str) -> Generator[None]:
-        """Raises UsageError if the library could backtrack too long over a text, fails or panics: its errors have no
-        class of their own."""
+        """Raise UsageError if the library could backtrack too long over a text, fails or panics; it raises plain
+        Exceptions."""
         for text in texts:
             for pattern in self._expressions:
                 check_text(pattern, text)
@@ -169,8 +168,8 @@ class LibraryTokenizer(Tokenizer):
             raise UsageError(f"{failed} ({error})") from error
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """As the base class has it. The text between special tokens is encoded as a text of its own. Raises UsageError
-        for a text that needs one of `missing_bytes`."""
+        """Encode like `Tokenizer.encode`. Text between special tokens is encoded as separate texts. Raises UsageError
+        for a text that contains one of `missing_bytes`."""
         text = whole_characters(text)
         if not special:
             self.check_bytes(text)
@@ -191,7 +190,7 @@ class LibraryTokenizer(Tokenizer):
             return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
 
     def check_bytes(self, text: str) -> None:
-        """Raises UsageError for a text that needs a byte for which there is no token, with its position."""
+        """Raise UsageError, with the position, if a text contains a byte without a token."""
         if not self.missing_bytes:
             return
         normalizer = self._library.normalizer
@@ -209,7 +208,7 @@ class LibraryTokenizer(Tokenizer):
 
 
 def open_library(contents: bytes) -> "tokenizers.Tokenizer":
-    """What encodes by a tokenizer.json. Raises ValueError for a file that the library refuses."""
+    """Load a tokenizer.json into the library's Tokenizer. Raises ValueError if the library rejects it."""
     import tokenizers
 
     try:
@@ -217,26 +216,26 @@ def open_library(contents: bytes) -> "tokenizers.Tokenizer":
             found = tokenizers.Tokenizer.from_str(contents.decode())
     except UsageError:
         raise
-    except Exception as error:  # that library's errors have no class of their own
+    except Exception as error:  # the library raises plain Exceptions
         raise ValueError(f"the tokenizers library refuses it: {error}") from error
     found.no_truncation()
     found.no_padding()
-    found.encode_special_tokens = True  # their names in a text are text
+    found.encode_special_tokens = True  # treat their names in a text as plain text
     return found
 
 
 def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """The steps of a sequence, under that name; a step that is none, alone."""
+    """Flatten a step into a list: the steps of a Sequence, which are in its field `name`, or the step itself."""
     if not step:
         return []
     return [one for part in step[name] for one in parts_of(part, name)] if step["type"] == "Sequence" else [step]
 
 
 def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the regular expressions of the steps. Raises UsageError unless every text keeps all of its characters on
-    the way to the ids, or `encode` refuses it, and no expression can backtrack too long."""
+    """Return the regular expressions of the steps. Raises UsageError if a step could remove characters that `encode`
+    does not reject, or if an expression can backtrack too long."""
     expressions = check_expressions(contents)
-    vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
+    vocabulary = dict(contents["model"]["vocab"])  # a unigram model's is a list of (piece, score)
     if not is_byte_level(contents):
         if not contents["model"].get("byte_fallback"):
             reason = (
@@ -257,5 +256,5 @@ def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_byte_level(contents: Mapping[str, Any]) -> bool:
-    """Whether the vocabulary of a tokenizer.json is spelled in the letters of bytes."""
+    """Whether the vocabulary of a tokenizer.json is spelled in GPT-2's byte letters."""
     return any(one["type"] == "ByteLevel" for one in parts_of(contents.get("pre_tokenizer"), "pretokenizers"))

@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json, read where it holds a byte-level BPE."""
+"""Read Hugging Face's tokenizer.json if it contains a byte-level BPE."""
 
 import itertools
 import json
@@ -15,16 +15,16 @@ from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))
-"""What heads and ends a document where a file does not say so: GPT's, Llama 3's, and older names, if it has them."""
+"""Tokens that begin and end a document if a file does not name them: GPT's, Llama 3's, and older names."""
 
 
 def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTokenizer:
-    """The byte-level BPE of a tokenizer.json, whose ids it gives for every text (but see `hugging_face` on special
-    tokens' names in a text).
+    """Read a tokenizer.json as a byte-level BPE with the same ids for every text (except for names of special tokens in
+    a text, see `hugging_face`).
 
-    `start` and `end` are the special tokens that head and end a document; where they are not given, the file's template
-    or the usual names decide. Raises UsageError for what would give other ids, with the field and its value;
-    ValueError, KeyError, TypeError or AttributeError for a file that is damaged.
+    `start` and `end` are the special tokens at the beginning and end of a document; by default those of the file's
+    template, or the usual names. Raises UsageError, with the field and its value, if ids would differ; ValueError,
+    KeyError, TypeError or AttributeError if the file is damaged.
     """
     contents = parse_json(data)
     model = contents["model"]
@@ -49,7 +49,7 @@ def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTo
 
 
 def demand(where: Mapping, field: str, *accepted: object, path: str = "") -> None:
-    """Raises UsageError unless where[field], None if it is not there, is one of `accepted`."""
+    """Raise UsageError unless where[field], or None if it is absent, is one of `accepted`."""
     if (value := where.get(field)) not in accepted:
         raise refusal(path + field, value, f"only {' or '.join(map(repr, accepted))} keeps the ids the same here")
 
@@ -60,7 +60,7 @@ def refusal(field: str, value: object, reason: str) -> UsageError:
 
 
 def expressions_in(part: object) -> Iterator[str]:
-    """Yield the regular expressions of a tokenizer.json: of its steps, at any depth."""
+    """Yield the regular expressions in a tokenizer.json, at any depth."""
     if isinstance(part, dict) and isinstance(pattern := part.get("Regex"), str):
         yield pattern
     for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
@@ -69,7 +69,7 @@ def expressions_in(part: object) -> Iterator[str]:
 
 
 def check_expressions(contents: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the expressions that cut or change a text. Raises UsageError if one can backtrack too long."""
+    """Return the expressions that split or change text. Raises UsageError if one can backtrack too long."""
     found = tuple(expressions_in({name: value for name, value in contents.items() if name != "model"}))
     for pattern in found:
         try:
@@ -80,7 +80,8 @@ def check_expressions(contents: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def split_pattern(pre_tokenizer: dict | None) -> str:
-    """The expression that does what the pre-tokeniser does: a ByteLevel, or a Split and a ByteLevel."""
+    """Return the expression equivalent to the pre-tokenizer, which must be a ByteLevel, or a Split and a ByteLevel.
+    Raises UsageError for others."""
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
@@ -93,7 +94,7 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
         return SPLIT_PATTERNS["gpt2"]
     demand(steps[1], "use_regex", False, path="pre_tokenizer: ByteLevel.")
     split = steps[0]
-    # Removing all but the matches keeps what isolating them keeps, for a pattern that leaves nothing out.
+    # If a pattern skips nothing, removing all except the matches is the same as isolating them.
     if (split["behavior"], split["invert"]) not in (("Isolated", False), ("Removed", True)):
         raise refusal("pre_tokenizer: Split", split, "only an isolating split is reproduced here")
     pattern = split["pattern"].get("Regex")
@@ -110,9 +111,11 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
 
 
 def means_the_same(pattern: str) -> bool:
-    """Whether both engines, Oniguruma and fancy-regex, surely read the expression alike: no other escapes, anchors,
-    flags, nested sets, nor {m,n}+ and {m,n}?."""
-    without = pattern.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "x")  # the one flag whose letters fold alike in both
+    """Whether both engines, Oniguruma and fancy-regex, certainly interpret the expression alike: it has no other
+    escapes, anchors, flags or nested sets, and no {m,n}+ or {m,n}?."""
+    without = pattern.replace(
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)", "x"
+    )  # the one flag whose letters fold alike in both engines
     without = re.sub(r"\\[pP]\{\^?\w+\}|\\[sSrnt]|\\[^\w\s]", "x", without)
     without = re.sub(r"\(\?[:=!]", "(", without)
     without = re.sub(r"\[\^?[^\[\]&^]+\]", "x", without)
@@ -120,7 +123,8 @@ def means_the_same(pattern: str) -> bool:
 
 
 def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """{name: id}. Raises UsageError for a token that is cut out of every text, or with the blanks around it."""
+    """Return {name: id}. Raises UsageError for a token that is cut out of every text, or together with the spaces
+    around it."""
     special: dict[str, int] = {}
     for token in added:
         name, id = token["content"], int(token["id"])
@@ -134,7 +138,8 @@ def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> d
 
 
 def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[bytes, int]:
-    """{bytes of a token: its id}, in order, without the special tokens of those names."""
+    """Return {bytes of a token: id} in order, without the tokens named in `special`. Raises UsageError if the ids are
+    not 0, 1, ..."""
     byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     ranks = {}
     for spelled, id in sorted(vocabulary.items(), key=lambda item: item[1]):
@@ -150,7 +155,7 @@ def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[by
 
 
 def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: bool) -> None:
-    """Raises UsageError unless the merges, pairs or "left right", give the ids of the ranks for every text."""
+    """Raise UsageError unless the merges, pairs or "left right", give the ids of the ranks for every text."""
     byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     given = []
     for merge in merges:
@@ -167,8 +172,8 @@ def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: boo
 
 
 def heading(post_processor: dict | None) -> str:
-    """The special token that the template puts before a text, or ""."""
-    if post_processor is None or post_processor["type"] == "ByteLevel":  # which changes offsets alone
+    """Return the special token that the template prepends to a text, or ""."""
+    if post_processor is None or post_processor["type"] == "ByteLevel":  # changes only offsets
         return ""
     if post_processor["type"] == "Sequence":
         return next(filter(None, map(heading, post_processor["processors"])), "")
@@ -179,7 +184,7 @@ def heading(post_processor: dict | None) -> str:
 
 
 def document_names(special: Mapping[str, int], start: str, end: str) -> tuple[str, str]:
-    """The names of what heads and what ends a document. Raises UsageError for none."""
+    """Return the names of the tokens at the beginning and end of a document. Raises UsageError if there are none."""
     if unknown := {start, end} - {"", *special}:
         raise UsageError(f"{unknown.pop()!r} shall head or end a document, but added_tokens has {', '.join(special)}.")
     if not start and not end:

@@ -1,4 +1,4 @@
-"""A sentencepiece model as a tokenizer.json, which Hugging Face's tokenizers library reads."""
+"""Convert a sentencepiece model to a tokenizer.json for Hugging Face's tokenizers library."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from lm.tokenizer.sentencepiece_model import BPE, BYTE, read_model
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    """The contents of tokenizer.json of a BPE or unigram model, with bytes to fall back to.
+    """Return the contents of tokenizer.json for a BPE or unigram model with byte fallback.
 
-    It gives the same ids, save for a text that has U+2581 itself, which is a blank there, and, of a unigram model,
-    where two ways to cut a text are equally likely, as for a run of one letter. Raises UsageError for a model that
-    normalises, or has no bytes.
+    Ids are the same, except for a text that contains U+2581, which is read as a space, and, with a unigram model, if
+    two segmentations are equally likely, as for a run of one letter. Raises UsageError for a model that normalizes or
+    has no bytes.
     """
     found = read_model(tokenizer.model)
     has_bytes = any(piece.kind == BYTE for piece in found.pieces)
@@ -54,7 +54,8 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 
 
 def merges_of(pieces: list[tuple[str, float]]) -> list[list[str]]:
-    """Every way in which a piece is two others, the best piece first; of one piece's, by the halves' numbers."""
+    """Return every pair of pieces whose concatenation is a piece, ordered by its score (best first), then by the ids of
+    the halves."""
     ids = {piece: id for id, (piece, _) in enumerate(pieces)}
     found = []
     for piece, score in pieces:

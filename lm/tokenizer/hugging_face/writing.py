@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json of a byte-level BPE."""
+"""Write a byte-level BPE as Hugging Face's tokenizer.json."""
 
 import itertools
 import json
@@ -8,11 +8,11 @@ from typing import Protocol
 from lm.errors import UsageError
 
 Merge = tuple[bytes, bytes]
-"""Two tokens that become one."""
+"""Two tokens that are merged into one."""
 
 
 class BytePairs(Protocol):
-    """What the file is made of."""
+    """The parts of a tokenizer that the file needs."""
 
     @property
     def pattern(self) -> str: ...
@@ -28,15 +28,15 @@ class BytePairs(Protocol):
 
 
 def write_hugging_face(tokenizer: BytePairs) -> bytes:
-    """The file tokenizer.json. Raises UsageError for a special token whose name is a token's too."""
+    """Return the bytes of tokenizer.json. Raises UsageError if the name of a special token is also a token."""
     return (json.dumps(hugging_face(tokenizer), ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def hugging_face(tokenizer: BytePairs) -> dict:
-    """The contents of tokenizer.json, as Hugging Face's tokenizers library reads it.
+    """Return the contents of tokenizer.json for Hugging Face's tokenizers library.
 
-    It gives the same ids, save that by default that library takes a special token's name in a text for the token
-    (`encode_special_tokens = True` turns this off), and for white space longer than LONGEST_RUN, which it does not cut.
+    Ids are the same, with two exceptions: by default that library encodes the name of a special token in a text as the
+    token (`encode_special_tokens = True` disables this), and it does not cut white space longer than LONGEST_RUN.
     """
     letters = byte_letters()
     spell = lambda token: "".join(letters[byte] for byte in token)
@@ -49,7 +49,7 @@ def hugging_face(tokenizer: BytePairs) -> dict:
             "Hugging Face's library could not tell them apart. Choose a name that no text holds, as <|name|>."
         )
     if tokenizer.vocab_size > len(ranks) + len(tokenizer.special_tokens):
-        # That library numbers the special tokens on from the vocabulary, whatever their "id" says, save those in it.
+        # The library ignores "id" and numbers special tokens after the vocabulary, except those in it.
         vocabulary |= tokenizer.special_tokens
     special = [
         {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
@@ -83,17 +83,17 @@ def hugging_face(tokenizer: BytePairs) -> dict:
 
 
 def byte_letters() -> list[str]:
-    """The printable character that stands for each byte in Hugging Face's byte-level files: GPT-2's table, in which
-    printable Latin-1 characters stand for themselves and the other bytes, in order, for U+0100 onwards."""
+    """Return the printable character for each byte in Hugging Face's byte-level files: GPT-2's table, which maps
+    printable Latin-1 characters to themselves and the other bytes, in order, to U+0100 onwards."""
     itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in itself else next(others)) for byte in range(256)]
 
 
 def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
-    """The two tokens that were merged into `token`: what its bytes become under all merges before it.
+    """Return the two tokens that were merged into `token`: the result of applying all earlier merges to its bytes.
 
-    Raises ValueError when those leave other than two, that is, when the ranks are no BPE.
+    Raises ValueError if the result is not two tokens, that is, if the ranks are not those of a BPE.
     """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
@@ -106,12 +106,13 @@ def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
-    """The merges, in order, that do what the ranks do; and whether a piece that is a token must be left whole.
+    """Return the merges, in order, that are equivalent to the ranks; and whether a piece that is a token must be kept
+    whole.
 
-    Of a trained BPE, each token has one merge. Tokens that were added later may come of no merges, as 678 of Llama 3's:
-    then, as in its own tokenizer.json, every split of a token in two is a merge. Where of neighbours a, b, c both a+b
-    and b+c are one token, ranks join a and b, and these merges might not; in 7 million random vocabularies nothing ever
-    came to stand so.
+    In a trained BPE, each token has one merge. Tokens that were added later may have none, like 678 of Llama 3's: then,
+    as in its own tokenizer.json, every split of a token in two is a merge. If for neighbors a, b, c both a+b and b+c
+    give the same token, ranks merge a and b, and these merges might not; this never happened in 7 million random
+    vocabularies.
     """
     try:
         return [merged_from(token, ranks) for token in ranks if len(token) > 1], False
@@ -120,7 +121,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
 
 
 def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """Every way in which a token is two others, in order of the three ranks."""
+    """Return every split of a token into two others, in order of the three ranks."""
     merges = []
     for token in ranks:
         halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
