@@ -1,4 +1,4 @@
-"""A model in files that other programs read: safetensors, Hugging Face; and out of them.
+"""Read and write models in other programs' formats: safetensors, Hugging Face.
 
 May import: lm.checkpoints, lm.model, lm.tokenizer.
 """

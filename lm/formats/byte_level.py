@@ -1,4 +1,4 @@
-"""A byte-level BPE, whichever of our tokenizers has it, as what other programs are told of one."""
+"""A byte-level BPE in the form that other programs need, from any of our tokenizer classes."""
 
 import json
 from typing import Any, NamedTuple
@@ -11,27 +11,28 @@ from lm.tokenizer.hugging_face.reading import split_pattern
 from lm.tokenizer.hugging_face.writing import hugging_face
 
 DIGITS_ALONE = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-"""GPT-2's split pattern on what is left between digits, each of which is a piece: SmolLM2's."""
+"""SmolLM2's split pattern: each digit is a piece, and GPT-2's pattern splits the rest."""
 DIGITS_STEPS = (
     {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
 )  # fmt: skip
-"""The same as a tokenizer.json says it."""
+"""The same as steps of a tokenizer.json."""
 
 
 class ByteLevel(NamedTuple):
-    """The parts of a byte-level BPE."""
+    """Parts of a byte-level BPE."""
 
     pattern: str
-    """That cuts text into pieces, in the syntax of fancy-regex."""
+    """Split pattern, in the syntax of fancy-regex."""
     vocabulary: dict[str, int]
-    """{token in the letters of bytes: id}, without the special ones."""
+    """{token in GPT-2's byte letters: id}, without the special tokens."""
     merges: list[tuple[str, str]]
     whole_pieces: bool
-    """A piece that is a token is that token, whatever the merges say."""
+    """A piece that is a token becomes that token, regardless of the merges."""
 
 
 def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
-    """Its parts. Raises UsageError for a tokenizer that is none, or does more to a text than to cut and merge it."""
+    """Return the parts of a tokenizer. Raises UsageError if it is not byte-level BPE, or does more than splitting and
+    merging."""
     if isinstance(tokenizer, BytePairTokenizer):
         contents, pattern = hugging_face(tokenizer), tokenizer.pattern
     elif isinstance(tokenizer, LibraryTokenizer):
@@ -46,7 +47,7 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
 
 
 def pattern_of(contents: dict[str, Any]) -> str:
-    """The split pattern of a tokenizer.json. Raises UsageError for steps that are more than that."""
+    """Return the split pattern of a tokenizer.json. Raises UsageError for any other processing steps."""
     if contents.get("normalizer") is not None:
         raise UsageError(f"The tokenizer normalises text ({contents['normalizer']['type']}), which is not done there.")
     if plain := [token["content"] for token in contents.get("added_tokens") or [] if not token["special"]]:

@@ -1,7 +1,8 @@
-"""Whether a format can hold a model: the fields of ModelConfig that it expresses, and the parameters that it writes.
+"""Check that a format can represent a model: the fields of ModelConfig that it expresses, and the parameters that it
+writes.
 
-Each format lists the fields and values that it expresses. A field that it does not list, for example one that was added
-to ModelConfig later, must have its default value; otherwise the export is refused.
+Each format lists the fields and values that it expresses. A field that is not listed, for example one that was added to
+ModelConfig later, must have its default value; otherwise the export is refused.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from lm.config import ModelConfig
 from lm.errors import UsageError
 
 ANY = object()
-"""Every value of a field."""
+"""Any value of a field."""
 type Expressed = dict[str, object]
 """{field of ModelConfig: ANY, or a tuple of values}; "rope_scaling.factor" is a field of a nested config."""
 SIZES: Expressed = dict.fromkeys(
@@ -23,12 +24,12 @@ NO_EFFECT: Expressed = {
     "initial_std": ANY, "zero_init": ANY, "scan_layers": ANY, "attention": ANY,
     "compute_dtype": ("float32", "bfloat16"),
 }  # fmt: skip
-"""Fields that do not decide what a trained model computes, except for rounding."""
+"""Fields that do not affect the output of a trained model, except for rounding."""
 ROPE: Expressed = {"rope_theta": ANY} | dict.fromkeys(
     ("rope_scaling.factor", "rope_scaling.low_frequency_factor", "rope_scaling.high_frequency_factor",
      "rope_scaling.original_context_length"), ANY,
 )  # fmt: skip
-"""Rotary frequencies with Llama 3.1's scaling. With learned positions they have no effect."""
+"""Rotary frequencies with Llama 3.1's scaling. They have no effect with learned positions."""
 OWN_FORWARD: Expressed = (
     SIZES | NO_EFFECT | ROPE | {
         "norm": ("rmsnorm", "layernorm"), "position": ("rope", "learned"), "mlp": ("swiglu", "gelu", "relu_squared"),
@@ -36,8 +37,8 @@ OWN_FORWARD: Expressed = (
         "ngram_rows": ANY, "ngram_longest": ANY, "attention_windows": ANY,
     }
 )  # fmt: skip
-"""What the two forward passes outside of JAX compute: transformers_code/modeling_gristmill.py.txt (torch) and
-standalone/model_template.txt (NumPy). A field is listed here once both of them compute it."""
+"""Fields that both forward passes outside of JAX implement: transformers_code/modeling_gristmill.py.txt (torch) and
+standalone/model_template.txt (NumPy). List a field here once both implement it."""
 OWN_PARAMETERS = re.compile(
     r"embedding|positions|ngrams\.\d+|head\.weight|norm\.(scale|bias)|blocks\.\d+\.("
     r"(attention_norm|mlp_norm)\.(scale|bias)|attention\.(query|key|value|out)\.(weight|bias)"
@@ -47,13 +48,13 @@ OWN_PARAMETERS = re.compile(
 
 
 def no_window(config: ModelConfig) -> Expressed:
-    """The windows of a format that has none: those of `config` if they limit no layer."""
+    """attention_windows of a format without windows: any value if it limits no layer of `config`, else ()."""
     limited = any(config.window(layer) for layer in range(min(config.layers, len(config.attention_windows))))
     return {"attention_windows": ((),) if limited else ANY}
 
 
 def gpt2(config: ModelConfig) -> Expressed:
-    """What the code for GPT-2 in transformers and in llama.cpp computes."""
+    """Fields that transformers' and llama.cpp's code for GPT-2 implements."""
     even = config.width // config.heads if config.width % config.heads == 0 else None
     return SIZES | NO_EFFECT | no_window(config) | {
         "norm": ("layernorm",), "position": ("learned",), "mlp": ("gelu",), "biases": (True,), "ngram_longest": ANY,
@@ -62,14 +63,14 @@ def gpt2(config: ModelConfig) -> Expressed:
 
 
 def llama(config: ModelConfig) -> Expressed:
-    """What the code for Llama in transformers and in llama.cpp computes."""
+    """Fields that transformers' and llama.cpp's code for Llama implements."""
     return SIZES | NO_EFFECT | ROPE | no_window(config) | {
         "norm": ("rmsnorm",), "position": ("rope",), "mlp": ("swiglu",), "biases": (False,), "ngram_longest": ANY,
     }  # fmt: skip
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
-    """(name, value, default or dataclasses.MISSING) of each field, nested configs field by field."""
+    """Yield (name, value, default or dataclasses.MISSING) of each field, including fields of nested configs."""
     for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
         name, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -79,7 +80,7 @@ def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, obje
 
 
 def unexpressed(config: ModelConfig, expressed: Expressed) -> list[str]:
-    """The fields whose values are not expressed, each with its value and those that are, for a message."""
+    """List the fields with unsupported values, with their values and the supported ones, for a message."""
     found = []
     for name, value, default in leaves(config):
         values = expressed.get(name, () if default is dataclasses.MISSING else (default,))

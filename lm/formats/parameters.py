@@ -1,7 +1,7 @@
-"""The parameters of a checkpoint, read from the disk one at a time: no model is built, and none is held.
+"""Read the parameters of a checkpoint one at a time, without building the model.
 
-Orbax keeps an array as uncompressed blocks, in C order, in a database of keys (tensorstore's OCDBT). So one layer of a
-stack (model.scan_layers) is a range of bytes of each block, and is read alone: no more than that layer is in memory.
+Orbax stores an array as uncompressed blocks, in C order, in a key-value database (TensorStore's OCDBT). So one layer of
+a stack (model.scan_layers) is a byte range of each block and can be read separately: only that layer is in memory.
 """
 
 import functools
@@ -22,21 +22,21 @@ from lm.storage import Place
 
 
 class ArrayLayer(NamedTuple):
-    """Where a parameter lies in the checkpoint."""
+    """Location of a parameter in the checkpoint."""
 
     array: str
-    """The stored array's name."""
+    """Name of the stored array."""
     layer: int | None
-    """Which of its layers, where it is a stack."""
+    """Index of the layer if the array is a stack, else None."""
 
 
 class StoredParameters(Mapping[str, np.ndarray]):
-    """{name: values} of one checkpoint's model, under the names of unrolled layers ("blocks.0.attention.query.weight"),
-    whether its layers are stored one by one or as a stack.
+    """{name: values} of the model in a checkpoint, under the names of unrolled layers
+    ("blocks.0.attention.query.weight"), whether its layers are stored one by one or as a stack.
 
-    Each is read when it is asked for, in the type that it was trained in, and held by nobody here. Names, `shapes` and
-    `dtypes` are known without reading any. Files are not verified (lm.checkpoints.reading.whole_checkpoint does that).
-    Raises InputError where the checkpoint cannot be read, and as `check_size`.
+    Values are read on access, in their stored dtype, and not cached. Names, `shapes` and `dtypes` are known without
+    reading values. Files are not verified (lm.checkpoints.reading.whole_checkpoint does that). Raises InputError if the
+    checkpoint cannot be read, and like `check_size`.
     """
 
     def __init__(self, checkpoint: Place):
@@ -79,7 +79,7 @@ class StoredParameters(Mapping[str, np.ndarray]):
         return ts.open(array_spec(self.folder, array), context=self._context, read=True).result()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises InputError unless these are the parameters of a model with those shapes."""
+        """Raise InputError unless these are the parameters of a model with those shapes."""
         for name in sorted(shapes.keys() | self.shapes.keys()):
             if shapes.get(name) != self.shapes.get(name):
                 raise InputError(
@@ -90,10 +90,10 @@ class StoredParameters(Mapping[str, np.ndarray]):
 
 
 def layer_of(stack: ts.TensorStore, layer: int) -> np.ndarray:
-    """One layer of an opened stack, whose first axis is that of the layers.
+    """Read one layer of an opened stack; layers are its first axis.
 
-    tensorstore would read every block whole. Blocks that hold all layers, as Orbax writes them, are read by a range of
-    bytes each; others, which cut the first axis, hold little else than the layer.
+    TensorStore would read every block completely. Blocks that contain all layers, as Orbax writes them, are read by
+    byte range; blocks that cut the first axis contain little more than the layer.
     """
     spec = stack.spec().to_json()
     metadata, blocks = spec["metadata"], tuple(int(length or 0) for length in stack.chunk_layout.read_chunk.shape or ())
@@ -109,7 +109,7 @@ def layer_of(stack: ts.TensorStore, layer: int) -> np.ndarray:
     for number in np.ndindex(*counts):
         key = separator.join(map(str, (0, *number)))
         read = stack.kvstore.read(key, byte_range=slice(layer * size, (layer + 1) * size)).result()
-        if read.state != "value":  # left out, because all of it is the fill value
+        if read.state != "value":  # absent, because all of it is the fill value
             return stack[layer].read().result()
         values = np.frombuffer(read.value, dtype).reshape(inner)
         where = tuple(slice(n * b, min((n + 1) * b, end)) for n, b, end in zip(number, inner, found.shape, strict=True))

@@ -1,9 +1,9 @@
-"""Weights in the safetensors format (https://github.com/huggingface/safetensors#format), one tensor at a time.
+"""Read and write weights in the safetensors format (https://github.com/huggingface/safetensors#format), one tensor at a
+time.
 
-The library of that name reads the files, and checks each whole header when it opens one: nothing in a file is run. The
-index that tells which file has which tensor of a large model is read here, since the library has nothing for it. Files
-are written here too, since its save_file needs all tensors at once: for 400 MB of weights that are stored transposed it
-took 391 MB more memory, `write_file` 24.
+The safetensors library reads files and validates each header when it opens one; nothing in a file is executed. It does
+not read the index of a sharded model, so this module does. This module also writes files, since the library's save_file
+needs all tensors at once: for 400 MB of weights that are stored transposed it took 391 MB more memory, `write_file` 24.
 """
 
 import json
@@ -23,24 +23,24 @@ from lm.storage import appearing, file_inside
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DAMAGED = "The file is damaged or was not copied whole; get it again."
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
-"""What can be read as weights."""
+"""Types that can be read as weights."""
 MOST_HEADER_BYTES = 2**22
-"""Of the headers of a checkpoint's files together: 4 MiB, some 30,000 tensors. The library takes 100 MB of a file, and
-15 s and 1.2 GB for a million tensors."""
+"""Maximum size of all headers of a checkpoint together: 4 MiB, about 30,000 tensors. The library accepts 100 MB per
+file, and takes 15 s and 1.2 GB for a million tensors."""
 
 
 class Tensor(NamedTuple):
-    """Where one tensor lies; `read` brings its values."""
+    """Location of one tensor; `read` loads its values."""
 
     name: str
     file: Path
     opened: safe_open
     dtype: str
-    """The format's name of it, for example BF16."""
+    """Name of the type in the format, for example BF16."""
     shape: tuple[int, ...]
 
     def read(self) -> np.ndarray:
-        """The values, copied from the file. Raises InputError for a type that is no weight's."""
+        """Copy the values from the file. Raises InputError for a type that is not in DTYPES."""
         if self.dtype not in DTYPES:
             raise InputError(
                 f"{self.file}: {self.name} has dtype {self.dtype}, but weights are read from {', '.join(DTYPES)} only. "
@@ -50,7 +50,7 @@ class Tensor(NamedTuple):
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises InputError if there is none."""
+    """Parse a file that contains a JSON object. Raises InputError if it does not."""
     try:
         found = parse_json(read_bounded(path, MOST_CONFIG_BYTES))
     except OSError as error:
@@ -63,13 +63,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def check_headers(paths: Iterable[Path]) -> None:
-    """Raises InputError if the headers of these files are larger than MOST_HEADER_BYTES together."""
+    """Raise InputError if the headers of these files are larger than MOST_HEADER_BYTES together."""
     total = 0
     for path in paths:
         try:
             with path.open("rb") as file:
                 total += int.from_bytes(file.read(8), "little")
-        except OSError:  # told when it is opened
+        except OSError:  # reported when it is opened
             continue
         if MOST_HEADER_BYTES < total <= path.stat().st_size:
             raise InputError(
@@ -79,7 +79,8 @@ def check_headers(paths: Iterable[Path]) -> None:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """{name: Tensor} of one file. Raises InputError unless the tensors fill the file without a gap or an overlap."""
+    """Return {name: Tensor} of one file. Raises InputError unless the tensors fill the file without gaps or
+    overlaps."""
     check_headers([path])
     try:
         opened = safe_open(path, framework="numpy")
@@ -94,10 +95,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """{name: Tensor} of model.safetensors, or of all files that model.safetensors.index.json names.
+    """Return {name: Tensor} of model.safetensors, or of all files in model.safetensors.index.json.
 
-    Raises InputError when there is neither, when the index and the files do not have the same tensors,
-    and for a link that leads out of the folder.
+    Raises InputError if neither exists, if the index and the files list different tensors, and for a link that leads
+    out of the folder.
     """
     if (whole := file_inside(folder, FILE)).is_file():
         return read_header(whole)
@@ -126,16 +127,16 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 def write_file(
     path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
-    """Writes one file of the named tensors, {name: (the format's name of its dtype, shape)}, whole or not at all.
+    """Write one file of the named tensors, {name: (name of its dtype in the format, shape)}, atomically.
 
-    `value(name)` is asked for one tensor at a time, so that no more than one is in memory for the file's sake.
+    `value(name)` is called for one tensor at a time, so only one needs to be in memory.
     """
     header, at = {}, 0
     for name, (dtype, shape) in tensors.items():
         end = at + math.prod(shape) * DTYPES[dtype].itemsize
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
         at = end
-    # transformers asks for the format; the spaces align the data to 8 bytes.
+    # transformers requires the format; the spaces align the data to 8 bytes.
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
     with appearing(path) as partial, partial.open("wb") as file:

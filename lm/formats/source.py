@@ -1,4 +1,4 @@
-"""A model in another program's files, as launch.import_model takes it into a run folder."""
+"""A model in another program's files, which launch.import_model converts to a run folder."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 
 MOST_TEMPLATE = 1 << 18
-"""Characters of a chat template; published ones have up to 20,000."""
+"""Maximum characters of a chat template; published ones have up to 20,000."""
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a source says of its special tokens, besides the vocabulary."""
+    """Special tokens as a source defines them, outside of the vocabulary."""
 
     bos: int | None = None
     eos: tuple[int, ...] = ()
     add_bos: bool | None = None
-    """Whether its tokenizer puts BOS before a text; None if it does not say so."""
+    """Whether its tokenizer prepends BOS to a text; None if the source does not say."""
     chat_template: str = ""
 
     def __post_init__(self):
@@ -36,8 +36,9 @@ class SpecialTokens:
             )
 
     def on(self, tokenizer: Tokenizer, named: bool = False) -> tuple[Tokenizer, tuple[str, ...]]:
-        """(`tokenizer` with the source's special tokens, notes for the user). An id that is no special token of
-        `tokenizer` is left out with a note. `named`: the tokenizer's own files name its BOS, which stays."""
+        """Return (`tokenizer` with the special tokens of the source, notes for the user). Ids that are not special
+        tokens of `tokenizer` are ignored with a note. `named`: the tokenizer's own files name its BOS, which is
+        kept."""
         names = {id: name for name, id in tokenizer.special_tokens.items()}
         eos = tuple(id for id in self.eos if id in names)
         changes: dict[str, object] = {}
@@ -72,23 +73,23 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class SourceModel:
-    """What a run folder is made of; the parameters are still in the files."""
+    """Contents of the future run folder; the parameters are still in the files."""
 
     config: ModelConfig
     tokenizer: Tokenizer
     parameters: Mapping[str, np.ndarray]
-    """Under our names of unrolled layers, each read when it is asked for."""
+    """Parameters under our names of unrolled layers, each read on access."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    """{the format's name of a tensor: its type there}, by which an export gives the same bytes again."""
+    """{name of a tensor in the source's format: its type there}, so that an export gives the same bytes again."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """Small files of the source that are kept as they are, by name."""
+    """{name: contents} of small files of the source that are kept unchanged."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the import."""
+    """Notes for the user."""
 
 
 def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None:
-    """Raises UsageError if a tokenizer has more symbols than the model has rows: before the tokenizer is made, which
-    takes some 10 s for a million."""
+    """Raise UsageError if a tokenizer has more symbols than the model has embedding rows. Called before the tokenizer
+    is built, which takes about 10 s for a million symbols."""
     if symbols > config.vocab_size:
         raise UsageError(
             f"{source}: the tokenizer has {symbols:,} symbols, but the model has {config.vocab_size:,} rows of "
@@ -97,13 +98,13 @@ def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None
 
 
 FAR_MORE = 100
-"""How many times more parameters a config may describe than there are numbers, before it is refused as a whole."""
+"""If a config describes this many times more parameters than the weights have, it is rejected as a whole."""
 
 
 def check_size(config: ModelConfig, source: Path, values: int, tensors: int) -> None:
-    """Raises InputError if the config needs more parameters or layers than the weights of `source` hold: `values`
-    numbers in so many tensors. To be called before anything is made for each layer. Smaller differences are left to
-    the comparison of each tensor's shape, which names the tensor."""
+    """Raise InputError if the config needs more parameters or layers than the weights of `source` have: `values`
+    numbers in `tensors` tensors. Call it before allocating anything per layer. Smaller differences are left to the
+    comparison of each tensor's shape, which names the tensor."""
     needed = least_parameters(config)
     if needed > FAR_MORE * values or config.layers > tensors:
         raise InputError(

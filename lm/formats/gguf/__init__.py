@@ -1,4 +1,4 @@
-"""GGUF, the files of llama.cpp and what is built on it, written and read by the package gguf.
+"""GGUF, the file format of llama.cpp and programs built on it, read and written with the gguf package.
 
 May import: lm.formats' other rooms, lm.config, lm.tokenizer.
 """

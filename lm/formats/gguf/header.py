@@ -1,7 +1,7 @@
-"""The header of a GGUF file and where its tensors lie (ggml-org/ggml: docs/gguf.md), read within bounds.
+"""Read the header of a GGUF file and the locations of its tensors (ggml-org/ggml: docs/gguf.md), within bounds.
 
-The gguf package's reader believes every count of the file, and makes two arrays for each string: a file of 100 bytes
-that claims 2**40 strings took 6 GB. Here every count and length is compared with what is left of the file first.
+The gguf package's reader trusts every count in the file, and allocates two arrays per string: a file of 100 bytes that
+claims 2**40 strings took 6 GB. Here every count and length is first compared with the rest of the file.
 """
 
 import math
@@ -15,38 +15,38 @@ import numpy as np
 from lm.errors import InputError, shown
 
 MOST_HEADER_BYTES = 2**25
-"""Up to the tensors' data: 32 MiB. A vocabulary of 262,144 tokens with merges takes some 16."""
+"""Maximum size before the tensors' data: 32 MiB. A vocabulary of 262,144 tokens with merges takes about 16."""
 MOST_ITEMS = 2**21
-"""Fields, and elements of arrays, of a header."""
+"""Maximum number of fields and array elements in a header."""
 MOST_TENSORS = 2**15
-"""Of a file. 126 layers of Llama 3.1 405B are 1,138."""
+"""Maximum number of tensors. The 126 layers of Llama 3.1 405B are 1,138."""
 MOST_AXES = 4
 VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""{type of a value: its letter in struct}."""
+"""{type of a value: its struct format character}."""
 STRING, ARRAY = 8, 9
 ALIGNMENT = "general.alignment"
 VALUES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I8": np.int8, "I16": np.int16, "I32": np.int32,
           "I64": np.int64}  # fmt: skip
-"""Types of tensors whose values are read one by one; all others are blocks of bytes."""
+"""Types of tensors that are arrays of numbers; all others are blocks of bytes."""
 
 
 class GgufFile(NamedTuple):
-    """What a file says of itself. The tensors' data stays on the disk until it is used."""
+    """Contents of a file's header. The tensors' data is memory-mapped."""
 
     fields: dict[str, Any]
-    """{name: value}: numbers, truth values, strings, and lists of these."""
+    """{name: value}: numbers, booleans, strings, and lists of these."""
     tensors: list[gguf.ReaderTensor]
 
 
 class Cursor:
-    """A place in the header's bytes; each step checks that the bytes are there."""
+    """Read position in the header; each step checks that the bytes exist."""
 
     def __init__(self, data: memoryview):
         self.data, self.at, self.items = data, 0, 0
 
     def need(self, count: int, least: int, what: str) -> None:
-        """Raises ValueError unless `count` items of at least so many bytes can follow."""
+        """Raise ValueError unless `count` items of at least `least` bytes each can follow."""
         left = len(self.data) - self.at
         if count * least > left:
             raise ValueError(f"{what} has {count:,} items of at least {least} bytes, but {left:,} bytes follow")
@@ -65,7 +65,7 @@ class Cursor:
         length = self.number("Q", what)
         self.need(length, 1, what)
         self.at += length
-        # Bytes that are no UTF-8 stay what they are, and are refused by whoever needs the text.
+        # Invalid UTF-8 is kept here and rejected by the code that needs the text.
         return str(self.data[self.at - length : self.at], "utf-8", "surrogateescape")
 
     def count(self, count: int, what: str, most: int = MOST_ITEMS) -> None:
@@ -74,7 +74,7 @@ class Cursor:
             raise ValueError(f"{what} has {count:,} items; at most {most:,} are read of a header")
 
     def value(self, kind: int, what: str) -> Any:
-        """A field's value. Raises ValueError for arrays of arrays, which no field that is read here has."""
+        """Read the value of a field. Raises ValueError for nested arrays, which no supported field uses."""
         if kind in SCALARS:
             return self.number(SCALARS[kind], what)
         if kind == STRING:
@@ -106,7 +106,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def fields_of(cursor: Cursor) -> dict[str, Any]:
-    """The fields, after which the cursor stands before the tensors' descriptions."""
+    """Read the fields; the cursor is then at the tensors' descriptions."""
     magic = bytes(cursor.data[:4])
     if magic != b"GGUF":
         raise ValueError(f"it begins with {magic!r}, and not with b'GGUF'")
@@ -129,7 +129,7 @@ def fields_of(cursor: Cursor) -> dict[str, Any]:
 
 
 def tensors_of(cursor: Cursor, data: np.ndarray, fields: dict[str, Any]) -> list[gguf.ReaderTensor]:
-    """The tensors, whose data must fit into the file without an overlap."""
+    """Read the tensors. Raises ValueError unless their data fits into the file without overlaps."""
     found: dict[str, tuple[tuple[int, ...], gguf.GGMLQuantizationType, int]] = {}
     for number in range(fields["GGUF.tensor_count"]):
         name = cursor.string(f"the name of tensor {number}")

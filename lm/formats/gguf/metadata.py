@@ -1,6 +1,6 @@
-"""The numbers of a model in a GGUF file's header: out of a ModelConfig, and into one.
+"""Convert the model fields in a GGUF file's header to and from a ModelConfig.
 
-Names are those of ggml-org/ggml: docs/gguf.md, with the architecture's before them.
+Names are those of ggml-org/ggml: docs/gguf.md, prefixed by the architecture.
 """
 
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from lm.formats.gguf.names import arch_of
 from lm.model.layers import rotary_frequencies
 
 ROPE_FACTORS = "rope_freqs.weight"
-"""A tensor by which llama.cpp divides the rotary frequencies: how Llama 3.1's scaling is stored."""
+"""Tensor by which llama.cpp divides the rotary frequencies: the stored form of Llama 3.1's scaling."""
 OWN = "gristmill"
-"""Before the names of what GGUF has no name for, and is needed to make our config again."""
+"""Prefix of fields that GGUF does not define, but that are needed to restore our config."""
 SCALING = ("factor", "low_frequency_factor", "high_frequency_factor", "original_context_length")
 KNOWN_SCALINGS = tuple(RopeScalingConfig(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
-"""Of Llama 3.1 and of Llama 3.2, whose files do not name them."""
+"""Scalings of Llama 3.1 and of Llama 3.2, whose files do not name them."""
 
 
 def rope_factors(config: ModelConfig) -> np.ndarray:
-    """What the rotary frequencies are divided by, a number for each channel pair, float32."""
+    """Divisors of the rotary frequencies, one per channel pair, float32."""
     pairs = config.head_channels // 2
     plain, scaled = (rotary_frequencies(pairs, config.rope_theta, scaling) for scaling in (None, config.rope_scaling))
     return (np.asarray(plain, np.float64) / np.asarray(scaled, np.float64)).astype(np.float32)
 
 
 def add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
-    """Writes what llama.cpp has to know of the model."""
+    """Write the model's fields that llama.cpp needs."""
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.width)
     writer.add_block_count(config.layers)
@@ -54,7 +54,7 @@ def add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 
 class Header(Mapping[str, Any]):
-    """The fields of a file's header, {name: value}; `read` says which one is missing or of another type."""
+    """Fields of a file's header, {name: value}; `read` validates types."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]):
         self.path, self.fields = path, fields
@@ -69,7 +69,7 @@ class Header(Mapping[str, Any]):
         return len(self.fields)
 
     def read[Value](self, name: str, kind: type[Value], default: Value | None = None) -> Value:
-        """The field's value, or `default` where it is missing. Raises InputError for another type, or when it is
+        """Return the value of a field, or `default` if it is missing. Raises InputError if it has another type, or is
         missing without a default."""
         value = self.get(name, default)
         value = float(value) if kind is float and type(value) is int else value
@@ -82,8 +82,8 @@ class Header(Mapping[str, Any]):
 
 
 def config_of(header: Header, tensors: Mapping[str, tuple[int, ...]], factors: np.ndarray | None) -> ModelConfig:
-    """The model of a file, computed in float32, whose tensors have these names and shapes; `factors` are its
-    ROPE_FACTORS. Raises InputError, with the field and its value, for what is not a GPT-2's or a Llama's."""
+    """Return the config, in float32, of a file whose tensors have these names and shapes; `factors` are its
+    ROPE_FACTORS. Raises InputError, with the field and its value, for models other than GPT-2 and Llama."""
     arch = header.read("general.architecture", str)
     if arch not in ("gpt2", "llama"):
         raise InputError(
@@ -117,12 +117,12 @@ def config_of(header: Header, tensors: Mapping[str, tuple[int, ...]], factors: n
             norm_epsilon=nearest(field("attention.layer_norm_rms_epsilon", float)),
             rope_scaling=scaling_of(header, factors, head_dim, theta), **shared,
         )  # fmt: skip
-    except UsageError as error:  # its values come from a file, not from a command
+    except UsageError as error:  # the values come from a file, not from options
         raise InputError(f"{header.path} gives no model of ours: {error}") from error
 
 
 def refuse_others(header: Header, field: Any, head_dim: int) -> None:
-    """Raises InputError for a Llama that has more than ours has."""
+    """Raise InputError for a Llama with features that our model does not have."""
     for name, value, ours in (
         ("attention.value_length", field("attention.value_length", int, head_dim), head_dim),
         ("rope.dimension_count", field("rope.dimension_count", int, head_dim), head_dim),
@@ -134,12 +134,14 @@ def refuse_others(header: Header, field: Any, head_dim: int) -> None:
 
 
 def nearest(value: float) -> float:
-    """The shortest decimal number whose float32 is `value`: headers have float32 alone, and 1e-5 shall be 1e-5."""
+    """Return the shortest decimal number whose float32 is `value`: headers only have float32, and 1e-5 should stay
+    1e-5."""
     return float(str(np.float32(value)))
 
 
 def scaling_of(header: Header, factors: np.ndarray | None, head_dim: int, theta: float) -> RopeScalingConfig | None:
-    """The scaling that gives these ROPE_FACTORS: named in the file, or Llama 3.1's or 3.2's. Raises InputError."""
+    """Return the scaling that gives these ROPE_FACTORS: the one named in the file, or Llama 3.1's or 3.2's. Raises
+    InputError."""
     if factors is None:
         return None
     names = [f"{OWN}.rope_scaling.{name}" for name in SCALING]
@@ -147,7 +149,7 @@ def scaling_of(header: Header, factors: np.ndarray | None, head_dim: int, theta:
     if all(name in header for name in names):
         factor, low, high, original = (header.read(name, float) for name in names)
         known = (RopeScalingConfig(factor, low, high, int(original)),)
-    for scaling in known if factors.shape == (head_dim // 2,) else ():  # else its frequencies could take any memory
+    for scaling in known if factors.shape == (head_dim // 2,) else ():  # bounds the memory of the frequencies
         frequencies = [np.asarray(rotary_frequencies(head_dim // 2, theta, one), np.float64) for one in (None, scaling)]
         if np.allclose(frequencies[0] / frequencies[1], factors, rtol=1e-5):
             return scaling

@@ -1,8 +1,9 @@
-"""Under which names, and how, GGUF keeps what lm.model.param_names calls "blocks.0.attention.query.weight".
+"""Names and layouts of our parameters in GGUF. Our names are those of lm.model.param_names, such as
+"blocks.0.attention.query.weight".
 
-A linear map is stored as (out, in), and GPT-2's query, key and value are one. Llama's queries and keys are stored in
-another order: llama.cpp turns pairs of neighbouring channels (2c, 2c + 1), and not (c, c + C/2) as
-lm.model.layers.rotate does (ggml-org/llama.cpp: convert_hf_to_gguf.py, LlamaModel.permute).
+Linear maps are stored as (out, in), and GPT-2's query, key and value as one tensor. Llama's queries and keys are stored
+in another order: llama.cpp rotates pairs of neighboring channels (2c, 2c + 1), not (c, c + C/2) like
+lm.model.layers.rotate (ggml-org/llama.cpp: convert_hf_to_gguf.py, LlamaModel.permute).
 """
 
 from collections.abc import Callable
@@ -19,20 +20,20 @@ type Arch = Literal["gpt2", "llama"]
 
 
 class Stored(NamedTuple):
-    """One tensor of a file, and what of ours it holds."""
+    """One tensor of a file and the parameters that it contains."""
 
     ours: tuple[str, ...]
-    """Parameters that lie in it one behind the other."""
+    """Parameters concatenated in it."""
     linear: bool = False
-    """A linear map's weight, stored as (out, in)."""
+    """Weight of a linear map, stored as (out, in)."""
     turned_heads: int = 0
-    """Heads whose channels stand in pairs of neighbours; 0 for none."""
+    """Number of heads whose channels are in neighboring pairs; 0: channels are in our order."""
     exact: bool = False
-    """Kept in float32 whatever the type of the others: llama.cpp adds and multiplies these in float32."""
+    """Always kept in float32: llama.cpp adds and multiplies these tensors in float32."""
 
 
 def with_bias(theirs: str, *ours: str) -> dict[str, Stored]:
-    """The weight and the bias of a linear map."""
+    """Weight and bias of a linear map."""
     return {
         f"{theirs}.weight": Stored(tuple(f"{name}.weight" for name in ours), linear=True),
         f"{theirs}.bias": Stored(tuple(f"{name}.bias" for name in ours), exact=True),
@@ -45,13 +46,13 @@ def norm(theirs: str, ours: str, bias: bool) -> dict[str, Stored]:
 
 
 EXPRESSED: dict[Arch, Callable[[ModelConfig], Expressed]] = {"gpt2": gpt2, "llama": llama}
-"""{architecture: what its code in llama.cpp computes of a config}."""
+"""{architecture: fields of a config that its code in llama.cpp implements}."""
 
 
 def arch_of(config: ModelConfig) -> Arch:
-    """The architecture whose code in llama.cpp computes what this model computes.
+    """Return the architecture whose code in llama.cpp computes this model.
 
-    Raises UsageError if none does, with the fields, their values and those of the architecture that lacks fewest.
+    Raises UsageError if there is none, with the fields that the best match lacks, their values and the supported ones.
     """
     arch: Arch = min(EXPRESSED, key=lambda arch: len(unexpressed(config, EXPRESSED[arch](config))))
     remedy = "Choose --format hugging_face or standalone, which express more."
@@ -60,8 +61,8 @@ def arch_of(config: ModelConfig) -> Arch:
 
 
 def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
-    """{name in the file: what of ours it holds}. Raises UsageError as `arch_of`, and for a parameter that would not be
-    stored."""
+    """Return {name in the file: the parameters that it contains}. Raises UsageError like `arch_of`, and for a parameter
+    that would not be stored."""
     arch, named = arch_of(config), {"token_embd.weight": Stored(("embedding",))}
     if arch == "gpt2":
         named["position_embd.weight"] = Stored(("positions",), exact=True)
@@ -93,19 +94,19 @@ def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
 
 
 def stored_shape(stored: Stored, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of a file's tensor that holds parameters of these shapes."""
+    """Shape of a file's tensor that contains parameters of these shapes."""
     first = shapes[stored.ours[0]]
     joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
     return joined[::-1] if stored.linear else joined
 
 
 def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of every head from (c, c + C/2) as pairs to (2c, 2c + 1)."""
+    """Reorder the rows of every head from pairs (c, c + C/2) to pairs (2c, 2c + 1)."""
     rows, width = weight_OI.shape
     return weight_OI.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
 def unpaired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `paired`."""
+    """Inverse of `paired`."""
     rows, width = weight_OI.shape
     return weight_OI.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)

@@ -1,4 +1,4 @@
-"""A GGUF file read under our names, each tensor when it is asked for."""
+"""Read a GGUF file under our names, each tensor on access."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -22,17 +22,17 @@ READ = (
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS",
 )  # fmt: skip
-"""Types of tensors: those of llama.cpp's files of 2 to 8 bits, in which rows that are not whole blocks of 256 are Q5_0,
-Q8_0 or IQ4_NL."""
+"""Supported types of tensors: those of llama.cpp's 2-bit to 8-bit files, where rows that are not whole blocks of 256
+are Q5_0, Q8_0 or IQ4_NL."""
 
 
 class GgufParameters(Mapping[str, np.ndarray]):
     """{name: values} of the model in a file, under our names of unrolled layers: BF16 as bfloat16, F16 as float16, all
-    others as float32. Each is read when it is asked for, and held by nobody here."""
+    others as float32. Values are read on access and not cached."""
 
     def __init__(self, path: Path, reader: GgufFile, config: ModelConfig):
-        """Raises InputError for a tensor that is missing, left over, of another shape than the config asks for, or of a
-        type that is not read."""
+        """Raises InputError for a tensor that is missing, unexpected, of another shape than the config requires, or of
+        an unsupported type."""
         self.path, self.shapes, self.stored = path, parameter_shapes(config), stored_tensors(config)
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.home = {ours: theirs for theirs, stored in self.stored.items() for ours in stored.ours}
@@ -67,12 +67,12 @@ class GgufParameters(Mapping[str, np.ndarray]):
 
 
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
-    """As an array has it: the file has the axes the other way round."""
+    """Shape as an array: the file lists the axes in reverse."""
     return tuple(int(length) for length in tensor.shape[::-1])
 
 
 def unpacked(tensor: gguf.ReaderTensor) -> np.ndarray:
-    """The values of a tensor of one of the types READ."""
+    """Dequantize a tensor of one of the types READ."""
     kind = tensor.tensor_type
     if kind.name == "BF16":
         return np.array(tensor.data).view(jnp.bfloat16).reshape(shape_of(tensor))
@@ -82,12 +82,12 @@ def unpacked(tensor: gguf.ReaderTensor) -> np.ndarray:
 
 
 def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
-    """The model in a GGUF file, and its tokenizer, or the one that is given, with the file's BOS and EOS and chat
-    template. Parameters are kept in bfloat16 where all
-    matrices are stored so, otherwise in float32, which holds them all exactly.
+    """Open the model in a GGUF file, with its tokenizer or the given one, and the file's BOS, EOS and chat template.
+    Parameters stay in bfloat16 if all matrices are stored in it, otherwise they become float32, which represents them
+    exactly.
 
-    Raises InputError for a damaged file and a model or type of tensors that is not read, UsageError for a tokenizer
-    that cannot be reproduced; each names what it is.
+    Raises InputError for a damaged file and for an unsupported model or tensor type, UsageError for a tokenizer that
+    cannot be reproduced.
     """
     reader = read_gguf(path)
     header = Header(path, reader.fields)

@@ -1,4 +1,5 @@
-"""A tokenizer in a GGUF file's header: byte-level BPE ("gpt2" there) and sentencepiece's BPE ("llama")."""
+"""Read and write the tokenizer in a GGUF file's header: byte-level BPE ("gpt2" there) and sentencepiece's BPE
+("llama")."""
 
 import json
 from typing import Any
@@ -30,21 +31,21 @@ PATTERNS = {
     SPLIT_PATTERNS["gpt2"]: "gpt-2", SPLIT_PATTERNS["cl100k"]: "llama-bpe", SPLIT_PATTERNS["o200k"]: "gpt-4o",
     DIGITS_ALONE: "smollm",
 }  # fmt: skip
-"""{a split pattern of ours: llama.cpp's name of it, tokenizer.ggml.pre}. llama.cpp cuts by code of its own and knows no
+"""{our split pattern: llama.cpp's name of it, tokenizer.ggml.pre}. llama.cpp cuts with its own code and supports no
 other expressions."""
 OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
-"""Names of the same in other files."""
+"""Synonyms in other files."""
 WHOLE_PIECES = ("llama-bpe",)
-"""Those with which llama.cpp takes a piece that is a token as that token, whatever the merges say."""
+"""Names for which llama.cpp keeps a piece that is a token whole, regardless of the merges."""
 EOS_IDS = f"{OWN}.tokenizer.eos_ids"
-"""All EOS ids, where they are more than llama.cpp has names for."""
+"""Field with all EOS ids, if they are more than llama.cpp has fields for."""
 NORMAL, CONTROL = 1, 3
-"""tokenizer.ggml.token_type, as sentencepiece's kinds of pieces."""
+"""Values of tokenizer.ggml.token_type, the same as sentencepiece's kinds of pieces."""
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> None:
-    """Writes the vocabulary, with unused tokens up to the model's `rows`. Raises UsageError for a tokenizer that
-    llama.cpp would not give the ids of, which is named."""
+    """Write the vocabulary, padded with unused tokens to the model's `rows`. Raises UsageError for a tokenizer whose
+    ids llama.cpp would not reproduce."""
     if tokenizer.vocab_size > rows:
         raise UsageError(
             f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {rows}. Give the tokenizer that "
@@ -78,7 +79,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
 
 
 def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
-    """Writes what a byte-level BPE has besides its tokens; returns these, with their types."""
+    """Write the fields of a byte-level BPE; return its tokens and their types."""
     found = byte_level_of(tokenizer)
     if found.pattern not in PATTERNS:
         raise UsageError(
@@ -107,7 +108,7 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
 def add_sentencepiece(
     writer: gguf.GGUFWriter, tokenizer: SentencePieceTokenizer, rows: int
 ) -> tuple[list[str], list[int]]:
-    """Writes what a sentencepiece model has besides its pieces; returns these, with their kinds."""
+    """Write the fields of a sentencepiece model; return its pieces and their kinds."""
     model = read_model(tokenizer.model)
     for found, what in (
         (model.kind != BPE, f"is of the kind {KINDS.get(model.kind, model.kind)}, and llama.cpp's llama is bpe"),
@@ -131,7 +132,7 @@ def add_sentencepiece(
 
 
 def read_special_tokens(header: Header) -> SpecialTokens:
-    """BOS, EOS and the chat template of a file. Raises InputError for fields of another type."""
+    """Read BOS, EOS and the chat template. Raises InputError for fields of another type."""
     id_of = lambda name: header.read(f"tokenizer.ggml.{name}_token_id", int, -1)
     ends = header.read(EOS_IDS, list) if EOS_IDS in header else map(id_of, ("eos", "eot", "eom"))
     # llama.cpp's own default: sentencepiece models and Llama 3's vocabulary begin with BOS.
@@ -146,8 +147,8 @@ def read_special_tokens(header: Header) -> SpecialTokens:
 
 
 def read_tokenizer(header: Header) -> Tokenizer:
-    """The vocabulary of a file. Raises UsageError for one that cannot be reproduced, with the field and its value, and
-    InputError for damage."""
+    """Read the vocabulary. Raises UsageError, with the field and its value, if it cannot be reproduced, InputError if
+    it is damaged."""
     kind = header.read("tokenizer.ggml.model", str)
     readers = {"gpt2": read_byte_pairs, "llama": read_sentencepiece}
     if kind not in readers:
@@ -166,7 +167,7 @@ REMEDY = "Name the tokenizer yourself: --tokenizer FOLDER_OR_NAME."
 
 
 def read_byte_pairs(header: Header) -> Tokenizer:
-    """A byte-level BPE, by way of the tokenizer.json that says the same."""
+    """Read a byte-level BPE by converting it to an equivalent tokenizer.json."""
     pre = header.read("tokenizer.ggml.pre", str, "default")
     pre = OTHER_NAMES.get(pre, pre)
     patterns = {theirs: pattern for pattern, theirs in PATTERNS.items()}
@@ -202,7 +203,7 @@ def read_byte_pairs(header: Header) -> Tokenizer:
 
 
 def read_sentencepiece(header: Header) -> SentencePieceTokenizer:
-    """A sentencepiece model that gives the ids that llama.cpp gives."""
+    """Read a sentencepiece model with the same ids as in llama.cpp."""
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     scores = header.read("tokenizer.ggml.scores", list)
     if header.read("tokenizer.ggml.remove_extra_whitespaces", bool, False):

@@ -1,4 +1,4 @@
-"""A GGUF file written, one tensor in memory at a time."""
+"""Write a GGUF file, with one tensor in memory at a time."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ TYPES = {
     "float32": (Type.F32, gguf.LlamaFileType.ALL_F32), "float16": (Type.F16, gguf.LlamaFileType.MOSTLY_F16),
     "bfloat16": (Type.BF16, gguf.LlamaFileType.MOSTLY_BF16), "q8_0": (Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }  # fmt: skip
-"""{--dtype: the type of the matrices, and what the header says of the file}."""
+"""{--dtype: (type of the matrices, file type in the header)}."""
 
 
 def write_gguf(
@@ -34,13 +34,13 @@ def write_gguf(
     name: str,
     dtype: str = "",
 ) -> None:
-    """Writes a file that llama.cpp reads, whole or not at all. `arrays` has the parameters under our names of unrolled
-    layers; one tensor is asked for and held at a time.
+    """Write a file that llama.cpp can load, atomically. `arrays` has the parameters under our names of unrolled layers;
+    tensors are read one at a time.
 
-    `dtype` is the type of the matrices: float32, bfloat16, float16 or q8_0 (blocks of 32 numbers of 8 bits, with one
-    scale each), config.parameter_dtype if not given. Norms, biases and positions are float32, and so is a matrix whose
-    rows are not of whole blocks. Raises UsageError for a model or tokenizer that GGUF does not hold, another type, and
-    values beyond float16's; InputError when `arrays` is not that model's.
+    `dtype` is the type of the matrices: float32, bfloat16, float16 or q8_0 (blocks of 32 8-bit numbers with one scale
+    each); default: config.parameter_dtype. Norms, biases and positions are float32, and so are matrices whose rows are
+    not whole blocks. Raises UsageError for a model or tokenizer that GGUF does not support, another type, and values
+    outside float16's range; InputError if `arrays` are not the parameters of that model.
     """
     if (dtype := dtype or config.parameter_dtype) not in TYPES:
         raise UsageError(f"--dtype is {dtype!r}; a GGUF file has {', '.join(TYPES)}.")
@@ -69,7 +69,7 @@ def write_gguf(
 
 
 def kind_of(stored: Stored, shape: tuple[int, ...], wanted: Type) -> Type:
-    """The type in which a tensor is kept."""
+    """Type in which a tensor is stored."""
     block, _ = gguf.GGML_QUANT_SIZES[wanted]
     return Type.F32 if stored.exact or shape[-1] % block else wanted
 
@@ -81,7 +81,7 @@ def size_of(shape: tuple[int, ...], kind: Type) -> int:
 
 
 def value_of(stored: Stored, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A tensor as the file has it, in the type of ours."""
+    """A tensor in the file's layout, in the dtype of `arrays`."""
     parts = [np.asarray(arrays[name]) for name in stored.ours]
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     value = joined.T if stored.linear else joined
@@ -89,8 +89,8 @@ def value_of(stored: Stored, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def packed(name: str, value: np.ndarray, kind: Type) -> np.ndarray:
-    """The values in a file's type, as an array of its bytes. Raises UsageError for numbers that float16 does not reach,
-    of which a block of Q8_0 has its scale."""
+    """Quantize the values to a file's type. Raises UsageError for values outside float16's range; Q8_0 stores its
+    scales in float16."""
     if kind == Type.F16:
         return np.ascontiguousarray(in_dtype(name, value, "F16"))
     if kind == Type.Q8_0:

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's transformers, in and out: GPT-2, Llama, and every other of our models by code beside it.
+"""Read and write folders of Hugging Face's transformers: GPT-2, Llama, and our other models with custom code.
 
 May import: lm.checkpoints, lm.model, lm.tokenizer, lm.formats.safetensors.
 """

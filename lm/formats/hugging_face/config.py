@@ -1,4 +1,4 @@
-"""config.json and generation_config.json of a Hugging Face folder: into a ModelConfig, and out of one."""
+"""Convert config.json and generation_config.json of a Hugging Face folder to and from a ModelConfig."""
 
 import dataclasses
 from pathlib import Path
@@ -19,11 +19,11 @@ class Settings:
         self.path, self.values = path, values
 
     def read[Value](self, name: str, kind: type[Value], default: Value | None = None) -> Value:
-        """The field's value, or `default` where it is missing or null. Raises InputError for another type, or when it
-        is missing without a default."""
+        """Return the value of a field, or `default` if it is missing or null. Raises InputError if it has another type,
+        or is missing without a default."""
         value = self.values.get(name)
         value = default if value is None else value
-        if kind is float and type(value) is int and abs(value) <= 2**53:  # what a float holds exactly
+        if kind is float and type(value) is int and abs(value) <= 2**53:  # exactly representable as float
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise InputError(
@@ -32,8 +32,8 @@ class Settings:
         return value
 
     def require(self, name: str, known: tuple[Any, ...], missing: object) -> None:
-        """Raises InputError unless the field has one of the values that we support; `missing` is what it counts as
-        where it is missing or null."""
+        """Raise InputError unless the field has one of the values in `known`. A missing or null field counts as
+        `missing`."""
         value = self.values.get(name)
         value = missing if value is None else value
         if not any(type(value) is type(k) and value == k for k in known):
@@ -43,13 +43,13 @@ class Settings:
             )
 
     def part(self, name: str) -> "Settings":
-        """The field as settings of its own, empty where it is missing or null."""
+        """Return a nested object as Settings, empty if it is missing or null."""
         return Settings(self.path, self.read(name, dict, {}))
 
 
 def rope_of(settings: Settings) -> tuple[float, RopeScalingConfig | None]:
-    """(theta, scaling) of a Llama's config.json: in `rope_parameters`, as transformers 5 writes it, or in `rope_theta`
-    and `rope_scaling`, as those before it did."""
+    """Return (theta, scaling) of a Llama's config.json: from `rope_parameters`, as transformers 5 writes it, or from
+    `rope_theta` and `rope_scaling`, as earlier versions did."""
     new, old = settings.part("rope_parameters"), settings.part("rope_scaling")
     if new.values and old.values and new.values != old.values:
         raise InputError(
@@ -75,7 +75,7 @@ def rope_of(settings: Settings) -> tuple[float, RopeScalingConfig | None]:
 
 
 def gpt2_fields(settings: Settings) -> dict[str, Any]:
-    """What of ModelConfig is GPT-2's alone. Defaults are those of transformers' GPT2Config."""
+    """Fields of ModelConfig specific to GPT-2. Defaults are those of transformers' GPT2Config."""
     settings.require("activation_function", ("gelu_new",), "gelu_new")
     settings.require("scale_attn_weights", (True,), True)
     settings.require("scale_attn_by_inverse_layer_idx", (False,), False)
@@ -92,7 +92,7 @@ def gpt2_fields(settings: Settings) -> dict[str, Any]:
 
 
 def llama_fields(settings: Settings) -> dict[str, Any]:
-    """What of ModelConfig is Llama's alone. Defaults are those of transformers' LlamaConfig."""
+    """Fields of ModelConfig specific to Llama. Defaults are those of transformers' LlamaConfig."""
     settings.require("hidden_act", ("silu",), "silu")
     settings.require("attention_bias", (False,), False)
     settings.require("mlp_bias", (False,), False)
@@ -113,15 +113,15 @@ def llama_fields(settings: Settings) -> dict[str, Any]:
 
 OWN = "GristmillForCausalLM"
 RUN_ONLY = ("parameter_dtype", "compute_dtype", "scan_layers", "attention")
-"""Fields of ModelConfig that say how it is computed here, and not what."""
+"""Fields of ModelConfig that affect how a model is computed here, not what it computes."""
 
 
 def own_fields(settings: Settings) -> dict[str, Any]:
-    """The ModelConfig of a model that is computed by our own code for transformers, field by field."""
+    """Fields of ModelConfig of a model with our custom code for transformers."""
     found: dict[str, Any] = {}
     settings = settings.part("model")
     for field in dataclasses.fields(ModelConfig):
-        if field.name in (*RUN_ONLY, "vocab_size", "initial_std"):  # the last two stand where transformers has them
+        if field.name in (*RUN_ONLY, "vocab_size", "initial_std"):  # the last two are in transformers' own fields
             continue
         value = settings.values.get(field.name)
         if value is None and field.default is dataclasses.MISSING:
@@ -136,11 +136,11 @@ FAMILIES = {"GPT2LMHeadModel": gpt2_fields, "LlamaForCausalLM": llama_fields, OW
 
 
 def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> ModelConfig:
-    """The ModelConfig of a Hugging Face checkpoint, with parameters and products in `dtype`.
+    """Return the ModelConfig of a Hugging Face checkpoint, with parameters and matrix products in `dtype`.
 
-    The context length is all that the model was made for, 131,072 tokens for Llama 3.1; a shorter one may be put in its
-    place where positions are rotary. Raises InputError, with the field of config.json and its value, for whatever our
-    model does not have: another architecture, another activation, biases in Llama, quantized weights.
+    The context length is the model's maximum, 131,072 tokens for Llama 3.1; with rotary positions you can replace it by
+    a shorter one. Raises InputError, with the field of config.json and its value, for anything that our model does not
+    support: another architecture, another activation, biases in Llama, quantized weights.
     """
     path = file_inside(folder, "config.json")
     settings = Settings(path, read_json_object(path))
@@ -157,12 +157,12 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
             **family(settings), vocab_size=settings.read("vocab_size", int),
             initial_std=settings.read("initializer_range", float, 0.02), parameter_dtype=dtype, compute_dtype=dtype,
         )  # fmt: skip
-    except (UsageError, TypeError, ValueError, OverflowError) as error:  # its values are a file's
+    except (UsageError, TypeError, ValueError, OverflowError) as error:  # the values come from a file
         raise InputError(f"{path} gives no model of ours: {error}") from error
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:
-    """What transformers needs to make the same model: what `model_config_of` reads, the other way round."""
+    """Return the config.json of a model, the inverse of `model_config_of`."""
     shared = {
         "vocab_size": config.vocab_size, "initializer_range": config.initial_std, "dtype": config.parameter_dtype,
         "tie_word_embeddings": config.tie_embeddings,
@@ -202,17 +202,17 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def special_ids(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What transformers has to know of the tokenizer: the id that begins a document, and the ids that end one, so that
-    generation stops there. Written even where there is none: its own defaults are GPT-2's and Llama 2's ids.
+    """Return the BOS and EOS ids for transformers, so that generation stops at the latter. Absent ids are written as
+    null: transformers' defaults are GPT-2's and Llama 2's ids.
 
-    Raises UsageError when the tokenizer has more symbols than the model has rows.
+    Raises UsageError if the tokenizer has more symbols than the model has embedding rows.
     """
     if tokenizer.vocab_size > config.vocab_size:
         raise UsageError(
             f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = "
             f"{config.vocab_size}. Give the tokenizer that the model was trained with."
         )
-    # The head of the next document ends one too. transformers pads with the first id, so the end's own comes first.
+    # BOS of the next document also ends one. transformers pads with the first id, so EOS comes first.
     ends = list(tokenizer.stop_ids) or sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
     eos = ends[0] if len(ends) == 1 else ends or None
     return {"bos_token_id": tokenizer.bos_id, "eos_token_id": eos, "pad_token_id": None}

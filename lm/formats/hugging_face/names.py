@@ -1,9 +1,9 @@
-"""Under which names, and how, Hugging Face's transformers keeps what lm.model.param_names calls
-"blocks.0.attention.query.weight".
+"""Names and layouts of our parameters in Hugging Face's transformers. Our names are those of lm.model.param_names, such
+as "blocks.0.attention.query.weight".
 
-Our linear maps compute x @ weight, so a weight is (in, out). GPT-2's are stored so too, with query, key and value side
-by side in one; Llama's, and those of our own code for transformers, are stored as (out, in). All keep Llama's rotary
-pairs as lm.model.layers.rotate turns them.
+Our linear maps compute x @ weight, so weights are (in, out). GPT-2 stores them in this layout too, with query, key and
+value concatenated; Llama and our own code for transformers store (out, in). All use Llama's rotary pairs, like
+lm.model.layers.rotate.
 """
 
 import dataclasses
@@ -29,20 +29,20 @@ from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
 
 type Family = Literal["gpt2", "llama", "gristmill"]
-"""transformers' model_type: its own two, and ours, whose code stands beside the weights."""
+"""transformers' model_type: two of its own, and ours, whose code is stored next to the weights."""
 
 
 class Stored(NamedTuple):
-    """One tensor of a checkpoint, and what of ours it holds."""
+    """One tensor of a checkpoint and the parameters that it contains."""
 
     ours: tuple[str, ...]
-    """Parameters that lie in it side by side, on the last axis."""
+    """Parameters concatenated in it, on the last axis."""
     transposed: bool = False
     """Stored as (out, in)."""
 
 
 def with_bias(theirs: str, *ours: str) -> dict[str, Stored]:
-    """The weight and the bias of a linear map that is stored as (in, out)."""
+    """Weight and bias of a linear map that is stored as (in, out)."""
     return {f"{theirs}.{part}": Stored(tuple(f"{name}.{part}" for name in ours)) for part in ("weight", "bias")}
 
 
@@ -81,14 +81,14 @@ LLAMA_BLOCK = {
 NO_WEIGHT = re.compile(
     r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 )
-"""Tensors of older checkpoints that hold no weights: the causal mask and the rotary frequencies, which the config
-gives."""
+"""Tensors of older checkpoints that are not weights: the causal mask and the rotary frequencies, which follow from the
+config."""
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The first family whose code in transformers computes what this model computes.
+    """Return the first family whose code in transformers computes this model.
 
-    Raises UsageError, with the fields, if none does.
+    Raises UsageError, with the fields, if there is none.
     """
     families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config), "gristmill": OWN_FORWARD}
     for family, fields in families.items():
@@ -103,9 +103,9 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
-    """{name in the checkpoint: what of ours it holds} for a model of any family.
+    """Return {name in the checkpoint: the parameters that it contains} for a model of any family.
 
-    Raises UsageError as `family_of`, and for a parameter that would not be stored.
+    Raises UsageError like `family_of`, and for a parameter that would not be stored.
     """
     family, shapes = family_of(config), parameter_shapes(config)
     if family == "gristmill":
@@ -122,8 +122,8 @@ def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
 
 
 def own_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
-    """The tensors of our own code for transformers: our names, with torch's ".weight" for tables, and linear maps as
-    torch's Linear has them."""
+    """Tensors of our own code for transformers: our names, with torch's ".weight" for tables, and linear maps in the
+    layout of torch's Linear."""
     tables = ("embedding", "positions")
     named = lambda name: f"{name}.weight" if name in tables or name.startswith("ngrams.") else name
     return {named(name): Stored((name,), transposed=name.endswith(".weight")) for name in shapes}
@@ -131,8 +131,8 @@ def own_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
 
 @functools.cache
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of our parameters, layers one by one, without making them. Layers have equal shapes, so one of them
-    is traced, and not each."""
+    """Return {name: shape} of our parameters, with unrolled layers, without allocating them. All layers have equal
+    shapes, so only one is traced."""
     one_layer = dataclasses.replace(config, scan_layers=False, layers=1)
     leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0))))
     shapes: dict[str, tuple[int, ...]] = {}
@@ -143,7 +143,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of a checkpoint's tensor that holds parameters of these shapes."""
+    """Shape of a checkpoint's tensor that contains parameters of these shapes."""
     first = shapes[stored.ours[0]]
     joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
     return joined[::-1] if stored.transposed else joined

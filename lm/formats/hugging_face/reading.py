@@ -1,4 +1,4 @@
-"""Weights of a Hugging Face folder under our names, each read when it is asked for, without torch."""
+"""Read the weights of a Hugging Face folder under our names, each on access, without torch."""
 
 import contextlib
 import math
@@ -36,13 +36,13 @@ type Arrays = dict[str, np.ndarray]
 """{"blocks.0.attention.query.weight": values, ...}, under the names of lm.model.param_names.named_leaves."""
 TEMPLATE = "chat_template.jinja"
 KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", TEMPLATE)
-"""The tokenizer's files, which an export gives back as they came."""
+"""Files of the tokenizer, which an export writes back unchanged."""
 
 
 def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stored], tied: bool) -> None:
-    """Raises InputError unless the checkpoint has the tensors that the model needs, and no other.
+    """Raise InputError unless the checkpoint has exactly the tensors that the model needs.
 
-    A tied model may bring its output projection all the same, if it equals the embeddings.
+    A tied model may include its output projection, if it equals the embeddings.
     """
     for name in wanted:
         if name not in tensors:
@@ -53,7 +53,7 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stor
     for name in tensors:
         if name in wanted:
             continue
-        (head,), table = HEAD, tensors[next(iter(wanted))]  # the embedding stands first in both tables
+        (head,), table = HEAD, tensors[next(iter(wanted))]  # the embedding is first in both tables
         if not tied or name != head:
             raise InputError(
                 f"{folder} has a tensor {name} of shape {tensors[name].shape}, which the model of its config.json does "
@@ -67,12 +67,12 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stor
 
 
 class FolderParameters(Mapping[str, np.ndarray]):
-    """{name: values} of the model in a Hugging Face folder, under our names of unrolled layers, in the type in which
-    the folder has them. Each is read when it is asked for, and held by nobody here."""
+    """{name: values} of the model in a Hugging Face folder, under our names of unrolled layers, in the stored dtype.
+    Values are read on access and not cached."""
 
     def __init__(self, folder: Path, config: ModelConfig):
         """`config` is the folder's (`model_config_of`). Raises InputError for a damaged file, and for a tensor that is
-        missing, left over, or of another shape than the config asks for."""
+        missing, unexpected, or has another shape than the config requires."""
         found = read_folder(folder)
         values = sum(math.prod(tensor.shape) for tensor in found.values())
         check_size(config, folder / "config.json", values, len(found))
@@ -101,7 +101,8 @@ def tensors_of(
     folder: Path, found: Mapping[str, Tensor], config: ModelConfig, wanted: dict[str, Stored],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The tensors `found` in the folder, under their names. Raises InputError as FolderParameters."""
+    """Validate the tensors `found` in the folder and return them by name, with GPT-2's prefix added if it is missing.
+    Raises InputError like FolderParameters."""
     tensors = {name: tensor for name, tensor in found.items() if not NO_WEIGHT.fullmatch(name)}
     if family_of(config) == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
         # GPT-2 as it was published: saved from the inner module, whose names lack the prefix.
@@ -118,11 +119,11 @@ def tensors_of(
 
 
 def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
-    """The model in a Hugging Face folder: its config, and its parameters in `dtype` under our names.
+    """Load the model of a Hugging Face folder: its config, and its parameters in `dtype` under our names.
 
-    One tensor is read and converted at a time: the arrays returned are all the memory it takes, but for one tensor.
-    `lm.model.param_names.replace_leaves` makes a Transformer of them. The ids that begin and end a document are the
-    tokenizer's affair, and are not read. Raises InputError as `model_config_of` and FolderParameters.
+    Tensors are read and converted one at a time, so memory use is that of the returned arrays plus one tensor. Build a
+    Transformer from them with `lm.model.param_names.replace_leaves`. BOS and EOS ids belong to the tokenizer and are
+    not read. Raises InputError like `model_config_of` and FolderParameters.
     """
     config = model_config_of(folder, dtype)
     parameters = FolderParameters(folder, config)
@@ -130,10 +131,10 @@ def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tu
 
 
 def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
-    """The model in a Hugging Face folder, and its tokenizer, or the one that is given. Parameters are kept in bfloat16
-    where all of them are stored so, otherwise in float32, which holds them all exactly.
+    """Open the model in a Hugging Face folder, with its tokenizer or the given one. Parameters stay in bfloat16 if all
+    of them are stored in it, otherwise they become float32, which represents them exactly.
 
-    Raises InputError as `model_config_of` and FolderParameters, and for a file that is a link out of the folder
+    Raises InputError like `model_config_of` and FolderParameters, and for a file that is a link out of the folder
     (lm.storage.file_inside), UsageError for a tokenizer that cannot be reproduced.
     """
     refuse_pickles(folder)
@@ -157,7 +158,7 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
 
 
 def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
-    """(the special tokens of a folder by its JSON files, whether its tokenizer_config.json names BOS). Raises
+    """Return (special tokens from the JSON files of a folder, whether its tokenizer_config.json names BOS). Raises
     InputError for a damaged file, and for ids and templates of another type."""
     files = ("generation_config.json", "config.json", TOKENIZER_CONFIG, TOKENIZER)
     generation, config, tokenizer_config, tokenizer = (
@@ -167,7 +168,7 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
     bos, eos = first("bos_token_id"), first("eos_token_id")
     eos = eos if isinstance(eos, list) else [] if eos is None else [eos]
     template = tokenizer_config.get("chat_template") or ""
-    if isinstance(template, list):  # several by name
+    if isinstance(template, list):  # several, by name
         template = next((one["template"] for one in template if one.get("name") == "default"), "")
     if (folder / TEMPLATE).is_file():
         template = read_template(file_inside(folder, TEMPLATE))
@@ -178,15 +179,15 @@ def special_tokens_of(folder: Path) -> tuple[SpecialTokens, bool]:
         )
     add_bos = None
     if tokenizer:
-        with contextlib.suppress(UsageError, KeyError, TypeError, IndexError, AttributeError):  # its loader says so
+        with contextlib.suppress(UsageError, KeyError, TypeError, IndexError, AttributeError):  # reported by its loader
             add_bos = bool(heading(tokenizer.get("post_processor")))
-        if "Llama" in str(tokenizer_config.get("tokenizer_class")):  # transformers' class for it goes by this alone
+        if "Llama" in str(tokenizer_config.get("tokenizer_class")):  # transformers' class for Llama uses only this
             add_bos = tokenizer_config.get("add_bos_token", True) is True
     return SpecialTokens(bos, tuple(eos), add_bos, template), bool(tokenizer_config.get("bos_token"))
 
 
 def read_template(path: Path) -> str:
-    """Raises InputError for a file that is too large or no text."""
+    """Read a chat template. Raises InputError if it is too large or not text."""
     if path.stat().st_size > 4 * MOST_TEMPLATE:
         raise InputError(
             f"{path} has {path.stat().st_size:,} bytes, which is too large for a chat template. Remove it."
@@ -198,7 +199,8 @@ def read_template(path: Path) -> str:
 
 
 def symbols_of(tokenizer_json: bytes) -> int:
-    """Symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which is told when it is loaded."""
+    """Number of symbols in the vocabulary of a tokenizer.json; 0 if it is damaged, which is reported when it is
+    loaded."""
     try:
         return len(parse_json(tokenizer_json)["model"]["vocab"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -206,7 +208,7 @@ def symbols_of(tokenizer_json: bytes) -> int:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raises InputError where the weights are in PyTorch's own files alone, which run code when they are read."""
+    """Raise InputError if the only weights are in PyTorch's pickle files, which execute code when they are read."""
     pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pth"))
     if pickles and not any(folder.glob("*.safetensors")):
         raise InputError(

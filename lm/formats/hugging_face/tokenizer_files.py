@@ -1,8 +1,8 @@
-"""tokenizer.json, tokenizer_config.json and special_tokens_map.json of a Hugging Face folder, from any tokenizer of
-ours.
+"""Write tokenizer.json, tokenizer_config.json and special_tokens_map.json of a Hugging Face folder, for any tokenizer
+class.
 
-A text is headed there as in training, by the token that begins a document: a model that never saw a text without it
-should not be asked one.
+As in training, texts begin with the token that begins a document (unless add_bos is false): a model that was only
+trained on such texts needs it.
 """
 
 import json
@@ -23,11 +23,10 @@ from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
-    """Writes the files with which transformers' AutoTokenizer gives the ids of ours, after bos_id if
-    tokenizer.add_bos; of a tokenizer.json that was imported, the same file if it says so too. The chat template is in
-    tokenizer_config.json.
+    """Write the files with which transformers' AutoTokenizer gives the same ids, after bos_id if tokenizer.add_bos. An
+    imported tokenizer.json is copied if it has the same add_bos. The chat template is in tokenizer_config.json.
 
-    Raises UsageError for a sentencepiece model whose normalisation tokenizer.json cannot say.
+    Raises UsageError for a sentencepiece model whose normalization tokenizer.json cannot express.
     """
     start, end = document_tokens(tokenizer)
     if isinstance(tokenizer, LibraryTokenizer) and says_heading(tokenizer):
@@ -42,7 +41,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
     write_json(
         folder / "tokenizer_config.json",
         {
-            # The class that takes tokenizer.json as it stands; those of GPT-2 and Llama would put steps of their own.
+            # This class uses tokenizer.json unchanged; those of GPT-2 and Llama would replace steps.
             "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length,
             "clean_up_tokenization_spaces": False, **named, **template,
         },
@@ -50,12 +49,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
 
 
 def says_heading(tokenizer: LibraryTokenizer) -> bool:
-    """Whether its tokenizer.json puts before a text what Tokenizer.add_bos says."""
+    """Whether its tokenizer.json prepends the same token to a text as Tokenizer.add_bos."""
     return named_heading(json.loads(tokenizer.contents).get("post_processor")) == tokenizer.start * tokenizer.add_bos
 
 
 def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
-    """The special tokens that head and end a document, by name; "" where a plain token does."""
+    """Return the names of the special tokens at the beginning and end of a document; "" if it is a plain token."""
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         return tokenizer.start, tokenizer.end
     names = {id: name for name, id in tokenizer.special_tokens.items()}
@@ -64,7 +63,7 @@ def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The contents of tokenizer.json, without what heads a text. Raises UsageError."""
+    """Return the contents of tokenizer.json, without the step that prepends BOS. Raises UsageError."""
     if isinstance(tokenizer, BytePairTokenizer):
         return hugging_face(tokenizer)
     if isinstance(tokenizer, LibraryTokenizer):
@@ -77,7 +76,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
-    """A BPE without merges. A character that is not in the vocabulary is left out there, where ours refuses it."""
+    """A BPE without merges. Characters outside the vocabulary are dropped there; our tokenizer rejects them."""
     model = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
@@ -90,7 +89,7 @@ def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
 
 
 def heading(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """The step that puts the head of a document before a text."""
+    """The post-processing step that prepends BOS to a text."""
     name, id = tokenizer.token_bytes(tokenizer.bos_id).decode(), tokenizer.bos_id
     head = {"SpecialToken": {"id": name, "type_id": 0}}
     text = lambda which: {"Sequence": {"id": which, "type_id": 0}}

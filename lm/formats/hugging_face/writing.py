@@ -1,4 +1,4 @@
-"""The weights and configs of a Hugging Face folder, written tensor by tensor, in shards."""
+"""Write the weights and configs of a Hugging Face folder tensor by tensor, in shards."""
 
 import itertools
 import math
@@ -19,11 +19,11 @@ from lm.storage import write_json
 from lm.tokenizer.base import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
-"""That a file has at most, but for a tensor that is larger: Hugging Face's own bound."""
+"""Maximum size of a file, unless one tensor is larger: Hugging Face's own limit."""
 CODE = Path(__file__).parent / "transformers_code"
-"""Python for transformers, which does not run here: hence the names' ending."""
+"""Python for transformers, which does not run here: hence the extension .txt."""
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-"""{a type: safetensors' name of it}."""
+"""{dtype: safetensors' name of it}."""
 
 
 def write_hugging_face(
@@ -34,14 +34,13 @@ def write_hugging_face(
     dtype: str | Mapping[str, str] = "",
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes `arrays`, the parameters under our names, as a folder that transformers reads: the two configs, which
-    have the ids of `tokenizer`, the model's, that begin and end a document; the code of a model that is neither GPT-2
-    nor Llama; and the weights, of which one tensor is asked for and held at a time. Layers may be one stack
-    (model.scan_layers).
+    """Write `arrays`, the parameters under our names, as a folder that transformers can load: config.json and
+    generation_config.json, with BOS and EOS of `tokenizer`; custom code if the model is neither GPT-2 nor Llama; and
+    the weights, reading one tensor at a time. Layers may be a stack (model.scan_layers).
 
-    `dtype` is float32, bfloat16 or float16, config.parameter_dtype if not given, or {tensor's name: safetensors' name
-    of its type}. Raises UsageError for a model that is too small for the tokenizer or a value beyond float16's, and
-    InputError when `arrays` is not that model's.
+    `dtype` is float32, bfloat16 or float16 (default: config.parameter_dtype), or {name of a tensor: safetensors' name
+    of its type}. Raises UsageError if the tokenizer is too large for the model or a value exceeds float16's range, and
+    InputError if `arrays` are not the parameters of that model.
     """
     text, shapes, stored = config_json(config), parameter_shapes(config), stored_tensors(config)
     ids = special_ids(config, tokenizer)
@@ -49,7 +48,7 @@ def write_hugging_face(
         arrays = unstack_names(arrays, config.layers, lambda name, stack, layer: stack[layer])
     check_shapes(arrays, shapes)
     dtypes = dict.fromkeys(stored, NAMES[dtype or config.parameter_dtype]) if isinstance(dtype, str) else dtype
-    text["dtype"] = text["torch_dtype"] = main_dtype(dtypes)  # the name now, and that of transformers before 4.56
+    text["dtype"] = text["torch_dtype"] = main_dtype(dtypes)  # the current name, and that of transformers before 4.56
 
     def value(theirs: str) -> np.ndarray:
         ours, transposed = stored[theirs]
@@ -74,7 +73,7 @@ def write_hugging_face(
 
 
 def check_shapes(arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises InputError unless the arrays are those of a model with these shapes; reads none that is on a disk."""
+    """Raise InputError unless the arrays are those of a model with these shapes; does not read arrays from disk."""
     given = (
         arrays.shapes
         if isinstance(arrays, StoredParameters)
@@ -89,14 +88,14 @@ def check_shapes(arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
 
 
 def main_dtype(dtypes: Mapping[str, str]) -> str:
-    """The type that most tensors have."""
+    """Return the type that most tensors have."""
     counts = {dtype: list(dtypes.values()).count(dtype) for dtype in dtypes.values()}
     most = max(counts, key=counts.__getitem__)
     return next(name for name, theirs in NAMES.items() if theirs == most)
 
 
 def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
-    """The values in the type of that name. Raises UsageError for numbers that float16 does not reach."""
+    """Cast the values to the named type. Raises UsageError for values outside float16's range."""
     if value.dtype == DTYPES[dtype]:
         return value
     with np.errstate(over="ignore"):
@@ -118,7 +117,7 @@ def bytes_of(described: tuple[str, tuple[int, ...]]) -> int:
 def in_shards(
     described: Mapping[str, tuple[str, tuple[int, ...]]], most: int
 ) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
-    """{file: its tensors}, of `most` bytes each at most, but for a tensor that is larger; in order."""
+    """Return {file: its tensors} in order, at most `most` bytes each unless one tensor is larger."""
     numbers, filled = [], 0
     for size in map(bytes_of, described.values()):
         filled += size

@@ -1,4 +1,4 @@
-"""A model as one folder that explains itself: model.py, which needs NumPy alone, with its weights and vocabulary.
+"""A model as a self-contained folder: model.py, which needs only NumPy, with its weights and vocabulary.
 
 May import: lm.formats' other rooms, lm.config, lm.tokenizer.
 """

@@ -1,4 +1,4 @@
-"""tokenizer.json of a standalone folder: a vocabulary in a plain form that model.py reads, and a person too."""
+"""tokenizer.json of a standalone folder: a vocabulary in a plain format that model.py and people can read."""
 
 import functools
 import json
@@ -17,13 +17,13 @@ from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, UNIGRAM, UNKNOWN, read_model
 
 CLASS = re.compile(r"\\p\{\w+\}|\\[sS]")
-"""What an expression says of Unicode, and Python's `re` lacks or takes for other characters."""
+"""Unicode classes in an expression that Python's `re` lacks or interprets differently."""
 
 
 def features_of(tokenizer: Tokenizer) -> frozenset[str]:
-    """What of the tokenizer model.py needs, by the names in model_template.txt.
+    """Return the features that model.py needs for the tokenizer, by their names in model_template.txt.
 
-    Raises UsageError for one that it cannot have, which is named.
+    Raises UsageError for an unsupported tokenizer.
     """
     shared = {
         name for name, present in (("headed", tokenizer.add_bos), ("lacking", tokenizer.missing_bytes)) if present
@@ -47,14 +47,14 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
 
 
 def check_ranks(found: ByteLevel) -> None:
-    """Raises UsageError for merges that do otherwise than the order of the ids says, by which model.py merges."""
+    """Raise UsageError if the merges differ from the order of the ids, by which model.py merges."""
     ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
     ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
     check_merges(found.merges, ranks, found.whole_pieces)
 
 
 def check_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
-    """Raises UsageError for a model that does with text what model.py does not."""
+    """Raise UsageError for a model that processes text in ways that model.py does not."""
     model = read_model(tokenizer.model)
     kinds = {piece.kind for piece in model.pieces}
     for found, what in (
@@ -71,7 +71,7 @@ def check_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
-    """The contents of tokenizer.json. Raises UsageError as `features_of`."""
+    """Return the contents of tokenizer.json. Raises UsageError like `features_of`."""
     features_of(tokenizer)
     stored: dict[str, Any] = {
         "begin": tokenizer.bos_id, "ends": sorted(tokenizer.eos_ids), "special": dict(tokenizer.special_tokens)
@@ -84,13 +84,13 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
         stored["bytes"] = [places[f"<0x{byte:02X}>"] for byte in range(256)]
         stored["pieces"] = {piece.text: [id, piece.score] for id, piece in enumerate(pieces) if piece.kind == NORMAL}
     stored["tokens"] = [shown_bytes(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
-    # A line for each entry of what is long, so that a person can read it.
+    # One line per token or piece, so that people can read it.
     parts = [f'"{name}": {lines(value)}' for name, value in stored.items()]
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def lines(value: object) -> str:
-    """The value as JSON, tokens and pieces one a line."""
+    """Format the value as JSON, with one token or piece per line."""
     plain = lambda one: json.dumps(one, ensure_ascii=False)
     if isinstance(value, dict) and value:
         return "{\n" + ",\n".join(f" {plain(name)}: {plain(one)}" for name, one in value.items()) + "\n}"
@@ -100,7 +100,7 @@ def lines(value: object) -> str:
 
 
 def shown_bytes(token: bytes) -> str | list[int]:
-    """A token as text, or as a list of bytes where it is no text by itself."""
+    """Return a token as text, or as a list of bytes if it is not valid UTF-8."""
     try:
         return token.decode()
     except UnicodeDecodeError:
@@ -108,10 +108,10 @@ def shown_bytes(token: bytes) -> str | list[int]:
 
 
 def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
-    r"""(the expression for Python's `re`, {"\p{L}": what stands for it between brackets, ...}).
+    r"""Return (the expression for Python's `re`, {"\p{L}": its character ranges, ...}).
 
-    Which characters a class has is asked of the library that encodes here, so that they are the same in every version
-    of Python. Raises UsageError for an expression that Python may read otherwise.
+    The members of a class are determined with tiktoken, so that they are the same in every version of Python. Raises
+    UsageError for an expression that Python may interpret differently.
     """
     if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
         raise UsageError(
@@ -143,7 +143,7 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
 
 @functools.cache
 def class_members(name: str) -> str:
-    r"""The characters that an expression such as \p{L} or \s matches, as ranges to stand between brackets."""
+    r"""Return the characters that a class such as \p{L} or \s matches, as ranges for the inside of brackets."""
     import tiktoken
 
     single = {bytes([byte]): byte for byte in range(256)}
@@ -160,7 +160,7 @@ def class_members(name: str) -> str:
 
 
 def escaped(point: int) -> str:
-    r"""A character in an expression: itself where it is a letter or a digit of ASCII, else \u0000 or \U00000000."""
+    r"""Escape a character for an expression: unchanged if it is an ASCII letter or digit, else \u0000 or \U00000000."""
     if chr(point).isascii() and chr(point).isalnum():
         return chr(point)
     return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

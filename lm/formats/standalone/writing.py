@@ -1,4 +1,4 @@
-"""A standalone folder written: model.py for the model at hand, its weights, its vocabulary, and a page about them."""
+"""Write a standalone folder: model.py for this model, its weights, its vocabulary, and a README."""
 
 import string
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from lm.tokenizer.base import Tokenizer
 TEMPLATE = Path(__file__).with_name("model_template.txt")
 README = Path(__file__).with_name("readme_template.txt")
 MOST_LINES = 200
-"""Of model.py."""
+"""Maximum length of model.py with normal spacing."""
 MODEL, WEIGHTS, VOCABULARY = "model.py", "parameters.safetensors", "tokenizer.json"
 
 
@@ -31,12 +31,13 @@ def write_standalone(
     title: str,
     dtype: str = "",
 ) -> None:
-    """Writes the model into `folder`, made if need be: model.py, parameters.safetensors, tokenizer.json, README.md.
+    """Write the model to `folder`, creating it if necessary: model.py, parameters.safetensors, tokenizer.json,
+    README.md.
 
-    `arrays` has the parameters under our names of unrolled layers; one is asked for and held at a time. `dtype` is
-    float32, bfloat16 or float16, config.parameter_dtype if not given; model.py computes in float32. Raises UsageError
-    for a model that model.py does not compute, another type, a value beyond float16's, and a tokenizer that model.py
-    cannot have; InputError when `arrays` is not that model's.
+    `arrays` has the parameters under our names of unrolled layers; tensors are read one at a time. `dtype` is float32,
+    bfloat16 or float16 (default: config.parameter_dtype); model.py computes in float32. Raises UsageError for a model
+    or tokenizer that model.py does not support, another type, and values outside float16's range; InputError if
+    `arrays` are not the parameters of that model.
     """
     if (dtype := dtype or config.parameter_dtype) not in NAMES:
         raise UsageError(f"--dtype is {dtype!r}; a standalone folder has {', '.join(NAMES)}.")
@@ -62,8 +63,8 @@ def write_standalone(
 
 
 def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
-    """The text of model.py: the parts of model_template.txt that this model has, with its numbers. Raises UsageError
-    for a field that the template does not compute."""
+    """Return the text of model.py: the parts of model_template.txt that this model needs, with its numbers. Raises
+    UsageError for a field that the template does not support."""
     remedy = (
         "Train with values that it has, or add the fields to model_template.txt (docs/contracts.md, a field of the "
         "model)."
@@ -89,12 +90,12 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
         }  # fmt: skip
     features = model_features(config) | features_of(tokenizer) | ({"bf16"} if dtype == "bfloat16" else set())
     text = string.Template(chosen(TEMPLATE.read_text(encoding="utf-8"), features)).substitute(values)
-    # A model with everything: functions stand closer, so that it stays short enough to be read.
+    # With many features: remove blank lines between functions to keep it short.
     return text if text.count("\n") <= MOST_LINES else text.replace("\n\n\n", "\n\n")
 
 
 def model_features(config: ModelConfig) -> frozenset[str]:
-    """What the model has, by the names in model_template.txt."""
+    """Features of the model, by their names in model_template.txt."""
     named = {
         "grouped": config.kv_heads < config.heads, "learned": config.position == "learned",
         "rope": config.position == "rope", "rope_scaling": config.rope_scaling is not None, "biases": config.biases,
@@ -107,7 +108,7 @@ def model_features(config: ModelConfig) -> frozenset[str]:
 
 
 def chosen(template: str, features: frozenset[str]) -> str:
-    """The template's lines of these features: what stands between `#: if FEATURE` and `#: end`, or `#: else`."""
+    """Select the lines of the template for these features, between `#: if FEATURE` and `#: end` or `#: else`."""
     kept: list[bool] = []
     lines = []
     for line in template.splitlines(keepends=True):
@@ -123,7 +124,7 @@ def chosen(template: str, features: frozenset[str]) -> str:
 
 
 def printable(title: str) -> str:
-    """A name as a line of a docstring or a page can have it."""
+    """Make a title safe for a docstring or a Markdown page."""
     return "".join(c if c.isprintable() and c not in '"\\`' else "_" for c in title)
 
 
@@ -139,5 +140,5 @@ def readme(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) ->
 
 
 def size_of(shape: tuple[int, ...]) -> int:
-    """Numbers in an array."""
+    """Number of elements of an array."""
     return int(np.prod(shape, dtype=np.int64))
