@@ -1,4 +1,4 @@
-"""What a run takes before it starts: FLOPs, memory, the hardware's peak.
+"""Requirements of a run, before it starts: FLOPs, memory, the hardware's peak rates.
 
 May import: lm.config, lm.model, lm.parallel.
 """

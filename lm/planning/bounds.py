@@ -1,6 +1,6 @@
-"""How fast a step can be at best, and what a run costs: floors of its time that no program goes below, each from one
-limit of the hardware. Not a forecast: that takes a utilisation which others have measured, and which the user states.
-"""
+"""Lower bounds on the time of a training step, each from one limit of the hardware, and the time and FLOPs of a run at
+a given MFU. The bounds are not a forecast: no program is faster, but the MFU of a real run must be measured or
+assumed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,32 +13,32 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class Floors:
-    """Seconds that a step takes at least, by each limit alone."""
+    """Lower bounds on the seconds of a step, from each limit by itself."""
 
     arithmetic: float
-    """All FLOP at the chips' peak rate, also those that remat does again."""
+    """All FLOPs at the chips' peak rate, including those that remat repeats."""
     memory: float
-    """Parameters and optimizer state read and written once."""
+    """Reading and writing parameters and optimizer state once."""
     network: float
-    """All exchanges at the rated speed of the links, where nothing else is in their way."""
+    """All communication at the rated link speed, without contention."""
     model: float
-    """The model's FLOP alone, which MFU counts."""
+    """Only the model's FLOPs, which MFU counts."""
     exposed: float = 0.0
-    """Of `network`, what the compiled schedule has no arithmetic beside (lm/planning/overlap.py)."""
+    """Part of `network` that does not overlap with computation in the compiled schedule (lm/planning/overlap.py)."""
 
     @property
     def step(self) -> float:
-        """No step is faster than its largest floor."""
+        """Largest of the bounds."""
         return max(self.arithmetic, self.memory, self.network)
 
     @property
     def mfu_bound(self) -> float:
-        """The model FLOPs utilisation (arXiv:2204.02311, appendix B) of a step that takes `step` seconds."""
+        """Model FLOPs utilization (arXiv:2204.02311, appendix B) of a step that takes `step` seconds."""
         return self.model / self.step
 
     @property
     def scheduled_step(self) -> float:
-        """The same where nothing goes on beside the exposed exchanges."""
+        """Like `step`, if nothing overlaps with the exposed communication."""
         return max(self.step, max(self.arithmetic, self.memory) + self.exposed)
 
     @property
@@ -47,7 +47,7 @@ class Floors:
 
     @property
     def limit(self) -> str:
-        """Which floor is the largest."""
+        """Name of the largest bound."""
         return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
 
 
@@ -59,9 +59,10 @@ def floors(
     recomputed: int = 0,
     exposed: float = 0.0,
 ) -> Floors:
-    """Of a step of `flops` of the model on all chips together, and `recomputed` ones, in which a device reads and
-    writes `state_bytes` of parameters and moments, and makes the exchanges `moved`, of whose seconds `exposed` ones
-    have no arithmetic beside them. Those between slices go at the speed of the hosts' network."""
+    """Compute the bounds of a step with `flops` model FLOPs and `recomputed` repeated ones on all chips together. Each
+    device reads and writes `state_bytes` of parameters and moments, and runs the collectives `moved`, of which
+    `exposed` seconds do not overlap with computation. Collectives between slices run at the speed of the hosts'
+    network."""
     chip = topology.chip
     rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
@@ -74,19 +75,19 @@ def floors(
 
 
 def days(topology: Topology, flops_per_token: float, tokens: float, mfu: float) -> float:
-    """Days that training on so many tokens takes at that MFU."""
+    """Days of training on `tokens` tokens at this MFU."""
     return flops_per_token * tokens / flops_in(topology, 1, mfu)
 
 
 def flops_in(topology: Topology, days: float, mfu: float) -> float:
-    """FLOP of the model that so many days at that MFU make, on all chips together."""
+    """Model FLOPs that all chips together compute in `days` days at this MFU."""
     return topology.chips * topology.chip.flops * mfu * DAY * days
 
 
 COMPUTE_OPTIMAL = 20
-"""Tokens a parameter for which a given number of FLOP ends at the lowest loss, about (arXiv:2203.15556)."""
+"""Tokens per parameter with the lowest loss for a given number of FLOPs, approximately (arXiv:2203.15556)."""
 
 
 def optimal_parameters(flops: float) -> float:
-    """Parameters of the compute-optimal model, at 6 FLOP a parameter and token."""
+    """Parameters of the compute-optimal model, at 6 FLOPs per parameter and token."""
     return (flops / (6 * COMPUTE_OPTIMAL)) ** 0.5

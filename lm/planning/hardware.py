@@ -1,7 +1,7 @@
-"""Peak rates of chips: what a model's FLOP/s are compared with (MFU, arXiv:2204.02311, appendix B).
+"""Peak rates of chips, to compare a model's FLOP/s with (MFU, arXiv:2204.02311, appendix B).
 
-For accelerators these are the makers' figures for dense products in bfloat16. A CPU has no such figure: there, a matrix
-product is timed, and other work on the machine slows it. So what is compared with it is not called MFU.
+For accelerators these are the manufacturers' figures for dense bfloat16 matrix products. CPUs have no such figure: a
+matrix product is timed instead, which other work on the machine slows down, so the ratio is not called MFU.
 """
 
 import functools
@@ -21,21 +21,21 @@ from lm.planning.peaks import TERA, table_peak
 
 @dataclass(frozen=True)
 class Peak:
-    """What a training step's FLOP/s are compared with."""
+    """Rate to compare a training step's FLOP/s with."""
 
     rate: float | None
-    """FLOP/s of all devices together; None where it is not known."""
+    """FLOP/s of all devices together; None if unknown."""
     meaning: str
-    """What it is, or why it is not known."""
+    """Description of the rate, or why it is unknown."""
     metric: Literal["mfu", "cpu_matmul_share"] = "mfu"
-    """The key of metrics.jsonl under which FLOP/s divided by `rate` go."""
+    """Key in metrics.jsonl of FLOP/s divided by `rate`."""
 
 
 def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
-    """The peak of `devices`, of one kind.
+    """Return the peak rate of `devices`, which are all of one kind.
 
-    Devices on a CPU share its cores, however many they are: one measurement, of products with at most `rows` rows, is
-    for all of them.
+    Devices on a CPU share its cores, however many devices there are: one measurement, of products with at most `rows`
+    rows, covers all of them.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
@@ -59,7 +59,7 @@ def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
 
 
 def median_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Of single calls, within about `seconds`, after three that are not counted."""
+    """Time single calls of `run` for about `seconds`, after three warm-up calls; return the median."""
     for _ in range(3):
         run()
     times, start = [], time.perf_counter()
@@ -72,7 +72,8 @@ def median_seconds(run: Callable[[], object], seconds: float) -> float:
 
 @functools.cache
 def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
-    """FLOP/s of the fastest of the model's own products, with as many rows (at most) as `most_flop` allows.
+    """Measure the FLOP/s of the fastest of the model's own matrix products, with at most `rows` rows and `most_flop`
+    FLOPs.
 
     Each of the four is repeated for about `seconds`, in the compute dtype.
     """

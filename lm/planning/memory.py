@@ -1,9 +1,8 @@
-"""The memory that a model needs at least, and the memory of this machine: a model that cannot fit is refused before
-anything is allocated. JAX is imported only by the functions that count parameters.
+"""Lower bounds on the memory of a model, and the memory of this machine, so that a model that cannot fit is rejected
+before anything is allocated. JAX is imported only by the functions that count parameters.
 
-The figures are lower bounds: they leave out what XLA needs as well (activations within blocks, logits, copies).
-lm/training/memory.py has those of training; before the first step lm/training/aot_compile.py prints what the compiled
-step needs.
+The bounds exclude activations within blocks, logits and copies, which XLA also needs. lm/training/memory.py has the
+bounds for training; before the first step lm/training/aot_compile.py prints the memory of the compiled step.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 BYTES = {"float32": 4, "bfloat16": 2}
 BATCH_BYTES = 16
-"""A token of a batch: its input, target, weight and document."""
+"""Bytes per token of a batch: its input, target, weight and document."""
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 UNIT = 1e9
 TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
@@ -30,14 +29,14 @@ SIZES = ("layers", "width", "mlp_width", "vocab_size", "ngram_rows", "context_le
 
 
 LAYERS_TRACED = 256
-"""Models with more layers are counted from one and two of their layers; no published model has as many."""
+"""Models with more layers are extrapolated from one and two of their layers; no published model has more."""
 LOOKED_UP = ("vocab", "position", "ngram")
-"""Axes whose rows are looked up, if they are a parameter's first axis."""
+"""First axes of parameters that are lookup tables."""
 
 
 def by_layers(count: Callable[[ModelConfig], tuple[int, ...]], config: ModelConfig) -> tuple[int, ...]:
-    """`count` of the model; of one with too many layers to trace, by adding the difference between one layer and two
-    for every further layer."""
+    """Apply `count` to the model. If it has too many layers to trace, extrapolate from the counts with one and two
+    layers."""
     if config.layers <= LAYERS_TRACED:
         return count(config)
     one, two = (count(dataclasses.replace(config, layers=layers)) for layers in (1, 2))
@@ -46,7 +45,7 @@ def by_layers(count: Callable[[ModelConfig], tuple[int, ...]], config: ModelConf
 
 @functools.cache
 def counted_parameters(config: ModelConfig) -> tuple[int, int]:
-    """(all parameters, those of tables that are looked up), without making them."""
+    """Return (number of all parameters, of those in lookup tables), without allocating them."""
     import jax
 
     from lm.model.transformer import Transformer
@@ -63,13 +62,13 @@ def counted_parameters(config: ModelConfig) -> tuple[int, int]:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the model, without making them."""
+    """Number of parameters of the model, without allocating them."""
     return counted_parameters(config)[0]
 
 
 def block_channels(config: ModelConfig) -> dict[Tensor, int]:
-    """{tensor of a block that a remat policy may name: values a token}. Without mlpwo, which is added to the residual
-    stream alone: no gradient needs it."""
+    """{tensor of a block that a remat policy may name: values per token}. Without mlpwo, which is only added to the
+    residual stream: no gradient needs it."""
     heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
     inner: dict[Tensor, int] = (
         {"mlpwi_0": config.mlp_width, "mlpwi_1": config.mlp_width} if config.gated_mlp else {"mlpwi": config.mlp_width}
@@ -81,7 +80,7 @@ def block_channels(config: ModelConfig) -> dict[Tensor, int]:
 
 
 def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
-    """Values a token that a device keeps of each block for the backward pass, at least."""
+    """Lower bound on the values per token of each block that a device keeps for the backward pass."""
     channels = block_channels(config)
     if policy is None:
         return sum(channels.values())
@@ -90,7 +89,7 @@ def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
 
 
 def inference_bytes(model: ModelConfig, rows: int, tokens: int) -> dict[str, int]:
-    """{what for: bytes at least} of `rows` sequences of `tokens` tokens at once."""
+    """{purpose: lower bound in bytes} of inference with `rows` sequences of `tokens` tokens at once."""
     return {
         "parameters": count_parameters(model) * BYTES[model.parameter_dtype],
         "batch": rows * tokens * BATCH_BYTES,
@@ -98,7 +97,7 @@ def inference_bytes(model: ModelConfig, rows: int, tokens: int) -> dict[str, int
 
 
 def host_bytes() -> int | None:
-    """Memory that this process may have, or None where the system does not say: the machine's, or its container's."""
+    """Memory limit of this process, the machine's or its container's; None if the system does not report it."""
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -113,8 +112,8 @@ def host_bytes() -> int | None:
 
 
 def free_bytes(devices: "Sequence[jax.Device]") -> int | None:
-    """What each of the devices, of one kind, has free, the least of them; None where they do not say. CPU devices share
-    the memory of this machine, or of its container."""
+    """Least free memory of the devices, which are of one kind; None if they do not report it. CPU devices share the
+    memory of the machine, or of its container."""
     if {device.platform for device in devices} == {"cpu"}:
         free = free_host_bytes()
         return None if free is None else free // len(devices)
@@ -124,8 +123,8 @@ def free_bytes(devices: "Sequence[jax.Device]") -> int | None:
 
 
 def free_host_bytes(system: Path = Path("/")) -> int | None:
-    """Memory that this process may still take without another's being written to disk: what the kernel reckons for the
-    machine, and what its container has left, of which unused pages of files are given up first."""
+    """Memory that this process can allocate without swapping: the kernel's estimate for the machine, and the rest of
+    the container's limit, where unused file pages count as free."""
     free = numbers_in(system / "proc/meminfo").get("MemAvailable:")
     limits = [] if free is None else [1024 * free]
     group = system / "sys/fs/cgroup"
@@ -138,7 +137,7 @@ def free_host_bytes(system: Path = Path("/")) -> int | None:
 
 
 def numbers_in(file: Path) -> dict[str, int]:
-    """{first word: second word} of the file's lines; none where there is no such file."""
+    """{first word: second word} of the file's lines; empty if there is no such file."""
     try:
         lines = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
         return {words[0]: int(words[1]) for words in lines if len(words) > 1}
@@ -147,7 +146,7 @@ def numbers_in(file: Path) -> dict[str, int]:
 
 
 def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether JAX will compute on the CPU, as far as can be known without starting it."""
+    """Whether JAX will compute on the CPU, as far as can be determined without starting it."""
     platforms = environment.get("JAX_PLATFORMS", "")
     return platforms == "cpu" if platforms else not any(Path(path).exists() for path in ACCELERATORS)
 
@@ -155,10 +154,10 @@ def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
 def check_memory(
     needed: Mapping[str, int], model: ModelConfig, available: int | None, devices: str, rows: str = TRAINING_ROWS
 ) -> None:
-    """Raises UsageError when `needed` is more than `available`, with both, and what would shrink it.
+    """Raise UsageError, with both values and what would reduce the need, if `needed` is more than `available`.
 
-    `devices` names what has so much memory, such as "this machine", and `rows` the option that says how many sequences
-    are held at once.
+    `devices` names the owner of the memory, such as "this machine"; `rows` is the option that sets the number of
+    sequences held at once.
     """
     total = sum(needed.values())
     if available is None or total <= available:

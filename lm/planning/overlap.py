@@ -1,11 +1,11 @@
-"""How much of a compiled program's communication overlaps with computation, read from its schedule (HLO).
+"""Estimate how much of a compiled program's communication overlaps with computation, from its schedule (HLO).
 
 Instructions of a scheduled program run in the order of its text. A collective begins at its start instruction and must
-be complete at its done instruction. The model: one link per device sends the started collectives one after another, at
-its rated speed, while the matrix products between start and done run at the chip's peak FLOP rate. A collective
-overlaps if it is complete before its done instruction is reached. Hand-written kernels and memory traffic count as no
-time, which makes the share too small. Between nodes of GPUs NVLink's rate is assumed, which makes it too large for
-groups with few GPUs of each node. XLA's own flag `is_sync` is ignored.
+be complete at its done instruction. Model: one link per device sends the started collectives one after another, at its
+rated speed, while the matrix products between start and done run at the chip's peak FLOP rate. A collective overlaps if
+it is complete before its done instruction is reached. Hand-written kernels and memory traffic count as no time, which
+underestimates the overlap. Between GPU nodes NVLink's rate is assumed, which overestimates it for groups with few GPUs
+of each node. XLA's own flag `is_sync` is ignored.
 """
 
 import functools
@@ -35,7 +35,7 @@ class Overlap:
     """A device's communication in a step, and how much of it overlaps with computation."""
 
     bytes: float
-    """By the ring algorithms (Collective.wire_bytes)."""
+    """Bytes sent, by the ring algorithms (Collective.wire_bytes)."""
     overlapped_bytes: float
     """Bytes of the collectives that overlap completely."""
     exposed_seconds: float
@@ -47,7 +47,7 @@ class Overlap:
 
 
 def overlap_of(text: str, devices: int, chip: Chip, kinds: tuple[str, ...] = COLLECTIVES) -> Overlap:
-    """The overlap of the collectives of these kinds within a slice, in a program for so many devices."""
+    """Return the overlap of the collectives of these kinds within a slice, in a program for `devices` devices."""
     schedule = Schedule(text, devices, chip)
     total = overlapped = exposed = 0.0
     for one, left in schedule.collectives():
@@ -73,7 +73,7 @@ class Schedule:
         self.flops = functools.cache(self.count_flops)
 
     def collectives(self) -> Iterator[tuple[Collective, float]]:
-        """Every collective, with the seconds that are left of it at its done instruction."""
+        """Yield every collective with the seconds that remain of it at its done instruction."""
         for name, inside in self.found.items():
             if not self.times.get(name) or name in self.fused:
                 continue
@@ -92,13 +92,13 @@ class Schedule:
                 for key, (sent, left) in under_way.items():
                     used = min(seconds, left)
                     under_way[key], seconds = (sent, left - used), seconds - used
-            yield from under_way.values()  # what another computation waits for
+            yield from under_way.values()  # done in another computation
 
     def transfer_seconds(self, one: Collective) -> float:
         return one.wire_bytes / one.times * self.chip.devices / self.chip.link_rate
 
     def role(self, name: str, instruction: Instruction) -> tuple[Collective | None, str]:
-        """The collective that the instruction runs or starts, and "start", "done" or, for a synchronous one, ""."""
+        """Return (collective that the instruction runs or starts, "start", "done" or, for a synchronous one, "")."""
         operation = instruction.operation
         if operation.endswith("-done"):
             return None, "done"
@@ -119,12 +119,12 @@ class Schedule:
         return None, ""
 
     def begun_by(self, done: Instruction) -> list[str]:
-        """Possible names of the start instruction: those of the operands, and, on TPUs, the done instruction's own name
-        with start for done."""
+        """Possible names of the start instruction: the operands, and, on TPUs, the done instruction's own name with
+        start instead of done."""
         return [*operands(done.rest), done.name.replace("-done", "-start")]
 
     def count_flops(self, name: str, instruction: Instruction) -> float:
-        """FLOP of an instruction; of a loop, of all its iterations together."""
+        """FLOPs of an instruction; for a loop, of all its iterations together."""
         if instruction.operation in ("fusion", "call", "while", "conditional"):
             inner = [sum(self.flops(one, part) for part in self.found.get(one, [])) for one in called(instruction)]
             if instruction.operation == "while":
@@ -135,7 +135,7 @@ class Schedule:
 
 
 def operands(rest: str) -> list[str]:
-    """Names of the operands, which come first in what follows an operation."""
+    """Names of the operands in `rest`, the text after an operation, where they come first."""
     depth, end = 1, len(rest)
     for place, letter in enumerate(rest):
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -151,8 +151,8 @@ def dimensions(types: str) -> list[int]:
 
 
 def summed_elements(instruction: Instruction, types: list[str]) -> int:
-    """The size of the contracted dimensions of a matrix product; 0 for any other instruction."""
-    if instruction.operation == "convolution":  # what TPUs make of products of matrices
+    """Size of the contracted dimensions of a matrix product; 0 for any other instruction."""
+    if instruction.operation == "convolution":  # TPUs compile matrix products to convolutions
         labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
         return dimensions(types[1])[labels[1].index("i")] if labels and any(types[1:2]) else 0
     if instruction.operation == "dot":

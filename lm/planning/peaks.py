@@ -1,9 +1,9 @@
-"""The makers' figures for dense products in bfloat16, by the names that JAX gives chips. No jax here."""
+"""Manufacturers' figures for dense bfloat16 matrix products, by JAX's names of chips. Does not import JAX."""
 
 TERA = 1e12
 
-# The part of jax's `device_kind` that tells a chip -> FLOP/s of one jax device. The first that occurs counts, so what
-# is special stands before what is general. Where a data sheet has figures "with sparsity" alone, half of them.
+# Part of JAX's `device_kind` that identifies a chip -> FLOP/s of one JAX device. The first match counts, so specific
+# names come before general ones. If a data sheet has only figures "with sparsity", half of them.
 GPUS = {
     "B200": 2250 * TERA,  # NVIDIA's DGX B200 data sheet: 36 PFLOP/s with sparsity, of 8
     "H200 NVL": 835 * TERA,  # nvidia.com/en-us/data-center/h200: 1,671 with sparsity
@@ -16,11 +16,11 @@ GPUS = {
     "L40S": 362 * TERA,  # NVIDIA's L40S data sheet: 362.05, 733 with sparsity
     "L4": 121 * TERA,  # NVIDIA's L4 data sheet: 242 with sparsity
     "A10G": 70 * TERA,  # NVIDIA's A10G data sheet, of Amazon's g5: 140 with sparsity
-    "V100": 125 * TERA,  # NVIDIA's V100 data sheet; fp16, for it has no bfloat16
+    "V100": 125 * TERA,  # NVIDIA's V100 data sheet; fp16: it has no bfloat16
 }
 
-# docs.cloud.google.com/tpu/docs, the pages v2 to v6e and tpu7x, a chip. Of v2, v3 and 7x a jax device is one of the
-# chip's two cores; of v4 and v5p it is both of them (jax/_src/tpu_info.py: "Megacore").
+# docs.cloud.google.com/tpu/docs, the pages v2 to v6e and tpu7x, per chip. In v2, v3 and 7x a JAX device is one of the
+# chip's two cores; in v4 and v5p it is both (jax/_src/tpu_info.py: "Megacore").
 TPUS = {
     "TPU v2": 45 / 2 * TERA,
     "TPU v3": 123 / 2 * TERA,
@@ -36,8 +36,8 @@ TPUS = {
 
 
 def table_peak(device_kind: str) -> float | None:
-    """FLOP/s of one jax device in bfloat16, or None for a chip that nobody wrote down."""
+    """bfloat16 FLOP/s of one JAX device, or None for a chip that is not in the tables."""
     if device_kind in TPUS:
         return TPUS[device_kind]
-    words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words, for a GB200 is no B200
+    words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words: a GB200 is not a B200
     return next((peak for name, peak in GPUS.items() if f" {name} " in words), None)

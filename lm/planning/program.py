@@ -1,7 +1,8 @@
-"""What a compiled program moves between devices, read from its text (HLO): the compiler's own counts leave out loops.
+"""Communication between devices in a compiled program, parsed from its text (HLO): the compiler's own counts ignore
+loops.
 
-The text has one computation after the other, each a list of instructions. A computation runs as often as the
-instructions that call it, and the body of a loop as often as the loop turns.
+The text is a list of computations, each a list of instructions. A computation runs as often as the instructions that
+call it, and the body of a loop once per iteration.
 """
 
 import functools
@@ -18,30 +19,31 @@ CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_co
 BRANCHES = re.compile(r"(?:branch_computations|called_computations|calls)=\{([^}]*)\}")
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN_SLICES = "send"
-"""What libtpu makes of an exchange between slices: within them collectives, and sends by way of the hosts."""
+"""Operation that libtpu compiles a collective between slices to: collectives within slices, and sends through the
+hosts."""
 KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$\w+|__triton\$?\w*)"')
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One exchange between devices, in each of its turns."""
+    """One collective operation of a program."""
 
     kind: str
     """One of COLLECTIVES, or BETWEEN_SLICES."""
     bytes: int
-    """Of a device's result, in one turn; of a reduce-scatter, of what goes in."""
+    """Bytes of a device's result per execution; for a reduce-scatter, of its input."""
     group: int
-    """Devices that exchange with one another."""
+    """Number of participating devices."""
     times: int
-    """Turns a step."""
+    """Executions per step."""
     type: str
-    """Of the result, such as bf16[512,1024]; the largest, where several travel together."""
+    """Type of the result, such as bf16[512,1024]; the largest, if several arrays are combined."""
     source: str
-    """What of the program it comes from: JAX's name of the operation."""
+    """JAX's name of the operation that it comes from."""
 
     @property
     def wire_bytes(self) -> float:
-        """What a device sends in a step by the ring algorithms, which are the least that each kind needs."""
+        """Bytes that a device sends per step with the ring algorithms, which are optimal for each kind."""
         share = (self.group - 1) / self.group
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0, BETWEEN_SLICES: 1.0}.get(self.kind, share)
         return self.times * self.bytes * factor
@@ -57,7 +59,7 @@ class Instruction:
 
 
 def byte_count(types: str) -> int:
-    """Bytes of an HLO type, a tuple summed."""
+    """Bytes of an HLO type; for a tuple, the sum."""
     return math.ceil(sum(element_bytes(name) * elements(dims) for name, dims in SHAPE.findall(types)))
 
 
@@ -70,7 +72,7 @@ def elements(dims: str) -> int:
 
 
 def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """({name: instructions}, the name of the one that is run)."""
+    """Parse a program; return ({name: instructions}, name of the entry computation)."""
     found: dict[str, list[Instruction]] = {}
     entry, current = "", []
     for line in text.splitlines():
@@ -91,33 +93,33 @@ def called(instruction: Instruction) -> list[str]:
 
 
 NO_BOUND = 2**31 - 1
-"""What a minimum of integers begins with: it may stand in a loop's condition, and bounds nothing."""
+"""Initial value of a minimum over integers; in a loop's condition it does not bound the loop."""
 
 
 def turns(
     instruction: Instruction, found: dict[str, list[Instruction]], beside: list[Instruction] | None = None
 ) -> int:
-    """How often a loop turns: what the compiler has noted, or the bound that its condition compares with, less what it
-    counts from where the instructions `beside` it say so. JAX's loops over layers, micro-batches and parts of the loss
-    count up by one. 1 where it cannot be known."""
+    """Return the iterations of a loop: the compiler's annotation, or the bound in its condition minus the initial value
+    of the counter, if it is known from the surrounding instructions `beside`. JAX's loops over layers, micro-batches
+    and loss chunks count up by one. 1 if unknown."""
     if noted := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', instruction.rest):
         return int(noted[1])
     condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
     inside = [*found.get(condition[1], [])] if condition else []
-    for one in inside:  # grows while it is walked
+    for one in inside:  # grows during the iteration
         inside += [part for name in called(one) if one.operation == "fusion" for part in found.get(name, [])]
     bounds = [value for one in inside if (value := integer(one)) is not None and value < NO_BOUND]
     return max(max(bounds, default=1) - first_count(instruction, beside or []), 1)
 
 
 def integer(instruction: Instruction) -> int | None:
-    """The value of a constant integer."""
+    """Value of a constant integer instruction, else None."""
     value = re.match(r"(\d+)\)", instruction.rest) if instruction.type.startswith(("s32[]", "u32[]")) else None
     return int(value[1]) if value and instruction.operation == "constant" else None
 
 
 def first_count(loop: Instruction, beside: list[Instruction]) -> int:
-    """What a loop counts from, if a constant stands there; else 0."""
+    """Initial value of a loop counter if it is a constant, else 0."""
     place = re.search(r'known_induction_variable":\{"tuple_index":"(\d+)"', loop.rest)
     named = {one.name: one for one in beside}
     given = named.get(re.findall(r"%([\w.\-]+)", loop.rest)[0]) if place and named else None
@@ -130,7 +132,7 @@ def first_count(loop: Instruction, beside: list[Instruction]) -> int:
 
 
 def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
-    """{computation: how often it runs in a step}."""
+    """{computation: executions per step}."""
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in found}
     for name, instructions in found.items():
         for instruction in instructions:
@@ -147,7 +149,7 @@ def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
 
 
 def group_size(rest: str, devices: int) -> int:
-    """Devices that take part in one exchange, of `devices` in all."""
+    """Number of devices in each group of a collective, of `devices` in total."""
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
         return int(match[2])
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
@@ -159,9 +161,9 @@ def group_size(rest: str, devices: int) -> int:
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
-    """The exchanges of a compiled program for `devices`, the largest a step first.
+    """Return the collectives of a compiled program for `devices` devices, in descending order of bytes per step.
 
-    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they count once.
+    On TPUs one collective may occur in several fusions, which start it, compute during it, and end it: they count once.
     """
     found, entry = computations(text)
     times, seen = runs(found, entry), set()
@@ -177,14 +179,14 @@ def collectives(text: str, devices: int) -> list[Collective]:
 
 
 def collective_of(name: str, instruction: Instruction, times: int, devices: int) -> Collective:
-    """The exchange that an instruction of the computation `name` makes or starts."""
+    """Return the collective that an instruction of the computation `name` runs or starts."""
     kind = instruction.operation.removesuffix("-start")
     group = group_size(instruction.rest, devices)
     source = re.search(r'op_name="([^"]*)"', instruction.rest)
     arrays = results(instruction, kind)
     size = sum(map(byte_count, arrays))
     if kind == "all-reduce" and "all-reduce-scatter" in name:
-        kind = "reduce-scatter"  # of TPUs: a fusion that keeps a device's part of the sum
+        kind = "reduce-scatter"  # on TPUs: a fusion that keeps only the device's part of the sum
     elif kind == "reduce-scatter":
         size *= group
     largest = max(arrays, key=byte_count, default="")
@@ -192,8 +194,8 @@ def collective_of(name: str, instruction: Instruction, times: int, devices: int)
 
 
 def identity(instruction: Instruction) -> tuple[str, ...] | None:
-    """What is the same in all fusions of one exchange; None without a channel. The channel is not enough: all exchanges
-    of JAX's shard_map have the same."""
+    """Return a key that is equal in all fusions of one collective; None without a channel. The channel is not enough:
+    all collectives of JAX's shard_map share one."""
     if not (channel := re.search(r"channel_id=\d+", instruction.rest)):
         return None
     who = re.search(r"(?:replica_groups|source_target_pairs)=.*?(?=, \w|$)", instruction.rest)
@@ -202,7 +204,7 @@ def identity(instruction: Instruction) -> tuple[str, ...] | None:
 
 
 def results(instruction: Instruction, kind: str) -> list[str]:
-    """The types of what an exchange gives. What merely starts one gives its operands too, which come first."""
+    """Types of the results of a collective. A start instruction returns its operands too, before the results."""
     arrays = [f"{name}[{dims}]" for name, dims in SHAPE.findall(instruction.type)]
     if kind == BETWEEN_SLICES:
         return arrays[:1]
@@ -215,7 +217,7 @@ def results(instruction: Instruction, kind: str) -> list[str]:
 
 
 def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction]]:
-    """(computation, instruction) of each."""
+    """Yield (computation, instruction) of each collective."""
     for name, instructions in found.items():
         for instruction in instructions:
             kind = instruction.operation.removesuffix("-start")
@@ -224,6 +226,6 @@ def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instru
 
 
 def kernels(text: str) -> list[str]:
-    """Names of the hand-written kernels in a program, such as splash_mha_fwd, each once, without their numbers."""
+    """Names of the hand-written kernels in a program, such as splash_mha_fwd, deduplicated, without their numbers."""
     names = (match[1] for line in text.splitlines() if KERNEL.search(line) and (match := INSTRUCTION.match(line)))
     return sorted({re.sub(r"[.\d]+$", "", name) for name in names})

@@ -1,6 +1,6 @@
-"""The accelerators that a plan can be made for, by the names that clouds give them. No jax here.
+"""Accelerators that a plan can be made for, by their names in clouds. Does not import JAX.
 
-v5e:4x4      a TPU slice by its shape          2xv6e:16x16   two slices, joined by the data-centre network
+v5e:4x4      a TPU slice by its shape          2xv6e:16x16   two slices, joined by the data-center network
 v5p-512      by its name, which counts cores   h100:32       GPUs, eight to a node
 """
 
@@ -17,47 +17,46 @@ GIGA, GIB = 1e9, 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """What one chip has, by its maker."""
+    """Specifications of a chip, from its manufacturer."""
 
     name: str
-    """As a topology names it."""
+    """Name in a topology."""
     flops: float
-    """FLOP/s of dense products in bfloat16."""
+    """FLOP/s of dense bfloat16 matrix products."""
     memory: int
-    """Bytes of device memory that programs may have."""
+    """Bytes of device memory available to programs."""
     memory_rate: float
     """Bytes/s between the chip and its memory."""
     link_rate: float
-    """Bytes/s that it sends to its neighbours, over all links, one way: ICI of TPUs, NVLink, Infinity Fabric or PCIe of
-    GPUs."""
+    """Bytes/s to its neighbors, over all links, one way: ICI of TPUs; NVLink, Infinity Fabric or PCIe of GPUs."""
     network_rate: float
-    """Bytes/s that it sends beyond its slice or node: its share of the host's network."""
+    """Bytes/s beyond its slice or node: its share of the host's network."""
     torus: int = 0
-    """Dimensions of the torus that a slice is a part of; 0 for GPUs."""
+    """Dimensions of the torus that slices are part of; 0 for GPUs."""
     named_by: int = 1
-    """How many of what a name such as v5p-512 counts make a chip: its two cores there."""
+    """Units per chip that a name such as v5p-512 counts: there, its two cores."""
     devices: int = 1
-    """JAX devices to a chip: its cores, where a program runs on one of them."""
+    """JAX devices per chip: its cores, if a program runs on one of them."""
     libtpu: str = ""
-    """What libtpu calls it."""
+    """libtpu's name of it."""
     most: int = 6144
     """Chips of the largest slice."""
     capability: tuple[int, int] = (0, 0)
-    """CUDA's, of NVIDIA's GPUs (developer.nvidia.com/cuda-gpus)."""
+    """CUDA compute capability of NVIDIA's GPUs (developer.nvidia.com/cuda-gpus)."""
 
 
 GPU_NODE = 8
-"""GPUs of a node, which their links join."""
+"""GPUs per node."""
 
 # TPUs: docs.cloud.google.com/tpu/docs, the pages v4, v5e, v5p, v6e and tpu7x, read in November 2026. "Bidirectional ICI
-# bandwidth" there counts both ways; half of it stands here. The data-centre network is 50 Gbit/s a chip of v5p, 2 x 100
-# for the 8 chips of a v5e host, and 100 a chip of v6e and tpu7x. Of v4 the page has neither: six links of 50 GB/s
-# (arXiv:2304.01433), and the network as of v5p, which is a guess. Memory is what libtpu 0.0.52 lets a program of
-# v5e, v5p and v6e have ("Used ... of ... hbm"); of the others, what the page says.
-# GPUs: NVIDIA's data sheets of H100, H200, DGX B200, A100 80GB (SXM) and L40S, and AMD's of Instinct MI300X, whose
-# links are seven of 64 GB/s one way. An L40S has no links but PCIe 4.0 x16. The network is one port of 400 Gbit/s a
-# GPU, as in NVIDIA's DGX and in Azure's ND MI300X v5; 200 of the A100, as in the DGX A100; 50 of the L40S, as in
-# Amazon's g6e.48xlarge.
+# bandwidth" there counts both directions; this table has half of it. The data-center network is 50 Gbit/s per chip for
+# v5p, 2 x 100 for the 8 chips of a v5e host, and 100 per chip for v6e and tpu7x. The page of v4 has neither: six links
+# of 50 GB/s (arXiv:2304.01433), and the network of v5p, which is a guess. Memory of v5e, v5p and v6e is what libtpu
+# 0.0.52 allows a program ("Used ... of ... hbm"); for the others, the page's figure.
+# GPUs: NVIDIA's data sheets of H100, H200, DGX B200, A100 80GB (SXM) and L40S, and AMD's of Instinct MI300X, which has
+# seven links of 64 GB/s one way. An L40S is linked only by PCIe 4.0 x16. The network is one port of 400 Gbit/s per GPU,
+# as in NVIDIA's DGX and in Azure's ND MI300X v5; 200 for the A100, as in the DGX A100; 50 for the L40S, as in Amazon's
+# g6e.48xlarge.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -78,7 +77,7 @@ CHIPS = {
     )
 }  # fmt: skip
 ALIASES = {"trillium": "v6e", "ironwood": "tpu7x", "v7x": "tpu7x", "v5litepod": "v5e"}
-# Shapes of slices that can be had, by their number of chips (the same pages).
+# Available shapes of slices, by their number of chips (the same pages).
 SHAPES = {
     2: {
         1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16),
@@ -92,16 +91,16 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Chips of one kind, and how they are joined."""
+    """Chips of one kind and their arrangement."""
 
     chip: Chip
     shape: tuple[int, ...]
-    """Of a TPU slice; of GPUs, (nodes, GPUs of a node)."""
+    """Shape of a TPU slice; for GPUs, (nodes, GPUs per node)."""
     slices: int = 1
 
     @property
     def name(self) -> str:
-        """As `topology_of` reads it."""
+        """Name that `topology_of` accepts."""
         if not self.chip.torus:
             return f"{self.chip.name}:{self.chips}"
         slices = f"{self.slices}x" if self.slices > 1 else ""
@@ -113,21 +112,21 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """As JAX counts them."""
+        """Number of JAX devices."""
         return self.chips * self.chip.devices
 
     @property
     def device_memory(self) -> int:
-        """Bytes that a program may have of one JAX device."""
+        """Bytes of one JAX device available to a program."""
         return self.chip.memory // self.chip.devices
 
 
 NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3}){0,3}))?"
-"""Slices, chip, and a shape or number."""
+"""Slices, chip, and shape or number."""
 
 
 def topology_of(name: str) -> Topology:
-    """The topology of that name. Raises UsageError for a chip or a shape that there is not, with those there are."""
+    """Parse the name of a topology. Raises UsageError for an unknown chip or shape, with the known ones."""
     match = re.fullmatch(NAME, name.strip().lower())
     slices, kind, size = match.groups() if match else (None, "", None)
     chip = CHIPS.get(ALIASES.get(kind, kind))
@@ -156,7 +155,7 @@ def gpus(chip: Chip, name: str, times: int, size: str) -> Topology:
 
 
 def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
-    """The shape of a slice. `size` is a shape, or the number in a name such as v5p-512."""
+    """Shape of a slice. `size` is a shape, or the number in a name such as v5p-512."""
     known = {count: shape for count, shape in SHAPES[chip.torus].items() if count <= chip.most}
     if size and "x" in size:
         shape = tuple(int(one) for one in size.split("x") if one)
