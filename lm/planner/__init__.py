@@ -1,3 +1,5 @@
-"""Whether a run fits on hardware that is not here, how fast it can be, and what it costs: the true training step is
-compiled for a named topology. May import all other rooms of lm.
+"""Plan a run on hardware that is not present: whether it fits, how fast it can be, and what it costs. Compiles the
+actual training step for a named topology.
+
+May import all other rooms of lm.
 """

@@ -1,4 +1,4 @@
-"""What to change where a run does not fit."""
+"""Suggest changes if a run does not fit."""
 
 import math
 
@@ -10,7 +10,7 @@ from lm.training.memory import training_bytes
 
 
 def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Each with its option. Where the state alone is too large, nothing but more devices helps."""
+    """Return suggestions with their options. If the state by itself is too large, only more devices help."""
     needed, has = training_bytes(model, train), plan.topology.device_memory
     state = sum(needed[name] for name in ("parameters", "moments", "gradients"))
     mesh, devices = plan.mesh, plan.topology.devices
@@ -36,7 +36,8 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
 
 
 def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """What makes temporary values smaller. Where no program is compiled, only what the arithmetic counts."""
+    """Suggestions that reduce temporary memory. If no program is compiled, only those that the estimate accounts
+    for."""
     found = []
     if train.remat == "none":
         found.append("--train.remat full: what is inside a block is computed again in the backward pass")

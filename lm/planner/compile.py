@@ -1,4 +1,4 @@
-"""The training step of a config, compiled for a topology: the very program that a run there executes."""
+"""Compile the training step of a config for a topology: the program that a run there executes."""
 
 import contextlib
 import dataclasses
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 STEP, VALIDATION, SAMPLE, RESUME = "a step", "validation", "a sample", "resuming"
-"""What a run holds memory for."""
+"""Phases of a run that need memory."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of the step, of one device."""
+    """The compiler's figures of the step, per device."""
 
     argument_bytes: int
-    """The state and the batch; the new state takes the place of the old."""
+    """State and batch; the new state replaces the old one in place."""
     temporary_bytes: int
     peak_bytes: int
-    """The most at any moment: what must fit into the memory of a device."""
+    """Peak memory, which must fit into the device's."""
     collectives: tuple[Collective, ...]
     overlap: Overlap
     """How much of the communication overlaps with computation."""
@@ -44,10 +44,10 @@ class Compiled:
     """Names of hand-written kernels in the program."""
     compile_seconds: float
     also_held: Mapping[str, int] = MappingProxyType({})
-    """{what the run does besides steps: the most bytes at any moment, the state included}."""
+    """{other phase of the run: its peak memory in bytes, including the state}."""
 
     def exchanged(self) -> dict[str, tuple[int, int]]:
-        """{kind of exchange: (bytes, how many) in a step}."""
+        """{kind of collective: (bytes, number) per step}."""
         found: dict[str, tuple[int, int]] = {}
         for one in sorted(self.collectives, key=lambda one: one.kind):
             size, count = found.get(one.kind, (0, 0))
@@ -60,13 +60,13 @@ class OutOfMemory:
     """The compiler found no program that fits."""
 
     needed_bytes: int | None
-    """What a device would need of temporary values, where the compiler says so."""
+    """Temporary memory that a device would need, if the compiler reports it."""
     what: str = STEP
-    """What needs it: a step, or a name of Compiled.also_held."""
+    """Phase that needs it: a step, or a key of Compiled.also_held."""
 
 
 def topology_devices(topology: Topology) -> "list[jax.Device]":
-    """The devices of a TPU topology, which need not be there. Raises UsageError where libtpu knows none such."""
+    """Devices of a TPU topology, which need not be present. Raises UsageError if libtpu does not know it."""
     from jax.experimental import topologies
 
     shape = "x".join(map(str, topology.shape))
@@ -86,9 +86,9 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
 def compile_for(
     model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]", chip: Chip
 ) -> Compiled | OutOfMemory:
-    """The step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and what the run does
-    besides: validation of a batch, the decoding of a sample, and resuming from a checkpoint. Raises UsageError where
-    the mesh does not fit the devices, or the batch the mesh."""
+    """Compile the step of the largest stage, on train.mesh over `devices`, which are of the kind `chip`, and the run's
+    other phases: validation of a batch, decoding a sample, and resuming from a checkpoint. Raises UsageError if the
+    mesh does not fit the devices, or the batch the mesh."""
     import jax
 
     from lm.checkpoints.reading import bytes_on_each
@@ -115,7 +115,7 @@ def compile_for(
         waiting, start = (
             made.argument_bytes - bytes_on_each(model, mesh),
             time.perf_counter(),
-        )  # moments, which wait in memory
+        )  # moments stay in memory meanwhile
         if train.validate_every:
             what = VALIDATION
             rows, cut = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length), batch_sharding(mesh)
@@ -138,7 +138,8 @@ def compile_for(
 
 
 def peak_bytes(memory: Any) -> int:
-    """The most at any moment, arguments included, by a program's memory analysis; XLA for CPUs does not tell it."""
+    """Peak memory including arguments, from a program's memory analysis; XLA for CPUs does not report it, then the sum
+    of arguments and temporaries."""
     least = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return getattr(memory, "peak_memory_in_bytes", 0) or least
 
@@ -153,8 +154,8 @@ def read(program: Any, devices: int, chip: Chip, seconds: float) -> Compiled:
 
 
 class Compiler:
-    """Compiles steps for one topology, and says on stderr what it is at. It finds the compiler, and waits for its turn
-    at that of TPUs, at the first step: until then nothing is started. JAX must not have started before."""
+    """Compiles steps for one topology and reports progress on stderr. The first call loads the compiler and, for TPUs,
+    waits for other processes that use it. JAX must not have started before."""
 
     def __init__(self, topology: Topology):
         self.topology = topology
@@ -175,7 +176,7 @@ class Compiler:
 
 
 def compiler_for(topology: Topology) -> Compiler | None:
-    """None if there is no compiler: for NVIDIA's GPUs without JAX's CUDA packages, and for AMD's."""
+    """Return the compiler, or None if there is none: for NVIDIA GPUs without JAX's CUDA packages, and for AMD GPUs."""
     compiles = topology.chip.torus or (any(topology.chip.capability) and has_cuda())
     return Compiler(topology) if compiles else None
 
@@ -185,15 +186,14 @@ def say(text: str) -> None:
 
 
 SAID_EVERY = 30.0
-"""Seconds between words of a compilation that goes on."""
+"""Seconds between progress messages of a compilation."""
 MANY_LAYERS = 16
-"""From which on a program for each layer takes long to compile."""
+"""From this number of layers, compiling each layer separately takes long."""
 
 
 @contextlib.contextmanager
 def progress(model: ModelConfig, say: Callable[[str], None], every: float = SAID_EVERY) -> Generator[None]:
-    """Says from time to time that the compiler is at work, which does not tell how far it is, and what would shorten
-    it."""
+    """Print progress messages while the compiler works, with a hint on how to shorten it."""
     start, done = time.monotonic(), threading.Event()
     hint = ""
     if not model.scan_layers and model.layers >= MANY_LAYERS:
@@ -217,16 +217,16 @@ NEEDED = (
     r"memory required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM",
     r"Used ([\d.]+)([KMGT]?)B? of [\d.]+[KMGT]?B? hbm",
 )
-"""How libtpu says what a program would need."""
+"""libtpu's messages about the memory that a program would need."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a compiler refused a program since it does not fit."""
+    """Whether a compiler rejected a program because it does not fit."""
     return "RESOURCE_EXHAUSTED" in str(error) or "hbm" in str(error).lower()
 
 
 def out_of_memory(text: str) -> OutOfMemory:
-    """What libtpu tells of a program that does not fit."""
+    """Parse libtpu's message about a program that does not fit."""
     for pattern in NEEDED:
         if needed := re.search(pattern, text):
             return OutOfMemory(int(float(needed[1]) * SIZES[needed[2]]))

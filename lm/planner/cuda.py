@@ -1,4 +1,4 @@
-"""XLA's compiler for NVIDIA GPUs that are not here: JAX's CUDA packages suffice, no driver and no card."""
+"""XLA's compiler for NVIDIA GPUs that are not present: needs only JAX's CUDA packages, no driver and no GPU."""
 
 import importlib.util
 import os
@@ -14,16 +14,16 @@ CORES = {
     "a100": (108, 41_943_040), "l40s": (142, 100_663_296), "h100": (132, 52_428_800), "h200": (132, 52_428_800),
     "b200": (148, 132_644_864),
 }  # fmt: skip
-"""{chip: (streaming multiprocessors, bytes of L2 cache)}, as openxla/xla has them (xla/backends/gpu/target_config); of
-the L40S as NVIDIA's whitepaper on the Ada architecture has them."""
+"""{chip: (streaming multiprocessors, bytes of L2 cache)}, from openxla/xla (xla/backends/gpu/target_config); for the
+L40S, from NVIDIA's whitepaper on the Ada architecture."""
 HOPPER = (2048, 233_472, 232_448, 128, 1.98)
 LIMITS = {
     (8, 0): (2048, 167_936, 166_912, 64, 1.41), (8, 9): (1536, 102_400, 101_376, 128, 2.52), (9, 0): HOPPER,
     (10, 0): HOPPER,
 }  # fmt: skip
-"""{CUDA's compute capability: (threads and bytes of shared memory of a multiprocessor, bytes that a block may have of
-it, float32 units, GHz)}, as the CUDA C++ Programming Guide has them (table of technical specifications); clocks are
-NVIDIA's boost clocks."""
+"""{CUDA compute capability: (threads and bytes of shared memory per multiprocessor, bytes of it available to a block,
+float32 units, GHz)}, from the CUDA C++ Programming Guide (table of technical specifications); clocks are NVIDIA's boost
+clocks."""
 
 
 def has_cuda() -> bool:
@@ -35,15 +35,14 @@ def has_cuda() -> bool:
 
 
 def prepare_cuda() -> None:
-    """Lets JAX load its CUDA packages where there is no driver, and use the CPU for all that is run. Before JAX
-    starts."""
+    """Let JAX load its CUDA packages without a driver, and run programs on the CPU. Call before JAX starts."""
     os.environ["JAX_PLATFORMS"] = "cpu,cuda"
-    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # which would ask a driver for its version
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # that there is no card would be an error otherwise
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it would query the driver's version
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hide the error that there is no GPU
 
 
 def target_config(chip: Chip) -> str:
-    """What XLA is told of a GPU, as the text form of its GpuTargetConfigProto."""
+    """XLA's description of a GPU, a GpuTargetConfigProto in text format."""
     cores, cache = CORES[chip.name]
     threads, shared, of_block, units, clock = LIMITS[chip.capability]
     major, minor = chip.capability
@@ -64,11 +63,11 @@ device_description_str: "NVIDIA {chip.name.upper()}, cuda {major}.{minor}"
 
 
 def cuda_devices(topology: Topology) -> "list[jax.Device]":
-    """The devices of nodes of GPUs, which need not be there."""
+    """Devices of GPU nodes, which need not be present."""
     from jax._src.cudnn import fused_attention_stablehlo as fused_attention
     from jax.experimental import topologies
 
-    # While it traces cuDNN's attention, JAX asks the GPU of this process what it can do; here may be none.
+    # While tracing cuDNN's attention, JAX queries the capability of this process's GPU, which may not exist.
     able = lambda least: topology.chip.capability >= tuple(map(int, least.split(".")))
     fused_attention.check_compute_capability = able  # ty: ignore[invalid-assignment]
     nodes, of_node = topology.shape

@@ -1,4 +1,4 @@
-"""The compiler for TPUs, libtpu, on a machine without one: where it is, and one process at a time."""
+"""libtpu, the compiler for TPUs, on a machine without a TPU: find it, and use it in one process at a time."""
 
 import fcntl
 import importlib.util
@@ -12,12 +12,13 @@ from lm.errors import InputError, UsageError
 
 LIBRARY = "libtpu.so"
 FETCHED = Path(__file__).parents[2] / ".tools" / "libtpu" / "libtpu" / LIBRARY
-"""Where `make libtpu` puts it: apart from the environment, since JAX would look for TPUs at every start otherwise."""
+"""Download location of `make libtpu`: outside of the environment, where JAX would look for TPUs at every start."""
 LOCK = Path(tempfile.gettempdir()) / "gristmill-libtpu.lock"
 
 
 def find_libtpu() -> Path:
-    """The library: TPU_LIBRARY_PATH, what `make libtpu` fetched, or an installed package. Raises UsageError."""
+    """Return the path of the library: TPU_LIBRARY_PATH, the download of `make libtpu`, or an installed package. Raises
+    UsageError."""
     if given := os.environ.get("TPU_LIBRARY_PATH"):
         if not Path(given).is_file():
             raise UsageError(f"TPU_LIBRARY_PATH is {given}, which is no file. Unset it, or give the path of {LIBRARY}.")
@@ -35,12 +36,12 @@ def find_libtpu() -> Path:
 
 
 TURN: list[IO] = []
-"""The lock of this process, which it keeps until it ends: so long has it libtpu."""
+"""This process's lock, which it keeps until it ends, as long as it has libtpu loaded."""
 
 
 def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
-    """Waits for other processes that compile for TPUs here, and says so: two at once end libtpu with an error. From
-    then on it is this process's turn, until it ends."""
+    """Wait, with a message, for other processes that compile for TPUs on this machine: two at once make libtpu fail.
+    Then hold the lock until this process ends."""
     if TURN:
         return
     try:
@@ -56,14 +57,14 @@ def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
 
 
 def prepare(library: Path, say: Callable[[str], None] = print) -> None:
-    """Makes JAX use the library for what is not here, and the CPU for all else. Before JAX starts; waits for other
-    processes that use it, and says so."""
+    """Make JAX use the library for TPUs that are not present, and the CPU for everything else. Call before JAX starts.
+    Waits, with a message, for other processes that use libtpu."""
     wait_for_turn(say)
     os.environ["TPU_LIBRARY_PATH"] = str(library)
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # No machine of the cloud is asked what this one is; without an answer the library would complain of that.
+    # Do not query a cloud metadata server about this machine, and avoid libtpu's warnings about missing answers.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0", "TPU_MIN_LOG_LEVEL": "3",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # beside a run that holds the chips of this machine; wait_for_turn is enough
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # next to a run that uses this machine's TPUs; wait_for_turn is enough
     }  # fmt: skip

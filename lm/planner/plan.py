@@ -1,4 +1,4 @@
-"""A plan: what the training of a config takes on named hardware, as figures and as text."""
+"""Plan: the requirements of training a config on named hardware, as figures and as text."""
 
 import bisect
 import dataclasses
@@ -24,40 +24,40 @@ STEPS = range(2**62)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes. Bytes are of one device: by the compiler, or by arithmetic where there is none."""
+    """Requirements of a run. Bytes are per device, from the compiler, or estimated if there is none."""
 
     topology: Topology
     mesh: dict[str, int]
     parameters: int
     tokens_per_step: int
-    """Of the largest batch."""
+    """Tokens of the largest batch."""
     flops_per_token: int
-    """Of the model with the context of that batch, counted from its config (lm/planning/flops.py)."""
+    """Model FLOPs with that batch's context, counted from the config (lm/planning/flops.py)."""
     attention: str
-    """The implementation that runs: splash, cudnn or xla."""
+    """Attention implementation: splash, cudnn or xla."""
     remarks: tuple[str, ...]
-    """What else is to be known, such as why plain attention runs."""
+    """Notes, such as why XLA attention is used."""
     compiled: Compiled | None
-    """None where no program fits, or none was compiled."""
+    """None if no program fits, or none was compiled."""
     needed_bytes: int | None
-    """Of a program, at most at any moment; else at least, where it is known."""
+    """Peak memory of the compiled program, else a lower bound if one is known."""
     needed_for: str
-    """What a device needs most bytes for: "a step", "validation", "a sample" or "resuming" (lm/planner/compile.py)."""
+    """Phase with the highest memory need: "a step", "validation", "a sample" or "resuming" (lm/planner/compile.py)."""
     fits: bool | None
-    """None where only a lower bound is known, which is not above what a device has."""
+    """None if only a lower bound is known, and it is within the device's memory."""
     floors: Floors | None
-    """None where there is no program to count exchanges of."""
+    """None if there is no program to count communication in."""
     tokens: float
     steps: int
-    """That take these tokens, rounded up."""
+    """Steps for these tokens, rounded up."""
     mfu: float
-    """As stated, and not forecast: what the run is assumed to reach."""
+    """Assumed MFU, given by the user."""
     days: float
     dollars: float | None
-    """None where no price is known."""
+    """None if no price is known."""
 
     def as_json(self) -> dict[str, Any]:
-        """The figures under the names that --json prints."""
+        """Figures under the names that --json prints."""
         program = self.compiled
         return {
             "topology": self.topology.name, "chips": self.topology.chips, "mesh": self.mesh, "fits": self.fits,
@@ -94,12 +94,11 @@ def make_plan(
     days: float | None = None,
     dollars_per_chip_hour: float | None = None,
 ) -> Plan:
-    """The plan of training `model` at the MFU stated on `tokens` tokens, on as many as `days` days allow, or, if
-    neither is given, on those of train.steps.
+    """Plan training of `model` at the given MFU: on `tokens` tokens, on as many as fit into `days` days, or, if neither
+    is given, on those of train.steps.
 
-    `compiler` compiles the step for the topology; it is called once all else is known to be possible. Without it memory
-    is reckoned by arithmetic, and no exchange is counted. Raises UsageError where mesh, batch or model cannot be
-    divided over the devices.
+    `compiler` compiles the step for the topology; it is called after all other checks. Without it memory is estimated,
+    and communication is not counted. Raises UsageError if mesh, batch or model cannot be divided over the devices.
     """
     check_stated(mfu, tokens, days)
     shown = as_devices(topology)
@@ -114,7 +113,7 @@ def make_plan(
         remarks += [f"from step {one.first_step:,} on: {one.describe()}" for one in reached]
         remarks.append("memory and the step are those of the largest batch, days those of all stages")
     found, needed_for = compiler(model, train) if compiler else None, STEP
-    from lm.planning.flops import flops_before, flops_per_token, recomputed_flops_per_token  # jax has started
+    from lm.planning.flops import flops_before, flops_per_token, recomputed_flops_per_token  # imports JAX
     from lm.planning.memory import count_parameters
 
     tokens_per_step = stage.tokens
@@ -156,7 +155,7 @@ def make_plan(
 
 
 def check_stated(mfu: float, tokens: float | None, days: float | None) -> None:
-    """Raises UsageError for what no run has."""
+    """Raise UsageError for impossible options."""
     if not 0.01 <= mfu <= 1:
         raise UsageError(f"--mfu is {mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
     if tokens is not None and not 1 <= tokens < 1e18:
@@ -168,12 +167,12 @@ def check_stated(mfu: float, tokens: float | None, days: float | None) -> None:
 
 
 def as_devices(topology: Topology) -> Devices:
-    """What JAX would find there."""
+    """Devices that JAX would find on the topology."""
     chip = topology.chip
     target = Target("tpu" if chip.torus else "cuda" if any(chip.capability) else "rocm", chip.capability)
     return Devices(topology.devices, topology.name, target, topology.slices)
 
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
-    """Bytes that a device needs at least: its part of the state, and what the blocks' backward pass begins from."""
+    """Lower bound on a device's memory: its part of the state, and the saved inputs of the blocks' backward pass."""
     return sum(of_device(training_bytes(model, train), train, math.prod(mesh.values())).values())

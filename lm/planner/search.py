@@ -1,5 +1,5 @@
-"""Meshes, remat and micro-batches of a model on given hardware, the fastest by arithmetic first; the compiler says
-which of them fit."""
+"""Search meshes, remat policies and micro-batches for a model on given hardware. Candidates are ranked by an analytical
+estimate; the compiler determines which ones fit."""
 
 import dataclasses
 import math
@@ -15,37 +15,37 @@ from lm.planner.plan import Compile, Plan, as_devices, least_bytes, make_plan
 from lm.planning.topology import GIB, Topology
 
 SHARES = (1, 2, 4, 8, 16)
-"""Devices along tensor and along context that are tried."""
+"""Sizes of the tensor and context axes to try."""
 ROOM = 0.9
-"""Of a device's memory, which what arithmetic counts may fill: there is always more."""
+"""Fraction of a device's memory that the estimate may use: the real need is always higher."""
 LESS = 0.8
-"""Of what a layout needs that did not fit: at most so much needs the next one that is tried."""
+"""After a layout that does not fit, candidates must need at most this fraction of its estimate."""
 WANTED, MOST = 3, 8
-"""Layouts that fit to be found, and programs to compile for it at most."""
+"""Number of fitting layouts to find, and maximum number of programs to compile for that."""
 TRIED = [name for name, policy in REMAT.items() if policy is None or not policy.offload]
-"""Policies that are tried: how fast a host's memory is reached is not known here."""
+"""Remat policies to try. Offloading is excluded: the speed of host memory is not known here."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One layout, and what arithmetic says of it."""
+    """One layout with its estimates."""
 
     model: ModelConfig
     train: TrainConfig
     least_bytes: int
-    """That a device needs at least."""
+    """Lower bound on a device's memory."""
     arithmetic: float
-    """Seconds of a step's arithmetic at the chips' peak rate, with what is done again."""
+    """Seconds per step of all FLOPs at the chips' peak rate, including recomputation."""
     network: float
-    """Seconds of a step's exchanges at the links' rated speed."""
+    """Seconds per step of communication at the links' rated speed."""
 
     @property
     def seconds(self) -> float:
-        """That a step takes at least."""
+        """Lower bound on the seconds per step."""
         return max(self.arithmetic, self.network)
 
     def options(self) -> list[str]:
-        """The command line that asks for it."""
+        """Command-line options that select it."""
         mesh, train = self.train.mesh, self.train
         named = {
             "train.mesh.fsdp": mesh.fsdp, "train.mesh.tensor": mesh.tensor, "train.mesh.context": mesh.context,
@@ -56,8 +56,8 @@ class Candidate:
 
 
 def meshes(topology: Topology) -> Iterator[MeshConfig]:
-    """Parameters are cut over none of the devices that tensor and context leave, or over all of them; over those of a
-    slice, where there are several."""
+    """Yield meshes: fsdp is 1, or all devices that tensor and context leave, within a slice if there are several
+    slices."""
     inside = topology.devices // topology.slices
     for tensor in SHARES:
         for context in SHARES:
@@ -69,8 +69,8 @@ def meshes(topology: Topology) -> Iterator[MeshConfig]:
 
 
 def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> list[Candidate]:
-    """All that the devices, the model and the batch allow, and whose least memory leaves room; the one with the least
-    arithmetic and exchanges first, as if neither hid the other, and of equals the one that needs least memory."""
+    """All layouts that the devices, the model and the batch allow and whose memory estimate leaves room. Sorted by
+    arithmetic plus network time, as if they did not overlap, then by memory."""
     scan = model.scan_layers or (model.layers >= MANY_LAYERS and model.layers_alike)
     model = dataclasses.replace(model, scan_layers=scan)
     devices, found = as_devices(topology), []
@@ -96,9 +96,9 @@ def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> li
 def least_seconds(
     model: ModelConfig, train: TrainConfig, topology: Topology, sizes: dict[str, int]
 ) -> tuple[float, float]:
-    """(arithmetic, network) of a step, without a compiler. Weights and their gradients are counted in bfloat16,
-    gathered forward and backward and reduced once a micro-batch."""
-    from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # which bring jax
+    """Estimate (arithmetic, network) seconds of a step without a compiler. Weights and their gradients are assumed to
+    be in bfloat16, gathered forward and backward and reduced once per micro-batch."""
+    from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # they import JAX
     from lm.planning.memory import count_parameters
 
     chip, stage = topology.chip, train.stages(model.context_length).largest(train.steps)
@@ -120,8 +120,8 @@ def least_seconds(
 
 
 def axis_rate(topology: Topology, devices: int) -> float:
-    """Bytes/s of a chip's exchanges among so many devices: over all the links of its node or slice, else over the
-    network, for which the chips of a node share what they have."""
+    """Bytes/s per chip of communication among `devices` devices: over all links within its node or slice, else over the
+    network, whose bandwidth the chips of a node share."""
     chip = topology.chip
     inside = topology.shape[-1] if not chip.torus else topology.devices // topology.slices
     if devices <= inside:
@@ -136,13 +136,14 @@ def search(
     compiler: Compile | None,
     **of_plan: Any,
 ) -> list[tuple[Candidate, Plan]]:
-    """Those that fit, the fastest first: of TPUs by the compiler, of GPUs as far as arithmetic tells.
+    """Return the layouts that fit, fastest first, verified by the compiler if there is one, else as far as the estimate
+    tells.
 
-    Behind a layout that did not fit, only those that need clearly less are compiled. `of_plan` is as of make_plan.
-    Raises UsageError where nothing fits.
+    After a layout that does not fit, only those that need clearly less are compiled. `of_plan`: further arguments of
+    make_plan. Raises UsageError if nothing fits.
     """
     if isinstance(compiler, Compiler):
-        _ = compiler.devices  # libtpu has to be found before JAX starts
+        _ = compiler.devices  # libtpu must be loaded before JAX starts
     found: list[tuple[Candidate, Plan]] = []
     tried, all_candidates = 0, candidates(model, train, topology)
     limit = math.inf
@@ -178,12 +179,12 @@ def nothing_fits(model: ModelConfig, train: TrainConfig, topology: Topology, cou
 
 
 def search_json(found: Sequence[tuple[Candidate, Plan]]) -> list[dict[str, Any]]:
-    """The plans, each with its options."""
+    """Plans with their options."""
     return [{"options": one.options()} | plan.as_json() for one, plan in found]
 
 
 def search_text(found: Sequence[tuple[Candidate, Plan]], topology: Topology) -> str:
-    """Two lines a layout."""
+    """Two lines per layout."""
     lines, has = [], topology.device_memory
     for number, (one, plan) in enumerate(found, 1):
         held = plan.needed_bytes or one.least_bytes

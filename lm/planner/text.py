@@ -1,4 +1,4 @@
-"""A plan as people read it."""
+"""A plan as readable text."""
 
 from lm.config import ModelConfig, TrainConfig
 from lm.planner.advice import advice
@@ -33,7 +33,7 @@ def time_text(days: float) -> str:
 
 
 def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
-    """Several lines: whether it fits, what is moved, what bounds the step, how long it takes."""
+    """Several lines: whether it fits, the communication, the bounds of a step, the duration and cost."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     chip = plan.topology.chip
     cost = "no price in configs/recipes/prices.py"
@@ -59,7 +59,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
 
 
 def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Whether the step fits into a device, by how much, and else what to change."""
+    """Whether the step fits into a device and by how much, or what to change."""
     has = plan.topology.device_memory
     if plan.fits is None and plan.needed_bytes is not None:
         return [
@@ -85,7 +85,7 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
 
 
 def exchange_lines(plan: Plan) -> list[str]:
-    """What a device exchanges in a step, by kind, and the largest."""
+    """A device's communication in a step by kind, and the largest collective."""
     if plan.compiled is None or not plan.compiled.collectives:
         return []
     made = plan.compiled.collectives
@@ -99,7 +99,7 @@ def exchange_lines(plan: Plan) -> list[str]:
 
 
 def bound_lines(plan: Plan) -> list[str]:
-    """The floors of a step's time."""
+    """Lower bounds of a step's time."""
     if plan.floors is None:
         return []
     one = plan.floors
@@ -112,8 +112,7 @@ def bound_lines(plan: Plan) -> list[str]:
 
 
 def overlap_lines(plan: Plan) -> list[str]:
-    """The share of the communication that overlaps with computation, and the bound on MFU without the overlap of the
-    rest."""
+    """Share of the communication that overlaps with computation, and the bound on MFU if the rest does not."""
     if plan.compiled is None or plan.floors is None or not plan.compiled.overlap.bytes:
         return []
     return [
