@@ -1,4 +1,4 @@
-"""Scaling laws: a ladder of small models, the law that fits their losses, and what it says of larger ones.
+"""Scaling laws: train a ladder of small models, fit a law to their losses, and predict larger models.
 
 May import: lm.config, lm.data, lm.planning.
 """

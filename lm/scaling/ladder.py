@@ -1,15 +1,16 @@
-"""The rungs of a ladder: small models with the proportions of the config's, and how each is trained.
+"""Rungs of a ladder: small models with the proportions of the config's model, and how each is trained.
 
-- Shape: layers, heads and the MLP's width are in the same proportion to the width as in the config's model, heads have
-  as many channels, and the width is a multiple of 8. There are at least two layers, since one layer cannot copy what
-  followed an earlier occurrence (induction heads, arXiv:2209.11895). Vocabulary, context and all else are the config's.
-- N counts the parameters that are in products: all but tables that are looked up. So 6 N D is the arithmetic, as the
-  law takes it to be, and small models lie on one curve with large ones (arXiv:2406.12907 on counting embeddings).
-- Batch: the config's. Steps: what the tokens need. Schedule: the config's, over the rung's own steps (arXiv:2203.15556,
-  section 3: one that ends elsewhere gives a higher loss), with at most a tenth of them to warm up.
-- Learning rate: with Muon the config's, for its updates are of one size at any width, and tables want one rate at any
-  width too (arXiv:2203.03466, table 3); without it the config's times its width / the rung's, as Adam's matrices want
-  (there, and arXiv:2407.05872 on the standard parametrisation).
+- Shape: layers, heads and the MLP's width have the same proportion to the width as in the config's model, heads have
+  the same number of channels, and the width is a multiple of 8. There are at least two layers, since one layer cannot
+  copy what followed an earlier occurrence (induction heads, arXiv:2209.11895). Vocabulary, context and the other fields
+  are the config's.
+- N counts the parameters in matrix products: all except lookup tables. So 6 N D is the number of FLOPs, as the law
+  assumes, and small models lie on one curve with large ones (arXiv:2406.12907 on counting embeddings).
+- Batch: the config's. Steps: as many as the tokens need. Schedule: the config's, over the rung's own steps
+  (arXiv:2203.15556, section 3: a schedule that ends elsewhere gives a higher loss), with at most a tenth for warmup.
+- Learning rate: with Muon the config's, since the size of its updates does not depend on the width, and tables need the
+  same rate at any width too (arXiv:2203.03466, table 3); without Muon the config's times its width / the rung's, as
+  matrices need with Adam (there, and arXiv:2407.05872 on the standard parametrization).
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ from lm.planning.flops import parameters_in_products
 from lm.scaling.rungs import LadderConfig, Rung
 
 MULTIPLE = 8
-"""Of widths."""
+"""Widths are multiples of this."""
 
 
 def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) -> list[Rung]:
-    """All rungs, those that are fitted first, the cheapest first. Counting parameters takes JAX.
+    """Build all rungs, fitted ones before held-out ones, cheapest first. Counting parameters imports JAX.
 
-    Raises UsageError where two rungs become the same one.
+    Raises UsageError if two rungs are identical.
     """
     whole, whole_tokens = size_of(model), train.stages(model.context_length).tokens_before(train.steps)
     rungs = config.rungs or tuple(whole / part for part in (32, 16, 8, 4))
@@ -54,7 +55,7 @@ def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) ->
 
 
 def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: str, option: str) -> list[Made]:
-    """What is made of each size. Raises UsageError where two become the same."""
+    """Apply `make` to each size. Raises UsageError if two sizes give the same result."""
     found: dict[Made, float] = {}
     for size in sizes:
         made = make(size)
@@ -68,12 +69,12 @@ def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: 
 
 
 def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
-    """The model with the proportions of `model` whose N is nearest to `parameters`, by their ratio."""
+    """Return the model with the proportions of `model` whose N has the smallest ratio to `parameters`."""
     count = lambda units: size_of(at_width(model, MULTIPLE * units))
     high = 1
     while count(high) < parameters:
         high *= 2
-    low = high // 2  # 0, where the narrowest is large enough
+    low = high // 2  # 0 if the narrowest is large enough
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) < parameters else (low, middle)
@@ -83,12 +84,12 @@ def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
 
 @functools.cache
 def size_of(model: ModelConfig) -> int:
-    """N. Layers that are one scan count the same, in the time of one layer."""
+    """N. Counted with scanned layers if possible, which traces only one layer and gives the same number."""
     return parameters_in_products(dataclasses.replace(model, scan_layers=model.layers_alike))
 
 
 def at_width(model: ModelConfig, width: int) -> ModelConfig:
-    """The model in the proportions of `model`, as this module's docstring says."""
+    """Scale `model` to a width, with the proportions described in the docstring of this module."""
     share = width / model.width
     heads = max(1, round(model.heads * share))
     group = min(heads, model.heads // model.kv_heads)
@@ -109,8 +110,8 @@ def steps_of(model: ModelConfig, train: TrainConfig, tokens: float) -> int:
 
 
 def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> TrainConfig:
-    """How a rung is trained that is `narrower` times as narrow as the config's model; looked at after its last step
-    alone."""
+    """TrainConfig of a rung that is `narrower` times as narrow as the config's model; validated only after its last
+    step."""
     optimizer = train.optimizer
     scale = 1.0 if optimizer.muon else narrower
     decay = max(1, round(optimizer.decay_steps * steps / train.steps)) if optimizer.decay_steps else 0

@@ -1,8 +1,9 @@
-"""loss = E + A / N^a + B / D^b (Hoffmann et al., arXiv:2203.15556, equation 2), fitted to measured losses.
+"""Fit loss = E + A / N^a + B / D^b (Hoffmann et al., arXiv:2203.15556, equation 2) to measured losses.
 
-Fitted as there by approach 3 (section 3.3): the least sum of a Huber loss of the residuals of the logarithm, from a
-grid of starts. As corrected by Besiroglu et al. (arXiv:2404.10102), the search goes on until the minimum is reached. It
-is scipy's trust-region least squares, which comes to the same minimum as L-BFGS in fewer evaluations. No jax here.
+Uses approach 3 of that paper (section 3.3): minimize the sum of Huber losses of the residuals of log loss, from a grid
+of starting points. As corrected by Besiroglu et al. (arXiv:2404.10102), the search continues until the minimum is
+reached. It uses scipy's trust-region least squares, which finds the same minimum as L-BFGS in fewer evaluations. Does
+not import JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +15,17 @@ import numpy as np
 from lm.errors import UsageError
 
 DELTA = 1e-2
-"""Of the Huber loss: residuals of the logarithm beyond it count by their size, not by its square. The published .001,
-for hundreds of runs, is below the noise of one: it makes a fit of a few dozen go through five of them and forget the
-others (docs/scaling.md)."""
+"""Threshold of the Huber loss: larger residuals of log loss count linearly, not quadratically. The published .001, for
+hundreds of runs, is below the noise of one run: with a few dozen runs, the fit goes through five of them and ignores
+the others (docs/scaling.md)."""
 EXPONENTS = (0.02, 3.0)
-"""Bounds of a and b; a fit that ends at one of them is not determined by its measurements."""
+"""Bounds of a and b; if a fit ends at a bound, the measurements do not determine it."""
 GRID = (0.1, 0.3, 0.7, 1.5)
-"""Of a and of b, for the starts."""
+"""Starting values of a and of b."""
 SIZES, LEAST = 3, 6
-"""Different numbers of parameters, and as many of tokens, and measurements that a fit needs at least."""
+"""A fit needs at least SIZES different numbers of parameters and of tokens, and LEAST measurements."""
 INTERVAL = (5.0, 95.0)
-"""Percentiles of the bootstrap: intervals of 90 %."""
+"""Percentiles of the bootstrap: 90 % intervals."""
 
 
 class Measurement(NamedTuple):
@@ -33,9 +34,9 @@ class Measurement(NamedTuple):
     parameters: float
     """N."""
     tokens: float
-    """D: tokens that it was trained on."""
+    """D: number of training tokens."""
     loss: float
-    """Nats a token, on held-out text."""
+    """Nats per token, on held-out text."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Law:
     """loss = E + A / N^a + B / D^b."""
 
     E: float
-    """The loss that no model and no amount of text goes below, in nats a token."""
+    """Irreducible loss: the limit for infinite model and data, in nats per token."""
     A: float
     a: float
     B: float
@@ -53,14 +54,14 @@ class Law:
         return self.E + self.A * parameters**-self.a + self.B * tokens**-self.b
 
     def optimum(self, flops: float) -> tuple[float, float]:
-        """(N, D) of the lowest loss with 6 N D = `flops` (arXiv:2203.15556, equation 4)."""
+        """Return (N, D) of the lowest loss with 6 N D = `flops` (arXiv:2203.15556, equation 4)."""
         both = self.a + self.b
         share = (self.a * self.A / (self.b * self.B)) ** (1 / both)
         return share * (flops / 6) ** (self.b / both), (flops / 6) ** (self.a / both) / share
 
 
 class Interval(NamedTuple):
-    """A figure and where it lies in 90 % of the bootstrap's draws."""
+    """A figure and its 90 % bootstrap interval."""
 
     value: float
     low: float
@@ -69,23 +70,23 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """The law that fits the measurements best, and laws that fit them about as well."""
+    """Best fit of the measurements, and bootstrap samples of it."""
 
     law: Law
     draws: tuple[Law, ...]
-    """Of the bootstrap."""
+    """Laws of the bootstrap samples."""
     noise: tuple[float, ...]
-    """Residuals of the logarithm, scaled to what measurements that were not fitted would have."""
+    """Residuals of log loss, scaled to those expected of measurements that were not fitted."""
     at_bounds: tuple[str, ...]
-    """Names of the constants that the measurements do not determine: each lies at a bound of the search."""
+    """Names of the constants that the measurements do not determine: they are at a bound of the search."""
 
     def interval(self, figure: Callable[[Law], float]) -> Interval:
-        """A figure of the law, such as `lambda law: law.E`."""
+        """Interval of a figure of the law, such as `lambda law: law.E`."""
         low, high = np.percentile([figure(law) for law in self.draws], INTERVAL)
         return Interval(figure(self.law), float(low), float(high))
 
     def prediction(self, parameters: float, tokens: float, seed: int = 0) -> Interval:
-        """The loss that a model would be measured to have: the interval has the noise of one measurement in it."""
+        """Predict the measured loss of a model; the interval includes the noise of one measurement."""
         noise = np.random.default_rng(seed).choice(self.noise, len(self.draws))
         losses = [law.loss(parameters, tokens) for law in self.draws] * np.exp(noise)
         low, high = np.percentile(losses, INTERVAL)
@@ -94,41 +95,41 @@ class Fit:
 
 @dataclass(frozen=True)
 class Problem:
-    """The measurements as the search sees them.
+    """Optimization problem of the fit.
 
-    It goes over (log E, u, a, v, b) with A / N^a = exp(u - a * (log N - its mean)), likewise v and b: without the
-    means, u and a could hardly be told apart.
+    Its variables are (log E, u, a, v, b) with A / N^a = exp(u - a * (log N - mean of log N)), and v and b likewise:
+    without subtracting the means, u and a would be almost collinear.
     """
 
     log_n: np.ndarray
     log_d: np.ndarray
-    """(measurements,), less their means."""
+    """(measurements,), minus their means."""
     log_loss: np.ndarray
     means: tuple[float, float]
-    """Of log N and log D."""
+    """Means of log N and log D."""
 
     def bounds(self) -> list[tuple[float, float]]:
         low, high = float(self.log_loss.min()), float(self.log_loss.max())
         return [(low - 7, low), (low - 14, high + 3), EXPONENTS, (low - 14, high + 3), EXPONENTS]
 
     def log_prediction(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(log of the law's loss, share of each of its three terms in it)."""
+        """Return (log of the law's loss, share of each of its three terms in it)."""
         e, u, a, v, b = theta
         terms = np.stack([np.full_like(self.log_n, e), u - a * self.log_n, v - b * self.log_d])
         log_sum = np.logaddexp.reduce(terms)
         return log_sum, np.exp(terms - log_sum)
 
     def residuals(self, theta: np.ndarray) -> np.ndarray:
-        """(measurements,): log of the law's loss less log of the measured one."""
+        """(measurements,): log of the law's loss minus log of the measured one."""
         return self.log_prediction(theta)[0] - self.log_loss
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
-        """(measurements, 5): of the residuals."""
+        """(measurements, 5): Jacobian of the residuals."""
         _, (share_e, share_n, share_d) = self.log_prediction(theta)
         return np.stack([share_e, share_n, -share_n * self.log_n, share_d, -share_d * self.log_d], axis=1)
 
     def starts(self) -> list[np.ndarray]:
-        """For each a and b of the grid the E, A, B of least squares of relative errors, none below zero."""
+        """For each a and b of the grid, the non-negative E, A, B that minimize the squared relative errors."""
         from scipy.optimize import nnls
 
         found, loss, limits = [], np.exp(self.log_loss), np.array(self.bounds())
@@ -141,7 +142,7 @@ class Problem:
         return found
 
     def search(self, starts: Sequence[np.ndarray], delta: float) -> np.ndarray:
-        """The theta of the lowest sum of Huber losses, of all that are reached from `starts`."""
+        """Return the theta with the lowest sum of Huber losses among the minima reached from `starts`."""
         from scipy.optimize import least_squares
 
         low, high = np.array(self.bounds()).T
@@ -166,7 +167,7 @@ class Problem:
 
 
 def problem_of(measurements: Sequence[Measurement]) -> Problem:
-    """Raises UsageError for too few measurements, and for numbers of which there is no logarithm."""
+    """Build the problem. Raises UsageError for too few measurements, and for values without a finite logarithm."""
     table = np.array(measurements, dtype=float).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table > 0).all()):
         bad = next(one for one in measurements if not (np.isfinite(one).all() and min(one) > 0))
@@ -186,13 +187,13 @@ def problem_of(measurements: Sequence[Measurement]) -> Problem:
 
 
 def fit(measurements: Sequence[Measurement], draws: int = 200, seed: int = 0, delta: float = DELTA) -> Fit:
-    """The law of the measurements, with `draws` laws of a bootstrap of its residuals.
+    """Fit the law to the measurements, with `draws` bootstrap samples of its residuals.
 
-    Residuals are drawn, and not measurements (Efron and Tibshirani 1993, section 9.5): a ladder is designed, and a draw
-    that lacked one of its sizes would say nothing of the others. They are scaled by sqrt(n / (n - 5)), for five
-    constants were fitted to them. That the law itself may be wrong is in no interval.
+    Residuals are resampled, not measurements (Efron and Tibshirani 1993, section 9.5): a ladder is designed, and a
+    sample without one of its sizes would say nothing about the others. Residuals are scaled by sqrt(n / (n - 5)), since
+    five constants were fitted to them. The intervals do not cover that the law itself may be wrong.
 
-    Raises UsageError as `problem_of`.
+    Raises UsageError like `problem_of`.
     """
     problem = problem_of(measurements)
     theta = problem.search(problem.starts(), delta)

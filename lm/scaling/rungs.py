@@ -1,4 +1,4 @@
-"""What a ladder is made of: its rungs, and which are asked for. No jax here: lm/scaling/ladder.py makes them."""
+"""Rungs of a ladder, and the options that select them. Does not import JAX: lm/scaling/ladder.py builds the rungs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from lm.data.records import Split
 from lm.errors import UsageError
 
 HELD_OUT_TOKENS = 2**17
-"""Of held-out text, on which a rung's loss is measured (or as many as train.validation_batches are, or all)."""
+"""Minimum held-out tokens that a rung's loss is measured on (or train.validation_batches, if more; or all, if fewer
+exist)."""
 
 
 @dataclass(frozen=True)
@@ -17,20 +18,20 @@ class Rung:
     """One training run of a ladder."""
 
     parameters: int
-    """N: those in products."""
+    """N: parameters in matrix products."""
     model: ModelConfig
     train: TrainConfig
     held_out: bool
-    """Not fitted, but predicted."""
+    """Predicted, not used for the fit."""
 
     @property
     def tokens(self) -> int:
-        """D."""
+        """D: number of training tokens."""
         return self.train.stages(self.model.context_length).tokens_before(self.train.steps)
 
     @property
     def name(self) -> str:
-        """Of its run folder: the same for what is trained the same."""
+        """Name of its run folder; equal for equal training."""
         model, train = self.model, self.train
         return f"width{model.width}-layers{model.layers}-steps{train.steps}-seed{train.seed}"
 
@@ -41,23 +42,23 @@ class Rung:
 
 @dataclass(frozen=True)
 class LadderConfig:
-    """Which rungs are wanted; what is left empty follows from the experiment."""
+    """Which rungs to train; empty fields get defaults from the experiment."""
 
     rungs: tuple[float, ...] = ()
-    """Parameters of the models that are fitted; by default 1/32, 1/16, 1/8 and 1/4 of the config's model."""
+    """Parameters of each fitted model, e.g. 1e6 2e6 4e6; by default 1/32, 1/16, 1/8 and 1/4 of the config's model."""
     tokens: tuple[float, ...] = ()
-    """Tokens on which each of them is trained; by default 1/8, 1/4, 1/2 and all of the config's."""
+    """Training tokens of each fitted model; by default 1/8, 1/4, 1/2 and all of the config's."""
     held_out: tuple[float, ...] = ()
-    """Parameters of the models that are predicted; by default 4 times the largest that is fitted."""
+    """Parameters of the models that test the prediction; by default 4 times the largest fitted model."""
     held_out_tokens: tuple[float, ...] = ()
-    """Tokens of these; by default the most that the others are trained on."""
+    """Training tokens of the models that test the prediction; by default the most of --tokens."""
     seeds: int = 1
-    """Runs of each rung, from the config's seed up."""
+    """Runs of each rung, with seeds counting up from the config's."""
     budget: float = 0.0
-    """FLOP to recommend parameters and tokens for, such as 1e18."""
+    """FLOPs to recommend parameters and tokens for, such as 1e18."""
     epochs: float = 1.0
-    """How often a rung may read the corpus: text that is read again is worth less than new text, and more so the larger
-    the model is (arXiv:2305.16264), of which the law knows nothing."""
+    """Maximum passes of a rung over the corpus. Repeated text is worth less than new text, the more so the larger the
+    model (arXiv:2305.16264), which the law does not model."""
 
     def __post_init__(self):
         for name in ("rungs", "tokens", "held_out", "held_out_tokens"):
@@ -70,7 +71,7 @@ class LadderConfig:
             raise UsageError(f"--epochs is {self.epochs:g}; it must be above 0, and at most 1000, as in --epochs 2.")
 
     def check(self, train: TrainConfig) -> None:
-        """Raises UsageError where there is no budget, or where rungs would be trained on more than one corpus."""
+        """Raise UsageError if there is no budget, or if rungs would not all be trained on one corpus and schedule."""
         if not 1 <= self.budget < 1e40:
             raise UsageError(f"--budget is {self.budget:g}; give the FLOP to spend, such as --budget 1e18.")
         for name in ("batch_schedule", "context_schedule", "mixture_schedule"):
@@ -88,7 +89,7 @@ class LadderConfig:
 
 
 def refuse_repetition(ladder: Sequence[Rung], corpus_tokens: int, epochs: float) -> None:
-    """Raises UsageError for a rung that would read the corpus more than `epochs` times."""
+    """Raise UsageError for a rung that would read the corpus more than `epochs` times."""
     longest = max(ladder, key=lambda rung: rung.tokens)
     if longest.tokens > epochs * corpus_tokens:
         raise UsageError(
@@ -99,12 +100,12 @@ def refuse_repetition(ladder: Sequence[Rung], corpus_tokens: int, epochs: float)
 
 
 def windows_in(split: Split, context_length: int) -> int:
-    """Windows of `context_length` tokens that training and validation read of a split (lm/data/batches.py)."""
+    """Windows of `context_length` tokens that training and validation read in a split (lm/data/batches.py)."""
     return sum(-(-(shard.tokens - 1) // context_length) for shard in split.shards if shard.records)
 
 
 def measured_on(rung: Rung, windows: int) -> Rung:
-    """The rung, its loss measured on the same held-out text as that of all others, of `windows` windows."""
+    """Return the rung with its loss measured on the same held-out text, of `windows` windows, as all others."""
     train, context = rung.train, rung.model.context_length
     available = -(-windows // train.batch_size)
     wanted = max(train.validation_batches, -(-HELD_OUT_TOKENS // (train.batch_size * context)))

@@ -1,5 +1,5 @@
-"""What a ladder says: its measurements, the law that was fitted to them, how well it predicts the rungs that were held
-out, and N and D for a budget; as JSON and as text. No jax here."""
+"""Results of a ladder: its measurements, the fitted law, its predictions for the held-out rungs, and N and D for a
+budget; as JSON and as text. Does not import JAX."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from lm.scaling.rungs import Rung
 from lm.terminal import counted
 
 FAR = 100
-"""Times the arithmetic of the largest rung beyond which a recommendation is called a guess."""
+"""A budget of more than this many times the FLOPs of the largest rung makes the recommendation a guess."""
 AS_GOOD_AS_NEW = 4
-"""Epochs up to which repeated text is about as good as new (arXiv:2305.16264)."""
+"""Epochs up to which repeated text is about as good as new text (arXiv:2305.16264)."""
 CONSTANTS = {
     "E": "the loss that is left", "A": "of parameters", "a": "exponent of parameters", "B": "of tokens",
     "b": "exponent of tokens",
@@ -36,7 +36,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Study:
-    """A ladder with its fit. `failed` are the rungs without a loss, and why."""
+    """A ladder with its fit. `failed`: rungs without a loss, and why."""
 
     fitted: tuple[Measured, ...]
     held_out: tuple[Measured, ...]
@@ -45,7 +45,7 @@ class Study:
     budget: float
     """FLOP."""
     corpus_tokens: int
-    """Of the text that was trained on, once."""
+    """Tokens of one pass over the training text."""
 
     @property
     def parameters(self) -> Interval:
@@ -59,12 +59,12 @@ class Study:
 
     @property
     def loss(self) -> Interval:
-        """What N* and D* are predicted to reach."""
+        """Predicted loss of N* and D*."""
         return self.fit.interval(lambda law: law.loss(*law.optimum(self.budget)))
 
     @property
     def beyond(self) -> float:
-        """The budget, in units of the arithmetic of the largest rung that was measured."""
+        """Budget divided by the FLOPs of the largest measured rung."""
         return self.budget / max(one.flops for one in (*self.fitted, *self.held_out))
 
     def prediction(self, one: Measured) -> Interval:
@@ -75,7 +75,7 @@ class Study:
         return self.fit.law.loss(one.rung.parameters, one.rung.tokens) / one.loss - 1
 
     def remarks(self) -> list[str]:
-        """What is to be known before the figures are relied on."""
+        """Caveats about the figures."""
         said = []
         if self.fit.at_bounds:
             names = " and ".join(self.fit.at_bounds)
@@ -99,7 +99,7 @@ class Study:
         return said
 
     def as_json(self) -> dict[str, Any]:
-        """The contents of scaling.json."""
+        """Contents of scaling.json."""
         interval = lambda found: dict(zip(("value", "low", "high"), found, strict=True))
         rows = [(one, False) for one in self.fitted] + [(one, True) for one in self.held_out]
         return {
@@ -123,7 +123,7 @@ class Study:
 
 
 def row(one: Measured, held_out: bool) -> dict[str, Any]:
-    """What scaling.json says of a rung."""
+    """Entry of a rung in scaling.json."""
     rung = one.rung
     return {
         "name": rung.name, "held_out": held_out, "parameters": rung.parameters, "tokens": rung.tokens,
@@ -134,7 +134,7 @@ def row(one: Measured, held_out: bool) -> dict[str, Any]:
 
 
 def study(measured: Sequence[Measured], failed: Sequence[tuple[Rung, str]], budget: float, corpus_tokens: int) -> Study:
-    """Fits the rungs that are not held out. Raises UsageError as `fit`, naming the rungs that failed."""
+    """Fit the rungs that are not held out. Raises UsageError like `fit`, with the rungs that failed."""
     fitted = tuple(one for one in measured if not one.rung.held_out)
     held_out = tuple(one for one in measured if one.rung.held_out)
     try:
@@ -146,7 +146,7 @@ def study(measured: Sequence[Measured], failed: Sequence[tuple[Rung, str]], budg
 
 
 def short(value: float) -> str:
-    """Three figures and a unit: 1234567 -> "1.23M", 2e18 -> "2.00e+18"."""
+    """Format with three digits and a unit: 1234567 -> "1.23M", 2e18 -> "2e+18"."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if size <= value < 1e15:
             return f"{value / size:.3g}{unit}"
