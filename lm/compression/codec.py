@@ -1,4 +1,4 @@
-"""Bytes to a file that the model has packed, and back."""
+"""Compress bytes with the model, and decompress them."""
 
 import dataclasses
 import hashlib
@@ -20,54 +20,54 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer
 
 HARDLY_ANYTHING = 50
-"""A file that xz makes so many times smaller is left to it: a long run, or a text repeated, which takes the model as
-long as any other and not fewer bits."""
+"""If xz makes a file this many times smaller, its result is used: on a long run or a repeated text the model takes as
+long as on any other and needs no fewer bits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Packer:
-    """A model, and what it needs to pack and unpack files."""
+    """A model with everything needed to compress and decompress files."""
 
     model: Transformer
     config: ModelConfig
     tokenizer: Tokenizer
     mesh: Mesh
-    """Over which the model lies. Rows are not cut evenly over it: one device is as good for small models."""
+    """Mesh that the model is laid out over. Segments are not divided evenly over it: for small models one device is as
+    good."""
     step: int
-    """Of the checkpoint."""
+    """Step of the checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A packed file, and where its bytes went."""
+    """A compressed file and the sizes of its parts."""
 
     data: bytes
     header: Header
     tokens: int
-    """That the model predicted."""
+    """Number of tokens that the model predicted."""
     header_bytes: int
     raw_bytes: int
-    """For what is no text, and for where it lies."""
+    """Size of the bytes that are not text, and of the lengths of the pieces."""
     coded_bytes: int
-    """That the coder wrote."""
+    """Size of the range coder's output."""
     cross_entropy_bits: float
-    """Of the model, summed over the tokens."""
+    """The model's cross-entropy, summed over the tokens."""
     seconds: float
 
 
 def nothing(done: int, tokens: int) -> None:
-    """No progress is shown."""
+    """Progress callback that shows nothing."""
 
 
 type Progress = Callable[[int, int], None]
-"""Is told (tokens done, tokens)."""
+"""Called with (tokens done, total tokens)."""
 
 
 def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments: int | None = None) -> Packed:
-    """`data`, packed; at most some 120 bytes larger.
+    """Compress `data`; the result is at most about 120 bytes larger than `data`.
 
-    `segments` is a power of two; by default as `segments_for` chooses. Raises InputError for a model whose logits are
-    no numbers.
+    `segments` is a power of two; default: `segments_for`. Raises InputError if the model's logits are not finite.
     """
     began = time.monotonic()
     by_others = packed(
@@ -102,7 +102,7 @@ def packed(
 
 
 def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None) -> Header:
-    """The header of a file; of one that holds no tokens, it names no model."""
+    """Build the header of a file; without tokens, it names no model."""
     tokens, segments = (model.layout.tokens, model.layout.segments) if model else (0, 0)
     blank = bytes(DIGEST)
     return Header(
@@ -123,19 +123,19 @@ def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None
 def decompress(
     data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
 ) -> bytes:
-    """The bytes that `compress` was given. Raises as `decompress_parts`."""
+    """Return the bytes that were passed to `compress`. Raises like `decompress_parts`."""
     return b"".join(decompress_parts(data, packer, name, progress, try_anyway))
 
 
 def decompress_parts(
     data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
 ) -> Iterator[memoryview]:
-    """Yield the bytes that `compress` was given, in parts: memory does not grow with what the header claims. `packer`
-    may be None if the header counts no tokens; `name` is the file's.
+    """Yield the bytes that were passed to `compress`, in parts: memory does not depend on what the header claims.
+    `packer` may be None if the header counts no tokens; `name` is the name of the file, for messages.
 
-    Raises InputError if it was packed by another model, tokenizer, version or processor (`try_anyway` lets the last two
-    pass), or is damaged. Whether the bytes are those that were packed is known at the end: parts that came before an
-    error must be thrown away.
+    Raises InputError if the file was compressed with another model, tokenizer, version or processor (`try_anyway`
+    ignores the last two), or is damaged. The SHA-256 is verified at the end: discard the parts that were yielded before
+    an error.
     """
     file = io.BytesIO(data)
     header = Header.read(file, name)
@@ -150,7 +150,7 @@ def decompress_parts(
             found.update(part)
             yield part
     except ValueError as error:
-        if not header.tokens:  # what a model decodes wrongly may have any length
+        if not header.tokens:  # wrongly decoded text may have any length
             raise damaged(name, f"it holds {error}") from error
     if found.digest() != header.sha256:
         raise InputError(
@@ -163,7 +163,7 @@ def decompress_parts(
 def decoded(
     header: Header, body: Body, packer: Packer, name: str, progress: Progress, try_anyway: bool
 ) -> Iterator[bytes]:
-    """The text that the coder holds, in parts. Raises as `decompress_parts`."""
+    """Decode the text from the coder, in parts. Raises like `decompress_parts`."""
     power = header.segments & (header.segments - 1) == 0
     if not (power and 1 <= header.segments <= MOST_SEGMENTS):
         raise damaged(name, f"it has {header.segments} segments, and version {VERSION} a power of two up to 64")

@@ -1,9 +1,9 @@
-"""The file format: a header that says what the file is and by what it was made, then the streams.
+"""File format: a header that describes the file and what it was compressed with, then the streams.
 
     magic (6), version (1), length of the header (2), header, CRC-32 of all this (4), body
 
-Numbers are little-endian; those without a width are LEB128, seven bits a byte. What the fields are is in Header and
-Body, in their order.
+Numbers are little-endian; those without a width are LEB128, seven bits per byte. Header and Body list the fields, in
+their order.
 """
 
 import array
@@ -18,49 +18,49 @@ from lm.errors import InputError
 
 MAGIC, VERSION = b"grist\x1a", 1
 DIGEST = 16
-"""Bytes of a SHA-256 by which model, tokenizer and program are told apart."""
+"""Bytes of the truncated SHA-256 that identify model, tokenizer and program."""
 STORED, XZ = 0, 1
 CHUNK = 1 << 20
-"""Bytes that are unpacked at once."""
+"""Bytes to decompress at once."""
 MOST_XZ_RATIO = 7200
-"""How many times smaller LZMA2 can make anything: 273 bytes take 14 bits of which each costs .022, so 7,110 times."""
+"""LZMA2's maximum compression ratio: 273 bytes take 14 bits that cost .022 each, so 7,110."""
 DICTIONARY = 1 << 24
-"""Bytes that xz looks back, and so what reading takes of memory."""
+"""Bytes of xz's dictionary, and so the memory for reading."""
 
 
 class DamagedFileError(InputError):
-    """The file is not what was written."""
+    """The file differs from what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of itself."""
+    """Header of a compressed file."""
 
     size: int
     """Bytes of the original file."""
     sha256: bytes
-    """Of the original file, 32 bytes."""
+    """SHA-256 of the original file, 32 bytes."""
     step: int
-    """Of the checkpoint that it was packed with."""
+    """Step of the checkpoint that compressed it."""
     tokens: int
-    """That the coder holds; 0: no model is needed to read the file."""
+    """Tokens in the coder; 0: reading the file needs no model."""
     segments: int
-    """Into which they are cut."""
+    """Number of segments that the tokens are divided into."""
     parameters: bytes
-    """The beginning of a SHA-256 of the model's parameters."""
+    """Truncated SHA-256 of the model's parameters."""
     tokenizer: bytes
-    """The same of the tokenizer's fingerprint."""
+    """Truncated fingerprint of the tokenizer."""
     program: bytes
-    """The same of the program that computes the probabilities, as it is given to XLA."""
+    """Truncated SHA-256 of the program that computes the probabilities, as passed to XLA."""
     machine: dict[str, str]
-    """What else decides the bits of floating numbers: {name: value}, neither with a line's end."""
+    """{name: value} of everything else that affects floating-point results, without line breaks."""
     body: int
-    """Bytes behind the header."""
+    """Bytes after the header."""
     body_crc: int
-    """Their CRC-32."""
+    """CRC-32 of the body."""
 
     def pack(self) -> bytes:
-        """The header, from the magic to its own CRC."""
+        """Serialize the header, from the magic to its CRC."""
         machine = "\n".join(f"{name}={value}" for name, value in self.machine.items()).encode()
         numbers = (self.size, self.step, self.tokens, self.segments, self.body)
         digests = (self.sha256, self.parameters, self.tokenizer, self.program)
@@ -70,8 +70,8 @@ class Header:
 
     @classmethod
     def read(cls, file: BinaryIO, name: str) -> Self:
-        """The header at the beginning of `file`. Raises InputError, which calls it `name`: DamagedFileError, where it
-        was one of ours."""
+        """Read the header at the beginning of `file`; `name` is for messages. Raises InputError for another format or
+        version, DamagedFileError if it is damaged."""
         begin = file.read(len(MAGIC) + 3)
         if not begin.startswith(MAGIC):
             raise InputError(
@@ -107,28 +107,28 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """What is behind the header."""
+    """Data after the header."""
 
     lengths: Sequence[int]
-    """As Pieces has them."""
+    """See Pieces.lengths."""
     kind: int
-    """STORED or XZ: how the bytes that are no text are kept."""
+    """STORED or XZ: format of the bytes that are not text."""
     raw: bytes
-    """These bytes, so kept."""
+    """The bytes that are not text, in that format."""
     coded: bytes
-    """What the range coder wrote."""
+    """Output of the range coder."""
 
     def pack(self) -> bytes:
         numbers = [len(self.lengths), *self.lengths, self.kind, len(self.raw)]
         return b"".join([*map(varint, numbers), self.raw, self.coded])
 
     def unpacked_raw(self) -> Iterator[bytes]:
-        """Yield the bytes that are no text in parts of at most CHUNK. Raises ValueError."""
+        """Yield the bytes that are not text in parts of at most CHUNK. Raises ValueError."""
         return unpacked_raw(self.kind, self.raw, sum(self.lengths[1::2]))
 
     @classmethod
     def read(cls, data: bytes, size: int) -> Self:
-        """The body of a file of `size` bytes. Raises ValueError, which says what is wrong."""
+        """Parse the body of a file of `size` bytes. Raises ValueError with the reason."""
         file = io.BytesIO(data)
         count = read_varint(file)
         if count > len(data):
@@ -148,7 +148,7 @@ def damaged(name: str, what: str) -> DamagedFileError:
 
 
 def read_body(file: BinaryIO, header: Header, name: str) -> Body:
-    """What is behind the header, found as it was written. Raises DamagedFileError."""
+    """Read the data after the header and verify it. Raises DamagedFileError."""
     data = file.read()
     if len(data) != header.body:
         raise damaged(name, f"{len(data):,} bytes are behind its header, but {header.body:,} were written")
@@ -161,14 +161,13 @@ def read_body(file: BinaryIO, header: Header, name: str) -> Body:
 
 
 def packed_raw(raw: bytes) -> tuple[int, bytes]:
-    """(STORED or XZ, the bytes so), whichever is smaller."""
+    """Compress bytes; return (STORED or XZ, data), whichever is smaller."""
     packed = lzma.compress(raw, lzma.FORMAT_RAW, filters=filters(len(raw)))
     return (XZ, packed) if len(packed) < len(raw) else (STORED, raw)
 
 
 def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
-    """Yield the `size` bytes again in parts of at most CHUNK: no more memory is taken, however large they are. Raises
-    ValueError."""
+    """Yield the `size` bytes in parts of at most CHUNK, which bounds the memory. Raises ValueError."""
     if kind == STORED:
         if len(packed) != size:
             raise ValueError(f"{len(packed):,} bytes that are no text, and not {size:,}")
@@ -197,7 +196,7 @@ def filters(size: int) -> list[dict[str, int]]:
 
 
 def varint(number: int) -> bytes:
-    """LEB128: seven bits a byte, the lowest first."""
+    """LEB128: seven bits per byte, low bits first."""
     made = bytearray()
     while number > 0x7F:
         made.append(number & 0x7F | 0x80)
@@ -207,7 +206,7 @@ def varint(number: int) -> bytes:
 
 
 def read_varint(file: BinaryIO) -> int:
-    """Raises ValueError where it is cut, or beyond 63 bits."""
+    """Parse a LEB128 number. Raises ValueError if it is cut off, or longer than 63 bits."""
     number = 0
     for shift in range(0, 63, 7):
         (byte,) = exactly(file, 1)
@@ -218,7 +217,7 @@ def read_varint(file: BinaryIO) -> int:
 
 
 def exactly(file: BinaryIO, length: int) -> bytes:
-    """Raises ValueError where the file ends before."""
+    """Read `length` bytes. Raises ValueError if the file ends before."""
     found = file.read(length)
     if len(found) != length:
         raise ValueError(f"{len(found):,} bytes where {length:,} should be")

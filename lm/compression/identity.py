@@ -1,5 +1,5 @@
-"""What must be the same where a file is packed and where it is unpacked: one bit of a probability is enough to make
-another text of all that follows."""
+"""Identify everything that must be equal for compression and decompression: if one bit of a probability differs, all
+text after it is wrong."""
 
 import hashlib
 import importlib.metadata
@@ -20,8 +20,8 @@ LIBRARIES = ("jax", "jaxlib", "numpy", "constriction")
 
 
 def parameters_digest(model: Transformer) -> bytes:
-    """The beginning of a SHA-256 over the parameters' names, types, shapes and bytes: the same wherever and in whatever
-    format they were stored."""
+    """Truncated SHA-256 over the parameters' names, types, shapes and bytes, independent of where and in which format
+    they were stored."""
     whole = hashlib.sha256()
     for name, leaf in sorted(named_leaves(model).items()):
         array = np.ascontiguousarray(on_host(leaf))
@@ -35,8 +35,8 @@ def tokenizer_digest(tokenizer: Tokenizer) -> bytes:
 
 
 def machine(mesh: Mesh) -> dict[str, str]:
-    """{name: value} of what decides the bits of the numbers, beside the program: versions, the kind of processor, how
-    many threads share a product."""
+    """{name: value} of everything besides the program that affects floating-point results: versions, processor, number
+    of threads."""
     device = mesh.devices.flat[0]
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
     if device.platform == "cpu":
@@ -50,13 +50,13 @@ def machine(mesh: Mesh) -> dict[str, str]:
 
 
 def threads() -> int:
-    """Cores that this process may use: XLA shares a product among as many."""
+    """Number of cores available to this process: XLA divides a matrix product among that many threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> None:
-    """Raises InputError, with both values, where the file was packed by what is not `here`. With `try_anyway`, the
-    program and the machine may be others: the file's own SHA-256 tells whether that went well."""
+    """Raise InputError, with both values, if the file was compressed with anything that differs from `here`. With
+    `try_anyway`, the program and the machine may differ: the SHA-256 of the file shows whether it worked."""
     for what, written, found, remedy in (
         ("model", header.parameters.hex(), here.parameters.hex(), "Give the run whose checkpoint it was packed by."),
         ("tokenizer", header.tokenizer.hex(), here.tokenizer.hex(), "Give the run that it was packed by."),

@@ -1,4 +1,4 @@
-"""Any bytes as tokens where they are text, and as they are where they are not: two streams, and what lies where."""
+"""Split bytes into tokens, for text, and raw bytes, for the rest: two streams, and the lengths of the pieces."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -8,26 +8,26 @@ from lm.errors import InputError
 from lm.tokenizer import Tokenizer
 
 SMALLEST = 256
-"""Bytes: what is no text is found to within so many."""
+"""Bytes: resolution with which non-text is located."""
 MOST_BROKEN = 1 / 16
-"""Of a text's bytes so many may be no UTF-8, as in a page in Latin-1: a tokenizer of bytes spells them in tokens."""
+"""Maximum share of a text's bytes that are not UTF-8, as in a Latin-1 page: a byte-level tokenizer encodes them too."""
 LONGEST_BROKEN = 16
-"""Bytes that are no UTF-8 one behind the other: more are no slip of a text."""
+"""Maximum number of consecutive bytes that are not UTF-8; a longer run is not text."""
 
 
 class Pieces(NamedTuple):
-    """A file's bytes, cut."""
+    """A file's bytes, split."""
 
     tokens: list[int]
-    """Of all that is text, in order."""
+    """Tokens of all text, in order."""
     raw: bytes
-    """All that is not, in order."""
+    """All bytes that are not text, in order."""
     lengths: list[int]
-    """Bytes of text, of what is none, of text, ... in turn, as they lie in the file; empty for an empty file."""
+    """Bytes of text, non-text, text, ... alternating, in file order; empty for an empty file."""
 
 
 def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
-    """The pieces of `data`, of which `joined` makes it again: what the tokenizer gives back exactly is text."""
+    """Split `data`; `joined` is the inverse. Text is what the tokenizer reproduces exactly."""
     tokens: list[int] = []
     raw: list[bytes] = []
     lengths: list[int] = []
@@ -45,7 +45,7 @@ def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
         is_raw = ids is None
         if not lengths and is_raw:
             lengths.append(0)
-        if len(lengths) % 2 == is_raw:  # the last length is not of this kind
+        if len(lengths) % 2 == is_raw:  # the last length is of the other kind
             lengths.append(0)
         lengths[-1] += len(piece)
         if ids is None:
@@ -56,8 +56,8 @@ def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
 
 
 def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) -> Iterator[memoryview]:
-    """Yield the file's bytes, in parts. `text` and `raw` come in parts too, and no more than one of each is held.
-    Raises ValueError if the lengths are not those of `text` and `raw`."""
+    """Yield the file's bytes, in parts. `text` and `raw` are iterables of parts; at most one part of each is held.
+    Raises ValueError if the lengths do not match `text` and `raw`."""
     streams = [filter(None, text), filter(None, raw)]
     parts = [memoryview(b""), memoryview(b"")]
     for number, length in enumerate(lengths):
@@ -73,21 +73,23 @@ def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) 
 
 
 def puts_blank(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer puts a blank before every text, as Llama 2's does: then texts begin with a blank here."""
+    """Whether the tokenizer prepends a space to every text, as Llama 2's does: then text pieces begin with a space."""
     try:
         return tokenizer.decode_bytes(tokenizer.encode("a")) == b" a"
-    except InputError:  # it has no such character
+    except InputError:  # its vocabulary lacks the character
         return False
 
 
 def exact_tokens(data: bytes, tokenizer: Tokenizer) -> list[int] | None:
-    """Tokens that decode to just these bytes; None where they are no text, or the tokenizer changes it or lacks one of
-    its characters."""
+    """Tokens that decode to exactly these bytes; None if they are not text, or the tokenizer changes the text or lacks
+    one of its characters."""
     broken = broken_bytes(data)
     spell = getattr(tokenizer, "encode_bytes", None)
     if broken and (spell is None or len(broken) > MOST_BROKEN * len(data) or longest_run(broken) > LONGEST_BROKEN):
         return None
-    for text in (data, data[1:]) if data.startswith(b" ") else (data,):  # the blank may be the tokenizer's own
+    for text in (
+        (data, data[1:]) if data.startswith(b" ") else (data,)
+    ):  # the space may be one that the tokenizer prepends
         try:
             ids = spell(text) if broken and spell else tokenizer.encode(text.decode())
         except (InputError, ValueError):
@@ -98,7 +100,7 @@ def exact_tokens(data: bytes, tokenizer: Tokenizer) -> list[int] | None:
 
 
 def broken_bytes(data: bytes) -> list[int]:
-    """Where the bytes stand that are no UTF-8."""
+    """Positions of the bytes that are not UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -118,7 +120,7 @@ def broken_bytes(data: bytes) -> list[int]:
 
 
 def longest_run(places: list[int]) -> int:
-    """The most of these rising numbers that follow one another by one."""
+    """Length of the longest run of consecutive numbers; `places` is ascending."""
     longest = run = 0
     before = -2
     for place in places:
@@ -128,7 +130,7 @@ def longest_run(places: list[int]) -> int:
 
 
 def character_start(data: bytes, place: int) -> int:
-    """The last place up to `place` at which a character begins, if one is near: else `place`."""
+    """The last position up to `place` where a character begins, if one is within 3 bytes, else `place`."""
     for near in range(place, max(0, place - 3), -1):
         if data[near] & 0xC0 != 0x80:
             return near

@@ -1,9 +1,9 @@
-"""The model as the coder asks it: the next token's logits of all segments at once, token by token.
+"""The model as the coder uses it: next-token logits of all segments at once, one token at a time.
 
-Compression and decompression run the same compiled programs on the same shapes in the same order, and so see the same
-bits: a forward pass over whole rows, or more rows at once, would add in another order.
+Compression and decompression run the same compiled programs on the same shapes in the same order, so they compute the
+same bits: a forward pass over whole sequences, or over more rows, would add in another order.
 
-Axes: B segments, N tokens of all, S a segment's tokens, H of them read at a restart, T positions, V vocabulary.
+Axes: B segments, N tokens in total, S tokens of a segment, H tokens read at a restart, T positions, V vocabulary.
 """
 
 import functools
@@ -25,27 +25,27 @@ from lm.model.transformer import Transformer, row_positions
 from lm.parallel import forward_only, on_host, traced_on
 
 LEAST_TOKENS, CONTEXTS = 512, 2
-"""Of a segment: so many tokens, and so many times the model's context. A segment begins without knowing what stands
-before it, which costs a few bytes; so most of its tokens see as much as they would without the cut."""
+"""Minimum length of a segment: this many tokens, and this many times the model's context. A segment starts without
+preceding context, which costs a few bytes; so most of its tokens have as much context as without the split."""
 MOST_SEGMENTS = 64
 LEAST_CAPACITY = 32
-"""Slots of the cache are a power of two and at least so many: few shapes have to be compiled."""
+"""Minimum slots of the cache. The number is a power of two, so that few shapes are compiled."""
 
 
 def segments_for(tokens: int, context: int) -> int:
-    """A power of two: as many as leave each long enough, at most MOST_SEGMENTS."""
+    """Largest power of two that leaves each segment long enough, at most MOST_SEGMENTS."""
     whole = tokens // max(LEAST_TOKENS, CONTEXTS * context)
     return min(1 << (max(whole, 1).bit_length() - 1), MOST_SEGMENTS)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file's tokens lie in segments: the first of them have one more, where they do not come out even."""
+    """Division of a file's tokens into segments; if it is not even, the first ones have one token more."""
 
     tokens: int
     segments: int
     context: int
-    """Of the model."""
+    """Context length of the model."""
 
     @property
     def steps(self) -> int:
@@ -53,17 +53,17 @@ class Layout:
         return -(-self.tokens // self.segments)
 
     def active(self, step: int) -> int:
-        """Segments, the first ones, that have a token at this step."""
+        """Number of segments (the first ones) that have a token at this step."""
         return self.segments if step < self.tokens // self.segments else self.tokens % self.segments
 
     @property
     def capacity(self) -> int:
-        """Slots of the cache: the context, or fewer where segments are shorter."""
+        """Slots of the cache: the context length, or fewer if segments are shorter."""
         return min(self.context, max(LEAST_CAPACITY, 1 << max(self.steps - 1, 0).bit_length()))
 
     @property
     def kept(self) -> int:
-        """Tokens that are read again where the context is full: its later half."""
+        """Tokens that are read again when the context is full: its later half."""
         return max(1, self.context // 2)
 
     @property
@@ -71,7 +71,7 @@ class Layout:
         return self.steps > self.context
 
     def rows(self, tokens: list[int]) -> Int[np.ndarray, "B S"]:
-        """The tokens, each segment in a row, filled up with 0."""
+        """The tokens with each segment in a row, padded with 0."""
         tokens_BS = np.zeros((self.segments, self.steps), np.int32)
         whole, more = divmod(self.tokens, self.segments)
         for row in range(self.segments):
@@ -81,7 +81,7 @@ class Layout:
         return tokens_BS
 
     def flat(self, blocks: Sequence[Int[np.ndarray, "B _"]]) -> Iterator[list[int]]:
-        """Yield the tokens of `rows` again, in order; `blocks` are parts of these, cut along the tokens."""
+        """Yield the tokens of `rows` in order; `blocks` are parts of it, split along the tokens."""
         whole, more = divmod(self.tokens, self.segments)
         for row in range(self.segments):
             left = whole + (row < more)
@@ -106,33 +106,33 @@ def next_logits(
 
 @functools.partial(jax.jit, donate_argnums=1)
 def read_token(model: Transformer, cache: Cache, tokens_B: Int[Array, " B"]) -> tuple[Float[Array, "B V"], Cache]:
-    """(logits behind one more token of each segment, the cache with it)."""
+    """Read one more token of each segment; return (next logits, cache)."""
     return next_logits(model, cache, tokens_B[:, None], cache.lengths_B[:, None])
 
 
 @functools.partial(jax.jit, donate_argnums=1)
 def read_tokens(model: Transformer, cache: Cache, tokens_BH: Int[Array, "B H"]) -> tuple[Float[Array, "B V"], Cache]:
-    """The same of an empty cache and all of its first tokens."""
+    """Fill an empty cache with the first tokens of each segment; return (next logits, cache)."""
     return next_logits(model, cache, tokens_BH, row_positions(tokens_BH))
 
 
 class TokenModel:
-    """The segments of one file, read token by token from their heads on."""
+    """Reads the segments of one file token by token, from the beginning of each."""
 
     def __init__(self, model: Transformer, config: ModelConfig, mesh: Mesh, layout: Layout):
-        """`model` lies over `mesh`."""
+        """`model` is laid out over `mesh`."""
         self.model, self.config, self.mesh, self.layout = model, config, mesh, layout
         self.read_token, self.read_tokens = traced_on(mesh, read_token), traced_on(mesh, read_tokens)
         self.cache = self.empty()
         self.position = 0
         self.history_BS = np.zeros((layout.segments, layout.context), np.int32)
-        """The tokens in the cache, by their slots."""
+        """Tokens in the cache, by slot."""
 
     def empty(self) -> Cache:
         return traced_on(self.mesh, no_tokens)(self.config, self.layout.segments, self.layout.capacity)
 
     def read(self, tokens_B: Int[np.ndarray, " B"]) -> jax.Array:
-        """The logits (B, V) behind one more token of each segment. Where the context is full, it begins anew with its
+        """Return the logits (B, V) after one more token of each segment. When the context is full, restart it with its
         later half."""
         if self.position == self.layout.context:
             kept = self.layout.kept
@@ -147,8 +147,7 @@ class TokenModel:
         return logits_BV
 
     def program(self) -> bytes:
-        """SHA-256 of what is compiled, as it is given to XLA: other code of the model or another version of JAX may
-        give another one."""
+        """SHA-256 of the compiled programs as passed to XLA: other model code or another JAX version may change it."""
         cache = jax.eval_shape(lambda: empty_cache(self.config, self.layout.segments, self.layout.capacity))
         shape = lambda *axes: jax.ShapeDtypeStruct((self.layout.segments, *axes), jnp.int32)
         texts = [traced_on(self.mesh, read_token.lower)(self.model, cache, shape()).as_text()]
@@ -158,8 +157,8 @@ class TokenModel:
 
 
 def probabilities(logits_BV: jax.Array, usable_V: np.ndarray) -> Float[np.ndarray, "B V"]:
-    """What the coder is given, not yet divided by its sum: float64, 1 for the likeliest, 0 for ids that stand for no
-    text. On the host, in one way for both directions. Raises FloatingPointError where logits are not numbers."""
+    """Return unnormalized probabilities for the coder: float64, 1 for the most likely id, 0 for ids that are not text.
+    Computed on the host, the same way in both directions. Raises FloatingPointError if logits are not finite."""
     scores_BV = np.where(usable_V, on_host(logits_BV)[:, : len(usable_V)], np.float32(-np.inf))
     greatest_B1 = scores_BV.max(axis=1, keepdims=True)
     if not np.isfinite(greatest_B1).all():
