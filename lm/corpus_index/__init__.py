@@ -1,4 +1,5 @@
-"""Which passages stand in a run's own token shards, where, and how often: a suffix array, made when asked.
+"""Look up passages in a run's token shards: whether, where and how often they occur. Uses a suffix array, built on
+demand.
 
-build.py makes the folder, index.py reads it. May import: lm.data, lm.tokenizer.
+build.py writes the folder, index.py reads it. May import: lm.data, lm.tokenizer.
 """

@@ -1,4 +1,4 @@
-"""Token shards -> corpus_index/, part after part: a part that is whole is not made again."""
+"""Build corpus_index/ from token shards, part by part; complete parts are reused."""
 
 import contextlib
 import fcntl
@@ -35,25 +35,25 @@ from lm.storage import Place, appearing, note_write, relative_name, write_atomic
 
 SPLITS = ("train", "val")
 READ_AT_ONCE = 2**24
-"""Bytes, for checksums."""
+"""Bytes to read at once for checksums."""
 
 
 class Shards(NamedTuple):
-    """A folder of them that is indexed."""
+    """A folder of shards to index."""
 
     name: str
-    """As train.mixture has it; "" for the run's own."""
+    """Name in train.mixture; "" for the run's own shards."""
     folder: Place
     splits: tuple[str, ...]
 
 
 class Stretch(NamedTuple):
-    """Some tokens of a split's stream."""
+    """A stretch of a split's token stream."""
 
     tokens: np.ndarray
-    """(n,), the separator in place of each document's head."""
+    """(n,), with the separator instead of the first token (BOS) of each document."""
     documents: np.ndarray
-    """uint64 (documents, 2), as of the file."""
+    """uint64 (documents, 2), as in the file."""
 
 
 def build_index(
@@ -64,11 +64,11 @@ def build_index(
     say: Callable[[str], None] = lambda text: None,
     train: TrainConfig | None = None,
 ) -> Header:
-    """Writes the index of the shards in the folder `tokens`, and of those that `train.mixture` names, into `out`,
-    index.json last. Parts that an interrupted attempt with the same shards has left whole there are kept.
+    """Write the index of the shards in the folder `tokens`, and of those in `train.mixture`, to `out`, index.json last.
+    Complete parts from an interrupted build of the same shards are reused.
 
-    Raises InputError and UsageError as BatchSource does for shards that are missing, damaged or another tokenizer's,
-    and InputError where another process or thread is at work in `out`.
+    Raises InputError and UsageError like BatchSource for shards that are missing, damaged or of another tokenizer, and
+    InputError if another process or thread is building in `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with held(out):
@@ -76,8 +76,9 @@ def build_index(
 
 
 def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
-    """The run's own first. Of the mixture's folders what is held out is neither trained on nor this run's validation,
-    and of the run's own the training split is left out where no stage reads them. Raises as `mixture_of`."""
+    """Return the folders to index, the run's own first. Held-out splits of the mixture's folders are excluded, since
+    they are neither training text nor this run's validation; the run's own training split is excluded if no stage reads
+    it. Raises like `mixture_of`."""
     if train is None:
         return [Shards("", tokens, SPLITS)]
     others = [folder for folder in mixture_of(train, tokens) if folder != tokens]
@@ -88,7 +89,7 @@ def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
 
 @contextlib.contextmanager
 def held(out: Path) -> Generator[None]:
-    """Holds the folder for one build: two would move each other's files away. Raises InputError where it is held."""
+    """Lock the folder for one build: two would move each other's files away. Raises InputError if it is locked."""
     handle = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +98,7 @@ def held(out: Path) -> Generator[None]:
         raise InputError(
             f"The index in {out} is being made by another process or thread. Wait for it to end; then it is there."
         ) from error
-    except OSError:  # NFS locks no folders; two commands are kept apart by the run's own lock
+    except OSError:  # NFS cannot lock folders; the run's own lock excludes a second command
         pass
     try:
         yield
@@ -108,7 +109,7 @@ def held(out: Path) -> Generator[None]:
 def build_alone(
     read: list[Shards], out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
 ) -> Header:
-    """build_index, in a folder that is held."""
+    """`build_index` in a locked folder."""
     (out / INDEX).unlink(missing_ok=True)
     manifest = read_manifest(read[0].folder)
     fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
@@ -134,7 +135,7 @@ def build_alone(
 
 
 def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int) -> Iterator[tuple[str, str, Stretch]]:
-    """(name of a part, split, what it holds)."""
+    """Yield (name of a part, split, its tokens and documents)."""
     manifest = read_manifest(shards.folder)
     for split in (one for one in shards.splits if one in manifest.splits and manifest.splits[one].records):
         check_request(manifest, shards.folder, split, manifest.record_length, fingerprint)
@@ -145,25 +146,25 @@ def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int
 
 
 def note_source(out: Path, number: int, shards: Shards) -> Source:
-    """With a copy of what its documents are called."""
+    """Describe a source, and copy the ids and URLs of its documents."""
     copy_names(shards.folder, names_of(out, number))
     sha256, crc32 = manifest_sha256(shards.folder), crc32_of(names_of(out, number))
     return Source(shards.name, str(shards.folder.resolve()), sha256, crc32)
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
-    """The stream of a split, cut before a document where it can be; each of at most `part_tokens` tokens, but for one
-    record."""
+    """Split the stream of a split between documents if possible; each stretch has at most `part_tokens` tokens, unless
+    one record has more."""
     dtype = token_type(separator).replace(">", "=")
     tokens, documents, size, last = [], [], 0, None
     first_records = set(windows.first_records)
     for index, record in enumerate(windows.all_records()):
         first = index in first_records
-        begin = 0 if first else 1  # the first token was the last of the record before
+        begin = 0 if first else 1  # records overlap by one token
         own = record.tokens[: record.valid].astype(dtype)
         starts, ids = record.segment_starts.astype(np.int64), record.document_ids
         if not first and starts[0] == 0 and ids[0] == last:
-            starts, ids = starts[1:], ids[1:]  # it goes on with the document
+            starts, ids = starts[1:], ids[1:]  # the document continues
         own[starts] = separator
         last = record.document_ids[-1]
         tokens.append(own[begin:])
@@ -178,14 +179,14 @@ def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[St
 
 
 def cut(tokens: np.ndarray, documents: np.ndarray, part_tokens: int, separator: int) -> tuple[Stretch, Stretch]:
-    """(the documents that are whole within `part_tokens`, the rest); a single one that is longer is cut itself."""
+    """Split into (documents that end within `part_tokens`, the rest); a single longer document is cut."""
     starts = documents[:, 0].astype(np.int64)
     inside = starts[(starts > 0) & (starts <= part_tokens)]
     at = int(inside[-1]) if len(inside) else part_tokens
     later = documents[starts >= at].copy()
     later[:, 0] -= np.uint64(at)
     rest = tokens[at:]
-    if not len(inside) and len(rest):  # the document goes on behind a separator of its own
+    if not len(inside) and len(rest):  # the document continues after a separator
         rest = np.concatenate([np.array([separator], rest.dtype), rest])
         later[:, 0] += np.uint64(1)
         later = np.concatenate([np.array([[0, documents[0, 1]]], np.uint64), later])
@@ -206,7 +207,7 @@ def write_part(
     vocab_size: int,
     say: Callable[[str], None],
 ) -> Part:
-    """The part, made unless it is there. `shards` is the SHA-256 of the manifest of the shards that it is of."""
+    """Write the part unless it exists. `shards` is the SHA-256 of the manifest of its shards."""
     note = note_of(out, name)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         found = json.loads(note.read_text(encoding="utf-8"))
@@ -233,7 +234,7 @@ def write_part(
 
 
 def note_of(out: Path, name: str) -> Path:
-    """Says that a part of an unfinished index is whole."""
+    """File that marks a part of an unfinished index as complete."""
     return out / f"{name}.json"
 
 

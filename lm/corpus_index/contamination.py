@@ -1,4 +1,4 @@
-"""Which n-grams of a text stand in the corpus: whether the model may have seen a question of a benchmark."""
+"""Find n-grams of a text in the corpus: detects benchmark questions that the model may have been trained on."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -10,20 +10,20 @@ from lm.errors import InputError, shown
 from lm.tokenizer import Tokenizer
 
 TOKENS = 13
-"""Of an n-gram, where nothing else is asked for; GPT-3 (arXiv:2005.14165, appendix C) counted 13 words."""
+"""Default length of an n-gram in tokens; GPT-3 (arXiv:2005.14165, appendix C) used 13 words."""
 CHARACTERS = 64
-"""In their place where a token is a character: about as much text as 13 words."""
+"""Default if tokens are characters: about as much text as 13 words."""
 
 
 class Overlap(NamedTuple):
-    """How much of a text stands in the corpus."""
+    """Occurrence of the n-grams of a text in the corpus."""
 
     ngrams: int
-    """Of the text; a text that is shorter is one n-gram."""
+    """Number of n-grams of the text; a shorter text is one n-gram."""
     found: int
-    """Of those, how many stand in the corpus."""
+    """Number of them that occur in the corpus."""
     spans: tuple[tuple[int, int, Matches], ...]
-    """(start, end) in tokens of each stretch that found n-grams cover, and where its first n-gram stands."""
+    """(start, end) in tokens of each stretch covered by found n-grams, and the matches of its first n-gram."""
 
     @property
     def share(self) -> float:
@@ -37,8 +37,8 @@ def overlap(
     split: str | None = "train",
     go_on: Callable[[], None] = lambda: None,
 ) -> Overlap:
-    """Of each n-gram of the text, whether it stands in the split (None: in any). `go_on` is called for each, and may
-    raise."""
+    """Look up each n-gram of the text in the split (None: in all). `go_on` is called for each, and may raise to
+    stop."""
     n = min(n, len(tokens))
     spans: list[tuple[int, int, Matches]] = []
     starts = range(len(tokens) - n + 1) if n else range(0)
@@ -57,8 +57,8 @@ def overlap(
 
 
 def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """The tokens of a text as it stands at the beginning of a document, and behind a blank, where that differs: a word
-    inside a text is another token than the same at its beginning. No place is found by two of them."""
+    """Tokenize a text as it occurs at the beginning of a document and, if the tokens differ, after a space: a word
+    inside a text is another token than the same word at its beginning. No position matches both."""
     given = tokenizer.encode(text)
     if not text or text[0].isspace() or tokenizer.kind == "characters":
         return [given] if given else []
@@ -67,7 +67,7 @@ def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
 
 def usual_ngram(tokenizer: Tokenizer) -> int:
-    """Tokens of an n-gram, where nothing else is asked for."""
+    """Default number of tokens of an n-gram."""
     return CHARACTERS if tokenizer.kind == "characters" else TOKENS
 
 
@@ -79,8 +79,8 @@ def overlap_of(
     split: str | None = "train",
     go_on: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:
-    """(its tokens, `overlap` of them) of a text in that of its `ways_to_write` of which the most stands there: in a
-    document a question seldom is the first, and a short one is a single n-gram."""
+    """Return (tokens, `overlap` of them) of a text, for the one of `ways_to_write` with the most n-grams found: a
+    question is rarely at the beginning of a document, and a short one is a single n-gram."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
     best = first, overlap(index, first, n, split, go_on)
     for tokens in others:
@@ -90,8 +90,8 @@ def overlap_of(
 
 
 def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """(where it stands, text) of the field of each line of a JSONL file; of any other file, the whole. Raises
-    InputError for what cannot be read."""
+    """Yield (location, text) of the field of each line of a JSONL file, or of any other file as a whole. Raises
+    InputError if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,15 +1,15 @@
-"""The folder corpus_index/: index.json, and three arrays a part, as .npy files that are mapped into memory.
+"""Format of the folder corpus_index/: index.json, and three memory-mapped .npy arrays per part.
 
-A part is a stretch of a split's stream, in whole documents, of at most PART_TOKENS tokens. A document longer than that
-is cut, and a passage over the cut is not found. Of each part:
+A part is a stretch of a split's stream, in whole documents, of at most PART_TOKENS tokens. A longer document is cut,
+and passages across the cut are not found. Files of each part:
 
-    NAME.tokens.npy      big-endian uint16 or uint32 (n,): compared as bytes they are in the order of the tokens. Before
-                         each document, in place of its head, and behind the last, stands the separator: vocab_size
-    NAME.positions.npy   uint32 (n,): suffix_array of them
-    NAME.documents.npy   uint64 (documents, 2): where each begins in the tokens (its separator), and its number, a row
+    NAME.tokens.npy      big-endian uint16 or uint32 (n,), so that the order of bytes is the order of tokens. The
+                         separator, vocab_size, replaces the first token (BOS) of each document and follows the last one
+    NAME.positions.npy   uint32 (n,): their suffix_array
+    NAME.documents.npy   uint64 (documents, 2): index of the document's separator in the tokens, and its number, a row
                          of tokens/documents/ (lm.data.records.document_tables)
 
-Of each folder of train.mixture, which may be in a bucket or move away, a copy of its tables of documents:
+For each folder of train.mixture, which may be in a bucket or be moved, a copy of its tables of documents:
 
     names-NUMBER.parquet id and url, a row for each document in the order of their numbers
 """
@@ -28,9 +28,9 @@ from lm.storage import relative_name
 FORMAT = 1
 INDEX = "index.json"
 COUNTS = "counts.npy"
-"""int64 (vocab_size,): how often each token stands in the training split."""
+"""int64 (vocab_size,): occurrences of each token in the training split."""
 PART_TOKENS = 2**25
-"""At which a build takes 1.4 GB."""
+"""Maximum tokens of a part; a build with this takes 1.4 GB of memory."""
 ARRAYS = ("tokens", "positions", "documents")
 MAKE = "Make it: python -m launch.index_corpus {run}"
 MAKE_AGAIN = "Delete that folder, and make it again: python -m launch.index_corpus {run}"
@@ -43,13 +43,13 @@ class Part:
     name: str
     split: str
     tokens: int
-    """Of its array, separators included."""
+    """Length of its tokens array, including separators."""
     documents: int
     bytes: dict[str, int]
-    """Of its files, by the array's name."""
+    """{array: size of its file}."""
     crc32: dict[str, int]
     source: int = 0
-    """The folder that it is of: 0 for the run's own shards, n for the n-th of Header.sources."""
+    """Its folder: 0 for the run's own shards, n for the n-th of Header.sources."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Source:
     """A folder of train.mixture."""
 
     tokens: str
-    """As the config names it."""
+    """Name in the config."""
     folder: str
-    """Where it was when the index was made: its whole path, or its address."""
+    """Absolute path or URL when the index was built."""
     shards: str
     """SHA-256 of its manifest."""
     names_crc32: int
-    """Of the copy of its tables of documents."""
+    """CRC-32 of the copy of its tables of documents."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """index.json."""
+    """Contents of index.json."""
 
     format: int
     tokenizer_fingerprint: str
@@ -83,7 +83,7 @@ class Header:
 
 
 def settings_of(train: TrainConfig) -> dict[str, object]:
-    """What of a run's config decides its index."""
+    """Parts of a run's config that determine its index."""
     found: dict[str, object] = {"format": FORMAT, "part_tokens": PART_TOKENS}
     if train.mixture:
         found |= {"mixture": [source.tokens for source in train.mixture], "own": train.reads_own_shards}
@@ -91,7 +91,7 @@ def settings_of(train: TrainConfig) -> dict[str, object]:
 
 
 def token_type(vocab_size: int) -> str:
-    """That holds every token and the separator."""
+    """NumPy type that can hold every token and the separator."""
     return ">u2" if vocab_size < 2**16 else ">u4"
 
 
@@ -100,12 +100,12 @@ def file_of(folder: Path, part: str, array: str) -> Path:
 
 
 def names_of(folder: Path, source: int) -> Path:
-    """The copy of the tables of documents of a source, counted from 1."""
+    """Copy of the tables of documents of a source, counted from 1."""
     return folder / f"names-{source}.parquet"
 
 
 def read_header(folder: Path, run: Path) -> Header:
-    """Raises InputError where no index is, or its header is damaged or another version's."""
+    """Read index.json. Raises InputError if there is no index, or its header is damaged or of another version."""
     path = folder / INDEX
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -128,8 +128,8 @@ def read_header(folder: Path, run: Path) -> Header:
 
 
 def mapped(path: Path, dtype: str, shape: tuple[int, ...], size: int | None, run: Path) -> np.ndarray:
-    """The array of a file, mapped into memory. Raises InputError, which names the file, unless it is what was
-    written, by its size, type and shape."""
+    """Memory-map the array in a file. Raises InputError, with the file, unless its size, type and shape are as
+    written."""
     try:
         found = path.stat().st_size
         if size is not None and found != size:

@@ -1,4 +1,4 @@
-"""CorpusIndex: which passages of tokens stand in the shards of a run, how often, and in which documents."""
+"""CorpusIndex: find passages of tokens in the shards of a run, count them, and return their documents."""
 
 import bisect
 import hashlib
@@ -20,16 +20,16 @@ from lm.storage import is_url
 
 
 class Spot(NamedTuple):
-    """Where a passage stands."""
+    """Position of a passage in the corpus."""
 
     part: "MappedPart"
     position: int
-    """In the part's tokens."""
+    """Index in the part's tokens."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """All that begin with a passage: [low, high) in the order of each part's positions."""
+    """Occurrences of a passage: the range [low, high) of each part's sorted positions."""
 
     ranges: tuple[tuple["MappedPart", int, int], ...]
 
@@ -38,7 +38,7 @@ class Matches:
         return sum(high - low for _, low, high in self.ranges)
 
     def spots(self, most: int) -> Iterator[Spot]:
-        """At most `most` of them, evenly spread in the order of what follows the passage."""
+        """Yield at most `most` of them, evenly spaced in the order of the text that follows the passage."""
         count = self.count
         for number in range(min(most, count)):
             at = number * count // min(most, count)
@@ -50,19 +50,19 @@ class Matches:
 
 
 class Document(NamedTuple):
-    """A document of the corpus, as it stands in the index."""
+    """A document of the corpus."""
 
     number: int
-    """A row of the tables of documents of its source."""
+    """Row in the tables of documents of its source."""
     id: str
     url: str
     split: str
     part: "MappedPart"
     begin: int
-    """Its first token, without the separator, in the part's tokens."""
+    """Index of its first token, after the separator, in the part's tokens."""
     end: int
     source: str = ""
-    """The folder of train.mixture that it is of; "" for the run's own."""
+    """Folder of train.mixture that it belongs to; "" for the run's own."""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -70,7 +70,7 @@ class Document(NamedTuple):
 
 
 class MappedPart:
-    """A part of the index, mapped into memory."""
+    """A memory-mapped part of the index."""
 
     def __init__(self, folder: Path, about: files.Part, dtype: str, run: Path):
         self.name, self.split, self.about = about.name, about.split, about
@@ -84,14 +84,15 @@ class MappedPart:
         self.width = np.dtype(dtype).itemsize
 
     def range_of(self, wanted: bytes) -> tuple[int, int]:
-        """[low, high) of the positions from which the tokens, as bytes, begin with `wanted`."""
+        """Range [low, high) of the sorted positions where the tokens, as bytes, begin with `wanted`."""
         width, data, length = self.width, self.bytes, len(wanted)
         key = lambda position: bytes(data[position * width : position * width + length])
         low = bisect.bisect_left(self.positions, wanted, key=key)
         return low, bisect.bisect_right(self.positions, wanted, lo=low, key=key)
 
     def longest(self, wanted: bytes) -> int:
-        """Tokens of the longest beginning of `wanted` that stands here: it is that of a neighbour in the order."""
+        """Number of tokens of the longest prefix of `wanted` that occurs here: it is at a neighbor in the sorted
+        order."""
         width, data, length = self.width, self.bytes, len(wanted)
         key = lambda position: bytes(data[position * width : position * width + length])
         at = bisect.bisect_left(self.positions, wanted, key=key)
@@ -100,7 +101,7 @@ class MappedPart:
 
 
 def common(one: bytes, other: bytes) -> int:
-    """Bytes that both begin with."""
+    """Length of the common prefix in bytes."""
     length = min(len(one), len(other))
     if one[:length] == other[:length]:
         return length
@@ -109,12 +110,10 @@ def common(one: bytes, other: bytes) -> int:
 
 
 class CorpusIndex:
-    """The index in corpus_index/ of the run folder `run`: of its shards in tokens/, and of those that its train.mixture
-    names.
+    """The index in corpus_index/ of the run folder `run`: of its shards in tokens/, and of those in its train.mixture.
 
-    Raises InputError where none was made, where it is of other shards than those that are there, or of others than
-    `train`, of the run's config, names, and for a file that is missing or has another size, which is named; `check`
-    reads them all.
+    Raises InputError, with the file, if there is no index, if it is out of date with respect to the current shards or
+    `train`, the run's config, and if a file is missing or has another size. `check` also verifies the contents.
     """
 
     def __init__(self, run: Path, train: TrainConfig | None = None):
@@ -131,8 +130,8 @@ class CorpusIndex:
         self.names = [DocumentNames(document_tables(self.shards)), *(DocumentNames([one], again) for one in copies)]
 
     def refuse_others(self, train: TrainConfig | None) -> None:
-        """Raises InputError where the index is of other shards than the run's. A folder of the mixture that has gone
-        since, or is in a bucket, is not looked for."""
+        """Raise InputError if the index is of other shards than the run's. Folders of the mixture that no longer exist,
+        or are in a bucket, are not checked."""
         again = files.MAKE_AGAIN.format(run=self.run)
         others = [source for source in self.header.sources if not is_url(source.folder)]
         read = [(str(self.shards), self.shards, self.header.shards)]
@@ -153,11 +152,11 @@ class CorpusIndex:
             )
 
     def source_of(self, part: MappedPart) -> str:
-        """As of Document."""
+        """See Document.source."""
         return self.header.sources[part.about.source - 1].tokens if part.about.source else ""
 
     def check(self) -> None:
-        """Reads every file. Raises InputError, which names the first that is not what was written."""
+        """Verify the checksums of all files. Raises InputError with the first that differs."""
         again = files.MAKE_AGAIN.format(run=self.run)
         written = {
             files.file_of(self.folder, part.name, array): expected
@@ -184,39 +183,39 @@ class CorpusIndex:
         return found
 
     def bytes_of(self, tokens: Sequence[int] | np.ndarray) -> bytes:
-        """Tokens as the parts hold them. Raises ValueError for an id that is in no vocabulary of this size."""
+        """Convert tokens to the byte format of the parts. Raises ValueError for an id outside the vocabulary."""
         array = np.asarray(tokens, np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < self.header.vocab_size:
             raise ValueError(f"token ids go from 0 to {self.header.vocab_size - 1}")
         return array.astype(self.dtype).tobytes()
 
     def find(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> Matches:
-        """Where the passage stands; in all splits, if none is named. No match goes over the end of a document."""
+        """Find the passage in a split, or in all. Matches do not cross the end of a document."""
         wanted = self.bytes_of(tokens)
         parts = [part for part in self.parts if split in (None, part.split)]
         return Matches(tuple((part, *part.range_of(wanted)) for part in parts) if wanted else ())
 
     def longest(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> int:
-        """How many tokens the longest beginning of the passage has that stands anywhere."""
+        """Number of tokens of the longest prefix of the passage that occurs anywhere."""
         wanted = self.bytes_of(tokens)
         return max((part.longest(wanted) for part in self.parts if split in (None, part.split)), default=0)
 
     def document_at(self, spot: Spot) -> Document:
-        """The document in which a spot lies."""
+        """Document that contains a spot."""
         part = spot.part
         row = int(np.searchsorted(part.documents[:, 0], spot.position, side="right")) - 1
         return self.document(part, row)
 
     def document(self, part: MappedPart, row: int) -> Document:
-        """A part's document by its row there."""
+        """Document in the given row of a part."""
         begin, number = (int(value) for value in part.documents[row])
         end = int(part.documents[row + 1, 0]) if row + 1 < len(part.documents) else len(part.tokens) - 1
         id, url = self.names[part.about.source].of(number)
         return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
-        """Document `number` of `of` that are spread evenly over the split's, of those with at least `least` tokens
-        the nearest behind it in its part; None where the split has none there."""
+        """Sample `of` documents evenly over the split and return the one with index `number`: the nearest following
+        document in the same part with at least `least` tokens, else the last such; None if the part has none."""
         parts = [part for part in self.parts if part.split == split]
         total = sum(len(part.documents) for part in parts)
         at = number * total // of

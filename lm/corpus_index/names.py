@@ -1,4 +1,4 @@
-"""What documents are called, by their number: rows of tables, of which few are read at a time."""
+"""Look up ids and URLs of documents by their number, reading few rows of the tables at a time."""
 
 import bisect
 import contextlib
@@ -15,18 +15,19 @@ from lm.storage import Place, appearing, writing
 
 COLUMNS = ("id", "url")
 ROWS = 8192
-"""Of a row group of a copy: what one look-up reads."""
+"""Rows of a row group in a copy, which one lookup reads."""
 
 
 class DocumentNames:
-    """The names in the tables of documents of some shards, or in a copy. Nothing is read before one is asked for."""
+    """Names in the tables of documents of some shards, or in a copy. Read lazily."""
 
     def __init__(self, tables: Sequence[Place], remedy: str = MAKE_SHARDS):
-        """`remedy` is what to do about a table that is missing or damaged."""
+        """`remedy` is the advice for a missing or damaged table."""
         self.places, self.remedy = tables, remedy
 
     def of(self, number: int) -> tuple[str, str]:
-        """(id, URL) of a document by its number. Raises InputError where the tables do not have it, or are damaged."""
+        """Return (id, URL) of a document by its number. Raises InputError if the tables do not have it, or are
+        damaged."""
         index = bisect.bisect_right(self.tables, number, key=lambda one: one[1]) - 1
         table, first = self.tables[index]
         at = number - first
@@ -51,14 +52,14 @@ class DocumentNames:
 
     @functools.lru_cache(maxsize=32)  # noqa: B019  (an index lives as long as its server)
     def in_group(self, table: int, group: int) -> pa.Table:
-        """Of the documents in a row group of a table."""
+        """Names of the documents in a row group of a table."""
         with readable(self.places[table], self.remedy):
             return self.tables[table][0].read_row_group(group, list(COLUMNS))
 
 
 def copy_names(shards: Place, out: Path) -> None:
-    """Writes the names of all documents in a folder of shards, which may be in a bucket, into the file `out`. Raises
-    InputError where they cannot be read or written."""
+    """Write the names of all documents in a folder of shards, which may be in a bucket, to the file `out`. Raises
+    InputError on read or write errors."""
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     with writing(out), appearing(out) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for place in document_tables(shards):
@@ -69,7 +70,7 @@ def copy_names(shards: Place, out: Path) -> None:
 
 @contextlib.contextmanager
 def readable(table: Place, remedy: str) -> Generator[None]:
-    """Raises InputError, which names the table, where it turns out in the block to be none that is whole."""
+    """Convert errors in reading the table to InputError, with its path and the remedy."""
     try:
         yield
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError

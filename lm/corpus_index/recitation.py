@@ -1,8 +1,8 @@
-"""Whether a model goes on with a document word for word, from its first tokens alone: what it has learnt by heart
-(Carlini et al. 2023, arXiv:2202.07646), beside documents that it never saw.
+"""Measure memorization: whether a model continues a document verbatim, given only its first tokens (Carlini et al.
+2023, arXiv:2202.07646); compare with documents that it was not trained on.
 
-One reading of the document is enough. A model that takes the likeliest token each time writes the document's tokens as
-long as each of them is the likeliest behind those before it; where one is not, it departs.
+One forward pass over the document is enough. Under greedy decoding a model reproduces the document's tokens as long as
+each is the most likely after those before it.
 """
 
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from typing import NamedTuple
 import numpy as np
 
 NEXT = 32
-"""Tokens behind a prefix of which the share is told that is right."""
+"""Tokens after a prefix over which the share of correct predictions is computed."""
 SHORTEST = 8
 
 
 class Recitation(NamedTuple):
-    """What a model makes of a document behind its first tokens."""
+    """Predictions of a model for a document after a prefix."""
 
     prefix: int
-    """Tokens of the document that it was given, after the head."""
+    """Number of given tokens of the document, after BOS."""
     next: int
-    """Tokens that `right` is of: the next ones."""
+    """Number of tokens after the prefix that `right` counts over."""
     right: int
-    """How many of those are the likeliest, each behind the document's own tokens before it."""
+    """How many of them are the most likely, each given the document's own tokens before it."""
     verbatim: int
-    """How many tokens it writes as the document has them before it departs; to the end of what was read, if never."""
+    """Number of tokens that greedy decoding reproduces before it differs; up to the end of the forward pass."""
 
 
 def prefixes_for(length: int) -> list[int]:
-    """8, 16, 32, ... tokens, as long as `length` has NEXT more."""
+    """Prefix lengths 8, 16, 32, ... that leave at least NEXT more of `length` tokens."""
     return [2**power for power in range(3, 31) if 2**power + NEXT <= length]
 
 
 def recitations(likeliest_T: Sequence[bool] | np.ndarray, prefixes: Sequence[int]) -> list[Recitation]:
-    """likeliest_T: of each token of a document, whether it is the likeliest behind those before it."""
+    """likeliest_T: whether each token of a document is the most likely after those before it."""
     right = np.asarray(likeliest_T, bool)
     found = []
     for prefix in prefixes:

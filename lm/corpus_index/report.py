@@ -1,4 +1,4 @@
-"""What is told of look-ups in the terminal: places of a text, and the n-grams of a file's texts."""
+"""Terminal output of lookups: occurrences of a text, and n-gram overlap of the texts in a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +11,12 @@ from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
 
 CONTEXT = 30
-"""Tokens on either side of a passage."""
+"""Tokens to show on either side of a passage."""
 
 
 def search_report(run: Path, text: str, documents: int, train: TrainConfig | None = None) -> str:
-    """How often the text stands in each split, and some documents with what is around it. Raises InputError as
-    CorpusIndex."""
+    """Report how often the text occurs in each split, and show some documents with the surrounding text. Raises
+    InputError like CorpusIndex."""
     index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
     found = [(len(ids), index.find(ids)) for ids in ways_to_write(tokenizer, text)]
     counts = dict.fromkeys(index.splits(), 0)
@@ -39,8 +39,8 @@ def places(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, length: i
 
 
 def overlaps(run: Path, path: Path, field: str, ngram: int | None, train: TrainConfig | None = None) -> Iterator[str]:
-    """A line for each text of the file of which an n-gram stands in the training split, and one for all. Raises
-    InputError as CorpusIndex and texts_of."""
+    """Yield a line for each text of the file with an n-gram in the training split, and a summary. Raises InputError
+    like CorpusIndex and texts_of."""
     index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
     ngram = usual_ngram(tokenizer) if ngram is None else ngram
     texts = touched = ngrams = found = 0

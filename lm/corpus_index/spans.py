@@ -1,9 +1,9 @@
-"""Which passages of a text stand in the training text: OLMoTrace's rule (Liu et al. 2025, arXiv:2504.07096), as coded.
+"""Find passages of a text in the training text by OLMoTrace's rule (Liu et al. 2025, arXiv:2504.07096), as in its code.
 
-From every place at which a word begins, the longest passage that stands in the corpus, within one document, and ends
-where a word ends. Of those, the ones that are long enough and not too frequent; of those, read from left to right, the
-ones that reach further than all before; of those, a twentieth as many as the text has tokens: the ones whose tokens are
-the rarest together, by the sum of their logarithmic frequencies.
+From every word start, take the longest passage that occurs within one document of the corpus and ends at a word end.
+Keep those that are long enough and not too frequent. Of these, from left to right, keep those that end further right
+than all before. Of these, keep a number of 5 % of the text's tokens: those with the rarest tokens, by the sum of their
+log frequencies.
 """
 
 import math
@@ -24,30 +24,30 @@ WORD = re.compile(rf"[^\W{WITHOUT_SPACES}]")
 
 @dataclass(frozen=True)
 class TraceRule:
-    """What a passage must be to be shown."""
+    """Which passages to show."""
 
     least_tokens: int = 1
     most_count: int = 10
-    """A passage that stands in the corpus more often says little about where it is from."""
+    """Maximum occurrences: a more frequent passage says little about its origin."""
     share: float = 0.05
-    """Passages for each token of the text, rounded up."""
+    """Passages per token of the text, rounded up."""
 
 
 class Span(NamedTuple):
-    """A passage of the text that stands in the corpus."""
+    """A passage of the text that occurs in the corpus."""
 
     start: int
-    """In tokens of the text."""
+    """Token index in the text."""
     end: int
     count: int
     log_probability: float
-    """In nats: the sum over its tokens of the logarithm of their share of the training text."""
+    """Sum over its tokens of the log of their share of the training text, in nats."""
     matches: Matches
 
 
 def word_edges(pieces: Sequence[bytes]) -> np.ndarray:
-    """bool (pieces + 1,): before which piece, or behind the last, a word may begin or end: not in the middle of one,
-    nor of a character. pieces: the bytes of each token."""
+    """bool (pieces + 1,): whether a word may begin or end before each piece, or after the last: not inside a word or a
+    character. pieces: the bytes of each token."""
     data = b"".join(pieces)
     edges = np.ones(len(pieces) + 1, bool)
     at = 0
@@ -74,8 +74,8 @@ def longest_spans(
     split: str | None,
     go_on: Callable[[], None] = lambda: None,
 ) -> list[Span]:
-    """From each edge the longest passage that stands in the split and ends at an edge. `go_on` is called at each, and
-    may raise."""
+    """From each edge, find the longest passage that occurs in the split and ends at an edge. `go_on` is called for each
+    edge, and may raise to stop."""
     logs = log_frequencies(index, tokens)
     at_edges = np.flatnonzero(edges)
     found = []
@@ -90,13 +90,13 @@ def longest_spans(
 
 
 def log_frequencies(index: CorpusIndex, tokens: Sequence[int]) -> np.ndarray:
-    """The logarithm of each token's share of the training text; of one that is not there, as if it stood there once."""
+    """Log of each token's share of the training text; a token that does not occur counts as if it occurred once."""
     counts = index.counts[np.asarray(tokens, np.int64)] if len(tokens) else np.zeros(0)
     return np.log(np.maximum(counts, 1) / max(1, int(index.counts.sum())))
 
 
 def chosen(spans: Sequence[Span], tokens: int, rule: TraceRule) -> list[Span]:
-    """Those that the rule keeps, in the order of the text of `tokens` tokens."""
+    """Select the spans that the rule keeps, in the order of the text, which has `tokens` tokens."""
     fitting = [one for one in spans if one.end - one.start >= rule.least_tokens and one.count <= rule.most_count]
     reach, maximal = 0, []
     for one in fitting:
@@ -116,8 +116,8 @@ def trace(
     split: str | None = "train",
     go_on: Callable[[], None] = lambda: None,
 ) -> list[Span]:
-    """The passages of `tokens` from token `begin` on that the rule shows, in their order. Raises ValueError for ids
-    outside of the vocabulary, and what `go_on` raises, which is called for each word."""
+    """Return the passages of `tokens`, from token `begin` on, that the rule shows, in order. Raises ValueError for ids
+    outside the vocabulary, and whatever `go_on` raises, which is called for each word."""
     rule, traced = rule or TraceRule(), tokens[begin:]
     edges = word_edges([tokenizer.token_bytes(id) for id in tokens])[begin:]
     kept = chosen(longest_spans(index, traced, edges, split, go_on), len(traced), rule)

@@ -1,17 +1,17 @@
-"""Positions of a stream of tokens, sorted by what follows them: every passage is then found by bisection.
+"""Sort the positions of a token stream by the text that follows them, so that passages can be found by bisection.
 
-The ranks of passages of 2k tokens follow from those of k, as pairs (Manber and Myers 1993); a passage whose rank is its
-own already takes part no more (Larsson and Sadakane 2007), and none is compared beyond the end of its document. By
-NumPy alone: libdivsufsort (the package pydivsufsort) sorts bytes, and so the middle of each token too.
+Ranks of passages of 2k tokens follow from those of k, as pairs (Manber and Myers 1993); positions with a unique rank
+are skipped (Larsson and Sadakane 2007), and none is compared beyond the end of its document. Uses only NumPy:
+libdivsufsort (the package pydivsufsort) sorts bytes, and so also positions in the middle of a token.
 """
 
 import numpy as np
 
 
 def suffix_array(tokens: np.ndarray, separator: int) -> np.ndarray:
-    """uint32 (n,): all positions, sorted by the tokens from there up to the next separator; equal ones in any order.
+    """Return uint32 (n,): all positions, sorted by the tokens up to the next separator; ties in any order.
 
-    tokens: unsigned (n,), of which the last is the separator. It takes some 36 bytes a token while it works.
+    tokens: unsigned (n,), ending with the separator. Takes about 36 bytes of memory per token.
     """
     assert len(tokens) and tokens[-1] == separator and len(tokens) < 2**31
     width = max(1, int(tokens.max()).bit_length())
@@ -20,7 +20,7 @@ def suffix_array(tokens: np.ndarray, separator: int) -> np.ndarray:
     separators = np.cumsum(tokens == separator, dtype=np.uint32)
     while True:
         here = positions[open_places]
-        # Of equal passages that hold a separator all has been compared.
+        # Equal passages that contain a separator have been compared completely.
         before = separators[here] - (tokens[here] == separator)
         last = np.minimum(here + np.uint32(depth - 1), np.uint32(len(tokens) - 1))
         going_on = separators[last] == before
@@ -40,8 +40,8 @@ def suffix_array(tokens: np.ndarray, separator: int) -> np.ndarray:
 
 
 def sorted_by_first(tokens: np.ndarray, width: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(positions sorted by the first `depth` tokens of `width` bits, the rank of each position, the places in the
-    order whose rank is not theirs alone), each uint32. A rank is the first place of its equals."""
+    """Return (positions sorted by the first `depth` tokens of `width` bits, the rank of each position, the indices in
+    the order whose rank is not unique), each uint32. A rank is the first index of equal positions."""
     keys = np.zeros(len(tokens), np.uint64)
     for offset in range(depth):
         keys <<= np.uint64(width)
@@ -59,7 +59,7 @@ def sorted_by_first(tokens: np.ndarray, width: int, depth: int) -> tuple[np.ndar
 
 
 def runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(first place, length) of each run of equal values, in order."""
+    """Return (first index, length) of each run of equal values, in order."""
     new = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=new[1:])
     firsts = np.flatnonzero(new)
