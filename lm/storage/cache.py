@@ -1,4 +1,4 @@
-"""Downloads that are kept: files of this machine for what lies at an address, as long as its ETag is the same."""
+"""Cached downloads: local files of remote objects, valid as long as the ETag is the same."""
 
 import contextlib
 import functools
@@ -18,9 +18,8 @@ from lm.storage.url import Url
 
 @functools.cache
 def fetched(url: Url) -> Path:
-    """A file or folder of this machine, of the same name, with all that lies at the address; where nothing does, it is
-    not there. What changes there while this process lives is not looked for. Raises StorageError, and OSError where the
-    disk does not take it."""
+    """Return the local path of the same name with everything at the URL; it does not exist if there is nothing. Changes
+    during the lifetime of this process are not detected. Raises StorageError, and OSError if the disk is full."""
     for _ in range(READS - 1):
         with contextlib.suppress(ReplacedError):
             return fetch_listed(url, below(url))
@@ -28,7 +27,7 @@ def fetched(url: Url) -> Path:
 
 
 def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
-    """`fetched`, of these versions. Raises ReplacedError where one is no longer there."""
+    """`fetched` for these versions. Raises ReplacedError if one no longer exists."""
     version = json.dumps([url.address, *((name, *one) for name, one in found.items())])
     folder = cache_folder() / "reading" / hashlib.sha256(version.encode()).hexdigest()[:16]
     missing = [name for name, one in found.items() if not one.etag or size_of(folder / name) != one.size]
@@ -47,12 +46,12 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
 
 
 def as_local_file(place: Path | Url) -> Path:
-    """The file itself, or what `fetched` brings of an object. Raises as that."""
+    """The file itself, or the local copy of a remote object (`fetched`). Raises like it."""
     return fetched(place) if isinstance(place, Url) else place.expanduser()
 
 
 def below(url: Url) -> dict[str, Object]:
-    """The object at the address and all that lies below, as `name` and name/…: what lies beside it is not listed."""
+    """The object at the URL and all below it, as `name` and name/…; siblings are not listed."""
     one = url.found()
     inside = {} if url.scheme in stores.WEB else url.files()
     return ({} if one is None else {url.name: one}) | {f"{url.name}/{rest}": found for rest, found in inside.items()}

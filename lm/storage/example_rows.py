@@ -1,4 +1,5 @@
-"""Rows of files of examples (.parquet, .jsonl, .txt; packed or not), in bounded memory whatever a file says."""
+"""Read rows of files of examples (.parquet, .jsonl, .txt; compressed or not) in bounded memory, even if a file is
+malicious."""
 
 import bz2
 import contextlib
@@ -14,21 +15,21 @@ from lm.errors import InputError, shown
 from lm.storage.parquet_pages import BadPageError, CheckedFile, PageTooLargeError, may_stay_a_dictionary
 
 MAX_RATIO, RATIO_FROM_BYTES = 100, 1 << 26
-"""A file may unpack to so many times its own size, and to RATIO_FROM_BYTES in any case."""
+"""A file may decompress to MAX_RATIO times its own size, and to RATIO_FROM_BYTES in any case."""
 MAX_LINE_BYTES = 1 << 24
 MAX_LINE_VALUES = 1_000_000
-"""Lists, objects and elements of one line of JSON."""
+"""Maximum number of lists, objects and elements in one line of JSON."""
 ROWS_AT_ONCE = (100, 1)
-"""Rows of a Parquet file that are decoded at once: one if more might take too much memory."""
+"""Rows of a Parquet file that are decoded at once: 1 if more might take too much memory."""
 MAX_BATCH_BYTES = 1 << 28
 MAX_LIST_VALUES = 2_000_000
-"""Of a column of lists, in a row group."""
+"""Maximum values in a column of lists, per row group."""
 BUFFER = 4 << 20
 
 
 class Unpacked(io.RawIOBase):
-    """A file as it is unpacked, of `packed` bytes. Raises EOFError beyond MAX_RATIO times that, or `least` bytes if
-    those are more."""
+    """A decompressed file whose compressed size is `packed` bytes. Raises EOFError beyond MAX_RATIO times that size, or
+    `least` bytes if that is more."""
 
     def __init__(self, file: Any, packed: int, least: int):
         self.file, self.left = file, max(least, MAX_RATIO * packed)
@@ -46,8 +47,8 @@ class Unpacked(io.RawIOBase):
 
 
 def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
-    """The lines of a file, unpacked by the ending of its name, without a byte order mark. Raises InputError, which ends
-    in the `remedy`."""
+    """Yield the lines of a file, decompressed by the suffix of its name, without a byte order mark. Raises InputError,
+    with `remedy`."""
     import zstandard
 
     openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
@@ -65,7 +66,7 @@ def read_lines(path: Path, remedy: str) -> Iterator[bytes]:
 
 
 def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
-    """As `read_lines`, in UTF-8 and without line ends."""
+    """Like `read_lines`, decoded as UTF-8, without line ends."""
     for number, line in enumerate(read_lines(path, remedy), 1):
         try:
             yield line.decode().rstrip("\r\n")
@@ -74,7 +75,7 @@ def read_text_lines(path: Path, remedy: str) -> Iterator[str]:
 
 
 def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[str, ...]]:
-    """Examples of so many lines each. Raises as `read_lines`, and if the file ends within one."""
+    """Yield examples of `lines` lines each. Raises like `read_lines`, and if the file ends within an example."""
     for part in itertools.batched(read_text_lines(path, remedy), lines):
         if len(part) < lines:
             raise InputError(f"{path} ends within an example: {part[0][:80]!r}. {remedy}")
@@ -82,7 +83,7 @@ def read_text_examples(path: Path, lines: int, remedy: str) -> Iterator[tuple[st
 
 
 def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines. Raises as `read_lines`, and for what is no object."""
+    """Yield the objects of a JSONL file. Raises like `read_lines`, and for lines that are not objects."""
     for number, line in enumerate(read_lines(path, remedy), 1):
         if line.strip():
             try:
@@ -97,7 +98,7 @@ def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
 
 
 def read_parquet_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, all columns. Raises InputError, which ends in the `remedy`."""
+    """Yield the rows of a Parquet file, all columns. Raises InputError, with `remedy`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,7 +125,7 @@ def read_parquet_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
 def rows_of_group(
     file: Any, source: CheckedFile, group: int, columns: dict[str, Any], strings: set[str], lists: set[str]
 ) -> Iterator[dict[str, Any]]:
-    """Raises PageTooLargeError, and as Arrow does."""
+    """Yield the rows of one row group. Raises PageTooLargeError, and like Arrow."""
     done = 0
     for size in ROWS_AT_ONCE:
         source.watch(columns, strings, size, lists)
@@ -144,7 +145,7 @@ def rows_of_group(
 
 
 def decoded_bytes(array: Any) -> int:
-    """Bytes that an array's values take once words of dictionaries are repeated."""
+    """Size of an array's values after expanding dictionaries."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Files of a disk: hashes, what is certain to be on it, and what is said when it takes no more."""
+"""Files on a disk: hashes, durable and atomic writes, and errors of full disks."""
 
 import contextlib
 import errno
@@ -12,29 +12,29 @@ from pathlib import Path
 from lm.errors import InputError
 
 HASHING_THREADS = min(8, os.cpu_count() or 1)
-"""For many files at a time: hashlib lets go of the interpreter."""
+"""Threads for hashing many files: hashlib releases the GIL."""
 
 
 def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
-    """This program's folder among the caches of this user: XDG_CACHE_HOME, by default ~/.cache, and gristmill in it."""
+    """This program's folder in the user's cache: gristmill in XDG_CACHE_HOME, by default ~/.cache."""
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
     return Path(base) / "gristmill"
 
 
 def cache_folder() -> Path:
-    """GRISTMILL_CACHE, by default the folder of caches of this user."""
+    """GRISTMILL_CACHE, by default `user_cache`."""
     given = os.environ.get("GRISTMILL_CACHE")
     return Path(given).expanduser() if given else user_cache()
 
 
 HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
-"""Name of a repository's folder in the cache of huggingface_hub: snapshots/REVISION/FILE links to ../../blobs/HASH."""
+"""Name of a repository's folder in huggingface_hub's cache: snapshots/REVISION/FILE links to ../../blobs/HASH."""
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """The file `name` of a folder that may be a stranger's; it need not exist. Raises InputError if it is a link that
-    leads out of the folder: what it leads to would be read, and published by an export. Links within one repository of
-    huggingface_hub's cache are its layout, and allowed. A store has no links: of a Url the file is returned."""
+    """Return the file `name` of a folder that may be untrusted; it need not exist. Raises InputError if it is a link
+    out of the folder: its target would be read, and published by an export. Links within one repository of
+    huggingface_hub's cache are its layout, and allowed. A Url is returned unchecked: stores have no links."""
     path = folder / name
     if not isinstance(folder, Path):
         return path
@@ -43,7 +43,7 @@ def file_inside(folder: Path, name: str) -> Path:
         root = root.parents[1]
     try:
         target = path.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead in a circle
+    except (OSError, RuntimeError) as error:  # circular links
         raise InputError(f"{path} cannot be followed: {error}. Put the file itself there.") from error
     if not target.is_relative_to(root):
         raise InputError(
@@ -53,7 +53,7 @@ def file_inside(folder: Path, name: str) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Waits until what was written to a file, or the names in a folder, are on disk: no loss of power undoes it."""
+    """Wait until the contents of a file, or the names in a folder, are on disk and survive a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,17 +63,17 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
-    """The name under which to write what shall be the file `path`: in the folder `scratch`, best of the same disk, with
-    random digits, so that a worker that outlives a killed run by seconds, or one on another machine of the same disk,
-    cannot write into it; or, where one process alone writes, beside `path`, where the next attempt writes it anew.
+    """Yield a temporary path for the future file `path`. In the folder `scratch`, ideally on the same disk, it has
+    random digits, so that another process or machine, such as a worker that outlives a killed run, cannot write to it.
+    Without `scratch`, for a single writer, it is next to `path`, and the next attempt replaces it.
 
-    When the block ends well, the file is moved to `path`, or copied if that is on another disk, after it was brought to
-    the disk if it is to be `durable`; otherwise it is deleted, and what was at `path` stays.
+    If the block succeeds, the file is synced if `durable`, and moved to `path`, or copied if that is on another disk;
+    otherwise it is deleted, and the old file stays.
     """
     if scratch is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        partial.unlink(missing_ok=True)  # a link under this name would be written through
+        partial.unlink(missing_ok=True)  # do not write through a link of this name
     else:
         partial = scratch / f"{path.parent.name}-{path.name}.{secrets.token_hex(8)}.partial"
     try:
@@ -99,10 +99,10 @@ def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True
 
 @contextlib.contextmanager
 def writing(what: object) -> Generator[None]:
-    """Raises InputError, which names `what` and the remedy, for an error of a file in the block."""
+    """Convert OSErrors of files to InputError, with `what` and the remedy."""
     try:
         yield
-    except ConnectionError:  # a pipe or socket: no file
+    except ConnectionError:  # a pipe or socket, not a file
         raise
     except OSError as error:
         raise InputError(
@@ -111,23 +111,23 @@ def writing(what: object) -> Generator[None]:
 
 
 def break_hard_links(path: Path) -> None:
-    """Replace a file that has other names too (hard links) by a copy: what is written into it then changes only it."""
+    """Replace a file that has other names (hard links) by a copy, so that writing changes only this one."""
     if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
         with appearing_file(path, durable=False) as partial:
             shutil.copy2(path, partial)
 
 
 class Appended:
-    """A file that grows by whole pieces: one that does not fit on the disk leaves nothing of itself."""
+    """A file that grows by complete pieces: if one does not fit on the disk, none of it is kept."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         break_hard_links(path)
         self.path = path
-        self.file = path.open("ab", buffering=0)  # nothing is left to be written when it is closed
+        self.file = path.open("ab", buffering=0)  # unbuffered: closing does not write
 
     def append(self, piece: bytes) -> None:
-        """Raises OSError where it cannot be written."""
+        """Append a piece. Raises OSError if it cannot be written."""
         end = self.file.seek(0, os.SEEK_END)
         written = self.file.write(piece)
         if written != len(piece):

@@ -1,8 +1,8 @@
-"""Requests over HTTP: a file of one version, whole or by ranges (RFC 9110, sections 13 and 14).
+"""HTTP requests: read one version of a file, completely or by ranges (RFC 9110, sections 13 and 14).
 
-What passes by itself (5xx, 429, 403 of a content network, silence, cut connections) is tried again from where it broke
-off, with growing pauses, and no sooner than the server asks (Retry-After); a try that brings the file further starts
-the count anew. What is read in parts is of one version, by the ETag or else the date that the server tells.
+Transient errors (5xx, 429, 403 of a content network, timeouts, broken connections) are retried from where they broke
+off, with growing pauses, and no sooner than the server asks (Retry-After); a try that makes progress resets the count.
+All parts are of one version, identified by the ETag or else the modification date.
 """
 
 import contextlib
@@ -24,33 +24,34 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 PIECE = 1 << 18
-"""Bytes read at once at most; what has come is kept even when less has."""
+"""Maximum bytes per read; fewer are kept as they arrive."""
 PROGRESS_BYTES = 1 << 20
-"""Bytes that a try must bring to count as one that brought the file further."""
+"""Bytes that a try must receive to count as progress."""
 CONNECT_SECONDS = 30.0
 LONGEST_WAIT = 3600.0
-"""Seconds that a server may ask for (Retry-After) before the run ends instead of sleeping."""
+"""Maximum seconds of Retry-After; beyond that the command fails instead of sleeping."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 SLOWEST = 20
-"""Stalls' worth of seconds that one request of a few megabytes may take, however it trickles."""
+"""Maximum duration of one request of a few megabytes, in multiples of the stall timeout, however slowly bytes
+arrive."""
 SKIPPED_BYTES = 64 << 20
-"""Of a server that knows no ranges, bytes that are read and thrown away to come to those that are wanted."""
+"""Maximum bytes that are read and discarded before the wanted ones, if a server does not support ranges."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 LATER = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""Answers that may be others later. 403 is among them since content networks answer so to too many requests."""
+"""Status codes to retry. 403 is included because content networks return it for too many requests."""
 
 
 class NotThereError(InputError):
-    """The server knows no such file."""
+    """The server has no such file."""
 
 
 class RefusedError(InputError):
-    """The server does not do what it was asked for, and will not."""
+    """The server rejects the request permanently."""
 
 
 class TryAgainError(Exception):
-    """This try failed, the next may not. `pause` is what the server asks for, in seconds; `refused`: it may be for
-    good, as to HEAD where an address is signed for GET."""
+    """This try failed, but another may succeed. `pause` is the seconds that the server asks for; `refused`: it may be
+    permanent, like HEAD on a URL that is signed for GET."""
 
     def __init__(self, reason: str, pause: float | None = None, refused: bool = False):
         super().__init__(reason)
@@ -58,25 +59,25 @@ class TryAgainError(Exception):
 
 
 class OutOfRangeError(TryAgainError):
-    """The server's file ends before the bytes that were asked for."""
+    """The file ends before the requested bytes."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long requests for one file go on; times in seconds."""
+    """Limits of retries for one file; times in seconds."""
 
     tries: int
-    """In a row that bring it no further."""
+    """Consecutive tries without progress."""
     first_pause: float
     """Doubled after each try."""
     longest_pause: float
     stall: float
-    """Without a byte, after which a connection is given up."""
+    """Seconds without a byte after which a connection is closed."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a server tells of a file to know it again; None where it does not tell."""
+    """A server's description of a version of a file; None if absent."""
 
     length: int | None
     etag: str | None
@@ -84,13 +85,13 @@ class Version:
 
 
 class Tries:
-    """Tries of one file, counted anew whenever one has brought it further."""
+    """Counts the tries of one file; progress resets the count."""
 
     def __init__(self, policy: RetryPolicy):
         self.policy, self.furthest, self.failures = policy, 0, 0
 
     def pause_after(self, error: TryAgainError, got: int) -> float | None:
-        """Seconds to wait before the next try, `got` bytes being here; None where there have been too many."""
+        """Seconds to wait before the next try, with `got` bytes received; None after too many tries."""
         self.failures = 0 if got >= self.furthest + PROGRESS_BYTES else self.failures + 1
         self.furthest = max(self.furthest, got)
         if self.failures >= self.policy.tries:
@@ -103,8 +104,8 @@ class Tries:
 def answer(
     session: "Session", url: str, headers: dict[str, str], stall: float, later: frozenset[int] = LATER, **options: Any
 ) -> Generator["Response"]:
-    """The answer to a request, its body not yet read. Every way in which it can fail becomes one of our errors:
-    TryAgainError, NotThereError, InputError. `options` are those of requests."""
+    """Send a request and yield the response, its body not yet read. All failures are raised as TryAgainError,
+    NotThereError or another InputError. `options` are those of requests."""
     import requests
     import urllib3
 
@@ -128,8 +129,8 @@ def answer(
 
 
 def said(error: Exception) -> str:
-    """What the innermost error says, without the wrapping."""
-    from http.client import IncompleteRead  # with TLS, .02 s of the start of all who never ask a server
+    """Message of the innermost error, without wrappers."""
+    from http.client import IncompleteRead  # imports TLS: .02 s of startup time that most commands do not need
 
     innermost = error
     while isinstance(inner := innermost.__cause__ or innermost.__context__, Exception):
@@ -160,7 +161,7 @@ def refuse_status(url: str, response: "Response", later: frozenset[int]) -> None
 
 
 def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
-    """Of a Retry-After header: a number of seconds, or a date, counted from the server's own clock."""
+    """Parse a Retry-After header: seconds, or a date, relative to the server's clock."""
     if retry_after is None:
         return None
     from email.utils import parsedate_to_datetime
@@ -175,7 +176,7 @@ def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
 
 
 def version_of(response: "Response") -> Version:
-    """Of an answer with the whole file or a range of it."""
+    """Version in a response with the whole file or a range of it."""
     if response.status_code == 206:
         found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         total = found[3] if found else "*"
@@ -186,16 +187,16 @@ def version_of(response: "Response") -> Version:
 
 
 class How(NamedTuple):
-    """What differs from server to server."""
+    """Server-specific options."""
 
     auth: Any = None
-    """As requests takes it; it is not sent to another host that a request is led to."""
+    """Argument `auth` of requests; not sent to another host after a redirect."""
     later: frozenset[int] = LATER
     linked: bool = False
-    """Of the hub: the version is told by the answer that leads to the file (X-Linked-Etag), whose own server tells
-    another."""
+    """On the hub, the version is in the redirect to the file (X-Linked-Etag); the server of the file itself reports
+    another one."""
     remedy: str = ""
-    """Said besides where a request is refused."""
+    """Advice for rejected requests."""
 
 
 PLAIN = How()
@@ -203,7 +204,7 @@ PLAIN = How()
 
 @functools.cache
 def session_of(process: int) -> "Session":
-    """One for all threads of a process: its connections are used again."""
+    """Session shared by all threads of a process, to reuse connections."""
     import requests
     from requests.adapters import HTTPAdapter
 
@@ -214,7 +215,7 @@ def session_of(process: int) -> "Session":
 
 
 QUIET: dict[str, float] = {}
-"""{host: until when, on time.monotonic's clock, it asked to be left alone}: all threads of the process obey."""
+"""{host: time.monotonic() until which it asked for no requests}; all threads of the process wait."""
 LOCK = threading.Lock()
 
 
@@ -222,7 +223,7 @@ def pause(host: str, seconds: float, everybody: bool) -> None:
     with LOCK:
         if everybody:
             QUIET[host] = max(QUIET.get(host, 0.0), time.monotonic() + seconds)
-    # Of many workers that failed together, not all come back together.
+    # Jitter, so that workers that failed together do not retry together.
     time.sleep(seconds if everybody else seconds * random.uniform(0.5, 1.0))
 
 
@@ -232,14 +233,14 @@ def keep_quiet(host: str) -> None:
 
 
 def policy() -> RetryPolicy:
-    """By the variables of lm.storage.objects.settings."""
+    """Policy from the environment variables of lm.storage.objects.settings."""
     limits = settings()
     return RetryPolicy(limits.retries + 1, FIRST_PAUSE, LONGEST_PAUSE, limits.timeout)
 
 
 def head(url: str, how: How = PLAIN) -> Object | None:
-    """What the server says of a file: its size, and its ETag, else its date, in place of an ETag. None where there is
-    no such file. Raises StorageError, also where no size is told."""
+    """Return the size of a file and its ETag, or else its date as ETag. None if there is no such file. Raises
+    StorageError, also if the server reports no size."""
     got = bytearray()
     try:
         object = request(url, 0, 0, None, how, got)
@@ -251,9 +252,9 @@ def head(url: str, how: How = PLAIN) -> Object | None:
 
 
 def read(url: str, start: int, end: int | None, version: Object | None = None, how: How = PLAIN) -> bytes:
-    """Bytes `start` to `end` (None: all from there), fewer where the file ends; of that `version`, if given.
+    """Read bytes `start` to `end` (None: to the end), fewer if the file ends before; of `version`, if given.
 
-    Raises FileNotFoundError where there is no such file, StorageError where it is another version, or cannot be had.
+    Raises FileNotFoundError if there is no such file, StorageError if it is another version or cannot be read.
     """
     got = bytearray()
     if end is None or end > start:
@@ -262,7 +263,7 @@ def read(url: str, start: int, end: int | None, version: Object | None = None, h
 
 
 def request(url: str, start: int, end: int | None, version: Object | None, how: How, got: bytearray) -> Object:
-    """Tries until all is in `got`; what the server says of the file."""
+    """Try until all bytes are in `got`; return the server's description of the file."""
     host, tries = url.split("/")[2], Tries(policy())
     while True:
         keep_quiet(host)
@@ -285,8 +286,8 @@ def request(url: str, start: int, end: int | None, version: Object | None, how: 
 
 
 def look(url: str, how: How) -> Object:
-    """What the server says of a file: by its head; where it refuses that or tells no length, by the answer to a request
-    for the first byte; where there is none or ranges are unknown, for all. No body is read. Raises as `answer`."""
+    """Return the server's description of a file: by HEAD; if that is rejected or gives no length, by a GET of the first
+    byte; if that is impossible, by a GET of the whole file. No body is read. Raises like `answer`."""
     stall, found = policy().stall, Object(-1, "")
     for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"}), ("GET", {})):
         options = {"auth": how.auth, "allow_redirects": True, "method": method}
@@ -304,7 +305,8 @@ def look(url: str, how: How) -> Object:
 
 
 def attempt(url: str, start: int, end: int | None, version: Object | None, how: How, got: bytearray) -> Object:
-    """One request; what it brings is appended to `got`. Of no bytes at all, what the server says of the file."""
+    """Send one request and append its bytes to `got`. For an empty range, only return the server's description of the
+    file."""
     if end is not None and end <= start:
         return look(url, how)
     begin = start + len(got)
@@ -317,11 +319,11 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
         with answer(session_of(os.getpid()), url, headers, limits.stall, how.later, **options) as response:
             found = object_of(response, how)
             if version is not None and differs(version, found):
-                if still_there(url, version, how):  # an error page of a proxy or a login, called a success
+                if still_there(url, version, how):  # an error page of a proxy, or a login page, with status 200
                     raise TryAgainError("an answer was of something else, though the file is still the same")
                 raise ReplacedError(f"{url} was replaced while it was read. Run it again.")
             length = version_of(response).length
-            if None is not length != found.size:  # of the hub, whose storage is another server
+            if None is not length != found.size:  # on the hub, whose files are on another server
                 raise TryAgainError(f"an answer was of a file of {length:,} bytes, not of {found.size:,}")
             receive(response, begin, end, found, got, limits.stall)
             return found
@@ -334,9 +336,9 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
 
 
 def still_there(url: str, version: Object, how: How) -> bool:
-    """Whether the server, asked again, tells of the same version; or does not tell."""
+    """Ask the server again; whether it reports the same version, or no version."""
     try:
-        # Of the hub by its first byte: the address that it leads to may be signed for GET only.
+        # On the hub read the first byte: the redirect may be signed for GET only.
         return not differs(version, attempt(url, 0, int(how.linked), None, how, bytearray()))
     except TryAgainError:
         return True
@@ -345,7 +347,7 @@ def still_there(url: str, version: Object, how: How) -> bool:
 
 
 def object_of(response: "Response", how: How) -> Object:
-    """Size (-1: not told) and ETag, else the date; of the hub, what it says of what it leads to."""
+    """Size (-1: unknown) and ETag, or else the date; on the hub, those of the linked file."""
     told = version_of(response)
     if how.linked:
         for one in [*response.history, response]:
@@ -357,21 +359,21 @@ def object_of(response: "Response", how: How) -> Object:
 
 
 def differs(version: Object, found: Object) -> bool:
-    """Whether an answer is of another version, by all that it tells."""
+    """Whether a response is of another version, by all that it reports."""
     return bool(version.etag and found.etag and version.etag != found.etag) or (
         found.size >= 0 and version.size != found.size
     )
 
 
 def receive(response: "Response", begin: int, end: int | None, found: Object, got: bytearray, stall: float) -> None:
-    """Appends the bytes from `begin` to `end`. Raises TryAgainError when they are too few, or others than asked for."""
+    """Append the bytes from `begin` to `end`. Raises TryAgainError if they are too few, or not the requested ones."""
     skip = 0
     if response.status_code == 206:
         told = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if not told or int(told[1]) != begin:
             raise TryAgainError(f"the server sent {response.headers.get('Content-Range')!r}, not what was asked for")
     else:
-        skip = begin  # it knows no ranges
+        skip = begin  # the server does not support ranges
         if skip > SKIPPED_BYTES:
             raise StorageError(
                 f"{response.url}: the server sends no ranges, so a file that long cannot be read where it is. Bring it "

@@ -1,8 +1,8 @@
-"""Files of Hugging Face's hub: hf://datasets/OWNER/NAME[@REVISION]/PATH, as huggingface_hub spells them; of a model
-without `datasets/`.
+"""Files of Hugging Face's hub: hf://datasets/OWNER/NAME[@REVISION]/PATH, in huggingface_hub's syntax; without
+`datasets/` for models.
 
-Files are read by ranges, listed by the tree of the repository, and written by commits: each appears whole. The token is
-HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT names another hub.
+Files are read by ranges, listed by the tree of the repository, and written atomically by commits. The token is
+HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT selects another hub.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from lm.storage.objects import ROUNDS, Object, StorageError, settings
 SERVER = "https://huggingface.co"
 KINDS = {"datasets": "dataset", "spaces": "space"}
 LATER = http.LATER - {403}
-"""On the hub, 403 is for good: a repository whose terms were not agreed to."""
+"""On the hub, 403 is permanent: the terms of a gated repository were not accepted."""
 REMEDY = (
     "Check the name; for a private or gated repository set HF_TOKEN to a token that may do so, and agree to its terms."
 )
 
 
 class Named(NamedTuple):
-    """What an address names."""
+    """Parts of an hf:// URL."""
 
     kind: str
     repository: str
@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
 
 def named(address: str) -> Named:
-    """Raises UsageError where no repository is named."""
+    """Parse an hf:// URL. Raises UsageError if it has no repository."""
     parts = address.removeprefix("hf://").split("/")
     kind = KINDS.get(parts[0], "model")
     owner, _, rest = "/".join(parts[kind != "model" :]).partition("/")
@@ -58,7 +58,7 @@ def endpoint() -> str:
 
 
 def address_of(address: str) -> str:
-    """Where the file is had by HTTP."""
+    """HTTP URL of the file."""
     one = named(address)
     room = next((f"{folder}/" for folder, kind in KINDS.items() if kind == one.kind), "")
     return f"{endpoint()}/{room}{one.repository}/resolve/{quote(one.revision, safe='')}/{quote(one.path)}"
@@ -78,13 +78,14 @@ def how() -> http.How:
 
 
 def head(address: str) -> Object | None:
-    """What the hub says of a file; the ETag is its SHA-256, or git's hash of a small one. None where there is none."""
+    """Return size and ETag of a file; the ETag is its SHA-256, or git's hash of a small file. None if it does not
+    exist."""
     from huggingface_hub import get_hf_file_metadata
 
     if not named(address).path:
         return None
     limit = settings().timeout
-    try:  # of the hub alone: the address that it leads to may be signed for GET only
+    try:  # without following the redirect, which may be signed for GET only
         told = asked(
             address,
             "read",
@@ -98,13 +99,13 @@ def head(address: str) -> Object | None:
 
 
 def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:
-    """As lm.storage.http.read."""
+    """Like lm.storage.http.read."""
     return http.read(address_of(address), start, end, version, how())
 
 
 def asked[T](address: str, verb: str, request: Callable[[Any, Named], T]) -> T:
-    """What `request(api, named)` returns, tried again where the cause may pass. Raises FileNotFoundError where there is
-    no such file or folder, StorageError for all else."""
+    """Return the result of `request(api, named)`, retrying transient errors. Raises FileNotFoundError if there is no
+    such file or folder, StorageError for all other errors."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -115,12 +116,12 @@ def asked[T](address: str, verb: str, request: Callable[[Any, Named], T]) -> T:
         except EntryNotFoundError as error:
             raise FileNotFoundError(2, "No such file or folder on the hub", address) from error
         except Exception as error:
-            network = type(error).__module__.startswith("httpx")  # or httpx2: the library's own, of whichever version
+            network = type(error).__module__.startswith("httpx")  # or httpx2, depending on the version
             if not network and not isinstance(error, HfHubHTTPError | OSError | ValueError):
                 raise
             response = getattr(error, "response", None)
             status = getattr(response, "status_code", None)
-            # 409 and 412: another has committed meanwhile
+            # 409 and 412: concurrent commit
             passes = status in LATER | {409, 412} or (network and response is None)
             if left and passes:
                 wait = http.seconds_asked(response.headers.get("Retry-After"), None) if response is not None else None
@@ -132,7 +133,7 @@ def asked[T](address: str, verb: str, request: Callable[[Any, Named], T]) -> T:
 
 
 def listing(address: str) -> dict[str, Object]:
-    """{path relative to the address: object} of all files below."""
+    """{path relative to `address`: object} of all files below it."""
 
     def tree(api: Any, one: Named) -> dict[str, Object]:
         entries = api.list_repo_tree(
@@ -153,8 +154,7 @@ def listing(address: str) -> dict[str, Object]:
 
 
 def upload(source: Path | bytes, address: str) -> Object:
-    """Makes the file's contents, or the bytes, the file of that name, by one commit: it appears whole. The repository
-    must be there."""
+    """Write the contents of a file, or bytes, to that address by one commit, atomically. The repository must exist."""
 
     def commit(api: Any, one: Named) -> None:
         api.upload_file(
@@ -170,7 +170,7 @@ def upload(source: Path | bytes, address: str) -> Object:
 
 
 def delete(address: str) -> None:
-    """Deletes the file by a commit; one that is not there is passed over."""
+    """Delete the file by a commit; does nothing if it does not exist."""
 
     def commit(api: Any, one: Named) -> None:
         api.delete_file(one.path, one.repository, repo_type=one.kind, revision=one.revision)

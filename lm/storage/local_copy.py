@@ -1,8 +1,8 @@
-"""The files of a run in a bucket that a command needs on this disk.
+"""Local copies of the files of a run in a bucket.
 
-A command begins with an empty folder, downloads files by name when it needs them, and uploads what it has made: whole
-files, and last the one that says that the others are there. A log, name.jsonl, lies in the bucket in parts, so that an
-upload of what was appended costs no more than a part (`log_parts`).
+A command begins with an empty folder, downloads files by name when it needs them, and uploads its outputs: complete
+files, and last the one that marks the others as complete. A log, name.jsonl, is stored in parts, so that an upload
+after appending transfers at most a part (`log_parts`).
 """
 
 import atexit
@@ -32,18 +32,18 @@ LEASE = ".lease"
 LOCK = ".lock"
 """Never uploaded."""
 READS = 20
-"""Times that files are read while another process changes them."""
+"""Maximum attempts to read files that another process is changing."""
 LOG = ".jsonl"
-"""Files of this suffix lie at the address in parts."""
+"""Files with this suffix are stored in parts."""
 PART_BYTES = 1 << 20
-"""From which on the next line begins a new part."""
+"""Size after which the next line begins a new part."""
 PRINTED_FROM = 100_000_000
-"""Bytes from which a download is announced."""
+"""Size in bytes from which a download is announced."""
 
 
 def log_parts(lines: bytes) -> list[bytes]:
-    """The whole lines of a log in parts of PART_BYTES or a line more; at least one part. What is appended changes the
-    last alone."""
+    """Split the complete lines of a log into parts of PART_BYTES plus at most a line; at least one part. Appending
+    changes only the last part."""
     parts, start, end = [], 0, lines.rfind(b"\n") + 1
     while end - start > PART_BYTES and (cut := lines.find(b"\n", start + PART_BYTES, end) + 1) < end:
         parts.append(lines[start:cut])
@@ -52,12 +52,12 @@ def log_parts(lines: bytes) -> list[bytes]:
 
 
 def part_name(name: str, number: int) -> str:
-    """The object that holds part `number` of a log."""
+    """Name of the object with part `number` of a log."""
     return f"{name}.part-{number:05d}" if number else name
 
 
 def whole_log(parts: list[Object]) -> Object:
-    """The parts of a log as one object."""
+    """Combine the parts of a log into one object description."""
     if len(parts) == 1:
         return parts[0]
     return Object(sum(one.size for one in parts), "+".join(one.etag for one in parts))
@@ -65,16 +65,17 @@ def whole_log(parts: list[Object]) -> Object:
 
 @functools.cache
 def reading_folder() -> Path:
-    """For files that this process only reads; deleted when it ends."""
+    """Folder for files that this process only reads; deleted when it ends."""
     folder = Path(tempfile.gettempdir()) / f"gristmill-{secrets.token_hex(8)}"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def local_folder(url: Url, purpose: str = "runs") -> Path:
-    """The folder for files of the run at `url`, which is made when it is first used. "runs" is the one of a command
-    that writes there, "process-<n>" that of its other processes; both stay, and are emptied when the next one begins.
-    "reading" is this process's own. Raises UsageError for a run where no store refuses a second writer."""
+    """Return the local working copy of the run at `url`, creating it on first use. Purpose "runs" is for the command
+    that writes to the run, "process-<n>" for its other processes; both are kept, and cleared when the next command
+    begins. "reading" is private to this process. Raises UsageError for a run in a store that cannot exclude a second
+    writer."""
     if purpose == "runs" and url.scheme not in objects.SCHEMES:
         raise UsageError(f"{url} cannot be a run folder: give one on a disk, or in s3:// or gs://.")
     name = f"{url.name or 'bucket'}-{hashlib.sha256(url.address.encode()).hexdigest()[:12]}"
@@ -85,16 +86,16 @@ def local_folder(url: Url, purpose: str = "runs") -> Path:
 
 
 COPIES: dict[Path, "LocalCopy"] = {}
-"""Those that this process has asked for."""
+"""{folder: copy} of this process."""
 
 
 def local_copy_of(folder: Path) -> "LocalCopy | None":
-    """The run in a bucket whose files `folder` holds; None for a folder like any other."""
+    """The copy in `folder` of a run in a bucket; None for a normal folder."""
     return COPIES.get(folder)
 
 
 def shown_place(path: "Path | Url") -> "Path | Url":
-    """The address of a run folder in a bucket, or of a file in it; any other path as it is."""
+    """URL of a run folder in a bucket, or of a file in it; other paths are returned unchanged."""
     if isinstance(path, Url):
         return path
     for folder, copy in COPIES.items():
@@ -105,22 +106,22 @@ def shown_place(path: "Path | Url") -> "Path | Url":
 
 
 class LocalCopy:
-    """Files in `folder` of the run at `url`."""
+    """Local copy in `folder` of the run at `url`."""
 
     def __init__(self, folder: Path, url: Url):
         self.folder, self.url = folder, url
         self.same: dict[str, tuple[int, int, str]] = {}
-        """Of each file that is equal on both sides: bytes and time of the last change here, ETag there."""
+        """{file that is equal on both sides: (local size, local modification time, remote ETag)}."""
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
         self.parts: dict[str, list[Object]] = {}
-        """Of each log there, its parts, as listed or uploaded."""
+        """{log: its remote parts, as listed or uploaded}."""
         self.uploaded: dict[str, list[bytes]] = {}
-        """Of each log, SHA-256 of its parts there, as this process has read or uploaded them."""
+        """{log: SHA-256 of its remote parts, as this process read or uploaded them}."""
         self.lock = threading.RLock()
 
     def make(self) -> str:
-        """Makes the folder, if need be, and returns its name for the lease. Raises InputError where it cannot be
+        """Create the folder if necessary; return its identity for the lease. Raises InputError if it cannot be
         written."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -137,7 +138,7 @@ class LocalCopy:
         return holder
 
     def clear(self, kept: Iterable[str] = ()) -> None:
-        """Deletes what an earlier command left, but for files of the patterns `kept`: what counts is in the bucket."""
+        """Delete the leftovers of an earlier command, except files that match `kept`: the bucket is authoritative."""
         with self.lock:
             self.make()
             self.listed, self.same, self.uploaded = None, {}, {}
@@ -149,7 +150,7 @@ class LocalCopy:
 
     @property
     def there(self) -> dict[str, Object]:
-        """All below the address, as it was when first asked for, or uploaded by this process since."""
+        """All remote files, as listed on first use and updated by uploads of this process."""
         with self.lock:
             if self.listed is None:
                 self.listed = {name: one for name, one in self.url.files().items() if name != LEASE}
@@ -157,7 +158,7 @@ class LocalCopy:
             return self.listed
 
     def join_parts(self, listed: dict[str, Object]) -> None:
-        """Makes one entry of the parts of each log."""
+        """Replace the parts of each log by one entry."""
         self.parts = {}
         for name in [name for name in listed if name.endswith(LOG)]:
             numbers = [*itertools.takewhile(lambda n, name=name: part_name(name, n) in listed, itertools.count(1))]
@@ -165,11 +166,11 @@ class LocalCopy:
             listed[name] = whole_log(self.parts[name])
 
     def objects_of(self, name: str) -> list[str]:
-        """Names of the objects that hold the file there."""
+        """Names of the remote objects of a file."""
         return [part_name(name, number) for number in range(len(self.parts.get(name, [0])))]
 
     def refresh(self) -> None:
-        """Lists anew, and deletes files here that are no longer what is there."""
+        """List again, and delete local files that have changed remotely."""
         with self.lock:
             self.listed, self.uploaded = None, {}
             for name, (*_, etag) in [*self.same.items()]:
@@ -179,25 +180,25 @@ class LocalCopy:
                     del self.same[name]
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file that is here or there."""
+        """Size of a local or remote file."""
         size = size_of(self.folder / name)
         return self.there[name].size if size is None and name in self.there else size
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
-        """Names there that are one of the shell patterns, or lie in a folder that is one."""
+        """Remote names that match one of the shell patterns, or are in a folder that does."""
         wanted = list(patterns)
         heads = lambda name: ("/".join(name.split("/")[: depth + 1]) for depth in range(name.count("/") + 1))
         return [name for name in self.there if any(fnmatchcase(one, p) for one in heads(name) for p in wanted)]
 
     def here(self, patterns: Iterable[str]) -> list[str]:
-        """Names here of files that are one of the shell patterns, or lie in a folder that is one."""
+        """Local names that match one of the shell patterns, or are in a folder that does."""
         roots = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
         files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root])]
         names = (str(file.relative_to(self.folder)) for file in files if file.is_file())
         return [name for name in dict.fromkeys(names) if name != LOCK and ".partial" not in name]
 
     def stat(self, name: str) -> tuple[int, int] | None:
-        """(bytes, time of the last change) of the file here."""
+        """(size, modification time) of the local file."""
         try:
             found = (self.folder / name).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -205,15 +206,16 @@ class LocalCopy:
         return found.st_size, found.st_mtime_ns
 
     def unchanged(self, name: str) -> bool:
-        """Whether the file here is as it was when it was equal on both sides."""
+        """Whether the local file is unchanged since it was equal on both sides."""
         return name in self.same and self.stat(name) == self.same[name][:2]
 
     def fetch(self, names: Iterable[str], patterns: Iterable[str] = ()) -> list[str]:
-        """Download files by name, and those that `matching` finds for the patterns, unless they are the same here.
-        Returns the names of those downloaded.
+        """Download files by name, and those that `matching` finds for the patterns, unless the local ones are equal.
+        Return the names of the downloaded files.
 
-        Without the lease, another process may write there: files that it replaces or deletes meanwhile are listed and
-        read again. Raises StorageError, and OSError where the disk does not take them."""
+        Without the lease, another process may be writing: files that it replaces or deletes meanwhile are listed and
+        read again. Raises StorageError, and OSError if the disk is full.
+        """
         names, patterns = [*names], [*patterns]
         for left in reversed(range(READS)):
             try:
@@ -248,15 +250,15 @@ class LocalCopy:
             return missing
 
     def push(self, names: Iterable[str]) -> None:
-        """Uploads the files of these names that are not the same there; each appears whole. Raises StorageError, and
-        InputError where another process has taken over."""
+        """Upload the files of these names that differ from the remote ones, each atomically. Raises StorageError, and
+        InputError if another process has taken over."""
 
         there = self.there
 
         def upload(name: str) -> None:
             inside(self.folder, name, self.folder)
             if (stat := self.stat(name)) is None:
-                return  # it went away meanwhile, as rotated logs do
+                return  # deleted meanwhile, like rotated logs
             if name.endswith(LOG):
                 found = self.push_log(name)
             else:
@@ -271,8 +273,8 @@ class LocalCopy:
                     list(pool.map(upload, changed))
 
     def push_log(self, name: str) -> Object:
-        """Uploads the parts of the log from the first that differs. What lies behind that is deleted before, so that
-        whatever is there is a log up to some line, and has all that the logs before and after have in common."""
+        """Upload the parts of the log from the first that differs. Later parts are deleted first, so that the remote
+        log always ends at a complete line and contains the common prefix of the old and the new log."""
         there, contents = self.parts.get(name, []), log_parts((self.folder / name).read_bytes())
         digests = [hashlib.sha256(lines).digest() for lines in contents]
         if name not in self.uploaded:
@@ -280,7 +282,7 @@ class LocalCopy:
             self.uploaded[name] = [hashlib.sha256(stores.read(place)).digest() for place in places]
         equal = zip(self.uploaded[name], digests, there, strict=False)
         first = sum(1 for _ in itertools.takewhile(lambda one: one[0] == one[1], equal))
-        left = min(first + 1, len(contents))  # the first that differs stays until it is written over
+        left = min(first + 1, len(contents))  # the first that differs stays until it is overwritten
         for number in reversed(range(left, len(there))):
             stores.delete([f"{self.url}/{part_name(name, number)}"])
         self.parts[name], self.uploaded[name] = there[:left], digests[:first]
@@ -290,7 +292,7 @@ class LocalCopy:
         return whole_log(self.parts[name])
 
     def delete(self, names: Iterable[str]) -> None:
-        """Deletes the objects of these names, as far as they are there. Raises as `push`."""
+        """Delete the remote objects of these names, if they exist. Raises like `push`."""
         with self.lock:
             going = [name for name in dict.fromkeys(names) if name in self.there]
             if not going:
@@ -309,7 +311,7 @@ class LocalCopy:
         self.lease.check()
 
     def join(self, name: str) -> None:
-        """Puts the lines of a log here behind those that are there."""
+        """Prepend the lines of the remote log to the local one."""
         if name in self.there:
             text = "".join(Url(f"{self.url}/{part}").read_text() for part in self.objects_of(name))
             there = text.splitlines(keepends=True)
@@ -318,9 +320,9 @@ class LocalCopy:
 
     @contextlib.contextmanager
     def held(self, logs: Iterable[str] = (), joined: Iterable[str] = ()) -> Generator[None]:
-        """This process alone writes there until the block ends; files here that are one of the patterns `logs` are
-        uploaded every now and then. Logs of the patterns `joined` are written by processes that hold nothing there:
-        what they hold here is added to what is there. Raises InputError where another process is at work there."""
+        """Hold the lease, so that only this process writes to the run until the block ends; upload files that match
+        `logs` periodically. Logs that match `joined` are written by processes without the lease: their local lines are
+        added to the remote ones. Raises InputError if another process holds the lease."""
         lease, patterns, joined = Lease(self.url / LEASE, self.make()), [*logs], [*joined]
         over = threading.Event()
         lease.take()
@@ -328,10 +330,10 @@ class LocalCopy:
 
         def keep(action: Callable[[], None]) -> None:
             while not over.wait(lease.seconds / 3):
-                with contextlib.suppress(InputError, OSError):  # whoever pushes is told
+                with contextlib.suppress(InputError, OSError):  # reported by the next push
                     action()
 
-        # The lease by itself: logs wait for pushes and fetches of other files, which may take longer than it lasts.
+        # Separate threads: log uploads wait for transfers of other files, which may take longer than the lease lasts.
         beating = threading.Thread(target=keep, args=[lease.beat], name="lease", daemon=True)
         pushing = threading.Thread(target=keep, args=[lambda: self.push(self.here(patterns))], name="logs", daemon=True)
         try:
@@ -347,13 +349,13 @@ class LocalCopy:
                 if thread.ident is not None:
                     thread.join(lease.seconds)
             self.lease = None
-            if not beating.is_alive() and not pushing.is_alive():  # else the network is away: the lease ends by itself
+            if not beating.is_alive() and not pushing.is_alive():  # else the network is down, and the lease expires
                 with contextlib.suppress(InputError):
                     lease.release()
 
 
 def read_version(url: Url, version: Object) -> bytes:
-    """The object. Raises ReplacedError where it is no longer that version."""
+    """Read the object. Raises ReplacedError if it is no longer that version."""
     try:
         return stores.read(url.address, 0, None, version)
     except FileNotFoundError as error:
@@ -361,7 +363,7 @@ def read_version(url: Url, version: Object) -> bytes:
 
 
 def download(url: Url, path: Path, version: Object) -> None:
-    """Writes the object into the file. Raises ReplacedError where it is no longer that version."""
+    """Download the object to the file. Raises ReplacedError if it is no longer that version."""
     try:
         stores.download(url.address, path, version)
     except FileNotFoundError as error:
@@ -373,6 +375,6 @@ def deleted(url: Url) -> ReplacedError:
 
 
 def announce(size: int, files: int, url: Url) -> None:
-    """Says that a download has begun, if it is large."""
+    """Print a message about a large download."""
     if size > PRINTED_FROM:
         print(f"storage: downloading {files} files, {size / 1e9:,.2f} GB, from {url}", flush=True)

@@ -1,6 +1,6 @@
-"""Parquet files from others: the header of each page is read before Arrow unpacks the page (parquet-format,
-src/main/thrift/parquet.thrift, in Thrift's compact protocol). Arrow unpacks what it is given: a page of any size, and a
-word of a dictionary as often as rows name it."""
+"""Protect against malicious Parquet files: read the header of each page before Arrow decompresses it (parquet-format,
+src/main/thrift/parquet.thrift, in Thrift's compact protocol). Arrow decompresses pages of any size, and repeats a
+dictionary entry as often as rows refer to it."""
 
 import bisect
 import io
@@ -11,24 +11,24 @@ from typing import Any
 from lm.storage.meter import MeteredFile
 
 MAX_PAGE_BYTES = 200 << 20
-"""Bytes of the pages, one of each column, that are unpacked at the same time. Usual pages have one megabyte; of texts
-of 100 kB, 1,024 of which pyarrow writes into a page at least, 100."""
+"""Maximum bytes of the pages, one per column, that are decompressed at the same time. Typical pages have one megabyte;
+with texts of 100 kB, of which pyarrow writes at least 1,024 to a page, 100."""
 MAX_HEADER_BYTES = 1 << 20
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 DELTA_BYTE_ARRAY = 7
 SIMPLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
-"""Encodings of which Arrow can make dictionaries."""
+"""Encodings that Arrow can read as dictionaries."""
 LIST_VALUE_BYTES = 16
-"""Bytes that a value of a list counts besides its contents: Arrow keeps a number for each, however few bytes of the
-file hold them."""
+"""Bytes that a value of a list counts in addition to its contents: Arrow keeps a number for each, however few bytes of
+the file encode them."""
 
 
 class PageTooLargeError(Exception):
-    """Pages that would take too much memory."""
+    """Pages would take too much memory."""
 
 
 class BadPageError(Exception):
-    """A page header that cannot be read."""
+    """A page header is invalid."""
 
 
 def may_stay_a_dictionary(file, number: int, leaf) -> bool:
@@ -44,29 +44,29 @@ def encodings_of(file, number: int) -> set[str]:
 
 @dataclass(slots=True)
 class Chunk:
-    """A column's bytes in a row group, and what was seen of its pages."""
+    """Bytes of a column in a row group, and the state of its pages."""
 
     start: int
     end: int
     values: int
-    """Values that are still to come; Arrow reads pages until there are none."""
+    """Values still to come; Arrow reads pages until there are none."""
     next: int
-    """The position of the next page header."""
+    """Position of the next page header."""
     repeats: bool
-    """Whether Arrow repeats a word of its dictionary as often as rows name it."""
+    """Whether Arrow repeats a dictionary entry as often as rows refer to it."""
     rest: bytes = b""
-    """The beginning of that header, if it was cut."""
+    """Beginning of that header, if the read ended within it."""
     heaviest: int = 0
-    """Bytes of memory that the heaviest page asks for; of lists, all pages since the last batch, since one row may take
-    any number of them."""
+    """Memory in bytes of the largest page; for lists, of all pages since the last batch, since one row may span any
+    number of them."""
     is_list: bool = False
     words: int = 0
     """Bytes of the dictionary of lists."""
 
 
 class CheckedFile(MeteredFile):
-    """The file as Arrow reads it. Raises PageTooLargeError and BadPageError before a page reaches it that would take
-    too much memory."""
+    """File object for Arrow. Raises PageTooLargeError and BadPageError before passing on a page that would take too
+    much memory."""
 
     def __init__(self, file: io.RawIOBase | io.BufferedReader):
         super().__init__(file)
@@ -76,7 +76,7 @@ class CheckedFile(MeteredFile):
     def watch(
         self, columns: dict[str, Any], dictionaries: set[str], rows_at_once: int, lists: Collection[str] = ()
     ) -> None:
-        """Look at the pages of these columns from here on: {name: pyarrow's ColumnChunkMetaData}."""
+        """Check the pages of these columns from now on: {name: pyarrow's ColumnChunkMetaData}."""
         self.rows_at_once = rows_at_once
         self.chunks = []
         for name, column in columns.items():
@@ -92,7 +92,7 @@ class CheckedFile(MeteredFile):
                 raise BadPageError("two columns lie at the same place")
 
     def begin_batch(self) -> None:
-        """Note that what was read of lists has become rows."""
+        """Note that the pages of lists read so far have become rows."""
         for chunk in self.chunks:
             if chunk.is_list:
                 chunk.heaviest = chunk.words
@@ -146,8 +146,8 @@ class CheckedFile(MeteredFile):
 
 
 def thrift_struct(data: bytes, start: int) -> tuple[dict[int, Any], int]:
-    """(fields by number, bytes) of a struct in Thrift's compact protocol at `start`, without its strings; IndexError if
-    it is cut. Raises BadPageError for what is in no page header."""
+    """Parse a struct in Thrift's compact protocol at `start`; return (fields by number, without strings, and its size
+    in bytes). Raises IndexError if it is cut off, BadPageError for types that no page header has."""
     at = start
 
     def varint() -> int:
