@@ -1,1 +1,1 @@
-"""One Python file an experiment, each with get_config() -> Experiment."""
+"""Experiment configs: one Python file each, with get_config() -> Experiment."""

@@ -1,8 +1,8 @@
-"""Documents from Common Crawl by the recipe of datatrove 0.10, and GPT-2 small on them.
+"""Clean Common Crawl by the recipe of datatrove 0.10, and train GPT-2 small on it.
 
     python -m launch.pretrain configs/datatrove_0_10.py --pages.common-crawl.files 100
 
-As configs/fineweb.py, but for the recipe: configs/recipes/datatrove_0_10.py, and docs/recipes.md on what it is.
+Same as configs/fineweb.py except for the recipe: see configs/recipes/datatrove_0_10.py and docs/recipes.md.
 """
 
 import dataclasses

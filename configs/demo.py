@@ -1,11 +1,11 @@
-"""The whole path on a laptop, from web pages to samples: a small model by a modern recipe.
+"""The whole pipeline on a laptop, from web pages to samples: a small model by a modern recipe.
 
     make demo        or        python -m launch.pretrain configs/demo.py
 
-49 MB of downloads and minutes of training on two cores (docs/benchmarks.md has machines, minutes and bits per byte).
+Downloads 49 MB and trains for minutes on two cores (machines, times and bits per byte: docs/benchmarks.md).
 
-The blocks are small, as so little arithmetic wants them, and most parameters are embeddings of pairs of tokens, which
-cost memory and no arithmetic (docs/modern_recipe.md).
+The blocks are small to need few FLOPs, and most parameters are embeddings of token pairs, which cost memory but no
+FLOPs (docs/modern_recipe.md).
 """
 
 from configs.experiment import Experiment
@@ -56,7 +56,7 @@ TRAIN = TrainConfig(
     batch_size=8,
     seed=0,
     optimizer=OptimizerConfig(
-        learning_rate=0.02,  # of embeddings, scales and token shift; .008 to .032 were tried
+        learning_rate=0.02,  # for embeddings, scales and token shift; tried .008 to .032
         final_learning_rate=0.0,
         warmup_steps=20,
         beta1=0.9,
@@ -74,7 +74,7 @@ TRAIN = TrainConfig(
     sample_tokens=96,
     checkpoint_every=220,
     checkpoints_kept=2,
-    snapshot_steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512),  # as Pythia, arXiv:2304.01373
+    snapshot_steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512),  # like Pythia, arXiv:2304.01373
     spikes=SpikeConfig(window=128),
     log_every=10,
     mesh=MeshConfig(),

@@ -1,14 +1,14 @@
-"""Documents from Common Crawl by our recipe, after FineWeb's (Penedo et al. 2024), and GPT-2 small on them.
+"""Clean Common Crawl by our recipe, based on FineWeb's (Penedo et al. 2024), and train GPT-2 small on it.
 
     python -m launch.pretrain configs/fineweb.py --pages.common-crawl.files 100
 
-One file of a crawl is about 1 GB. The thresholds are in configs/recipes/gristmill.py; docs/recipes.md says where it
-differs from the rules that made FineWeb, which configs/fineweb_2024.py has, and from datatrove's of today, which
-configs/datatrove_0_10.py has. To begin from the published FineWeb, give its files and leave the filters out:
+One file of a crawl is about 1 GB. The thresholds are in configs/recipes/gristmill.py; docs/recipes.md compares them
+with the rules of the published FineWeb (configs/fineweb_2024.py) and of current datatrove (configs/datatrove_0_10.py).
+To start from the published FineWeb, pass its files and disable the filters:
 
     python -m launch.pretrain configs/fineweb.py --pages.tables 'sample/*.parquet' --documents.steps
 
-On one machine it is the data that this config is for; the model is GPT-2 with 124 M parameters (Radford et al. 2019).
+On one machine, use this config for the data; the model is GPT-2 with 124 M parameters (Radford et al. 2019).
 """
 
 import dataclasses
@@ -87,11 +87,11 @@ def on_fineweb(
     final_share: float = 0.1,
     layout: Layout,
 ) -> Experiment:
-    """Another model on the same pages, with a published `tokenizer`.
+    """Return an experiment with another model on the same pages, with a published `tokenizer`.
 
-    `tokens` in all and `batch_tokens` a step; `final_share` of the peak learning rate is left at the end; on the
-    hardware of `layout`. Give the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten
-    files are read many times over before so many tokens are seen.
+    Trains on `tokens` tokens, `batch_tokens` per step, on the hardware of `layout`; the final learning rate is
+    `final_share` of the peak. Set the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten
+    files are repeated many times before that many tokens are read.
     """
     base = get_config()
     steps = round(tokens / batch_tokens)
@@ -112,7 +112,7 @@ def on_fineweb(
         base.shards,
         record_length=max(8192, model.context_length),
         token_dtype="uint16" if model.vocab_size <= 2**16 else "uint32",
-        # Twice what is evaluated: how many tokens a corpus has is estimated.
+        # Twice the tokens that are evaluated: the size of the corpus is an estimate.
         validation_tokens=max(base.shards.validation_tokens, 2 * train.validation_batches * batch_tokens),
     )
     vocabulary = TokenizerConfig(

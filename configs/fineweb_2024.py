@@ -1,9 +1,9 @@
-"""Documents from Common Crawl by the rules of the published FineWeb (April 2024), and GPT-2 small on them.
+"""Clean Common Crawl by the rules of the published FineWeb (April 2024), and train GPT-2 small on it.
 
     python -m launch.pretrain configs/fineweb_2024.py --pages.common-crawl.files 100
 
-As configs/fineweb.py, but for the recipe: configs/recipes/fineweb_2024.py, and docs/recipes.md on what it is. Words and
-extraction by libraries' rules take several times as long (docs/benchmarks.md).
+Same as configs/fineweb.py except for the recipe: see configs/recipes/fineweb_2024.py and docs/recipes.md. Extraction
+and word splitting by the original libraries take several times as long (docs/benchmarks.md).
 """
 
 import dataclasses

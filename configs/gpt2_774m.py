@@ -2,8 +2,8 @@
 
     python -m launch.pretrain configs/gpt2_774m.py --pages.tables 'fineweb/*.parquet' --documents.steps
 
-Peak learning rate and batch are those of GPT-3's model of this size (arXiv:2005.14165, table 2.1), which OpenAI did not
-tell for GPT-2.
+Peak learning rate and batch size are those of GPT-3's model of this size (arXiv:2005.14165, table 2.1); OpenAI did not
+publish those of GPT-2.
 """
 
 from configs.experiment import Experiment

@@ -1,8 +1,8 @@
-"""Which hardware each model is trained on, and how it lies there: one row a model and kind of hardware.
+"""Layouts: hardware and parallelism of each model, one row per model and kind of hardware.
 
-A config names its row, whose fields then stand in the experiment; `--train.layout v6e:8x8` takes another, and a field
-that is given beside it (`--train.micro-batches 8`) wins. What the compiler says of every row is in docs/scale.md.
-No accelerator has run them. No jax here.
+A config names its default row, whose fields are copied to the experiment; `--train.layout v6e:8x8` selects another, and
+explicit options (`--train.micro-batches 8`) override it. docs/scale.md has the compiler's figures for every row; none
+has been run on real accelerators. Does not import JAX.
 """
 
 import dataclasses
@@ -17,31 +17,32 @@ from lm.planning.topology import Topology, topology_of
 
 @dataclass(frozen=True)
 class Layout:
-    """How one model lies on one kind of hardware. Learning rate and batch are the experiment's, and the same on all."""
+    """Layout of one model on one kind of hardware. Learning rate and batch size come from the experiment and are the
+    same on all hardware."""
 
     model: str
-    """The config in configs/ that it is for."""
+    """Name of the config in configs/."""
     topology: str
-    """As launch.plan has it."""
+    """Hardware in the syntax of launch.plan."""
     mesh: MeshConfig
     micro_batches: int
     remat: RematName
     mfu: float
-    """Model FLOPs utilisation to reckon days with: stated after what others published, and not measured here."""
+    """Model FLOPs utilization for estimates of training time: assumed from published figures, not measured here."""
     scan_layers: bool = True
     remat_keep: tuple[Tensor, ...] = ()
     remat_offload: tuple[Tensor, ...] = ()
     loss_chunks: int = 8
     xla_options: tuple[str, ...] = ()
-    """What XLA compiles the step with (train.xla_options)."""
+    """XLA options to compile the step with (train.xla_options)."""
 
     @property
     def name(self) -> str:
-        """As train.layout has it."""
+        """Name in train.layout."""
         return f"{self.model}/{self.topology}"
 
     def of(self, model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
-        """Both with the fields of this row."""
+        """Return both configs with the fields of this row."""
         fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "xla_options")
         own = {name: getattr(self, name) for name in fields}
         model = dataclasses.replace(model, scan_layers=self.scan_layers)
@@ -53,7 +54,7 @@ def fsdp(devices: int, **others: Any) -> MeshConfig:
 
 
 ONE_COPY = MeshConfig()
-"""Every device has the whole model; the batch is cut over them."""
+"""Every device has the whole model (data parallelism)."""
 
 GPU_OVERLAP = (
     "xla_gpu_enable_latency_hiding_scheduler=true",
@@ -62,12 +63,12 @@ GPU_OVERLAP = (
     "xla_gpu_pipeline_reduce_scatter=COLLECTIVE_PIPELINING_MODE_ON",
     "xla_gpu_enable_while_loop_double_buffering=false",
 )
-"""Weights of a layer are gathered, and gradients scattered, during the layer before or after it: NVIDIA's page of
-flags for language models (JAX-Toolbox, docs/GPU_performance.md), of which docs/scale.md says what each does."""
+"""Overlap the all-gather of a layer's weights, and the reduce-scatter of its gradients, with the layer before or after
+it. From NVIDIA's flags for language models (JAX-Toolbox, docs/GPU_performance.md); docs/scale.md explains each."""
 
-# MFU: GPT-2 as llm.c reports for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak); Llama 3
-# on TPUs as MaxText does for v6e (8B 45 %, 70B 50 %, 405B 39 %) and v5p (65 % for Llama 2 70B), or less; on H100 as
-# Llama 3 was trained (arXiv:2407.21783, table 4: 38 to 43 %).
+# Sources of MFU: GPT-2: llm.c's report for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak);
+# Llama 3 on TPUs: at most MaxText's reports for v6e (8B 45 %, 70B 50 %, 405B 39 %) and v5p (65 % for Llama 2 70B); on
+# H100: the training of Llama 3 (arXiv:2407.21783, table 4: 38 to 43 %).
 LAYOUTS = {
     row.name: row
     for row in (
@@ -87,7 +88,7 @@ LAYOUTS = {
         Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45),
         Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40, xla_options=GPU_OVERLAP),
         Layout("llama3_8b", "h100:64", fsdp(64), 4, "save_dot_with_context_except_mlp", 0.40, xla_options=GPU_OVERLAP),
-        # Each node has a copy of the parameters: weights are gathered over NVLink, and nodes exchange gradients only.
+        # Each node has a copy of the parameters: weights are gathered over NVLink, and nodes exchange only gradients.
         Layout("llama3_8b", "h100:512", fsdp(8, zero1=True), 1, "minimal_with_context", 0.40),
         Layout("llama3_8b", "h100:1024", fsdp(4, tensor=2, zero1=True), 1, "minimal_with_context", 0.40),
         Layout("llama3_70b", "v5p:8x8x4", fsdp(256), 1, "full", 0.55),
@@ -98,13 +99,13 @@ LAYOUTS = {
         Layout("llama3_405b", "h100:1024", fsdp(1024), 2, "full", 0.40),
     )
 }
-"""By name; of each model the first is the one that its config names."""
+"""{name: layout}; the first of each model is the default of its config."""
 
 
 def layout_of(name: str, current: str = "") -> Layout:
-    """The row of that name: "llama3_8b/v5p:4x4x2", or only the hardware, of the model that the `current` row is for.
+    """Return the row of that name: "llama3_8b/v5p:4x4x2", or only the hardware, for the model of the `current` row.
 
-    Raises UsageError where there is none, with those there are.
+    Raises UsageError, with the known names, if there is none.
     """
     model, slash, topology = name.strip().rpartition("/")
     model = model if slash else current.rpartition("/")[0]
@@ -122,15 +123,15 @@ def layout_of(name: str, current: str = "") -> Layout:
 
 
 def row_on(model: str, topology: Topology) -> Layout | None:
-    """The row of the model for this hardware, whichever way the shape of the slice is turned: v5p-64, v5p:2x4x4 and
-    v5p:4x4x2 are one slice."""
+    """Return the row of the model for this hardware, regardless of the order of the axes: v5p-64, v5p:2x4x4 and
+    v5p:4x4x2 are the same slice."""
     turned = lambda one: (one.chip.name, one.slices, sorted(one.shape))
     rows = [row for row in LAYOUTS.values() if row.model == model]
     return next((row for row in rows if turned(topology_of(row.topology)) == turned(topology)), None)
 
 
 def first_layout(model: str) -> Layout:
-    """The row that the config `model` names."""
+    """Default row of the config `model`."""
     return next(row for row in LAYOUTS.values() if row.model == model)
 
 
@@ -138,11 +139,11 @@ USUAL_MFU = 0.4
 
 
 def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Topology, float, ModelConfig, TrainConfig]:
-    """(the topology that is `asked` for, else that of train.layout; the MFU to reckon with there; both configs).
+    """Return (the topology `asked` for, else that of train.layout; the MFU to assume; both configs).
 
-    Where there is a row of the model for what is asked, and the configs lie as their own row says, they get that row's
-    fields; a field that was set otherwise leaves all as they are. Raises UsageError where no hardware is named, or
-    there is none of that name.
+    If there is a row of the model for that topology, and the configs are exactly as their own row says, they get the
+    fields of the new row; after any change by the user they stay unchanged. Raises UsageError if no hardware is named,
+    or it is unknown.
     """
     row = LAYOUTS.get(train.layout)
     if not asked and row is None:

@@ -2,8 +2,8 @@
 
     python -m launch.pretrain configs/llama3_1b.py --pages.tables 'fineweb/*.parquet' --documents.steps
 
-The published one was pruned from 8B and distilled; this one is trained from nothing, by the settings of 8B. Its context
-was stretched to 131,072 with a rope_scaling of its own (factor 32).
+The published model was pruned from 8B and distilled; this one is trained from scratch, with the settings of 8B. The
+published context was extended to 131,072 with a different rope_scaling (factor 32).
 """
 
 from configs.experiment import Experiment

@@ -2,14 +2,14 @@
 
     python -m launch.pretrain configs/llama3_405b.py --pages.tables 'fineweb/*.parquet' --documents.steps
 
-The learning rate and its decay are those of the paper (arXiv:2407.21783, table 3 and section 3.4.1). Its batch grew
-from 4 million tokens, in sequences of 4,096, to 8 million after 252 million tokens and 16 million after 2.87 trillion.
-Here all batches are of 16 million tokens; its own schedule is
+Learning rate and decay are those of the paper (arXiv:2407.21783, table 3 and section 3.4.1). Its batch size grew from
+4 million tokens, in sequences of 4,096, to 8 million after 252 million tokens and 16 million after 2.87 trillion. Here
+all batches have 16 million tokens; for the paper's schedule use
 
     --train.layout h100:1024 --train.steps 1100928 --train.batch-size 512 --train.batch-schedule 60 1024 342161 2048
     --train.context-schedule 0 4096 60 8192
 
-The first batches have 1,024 sequences, which the 2,048 parts of the row v5p:16x16x16 cannot share.
+The first batches then have 1,024 sequences, too few for the 2,048 devices along fsdp of the row v5p:16x16x16.
 """
 
 from configs.experiment import Experiment

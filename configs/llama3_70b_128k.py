@@ -1,10 +1,10 @@
-"""Llama 3 70B on contexts of 131,072 tokens: the last stage of Llama 3.1's pretraining, from a checkpoint of 70B.
+"""Llama 3 70B with a context of 131,072 tokens: the last stage of Llama 3.1's pretraining, from a checkpoint of 70B.
 
     python -m launch.pretrain configs/llama3_70b_128k.py --train.start.checkpoint runs/llama3_70b/checkpoints/3576279
 
-Tokens are those that Llama 3.1 405B had at lengthened contexts, all at once here where it took six stages
-(arXiv:2407.21783, section 3.4.2, which does not tell them of 70B); batch and learning rate are a guess. Pages of the
-web are short: give longer texts (--pages.tables), or most of a sequence is many documents that do not see one another.
+The number of tokens is that of Llama 3.1 405B's long-context training, in one stage instead of six (arXiv:2407.21783,
+section 3.4.2, which does not report 70B); batch size and learning rate are guesses. Web pages are short: use longer
+texts (--pages.tables), or most sequences consist of many documents, which do not attend to one another.
 """
 
 import dataclasses

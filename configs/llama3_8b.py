@@ -2,8 +2,8 @@
 
     python -m launch.pretrain configs/llama3_8b.py --pages.tables 'fineweb/*.parquet' --documents.steps
 
-Learning rate and its decay are those of the Llama 3 paper (arXiv:2407.21783, table 3 and section 3.4.1), which does
-not tell the batch of this size: it is that of the 405B model at first, 4 million tokens.
+Learning rate and decay are those of the Llama 3 paper (arXiv:2407.21783, table 3 and section 3.4.1). It does not report
+the batch size of this model: this config uses the initial one of the 405B model, 4 million tokens.
 """
 
 from configs.experiment import Experiment

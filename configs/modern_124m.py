@@ -1,12 +1,12 @@
-"""A model of GPT-2 small's size by what has been found to pay since, on the tokens of gpt2_124m.py.
+"""A model of GPT-2 small's size by a modern recipe, on the same number of tokens as gpt2_124m.py.
 
     python -m launch.pretrain configs/modern_124m.py --pages.tables 'fineweb/*.parquet' --documents.steps
 
-What differs from GPT-2, each a field with its source in its description: rotary positions, RMSNorm, no biases, squared
-ReLU, queries and keys that are normed, heads of 128 channels, residual projections that start at zero, softly capped
-logits; Muon for the linear maps, its rate and the falling in a line to zero as in the speed runs of GPT-2's training
-(KellerJordan/modded-nanogpt, at batches of as many tokens). The rate of the embeddings is a guess: nothing was trained
-at this size yet. What the recipe is worth on small models stands in docs/modern_recipe.md.
+Differences from GPT-2, each a field with its source in its description: rotary positions, RMSNorm, no biases, squared
+ReLU, query-key norm, heads of 128 channels, zero-initialized residual projections, logit softcap; Muon for the linear
+maps, with the learning rate and linear decay to zero of the GPT-2 speedrun (KellerJordan/modded-nanogpt, with batches
+of the same size). The learning rate of the embeddings is a guess: no model of this size has been trained here.
+docs/modern_recipe.md has ablations of the recipe on small models.
 """
 
 import dataclasses

@@ -1,15 +1,15 @@
-"""A small model of your own texts: notes, books, mail, in .txt, .md, JSON lines or Parquet, from 30 kB to 1 GB.
+"""Train a small model on your texts: notes, books, mail, in .txt, .md, JSON lines or Parquet, from 30 kB to 1 GB.
 
     python -m launch.pretrain configs/own_text.py --pages.tables notes/
 
-`get_config` has what is the same for all texts. `fit` chooses the rest by how much text there is, prints each value
-with its reason, and leaves alone what you give as an option. On two cores expect about a minute for 30 kB, three
-minutes for 1 MB, and some ten minutes of training for 10 MB or more (docs/own_text.md).
+`get_config` has the values that are the same for all texts. `fit` chooses the others by the amount of text, prints each
+with its reason, and keeps those that you set as options. On two cores expect about a minute for 30 kB, three minutes
+for 1 MB, and about ten minutes of training for 10 MB or more (docs/own_text.md).
 
-The run remembers the amount of text that its values were fitted to. A note that you add later changes no value, and no
-stage that is finished.
+The run remembers the amount of text that its values were fitted to, so texts that you add later do not change values or
+finished stages.
 
-The same rules fit the training of an imported model on your texts (launch.import_model).
+The same rules apply when you train an imported model on your texts (launch.import_model).
 """
 
 import dataclasses
@@ -25,33 +25,34 @@ from lm.config import EvaluateConfig, SampleConfig, TokenizerConfig
 from lm.fields import with_values
 
 FEW_DOCUMENTS = 1_000
-"""Fewer hold out the end of each document: of so few, a share of whole documents may be none, or not typical."""
+"""With fewer documents, the end of each is held out: among few documents a share of whole ones may be empty, or not
+typical."""
 VOCABULARIES = 512, 8_192
 EPOCHS = 3.75
-"""Passes over the text: up to 4 are worth nearly as much as new text (Muennighoff et al. 2023, arXiv:2305.16264), and
-the number of tokens is an estimate."""
+"""Passes over the text: up to 4 are nearly as good as new text (Muennighoff et al. 2023, arXiv:2305.16264); the number
+of tokens is an estimate."""
 EPOCHS_IMPORTED = 2
-"""An imported model has learned its language already; more passes make it recite the new text."""
+"""An imported model already knows the language; more passes make it memorize the new text."""
 MOST_TOKENS = 6_000_000
-"""To train on, some ten minutes on two cores."""
+"""Maximum training tokens: about ten minutes on two cores."""
 FEWEST_STEPS, WANTED_STEPS = 100, 400
 NGRAM_ROWS_FROM = 10_000_000
-"""Bytes of text from which on embeddings of pairs of tokens help. A text that is read several times is memorized by
-them: 4 passes over 1 MB ended at 2.16 bits per byte with them and at 2.00 without (docs/benchmarks.md)."""
+"""Bytes of text from which embeddings of token pairs help. On smaller texts, which are read several times, they
+memorize: 4 passes over 1 MB ended at 2.16 bits per byte with them and at 2.00 without (docs/benchmarks.md)."""
 STEP_TOKENS = 2_048
-"""Of a batch, at most, in a model from scratch; and of a micro-batch of an imported one: what bounds the memory."""
+"""Maximum tokens of a batch from scratch, and of a micro-batch of an imported model: it determines the memory."""
 STEP_TOKENS_IMPORTED = 8_192
 WARMUP_SHARE = 0.05
 
 
 def get_config() -> Experiment:
-    """What does not depend on the texts. Values that `fit` replaces are here the least demanding ones, so that any one
-    option can be given without others: --train.steps 6 without --train.optimizer.warmup-steps."""
+    """Values that do not depend on the texts. Those that `fit` replaces have the least demanding values here, so that
+    each option can be given without others: --train.steps 6 without --train.optimizer.warmup-steps."""
     base = demo.get_config()
     return Experiment(
         pages=PagesConfig(),
-        # Rules for web pages are off: texts of any language, length and form are kept, and nothing in them is
-        # replaced. Only copies of a text are dropped.
+        # Rules for web pages are disabled: texts of any language, length and form are kept unchanged. Only exact
+        # duplicates are dropped.
         documents=dataclasses.replace(
             base.documents,
             dump="own",
@@ -75,18 +76,18 @@ def get_config() -> Experiment:
             loss_chunks=1,
         ),
         evaluate=EvaluateConfig(stride=1, batch_size=16),
-        # A model of short notes often predicts the end of the document, whose token has the last id, so that a draw
-        # near 1 selects it. With seed 0 the first draw is .98, and the sample was empty; with seed 1 it is .58.
+        # A model of short notes often predicts the end of the document, whose token has the last id: a random number
+        # near 1 selects it. With seed 0 the first is .98, and the sample was empty; with seed 1 it is .58.
         sample=SampleConfig(prompts=("",), temperatures=(0.5, 0.9), tokens=16, seed=1),
-        engine=EngineConfig(max_failed=0.2),  # a file that is no text is named, and the others are read
+        engine=EngineConfig(max_failed=0.2),  # report files that are not text, and read the others
     )
 
 
 def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tuple[Experiment, list[str]]:
-    """(the experiment with values that suit `sizes` of text, a line with the reason for each value).
+    """Return (the experiment with values for texts of `sizes`, a line with the reason for each value).
 
     Options that are `given`, such as "train.steps", keep their values. A model that starts from a checkpoint keeps its
-    shape and its tokenizer. Raises UsageError if what is given does not fit together.
+    shape and its tokenizer. Raises UsageError if the given options do not fit together.
     """
     values: dict[str, object] = {}
     reasons: list[str] = []
@@ -138,7 +139,7 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
             "embeddings of pairs of tokens " + ("help here" if large else "would memorize so small a text"),
         )  # fmt: skip
 
-    # The batch is as small as a run of WANTED_STEPS needs it, and at most what memory holds.
+    # The batch is small enough for WANTED_STEPS steps, and at most what fits into memory.
     context = model.context_length
     epochs = EPOCHS_IMPORTED if imported else EPOCHS
     to_read = min(epochs * tokens, MOST_TOKENS)
@@ -150,7 +151,7 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
     by_rule = max(math.ceil(to_read / (batch * context)), FEWEST_STEPS)
     told = "{:.2g} passes over about {} tokens".format(by_rule * batch * context / tokens, quantity(tokens, ""))
     steps = choose("train.steps", train.steps, by_rule, told)
-    # By the steps of the rule, not by those given: a run that is asked for more steps goes on with its warm-up.
+    # Based on the steps of the rule, not on --train.steps: a run that is extended keeps its warmup.
     warmup = max(round(WARMUP_SHARE * by_rule), 1)
     choose(
         "train.optimizer.warmup_steps", train.optimizer.warmup_steps, min(warmup, steps // 4),
@@ -178,12 +179,12 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
 
 
 def power_of_2(number: float) -> int:
-    """The largest power of 2 that is at most `number`, and at least 1."""
+    """Largest power of 2 that is at most `number`, and at least 1."""
     return 2 ** max(math.floor(math.log2(max(number, 1))), 0)
 
 
 def quantity(number: float, unit: str = "B") -> str:
-    """`number` with a prefix: 30 kB, 1.2 MB."""
+    """Format with an SI prefix: 30 kB, 1.2 MB."""
     for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {prefix}{unit}"

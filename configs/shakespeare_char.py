@@ -1,11 +1,11 @@
-"""Shakespeare's plays, letter by letter: the classic small experiment on a CPU, 0.80 M parameters.
+"""Character-level Shakespeare: the classic small experiment on a CPU, 0.80 M parameters.
 
     python -m launch.pretrain configs/shakespeare_char.py --pages.tables tinyshakespeare.txt
 
-The text (char-rnn's, 1.1 MB, 65 characters) is not fetched: name where it lies. Model, optimizer and the 2,000 steps of
-12 x 64 characters are those of nanoGPT's CPU setting, which ends at a loss of 1.88 nats a character on the last tenth
-of the text; expect the same here (docs/benchmarks.md), in some three minutes on two cores.
-`shakespeare_char_modern.py` shows how much lower the same characters can bring it.
+The text (char-rnn's, 1.1 MB, 65 characters) is not downloaded: pass its path. Model, optimizer and the 2,000 steps of
+12 x 64 characters are those of nanoGPT's CPU setting, which ends at a loss of 1.88 nats per character on the last tenth
+of the text; expect the same here (docs/benchmarks.md), in about three minutes on two cores.
+`shakespeare_char_modern.py` reaches a much lower loss with the same number of characters.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ CONTEXT, CHARACTERS = 64, 65
 def get_config() -> Experiment:
     return Experiment(
         pages=PagesConfig(tables=("tinyshakespeare.txt",)),
-        # No filter is used: the text is taken as it is.
+        # No filters: the text is used unchanged.
         documents=dataclasses.replace(
             demo.get_config().documents,
             dump="shakespeare",

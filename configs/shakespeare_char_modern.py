@@ -1,8 +1,8 @@
-"""The same characters as in shakespeare_char.py, in the same number of steps, by a modern recipe.
+"""Character-level Shakespeare as in shakespeare_char.py, with the same number of steps, by a modern recipe.
 
     python -m launch.pretrain configs/shakespeare_char_modern.py --pages.tables tinyshakespeare.txt
 
-Expect a loss of 1.54 nats a character, where the classic recipe ends at 1.90 (docs/modern_recipe.md).
+Expect a loss of 1.54 nats per character; the classic recipe ends at 1.90 (docs/modern_recipe.md).
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ def get_config() -> Experiment:
     model = dataclasses.replace(modern(classic.model), token_shift=True, logit_softcap=None, initial_std=0.08)
     optimizer = dataclasses.replace(
         classic.train.optimizer,
-        learning_rate=5e-3,  # of the embedding, the scales and the shares of the token shift
+        learning_rate=5e-3,  # for the embedding, the scales and the shares of the token shift
         final_learning_rate=0.0,
         warmup_steps=20,
         schedule="linear",

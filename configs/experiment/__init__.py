@@ -1,4 +1,4 @@
-"""How a config file or a run folder, and a command line, become an Experiment."""
+"""Build an Experiment from a config file or a run folder, and a command line."""
 
 import dataclasses
 import difflib
@@ -44,28 +44,28 @@ STEP_AND_WEIGHTS = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def mixture_stage(word: str) -> MixtureStage:
-    """`STEP:WEIGHT,WEIGHT,...` as train.mixture_schedule has it. Raises ValueError for anything else."""
+    """Parse `STEP:WEIGHT,WEIGHT,...`, an item of train.mixture_schedule. Raises ValueError for anything else."""
     step, _, weights = word.partition(":")
     return MixtureStage(int(step), tuple(float(weight) for weight in weights.split(",")))
 
 
 def load_config(path: Path) -> Experiment:
-    """The Experiment that `get_config()` in the Python file at `path` returns. Raises as `load_config_and_fit`."""
+    """Return the Experiment of `get_config()` in the Python file at `path`. Raises like `load_config_and_fit`."""
     return load_config_and_fit(path)[0]
 
 
 def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
-    """What `get_config()` in the Python file at `path` returns, and the file's function `fit`, if it has one. The file
-    may import others beside it.
+    """Return the Experiment of `get_config()` in the Python file at `path`, and the file's function `fit`, if any. The
+    file may import others in its folder.
 
-    Raises UsageError when there is no such file or function, or when it gives no valid Experiment.
+    Raises UsageError if there is no such file or function, or it returns no valid Experiment.
     """
     refuse_no_config(path)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
-    if folder not in sys.path:  # a config may import files beside it; at the end, so that they hide nothing
+    if folder not in sys.path:  # a config may import files in its folder; appended, so that they shadow nothing
         sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
@@ -75,11 +75,11 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except SyntaxError as error:
-        if error.filename != str(path):  # of a module that it imports, or bytes that are no text
+        if error.filename != str(path):  # in a module that it imports, or the file is not text
             raise UsageError(f"{path} cannot be read as Python: {error}. Give a file such as {DEMO}.") from error
         line = shown((error.text or "").strip())
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}, in {line}.") from error
-    except (Exception, SystemExit) as error:  # whatever a config file does wrong is the user's to correct
+    except (Exception, SystemExit) as error:  # any error in a config file is for the user to fix
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
@@ -89,7 +89,7 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
 
 
 def refuse_no_config(path: Path) -> None:
-    """Raises UsageError unless `path` is a file whose name ends in .py, and names the config that may be meant."""
+    """Raise UsageError, with the most similar config, unless `path` is an existing .py file."""
     shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem not in NO_CONFIGS)
     name = shown(str(path), quotes=False)
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
@@ -107,31 +107,32 @@ def refuse_no_config(path: Path) -> None:
 
 
 type Fit = Callable[[Experiment, InputSizes, Collection[str]], tuple[Experiment, list[str]]]
-"""fit(experiment, sizes, given) of a config file, as in configs/own_text.py: the experiment with defaults that follow
-the data, and a line for each with its reason. Options `given` by the user, such as "train.steps", stay as they are."""
+"""fit(experiment, sizes, given) of a config file, as in configs/own_text.py: returns the experiment with defaults that
+depend on the data, and a line with the reason for each. Options `given` by the user, such as "train.steps", are
+kept."""
 
 
 class Command(NamedTuple):
-    """What a command asks for."""
+    """A parsed command line."""
 
     experiment: Experiment
     workdir: Path
     source: Path | None
-    """Folder of another run, from which this one begins."""
+    """Run folder given by --from."""
     options: Any
-    """What the script's own options say, an instance of their class; None where it has none."""
+    """The script's own options, an instance of their class; None if it has none."""
     given: frozenset[str]
-    """The options that were given, such as "train.steps"."""
+    """Names of the given options, such as "train.steps"."""
     fit: Fit | None
-    """The config file's rules for defaults that follow the data; they are not applied yet (launch/stages/fit.py)."""
+    """The config file's rules for defaults that depend on the data, not yet applied (launch/stages/fit.py)."""
     run: RunFolder | None
-    """The run folder that was given instead of a config file."""
+    """Run folder given instead of a config file."""
 
 
 def parse_command(
     program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
 ) -> tuple[Experiment, Path]:
-    """The first two of `parse_run`."""
+    """Return the first two results of `parse_run`."""
     experiment, workdir, *_ = parse_run(program, description, arguments, reads)
     return experiment, workdir
 
@@ -143,13 +144,13 @@ def parse_run(
     reads: Sequence[str] | None = None,
     options: type | None = None,
 ) -> Command:
-    """What `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]` asks for; in the place of CONFIG.py the
-    folder of a run may stand, whose config it is then, and whose folder.
+    """Parse `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`. A run folder can be given instead of
+    CONFIG.py: its config is used, and the folder is the workdir.
 
-    `reads` are the sections that help shows at first ("documents.filters": those of the recipe's filters); all, if not
-    given. `options` is a dataclass, with a default for each field, of what the script can be asked for besides. Exits
-    with code 0 after --help, which runs no code that a run folder names; raises UsageError on unknown or malformed
-    options, on impossible values and for code that a run folder may not run, and as RunFolder.experiment.
+    `reads` are the sections that --help shows first ("documents.filters": those of the recipe's filters); default: all.
+    `options` is a dataclass of the script's own options, with a default for each field. Exits with code 0 after --help,
+    which runs no code that a run folder names. Raises UsageError for unknown or malformed options, impossible values
+    and untrusted code of a run folder, and like RunFolder.experiment.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
@@ -173,8 +174,8 @@ def parse_run(
         base, code = run.experiment_of(saved, policy)
     base, words = with_layout(base, words)
 
-    # Without this, a source of train.mixture could be changed on the command line, but none could be added; the same of
-    # a stage of train.mixture_schedule.
+    # Without these, sources of train.mixture and stages of train.mixture_schedule could be changed on the command line,
+    # but not added.
     registry = tyro.constructors.ConstructorRegistry()
     specs: dict[Any, Any] = {MixtureSource: FOLDER_AND_WEIGHT, MixtureStage: STEP_AND_WEIGHTS}
     registry.primitive_rule(lambda info: specs.get(info.type))
@@ -183,14 +184,14 @@ def parse_run(
     @dataclass(frozen=True)
     class Asked(*bases):
         workdir: str = str(Path("runs") / config_path.stem) if run is None else config_name
-        """Folder of the run, on a disk or in a bucket (s3://, gs://): every stage reads and writes here. It is empty,
-        not there yet, or a run's already."""
+        """Run folder, on a disk or in a bucket (s3://, gs://): every stage reads and writes here. It must be new,
+        empty, or a run folder."""
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
-        """Folder of another run. Stages that it has finished with the same settings are taken from there, by hard links
-        where possible, and only the others are made."""
-        trust_code: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
-        """Run code that the run folder names (filters, evaluators, Beam's options) and that you have not run from a
-        config file here: each file is printed with its SHA-256 first."""
+        """Another run folder. Stages that it completed with the same settings are reused, by hard links if possible;
+        only the others run."""
+        trust_code: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+        """Run code named in the run folder (filters, evaluators, options of Beam) that you have not run from a config
+        file on this machine. Prints each file with its SHA-256 first."""
 
     default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if helping:
@@ -217,26 +218,26 @@ def parse_run(
 
 
 def options_in(words: Sequence[str]) -> frozenset[str]:
-    """The names of the options among the words of a command line, such as "train.batch_size"."""
+    """Names of the options in the words of a command line, such as "train.batch_size"."""
     return frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
 
 
 def asks_trust(word: str) -> bool:
-    """Whether a word of the command line is --trust-code. What it trusts is known to processes that this one starts, by
-    the environment: as it is now, and no other."""
+    """Whether a word of the command line is --trust-code. Child processes inherit the trust in exactly this code
+    through the environment."""
     return word.replace("_", "-") == "--trust-code"
 
 
 def run_named(name: str) -> RunFolder | None:
-    """The run in the folder, on a disk or in a bucket, of that name; None where there is no such folder."""
+    """The run in the folder of that name, on a disk or in a bucket; None if it is not a folder."""
     if is_url(name):
         return RunFolder.to_read(Url(name))
     return RunFolder(Path(name)) if os.path.isdir(name) else None  # noqa: PTH112 - False for a name too long
 
 
 def folder_of(option: str, given: str) -> Path:
-    """The folder that an option names, `~` expanded; of one in a bucket, the working copy. Raises UsageError where it
-    names none."""
+    """Resolve the folder given by an option, with `~` expanded; for a bucket, the local working copy. Raises UsageError
+    if it is not a folder name."""
     if not given.strip():
         raise UsageError(f"{option} is {given!r}, which names no folder. Give one, such as runs/demo.")
     place = place_of(given)
@@ -248,15 +249,15 @@ def folder_of(option: str, given: str) -> Path:
 
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
-    """The experiment on the hardware that --train.layout names, and the words with the row's whole name; both as they
-    are without that option. Given twice, the last counts, as of any option. What else the words say comes later, and
-    wins. Raises UsageError for a name of no row."""
+    """Apply --train.layout to the experiment, and replace its value by the full name of the row; without that option
+    return both unchanged. The last occurrence counts; other options are applied later and override it. Raises
+    UsageError for an unknown name."""
     rest, words = [*words], []
     while rest:
         option, equals, name = rest[0].partition("=")
         is_layout = option.replace("_", "-") == "--train.layout"
         name = name if equals else "".join(rest[1:2])
-        if not is_layout or not name.strip():  # nothing is asked for, or tyro will say that the value is missing
+        if not is_layout or not name.strip():  # not this option, or tyro reports the missing value
             words.append(rest.pop(0))
             continue
         row = layout_of(name, experiment.train.layout)
@@ -269,5 +270,5 @@ def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, l
 
 CONFIGS = Path(__file__).parents[1]
 NO_CONFIGS = ("__init__", "layouts")
-"""Files beside the shipped configs that are none."""
+"""Files in configs/ that are not configs."""
 DEMO = "configs/demo.py"

@@ -1,4 +1,4 @@
-"""What the command line says back: help for the sections that a script reads, and the nearest option to a typo."""
+"""Command-line help for the sections that a script reads, and suggestions for misspelled options."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ OFTEN = (
     "pages.tables", "engine.workers", "tokenizer.vocab-size", "shards.validation-fraction", "train.steps",
     "train.batch-size", "model.layers", "model.width", "evaluate.stride", "sample.tokens",
 )  # fmt: skip
-"""Options that are changed most."""
+"""Options that are changed most often."""
 SYNONYMS = {
     "learning-rate": "lr", "width": "d-model hidden-size n-embd dim", "layers": "n-layer n-layers num-layers depth",
     "heads": "n-head n-heads num-heads", "kv-heads": "n-kv-heads num-key-value-heads", "vocab-size": "vocab",
@@ -28,15 +28,15 @@ SYNONYMS = {
     "steps": "max-steps num-steps iterations", "micro-batches": "grad-accum gradient-accumulation-steps",
     "name": "rule optimizer", "workers": "num-workers jobs", "workdir": "output out out-dir output-dir run",
 }  # fmt: skip
-"""{last part of an option: what other trainers call it}."""
+"""{last part of an option: names of it in other trainers}."""
 EXPLAINED = 30
-"""With more options than these, help lists their names and values alone; -H explains them."""
+"""With more options than this, help lists only their names and values; -H explains them."""
 MARKERS = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-"""A part that may be None is an option a field where the config file gives it, and never a subcommand."""
+"""A part that may be None has options for its fields if the config file sets it, and is never a subcommand."""
 
 
 def parts_of(config: Any, path: str = "") -> dict[str, Any]:
-    """{"documents.extract": its config} of all parts, the sections first; None for a part that is left out."""
+    """{"documents.extract": its config} of all parts, sections first; None for a part that is not set."""
     found = {}
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
@@ -53,7 +53,7 @@ def kinds_of(hint: Any) -> tuple[Any, ...]:
 
 
 def options_of(config: Any, path: str = "") -> list[str]:
-    """The names of all options, such as "train.batch-size"."""
+    """Names of all options, such as "train.batch-size"."""
     parts, found = parts_of(config), []
     for field in dataclasses.fields(config):
         if field.name not in parts:
@@ -66,11 +66,11 @@ def options_of(config: Any, path: str = "") -> list[str]:
 
 
 def nearest(given: str, known: Sequence[str]) -> list[str]:
-    """Those of `known` that may be meant by an option of another name, the likeliest first; [] where none is like it.
+    """Return the options in `known` that are similar to a misspelled one, most similar first; [] if there is none.
 
-    Parts of a name are compared one with one: the last part decides, and that it lies in the same section.
+    Names are compared part by part: the last part counts most, then the section.
     """
-    given = given.lstrip("-").replace("_", "-").lower()[:100]  # difflib's time grows with the square
+    given = given.lstrip("-").replace("_", "-").lower()[:100]  # difflib takes quadratic time
     section, _, last = given.rpartition(".")
 
     def score(option: str) -> float:
@@ -88,8 +88,8 @@ def likeness(a: str, b: str) -> float:
 
 
 def refuse_unknown(unknown: Sequence[str], config: Any, program: str, config_name: str) -> typing.NoReturn:
-    """Raises UsageError for words of the command line that are no option and no option's value. `config_name` is ""
-    where the script reads no config."""
+    """Raise UsageError for words of the command line that are not options or values. `config_name` is "" for scripts
+    without config."""
     names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     ending = f"All options: python -m {program} {f'{config_name} --help-all' if config_name else '--help'}"
     if not names:
@@ -120,8 +120,8 @@ def parse_options[Command](
     registry: Any = None,
     markers: tuple[Any, ...] = MARKERS,
 ) -> Command:
-    """`default` with what the command line says. Raises UsageError for options and values that cannot be read.
-    `config_name` is as of `refuse_unknown`."""
+    """Return `default` with the values of the command line. Raises UsageError for invalid options and values. For
+    `config_name` see `refuse_unknown`."""
     said = paper()
     try:
         with contextlib.redirect_stderr(said):
@@ -130,7 +130,7 @@ def parse_options[Command](
                 add_help=False, prog=program,
             )  # fmt: skip
     except (SystemExit, UsageError) as error:
-        # A typo in a name is the likelier cause, where there is one, than what the other values do not fit with.
+        # If there is a misspelled name, it is a more likely cause than conflicting values.
         known = set(options_of(default))
         names = [word for word in words if re.fullmatch(r"--?[a-zA-Z][\w.-]*(=.*)?", word, re.DOTALL)]
         strange = [word for word in names if word.partition("=")[0].lstrip("-").replace("_", "-") not in known]
@@ -145,7 +145,8 @@ def parse_options[Command](
 
 
 def parse_alone[Command](command: type[Command], program: str, description: str, words: list[str]) -> Command:
-    """The command of a script that reads no config. Exits with code 0 after --help; raises as `parse_options`."""
+    """Parse the command line of a script without config. Exits with code 0 after --help; raises like
+    `parse_options`."""
     if help_wanted(words):
         tyro.cli(command, prog=f"python -m {program}", description=description, args=["--help"])
     return parse_options(command, command(), program, "", words, markers=())
@@ -160,12 +161,12 @@ VALUE_ERRORS = {
     r"Error parsing (--\S+): Could not find valid parse for arguments: (.*)": r"\1 cannot be made of \2.",
     r"Error parsing (--\S+): (.*)": r"\1: \2",
 }
-"""{tyro's sentence: ours}."""
+"""{tyro's message: ours}."""
 
 
 def without_box(text: str, parts: dict[str, Any]) -> str:
-    """What tyro wrote about a value, as a plain sentence, without the explanation of the option behind it. `parts` are
-    the config's sections: a value that names one, such as muon, is set by its fields."""
+    """Convert tyro's message about a value to a plain sentence, without the help text of the option. `parts` are the
+    config's parts: a value that names one, such as muon, is set through its fields."""
     lines = [line.strip(" │|") if set(line) - set("╭╮╰╯─ +-") else "" for line in text.splitlines()[1:]]
     sentence = " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines)))
     sentence = re.split("─|Argument helptext:", sentence)[0].strip()
@@ -189,10 +190,10 @@ def help_wanted(words: list[str]) -> bool:
 def print_help(
     program: str, description: str, config_name: str, config: Any, words: list[str], reads: Sequence[str], registry: Any
 ) -> None:
-    """Usage, an example, and the options of the sections that are asked for: those that follow --help, or else those
-    that the script reads; of all sections by --help-all.
+    """Print usage, an example, and the options of the sections named after --help, or else of those that the script
+    reads; --help-all prints all.
 
-    Raises UsageError when a section is asked for that there is not.
+    Raises UsageError for an unknown section.
     """
     parts = parts_of(config)
     sections = [part for part in parts if "." not in part]
@@ -233,7 +234,7 @@ def value_of(config: Any, option: str) -> Any:
 
 
 def example(wanted: Sequence[str], config: Any) -> str:
-    """An option of the sections that are shown, with its value."""
+    """An example option of the shown sections, with its value."""
     for option in OFTEN:
         if any(option.startswith(part.replace("_", "-")) for part in wanted):
             return f" --{option} {value_of(config, option) or 'texts/'}"
@@ -241,7 +242,7 @@ def example(wanted: Sequence[str], config: Any) -> str:
 
 
 def overview(parts: dict[str, Any], config: Any) -> str:
-    """The sections, a line each, and the options that are changed most."""
+    """One line per section, and the options that are changed most often."""
     lines = ["Options by section, each explained by --help SECTION:"]
     for part, fields in parts.items():
         if "." not in part:
@@ -252,20 +253,20 @@ def overview(parts: dict[str, Any], config: Any) -> str:
 
 
 def tyro_help(config: Any, wanted: list[str], compact: bool, program: str, registry: Any) -> str:
-    """The options of the parts `wanted` and of the run folder, as tyro writes them."""
+    """Help of tyro for the parts `wanted` and the run folder."""
     printed = paper()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         tyro.cli(
             with_parts(config, wanted), args=["-h"], config=MARKERS, registry=registry, compact_help=compact,
             prog=program, description=" ",
         )  # fmt: skip
-    lines = written_on(printed).splitlines()[1:]  # without its usage, and its options for help
+    lines = written_on(printed).splitlines()[1:]  # without tyro's usage and help options
     its_own = r"\W+(-[hH], --help|show this help message and exit)"
     return "\n".join(line for line in lines if not re.match(its_own, line)).strip("\n")
 
 
 def paper() -> io.TextIOWrapper:
-    """What is printed into it has the characters that the terminal knows."""
+    """Buffer that replaces characters that the terminal's encoding lacks."""
     return io.TextIOWrapper(io.BytesIO(), encoding=getattr(sys.stdout, "encoding", None) or "ascii", errors="replace")
 
 
@@ -275,7 +276,7 @@ def written_on(sheet: io.TextIOWrapper) -> str:
 
 
 def with_parts(config: Any, wanted: Sequence[str], path: str = "") -> type:
-    """A class like that of `config`, which hides all fields but the `wanted` and those in them."""
+    """Subclass of the class of `config` that hides all fields except the `wanted` ones and those in them."""
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(config):
         name, value = f"{path}{field.name}", getattr(config, field.name)
@@ -287,7 +288,7 @@ def with_parts(config: Any, wanted: Sequence[str], path: str = "") -> type:
         elif name not in wanted and (path or dataclasses.is_dataclass(value)):
             kind = Annotated[kind, tyro.conf.Suppress]
         fields.append((field.name, kind, default))
-    bases, doc = (type(config),), type(config).__doc__  # tyro finds the explanations of fields in a base's source
+    bases, doc = (type(config),), type(config).__doc__  # tyro reads field docstrings from the source of a base class
     return dataclasses.make_dataclass(
         type(config).__name__, fields, bases=bases, namespace={"__doc__": doc}, frozen=True
     )

@@ -1,4 +1,4 @@
-"""The one type that tells an experiment, from crawl to sample."""
+"""Experiment: the config of a whole run, from crawl to sample."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,9 @@ from lm.errors import UsageError, shown
 from lm.fields import Config, check_numbers, not_hashed
 
 LONGEST_TOKEN = 256
-"""Bytes a token, more than any prompt has on average: the longest of published vocabularies have some 128."""
-TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
+"""Upper bound on the average bytes per token of a prompt; the longest tokens of published vocabularies have about
+128."""
+TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # the model uses int32 ids
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ class Experiment(Config):
                 )
         check_prompts(self)
         if self.pages.keep_columns:
-            from data_prep.select.apply_filters import refuse_own_columns  # imports what the data stages need
+            from data_prep.select.apply_filters import refuse_own_columns  # imports the data stages
 
             refuse_own_columns(self.pages.keep_columns, self.documents)
 
 
 def check_prompts(experiment: Experiment) -> None:
-    """Raises UsageError for a prompt that no tokenizer can fit into the tokens asked for, or that is no text; how many
-    tokens it has is known only when there is a tokenizer."""
+    """Raise UsageError for a prompt that does not fit into its number of tokens with any tokenizer, or is not valid
+    text. The exact number is known only when there is a tokenizer."""
     sample, train = experiment.sample, experiment.train
     prompts = [("sample.prompts", prompt, "sample.tokens", sample.tokens) for prompt in sample.prompts]
     prompts.append(("train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens))

@@ -1,12 +1,11 @@
-"""The code that a config names, and which of it a run folder may run.
+"""Code that a config names, and which of it a run folder may run.
 
 A config.json can name code in seven places: filter classes (`own_filters`), the source text of a FunctionFilter,
 evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands,
-those of sbatch, which set variables of the jobs, the address of a Ray cluster, whose results are pickles, and options
-of XLA, some of which name files to write and the folder of a program that it runs. An eighth, the SHA-256 of a
-fastText model, switches off the check of that file (data_prep/fasttext_file.py), which fastText reads without looking;
-in a run folder from others it is ignored.
-lm/trusted_code.py knows what each piece is, and which of them this user trusts.
+those of sbatch, which set variables of the jobs, the address of a Ray cluster, whose results are pickles, and XLA
+options, some of which name files to write and the folder of a program that XLA runs. An eighth, the SHA-256 of a
+fastText model, bypasses the validation of that file (data_prep/fasttext_file.py), which fastText does not do; in an
+untrusted run folder it is ignored. lm/trusted_code.py identifies each piece and records which ones this user trusts.
 """
 
 import sys
@@ -20,37 +19,37 @@ from lm.evaluation.evaluators import EVALUATORS
 from lm.trusted_code import Code, is_known, known, module_code, remember, text_code, trust
 
 OWN_FILTERS = "own_filters"
-"""In config.json: {name: module and class} of the filters that are not the recipe's."""
+"""Key in config.json: {name: module and class} of the filters that are not part of the recipe."""
 HASHES = ("sha256", "model_sha256")
 """Fields of filters with the SHA-256 of a fastText model."""
 CodePolicy = Literal["refuse", "trust", "leave out", "read only"]
-"""How a config.json with code that is not known is read: it is refused; the code is printed and trusted; the experiment
-is read without it, by commands that have no use for it; or only the options are read, without the filter classes of the
-user, known or not (--help)."""
+"""How to read a config.json with untrusted code: raise UsageError; print and trust the code; read the experiment
+without it, for commands that do not need it; or, for --help, read only the options, without any filter classes of the
+user."""
 
 
 class Named(NamedTuple):
-    """A value of config.json that names code other than this program's."""
+    """A value of config.json that names user code."""
 
     codes: list[Code]
     leave_out: Callable[[], None]
-    """Takes the value out of the config."""
+    """Remove the value from the config."""
     is_class: bool
-    """Whether the class must be imported to read the config at all."""
+    """Whether reading the config requires importing the class."""
     is_hash: bool = False
-    """Whether it is the hash of a file, without which the file is checked."""
+    """Whether it is the hash of a file; without it the file is validated."""
 
 
 def named_code(saved: dict) -> Iterator[Named]:
-    """The values of `saved`, an experiment as config.json has it, that name code. A module that cannot be found is not
-    among them: nothing of it can run."""
+    """Yield the values of `saved`, the contents of config.json, that name code. Modules that cannot be found are
+    skipped: they cannot run."""
     own, documents = part(saved, OWN_FILTERS), part(saved, "documents")
 
     leave_out = lambda name: lambda: leave_out_filter(saved, name)
     for name, path in list(own.items()):
         if found := class_code(path):
             yield Named(found, leave_out(name), True)
-    for name, section in list(documents.items()):  # whatever its class is called: no other filter has these fields
+    for name, section in list(documents.items()):  # identified by its fields, which no other filter has
         if isinstance(section, dict) and isinstance(source := section.get("source"), str) and "function" in section:
             yield Named([text_code(f"documents.{name}.source", source)], leave_out(name), False)
     for name, section in documents.items():
@@ -76,7 +75,7 @@ def named_code(saved: dict) -> Iterator[Named]:
 
 
 def leave_out_filter(saved: dict, name: str) -> None:
-    """Takes the filter `name` of the user out of an experiment as config.json has it."""
+    """Remove the user filter `name` from the contents of config.json."""
     part(saved, OWN_FILTERS).pop(name, None)
     documents = part(saved, "documents")
     documents.pop(name, None)
@@ -89,7 +88,7 @@ def part(saved: dict, name: str) -> dict:
 
 
 def class_code(path: Any) -> list[Code]:
-    """The files that an import of a class by its dotted name executes; [] if there are none, or none but ours."""
+    """Files that importing a class by its dotted name executes; [] if there are none, or only ours."""
     try:
         return module_code(path.rpartition(".")[0]) if isinstance(path, str) else []
     except ImportError:
@@ -97,8 +96,8 @@ def class_code(path: Any) -> list[Code]:
 
 
 def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
-    """Takes out of `saved`, the config.json of the run in `folder`, the code that may not run, or raises UsageError, as
-    `policy` has it. Returns the code that may, and trusts it from now on."""
+    """Apply `policy` to `saved`, the config.json of the run in `folder`: remove untrusted code, or raise UsageError.
+    Return the code that may run, which is trusted from now on."""
     trusted: list[Code] = []
     refused: list[Code] = []
     for one in named_code(saved):
@@ -128,14 +127,14 @@ def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
 
 
 def known_as(code: Code) -> str:
-    """What is known under the name of an unknown code, for people."""
+    """Message about trusted code of the same name as an unknown one."""
     others = [one.sha256 for one in known() if one.name == code.name]
     return f"; what you trust by this name is SHA-256 {others[-1]}" if others else ""
 
 
 def trust_named(saved: dict, settled: list[Code]) -> None:
-    """Trusts and remembers the code that a config file or options of the command line name: all of `saved`, an
-    experiment as config.json has it, except what was `settled` of a run folder."""
+    """Trust and remember the code named by a config file or by options: all in `saved`, the contents of config.json,
+    except the code `settled` for a run folder."""
     given = [code for one in named_code(saved) for code in one.codes if code not in settled]
     trust(given)
     remember(given)

@@ -1,6 +1,6 @@
-"""A run folder that stands: its paths, and what a run left there, as objects: experiment, tokenizer, model.
+"""An existing run folder: its paths, and its experiment, tokenizer and model as objects.
 
-config.json is the experiment as JSON. It is read back strictly: what this version would have to guess at is refused.
+config.json is the experiment as JSON. It is read strictly: unknown and missing fields are errors.
 """
 
 import copy
@@ -32,30 +32,30 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A trained model with all that is needed to use it."""
+    """A trained model with everything needed to use it."""
 
     experiment: Experiment
     tokenizer: "Tokenizer"
     model: "Transformer"
-    """The parameters, laid out over the mesh."""
+    """Model with its parameters laid out over the mesh."""
     mesh: "Mesh"
-    """What is computed with the model is traced on it (lm.parallel.traced_on)."""
+    """Trace computations with the model on it (lm.parallel.traced_on)."""
     step: int
-    """Of the checkpoint that the parameters are of."""
+    """Step of the checkpoint."""
     one_device: str
-    """Why only one of the devices here is used; "" where all are, or where the mesh was given."""
+    """Why only one of the devices is used; "" if all are, or the mesh was given."""
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class RunFolder(RunPaths):
-    """The run in the folder `root`."""
+    """Run in the folder `root`."""
 
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":
-        """That in a bucket, in a copy on this machine of what is read of it: now config.json, other parts when
-        launch.run_folder.bucket fetches them. Nothing is written there.
+        """Open a run in a bucket for reading, in a local copy: downloads config.json now, other files when
+        launch.run_folder.bucket fetches them. Nothing is written to the bucket.
 
-        Raises StorageError where the bucket cannot be read.
+        Raises StorageError if the bucket cannot be read.
         """
         folder = local_folder(url, "reading")
         files = local_copy_of(folder)
@@ -65,15 +65,15 @@ class RunFolder(RunPaths):
         return cls(folder)
 
     def experiment(self, policy: CodePolicy = "leave out") -> Experiment:
-        """The Experiment of config.json: that of the last command that made something here. Code of the user that it
-        names and that is not known is left out by default (configs/experiment/named_code.py); nothing here runs it.
+        """Return the Experiment in config.json, that of the last command that produced outputs here. Untrusted user
+        code in it is left out by default (configs/experiment/named_code.py); this does not run any.
 
-        Raises UsageError where the folder is no run's, InputError where config.json is damaged or another version's.
+        Raises UsageError if it is not a run folder, InputError if config.json is damaged or of another version.
         """
         return self.experiment_of(self.saved(), policy)[0]
 
     def saved(self) -> object:
-        """The JSON of config.json. Raises as `experiment`."""
+        """Contents of config.json. Raises like `experiment`."""
         path = self.config_json
         try:
             return parse_json(read_bounded(path, MOST_CONFIG_BYTES))
@@ -92,8 +92,8 @@ class RunFolder(RunPaths):
             ) from error
 
     def experiment_of(self, saved: object, policy: CodePolicy = "leave out") -> tuple[Experiment, list[Code]]:
-        """(the Experiment that `saved` is, as `experiment_json` has it; the user's code that it names and that may run
-        now, by `policy`). Raises InputError, and UsageError for code that is refused."""
+        """Convert `saved`, in the format of `experiment_json`; return (Experiment, user code in it that may run now, by
+        `policy`). Raises InputError, and UsageError for code that is refused."""
         code: list[Code] = []
         if isinstance(saved, dict):
             saved = copy.deepcopy(saved)
@@ -114,14 +114,14 @@ class RunFolder(RunPaths):
         )
 
     def import_filters(self, saved: dict, leave_out: bool) -> None:
-        """Imports the filters in OWN_FILTERS of `saved`, {name: module and class}, whose modules may run. One that
-        cannot be found is left out of `saved`, or raises InputError."""
+        """Import the filters in OWN_FILTERS of `saved`, {name: module and class}, whose modules may run. A filter that
+        cannot be found is removed from `saved`, or raises InputError."""
         if not isinstance(saved.get(OWN_FILTERS, {}), dict):
-            return  # told as a field that this version does not know
+            return  # reported as an unknown field
         for name, path in saved.pop(OWN_FILTERS, {}).items():
             module, _, attribute = str(path).rpartition(".")
             try:
-                module_code(module)  # a name that it cannot place is not imported either
+                module_code(module)  # raises ImportError before anything is imported
                 kind = getattr(importlib.import_module(module), attribute)
             except (ImportError, AttributeError) as error:
                 if leave_out:
@@ -145,12 +145,12 @@ class RunFolder(RunPaths):
         )
 
     def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
-        """The model at `step`, of a checkpoint or else a snapshot, by default of the newest, laid out over `mesh`; by
-        default over all devices as train.mesh shares them, or on one where that does not fit. `experiment` is that of
-        config.json, if not given.
+        """Load the model at `step` from a checkpoint or else a snapshot (default: the newest), laid out over `mesh`; by
+        default over all devices according to train.mesh, or on one device if that does not fit. `experiment` defaults
+        to that of config.json.
 
-        Of several processes all must ask. Raises InputError for what is missing, damaged, or of another model or
-        tokenizer, UsageError where there are checkpoints of other steps alone.
+        With several processes, all must call it. Raises InputError for files that are missing, damaged, or of another
+        model or tokenizer, UsageError if there are only checkpoints of other steps.
         """
         check_address_space(JAX)
         from lm.checkpoints.manifest import folders_of, read_manifest
@@ -180,13 +180,13 @@ class RunFolder(RunPaths):
 
 
 def part_in(hint: Any) -> Any:
-    """The dataclass that a value of this type is, or may be: X of `X` and of `X | None`."""
+    """The dataclass in a type hint: X for `X` and for `X | None`, else None."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def experiment_json(experiment: Experiment) -> str:
-    """The contents of config.json."""
+    """Contents of config.json."""
     shipped = {type(one) for one in FILTERS}
     own = {one.name: type(one) for one in experiment.documents.filters if type(one) not in shipped}
     named = {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in own.items()}
@@ -194,19 +194,19 @@ def experiment_json(experiment: Experiment) -> str:
 
 
 def class_of(kind: Any, saved: dict) -> Any:
-    """`kind`, or the class that has the filters which `saved` names, in their order: a recipe makes its own."""
+    """Return `kind`, or, for DocumentsConfig, a class with the filters that `saved` names, in their order: each recipe
+    has its own."""
     if kind is not DocumentsConfig:
         return kind
     fixed = {field.name for field in dataclasses.fields(DocumentsConfig)}
     filters = KNOWN | {one.name: type(one) for one in FILTERS}
     kinds = {name: filters[name] for name in saved if name in filters and name not in fixed}
-    KNOWN.update(kinds)  # counts find their bins there, and pages their words
+    KNOWN.update(kinds)  # counts and reports look up filters there
     return class_with(tuple(kinds.values()))
 
 
 def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
-    """(fields in `saved` that the type does not have, fields of the type that are not there and must be), by their
-    paths."""
+    """Return (paths of fields in `saved` that the type lacks, paths of fields of the type that `saved` lacks)."""
     unknown, missing = [], []
     kind, items = part_in(hint), typing.get_args(hint)
     if kind is not None and isinstance(saved, dict):
@@ -228,7 +228,7 @@ def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str
 
 
 def from_json(hint: Any, saved: Any) -> Any:
-    """`saved` as the type wants it: dataclasses of dicts, tuples of lists. Raises UsageError as the classes do."""
+    """Convert JSON to the type: dicts to dataclasses, lists to tuples. Raises UsageError like the classes."""
     kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
         kind = class_of(kind, saved)

@@ -1,1 +1,1 @@
-"""What several configs share: the recipe for documents, the families of models, the demo's pages."""
+"""Parts that several configs share: recipes for documents, model families, the demo's pages."""

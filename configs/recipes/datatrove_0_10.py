@@ -1,8 +1,8 @@
-"""The recipe of datatrove 0.10: examples/fineweb.py of huggingface/datatrove at commit a649de79 (August 2026), with
+"""Recipe of datatrove 0.10: examples/fineweb.py of huggingface/datatrove at commit a649de79 (August 2026), with
 languages=["en"], without which that example keeps every language.
 
-Each line below is a difference from ours (gristmill.py). docs/recipes.md has the rules one by one, with their sources,
-and what still differs from datatrove itself.
+Each line below is a difference from our recipe (gristmill.py). docs/recipes.md lists the rules with their sources, and
+the remaining differences from datatrove itself.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ PERSONAL_DATA = dataclasses.replace(
     kinds=("email", "ip"),
     emails="ascii",
     ips="every_ipv4",
-    ip_placeholder="22.214.171.124",  # the first of six that datatrove takes in turn
+    ip_placeholder="22.214.171.124",  # the first of six that datatrove cycles through
 )
 
 
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
-    """As gristmill.documents."""
+    """Like gristmill.documents."""
     return dataclasses.replace(
         gristmill.documents(dump, url_filter, *more, filters=FILTERS),
         steps=(*(one.name for one in (*FILTERS, *more)), "minhash_dedup"),

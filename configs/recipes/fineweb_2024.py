@@ -1,7 +1,7 @@
-"""The rules by which FineWeb was published (April 2024): examples/fineweb.py of huggingface/datatrove at 05194d39.
+"""Rules of the published FineWeb (April 2024): examples/fineweb.py of huggingface/datatrove at 05194d39.
 
-Rules, not bytes: then each page was extracted under a clock of 0.1 s, by a process that remembered the pages before.
-Each line below is a difference from datatrove_0_10.py. docs/recipes.md has the rules one by one, with their sources.
+The rules are the same, not the bytes: extraction then had a time limit of 0.1 s per page and kept state between pages.
+Each line below is a difference from datatrove_0_10.py. docs/recipes.md lists the rules with their sources.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ URL_FILTER = dataclasses.replace(
         PackageLists(
             file=PackageFile(
                 project="datatrove",
-                version="0.2.0",  # of 22 April 2024, with the lists of the commit
+                version="0.2.0",  # 22 April 2024, with the lists of that commit
                 name="datatrove-0.2.0-py3-none-any.whl",
                 sha256="93c7054ee52fa6b21355d9708ab1d6d380b9c1f8379dc242cd29e80e40f68ff0",
             ),
@@ -74,7 +74,7 @@ PERSONAL_DATA = dataclasses.replace(
 
 
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
-    """As gristmill.documents."""
+    """Like gristmill.documents."""
     return dataclasses.replace(
         datatrove_0_10.documents(dump, url_filter, *more),
         extract=EXTRACT,

@@ -1,9 +1,9 @@
-"""Our recipe, after FineWeb (Penedo et al. 2024, arXiv:2406.17557), every threshold on one page.
+"""Our recipe, based on FineWeb (Penedo et al. 2024, arXiv:2406.17557), with all thresholds in one file.
 
-The numbers are those of the paper and of datatrove's examples/fineweb.py; where the two differ, datatrove's. The
-quality rules are those of datatrove 0.10. The extraction engine, how URLs are read, `letters_only`, four of the six
-kinds of personal data and exact deduplication are ours. datatrove_0_10.py has datatrove's own choices, fineweb_2024.py
-the rules of the published corpus; docs/recipes.md compares the three. Config files take from here what they use.
+The numbers are those of the paper and of datatrove's examples/fineweb.py; if the two differ, datatrove's. The quality
+rules are those of datatrove 0.10. The extraction engine, the parsing of URLs, `letters_only`, four of the six kinds of
+personal data and exact deduplication are ours. datatrove_0_10.py has datatrove's own choices, fineweb_2024.py the rules
+of the published corpus; docs/recipes.md compares the three.
 """
 
 from data_prep.config import (
@@ -108,9 +108,9 @@ FINEWEB = FineWebFilter(
 )
 
 FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
-"""In the order in which they are applied; a text is dropped by the first that objects."""
+"""In the order in which they run; the first one that rejects a text drops it."""
 
-# No part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier of 200,000 documents of each set.
+# Not part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier trained on 200,000 documents per set.
 QUALITY_CLASSIFIER = QualityClassifierConfig(
     model="",
     keep_share=0.1,
@@ -129,7 +129,7 @@ QUALITY_CLASSIFIER = QualityClassifierConfig(
 
 MINHASH = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
 
-# FineWeb replaces the first two; the placeholders are addresses and numbers that are set aside and belong to nobody.
+# FineWeb replaces the first two; the placeholders are reserved addresses and numbers, which nobody owns.
 PERSONAL_DATA = PersonalDataConfig(
     kinds=("email", "ip", "iban", "payment_card", "address", "phone"),
     email_placeholder="email@example.com",
@@ -205,7 +205,7 @@ def documents(
     measure_other_languages: bool = False,
 ) -> DocumentsConfig:
     """All steps of the recipe except the quality classifier, on the pages of one crawl. `more` are your filters, which
-    come after `filters`, the recipe's."""
+    run after `filters`, the recipe's."""
     filters = (*filters, *more)
     return documents_config(
         filters,

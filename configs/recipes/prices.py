@@ -1,7 +1,7 @@
-"""What a chip costs, for launch.plan: edit this table to what you pay.
+"""Prices of chips, for launch.plan. Edit this table to your prices.
 
-Dollars on demand, November 2026. Those of TPUs are the list prices of cloud.google.com/tpu/pricing (US) as public
-projects quote them; the page itself was not at hand. Reserved and spot capacity is often a half or a third.
+Dollars on demand, November 2026. TPUs: list prices of cloud.google.com/tpu/pricing (US), as quoted by public projects;
+the page itself was not checked. Reserved and spot capacity often costs a half or a third.
 """
 
 DOLLARS_PER_CHIP_HOUR = {
