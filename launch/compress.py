@@ -1,9 +1,9 @@
-"""Packs any file by a run's model: lossless compression, in which what the model expects costs little.
+"""Compress any file losslessly with a run's model: the better the model predicts it, the smaller it gets.
 
     python -m launch.compress runs/demo notes.txt
     python -m launch.compress runs/demo notes.txt packed.grist --step 880
 
-It is unpacked by launch.decompress, which needs the same checkpoint. The file itself stays.
+Decompress with launch.decompress, which needs the same checkpoint. The original file is kept.
 """
 
 import sys
@@ -20,17 +20,17 @@ from lm.errors import UsageError
 @dataclass(frozen=True)
 class Command:
     run: tyro.conf.Positional[str] = ""
-    """The folder of a run that has trained."""
+    """Folder of a trained run."""
     file: tyro.conf.Positional[str] = ""
-    """The file to pack: any bytes."""
+    """File to compress, of any type."""
     out: tyro.conf.Positional[str] = ""
-    """The file to write; FILE.grist, if not given."""
+    """Output file; default: FILE.grist."""
     step: int | None = None
-    """Pack by the checkpoint of this step; the newest, if not given."""
-    overwrite: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
-    """Replace the file to write, if it exists."""
+    """Step of the checkpoint; default: the newest."""
+    overwrite: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    """Overwrite the output file if it exists."""
     all_devices: tyro.conf.UseCounterAction[int] = 0
-    """Lay the model over all devices, as train.mesh says: for one too large for a single device."""
+    """Use all devices according to train.mesh, for a model that is too large for one."""
 
 
 def run(command: Command) -> None:

@@ -1,10 +1,10 @@
-"""Unpacks what launch.compress has packed, by the same run: the same bytes, or an error and no file.
+"""Decompress a file of launch.compress with the same run. Writes exactly the original bytes, or nothing.
 
     python -m launch.decompress runs/demo notes.txt.grist
     python -m launch.decompress runs/demo notes.txt.grist again.txt
 
-The file names the checkpoint's step, and is refused where the model, the tokenizer, a version or the kind of processor
-is another than it was packed by.
+The file records the step of the checkpoint. If the model, the tokenizer, a library version or the kind of processor
+differs from when it was compressed, the command fails with an error.
 """
 
 import sys
@@ -24,17 +24,18 @@ SUFFIX = ".grist"
 @dataclass(frozen=True)
 class Command:
     run: tyro.conf.Positional[str] = ""
-    """The folder of the run that packed it."""
+    """Folder of the run that compressed it."""
     file: tyro.conf.Positional[str] = ""
-    """What launch.compress has written."""
+    """File written by launch.compress."""
     out: tyro.conf.Positional[str] = ""
-    """The file to write; FILE without .grist, if not given."""
-    overwrite: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
-    """Replace the file to write, if it exists."""
+    """Output file; default: FILE without .grist."""
+    overwrite: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    """Overwrite the output file if it exists."""
     all_devices: tyro.conf.UseCounterAction[int] = 0
-    """Lay the model over all devices, as launch.compress did."""
+    """Use all devices; set it if launch.compress did."""
     try_anyway: tyro.conf.UseCounterAction[int] = 0
-    """Try it although versions or the processor are others: only the same bytes are ever written."""
+    """Try even if library versions or the processor differ. The output is written only if its SHA-256 matches the
+    original."""
 
 
 def without_suffix(file: Path) -> Path:

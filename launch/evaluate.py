@@ -1,9 +1,9 @@
-"""Bits per byte on the held-out documents, beside gzip, xz and zstd: the model as a zip file of its corpus.
+"""Evaluate bits per byte on the held-out documents, compared with gzip, xz and zstd, and benchmark tasks.
 
     python -m launch.evaluate runs/demo --text notes.txt 'more.parquet'
     python -m launch.evaluate runs/demo --tasks hellaswag piqa --task-data hf://
 
-With one of the options below the figures are printed alone, and the run stays as it is.
+With one of the options below, results are only printed, and the run is not changed.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """The tasks' examples, where they are files."""
+    """Hashes of the data files of the tasks."""
     config = experiment.evaluate
     return {f"SHA-256 of {path}": file_sha256(path) for path in task_files(config.evaluators, config.tasks)}
 

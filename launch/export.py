@@ -1,8 +1,8 @@
-"""Writes a trained model as files that other programs read.
+"""Export a trained model to the format of another program.
 
     python -m launch.export runs/demo release/demo --format hugging_face
 
-One parameter is in memory at a time, whatever the size of the model. The run stays as it is.
+Holds only one parameter in memory at a time. The run is not changed.
 """
 
 import sys
@@ -20,15 +20,15 @@ from lm.errors import UsageError, shown
 @dataclass(frozen=True)
 class Command:
     run: tyro.conf.Positional[str] = ""
-    """The folder of a run, on a disk or in a bucket."""
+    """Run folder, on a disk or in a bucket."""
     out: tyro.conf.Positional[str] = ""
-    """The folder to write; one that is not there yet, is empty, or that this script wrote before. Of gguf, the file."""
+    """Output folder: new, empty, or written by this script before. For gguf, the output file."""
     format: str = "hugging_face"
-    """What to write: hugging_face, gguf (of llama.cpp), or standalone (a folder that runs by NumPy alone)."""
+    """Format: hugging_face, gguf (llama.cpp), or standalone (a folder that needs only NumPy)."""
     step: int | None = None
-    """The step of the checkpoint; by default the newest."""
+    """Step of the checkpoint; default: the newest."""
     dtype: str = ""
-    """Type of the weights: float32, bfloat16, float16, and of gguf q8_0; by default that in which they were trained."""
+    """Type of the weights: float32, bfloat16, float16, and for gguf also q8_0; default: the type of training."""
 
 
 def run(command: Command) -> None:

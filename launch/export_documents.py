@@ -1,8 +1,8 @@
-"""Writes the kept documents of a run as a dataset that others load: Parquet files or JSON lines, and a card.
+"""Export the clean documents of a run as a dataset: Parquet files or JSON lines, and a dataset card.
 
     python -m launch.export_documents runs/demo --out release/demo-documents
 
-The columns are those of FineWeb and those of pages.keep_columns. The run stays as it is.
+Columns are those of FineWeb and of pages.keep_columns. The run is not changed.
 """
 
 import sys
@@ -20,17 +20,17 @@ from lm.storage import place_of
 @dataclass(frozen=True)
 class Command:
     run: tyro.conf.Positional[str] = ""
-    """The folder of a run, on a disk or in a bucket."""
+    """Run folder, on a disk or in a bucket."""
     out: str = ""
-    """The folder or address to write; one that is not there yet, is empty, or that this script wrote before."""
+    """Output folder or URL: new, empty, or written by this script before."""
     format: str = "parquet"
-    """What to write: parquet, or jsonl (JSON lines)."""
+    """Format: parquet, or jsonl (JSON lines)."""
     columns: tuple[str, ...] = ()
-    """The columns to write, in this order; by default those of FineWeb and of pages.keep_columns."""
+    """Columns, in this order; default: those of FineWeb and of pages.keep_columns."""
     shard_bytes: int = 1_000_000_000
-    """Bytes of a file before compression, about."""
+    """Approximate bytes per file before compression."""
     workers: int = 1
-    """Worker processes; any number gives the same bytes."""
+    """Worker processes; the output does not depend on their number."""
 
 
 def run(command: Command) -> None:

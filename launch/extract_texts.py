@@ -1,4 +1,5 @@
-"""Turns web pages into texts: read, filter by URL, extract, detect the language, measure what the rules ask for."""
+"""Extract texts from web pages: filter URLs, extract, detect the language, and compute the measures of the quality
+filters."""
 
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: URL lists, models, what filters read, stop words by language."""
+    """Hashes of the external inputs: URL lists, models, files of the filters, stop words by language."""
     documents = experiment.documents
     found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
     found["address lists"] = prepare_lists(documents.url_filter, progress=print)

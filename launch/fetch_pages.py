@@ -1,4 +1,4 @@
-"""Brings the web pages: lists files of your own, or fetches from Common Crawl, a dataset or pinned packages."""
+"""Collect the web pages: list your files, or download from Common Crawl, a dataset or pinned packages."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ from lm.storage import note_write
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
-    """The fields of the source that is used; the others may be whatever they are."""
+    """Only the fields of the source in use count; the others may change."""
     return {"pages": experiment.pages.used()}
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """The sizes of your own files; besides what each is told by, in no key: a copy has another time of change."""
+    """Sizes of your files. Modification times are returned too, but not part of the key: a copy has others."""
     sizes, told_by = ({}, {}) if experiment.pages.source == PACKAGES else own_inputs(experiment.pages)
     return {SIZES: sizes, SEEN: told_by}
 
 
 def inputs_alone(old: dict, new: dict) -> bool:
-    """Whether files of your own were added, taken away or replaced, and nothing else changed."""
+    """Whether your files were added, removed or replaced, and nothing else changed."""
     old, new = flatten(old), flatten(new)
     changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     sources = ("pages.warc", "pages.tables")
@@ -40,9 +40,12 @@ def make(experiment: Experiment, run: Path) -> None:
         manifest = fetch_package_pages(experiment.pages.packages, run, progress)
     else:
         manifest = fetch_pages(experiment.pages, run, progress)
-    for file in manifest["files"]:  # some may be of an attempt that was interrupted
+    for file in manifest["files"]:  # some may be from an interrupted attempt
         note_write(run / file["path"])
-    part = lambda file: (file["path"], file["name"] if file["kind"] == "ranges" else "")  # a dataset's are of the whole
+    part = lambda file: (
+        file["path"],
+        file["name"] if file["kind"] == "ranges" else "",
+    )  # a dataset's sizes are of the whole file
     megabytes = sum({part(file): file["bytes"] for file in manifest["files"]}.values()) / 1e6
     kinds = " and ".join(sorted({file["kind"] for file in manifest["files"]}))
     print(f"pages: {len(manifest['files'])} input files ({kinds}), {megabytes:.1f} MB", flush=True)

@@ -1,10 +1,9 @@
-"""Makes a run folder of a model that was trained elsewhere: a Hugging Face folder or a GGUF file of GPT-2 or
-Llama.
+"""Import a model that was trained elsewhere as a run folder: GPT-2 or Llama from a Hugging Face folder or a GGUF file.
 
     python -m launch.import_model downloads/SmolLM2-135M runs/smollm2
 
-The run folder is sampled, evaluated and exported as any other, and another run trains on from it. One tensor is in
-memory at a time, whatever the size of the model.
+You can then sample, evaluate and export it like any other run, and continue its training in another run. Holds only one
+tensor in memory at a time.
 """
 
 import sys
@@ -21,14 +20,14 @@ from lm.errors import UsageError
 @dataclass(frozen=True)
 class Command:
     source: tyro.conf.Positional[str] = ""
-    """What to import: a Hugging Face folder, or a .gguf file."""
+    """Model to import: a Hugging Face folder, or a .gguf file."""
     run: tyro.conf.Positional[str] = ""
-    """The run folder to make, which does not exist yet."""
+    """Run folder to create; it must not exist."""
     tokenizer: str = ""
-    """The tokenizer in place of the source's: a folder, a tokenizer.json, a sentencepiece .model, or a published name
+    """Tokenizer to use instead of the source's: a folder, a tokenizer.json, a sentencepiece .model, or a published name
     (gpt2, llama3)."""
     scan_layers: bool = False
-    """Keep the layers as one stack (model.scan_layers)."""
+    """Store the layers as one stack (model.scan_layers)."""
 
 
 def run(command: Command) -> None:

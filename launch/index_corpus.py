@@ -1,8 +1,10 @@
-"""Indexes the token shards that a run trains on, so that any passage is found: where, how often, in which documents.
+"""Index the token shards that a run trains on, to look up any passage: where and how often it occurs, in which
+documents.
 
     python -m launch.index_corpus runs/demo
 
-Writes corpus_index/ of the run folder, 6 bytes a token, for the window and launch.search_corpus (docs/corpus_index.md).
+Writes corpus_index/ of the run folder, 6 bytes per token, for the window and launch.search_corpus
+(docs/corpus_index.md).
 """
 
 from dataclasses import dataclass
@@ -21,8 +23,8 @@ from lm.run_paths import RunPaths
 
 @dataclass(frozen=True)
 class Options:
-    check: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
-    """Read every byte of the index that is there, in place of making it."""
+    check: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    """Verify every byte of the existing index, instead of building it."""
 
 
 def make(experiment: Experiment, run: Path) -> None:

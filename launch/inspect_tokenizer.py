@@ -1,11 +1,11 @@
-"""Shows how a tokenizer cuts a text: coloured tokens with their ids here, and all there is to see of it as one page.
+"""Show how a tokenizer splits a text: colored tokens with ids in the terminal, details in an HTML page.
 
     python -m launch.inspect_tokenizer "Text to look at"
     python -m launch.inspect_tokenizer --file notes.txt --tokenizer cl100k --beside runs/demo --html page.html
     python -m launch.inspect_tokenizer --workdir runs/demo --html page.html
 
 A tokenizer is a run folder, a tokenizer's folder, or a published vocabulary, by name (gpt2, cl100k, o200k, llama3) or
-by its file. Where none is named, it is that of --workdir, or else of the newest run in runs/.
+file. Default: that of --workdir, or else of the newest run in runs/.
 """
 
 import sys
@@ -21,21 +21,21 @@ from launch.stages.command import handle_cli_errors
 @dataclass(frozen=True)
 class Command:
     text: tyro.conf.Positional[str] = ""
-    """The text to look at; "-" reads standard input. Where there is none, three sentences of ours."""
+    """Text to tokenize; "-" reads standard input. Default: three example sentences."""
     file: str = ""
-    """A file with the text, in place of it; "-" reads standard input."""
+    """File with the text, instead of TEXT; "-" reads standard input."""
     tokenizer: str = ""
-    """The tokenizer to look at."""
+    """Tokenizer to inspect."""
     beside: str = ""
-    """A second tokenizer to compare it with."""
+    """Second tokenizer to compare with."""
     workdir: str = ""
-    """A run folder, over whose documents the use of each token is counted."""
+    """Run folder, in whose documents the uses of each token are counted."""
     documents: int = 2000
-    """How many of its documents are counted, spread over its files."""
+    """Number of its documents to count in, spread over its files."""
     html: str = ""
-    """A file to write the page to."""
+    """HTML file to write."""
     bytes: bool = False
-    """Show each token's bytes, in hexadecimal, below its id."""
+    """Show the bytes of each token, in hexadecimal, below its id."""
 
 
 def run(command: Command) -> None:

@@ -1,8 +1,9 @@
-"""Any task of EleutherAI's lm-evaluation-harness, by a trained model; the results go into lm_eval/ of the run folder.
+"""Evaluate a trained model with EleutherAI's lm-evaluation-harness. Writes results to lm_eval/ of the run folder.
 
     python -m launch.lm_eval runs/demo --tasks hellaswag lambada_openai --limit 200
 
-Data sets come from Hugging Face's hub, or from files (--data, --include-path). The run itself stays as it is.
+Datasets are downloaded from Hugging Face's hub, or read from files (--data, --include-path). The rest of the run is not
+changed.
 """
 
 from dataclasses import dataclass
@@ -19,18 +20,18 @@ class Options:
     tasks: tuple[str, ...] = ()
     """Tasks, groups or patterns of lm-eval."""
     num_fewshot: int | None = None
-    """Examples before each question; by default the task's own number."""
+    """Few-shot examples per question; default: the task's own number."""
     limit: int = 0
-    """The first so many examples of each task; 0 for all."""
+    """Use only the first N examples of each task; 0: all."""
     include_path: str = ""
-    """Folder with tasks of your own, as lm-eval describes them."""
+    """Folder with your tasks, in the format of lm-eval."""
     data: str = ""
-    """Folder of the data sets of the tasks that launch.evaluate knows, with the hub's columns; empty for the hub."""
+    """Folder with the datasets of the tasks that launch.evaluate supports, with the hub's columns; default: the hub."""
     add_bos_token: bool | None = None
-    """Begin each context with the BOS token; by default if the tokenizer's prompts do (not those of an imported model
-    whose own tokenizer adds none)."""
+    """Begin each context with BOS; default: if the tokenizer adds it to prompts (not for an imported model whose
+    tokenizer does not)."""
     step: int | None = None
-    """The checkpoint of this step; by default the newest."""
+    """Step of the checkpoint; default: the newest."""
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:

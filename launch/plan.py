@@ -1,9 +1,9 @@
-"""Whether a run fits on hardware that is not here, how fast it can be, and what it costs, before anyone pays.
+"""Plan a run before paying for hardware: whether it fits into memory, how fast it can be, and what it costs.
 
     python -m launch.plan configs/llama3_8b.py --topology v5p:4x4x2
 
-The true training step is compiled: for TPUs by libtpu (`make libtpu` fetches it), for GPUs where JAX's CUDA packages
-are installed (`make setup ACCELERATOR=cuda12`), with no card; without them memory is reckoned.
+Compiles the actual training step, without the hardware: for TPUs with libtpu (install it with `make libtpu`), for GPUs
+with JAX's CUDA packages (`make setup ACCELERATOR=cuda12`); without these packages, memory is only estimated.
 """
 
 import json
@@ -31,23 +31,24 @@ REPOSITORY = Path(__file__).parents[1]
 @dataclass(frozen=True)
 class Options:
     topology: str = ""
-    """The hardware, such as v5e:4x4, v5p-512 (which counts cores), 2xv6e-256 or h100:8; that of train.layout, if not
-    given. Where configs/layouts.py has a row for it, the model lies as that says."""
-    json: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
+    """Hardware, such as v5e:4x4, v5p-512 (which counts cores), 2xv6e-256 or h100:8; default: that of train.layout. If
+    configs/layouts.py has a row for it, its mesh, remat and micro-batches are used."""
+    json: tyro.conf.UseCounterAction[int] = 0  # a flag without value
     """Print the figures as one JSON object."""
     search: tyro.conf.UseCounterAction[int] = 0
-    """Try meshes, remat and micro-batches, and rank those that fit."""
+    """Try meshes, remat policies and micro-batches, and rank those that fit."""
     mfu: float | None = None
-    """The model FLOPs utilisation to reckon days and dollars with; by default that of the hardware's row, else 0.4."""
+    """Model FLOPs utilization to estimate days and dollars with; default: that of the row in configs/layouts.py, else
+    0.4."""
     tokens: float | None = None
     """Tokens to train on, instead of those of train.steps."""
     days: float | None = None
-    """Days to train, instead of train.steps: prints the tokens and steps that they allow, and what each shipped size
-    would see in these days on this hardware."""
+    """Days to train, instead of train.steps: prints the tokens and steps for that time, and the tokens of each shipped
+    model size on this hardware."""
 
 
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Prints the plan; True, for that is all that the script does."""
+    """Print the plan; return True, since the script does nothing else."""
     topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
     if train.layout != experiment.train.layout:
         say(f"as the row {train.layout} of configs/layouts.py says; to train so: --train.layout {train.layout}")
@@ -72,7 +73,7 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
 
 
 class Size(NamedTuple):
-    """What a shipped model would see."""
+    """Training of a shipped model in the given time."""
 
     model: str
     parameters: int
@@ -82,8 +83,8 @@ class Size(NamedTuple):
 
 
 def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
-    """Tokens that each model of configs/layouts.py would be trained on in so many days, the smallest model first."""
-    from lm.planning.flops import flops_per_token  # brings jax
+    """Tokens that each model of configs/layouts.py could be trained on in `days` days, smallest model first."""
+    from lm.planning.flops import flops_per_token  # imports JAX
     from lm.planning.memory import count_parameters
 
     found = []

@@ -1,4 +1,4 @@
-"""What the main job checks before its first stage: settings that could only fail after hours of work on the data."""
+"""Checks of the main job before its first stage, for settings that would only fail after hours of data processing."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from lm.training.preflight import check_tokenizer, check_training
 
 
 def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
-    """Raises UsageError or InputError where a later stage must fail, whatever the stages before it make. Without
-    `training`, only the stages of the data run.
+    """Raise UsageError or InputError if a later stage cannot succeed, whatever the earlier stages produce. Without
+    `training`, only the data stages run.
 
-    Nothing is asked twice: once the tokenizer and the shards are there, training is next, and checks them and the
-    devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
+    Nothing is checked twice: if tokenizer and shards exist, training is next, and checks them and the devices itself.
+    With several processes each sees only its own devices; they are checked by launch.train.
     """
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)

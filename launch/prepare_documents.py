@@ -1,4 +1,4 @@
-"""Turns texts into clean documents: the rules on what was measured, duplicates, personal data."""
+"""Turn texts into clean documents: quality filters, deduplication, personal data."""
 
 from pathlib import Path
 
@@ -29,7 +29,8 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What the indices of earlier runs hold, the thresholds of the languages, the evaluation sets."""
+    """Hashes of the external inputs: deduplication indices of earlier runs, thresholds of languages, evaluation
+    sets."""
     sets = documents.decontamination.sets if "decontamination" in (documents := experiment.documents).steps else ()
     found = {"dedup_index": identities(documents), "evaluation sets": set_digests(sets)}
     return {name: value for name, value in (found | thresholds_identity(documents)).items() if value}

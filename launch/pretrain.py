@@ -1,6 +1,6 @@
 """The main job: pages -> texts -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report.
 
-Runs every stage in order and skips what is done; ended at any moment, the same command goes on.
+Runs all stages in order and skips those that are done. If it is interrupted, run the same command to resume.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ STAGES = [script.STAGE.name for script in SCRIPTS]
 @dataclass(frozen=True)
 class Options:
     until: str = "report"
-    """The last stage that runs: pages, texts, documents, tokenizer, shards, train, evaluate, sample or report."""
+    """Last stage to run: pages, texts, documents, tokenizer, shards, train, evaluate, sample or report."""
 
 
 def run(experiment: Experiment, workdir: Path, source: Path | None = None, options: Options = Options()) -> None:
@@ -59,7 +59,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
         else:
             print("      up to date", flush=True)
         tokenizer = RunPaths(workdir).tokenizer
-        if script is train_tokenizer and train in wanted and tokenizer.is_dir():  # of a bucket, training fetches it
+        if script is train_tokenizer and train in wanted and tokenizer.is_dir():  # in a bucket, training downloads it
             preflight.check_prompts(experiment, tokenizer)
     done = f"Done in {duration(time.perf_counter() - start)}" if made else "All is up to date"
     print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else shown_place(workdir)}")

@@ -1,10 +1,10 @@
-"""Redraws the funnel under other thresholds, from what the stage "texts" measured; documents/ stays as it is.
+"""Preview other filter thresholds, using the measures from the stage "texts". documents/ is not changed.
 
     python -m launch.refilter CONFIG.py --workdir RUN --documents.fineweb.max-short-lines 0.8
 
-Prints what each rule would drop beside what it dropped in the run, and writes RUN/refilter/index.html. Pages are not
-read again, and duplicates are not looked for. To adopt the thresholds, run launch.prepare_documents with the same
-options: it says what has to be deleted first.
+Prints how many documents each rule would drop, next to how many it dropped in the run, and writes
+RUN/refilter/index.html. It does not extract pages again or deduplicate. To adopt the thresholds, run
+launch.prepare_documents with the same options; it tells you what to delete first.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
 
     if source is not None:
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
-    check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
+    check_outputs(extract_texts.STAGE, experiment, workdir)  # pages/ may have been deleted
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)

@@ -1,4 +1,4 @@
-"""Shows the run as one page, report/index.html, which opens offline, and in figures, summary.json."""
+"""Write the report of the run: report/index.html, one page that works offline, and summary.json."""
 
 import json
 from pathlib import Path

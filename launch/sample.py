@@ -1,9 +1,9 @@
-"""Samples from the trained model: every prompt at every temperature.
+"""Sample from the trained model: each prompt at each temperature.
 
     python -m launch.sample runs/demo --prompt "The miller" "A farmer" --temperature 0.8 --top-p 0.9
     python -m launch.sample runs/demo --interactive
 
-With --prompt, --step or --interactive the texts are printed alone, and the run stays as it is.
+With --prompt, --step or --interactive, texts are only printed, and the run is not changed.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from lm.storage import write_json
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """What the options ask for; False where they ask for nothing."""
+    """Handle the options; return False if none is set."""
     if options == Options():
         return False
     prompts = tuple(itertools.chain.from_iterable(options.prompt))

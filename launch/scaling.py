@@ -1,10 +1,10 @@
-"""What small models say of large ones: trains a ladder of them, fits loss = E + A/N^a + B/D^b, and recommends the
-parameters N and tokens D for a budget.
+"""Fit a scaling law: train a ladder of small models, fit loss = E + A/N^a + B/D^b, and recommend the parameters N and
+tokens D for a FLOP budget.
 
     python -m launch.scaling configs/demo.py --budget 1e15 --rungs 7e4 1.1e5 1.6e5 2.5e5 --tokens 1.5e5 3e5 6e5
 
-Each rung is a run folder below scaling/ of the run folder, and is trained once. docs/scaling.md has how, and what the
-law cannot tell.
+Each rung is a run folder in scaling/ of the run folder, and is trained once. docs/scaling.md explains the method and
+its limits.
 """
 
 from pathlib import Path
@@ -28,7 +28,8 @@ DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_sh
 
 
 def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
-    """Brings the data and the rungs up to date, and writes what they say; True, for that is all there is to do."""
+    """Run the data stages and train missing rungs, then write the results; return True, since the script does nothing
+    else."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
     from viewer.scaling.page import render

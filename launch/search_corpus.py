@@ -1,10 +1,10 @@
-"""Looks texts up in the token shards that a run was trained on, by the index of launch.index_corpus.
+"""Look up texts in the token shards that a run was trained on, using the index of launch.index_corpus.
 
     python -m launch.search_corpus runs/demo --text "capital and largest city"
     python -m launch.search_corpus runs/demo --file questions.jsonl --field question --ngram 13
 
-The first tells how often and where a text stands there; the second, of each line of a file, how many of its n-grams of
-tokens do: whether the model may have read the questions that it is asked. Writes nothing (docs/corpus_index.md).
+The first command prints how often and where a text occurs. The second prints, for each line of a file, how many of its
+token n-grams occur: a test for contamination by benchmark questions. Writes no files (docs/corpus_index.md).
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,15 @@ from lm.errors import UsageError
 @dataclass(frozen=True)
 class Options:
     text: str = ""
-    """A text to look up as it stands; words must be whole."""
+    """Text to look up literally; it must consist of whole words."""
     file: str = ""
-    """A JSONL file, of whose lines the n-grams are looked up; any other file is one text."""
+    """JSONL file; the n-grams of each line are looked up. Any other file is one text."""
     field: str = "text"
-    """The field of a line that holds its text."""
+    """Field of a line that contains its text."""
     ngram: int | None = None
-    """Tokens of an n-gram, by default 13, or 64 where a token is a character; a text that is shorter is looked up as a
-    whole."""
+    """Tokens of an n-gram; default: 13, or 64 if tokens are characters. A shorter text is looked up as a whole."""
     shown: int = 5
-    """Documents that are named."""
+    """Number of documents to print."""
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:

@@ -1,8 +1,8 @@
-"""A trained model over HTTP, by the protocol of OpenAI's completions, until SIGTERM or Ctrl-C.
+"""Serve a trained model over HTTP with OpenAI's completions API, until SIGTERM or Ctrl-C.
 
     python -m launch.serve runs/demo --port 8000
 
-docs/serving.md has what clients may ask for. It listens on 127.0.0.1 unless --host says otherwise.
+docs/serving.md lists the supported requests. Listens on 127.0.0.1 unless you set --host.
 """
 
 from dataclasses import dataclass
@@ -17,39 +17,42 @@ from launch.stages.served import serve_run
 @dataclass(frozen=True)
 class Options:
     step: int | None = None
-    """Serve the model at this step, of which there must be a checkpoint or a snapshot; by default the newest."""
+    """Step of the checkpoint or snapshot to serve; default: the newest."""
     weights: Literal["float32", "bfloat16", "int8"] | None = None
-    """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
+    """Convert the weights to this type, in a layout for fast decoding on one device; default: as trained."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is every one of this machine. Another one than 127.0.0.1 needs --allowed-hosts."""
+    """Address to listen on; 0.0.0.0: all interfaces. Addresses other than 127.0.0.1 require --allowed-hosts."""
     port: int = 8000
-    """0 takes one that is free, which is printed."""
+    """Port; 0: choose a free one, and print it."""
     model_name: str = ""
-    """Name that clients ask for; by default that of the run folder."""
+    """Model name in the API; default: the name of the run folder."""
     slots: int = 8
-    """Texts that are made at once."""
+    """Sequences to generate at once (batch size)."""
     decode_steps: int = 8
-    """Tokens of each text between two looks at who has come and gone: more is quicker, and its pieces are larger."""
+    """Tokens to generate per sequence before requests are admitted or removed: more is faster, but streams in larger
+    pieces."""
     max_queue: int = 256
-    """Texts that may wait for a slot; beyond, a call is answered 429."""
+    """Maximum sequences waiting for a slot; further requests get status 429."""
     max_choices: int = 128
-    """Texts that one call may ask for: its prompts times n."""
+    """Maximum sequences per request: its prompts times n."""
     max_body_bytes: int = 2 * 2**20
-    """A larger body is answered 413."""
+    """Maximum size of a request body; larger ones get status 413."""
     api_key_file: str = ""
-    """File with the key that clients must send; by default none is asked for."""
+    """File with the API key that clients must send; default: no key is required."""
     api_key_env: str = ""
-    """Variable of the environment that holds it."""
+    """Environment variable with the API key."""
     cors_origins: tuple[str, ...] = ()
-    """Web pages of these origins may ask, such as https://example.org; by default none."""
+    """Origins of web pages that may send requests (CORS), such as https://example.org; default: none."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names by which clients may ask, besides localhost and addresses, such as models.example.org."""
+    """Host names that clients may use, besides localhost and IP addresses, such as models.example.org."""
     beside: tuple[str, ...] = ()
-    """To compare with in the window: run folders, their models too; tokenizers' folders or files, published names."""
-    warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
-    """Compile for prompts of every length before it listens; else the first of each length waits for that."""
+    """For comparison in the window: run folders (model and tokenizer), tokenizer folders or files, or published
+    names."""
+    warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag without value
+    """Compile for all prompt lengths before listening; otherwise the first prompt of each length waits for
+    compilation."""
     grace_seconds: float = 10.0
-    """After SIGTERM, running calls have so long to end."""
+    """Seconds for running requests to finish after SIGTERM."""
 
 
 if __name__ == "__main__":

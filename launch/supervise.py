@@ -1,10 +1,10 @@
-"""Runs a launch script and starts it again whenever it crashes, until its work is done.
+"""Run a launch script, and restart it after crashes until its work is done.
 
     python -m launch.supervise launch.pretrain configs/demo.py --workdir runs/demo
 
-Training goes on from its last checkpoint. A crash that repeats at one step ends it, and so does a command that cannot
-be run as it is; SIGTERM and Ctrl-C are passed on, and what trains saves. supervisor.jsonl in the run folder says what
-was done. Of several processes (launch/stages/processes.py) each has a supervisor of its own.
+Training resumes from its last checkpoint. The supervisor gives up if crashes repeat at one step, or if the command is
+invalid. It forwards SIGTERM and Ctrl-C, upon which training saves a checkpoint. supervisor.jsonl in the run folder logs
+starts and ends. With several processes (launch/stages/processes.py), start each with its own supervisor.
 """
 
 import argparse
@@ -27,13 +27,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m launch.supervise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--same-step", type=int, default=3, help="crashes at one step that end it (default: 3)")
+    parser.add_argument("--same-step", type=int, default=3, help="give up after N crashes at one step (default: 3)")
     parser.add_argument(
-        "--hang-minutes", type=float, default=30, help="kill what makes no step for so long; 0 for never (default: 30)"
+        "--hang-minutes", type=float, default=30, help="restart after M minutes without a step; 0: never (default: 30)"
     )
     parser.add_argument(
         "--stopped-code", type=int, default=0, choices=range(256), metavar="CODE",
-        help="exit code where it was asked to end (default: 0, for the script's own)",
+        help="exit code after SIGTERM or Ctrl-C (default: 0, the script's own)",
     )  # fmt: skip
     parser.add_argument("script", choices=SCRIPTS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="CONFIG.py and options, as for the script itself")

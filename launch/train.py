@@ -1,4 +1,4 @@
-"""Trains the model on the run's shards; interrupted, the same command goes on from the last checkpoint."""
+"""Train the model on the run's shards. If interrupted, run the same command to resume from the last checkpoint."""
 
 import time
 from pathlib import Path
@@ -21,12 +21,12 @@ def make(experiment: Experiment, run: Path) -> None:
     check_address_space(TRAINING)
     train = load_training(run, began, experiment.train.join_timeout)
     agree_on(experiment, run)
-    preflight.check_prompts(experiment, RunPaths(run).tokenizer)  # those of the stage after this one
+    preflight.check_prompts(experiment, RunPaths(run).tokenizer)  # also the prompts of the sample stage
     train(experiment.model, experiment.train, run, began)
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: shards and a checkpoint of other runs, by their manifests."""
+    """Hashes of the external inputs: manifests of shards and of a checkpoint of other runs."""
     found = mixture_manifests(experiment.train)
     if experiment.train.start.checkpoint:
         folder = experiment.train.start.folder()

@@ -1,6 +1,6 @@
-"""Trains the quality classifier on two sets of documents, documents.quality_classifier.training.good and .other.
+"""Train the quality classifier on two sets of documents: documents.quality_classifier.training.good and .other.
 
-Its folder, quality_classifier/ in the run folder, is what documents.quality_classifier.model of another run then names.
+Writes quality_classifier/ in the run folder; set documents.quality_classifier.model of another run to it.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def training(experiment: Experiment) -> QualityTrainingConfig:
 
 
 def training_files(experiment: Experiment) -> dict[str, object]:
-    """What the patterns match, by contents: {set: SHA-256 of each file}."""
+    """Hashes of the files that match the patterns: {set: SHA-256 of each file}."""
     from data_prep.quality_classifier.document_sets import document_sets
 
     sets = document_sets(training(experiment).good, training(experiment).other)

@@ -1,4 +1,4 @@
-"""Trains the tokenizer on the run's documents, or loads a published one."""
+"""Train the tokenizer on the run's documents, or load a published one."""
 
 import itertools
 import time
@@ -14,7 +14,7 @@ SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: a tokenizer to load. That of a name is always the same."""
+    """Fingerprint of a tokenizer that is loaded from a path. Published names always give the same one."""
     from lm.tokenizer.published import PUBLISHED, load_published
 
     load = experiment.tokenizer.load

@@ -1,9 +1,9 @@
-"""Compares token shards with the SHA-256 in their manifest, every byte of them, on a disk or in a bucket.
+"""Verify every byte of token shards, on a disk or in a bucket, against the SHA-256 in their manifest.
 
     python -m launch.verify_shards runs/demo
     python -m launch.verify_shards s3://my-bucket/runs/demo/tokens
 
-Give folders of shards or of runs. The exit code is 0 if all shards are as they were written, 1 if one is not.
+Pass folders of shards or of runs. The exit code is 0 if all shards are intact, 1 if one is not.
 """
 
 import sys
@@ -21,7 +21,7 @@ from lm.storage import place_of
 @dataclass(frozen=True)
 class Command:
     folders: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Folders or addresses of shards, or of runs that have some."""
+    """Folders or URLs of shards, or of runs with shards."""
 
 
 def run(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""Turns the documents into token shards: records of fixed length, split into train and val, with a manifest."""
+"""Tokenize the documents into shards: records of fixed length, split into train and val, with a manifest."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from lm.run_paths import RunPaths
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Held-out indices of other runs, by what is in them."""
+    """Hashes of the contents of held-out indices of other runs."""
     from data_prep.shards.encode import identity_of_index
     from lm.storage import place_of
 
