@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     refuse_lost(job, "gs://", "s3://", *([f"{path}/"] if path else []))
     mounts = [{"name": "shared", "mountPath": path}] if path else []
     volumes: list[dict] = [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}] if path else []
-    expanded = {name: value.replace("$", "$$") for name, value in job.environment.items()}  # as of `command` below
+    expanded = {name: value.replace("$", "$$") for name, value in job.environment.items()}  # like `command` below
     environment: list[dict] = [{"name": name, "value": value} for name, value in expanded.items()]
     if job.tpu:  # the label has each shape in one order: 2x4x4 also for v5p:4x4x2
         shapes = SHAPES[job.topology.chip.torus].values()
@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
         nodes = {f"{label}accelerator": job.accelerator}
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})  # NCCL needs more than the usual 64 MB
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-        environment.append({"name": "LD_LIBRARY_PATH", "value": "/usr/local/nvidia/lib64"})  # where GKE has the driver
-    if not job.tpu and job.hosts > 1:  # GKE tells the pods of TPUs who they are
+        environment.append({"name": "LD_LIBRARY_PATH", "value": "/usr/local/nvidia/lib64"})  # GKE's driver directory
+    if not job.tpu and job.hosts > 1:  # on TPUs, GKE sets the process index
         environment += [
             {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{job.name}-slice-0-0.{job.name}:{PORT}"},
             {"name": "NUM_PROCESSES", "value": str(job.hosts)},

@@ -1,4 +1,5 @@
-"""What the scripts of launch.cloud share: their command line, the checks before anything is paid for, the file."""
+"""Shared parts of the launch.cloud scripts: command line, checks before anything is paid for, and writing the job
+file."""
 
 import os
 import re
@@ -18,23 +19,23 @@ from lm.planning.topology import Topology
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?"  # what TPU VMs, Kubernetes and SkyPilot accept, with the suffixes they add
 STOPPED = 75  # exit code of a run that was asked to stop and has saved (EX_TEMPFAIL of sysexits.h): start it again
-PORT = 8476  # at which process 0 of several GPU nodes meets the others
+PORT = 8476  # of process 0 with several GPU nodes
 BASH = "#!/bin/bash\n"
 # Installs the environment on a bare machine. uv fetches Python: that of TPU VMs is too old.
 SETUP = (
     "{ command -v make >/dev/null || { sudo apt-get update -qq && sudo apt-get install -qq make; }; } && "
     "make setup ACCELERATOR=%s UV_PYTHON_DOWNLOADS=automatic"
 )
-# Writes a .tar.gz of what git tracks, and of the config: no runs, no environment, no untracked file of secrets.
+# Writes a .tar.gz of the files tracked by git and the config: no runs, no environment, no untracked secrets.
 PACK = "{ git ls-files -z; git ls-files -zo -- %s; } | tar -czf - --null -T -"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, and on which hardware. Commands are run in the repository's folder."""
+    """Command and hardware of a job. Commands run in the repository folder."""
 
     name: str
-    file: str  # where the job's files are, without their ending; git ignores runs/
+    file: str  # path of the job's files, without suffix; git ignores runs/
     command: str  # of each process
     environment: dict[str, str]  # of each process
     workdir: str
@@ -45,7 +46,7 @@ class Job:
     chips: int  # chips or GPUs of a host
     setup: str
     pack: str
-    notes: list[str]  # what runs where, and whether it fits: the first comments of the file
+    notes: list[str]  # script, hardware and memory: the first comments of the file
 
 
 def job_parser(cloud: str, description: str | None) -> ArgumentParser:
@@ -65,8 +66,8 @@ def job_parser(cloud: str, description: str | None) -> ArgumentParser:
 
 def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job, Namespace]:
     """Return the job, with launch.plan's topology, layout and memory, and all options of the script. Raises UsageError
-    for what would fail only on paid hardware: unknown options, a config that the hosts do not get, a mesh that does not
-    divide the devices, a state that cannot fit."""
+    for errors that would otherwise show up only on paid hardware: unknown options, a config that the hosts do not get,
+    a mesh that does not divide the devices, a state that does not fit."""
     given, options = parser.parse_known_args(arguments)
     path = Path(given.config).expanduser().resolve()
     if Path.cwd().resolve() != REPOSITORY or not path.is_relative_to(REPOSITORY):
@@ -97,7 +98,7 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
     notes = [f"{script} {config} on {topology.name}; layout {train.layout or 'none'}{search}; mesh {mesh}", memory[0]]
     setup, pack = SETUP % ("tpu" if tpu else given.cuda), PACK % shlex.quote(config)
     run = given.workdir or str(workdir)
-    # Next to the run folder and not in it: compiled programs are code, and run folders are passed on.
+    # Next to the run folder, not in it: compiled programs are code, and run folders are shared.
     environment = {"PYTHONUNBUFFERED": "1", "JAX_COMPILATION_CACHE_DIR": f"{run.rstrip('/')}.compiled"}
     return Job(
         name, f"runs/cloud/{name}", shlex.join(words), environment, run, topology, tpu, kind, hosts, chips, setup, pack,
@@ -106,12 +107,12 @@ def parse_job(parser: ArgumentParser, arguments: list[str] | None) -> tuple[Job,
 
 
 def exports(job: Job) -> str:
-    """The environment of a process, as a line of bash."""
+    """Environment of a process, as a line of bash."""
     return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in job.environment.items())
 
 
 def refuse_lost(job: Job, *places: str) -> None:
-    """Raise UsageError if the address of the run folder begins with none of `places`."""
+    """Raise UsageError if the URL of the run folder starts with none of `places`."""
     folder = job.workdir if "://" in job.workdir else os.path.normpath(job.workdir)
     if not folder.startswith(places):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What each cloud calls the hardware of lm.planning.topology, and how many hosts it has.
+"""Names of the hardware of lm.planning.topology in each cloud, and numbers of hosts.
 
 From docs.cloud.google.com/tpu/docs (queued-resources: tpu7x is on GKE only) and /kubernetes-engine/docs/concepts, xpk's
 system_characteristics.py, docs.skypilot.co/en/latest/reference/tpu.html (0.14.1): stored copies of November 2026.
@@ -37,7 +37,7 @@ NAMES = {
 
 
 def accelerator(topology: Topology, cloud: str) -> str:
-    """Return what launch.cloud.`cloud` calls a slice or a GPU node. Raises UsageError if it does not offer it; SkyPilot
+    """Return launch.cloud.`cloud`'s name of a slice or a GPU node. Raises UsageError if it does not offer it; SkyPilot
     cannot join several slices."""
     offered = [chip for chip, names in NAMES.items() if getattr(names, cloud)]
     if topology.chip.name not in offered or (cloud == "skypilot" and topology.slices > 1):

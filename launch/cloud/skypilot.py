@@ -12,7 +12,7 @@ import yaml
 from launch.cloud.job import PORT, STOPPED, job_parser, parse_job, refuse_lost, write_job
 from launch.stages.command import handle_cli_errors
 
-# How the processes of several GPU nodes find each other. TPU VMs know it.
+# Coordinator address for several GPU nodes. TPU VMs do not need it.
 MEET = f'JAX_COORDINATOR_ADDRESS="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):{PORT}" '
 MEET += 'NUM_PROCESSES="$SKYPILOT_NUM_NODES" PROCESS_ID="$SKYPILOT_NODE_RANK" '
 

@@ -12,7 +12,9 @@ from lm.planning.topology import GPU_NODE
 
 def main(arguments: list[str] | None = None) -> None:
     job, given = parse_job(job_parser("slurm", __doc__), arguments)
-    tasks = job.chips if job.hosts > 1 else 1  # one process has all GPUs of one node; of several, JAX expects one each
+    tasks = (
+        job.chips if job.hosts > 1 else 1
+    )  # one node: one process with all GPUs; several nodes: JAX expects one process per GPU
     whole = "#SBATCH --exclusive\n#SBATCH --mem=0\n" if job.chips == GPU_NODE else ""
     stop, cancel = f"{job.file}.stop", f'scancel --name={job.name} --user="$USER"'
     text = f"""{BASH}#SBATCH --job-name={job.name}

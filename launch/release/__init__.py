@@ -1,4 +1,4 @@
-"""A trained model and the documents into files that other programs read, and theirs into a run folder.
+"""Export a trained model and the documents to other programs' formats, and import models into a run folder.
 
 May import: configs, lm.
 """

@@ -1,4 +1,4 @@
-"""README.md of an exported dataset: what it is, where it is from, what was dropped and why, and how to load it."""
+"""README.md of an exported dataset: contents, sources, dropped documents with reasons, and how to load it."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
-    """The text of README.md, with its YAML head; `folder` is the name of the dataset's folder."""
+    """Return the text of README.md with its YAML front matter; `folder` is the name of the dataset folder."""
     lines = itertools.chain(pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment))
     source = "\n".join(["## Source and settings", "", *lines])
     parts = [head(run, exported), about(run, exported), how_to_load(folder), columns(run, exported.schema), source]
@@ -35,8 +35,8 @@ def dataset_card(run: DocumentsRun, exported: Exported, folder: str) -> str:
 
 
 def head(run: DocumentsRun, exported: Exported) -> str:
-    """The files are in it, so that load_dataset reads no other file of the folder, and the types of the columns, which
-    it would guess from the first file of JSON lines."""
+    """YAML front matter. It lists the data files, so that load_dataset ignores other files in the folder, and the
+    column types, which it would otherwise infer from the first JSONL file."""
     size = SIZES[min(max(len(str(exported.rows)) - 3, 0), len(SIZES) - 1)]
     return "\n".join([
         "---", *language_lines(run.experiment), "task_categories:",
@@ -47,7 +47,7 @@ def head(run: DocumentsRun, exported: Exported) -> str:
 
 
 def features(schema: pa.Schema) -> Iterator[str]:
-    """The columns as `dataset_info` of the datasets library lists them."""
+    """Columns in the format of `dataset_info` of the datasets library."""
     words = {"double": "float64", "float": "float32", "date32[day]": "date32"}
     for field in schema:
         is_list = pa.types.is_list(field.type)
@@ -79,7 +79,7 @@ def columns(run: DocumentsRun, schema: pa.Schema) -> str:
 
 
 def dropped(run: DocumentsRun) -> str:
-    """How many documents each step dropped, and why; "" if none was."""
+    """Number of documents dropped by each step, with reasons; "" if none."""
     config, reasons = run.experiment.documents, read_counts(run.folder.funnel).counts["reasons"]
     names = [(*name.split("/", 1), documents) for name, (documents, _) in reasons.items()]
     names.sort(key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))

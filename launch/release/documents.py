@@ -1,4 +1,5 @@
-"""The kept documents of a run as a dataset for datasets.load_dataset: Parquet files or JSON lines, and a card."""
+"""Export the clean documents of a run as a dataset for datasets.load_dataset: Parquet files or JSON lines, and a
+card."""
 
 import functools
 import json
@@ -30,23 +31,23 @@ from lm.storage import Place, appearing, write_atomically, write_json
 from lm.tokenizer import Tokenizer
 
 FORMATS = ("parquet", "jsonl")
-"""Of the files of a dataset, and the endings of their names."""
+"""File formats of a dataset; also their suffixes."""
 
 
 class DamagedDocumentsError(UsageError):
-    """Documents that cannot be written: other shards would not mend the export, so it ends at once."""
+    """Documents that cannot be exported. Skipping a shard would not help, so the export stops at once."""
 
     exit_code = InputError.exit_code
 
 
 class Group(NamedTuple):
-    """A row group of a file of documents/."""
+    """A row group of a file in documents/."""
 
     file: Place
     number: int
     rows: int
     bytes: int
-    """Before compression, as the file says."""
+    """Uncompressed size, according to the file."""
 
 
 def export_documents(
@@ -58,13 +59,13 @@ def export_documents(
     workers: int,
     on_progress: Callable[[Progress], None],
 ) -> Exported:
-    """Write the documents into the folder `out`, whole or not at all: `data/train-NNNNN-of-NNNNN`, README.md. At an
-    address, the files appear one by one, and gristmill_export.json says until the end that the export is unfinished.
+    """Write the documents to the folder `out`, atomically: `data/train-NNNNN-of-NNNNN`, README.md. In a bucket, files
+    appear one by one, and gristmill_export.json marks the export as unfinished until the end.
 
-    `columns` are by default FineWeb's and those of pages.keep_columns; a file has the row groups of documents/ up to
-    `shard_bytes` before compression, at least one. The bytes are the same for any number of workers. Raises UsageError
-    for columns that are not there and as `whole_folder` and `at_address`, InputError for damaged documents and columns
-    without a common type.
+    `columns` defaults to FineWeb's and those of pages.keep_columns. Each file has row groups of documents/ of up to
+    `shard_bytes` uncompressed, at least one. The output does not depend on the number of workers. Raises UsageError for
+    unknown columns and like `whole_folder` and `at_address`, InputError for damaged documents and for columns without a
+    common type.
     """
     if format not in FORMATS:
         raise UsageError(f"--format is {shown(format)}; there are {', '.join(FORMATS)}.")
@@ -106,7 +107,7 @@ def export_documents(
 
 
 def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, list[Group]]:
-    """The schema of the dataset and all row groups, by the indices of the files."""
+    """Return the schema of the dataset and all row groups, from the metadata of the files."""
     with ThreadPoolExecutor(THREADS) as pool:
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:
@@ -131,7 +132,7 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
 
 
 def index_of(file: Place) -> tuple[pa.Schema, list[Group]]:
-    """The schema and the row groups of a file. Raises InputError if it is damaged."""
+    """Return the schema and the row groups of a file. Raises InputError if it is damaged."""
     with opened(file) as table:
         chunks = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
         groups = [Group(file, n, one.num_rows, max(one.total_byte_size, 0)) for n, one in enumerate(chunks)]
@@ -139,7 +140,7 @@ def index_of(file: Place) -> tuple[pa.Schema, list[Group]]:
 
 
 def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataType:
-    """The type of a column that holds the values of all files. Raises InputError if there is none."""
+    """Common type of a column in all files. Raises InputError if there is none."""
     known, known_in = pa.null(), found[0][1][0].file
     for schema, groups in found:
         place = schema.get_field_index(name)
@@ -159,7 +160,7 @@ def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataTyp
 
 
 def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
-    """The row groups in shards of at most `shard_bytes`, at least one each."""
+    """Divide the row groups into shards of at most `shard_bytes`, with at least one each."""
     shards: list[list[Group]] = []
     size = 0
     for group in groups:
@@ -173,12 +174,12 @@ def cut(groups: Sequence[Group], shard_bytes: int) -> list[list[Group]]:
 
 @dataclass(frozen=True)
 class WriteShard:
-    """Writes one file of the dataset."""
+    """Write one file of the dataset."""
 
     schema: pa.Schema
     format: str
     tokenizer: Tokenizer | None
-    """Counts the tokens; None if the column is as it is in documents/, or is not asked for."""
+    """Tokenizer to count tokens with; None if the column is copied from documents/, or not exported."""
 
     def __call__(self, unit: Unit[tuple[str, list[Group]]], space: Workspace) -> Counts:
         name, groups = unit.input
@@ -203,7 +204,8 @@ class WriteShard:
         return {"rows": space.rows, "text_bytes": text_bytes}
 
     def exported(self, batch: pa.RecordBatch, file: Place) -> pa.RecordBatch:
-        """The columns of the dataset. Raises InputError for a value that is not exact in the common type."""
+        """Convert a batch to the schema. Raises InputError for a value that the common type cannot represent
+        exactly."""
         columns = []
         for field in self.schema:
             if field.name == TOKEN_COUNT and self.tokenizer is not None:
@@ -227,7 +229,7 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatc
 
 
 def write_lines(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    """A JSON object a line; timestamps and dates as of ISO 8601, NaN and Infinity as Python writes them."""
+    """Write a JSON object per line; timestamps and dates in ISO 8601, NaN and Infinity as in Python."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for batch in batches:
             for row in zip(*map(json_values, batch.columns), strict=True):
@@ -235,7 +237,7 @@ def write_lines(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
 
 
 def json_values(array: pa.Array) -> list:
-    """The values of a column as JSON has them."""
+    """Convert a column to JSON values."""
     if not is_temporal(array.type):
         return array.to_pylist()
     is_date = pa.types.is_date(array.type)

@@ -1,4 +1,4 @@
-"""What a dataset is exported from: a run whose documents are finished; and what an export has written."""
+"""Source and result of a dataset export."""
 
 import shlex
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ TOKEN_COUNT, DATA = "token_count", "data"
 
 @dataclass(frozen=True)
 class DocumentsRun:
-    """A run whose stage "documents" has finished."""
+    """A run whose stage "documents" is finished."""
 
     folder: RunFolder
     experiment: Experiment
     files: tuple[Place, ...]
-    """The files of documents/, in the order of their names; of a run in a bucket its objects."""
+    """Files in documents/, sorted by name; in a bucket, its objects."""
     key: str
-    """The key of the finished stage."""
+    """Key of the finished stage."""
     tokenizer: Tokenizer | None
-    """The run's own; None if it has none yet."""
+    """The run's tokenizer; None if it has none yet."""
 
     @property
     def place(self) -> Place:
-        """The run folder, or its address if it is in a bucket."""
+        """Run folder, or its URL if it is in a bucket."""
         return shown_place(self.folder.root)
 
     @property
@@ -45,7 +45,7 @@ class DocumentsRun:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """Result of an export."""
 
     schema: pa.Schema
     rows: int
@@ -56,8 +56,8 @@ class Exported:
 
 
 def open_documents(folder: RunFolder) -> DocumentsRun:
-    """The run, its files checked by name and size. Raises InputError if the stage "documents" is missing or unfinished,
-    for a tokenizer that is damaged, and for links that lead out of the run folder."""
+    """Open a run, checking its files by name and size. Raises InputError if the stage "documents" is missing or
+    unfinished, if the tokenizer is damaged, and for links out of the run folder."""
     root, place = folder.root, shown_place(folder.root)
     experiment = folder.experiment()
     bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])

@@ -1,4 +1,4 @@
-"""The formats of launch.export: a new one is a function and a row here."""
+"""Formats of launch.export. To add one, write a function and register it here."""
 
 import json
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from lm.storage import writing
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What launch.export can be asked for besides the run, the step and the folder."""
+    """Options of launch.export besides the run, the step and the output."""
 
     dtype: str = ""
-    """Type of the weights, by the names of the format; "" for that in which they were trained."""
+    """Type of the weights, in the naming of the format; "": the type of training."""
 
 
 def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions) -> None:
@@ -30,7 +30,7 @@ def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions)
         raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder has {', '.join(NAMES)}.")
     kept = kept_of(run)
     same = run.step == 0 and kept.dtypes.keys() == stored_tensors(run.config).keys()
-    dtype = options.dtype or (kept.dtypes if same else "")  # an imported model goes out as it came in
+    dtype = options.dtype or (kept.dtypes if same else "")  # an unchanged imported model keeps its original types
     write_hugging_face(out, run.config, run.parameters, run.tokenizer, dtype)
     write_tokenizer(out, run.tokenizer, run.config.context_length)
     for name, data in kept.files.items():
@@ -53,15 +53,15 @@ def write_gguf_file(run: StoredRun, out: Path, options: ExportOptions) -> None:
 FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {
     "hugging_face": write_hugging_face_folder, "standalone": write_standalone_folder,
 }  # fmt: skip
-"""{name: what writes the run into a folder, new and empty, in that format}. Each raises UsageError for a model or an
-option that the format cannot hold."""
+"""{name: function that writes the run to a new, empty folder in that format}. Each raises UsageError for unsupported
+models and options."""
 FILE_FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"gguf": write_gguf_file}
-"""The same, of formats that are one file, which is there whole or not at all."""
+"""The same for formats of a single file, which is written atomically."""
 
 
 def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> None:
-    """Writes the run into the folder or file `out` in that format, whole or not at all. Raises as the format's function
-    and `whole_folder`, UsageError for a file that is there already."""
+    """Write the run to the folder or file `out` in that format, atomically. Raises like the format's function and
+    `whole_folder`, and UsageError if the file exists."""
     if format in FILE_FORMATS:
         if out.exists() or out.is_symlink():
             raise UsageError(f"OUT {out} is there already. Nothing was changed. Give a file that does not exist yet.")

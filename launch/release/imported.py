@@ -1,4 +1,4 @@
-"""A run folder made of a model that was trained elsewhere: its config, its tokenizer and a checkpoint at step 0."""
+"""Create a run folder for a model that was trained elsewhere: its config, its tokenizer and a checkpoint at step 0."""
 
 import contextlib
 import dataclasses
@@ -24,9 +24,9 @@ from lm.tokenizer import save
 
 
 def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = False) -> None:
-    """Makes the run folder `run`, whole or not at all; `origin` names the source, for people.
+    """Create the run folder `run`, atomically; `origin` names the source, for people.
 
-    Raises UsageError where something is there already, InputError where the disk does not take it.
+    Raises UsageError if `run` exists and is not empty, InputError if the disk cannot be written.
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"RUN {run} is there already. Nothing was changed. Give a folder that does not exist yet.")
@@ -45,7 +45,7 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
 
 
 def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str) -> None:
-    """Writes all that is in the run folder, the marker last."""
+    """Write all files of the run folder, the marker last."""
     fingerprint = source.tokenizer.fingerprint
     with writing(run.root):
         save(source.tokenizer, run.tokenizer)
@@ -63,7 +63,7 @@ def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str
 
 
 def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
-    """By which the folder is known to be a run, as the marker of a stage."""
+    """Marker in the format of a stage, which identifies the folder as a run."""
     settings = {"imported": {"origin": origin}}
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     return {
@@ -73,10 +73,11 @@ def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
 
 
 def experiment_of(source: SourceModel, run: Path) -> Experiment:
-    """The run's config: this model and tokenizer, and what another run needs to continue training from them. Values
-    that follow the texts are chosen when these are given (configs/own_text.py). `run` is the folder's absolute path.
+    """Return the config of the run: this model and tokenizer, and what another run needs to continue its training.
+    Values that depend on the texts are chosen when texts are given (configs/own_text.py). `run` is the absolute path of
+    the folder.
 
-    Raises UsageError for a tokenizer with more symbols than the model has rows.
+    Raises UsageError for a tokenizer with more symbols than the model has embedding rows.
     """
     base, context = own_text.get_config(), source.config.context_length
     symbols, paths = source.tokenizer.vocab_size, RunPaths(run)
@@ -104,6 +105,6 @@ def experiment_of(source: SourceModel, run: Path) -> Experiment:
 
 
 def learning_rate(parameters: int) -> float:
-    """The peak rate to continue training with, two digits: 1e-4 for 100 million parameters, and less for larger models,
-    by the square root, from 1e-5 to 1e-3."""
+    """Peak learning rate to continue training with, rounded to two digits: 1e-4 for 100 million parameters, times
+    sqrt(1e8 / parameters), within 1e-5 to 1e-3."""
     return float(f"{min(max(1e-4 * math.sqrt(1e8 / parameters), 1e-5), 1e-3):.1e}")

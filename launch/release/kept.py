@@ -1,4 +1,4 @@
-"""What an imported run keeps of its source, so that an export gives the same bytes again."""
+"""Data of the source that an imported run keeps, so that an export gives the same bytes again."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,23 +9,23 @@ from lm.formats.hugging_face.reading import KEPT
 from lm.storage import file_inside
 
 RECORD = "imported.json"
-"""In RunPaths.imported."""
+"""File in RunPaths.imported."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Nothing, of a run that was trained here from the start."""
+    """Kept data; empty for a run that was trained from scratch."""
 
     origin: str = ""
-    """The source, for people."""
+    """Name of the source, for people."""
     dtypes: dict[str, str] = field(default_factory=dict)
-    """{the source's name of a tensor: its type there}."""
+    """{name of a tensor in the source: its type there}."""
     files: dict[str, bytes] = field(default_factory=dict)
-    """The tokenizer's files as they came, where the run still has that tokenizer."""
+    """The tokenizer's original files, if the run still has that tokenizer."""
 
 
 def kept_of(run: StoredRun) -> Kept:
-    """What the run's folder keeps of its source. Raises InputError where that is damaged."""
+    """Read the kept data of a run. Raises InputError if it is damaged."""
     folder = run.folder.imported
     if not (folder / RECORD).is_file():
         return Kept()

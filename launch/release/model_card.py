@@ -1,4 +1,4 @@
-"""README.md of a release: what the model was made of, how, and what it can and cannot do, from the run folder alone."""
+"""README.md of a release, generated from the run folder: data, training, evaluation and limits of the model."""
 
 import dataclasses
 import itertools
@@ -18,12 +18,12 @@ from lm.run_paths import RunPaths
 from viewer.training_data import read_curves, read_json, read_splits
 
 CURVE_ROWS = 16
-"""Lines of the table of losses, at most."""
+"""Maximum rows of the table of losses."""
 
 
 def model_card(run: StoredRun) -> str:
-    """The text of README.md, with its YAML head. What the run folder does not tell is left out, and so are figures from
-    damaged logs, which are printed."""
+    """Return the text of README.md with its YAML front matter. Information missing from the run folder is omitted, and
+    so are figures from damaged logs, after printing the damage."""
     damaged = log_damage(run.folder.root, (RunPaths.metrics, RunPaths.evaluation))
     for one in damaged:
         print(f"export: {one} README.md has no losses and no evaluation.", flush=True)
@@ -39,7 +39,7 @@ def head(run: StoredRun) -> str:
 
 
 def language_lines(experiment: Experiment) -> list[str]:
-    """The kept languages in the YAML head of a card; no lines if all are kept."""
+    """Kept languages for the YAML front matter of a card; empty if all are kept."""
     codes = [one.partition("_")[0] for one in experiment.documents.language.languages]  # "deu" of "deu_Latn"
     languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
     return ["language:", *(f"- {one}" for one in languages)] if languages else []
@@ -79,14 +79,14 @@ def how_to_load(run: StoredRun) -> str:
 
 
 def data(run: StoredRun) -> str:
-    """Where the text is from, what became of it, and how much was trained on."""
+    """Sources of the text, filter statistics, and amount of training text."""
     parts = (pages(run.folder, run.experiment), funnel_lines(run.folder, run.experiment), shard_lines(run))
     lines = list(itertools.chain(*parts))
     return "\n".join(["## Data", "", *lines]) if lines else ""
 
 
 def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
-    """Where the pages are from."""
+    """Sources of the pages."""
     if not folder.marker("pages").is_file():
         return
     config = experiment.pages
@@ -101,7 +101,7 @@ def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
 
 
 def funnel_lines(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
-    """What was kept, and by which rules."""
+    """Numbers of kept and dropped documents, and the rules."""
     if not folder.funnel.is_file():
         return
     written: Written = read_counts(folder.funnel)
@@ -128,7 +128,7 @@ def shard_lines(run: StoredRun) -> Iterator[str]:
 
 
 def recipe(run: StoredRun) -> str:
-    """How it was trained."""
+    """Training settings."""
     if run.step == 0:
         return ""
     train, optimizer = run.experiment.train, run.experiment.train.optimizer
@@ -150,7 +150,7 @@ def recipe(run: StoredRun) -> str:
 
 
 def curve(run: StoredRun) -> str:
-    """Losses over the steps up to this checkpoint, the last of each stretch."""
+    """Validation losses up to this checkpoint, at most CURVE_ROWS."""
     lines = [line for line in read_curves(run.folder.metrics).validation if line["step"] <= run.step]
     if not lines:
         return ""
@@ -169,7 +169,7 @@ def curve(run: StoredRun) -> str:
 
 
 def evaluation(run: StoredRun) -> str:
-    """The figures of evaluation.json, which are those of the newest checkpoint."""
+    """Figures of evaluation.json, which are those of the last checkpoint."""
     path = run.folder.evaluation
     if not path.is_file() or run.step != run.experiment.train.steps:
         return ""
@@ -200,6 +200,6 @@ def limits(run: StoredRun) -> str:
 
 
 def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """A table in Markdown."""
+    """A Markdown table."""
     escaped = lambda row: "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
     return [escaped(names), "|" + "---|" * len(names), *map(escaped, rows)]

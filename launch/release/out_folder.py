@@ -1,5 +1,5 @@
-"""A folder that is there whole or not at all, and in whose place nothing of anybody else's is ever put. A store has no
-rename, so at an address RECORD says whether what is there is whole."""
+"""Write an output folder atomically, and never overwrite files of others. Object stores have no rename, so in a bucket
+RECORD marks an export as unfinished or complete."""
 
 import contextlib
 import fcntl
@@ -14,24 +14,25 @@ from lm.errors import UsageError
 from lm.storage import Place, Url, objects, stores, unused, write_json, writing
 
 RECORD = "gristmill_export.json"
-"""In a folder that launch.export wrote: the run it is of, and the files that it wrote."""
+"""File in an exported folder: the exported run, and the files that were written."""
 CARD = "README.md"
 
 MARK = ".gristmill-partial"
-"""In a folder that is being written. It is deleted last, so that a killed process leaves no folder without it."""
+"""File in a folder that is being written. It is deleted last, so even a killed process leaves no unmarked partial
+folder."""
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    """{relative path: bytes} of all files below a folder."""
+    """{relative path: size} of all files in a folder."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MARK]
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Generator[Path]:
-    """A new folder next to `target`, to be renamed in the block; it is deleted if it was not.
+    """Create a new folder next to `target`, to be renamed in the block; otherwise it is deleted.
 
-    Folders that killed processes left there are deleted first: a live process has its folder locked.
+    Leftovers of killed processes are deleted first: a live process has locked its folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.partial-")]:
@@ -51,7 +52,7 @@ def partial_folder(target: Path) -> Generator[Path]:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Generator[None]:
-    """Lock a folder against other processes. Raises OSError if another process has it, or it is a link."""
+    """Lock a folder against other processes. Raises OSError if another process has locked it, or it is a link."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +62,8 @@ def locked_folder(folder: Path) -> Generator[None]:
 
 
 def refuse_others(out: Path, option: str) -> None:
-    """Raises UsageError unless `out` is not there yet, is an empty folder, or holds what launch.export wrote alone."""
+    """Raise UsageError unless `out` does not exist, is an empty folder, or contains only files that launch.export
+    wrote."""
     if out.is_dir() and not any(out.iterdir()):
         return
     if (not out.exists() and not out.is_symlink()) or is_export(out):
@@ -73,7 +75,7 @@ def refuse_others(out: Path, option: str) -> None:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether the folder holds what launch.export wrote, and nothing else."""
+    """Whether the folder contains exactly the files that launch.export wrote."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record, found = json.loads((folder / RECORD).read_bytes()), files_in(folder)
         found.pop(RECORD)
@@ -83,14 +85,14 @@ def is_export(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
-    """The folder in which to write what shall be the folder `out`: beside it, and renamed when the block ends well;
-    otherwise it is deleted. What launch.export wrote to `out` before gives way.
+    """Yield a temporary folder next to `out`, which is renamed to `out` if the block succeeds, and otherwise deleted.
+    An earlier export in `out` is replaced.
 
-    Raises UsageError as `refuse_others`, InputError where the disk does not take it.
+    Raises UsageError like `refuse_others`, InputError if the disk cannot be written.
     """
     target = out.resolve() if out.is_symlink() else out.absolute()
     before = target.with_name(f".{target.name}.replaced-1")
-    if is_export(before):  # a killed export had moved it aside
+    if is_export(before):  # moved there by an export that was killed
         shutil.rmtree(before) if target.exists() else before.rename(target)
     refuse_others(out, option)
     with writing(out), partial_folder(target) as partial:
@@ -108,14 +110,14 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
 
 
 UNFINISHED = "unfinished"
-"""In RECORD at an address: the names of all files of an export that has not ended, or of one before."""
+"""Key in RECORD in a bucket: names of all files of an unfinished export, and of earlier ones."""
 
 
 @contextlib.contextmanager
 def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
-    """The address at which to write CARD, files of these names, units' markers, and at last RECORD. The same export
-    goes on where it was interrupted. Raises UsageError where other objects are there, or something was changed, and
-    where nothing can be written."""
+    """Yield the URL to write CARD, files of these names, markers of units, and finally RECORD to. The same export
+    resumes where it was interrupted. Raises UsageError if there are other objects, or changed ones, and if the URL is
+    not writable."""
     if out.scheme not in objects.SCHEMES:
         raise UsageError(f"{option} {out} cannot be written: give a folder of a disk, or an address of s3:// or gs://.")
     there, record = out.files(), {}
@@ -136,7 +138,7 @@ def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
 
 
 def keep_only(out: Place, names: Iterable[str]) -> dict[str, int]:
-    """Delete the units' markers, and at an address what an earlier export left; {name: bytes} of these files."""
+    """Delete the markers of units, and in a bucket the files of earlier exports; return {name: size} of the files."""
     if isinstance(out, Path):
         for folder in (UNITS, SCRATCH, QUARANTINE):
             delete_all(out / folder)

@@ -1,4 +1,4 @@
-"""The formats of launch.import_model: a new one is a function and a row here."""
+"""Formats of launch.import_model. To add one, write a function and register it here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def gguf(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file begins as a GGUF file does, or has its name."""
+    """Whether the file starts with the GGUF magic, or has its suffix."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -40,12 +40,12 @@ SOURCES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Tokenizer | None], 
     (lambda path: (path / "config.json").is_file(), hugging_face),
     (is_gguf, gguf),
 )
-"""(whether a path is of the format, what opens it). `open` is given the tokenizer that the user named, or None for
-that of the source."""
+"""(whether a path has the format, function that opens it). The function gets the user's tokenizer, or None for the
+source's."""
 
 
 def open_source(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
-    """The model at `path`. Raises UsageError for a path of no known format, and as the format's function."""
+    """Open the model at `path`. Raises UsageError for an unknown format, and like the format's function."""
     for is_of_format, open_it in SOURCES:
         if is_of_format(path):
             return open_it(path, tokenizer)

@@ -1,4 +1,4 @@
-"""What a release is made of: a run folder, and one checkpoint of it whose parameters stay on the disk."""
+"""Source of a release: a run folder and one of its checkpoints, with the parameters on disk."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,21 +19,21 @@ from lm.tokenizer import Tokenizer, load
 PUBLISHED = (
     RunPaths.config_json, RunPaths.tokenizer, RunPaths.imported, RunPaths.funnel, RunPaths.metrics, RunPaths.evaluation
 )  # fmt: skip
-"""Files and folders of the run whose contents are in a release, beside its parameters."""
+"""Files and folders of the run whose contents are published in a release, besides its parameters."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run at one step; nothing of its model is in memory."""
+    """A run at one step; its model is not in memory."""
 
     folder: RunFolder
     experiment: Experiment
     tokenizer: Tokenizer
     parameters: StoredParameters
     step: int
-    """Of the checkpoint."""
+    """Step of the checkpoint."""
     about: dict[str, Any]
-    """What the checkpoint's manifest says of it: its losses, the tokenizer's fingerprint, versions of libraries."""
+    """Metadata in the checkpoint's manifest: losses, fingerprint of the tokenizer, library versions."""
 
     @property
     def config(self) -> ModelConfig:
@@ -41,15 +41,15 @@ class StoredRun:
 
     @property
     def name(self) -> str:
-        """The run folder's name, for people."""
+        """Name of the run folder, for people."""
         return self.folder.root.resolve().name
 
 
 def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
-    """The run at `step`, by default its newest checkpoint, whose files are verified.
+    """Open the run at `step` (default: the newest checkpoint), verifying the files of the checkpoint.
 
-    Raises InputError for what is missing, damaged, or of another model or tokenizer, and for links in PUBLISHED that
-    lead out of the folder; UsageError where there are checkpoints of other steps alone.
+    Raises InputError for files that are missing, damaged, or of another model or tokenizer, and for links in PUBLISHED
+    that lead out of the folder; UsageError if there are only checkpoints of other steps.
     """
     fetch(folder.root, (), PUBLISHED)
     for part in PUBLISHED:

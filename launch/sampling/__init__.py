@@ -1,1 +1,1 @@
-"""Texts on the side of a run: what continues prompts, printed as it is drawn, and a conversation with the keyboard."""
+"""Sample from a run without changing it: continue prompts, streaming the texts, or interactively."""

@@ -1,4 +1,5 @@
-"""Texts at the keyboard: a line is typed, what continues it streams, and settings change in between."""
+"""Interactive sampling: type the beginning of a text, and the model streams a continuation; commands change
+settings."""
 
 import contextlib
 import dataclasses
@@ -33,7 +34,7 @@ SETTINGS: dict[str, type] = {
 
 
 def changed(params: SamplingParams, command: str) -> SamplingParams:
-    """`params` after a command such as "/temperature 0.8". Raises UsageError for one that cannot be."""
+    """Apply a command such as "/temperature 0.8" to `params`. Raises UsageError for an invalid one."""
     name, _, value = command.removeprefix("/").partition(" ")
     field, value = name.replace("-", "_"), value.strip()
     if field == "stop":
@@ -50,20 +51,20 @@ def changed(params: SamplingParams, command: str) -> SamplingParams:
 
 
 def settings(params: SamplingParams) -> str:
-    """What /settings shows."""
+    """Text of /settings."""
     values: dict[str, Any] = {name: getattr(params, name) for name in SETTINGS} | {"stop": params.stop or None}
     return "\n".join(f"  {name.replace('_', '-'):<19} {value}" for name, value in values.items())
 
 
 class Interrupts:
-    """Whether Ctrl-C was pressed."""
+    """Records whether Ctrl-C was pressed."""
 
     def __init__(self):
         self.pressed = False
 
     @contextlib.contextmanager
     def noted(self) -> Generator[None]:
-        """Within, Ctrl-C is noted, and a second one ends the program."""
+        """Context in which the first Ctrl-C is recorded, and a second one ends the program."""
 
         def note(*_: object) -> None:
             if self.pressed:
@@ -78,13 +79,13 @@ class Interrupts:
 
 
 class Conversation:
-    """Lines in, texts out. Each text has a seed of its own, one more than the one before."""
+    """Reads lines and writes texts. The seed increases by one with each text."""
 
     def __init__(self, engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams):
         self.engine, self.tokenizer, self.params = engine, tokenizer, params
 
     def line(self, line: str) -> bool:
-        """Does what one line asks for; False where it is the last."""
+        """Process one line; return False if it ends the conversation."""
         if line.strip() == "/quit":
             return False
         try:
@@ -101,7 +102,7 @@ class Conversation:
         return True
 
     def text(self, prompt: str) -> None:
-        """Continues the prompt until the text ends, or is interrupted."""
+        """Continue the prompt until the text ends, or is interrupted."""
         tokens = tuple(self.tokenizer.prompt_ids(prompt))
         interrupts, logprobs = Interrupts(), list[TokenLogprob]()
         with interrupts.noted():
@@ -120,7 +121,7 @@ class Conversation:
 
 
 def lines() -> Generator[str]:
-    """What is typed, or piped: with a prompt, and with editing of the line, on a terminal. Ctrl-C drops a line."""
+    """Yield typed or piped lines; on a terminal with a prompt and line editing. Ctrl-C discards a line."""
     if not sys.stdin.isatty():
         for line in sys.stdin:
             yield line.rstrip("\n")
@@ -138,8 +139,8 @@ def lines() -> Generator[str]:
 
 
 def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
-    """Continues what is typed until /quit or the end of the input. Raises as `load_trained`, and UsageError for options
-    that cannot be."""
+    """Continue what is typed until /quit or the end of the input. Raises like `load_trained`, and UsageError for
+    invalid options."""
     if process_count() > 1:
         raise UsageError(
             f"--interactive is for one process, but there are {process_count()} here. Give --prompt instead."
@@ -154,7 +155,7 @@ def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     from lm.inference.engine import Engine
 
     engine = Engine(run.model, model, run.tokenizer, slots=1, mesh=run.mesh, decode_steps=STREAMED_STEPS)
-    engine.warm_up(1)  # while nobody has typed yet
+    engine.warm_up(1)  # before the user has typed anything
     if sys.stdin.isatty():
         say(f"The model at step {run.step:,}. Type the beginning of a text; /help for more, /quit to end.")
     conversation = Conversation(engine, run.tokenizer, params)

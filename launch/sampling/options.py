@@ -1,4 +1,4 @@
-"""What launch.sample can be asked for besides its stage. No jax here."""
+"""Options of launch.sample besides those of its stage. Does not import JAX."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -10,39 +10,40 @@ from lm.inference.requests import SamplingParams
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """With any of these the texts are printed alone, as they are drawn, and the run stays as it is."""
+    """With any of these options, texts are only printed, as they are generated, and the run is not changed."""
 
     prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Print what continues these texts."""
+    """Prompts to continue, instead of sample.prompts."""
     step: int | None = None
-    """Print what the model wrote at this step, of which there must be a checkpoint or a snapshot."""
+    """Step of the checkpoint or snapshot to sample from; default: the newest."""
     interactive: tyro.conf.UseCounterAction[int] = 0
-    """Continue what is typed, line by line; so too where neither --prompt nor --step is given, on a terminal."""
+    """Continue what you type, line by line. Default on a terminal if neither --prompt nor --step is set, but another
+    option is."""
     n: int = 1
-    """Texts for each prompt and temperature, by as many seeds."""
+    """Texts per prompt and temperature, with consecutive seeds."""
     temperature: float | None = None
-    """In place of sample.temperatures: 0 takes the likeliest token, 1 samples from the model's own distribution."""
+    """Temperature, instead of sample.temperatures: 0 is greedy decoding, 1 samples from the model's distribution."""
     top_k: int = 0
-    """Draw from the k likeliest tokens; 0 for all."""
+    """Sample only from the k most likely tokens; 0: all."""
     top_p: float = 1.0
-    """Draw from the likeliest tokens whose probabilities together reach p."""
+    """Sample only from the most likely tokens whose probabilities add up to p (nucleus sampling)."""
     min_p: float = 0.0
-    """Draw from tokens at least so many times as probable as the likeliest."""
+    """Sample only from tokens with at least this fraction of the probability of the most likely one."""
     repetition_penalty: float = 1.0
-    """Above 1, tokens that stand in the text already are less likely."""
+    """Values above 1 make tokens that already occur in the text less likely."""
     max_tokens: int | None = None
-    """New tokens of a text at most; by default as many as sample.tokens leaves behind the prompt."""
+    """Maximum new tokens per text; default: sample.tokens minus the prompt."""
     stop: tuple[str, ...] = ()
-    """A text ends before the first of these strings."""
+    """End a text before the first occurrence of one of these strings."""
     seed: int | None = None
-    """In place of sample.seed: the same seed gives the same text."""
+    """Random seed, instead of sample.seed; the same seed gives the same text."""
     logprobs: int | None = None
-    """Print each token's log-probability, and those of so many of the likeliest in its place."""
+    """Print the log-probability of each token, and of the N most likely tokens at its position."""
     weights: Literal["float32", "bfloat16", "int8"] | None = None
-    """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
+    """Convert the weights to this type, in a layout for fast decoding on one device; default: as trained."""
 
     def params(self, temperature: float, max_tokens: int, seed: int) -> SamplingParams:
-        """Raises UsageError for values that cannot be."""
+        """Sampling parameters. Raises UsageError for invalid values."""
         return SamplingParams(
             max_tokens, temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty, self.stop, seed,
             self.logprobs,

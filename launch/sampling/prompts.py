@@ -1,4 +1,4 @@
-"""Prompts are continued, and the texts printed in order as they are drawn."""
+"""Continue prompts, printing the texts in order while they are generated."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from lm.tokenizer import Tokenizer
 
 MOST_SLOTS = 16
-"""Texts that are drawn together."""
+"""Maximum number of texts to generate at once."""
 STREAMED_STEPS = 4
-"""Tokens that are drawn before they are shown."""
+"""Tokens to generate between two outputs."""
 
 
 class Text(NamedTuple):
-    """One that is asked for."""
+    """A requested text."""
 
     title: str
     prompt: str
@@ -31,21 +31,21 @@ class Text(NamedTuple):
 
 
 def write(text: str) -> None:
-    """Prints without an end of the line, once for all processes."""
+    """Print without a line end, in process 0 only."""
     if process_index() == 0:
         sys.stdout.write(for_terminal(text))
         sys.stdout.flush()
 
 
 def continue_prompts(experiment: Experiment, workdir: Path, options: Options, prompts: Sequence[str]) -> None:
-    """Prints what continues each prompt at each temperature. Raises as `load_trained`, and UsageError for a prompt that
-    leaves no room and for options that cannot be."""
+    """Print a continuation of each prompt at each temperature. Raises like `load_trained`, and UsageError for a prompt
+    that leaves no room and for invalid options."""
     if options.n < 1:
         raise UsageError(f"--n is {options.n}; it must be at least 1.")
     config = experiment.sample
     temperatures = config.temperatures if options.temperature is None else (options.temperature,)
     first_seed = config.seed if options.seed is None else options.seed
-    for temperature in temperatures:  # refused before the model is read
+    for temperature in temperatures:  # validate before loading the model
         options.params(temperature, options.max_tokens or 0, first_seed + options.n - 1)
     count = len(prompts) * len(temperatures) * options.n
     slots = 1 << (min(count, MOST_SLOTS) - 1).bit_length()
@@ -73,7 +73,7 @@ def continue_prompts(experiment: Experiment, workdir: Path, options: Options, pr
 
 
 def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, options: Options) -> tuple[list[int], int]:
-    """(a document's head and the prompt, new tokens at most). Raises UsageError where there is no room for any."""
+    """Return (BOS and prompt as ids, maximum new tokens). Raises UsageError if there is no room for new tokens."""
     from lm.inference.requests import check_prompt
 
     if options.max_tokens is None:
@@ -86,7 +86,7 @@ def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, optio
 
 
 def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Text]) -> None:
-    """Each text under its title: the first that is not whole grows as it is drawn, the later ones wait."""
+    """Print each text under its title: the first unfinished one is streamed, later ones are buffered."""
     numbers = {engine.submit(text.request): text for text in texts}
     events: dict[int, list[GenerationEvent]] = {id: [] for id in numbers}
     for id, text in numbers.items():
@@ -107,7 +107,7 @@ def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Tex
 
 
 def logprob_lines(tokenizer: "Tokenizer", logprobs: Iterable[TokenLogprob]) -> str:
-    """A line a token: its log-probability, itself, and the likeliest in its place with theirs."""
+    """One line per token: its log-probability, the token, and the most likely tokens at its position with theirs."""
     shown = lambda id: repr(tokenizer.decode([id]))
     lines = []
     for one in logprobs:
