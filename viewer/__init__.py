@@ -1,4 +1,4 @@
-"""Pages for people: the report of a run, and the tokenizer's page.
+"""HTML pages: the report of a run, the page of a tokenizer, and the window.
 
 May import: configs, data_prep, lm.
 """

@@ -1,8 +1,9 @@
-"""Charts as static SVG, drawn by Vega-Lite (Satyanarayan et al. 2017, doi:10.1109/TVCG.2016.2599030) without a browser.
+"""Charts as static SVG, rendered by Vega-Lite (Satyanarayan et al. 2017, doi:10.1109/TVCG.2016.2599030) without a
+browser.
 
-Colours are CSS variables, so one drawing serves light, dark and print. Each chart is drawn for a wide and for a narrow
-page with the same size of type, and the style sheet shows the one that fits. Every bar and column has a transparent
-mark over it with its values as a <title>, which browsers show on hover and the page's script reads out.
+Colors are CSS variables, so one SVG works in light mode, dark mode and print. Each chart is rendered for a wide and a
+narrow page with the same font size, and CSS shows the one that fits. Every bar and column is covered by a transparent
+mark with its values as <title>, which browsers show on hover and the script of the page reads.
 """
 
 import json
@@ -14,24 +15,24 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTHS = {"wide": 760, "narrow": 340}
-"""CSS pixels of a chart on a wide and on a narrow page."""
+"""Width of a chart in CSS pixels on a wide and on a narrow page."""
 SMALL_WIDTHS = {"wide": 236, "narrow": 340}
-"""The same for small multiples, three abreast on a wide page."""
+"""Width of small multiples, three next to each other on a wide page."""
 FONT = "var(--sans)"
 POINTS = 500
-"""Points of one curve at most: more than that cannot be told apart on a screen."""
+"""Maximum points of a curve: more cannot be distinguished on a screen."""
 SPIKE = 20
-"""A curve whose greatest value is more than this many times its median gets a logarithmic axis."""
+"""A curve whose maximum is more than this many times its median gets a logarithmic axis."""
 HIT = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="rect mark" (d="[^"]*")/>')
-"""A mark without a colour, which holds the values of what it covers."""
+"""A transparent mark with the values of the mark that it covers."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One SVG and where its plot lies in it, in CSS pixels from its left top corner."""
+    """One SVG, and the position of its plot in CSS pixels from the top left corner."""
 
     size: str
-    """"wide", "narrow" or "every": on which pages it is shown, a class in the style sheet."""
+    """"wide", "narrow" or "every": the pages to show it on; a CSS class."""
     svg: str
     left: int
     top: int
@@ -41,15 +42,15 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure: what is drawn, and the same in words."""
+    """A figure and its description in words."""
 
     drawings: tuple[Drawing, ...]
     label: str
-    """The title and one sentence on what is to be seen: the accessible name of each drawing."""
+    """Title and one sentence about the content: the accessible name of each drawing."""
     rows: tuple[tuple[str, str], ...] = ()
-    """(name, value) of every bar or column, as a table has them."""
+    """(name, value) of every bar or column, for a table."""
     readout: str = ""
-    """Of curves what the page needs to read values off them, as JSON: domains, names, colours, points."""
+    """JSON for the script that reads values off curves: domains, names, colors, points."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Bar:
     note: str
     """Text at the end of its line."""
     rest: float = 0.0
-    """Length of a second, lighter part behind it: in the funnel, what was dropped."""
+    """Length of a second, lighter part after it: in the funnel, the dropped documents."""
     strong: bool = False
-    """The bar to look at."""
+    """Whether to highlight the bar."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,18 @@ class Series:
 
     name: str
     color: str
-    """A CSS colour, usually var(--…)."""
+    """A CSS color, usually var(--…)."""
     points: tuple[tuple[float, float], ...]
     dots: bool = False
-    """Mark each point: for few, exact values."""
+    """Mark each point, for few, exact values."""
     width: float = 1.5
 
 
 def draw(
     layers: list[dict], label: str, size: str, whole: int, height: int, padding: tuple[int, int, int, int], **spec
 ) -> Drawing:
-    """The SVG, `whole` pixels wide, of layers on a plot of fixed place; `padding` is left, top, right, bottom.
+    """Render layers to an SVG of width `whole`, with the plot at a fixed position; `padding` is left, top, right,
+    bottom.
 
     `label` is its accessible name.
     """
@@ -118,7 +120,7 @@ def draw(
 
 
 def bars(rows: list[Bar], label: str) -> Chart:
-    """Horizontal bars, each under a line with its label and its note; none where there are no rows."""
+    """Horizontal bars, each below a line with its label and its note; an empty chart if there are no rows."""
     if not rows:
         return Chart((), label)
     pitch, thickness = 46, 14
@@ -160,7 +162,7 @@ def bars(rows: list[Bar], label: str) -> Chart:
 
 
 def hits(encoding: dict) -> dict:
-    """The layer of transparent marks that hold the values ("values" of the data) of what lies below them."""
+    """Layer of transparent marks with the values ("values" of the data) of the marks below them."""
     mark = {"type": "rect", "color": "transparent"}
     return {"mark": mark, "encoding": encoding | {"description": {"field": "values"}}}
 
@@ -168,10 +170,10 @@ def hits(encoding: dict) -> dict:
 def histogram(
     bins: Sequence[tuple[float, float, int]], title: str, label: str, logarithmic: bool, names: list[str]
 ) -> Chart:
-    """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit, `names` the
-    columns in words.
+    """Columns from `low` to `high` with the count as height; `title` is the horizontal axis and its unit, `names` are
+    the columns in words.
 
-    Nothing is drawn where there are no bins.
+    An empty chart if there are no bins.
     """
     if not bins:
         return Chart((), label)
@@ -211,7 +213,7 @@ BINARY_LABEL = (
 
 
 def thin(points: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
-    """At most POINTS points: means of equal stretches; points that are not finite are left out."""
+    """Average stretches of equal length to at most POINTS points; drops non-finite points."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if len(finite) <= POINTS:
         return finite
@@ -220,7 +222,7 @@ def thin(points: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
 
 
 def domain(values: list[float], from_zero: bool) -> tuple[float, float]:
-    """A range for an axis, with a little air."""
+    """Range of an axis, with a small margin."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if from_zero:
         low = min(0.0, low)
@@ -229,14 +231,14 @@ def domain(values: list[float], from_zero: bool) -> tuple[float, float]:
 
 
 def has_spike(series: list[Series]) -> bool:
-    """Whether one value so exceeds the usual ones that an even axis would show nothing else; never where one is not
+    """Whether one value exceeds the others so much that a linear axis would show nothing else; False if a value is not
     positive."""
     values = [y for one in series for _, y in one.points if math.isfinite(y)]
     return bool(values) and min(values) > 0 and max(values) > SPIKE * statistics.median(values)
 
 
 def powers(low: float, high: float) -> list[float]:
-    """Round numbers for a logarithmic axis: powers of ten, and where there are few of them, 2 and 5 times these."""
+    """Ticks of a logarithmic axis: powers of ten, and multiples of them if there are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1,) if math.log10(high / low) > 3 else (1, 2, 5) if math.log10(high / low) < 1 else (1, 3)
     return [factor * 10.0**power for power in decades for factor in factors if low <= factor * 10.0**power <= high]
@@ -252,9 +254,9 @@ def curves(
     number: str = "~g",
     logarithmic: bool = False,
 ) -> Chart:
-    """Curves over the steps, with what is needed to read values off them.
+    """Curves over the training steps, with the data for reading values off them.
 
-    `reference` is a height and its name, drawn as a dotted line; `number` a d3-format.
+    `reference` is a height and its name, drawn as a dotted line; `number` is a d3-format.
     """
     thinned = [thin(one.points) for one in series]
     x_domain = (0, max((x for points in thinned for x, _ in points), default=1) or 1)
@@ -289,7 +291,7 @@ def curves(
 
 
 def curve_layer(one: Series, points: list[tuple[float, float]], x: dict, y: dict) -> dict:
-    """The layer of one curve; `x` and `y` are the encodings that all curves share."""
+    """Layer of one curve; `x` and `y` are the encodings shared by all curves."""
     mark: dict[str, object] = {"type": "line", "color": one.color, "strokeWidth": one.width, "strokeJoin": "round"}
     if one.dots or len(points) == 1:
         mark["point"] = {"color": one.color, "size": 36, "filled": True}
@@ -298,7 +300,7 @@ def curve_layer(one: Series, points: list[tuple[float, float]], x: dict, y: dict
 
 
 def reference_layers(height: float, name: str, y: dict) -> list[dict]:
-    """A dotted line at `height`, with its name above its end."""
+    """A dotted line at `height`, with its name above its right end."""
     data = {"values": [{"y": height, "name": name}]}
     rule = {"type": "rule", "strokeDash": [2, 4], "color": "var(--muted)"}
     text = {"type": "text", "align": "right", "x": "width", "dy": -9, "color": "var(--muted)", "fontSize": 12}

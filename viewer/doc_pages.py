@@ -1,4 +1,4 @@
-"""README.md and docs/ as pages of the server, so that the window can link to the tour without a network."""
+"""README.md and docs/ as pages of the server, so that the window can link to them offline."""
 
 import itertools
 import re
@@ -14,14 +14,15 @@ pre { overflow-x: auto; } img { max-width: 100%; } table { display: block; overf
 
 
 def doc_files() -> dict[str, Path]:
-    """Return {path on the server: file} of README, pages and pictures, at the paths that their links use."""
+    """Return {path on the server: file} of README, pages and images, at the paths that their links use."""
     found = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
     found += [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".png")]
     return {f"/{path.relative_to(ROOT)}": path for path in sorted(found) if path.is_file()}
 
 
 def doc_html(path: Path) -> tuple[str, str]:
-    """Return (HTML of a Markdown file of ours, its content security policy). Headings have GitHub's anchors."""
+    """Return (HTML of a Markdown file of this repository, its content security policy). Headings have GitHub's
+    anchors."""
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark").enable("table")

@@ -1,6 +1,6 @@
-"""What stages, signals and reasons are, in a sentence each, for a reader who has never met them.
+"""One-sentence explanations of stages, signals and reasons, for readers who do not know them.
 
-Of filters their classes say it (data_prep/config/filters.py); here stands what is said of the rest.
+Filters are explained by their classes (data_prep/config/filters.py); this module covers the other stages.
 """
 
 from data_prep.config.filters import KNOWN, find_signal
@@ -16,29 +16,29 @@ STAGES = {
     "substring_dedup": ("Repeated passages", "Documents most of which are passages that an earlier document has too."),
     "decontamination": ("Evaluation sets", "Documents that hold text of an evaluation set."),
 }
-"""{stage: (name, what it is)}, of stages that are no filters."""
+"""{stage that is not a filter: (name, explanation)}."""
 
 
 def stage_words(stage: str) -> tuple[str, str]:
-    """(name, what it is) of a stage; one that is not known has its own name and no explanation."""
+    """(name, explanation) of a stage; an unknown stage has its own name and no explanation."""
     if stage in KNOWN:
         return KNOWN[stage].title, KNOWN[stage].summary
     return STAGES.get(stage, (stage, ""))
 
 
 def stage_name(stage: str) -> str:
-    """A stage as the pages call it; one that is not known by its own name."""
+    """Display name of a stage; an unknown stage has its own name."""
     return stage_words(stage)[0]
 
 
 def signal_words(signal: str) -> tuple[str, str]:
-    """(name, what it measures) of a signal; one that is not known has its own name and no explanation."""
+    """(name, explanation) of a signal; an unknown signal has its own name and no explanation."""
     known = find_signal(signal)
     return (known.title, known.sentence) if known else (signal, "")
 
 
 def reason_sentence(stage: str, reason: str) -> str:
-    """What a reason means that no threshold explains; what has no sentence of its own is explained by its stage."""
+    """Explanation of a reason that no threshold explains; default: the explanation of its stage."""
     if stage in KNOWN:
         own = {rule.reason: rule.sentence for rule in KNOWN[stage].rules} | dict(KNOWN[stage].other_reasons)
     else:
@@ -80,4 +80,4 @@ REASONS = {
     "short_after_substring_dedup": "Too few words are left without the passages that an earlier document has too.",
     "contaminated": "Holds a run of words of an evaluation set; _decontamination.jsonl in dropped/ says which.",
 }
-"""{reason: what it means}, of stages that are no filters."""
+"""{reason of a stage that is not a filter: explanation}."""

@@ -1,4 +1,4 @@
-"""Numbers and texts as the pages write them."""
+"""Format numbers and texts for the pages."""
 
 import math
 import unicodedata
@@ -20,7 +20,7 @@ def value(number: float) -> str:
 
 
 def compact(value: float | None) -> str:
-    """Three figures and a unit: 1234567 -> "1.23 M"."""
+    """Three digits and a unit: 1234567 -> "1.23 M"."""
     if value is None or not math.isfinite(value):
         return "–"
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e4)):
@@ -31,7 +31,7 @@ def compact(value: float | None) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes in decimal units, to three figures: 1234567 -> "1.23 MB", 3000 -> "3.00 kB"."""
+    """Bytes in decimal units with three digits: 1234567 -> "1.23 MB", 3000 -> "3.00 kB"."""
     if not math.isfinite(value):
         return "–"
     for unit, unit_bytes in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -55,12 +55,12 @@ def decimals(value: float | None, places: int = 2) -> str:
 
 
 def bits(probability: float) -> float:
-    """What a token of that probability costs: 0.25 -> 2."""
+    """Bits that a token of this probability costs: 0.25 -> 2."""
     return -math.log2(probability)
 
 
 def percent(part: float, whole: float) -> str:
-    """(1, 4) -> "25.0 %"; what is not quite nothing, or not quite all, does not read as if it were."""
+    """(1, 4) -> "25.0 %"; shares close to 0 or 100 % are not rounded to them."""
     share = 100 * part / whole if whole else 0.0
     if 0 < share < 0.05:
         return "< 0.1 %"
@@ -68,5 +68,6 @@ def percent(part: float, whole: float) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` without what draws nothing or turns the direction of what follows: controls, formats, lone surrogates."""
+    """Replace characters that are invisible or change the text direction: controls, format characters, lone
+    surrogates."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)

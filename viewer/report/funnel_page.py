@@ -1,4 +1,4 @@
-"""The funnel as a page of its own: every rule with its threshold, what it dropped, and what it only just let pass."""
+"""Page of the funnel: every rule with its threshold, the documents that it dropped, and kept documents close to it."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ REDRAWN = (
     "The funnel as other thresholds would draw it, from what was measured; documents/ is as it was. Duplicates were "
     "not looked for again, so what passes still has them among it."
 )
-"""The note of launch.refilter's page."""
+"""Note on the page of launch.refilter."""
 
 
 def funnel_chart(funnel: Funnel) -> charts.Chart:
@@ -40,12 +40,12 @@ def lengths_chart(funnel: Funnel) -> charts.Chart:
 
 
 def anchor(stage: str, reason: str) -> str:
-    """The id of a reason's place on the page: two stages may have one of the same name."""
+    """HTML id of a reason; includes the stage, since two stages may have a reason of the same name."""
     return "-".join(re.sub(r"[^\w.]+", "-", name) for name in (stage, reason))
 
 
 def filters_of(funnel: Funnel) -> list[dict]:
-    """The filters that draw a line, in their order, each with its signals: charts, thresholds, what they dropped."""
+    """Filters with thresholds, in order, each with its signals: charts, thresholds, dropped documents."""
     filters: dict[str, dict] = {}
     for distribution in funnel.distributions:
         stage = distribution.thresholds[0].stage
@@ -58,7 +58,7 @@ def filters_of(funnel: Funnel) -> list[dict]:
 
 
 def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
-    """A signal's name, chart, whether it dropped anything and, for each of its thresholds, what and what came near."""
+    """Name and chart of a signal, whether it dropped anything, and, for each threshold, dropped and close documents."""
     columns = columns_of(distribution)
     by_name = {(reason.stage, reason.reason): reason for reason in reasons}
     title, sentence = signal_words(distribution.signal)
@@ -76,9 +76,9 @@ def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
 
 
 def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterable[str] | None = None) -> str:
-    """The HTML of the page, self-contained; `back` is the address of the run's report, where there is one.
+    """Return the HTML of the page, self-contained; `back` is the URL of the run's report, "" if there is none.
 
-    `changes` tells, a line each, where thresholds differ from the run's: None on the run's own page.
+    `changes` lists differences of the thresholds from the run's; None on the run's own page.
     """
     return fill(
         HERE / "funnel.html",

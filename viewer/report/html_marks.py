@@ -1,4 +1,4 @@
-"""The HTML of a page with what extraction kept of it marked: a string cut in pieces, nothing of it changed."""
+"""Mark the parts of the HTML of a page that extraction kept: splits the string into pieces, without changing it."""
 
 import html
 import re
@@ -12,39 +12,39 @@ ENDS = {
     name: re.compile(rf"</{name}\s*>", re.IGNORECASE)
     for name in ("title", "script", "style", "svg", "noscript", "template")
 } | {"!--": re.compile("-->")}
-"""What ends an element, or a comment, whose content is no text of the page's body."""
+"""Ends of comments and of elements whose content is not text of the page."""
 SURE = 24
-"""Characters of a run of text that are enough to know it by, wherever in the rest of the text it stands."""
+"""A run of text with this many characters is identified anywhere in the rest of the text."""
 NEAR = 4
-"""A shorter run is known where it comes next: at most a bullet or a bar of a table lies between."""
+"""A shorter run must come next: at most a bullet or a table border may come before it."""
 REACH = 100_000
-"""Characters of kept text in which such a run is looked for: a bound for each run, so that a page of many runs that
-were not kept takes time in proportion to its size."""
+"""Characters of kept text to search for a run: a bound, so that a page with many runs that were not kept takes linear
+time."""
 LONGEST, LONGEST_KEPT = 240, 2000
-"""Characters that a piece is shortened to: one that was not kept, and one that was."""
+"""Maximum characters of a piece that was not kept, and of one that was kept."""
 CUT_OFF = 160
-"""Pieces beyond which the middle of a stretch without kept text is left out."""
+"""Maximum pieces of a stretch without kept text; the middle of a longer one is omitted."""
 
 Kind = Literal["kept", "text", "markup", "cut"]
 
 
 @dataclass(frozen=True)
 class HtmlPiece:
-    """A part of the HTML, or, where `kind` is "cut", how many characters of it are not shown."""
+    """A part of the HTML; if `kind` is "cut", the number of omitted characters."""
 
     kind: Kind
     text: str
 
 
 def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
-    """All of `source`, in order: markup, and text which is "kept" where it stands in `kept`, the extracted text.
+    """Split `source` into markup and text; text that is in `kept`, the extracted text, is marked as "kept".
 
-    Both are read in their order, so that a menu's "Home" is not taken for one in a sentence. It is a likeness of
-    what extraction did, found by comparing the two: runs of text that extraction joined or changed count as not kept.
+    Both are read in order, so that "Home" in a menu does not match one in a sentence. The result is approximate, since
+    it only compares the two texts: runs that extraction joined or changed count as not kept.
     """
     wanted, found = " ".join(kept.split()), []
-    at = sure_at = 0  # ends, in `wanted`, of the last run that was found, and of the last one beyond doubt
-    doubtful: list[tuple[int, int]] = []  # (piece, its end in `wanted`) of the short runs since
+    at = sure_at = 0  # ends in `wanted` of the last run found, and of the last certain one
+    doubtful: list[tuple[int, int]] = []  # (piece, its end in `wanted`) of short runs since then
     for piece in scan(source):
         run = " ".join(html.unescape(piece).split()) if piece[0] != "<" or len(piece) == 1 else ""
         found.append(HtmlPiece("text" if run else "markup", piece))
@@ -52,7 +52,7 @@ def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
             place = wanted.find(run, sure_at, sure_at + REACH + len(run))
             if place >= 0:
                 for number, end in doubtful:
-                    if end > place:  # a menu's "The", where the text begins with "The"
+                    if end > place:  # "The" in a menu, if the text begins with "The"
                         found[number] = HtmlPiece("text", found[number].text)
                 found[-1] = HtmlPiece("kept", piece)
                 at = sure_at = place + len(run)
@@ -67,8 +67,8 @@ def pieces_of(source: str, kept: str) -> list[HtmlPiece]:
 
 
 def scan(source: str) -> Iterator[str]:
-    """`source` in pieces: runs of text, tags, comments and whole elements without text of the page. Linear in its
-    length."""
+    """Split `source` into runs of text, tags, comments and whole elements without text of the page. Takes linear
+    time."""
     at, endless = 0, set()
     while at < len(source):
         opening = RAW.match(source, at)
@@ -86,7 +86,7 @@ def scan(source: str) -> Iterator[str]:
 
 
 def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
-    """The pieces up to the last one that is kept, and a little more, shortened where nothing was kept for long."""
+    """Pieces up to shortly after the last kept one, with long stretches of others shortened."""
     last = max((number for number, piece in enumerate(pieces) if piece.kind == "kept"), default=-1)
     end = last + 1 + CUT_OFF // 8 if last >= 0 else CUT_OFF
     shown: list[HtmlPiece] = []
@@ -102,7 +102,7 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
 
 
 def shortened(stretch: list[HtmlPiece], longest: int = LONGEST) -> list[HtmlPiece]:
-    """A stretch of pieces: long ones by their beginning, and of many the first and the last."""
+    """Shorten a stretch: truncate long pieces, and omit the middle if there are many pieces."""
     if len(stretch) > CUT_OFF:
         middle = stretch[CUT_OFF // 2 : -CUT_OFF // 2]
         parts = [*stretch[: CUT_OFF // 2], *left_out(sum(len(p.text) for p in middle)), *stretch[-CUT_OFF // 2 :]]

@@ -1,7 +1,7 @@
-"""The documents that can be searched in the report: examples of what was kept and of every reason, with their values.
+"""Searchable documents in the report: examples of kept documents and of every reason, with their values.
 
-They are the places that funnel.json names: of each reason, and of what was kept, some at random, and the kept ones
-nearest to each threshold. So they are few, whatever the size of the run, and no reason is left out.
+They are the positions stored in funnel.json: random samples of each reason and of kept documents, and the kept
+documents closest to each threshold. So their number does not depend on the size of the run, and covers all reasons.
 """
 
 import json
@@ -14,7 +14,7 @@ from viewer.explanations import signal_words, stage_name
 from viewer.formats import value
 
 EXCERPT, BEGINNING = 600, 160
-"""Characters of each document at most, and of the line by which it is listed."""
+"""Maximum characters of each document, and of its line in the list."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class ListedDocument:
 
     kept: bool
     name: str
-    """"stage/reason" of what dropped it; "kept"."""
+    """"stage/reason" that dropped it, or "kept"."""
     stage: str
     reason: str
     example: Example
     decided: str
-    """What was measured beside the line that it broke: "words: 27, below 50"; "" where no number decided."""
+    """Measured value and the threshold that it violates: "words: 27, below 50"; "" if no number decided."""
     values: str
-    """JSON: what was measured for each of Listing.thresholds, null where nothing was."""
+    """JSON: measured values for each of Listing.thresholds, null if not measured."""
 
     @property
     def excerpt(self) -> str:
@@ -38,20 +38,20 @@ class ListedDocument:
 
     @property
     def beginning(self) -> str:
-        """A line of it."""
+        """First line for the list."""
         return " ".join(self.excerpt[:BEGINNING].split())
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The list."""
+    """All listed documents."""
 
     documents: tuple[ListedDocument, ...]
-    """Dropped ones in the order of the stages, then kept ones; a document that is there for two lines stands once."""
+    """Dropped documents in the order of the stages, then kept ones, without duplicates."""
     thresholds: str
-    """JSON, a list a threshold: [signal in words, what is dropped, its value, the same as shown, "stage/reason"]."""
+    """JSON, one list per threshold: [signal in words, dropped side, value, formatted value, "stage/reason"]."""
     reasons: tuple[tuple[str, str, int], ...]
-    """("stage/reason", name of the stage, documents in the list) of each reason."""
+    """("stage/reason", name of the stage, number of listed documents) of each reason."""
 
     @property
     def kept(self) -> int:
@@ -59,7 +59,7 @@ class Listing:
 
 
 def thresholds_in_order(funnel: Funnel) -> tuple[Threshold, ...]:
-    """All thresholds of a run; those on one signal together."""
+    """All thresholds of a run, grouped by signal."""
     return tuple(one for distribution in funnel.distributions for one in distribution.thresholds)
 
 
@@ -68,8 +68,10 @@ def signal_name(signal: str) -> str:
 
 
 def listing_of(funnel: Funnel) -> Listing:
-    """The list of a run's funnel; the same funnel gives the same list."""
-    thresholds = [one for one in thresholds_in_order(funnel) if not one.by_language]  # what has one line for all
+    """Build the list from a run's funnel; deterministic."""
+    thresholds = [
+        one for one in thresholds_in_order(funnel) if not one.by_language
+    ]  # only thresholds that are the same for all languages
 
     def listed(example: Example, stage: str = "", reason: str = "", line: Threshold | None = None) -> ListedDocument:
         measured = example.values.get(line.signal) if line else None

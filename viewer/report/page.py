@@ -1,4 +1,5 @@
-"""The page itself: the template filled with a run. Texts of the corpus and the model go through jinja2's autoescape."""
+"""Render the report: fill the template with a run. Texts of the corpus and the model are escaped by jinja2's
+autoescape."""
 
 import math
 from pathlib import Path
@@ -21,22 +22,22 @@ from viewer.templates import CHARTS_SCRIPT, fill
 from viewer.tokenizer.look import known
 from viewer.training_data import Sample, Token, cut_into_tokens
 
-if TYPE_CHECKING:  # it comes with jax, for which a page has no use
+if TYPE_CHECKING:  # imports JAX, which a page does not need
     from lm.evaluation.token_view import TokenView
 
 HERE = Path(__file__).parent
 LONGEST_SHOWN = 16
-"""Bytes of the longest tokens in the histogram."""
+"""Maximum token length in the histogram, in bytes."""
 PASSES = {"above": "at most", "below": "at least", "at most": "more than", "at least": "less than"}
-"""{what a threshold drops: what passes}."""
+"""{side that a threshold drops: side that passes}."""
 CLOSEST = 5
-"""Thresholds named beside the followed page's text, those that its values came closest to."""
+"""Number of thresholds to name next to the followed page's text, those that its values are closest to."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 STAGE_TITLES = {"train": "training", "evaluate": "evaluation", "sample": "samples"}
 
 
 def shade(token: Token, vocab_size: int) -> int:
-    """0 for a single byte, 1 to 4 by when it was minted; each shade covers four times the ranks of the one before."""
+    """0 for a single byte, 1 to 4 by rank; each shade covers four times as many ranks as the one before."""
     if token.rank < 256:
         return 0
     position = (token.rank - 255) / max(1, vocab_size - 255)
@@ -55,7 +56,7 @@ COMPANIONS = (
 
 
 def training_charts(run: FinishedRun) -> list[dict]:
-    """The loss and its small companions: title, series, chart."""
+    """Title, series and chart of the loss and of the small charts below it."""
     train, validation = run.curves.train, run.curves.validation
 
     def points(lines: tuple[dict, ...], key: str) -> tuple[tuple[float, float], ...]:
@@ -84,7 +85,7 @@ def training_charts(run: FinishedRun) -> list[dict]:
 
 
 def score_charts(run: FinishedRun) -> list[dict]:
-    """A small chart for each task that was evaluated at several steps: accuracies together, perplexity apart."""
+    """Small chart for each task that was evaluated at several steps: accuracies together, perplexity separately."""
     of_tasks: dict[tuple[str, bool, bool], list[Score]] = {}
     for one in run.scores:
         if len(one.points) > 1:
@@ -105,7 +106,7 @@ def score_charts(run: FinishedRun) -> list[dict]:
 
 
 def mfu_of(run: FinishedRun) -> str:
-    """The median MFU, or a CPU's share of its own speed, in words: "12 % of …"; "" where neither was logged."""
+    """Median MFU, or a CPU's share of its own measured speed, in words: "12 % of …"; "" if neither was logged."""
     for key, whole in (
         ("mfu", "the chips' peak rate by their maker (MFU)"),
         ("cpu_matmul_share", "the speed of the best matrix product measured on this CPU when training began"),
@@ -117,7 +118,7 @@ def mfu_of(run: FinishedRun) -> str:
 
 
 def archive(run: FinishedRun) -> dict:
-    """What the whole clean text would take as an archive: at the held-out rate, and what is needed to unpack it."""
+    """Size of the whole clean text if compressed at the held-out rate, including what is needed to decompress it."""
     text_bytes = run.funnel.clean_text_bytes
     rates = dict(run.compression.bits_per_byte)
     parameter_bytes = run.compression.parameters * DTYPE_BYTES[run.config["model"]["parameter_dtype"]]
@@ -146,7 +147,7 @@ def seconds_chart(run: FinishedRun) -> charts.Chart:
 
 
 def goodput_chart(run: FinishedRun) -> charts.Chart:
-    """What training's time went into, over all attempts."""
+    """Training time by phase, over all attempts."""
     sums = run.phases
     rows = [Bar(PHASES.get(kind, kind), s, seconds(s), strong=kind == "steps") for kind, s in sums.items() if s >= 0.1]
     return charts.bars(rows, "Where training's time went: " + "; ".join(f"{r.label}: {r.note}" for r in rows) + ".")
@@ -161,8 +162,7 @@ def token_lengths_chart(run: FinishedRun) -> charts.Chart:
 
 
 def measured(followed: FollowedPage) -> list[dict]:
-    """What the filters measured of the followed page: rows of signal, threshold, value and closeness to the threshold,
-    as `closeness` has it."""
+    """Values of the followed page: rows of signal, threshold, value and `closeness` to the threshold."""
     return [
         {
             "signal": signal_name(threshold.signal), "stage": stage_name(threshold.stage), "threshold": threshold,
@@ -173,20 +173,20 @@ def measured(followed: FollowedPage) -> list[dict]:
 
 
 def closeness(threshold: Threshold, number: float | None) -> float:
-    """How much of the way to the threshold it is, from 0 to 1; 0 where nothing was measured, or 0 is the threshold."""
+    """Closeness of a value to the threshold, from 0 to 1; 0 if it was not measured, or the threshold is 0."""
     if not number or not threshold.value:
         return 0.0
     return min(1.0, number / threshold.value if threshold.drops in ("above", "at least") else threshold.value / number)
 
 
 def paragraph(run: FinishedRun) -> tuple[Token, ...]:
-    """The beginning of the kept example with the longest excerpt, as the tokenizer cuts it."""
+    """Tokens of the beginning of the kept example with the longest excerpt."""
     excerpts = [plain(example.excerpt) for example in run.funnel.kept]
     return cut_into_tokens(known(max(excerpts, key=len, default=""), run.tokenizer), run.tokenizer)
 
 
 def by_prompt(run: FinishedRun) -> dict[str, list[Sample]]:
-    """{prompt: its final samples}, prompts and samples in the order of the config."""
+    """{prompt: its final samples}, in the order of the config."""
     grouped: dict[str, list[Sample]] = {}
     for sample in run.final_samples:
         grouped.setdefault(sample.prompt, []).append(sample)
@@ -194,7 +194,7 @@ def by_prompt(run: FinishedRun) -> dict[str, list[Sample]]:
 
 
 def settings(config: dict) -> dict[str, dict[str, object]]:
-    """{section: {field: value}} of config.json, without the packages, which have a table of their own."""
+    """{section: {field: value}} of config.json, without the packages, which have their own table."""
     sections = {name: dict(values) for name, values in config.items() if isinstance(values, dict)}
     sections.get("pages", {}).pop("packages", None)
     return {
@@ -204,16 +204,16 @@ def settings(config: dict) -> dict[str, dict[str, object]]:
 
 
 def unbroken(run: FinishedRun) -> list[tuple[str, str]]:
-    """(name of the stage, reason) of the rules with a threshold that dropped nothing."""
+    """(name of the stage, reason) of the thresholds that dropped nothing."""
     broken = {(reason.stage, reason.reason) for reason in run.funnel.reasons}
     thresholds = thresholds_in_order(run.funnel)
     return [(stage_name(one.stage), one.reason) for one in thresholds if (one.stage, one.reason) not in broken]
 
 
 def render(run: FinishedRun, followed: FollowedPage, view: "TokenView") -> str:
-    """The HTML of the report, self-contained: it loads nothing, and its policy lets no script run but its own.
+    """Return the HTML of the report, self-contained: it loads nothing, and its policy allows no scripts except its own.
 
-    `view` is what the model made of the tokens followed.ids.
+    `view` has the predictions for the tokens followed.ids.
     """
     return fill(
         HERE / "template.html",

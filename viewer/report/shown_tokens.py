@@ -1,4 +1,4 @@
-"""The tokens of the followed page as the report shows them: coloured by their loss, with what the model expected."""
+"""Tokens of the followed page for the report: colored by loss, with the predictions of the model."""
 
 import json
 import math
@@ -9,15 +9,15 @@ from lm.tokenizer import Tokenizer
 from viewer.report.followed import FollowedPage
 from viewer.training_data import short, visible
 
-if TYPE_CHECKING:  # it comes with jax, for which a page has no use
+if TYPE_CHECKING:  # imports JAX, which a page does not need
     from lm.evaluation.token_view import TokenView
 
 BITS_PER_SHADE = 1.5
 SHADES = 9
-"""Shades of a token's background, from 0 (less than BITS_PER_SHADE bits) to SHADES - 1 (all from there on)."""
+"""Number of background shades, from 0 (less than BITS_PER_SHADE bits) to SHADES - 1 (all larger values)."""
 
 IN_SIGHT = 60
-"""Tokens that are seen without scrolling."""
+"""Tokens that are visible without scrolling."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class ShownToken:
     """One token of the passage."""
 
     space: str
-    """The space that it begins with, if a word follows: shown, but not coloured."""
+    """Leading space, if a word follows: shown, but not colored."""
     text: str
-    """The rest of its bytes made visible, spaces and line breaks as they are; a line break is marked too."""
+    """The other bytes made visible, with spaces and line breaks; line breaks are also marked."""
     shade: int
     title: str
-    """What there is to say of it, for those who read without the page's script."""
+    """Tooltip, for readers without JavaScript."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class ShownTokens:
 
     tokens: tuple[ShownToken, ...]
     data: str
-    """JSON, a list for each token: [text, bits, probability, rank, [[text, probability] of the likeliest]]."""
+    """JSON, one list per token: [text, bits, probability, rank, [[text, probability] of the most likely]]."""
     first: int
-    """Index of the token that is explained at first: the dearest one in sight, but for the first few."""
+    """Index of the token to explain first: the visible one with the most bits, except the first few."""
     bits: float
-    """Of all of them together."""
+    """Total bits."""
     text_bytes: int
-    """That they stand for."""
+    """Total bytes of the tokens."""
     guessed: int
-    """Tokens that were the model's first guess."""
+    """Number of tokens that were the model's first guess."""
 
     @property
     def bits_per_byte(self) -> float:
@@ -55,7 +55,7 @@ class ShownTokens:
 
 
 def show_tokens(page: FollowedPage, view: "TokenView", tokenizer: Tokenizer) -> ShownTokens:
-    """Of the tokens page.ids[1:], which `view` scored."""
+    """Build the tokens from page.ids[1:], which `view` has scored."""
 
     def name(id: int) -> str:
         return short(visible(tokenizer.token_bytes(id)))
@@ -87,11 +87,11 @@ def show_tokens(page: FollowedPage, view: "TokenView", tokenizer: Tokenizer) -> 
 
 
 def rounded(probability: float) -> float:
-    """To four digits: what is read off a screen, and no more bytes."""
+    """Round to four digits, to save bytes."""
     return float(f"{probability:.4g}")
 
 
 def finite(rows: list[list]) -> list[list]:
-    """The rows with 0 for what JSON cannot hold: the figures of a model that diverged."""
+    """Replace numbers that JSON cannot represent by 0: those of a model that diverged."""
     number = lambda value: value if not isinstance(value, float) or math.isfinite(value) else 0.0
     return [[*map(number, row[:-1]), [[text, number(p)] for text, p in row[-1]]] for row in rows]

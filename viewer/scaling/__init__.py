@@ -1,1 +1,1 @@
-"""A ladder of small models looked at: losses, the law that fits them, and N and D for a budget, as one page."""
+"""Page of a ladder of small models: losses, the fitted law, and N and D for a budget."""

@@ -1,4 +1,4 @@
-"""The page of a ladder: each rung on the curve that the law gives its size, and the best loss by arithmetic."""
+"""Page of a ladder: each rung on the curve of the law for its size, and the lowest loss by FLOPs."""
 
 import math
 from pathlib import Path
@@ -12,12 +12,12 @@ from viewer.templates import fill
 
 HERE = Path(__file__).parent
 POINTS = 40
-"""Of one curve."""
+"""Points of a curve."""
 PADDING = (46, 12, 64, 48)
 
 
 def logarithmic(title: str, ends: tuple[float, float], **axis: object) -> dict:
-    """The encoding of a logarithmic axis along the page, without its field."""
+    """Encoding of a logarithmic horizontal axis, without its field."""
     shown = {"title": title, "grid": False, "titlePadding": 8, "domain": True, "tickCount": 6, "format": "~s"} | axis
     return {"type": "quantitative", "scale": {"type": "log", "domain": ends, "nice": False}, "axis": shown}
 
@@ -31,7 +31,7 @@ def spaced(low: float, high: float) -> list[float]:
 
 
 def height_of(losses: list[float]) -> dict:
-    """The encoding of a loss, up the page, without its field."""
+    """Encoding of a loss on the vertical axis, without its field."""
     air = 0.05 * (max(losses) - min(losses)) or 0.1
     domain = [min(losses) - air, max(losses) + air]
     axis = {"title": None, "tickCount": 6, "format": ".2f"}
@@ -39,7 +39,7 @@ def height_of(losses: list[float]) -> dict:
 
 
 def tokens_chart(study: Study) -> Chart:
-    """Losses by tokens: a curve of the law for each size, and what was measured on it."""
+    """Loss by tokens: a curve of the law for each size, with the measurements."""
     everything = (*study.fitted, *study.held_out)
     law, lengths = study.fit.law, [one.rung.tokens for one in everything]
     ends = (min(lengths) / 1.15, max(lengths) * 1.15)
@@ -89,7 +89,7 @@ def tokens_chart(study: Study) -> Chart:
 
 
 def budget_chart(study: Study) -> Chart:
-    """Losses by arithmetic: the rungs, and the lowest that the law has for each budget, with its interval."""
+    """Loss by FLOPs: the rungs, and the lowest loss of the law for each budget, with its interval."""
     everything = (*study.fitted, *study.held_out)
     most = max(study.budget, *(one.flops for one in everything))
     ends = (min(study.budget, *(one.flops for one in everything)) / 1.5, most * 1.5)
@@ -123,13 +123,13 @@ def budget_chart(study: Study) -> Chart:
 
 
 def rows(study: Study) -> list[tuple[Measured, float, float]]:
-    """(a rung, the law's loss, the error in percent) of all rungs."""
+    """(rung, loss of the law, error in percent) of all rungs."""
     everything = (*study.fitted, *study.held_out)
     return [(one, study.prediction(one).value, 100 * study.error(one)) for one in everything]
 
 
 def render(study: Study, name: str) -> str:
-    """The HTML of the page of a ladder in the run of that name, self-contained."""
+    """Return the HTML of the page of a ladder in the run `name`, self-contained."""
     constants = [
         (name, meaning, study.fit.interval(lambda law, name=name: getattr(law, name)))
         for name, meaning in CONSTANTS.items()

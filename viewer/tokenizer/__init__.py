@@ -1,1 +1,1 @@
-"""A tokenizer looked at: a text as it cuts it, what it spends where, in the terminal and as one page."""
+"""Inspect a tokenizer: how it splits a text, and where it spends tokens, in the terminal and as a page."""

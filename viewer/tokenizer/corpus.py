@@ -1,4 +1,4 @@
-"""Which tokens the documents of a run use, and how many bytes a token stands for in each language."""
+"""Usage of tokens in the documents of a run, and bytes per token by language."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from lm.tokenizer import Tokenizer
 from viewer.tokenizer.look import Usage, count_usage
 
 DOCUMENT_CHARACTERS = 1_000_000
-"""Of one document at most, unless fewer are asked for."""
+"""Default maximum characters of a document."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Usage over documents of a run."""
+    """Usage of tokens in documents of a run."""
 
     usage: Usage
     by_language: dict[str, tuple[int, float]]
-    """{language as detected: (documents, bytes per token)}, the most documents first."""
+    """{detected language: (documents, bytes per token)}, by descending number of documents."""
     documents: int
-    """Documents in all, of which usage.texts were looked at."""
+    """Total number of documents; usage.texts of them were read."""
 
 
 def read_corpus(folder: Path, tokenizer: Tokenizer, documents: int, characters: int) -> Corpus:
-    """Usage over about `documents` documents, at most `characters` of each. Raises InputError as `document_files`."""
+    """Usage in about `documents` documents, at most `characters` of each. Raises InputError like `document_files`."""
     files = document_files(folder)
     texts: dict[str, list[str]] = defaultdict(list)
     for text, language in sampled(files, documents):
@@ -44,8 +44,8 @@ def read_corpus(folder: Path, tokenizer: Tokenizer, documents: int, characters: 
 
 
 def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> list[Corpus]:
-    """`read_corpus` of a run for each tokenizer. Raises UsageError when `documents` is not positive, InputError when
-    the run has no documents."""
+    """`read_corpus` of a run for each tokenizer. Raises UsageError if `documents` is not positive, InputError if the
+    run has no documents."""
     if documents < 1:
         raise UsageError(f"--documents is {documents}, but at least 1 must be looked at.")
     folder = RunPaths(Path(workdir).expanduser()).documents
@@ -53,13 +53,15 @@ def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> l
 
 
 def sampled(files: list[DocumentFile], documents: int) -> list[tuple[str, str]]:
-    """(text, language) of the first documents of files spread over the corpus, an equal share from each, of all where
+    """(text, language) of the first documents of files spread over the corpus, about equally many from each; of all if
     there are no more than `documents`."""
     files = [file for file in files if file.rows]
     if len(files) > documents:
         files = [files[len(files) * i // documents] for i in range(documents)]
     rows: list[tuple[str, str]] = []
-    for number, file in enumerate(sorted(files, key=lambda file: file.rows)):  # what a small file lacks, others give
+    for number, file in enumerate(
+        sorted(files, key=lambda file: file.rows)
+    ):  # smallest first: the others make up for it
         share = -(-(documents - len(rows)) // (len(files) - number))
         taken = 0
         for batch in read_batches(file.path, ["text", "language"], min(256, max(1, share))):

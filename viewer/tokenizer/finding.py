@@ -1,4 +1,4 @@
-"""What launch.inspect_tokenizer is asked to look at: which text, by which tokenizer."""
+"""Find the text and the tokenizer for launch.inspect_tokenizer."""
 
 import sys
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ DEFAULT_TEXT = next(iter(LANGUAGES.values()))
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as one tokenizer reads it."""
+    """A text as one tokenizer splits it."""
 
     name: str
-    """What the tokenizer is called: its run, its folder or its published name."""
+    """Display name of the tokenizer: its run, its folder or its published name."""
     tokenizer: Tokenizer
     text: str
     pieces: list[Piece]
@@ -42,9 +42,9 @@ def read_with(name: str, tokenizer: Tokenizer, text: str) -> Reading:
 
 
 def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
-    """(its name, the tokenizer) of a run folder, a tokenizer folder, or what load_published takes.
+    """Return (name, tokenizer) of a run folder, a tokenizer folder, or an argument of load_published.
 
-    Raises InputError or UsageError when there is none, or it is damaged.
+    Raises InputError or UsageError if there is none, or it is damaged.
     """
     path = Path(given).expanduser()
     if (path / FOLDER / META).is_file():
@@ -61,7 +61,7 @@ def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
 
 
 def name_of(given: str) -> str:
-    """What a tokenizer is called: a published name, or the file's or folder's own, of .../NAME/tokenizer the NAME."""
+    """Display name of a tokenizer: a published name, or that of the file or folder; NAME for .../NAME/tokenizer."""
     if given in PUBLISHED:
         return given
     path = Path(given).expanduser().resolve()
@@ -70,7 +70,7 @@ def name_of(given: str) -> str:
 
 
 def newest_run() -> str:
-    """The run folder whose tokenizer was made last. Raises InputError when there is none."""
+    """Run folder with the newest tokenizer. Raises InputError if there is none."""
     found = [path.parents[1] for path in RUNS.glob(f"*/{FOLDER}/{META}")]
     if not found:
         raise InputError(
@@ -81,10 +81,10 @@ def newest_run() -> str:
 
 
 def read_text(text: str, file: str) -> str:
-    """The text to look at: `text` itself, a file's, standard input's for "-"; DEFAULT_TEXT where neither is given.
+    """Return the text to inspect: `text` itself, a file's, standard input's for "-"; default: DEFAULT_TEXT.
 
-    Bytes that are no UTF-8 become U+FFFD, and standard error says how many. Raises UsageError for both, InputError for
-    a file that cannot be read.
+    Bytes that are not UTF-8 become U+FFFD, with a message on standard error. Raises UsageError if both are given,
+    InputError for a file that cannot be read.
     """
     if text and file:
         raise UsageError(f"There are a text ({text[:40]!r}) and --file {file!r}. Give one of them.")

@@ -1,4 +1,4 @@
-"""What there is to see of a tokenizer: how it cuts a text, how merges shorten it, which tokens some texts use."""
+"""Analyze a tokenizer: the tokens of a text, the merges that lead to them, and the usage of tokens in texts."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -23,21 +23,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """One merge, as it was applied to a text."""
+    """One merge as applied to a text."""
 
     rank: int
-    """Id of the token it mints."""
+    """Id of the resulting token."""
     left: bytes
     right: bytes
     at: tuple[int, ...]
-    """Where it was applied: the indices, among the tokens before it, of the left halves; ascending."""
+    """Indices of the left halves among the previous tokens, ascending."""
     ids: tuple[int, ...]
-    """The text's tokens after it."""
+    """Tokens of the text after the merge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How often each token occurs in some texts."""
+    """Number of occurrences of each token in some texts."""
 
     counts: np.ndarray
     """(vocabulary,) int64."""
@@ -57,7 +57,7 @@ class Usage:
 
 
 def cut(text: str, tokenizer: Tokenizer) -> list[Piece]:
-    """The tokens of `text`, in order."""
+    """Tokens of `text`, in order."""
     ids = tokenizer.encode(text)
     parts = [tokenizer.token_bytes(id) for id in ids]
     starts = itertools.accumulate(map(len, parts), initial=0)
@@ -65,14 +65,14 @@ def cut(text: str, tokenizer: Tokenizer) -> list[Piece]:
 
 
 def known(text: str, tokenizer: Tokenizer) -> str:
-    """`text` without the characters that the vocabulary has no tokens for: only one of characters lacks any."""
+    """Remove the characters that the vocabulary has no tokens for; only vocabularies of characters lack any."""
     if has_tokens(text, tokenizer):
         return text
     return "".join(symbol for symbol in text if has_tokens(symbol, tokenizer))
 
 
 def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
-    """Whether `text` can be encoded at all."""
+    """Whether `text` can be encoded."""
     try:
         tokenizer.encode(text)
     except InputError:
@@ -81,7 +81,7 @@ def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
 
 
 def single_bytes(text: str, tokenizer: BytePairTokenizer) -> list[list[int]]:
-    """The tokens of `text` before any merge: the single bytes of each piece that the split pattern cuts."""
+    """Tokens of `text` before any merge: the single bytes of each piece of the split pattern."""
     import regex
 
     text = text.encode("utf-8", "replace").decode()
@@ -92,11 +92,11 @@ def single_bytes(text: str, tokenizer: BytePairTokenizer) -> list[list[int]]:
 
 
 def merges(text: str, tokenizer: BytePairTokenizer) -> Iterator[Merge]:
-    """The merges that shorten `text`, from its single bytes to its tokens, in the order in which they were minted.
+    """Yield the merges that shorten `text`, from single bytes to tokens, in order of rank.
 
-    This is byte pair encoding as it is told: the pair with the lowest rank is joined everywhere, from left to right,
-    and again. Time grows with the square of the text; it is for a sentence. A published vocabulary may hold tokens that
-    no merges lead to: encoding gives them where they are a whole piece, and this does not.
+    This is the textbook algorithm: repeatedly merge the pair with the lowest rank everywhere, from left to right. It
+    takes quadratic time and is meant for a sentence. Published vocabularies may contain tokens that no merges lead to:
+    encoding uses them if they are a whole piece, this function does not.
     """
     pieces, tokens, ranks = single_bytes(text, tokenizer), tokenizer.tokens, tokenizer.ranks
     while True:
@@ -121,7 +121,7 @@ def merges(text: str, tokenizer: BytePairTokenizer) -> Iterator[Merge]:
 
 
 def joints(ids: list[int], token: bytes, tokens: tuple[bytes, ...]) -> list[int]:
-    """Where two neighbours among `ids` make `token`, from left to right, none overlapping the one before."""
+    """Indices where two neighbors in `ids` form `token`, from left to right, without overlaps."""
     places: list[int] = []
     for i, (left, right) in enumerate(itertools.pairwise(ids)):
         if tokens[left] + tokens[right] == token and (not places or places[-1] < i - 1):
@@ -130,13 +130,13 @@ def joints(ids: list[int], token: bytes, tokens: tuple[bytes, ...]) -> list[int]
 
 
 def joined(ids: list[int], places: Iterable[int], rank: int) -> list[int]:
-    """`ids` with `rank` in place of the two at each of `places`."""
+    """Replace the pairs at `places` by `rank`."""
     left = set(places)
     return [rank if i in left else id for i, id in enumerate(ids) if i - 1 not in left]
 
 
 def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int = 256, threads: int = 1) -> Usage:
-    """How often each token occurs in `texts`."""
+    """Count the occurrences of each token in `texts`."""
     counts_V = np.zeros(tokenizer.vocab_size, np.int64)
     seen = text_bytes = 0
     for batch in itertools.batched(texts, texts_at_once):
@@ -149,23 +149,23 @@ def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int =
 
 
 def longest(tokenizer: Tokenizer, count: int, keep: Callable[[bytes], bool] = bool) -> list[int]:
-    """Ids of the longest tokens by bytes, of those that `keep` keeps; the lowest first among equals."""
+    """Ids of the longest tokens in bytes for which `keep` is true; ties in ascending order."""
     ids = [id for id in text_ids(tokenizer) if keep(tokenizer.token_bytes(id))]
     return sorted(ids, key=lambda id: (-len(tokenizer.token_bytes(id)), id))[:count]
 
 
 def rarest(usage: Usage, tokenizer: Tokenizer, count: int) -> list[int]:
-    """Ids of the tokens that occur least, but do occur; of equally rare ones the highest ids, minted last."""
+    """Ids of the tokens with the fewest occurrences, but at least one; ties in descending order, last merged first."""
     used = [id for id in text_ids(tokenizer) if usage.counts[id]]
     return sorted(used, key=lambda id: (usage.counts[id], -id))[:count]
 
 
 def never_used(usage: Usage, tokenizer: Tokenizer) -> list[int]:
-    """Ids of tokens that stand for text and do not occur, ascending."""
+    """Ids of tokens of text that do not occur, ascending."""
     return [id for id in text_ids(tokenizer) if not usage.counts[id]]
 
 
 def text_ids(tokenizer: Tokenizer) -> list[int]:
-    """Ids that stand for text."""
+    """Ids of tokens of text, without special and unused ones."""
     special = frozenset(tokenizer.special_tokens.values())
     return [id for id in range(tokenizer.vocab_size) if id not in special and tokenizer.token_bytes(id)]

@@ -1,4 +1,4 @@
-"""The page on a tokenizer: one file that loads nothing. Texts go through jinja2's autoescape."""
+"""Page of a tokenizer: one file that loads nothing. Texts are escaped by jinja2's autoescape."""
 
 import json
 import math
@@ -19,47 +19,46 @@ from viewer.training_data import has_letter, short, visible
 
 HERE = Path(__file__).parent
 SHOWN = 4000
-"""Tokens of the text on the page at most; the figures count all."""
+"""Maximum tokens of the text on the page; figures count all."""
 SENTENCE = 300
-"""Characters of the text whose merges can be followed."""
+"""Characters of the text whose merges are shown."""
 EXAMPLES = 48
 RUN_DOCUMENTS, RUN_CHARACTERS = 200, 10_000
-"""Documents of a run that its own page counts in, and characters of each at most: it may not take long."""
+"""Documents to count in for the page of a run, and maximum characters of each, to bound the time."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """How one sentence shrinks, merge by merge."""
+    """Merges of one sentence, step by step."""
 
     sentence: str
     single: list[str]
     """Its bytes, made visible."""
     merges: list[Merge]
     pieces: list[str]
-    """Its tokens in the end, made visible."""
+    """Its final tokens, made visible."""
     data: str
-    """What the page's script needs, as JSON."""
+    """JSON for the script of the page."""
     curve: str
-    """The sequence's length over the size of the vocabulary (logarithmic), as points of a polyline in a box of 1000 by
-    100."""
+    """Sequence length over vocabulary size (logarithmic), as points of a polyline in a 1000 x 100 box."""
     ticks: list[tuple[float, str]]
-    """(place along the curve in percent, size of the vocabulary)."""
+    """(position along the curve in percent, vocabulary size)."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What one tokenizer makes of one sample."""
+    """Result of one tokenizer on one sample."""
 
     bytes_per_token: float
     tokens: int
     share: float
     """Length of its bar, in percent of the longest."""
     relative: float | None
-    """Its tokens as a multiple of those for the first sample of the table, if that has any."""
+    """Its tokens as a multiple of those for the first sample of the table, if it has any."""
 
 
 def story_of(reading: Reading) -> Story | None:
-    """The merges of the text's first SENTENCE characters; None where the vocabulary is not made of merges."""
+    """Merges of the text's first SENTENCE characters; None if the vocabulary has no merges."""
     tokenizer, sentence = reading.tokenizer, reading.text[:SENTENCE]
     if not isinstance(tokenizer, BytePairTokenizer) or not sentence:
         return None
@@ -92,8 +91,8 @@ def story_of(reading: Reading) -> Story | None:
 
 
 def rates_of(samples: dict[str, str], readings: list[Reading]) -> list[tuple[str, list[Rate | None]]]:
-    """[(name of the sample, the rate of each tokenizer)], the samples in their order; None for a vocabulary of
-    characters that lacks some of the sample's."""
+    """[(name of the sample, rate of each tokenizer)], in the order of the samples; None for a vocabulary of characters
+    that lacks some of the sample's."""
     tokenizers = [one.tokenizer for one in readings]
     tokens = {
         name: [len(one.encode(text)) if has_tokens(text, one) else 0 for one in tokenizers]
@@ -112,7 +111,7 @@ def rates_of(samples: dict[str, str], readings: list[Reading]) -> list[tuple[str
 
 
 def lists_of(tokenizer: Tokenizer, corpus: Corpus | None) -> dict:
-    """The vocabulary's ends: [(token made visible, its title, its count)] of the longest, rarest and unused tokens."""
+    """Extremes of the vocabulary: [(visible token, title, count)] of the longest, rarest and unused tokens."""
 
     def entry(id: int, times: int | None = None) -> tuple[str, str, int | None]:
         data = tokenizer.token_bytes(id)
@@ -134,13 +133,13 @@ def lists_of(tokenizer: Tokenizer, corpus: Corpus | None) -> dict:
 
 
 def title_of(id: int, data: bytes) -> str:
-    """A token's id and bytes in words: "token 262 · 2 bytes: 20 74"."""
+    """Id and bytes of a token in words: "token 262 · 2 bytes: 20 74"."""
     shown = data[:40].hex(" ") + (" …" if len(data) > 40 else "")
     return f"token {id:,} · {len(data)} byte{'s' if len(data) != 1 else ''}: {shown}"
 
 
 def marked(data: bytes):
-    """A token's text as HTML: blanks and line breaks are marked, and still what they are, so that lines wrap."""
+    """Text of a token as HTML: spaces and line breaks are marked, but kept, so that lines wrap."""
     from markupsafe import Markup, escape
 
     text = str(escape(visible(data)))
@@ -148,9 +147,9 @@ def marked(data: bytes):
 
 
 def render(readings: list[Reading], corpora: list[Corpus], back: str = "") -> str:
-    """The HTML of the page, self-contained: it loads nothing, and its policy lets no script run but its own.
+    """Return the HTML of the page, self-contained: it loads nothing, and its policy allows no scripts except its own.
 
-    `corpora` holds one for each reading, or none; `back` is the address of the run's report, where there is one.
+    `corpora` has one entry per reading, or is empty; `back` is the URL of the run's report, "" if there is none.
     """
     languages = rates_of(LANGUAGES, readings)
     return fill(
@@ -171,7 +170,7 @@ def render(readings: list[Reading], corpora: list[Corpus], back: str = "") -> st
 
 
 def render_run(run: FinishedRun, documents: Path, back: str) -> str:
-    """The page of a run's own tokenizer: on the longest excerpt of a kept document, and its use in some documents."""
+    """Page of a run's tokenizer, with the longest excerpt of a kept document and the usage in some documents."""
     text = max((plain(example.excerpt) for example in run.funnel.kept), key=len, default="") or DEFAULT_TEXT
     there = any(documents.glob("*.parquet"))
     corpora = [read_corpus(documents, run.tokenizer, RUN_DOCUMENTS, RUN_CHARACTERS)] if there else []
@@ -179,7 +178,7 @@ def render_run(run: FinishedRun, documents: Path, back: str) -> str:
 
 
 def write_page(path: Path, readings: list[Reading], corpora: list[Corpus]) -> Path:
-    """Writes the page. Raises InputError when the file cannot be written."""
+    """Write the page. Raises InputError if the file cannot be written."""
     html = render(readings, corpora)
     try:
         write_atomically(path, html)

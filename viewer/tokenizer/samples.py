@@ -1,5 +1,4 @@
-"""Short texts of our own, to compare tokenizers on with no download: one meaning in many languages, and one text of
-each kind."""
+"""Short texts of our own for comparing tokenizers offline: one text in many languages, and one text of each kind."""
 
 LANGUAGES = {
     "English": (
@@ -69,7 +68,7 @@ LANGUAGES = {
         "저녁이 되면 방앗간 주인은 자루를 세고 집으로 돌아간다."
     ),
 }
-"""{language: the same three sentences in it}; English, which the others are measured by, is the first."""
+"""{language: the same three sentences}; English, the reference, is first."""
 
 KINDS = {
     "prose": (
@@ -127,4 +126,4 @@ March              31     1555.0    18.3
         "yhnrf uoxgm dwcvi saqjk tzeblp yfhnr uogxm dcwvi askqj ztpbe lyhfn rugom xdcwv isqak jtzlp ebyhn fruog"
     ),
 }
-"""{kind: a text of it}; the prose is English."""
+"""{kind: a text of that kind}; the prose is English."""

@@ -1,4 +1,5 @@
-"""A reading in the terminal: tokens as coloured cells, ids below them. No control character of the text gets there."""
+"""Show a tokenized text in the terminal: tokens as colored cells, with ids below them. Control characters of the text
+are escaped."""
 
 import io
 import sys
@@ -13,23 +14,23 @@ from viewer.training_data import short, visible
 
 CELLS = ("on #f2c79b", "on #b9d9e8", "on #d5e3b0", "on #e3c7e8")
 SHOWN = 500
-"""Tokens shown at most; the figures count all."""
+"""Maximum tokens to show; figures count all."""
 EXAMPLES = 12
 USUAL_WIDTH = 80
 LANGUAGES = 8
 
 
 def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> None:
-    """Prints the readings, one below the other, and after each what it makes of the run's documents, if that was asked.
+    """Print the readings one after another, each with its usage in the documents of a run if requested.
 
-    Plain text where the output is no terminal, or NO_COLOR is set.
+    Plain text if the output is not a terminal, or NO_COLOR is set.
     """
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # an output that is not UTF-8 is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")  # do not fail if the output is not UTF-8
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.width = console.width or USUAL_WIDTH  # COLUMNS=0: on a line of no width nothing would be shown
+    console.width = console.width or USUAL_WIDTH  # with COLUMNS=0 nothing would be shown
     for i, reading in enumerate(readings):
         if len(readings) > 1:
             console.print(clean(reading.name), style="bold")
@@ -43,8 +44,8 @@ def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> No
 
 
 def flowed(pieces: list[Piece], with_bytes: bool, width: int) -> Iterator:
-    """Lines of cells, below each the line of ids, and of bytes if asked, then an empty one; a token that holds a line
-    break ends its line."""
+    """Lines of cells, each followed by a line of ids, a line of bytes if requested, and an empty line; a token with a
+    line break ends its line."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -84,7 +85,7 @@ def flowed(pieces: list[Piece], with_bytes: bool, width: int) -> Iterator:
 
 
 def figures(reading: Reading) -> str:
-    """The line of figures."""
+    """Line of figures."""
     return (
         f"{clean(reading.name)}: {len(reading.text):,} characters, {reading.text_bytes:,} bytes, "
         f"{len(reading.pieces):,} tokens, {reading.bytes_per_token:.2f} bytes per token"
@@ -92,7 +93,7 @@ def figures(reading: Reading) -> str:
 
 
 def of_corpus(corpus: Corpus, tokenizer: Tokenizer) -> str:
-    """What the documents use of the vocabulary, in a few lines."""
+    """Usage of the vocabulary in the documents, in a few lines."""
     usage, unused = corpus.usage, never_used(corpus.usage, tokenizer)
     name = lambda id: short(visible(tokenizer.token_bytes(id)))
     rare = [f"{name(id)} ({usage.counts[id]:,})" for id in rarest(usage, tokenizer, EXAMPLES)]
@@ -112,5 +113,5 @@ def of_corpus(corpus: Corpus, tokenizer: Tokenizer) -> str:
 
 
 def clean(text: str) -> str:
-    """`text` without what a terminal might obey."""
+    """Replace characters that a terminal might interpret."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -1,1 +1,1 @@
-"""The window: one page in which a run is looked into, served beside the API and exported by the report."""
+"""The window: one page to explore a run, served next to the API and exported by the report."""

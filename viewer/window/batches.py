@@ -1,4 +1,4 @@
-"""What the model was trained on at a step, and at which steps it was trained on a document."""
+"""Documents in the batch of a training step, and the steps at which a document was in a batch."""
 
 import time
 from bisect import bisect_right
@@ -23,16 +23,16 @@ from viewer.window.corpus.run_data import data_of, or_missing
 from viewer.window.window_run import WindowRun
 
 MOST_SEQUENCES, MOST_SEGMENTS, MOST_TOKENS = 64, 24, 1024
-"""Of an answer: sequences, documents told of each, tokens of one."""
+"""Maximum sequences of an answer, listed documents of each, and tokens of one."""
 MOST_PLACES = 1000
 SECONDS = 0.5
 ADDRESS_SECONDS = 0.1
-"""For the addresses of a batch's documents; those that are not read by then are told by their numbers alone."""
+"""Time for looking up the URLs of a batch's documents; the others are listed by number only."""
 GROUPS_HELD = 16
 
 
 class Tables:
-    """The tables of documents of a folder of shards: what is known of a document by its number."""
+    """Tables of documents of a folder of shards: metadata by document number."""
 
     def __init__(self, folder: Path):
         self.files = [Path(str(table)) for table in document_tables(folder)]
@@ -40,8 +40,8 @@ class Tables:
         self._groups: dict[tuple[int, int], tuple[int, list[dict]]] = {}
 
     def at(self, number: int) -> dict[str, Any] | None:
-        """id, url, file, split, tokens and text_bytes of a document; None where there is none. Raises InputError where
-        the table cannot be read."""
+        """id, url, file, split, tokens and text_bytes of a document; None if there is no such document. Raises
+        InputError if the table cannot be read."""
         for first, rows in self._groups.values():
             if first <= number < first + len(rows):
                 return rows[number - first]
@@ -64,14 +64,14 @@ class Tables:
 
 
 class Batches:
-    """The batches of a run. Opened when first asked for."""
+    """Batches of a run, opened on first use."""
 
     def __init__(self, run: WindowRun):
         self.run, self.config = run, run.experiment.train
         self._stamp: int | None = None
 
     def open(self) -> BatchSource:
-        """Raises InputError or UsageError where there are no shards, or not those of this run."""
+        """Open the shards. Raises InputError or UsageError if they are missing, or not this run's."""
         manifest = self.run.paths.tokens / MANIFEST
         if not manifest.is_file() and self.config.reads_own_shards:
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
@@ -89,7 +89,7 @@ class Batches:
         return self.source
 
     def about(self) -> dict[str, Any]:
-        """What is the same for all steps."""
+        """Fields that are the same for all steps."""
         own, read = self.run.paths.tokens.resolve(), self.source.windows_read(self.config.steps)
         return {
             "steps": self.config.steps, "trained": self.run.steps()[-1], "batch_size": self.config.batch_size,
@@ -130,7 +130,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """The batch of a step, counted from 1 as metrics.jsonl counts them. Without a step, what there is to ask for."""
+    """The batch of a step, counted from 1 like in metrics.jsonl. Without a step, the available steps."""
     source = batches.open()
     if fields.get("step") is None:
         stages = source.stages.between(0, batches.config.steps)
@@ -155,7 +155,7 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 
 def sequence_told(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
-    """The documents of one sequence."""
+    """Documents of one sequence."""
     windows = batches.source.sources[source].windows
     _, _, segments, weights = windows[number]
     starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
@@ -174,7 +174,7 @@ def sequence_told(batches: Batches, index: int, source: int, number: int, until:
 
 
 def address(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
-    """The address of a document, if there is time for it, and a table that has it."""
+    """URL of a document, if it is found in time."""
     try:
         found = batches.tables[source].at(document) if time.monotonic() < until else None
     except InputError:
@@ -183,7 +183,7 @@ def address(batches: Batches, source: int, document: int, until: float) -> dict[
 
 
 def tokens_told(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
-    """The tokens of one sequence as the model reads them, and what it is asked to say after each."""
+    """Inputs and targets of one sequence."""
     windows = batches.source.sources[source].windows
     arrays = windows[number]
     inputs, targets, segments, weights = (array[first : first + MOST_TOKENS].tolist() for array in arrays)
@@ -196,13 +196,13 @@ def tokens_told(batches: Batches, index: int, source: int, number: int, first: i
 
 
 def token_name(run: WindowRun, id: int) -> str:
-    """A token's text, with all in it visible."""
+    """Text of a token with all characters visible."""
     special = {number: name for name, number in run.tokenizer.special_tokens.items()}
     return special.get(id) or short(visible(run.tokenizer.token_bytes(id)))
 
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
-    """The steps at which a document was in the batch; `next` says where to go on where there was no time for all."""
+    """Steps at which a document was in the batch; `next` is the step to continue from if time ran out."""
     source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1
@@ -233,6 +233,6 @@ def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
 
 
 def own_folder(batches: Batches) -> int | None:
-    """The run's own shards among those of the mixture."""
+    """Index of the run's own shards in the mixture; None if they are not in it."""
     own = batches.run.paths.tokens.resolve()
     return next((i for i, one in enumerate(batches.source.sources) if one.folder.resolve() == own), None)

@@ -1,4 +1,4 @@
-"""metrics.jsonl as the window reads it, again and again while it grows: what is new of it alone, and never too much."""
+"""Follow metrics.jsonl while it grows: reads only new lines, and returns a bounded number of points."""
 
 import json
 import os
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 MOST_LINES = 3_000
-"""Of an answer: of longer runs every second, third, … line is sent, the last ones always."""
+"""Maximum lines of an answer: for longer runs every second, third, … line, always including the last one."""
 MOST_DAMAGED = 5
-"""Damaged lines that are named."""
+"""Maximum damaged lines to report."""
 MOST = 1e300
-"""Of a number; of an integer that has more digits, JavaScript reads infinity."""
+"""Maximum absolute value of a number: JavaScript reads longer integers as infinity."""
 TRAIN = (
     "loss", "learning_rate", "tokens_per_second", "mfu", "cpu_matmul_share", "gradient_norm", "tokens", "seconds",
     "seconds_left", "goodput",
@@ -22,20 +22,20 @@ STARTED = (
 
 
 def finite(value: object) -> int | float | None:
-    """`value`, or None for what is no number that JSON can hold."""
+    """`value`, or None if it is not a number that JSON can represent."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
         return None
     return value
 
 
 def told(value: object) -> str | int | float | None:
-    """A word or a number of a line, None for what is neither."""
+    """A string or number of a line, None for other types."""
     return value[:200] if isinstance(value, str) else finite(value)
 
 
 class CurveLog:
-    """The lines of one file. A step that was run twice, around a kill, counts by its later line; a line that is no
-    line of metrics is left out and named in `damaged`; a last line that a kill has cut off is only left out."""
+    """Lines of one file. Of a step that was logged twice, around a kill, the later line counts. Invalid lines are
+    skipped and listed in `damaged`; an incomplete last line is only skipped."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -48,10 +48,10 @@ class CurveLog:
         self.starts: list[dict] = []
         self.lines = 0
         self.damaged: list[str] = []
-        """A sentence for each of the first lines that are no lines of metrics."""
+        """A sentence for each of the first invalid lines."""
 
     def follow(self) -> None:
-        """Reads what has come since; all of it where the file is another, as after a restart."""
+        """Read new lines; everything if the file was replaced, as after a restart."""
         try:
             with self.path.open("rb") as file:
                 now = os.fstat(file.fileno())
@@ -71,7 +71,7 @@ class CurveLog:
                 self.damaged.append(f"{self.path}, line {self.lines:,}, is no line of metrics, and is left out.")
 
     def take(self, line: bytes) -> bool:
-        """Whether it is a line of metrics."""
+        """Parse a line; return whether it is a line of metrics."""
         try:
             row = json.loads(line)
             step = row["step"]
@@ -88,9 +88,9 @@ class CurveLog:
         return True
 
     def read(self, after: int = -1) -> dict[str, Any]:
-        """Columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...}, "validation",
-        "starts": what ran from which step on, "every": of how many lines one is sent, "last": the step to ask after}.
-        Columns that no line has are left out; null stands where one line has no number."""
+        """Return columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...},
+        "validation", "starts": starts of the run by step, "every": one of this many lines is sent, "last": the step to
+        pass as `after` next}. Columns that no line has are omitted; null if a line has no number."""
         self.follow()
         every, train = columns(self.train, TRAIN, after)
         _, validation = columns(self.validation, VALIDATION, after)

@@ -1,4 +1,5 @@
-"""The documents of a run: listed, searched, and one with its values, its page and the one that it is a copy of."""
+"""Documents of a run: list and search them, and show one with its values, its page and the document that it
+duplicates."""
 
 import time
 from collections.abc import Iterator
@@ -19,20 +20,20 @@ from viewer.window.curve_log import finite
 from viewer.window.window_run import WindowRun
 
 MOST, USUAL = 100, 50
-"""Documents of an answer."""
+"""Maximum and default number of documents of an answer."""
 MOST_CHARACTERS = 20_000
-"""Of a text or a page, of an answer."""
+"""Maximum characters of a text or page in an answer."""
 MOST_QUERY, MOST_WORDS = 200, 8
 SECONDS = 0.5
-"""After which a search says what it has found by then; who asks goes on from there."""
+"""A search returns its results so far after this time; the client continues from there."""
 ID_SECONDS = 5.0
 RECORDED, RECORDED_CHARACTERS = 5, 1500
-"""Documents of each reason that an exported page holds, and characters of each."""
+"""Documents of each reason in an exported page, and characters of each."""
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
     data = data_of(run)
-    looked, shown, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one of each lane
+    looked, shown, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one per lane
     asked = [
         Inspection(
             "documents", ("reason", "offset", "limit", "query", "within"), lambda fields: documents(data, fields),
@@ -96,12 +97,12 @@ def list_of(data: RunData, reason: str, wanted: Wanted, offset: int, limit: int)
 
 
 def line_of(data: RunData, reason: str) -> Threshold | None:
-    """What decides about the reason, if a number does."""
+    """Threshold of the reason, if it has one."""
     return next((one for one in data.thresholds() if f"{one.stage}/{one.reason}" == reason), None)
 
 
 def total(data: RunData, reason: str) -> int | None:
-    """How many there are by the funnel; None where there is none."""
+    """Number of documents according to the funnel; None if there is none."""
     try:
         counts = data.funnel().counts
     except InputError:
@@ -110,7 +111,7 @@ def total(data: RunData, reason: str) -> int | None:
 
 
 def bounded(fields: Fields, name: str, most: int) -> str:
-    """A string that is text, of at most so many characters."""
+    """A string field that is valid text with at most `most` characters."""
     value = fields.string(name, "")
     if len(value) > most:
         raise wrong(name, value, f"{most:,} characters at most")
@@ -122,7 +123,7 @@ def bounded(fields: Fields, name: str, most: int) -> str:
 
 
 def beside(data: RunData, fields: Fields) -> dict[str, Any]:
-    """The kept documents that lie nearest to the threshold of a reason, as funnel.json names them."""
+    """Kept documents closest to the threshold of a reason, from funnel.json."""
     reason = bounded(fields, "reason", 200)
     line = line_of(data, reason)
     found: list[dict[str, Any]] = []
@@ -134,7 +135,7 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
                 ((_, told),) = rows_at(texts / name, [row], ["id", "url", line.signal])
                 place = find_id_in(shelf, name, told["id"])
             except (InputError, ValueError):
-                continue  # texts/ may be gone
+                continue  # texts/ may have been deleted
             if place is not None:
                 url = (told["url"] or "")[:MOST_ADDRESS]
                 found.append(
@@ -144,7 +145,7 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
 
 
 def chosen(data: RunData, fields: Fields, ends: bool = False) -> tuple[str, str, int]:
-    """(shelf, file, row) of the fields file and row, or id, or number: that of tokens/, where each
+    """Return (shelf, file, row) from the fields file and row, or id, or number: the number in tokens/, where each
     document has two if the `ends` of documents are held out. Raises ApiError and InputError."""
     if fields.get("number") is not None:
         number = fields.integer("number", 0, 0, 2**53)
@@ -193,7 +194,7 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
 
 
 def measured(data: RunData, values: dict[str, Any], label: str) -> list[list[Any]]:
-    """[value, the line, whether the value is on the side that is dropped] for each threshold of the funnel."""
+    """[value, threshold, whether the value is on the dropped side] for each threshold of the funnel."""
     found: list[list[Any]] = []
     for one in data.thresholds():
         value, line = finite(values.get(one.signal)), one.of_language(label)
@@ -202,26 +203,25 @@ def measured(data: RunData, values: dict[str, Any], label: str) -> list[list[Any
 
 
 def broken(line: Threshold, value: float) -> bool:
-    """Whether the value is on the side that is dropped."""
+    """Whether the value is on the dropped side."""
     sides = {"below": value < line.value, "at most": value <= line.value, "above": value > line.value}
     return sides.get(line.drops, value >= line.value)
 
 
 def number_of(position: int, run: WindowRun) -> int:
-    """The number in tokens/ of the document at that position of documents/: of its part that is trained on, where the
-    ends of documents are held out."""
+    """Number in tokens/ of the document at that position of documents/; if ends are held out, of its training part."""
     return 2 * position if run.experiment.shards.held_out == "ends" else position
 
 
 def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
-    """The document that stayed in the place of a copy: its file and row, as far as they can be found."""
+    """File and row of the document that was kept instead of a duplicate, as far as they can be found."""
     if not stays:
         return None
     name, _, row = stays.rpartition(":")
     told: dict[str, Any] = {"name": stays, "file": None, "row": None}
     if not row.isdecimal():
         return told
-    for shelf_name in SHELVES:  # the one that stayed as no copy may have been dropped behind
+    for shelf_name in SHELVES:  # a later step may have dropped the document that was kept
         try:
             ((_, found),) = rows_at(data.place(RunPaths.texts) / name, [int(row)], ["id"])
             place = find_id_in(data.shelf(shelf_name), name, found["id"])
@@ -233,7 +233,7 @@ def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
 
 
 def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
-    """The page of a document."""
+    """The web page of a document."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
     shelf_name, name, row = chosen(data, fields)

@@ -1,4 +1,4 @@
-"""The funnel: how many pages came in, and what dropped which of them."""
+"""The funnel: number of pages read, and dropped by each rule."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""All that the window can ask of a run, and what of it is recorded when the page is exported."""
+"""All inspections of the window, and the answers to record when the page is exported."""
 
 import dataclasses
 import json
@@ -21,15 +21,15 @@ ROOMS = (
     batches,
     trace,
 )
-"""Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of what an exported page holds."""
+"""Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of the answers in an exported page."""
 
 
 MESSAGES = ("message", "missing", "why")
-"""Fields in which an answer says why something is not there."""
+"""Fields in which an answer explains why something is missing."""
 
 
 def inspections_of(run: WindowRun) -> list[Inspection]:
-    """Those that ask a model of a step ask by the field "run" the runs beside it, too."""
+    """All inspections. Those with the field "step" get the field "run" too, to query the other served runs."""
     found = [one for room in ROOMS for one in room.inspections(run)]
     return [
         dataclasses.replace(one, known=(*one.known, "run")) if "step" in one.known and "run" not in one.known else one
@@ -38,13 +38,13 @@ def inspections_of(run: WindowRun) -> list[Inspection]:
 
 
 def key_of(name: str, fields: Mapping[str, object]) -> str:
-    """The name of a recorded answer, as source.js makes it."""
+    """Key of a recorded answer, as in source.js."""
     given = {field: value for field, value in fields.items() if value is not None}
     return name + json.dumps(given, sort_keys=True, separators=(",", ":"))
 
 
 def record(run: WindowRun) -> dict[str, object]:
-    """{key: answer} of all that an exported page shows."""
+    """{key: answer} of everything that an exported page shows."""
     known = {one.name: one for one in inspections_of(run)}
     return dict(recorded(run, known))
 
@@ -57,13 +57,13 @@ def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[
             except ApiError as error:
                 if error.code != OUT_OF_MEMORY:
                     raise
-                continue  # the page says that this step was not recorded
+                continue  # the page reports that this step was not recorded
             yield key_of(name, fields), json.loads(to_json(without_place(answer, run)))
 
 
 def without_place(answer: object, run: WindowRun) -> object:
-    """The answer, whose messages and folders name the run in place of where it lies on this machine: an exported page
-    goes from hand to hand. Texts stay as they are."""
+    """Replace the path of the run on this machine by its name in messages and folders of an answer, since exported
+    pages are shared. Texts stay unchanged."""
     here = str(run.paths.root.absolute())
     if isinstance(answer, list):
         return [without_place(one, run) for one in answer]

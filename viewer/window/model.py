@@ -1,4 +1,4 @@
-"""The model as the window's frame wants it: its name, its steps, its size."""
+"""Information about the model for the window's frame: name, steps, size."""
 
 from collections.abc import Iterator
 
@@ -29,5 +29,5 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def prompt_of(run: WindowRun) -> str:
-    """What a page begins with: the run's first prompt."""
+    """Initial prompt of a page: the run's first prompt."""
     return next(iter(run.experiment.sample.prompts), "")

@@ -1,4 +1,4 @@
-"""What the window asks of a model: losses token by token, what comes next, what goes on in each layer, its parts."""
+"""Inspections of a model: loss per token, next-token logits, activations of each layer, and its parts."""
 
 import base64
 import dataclasses
@@ -17,15 +17,15 @@ from viewer.training_data import read_samples, visible
 from viewer.window.window_run import WindowRun
 
 MOST_CHARACTERS = 100_000
-"""Of a text."""
+"""Maximum characters of a text."""
 MOST_TOKENS = 4096
-"""Of a text that is read; the rest is dropped, and counted."""
+"""Maximum tokens of a text to read; the rest is dropped, and counted."""
 TOP = 5
 RECORDED_PROMPTS, RECORDED_STEPS, RECORDED_NUMBERS = 4, 16, 1 << 20
-"""That an exported page holds at most: a number is some 5 bytes there."""
+"""Limits of an exported page; a number takes about 5 bytes."""
 
 LANE = "model"
-"""Of inspections that compute with the served model, and share what an Inspector remembers."""
+"""Lane of inspections that compute with the served model, and share the cache of an Inspector."""
 
 type Given = str | list[int]
 
@@ -42,10 +42,10 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """The run's first prompts, and with what the model makes of them, at steps spread over all; fewer of both, where
+    """The run's first prompts, and the samples of the model for them, at steps spread over the run; fewer of both if
     the answers would be large."""
     yield "architecture", {}
-    room, prompts = RECORDED_NUMBERS // 2, []  # at the served step, and at one at least by its number
+    room, prompts = RECORDED_NUMBERS // 2, []  # at the served step, and at least at one numbered step
     for prompt in run.experiment.sample.prompts[:RECORDED_PROMPTS]:
         numbers = recorded_numbers(run.served, prompt)
         if numbers <= room or not prompts:
@@ -65,8 +65,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def recorded_numbers(inspector: Inspector, prompt: str) -> int:
-    """In the answers of one prompt at one step: logits, attention, and the lens, of which each guess is as long as five
-    numbers."""
+    """Numbers in the answers for one prompt at one step: logits, attention, and the logit lens, where a guess counts as
+    five numbers."""
     config = inspector.config
     positions = min(MOST_POSITIONS, 1 + len(inspector.tokenizer.encode(prompt)))
     attention = config.layers * config.heads * positions**2
@@ -74,14 +74,14 @@ def recorded_numbers(inspector: Inspector, prompt: str) -> int:
 
 
 def spread(steps: list[int], most: int) -> list[int]:
-    """At most so many of the steps: the last one, the first one, and some between them."""
+    """At most `most` of the steps: the last, the first, and some between them."""
     if len(steps) <= most:
         return steps
     return [steps[-1 - round(one * (len(steps) - 1) / max(1, most - 1))] for one in range(most)][::-1]
 
 
 def given(fields: Fields, inspector: Inspector) -> Given:
-    """The field "text" or "tokens". Raises ApiError 400 for both, for what is too long, and for what is none."""
+    """The field "text" or "tokens" as ids. Raises ApiError 400 if both are given, or one is too long or invalid."""
     tokens = fields.get("tokens")
     if tokens is None:
         text = fields.string("text", "")
@@ -89,7 +89,7 @@ def given(fields: Fields, inspector: Inspector) -> Given:
             raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here")
         try:
             return inspector.tokenizer.encode(text)
-        except InputError as error:  # a vocabulary of characters that has not all of these
+        except InputError as error:  # a vocabulary of characters that lacks one
             raise ApiError(400, str(error), param="text", code="invalid_value") from error
     if fields.get("text") is not None:
         raise wrong("tokens", tokens, "left out where there is a text")
@@ -165,17 +165,17 @@ def text_of(inspector: Inspector, id: int) -> str:
 
 
 def running(values_N: np.ndarray) -> list[float | None]:
-    """null where no byte has come yet."""
+    """null before the first byte."""
     return [None if math.isnan(value) else short(value) for value in values_N.tolist()]
 
 
 def short(value: float) -> float:
-    """Six digits: float32 has hardly more."""
+    """Round to six digits, about the precision of float32."""
     return float(f"{value:.6g}")
 
 
 def packed(array: np.ndarray) -> dict[str, object]:
-    """An array for toArray of dom.js: its numbers little-endian, in base64, the last axis the fastest."""
+    """An array for toArray of dom.js: little-endian numbers in base64, in C order."""
     kind = "int32" if array.dtype.kind in "iu" else "float32"
     data = np.ascontiguousarray(array, f"<{kind[0]}4").tobytes()
     return {"type": kind, "shape": list(array.shape), "data": base64.b64encode(data).decode("ascii")}

@@ -1,4 +1,4 @@
-"""The window's HTML: one file with its scripts in it. The served page asks the server, the exported one holds its
+"""HTML of the window: one file with its scripts. The served page queries the server, the exported one contains its
 answers."""
 
 import base64
@@ -23,9 +23,9 @@ PAGES = (
     ("data", "data_documents", "data_batches"),
     ("trace_parts", "trace_contamination", "trace"),
 )
-"""Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
+"""Scripts of each page, in the order of the pages; the last of each has its name, and may have a style sheet."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
-"""Files of static/, in the order in which they are run; they share one scope."""
+"""Files of static/, in the order in which they run; they share one scope."""
 STYLES = ("window", "tokens", "predict", "inside", "training", "data", "trace")
 
 
@@ -34,13 +34,13 @@ def joined(names: tuple[str, ...], suffix: str) -> str:
 
 
 def sha256_source(text: str) -> str:
-    """As a content security policy names an inline script or style."""
+    """Hash source of an inline script or style, for a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def window_html(recorded: Mapping[str, object] | None = None, back: str = "") -> str:
-    """Return the page: with `recorded`, {key: answer} of inspections.record, the exported one, which asks no server.
-    `back` is the address of the run's report, "" if there is none."""
+    """Return the HTML: with `recorded`, {key: answer} of inspections.record, the exported page, which queries no
+    server. `back` is the URL of the run's report, "" if there is none."""
     script = f'"use strict";\n(() => {{\n{joined(SCRIPTS, "js")}\n}})();\n'
     style = joined(STYLES, "css")
     policy = (
@@ -54,7 +54,7 @@ def window_html(recorded: Mapping[str, object] | None = None, back: str = "") ->
 
 
 def script_json(value: object) -> str:
-    """JSON that ends no <script>, whatever texts are in it."""
+    """JSON that cannot close a <script>, whatever texts it contains."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -62,13 +62,13 @@ HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Re
 SANDBOX = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
-"""Policy of the run's report. A run folder may come from a stranger: scripts in it get an origin of their own, so that
-they reach neither the server's API nor its key."""
+"""Policy of the run's report. A run folder may be untrusted: its scripts get their own origin, so that they can access
+neither the server's API nor its key."""
 
 
 def served_pages(run: Path, with_report: bool = True) -> dict[str, Callable[[], Response]]:
-    """Return {path: function that answers it}: the window, the report of the run in the folder `run` if it has one, and
-    docs/. The report has texts of the run, and a browser opens it without a key: a server with a key leaves it out."""
+    """Return {path: function that responds}: the window, the report of the run in the folder `run` if it has one, and
+    docs/. The report contains texts of the run, and browsers open it without a key: a server with a key omits it."""
     report = {
         f"/{RunPaths.report}/{path.name}": path
         for path in sorted(RunPaths(run).report.glob("*.html"))

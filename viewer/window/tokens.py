@@ -1,4 +1,4 @@
-"""Tokenizers as the window's page "Tokens" wants them: the run's own, and those that it is set beside."""
+"""Tokenizers for the page "Tokens" of the window: the run's own, and those to compare with."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,10 +17,10 @@ from viewer.window.model_views import RECORDED_PROMPTS, packed
 from viewer.window.window_run import WindowRun
 
 IN_PAGE = ("bpe", "characters")
-"""Kinds that static/bpe.js cuts in the page itself; "encode" cuts the others, and for a split pattern that JavaScript
-does not read."""
+"""Kinds that static/bpe.js encodes in the page; "encode" handles the others, and split patterns that JavaScript does
+not support."""
 MOST_CHARACTERS = 20_000
-"""Of a text that "encode" cuts."""
+"""Maximum characters of a text for "encode"."""
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
@@ -46,7 +46,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Tokenizer]:
-    """(its name, the tokenizer) of the field "tokenizer", by default the first. Raises ApiError 400 for no name."""
+    """(name, tokenizer) of the field "tokenizer", default: the first. Raises ApiError 400 for an unknown name."""
     name = fields.string("tokenizer", next(iter(named)))
     if name not in named:
         raise wrong("tokenizer", name, f"one of {', '.join(named)}; launch.serve --beside gives it others")
@@ -54,8 +54,8 @@ def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Toke
 
 
 def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Each id's text and bytes (in hexadecimal). A BPE's tokens but the special ones are merged in order of their
-    ids, sentencepiece's in that of `order`."""
+    """Text and bytes (in hexadecimal) of each id. Tokens of a BPE except the special ones are merged in order of their
+    ids, sentencepiece's in the order of `order`."""
     parts = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
     found: dict[str, Any] = {
         "name": name,
@@ -72,8 +72,8 @@ def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
-    """When each id was merged, counted from 0, by the scores that sentencepiece's BPE gives its pieces; -1 for bytes
-    and special tokens, which no merge makes. Empty for models of other kinds, and where pieces were set by hand."""
+    """Order in which the ids were merged, counted from 0, by the scores of sentencepiece's BPE; -1 for bytes and
+    special tokens, which are not merged. Empty for models of other kinds, and with user-defined pieces."""
     model = read_model(tokenizer.model)
     if model.kind != BPE or any(piece.kind == USER_DEFINED for piece in model.pieces):
         return []
@@ -85,7 +85,7 @@ def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
 
 
 def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:
-    """The ids of the field "text". Raises ApiError 400 for one that is too long, or has what no token stands for."""
+    """Ids of the field "text". Raises ApiError 400 if it is too long, or contains a character without a token."""
     text = fields.string("text", "")
     if len(text) > MOST_CHARACTERS:
         raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here, and it has {len(text):,}")

@@ -1,5 +1,5 @@
-"""Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model; and whether
-questions of a test stand there."""
+"""Origins of a text: look up passages in the run's own token shards, trace a text, measure memorization, and test
+questions for contamination."""
 
 import contextlib
 import itertools
@@ -27,27 +27,27 @@ from viewer.window.window_run import WindowRun
 
 MOST_CHARACTERS = 20_000
 MOST_TOKENS = 1024
-"""Of a passage or text that is looked up."""
+"""Maximum tokens of a passage or text to look up."""
 MOST_DOCUMENTS = 20
 MOST_SHOWN = 1000
-"""Documents of an answer, over all of its passages."""
+"""Maximum documents of an answer, over all of its passages."""
 MOST_CONTEXT = 250
 SHOWN = 10
-"""Documents, where nothing else is asked for."""
+"""Default number of documents."""
 CONTEXT = 60
-"""Tokens before and behind a passage, where nothing else is asked for."""
+"""Default number of tokens before and after a passage."""
 MOST_RECITED = 2048
-"""Tokens of a document that are read."""
+"""Maximum tokens of a document to read."""
 MOST_SAMPLED = 64
 RECORDED_SAMPLES, RECORDED_DOCUMENTS = 4, 3
 QUESTION_DOCUMENTS = 3
-"""Of each stretch of a question, where nothing else is asked for."""
+"""Default number of documents for each stretch of a question."""
 EXAMPLE_TOKENS, EXAMPLE_CHARACTERS = 200, 240
-"""Of a document, of which a line is the example of a text that stands in its split."""
+"""Length of a document prefix, one line of which is an example of a text in its split."""
 
 
 class Corpus:
-    """The index of a run, opened when it is asked for, and anew when it was made anew."""
+    """Index of a run, opened on first use, and again after it was rebuilt."""
 
     def __init__(self, run: WindowRun):
         self.run = run
@@ -58,7 +58,7 @@ class Corpus:
         return (self.run.paths.tokens / MANIFEST).is_file()
 
     def index(self) -> CorpusIndex:
-        """Raises InputError, which names the command, where none was made or it cannot be used."""
+        """Open the index. Raises InputError, with the command to build it, if it is missing or unusable."""
         path = self.run.paths.corpus_index / INDEX
         if not self.has_shards():
             raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
@@ -106,7 +106,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """{"made": False, "message": what to do, "shards": whether there is something to index} or what is there."""
+    """{"made": False, "message": what to do, "shards": whether there is something to index}, or a description of the
+    index."""
     try:
         index = corpus.index()
     except (InputError, UsageError) as error:
@@ -119,20 +120,20 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def epochs(experiment: Experiment, index: CorpusIndex) -> list[list[float]]:
-    """[[step, how often the training text was read by then], ...], linear in between and after; of a mixture on the
-    whole."""
+    """[[step, passes over the training text up to it], ...], linear between and after them; with a mixture, over all of
+    it."""
     trained = index.splits().get("train", {"tokens": 0, "documents": 0})
-    tokens = trained["tokens"] + trained["documents"]  # with a head before each document
+    tokens = trained["tokens"] + trained["documents"]  # including the BOS of each document
     stages, steps = experiment.train.stages(experiment.model.context_length), experiment.train.steps
     ends = [stage.first_step for stage in stages.between(0, steps)]
     return [[step, stages.tokens_before(step) / max(1, tokens)] for step in (*ends, steps)]
 
 
 def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
-    """{split: a line of one of its documents}, of those splits that have one of some length."""
+    """{split: a line of one of its documents}, for splits with a document that is long enough."""
     found = {}
     for split in index.splits():
-        with contextlib.suppress(InputError):  # a table of documents that is damaged is told where one is looked up
+        with contextlib.suppress(InputError):  # a damaged table of documents is reported by lookups
             if document := index.sampled(split, 1, 3, EXAMPLE_TOKENS):
                 text = corpus.run.tokenizer.decode(document.tokens[:EXAMPLE_TOKENS].tolist())
                 line = max((one.strip() for one in text.split("\n")), key=len)[:EXAMPLE_CHARACTERS]
@@ -141,12 +142,12 @@ def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
 
 
 def room(corpus: Corpus) -> int:
-    """Tokens of a document that are read, behind its head."""
+    """Maximum tokens of a document to read, after BOS."""
     return min(MOST_RECITED, corpus.run.experiment.model.context_length - 1)
 
 
 def tokens_of(corpus: Corpus, fields: Fields) -> list[int]:
-    """Of the field "text", or those of "tokens"."""
+    """Tokens of the field "text", or the field "tokens"."""
     given = fields.get("tokens")
     if given is None:
         return encoded(corpus, checked_text(fields))
@@ -168,7 +169,7 @@ def checked_text(fields: Fields) -> str:
 def encoded(corpus: Corpus, text: str) -> list[int]:
     try:
         tokens = corpus.run.tokenizer.encode(text)
-    except InputError as error:  # a character that the vocabulary lacks
+    except InputError as error:  # a character outside the vocabulary
         raise ApiError(400, str(error), "text") from error
     if len(tokens) > MOST_TOKENS:
         raise wrong("text", f"{len(tokens):,} tokens long", f"{MOST_TOKENS:,} at most")
@@ -176,7 +177,7 @@ def encoded(corpus: Corpus, text: str) -> list[int]:
 
 
 def split_of(fields: Fields, index: CorpusIndex) -> str | None:
-    """The field "split"; None, where all are asked for."""
+    """The field "split"; None for all splits."""
     split = fields.get("split")
     if split is None:
         return None
@@ -186,7 +187,7 @@ def split_of(fields: Fields, index: CorpusIndex) -> str | None:
 
 
 def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Where a passage stands."""
+    """Occurrences of a passage."""
     index = corpus.index()
     split, most, context = split_of(fields, index), *shown_of(fields)
     given = tokens_of(corpus, fields)
@@ -206,15 +207,15 @@ def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def shown_of(fields: Fields) -> tuple[int, int]:
-    """(documents, tokens of context) that are asked for."""
+    """Requested (documents, tokens of context)."""
     return fields.integer("documents", SHOWN, 0, MOST_DOCUMENTS), fields.integer("context", CONTEXT, 0, MOST_CONTEXT)
 
 
 def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, context: int) -> list[dict[str, Any]]:
-    """At most `most` documents in which a passage of `length` tokens stands, each once, with what is around it."""
+    """At most `most` distinct documents with a passage of `length` tokens, with its context."""
     index, found = corpus.index(), {}
     most = max(0, most)
-    # Spots are spread over the matches. Where several of so few are in one document, more are looked at.
+    # Spots are spread over the matches. If several are in one document, look at more.
     for spot in itertools.chain(matches.spots(most), matches.spots(4 * most)):
         document = index.document_at(spot)
         if (document.source, document.number) not in found:
@@ -237,7 +238,7 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
 
 
 def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """The passages of a text behind its first `start` characters, the prompt."""
+    """Passages of a text after its first `start` characters, the prompt."""
     text = checked_text(fields)
     start = fields.integer("start", 0, 0, MOST_CHARACTERS)
     if start > len(text):
@@ -271,7 +272,7 @@ def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """The text in stretches, each with the spans (by number) that cover it. Spans may overlap."""
+    """Split the text into stretches, each with the indices of the spans that cover it. Spans may overlap."""
     edges = sorted({0, len(pieces), *(edge for span in spans for edge in span)})
     found = []
     for low, high in itertools.pairwise(edges):
@@ -281,7 +282,7 @@ def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[
 
 
 def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Of each n-gram of a text, whether it stands in a split."""
+    """Look up each n-gram of a text in a split."""
     index, tokenizer = corpus.index(), corpus.run.tokenizer
     ngram = fields.integer("ngram", usual_ngram(tokenizer), 1, MOST_TOKENS)
     most = fields.integer("documents", QUESTION_DOCUMENTS, 0, MOST_DOCUMENTS)
@@ -291,7 +292,7 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     tokens, found = overlap_of(index, tokenizer, text, ngram, split_of(fields, index) or "train", fields.go_on)
     pieces = [tokenizer.token_bytes(id) for id in tokens]
     if pieces and not text.startswith(" "):
-        pieces[0] = pieces[0].removeprefix(b" ")  # of the text behind a blank
+        pieces[0] = pieces[0].removeprefix(b" ")  # added by tokenizing it after a space
     spans, left = [], MOST_SHOWN
     for start, end, matches in found.spans:
         fields.go_on()
@@ -305,7 +306,7 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
 
 
 def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """One document of `of` that are spread over a split: {"document": None} where it has none that is long enough."""
+    """Memorization of one of `of` documents spread over a split; {"document": None} if none is long enough."""
     index = corpus.index()
     split = split_of(fields, index) or "train"
     of = fields.integer("of", MOST_SAMPLED // 4, 1, MOST_SAMPLED)
@@ -351,7 +352,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 
 def samples_of(run: WindowRun) -> list[dict[str, Any]]:
-    """What "trace" is asked about the run's samples: those at the end, or else the last in training."""
+    """Fields of "trace" for the run's samples: those at the end, or else the last ones during training."""
     during, final = read_samples(run.paths.samples)
     texts = [(one.prompt, one.prompt + one.continuation) for one in (final or during[-RECORDED_SAMPLES:])]
     return [

@@ -1,4 +1,4 @@
-"""A run that is looked at: its folder, its tokenizer, and its models at any step that has a checkpoint."""
+"""A run for the window: its folder, its tokenizer, and its models at any step with a checkpoint."""
 
 import dataclasses
 import threading
@@ -22,24 +22,23 @@ from lm.serving.fields import Fields
 from lm.tokenizer import Tokenizer
 
 LEAST_MODELS, MOST_BYTES = 2, 2**29
-"""Of models of other steps that are held beside the served one, where there is memory for them: so many whatever their
-size, more while they are smaller than this together."""
+"""Models of other steps to keep next to the served one, if memory allows: LEAST_MODELS of any size, more if they are
+smaller than MOST_BYTES together."""
 TO_READ = 1.5
-"""Memory that a model takes while it is read, over that of its parameters: 1.8 GB at the peak for 1.2 GB of them, read
-on a CPU."""
+"""Peak memory for loading a model, as a multiple of its parameters: 1.8 GB for 1.2 GB, measured on a CPU."""
 OUT_OF_MEMORY = "out_of_memory"
 NONE: Mapping[str, Tokenizer] = {}
 
 
 class WindowRun:
-    """What the inspections ask."""
+    """Data source of the inspections."""
 
     def __init__(
         self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE,
         free: Callable[[Sequence[jax.Device]], int | None] = free_bytes,
     ):  # fmt: skip
-        """`beside`: other tokenizers by name, which the run's own is compared with. `free`: bytes that each of the
-        devices has free; None where nobody knows."""
+        """`beside`: {name: tokenizer} to compare the run's own with. `free`: free bytes of each of the devices; None if
+        unknown."""
         self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
@@ -48,21 +47,21 @@ class WindowRun:
         self._others: dict[int, Inspector] = {}
         self._lock = threading.Lock()
         self.runs: list[WindowRun] = []
-        """Other runs, beside this one."""
+        """Other runs to compare with."""
 
     def steps(self) -> list[int]:
-        """Of the checkpoints and snapshots that are there now."""
+        """Steps of the existing checkpoints and snapshots."""
         return sorted({self.step, *saved_steps(self.paths)})
 
     def put_beside(self, given: Sequence[str]) -> None:
-        """Sets those of `given` that are folders of runs with a model beside this one, by their names; of two of one
-        name the later gets a number. Raises as RunFolder.load, and UsageError for a model that has no room."""
+        """Load those of `given` that are run folders with a model, as runs to compare with, by name; a duplicate name
+        gets a number. Raises like RunFolder.load, and UsageError for a model that does not fit into memory."""
         folders = [Path(one).expanduser() for one in given]
         for folder in folders:
             paths = RunFolder(folder)
             steps = saved_steps(paths)
             if not (paths.config_json.is_file() and steps):
-                continue  # a tokenizer, or a run that is not trained yet
+                continue  # a tokenizer, or an untrained run
             experiment = paths.experiment()
             stored = paths.checkpoint(steps[-1]), paths.snapshot(steps[-1])
             check_layers(experiment.model, next((one for one in stored if one.is_dir()), stored[0]))
@@ -80,7 +79,7 @@ class WindowRun:
         return [self, *self.runs]
 
     def of(self, fields: Fields) -> "WindowRun":
-        """The run of the field "run", by default this one. Raises ApiError 400 where there is none of that name."""
+        """The run of the field "run", default: this one. Raises ApiError 400 for an unknown name."""
         asked = fields.get("run", self.name)
         for run in self.all_runs():
             if run.name == asked:
@@ -88,7 +87,7 @@ class WindowRun:
         raise wrong("run", asked, f"a run that is served here: {', '.join(run.name for run in self.all_runs())}")
 
     def about(self) -> dict[str, object]:
-        """What tells runs apart."""
+        """Properties that distinguish runs."""
         return {
             "name": self.name,
             "step": self.step,
@@ -101,8 +100,8 @@ class WindowRun:
         }
 
     def at(self, fields: Fields) -> Inspector:
-        """The model of the fields "run" and "step", by default the served one's. Raises ApiError 400 where there is
-        none, 503 where there is no memory for it, and InputError for a checkpoint that cannot be read."""
+        """The model of the fields "run" and "step", default: the served one. Raises ApiError 400 if there is none, 503
+        if there is not enough memory, and InputError for a checkpoint that cannot be read."""
         return self.of(fields).at_step(fields)
 
     def at_step(self, fields: Fields) -> Inspector:
@@ -112,7 +111,7 @@ class WindowRun:
             raise wrong("step", step, f"a step with a checkpoint or snapshot: {', '.join(map(str, known))}")
         if step == self.step:
             return self.served
-        # One at a time: who holds the model of a step keeps its memory.
+        # One at a time: a model in use keeps its memory.
         fields.take_turn("step", "" if step in self._others else f"the model of step {step:,} is read")
         with self._lock:
             found = self._others.pop(step, None)
@@ -120,12 +119,12 @@ class WindowRun:
                 self._make_room(step)
                 loaded = self.paths.load(self._mesh, step, self.experiment)
                 found = Inspector(loaded.model, self.experiment.model, self.tokenizer, self._mesh)
-            self._others[step] = found  # the last is the one that was asked last
+            self._others[step] = found  # in order of use
             return found
 
     def _make_room(self, step: int) -> None:
-        """Lets go of the models that were not asked for the longest, until there is room for one more. Raises ApiError
-        503 where there is none even so."""
+        """Unload the least recently used models until there is room for one more. Raises ApiError 503 if that is not
+        enough."""
         held = max(LEAST_MODELS, MOST_BYTES // bytes_on_each(self.experiment.model, self._mesh))
         while (lacking := self.lacks_room(self.experiment.model, self._mesh)) or len(self._others) >= held:
             if not self._others:
@@ -139,7 +138,7 @@ class WindowRun:
             )  # fmt: skip
 
     def lacks_room(self, model: ModelConfig, mesh: Mesh) -> str:
-        """Why there is no memory for the parameters of a model; "" where there is."""
+        """Why the parameters of a model do not fit into memory; "" if they do."""
         devices = [*mesh.devices.flat]
         size, free = bytes_on_each(model, mesh), self._free(devices)
         if free is None or TO_READ * size <= free:

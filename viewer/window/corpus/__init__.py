@@ -1,1 +1,1 @@
-"""What the window reads of a run's data: pages of documents, one document, its raw page, its place in the batches."""
+"""Data of a run for the window: lists of documents, one document, its raw page, its position in the batches."""

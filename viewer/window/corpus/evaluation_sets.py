@@ -1,4 +1,4 @@
-"""The evaluation sets that a config names, as far as their files lie on this machine, and their first examples."""
+"""Evaluation sets in the config whose files are on this machine, and their first examples."""
 
 import itertools
 from pathlib import Path
@@ -16,9 +16,9 @@ from lm.storage import is_url
 from viewer.window.window_run import WindowRun
 
 MOST_EXAMPLES, AT_ONCE = 200, 20
-"""Of a set that can be asked for, and of one answer."""
+"""Maximum examples of a set, and of one answer."""
 MOST_TEXTS, MOST_CHARACTERS = 5, 2000
-"""Of an example, and of each of its texts."""
+"""Maximum texts of an example, and characters of each."""
 
 
 class EvaluationSet(NamedTuple):
@@ -26,14 +26,14 @@ class EvaluationSet(NamedTuple):
 
     name: str
     option: str
-    """Of the config, that names it."""
+    """Option of the config that names it."""
     files: list[ExampleFile]
     fields: tuple[str, ...]
-    """As of DecontaminationConfig."""
+    """See DecontaminationConfig."""
 
 
 def named_sets(experiment: Experiment) -> tuple[list[EvaluationSet], list[str]]:
-    """(those whose files are here, what is said of each other). Nothing is fetched."""
+    """(sets whose files are here, a message for each other one). Downloads nothing."""
     found: list[EvaluationSet] = []
     left_out: list[str] = []
     decontamination = experiment.documents.decontamination
@@ -71,7 +71,8 @@ def inspection(run: WindowRun) -> Inspection:
 
 
 def evaluation_sets(run: WindowRun, fields: Fields) -> dict[str, Any]:
-    """Without `set` what there is; else examples from `offset` on: of each its prompt with each of its answers."""
+    """Without `set`, list the sets; else examples from `offset` on, each with its prompt followed by each of its
+    answers."""
     sets, left_out = named_sets(run.experiment)
     offset = fields.integer("offset", 0, 0, MOST_EXAMPLES - 1)
     if fields.get("set") is None:

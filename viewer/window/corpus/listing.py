@@ -1,4 +1,4 @@
-"""Pages of documents: those that were kept, or that one rule dropped, or that hold some words."""
+"""List documents page by page: kept ones, those dropped by one rule, or those with some words."""
 
 import re
 import time
@@ -18,34 +18,34 @@ from viewer.window.corpus.shelf import Piece, Shelf
 from viewer.window.curve_log import finite
 
 BEGINNING = 200
-"""Characters of a document by which it is listed."""
+"""Characters of a document in the list."""
 BEFORE = 60
-"""Of them, those before the word that was looked for."""
+"""Characters to show before a search word."""
 MOST_ADDRESS = 2000
-"""Characters of an address, an id or a file's name that are shown."""
+"""Maximum characters of a URL, an id or a file name."""
 NO_ROWS = pa.Table.from_arrays([], names=[])
 COLUMNS = ("url", "text", "language", "language_score", "stage", "reason", "text_bytes")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which documents of a shelf are listed."""
+    """Filter for documents of a shelf."""
 
     reason: str = ""
-    """"stage/reason" of what dropped them; "" for any."""
+    """"stage/reason" that dropped them; "" for any."""
     words: tuple[str, ...] = ()
-    """All of them stand in the document, whatever their case."""
+    """Words that must all occur in the document, case-insensitively."""
     in_address: bool = False
-    """Whether the words are looked for in the address alone; else in address and text."""
+    """Search for the words only in the URL, instead of URL and text."""
 
 
 def list_documents(
     shelf: Shelf, wanted: Wanted, offset: int, limit: int, line: Threshold | None, seconds: float
 ) -> dict[str, Any]:
-    """At most `limit` of the wanted documents from position `offset` of the shelf on, and where to go on: `next`, None
-    at the shelf's end. Stops after so many seconds, with what was found by then. `line` is what decided, if anything.
+    """Return at most `limit` matching documents from position `offset` of the shelf on; `next` is the position to
+    continue from, None at the end. Stops after `seconds`. `line` is the threshold of the reason, if any.
 
-    What is damaged is passed over; shelf.unreadable names it. Raises StorageError.
+    Damaged files are skipped and listed in shelf.unreadable. Raises StorageError.
     """
     until = time.monotonic() + seconds
     found: list[dict[str, Any]] = []
@@ -76,7 +76,7 @@ def answer(found: list[dict[str, Any]], offset: int, place: int | None, shelf: S
 
 
 def matching(shelf: Shelf, piece: Piece, wanted: Wanted, line: Threshold | None) -> tuple[np.ndarray, pa.Table]:
-    """(rows of the piece that are wanted, the columns of a listing): none of the texts where none is wanted."""
+    """(matching rows of the piece, the columns of the list); texts are not read if no row matches."""
     rows = np.arange(piece.rows)
     if wanted.reason:
         stage, _, reason = wanted.reason.partition("/")
@@ -98,17 +98,17 @@ def matching(shelf: Shelf, piece: Piece, wanted: Wanted, line: Threshold | None)
 
 
 def true_rows(mask: pa.ChunkedArray) -> np.ndarray:
-    """Their numbers; null is false."""
+    """Indices of true values; null is false."""
     return np.array(call_function("indices_nonzero", [mask]).to_pylist(), np.int64)
 
 
 def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """The rows of these numbers."""
+    """Rows with these indices."""
     return table.take(column_of(rows.tolist(), pa.int64()))
 
 
 def constant(text: str) -> pa.Scalar:
-    """As pa.scalar(text), which imports pandas: .4 s of the first answer."""
+    """Like pa.scalar(text), which imports pandas: .4 s of the first answer."""
     return column_of([text], pa.string())[0]
 
 
@@ -117,7 +117,7 @@ def equal(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
 
 
 def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
-    """The rows in whose columns url and text, as far as they are there, all words stand."""
+    """Rows with all words in the columns url and text, as far as present."""
     found = None
     for word in words:
         same = MatchSubstringOptions(word, ignore_case=True)
@@ -134,7 +134,7 @@ def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
 def told_rows(
     shelf: Shelf, piece: Piece, rows: np.ndarray, table: pa.Table, line: Threshold | None, wanted: Wanted
 ) -> Iterator[dict[str, Any]]:
-    """Rows as they are listed."""
+    """Entries of the list."""
     if not len(rows):
         return
     table = table.slice(0, len(rows))
@@ -155,7 +155,7 @@ def told_rows(
 
 
 def around(text: str, word: str) -> str:
-    """What stands around the word in the text, whatever its case; "" where it is not there."""
+    """Text around the first occurrence of a word, case-insensitive; "" if it does not occur."""
     found = re.search(re.escape(word), text, re.IGNORECASE)
     if found is None:
         return ""
@@ -164,7 +164,7 @@ def around(text: str, word: str) -> str:
 
 
 def cut(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
-    """The table with no more than so many characters of some columns."""
+    """Truncate columns to these numbers of characters."""
     for name, length in lengths.items():
         place = table.column_names.index(name)
         text = call_function(
@@ -175,12 +175,12 @@ def cut(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
 
 
 def row_of(ids: pa.ChunkedArray, id: str) -> int:
-    """The first row with that id, -1 where there is none."""
+    """First row with that id, -1 if there is none."""
     return next(iter(true_rows(equal(ids, id)).tolist()), -1)
 
 
 def find_id(shelf: Shelf, id: str, stop: Callable[[], bool]) -> tuple[str, int] | None:
-    """(file, row) of the first document with that id, None where there is none; None too where `stop` says so."""
+    """(file, row) of the first document with that id; None if there is none, or `stop` returns True."""
     for piece in shelf.pieces(0):
         try:
             ids = shelf.read(piece, ("id",))["id"]
@@ -197,7 +197,7 @@ def find_id(shelf: Shelf, id: str, stop: Callable[[], bool]) -> tuple[str, int] 
 
 
 def find_id_in(shelf: Shelf, name: str, id: str) -> int | None:
-    """The row of a document of one file, None where it is not there. Raises InputError where there is no such file."""
+    """Row of a document in one file, None if it is not in it. Raises InputError if there is no such file."""
     first = shelf.first_of(name)
     for piece in shelf.pieces(first):
         if shelf.name(piece.file) != name:

@@ -1,4 +1,4 @@
-"""The page that a document was taken out of, as the crawler brought it: looked for in its archive, some at a time."""
+"""The web page that a document was extracted from, found by reading its archive in steps."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from lm.run_paths import RunPaths
 
 
 class RawPages:
-    """Looks for pages. Holds the page that was found last, and the archive that is being read through."""
+    """Finds pages. Keeps the last page found, and the archive that is being read."""
 
     def __init__(self, workdir: Path):
         self.workdir = workdir
@@ -25,8 +25,8 @@ class RawPages:
         """(text, bytes, content type)"""
 
     def look(self, file_path: str, id: str, seconds: float) -> dict[str, Any]:
-        """{"state": "found", "text", "bytes", "content_type"}, or "looking" with the pages that were read by now: ask
-        again; or "missing", with `why`."""
+        """Return {"state": "found", "text", "bytes", "content_type"}; or "looking" with the number of pages read so
+        far, then call again; or "missing", with `why`."""
         try:
             if self._wanted != (file_path, id):
                 file = self._archive(file_path)
@@ -52,7 +52,7 @@ class RawPages:
         return {"state": "found", "text": text, "bytes": size, "content_type": content_type}
 
     def _archive(self, name: str) -> InputFile:
-        """Raises InputError where there is no page to show."""
+        """Find the archive. Raises InputError if there is no page to show."""
         if not RunPaths(self.workdir).pages_manifest.is_file():
             raise InputError("The run folder has no list of the archives that the pages came from (pages/).")
         file = next((one for one in manifest_files(self.workdir) if one.name == name), None)

@@ -1,4 +1,4 @@
-"""What a run folder has of its data, and words for what it lacks."""
+"""Data in a run folder, and messages about missing parts."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ SHELVES = ("documents", "dropped")
 
 
 class RunData:
-    """The data of one run, as the inspections ask for it. Nothing of it is read before it is asked for."""
+    """Data of one run for the inspections, read lazily."""
 
     def __init__(self, run: WindowRun):
         self.paths, self.config = run.paths, run.experiment.documents
@@ -32,19 +32,19 @@ class RunData:
         return {name: Shelf(self.place(name)) for name in SHELVES}
 
     def place(self, name: str) -> Place:
-        """Of a folder of the run: here, or in the bucket that the run is in where not all of it is here."""
+        """Location of a folder of the run: local, or in its bucket if the local copy is incomplete."""
         root, copy = self.paths.root, local_copy_of(self.paths.root)
         if copy is None or all((root / one).is_file() for one in copy.matching([name])):
             return root / name
         return copy.url / name
 
     def bring(self, name: str) -> None:
-        """Fetches a file of the run that is in a bucket, unless it is here. Raises StorageError."""
+        """Download a file of a run in a bucket, unless it is here. Raises StorageError."""
         if (copy := local_copy_of(self.paths.root)) and not (self.paths.root / name).is_file():
             copy.fetch([name])
 
     def funnel(self) -> Written:
-        """funnel.json. Raises InputError where it is missing or damaged."""
+        """Contents of funnel.json. Raises InputError if it is missing or damaged."""
         path = self.paths.funnel
         self.bring(path.name)
         if not path.is_file():
@@ -56,14 +56,14 @@ class RunData:
         return self._funnel[1]
 
     def thresholds(self) -> list[Threshold]:
-        """As the run drew them; none where there is no funnel."""
+        """Thresholds of the run; empty if there is no funnel."""
         try:
             return self.funnel().thresholds
         except InputError:
             return []
 
     def shelf(self, name: str) -> Shelf:
-        """documents/ or dropped/. Raises InputError where it has no file."""
+        """documents/ or dropped/. Raises InputError if it has no files."""
         found = self.shelves[name]
         if not found.look():
             if name == "dropped" and not self.config.write_dropped:
@@ -72,7 +72,7 @@ class RunData:
         return found
 
     def missing(self, path: Place, script: str) -> str:
-        """That `path` is not there, and why that may be."""
+        """Message that `path` is missing, with the likely cause."""
         if self.paths.imported.exists():
             return "This model was made elsewhere and imported: the run folder has no documents, and no record of them."
         copy = local_copy_of(self.paths.root)
@@ -81,7 +81,8 @@ class RunData:
 
 
 def or_missing(asked: list[Inspection]) -> list[Inspection]:
-    """What is not there is told as an answer: {"missing": why}. A run may lack any of its data."""
+    """Turn InputError and UsageError of the inspections into answers: {"missing": why}, since a run may lack any of its
+    data."""
 
     def told(ask: Callable[[Fields], Mapping[str, object]], fields: Fields) -> Mapping[str, object]:
         try:
@@ -96,12 +97,12 @@ _data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()
 
 
 def data_of(run: WindowRun) -> RunData:
-    """The same for all that ask about a run."""
+    """Shared RunData of a run."""
     return _data.setdefault(run, RunData(run))
 
 
 def told_threshold(one: Threshold) -> dict[str, Any]:
-    """A line that is drawn through a value, with words for it."""
+    """A threshold with explanations, as JSON."""
     title, sentence = signal_words(one.signal)
     stage, about = stage_words(one.stage)
     return {
@@ -112,7 +113,7 @@ def told_threshold(one: Threshold) -> dict[str, Any]:
 
 
 def told_funnel(written: Written, config: DocumentsConfig) -> dict[str, Any]:
-    """The funnel: its stages in their order, each with its reasons, the most frequent first."""
+    """The funnel as JSON: stages in order, each with its reasons, the most frequent first."""
     counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
     stages: dict[str, dict[str, Any]] = {}
     named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]

@@ -1,6 +1,6 @@
-"""A folder of Parquet files as one long row of documents, of which few are read at a time.
+"""A folder of Parquet files as one sequence of documents, reading few at a time.
 
-Of the files nothing is held but how many rows each has, and of those only up to the last one that was asked for.
+Keeps only the number of rows per file, and only up to the last file that was requested.
 """
 
 from bisect import bisect_right
@@ -22,43 +22,43 @@ FILES_AT_ONCE, THREADS = 64, 8
 TEXTS = frozenset(
     ("id", "url", "text", "date", "file_path", "dump", "language", "language_script", "stage", "reason", "duplicate_of")
 )
-"""Columns that are texts; whose files are made elsewhere may lack all but "text"."""
+"""Text columns; files made by other programs may lack all except "text"."""
 INDICES = 8
-"""Of files, that are held: those of the files that were read last."""
+"""Number of file footers to keep, those that were read last."""
 
 
 class Piece(NamedTuple):
-    """A row group, or what is left of one."""
+    """A row group, or the rest of one."""
 
     file: int
-    """Its file's number in the order of names."""
+    """Index of its file in the order of names."""
     group: int
     skipped: int
-    """Rows of the group that come before."""
+    """Skipped rows of the group."""
     row: int
-    """In the file, of the first that is left."""
+    """Row of the first remaining one in the file."""
     position: int
-    """In the folder, of the first that is left."""
+    """Position of the first remaining row in the folder."""
     rows: int
-    """That are left."""
+    """Number of remaining rows."""
 
 
 class Shelf:
     """documents/ or dropped/."""
 
     def __init__(self, folder: Place):
-        """Files of a bucket are read by ranges."""
+        """Files in a bucket are read by ranges."""
         self.folder = folder
         self._stamp = -1
         self._names: list[str] = []
-        self._firsts = [0]  # where each counted file begins, and where the last one ends
+        self._firsts = [0]  # position of the first row of each counted file, and the end of the last one
         self.unreadable: set[str] = set()
-        """Files without a readable index, or with a row group that is damaged."""
+        """Files with an unreadable footer or a damaged row group."""
         self._indices: dict[str, pq.FileMetaData] = {}
 
     def look(self) -> bool:
-        """Looks whether files have come or gone; whether there are any. Call it first. Of a bucket that is not looked
-        for again once there are some."""
+        """Check for new or deleted files; return whether there are any. Call it first. A bucket is not listed again
+        once files were found."""
         try:
             stamp = self.folder.stat().st_mtime_ns if isinstance(self.folder, Path) else 0
         except OSError:
@@ -72,23 +72,23 @@ class Shelf:
 
     @property
     def counted(self) -> int | None:
-        """Rows of all files; None while some have not been counted."""
+        """Rows of all files; None if some have not been counted yet."""
         return self._firsts[-1] if len(self._firsts) > len(self._names) else None
 
     def name(self, file: int) -> str:
         return self._names[file]
 
     def first_of(self, name: str) -> int:
-        """The position of the first row of a file. Raises InputError where there is none of that name."""
+        """Position of the first row of a file. Raises InputError if there is no such file."""
         if name not in self._names:
             raise InputError(f"{self.folder} has no file {name!r}.")
         file = self._names.index(name)
-        while len(self._firsts) <= file + 1:  # with where it ends
+        while len(self._firsts) <= file + 1:  # including its end
             self._count_more()
         return self._firsts[file]
 
     def locate(self, position: int) -> tuple[int, int] | None:
-        """(file, row) of a position; None behind the end."""
+        """(file, row) of a position; None after the end."""
         while self._firsts[-1] <= position and self.counted is None:
             self._count_more()
         if position >= self._firsts[-1]:
@@ -97,7 +97,7 @@ class Shelf:
         return file, position - self._firsts[file]
 
     def pieces(self, position: int) -> Iterator[Piece]:
-        """The row groups from `position` on."""
+        """Yield the row groups from `position` on."""
         while place := self.locate(position):
             file, row = place
             begin = self._firsts[file]
@@ -110,18 +110,18 @@ class Shelf:
             position = max(position, self._firsts[file + 1])
 
     def can_hold(self, piece: Piece, column: str, value: str) -> bool:
-        """False where the index says that no row of the group has this value in the column."""
+        """False if the statistics show that no row of the group has this value in the column."""
         found = self._index(self._names[piece.file])
         names = found.schema.names
         if column not in names:
             return True
         told = found.row_group(piece.group).column(names.index(column)).statistics
-        # A long value may be cut off in the index, and what is null is in neither.
+        # The statistics may truncate long values, and exclude nulls.
         return not (told and told.has_min_max) or told.min <= value <= told.max
 
     def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
-        """Those of the columns that the file has, of the rows that are left; texts that it lacks are null. Raises
-        InputError where it is damaged, or a text is none, and StorageError."""
+        """Read the columns of the remaining rows, as far as the file has them; missing text columns are null. Raises
+        InputError if the file is damaged or a text column is not text, and StorageError."""
         place = self.folder / self._names[piece.file]
         try:
             index = self._index(place.name)
@@ -135,8 +135,8 @@ class Shelf:
             raise
 
     def row(self, name: str, row: int, columns: Sequence[str] | None = None) -> dict:
-        """One row; a timestamp or date that is kept of a table is an integer. Raises InputError where there is no such
-        file or row, or it is damaged."""
+        """Read one row; timestamps and dates kept from a table are integers. Raises InputError if there is no such file
+        or row, or it is damaged."""
         first = self.first_of(name)
         rows = self._firsts[self._names.index(name) + 1] - first
         if not 0 <= row < rows:
@@ -157,7 +157,7 @@ class Shelf:
         return found
 
     def _count_more(self) -> None:
-        """Counts the rows of the next files."""
+        """Count the rows of the next files."""
         begin = len(self._firsts) - 1
         names = self._names[begin : begin + FILES_AT_ONCE]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -169,7 +169,7 @@ class Shelf:
 
 
 def with_texts(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """With the columns that are texts, null where the table lacks them. Raises ValueError where one is no text."""
+    """Add missing text columns as nulls. Raises ValueError if one is not text."""
     for name in TEXTS.intersection(columns):
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
