@@ -1,4 +1,4 @@
-// What every page with charts has: values on hover and for the arrow keys, and the section in sight marked in the
+// Script of every page with charts: values on hover and by arrow keys, and the visible section highlighted in the
 // navigation. Without scripts the charts still have titles on hover and tables below them.
 
 const JUMPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
@@ -9,13 +9,13 @@ const jumped = (event, at, length) => {
   return Math.min(length - 1, Math.max(0, at + jump));
 };
 
-// Bars and columns: the one under the pointer, or the one that the arrow keys choose, says its values.
+// Bars and columns: show the values of the one under the pointer, or chosen by arrow keys.
 for (const chart of document.querySelectorAll("[data-marks]")) {
   const output = chart.querySelector("output");
   const drawings = [...chart.querySelectorAll("svg")].map((svg) => [...svg.querySelectorAll(".hit")]);
   if (!drawings.length || !drawings[0].length) continue;
   const values = drawings[0].map((mark) => mark.textContent);
-  for (const marks of drawings) for (const mark of marks) mark.querySelector("title").remove(); // said by the output
+  for (const marks of drawings) for (const mark of marks) mark.querySelector("title").remove(); // shown by the output
   let at = 0;
   const show = (next) => {
     drawings.forEach((marks) => marks.forEach((mark, i) => mark.classList.toggle("here", i === next)));
@@ -34,7 +34,7 @@ for (const chart of document.querySelectorAll("[data-marks]")) {
   chart.tabIndex = 0;
 }
 
-// Curves: the values at the step under the pointer, or at the one that the arrow keys choose.
+// Curves: show the values at the step under the pointer, or chosen by arrow keys.
 for (const figure of document.querySelectorAll("[data-readout]")) {
   const { x, y, logarithmic, series } = JSON.parse(figure.dataset.readout);
   const output = figure.querySelector("output");
@@ -94,7 +94,7 @@ for (const figure of document.querySelectorAll("[data-readout]")) {
   }
 }
 
-// The navigation: the section in sight is marked, and scrolled into the bar.
+// Navigation: highlight the visible section, and scroll it into the bar.
 {
   const bar = document.querySelector("nav ol");
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href").slice(1), link]));

@@ -1,7 +1,7 @@
-// The report's own: tokens that say what the model thought, samples by a slider, documents by a search. Without scripts
-// tokens have a title on hover, and all samples and documents are there to read.
+// Script of the report: predictions for each token, a slider over samples, a search for documents. Without scripts
+// tokens have a title on hover, and all samples and documents are visible.
 
-// The tokens of one page: the one under the pointer, touched, or chosen by the arrow keys is explained beside them.
+// Tokens of one page: explain the one under the pointer, touched, or chosen by arrow keys.
 for (const box of document.querySelectorAll("[data-tokens]")) {
   const rows = JSON.parse(box.dataset.tokens);
   const cells = [...box.querySelectorAll("[data-token]")];
@@ -43,7 +43,7 @@ for (const box of document.querySelectorAll("[data-tokens]")) {
   };
   cells.forEach((cell, i) => { cell.removeAttribute("title"); cell.tabIndex = -1; cell.dataset.token = i; });
   const of = (event) => { const cell = event.target.closest("[data-token]"); return cell ? Number(cell.dataset.token) : -1; };
-  // Up and down: the token of the next line that lies nearest.
+  // Up and down: the nearest token on the next line.
   const vertical = (step) => {
     const here = cells[at].getClientRects()[0];
     const middle = (here.left + here.right) / 2;
@@ -90,7 +90,7 @@ for (const box of document.querySelectorAll("[data-slides]")) {
   show();
 }
 
-// The documents: those that hold every word that is asked for, and the values of the one that is opened.
+// Documents: those with all search words, and the values of the opened one.
 for (const box of document.querySelectorAll("[data-thresholds]")) {
   const thresholds = JSON.parse(box.dataset.thresholds);
   const items = [...box.querySelectorAll("[data-values]")];
@@ -113,7 +113,7 @@ for (const box of document.querySelectorAll("[data-thresholds]")) {
   form.hidden = false;
   search();
 
-  // [signal, "below" | "at most" | "above", threshold as shown, whether this rule is the one that dropped it]
+  // [signal, "below" | "at most" | "above", threshold as shown, whether this rule dropped it]
   const side = (value, drops, line) => ({ above: value > line, "at least": value >= line, below: value < line })[drops] ?? value <= line;
   for (const item of items) {
     item.addEventListener("toggle", () => {

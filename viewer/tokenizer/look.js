@@ -1,6 +1,6 @@
 // Two conveniences; without scripts the page shows each token's title, and the last state of every story.
 
-// The text: the token under the pointer, or the one that the arrow keys choose, tells its id and bytes.
+// Text: show id and bytes of the token under the pointer, or chosen by arrow keys.
 for (const figure of document.querySelectorAll(".cut")) {
   const cells = figure.querySelector(".cells");
   const tokens = [...cells.children];
@@ -27,7 +27,7 @@ for (const figure of document.querySelectorAll(".cut")) {
   cells.addEventListener("blur", () => show(-1, false));
 }
 
-// A story: bits, then bytes, then merge after merge, as far as the slider says.
+// A story: bits, then bytes, then merges, up to the position of the slider.
 for (const story of document.querySelectorAll("[data-story]")) {
   const { bits, bytes, steps } = JSON.parse(story.dataset.story);
   const slider = story.querySelector("input");
@@ -42,7 +42,7 @@ for (const story of document.querySelectorAll("[data-story]")) {
     if (kind) made.className = kind;
     return made;
   };
-  // States by merges applied: each token is [its text, whether the last merge minted it].
+  // States by merges applied: each token is [its text, whether the last merge created it].
   const states = [bytes.map((text) => [text, false])];
   for (const [, , , minted, at] of steps) {
     const before = states[states.length - 1];
@@ -50,7 +50,7 @@ for (const story of document.querySelectorAll("[data-story]")) {
     const places = new Set(at);
     for (let i = 0; i < before.length; i++) {
       after.push(places.has(i) ? [minted, true] : [before[i][0], false]);
-      if (places.has(i)) i++; // the right half went with it
+      if (places.has(i)) i++; // skip the right half
     }
     states.push(after);
   }
@@ -82,6 +82,6 @@ for (const story of document.querySelectorAll("[data-story]")) {
   };
   slider.addEventListener("input", show);
   slider.closest("label").hidden = false;
-  slider.value = slider.max; // a reload may remember another place
+  slider.value = slider.max; // a reload may restore another position
   show();
 }

@@ -1,17 +1,17 @@
-// Byte-level BPE in the page itself: the ids of lm.tokenizer's encode, also where no server is there.
+// Byte-level BPE in the page: the same ids as lm.tokenizer's encode, without a server.
 //
-// Long work is a generator that yields now and then; `bpeFinish` runs it in short slices, so that the page stays alive,
-// and stops where its signal says so.
+// Long work is a generator that yields periodically; `bpeFinish` runs it in short slices, so that the page stays responsive,
+// and stops if its signal is aborted.
 
-const BPE_NONE = 2 ** 31; // the rank of what is no token
-const BPE_SHORT = 96; // parts: below, looking for the best pair again and again is quicker than a heap
-const BPE_LONGEST_RUN = 200000; // as lm/tokenizer/encoding.py
+const BPE_NONE = 2 ** 31; // rank of a pair that is not a token
+const BPE_SHORT = 96; // parts: below, searching for the best pair repeatedly is faster than a heap
+const BPE_LONGEST_RUN = 200000; // as in lm/tokenizer/encoding.py
 const BPE_REMEMBERED = 50000; // pieces
 const BPE_SLICE = 12; // ms
 
 const bpePause = () => new Promise((resolve) => setTimeout(resolve, 0));
 
-// What `work`, a generator, returns. Throws AbortError where `signal` is set meanwhile.
+// Run `work`, a generator, and return its result. Throws AbortError if `signal` is aborted.
 const bpeFinish = async (work, signal) => {
   let until = performance.now() + BPE_SLICE;
   for (;;) {
@@ -24,13 +24,13 @@ const bpeFinish = async (work, signal) => {
   }
 };
 
-// Bytes are strings of characters below U+0100, one a byte: they can be looked up.
+// Bytes are strings with one character below U+0100 per byte, so that they can be map keys.
 const bpeFromHex = (hex) => {
   let bytes = "";
   for (let i = 0; i < hex.length; i += 2) bytes += String.fromCharCode(parseInt(hex.slice(i, i + 2), 16));
   return bytes;
 };
-const bpeWhole = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd"); // lone ones: pairs are one character to this
+const bpeWhole = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd"); // only lone ones: with /u a pair is one character
 const bpeUtf8 = (text) => {
   const bytes = new TextEncoder().encode(text);
   let out = "";
@@ -38,7 +38,7 @@ const bpeUtf8 = (text) => {
   return out;
 };
 
-// The answer of "vocabulary" made ready. `pattern` that JavaScript cannot read leaves `regexp` null.
+// Prepare the answer of "vocabulary". `regexp` is null if JavaScript does not support `pattern`.
 const bpeVocabulary = (answer) => {
   const special = new Set(Object.values(answer.special));
   const parts = answer.bytes.map(bpeFromHex);
@@ -56,20 +56,20 @@ const bpeVocabulary = (answer) => {
     try {
       regexp = bpeRegExp(answer.pattern);
     } catch {
-      // the server cuts it
+      // the server encodes it
     }
   }
   const order = answer.order || null;
   return { kind: answer.kind, name: answer.name, special, parts, ranks, single, longest, regexp, order, merges: Boolean(regexp || order), pairs: new Map(), pieces: new Map() };
 };
 
-// When a token was minted: ids are ranks but in sentencepiece's vocabularies, which have an order of their own.
+// Rank of a token: its id, except in sentencepiece's vocabularies, which have a separate order.
 const bpeOrder = (vocabulary, id) => {
   if (id === BPE_NONE || !vocabulary.order) return id;
   return vocabulary.order[id] < 0 ? BPE_NONE : vocabulary.order[id];
 };
 
-// The id that two neighbours become, which is its rank; BPE_NONE where there is none.
+// Id of the token of two neighbors; BPE_NONE if there is none.
 const bpeJoin = (vocabulary, left, right) => {
   const key = left * 2097152 + right; // ids are below 2 ** 21
   let found = vocabulary.pairs.get(key);
@@ -88,7 +88,7 @@ const bpeSingles = (vocabulary, bytes) => {
   return ids;
 };
 
-// The characters with which sentencepiece begins, as ids; of one that is no token, its bytes.
+// Initial ids of sentencepiece: characters, or the bytes of those that are not tokens.
 const bpeCharacters = (vocabulary, bytes) => {
   const ids = [];
   for (let i = 0; i < bytes.length;) {
@@ -102,7 +102,7 @@ const bpeCharacters = (vocabulary, bytes) => {
 };
 const bpeStart = (vocabulary, bytes) => (vocabulary.order ? bpeCharacters : bpeSingles)(vocabulary, bytes);
 
-// The pair of the lowest rank is joined, the leftmost of equal ones, until no pair is a token.
+// Merge the pair of the lowest rank, leftmost first, until no pair is a token.
 const bpeMergeShort = (vocabulary, bytes) => {
   const ids = bpeSingles(vocabulary, bytes);
   const joined = [];
@@ -119,7 +119,7 @@ const bpeMergeShort = (vocabulary, bytes) => {
   }
 };
 
-// A heap of numbers, the least first, in an array that has room for all.
+// Min-heap of numbers in a preallocated array.
 const bpeHeap = (room) => {
   const heap = new Float64Array(room);
   let size = 0;
@@ -152,7 +152,7 @@ const bpeHeap = (room) => {
   return { push, pop };
 };
 
-// The same in time n log n: pairs wait in a heap by rank and place; one that has changed since is passed over.
+// The same in O(n log n): pairs are in a heap by rank and position; outdated ones are skipped.
 const bpeMergeLong = function* (vocabulary, bytes) {
   yield;
   const ids = Int32Array.from(bpeSingles(vocabulary, bytes));
@@ -160,7 +160,7 @@ const bpeMergeLong = function* (vocabulary, bytes) {
   const count = ids.length;
   const next = new Int32Array(count).map((_, i) => i + 1);
   const before = new Int32Array(count).map((_, i) => i - 1);
-  const joined = new Float64Array(count).fill(BPE_NONE); // of the part that begins here and the next one
+  const joined = new Float64Array(count).fill(BPE_NONE); // merge of the part that begins here with the next one
   const heap = bpeHeap(3 * count);
   const look = (at) => {
     joined[at] = next[at] < count ? bpeJoin(vocabulary, ids[at], ids[next[at]]) : BPE_NONE;
@@ -190,11 +190,11 @@ const bpeMergeLong = function* (vocabulary, bytes) {
   return out;
 };
 
-// The text in parts, cut inside runs of white space as lm/tokenizer/encoding.py cuts them.
+// Split the text inside long runs of white space, like lm/tokenizer/encoding.py.
 const bpeSections = function* (text) {
   let start = 0;
   if (text.length > BPE_LONGEST_RUN) {
-    // Python's \s, which has U+001C to U+001F besides Unicode's.
+    // Python's \s, which includes U+001C to U+001F besides Unicode's.
     for (const run of text.matchAll(/[\p{White_Space}\x1c-\x1f]+/gu)) {
       for (let cut = run.index + BPE_LONGEST_RUN; cut < run.index + run[0].length; cut += BPE_LONGEST_RUN) {
         yield text.slice(start, cut);
@@ -205,7 +205,7 @@ const bpeSections = function* (text) {
   yield text.slice(start);
 };
 
-// The pieces that the split pattern cuts. Throws where it leaves out some of the text.
+// Pieces of the split pattern. Throws if it skips some of the text.
 const bpePieces = function* (vocabulary, text) {
   for (const section of bpeSections(bpeWhole(text))) {
     let end = 0;
@@ -229,7 +229,7 @@ const bpeEncode = function* (vocabulary, text) {
     if (ids === undefined) {
       if (!short) yield;
       const bytes = bpeUtf8(piece);
-      const whole = bytes.length <= vocabulary.longest ? vocabulary.ranks.get(bytes) : undefined; // a piece that is a token is that token, whether merges lead to it or not
+      const whole = bytes.length <= vocabulary.longest ? vocabulary.ranks.get(bytes) : undefined; // a piece that is a token becomes that token, even if no merges lead to it
       if (whole !== undefined) ids = [whole];
       else ids = bytes.length <= BPE_SHORT ? bpeMergeShort(vocabulary, bytes) : yield* bpeMergeLong(vocabulary, bytes);
       if (vocabulary.pieces.size > BPE_REMEMBERED) vocabulary.pieces.clear();
@@ -240,8 +240,8 @@ const bpeEncode = function* (vocabulary, text) {
   return out;
 };
 
-// The two tokens that a token was merged from, as lm.tokenizer's merged_from; null for what merges begin with, and for a
-// token that others' vocabularies have without merges that lead to it.
+// The two tokens that a token was merged from, like lm.tokenizer's merged_from; null for initial tokens, and for tokens
+// of published vocabularies that no merges lead to.
 const bpeHalves = (vocabulary, id) => {
   const ids = bpeStart(vocabulary, vocabulary.parts[id]);
   if (ids.length < 2 || vocabulary.special.has(id)) return null;
@@ -258,19 +258,19 @@ const bpeHalves = (vocabulary, id) => {
   return ids;
 };
 
-// A text that a split pattern cuts, merged from its bytes: {start, steps} as bpeMerges has them.
+// Merges of a text from its bytes, with a split pattern: {start, steps}, see bpeMerges.
 const bpeStory = (vocabulary, text) => bpeMerges(vocabulary, [...bpePieces(vocabulary, text)].map((piece) => bpeSingles(vocabulary, bpeUtf8(piece))));
 
-// The same of tokens that sentencepiece made, merged from characters; null where no merges lead to these tokens.
+// The same for tokens of sentencepiece, from characters; null if no merges lead to these tokens.
 const bpeStoryOf = (vocabulary, ids) => {
   const story = bpeMerges(vocabulary, [bpeCharacters(vocabulary, ids.map((id) => vocabulary.parts[id]).join(""))]);
   const end = story.steps.length ? story.steps[story.steps.length - 1].ids : story.start;
   return end.length === ids.length && end.every((id, i) => id === ids[i]) ? story : null;
 };
 
-// The merges that shorten pieces, in the order in which they were minted: [{rank, left, right, at, ids}], `rank` the
-// token that is minted, `at` the places of the left halves among the ids before, `ids` those after. Time grows with the
-// square of the text.
+// Merges that shorten pieces, in order of rank: [{rank, left, right, at, ids}], `rank` is the
+// resulting token, `at` the indices of the left halves in the previous ids, `ids` the ids after it. Takes quadratic
+// time.
 const bpeMerges = (vocabulary, pieces) => {
   const start = pieces.flat();
   const steps = [];

@@ -1,13 +1,13 @@
-// The regular expression that cuts a text before byte pairs are merged, from Rust's syntax (fancy-regex) into JavaScript's.
+// Translate the split pattern of a tokenizer from Rust's syntax (fancy-regex) to JavaScript's.
 
-// What is written otherwise, and why no match changes:
-// - \s is Unicode's White_Space in Rust; JavaScript's \s has U+FEFF besides, and lacks U+0085.
+// Differences, and why no match changes:
+// - \s is Unicode's White_Space in Rust; JavaScript's \s has U+FEFF too, and lacks U+0085.
 // - (?i:...) becomes a set of all letters that fold to the same one: in ASCII these are both cases, and for s and k also
 //   U+017F and U+212A.
-// - X++ and (?>X), which give back nothing of what they took, become (?=(X+))\1: a look-ahead, too, is never entered
+// - X++ and (?>X), which do not backtrack, become (?=(X+))\1: a look-ahead is never entered
 //   again once it has matched, and \1 takes exactly what it found.
-// - groups capture nothing; \d and \w are Unicode's, and . takes all but the newline, as in Rust.
-// Whatever else is not surely read alike by both is refused; the server cuts the text then.
+// - groups do not capture; \d and \w are Unicode's, and . matches all except the newline, as in Rust.
+// Anything else that may be interpreted differently is rejected; the server then encodes the text.
 
 const BPE_FOLDS = { s: "\u017f", k: "\u212a" };
 const BPE_ESCAPES = {
@@ -125,5 +125,5 @@ class BpePattern {
   }
 }
 
-// A RegExp that finds the same pieces, one after the other. Throws where the pattern cannot be translated.
+// A RegExp that finds the same pieces in sequence. Throws if the pattern cannot be translated.
 const bpeRegExp = (pattern) => new RegExp(new BpePattern(pattern).translated(), "gu");

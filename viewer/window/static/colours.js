@@ -1,12 +1,12 @@
-// Colours of values. Each scale is a straight line in OKLab, whose distances are those that eyes see, and runs in
-// lightness: whoever tells no hues apart still sees the order.
+// Colors of values. Each scale is a straight line in OKLab, a perceptually uniform space, and monotonic in
+// lightness, so that the order is visible to color-blind readers.
 
 // 0 is the paper, 1 the accent.
 const heat = (share) => `color-mix(in oklab, var(--accent) ${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%, var(--paper))`;
 const cool = (share) => `color-mix(in oklab, var(--second) ${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%, var(--paper))`;
 
-// The colour of text that can be read on a scale's: the ink's, or the paper's, and between the two, where neither has a
-// contrast of 4.5, black or white. Looked up by the hundredth, once for each scale and look (light or dark).
+// Readable text color on a color of a scale: the ink's or the paper's, or, if neither has a
+// contrast of 4.5, black or white. Cached by hundredths, for each scale and mode (light or dark).
 const inkOn = (share, scale = heat) => {
   if (!inks.has(scale)) inks.set(scale, inkTable(scale));
   return inks.get(scale)[Math.round(100 * Math.min(1, Math.max(0, share)))];
@@ -40,6 +40,6 @@ const paint = (node, share, scale = heat) => {
   node.style.color = inkOn(share, scale);
 };
 
-// Bits of a token's loss to 0 … 1: 12 bits is what a token costs that is one of 4,096 alike.
+// Bits of a token's loss to 0 … 1: 12 bits is the cost of one of 4,096 equally likely tokens.
 const MOST_BITS = 12;
 const surprise = (bits) => Math.min(1, bits / MOST_BITS);

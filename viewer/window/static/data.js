@@ -1,6 +1,6 @@
-// Page "Data": what the model was fed. Here its frame and the funnel; data_documents.js and data_batches.js go on.
+// Page "Data": the training data. This file has the frame and the funnel; see also data_documents.js and data_batches.js.
 
-// What draws nothing, or turns the direction of what follows, as escapes.
+// Escape characters that are invisible or change the text direction.
 const DATA_HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]/g;
 const dataPlain = (text) => text.replace(DATA_HIDDEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
 
@@ -20,22 +20,22 @@ const dataHash = (view, parameters = {}) => {
   return "#data?" + new URLSearchParams(all).toString();
 };
 const dataLink = (view, parameters, ...children) => h("a", { href: dataHash(view, parameters) }, children);
-// A document by its file and row; one that was not recorded cannot be opened in an exported page.
+// Link to a document by file and row; exported pages can only open recorded ones.
 const dataDocumentLink = ({ file, row }, ...children) => (source.has("document", { file, row, ...dataCharacters() }) ? dataLink("document", { file, row }, children) : h("span", {}, children));
 const dataAddress = (url, most = Infinity) => {
   const plain = dataPlain(url);
   return h("bdi", { class: "url" }, plain.length > most ? plain.slice(0, most) + " …" : plain || "no address");
 };
-const DATA_SHORT = 160; // characters of an address in a list
-// What a place shows from now on; null is nothing.
+const DATA_SHORT = 160; // characters of a URL in a list
+// Replace the contents of an element; null: empty.
 const dataPut = (place, ...children) => { place.replaceChildren(); fillIn(place, {}, children); };
 const dataNote = (...children) => h("p", { class: "note" }, children);
 const dataServed = (what) => dataNote(what + " needs the served page. Run ", h("code", {}, "python -m launch.serve RUN"), " on the run's folder and open the address that it prints.");
 
-// A heading that takes the focus when a reader has come here by a link of this page.
+// A heading that gets the focus after following a link of this page.
 const dataHeading = (text) => h("h2", { tabindex: "-1" }, text);
 
-// Documents of an answer, and characters of one, as the exported page holds them.
+// Documents of an answer and characters of one in the exported page.
 const DATA_LIMIT = source.live ? 50 : 5;
 const dataCharacters = () => (source.live ? {} : { characters: 1500 });
 
@@ -47,7 +47,7 @@ const dataFunnel = async (signal) => {
 
 const dataShare = (part, all) => (all ? percent(part / all) : "–");
 
-// A bar of 100 %: what is left, what this stage drops, and what was dropped before it.
+// A bar of 100 %: remaining documents, those dropped by this stage, and those dropped before.
 const dataBar = (all, entered, dropped) => {
   const width = (count) => ({ width: (100 * count) / Math.max(1, all) + "%" });
   return h("div", { class: "data-bar", "aria-hidden": "true" },

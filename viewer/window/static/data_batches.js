@@ -41,7 +41,7 @@ const dataSeenTold = (seen) => {
   ];
 };
 
-// A sequence as a bar: its documents side by side, padding at the end.
+// A sequence as a bar: its documents in order, padding at the end.
 const dataSequence = (one, length, chosen, choose) => {
   const told = one.documents.map((part) => `${part.url || "document " + whole(part.document)}, ${plural(part.tokens, "token")}`).join("; ");
   return h("li", {}, h("button", {
@@ -55,7 +55,7 @@ const dataSequence = (one, length, chosen, choose) => {
   h("bdi", { class: "data-first" }, one.documents.length ? dataPlain(one.documents[0].url || "document " + whole(one.documents[0].document)) + (one.count > 1 ? ` and ${whole(one.count - 1)} more` : "") : "padding")));
 };
 
-// Which tokens a token may look at: those before it in its own document.
+// Tokens that a token may attend to: earlier ones in the same document.
 const dataMask = (segments) => {
   const size = segments.length;
   const blocks = [];
@@ -150,7 +150,7 @@ const dataBatch = (result, told, about, { choose, turn }) => {
 
 const dataToCome = (told) => told.step > told.trained;
 
-// A document of this run can be opened; of another run's shards its number is all that is known here.
+// Documents of this run can be opened; of another run's shards only the number is known.
 const dataMember = (part, folder, index) => {
   const name = part.url ? dataAddress(part.url, DATA_SHORT) : `document ${whole(part.document)}`;
   return folder.own && source.live ? dataLink("document", { number: part.document }, name) : h("span", {}, name, folder.own ? "" : ` (folder ${index + 1})`);

@@ -1,9 +1,9 @@
-// Page "Data": documents in a list, found by their words, and one of them with its values, its page and its steps.
+// Page "Data": list of documents, search, and one document with its values, its page and its steps.
 
-const dataTrail = []; // positions of the pages of the list that lead here
+const dataTrail = []; // positions of the previous pages of the list
 let dataTrailKey = "";
 
-// A text in which the words that were looked for are marked.
+// A text with the search words highlighted.
 const dataMarked = (text, words) => {
   const pattern = new RegExp("(" + words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") + ")", "giu");
   return text.split(pattern).map((part, i) => (i % 2 ? h("mark", {}, part) : part));
@@ -15,7 +15,7 @@ const dataListed = (one, line, words) => h("li", {},
     [dataBytes(one.bytes), one.language && dataPlain(one.language), line && one.value !== null && `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`].filter(Boolean).join(" · ")),
   h("p", { class: "data-beginning", dir: "auto" }, one.passage ? ["… ", dataMarked(dataPlain(one.passage), words), " …"] : dataPlain(one.beginning) || "No text."));
 
-// The choice of what is listed, and the search.
+// Filter and search form.
 const dataChoice = (funnel, parameters) => {
   const reasons = funnel.missing ? [] : funnel.stages.flatMap((stage) => stage.reasons.map((reason) => ({ ...reason, stage: stage.title })));
   const select = h("select", { id: "data-reason" },
@@ -55,7 +55,7 @@ const dataShowDocuments = (place, parameters) => context.run(place, async (signa
   dataFill({ list, status, stop, pager, line, offset, parameters });
 });
 
-// Asks until a page is full, and shows what comes: a search looks through a part of the documents with each answer.
+// Request until a page is full, and show results as they arrive: each answer covers a part of the documents.
 const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
   const words = (parameters.query || "").split(/\s+/).filter(Boolean);
   let next = offset, found = 0, rows = null, ended = false;
@@ -123,12 +123,12 @@ const dataValues = (funnel, found) => {
   ];
 };
 
-// A long text, cut on the server; more comes when asked for.
+// A long text, truncated by the server; more is loaded on request.
 const dataText = (label, first, more) => {
   const box = h("pre", { class: "data-text", dir: "auto", tabindex: "0", role: "region", "aria-label": label }, dataPlain(first.text) || "No text.");
   const told = h("p", { class: "note", role: "status" });
   const button = h("button", { type: "button" }, "Show more");
-  let shownPoints = [...first.text].length; // as the server counts characters
+  let shownPoints = [...first.text].length; // in code points, like the server
   const tell = () => {
     told.textContent = shownPoints < first.characters ? `The first ${whole(shownPoints)} of ${plural(first.characters, "character")}.` : `${plural(first.characters, "character")}.`;
     button.hidden = shownPoints >= first.characters || !source.live || !more;
@@ -143,7 +143,7 @@ const dataText = (label, first, more) => {
   return [box, told, button];
 };
 
-// What the rule says that dropped it.
+// Explanation of the rule that dropped it.
 const dataWhy = (funnel, found) => {
   const i = funnel.missing ? -1 : funnel.thresholds.findIndex((line) => line.stage === found.stage && line.reason === found.reason);
   if (i < 0) return dataPlain(found.about);
@@ -175,7 +175,7 @@ const dataShowDocument = (place, parameters) => context.run(place, async (signal
   if (found.kept) dataShowSeen(stepsPlace, { document: found.number });
 });
 
-// The raw page: looked for in its archive, which may be long.
+// The raw page, searched in its archive, which may be long.
 const dataShowPage = (place, of) => context.run(place, async (signal) => {
   if (!source.live) { dataPut(place, dataServed("The page itself, with its HTML,")); return; }
   for (;;) {

@@ -1,4 +1,4 @@
-// Elements made of text: nothing that comes from a page, a model or a file name is ever read as HTML.
+// Elements made of text: content of a page, a model or a file name is never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -17,7 +17,7 @@ const fillIn = (node, attributes, children) => {
 const h = (tag, attributes, ...children) => fillIn(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fillIn(document.createElementNS(SVG, tag), attributes, children);
 
-// What may be wider than the page: it scrolls by itself, by the arrow keys too.
+// Scrollable box for content that may be wider than the page; arrow keys work too.
 const scroller = (label, ...children) => h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, children);
 
 const whole = (value) => Math.round(value).toLocaleString("en");
@@ -25,7 +25,7 @@ const decimals = (value, places = 2) => (Number.isFinite(value) ? value.toFixed(
 const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1" : (100 * share).toFixed(1)) + " %";
 const plural = (count, one, many = one + "s") => whole(count) + " " + (count === 1 ? one : many);
 
-// Base64 of little-endian numbers, as the server sends arrays.
+// Decode base64 of little-endian numbers, the server's format for arrays.
 const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
 const toArray = ({ type, data }) => {
   const text = atob(data);
@@ -34,7 +34,7 @@ const toArray = ({ type, data }) => {
   return new ARRAYS[type](bytes.buffer);
 };
 
-// One call after the last of a row of events, not earlier than `wait` ms after it.
+// Debounce: one call, `wait` ms after the last of a series of events.
 const settled = (act, wait) => {
   let timer = 0;
   return (...given) => {

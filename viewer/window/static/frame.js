@@ -1,4 +1,4 @@
-// The frame around the pages: which one is shown, the text and the step that they share, the address, errors.
+// Frame around the pages: navigation, the shared text and step, the URL, errors.
 
 const pages = [];
 /* Each page adds {id, title, about, mount(root, context)}; mount may return {update(changed), unmount(), follows}. A page
@@ -11,7 +11,7 @@ const context = {
   shared,
   model: null, // the answer of "model"
 
-  // Changes what the pages share; the page in sight is told the names of what has changed.
+  // Change shared values; the visible page gets the names of the changed ones.
   set(values) {
     const changed = Object.keys(values).filter((name) => shared[name] !== values[name]);
     if (!changed.length) return;
@@ -25,8 +25,8 @@ const context = {
     location.hash = address(id, parameters);
   },
 
-  // Runs `work(signal)`; what it throws is shown in `place`. A later run for the same place ends an earlier one, and has
-  // back what stood there before an error.
+  // Run `work(signal)`; show errors in `place`. A later run for the same place aborts an earlier one, and restores
+  // the contents from before an error.
   async run(place, work) {
     running.get(place)?.abort();
     const failed = failures.get(place);
@@ -40,7 +40,7 @@ const context = {
       return await work(control.signal);
     } catch (error) {
       if (control.signal.aborted || error.name === "AbortError") return undefined;
-      // A link may name a step whose checkpoint has been taken away since.
+      // A link may have a step whose checkpoint was deleted.
       const back = error.param === "step" && shared.step !== null && h("button", { type: "button", on: { click: () => context.set({ step: null }) } }, "Look at the served step");
       const told = h("p", { class: "problem", role: "alert" }, error.message, " ", back);
       failures.set(place, { told, before: [...place.childNodes] });
@@ -65,7 +65,7 @@ const running = new Map();
 const failures = new WeakMap(); // place: {told, before}
 let waitTimer = 0;
 
-// Says below the pages' names that an answer is awaited, once that takes longer than a reader would notice.
+// Show below the navigation that an answer is pending, once it takes noticeably long.
 const tellWaiting = () => {
   clearTimeout(waitTimer);
   const status = document.querySelector("#waiting");
@@ -89,7 +89,7 @@ const address = (id, parameters = {}) => {
   return "#" + id + (query ? "?" + query : "");
 };
 
-// Says at the top which step is looked at, where it is not the served one that the page's head names.
+// Show the selected step at the top, if it is not the served one.
 const tellStep = () => {
   const place = document.querySelector("#step");
   place.hidden = shared.step === null || shared.step === context.model.step;
@@ -104,19 +104,19 @@ const readAddress = (hash = location.hash) => {
   return { id, parameters: Object.fromEntries(new URLSearchParams(query || "")) };
 };
 
-// What the address says beside the text and the step: the page's own.
+// The page's own parameters in the URL, besides the text and the step.
 const pageParameters = (hash) => {
   const { text, step, ...own } = readAddress(hash).parameters;
   return own;
 };
 
-// Shows what the address says; `before` is the address that was left.
+// Show the page of the URL; `before` is the previous URL.
 const route = (before = "") => {
   const { id, parameters } = readAddress();
   const page = pages.find((one) => one.id === id) || pages[0];
   if (parameters.text !== undefined) shared.text = parameters.text;
   if (/^\d+$/.test(parameters.step ?? "")) shared.step = Number(parameters.step);
-  else if (parameters.text !== undefined) shared.step = null; // whole, and without a step: the served one
+  else if (parameters.text !== undefined) shared.step = null; // a complete URL without a step: the served one
   tellStep();
   const main = document.querySelector("main");
   const another = page.id !== currentId;
@@ -132,11 +132,11 @@ const route = (before = "") => {
       if (link.dataset.page !== page.id) link.removeAttribute("aria-current");
       else {
         link.setAttribute("aria-current", "page");
-        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // a phone is not as wide as all names
+        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone not all names fit
       }
     }
     current = page.mount(root, context, pageParameters()) || {};
-    if (another && before) { // as where a browser opens a page: at its top
+    if (another && before) { // like a newly opened page: at its top
       scrollTo(0, 0);
       main.querySelector("h1").focus({ preventScroll: true });
     }
@@ -145,7 +145,7 @@ const route = (before = "") => {
   }
 };
 
-// The box for the text that all pages look at. `act` is told 150 ms after the last key.
+// Input for the text that all pages share. `act` is called 150 ms after the last key.
 const promptBox = (label, act) => {
   const field = h("textarea", {
     id: "prompt", rows: 3, maxlength: 20000, spellcheck: false, dir: "auto",

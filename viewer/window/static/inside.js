@@ -1,6 +1,6 @@
 // The page Inside: the network drawn from its config, and the reader's own text flowing through it.
 
-// The answer "layers": attention [layers, heads, T, T], lengths [layers, T], and of the stream [layers + 1, T].
+// The answer "layers": attention [layers, heads, T, T], lengths [layers, T], and those of the residual stream [layers + 1, T].
 const insideData = (answer) => {
   const attention = insideArray(answer.attention);
   const [layers, heads, count] = attention.shape;
@@ -15,7 +15,7 @@ const insideData = (answer) => {
 const INSIDE_EXAMPLE = "Once upon a time there was a little girl who liked to read.";
 
 const insideMount = (root, context, parameters) => {
-  if (!shared.text && source.live) shared.text = INSIDE_EXAMPLE; // a run without prompts begins with something, too
+  if (!shared.text && source.live) shared.text = INSIDE_EXAMPLE; // default for a run without prompts
   const say = (parts, ...rest) => h("p", { class: "inside-lead" }, parts, ...rest);
   const [drawing, crumbs, about] = [h("div", { class: "inside-canvas" }), h("nav", { class: "inside-crumbs", "aria-label": "Where in the network" }), h("aside", { class: "inside-about" })];
   const places = { attention: h("div"), stream: h("div"), lens: h("div") };
@@ -45,7 +45,7 @@ const insideMount = (root, context, parameters) => {
       if (data && lens !== data.lens.length - 1) own.lens = lens;
       return own;
     },
-    // Another token, layer or head: told to all that show it, and kept in the address.
+    // Select another token, layer or head: update all parts that show it, and the URL.
     set(values) {
       const changed = Object.keys(values).filter((name) => view[name] !== values[name]);
       if (!changed.length) return;
@@ -104,7 +104,7 @@ const insideMount = (root, context, parameters) => {
   const fill = (answer) => {
     const [before, atEnd] = [view.data, view.data && view.token === view.data.count - 1];
     view.data = insideData(answer);
-    [parts, strip] = [[], null]; // those there are of the text before
+    [parts, strip] = [[], null]; // the existing ones are of the previous text
     if (before) view.set({ token: atEnd ? view.data.count - 1 : Math.min(view.token, view.data.count - 1) });
     readOwn(pageParameters());
     strip = insideTokens("Your text as tokens. The marked one is followed through the network.", view.data.tokens, { choose: (at) => view.set({ token: at }) });
@@ -115,7 +115,7 @@ const insideMount = (root, context, parameters) => {
     Object.values(places).forEach((place, at) => place.replaceChildren(parts[at]));
     flow.hidden = false;
     problem.replaceChildren();
-    for (const part of parts) part.update(["token"]); // in the page now: what they scroll to can be seen
+    for (const part of parts) part.update(["token"]); // after insertion, so that they can scroll
     draw();
   };
 
@@ -173,7 +173,7 @@ const insideMount = (root, context, parameters) => {
   };
 };
 
-// Where one is: each part above is a way back.
+// Breadcrumbs: a link to each parent.
 const insideCrumbs = (view, node, crumbs) => {
   if (!node.above) {
     crumbs.replaceChildren(h("p", { class: "note" }, "From the tokens above to a prediction below, step by step. Choose any part to go into it."));
@@ -185,7 +185,7 @@ const insideCrumbs = (view, node, crumbs) => {
     h("button", { type: "button", class: "inside-back", on: { click: () => view.zoom(node.above.path) } }, "Back ", h("kbd", {}, "Esc")));
 };
 
-// What is to be known of one part.
+// Description of one part.
 const insideCard = (node) => {
   const fact = (name, value) => (value ? [h("dt", {}, name), h("dd", {}, value)] : []);
   const formula = insideFormula(node);
@@ -203,7 +203,7 @@ const insideCard = (node) => {
   ];
 };
 
-// The map of the head that is zoomed to, on the reader's text.
+// Attention map of the zoomed head on the reader's text.
 const insideHeadMap = (view, node) => {
   const layer = insideLayerOf(node);
   if (layer === null || layer >= view.data.layers || node.index >= view.data.heads) return "";

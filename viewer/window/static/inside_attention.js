@@ -1,9 +1,9 @@
-// Attention of the reader's own text: a small map for each head, one of them large, and over the text itself.
+// Attention on the reader's text: a small map for each head, one of them large, and over the text.
 
 const INSIDE_MAPS = 200; // small maps at once; of a larger model one layer's alone
-const INSIDE_UNDER_TEXT = 0.55; // as far goes a colour that text is read on: its contrast stays above 4.5
+const INSIDE_UNDER_TEXT = 0.55; // strongest background color: keeps the contrast of text above 4.5
 
-// 65 colours from the paper to the colour of attention, as red, green, blue.
+// 65 colors from the paper to the color of attention, as red, green, blue.
 const insidePalette = () => {
   const probe = h("span", { hidden: true });
   document.body.append(probe);
@@ -18,11 +18,11 @@ const insidePalette = () => {
   return colours;
 };
 
-// Small weights matter too: colour goes by the root of the weight, as the legend says.
+// Color follows the square root of the weight, so that small weights are visible; see the legend.
 const insideDepth = (weight) => Math.sqrt(Math.min(1, Math.max(0, weight)));
 const insideVisible = (query, key, window) => key <= query && (window === null || key > query - window);
 
-// One pixel a weight; what the mask hides stays clear, and shows the hatching behind.
+// One pixel per weight; masked positions stay transparent and show the hatching.
 const insidePaint = (canvas, data, layer, head, window, palette) => {
   const count = data.count;
   canvas.width = canvas.height = count;
@@ -40,14 +40,14 @@ const insidePaint = (canvas, data, layer, head, window, palette) => {
 
 const insideWeight = (data, layer, head, query, key) => data.attention[((layer * data.heads + head) * data.count + query) * data.count + key];
 
-// Scrolls the box alone, and never the page.
+// Scroll only the box, not the page.
 const insideKeepInSight = (box, child) => {
   const [outer, inner] = [box.getBoundingClientRect(), child.getBoundingClientRect()];
   if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - (outer.height - inner.height) / 2;
   if (inner.left < outer.left + 90 || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
 };
 
-// The text as tokens, each with a small line below it: pointer, arrows and Enter choose one.
+// The text as tokens, each with a small line below it; select one by pointer, arrow keys and Enter.
 const insideTokens = (label, texts, { choose, peek }) => {
   const notes = texts.map(() => h("small", {}));
   const spans = texts.map((text, at) => h("span", { class: "inside-token", "data-index": at }, h("bdi", {}, text), notes[at]));
@@ -164,7 +164,7 @@ const insideAttention = (view) => {
   return node;
 };
 
-// Layers down, heads across; one is chosen, and arrow keys choose the next.
+// Rows are layers, columns are heads; one is selected, arrow keys move the selection.
 const insideGrid = (view, palette) => {
   const { data } = view;
   const all = data.layers * data.heads <= INSIDE_MAPS;

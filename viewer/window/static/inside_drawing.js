@@ -1,8 +1,8 @@
-// The drawing of one part: its own parts in the order in which a token goes through them, areas true to parameters.
+// Drawing of one part: its subparts in the order of the forward pass, with areas proportional to parameters.
 
-const INSIDE_ROWS = 16; // more blocks than these are drawn as tiles
+const INSIDE_ROWS = 16; // more blocks are drawn as tiles
 const INSIDE_LINE = 18; // px, height of a ribbon
-const INSIDE_LINES = 9; // full lines that the whole network takes
+const INSIDE_LINES = 9; // full lines for the whole network
 
 const insideButton = (view, node, attributes, ...children) =>
   h("button", {
@@ -11,7 +11,7 @@ const insideButton = (view, node, attributes, ...children) =>
     on: { click: () => view.zoom(node.path) },
   }, ...children);
 
-// Parameters as a ribbon of one height, folded where it is too long: [[family, parameters], ...].
+// Parameters as a ribbon of fixed height, wrapped if it is too long: [[family, parameters], ...].
 const insideRibbon = (pieces, unit, width) => {
   const lines = [];
   let left = 0;
@@ -47,7 +47,7 @@ const insidePieces = (node) => {
   return [...pieces];
 };
 
-// A matrix in its own proportions; a very long one is cut in strips that lie side by side.
+// A matrix in its proportions; a very long one is cut into adjacent strips.
 const insideSheet = (leaf, scale, most, highest = most) => {
   const [rows, columns] = leaf.shape.length > 1 ? leaf.shape.slice(-2) : [1, leaf.shape[0]];
   let strips = 1;
@@ -71,7 +71,7 @@ const insideSheet = (leaf, scale, most, highest = most) => {
   return picture;
 };
 
-// Where the matrix is cut into heads; the one slice that is looked at stands out.
+// Boundaries of heads in the matrix; the selected one is highlighted.
 const insideStripes = (leaf, wide, high) => {
   const whole_ = leaf.of || leaf;
   const axis = insideHeadAxis(whole_);
@@ -100,13 +100,13 @@ const insideMatrix = (view, leaf, scale, most) => {
   return insideButton(view, leaf, { class: "inside-matrix" }, insideSheet(drawn, scale, most), h("span", { class: "inside-tag" }, insideTitle(above), h("small", {}, insideShape(leaf))));
 };
 
-// The parts of a part: rows of the flow. Blocks stand in it one by one.
+// Subparts of a part: rows of the flow, with each block separately.
 const insideStages = (node) => {
   if (!node.children.length) return [];
   return node.children.flatMap((child) => (child.kind === "blocks" ? insideStages(child) : [child]));
 };
 
-// Pixels a row or column: all matrices of a row stand side by side, where that leaves them large enough to see.
+// Pixels per row or column: all matrices of a row are next to each other, if that leaves them large enough.
 const insideScaleOf = (rows, width) => {
   const sizes = rows.map((leaves) => leaves.filter((leaf) => leaf.shape.length > 1).map((leaf) => (leaf.of || leaf).shape.slice(-2))).filter((row) => row.length);
   if (!sizes.length) return width / Math.max(1, ...rows.flat().map((leaf) => leaf.shape[0]));
@@ -114,7 +114,7 @@ const insideScaleOf = (rows, width) => {
   const abreast = Math.min(...sizes.map((row) => (width - 24 * row.length) / row.reduce((sum, [, wide]) => sum + wide, 0)));
   return abreast > single / 3 ? Math.min(single, abreast) : single;
 };
-// What is large first, then the vectors, which are but lines.
+// Large arrays first, then vectors, which are only lines.
 const insideOrdered = (node) => insideLeaves(node).toSorted((a, b) => (a.shape.length > 1 ? 0 : 1) - (b.shape.length > 1 ? 0 : 1));
 
 const INSIDE_SIGNS = { embedding: "+", attention: "+", mlp: "+", block: "+", norm: "○", head: "→" };
@@ -128,7 +128,7 @@ const insideRow = (view, node, drawing, said) =>
     h("div", { class: "inside-drawn" }, drawing),
     said ? h("div", { class: "inside-said" }, said) : null);
 
-// What a step adds to the stream of the token that is looked at.
+// Contribution of a step to the residual stream of the selected token.
 const insideAdds = (view, node) => {
   const layer = insideLayerOf(node);
   const added = view.data && layer !== null && layer < view.data.layers ? view.data.added[node.kind] : null;
@@ -138,7 +138,7 @@ const insideAdds = (view, node) => {
   return [h("span", { class: "inside-meter", style: { "--share": ((100 * value) / most).toFixed(1) + "%" } }), h("small", {}, "adds " + decimals(value))];
 };
 
-// What the layer would say next for the token that is looked at.
+// Logit lens of the layer at the selected token.
 const insideSays = (view, layer) => {
   const data = view.data;
   if (!data || !data.lens[layer]) return null;
@@ -156,7 +156,7 @@ const insideNetwork = (view, node, width) => {
   const blocks = stages.filter((one) => one.kind === "block");
   const tiles = blocks.length > INSIDE_ROWS;
   const largest = Math.max(1, ...blocks.map((one) => one.parameters));
-  const unit = Math.min((INSIDE_LINES * width) / Math.max(1, node.parameters), (width - 6) / largest); // room for the hairs of the norms
+  const unit = Math.min((INSIDE_LINES * width) / Math.max(1, node.parameters), (width - 6) / largest); // room for the lines of the norms
   const draw = (one) => insideRibbon(insidePieces(one), unit, width);
   const rows = [];
   const first = stages.findIndex((one) => one.kind === "block");
@@ -214,7 +214,7 @@ const insideLeafView = (node, width) => {
     sheet.strips > 1 ? h("figcaption", {}, `Too long for its own proportions: drawn in ${sheet.strips} strips.`) : null);
 };
 
-// All of the view of one part.
+// Complete view of one part.
 const insideDraw = (view, node, width) => {
   if (!node.children.length) return node.shape ? [insideLeafView(node, width)] : [];
   return insideStages(node).some((one) => one.kind === "block") ? insideNetwork(view, node, width) : insideParts(view, node, width);

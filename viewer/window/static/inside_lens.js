@@ -1,9 +1,9 @@
-// The residual stream of one token, and the logit lens: what each layer would say next.
+// The residual stream of one token, and the logit lens: next-token predictions of each layer.
 
 const insideSpan = (value, most, family) =>
   h("span", { class: "inside-bar inside-bar-" + family, "aria-hidden": "true", style: { "--share": ((100 * value) / most).toFixed(2) + "%" } });
 
-// The stream as a river: as wide as its vector is long, with what attention and MLP add as tributaries.
+// The stream as a river: its width is the norm of the vector, with the contributions of attention and MLP as tributaries.
 const INSIDE_RIVER = { high: 250, left: 12, bank: 26 };
 const insideRiver = (view) => {
   const { data } = view;
@@ -41,7 +41,7 @@ const insideRiver = (view) => {
     Array.from({ length: data.layers }, (_, layer) => svg("text", { x: x(2 * layer + 1), y: 10, "text-anchor": "middle" }, (data.layers > 12 ? "" : "layer ") + (layer + 1))));
 };
 
-// What attention and MLP add at each layer for the token that is looked at.
+// Contributions of attention and MLP in each layer at the selected token.
 const insideStream = (view) => {
   const { data } = view;
   const said = h("output", { class: "inside-read", "aria-live": "polite" });
@@ -76,7 +76,7 @@ const insideStream = (view) => {
 
 const insideStage = (data, layer) => (layer === 0 ? "embedding" : "layer " + layer);
 
-// Rows are the stages of the stream, columns the tokens: the likeliest next token of each.
+// Rows are the stages of the stream, columns the tokens; cells are the most likely next tokens.
 const insideLens = (view) => {
   const { data } = view;
   const last = data.lens.length - 1;
@@ -139,7 +139,7 @@ const insideLens = (view) => {
   return node;
 };
 
-// How the token that came rises from layer to layer.
+// Probability of the actual next token by layer.
 const insidePast = (view) => {
   const { data } = view;
   const values = data.lens.map((_, layer) => data.came.data[layer * data.count + view.token]);

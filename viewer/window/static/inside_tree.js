@@ -1,6 +1,6 @@
-// The tree of a network's parts, as the answer "architecture" has it: paths, families, heads, shapes.
+// Tree of a network's parts from the answer "architecture": paths, families, heads, shapes.
 
-// What a part is for, for a reader who is no insider; beside what the answer says of the part itself.
+// Explanations of parts for newcomers, in addition to the answer's own description.
 const insideWhy = {
   model: "A language model reads tokens and says, after each one, which token may come next. All that it knows is in the tables of numbers below, and each is drawn as large as it has numbers.",
   embedding: "Tokens are only numbers in a list, so each is given a row of this table: a vector that says what it is like. Training moved tokens that are used alike close together.",
@@ -24,7 +24,7 @@ const insideExplain = (node) => {
 const INSIDE_FAMILIES = ["embedding", "attention", "mlp", "norm", "head"];
 const insideFamily = (kind, above) => (INSIDE_FAMILIES.includes(kind) ? kind : above || "other");
 
-// The letters that the code's own names end in.
+// Axis letters at the end of names in the code.
 const INSIDE_AXES = { vocab: "V", width: "D", heads: "I", kv_heads: "J", mlp: "F", position: "P", ngram: "N", channels: "C", layers: "L" };
 const insideLetter = (axis) => INSIDE_AXES[axis] || (axis || "?").slice(0, 1).toUpperCase();
 
@@ -48,14 +48,14 @@ const insideFormula = (node) => {
   return `y_T${letters[1]} = x_T${letters[0]} · W_${letters.join("")}`;
 };
 
-// One more layer of names around a single matrix says nothing: they are one.
+// Collapse a part with a single matrix into it.
 const insideMerged = (node) => {
   const children = node.children || [];
   if (children.length !== 1 || (children[0].children || []).length || !(children[0].shape || []).length || node.kind === "blocks" || node.kind === "block") return node;
   return { ...children[0], ...node, shape: children[0].shape, axes: children[0].axes, formula: node.formula || children[0].formula, children: [] };
 };
 
-// {tree, nodes: Map(path -> node), blocks, config}: nodes know their path, what is above them, family, share.
+// {tree, nodes: Map(path -> node), blocks, config}: nodes have path, parent, family, share.
 const insideRead = (answer) => {
   const nodes = new Map();
   const blocks = [];
@@ -83,7 +83,7 @@ const insideHeadAxis = (node) => (node.axes || []).findIndex((axis) => axis === 
 const insideWhole = (node) => (node.above ? insideWhole(node.above) : node);
 const insideShare = (node) => node.parameters / (insideWhole(node).parameters || 1);
 
-// An attention's heads, as parts that one may zoom to: slices of those matrices that have an axis of heads.
+// Heads of an attention as parts to zoom to: slices of the matrices with a heads axis.
 const insideHeads = (node, config, nodes) => {
   const heads = node.heads || config.heads || 0;
   const groups = node.kv_heads || config.kv_heads || heads;

@@ -1,6 +1,6 @@
-// The page "Start": what to do on each page, in the order of the tour.
+// The page "Start": a summary of each page, in the order of the tour.
 
-// The command that serves this run, to be typed in the clone. An exported page lies in the run's report/ folder.
+// Command that serves this run, to be run in the repository. An exported page is in the run's report/ folder.
 const serveCommand = (options = "") => {
   const found = location.protocol === "file:" ? decodeURIComponent(location.pathname).match(/^(.+)\/report\/[^/]+$/) : null;
   const run = source.live || !found ? "RUN_FOLDER" : found[1];

@@ -1,9 +1,9 @@
-// The page "Predict": what comes next, how sure the model is of it, and how the text so far surprised it.
+// The page "Predict": next tokens, their probabilities, and the loss of the text so far.
 
 const PREDICT_WRITTEN = 64; // tokens that "write on" makes
 const PREDICT_NAMES = { temperature: "temperature", topK: "top_k", topP: "top_p", minP: "min_p" };
 
-// Texts of which answers were recorded.
+// Texts with recorded answers.
 const predictRecorded = () => {
   const texts = Object.keys(recorded).filter((key) => key.startsWith("score{") || key.startsWith("next{")).map((key) => JSON.parse(key.slice(key.indexOf("{"))));
   return [...new Set(texts.filter(({ text, step }) => text !== undefined && step === undefined).map(({ text }) => text))];
@@ -12,7 +12,7 @@ const predictRecorded = () => {
 const predictMount = (root, context, parameters) => {
   const settings = { ...PREDICT_PLAIN };
   for (const [name, short] of Object.entries(PREDICT_NAMES)) settings[name] = predictSetting(name, parameters[short]);
-  let pending = []; // tokens behind the text that end within a character
+  let pending = []; // tokens after the text that end within a character
   let vocabulary = null;
   let score = null;
   let logits = null;
@@ -37,7 +37,7 @@ const predictMount = (root, context, parameters) => {
   };
   const goOn = (index, id) => {
     const next = predictPlace("", [...ids().slice(0, index), id], vocabulary.part);
-    // sentencepiece puts a blank before a text, which is none of the text's
+    // sentencepiece prepends a space that is not part of the text
     const joined = score.tokens.map(({ bytes }) => bpeFromHex(bytes)).join("");
     const blank = joined.startsWith(" ") && bpeUtf8(bpeWhole(shared.text)).startsWith(joined.slice(1)) && !shared.text.startsWith(" ");
     setText(blank ? next.text.replace(/^ /, "") : next.text, next.pending);

@@ -1,10 +1,10 @@
-// The distribution behind the text as bars, and the sliders that reshape it.
+// Next-token distribution as bars, and the sliders that change it.
 
 const PREDICT_BARS = 12;
 const PREDICT_MORE = 24;
 const PREDICT_MOST_BARS = 300;
 
-// `changed(settings)` is told of each move of a slider.
+// `changed(settings)` is called when a slider moves.
 const predictSliders = (settings, changed) => {
   const ends = (name) => ({ min: PREDICT_ENDS[name][0], max: PREDICT_ENDS[name][1] });
   const made = {
@@ -24,7 +24,7 @@ const predictSliders = (settings, changed) => {
     h("button", { type: "button", on: { click: back } }, "The model's own distribution"));
 };
 
-// A node with `set(logits, vocabulary, settings)`; `take(id)` is told which token was clicked.
+// A node with `set(logits, vocabulary, settings)`; `take(id)` is called with the clicked token.
 const predictBars = (take) => {
   const list = h("ol", { class: "predict-bars" });
   const told = h("p", { class: "note predict-told", role: "status", "aria-live": "polite" });

@@ -1,10 +1,10 @@
-// What temperature, top-k, top-p and min-p leave of a distribution: the rules of lm/inference/sampling.py, in its order.
+// Apply temperature, top-k, top-p and min-p to a distribution, in the order of lm/inference/sampling.py.
 
 const PREDICT_LEAST_TEMPERATURE = 1e-6;
 const PREDICT_ENDS = { temperature: [0, 2], topK: [0, 100], topP: [0.01, 1], minP: [0, 1] };
 const PREDICT_PLAIN = { temperature: 1, topK: 0, topP: 1, minP: 0 };
 
-// What an address says of a slider, within its ends.
+// Value of a slider in the URL, clamped to its range.
 const predictSetting = (name, given) => {
   const [low, high] = PREDICT_ENDS[name];
   const value = Math.min(high, Math.max(low, Number(given)));
@@ -13,7 +13,7 @@ const predictSetting = (name, given) => {
 
 const predictOrders = new WeakMap();
 
-// Ids from the likeliest down; of equal ones, the lower id first.
+// Ids by descending probability; ties by ascending id.
 const predictOrder = (logits) => {
   let order = predictOrders.get(logits);
   if (!order) {
@@ -23,7 +23,7 @@ const predictOrder = (logits) => {
   return order;
 };
 
-// The probability of each id: Float64Array (V,). 0 for what is left out; temperature 0 leaves the likeliest alone.
+// The probability of each id: Float64Array (V,). 0 for excluded ids; temperature 0 leaves only the most likely one.
 const predictReshape = (logits, { temperature, topK, topP, minP }) => {
   const order = predictOrder(logits);
   const shares = new Float64Array(logits.length);
@@ -51,17 +51,17 @@ const predictReshape = (logits, { temperature, topK, topP, minP }) => {
   return shares;
 };
 
-// Bits of a draw.
+// Entropy in bits.
 const predictEntropy = (shares) => {
   let bits = 0;
   for (const share of shares) if (share > 0) bits -= share * Math.log2(share);
   return bits;
 };
 
-// Small probabilities, too, so that they can be told apart.
+// Format with enough digits to distinguish small probabilities.
 const predictShare = (share) => (share === 0 ? "0 %" : share < 0.001 ? (100 * share).toPrecision(1) + " %" : percent(share));
 
-// Tokens behind a text: the text with those that end in whole characters, and what is left: a character's beginning.
+// Append tokens to a text: return the text up to the last complete character, and the remaining tokens.
 const predictPlace = (text, ids, part) => {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   for (let count = ids.length; count > 0; count--) {

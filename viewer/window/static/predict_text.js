@@ -1,13 +1,13 @@
-// The text as the model met it: how much each token surprised it, what it would rather have had, and the running sum.
+// The text with the loss of each token, the model's alternatives, and the running sum.
 
 const PREDICT_PLOT = { width: 600, height: 130 };
 
-// The running bits per byte of the model and of gzip over the bytes read, as lines with their last numbers.
+// Running bits per byte of the model and of gzip over the bytes, as lines with their last values.
 const predictChart = (score) => {
   const { width, height } = PREDICT_PLOT;
   let bytes = 0;
   const ends = score.tokens.map((token) => (bytes += token.bytes.length / 2));
-  // gzip's header alone is far more at first: its line comes in from above.
+  // gzip's header dominates at first: its line starts above the chart.
   const most = 2 * Math.ceil(0.6 * Math.max(2, ...[score.bits_per_byte, score.gzip_bits_per_byte].map((values) => values[values.length - 1] ?? 0)));
   const points = (values) => values.flatMap((value, i) => (value === null ? [] : [`${((width * ends[i]) / bytes).toFixed(1)},${(height * (1 - Math.min(value, most) / most)).toFixed(1)}`])).join(" ");
   const last = (values) => decimals(values[values.length - 1] ?? NaN);
@@ -29,7 +29,7 @@ const predictChart = (score) => {
   return node;
 };
 
-// A node with `set(score, vocabulary)`. `goOn(index, id)`: the text is cut before token `index`, and `id` put there.
+// A node with `set(score, vocabulary)`. `goOn(index, id)`: truncate the text before token `index`, and append `id`.
 const predictText = (goOn) => {
   const place = h("div", {});
   const said = h("p", { role: "status" });

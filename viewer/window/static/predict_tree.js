@@ -1,8 +1,8 @@
-// A tree of branches: what could come next, and what after that, each path with its probability.
+// A tree of continuations, each path with its probability.
 
 const PREDICT_CHILDREN = 6;
 
-// `ask(ids, signal)` gives the logits behind the text and these tokens; `take(ids)` makes a path a part of the text.
+// `ask(ids, signal)` returns the logits after the text and these tokens; `take(ids)` appends a path to the text.
 const predictTree = (ask, take) => {
   const tree = h("ul", { class: "predict-tree", role: "tree", "aria-label": "Branches. Right opens a token, left closes it, Enter takes the path." });
   const told = h("p", { class: "predict-path", role: "status", "aria-live": "polite" });
@@ -96,7 +96,7 @@ const predictTree = (ask, take) => {
     keys[event.key]();
   });
 
-  // A new text: the tree begins anew.
+  // A new text: rebuild the tree.
   node.set = (logits, ofVocabulary, ofSettings) => {
     vocabulary = ofVocabulary;
     settings = ofSettings;

@@ -1,11 +1,11 @@
-// Where answers come from: the server, or what was recorded when the page was exported.
+// Source of answers: the server, or the answers recorded when the page was exported.
 
 class NotRecorded extends Error {}
 
 const recordedNode = document.getElementById("recorded");
 const recorded = recordedNode ? JSON.parse(recordedNode.textContent) : null;
 
-// The same text for the same parameters, in JavaScript and Python: keys in order, no blanks, ASCII.
+// The same text for the same parameters, in JavaScript and Python: sorted keys, no spaces, ASCII.
 const canonical = (value) => {
   if (Array.isArray(value)) return "[" + value.map(canonical).join(",") + "]";
   if (value !== null && typeof value === "object") {
@@ -34,7 +34,7 @@ const source = {
     return (await source.post("/v1/inspect/" + name, parameters, signal)).json();
   },
 
-  // What the server is at that takes long, in words, where it says so.
+  // Description of a long operation of the server, if it reports one.
   async doing() {
     const answer = recorded ? null : await fetch("/v1/inspect", { headers: source.headers() }).catch(() => null);
     return answer && answer.ok ? (await answer.json()).doing : "";
@@ -56,14 +56,14 @@ const source = {
     try {
       const { message, param } = (await answer.json()).error;
       told.message = message;
-      told.param = param; // the field that is at fault
+      told.param = param; // the invalid field
     } catch {
-      // no JSON: the status says it
+      // not JSON: use the status
     }
     throw told;
   },
 
-  // Pieces of text as the model makes them: an async iterator over the choices of /v1/completions.
+  // Stream of generated text: an async iterator over the choices of /v1/completions.
   async *complete(parameters, signal) {
     if (recorded) throw new NotRecorded("Texts are made by the served page.");
     const answer = await source.post("/v1/completions", { ...parameters, stream: true }, signal);

@@ -1,4 +1,4 @@
-// The last script: the pages are there, the first is shown.
+// Last script: all pages are registered; show the first.
 
 const navigation = document.querySelector("nav ol");
 for (const page of pages) {
@@ -16,7 +16,7 @@ keyForm.addEventListener("submit", (event) => {
 for (const place of document.querySelectorAll(".serve-command")) place.textContent = serveCommand();
 
 const start = async () => {
-  // The first page is mounted when this work has ended: showing a page ends whatever still runs, and `main` would stay busy.
+  // Mount the first page after this work: showing a page aborts running work, and `main` would stay busy.
   context.model = await context.run(document.querySelector("main"), (signal) => source.ask("model", {}, signal));
   if (!context.model) return;
   const { name, step, parameters } = context.model;

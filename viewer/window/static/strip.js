@@ -1,7 +1,7 @@
-// A text as a row of tokens: pointer, arrow keys and screen readers go from token to token.
+// A text as a row of tokens; pointer, arrow keys and screen readers move from token to token.
 
-// tokens: [{text, ...}]; `decorate(span, token, index)` paints one, `choose(index)` is told which one is looked at (-1:
-// none), `take(index)` which one is clicked or chosen by Enter.
+// tokens: [{text, ...}]; `decorate(span, token, index)` paints one, `choose(index)` is called for the focused one (-1:
+// none), `take(index)` for a click or Enter.
 const tokenStrip = (label, tokens, { decorate, choose, take } = {}) => {
   const spans = tokens.map((token, index) => {
     const span = h("span", { class: "token k" + (index % 4), "data-index": index }, token.text);

@@ -1,8 +1,8 @@
-// The page "Tokens": a text as a tokenizer cuts it, with a second one beside it.
+// The page "Tokens": a text as tokens, optionally compared with a second tokenizer.
 
-const TOKENS_IN_VIEW = 1500; // of a text: the page shows so many at once
+const TOKENS_IN_VIEW = 1500; // tokens to show at once
 const TOKENS_IN_BOX = 50000; // characters: a browser takes seconds to break a line of 1 MB
-const TOKENS_SHARED = 20000; // characters that the other pages are given
+const TOKENS_SHARED = 20000; // characters passed to the other pages
 const TOKENS_WAYS = { text: "Text", ids: "Ids", bytes: "Bytes" };
 
 const tokensHex = (bytes) => [...bytes].map((byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(" ");
@@ -18,7 +18,7 @@ const tokensFigures = (cut, size) => {
   return h("dl", { class: "tokens-figures" }, pairs.map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 };
 
-// What is known of one token.
+// Details of one token.
 const tokensDetails = (cut, index, said) => {
   const { tokenizer, ids, starts } = cut;
   const id = ids[index];
@@ -65,7 +65,7 @@ const tokensView = (look) => {
   };
   node.set = (next, size, title, shownAs) => { cut = next; way = shownAs; draw(size, title); };
   node.cut = () => cut;
-  // Marks the tokens that share bytes from `start` to `end`.
+  // Highlight the tokens that overlap the bytes from `start` to `end`.
   node.mark = (start, end) => {
     if (!cut || !strip) return;
     for (const one of strip.querySelectorAll(".there")) one.classList.remove("there");
@@ -85,7 +85,7 @@ const tokensMount = (root, context, parameters) => {
   let way = Object.hasOwn(TOKENS_WAYS, parameters.way ?? "") ? parameters.way : "text";
   let step = /^\d+$/.test(parameters.merges ?? "") ? Number(parameters.merges) : undefined;
   const views = h("div", { class: "split tokens-views" });
-  // What is said stands in one node: a screen reader tells what changes in it, not what is put in its place.
+  // Update one persistent node: screen readers announce changes in it, not its replacement.
   const said = h("p", { class: "tokens-chosen", role: "status" });
   const facts = h("div", {}, h("p", { class: "note" }, "Point at a token, or reach it by the arrow keys, to see what it is made of."));
   const details = h("div", { class: "panel tokens-details" }, said, facts);
@@ -107,7 +107,7 @@ const tokensMount = (root, context, parameters) => {
   const left = tokensView(look);
   const right = tokensView(look);
 
-  // The merges are those of the run's tokenizer, or where it has none to show, of the one beside it.
+  // Show the merges of the run's tokenizer, or, if it has none, of the second one.
   const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.merges) || left);
   const tell = () => story.set(told().cut().tokenizer, told().idsInView(), step);
 
@@ -121,14 +121,14 @@ const tokensMount = (root, context, parameters) => {
     if (other) right.set(other, size, other.tokenizer.name, way);
     views.replaceChildren(left, ...(other ? [right] : []));
     tell();
-    if (first) look(left, 0); // later the reader chooses
+    if (first) look(left, 0); // later the reader selects
     first = false;
   });
 
   const field = h("textarea", {
     id: "tokens-text", rows: 4, maxlength: TOKENS_IN_BOX, spellcheck: false, dir: "auto",
     on: {
-      input: () => { context.cancel(views); typed(); }, // what is under way is for a text that is gone
+      input: () => { context.cancel(views); typed(); }, // pending work is for the old text
       paste: (event) => {
         const pasted = event.clipboardData.getData("text/plain");
         const next = field.value.slice(0, field.selectionStart) + pasted + field.value.slice(field.selectionEnd);
@@ -140,7 +140,7 @@ const tokensMount = (root, context, parameters) => {
   });
   const changed = (next) => { text = next; context.set({ text: text.slice(0, TOKENS_SHARED) }); step = undefined; keep(); write(); refresh(); };
   const typed = settled(() => changed(field.value), 60);
-  // A text that is too long for the box stands there by its beginning, and is not changed there.
+  // If a text is too long for the box, it shows the beginning, read-only.
   const long = h("p", { class: "note", hidden: true });
   const write = () => {
     field.readOnly = text.length > TOKENS_IN_BOX;

@@ -1,8 +1,8 @@
-// The merges of a sentence, minted one by one: from bits to bytes to tokens, as far as the slider says.
+// Merges of a sentence, step by step: from bits to bytes to tokens, up to the position of the slider.
 
 const TOKENS_SENTENCE = 300; // characters: the story's time grows with their square
 
-// Of tokens, or of the text that they spell: {bytes, start, steps}, and `cut` where it is but the beginning of them.
+// Merges of tokens, or of their text: {bytes, start, steps}, and `cut` if it is only the beginning.
 const tokensTold = (tokenizer, ids) => {
   const { vocabulary } = tokenizer;
   const text = tokensDecode(ids.map((id) => tokenizer.part(id)).join(""));
@@ -16,7 +16,7 @@ const tokensTold = (tokenizer, ids) => {
   return story && { ...story, bytes: some.map((id) => tokenizer.part(id)).join(""), cut };
 };
 
-// A node with `set(tokenizer, ids)`: a new story. `moved(step)` is told where the slider stands.
+// A node with `set(tokenizer, ids)`: a new story. `moved(step)` is called with the position of the slider.
 const tokensStory = (moved) => {
   const cells = h("div", { class: "strip tokens-story", dir: "auto", tabindex: "0", role: "group", "aria-label": "The text at this step" });
   const told = h("p", { class: "tokens-told", role: "status", "aria-live": "polite" });
@@ -93,7 +93,7 @@ const tokensStory = (moved) => {
   return node;
 };
 
-// How a token was merged: a list of halves, and halves of halves, down to bytes. At most `room` of them.
+// Merge tree of a token: halves, recursively down to bytes. At most `room` of them.
 const tokensTree = (tokenizer, id, room = { left: 48 }) => {
   const halves = tokenizer.vocabulary && tokenizer.vocabulary.merges ? bpeHalves(tokenizer.vocabulary, id) : null;
   if (!halves || room.left < 2) return halves ? h("ul", {}, h("li", {}, "…")) : null;

@@ -1,6 +1,6 @@
-// Texts cut by any tokenizer, and tokens written so that nothing hides.
+// Encode texts with any tokenizer, and show tokens with invisible characters made visible.
 
-// As `visible` in viewer/training_data.py: signs for white space, \xNN for half a character, escapes for what is unseen.
+// Like `visible` in viewer/training_data.py: symbols for white space, \xNN for half a character, escapes for invisible ones.
 const TOKENS_SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 const tokensEscape = (character) => {
   if (TOKENS_SIGNS[character]) return TOKENS_SIGNS[character];
@@ -10,7 +10,7 @@ const tokensEscape = (character) => {
 };
 const tokensByte = (byte) => "\\x" + byte.toString(16).padStart(2, "0");
 
-// Of bytes as bpe.js has them. What is no UTF-8 is found character by character, as Python's decoder finds it.
+// For bytes in the format of bpe.js. Invalid UTF-8 is found character by character, like Python's decoder.
 const tokensVisible = (bytes) => {
   let out = "";
   for (let i = 0; i < bytes.length;) {
@@ -30,14 +30,14 @@ const tokensVisible = (bytes) => {
 const tokensArray = (bytes) => Uint8Array.from(bytes, (character) => character.charCodeAt(0));
 const tokensDecode = (bytes) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(tokensArray(bytes));
 
-// A sign for a line's end, and the end itself, so that lines stay lines.
+// A symbol for a line break, followed by the line break.
 const tokensLines = (shown) => shown.replace(/⏎/g, "⏎\n");
 
 const TOKENS_BYTES = "bytes";
 const TOKENS_CHARACTERS = "characters";
 const TOKENS_MOST_SENT = 20000; // characters: "encode" takes no more
 
-// Tokenizers that need no vocabulary: the two ends between which all others lie.
+// Tokenizers without a vocabulary: bytes and characters, the two extremes.
 const tokensSimple = {
   [TOKENS_BYTES]: {
     kind: "bytes", name: "bytes",
@@ -102,7 +102,7 @@ const tokensLoad = async (name, signal) => {
   return found;
 };
 
-// A text cut: {tokenizer, ids, starts}, these the bytes before each token, and of all.
+// An encoded text: {tokenizer, ids, starts}; `starts` are the bytes before each token, and in total.
 const tokensCut = async (tokenizer, text, signal) => {
   const ids = await tokenizer.cut(text, signal);
   const starts = new Float64Array(ids.length + 1);

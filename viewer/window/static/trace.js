@@ -1,11 +1,11 @@
-// The page "Recite and trace": where a text is from, and what the model knows by heart.
+// The page "Recite and trace": origins of a text, and memorization.
 
 const traceNamesOf = (name) => (recorded ? Object.keys(recorded).filter((key) => key.startsWith(name + "{")) : []);
 const traceFieldsOf = (name) => traceNamesOf(name).map((key) => JSON.parse(key.slice(name.length)));
 const traceSection = (id, title, ...children) => h("div", { class: "trace-section", role: "region", "aria-labelledby": id }, h("h2", { id }, title), children);
 const traceMost = { characters: 20000 };
 
-// Search: a text, how often it stands where, and its documents.
+// Search: occurrences of a text by split, and its documents.
 const traceSearch = (parameters) => {
   const place = h("div", { "aria-live": "polite" });
   const field = h("input", { type: "search", id: "trace-query", maxlength: 2000, dir: "auto", autocomplete: "off", spellcheck: false, value: parameters.search || "" });
@@ -33,14 +33,14 @@ const traceSearch = (parameters) => {
     source.live ? null : traceNote("Looked up when this page was made. Any other text: ", h("code", {}, serveCommand()), "."), form, place);
 };
 
-// Trace: the passages of a text that stand in the training text.
+// Trace: passages of a text that occur in the training text.
 const traceTrace = () => {
   const [place, status, passage, side] = [h("div", { class: "split trace-result" }), h("p", { class: "trace-note", role: "status" }), h("div"), h("div", { "aria-live": "polite" })];
   const left = h("div", {}, status, passage);
   const room = Math.max(4, Math.min(256, Math.floor(context.model.context_length / 2)));
   const settings = { tokens: Math.min(100, room), temperature: 0.8 };
   const ask = async (text, start, signal) => {
-    place.replaceChildren(left, side); // an error may have taken their place
+    place.replaceChildren(left, side); // an error may have replaced them
     const found = await source.ask("trace", { text, start: [...text.slice(0, start)].length }, signal);
     const choose = (number) => {
       box.show(number);
@@ -84,7 +84,7 @@ const traceTrace = () => {
     controls, place);
 };
 
-// Recite: documents of both splits, one call each.
+// Memorization: documents of both splits, one request each.
 const traceRecite = (about) => {
   const [status, result, shown] = [h("p", { class: "trace-note", role: "status" }), h("div"), h("div", { "aria-live": "polite" })];
   const place = h("div", {}, status, result);

@@ -1,11 +1,11 @@
-// Whether questions of a test stand in the training text: the n-grams of each, marked, and their documents.
+// Contamination by benchmark questions: the n-grams of each question that occur in the training text, and their documents.
 
-const TRACE_QUESTIONS = 20; // that are looked up at once
+const TRACE_QUESTIONS = 20; // to look up at once
 
-// A question with its stretches marked: {node, found, show}; `choose(number)` shows one.
+// A question with its matches highlighted: {node, found, show}; `choose(number)` shows one.
 const traceQuestion = (label, text, answer, choose) => {
   const { tokens, ngram, ngrams, found, parts } = answer;
-  const spans = answer.spans.map((span) => ({ ...span, bits: 8 * (span.end - span.start) })); // the longer, the darker
+  const spans = answer.spans.map((span) => ({ ...span, bits: 8 * (span.end - span.start) })); // longer ones are darker
   const length = Math.min(ngram, tokens);
   const box = tracePassage(label, parts.length ? parts : [{ text, spans: [] }], spans, 0, choose, (number) => `${plural(spans[number].end - spans[number].start, "token")} that stand in the training text; the first ${length} of them in ${plural(spans[number].count, "place")}`);
   const told = tokens < ngram
@@ -14,7 +14,7 @@ const traceQuestion = (label, text, answer, choose) => {
   return { box, node: h("li", {}, box, traceNote(told)) };
 };
 
-// The evaluation sets that the run's config names; `look(texts, parameters)` is told the examples that are chosen.
+// The evaluation sets that the run's config names; `look(texts, parameters)` is called with the selected examples.
 const traceSets = (place, chosen, look) => context.run(place, async (signal) => {
   const { sets, left_out } = await source.ask("evaluation_sets", {}, signal);
   if (!sets.length) {
@@ -43,7 +43,7 @@ const traceContamination = (about, parameters) => {
   let ngram = source.live ? Math.min(longest, Math.max(2, Math.floor(Number(parameters.ngram) || about.ngram))) : about.ngram;
   let again = null;
 
-  // `read(signal)` gives [{name, texts}]: of each the text of which the most is found is shown.
+  // `read(signal)` returns [{name, texts}]; of each, the text with the most matches is shown.
   const look = (read, kept) => {
     again = () => look(read, kept);
     if (source.live) {
@@ -108,7 +108,7 @@ const traceContamination = (about, parameters) => {
     controls, place);
 };
 
-// [text, answer] of the one of some texts of which the most is found; a text that is refused as too long has a problem.
+// [text, answer] of the text with the most matches; a text that is rejected as too long has a problem.
 const traceMostFound = async (texts, ngram, signal) => {
   let best = null;
   for (const text of texts) {

@@ -1,18 +1,18 @@
-// What the page "Recite and trace" draws: documents around a passage, a text with its spans marked, the chart.
+// Parts of the page "Recite and trace": documents with a passage, a text with highlighted spans, the chart.
 
-// Text of documents and models: what would hide or turn it is shown as an escape.
+// Text of documents and models, with invisible and direction-changing characters escaped.
 const traceShow = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
 const traceSplits = { train: "training text", val: "held-out text" };
 const traceNote = (...children) => h("p", { class: "trace-note" }, children);
 
-// A document's address: a link to it, unless it is of another run's shards (train.mixture), whose texts are not here.
+// Link to a document, unless it is in another run's shards (train.mixture), whose texts are not here.
 const traceAddress = (one) => {
   const name = h("bdi", { class: "url" }, traceShow(one.url || one.id || "document " + one.number));
   return one.source ? name : h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.number }) }, name);
 };
 const traceOf = (one) => (one.source ? " of " + traceShow(one.source) : "");
 
-// The documents in which a passage stands, the passage in its context.
+// Documents with a passage, in its context.
 const traceDocuments = (documents, count) => {
   if (!documents.length) return traceNote("No document to show.");
   const items = documents.map((one) => h("li", {},
@@ -25,8 +25,8 @@ const traceDocuments = (documents, count) => {
   return [h("ul", { class: "trace-documents" }, items), left > 0 ? traceNote(`${plural(left, "further place")} not shown.`) : null];
 };
 
-// A text whose parts {text, spans: [number, ...]} are marked where spans cover them; `choose(number)` shows one, `tell`
-// says what it is.
+// A text whose parts {text, spans: [number, ...]} are highlighted if spans cover them; `choose(number)` shows one, `tell`
+// describes it.
 const tracePassage = (label, parts, spans, promptCharacters, choose, tell = (number) => `stands ${plural(spans[number].count, "time")} in the training text`) => {
   let read = 0;
   const marks = [];
@@ -65,7 +65,7 @@ const traceChart = (lines) => {
   const width = 560, height = 260, left = 44, right = 110, top = 20, bottom = 40;
   const all = lines.flatMap((line) => line.points);
   const prefixes = [...new Set(all.map(([prefix]) => prefix))].sort((a, b) => a - b);
-  const most = Math.max(0.2, Math.ceil(5 * Math.max(0, ...all.map(([, share]) => share))) / 5); // quarters of it are whole
+  const most = Math.max(0.2, Math.ceil(5 * Math.max(0, ...all.map(([, share]) => share))) / 5); // a multiple of 20 %
   const x = (prefix) => left + (prefixes.length > 1 ? (Math.log2(prefix / prefixes[0]) / Math.log2(prefixes[prefixes.length - 1] / prefixes[0])) * (width - left - right) : 0);
   const y = (share) => height - bottom - (share / most) * (height - top - bottom);
   const rules = [0, 0.25, 0.5, 0.75, 1].map((part) => part * most).map((share) => [

@@ -1,7 +1,7 @@
 // The page Training: the curves of a run, live while it trains, and its checkpoints from the first step to the last.
 
-const TRAINING_POLL = 3000; // ms between two looks at a run that trains
-const TRAINING_REST = 15000; // at one that does not
+const TRAINING_POLL = 3000; // ms between two requests while the run trains
+const TRAINING_REST = 15000; // otherwise
 const TRAINING_CURVES = [
   { title: "Learning rate", about: "how far a step moves the parameters", column: "learning_rate", zero: true },
   { title: "Tokens a second", about: "read and learned from", column: "tokens_per_second", zero: true, smooth: true },
@@ -10,7 +10,7 @@ const TRAINING_CURVES = [
   { title: "Gradient norm", about: "how strongly a batch pulls", column: "gradient_norm", smooth: true },
 ];
 
-// Columns of `next` put behind those of `known`; a step that is in both counts by its later line.
+// Append the columns of `next` to those of `known`; for a step in both, the later line counts.
 const trainingJoined = (known, next) => {
   const joined = {};
   const keep = known.step.findIndex((step) => step >= (next.step[0] ?? Infinity));
@@ -28,7 +28,7 @@ const trainingDuration = (seconds) => {
   return decimals(seconds / 3600, 1) + " hours";
 };
 
-// What a run does now, in a sentence.
+// Current state of a run, in a sentence.
 const trainingState = (log) => {
   const { state, at, steps, seconds_since: since } = log;
   if (!log.train.step.length && !log.validation.step.length) {
@@ -165,7 +165,7 @@ pages.push({
         const before = logs.get(name);
         const field = name === context.model.name ? {} : { run: name };
         const answer = await source.ask("curves", before && before.last >= 0 ? { ...field, after: before.last } : field, control.signal);
-        // A run that went on from an earlier step has other lines now: all are asked for again.
+        // A run that resumed from an earlier step has other lines: reload all.
         const anew = before && (answer.starts.length !== before.starts.length || answer.last < before.last);
         if (take(name, anew ? await source.ask("curves", field, control.signal) : answer, anew ? undefined : before)) logs.delete(name);
       }
@@ -219,9 +219,9 @@ pages.push({
   },
 });
 
-// Tokens that were read up to a step.
+// Training tokens up to a step.
 const trainingTokens = (log, step) => {
-  // Between two lines of training the batch is of one size; tokens are counted from the nearest line before.
+  // The batch size is constant between two lines; count from the previous line.
   const start = [...log.starts].reverse().find((one) => one.tokens_per_step && one.step <= step) || log.starts[0];
   if (!start?.tokens_per_step) return null;
   const lines = log.train.step || [];

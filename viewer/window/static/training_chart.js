@@ -1,4 +1,4 @@
-// Curves by step, drawn in the page: pointer and arrow keys read values, a table has them for whoever sees no drawing.
+// Curves by step, drawn in the page: pointer and arrow keys read values; a table has them for screen readers.
 
 const TRAINING_ROOM = { left: 50, right: 14, top: 12, bottom: 24 };
 const TRAINING_ROWS = 40; // of a table
@@ -16,7 +16,7 @@ const trainingShort = (value) => {
   return size !== 0 && size < 0.001 ? value.toExponential(0) : String(Number(value.toPrecision(4)));
 };
 
-// A scale from values to 0 … 1. Steps begin at 0, so that their logarithm is taken of step + 1.
+// A scale from values to 0 … 1. Steps begin at 0, so the logarithm is of step + 1.
 const trainingScale = (low, high, logarithmic, shift) => {
   const at = logarithmic ? (value) => Math.log(Math.max(value + shift, 1e-12)) : (value) => value;
   const [first, last] = [at(low), at(high)];
@@ -46,7 +46,7 @@ const trainingTicks = (low, high, logarithmic, shift, count) => {
   return ticks;
 };
 
-// The exponential mean of each point and those before it, as TensorBoard takes it; its start is not drawn towards 0.
+// Exponential moving average like TensorBoard's, with bias correction at the start.
 const trainingSmoothed = (points, weight) => {
   let sum = 0;
   let share = 0;
@@ -68,15 +68,15 @@ const trainingNearest = (points, x) => {
   return Math.abs(points[low][0] - x) <= Math.abs(points[high][0] - x) ? low : high;
 };
 
-// Whether the curve has a value about there.
+// Whether the curve has a value near this position.
 const trainingReaches = (points, x) => {
   const gap = (2 * (points.at(-1)[0] - points[0][0])) / points.length;
   return x >= points[0][0] - gap && x <= points.at(-1)[0] + gap;
 };
 
 // draw({series: [{name, colour, dash, dots, points: [[x, y], …], raw: the same unsmoothed}], x: {name, logarithmic},
-// y: {logarithmic}, at: x of the marked step, chosen: whether a reader chose it}); `choose(x)` is told where one clicks or
-// presses Enter.
+// y: {logarithmic}, at: x of the marked step, chosen: whether a reader chose it}); `choose(x)` is called on a click or
+// Enter.
 const trainingChart = (title, about, choose) => {
   const drawing = svg("svg", { class: "training-drawing", "aria-hidden": "true" });
   const output = h("output", { class: "training-read" });
@@ -88,7 +88,7 @@ const trainingChart = (title, about, choose) => {
   const key = h("span", { class: "training-key" });
   const node = h("figure", { class: "training-chart" }, h("figcaption", {}, h("b", {}, title), about ? " " + about : "", key), plot, output, table);
   let shown = null;
-  let cursor = null; // the x that is read
+  let cursor = null; // the x to read values at
   let place = null;
 
   const fillTable = () => {
@@ -103,7 +103,7 @@ const trainingChart = (title, about, choose) => {
   const read = () => {
     drawing.querySelectorAll(".training-cursor").forEach((old) => old.remove());
     if (!shown || !shown.series.length || !place) { output.replaceChildren(); return; }
-    const at = cursor === null ? resting() : cursor; // where nobody points, there are values, too: the page does not jump
+    const at = cursor === null ? resting() : cursor; // show values without a pointer too, so that the layout does not jump
     const parts = [h("span", {}, `${shown.x.name} ${whole(at)}`)];
     if (cursor !== null) drawing.append(svg("line", { class: "training-cursor", x1: place.x(at), x2: place.x(at), y1: TRAINING_ROOM.top, y2: place.bottom }));
     for (const one of shown.series) {
@@ -158,7 +158,7 @@ const trainingChart = (title, about, choose) => {
     read();
   };
 
-  // The step that a reader chose, else the last.
+  // The selected step, else the last.
   const resting = () => (shown.chosen && shown.at >= place.left && shown.at <= place.right ? shown.at : longest().at(-1)[0]);
   const longest = () => (shown && shown.series.length ? shown.series.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points : []);
   const valueAt = (event) => {

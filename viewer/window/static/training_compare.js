@@ -1,10 +1,10 @@
-// Two steps, or two runs, beside one another: which tokens of the text each knows better.
+// Compare two steps or two runs: which tokens of the text each predicts better.
 
-// Stretches of the text at whose ends both tokenizations have a boundary: [{text, first: bits, second: bits}].
+// Stretches of the text between common token boundaries: [{text, first: bits, second: bits}].
 const trainingStretches = (text, first, second) => {
   const found = [];
   const bytes = (token) => token.bytes.length / 2;
-  // A blank that sentencepiece puts before a text is none of its bytes.
+  // The space that sentencepiece prepends is not part of the text.
   const blanks = (hex) => hex.match(/^(20)*/)[0].length / 2;
   const start = (tokens) => (blanks(tokens.map((token) => token.bytes).join("")) > text.match(/^ */)[0].length ? -1 : 0);
   let [i, j, a, b] = [0, 0, start(first), start(second)];
@@ -26,7 +26,7 @@ const trainingStretches = (text, first, second) => {
   return found;
 };
 
-const TRAINING_DIFFERENCE = 8; // bits that have the strongest colour
+const TRAINING_DIFFERENCE = 8; // bits with the strongest color
 
 const trainingCompare = (context, view, remembered) => {
   let runs = [];
@@ -67,13 +67,13 @@ const trainingCompare = (context, view, remembered) => {
     few.textContent = runs.length < 2 && source.live ? `Another run next to this one: ${serveCommand(" --beside OTHER_RUN")}` : "";
   };
 
-  // The tokens of a run; null for another run's that the server was not given.
+  // Vocabulary of a run; null if the server does not have it.
   const vocabularyOf = async (name, signal) => {
     const own = await tokensLoad("", signal);
     const same = new Set([context.model.name, name].map((one) => runs.find((run) => run.name === one)?.tokenizer)).size === 1;
     return same ? own : own.others.includes(name) ? tokensLoad(name, signal) : null;
   };
-  // What each of the two would say next, and how it goes on; a moment later than the rest, which the slider draws too.
+  // Next tokens and continuations of both; delayed, so that the slider stays responsive.
   const showSides = settled((text, both) => node.isConnected && context.run(beside, async (signal) => {
     const answers = [];
     for (const { name, fields } of both) {

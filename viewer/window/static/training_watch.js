@@ -1,10 +1,10 @@
-// One text, looked at by every checkpoint and snapshot: a slider walks through the steps.
+// One text, evaluated by every checkpoint and snapshot; a slider selects the step.
 
-const TRAINING_PACE = 700; // ms that a step is shown at least while it plays
+const TRAINING_PACE = 700; // minimum ms per step during playback
 const TRAINING_KEPT = 600; // answers
 const TRAINING_BARS = 8;
 
-// Answers by what was asked, so that a step that was shown before is shown at once.
+// Cache of answers, so that a step is shown again without delay.
 const trainingAnswers = new Map();
 const trainingAsk = async (name, fields, signal) => {
   const key = name + canonical(fields);
@@ -15,7 +15,7 @@ const trainingAsk = async (name, fields, signal) => {
   return answer;
 };
 
-// The likeliest of the logits: [[id, probability], …]
+// Most likely tokens of the logits: [[id, probability], …]
 const trainingLikeliest = (logits, count) => {
   let most = -Infinity;
   for (const one of logits) if (one > most) most = one;
@@ -35,7 +35,7 @@ const trainingLikeliest = (logits, count) => {
 
 const trainingOptional = async (name, fields, signal) => (source.has(name, fields) ? trainingAsk(name, fields, signal) : null);
 
-// Draws the likeliest of the logits as bars; without a vocabulary, tokens go by their ids.
+// Draw the most likely tokens as bars; without a vocabulary, show ids.
 const trainingDrawBars = (bars, logits, vocabulary) => {
   const found = trainingLikeliest(logits, TRAINING_BARS);
   while (bars.children.length < found.length) bars.append(h("li", {}, h("span", { class: "training-quoted" }), h("span", { class: "training-bar" }), h("span", { class: "n" })));
@@ -47,19 +47,19 @@ const trainingDrawBars = (bars, logits, vocabulary) => {
   });
 };
 
-// How the text goes on: its end, and what was written behind it.
+// Continuation: the end of the text, and the generated text.
 const trainingDrawWriting = (quote, text, write) => quote.replaceChildren(h("span", { class: "training-prompt" }, text.slice(-200)), write.text);
 
-// The texts that a page can begin with: the run's prompts, and what the finished model wrote behind the first.
+// Initial texts: the run's prompts, and the finished model's continuation of the first.
 const trainingTexts = (samples) => {
   const texts = [context.model.prompt, ...samples.final.map((one) => one.prompt)];
   for (const one of samples.final) texts.push(one.prompt + one.text);
   return [...new Set(texts)].filter((text) => text && source.has("score", { text, step: context.model.step })).slice(0, 8);
 };
 
-// `told()` after each change of the step.
+// `told()` is called after each change of the step.
 const trainingWatch = (context, told) => {
-  // An exported page holds the answers of some steps.
+  // An exported page has the answers of some steps.
   const held = (all) => (source.live ? all : all.filter((one) => source.has("score", { text: context.model.prompt, step: one })));
   let steps = held(context.model.steps);
   let samples = null;
@@ -108,7 +108,7 @@ const trainingWatch = (context, told) => {
     play.textContent = "Play";
     play.setAttribute("aria-pressed", "false");
   };
-  // Walks through the steps, each for as long as its answers take, and TRAINING_PACE at least.
+  // Play the steps, each until its answers have arrived, at least TRAINING_PACE.
   const start = async () => {
     const mine = (playing = new AbortController());
     play.textContent = "Stop";
@@ -196,7 +196,7 @@ const trainingWatch = (context, told) => {
       taken ? h("blockquote", { class: "text training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "The sample" }, h("b", {}, taken.prompt), taken.text, cut(taken)) : "");
   };
 
-  // The steps beside this one are asked for before somebody goes there.
+  // Prefetch the neighboring steps.
   const lookAhead = settled(async () => {
     const [text, at] = [context.shared.text, index()];
     for (const near of [at + 1, at - 1]) {
@@ -204,7 +204,7 @@ const trainingWatch = (context, told) => {
       try {
         await answersOf(steps[near], ahead.signal);
       } catch {
-        return; // it is told where somebody goes there
+        return; // reported when the step is selected
       }
     }
   }, 400);
@@ -224,7 +224,7 @@ const trainingWatch = (context, told) => {
       strip.replaceChildren(h("p", { class: "note" }, `This text was not recorded. Choose one of the list; live, on any text: ${serveCommand()}`));
       return;
     }
-    // The server answers one after the other: what is drawn, which takes longest, is asked for last.
+    // The server answers in order: request the generated text, which takes longest, last.
     const seen = context.run(place, async (signal) => {
       const asked = [scoreOf(at, signal), trainingOptional("next", fields(at), signal), source.has("vocabulary") ? tokensLoad("", signal) : null];
       const [score, next, vocabulary] = await Promise.all(asked);
@@ -253,7 +253,7 @@ const trainingWatch = (context, told) => {
   return {
     node,
     go,
-    // The steps that there are now, and those of which there is a sample.
+    // The existing steps, and those with a sample.
     know(all, sampled) {
       const now = held(all);
       if (now.join() !== steps.join()) {
