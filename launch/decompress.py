@@ -32,7 +32,7 @@ class Command:
     overwrite: tyro.conf.UseCounterAction[int] = 0  # a flag without value
     """Overwrite the output file if it exists."""
     all_devices: tyro.conf.UseCounterAction[int] = 0
-    """Use all devices; set it if launch.compress did."""
+    """Use all devices; set it if it was set for launch.compress."""
     try_anyway: tyro.conf.UseCounterAction[int] = 0
     """Try even if library versions or the processor differ. The output is written only if its SHA-256 matches the
     original."""

@@ -1,6 +1,6 @@
-"""The main job: pages -> texts -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report.
+"""Run the whole pipeline: pages -> texts -> documents -> tokenizer -> shards -> train -> evaluate -> sample -> report.
 
-Runs all stages in order and skips those that are done. If it is interrupted, run the same command to resume.
+Skips stages that are done. If it is interrupted, run the same command to resume.
 """
 
 from dataclasses import dataclass

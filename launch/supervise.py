@@ -27,9 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m launch.supervise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--same-step", type=int, default=3, help="give up after N crashes at one step (default: 3)")
     parser.add_argument(
-        "--hang-minutes", type=float, default=30, help="restart after M minutes without a step; 0: never (default: 30)"
+        "--same-step", type=int, default=3, help="give up after this many crashes at one step (default: 3)"
+    )
+    parser.add_argument(
+        "--hang-minutes", type=float, default=30, help="restart after this time without a step; 0: never (default: 30)"
     )
     parser.add_argument(
         "--stopped-code", type=int, default=0, choices=range(256), metavar="CODE",

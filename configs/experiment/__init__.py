@@ -184,8 +184,8 @@ def parse_run(
     @dataclass(frozen=True)
     class Asked(*bases):
         workdir: str = str(Path("runs") / config_path.stem) if run is None else config_name
-        """Run folder, on a disk or in a bucket (s3://, gs://): every stage reads and writes here. It must be new,
-        empty, or a run folder."""
+        """Run folder, on a disk or in a bucket (s3://, gs://): every stage reads and writes here. It may be new, empty,
+        or an existing run folder."""
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
         """Another run folder. Stages that it completed with the same settings are reused, by hard links if possible;
         only the others run."""

@@ -51,7 +51,7 @@ class LadderConfig:
     held_out: tuple[float, ...] = ()
     """Parameters of the models that test the prediction; by default 4 times the largest fitted model."""
     held_out_tokens: tuple[float, ...] = ()
-    """Training tokens of the models that test the prediction; by default the most of --tokens."""
+    """Training tokens of the models that test the prediction; by default the largest of --tokens."""
     seeds: int = 1
     """Runs of each rung, with seeds counting up from the config's."""
     budget: float = 0.0
