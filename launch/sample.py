@@ -3,7 +3,7 @@
     python -m launch.sample runs/demo --prompt "The miller" "A farmer" --temperature 0.8 --top-p 0.9
     python -m launch.sample runs/demo --interactive
 
-With --prompt, --step or --interactive, texts are only printed, and the run is not changed.
+With any of the options below, texts are only printed, and the run is not changed.
 """
 
 import dataclasses

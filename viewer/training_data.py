@@ -37,7 +37,7 @@ class Curves:
 
     @property
     def tokens_per_second(self) -> int | float | None:
-        """See `median`."""
+        """`median` of tokens per second."""
         return self.median("tokens_per_second")
 
     @property

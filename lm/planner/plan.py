@@ -38,15 +38,16 @@ class Plan:
     remarks: tuple[str, ...]
     """Notes, such as why XLA attention is used."""
     compiled: Compiled | None
-    """None if no program fits, or none was compiled."""
+    """The compiler's figures; None if no program fits, or none was compiled."""
     needed_bytes: int | None
     """Peak memory of the compiled program, else a lower bound if one is known."""
     needed_for: str
     """Phase with the highest memory need: "a step", "validation", "a sample" or "resuming" (lm/planner/compile.py)."""
     fits: bool | None
-    """None if only a lower bound is known, and it is within the device's memory."""
+    """Whether the run fits into a device's memory; None if only a lower bound is known, and it is within that
+    memory."""
     floors: Floors | None
-    """None if there is no program to count communication in."""
+    """Lower bounds on the time of a step; None if there is no program to count communication in."""
     tokens: float
     steps: int
     """Steps for these tokens, rounded up."""
@@ -54,7 +55,7 @@ class Plan:
     """Assumed MFU, given by the user."""
     days: float
     dollars: float | None
-    """None if no price is known."""
+    """Cost of the run; None if no price is known."""
 
     def as_json(self) -> dict[str, Any]:
         """Figures under the names that --json prints."""

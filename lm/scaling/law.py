@@ -32,7 +32,7 @@ class Measurement(NamedTuple):
     """The loss of one trained model."""
 
     parameters: float
-    """N."""
+    """N: number of parameters."""
     tokens: float
     """D: number of training tokens."""
     loss: float

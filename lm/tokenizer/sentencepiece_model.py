@@ -42,7 +42,7 @@ class SentencePieceModel:
     unk_id: int
     bos_id: int
     eos_id: int
-    """-1 if absent."""
+    """These three ids are -1 if absent."""
 
 
 def fields_of(message: bytes) -> dict[int, list[Any]]:

@@ -80,7 +80,7 @@ class FollowedPage:
     is_end: bool
     """Whether it is the held-out end of a document, by shards.held_out."""
     html: tuple[HtmlPiece, ...]
-    """() if there is no HTML."""
+    """HTML with the extracted text marked; () if there is none."""
     html_bytes: int
     lines: tuple[tuple[str, bool], ...]
     """(line of the passage, whether it is in the document); False for lines that filters removed."""

@@ -165,7 +165,7 @@ def text_of(inspector: Inspector, id: int) -> str:
 
 
 def running(values_N: np.ndarray) -> list[float | None]:
-    """null before the first byte."""
+    """Running values for JSON; null before the first byte."""
     return [None if math.isnan(value) else short(value) for value in values_N.tolist()]
 
 
