@@ -1,7 +1,7 @@
-"""Every knob of data_prep, as frozen dataclasses: light to import, so that --help is quick.
+"""All configs of data_prep, as frozen dataclasses. Importing them is cheap, so --help is fast.
 
-Fields marked `not_hashed` change how fast a result is made, never the result; fields marked `measured` decide what is
-measured of a text (lm/fields.py).
+Fields marked `not_hashed` change only speed, not results; fields marked `measured` determine the values of signals
+(lm/fields.py).
 """
 
 from data_prep.config.by_language import ByLanguageConfig, LanguageThresholds

@@ -1,4 +1,4 @@
-"""Knobs that differ from language to language, after FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920)."""
+"""Per-language thresholds, after FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920)."""
 
 import math
 from collections.abc import Mapping
@@ -11,37 +11,37 @@ from lm.errors import UsageError
 from lm.fields import Config, not_hashed, within
 
 NEVER = 1.0
-"""The limit of a share that is never above it: the rule is off."""
+"""Limit of a share that no value exceeds: disables the rule."""
 ABOVE_ALL = 1_000_000
 
 
 @dataclass(frozen=True)
 class LanguageThresholds(Config):
-    """The thresholds of one language in one script, under the names of FineWeb-2's files (configs/deu_Latn.yml)."""
+    """Thresholds of one language in one script. Fields have the names of FineWeb-2's files (configs/deu_Latn.yml)."""
 
     language: str
-    """ISO 639-3 and ISO 15924 codes, as "deu_Latn"."""
+    """ISO 639-3 language and ISO 15924 script, e.g. "deu_Latn"."""
     language_score: float
-    """The language's probability must be at least this (0 to 1)."""
+    """Minimum probability of the language (0 to 1)."""
     dup_line_frac: float
-    """Share of lines that stood before, at most; 0 for no limit."""
+    """Maximum share of lines that repeat an earlier line; 0: no limit."""
     top_n_grams: tuple[float, float, float]
-    """Characters of the most frequent 2-, 3- and 4-gram, at most, as a share of the text's. Occurrences may overlap,
-    and so it may be above 1."""
+    """Maximum share of characters in the most frequent 2-, 3- and 4-gram. Overlapping occurrences all count, so a share
+    can exceed 1."""
     dup_n_grams: tuple[float, float, float, float, float, float]
-    """Characters of 5- to 10-grams that stood before, at most, as a share of the text's."""
+    """Maximum share of characters in 5- to 10-grams that repeat earlier ones."""
     line_punct_thr: float
-    """Share of lines that end with a terminal punctuation mark, at least; 0 or less for no limit."""
+    """Minimum share of lines that end in terminal punctuation; 0 or less: no limit."""
     new_line_ratio: float
-    """Line breaks per word or mark, at most."""
+    """Maximum number of line breaks per word or punctuation mark."""
     min_avg_word_length: float
-    """Characters of a word on average, at least."""
+    """Minimum mean word length in characters."""
     max_avg_word_length: float
-    """Characters of a word on average, at most."""
+    """Maximum mean word length in characters; 0: no limit."""
     max_non_alpha_words_ratio: float
-    """Share of words and marks with a letter, at least, whatever its name says: so datatrove uses it."""
+    """Minimum share of words and marks that contain a letter. datatrove uses it so, despite the name."""
     stopwords: tuple[str, ...]
-    """Words of which prose has some; the case counts."""
+    """Stop words, case-sensitive."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,9 +59,9 @@ class LanguageThresholds(Config):
             )
 
     def limits(self) -> Mapping[tuple[str, str], tuple[float, ...]]:
-        """{(filter, its field): the limits that take the field's place}, one or as many as the field has."""
+        """Return {(filter, field): limits that replace the field}; one limit, or as many as the field has."""
         return {
-            # The rule drops what is at most its limit, FineWeb-2 what is below.
+            # The rule drops scores at or below its limit, FineWeb-2 only scores below it.
             ("language", "min_score"): (math.nextafter(self.language_score, 0),),
             ("gopher_repetition", "max_duplicate_lines"): (self.dup_line_frac or NEVER,),
             ("gopher_repetition", "max_top_ngram_characters"): self.top_n_grams,
@@ -76,30 +76,30 @@ class LanguageThresholds(Config):
 
 YAML_KEYS = frozenset(field.name for field in fields(LanguageThresholds)) - {"language"}
 LIMITED = frozenset(LanguageThresholds("", 0, 0, (0, 0, 0), (0, 0, 0, 0, 0, 0), 0, 0, 0, 1, 0, ()).limits())
-"""{(filter, field)} whose limits differ from language to language."""
+"""{(filter, field)} of all limits that depend on the language."""
 STOP_WORDS = ("gopher_quality", "stop_words")
-"""The filter, and its field, that the stop words of each language go into."""
+"""(filter, field) that receives the stop words of each language."""
 
 
 @dataclass(frozen=True)
 class ByLanguageConfig(Config):
-    """Thresholds, stop words and word splitters by language. Which languages: documents.language.languages.
+    """Thresholds, stop words and word splitters per language, for documents.language.languages.
 
-    What the thresholds say, not where they lie, is part of what identifies texts/ and documents/.
+    The contents of the thresholds are part of the hash of texts/ and documents/; their location is not.
     """
 
     address: str = not_hashed(default="")
-    """Folder on a server that holds NAME_Scrp.yml of each language; a file must have the SHA-256 of
-    data_prep/by_language/fineweb_2.sha256, and is kept in the user's cache."""
+    """URL of a folder with one file NAME_Scrp.yml per language, e.g. deu_Latn.yml. Files are cached for the user and
+    must match the SHA-256 in data_prep/by_language/fineweb_2.sha256."""
     folder: str = not_hashed(default="")
-    """Folder with such files of your own, on a disk or at an address (s3://, gs://, hf://, https://); when it is given,
-    the other address is not asked."""
+    """Your own folder of such files: a path or a URL (s3://, gs://, hf://, https://). Replaces `address`; the files are
+    not compared with a SHA-256."""
     thresholds: Annotated[tuple[LanguageThresholds, ...], tyro.conf.Suppress] = ()
-    """The thresholds themselves; when they are given, neither is read."""
+    """The thresholds themselves; if set, neither `address` nor `folder` is read."""
     fix_encoding: bool = False
-    """Mend texts that were decoded wrongly, by ftfy, as FineWeb-2 does."""
+    """Repair wrongly decoded text (mojibake) with ftfy, as FineWeb-2 does."""
     symbol_lines: tuple[str, ...] = ()
-    """Characters; a line of these and of blanks alone is taken out. FineWeb-2's is "|", a rest of tables."""
+    """Characters; lines of only these and blanks are removed. FineWeb-2 uses "|", which is left over from tables."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -112,7 +112,8 @@ class ByLanguageConfig(Config):
             raise UsageError(f"documents.by_language.symbol_lines has {long[0]!r}; give one character each.")
 
     def check_languages(self, languages: tuple[str, ...]) -> None:
-        """Raises UsageError unless `languages`, which have thresholds of their own, are named with their scripts."""
+        """Raise UsageError unless `languages` is not empty, every entry has a script, and all have thresholds if these
+        were read."""
         if not languages:
             raise UsageError(
                 "documents.by_language has thresholds for each language, but documents.language.languages is empty. "
@@ -127,8 +128,8 @@ class ByLanguageConfig(Config):
             self.read(languages)
 
     def read(self, languages: tuple[str, ...]) -> dict[str, LanguageThresholds]:
-        """{language: thresholds} of `languages`, which were read from their files before. Raises UsageError where one
-        is missing."""
+        """Return {language: thresholds} for `languages`. Raises UsageError if one has no thresholds, or they were not
+        read yet."""
         found = {one.language: one for one in self.thresholds}
         if missing := [one for one in languages if one not in found]:
             raise UsageError(
@@ -139,6 +140,7 @@ class ByLanguageConfig(Config):
         return {one: found[one] for one in languages}
 
     def of_texts(self, languages: tuple[str, ...]) -> dict[str, object]:
-        """Of `DocumentsConfig.of_texts`: whose texts are measured in their own way, and by which stop words."""
+        """Return the part of `DocumentsConfig.of_texts` that depends on the language: languages with their own
+        measurement, and their stop words."""
         found = {one.language: one.stopwords for one in self.thresholds if one.language in languages}
         return {"by_language": sorted(languages), **({"stop words": found} if found else {})}

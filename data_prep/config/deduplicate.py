@@ -1,4 +1,4 @@
-"""Knobs of deduplication, of documents and of parts of them, and of decontamination."""
+"""Configs of deduplication, of whole documents and of parts, and of decontamination."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,64 +10,64 @@ TRACKING = (
     "utm_*", "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid",
     "mc_cid", "mc_eid", "_ga", "_gl", "_hsenc", "_hsmi", "mkt_tok", "phpsessid", "jsessionid", "aspsessionid*",
 )  # fmt: skip
-"""Parameters of a query that say where a visitor came from, or which visit it is, and not which page is asked for."""
+"""Query parameters that identify the visitor's origin or session, not the page."""
 
 
 @dataclass(frozen=True)
 class UrlDedupConfig(Config):
-    """Documents of the same page, by its address (data_prep/urls.py says what is the same)."""
+    """Deduplication by normalized URL (data_prep/urls.py)."""
 
     keep: Literal["first", "latest"] = "latest"
-    """Which of them stays, by when they were fetched."""
+    """Which document of a URL to keep, by fetch time: the first or the latest."""
     ignored_parameters: tuple[str, ...] = TRACKING
-    """Names of parameters of a query that do not count; one that ends in * stands for all that begin so."""
+    """Query parameters to ignore in the comparison; a trailing * matches any ending."""
 
 
 @dataclass(frozen=True)
 class DedupIndexConfig(Config):
-    """Deduplication against the documents of earlier runs, by the keys that they wrote down (data_prep/dedup_index)."""
+    """Deduplication against the documents of earlier runs, by their stored keys (data_prep/dedup_index)."""
 
     against: tuple[str, ...] = not_hashed(default=())
-    """Folders or URLs of indices, or of runs that wrote one: documents that are duplicates of theirs are dropped, by
-    the steps of deduplication in use. Of which dump a document is does not count. What the indices hold decides, not
-    where they lie."""
+    """Paths or URLs of indices, or of runs that wrote one. Documents that duplicate theirs are dropped by the
+    deduplication steps in use, across all dumps. The contents of the indices are hashed, their locations are not."""
     write: bool = False
-    """Whether the run writes an index of its own documents, in dedup_index/."""
+    """Write an index of the documents of this run to dedup_index/."""
     key_bytes: Literal[8, 16] = 8
-    """Of a key in the index that is written. With 8, one document in a million is dropped in vain by 10^12 keys."""
+    """Bytes per key of the written index. With 8, about one document in a million is wrongly dropped by an index of
+    10^12 keys."""
 
 
 @dataclass(frozen=True)
 class MinHashConfig(Config):
     """Near-duplicates by MinHash (Broder 1997) with banding (Leskovec et al., Mining of Massive Datasets, chapter 3).
 
-    Two documents of Jaccard similarity s, by their shingles, meet with probability 1 - (1 - s^rows)^bands.
+    Two documents whose shingles have the Jaccard similarity s match with probability 1 - (1 - s^rows)^bands.
     """
 
     shingle_words: int
-    """Words in a shingle."""
+    """Words per shingle."""
     bands: int
-    """Bands of a signature; documents that agree in one whole band are duplicates."""
+    """Bands per signature; documents that agree in all rows of one band are duplicates."""
     rows: int
-    """Hash values in a band."""
+    """Hash values per band."""
     seed: int
-    """Chooses the hash functions."""
+    """Seed of the hash functions."""
     normalisation: Literal["datatrove_0_10", "fineweb_2024"] = "datatrove_0_10"
-    """What becomes of a text before it is cut into words: "datatrove_0_10" replaces numbers, then punctuation by
-    spaces; "fineweb_2024", that of the published release, deletes punctuation, then replaces numbers."""
+    """How to normalize text before splitting it into words. "datatrove_0_10" replaces numbers, then replaces
+    punctuation by spaces; "fineweb_2024", as in the published release, deletes punctuation, then replaces numbers."""
     before_filters: bool = False
-    """Duplicates are looked for among all documents that passed the language, before the filters, as FineWeb-2 does;
-    else, as FineWeb, among those that passed all. It holds for url_dedup and exact_dedup too."""
+    """Deduplicate before the filters, among all documents that pass the language filter, as FineWeb-2 does; by default
+    after the filters, as FineWeb does. Also applies to url_dedup and exact_dedup."""
     by_language: bool = False
-    """Only documents of the same language meet, as in FineWeb-2. It holds for exact_dedup too."""
+    """Compare only documents of the same language, as FineWeb-2 does. Also applies to exact_dedup."""
 
     cluster_sizes: bool = False
-    """documents/ has the column cluster_size: how many documents of the run the cluster holds that this one stayed of,
-    by the last step of deduplication in use; 1 of one that is alone."""
+    """Add the column cluster_size to documents/: the number of documents of this run in the cluster of the kept
+    document, in the last deduplication step in use; 1 without duplicates."""
     upsampling_weights: tuple[tuple[int, int], ...] = ()
-    """(size, weight): documents/ has the column repeat, the weight of the largest of these sizes that its cluster
-    reaches, by which a corpus may be "rehydrated"; () for no such column. FineWeb-2 names 1 1 2 2 3 3 5 5 100 8 1000 1:
-    of clusters of 1,000 and more each document once."""
+    """(size, weight) pairs: add the column repeat to documents/, the weight of the largest size that the document's
+    cluster reaches, to "rehydrate" a corpus; (): no such column. FineWeb-2's are 1 1 2 2 3 3 5 5 100 8 1000 1, so
+    documents of clusters of 1,000 or more are used once."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -86,30 +86,30 @@ class MinHashConfig(Config):
 
 ROLES = ("prompt", "answer")
 MEMORY = 1_200_000_000
-"""Bytes that a worker may take for a group of documents, beside what it has anyway."""
+"""Bytes that a worker may use for a group of documents, on top of its base memory."""
 BYTES_PER_TOKEN = 44
-"""Of memory, for each token of a group: the text's own and the most that the ranks take (data_prep/dedup/ranks.py)."""
+"""Bytes of memory per token of a group: the text and the peak of the ranks (data_prep/dedup/ranks.py)."""
 BYTES_IN_TOKEN = {"words": 3, "bytes": 1}
-"""Of text, the fewest that a token takes on the average: so many has a character of Chinese, an English word 6."""
+"""Minimum mean bytes of text per token: 3 for a Chinese character (an English word has about 6)."""
 
 
 @dataclass(frozen=True)
 class LineDedupConfig(Config):
-    """Lines that stand in more documents than one are removed from all but the first of them (C4 removed spans of
-    three sentences, arXiv:1910.10683, section 2.2; CCNet paragraphs, arXiv:1911.00359, section 3.1)."""
+    """Remove lines that occur in several documents from all but the first of them. C4 removes spans of three sentences
+    (arXiv:1910.10683, section 2.2), CCNet paragraphs (arXiv:1911.00359, section 3.1)."""
 
     unit: Literal["line", "paragraph"] = "line"
-    """What is compared: lines, or paragraphs, which blank lines part."""
+    """Unit to compare: lines, or paragraphs separated by blank lines."""
     span: int = 1
-    """So many units in a row are compared and removed together; C4 has 3."""
+    """Consecutive units that are compared and removed together; C4 uses 3."""
     min_words: int = 3
-    """Spans with fewer words are left where they are."""
+    """Keep spans with fewer words."""
     max_documents: int = 1
-    """A span that stands in at most so many documents of the dump is left where it is."""
+    """Keep spans that occur in at most this many documents of the dump."""
     max_removed: float = 0.5
-    """A document that would lose more than this share of its characters is dropped (`repeated_lines`)."""
+    """Drop documents that would lose more than this share of their characters (`repeated_lines`)."""
     min_words_left: int = 50
-    """A document that lost something and has fewer words then is dropped (`short_after_line_dedup`)."""
+    """Drop documents that lost lines and have fewer words left (`short_after_line_dedup`)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -120,20 +120,20 @@ class LineDedupConfig(Config):
 
 @dataclass(frozen=True)
 class SubstringDedupConfig(Config):
-    """Runs of 50 tokens that stand twice in a group of documents are removed but for the first (Lee et al. 2022,
-    arXiv:2107.06499, section 4.1)."""
+    """Remove all but the first occurrence of token sequences that are repeated within a group of documents (Lee et al.
+    2022, arXiv:2107.06499, section 4.1)."""
 
     tokens: Literal["words", "bytes"] = "words"
-    """What is compared: words between white space (in scripts without spaces, characters), or UTF-8 bytes."""
+    """Unit to compare: words between white space (characters, in scripts without spaces), or UTF-8 bytes."""
     length: int = 50
-    """Tokens of the shortest run that is removed."""
+    """Minimum length of a removed sequence, in tokens."""
     group_bytes: int = 80_000_000
-    """Bytes of text of documents that are looked at together, by one worker: files in the order of their names, cut
-    between row groups. Runs that stand in two groups stay."""
+    """Bytes of text per group. One worker compares the documents of a group: consecutive files by name, split between
+    row groups. Sequences repeated only across groups are kept."""
     max_removed: float = 0.5
-    """A document that would lose more than this share of its characters is dropped (`repeated_substrings`)."""
+    """Drop documents that would lose more than this share of their characters (`repeated_substrings`)."""
     min_words_left: int = 50
-    """A document that lost something and has fewer words then is dropped (`short_after_substring_dedup`)."""
+    """Drop documents that lost text and have fewer words left (`short_after_substring_dedup`)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -151,23 +151,25 @@ class SubstringDedupConfig(Config):
 
 @dataclass(frozen=True)
 class DecontaminationConfig(Config):
-    """Documents that hold an n-gram of an evaluation example (Brown et al. 2020, arXiv:2005.14165, appendix C)."""
+    """Drop documents that share an n-gram with an evaluation example (Brown et al. 2020, arXiv:2005.14165, appendix
+    C)."""
 
     sets: tuple[str, ...] = ()
-    """The evaluation sets: paths, shell patterns or URLs of .jsonl or .parquet files, also with .gz, .bz2 or .zst. Each
-    file is a set by its name; "NAME=PATTERN" makes one set, called NAME, of all files that the pattern matches."""
+    """Evaluation sets: paths, shell patterns or URLs of .jsonl or .parquet files, also with .gz, .bz2 or .zst. Each
+    file is a set with its own name; "NAME=PATTERN" makes one set NAME of all matching files."""
     fields: tuple[str, ...] = ()
-    """Where a row has the texts, as "prompt=FIELD" and "answer=FIELD" in any number, in reading order; () finds the
-    fields of the usual sets by their names (docs/decontamination.md)."""
+    """Fields with the texts of a row, in reading order, each as "prompt=FIELD" or "answer=FIELD"; (): find the fields
+    of common sets by their names (docs/decontamination.md)."""
     ngram_words: int = 13
-    """Words of an n-gram; one that an example and a document share is an overlap."""
+    """Words per n-gram; an n-gram in both an example and a document is an overlap."""
     min_words: int = 8
-    """An example with fewer words than an n-gram is looked for as a whole if it has at least so many, else skipped."""
+    """Examples shorter than an n-gram are searched as a whole if they have at least this many words; others are
+    skipped."""
     max_corpus_documents: int = 10
-    """An n-gram that stands in more documents of the corpus than this, copies taken out, is a common phrase: it is
-    reported, and drops nothing."""
+    """N-grams in more documents of the deduplicated corpus than this are common phrases: reported, but no reason to
+    drop."""
     action: Literal["drop", "report"] = "drop"
-    """What becomes of a document with an overlap: it is dropped as `contaminated`, or only reported."""
+    """Drop documents with an overlap, with the reason `contaminated`, or only report them."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""All knobs of the way from web pages to documents."""
+"""Config of all steps from web pages to documents."""
 
 import dataclasses
 import functools
@@ -26,9 +26,9 @@ from lm.fields import Config, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
-"""The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
+"""Deduplication steps in their order; after the filters, or before them with minhash.before_filters."""
 AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
-"""Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
+"""Steps that compare parts of texts, after the deduplication of documents (data_prep/select/edits.py)."""
 AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
 
 
@@ -39,9 +39,9 @@ class DocumentsConfig(Config):
     # Made by `documents_config`, which adds a section for each filter.
 
     dump: str
-    """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
+    """Name of the crawl, a column of every document. Documents whose input names a dump keep that name."""
     steps: tuple[str, ...]
-    """Which of the filters that may be left out are used, in the recipe's order."""
+    """The optional steps to apply, in the recipe's order."""
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
@@ -49,27 +49,28 @@ class DocumentsConfig(Config):
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
     sample_rate: float = 1.0
-    """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
+    """Share of pages to read, chosen by a hash of their ids, before any expensive work."""
     sample_seed: int = 0
-    """Another one draws other pages."""
+    """Seed of the choice of pages."""
     url_dedup: UrlDedupConfig = UrlDedupConfig()  # noqa: RUF009
     dedup_index: DedupIndexConfig = DedupIndexConfig()  # noqa: RUF009
     line_dedup: LineDedupConfig = LineDedupConfig()  # noqa: RUF009
     substring_dedup: SubstringDedupConfig = SubstringDedupConfig()  # noqa: RUF009
     decontamination: DecontaminationConfig = DecontaminationConfig()  # noqa: RUF009
     across_dumps: bool = False
-    """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
+    """Deduplicate across all dumps; by default within each dump, as FineWeb does."""
     measure_other_languages: bool = True
-    """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
-    dropped all the same, and launch.refilter cannot let other languages pass."""
+    """Measure the signals of texts in unwanted languages too. If disabled, their signals are null and launch.refilter
+    cannot select other languages; the texts are dropped either way."""
     write_dropped: bool = True
-    """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
+    """Write the dropped documents to dropped/; if disabled, its files have no rows. Dropped documents are counted
+    either way."""
 
     by_language: ByLanguageConfig | None = None
-    """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
+    """Per-language thresholds, stop words and word splitters, after FineWeb-2; None: the same for all languages."""
 
     sections: ClassVar[tuple[str, ...]] = ()
-    """Names of the recipe's filters, in their order: each is a field."""
+    """Names of the recipe's filters in their order; each is a field."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -111,17 +112,17 @@ class DocumentsConfig(Config):
 
     @property
     def counts_clusters(self) -> bool:
-        """Whether the sizes of clusters are asked for."""
+        """Whether any option needs the sizes of clusters."""
         return self.minhash.cluster_sizes or bool(self.minhash.upsampling_weights)
 
     @property
     def filters(self) -> tuple[Filter, ...]:
-        """The recipe's, used or not, in the order in which they are applied."""
+        """The recipe's filters in order of application, whether used or not."""
         return tuple(getattr(self, name) for name in self.sections)
 
     @property
     def all_filters(self) -> tuple[Filter, ...]:
-        """All that draw lines through stored values, used or not, in their order."""
+        """All filters that compare stored values with limits, in their order, whether used or not."""
         return (self.language, *self.filters, self.quality_classifier)
 
     @property
@@ -130,26 +131,26 @@ class DocumentsConfig(Config):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What may drop a document, in the order in which it does; so the funnel is told."""
+        """Everything that can drop a document, in order of application: the order of the funnel."""
         if self.minhash.before_filters:
             return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier", *AFTER_DEDUP)
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
-        """A key that sorts stages in their order; one that is not among them comes last."""
+        """Sort key of a stage; unknown stages sort last."""
         return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
 
     @functools.cached_property
     def thresholds_by_language(self) -> dict[str, LanguageThresholds]:
-        """{"deu_Latn": its thresholds}; {} where all languages have the same ones. Raises UsageError where they have
-        not been read yet (data_prep.by_language.with_thresholds)."""
+        """{"deu_Latn": its thresholds}; {} if all languages share the same. Raises UsageError if they were not read yet
+        (data_prep.by_language.with_thresholds)."""
         if self.by_language is None:
             return {}
         return self.by_language.read(self.language.languages)
 
     @functools.cached_property
     def filters_by_language(self) -> dict[str, tuple[Filter, ...]]:
-        """{"deu_Latn": the recipe's filters with its stop words}, as far as they differ from `filters`."""
+        """{"deu_Latn": the recipe's filters with the stop words of that language}."""
         return {
             label: tuple(
                 dataclasses.replace(one, **{STOP_WORDS[1]: found.stopwords}) if one.name == STOP_WORDS[0] else one
@@ -159,14 +160,14 @@ class DocumentsConfig(Config):
         }
 
     def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
-        """The recipe's filter of that class. Raises UsageError where it has none."""
+        """Return the recipe's filter of class `kind`. Raises UsageError if it has none."""
         for one in self.all_filters:
             if isinstance(one, kind):
                 return one
         raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
 
     def of_texts(self) -> dict[str, object]:
-        """What decides texts/, as {name: value}: all that comes before the thresholds."""
+        """Return {name: value} of everything that determines texts/: the steps before any threshold."""
         filters = {one.name: [signal.name for signal in one.signals] for one in self.filters}
         return {
             "dump": self.dump,
@@ -193,10 +194,10 @@ class DocumentsConfig(Config):
 
 
 def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfig:
-    """A DocumentsConfig with these filters, in their order, each a section under its name, so that
-    --documents.NAME.FIELD changes it; `fields` are the others of DocumentsConfig.
+    """Make a DocumentsConfig with these filters, in their order. Each becomes a section with its name, set by
+    --documents.NAME.FIELD. `fields` are the other fields of DocumentsConfig.
 
-    Raises UsageError where a filter is not whole, or two of them share a name, a signal or a reason.
+    Raises UsageError if a filter is incomplete, or two of them share a name, a signal or a reason.
     """
     kind = class_with(tuple(type(one) for one in filters))
     KNOWN.update({one.name: type(one) for one in filters})
@@ -205,7 +206,8 @@ def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfi
 
 @functools.cache
 def class_with(kinds: tuple[type[Filter], ...]) -> Any:
-    """DocumentsConfig with a field for each filter: a section like any other to the command line, markers, messages."""
+    """Make a subclass of DocumentsConfig with a field for each filter, so the command line, markers and messages treat
+    it like any section."""
     sections = tuple(kind.name for kind in kinds)
     fields_taken = {field.name for field in dataclasses.fields(DocumentsConfig)} | {*dir(DocumentsConfig)}
     taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name, QualityClassifierConfig.name}

@@ -1,4 +1,4 @@
-"""Who does the work of the data stages, and what becomes of a unit of work that fails. Nothing here decides a byte."""
+"""Config of the executors of the data stages, and of failures. It does not affect the outputs."""
 
 import shlex
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Executor:
     """How the units of a step are run."""
 
     module: str
-    """Has run_units(attempts), which runs all units that are left."""
+    """Module with run_units(attempts), which runs all remaining units."""
     options: tuple[str, ...] = ()
     """Fields of EngineConfig that only this executor reads."""
     this_machine: bool = False
     """Whether all units run on this machine."""
     detached: bool = False
-    """Whether the command ends when it has submitted the units of a step, and jobs of one core continue it."""
+    """Whether the command ends after submitting the units of a step, and single-core jobs continue it."""
 
 
 EXECUTORS = {
@@ -28,45 +28,42 @@ EXECUTORS = {
     "beam": Executor("data_prep.engine.beam", ("beam_options",)),
     "slurm": Executor("data_prep.engine.slurm", ("slurm_options",), detached=True),
 }
-"""By the values of engine.runner. Options, refusals and tests derive from it."""
+"""{engine.runner: executor}. Options, checks and tests derive from it."""
 
 
 SET_BY_US = ("--array", "--dependency", "--wait", "--wrap", "--test-only")
-"""Options of sbatch that are not the user's; sbatch takes their beginnings too."""
+"""Options of sbatch that the command sets itself; sbatch accepts prefixes of them too."""
 
 
 @dataclass(frozen=True)
 class EngineConfig(Config):
-    """How units of work are run: an input file or a range of hashes each (docs/engines.md)."""
+    """How to run units of work: an input file or a hash range each (docs/engines.md)."""
 
     workers: int = not_hashed(default=1)
-    """Worker processes of this machine; of runner slurm, tasks of an array. One works in this process: a unit that
-    kills its process then ends the run, where with more it is tried again, and set aside."""
+    """Worker processes on this machine; with runner slurm, tasks per array job. With 1, units run in the main process,
+    so a unit that crashes it ends the run; with more, the unit is retried and then quarantined."""
     runner: Literal[*EXECUTORS] = not_hashed(default="processes")  # ty: ignore[invalid-type-form] - its keys
-    """Who runs the units. processes: processes of this machine. ray: a Ray cluster, by default one of `workers`
-    processes of this machine. beam: the Beam runner that beam_options name, by default one unit at a time in this
-    process. slurm: array jobs of `workers` tasks; each step is followed by a job that runs the same command again."""
+    """Executor of the units. processes: on this machine. ray: on a Ray cluster, by default a local one with `workers`
+    processes. beam: on the Beam runner set in beam_options, by default one unit at a time in this process. slurm: array
+    jobs of `workers` tasks; after each step a job runs the same command again."""
     address: str = not_hashed(default="")
-    """Of runner ray: the address of a running cluster, such as "HOST:6379", or "auto" on one of its nodes."""
+    """For runner ray: address of a running cluster, e.g. "HOST:6379", or "auto" on one of its nodes."""
     beam_options: str = not_hashed(default="")
-    """Of runner beam: Beam's options as a shell takes them, such as "--runner=FlinkRunner
-    --flink_master=HOST:8081"."""
+    """For runner beam: pipeline options in shell syntax, e.g. "--runner=FlinkRunner --flink_master=HOST:8081"."""
     slurm_options: str = not_hashed(default="")
-    """Of runner slurm: sbatch's options as a shell takes them, such as "--partition=cpu --mem=4G --time=12:00:00". Each
-    task has as many worker processes as --cpus-per-task gives it cores, by default one."""
+    """For runner slurm: sbatch options in shell syntax, e.g. "--partition=cpu --mem=4G --time=12:00:00". Each task runs
+    one worker process per core (--cpus-per-task), by default one."""
     attempts: int = not_hashed(default=3)
-    """Times that a unit is tried before it is set aside (quarantine/)."""
+    """Attempts per unit before it is quarantined (quarantine/)."""
     max_failed: float = not_hashed(default=0.001)
-    """Share of a step's units that may be set aside; with more the stage ends with an error, when all others are
-    done."""
+    """Maximum share of quarantined units per step; above it, the stage fails after all other units are done."""
     retry_failed: bool = not_hashed(default=False)
-    """Whether units that were set aside earlier are tried again."""
+    """Retry units that were quarantined earlier."""
     unit_hours: float = not_hashed(default=6.0)
-    """Hours after which an attempt of a unit counts as hanging and its worker process is ended, with several processes
-    and on ray. It decides about whole units only, never about a page."""
+    """Timeout of one attempt at a unit, in hours; its worker process is then ended. Only for several worker processes
+    and for ray. It affects only whole units, not single pages."""
     max_unit_bytes: int = not_hashed(default=2**40)
-    """Bytes after which a unit is set aside: of its input as they are read, as they are unpacked, or of contents,
-    whichever are more."""
+    """Quarantine a unit after this many bytes of input, as read, decompressed or decoded, whichever is largest."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -107,7 +104,7 @@ class EngineConfig(Config):
 
 
 def refuse_bad_words(field: str, text: str, example: str) -> list[str]:
-    """The words of a field as a shell takes them. Raises UsageError if it would not."""
+    """Split a field by the syntax of the shell. Raises UsageError if that fails."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -118,4 +115,4 @@ def refuse_bad_words(field: str, text: str, example: str) -> list[str]:
 
 
 ONE_PROCESS = EngineConfig()
-"""This process alone."""
+"""Run in this process only."""

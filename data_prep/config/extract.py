@@ -1,4 +1,4 @@
-"""Knobs of text extraction."""
+"""Config of text extraction."""
 
 import math
 from dataclasses import dataclass
@@ -10,55 +10,55 @@ from lm.fields import Config, within
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What finds the main text of a page, and the largest pages that it can be given."""
+    """An extractor of main text, and its limits on pages."""
 
     module: str
-    """Has load(), which brings all that the engine needs or raises ImportError or InputError, and main_text(html,
+    """Module with load(), which imports and loads the engine or raises ImportError or InputError, and main_text(html,
     config), which raises PageLimitError and UnreadablePageError (data_prep/extract/blocks.py)."""
     max_depth: int
-    """Levels of nested elements."""
+    """Maximum nesting depth of elements."""
     max_elements: int
     reads_utf8: bool = False
-    """Whether main_text takes UTF-8 too: to make that of a text anew would be 1.5 % of our own extraction."""
+    """Whether main_text also accepts UTF-8 bytes; encoding text again would take 1.5 % of gristmill's time."""
 
 
 ENGINES = {
     "gristmill": Engine("data_prep.extract.main_text", 10_000, 1_000_000, reads_utf8=True),
-    # Its time grows with the square of the elements: 10,000 in the worst order take it 2 s.
+    # Its time is quadratic in the number of elements: 2 s for 10,000 in the worst order.
     "trafilatura": Engine("data_prep.extract.trafilatura", 255, 10_000),
     "resiliparse": Engine("data_prep.extract.resiliparse", 255, 200_000),
 }
-"""By the names of documents.extract.engine."""
+"""{documents.extract.engine: engine}."""
 
 
 @dataclass(frozen=True)
 class ExtractConfig(Config):
-    """Main text out of HTML."""
+    """Extraction of the main text from HTML."""
 
     engine: Literal[*ENGINES]  # ty: ignore[invalid-type-form] - its keys
-    """What finds the main text: our own fitted trees, or a library."""
+    """Extractor: gristmill (our fitted trees), or a library."""
     min_probability: float
-    """A block of an article is main text from this probability on, of another page from five sevenths of it on, times
-    the F1 to be expected (0 to 1, exclusive; gristmill only). Higher: less text, cleaner."""
+    """Minimum probability that a block is main text, on articles; on other pages 5/7 of it times the expected F1 (0 to
+    1, exclusive; gristmill only). Higher values give less but cleaner text."""
     favor_precision: bool
-    """Prefer less text and less boilerplate over all of the text (trafilatura only)."""
+    """Prefer less boilerplate to complete text (trafilatura only)."""
     include_tables: bool
     """Keep the text of tables."""
     max_bytes: int
-    """Bytes of HTML; a larger page is not parsed."""
+    """Maximum size of HTML in bytes; larger pages are not parsed."""
     max_depth: int
-    """Levels of nested elements (at most 10,000 for gristmill; 255 for the others: beyond that their parser silently
-    leaves out the rest of the page)."""
+    """Maximum nesting depth of elements (up to 10,000 for gristmill; up to 255 for the others, whose parser silently
+    ignores the rest of a deeper page)."""
     max_elements: int
-    """Elements of a page (at most 1,000,000 for gristmill, 200,000 for resiliparse, 10,000 for trafilatura: so many it
-    may take 2 s to read)."""
+    """Maximum elements per page (up to 1,000,000 for gristmill, 200,000 for resiliparse, 10,000 for trafilatura, which
+    may take 2 s for so large a page)."""
     max_attributes: int
-    """Attributes of one element."""
+    """Maximum attributes per element."""
     deduplicate: bool = False
-    """Leave out what stood three times before, on the page or on pages before it in the same file, as trafilatura's
-    own option does (trafilatura only)."""
+    """Skip text that occurred three times before, on this page or on earlier pages of the same file, by trafilatura's
+    own option (trafilatura only)."""
     xhtml: bool = True
-    """Whether XHTML is read; else it is dropped under the reason "xhtml"."""
+    """Read XHTML pages; if disabled, they are dropped with the reason "xhtml"."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,6 +1,6 @@
-"""What a filter is: one object with its knobs, what it measures of a text, what it drops, and the words for it.
+"""Base class of filters: a filter declares its options, the signals it measures, its rules and their descriptions.
 
-A filter of your own is a class like those in data_prep/quality/, and one line in the recipe (docs/contracts.md).
+To add your own filter, write a class like those in data_prep/quality/ and add it to the recipe (docs/contracts.md).
 """
 
 import dataclasses
@@ -24,52 +24,51 @@ COLUMNS_TAKEN = frozenset(
         "reason", "text_bytes", "duplicate_of", "cluster_size", "repeat",
     )
 )  # fmt: skip
-"""Of texts/, documents/ and dropped/, beside the signals."""
+"""Columns of texts/, documents/ and dropped/ that are not signals."""
 SHARE_STEP = 0.005
-"""Width of the bins in which shares are counted."""
+"""Bin width in histograms of shares."""
 Side = Literal["below", "at most", "above", "at least"]
 WITH_LIMIT: dict[Side, Side] = {"below": "at most", "at most": "at most", "above": "at least", "at least": "at least"}
-"""The side with the limit itself."""
+"""{side: the same side including the limit}."""
 COMPARE = {"below": operator.lt, "at most": operator.le, "above": operator.gt, "at least": operator.ge}
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A number that is measured of every text once, and stored, so that thresholds can be moved afterwards."""
+    """A number measured once for every text and stored, so thresholds can be changed later."""
 
     name: str
-    """Of the column that holds it."""
+    """Name of its column."""
     title: str
-    """What it is, in a few words, for the report."""
+    """Short title in the report."""
     sentence: str
-    """The same in a sentence, for a reader who has never met it."""
+    """One-sentence explanation for readers new to it."""
     bins: Literal["whole", "doubling"] | float = SHARE_STEP
-    """How its distribution is counted: by whole numbers; by whole numbers whose bins grow with the value; or in bins of
-    this width."""
+    """Histogram bins: "whole" numbers; whole numbers in "doubling" bins; or the bin width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Drops the texts whose signal lies on the wrong side of a limit. Without a value (NaN), nothing is dropped."""
+    """Drop texts whose signal is on the wrong side of a limit. Texts without a value (NaN) pass."""
 
     reason: str
-    """The stable name under which what it drops is counted."""
+    """Stable name of the reason, for counts."""
     signal: str
-    """The number that it looks at."""
+    """Name of the signal to compare."""
     drops: "Side"
-    """Of what is dropped, where it lies."""
+    """Side of the limit that is dropped."""
     option: str = ""
-    """The field of the filter that holds the limit; "" where the limit is fixed, and no threshold to be moved."""
+    """Field of the filter with the limit; "": the limit is `fixed`."""
     place: int | None = None
-    """The limit's place in the field, where that is a tuple."""
+    """Index of the limit in that field, if it is a tuple."""
     limit_falls: str = ""
-    """A field of the filter that says whether a value at the limit is dropped too; "" where `drops` alone says it."""
+    """Field of the filter that decides whether to drop values equal to the limit too; "": `drops` decides."""
     fixed: float = 0.0
-    """The limit, where it is no field."""
+    """The limit, if no field sets it."""
     sentence: str = ""
-    """What the reason means, where the limit is no field; else the signal's sentence and the limit say it."""
+    """Meaning of the reason if the limit is fixed; otherwise the signal and its limit explain it."""
     datatrove: str = ""
-    """What datatrove 0.10 calls the reason, so that funnels can be compared; "" where it has no such name."""
+    """datatrove 0.10's name of the reason, to compare funnels; "" if it has none."""
 
     def limit(self, config: "Filter") -> float:
         if not self.option:
@@ -78,80 +77,82 @@ class Rule:
         return value if self.place is None else value[self.place]
 
     def side(self, config: "Filter") -> "Side":
-        """Of what is dropped, where it lies, as `config` has it."""
+        """Side of the limit that is dropped with `config`."""
         return WITH_LIMIT[self.drops] if self.limit_falls and getattr(config, self.limit_falls) else self.drops
 
 
 def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
-    """(rows,) bool: which of `values`, (rows,) float64, lie on the side of `limit`, one of all or one a row, that is
-    dropped; NaN never does."""
+    """Compare `values`, (rows,) float64, with `limit`, a scalar or one per row; return (rows,) bool, True for dropped
+    rows. NaN is never dropped."""
     return COMPARE[drops](values, limit)
 
 
 @dataclass(frozen=True)
 class Filter(Config):
-    """Base of all filters: its fields are the knobs, its class attributes say what it does with them.
+    """Base class of filters. Fields are the options; class attributes describe the filter.
 
-    A field marked `measured` (lm/fields.py) decides a signal's value, any other is a threshold.
+    A field marked `measured` (lm/fields.py) determines the value of a signal; all others are thresholds.
     """
 
     name: ClassVar[str] = ""
-    """Of the step, of its section in the config, and of the stage under which its reasons are counted."""
+    """Name of the step, its config section, and its stage in the counts."""
     title: ClassVar[str]
-    """The same for people."""
+    """Title for reports."""
     summary: ClassVar[str]
-    """What it is for, in a sentence or two."""
+    """Purpose in one or two sentences."""
     signals: ClassVar[tuple[Signal, ...]] = ()
-    """What `measure` gives, in this order."""
+    """Signals that `measure` returns, in this order."""
     rules: ClassVar[tuple[Rule, ...]] = ()
-    """In the order in which they are applied."""
+    """Rules in order of application."""
     other_reasons: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """(reason, what it means) of `other_checks`."""
+    """(reason, meaning) of everything that `other_checks` drops."""
     rewrites: ClassVar[bool] = False
-    """Whether `rewrite` takes anything out of texts."""
+    """Whether `rewrite` can remove parts of texts."""
 
     @classmethod
     def path(cls) -> str:
-        """Its section in the config."""
+        """Path of its section in the config."""
         return f"documents.{cls.name}"
 
     def external_inputs(self) -> dict[str, object]:
-        """{name: SHA-256} of the files that it reads, such as a model: they decide its values as its fields do. Asked
-        once, before the work: raises InputError or UsageError where one cannot be used."""
+        """Return {name: SHA-256} of the files it reads, e.g. a model, which determine its values. Called once, before
+        the work. Raises InputError or UsageError if a file cannot be used."""
         return {}
 
     def measure(self, passage: "Passage") -> list[float]:
-        """The values of `signals` of a text that is not empty: a pure function of it and of the `measured` fields."""
+        """Return the values of `signals` for a non-empty text. Must be a pure function of the text and the `measured`
+        fields."""
         raise NotImplementedError(f"{type(self).__name__} has signals, and so needs measure().")
 
     def rewrite(self, passage: "Passage") -> "Passage":
-        """What the filters behind this one see, and what is kept, where this one is used: see `rewrites`."""
+        """Return the text that is kept, and that later filters see, if this filter is used; see `rewrites`."""
         return passage
 
     def left_of(self, passage: "Passage") -> "Passage":
-        """What `rewrite` leaves of it, worked out once."""
+        """Return the cached result of `rewrite`."""
         if self not in passage.rewritten:
             passage.rewritten[self] = self.rewrite(passage)
             passage.rewritten[self].words_of = passage.words_of
         return passage.rewritten[self]
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
-        """(reason, (rows,) bool) of what is dropped for more than one number, after `rules`; by columns of texts/."""
+        """Yield (reason, (rows,) bool) for drops that depend on more than one number, from columns of texts/. Applied
+        after `rules`."""
         yield from ()
 
 
 KNOWN: dict[str, type[Filter]] = {}
-"""{name: class} of the filters of every config that was made in this process: where the counts find a signal's bins,
-and the report the words for what a run has used."""
+"""{name: class} of the filters of all configs made in this process, for the bins of counts and the texts of the
+report."""
 
 
 def find_signal(name: str) -> Signal | None:
-    """The signal of that name, of whichever filter it is."""
+    """Return the signal with that name, of any known filter; None if there is none."""
     return next((one for kind in KNOWN.values() for one in kind.signals if one.name == name), None)
 
 
 def check_filters(kinds: tuple[type[Filter], ...], names_taken: set[str]) -> None:
-    """Raises UsageError unless each filter is whole, and no two share a name, a signal or a reason."""
+    """Raise UsageError unless each filter is complete, and no two share a name, a signal or a reason."""
     names: set[str] = set(names_taken)
     signals: set[str] = set(COLUMNS_TAKEN)
     reasons: set[str] = set()

@@ -1,4 +1,4 @@
-"""Knobs of language detection."""
+"""Config of language identification."""
 
 import difflib
 import re
@@ -32,39 +32,40 @@ tt:tat_Cyrl tyv:tyv_Cyrl ug:uig_Arab uk:ukr_Cyrl ur:urd_Arab uz:uzn vec:vec vep:
 war:war wuu:wuu_Hani xal:xal_Cyrl xmf:xmf_Geor yi:ydd_Hebr yo:yor yue:yue_Hani zh:cmn_Hani
 """
 LABELS = {code: (name[:3], name[4:] or "Latn") for code, _, name in (one.partition(":") for one in NAMES.split())}
-"""{code of lid.176: (ISO 639-3 code, ISO 15924 code of the script it is mostly written in)}, as GlotLID and FineWeb-2
-call them: of a macrolanguage its most spoken member, as arb for ar. lid.176's codes are of ISO 639-1, or 639-3 where
-there is none, and a few older ones ("als" is Alemannic)."""
+"""{lid.176 code: (ISO 639-3 code, ISO 15924 code of its main script)}, as in GlotLID and FineWeb-2. A macrolanguage
+maps to its most spoken member, e.g. ar to arb. lid.176 uses ISO 639-1 codes, ISO 639-3 codes of languages without one,
+and a few older codes ("als" is Alemannic)."""
 LANGUAGES = frozenset(LABELS)
-"""The codes of lid.176."""
+"""All codes of lid.176."""
 LABEL = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
-"""A language and its script, as "deu_Latn"."""
+"""Language and script, e.g. "deu_Latn"."""
 
 
 @dataclass(frozen=True)
 class LanguageConfig(Filter):
-    """Language by fastText's lid.176 (arXiv:1607.01759) or by GlotLID (Kargaran et al. 2023, arXiv:2310.16248)."""
+    """Language identification by fastText's lid.176 (arXiv:1607.01759) or GlotLID (Kargaran et al. 2023,
+    arXiv:2310.16248)."""
 
     languages: tuple[str, ...]
-    """Those that are kept; () for all. Codes of lid.176 ("de"), or language and script ("deu_Latn")."""
+    """Languages to keep; (): all. Codes of lid.176 ("de"), or language and script ("deu_Latn")."""
     min_score: float
-    """The best language's probability must be above this (0 to 1)."""
+    """The probability of the most likely language must be above this (0 to 1)."""
     letters_only: bool = measured()
-    """Score the letters alone, without digits and punctuation, which draw probability away from every language."""
+    """Classify only letters. Digits and punctuation lower the probability of every language."""
     line_breaks: Literal["blank", "nothing"] = measured(default="blank")
-    """What stands for a line break, since the model reads one line: a blank, or nothing, which joins two words."""
+    """Replacement of line breaks, because the model reads one line: a blank, or nothing, which joins two words."""
     check_script: bool = measured(default=True)
-    """Whether a text with more letters of other scripts than Latin ones is one of those languages that use them,
-    whatever the model says."""
+    """Override the model if letters of other scripts outnumber Latin ones: choose the most likely of the languages that
+    use them (lid.176 only)."""
 
     detector: Literal["lid.176", "glotlid"] = measured(default="lid.176")
-    """The model: lid.176 knows 176 languages and comes with the installation; GlotLID knows some 2,000, each with its
+    """Model: lid.176 knows 176 languages and is installed with the package; GlotLID knows about 2,000, each with its
     script."""
     model: str = not_hashed(default="")
-    """Of GlotLID: the fastText .bin on a disk, or an address (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://,
-    https://) from which it is brought into the user's cache, once. Its SHA-256 is part of what identifies texts/."""
+    """GlotLID's fastText .bin: a path, or a URL (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://, https://),
+    which is downloaded once to the user's cache. Its SHA-256 is part of the hash of texts/."""
     model_sha256: str = not_hashed(default="")
-    """The SHA-256 of that file. Without it the file is checked by a process of its own whenever it is loaded."""
+    """Expected SHA-256 of `model`. If empty, a separate process checks the file each time it is loaded."""
 
     name = "language"
     title = "Language"
@@ -85,7 +86,7 @@ class LanguageConfig(Filter):
             self.check_language(code)
 
     def check_language(self, code: str) -> None:
-        """Raises UsageError for a language that the detector cannot name, or not in this way."""
+        """Raise UsageError if the detector does not know the language, or not in this notation."""
         if self.labelled:
             known = {one for one, _ in LABELS.values()}
             if not LABEL.fullmatch(code):
@@ -112,7 +113,7 @@ class LanguageConfig(Filter):
 
     @property
     def labelled(self) -> bool:
-        """Whether languages are told with their scripts: by GlotLID, and where any is asked for in this way."""
+        """Whether languages are written with their scripts: with GlotLID, or if any of `languages` has a script."""
         return self.detector == "glotlid" or any("_" in code for code in self.languages)
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
@@ -124,7 +125,7 @@ class LanguageConfig(Filter):
             yield "other_language", np.fromiter(others, bool, rows.num_rows)
 
     def named(self, rows: "pa.RecordBatch | pa.Table") -> list[str]:
-        """Each row's language, as `languages` writes them; "" where none was detected."""
+        """Return the language of each row in the notation of `languages`; "" if none was detected."""
         languages = rows["language"].to_pylist()
         if not self.labelled:
             return languages

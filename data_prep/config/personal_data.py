@@ -1,4 +1,4 @@
-"""Knobs of the removal of personal data."""
+"""Config of the replacement of personal data."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,44 +11,44 @@ PersonalDataKind = Literal["email", "iban", "payment_card", "ip", "address", "ph
 
 @dataclass(frozen=True)
 class PersonalDataConfig(Config):
-    """Personal data that is replaced in documents: which kinds, and what stands in their place.
+    """Which kinds of personal data to replace in documents, and by which placeholders.
 
-    A placeholder should be distinctive: where a text holds it already, it is taken for a replacement made before, and
-    nothing that touches it is replaced. So to replace twice is to replace once.
+    A placeholder should be distinctive: if a text already contains it, it counts as an earlier replacement, and nothing
+    that touches it is replaced. So replacing twice equals replacing once.
     """
 
     kinds: tuple[PersonalDataKind, ...]
-    """What is replaced; () for nothing. In any order: the kinds of a text are always looked for in the order "email",
-    "iban", "payment_card", "ip", "address", "phone", and what an earlier one took no later one sees."""
+    """Kinds to replace; (): none. Kinds are always searched for in the order "email", "iban", "payment_card", "ip",
+    "address", "phone", and a later one ignores text that an earlier one matched."""
     email_placeholder: str
-    """Stands where an e-mail address stood."""
+    """Replacement of e-mail addresses."""
     iban_placeholder: str
-    """Stands where an international bank account number stood."""
+    """Replacement of international bank account numbers (IBAN)."""
     payment_card_placeholder: str
-    """Stands where the number of a payment card stood."""
+    """Replacement of payment card numbers."""
     ip_placeholder: str
-    """Stands where a public IPv4 or IPv6 address stood."""
+    """Replacement of public IPv4 and IPv6 addresses."""
     address_placeholder: str
-    """Stands where a postal address stood."""
+    """Replacement of postal addresses."""
     phone_placeholder: str
-    """Stands where a phone number stood."""
+    """Replacement of phone numbers."""
     phone_regions: tuple[str, ...]
-    """Countries (ISO 3166, for example "US") whose national numbers are found where no word such as "phone" stands
-    beside them, if they are written in the groups that libphonenumber knows for the country. Each adds its own false
-    ones: of ten digits at random, written as 3-3-4, 37 % are a number of "US"; in groups at random 4 %, and 5 %
-    with the seven countries of the recipe. International numbers ("+41 …") are found from everywhere."""
+    """Countries (ISO 3166, e.g. "US") whose national numbers are found even without a word such as "phone" next to
+    them, if they are written in the groups that libphonenumber knows for the country. Each country adds false
+    positives: of ten random digits written as 3-3-4, 37 % are a number of "US"; in random groups 4 %, and 5 % with the
+    seven countries of the recipe. International numbers ("+41 …") of all countries are found."""
     phone_leniency: Literal["valid", "possible"]
-    """What libphonenumber's tables must say of a number without such a word: that it lies in a range in use ("valid"),
-    or only that some number is that long ("possible")."""
+    """What libphonenumber must confirm for a number without such a word: that it is in a range in use ("valid"), or
+    only that its length is possible ("possible")."""
     phone_words: tuple[str, ...]
-    """Words, in any case, that make a number of 7 to 15 digits beside them a phone number, whatever its country."""
+    """Words, in any case, that mark an adjacent number of 7 to 15 digits as a phone number, of any country."""
     emails: Literal["international", "ascii", "lower_case"] = "international"
-    """What may be an e-mail address: "international", letters of all scripts, with few marks; "ascii", as datatrove has
-    it, ASCII's letters and digits with the marks !#$%&'*+/=?^_`{|}~- ; "lower_case", the same in small letters alone,
-    as in the published FineWeb."""
+    """Syntax of e-mail addresses. "international": letters of all scripts, few punctuation marks; "ascii", as in
+    datatrove: ASCII letters, digits and the marks !#$%&'*+/=?^_`{|}~- ; "lower_case", as in the published FineWeb: the
+    same with only lower-case letters."""
     ips: Literal["by_context", "every_ipv4"] = "by_context"
-    """What is an IP address: IPv4 and IPv6, unless the words before say that it is a version or the like; or, as
-    datatrove has it, every four numbers that are a public IPv4 address, whatever stands beside them."""
+    """What counts as an IP address. "by_context": IPv4 and IPv6, unless the preceding words show that it is a version
+    or similar; "every_ipv4", as in datatrove: every public IPv4 address, in any context."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,5 +70,5 @@ class PersonalDataConfig(Config):
                 )
 
     def placeholder(self, kind: str) -> str:
-        """What stands in the place of one of that kind."""
+        """Return the placeholder of a kind."""
         return getattr(self, f"{kind}_placeholder")

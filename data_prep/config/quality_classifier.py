@@ -1,4 +1,4 @@
-"""Knobs of the quality classifier: a linear classifier of text, trained on two sets of documents."""
+"""Config of the quality classifier: a linear text classifier trained on two sets of documents."""
 
 import math
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from lm.fields import Config, not_hashed, positive, within
 
 @dataclass(frozen=True)
 class QualityTrainingConfig(Config):
-    """How launch.train_quality_classifier makes a model."""
+    """Training of launch.train_quality_classifier."""
 
     good: tuple[str, ...]
-    """Texts of the wanted kind: shell patterns of Parquet or JSONL files (as they lie, gzip or zstd) with a column or
-    key `text`."""
+    """Texts of the wanted kind: shell patterns of Parquet or JSONL files (plain, gzip or zstd) with a column or key
+    `text`."""
     other: tuple[str, ...]
-    """Ordinary web texts, given in the same way; no file may be in both sets."""
+    """Ordinary web texts, in the same formats; no file may be in both sets."""
     documents_per_set: int
-    """Documents used of each set; of more, so many are drawn at random."""
+    """Documents to use of each set, drawn at random if it has more."""
     held_out_share: float
-    """Share of the documents that are not trained on, but measure how well the model does (at least 0, below 1)."""
+    """Share of documents held out to evaluate the model (at least 0, below 1)."""
     hash_bits: int
     """The model has 2**hash_bits weights (10 to 26), shared by all words and word pairs."""
     epochs: int
     """Passes over the training documents."""
     batch_size: int
-    """Documents a step."""
+    """Documents per step."""
     learning_rate: float
-    """Of Adagrad, in units of the logit."""
+    """Learning rate of Adagrad, in units of the logit."""
     seed: int
-    """Of the draw and of the order of training."""
+    """Seed of the sampling and of the order of training."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -45,14 +45,14 @@ class QualityTrainingConfig(Config):
 
 @dataclass(frozen=True)
 class QualityClassifierConfig(Filter):
-    """Documents kept by the score of a trained classifier (DCLM, arXiv:2406.11794, section 4.4)."""
+    """Keep documents by the score of a trained classifier (DCLM, arXiv:2406.11794, section 4.4)."""
 
     model: str
-    """Folder of the trained model; "" where the step quality_classifier is not used."""
+    """Folder of the trained model; "" if the step quality_classifier is not used."""
     keep_share: float
-    """Share of documents that are kept, those with the highest scores (above 0, at most 1)."""
+    """Share of documents to keep, those with the highest scores (above 0, at most 1)."""
     training: QualityTrainingConfig = not_hashed()  # noqa: RUF009
-    """Decides the model, and the documents only through it."""
+    """Training of the model; it affects the documents only through the model."""
 
     name = "quality_classifier"
     title = "Quality classifier"
@@ -67,7 +67,7 @@ class QualityClassifierConfig(Filter):
             "0: like ordinary web text; 1: like the texts of the wanted kind.",
         ),
     )
-    # The limit is the score above which the wanted share lies (data_prep/select/score_threshold.py).
+    # The limit is the lowest score of the kept share (data_prep/select/score_threshold.py).
     rules = (Rule("low_quality_score", "quality_score", "below", "keep_share"),)
 
     def __post_init__(self):

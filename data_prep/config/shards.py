@@ -1,4 +1,4 @@
-"""Knobs of the token shards."""
+"""Config of token shards."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,36 +9,36 @@ from lm.fields import Config, not_hashed, within
 
 @dataclass(frozen=True)
 class ShardsConfig(Config):
-    """From documents to fixed-length token records."""
+    """Tokenization of documents into fixed-length records."""
 
     record_length: int
-    """Tokens in a record; at least the longest context to be trained on. Contexts that divide it are read fastest."""
+    """Tokens per record; at least the longest training context. Contexts that divide it are read fastest."""
     token_dtype: Literal["uint16", "uint32"]
-    """Type of a stored token id: uint16 holds vocabularies up to 65,536 symbols."""
+    """Type of stored token ids: uint16 is enough for vocabularies of up to 65,536 symbols."""
     train_shards: int
-    """Files of the training split, at least: fewer where there are fewer document files, more where they would be
-    larger than shard_bytes. Document files are encoded each by itself, however many shards there are."""
+    """Minimum number of files of the training split: fewer if there are fewer document files, more if files would
+    exceed shard_bytes. Each document file is encoded separately, however many shards there are."""
     validation_fraction: float
-    """Share of the documents, or of each one's characters, that is held out (0 to 1, both excluded); less where that
-    would be more than validation_tokens."""
+    """Share of documents, or of the characters of each, to hold out (0 to 1, exclusive); less if it would exceed
+    validation_tokens."""
     held_out: Literal["documents", "ends"] = "documents"
-    """What is held out: whole documents, chosen by a hash of their URL, or the last characters of every document, as is
-    usual where the corpus is a single text, or a few long ones. A document's two parts are documents of their own
-    then: rows 2n and 2n + 1 of documents/."""
+    """What to hold out: whole documents, by a hash of their URL, or the last characters of every document, as is common
+    for a corpus of a few long texts. The two parts of a document are then documents of their own: rows 2n and 2n + 1 of
+    documents/."""
     shard_bytes: int = 1_000_000_000
-    """Bytes that a file has at most. A document is never divided: one that is larger makes a larger file."""
+    """Maximum bytes per file. Documents are not split: a larger one makes a larger file."""
     validation_tokens: int = 100_000_000
-    """Tokens that are held out, at most about: how many a corpus has is estimated from a sample. A larger corpus holds
-    out a smaller share of its documents."""
+    """Approximate maximum of held-out tokens; the tokens of the corpus are estimated from a sample. Larger corpora hold
+    out a smaller share of documents."""
     held_out_index: tuple[str, ...] = ()
-    """held_out_keys.parquet of other runs, paths or addresses: what these hold out is not trained on here either."""
+    """Paths or URLs of held_out_keys.parquet of other runs; documents held out there are not trained on here either."""
     repeat_documents: bool = False
-    """Whether a document that is trained on stands in the stream as often as the column repeat of documents/ says
-    (documents.minhash.upsampling_weights), its copies spread over the shards that its file goes into. What is held out
-    is never repeated."""
+    """Repeat each training document as often as the column repeat of documents/ says
+    (documents.minhash.upsampling_weights). The copies are spread over the shards of its file. Held-out documents are
+    not repeated."""
     encoder: Literal["tiktoken", "gigatoken"] = not_hashed(default="tiktoken")
-    """What encodes with byte-level BPE. gigatoken, to be installed besides, is several times as fast; the ids are the
-    same, and a tokenizer that it cannot encode with is refused."""
+    """Encoder of byte-level BPE. gigatoken, installed separately, is several times faster and gives the same ids;
+    tokenizers that it does not support are refused."""
 
     def __post_init__(self):
         super().__post_init__()

