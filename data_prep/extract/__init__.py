@@ -1,7 +1,7 @@
-"""HTML -> the main text of the page, without menus, footers and comments, by the engine that the config names.
+"""Extract the main text of an HTML page, without menus, footers and comments, by the configured engine.
 
-The result depends only on the page (except with ExtractConfig.deduplicate). Limits are counts of bytes, levels and
-elements, not seconds, which would depend on the load of the machine.
+The result depends only on the page (except with ExtractConfig.deduplicate). Limits count bytes, levels and elements,
+not seconds, which depend on the load of the machine.
 """
 
 import functools
@@ -17,24 +17,24 @@ from data_prep.extract.charset import text_and_codec
 from data_prep.warc import MAX_PAGE_BYTES
 from lm.errors import InputError
 
-# All of C0, DEL and C1 but tab and line feed, and lone surrogates, which no UTF-8 file can hold.
+# C0, DEL and C1 except tab and line feed, and lone surrogates, which UTF-8 cannot encode.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def normalise(text: str) -> str:
-    """`text` with "\\n" for every line break that Unicode knows, and without control characters, trailing blanks and
-    blank lines at both ends; otherwise as it was."""
-    lines = text.splitlines()  # before control characters go: a form feed that went would glue words
+    """Normalize `text`: every Unicode line break becomes "\\n"; control characters, trailing blanks, and blank lines at
+    both ends are removed."""
+    lines = text.splitlines()  # before removing control characters: a removed form feed would join words
     lines = [line if line.isprintable() else UNPRINTABLE.sub("", line) for line in lines]  # the regex is slower
-    return "\n".join([line.rstrip() for line in lines]).strip()  # a regex would try each blank of a run anew
+    return "\n".join([line.rstrip() for line in lines]).strip()  # a regex is quadratic in runs of blanks
 
 
 @functools.cache
 def load_engine(engine: str) -> ModuleType:
-    """The engine's module. Imports and loads all that extraction needs, once a process: what fails on a page after it
-    is of that page.
+    """Return the engine's module. Imports and loads everything that extraction needs, once per process, so later errors
+    are caused by the page.
 
-    Raises InputError where a package or the model is missing or damaged.
+    Raises InputError if a package or the model is missing or damaged.
     """
     try:
         for package in ("lxml.etree", "chardet"):
@@ -50,22 +50,24 @@ def load_engine(engine: str) -> ModuleType:
 
 
 def begin_file(config: ExtractConfig) -> None:
-    """To be called before the first page of a file is extracted: the engine forgets the pages of others."""
+    """Reset the engine's memory of pages. Call before extracting the first page of a file."""
     if config.deduplicate:
         load_engine(config.engine).begin_file()
 
 
 def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
-    """(text, None), or ("", the reason why there is none).
+    """Return (text, None), or ("", reason) if there is no text.
 
-    "html_too_large", "html_too_deep", "html_too_many_elements": beyond the limits of `config`, or of what is read of a
-    page. "unreadable_html": the parser fails on the page, or the engine, or nobody reads its character set. "no_text":
-    nothing but navigation. "xhtml": it is that, and `config` leaves it out.
+    Reasons: "html_too_large", "html_too_deep", "html_too_many_elements", "html_too_many_attributes": above a limit of
+    `config` or the size limit of the reader. "unreadable_html": the parser or the engine fails, or the page declares an
+    encoding that browsers no longer support. "no_text": only navigation. "xhtml": the page is XHTML and `config`
+    excludes it.
 
-    Raises InputError as `load_engine`, MemoryError, and whatever a bug of ours raises: those are no fault of the page.
+    Raises InputError like `load_engine`, MemoryError, and errors caused by bugs in this code: these are not the fault
+    of the page.
     """
     engine = load_engine(config.engine)
-    if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader cuts what is above the latter
+    if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader truncates pages at the latter
         return "", "html_too_large"
     if not page.body.strip():
         return "", "no_text"

@@ -1,10 +1,10 @@
-"""HTML -> blocks of text, in one pass over the parser's events, without a tree.
+"""Convert HTML to blocks of text, in one pass over the parser's events, without building a tree.
 
-A block is what a browser sets apart by line breaks: a paragraph, a heading, a list item, a table row. Inline tags (<b>,
-<a>, <span>) neither cut a block nor put a space into a word. Each block has its element, each element its parent and
-the range of blocks below it, so that a sum over a part of the page is one subtraction.
+A block is text that a browser separates by line breaks: a paragraph, a heading, a list item, a table row. Inline tags
+(<b>, <a>, <span>) neither split a block nor insert a space. Each block has its element; each element has its parent and
+the range of blocks in it, so a sum over a part of the page is one subtraction.
 
-libxml2 reads HTML without recursion, at any depth as no tree is built; counts bound the cost.
+libxml2 reads HTML without recursion, at any depth because no tree is built; counts bound the cost.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import numpy as np
 from data_prep.config import ExtractConfig
 from data_prep.extract.hints import TAG_BITS, TELLING, hints_of_attributes, hints_of_name
 
-# Their content is not text, or no text of the page.
+# Their content is not text, or not part of the page's text.
 SKIPPED = """
     script style noscript template svg iframe object embed canvas select textarea button audio video map datalist
     annotation annotation-xml noframes dialog applet progress meter
@@ -27,7 +27,7 @@ INLINE = """
     span strike strong sub sup time tt u var wbr img input link meta base picture source track param area col colgroup
     br math mi mn mo ms mtext mrow msup msub mfrac msqrt semantics mstyle munder mover munderover msubsup mtable mtr mtd
 """
-# What a tag does to the text around it. The first three begin a block, and so do all tags that are not in ROLE.
+# Effect of a tag on the text around it. The first three begin a block, as do all tags that are not in ROLE.
 BLOCK, CELL_OF_ROW, PREFORMATTED, WITHIN_LINE, LINK, LINE_BREAK, META, SKIP, TITLE = range(9)
 ROLE = dict.fromkeys(INLINE.split(), WITHIN_LINE) | dict.fromkeys(SKIPPED.split(), SKIP)
 ROLE |= {"a": LINK, "br": LINE_BREAK, "title": TITLE}
@@ -40,22 +40,22 @@ KINDS = (
 KIND = {tag: number for number, tag in enumerate(KINDS)}
 HEADINGS = frozenset(KIND[tag] for tag in ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"))
 CELLS = frozenset(KIND[tag] for tag in ("td", "th", "tr"))
-BREAK, CELL = "\x02", "\x03"  # a line break and the start of a cell inside a block; pages cannot contain them
+BREAK, CELL = "\x02", "\x03"  # line break and start of a cell within a block; pages cannot contain these characters
 MAX_TITLE = 300
 NO_DIGITS = bytes.maketrans(b"0123456789", b" " * 10)
 NOT_SHOWN = re.compile("[\xad\u200b\ufeff]+")
 
 
 class PageLimitError(Exception):
-    """A page beyond a limit; the message is the reason to count."""
+    """A page above a limit; the message is the reason to count."""
 
 
 class UnreadablePageError(Exception):
-    """A page on which a parser or an engine fails."""
+    """A page on which a parser or engine fails."""
 
 
 class Limits:
-    """Target of lxml's parser that keeps nothing of a page and stops at its limits."""
+    """Target for lxml's parser that enforces the limits on a page and keeps no content."""
 
     __slots__ = ("depth", "elements", "max_attributes", "max_depth", "max_elements")
 
@@ -72,7 +72,7 @@ class Limits:
             self.refuse(attributes)
 
     def refuse(self, attributes: dict[str, str]) -> None:
-        """Raises the PageLimitError of the first limit that is passed."""
+        """Raise PageLimitError for the first exceeded limit."""
         if self.depth > self.max_depth:
             raise PageLimitError("html_too_deep")
         if self.elements > self.max_elements:
@@ -87,8 +87,8 @@ class Limits:
 
 
 def parse(html: str | bytes, target: Limits) -> object:
-    """What `target.close()` returns after the whole page, a text or its UTF-8. Raises PageLimitError, and
-    UnreadablePageError where lxml fails on the page."""
+    """Parse a page, as text or UTF-8; return `target.close()`. Raises PageLimitError, and UnreadablePageError if lxml
+    fails."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
@@ -101,47 +101,47 @@ def parse(html: str | bytes, target: Limits) -> object:
 
 @dataclass
 class Blocks:
-    """Blocks (columns of one length N) and elements (columns of one length M; element 0 stands above all)."""
+    """Blocks (columns of length N) and elements (columns of length M; element 0 is the root above all)."""
 
     texts: list[str] = field(default_factory=list)
     owner: array[int] = field(default_factory=lambda: array("q"))
-    """The element that holds the block's text."""
+    """Element that contains the block's text."""
     link: array[int] = field(default_factory=lambda: array("q"))
-    """Characters of the block inside links."""
+    """Characters of the block in links."""
     parent: array[int] = field(default_factory=lambda: array("q", [-1]))
     kind: array[int] = field(default_factory=lambda: array("q", [0]))
     """Index into KINDS."""
     name: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Equal for elements of the same tag and class, digits aside: the number of the first of them."""
+    """Number of the tag and class, ignoring digits: equal for elements that agree in both."""
     own: array[int] = field(default_factory=lambda: array("q", [0]))
     """Bits of the element's own hints (hints.py)."""
     mask: array[int] = field(default_factory=lambda: array("q", [0]))
-    """The same of the element and all above it."""
+    """Bits of the hints of the element and all its ancestors."""
     first: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Blocks before the element."""
+    """Number of blocks before the element."""
     last: array[int] = field(default_factory=lambda: array("q", [0]))
-    """Blocks before the element's end: those below it are first <= i < last."""
+    """Number of blocks before the element's end; the element contains the blocks first <= i < last."""
     images: array[int] = field(default_factory=lambda: array("q"))
-    """Pictures before the block's end."""
+    """Number of images before the block's end."""
     forms: int = 0
-    """Fields to fill in."""
+    """Number of <input> elements."""
     title: str = ""
     address: str = ""
-    """The page's own, as it tells it (canonical, or og:url)."""
+    """The page's own URL, as it declares it (canonical, or og:url)."""
     description: str = ""
-    """What the page says of itself to search engines."""
+    """The page's description for search engines."""
     linked_data: str = ""
-    """The page's JSON-LD scripts."""
+    """JSON-LD scripts of the page."""
     types: list[str] = field(default_factory=list)
-    """og:type and the itemtypes."""
+    """Values of og:type and itemtype."""
 
 
 class BlockReader(Limits):
-    """Target of lxml's parser: events in, Blocks out.
+    """Target for lxml's parser that converts events to Blocks.
 
-    Half of the time of extraction is spent in here, some 2,000 events a page: so `start`, `end` and `data` do the
-    common in place and leave the rare to other methods. Slots, as Python is slower with more than thirty attributes
-    (2 % of extraction).
+    It takes half of the time of extraction, about 2,000 events per page, so `start`, `end` and `data` handle common
+    cases inline and leave rare ones to other methods. It has slots because Python is slower with more than thirty
+    attributes (2 % of extraction).
     """
 
     __slots__ = (
@@ -153,22 +153,22 @@ class BlockReader(Limits):
     def __init__(self, config: ExtractConfig, without_scripts: bool = False):
         super().__init__(config)
         self.without_scripts = without_scripts
-        """Whether <noscript> is text like any other."""
+        """Whether <noscript> is read as text."""
         self.skipped = self.noscripts = self.noscript_characters = 0
         self.pictures = 0
         self.sorts = [0], [0], [0]
-        """Kind, name and own (Blocks) of each sort of element; the first is that of element 0."""
+        """Kind, name and own hints (Blocks) of each sort of element; the first is of element 0."""
         self.names: dict[str, int] = {}
-        """The sort of each tag with its class, where other attributes give no hint."""
+        """{tag and class: sort} of elements without hints in other attributes."""
         self.numbers: dict[bytes, int] = {}
         self.buttons: list[bool] = []
-        """Of each open button, whether its text is skipped."""
+        """For each open button, whether its text is skipped."""
         self.links = self.link_characters = self.preformatted = 0
         self.in_title = self.in_linked_data = False
         self.title: list[str] = []
         self.linked_data: list[str] = []
         self.blocks = Blocks()
-        # Columns of Blocks: lists take a value three times as fast as arrays.
+        # Columns of Blocks: appending to lists is three times as fast as to arrays.
         self.texts = self.blocks.texts
         self.owner: list[int] = []
         self.link: list[int] = []
@@ -231,11 +231,11 @@ class BlockReader(Limits):
 
     def start_skipped(self, tag: str, attributes: dict[str, str]) -> None:
         if tag == "button":
-            if self.buttons and self.buttons[-1]:  # the outer one was left open: what follows is not its text
+            if self.buttons and self.buttons[-1]:  # the outer button was not closed: its text ends here
                 self.skipped -= 1
                 self.buttons[-1] = False
             kind = self.sorts[0][self.sort[self.open[-1]]]
-            self.buttons.append(kind not in HEADINGS)  # there it unfolds the text below
+            self.buttons.append(kind not in HEADINGS)  # a button in a heading expands the text below it
             self.skipped += self.buttons[-1]
         elif tag == "noscript":
             self.noscripts += 1
@@ -245,10 +245,9 @@ class BlockReader(Limits):
             self.in_linked_data = tag == "script" and attributes.get("type") == "application/ld+json"
 
     def add_name(self, name: str, tag: str) -> int:
-        """The sort of a tag with its class that the page had not before; of one that only differs in digits from
-        another the name is the other's."""
+        """Add the sort of a new tag with its class. Names that differ only in digits share a number."""
         hints = TAG_BITS.get(tag, 0) | hints_of_name(name.removeprefix(tag))
-        bare = name.encode("utf-8", "surrogatepass").translate(NO_DIGITS)  # of bytes that is three times as fast
+        bare = name.encode("utf-8", "surrogatepass").translate(NO_DIGITS)  # three times as fast on bytes as on text
         number = self.numbers.setdefault(bare, len(self.numbers) + 1)
         self.names[name] = sort = self.add_sort(KIND.get(tag, 0), number, hints)
         return sort
@@ -261,7 +260,7 @@ class BlockReader(Limits):
         return len(kinds) - 1
 
     def sort_by(self, sort: int, attributes: dict[str, str]) -> int:
-        """The sort of an element of this one, with the hints of attributes other than the class."""
+        """Return the sort of an element with hints in attributes other than its class."""
         if "itemtype" in attributes:
             self.blocks.types.append(attributes["itemtype"])
         hints = hints_of_attributes(attributes)
@@ -311,7 +310,7 @@ class BlockReader(Limits):
             self.noscript_characters += len(text) - text.count(" ")
 
     def flush(self) -> None:
-        """Makes the buffered text a block: several, where two line breaks or more part it."""
+        """Turn the buffered text into a block, or several if it contains two or more consecutive line breaks."""
         text = "".join(self.buffer)
         self.buffer.clear()
         link, self.link_characters = self.link_characters, 0
@@ -322,7 +321,7 @@ class BlockReader(Limits):
             self.add_block(" ".join(text.split()), link, len(text))
 
     def add_block(self, text: str, link: int, size: int) -> None:
-        """A block of `text`, and of `link` characters in links among `size` its share."""
+        """Add a block of `text`. Its link characters are its share of the `link` characters in links among `size`."""
         if not text.isascii():
             text = shown(text)
         if text:
@@ -332,7 +331,7 @@ class BlockReader(Limits):
             self.link.append(min(link * len(text) // size, len(text)) if link else 0)
 
     def parts(self, text: str) -> list[str]:
-        """What line breaks part, cells marked as such; of preformatted text all."""
+        """Split text at empty lines and mark table cells; preformatted text stays whole."""
         if self.preformatted:
             return [NOT_SHOWN.sub("", text.replace(BREAK, "\n").replace(CELL, "\t")).strip("\n")]
         if BREAK in text:
@@ -351,7 +350,7 @@ class BlockReader(Limits):
         blocks = self.blocks
         for column in ("owner", "link", "images", "parent", "first", "last"):
             setattr(blocks, column, array("q", getattr(self, column)))
-        sort = np.frombuffer(array("q", self.sort), np.int64)  # twice as fast as to make a list NumPy's
+        sort = np.frombuffer(array("q", self.sort), np.int64)  # twice as fast as converting a list to NumPy
         kind, name, own = (np.array(column)[sort] for column in self.sorts)
         mask, above = own.copy(), np.maximum(blocks.parent, 0)
         while above.any():  # the element 1, 2, 4, 8, ... levels above each
@@ -364,18 +363,18 @@ class BlockReader(Limits):
 
 
 def shown(text: str) -> str:
-    """`text` without marks that nobody sees. Hardly any text has one, and to look for each is twenty times as fast as
-    the regex."""
+    """Remove invisible characters from `text`. They are rare, and searching for each is twenty times faster than the
+    regex."""
     if "\xad" in text or "\u200b" in text or "\ufeff" in text:
         return NOT_SHOWN.sub("", text).strip()
     return text
 
 
 def read_blocks(html: str | bytes, config: ExtractConfig) -> Blocks:
-    """The blocks of a page. Raises what `parse` raises.
+    """Read the blocks of a page. Raises like `parse`.
 
-    Where most of its text stands in <noscript>, as a forum's posts that scripts would draw, the page is read as without
-    scripts.
+    If most of the text is in <noscript>, e.g. a forum whose posts are drawn by scripts, read the page as if scripts
+    were disabled.
     """
     reader = BlockReader(config)
     parse(html, reader)

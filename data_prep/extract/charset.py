@@ -1,8 +1,8 @@
-"""Bytes of a web page -> text, as the Encoding and HTML standards have it (encoding.spec.whatwg.org;
-html.spec.whatwg.org, "determining the character encoding"): byte order mark, HTTP header, <meta> or XML declaration in
-the first 1,024 bytes, else UTF-8 if the bytes are valid, else what chardet detects, else windows-1252.
+"""Decode the bytes of a web page by the Encoding and HTML standards (encoding.spec.whatwg.org; html.spec.whatwg.org,
+"determining the character encoding"): byte order mark, HTTP header, <meta> or XML declaration in the first 1,024 bytes,
+else UTF-8 if the bytes are valid, else the encoding that chardet detects, else windows-1252.
 
-Stricter than a browser: a declaration that most of the non-ASCII bytes contradict is ignored. Invalid bytes become
+Stricter than browsers: a declaration that most of the non-ASCII bytes contradict is ignored. Invalid bytes become
 U+FFFD.
 """
 
@@ -21,15 +21,14 @@ BYTE_ORDER_MARKS = (
 UTF16_XML = {codec: "<?x".encode(codec) for codec in ("utf-16-le", "utf-16-be")}
 PRESCAN_BYTES = 1024
 SAMPLE_BYTES = 32_768
-LONGEST_CONTENT_TYPE = 1024  # characters of the header that are read
-BETWEEN_TAGS = re.compile(rb"[^<>]+")  # no letter of an encoding of the web has one of them inside
-ESCAPES = re.compile(rb"\x1b\$[@B]")  # ISO-2022-JP turns to Japanese by these
+LONGEST_CONTENT_TYPE = 1024  # characters of the header to read
+BETWEEN_TAGS = re.compile(rb"[^<>]+")  # no web encoding uses these bytes within a character
+ESCAPES = re.compile(rb"\x1b\$[@B]")  # ISO-2022-JP switches to Japanese by these
 REPLACEMENT = "replacement"
-# Where the codec is not the one that webencodings uses: GBK is read as GB18030, which contains it, and the private
-# characters of x-user-defined are no text, so that it is windows-1252 in an HTTP header too, as the standard has it in
-# a <meta>.
+# Exceptions to the codecs of webencodings. GBK is read as GB18030, its superset. x-user-defined has only private
+# characters, so it is windows-1252 in an HTTP header too, as in a <meta> by the standard.
 CODECS = {"gbk": "gb18030", "x-user-defined": "cp1252", "replacement": REPLACEMENT}
-# chardet's names that are no labels of the standard.
+# chardet's names that are not labels of the standard.
 DETECTED = {
     "CP874": "windows-874",
     "CP932": "shift_jis",
@@ -38,7 +37,7 @@ DETECTED = {
     "MacRoman": "macintosh",
 }
 
-# Tags as the standard's prescan sees them. Quantifiers are possessive: no byte is read twice.
+# Tags as the standard's prescan parses them. Quantifiers are possessive, so no byte is read twice.
 BLANK = rb"[\t\n\f\r ]"
 BLANKS = rb"[/\t\n\f\r ]*+"
 EQUALS = BLANK + rb"*+=" + BLANK + rb"*+"
@@ -52,9 +51,9 @@ XML_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding[\0- ]*+=[\0- ]*+(?:"([^">]*)
 
 
 def codec_of(label: str) -> str | None:
-    """The Python codec for a label of the Encoding standard; None for what is no such label ("utf-7", "base64", …).
+    """Return the Python codec of a label of the Encoding standard; None for other labels ("utf-7", "base64", …).
 
-    REPLACEMENT for those of encodings that no browser reads any more ("iso-2022-kr", "hz-gb-2312", …).
+    REPLACEMENT for encodings that browsers no longer support ("iso-2022-kr", "hz-gb-2312", …).
     """
     encoding = webencodings.lookup(label) if label.isascii() else None
     return CODECS.get(encoding.name, encoding.codec_info.name) if encoding else None
@@ -62,7 +61,7 @@ def codec_of(label: str) -> str | None:
 
 @functools.lru_cache(1024)
 def header_codec(content_type: str) -> str | None:
-    """What the charset parameter of an HTTP Content-Type names."""
+    """Return the codec in the charset parameter of an HTTP Content-Type; None if it names none."""
     message = Message()
     # The library takes quadratic time over quoted semicolons.
     message["Content-Type"] = re.sub(r"[\r\n]", " ", content_type[:LONGEST_CONTENT_TYPE])
@@ -71,10 +70,10 @@ def header_codec(content_type: str) -> str | None:
 
 
 def meta_codec(body: bytes) -> str | None:
-    """What the first PRESCAN_BYTES of a page declare, as the HTML standard's prescan finds it: the first <meta> that
-    names an encoding there is, by `charset` or by `content` beside http-equiv="content-type", else the XML declaration.
+    """Return the codec that the first PRESCAN_BYTES of a page declare, by the HTML standard's prescan: the first <meta>
+    with a valid encoding, in `charset` or in `content` with http-equiv="content-type", else the XML declaration.
 
-    A page that could be searched as ASCII is not UTF-16, whatever it says.
+    A declaration of UTF-16 counts as UTF-8, because the prescan could read the page as ASCII.
     """
     head = body[:PRESCAN_BYTES]
     for codec, start in UTF16_XML.items():
@@ -87,11 +86,12 @@ def meta_codec(body: bytes) -> str | None:
 
 
 def declared_by_meta(head: bytes) -> str | None:
-    """The codec of the first <meta> with a label that is one; what is cut off by the end of `head` does not count."""
+    """Return the codec of the first <meta> with a valid label; tags that are cut off at the end of `head` do not
+    count."""
     position = 0
     while match := MARKUP.search(head, position):
         if match["comment"]:
-            position = head.find(b"-->", match.start() + 2)  # "<!-->" is a whole comment
+            position = head.find(b"-->", match.start() + 2)  # "<!-->" is a complete comment
         elif match["meta"]:
             attributes, position = attributes_at(head, match.end())
             label = attributes.get(b"charset")
@@ -111,8 +111,8 @@ def declared_by_meta(head: bytes) -> str | None:
 
 
 def attributes_at(head: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
-    """The attributes of the tag that goes on at `position`, of equal names the first, and where its ">" is; -1 where it
-    does not end."""
+    """Parse the attributes of a tag from `position`. Returns (attributes, the first of equal names; position of the
+    tag's ">" or -1 if it does not end)."""
     attributes: dict[bytes, bytes] = {}
     while match := ATTRIBUTE.match(head, position):
         name, double_quoted, single_quoted, never_closed, unquoted = match.groups()
@@ -125,7 +125,7 @@ def attributes_at(head: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
 
 
 def detected_codec(body: bytes) -> str | None:
-    """What the text between the tags looks like, by SAMPLE_BYTES of its pieces that are not ASCII."""
+    """Detect the codec of the text between tags, from SAMPLE_BYTES of its non-ASCII pieces; None if there are none."""
     from chardet import detect
 
     sample, size = [], 0
@@ -142,15 +142,16 @@ def detected_codec(body: bytes) -> str | None:
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """The text of a page; U+FFFD stands for what the chosen encoding cannot mean.
+    """Decode a page; invalid bytes become U+FFFD.
 
-    Raises UnicodeError for a page declared to be in an encoding that no browser reads, by the standard's order.
+    Raises UnicodeError if the page declares an encoding that browsers no longer support, as the standard requires.
     """
     return text_and_codec(body, content_type)[0]
 
 
 def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
-    """(what `decode` gives, the codec that read the whole body without a fault, else None)."""
+    """Return (text as by `decode`, codec). The codec is None if there was a byte order mark or an invalid byte, or the
+    codec is a guess."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace"), None
@@ -159,14 +160,14 @@ def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
         declared = ["iso2022_jp"]
     for codec in [*declared, "utf-8"]:
         if codec == REPLACEMENT:
-            if body.isascii():  # all of these encodings are of 7 bits
+            if body.isascii():  # all of these encodings use 7 bits
                 raise UnicodeError("declared to be in an encoding that the web has given up")
             continue
         try:
             return body.decode(codec), codec
         except UnicodeDecodeError:
             text = body.decode(codec, "replace")
-        # One damaged letter, or a body cut in the middle of one, is no reason to spoil the others.
+        # Tolerate a few damaged characters, e.g. a body that is cut in the middle of one.
         unreadable = text.count("\ufffd")
         readable = len(text) - len(text.encode("ascii", "ignore")) - unreadable
         if readable >= unreadable:

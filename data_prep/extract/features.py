@@ -1,9 +1,9 @@
-"""Features of each block of a page, by which trees decide whether it is main text.
+"""Features of each block of a page, from which decision trees classify it as main text.
 
 Length, link density and neighbours (boilerpipe, Kohlschütter et al. 2010), the container with the most prose
 (Readability), names of classes and tags, position after the headline.
 
-Array axes: N blocks, M elements. A feature is a row of length N, or 1 if it is of the page.
+Array axes: N blocks, M elements. A feature is a row of length N, or of length 1 if it describes the page.
 """
 
 import collections
@@ -31,7 +31,7 @@ from data_prep.extract.page import (
 from data_prep.extract.page_features import of_page, of_told
 from data_prep.extract.structure import of_alike, of_records
 
-HEADING_TEXT = 60  # longer headings are not read for hints
+HEADING_TEXT = 60  # longer headings are not searched for hints
 
 NEAR = ("comment", "related", "foot", "meta", "popup", "article_name", "body_name", "<li>", "<figure>", "article_body")
 ABOVE = (
@@ -67,8 +67,8 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_names(page: Page) -> dict[str, np.ndarray]:
-    """Hints of the element and the two above it ("near"), of all above ("above"), and how much of the page's prose
-    stands under such a hint ("under": a hint that covers all of it says nothing)."""
+    """Hints of the element and its next two ancestors ("near"), of all ancestors ("above"), and the share of the page's
+    prose under such a hint ("under": a hint on all prose is uninformative)."""
     near = page.own | page.own[page.parent] | page.own[page.parent[page.parent]]
     rows = {f"near_{hint}": row for hint, row in zip(NEAR, bits_of(near[page.owner], NEAR), strict=True)}
     mask = page.mask[page.owner]
@@ -81,11 +81,11 @@ def of_names(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_containers(page: Page) -> dict[str, np.ndarray]:
-    """Sums over the element that holds the block, and over the next four around it that hold more."""
+    """Sums over the element that contains the block, and over the next four larger elements around it."""
     count_M = page.last - page.first
     ends_M = count_M[page.parent] > count_M
     wider_M = page.parent[nearest(ends_M, page.parent)]
-    container_5N = np.empty((5, page.N), np.int64)  # all levels at once: a call of NumPy costs more than what it adds
+    container_5N = np.empty((5, page.N), np.int64)  # all levels at once: the overhead of a NumPy call dominates
     container_5N[0] = page.owner
     for level in range(1, 5):
         container_5N[level] = wider_M[container_5N[level - 1]]
@@ -102,7 +102,8 @@ def of_containers(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_main_container(page: Page) -> dict[str, np.ndarray]:
-    """Where the block stands to the smallest element with most of the prose, and to Readability's top candidate."""
+    """Position of the block relative to the smallest element with most of the prose, and to Readability's top
+    candidate."""
     rows = {}
     prose_M, blocks_M = page.between("prose", page.first, page.last), page.last - page.first
     for percent in (40, 70):
@@ -169,14 +170,13 @@ def of_position(page: Page) -> dict[str, np.ndarray]:
 
 COMMON = (of_block, of_names, of_containers, of_main_container, of_neighbours, of_position, of_page)
 OF_OTHERS = (of_alike, of_records, of_told)
-"""What the trees of articles do not ask."""
+"""Features that the trees of articles do not use."""
 ALL = (*COMMON[:-1], *OF_OTHERS, of_page)
-"""In the order in which the trees were fitted to them: in another one, other features would be drawn for each question.
-"""
+"""The order in which the trees were fitted. With another order, other features would be sampled for each split."""
 
 
 def measure(page: Page, groups: tuple = ALL) -> dict[str, np.ndarray]:
-    """Every feature of these groups of every block, by name; of a page with at least one block."""
+    """Return {name: row} of all features of these groups. The page must have at least one block."""
     rows: dict[str, np.ndarray] = {}
     for group in groups:
         rows |= group(page)

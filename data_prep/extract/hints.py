@@ -1,14 +1,14 @@
-"""Hints in the names of tags, classes and roles about the text below them, as bits of one integer.
+"""Hints about text in the names of tags, classes and roles above it, as bits of one integer.
 
-Authors name the parts of a page after their purpose ("comment-list", "sidebar", "entry-content"), as Readability (2009)
-noticed. The bits say what a name contains; the fitted trees weigh them.
+Authors name the parts of a page by their purpose ("comment-list", "sidebar", "entry-content"), as Readability (2009)
+noticed. The bits record the words in a name; the fitted trees weigh them.
 """
 
 import re
 
 from data_prep.text.words import Memo
 
-# hint -> stems looked for inside each word of a class or id; "=stem" must be the whole word.
+# hint -> stems to find within each word of a class or id; "=stem" must be the whole word.
 WORDS = {
     "comment": "comment disqus repl respon feedback discuss",
     "social": "share sharing social follow facebook twitter whatsapp pinterest addthis",
@@ -44,7 +44,7 @@ STEMS = [(stem, BIT[hint]) for hint, stems in WORDS.items() for stem in stems.sp
 WHOLE = {stem[1:]: BIT[hint] for hint, stems in WORDS.items() for stem in stems.split() if stem[0] == "="}
 WORD = re.compile("[a-z]+")
 LETTERS = bytes(byte if chr(byte).islower() else ord(" ") for byte in bytes(range(128)).lower()).ljust(256)
-"""Letters as small ones and all else as blanks, for bytes.translate."""
+"""Table for bytes.translate: letters become lower case, all other bytes blanks."""
 
 TAG_BITS = {tag: BIT[f"<{tag}>"] for tag in TAGS}
 ROLES = {
@@ -73,7 +73,7 @@ WORD_BITS = Memo(word_bits)
 
 
 def name_bits(name: str) -> int:
-    if not name.isascii():  # there are capitals whose small letter is ASCII, as of the Kelvin sign
+    if not name.isascii():  # some non-ASCII capitals have an ASCII lower case, e.g. the Kelvin sign
         name = " ".join(WORD.findall(name.lower()))
     bits = 0
     for word in name.encode().translate(LETTERS).split():  # four times as fast as a regex
@@ -85,17 +85,17 @@ NAME_BITS = Memo(name_bits)
 
 
 def hints_of_name(name: str) -> int:
-    """Bits of the hints in a class, an id or a heading."""
+    """Return the bits of the hints in a class, an id or a heading."""
     return NAME_BITS[name]
 
 
 OTHER_ATTRIBUTES = frozenset(("role", "itemprop", "itemtype", "style", "hidden", "aria-hidden"))
 TELLING = OTHER_ATTRIBUTES | {"id"}
-"""Without one of these there is no hint but for the class."""
+"""Attributes other than the class that can have hints."""
 
 
 def hints_of_attributes(attributes: dict[str, str]) -> int:
-    """Bits of the hints that an element's attributes give, but for the class."""
+    """Return the bits of the hints in an element's attributes other than the class."""
     bits = hints_of_name(name) if (name := attributes.get("id")) else 0
     if OTHER_ATTRIBUTES.isdisjoint(attributes):
         return bits

@@ -1,4 +1,4 @@
-"""What engines that are other people's libraries have in common: limits on the page, and whose fault an error is."""
+"""Shared code of the engines that are third-party libraries: limits on the page, and attribution of errors."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,23 @@ from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import Limits, PageLimitError, UnreadablePageError, parse
 from lm.errors import InputError
 
-# The depths of all elements together; a page of 10,000 elements has some 150,000.
+# Sum of the depths of all elements; about 150,000 for a page of 10,000 elements.
 MAX_LEVELS = 5_000_000
-# End tags times the greatest depth: for each one the parser may look through all levels.
+# End tags times maximum depth: the parser may search all levels for each end tag.
 MAX_CLOSING_LEVELS = 20_000_000
-# What of these is left open is repeated in each paragraph that follows, with the same attributes at most three times
-# (HTML standard, "reconstruct the active formatting elements"). So different ones times all elements bounds the copies.
+# Unclosed elements of these tags are repeated in every following paragraph, at most three with the same attributes
+# (HTML standard, "reconstruct the active formatting elements"). So distinct ones times all elements bounds the copies.
 FORMATTING = frozenset(("b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"))
 MAX_COPIES = 1_000_000
 
-# The libraries have no error of their own for odd pages; these are what code raises that did not expect what it found.
+# The libraries have no error class for unusual pages; these are the errors of code that did not expect its input.
 LIBRARY_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 PLAIN_SENTENCE = "The miller carried two sacks of grain to the village, and the baker paid him on the same day."
 PLAIN_PAGE = f"<html><body><article>{f'<p>{PLAIN_SENTENCE}</p>' * 3}</article></body></html>"
 
 
 class TreeLimits(Limits):
-    """The limits of a page for parsers that keep it as a tree, and look up in it from elements and end tags."""
+    """Limits for parsers that build a tree and search it from elements and end tags."""
 
     def __init__(self, config: ExtractConfig):
         super().__init__(config)
@@ -44,10 +44,10 @@ TextOf = Callable[[str, bool, bool], str]
 
 
 def checked(library: str, text_of: TextOf) -> TextOf:
-    """`text_of`, which has read a plain page.
+    """Return `text_of` after it has extracted a plain page.
 
-    Raises InputError where the library, perhaps of another version, fails on that page: else it would fail on every
-    page, and every page would be called unreadable.
+    Raises InputError if the library (perhaps another version) fails on that page: otherwise it would fail on every
+    page, and each would be counted as unreadable.
     """
     try:
         text = text_of(PLAIN_PAGE, True, True)
@@ -62,11 +62,11 @@ def checked(library: str, text_of: TextOf) -> TextOf:
 
 
 def library_text(library: str, text_of: TextOf, html: str, config: ExtractConfig) -> str:
-    """The main text by a library. Raises PageLimitError and UnreadablePageError."""
+    """Extract the main text with a library. Raises PageLimitError and UnreadablePageError."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     limits = TreeLimits(config)
-    parse(html, limits)  # at a cost linear in the page, before a parser sees it whose cost is not
+    parse(html, limits)  # linear in the page; run it before a parser that is not
     closing, copies = html.count("</") * limits.deepest, len(limits.formats) * limits.elements
     if closing > MAX_CLOSING_LEVELS or copies > MAX_COPIES:
         raise PageLimitError("html_too_many_elements")

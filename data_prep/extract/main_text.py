@@ -1,7 +1,8 @@
-"""Our own extraction: the blocks of a page, each judged by fitted trees, the main ones kept in their order.
+"""The extraction engine gristmill: classify the blocks of a page by fitted trees, and join the main ones in their
+order.
 
-The trees see a block, its neighbours, the containers around it and the whole page (features.py). They were fitted to
-pages with marked main text (tests/bench/extract_fit), none from a site of the benchmark in docs/benchmarks.md. A
+The trees use a block, its neighbours, the containers around it and the whole page (features.py). They were fitted to
+pages with labelled main text (tests/bench/extract_fit), none from a site of the benchmark in docs/benchmarks.md. A
 paragraph becomes one line, a list item begins with "- ", " | " separates the cells of a row, <pre> keeps its lines.
 """
 
@@ -20,40 +21,39 @@ from data_prep.extract.page import FAR, PROSE_SIZE, Page, among
 from data_prep.extract.trees import SCALE, Model, load_model
 
 LETTER = re.compile(r"[^\W_]")
-LEAST = -3 * SCALE  # log-odds; one in twenty
+LEAST = -3 * SCALE  # log-odds: a probability of 1/20
 QUARTERS = 3
-"""Of their log-odds that blocks have in truth on pages that are no articles: trees are too sure of sites that they were
-not fitted to."""
-LIMIT, WHOLE = 8 * SCALE, 1 << 20  # the probabilities of scores that are told apart, and in how many parts
+"""Calibration on pages that are not articles: 3/4 of the trees' log-odds, because trees are overconfident on sites that
+they were not fitted to."""
+LIMIT, WHOLE = 8 * SCALE, 1 << 20  # range of scores with distinct probabilities, and units per probability 1
 ARTICLE, PERHAPS = SCALE // 2, -SCALE
-"""Log-odds of being an article above which a page is read as one, and above which as what it may be too: 1.6 to 1, 1 to
-2.7."""
+"""Log-odds of being an article above which a page is read as an article (1.6 to 1), and above which it may be one (1 to
+2.7)."""
 OTHERS = 5 / 7
-"""Of min_probability, on pages that are no articles: at .7 a block is kept from half of the expected F1 on."""
+"""Factor on min_probability for pages that are not articles: at 0.7, a block is kept from half of the expected F1."""
 GAP = 4
 MUCH = 2000
-"""Characters of paragraphs without a link that one container may lose."""
+"""Maximum characters of paragraphs without links that one container may lose."""
 PLAIN = 0.01
-"""Share of a page's characters inside links, below which all of the page is text."""
+"""Share of characters in links below which the whole page is main text."""
 FURNITURE = BIT["<nav>"] | BIT["<footer>"]
-"""Hints of the elements that hold no main text: the tags, and the roles and item types of the same meaning."""
+"""Hints of elements without main text: tags, and roles and item types of the same meaning."""
 
 
 @functools.cache
 def probabilities() -> np.ndarray:
-    """Of each score from -LIMIT to LIMIT, in parts of WHOLE."""
+    """Table of the probability of each score from -LIMIT to LIMIT, in units of 1/WHOLE."""
     odds = [math.exp(score / SCALE) for score in range(-LIMIT, LIMIT + 1)]
     return np.array([round(WHOLE * one / (1 + one)) for one in odds])
 
 
 def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_article: bool = True) -> list[int]:
-    """Indices of the blocks that are main text.
+    """Return the indices of the blocks that are main text.
 
-    Those above the bar are; so is a block between two of them, not far from either, that is more likely main text than
-    not, and a heading whose text is. Where all of them together are no longer than a line, the bar is lowered for this
-    page: a page of one paragraph gives that paragraph, though it looks like little. A page with hardly a link is a text
-    and not a site's page: all of it is main, though its lines may be verse, a play or a speech, which the fitted trees
-    have hardly seen. Navigation and footers are main text nowhere.
+    These are blocks above the threshold; blocks between two of them, close to both, that are more likely main text than
+    not; and headings of main text. If all of these are shorter than a line, the threshold is lowered for this page, so
+    a page of one paragraph returns that paragraph even at a low score. A page with hardly any links is main text as a
+    whole: verse, plays or speeches, which the fitted trees hardly know. Navigation and footers are never main text.
     """
     furniture_N = furniture(page)
     if page.link_length.sum() < PLAIN * page.length.sum():
@@ -75,12 +75,12 @@ def log_odds(probability: float) -> float:
 
 
 def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> float:
-    """The score from which on a block is main text, on a page that is no article: at the probability `share` of the
-    best F1 that can be expected.
+    """Return the score from which a block is main text on a page that is not an article: the score of the probability
+    `share` times the best expected F1.
 
-    Of the choices of the likeliest blocks one has the highest expected F1, and its blocks are those with a probability
-    above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to maximize F1
-    measure): the less can be told of a page, the lower. Scores count QUARTERS.
+    Among the selections of the most likely blocks, the one with the highest expected F1 contains the blocks whose
+    probability is above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to
+    maximize F1 measure). So the less certain a page is, the lower the threshold. Scores are scaled by QUARTERS.
     """
     part_N = probabilities()[np.clip(score_N * QUARTERS // 4, -LIMIT, LIMIT) + LIMIT]
     order_N = np.argsort(-part_N, kind="stable")
@@ -91,11 +91,12 @@ def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> flo
 
 
 def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """What the trees that tell articles ask of all blocks at once: those of `names` that are "HOW:FEATURE", rows of
-    length 1.
+    """Compute the features of the page that `Model.kind` uses: the `names` of the form "HOW:FEATURE", as rows of length
+    1.
 
-    HOW: the feature's mean over the page's text or over its prose, or its value at the first headline (-1 where there
-    is none). In whole thousandths, rounded before they are summed: sums of integers are the same on every machine.
+    HOW is the mean of the feature over the page's text or over its prose, or its value at the first headline (-1 if
+    there is none). Values are rounded to thousandths before they are summed: sums of integers are the same on every
+    machine.
     """
     asked, places = features_of(tuple(names))
     values_FN = np.empty((len(asked), page.N), np.float32)
@@ -113,21 +114,21 @@ def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) ->
 
 @functools.lru_cache(16)
 def features_of(names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str, int]]]:
-    """The different features in names "HOW:FEATURE", and of each such name what it is, HOW, and the feature's place."""
+    """Parse names "HOW:FEATURE". Returns (distinct features, [(name, HOW, index of its feature)])."""
     parted = [(name, *name.partition(":")[::2]) for name in names if ":" in name]
     asked = sorted({feature for _, _, feature in parted})
     return asked, [(name, how, asked.index(feature)) for name, how, feature in parted]
 
 
 def furniture(page: Page) -> np.ndarray:
-    """Which blocks are below a <nav> or <footer>, bool.
+    """Return which blocks are in a <nav> or <footer>, bool (N,).
 
-    The footer of a quotation names its author and is none. Where such elements hold most of the page's text, one was
-    left open or is used for something else, and the hint means nothing.
+    The footer of a quotation names its author and does not count. If such elements contain most of the page's text, one
+    was not closed or is used for something else, so the hint is ignored.
     """
     quoted_M = page.mask[page.parent] & BIT["<blockquote>"] > 0
     element = np.flatnonzero((page.own & FURNITURE > 0) & ~quoted_M)
-    blocks_N = np.zeros(page.N + 1, np.int64)  # +1 where such an element begins, -1 after its end
+    blocks_N = np.zeros(page.N + 1, np.int64)  # +1 at the start of such an element, -1 after its end
     np.add.at(blocks_N, page.first[element], 1)
     np.add.at(blocks_N, page.last[element], -1)
     inside_N = np.cumsum(blocks_N)[:-1] > 0
@@ -135,7 +136,7 @@ def furniture(page: Page) -> np.ndarray:
 
 
 def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:
-    """`sure_N` with what lies between two such blocks, and with the headings of what is kept."""
+    """Extend `sure_N` by blocks between two such blocks, and by the headings of kept blocks."""
     index_N = page.index
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
@@ -147,11 +148,11 @@ def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> n
 
 
 def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
-    """Sets `keep_N` for paragraphs of the container that holds half of the page's text, if some of them are main, or
-    three quarters of it.
+    """Set `keep_N` for paragraphs of the container with at least half of the page's text if some of them are main, or
+    with at least three quarters of it.
 
-    Only where very much would be lost, more than boilerplate ever is: speeches, plays, novels, whose paragraphs are
-    unlike those of articles. Paragraphs with links are left to the trees.
+    Only if more text would be lost than boilerplate ever has: speeches, plays, novels, whose paragraphs differ from
+    those of articles. Paragraphs with links are left to the trees.
     """
     if page.length[(page.link == 0) & ~keep_N].sum() <= MUCH:
         return
@@ -166,7 +167,7 @@ def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
 
 
 def bullet(blocks: Blocks, n: int) -> str:
-    """ "- " where block n is what a list item begins with."""
+    """Return "- " if block n is the start of a list item, else ""."""
     element = blocks.owner[n]
     for _ in range(2):
         if blocks.kind[element] == KIND["li"]:
@@ -176,21 +177,21 @@ def bullet(blocks: Blocks, n: int) -> str:
 
 
 def load() -> None:
-    """Raises InputError where the fitted trees are missing or damaged."""
+    """Raise InputError if the fitted trees are missing or damaged."""
     load_model()
 
 
 def main_text(html: str | bytes, config: ExtractConfig) -> str:
-    """The main text of a page, which is text or its UTF-8, "" where there is none. Raises PageLimitError and
+    """Return the main text of a page, given as text or UTF-8; "" if there is none. Raises PageLimitError and
     UnreadablePageError."""
     blocks = read_blocks(html, config)
     return text_by(load_model(), Page(blocks), config) if blocks.texts else ""
 
 
 def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
-    """(log-odds that each block is main text, whether the page is read as an article).
+    """Return (log-odds of each block being main text, whether the page is read as an article).
 
-    By the trees of articles or those of other pages; where the kind is in doubt the mean of both, read as another page.
+    Uses the trees of articles or of other pages; if the kind is uncertain, the mean of both, read as another page.
     """
     rows = measure(page, COMMON)
     kind = model.kind.score(rows | whole_page(page, rows, model.kind.features))[0]
@@ -201,7 +202,7 @@ def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
 
 
 def text_by(model: Model, page: Page, config: ExtractConfig) -> str:
-    """The text of the blocks that are main by these trees; of a page with at least one block."""
+    """Return the text of the main blocks by these trees. The page must have at least one block."""
     blocks = page.blocks
     score_N, is_article = scores(model, page)
     lines, seen = [], set()
@@ -211,6 +212,6 @@ def text_by(model: Model, page: Page, config: ExtractConfig) -> str:
             continue
         if LETTER.search(text) and text not in seen:
             lines.append(bullet(blocks, n) + text)
-            if len(text) >= PROSE_SIZE:  # what a page says twice, as under each picture of a gallery, is told once
+            if len(text) >= PROSE_SIZE:  # drop repeated texts, e.g. under each image of a gallery
                 seen.add(text)
     return "\n".join(lines)

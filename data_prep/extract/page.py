@@ -1,4 +1,5 @@
-"""A page's blocks as arrays, which the groups of features share. Sums are of integers: exact, the same everywhere.
+"""Arrays of a page's blocks, shared by the groups of features. Sums are of integers: exact, and the same on every
+machine.
 
 Array axes: N blocks, M elements.
 """
@@ -11,17 +12,17 @@ import numpy as np
 from data_prep.extract.blocks import KINDS, Blocks
 from data_prep.extract.hints import HINTS
 
-# Character classes, by code points of the Basic Multilingual Plane; what is above counts as OTHER.
+# Character classes, by code points of the Basic Multilingual Plane; higher ones are OTHER.
 OTHER, UPPER, WIDE, TERMINAL, SPACE, DIGIT, CURRENCY = range(7)
 CLASS_RANGES = {
     UPPER: ((0x41, 0x5A), (0xC0, 0xDE), (0x391, 0x3A9), (0x410, 0x42F)),
-    WIDE: ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7AF)),  # one of these says as much as three letters
+    WIDE: ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7AF)),  # one of these carries as much text as three letters
     TERMINAL: tuple((ord(mark), ord(mark)) for mark in ".!?…。！？؟।"),
     SPACE: ((0x0A, 0x0A), (0x20, 0x20)),
     DIGIT: ((0x30, 0x39),),
     CURRENCY: ((0x24, 0x24), (0xA3, 0xA3), (0xA5, 0xA5), (0x20A0, 0x20BF)),
 }
-PROSE_SIZE, PROSE_LINKS = 80, 0.4  # from this size on, and below this link density, a block with a sentence is prose
+PROSE_SIZE, PROSE_LINKS = 80, 0.4  # blocks with a sentence from this size and below this link density are prose
 FAR = 999
 
 
@@ -40,25 +41,26 @@ def places(hints: tuple[str, ...]) -> np.ndarray:
 
 
 def bits_of(masks: np.ndarray, hints: tuple[str, ...]) -> np.ndarray:
-    """(hints, len(masks)) of 0 and 1."""
+    """Return (hints, len(masks)) of 0 and 1."""
     return masks >> places(hints) & 1
 
 
 @functools.cache
 def among(kinds: frozenset[int]) -> np.ndarray:
-    """Of each kind of element whether it is one of these: to look that up is several times as fast as np.isin."""
+    """Return (kinds,) bool: whether each kind of element is in `kinds`. Indexing it is several times faster than
+    np.isin."""
     return np.array([kind in kinds for kind in range(len(KINDS))])
 
 
 @functools.cache
 def levels() -> np.ndarray:
-    """Of each kind of element which heading it is, 1 to 6, or 9 for none."""
+    """Return the heading level of each kind of element: 1 to 6, or 9 if it is not a heading."""
     of_tag = {f"h{level}": level for level in range(1, 7)}
     return np.array([of_tag.get(tag, 9) for tag in KINDS])
 
 
 def running(values: np.ndarray) -> np.ndarray:
-    """Sums before each block, and after the last: N + 1 values; [end] - [start] is the sum of a range."""
+    """Return cumulative sums, N + 1 values from 0; [end] - [start] is the sum of a range."""
     return np.concatenate([[0], np.cumsum(values)])
 
 
@@ -67,18 +69,18 @@ def ratio(part, whole):
 
 
 def shifted(values: np.ndarray, fill: float) -> np.ndarray:
-    """Each block's predecessor's value."""
+    """Return the value of each block's predecessor."""
     return np.concatenate([[fill], values[:-1]])
 
 
 def outside(index_N: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Blocks from each block to the range: negative before it, 0 within."""
+    """Return the distance in blocks from each block to the range: negative before it, 0 in it."""
     return np.minimum(index_N - first, 0) + np.maximum(index_N - last + 1, 0)
 
 
 def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
-    """The element 1, 2, 4, 8, ... levels above each, until that is the root for all: what a value gathers over these
-    jumps it gathers over all that is above, in as many steps as the depth has binary digits."""
+    """Yield the ancestors 1, 2, 4, 8, ... levels above each element, until all are the root. Gathering a value over
+    these jumps gathers it over all ancestors, in log2(depth) steps."""
     jump_M = parent_M
     while jump_M.any():
         yield jump_M
@@ -86,7 +88,7 @@ def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
-    """The innermost chosen element of each and those above it, or the root."""
+    """Return the innermost chosen element among each element and its ancestors, or the root."""
     found_M = np.where(chosen_M, np.arange(len(parent_M)), parent_M)
     found_M[0] = 0
     while True:
@@ -97,21 +99,21 @@ def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
 
 
 class Page:
-    """The arrays that several groups of features share."""
+    """Arrays that several groups of features use."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
         self.N = len(blocks.texts)
         self.index = np.arange(self.N)
         self.owner = np.array(blocks.owner)
-        self.parent = np.maximum(blocks.parent, 0)  # whoever has none is its own
+        self.parent = np.maximum(blocks.parent, 0)  # the root is its own parent
         self.own, self.mask = np.array(blocks.own, np.int64), np.array(blocks.mask, np.int64)
         self.first, self.last = np.array(blocks.first), np.array(blocks.last)
         self.kind_M, self.name_M = np.array(blocks.kind), np.array(blocks.name)
         self.kind = self.kind_M[self.owner]
         self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
         codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
-        self.classes = class_table().take(codes, mode="clip")  # above the table its last
+        self.classes = class_table().take(codes, mode="clip")  # code points above the table get its last value
         self.ends = running(self.length)
         self.starts = self.ends[:-1]
         self.counts: dict[int, np.ndarray] = {}
@@ -129,7 +131,7 @@ class Page:
         self.all_prose = max(int(self.sums["prose"][-1]), 1)
 
     def count(self, character_class: int) -> np.ndarray:
-        """Characters of the class in each block."""
+        """Return the number of characters of the class in each block."""
         found_N = self.counts.get(character_class)
         if found_N is None:
             before = (self.classes == character_class).nonzero()[0].searchsorted(self.ends)
@@ -137,7 +139,7 @@ class Page:
         return found_N
 
     def all_between(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Size, link and prose between each first and last, one row of that shape each."""
+        """Return size, link and prose between each `first` and `last`, a row of that shape for each."""
         return self.totals.take(last, 1) - self.totals.take(first, 1)
 
     def between(self, what: str, first, last):

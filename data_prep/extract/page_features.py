@@ -1,4 +1,4 @@
-"""What the page says of itself, and what kind of page it looks like: a shop's, a forum's, a list's.
+"""Features of the whole page: its own metadata, and the kind of page it looks like, such as a shop, a forum or a list.
 
 A feature of `of_page` has one value for all blocks, a row of length 1.
 """
@@ -13,7 +13,7 @@ from data_prep.extract.blocks import KIND
 from data_prep.extract.hints import BIT, hints_of_name
 from data_prep.extract.page import CURRENCY, Page, bits_of, ratio
 
-# "\\s*+" gives no blank back: two "\\s*" that may meet would try every way to share a run of blanks between them.
+# "\\s*+" does not backtrack: two adjacent "\\s*" would try every split of a run of blanks between them.
 TYPE = re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"(\w++)"')
 TOLD = re.compile(r'"(description|articleBody|text|name|headline)"\s*+:\s*+"((?:[^"\\]|\\.)*+)"')
 TYPES = {
@@ -38,9 +38,9 @@ ADDRESS = {
 }
 BODY = ("article_name", "list", "product", "forum", "meta", "body_name", "navigation")
 UNDER = ("comment", "product", "forum", "list", "article_name", "meta")
-TOP = 4  # the first elements: <html>, <body> and what holds the page
-MOST_TOLD = 400_000  # characters of JSON-LD that are read
-MOST_WORDS = 100  # characters of a block that are looked up
+TOP = 4  # the first elements: <html>, <body> and outer containers
+MOST_TOLD = 400_000  # characters of JSON-LD to read
+MOST_WORDS = 100  # characters of a block to look up
 
 
 def of_page(page: Page) -> dict[str, np.ndarray]:
@@ -87,10 +87,10 @@ def of_page(page: Page) -> dict[str, np.ndarray]:
 
 
 def urlsplit_safely(address: str) -> str:
-    """Host and path in lower case, "" of what is no address."""
+    """Return host and path in lower case; "" for an invalid URL."""
     try:
         parts = urlsplit(address)
-    except ValueError:  # "http://[": a bracket left open
+    except ValueError:  # "http://[": an unclosed bracket
         return ""
     return f"{parts.netloc}{parts.path}".rstrip("/").lower()
 
@@ -101,8 +101,8 @@ def runs_of(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def of_told(page: Page) -> dict[str, np.ndarray]:
-    """How much of each block the page also says in its description, or to machines as JSON-LD: by runs of three
-    words, of the block's first."""
+    """Share of each block that the page repeats in its description or in its JSON-LD, by sequences of three words at
+    the start of the block."""
     description, body, names = set(runs_of(page.blocks.description.lower())), set(), set()
     for key, value in TOLD.findall(page.blocks.linked_data[:MOST_TOLD]):
         if key in ("name", "headline"):

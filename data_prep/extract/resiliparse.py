@@ -8,7 +8,7 @@ from data_prep.extract.libraries import TextOf, checked, library_text
 
 @functools.cache
 def load() -> TextOf:
-    """Raises ImportError and as `checked`."""
+    """Load resiliparse. Raises ImportError, and like `checked`."""
     from resiliparse.extract.html2text import extract_plain_text
 
     def text_of(html: str, favor_precision: bool, include_tables: bool) -> str:

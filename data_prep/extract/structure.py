@@ -1,7 +1,7 @@
-"""Repetition in a page: blocks at the same kind of place, and records, which are similar elements below one parent.
+"""Repetition in a page: blocks with equal paths of names, and records, which are similar elements with one parent.
 
-Cards of a shop, posts of a forum and rows of a list each come from one template, which the names of their elements show
-(record extraction by repeated tags: Liu, Grossman and Zhai 2003, MDR).
+The cards of a shop, posts of a forum and rows of a list each come from one template, visible in the names of their
+elements (record extraction by repeated tags: Liu, Grossman and Zhai 2003, MDR).
 
 Array axes: N blocks, M elements, G groups.
 """
@@ -12,17 +12,18 @@ from data_prep.extract.blocks import CELLS, KIND
 from data_prep.extract.page import Page, among, ancestors, nearest, ratio
 
 FEWEST = 3
-"""Elements alike that are records."""
+"""Minimum number of similar elements that count as records."""
 NO_RECORDS = CELLS | {KIND["p"]}
 
 
 def numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the number of each value among the different ones, how often each of those is there)."""
+    """Return (index of each value among the distinct ones, count of each distinct value)."""
     return np.unique(key, return_inverse=True, return_counts=True)[1:]
 
 
 def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of M elements, equal where name and parent's name are, and where the name above that is too."""
+    """Return two numberings of the M elements: equal for the same name and parent's name, and for the same
+    grandparent's name too."""
     many = len(page.name_M) + 1
     own_M, _ = numbered(page.name_M * many + page.name_M[page.parent])
     deep_M, _ = numbered(own_M * many + page.name_M[page.parent[page.parent]])
@@ -30,7 +31,7 @@ def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_alike(page: Page) -> dict[str, np.ndarray]:
-    """Sums over the blocks whose elements have the same names, wherever on the page they stand."""
+    """Sums over all blocks of the page whose elements have the same names."""
     number: dict[str, int] = {}
     first_N = np.zeros(page.N, bool)
     for n, text in enumerate(page.blocks.texts):
@@ -51,8 +52,8 @@ def of_alike(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_records(page: Page) -> dict[str, np.ndarray]:
-    """The innermost record around each block, and the one whose kind holds most text: how many, how large, what part of
-    the page, and the block's place within."""
+    """Features of the innermost record around each block, and of the record whose group contains the most text: their
+    number, size, share of the page, and the position of the block in the record."""
     many = len(page.parent) + 1
     group_M, count_G = numbered(page.parent * many + page.name_M)
     size_M = page.between("size", page.first, page.last)

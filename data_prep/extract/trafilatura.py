@@ -1,8 +1,8 @@
-"""Main text by trafilatura (Barbaresi 2021, ACL demos), called so that its result depends on the page alone.
+"""Main text by trafilatura (Barbaresi 2021, ACL demos), called so that the result depends only on the page.
 
-With `deduplicate`, as FineWeb was made, it depends on the pages before it too: a paragraph of over 100 characters that
-came three times is left out. Trafilatura remembers the last 4,096 of the process; here they are those of the file, so
-that a file gives the same texts in any process and after any other file.
+With `deduplicate`, as FineWeb used it, the result also depends on earlier pages: a paragraph of over 100 characters
+that occurred three times is left out. trafilatura remembers the last 4,096 of the process; here the memory is per file,
+so a file gives the same texts in any process and after any other file.
 """
 
 import functools
@@ -15,7 +15,7 @@ from data_prep.extract.libraries import TextOf, checked, library_text
 
 
 class Memory:
-    """What `deduplicate` remembers of the pages of one file."""
+    """Texts that `deduplicate` has seen in the pages of one file."""
 
     def __init__(self) -> None:
         self.used = False
@@ -33,8 +33,8 @@ MEMORY = Memory()
 
 @functools.cache
 def load() -> TextOf:
-    """trafilatura, silenced: what it cannot read is counted as a reason, not logged. Raises ImportError and as
-    `checked`."""
+    """Load trafilatura without its logging: pages that it cannot read are counted by reason. Raises ImportError, and
+    like `checked`."""
     from trafilatura import extract, load_html
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
@@ -63,5 +63,5 @@ def main_text(html: str, config: ExtractConfig) -> str:
 
 
 def begin_file() -> None:
-    """To be called before the first page of a file."""
+    """Forget the pages of earlier files. Call before the first page of a file."""
     MEMORY.forget()

@@ -1,7 +1,7 @@
-"""Boosted oblivious trees (every node of a level asks the same question), evaluated for all blocks at once.
+"""Boosted oblivious trees (all nodes of a level ask the same question), evaluated for all blocks at once.
 
-A tree of depth d asks d questions "feature > threshold"; the answers are the bits of a leaf's number. Leaves hold whole
-thousandths of log-odds, so that a score is a sum of integers: exact, and the same on every machine.
+A tree of depth d asks d questions "feature > threshold"; the answers are the bits of the index of a leaf. Leaves are
+log-odds in thousandths, so a score is a sum of integers: exact, and the same on every machine.
 """
 
 import functools
@@ -19,11 +19,11 @@ MODEL = Path(__file__).with_name("model.json")
 SCALE = 1000
 """Units of a leaf per unit of log-odds."""
 CHUNK = 4096
-"""Blocks scored at once: bounds the memory that a page of very many takes."""
+"""Blocks to score at once; bounds the memory for very large pages."""
 
 
 def floats(rows: dict[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
-    """These rows one after the other."""
+    """Concatenate these rows as float32."""
     chosen = [rows[name] for name in names]
     return np.concatenate(chosen, dtype=np.float32, casting="unsafe") if chosen else np.empty(0, np.float32)
 
@@ -42,11 +42,12 @@ class Trees:
     bias: int
 
     def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
-        """Log-odds of each block, times SCALE, int64; `rows` has (at least) the features, all of one length or of 1."""
+        """Return the log-odds of each block, times SCALE, int64. `rows` has at least the features, all of one length or
+        of length 1."""
         wide = tuple([len(rows[name]) > 1 for name in self.features])
         if not any(wide):
             wide = (True,) * len(wide)
-        # All rows by one call, and what is of the page compared once and not for each block: a tenth of the time.
+        # Copy all rows in one call, and compare features of the page once, not for each block: faster.
         values_FN = floats(rows, itertools.compress(self.features, wide)).reshape(sum(wide), -1)
         page_F = floats(rows, itertools.compress(self.features, [not one for one in wide]))
         parts = range(0, values_FN.shape[1], CHUNK)
@@ -60,23 +61,23 @@ class Trees:
         answers_QN = answers_QN.view(np.uint8)
         leaf_TN = answers_QN.take(question_DT[-1], 0)
         for depth in reversed(range(len(question_DT) - 1)):
-            leaf_TN += leaf_TN  # as a shift by a bit, and NumPy adds several bytes at once
+            leaf_TN += leaf_TN  # shift by one bit; NumPy adds several bytes at once
             leaf_TN += answers_QN.take(question_DT[depth], 0)
         pairs, offset, leaves = self.pairs
         number_PN = leaf_TN[:pairs].astype(np.uint16)
         number_PN <<= len(question_DT)
         number_PN += leaf_TN[-pairs:]
-        place_PN = number_PN.astype(np.int32)  # step by step: a sum of two types is slower than a copy of one
+        place_PN = number_PN.astype(np.int32)  # in steps: adding two types is slower than copying one
         place_PN += offset
         return leaves.take(place_PN).sum(0, dtype=np.int32).astype(np.int64) + self.bias
 
     @functools.cached_property
     def pairs(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """How many pairs the trees make (P), where the sums of each pair's leaves begin (P, 1), and all the sums: of
-        each pair for every leaf of the one with every leaf of the other.
+        """Return (P, the number of pairs of trees; (P, 1), the offset of each pair's sums; all sums). A pair has a sum
+        for every combination of a leaf of one tree with a leaf of the other.
 
-        Half of the time went to looking up leaves, each anywhere in the table: so there are half as many of them. Of an
-        odd number of trees the middle one is in two pairs, and counts in the first.
+        Random lookups of leaves took half of the time; pairs halve their number. If the number of trees is odd, the
+        middle one is in two pairs and counts only in the first.
         """
         trees, size = self.leaves.shape
         pairs = (trees + 1) // 2
@@ -90,8 +91,8 @@ class Trees:
 
     @functools.cached_property
     def questions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each different question once: its feature (Q) and its threshold (Q, 1); and which question each node (D, T)
-        asks."""
+        """Return the distinct questions, as their features (Q) and thresholds (Q, 1), and the index of the question of
+        each node (D, T)."""
         pairs = np.stack([self.feature.ravel(), self.threshold.ravel()], 1)
         unique, which = np.unique(pairs, axis=0, return_inverse=True)
         return (
@@ -101,9 +102,9 @@ class Trees:
         )
 
     def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        """Where features have a value for each block or one for the page: how many questions are about those of blocks,
-        and `questions` in an order in which these come first, by each feature's number among its like.
-        """
+        """Sort `questions`: first those about features with a value per block, then those with one value for the page.
+        Features are indexed within each of the two groups. Returns (number of the former, features, thresholds,
+        questions of the nodes)."""
         found = self.parted.get(wide)
         if found is None:
             feature_Q, threshold_Q1, question_DT = self.questions
@@ -117,12 +118,12 @@ class Trees:
 
     @functools.cached_property
     def parted(self) -> dict[tuple[bool, ...], tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        """What `parted_questions` found: two, as pages of one block have all features alike."""
+        """Cache of `parted_questions`: two entries, because all features of a page with one block have length 1."""
         return {}
 
     @classmethod
     def from_content(cls, content: dict) -> "Trees":
-        """The trees in an object of model.json."""
+        """Return the trees of an object in model.json."""
         feature, threshold, leaves = zip(*content["trees"], strict=True)
         return cls(
             tuple(content["features"]), np.array(feature), np.array(threshold, np.float64),
@@ -135,11 +136,11 @@ class Model:
     """The trees of model.json."""
 
     kind: Trees
-    """Log-odds that a page is an article, by what is alike in all of its blocks."""
+    """Log-odds that a page is an article, from features of the whole page."""
     article: Trees
     """Log-odds that a block of an article is main text."""
     other: Trees
-    """The same of pages of other kinds."""
+    """Log-odds that a block of another page is main text."""
 
     @classmethod
     def from_json(cls, text: str) -> "Model":
@@ -149,7 +150,7 @@ class Model:
 
 @functools.cache
 def load_model() -> Model:
-    """The trees that tests/bench/extract_fit has fitted. Raises InputError if the file is missing or damaged."""
+    """Load the trees that tests/bench/extract_fit fitted. Raises InputError if the file is missing or damaged."""
     try:
         return Model.from_json(MODEL.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:

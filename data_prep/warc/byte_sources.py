@@ -1,8 +1,8 @@
-"""Where records are read from: the bytes of a file, or what its compressed members hold, in pieces whatever their size.
+"""Byte sources of records: a file, bytes in memory, or decompressed members, read in pieces of bounded size.
 
-A source gives bytes by position: `at(start, size)` gives `size` bytes from `start`, fewer only where the source ends.
-A file can be asked anywhere; what is inflated as it is read only goes forward. So after `hold(start, size)` nothing
-before `start` is asked for any more; the `size` bytes from there may be, repeatedly.
+`at(start, size)` returns `size` bytes from `start`, fewer only at the end of the source. Files are seekable;
+decompressed data can only be read forward. So `hold(start, size)` promises that nothing before `start` will be read
+again; the `size` bytes from there can be read repeatedly.
 """
 
 import os
@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO
 
-GZIP = b"\x1f\x8b\x08"  # a gzip member's first bytes (RFC 1952): the magic number, and deflate: all there is
+GZIP = b"\x1f\x8b\x08"  # first bytes of a gzip member (RFC 1952): the magic number, and deflate, the only method
 CHUNK = 1 << 20
-STEP = 4 << 20  # bytes inflated at a time
-OVERLAP = 64  # the longest pattern that is searched for
+STEP = 4 << 20  # bytes to decompress at once
+OVERLAP = 64  # bytes of the longest search pattern
 
 
 class BrokenError(Exception):
-    """Compressed data that cannot be inflated any further; `reason` names the damage, `detail` says how."""
+    """Compressed data that cannot be decompressed further; `reason` names the damage, `detail` describes it."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -25,8 +25,8 @@ class BrokenError(Exception):
 
 
 class FileBytes:
-    """A file of any size, through a window. Whoever reads goes forward, but for what is damaged; so a stream that can
-    step back serves as well as a file of a disk. Raises OSError where the file does."""
+    """File of any size, read through a window. Reads go forward except around damage, so a seekable stream works as
+    well as a local file. Raises OSError if the file does."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.size = file, file.seek(0, os.SEEK_END)
@@ -41,14 +41,15 @@ class FileBytes:
 
     def hold(self, start: int, size: int) -> None:
         if start < self.start or min(start + size, self.size) > self.start + len(self.window):
-            self.window = b""  # let go before the next is read: there may be no room for two
+            self.window = b""  # free it before reading the next: memory may not hold two
             self.file.seek(start)
             self.start, self.window = start, self.file.read(max(size, CHUNK))
 
     def piece(self, start: int, exact: bool) -> bytes:
-        """Bytes from `start`, at least one before the file's end; if `exact`, only to the next gzip magic number.
+        """Return bytes from `start`, at least one unless the file ends; if `exact`, stop before the next gzip magic
+        number.
 
-        A member is nearly always one such piece. So nothing that belongs to the next is copied to and fro.
+        A gzip member is nearly always one such piece, which avoids copying bytes of the next one.
         """
         self.hold(start, 1)
         offset = start - self.start
@@ -72,8 +73,8 @@ class HeldBytes:
 
 
 class InflatedBytes:
-    """What `read(size)` gives: the next bytes, `size` at most, none only at the end. Where it raises BrokenError, the
-    source ends, and `broken` is that error."""
+    """Decompressed data from `read(size)`, which returns the next bytes, at most `size`, and none at the end. If it
+    raises BrokenError, the source ends and `broken` is that error."""
 
     def __init__(self, read: Callable[[int], bytes]):
         self.read, self.start, self.window = read, 0, bytearray()
@@ -86,7 +87,7 @@ class InflatedBytes:
         return bytes(self.window[offset : offset + size])
 
     def hold(self, start: int, size: int) -> None:
-        while start > self.start + len(self.window):  # pass over it without keeping it
+        while start > self.start + len(self.window):  # skip without keeping
             self.start += len(self.window)
             self.window.clear()
             if not self._inflate():
@@ -107,13 +108,14 @@ type Source = FileBytes | HeldBytes | InflatedBytes
 
 
 class Pattern:
-    """What a record or a member begins with: at most OVERLAP bytes, the first of which are `literal`."""
+    """Start of a record or member: at most OVERLAP bytes that begin with `literal`."""
 
     def __init__(self, literal: bytes, regex: bytes):
         self.literal, self.regex = literal, re.compile(regex, re.DOTALL)
 
     def find(self, data: bytes) -> int:
-        """The first place in `data`, -1 if there is none. To find a literal first is three times as fast."""
+        """Return the first match in `data`, -1 if there is none. Searching for the literal first is three times
+        faster."""
         if not self.literal:
             found = self.regex.search(data)
             return found.start() if found else -1
@@ -124,8 +126,8 @@ class Pattern:
 
 
 def search(source: Source, pattern: Pattern, start: int) -> int | None:
-    """The first position from `start` on where `pattern` is; None if there is none."""
-    size = 4096  # it is often near
+    """Return the first position >= `start` that matches `pattern`; None if there is none."""
+    size = 4096  # the next match is often near
     while True:
         source.hold(start, size)
         chunk = source.at(start, size)

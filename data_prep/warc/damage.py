@@ -1,4 +1,4 @@
-"""What can be wrong at a place of a WARC file: the stable names that a Damage gives as its reason."""
+"""Stable names of damage in a WARC file: the `reason` of a Damage."""
 
 DAMAGED_MEMBER = "damaged_gzip_member"  # or zstd frame
 CUT_OFF = "cut_off"

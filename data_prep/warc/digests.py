@@ -1,4 +1,4 @@
-"""The digests in WARC headers: which they are, and whether they hold."""
+"""Parse and verify the digests in WARC headers."""
 
 import base64
 import hashlib
@@ -10,12 +10,12 @@ ALGORITHMS = {
     "sha256": (hashlib.sha256, 32),
     "sha512": (hashlib.sha512, 64),
 }
-"""The digests that are checked, and their bytes."""
+"""{name: (function, bytes of the digest)} of the supported digests."""
 FROM_BASE_32 = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "0123456789abcdefghijklmnopqrstuv")
 
 
 def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
-    """Whether a digest such as "sha1:…" is that of one of `forms`; None if it is missing or of a kind we do not know.
+    """Check a digest such as "sha1:…": whether any of `forms` has it. None if it is missing or unsupported.
 
     Crawlers write base 32 or hex, in either case.
     """
@@ -28,7 +28,7 @@ def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
     try:
         if len(value) == 2 * size:
             number = int(value, 16)
-        elif len(value) == base_32_length:  # the last character has bits to spare
+        elif len(value) == base_32_length:  # the last character has padding bits
             number = int(value.translate(FROM_BASE_32), 32) >> (5 * base_32_length - 8 * size)
         else:
             return None
@@ -39,5 +39,5 @@ def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
 
 
 def sha1_digest(data: bytes) -> str:
-    """ "sha1:" and the SHA-1 in base 32, the form that crawlers write and readers check."""
+    """Return "sha1:" and the SHA-1 of `data` in base 32, the usual form in WARC files."""
     return "sha1:" + base64.b32encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode()

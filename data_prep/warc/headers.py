@@ -1,4 +1,4 @@
-"""Header lines, of WARC and of HTTP alike."""
+"""Header lines of WARC and HTTP."""
 
 import re
 
@@ -7,10 +7,10 @@ FOLD = (b" ", b"\t")
 
 
 class Headers:
-    """The lines before a block or a body, the version or status line in front, ended by an empty line.
+    """Header lines including the first line (WARC version or HTTP status), up to the empty line.
 
-    A value is looked for when it is asked for: of a page's forty lines ten are. They are UTF-8 in WARC, and by old
-    custom Latin-1 in HTTP.
+    Values are parsed on request: of about forty lines per page ten are used. WARC headers are UTF-8, HTTP headers
+    traditionally Latin-1.
     """
 
     __slots__ = ("_lowered", "head")
@@ -19,13 +19,13 @@ class Headers:
         self.head, self._lowered = head, head.lower()
 
     def get(self, name: bytes) -> str:
-        """The value of the first header of that name, which is given in lower case; "" if there is none."""
+        """Return the value of the first header `name`, given in lower case; "" if there is none."""
         start = self._lowered.find(b"\n" + name + b":")
         if start < 0:
             return ""
         start += len(name) + 2
         end = self.head.find(b"\n", start)
-        while self.head[end + 1 : end + 2] in FOLD:  # the value goes on in the next line
+        while self.head[end + 1 : end + 2] in FOLD:  # the value continues in the next line
             end = self.head.find(b"\n", end + 1)
         value = self.head[start:end].strip()
         if b"\n" in value:
@@ -37,7 +37,7 @@ class Headers:
 
 
 def end_of_head(data: bytes) -> int:
-    """Where the empty line after the headers ends that `data` begins with; -1 if there is none."""
+    """Return the end of the empty line after the headers at the start of `data`; -1 if it is missing."""
     first = data.find(b"\n")
     if data[first - 1 : first] == b"\r":
         end = data.find(b"\r\n\r\n")

@@ -1,7 +1,7 @@
-"""HTTP responses as archives hold them: the head parsed, transfer and content codings removed, within bounds.
+"""HTTP responses in archives: parse the head, remove transfer and content codings, within limits.
 
-An archive may have stored a body decoded and its headers as they came. So a body that is not coded as they say from its
-first byte on, and looks like markup, is taken as it is.
+Some archives store a decoded body with its original headers. So if a body is not encoded as its headers say, and looks
+like markup, it is used as it is.
 """
 
 import re
@@ -17,45 +17,45 @@ from data_prep.warc.members import ZSTD_PIECE, IsalError
 STATUS = re.compile(rb"HTTP/\d+(?:\.\d+)?[ \t]+(\d{3})(?!\d)")
 CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
-MAX_CHUNKS = 1_000_000  # a chunk of one byte costs as much time as one of a thousand
+MAX_CHUNKS = 1_000_000  # a chunk of one byte takes as long as one of a thousand
 MAX_CODINGS = 8
-MAX_MEMBERS = 16  # of gzip, in one body
-MAX_ZSTD_WINDOW = 8 << 20  # bytes: what a browser must allow (RFC 9659)
+MAX_MEMBERS = 16  # gzip members per body
+MAX_ZSTD_WINDOW = 8 << 20  # bytes; browsers must support this much (RFC 9659)
 
 
 class UndecodableError(Exception):
-    """A body that is not what its headers say."""
+    """A body that contradicts its headers."""
 
 
 class BodyTooLargeError(Exception):
-    """A body that decodes to more than the limit."""
+    """A body whose decoded size is above the limit."""
 
 
 class Response(NamedTuple):
-    """The head of an HTTP response."""
+    """Head of an HTTP response."""
 
     status: int
     headers: Headers
     size: int
-    """Bytes of the head: where the body begins."""
+    """Bytes of the head: the start of the body."""
 
     @property
     def media_type(self) -> str:
-        """The type in Content-Type, in lower case, without its parameters."""
+        """Media type of Content-Type, in lower case, without parameters."""
         return self.headers.get(b"content-type").partition(";")[0].strip().lower()
 
 
 def parse_response(block: bytes) -> Response | None:
-    """The head of the response that `block` begins with; None if it begins with none."""
+    """Parse the head of the response at the start of `block`; None if there is none."""
     status, size = STATUS.match(block), end_of_head(block)
     return None if status is None or size < 0 else Response(int(status[1]), Headers(block[:size]), size)
 
 
 def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tuple[bytes, bytes]:
-    """The body without its transfer coding, and without its content codings either.
+    """Return (body without transfer coding, body without content codings).
 
-    Raises BodyTooLargeError above `limit` bytes, and UndecodableError, unless not `whole`, where it ends too soon: the
-    crawler says that it stopped in the midst.
+    Raises BodyTooLargeError above `limit` bytes, and UndecodableError if the body is invalid or, if `whole`, cut off.
+    Not `whole`: the crawler recorded that it truncated the body.
     """
     if response.headers.get(b"transfer-encoding").lower().endswith("chunked"):
         body = dechunk(body, whole)
@@ -72,10 +72,10 @@ def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tup
 
 
 def dechunk(body: bytes, whole: bool) -> bytes:
-    """A body without chunked coding (RFC 9112, section 7.1). Raises UndecodableError."""
+    """Remove chunked coding (RFC 9112, section 7.1). Raises UndecodableError."""
     size_line = CHUNK_SIZE.match(body)
     if size_line is None:
-        return body  # it was stored without
+        return body  # it was stored decoded
     chunks, position = [], 0
     while size_line is not None and len(chunks) < MAX_CHUNKS:
         size, position = int(size_line[1], 16), size_line.end()
@@ -97,7 +97,7 @@ def dechunk(body: bytes, whole: bool) -> bytes:
 
 
 def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
-    """The body without one content coding. Raises UndecodableError and BodyTooLargeError."""
+    """Remove one content coding. Raises UndecodableError and BodyTooLargeError."""
     if coding in ("", "identity", "none"):
         return body
     decode = CODINGS.get(coding)
@@ -109,12 +109,12 @@ def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
         return decode(body, limit, whole)
     except UndecodableError:
         if MARKUP.match(body[:100]):
-            return body  # it was stored without
+            return body  # it was stored decoded
         raise
 
 
 def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
-    """Gzip members (RFC 1952) up to the first byte that begins none."""
+    """Decompress gzip members (RFC 1952), up to the first byte that does not begin one."""
     pieces, size = [], 0
     for _ in range(MAX_MEMBERS):
         piece, body = inflate(body, limit - size, whole, isal_zlib.MAX_WBITS | 16)
@@ -126,7 +126,7 @@ def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def deflate(body: bytes, limit: int, whole: bool) -> bytes:
-    """A zlib stream (RFC 1950), or, as some servers take the name, deflate alone (RFC 1951)."""
+    """Decompress a zlib stream (RFC 1950) or, as some servers use the name, raw deflate (RFC 1951)."""
     try:
         return inflate(body, limit, whole, isal_zlib.MAX_WBITS)[0]
     except UndecodableError:
@@ -134,7 +134,7 @@ def deflate(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
-    """One stream of zlib's formats, and what comes after it."""
+    """Decompress one zlib, gzip or raw deflate stream; return (data, bytes after the stream)."""
     inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
     try:
         while not inflater.eof:
@@ -153,7 +153,7 @@ def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[byt
 
 
 def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
-    """Brotli (RFC 7932)."""
+    """Decompress Brotli (RFC 7932)."""
     import brotli
 
     decompressor, pieces, size = brotli.Decompressor(), [], 0
@@ -174,7 +174,7 @@ def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
 
 
 def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
-    """A zstd frame (RFC 8878), in small pieces of input: each may be 32 MB."""
+    """Decompress a zstd frame (RFC 8878), in small pieces of input, each of which may expand to 32 MB."""
     import zstandard
 
     inflater = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()

@@ -1,7 +1,8 @@
-"""The compressed pieces of a WARC file, gzip members and zstd frames: inflated in steps, their checksums checked.
+"""Compressed members of a WARC file, gzip members and zstd frames: decompressed in steps, with checksums verified.
 
-`read(size)` gives the next bytes, about `size` at most, none only at the end, and raises BrokenError. `end` is the
-position in the file after what was inflated so far; `done`: the end was reached, and the checksum was right.
+`read(size)` returns the next bytes, about `size` at most, and none only at the end; it raises BrokenError. `end` is the
+position in the file after the data decompressed so far. `done` means that the end was reached and the checksum was
+right.
 """
 
 import contextlib
@@ -15,20 +16,20 @@ from data_prep.warc.byte_sources import STEP, BrokenError, FileBytes
 from data_prep.warc.damage import CUT_OFF, DAMAGED_MEMBER, TOO_LARGE
 from lm.storage import count_bytes
 
-ZSTD = b"\x28\xb5\x2f\xfd"  # a zstd frame's first bytes (RFC 8878)
-ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # the skippable frame in front of a .warc.zst file that holds its dictionary
+ZSTD = b"\x28\xb5\x2f\xfd"  # first bytes of a zstd frame (RFC 8878)
+ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # the skippable frame with the dictionary of a .warc.zst file
 MAX_DICTIONARY_BYTES = 16 << 20
-MAX_WINDOW_BYTES = 128 << 20  # that a zstd frame may ask for
-ZSTD_PIECE = 1 << 10  # bytes that are inflated at a time: they may be 32 MB then
-RESCUE_PIECE = 4 << 10  # likewise of gzip: 4 MB
+MAX_WINDOW_BYTES = 128 << 20  # largest allowed window of a zstd frame
+ZSTD_PIECE = 1 << 10  # input bytes to decompress at once, which may expand to 32 MB
+RESCUE_PIECE = 4 << 10  # the same for gzip: up to 4 MB
 EXACT_PIECES = 8
 ENDLESS_BYTES, ENDLESS_RATIO = 4 << 30, 100
 
-IsalError = cast(type[Exception], isal_zlib.error)  # its stub takes it for an instance
+IsalError = cast(type[Exception], isal_zlib.error)  # its stub declares an instance
 
 
 class GzipMember:
-    """The gzip member at `start`. Its checksum and length are checked at its end."""
+    """Gzip member at `start`. Its checksum and length are verified at its end."""
 
     __slots__ = ("done", "file", "has_checksum", "inflater", "pieces", "position")
 
@@ -46,7 +47,7 @@ class GzipMember:
         while not self.done:
             piece = inflater.unconsumed_tail
             if not piece:
-                # One magic number within a member is chance, many are malice.
+                # One magic number within a member is chance, many are an attack.
                 piece = self.file.piece(self.position, exact=self.pieces < EXACT_PIECES)
                 self.position += len(piece)
                 self.pieces += 1
@@ -64,9 +65,9 @@ class GzipMember:
 
 
 class RescuedMember:
-    """A gzip member that is known to be broken: gives every byte up to where it breaks, which a fast reader does not.
+    """Damaged gzip member: returns every byte up to the damage, which a fast reader does not.
 
-    Slow: where a piece fails, it goes back to the piece's beginning, and on byte by byte.
+    Slow: if a piece fails, it is decompressed again byte by byte.
     """
 
     def __init__(self, file: FileBytes, start: int):
@@ -99,7 +100,7 @@ class RescuedMember:
 
 
 class ZstdFrame:
-    """The zstd frame at `start`. Its checksum is checked at its end, if it has one."""
+    """Zstd frame at `start`. Its checksum, if any, is verified at its end."""
 
     def __init__(self, file: FileBytes, start: int, dictionary: bytes):
         import zstandard
@@ -136,7 +137,8 @@ type Member = GzipMember | ZstdFrame
 
 
 class Members:
-    """All members from the one at `start` on as one stretch: in some files records go on from one to the next."""
+    """All consecutive members from `start` as one stream: in some files records continue from one member to the
+    next."""
 
     def __init__(self, opened: Callable[[int], Member | None], start: int):
         self.opened, self.start, self.member = opened, start, opened(start)
@@ -157,10 +159,10 @@ class Members:
 
 
 def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
-    """A .warc.zst file's dictionary, b"" if it has none, and where the frames begin. Raises BrokenError.
+    """Return (dictionary of a .warc.zst file or b"", start of its frames). Raises BrokenError.
 
-    The format is the IIPC's proposal "Use of Zstandard compression in WARC files": a skippable frame at the very
-    beginning, in which the dictionary may itself be compressed.
+    The format is the IIPC's proposal "Use of Zstandard compression in WARC files": a skippable frame at the start of
+    the file, in which the dictionary may itself be compressed.
     """
     import zstandard
 
@@ -180,24 +182,25 @@ def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
 
 
 class ScannedMember(NamedTuple):
-    """A gzip member that was inflated to its end."""
+    """A gzip member or zstd frame that was decompressed to its end."""
 
     held: bytes
-    """Its first bytes: all of them, if they are no more than was to be held."""
+    """Its first bytes; all of them if they fit into `hold` (`scan`)."""
     size: int
-    """Bytes that it inflates to, as far as that goes."""
+    """Decompressed size in bytes, up to the damage."""
     end: int
-    """Where in the file it ends, or where that which was read of it does."""
+    """End in the file, or the end of the part that was read."""
     has_checksum: bool
     """Whether it has a checksum."""
     broken: BrokenError | None
-    """None if it could be inflated, and its checksum and length, if it has them, are right."""
+    """None if it could be decompressed, and its checksum and length, if it has them, are right."""
 
 
 def usual_member(file: FileBytes, start: int) -> tuple[bytes, int] | None:
-    """What the gzip member at `start` inflates to and where it ends, if it is sound, small, and in one piece.
+    """Return (data, end in the file) of the gzip member at `start` if it is undamaged, small, and in one piece; else
+    None.
 
-    So nearly all are. It is half of a reader's time: `scan` does the same for any, and takes longer.
+    Nearly all members are. This takes half of the time of reading; `scan` handles every member, but is slower.
     """
     piece = file.piece(start, exact=True)
     inflater = isal_zlib.decompressobj(isal_zlib.MAX_WBITS | 16)
@@ -210,9 +213,9 @@ def usual_member(file: FileBytes, start: int) -> tuple[bytes, int] | None:
 
 
 def scan(member: Member, start: int, hold: int) -> ScannedMember:
-    """Inflates the member at `start` once, whatever its size, and keeps its first `hold` bytes (in whole steps).
+    """Decompress the member at `start` once, whatever its size, and keep its first `hold` bytes (in whole steps).
 
-    What unpacks to gigabytes from next to nothing is given up as too large: by its size, never by the clock.
+    Decompression bombs are given up as too large, by their size and ratio, not by time.
     """
     pieces, size, broken = [], 0, None
     try:

@@ -1,4 +1,4 @@
-"""WARC files to web pages, WET files to their texts. What is damaged is told of, place by place."""
+"""Read web pages from WARC files and texts from WET files. Every damaged place is reported."""
 
 import dataclasses
 import functools
@@ -42,11 +42,11 @@ KEPT = "kept"
 NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML = "not_a_response", "not_http", "not_a_success", "not_html"
 NOT_A_TEXT = "not_a_text"
 SKIPPED = (NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML, NOT_A_TEXT)
-"""Why a record is passed over without a trace but its count: it is sound, but neither a page nor a text."""
+"""Reasons to skip an undamaged record that is neither a page nor a text. Such records are only counted."""
 USUAL_HEAD_BYTES = 8 << 10
-LOOKED_AT = 2 << 10  # bytes of a body, as it came, by which a page without a type is told; a browser looks at 1,445
-# How HTML begins, by the table of the MIME Sniffing standard (mimesniff.spec.whatwg.org, "matching a MIME type pattern"
-# of unknown types); a byte order mark may come before, and any white space may end the tag.
+LOOKED_AT = 2 << 10  # bytes of an undecoded body to detect HTML without a media type; browsers read 1,445
+# Start of HTML by the MIME Sniffing standard (mimesniff.spec.whatwg.org, table of "identifying a resource with an
+# unknown MIME type"). A byte order mark may precede it, and any white space may end the tag.
 BEGINS_AS_HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*<"
     rb"(?:!--|(?:!DOCTYPE HTML|HTML|HEAD|SCRIPT|IFRAME|H1|DIV|FONT|TABLE|A|STYLE|TITLE|B|BODY|BR|P)[\t\n\f\r >])",
@@ -57,7 +57,7 @@ OnDamage = Callable[[Damage], None]
 
 
 class DamagedError(Exception):
-    """A record that is not passed on; `reason` is one of damage's names."""
+    """A record that is skipped as damaged; `reason` is a name from damage.py."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -72,15 +72,14 @@ def read(
     name: str | None = None,
     version: Object | None = None,
 ) -> Iterator[WebPage]:
-    """What `page_of` makes of the records of one file, in its order; see `read_pages`.
+    """Yield the results of `page_of` for the records of one file, in order; see `read_pages`.
 
-    What is damaged, clipped, too large or undecodable is skipped, each place after a call of `on_damage`. `counts` has
-    at the end how many records were seen, by outcome: KEPT, one of SKIPPED, or the damage's reason; nothing is left
-    out without one. Pages call the file by `name`, its path if it is not given, and themselves by their WARC-Record-ID
-    or else `NAME/OFFSET`. A file that lies elsewhere is streamed; it must be the `version` that was listed, if one is
-    given.
+    Records that are damaged, cut off, too large or undecodable are skipped after a call of `on_damage` for each place.
+    At the end, `counts` has the number of records by outcome: KEPT, one of SKIPPED, or the reason of the damage; every
+    record is counted. Pages name the file by `name`, by default its path, and have their WARC-Record-ID as id, or else
+    `NAME/OFFSET`. Remote files are streamed, and must be the listed `version` if it is given.
 
-    Raises InputError if the file cannot be read, or nothing in it looks like a WARC record.
+    Raises InputError if the file cannot be read, or contains nothing that looks like a WARC record.
     """
     place = Path(path) if isinstance(path, str) and not is_url(path) else place_of(path)
     try:
@@ -102,8 +101,8 @@ def pages_in(
     counts: Counter[str] | None,
     start: int = 0,
 ) -> Generator[WebPage, None, bytes | None]:
-    """The pages of what lies in `file`, as `read_pages`; `start` is where in the archive that is. Where nothing looks
-    like a WARC record, what it begins with instead."""
+    """Yield the pages in `file`, as in `read_pages`; `start` is the position of its first byte in the archive. Returns
+    the first bytes of the file if nothing in it looks like a WARC record, else None."""
     seen = Counter() if counts is None else counts
 
     def tell(damage: Damage) -> None:
@@ -134,9 +133,9 @@ REMEDIES = {
 
 
 def page_of_response(record: Record, file_path: str) -> WebPage | str:
-    """The page in a response record, or the name of why it is none. Raises DamagedError.
+    """Return the page in a response record, or the reason why it is skipped. Raises DamagedError.
 
-    Where the gzip member's checksum speaks for the record, no more than its head is read of what is no page.
+    If the checksum of the gzip member covers the record, only the head of non-pages is read.
     """
     if record.checksum != "valid":
         raise_unless_block_holds(record)
@@ -165,20 +164,22 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
         raise DamagedError(TOO_LARGE, str(error)) from error
     raise_unless_digests_hold(record, headers, coded, unchunked, body)
     content_type = response.headers.get(b"content-type")
-    if response.media_type not in ("", *HTML_TYPES):  # one that names another type keeps its parameters alone
+    if response.media_type not in ("", *HTML_TYPES):  # of another media type, keep only the parameters
         content_type = "".join([HTML_TYPES[0], *content_type.partition(";")[1:]])
     page = web_page(headers, content_type, body, file_path)
     return dataclasses.replace(page, xhtml=media_type_of(record, response) == XHTML)
 
 
 def media_type_of(record: Record, response: Response) -> str:
-    """As the crawler identified it, else as the server called it; "" where neither did."""
+    """Return the media type that the crawler identified, or else the one that the server sent; "" if neither is
+    known."""
     identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
     return identified or response.media_type
 
 
 def is_html(record: Record, response: Response) -> bool:
-    """Whether a response is a page: as the crawler identified it, else as the server called it, else as it begins."""
+    """Whether a response is an HTML page, by the crawler's media type, or else the server's, or else the start of the
+    body."""
     if media_type := media_type_of(record, response):
         return media_type in HTML_TYPES
     begin = record.first(response.size + LOOKED_AT)[response.size :]
@@ -190,7 +191,7 @@ def is_html(record: Record, response: Response) -> bool:
 
 
 def page_of_text(record: Record, file_path: str) -> WebPage | str:
-    """The text in a conversion record, as `page_of_response`."""
+    """Return the text in a conversion record; like `page_of_response`."""
     if record.checksum != "valid":
         raise_unless_block_holds(record)
     if record.kind != "conversion":
@@ -204,10 +205,10 @@ def page_of_text(record: Record, file_path: str) -> WebPage | str:
 
 
 read_pages = functools.partial(read, page_of_response)
-"""The HTML pages of one WARC file: successful responses, content and transfer codings removed. What is HTML is decided
-by the crawler's WARC-Identified-Payload-Type, else by the HTTP Content-Type, else by how the body begins."""
+"""Yield the HTML pages of one WARC file: successful responses, with content and transfer codings removed. Pages are
+HTML by the crawler's WARC-Identified-Payload-Type, or else the HTTP Content-Type, or else the start of the body."""
 read_texts = functools.partial(read, page_of_text)
-"""The texts of one WET file: its conversion records, the body UTF-8 and the type text/plain."""
+"""Yield the texts of one WET file: its conversion records, as UTF-8 bodies of type text/plain."""
 
 
 def whole_block(record: Record) -> bytes:
@@ -217,9 +218,9 @@ def whole_block(record: Record) -> bytes:
 
 
 def raise_unless_block_holds(record: Record) -> None:
-    """Of a record of whatever kind for which no gzip checksum speaks: its block digest must hold.
+    """Raise DamagedError if the block digest of a record that no gzip checksum covers does not match.
 
-    If it has none, nothing is known in an uncompressed file; in a member whose checksum is wrong it cannot be believed.
+    A record without a digest is accepted in an uncompressed file, but not in a member with a wrong checksum.
     """
     if record.kind == "request" and record.first(5) == b"HTTP/":
         raise DamagedError(BAD_WARC_HEADER, "a request that reads as a response: the heads of two records, joined")
@@ -233,10 +234,10 @@ def raise_unless_block_holds(record: Record) -> None:
 
 
 def raise_unless_digests_hold(record: Record, headers: Headers, *payloads: bytes) -> None:
-    """The block digest must hold if there is one, else the payload digest, if there is one.
+    """Raise DamagedError if the block digest does not match, or, if there is none, the payload digest.
 
-    Crawlers do not agree on what a payload is: as it came, without its transfer coding, or without its content coding
-    too.
+    Crawlers disagree about what the payload is: the body as received, without transfer coding, or also without content
+    coding.
     """
     holds = record.block_digest_holds()
     if holds is False:
@@ -259,11 +260,11 @@ def web_page(headers: Headers, content_type: str, body: bytes, file_path: str) -
 
 
 def date_in_utc(written: str) -> str:
-    """WARC-Date in UTC, or "" when it is none."""
+    """Convert a WARC-Date to UTC if it has a time zone; "" if it is invalid."""
     try:
         date = datetime.fromisoformat(written)
         if written.endswith("Z"):
             return written
         return date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if date.tzinfo else written
-    except (ValueError, OverflowError):  # in UTC it may be before the year 1, or after 9999
+    except (ValueError, OverflowError):  # UTC may be before the year 1 or after 9999
         return ""

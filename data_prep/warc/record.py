@@ -1,4 +1,4 @@
-"""One WARC record: its headers, its block, and what speaks for them."""
+"""One WARC record: its headers, its block, and the checks of both."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from data_prep.warc.digests import digest_holds
 from data_prep.warc.headers import Headers, end_of_head
 
 MAX_PAGE_BYTES = 64_000_000
-"""Bytes of one page, as it came and decoded, that are read: bounds the memory, whatever a file unpacks to."""
+"""Maximum bytes of a page, both as received and decoded; bounds the memory."""
 MAX_HEAD_BYTES = 64 << 10
-"""Bytes of a record's WARC headers, and of a response's HTTP headers, that are read."""
+"""Maximum bytes of a record's WARC headers, and of a response's HTTP headers."""
 MAX_BLOCK_BYTES = MAX_PAGE_BYTES + MAX_HEAD_BYTES
 
 MARK = b"WARC/"
@@ -20,63 +20,63 @@ LENGTH = re.compile(r"[0-9]{1,18}")
 LINE = re.compile(r"(?:[A-Za-z0-9-]+[ \t]*:|[ \t])[^\x00-\x08\x0a-\x1f\x7f]*")
 ADDRESS = re.compile(r"<?[A-Za-z][A-Za-z0-9+.-]*:[^<>]+>?")
 TYPES = ("warcinfo", "response", "resource", "request", "metadata", "revisit", "conversion", "continuation")
-REPEATED = ("warc-concurrent-to", "warc-protocol")  # the headers that a record may have several of
+REPEATED = ("warc-concurrent-to", "warc-protocol")  # headers that may be repeated
 FOLD = (" ", "\t")
 EMPTY_LINES = b"\r\n\r\n"
-AFTER = 16  # bytes behind a block that are looked at
+AFTER = 16  # bytes after a block to check
 
 Checksum = Literal["valid", "broken", "none"]
-"""Whether the checksum of the gzip member around a record is right, or wrong, or there is none."""
+"""Checksum of the gzip member around a record: right, wrong, or missing."""
 
 
 class HeaderError(Exception):
-    """WARC headers that cannot be read, or, where no checksum speaks for them, believed."""
+    """WARC headers that cannot be parsed, or that are implausible and not covered by a checksum."""
 
 
 @dataclass(slots=True)
 class Record:
-    """One record. Its block can be read until the next record is asked for."""
+    """One record. Its block can be read until the next record is requested."""
 
     offset: int
-    """Where it lies in the file, as in Damage."""
+    """Position in the file, as in Damage."""
     kind: str
     """WARC-Type in lower case."""
     headers: Headers
     """The WARC headers."""
     source: Source
     start: int
-    """Where in the source the block begins."""
+    """Start of the block in the source."""
     length: int
-    """Bytes of the block, as the headers have it."""
+    """Bytes of the block, from the headers."""
     checksum: Checksum
     _block: bytes | None = field(default=None, repr=False)
     _digest: bool | Literal["unknown"] | None = field(default="unknown", repr=False)
 
     @property
     def end(self) -> int:
-        """Where in the source the block ends."""
+        """End of the block in the source."""
         return self.start + self.length
 
     def place(self, start: int = 0) -> str:
-        """Where the record begins in a file whose bytes are read from `start` on: the offset, and in a member of
-        several records "+" and the position in it, uncompressed. No two records of a file share it."""
+        """Return the position of the record in a file that is read from byte `start`: its offset, and in a member with
+        several records "+" and its uncompressed position in the member. Unique within the file."""
         position = self.start - len(self.headers.head)
         return f"{start + self.offset}" + (f"+{position}" if position not in (0, self.offset) else "")
 
     def block(self) -> bytes:
-        """The whole block."""
+        """Return the whole block."""
         if self._block is None:
             self._block = self.source.at(self.start, self.length)
         return self._block
 
     def first(self, size: int) -> bytes:
-        """The first `size` bytes of the block."""
+        """Return the first `size` bytes of the block."""
         return self.source.at(self.start, min(size, self.length))
 
     def block_digest_holds(self) -> bool | None:
-        """Whether WARC-Block-Digest is the block's; None if there is none that we know.
+        """Whether WARC-Block-Digest matches the block; None if it is missing or unsupported.
 
-        Some writers give the payload's digest under that name.
+        Some writers store the digest of the payload under that name.
         """
         if self._digest == "unknown":
             payload = lambda: self.block().partition(b"\r\n\r\n")[2]
@@ -84,9 +84,10 @@ class Record:
         return self._digest
 
     def fault_at_end(self) -> tuple[str, str] | None:
-        """What is wrong where the block should end, by name and in words; None if the next record or nothing follows.
+        """Check the bytes after the block; return (name, description) of the damage, or None if the next record or
+        nothing follows.
 
-        A record's block is followed by two empty lines. Some writers leave one, or both, out.
+        Two empty lines follow the block of a record. Some writers omit one or both.
         """
         after = self.source.at(self.end, AFTER)
         if not after and self.length and not self.source.at(self.end - 1, 1):
@@ -94,17 +95,17 @@ class Record:
         rest = after.lstrip(b"\r\n")
         if rest.startswith(MARK) or (not rest and len(after) < AFTER):
             return None
-        if self.checksum == "valid" and after.startswith(EMPTY_LINES):  # what comes then is another matter
+        if self.checksum == "valid" and after.startswith(EMPTY_LINES):  # the next record is checked separately
             return None
         return WRONG_LENGTH, f"after a block of {self.length} bytes there is no end of the record, but {after!r}"
 
     def may_end(self) -> bool:
-        """Whether there are at least two empty lines where the block should end: by chance that is rare."""
+        """Whether at least two empty lines follow the block, which is rare by chance."""
         return self.source.at(self.end, len(EMPTY_LINES)) == EMPTY_LINES
 
 
 def record_at(source: Source, position: int, offset: int, checksum: Checksum) -> Record:
-    """The record whose version line is at `position`. Raises HeaderError."""
+    """Parse the record whose version line is at `position`. Raises HeaderError."""
     head = source.at(position, 2048)
     end = end_of_head(head)
     if end < 0:
@@ -126,7 +127,7 @@ def record_at(source: Source, position: int, offset: int, checksum: Checksum) ->
 
 
 def raise_unless_plausible(headers: Headers) -> None:
-    """Looks through WARC headers that no checksum covers. Raises HeaderError."""
+    """Check WARC headers that no checksum covers. Raises HeaderError."""
     try:
         lines = headers.head.decode().replace("\r\n", "\n").rstrip("\n").split("\n")[1:]
     except UnicodeDecodeError as error:
@@ -143,5 +144,5 @@ def raise_unless_plausible(headers: Headers) -> None:
     if kind.lower() not in TYPES:
         raise HeaderError(f"the type {kind[:80]!r}")
     for name, address in (("id", page_id), ("address", headers.get(b"warc-target-uri"))):
-        if address and not ADDRESS.fullmatch(address):  # some writers leave the id out
+        if address and not ADDRESS.fullmatch(address):  # some writers omit the id
             raise HeaderError(f"the {name} {address[:80]!r}")

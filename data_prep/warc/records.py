@@ -1,11 +1,11 @@
-"""The records of a WARC file, in its order, over whatever is damaged between them.
+"""Read the records of a WARC file in order, and resume after damage.
 
-A gzip member is inflated to its end, and its checksum and length compared, before any record of it is yielded. Without
-a checksum (an uncompressed file, zstd, a member of many records whose checksum fails), a record must end where the next
-begins or its block digest must hold, and its headers must be well-formed. After damage, reading continues at the next
-record that is compressed as the last one was.
+A gzip member is decompressed completely, and its checksum and length verified, before any of its records is yielded.
+Without a checksum (an uncompressed file, zstd, a member of many records with a wrong checksum), a record must end where
+the next one begins or its block digest must match, and its headers must be well-formed. After damage, reading resumes
+at the next record that is compressed like the last one.
 
-Not detected, as no checksum covers it: in an uncompressed file an altered block without a digest, and altered WARC
+Not detected, because no checksum covers it: in an uncompressed file a changed block without a digest, and changed WARC
 headers that are still well-formed.
 """
 
@@ -48,29 +48,29 @@ from data_prep.warc.record import (
 )
 
 START = Pattern(MARK, rb"WARC/\d{1,2}\.\d{1,2}[ \t]{,9}\r?\n[A-Za-z]")
-MEMBER = Pattern(GZIP, rb"\x1f\x8b\x08[\x00-\x1f]")  # of the flags the upper bits are reserved
+MEMBER = Pattern(GZIP, rb"\x1f\x8b\x08[\x00-\x1f]")  # the upper bits of the flags are reserved
 FRAME = Pattern(ZSTD, re.escape(ZSTD))
 ANY = Pattern(b"", b"|".join(pattern.regex.pattern for pattern in (START, MEMBER, FRAME)))
 HOLD = MAX_BLOCK_BYTES + 2 * MAX_HEAD_BYTES
 
 
 class RecordReader:
-    """Reads the records of one file. `on_damage` hears of each damaged place."""
+    """Read the records of one file. `on_damage` is called for each damaged place."""
 
     def __init__(self, file: FileBytes, on_damage: Callable[[Damage], None]):
         self.file, self.on_damage = file, on_damage
         self.is_warc = False
-        """Whether anything was seen that is a WARC record, or may have been one."""
+        """Whether anything that is or may have been a WARC record was found."""
         self.dictionary = b""
-        """Of zstd."""
+        """Zstd dictionary."""
         self.lead = b""
-        """The first bytes that are no record, inflated."""
+        """First bytes that are not a record, decompressed."""
         self.wasted = 0
-        """Bytes that were read for nothing. What overlaps could be so again and again: after a file's size of it, no
-        place is read twice any more."""
+        """Bytes that were read in vain. Overlapping structures could cause this repeatedly, so above the size of the
+        file nothing is read twice."""
 
     def records(self) -> Iterator[Record]:
-        """All records that the evidence allows."""
+        """Yield all records that pass the checks."""
         offset, pattern = 0, ANY
         try:
             self.dictionary, offset = zstd_dictionary(self.file)
@@ -97,16 +97,16 @@ class RecordReader:
                 offset = self._next(pattern, offset + 1)
 
     def _opened(self, offset: int, lead: bytes) -> Member:
-        """The gzip member or zstd frame at `offset`, which begins with `lead`."""
+        """Open the gzip member or zstd frame at `offset`, which begins with `lead`."""
         return GzipMember(self.file, offset) if lead.startswith(GZIP) else ZstdFrame(self.file, offset, self.dictionary)
 
     def _member_at(self, offset: int) -> Member | None:
-        """The gzip member or zstd frame at `offset`, if there is one."""
+        """Open the gzip member or zstd frame at `offset`; None if there is none."""
         lead = self.file.at(offset, len(ZSTD))
         return self._opened(offset, lead) if lead.startswith((GZIP, ZSTD)) else None
 
     def _member(self, opened: Member, offset: int, pattern: Pattern) -> Generator[Record, None, int]:
-        """The records in the member at `offset`, and where to go on."""
+        """Yield the records in the member at `offset`; return the position at which to continue."""
         member = scan(opened, offset, HOLD)
         if member.broken is not None:
             return (yield from self._broken_member(member.broken, offset, member.end, pattern))
@@ -119,7 +119,7 @@ class RecordReader:
             again = Members(lambda start: self._member_at(start) if start == offset else None, offset)
             yield from self._records_in(InflatedBytes(again.read), 0, offset, checksum)
         elif self._member_at(member.end) is not None and not self._begins_with(member.end, MARK):
-            # The next one begins in the midst of a record.
+            # The next member begins in the middle of a record.
             return (yield from self._stretch(offset, pattern))
         else:
             yield from self._records_in(HeldBytes(member.held), 0, offset, checksum)
@@ -128,21 +128,21 @@ class RecordReader:
     def _broken_member(
         self, broken: BrokenError, offset: int, end: int, pattern: Pattern
     ) -> Generator[Record, None, int]:
-        """Of a member whose checksum is wrong, or that breaks off, the records that their digests prove.
+        """Yield the records of a damaged or truncated member that their digests confirm.
 
-        If it holds one record, none: its own headers are as doubtful as the rest.
+        If the member has only one record, skip it: its headers are not trustworthy either.
         """
-        self.is_warc = True  # it may have been
+        self.is_warc = True  # it may have contained records
         if pattern is MEMBER and broken.reason != TOO_LARGE and self.wasted <= self.file.size:
             rescued = InflatedBytes(RescuedMember(self.file, offset).read)
             if begins_with_several(rescued, offset):
-                # What was cut off is right up to there, as far as anything can tell.
+                # Truncated data is presumably right up to the cut.
                 yield from self._records_in(rescued, 0, offset, "none" if broken.reason == CUT_OFF else "broken")
         self.on_damage(Damage(offset, broken.reason, broken.detail))
         return self._next(pattern, self._after_vain(offset, end))
 
     def _stretch(self, offset: int, pattern: Pattern) -> Generator[Record, None, int]:
-        """The records of members that do not begin where records do, as bgzip's, up to the end of the file."""
+        """Yield the records of members that do not begin with records, as bgzip writes them, to the end of the file."""
         while True:
             members = Members(self._member_at, offset)
             source = InflatedBytes(members.read)
@@ -157,9 +157,10 @@ class RecordReader:
     def _records_in(
         self, source: Source, position: int, offset: int | None, checksum: Checksum
     ) -> Generator[Record, None, int]:
-        """The records of `source` from `position` on, and the position where it ends or, in a file, gzip begins.
+        """Yield the records of `source` from `position`; return the position where it ends or, in a file, where gzip
+        begins.
 
-        `offset` is where in the file lies what was inflated; None if the source is the file itself.
+        `offset` is the position in the file of the compressed data; None if the source is the file itself.
         """
         while True:
             source.hold(position, AFTER)
@@ -201,13 +202,13 @@ class RecordReader:
             return None
 
     def _proven(self, record: Record) -> Generator[Record, None, bool]:
-        """Gives the record out if it ends as it should. Returns whether its end can be trusted."""
-        if passes_by(record):  # its end comes when all of it is gone
+        """Yield the record if it ends correctly; return whether its end can be trusted."""
+        if passes_by(record):  # its end is known only after it was read
             yield record
             record.source.hold(record.end, AFTER)
         fault = record.fault_at_end()
         if fault is not None and not self._believed(record):
-            if fault[0] != CUT_OFF or not is_broken(record):  # else the damage that cut it is told of
+            if fault[0] != CUT_OFF or not is_broken(record):  # otherwise the damage that cut it off is reported
                 self.on_damage(Damage(record.offset, *fault))
             return False
         if not passes_by(record):
@@ -217,9 +218,9 @@ class RecordReader:
         return not self._may_hide_others(record)
 
     def _may_hide_others(self, record: Record) -> bool:
-        """Whether records may lie in what should be this one's block: where bytes are missing, its end is not its own.
+        """Whether the block may contain other records: if bytes are missing, its computed end is inside a later record.
 
-        If it is an archive within the archive, then damage to it brings out the records in it.
+        Side effect: if an archive that is stored in the archive is damaged, its records are yielded too.
         """
         if record.checksum == "valid" or record.length > MAX_BLOCK_BYTES or self.wasted > self.file.size:
             return False
@@ -228,7 +229,7 @@ class RecordReader:
         return hides
 
     def _believed(self, record: Record) -> bool:
-        """Whether a record after which no other begins is whole for all that: it may be the other that is damaged."""
+        """Whether a record is intact although no record follows it: the damage may be in the next one."""
         may_end = record.may_end()
         if record.length > MAX_BLOCK_BYTES:
             return may_end
@@ -240,12 +241,13 @@ class RecordReader:
         return believed
 
     def _after_vain(self, start: int, end: int) -> int:
-        """Where to look for the next record, when what lies from `start` to `end` could not be read."""
+        """Return where to search for the next record if the bytes from `start` to `end` could not be read."""
         self.wasted += end - start
         return start + 1 if self.wasted <= self.file.size else max(end, start + 1)
 
     def _next(self, pattern: Pattern, start: int, lead: bytes = MARK) -> int:
-        """Where the next record or member begins that is, inflated, `lead` and more; the file's size if none does."""
+        """Return the start of the next record or member whose decompressed data begins with `lead` and is not empty;
+        the size of the file if there is none."""
         while (found := search(self.file, pattern, start)) is not None:
             if self._begins_with(found, lead):
                 return found
@@ -253,7 +255,7 @@ class RecordReader:
         return self.file.size
 
     def _begins_with(self, offset: int, lead: bytes) -> bool:
-        """Whether what lies at `offset`, inflated where it is compressed, begins with `lead` and is not nothing."""
+        """Whether the data at `offset`, decompressed if necessary, begins with `lead` and is not empty."""
         member, begun = self._member_at(offset), b""
         if member is None:
             return self.file.at(offset, len(lead)) == lead
@@ -266,7 +268,7 @@ class RecordReader:
 
 
 def passes_by(record: Record) -> bool:
-    """Whether the record is larger than what is held of a source that only goes forward."""
+    """Whether the record is larger than the buffer of a forward-only source."""
     return isinstance(record.source, InflatedBytes) and record.length > MAX_BLOCK_BYTES
 
 
@@ -278,7 +280,8 @@ def is_broken(record: Record) -> bool:
 
 
 def only_record(held: bytes, size: int, offset: int, checksum: Checksum) -> Record | None:
-    """The record of a sound member of `size` bytes that begins with those held, if it holds that one and no more."""
+    """Return the record of an undamaged member of `size` bytes that begins with `held`, if it contains exactly one;
+    else None."""
     if not held.startswith(MARK):
         return None
     try:
@@ -289,7 +292,7 @@ def only_record(held: bytes, size: int, offset: int, checksum: Checksum) -> Reco
 
 
 def begins_with_several(source: InflatedBytes, offset: int) -> bool:
-    """Whether the source begins with a whole record and the start of another."""
+    """Whether the source begins with a complete record and the start of another."""
     if source.at(0, len(MARK)) != MARK:
         return False
     try:

@@ -1,6 +1,6 @@
-"""Web pages to a WARC file (ISO 28500, version 1.1). The same pages give the same bytes.
+"""Write web pages to a WARC file (ISO 28500, version 1.1). Equal pages give equal bytes.
 
-A WARC record is a few header lines and a block, each record its own gzip member.
+A WARC record is a few header lines and a block; each record is a separate gzip member.
 """
 
 import gzip
@@ -15,19 +15,20 @@ from data_prep.warc.pages import XHTML
 from lm.storage import appearing, writing
 
 EPOCH = "1970-01-01T00:00:00Z"
-COMPRESSION = 6  # gzip's own default; 9 takes twice the time for 1 % less
+COMPRESSION = 6  # gzip's default; 9 takes twice as long for 1 % smaller files
 
 
 def record_id(url: str, kind: str) -> str:
-    """The WARC-Record-ID of the `kind` record of `url`: a function of both, so that ids are the same in every run."""
+    """Return the WARC-Record-ID of the `kind` record of `url`. It depends only on both, so ids are the same in every
+    run."""
     return f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{kind} {url}')}>"
 
 
 def write_pages(path: Path, pages: Iterable[WebPage]) -> None:
-    """Writes a WARC file: a warcinfo record, then a request, a response and a metadata record for each page.
+    """Write a WARC file atomically: a warcinfo record, then a request, a response and a metadata record per page.
 
-    The metadata record names page.file_path, where the page was taken from. The same pages give the same bytes. The
-    file appears whole or not at all. Raises InputError when it cannot be written.
+    The metadata record names page.file_path, the origin of the page. Equal pages give equal bytes. Raises InputError if
+    the file cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def info_record(file_name: str, info_id: str, date: str) -> bytes:
 
 
 def records_of_page(page: WebPage, info_id: str) -> Iterator[bytes]:
-    """The request, response and metadata records of one page."""
+    """Yield the request, response and metadata records of one page."""
     address = urlsplit(page.url)
     target = (address.path or "/") + (f"?{address.query}" if address.query else "")
     response_id = page.id or record_id(page.url, "response")
@@ -81,12 +82,13 @@ def records_of_page(page: WebPage, info_id: str) -> Iterator[bytes]:
 
 
 def http_headers(lines: list[str]) -> bytes:
-    """Header lines and the empty line after them; a line break inside a value cannot begin another header."""
+    """Join header lines and an empty line. Line breaks within a value become blanks, so a value cannot start another
+    header."""
     return "".join(" ".join(line.splitlines()) + "\r\n" for line in [*lines, ""]).encode()
 
 
 def record_bytes(headers: dict[str, str], content_type: str, http: bytes, payload: bytes) -> bytes:
-    """One record as a gzip member of its own: WARC headers with digests, the HTTP headers, the payload."""
+    """Return one record as a gzip member: WARC headers with digests, HTTP headers, payload."""
     block = http + payload
     lines = [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"Content-Type: {content_type}")
