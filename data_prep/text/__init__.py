@@ -1,4 +1,4 @@
-"""Words, sentences and punctuation marks of a text.
+"""Words, sentences and punctuation of texts.
 
 May import: data_prep.package_index.
 """

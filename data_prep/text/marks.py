@@ -1,9 +1,9 @@
-"""Characters that are punctuation, that separate words, that end a sentence; and the kind of a word.
+"""Sets of characters (punctuation, separators of words, ends of sentences), and the kinds of words.
 
 TERMINAL is Unicode's Sentence_Terminal (PropList.txt, Unicode 17). UNCOUNTED are the characters that FineWeb's filters
-do not count as words by themselves: ASCII's punctuation, some of its full-width twins, control characters, quotation
-marks and dashes. "•", "·" and "‘" are not among them and count as words, as in DataTrove, so that counts can be
-compared. TERMINAL has 16 characters that DataTrove's list lacks, and lacks three of Khmer; UNCOUNTED lacks "１".
+do not count as words by themselves: ASCII punctuation, some of its full-width forms, control characters, quotation
+marks and dashes. "•", "·" and "‘" are not in it and count as words, as in DataTrove, so counts can be compared.
+Compared with DataTrove's lists, TERMINAL has 16 additional characters and lacks three of Khmer; UNCOUNTED lacks "１".
 """
 
 import string
@@ -11,18 +11,18 @@ import unicodedata
 
 
 def ends(ranges: str) -> list[tuple[int, int]]:
-    """The first and last code point of each range, which are written in hexadecimal: "21 61D-61F"."""
+    """Parse hexadecimal ranges such as "21 61D-61F"; return the first and last code point of each."""
     parts = (part.split("-") for part in ranges.split())
     return [(int(part[0], 16), int(part[-1], 16)) for part in parts]
 
 
 def characters(ranges: str) -> frozenset[str]:
-    """The characters in `ranges`."""
+    """Return the characters in `ranges`."""
     return frozenset(chr(code) for first, last in ends(ranges) for code in range(first, last + 1))
 
 
 def character_class(ranges: str) -> str:
-    """The same as the inside of a regular expression's brackets: quick to look up, where a list of emoji is not."""
+    """Return `ranges` as the inside of a regex character class, which matches faster than a list of characters."""
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ends(ranges))
 
 
@@ -39,16 +39,16 @@ FE15-FE16 FE52 FE56-FE57 FF01 FF0E FF1F FF61 10A56-10A57 10F55-10F59 10F86-10F89
 
 FULL_WIDTH = frozenset(chr(ord(mark) - 0x21 + 0xFF01) for mark in "!%(),.:;?~")
 UNCOUNTED = frozenset(string.punctuation + "´«»–—’“”„…∶━►、。〈〉《》「」【】") | FULL_WIDTH | TERMINAL
-"""Characters that do not make a word; control characters are others."""
+"""Characters that do not count as words by themselves, in addition to control characters."""
 
 SIGNS_2024 = UNCOUNTED - (TERMINAL - FULL_WIDTH - frozenset(string.punctuation + "。")) | frozenset(
     map(chr, [ord("１"), *range(9), *range(11, 32), *range(127, 160)])
 )
-"""datatrove's list of April 2024, control characters among it: UNCOUNTED without what ends sentences in other
+"""datatrove's list of April 2024, including control characters: UNCOUNTED without the sentence ends of other
 scripts."""
 
 QUOTES = frozenset("'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉⟦⟧")
-"""spaCy's, the comma among them."""
+"""spaCy's quotation marks, which include the comma."""
 BASIC_ICONS = """
 A6 A9 AE B0 482 58D-58E 60E-60F 6DE 6E9 6FD-6FE 7F6 9FA B70 BF3-BF8 BFA C7F D4F D79 F01-F03 F13 F15-F17 F1A-F1F F34 F36
 F38 FBE-FC5 FC7-FCC FCE-FCF FD5-FD8 109E-109F 1390-1399 1940 19DE-19FF 1B61-1B6A 1B74-1B7C 2100-2101 2103-2106
@@ -68,25 +68,26 @@ ASTRAL_ICONS = """
 1F6F0-1F6F9 1F700-1F773 1F780-1F7D8 1F800-1F80B 1F810-1F847 1F850-1F859 1F860-1F887 1F890-1F8AD 1F900-1F90B 1F910-1F93E
 1F940-1F970 1F973-1F976 1F97A 1F97C-1F9A2 1F9B0-1F9B9 1F9C0-1F9C2 1F9D0-1F9FF 1FA60-1FA6D
 """
-"""The category "other symbol" of Unicode 11, as in spaCy: emoji that are younger are none. The second part, beyond
-U+FFFF, is looked up only for characters there, since a regular expression tries its ranges one by one."""
+"""Category "other symbol" of Unicode 11, as in spaCy, without newer emoji. The second part, beyond U+FFFF, is searched
+only for characters there, because regexes try ranges one by one."""
 ICONS = characters(BASIC_ICONS + ASTRAL_ICONS)
 CURRENCY = frozenset("$£¥฿﷼") | characters("20A0-20BF")
 OUTER = frozenset(",:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪…—–") | QUOTES | ICONS
-"""Characters that come off both ends of a chunk of text, each a word of its own."""
+"""Characters that are split off both ends of a chunk, each as a separate word."""
 OPENING = OUTER | CURRENCY | frozenset("§%=")
-"""Characters that come off the front."""
+"""Characters that are split off the start of a chunk."""
 
 WITH_LETTERS = characters("591-5F4 900-9FF B80-CFF D80-DFF 1200-137F 2E80-33FF FE30-FE4F")
-"""Blocks that spaCy takes for letters as a whole, their marks, digits and punctuation too: "。" is such a letter."""
+"""Blocks that spaCy treats as letters, including their marks, digits and punctuation, e.g. "。"."""
 
 LETTER, NUMBER, SIGN, SYMBOL, PUNCTUATION, END, SPACE = "a1*$,. "
-"""The kinds of word. Words that count: with a letter; without, such as a number; punctuation that is not UNCOUNTED. Of
-UNCOUNTED characters alone: not all of it punctuation; all of it; one character of TERMINAL. The last is white space."""
+"""Kinds of words. Words that count: with a letter; without, such as a number; punctuation that is not UNCOUNTED. Words
+of only UNCOUNTED characters: not all punctuation; all punctuation; one character of TERMINAL. The last is white
+space."""
 
 
 def kind_of(word: str) -> str:
-    """The kind of `word`, which is not empty and holds no white space: one of the first six kinds."""
+    """Return the kind of `word`, which is not empty and has no white space: one of the first six kinds."""
     if word.isalpha() or any(map(str.isalpha, word)):
         return LETTER
     if word in TERMINAL:

@@ -1,4 +1,4 @@
-"""A text as filters see it: split into words once, however many ask."""
+"""A text for filters: split into words once and shared by all of them."""
 
 import functools
 from collections.abc import Callable
@@ -9,22 +9,22 @@ from data_prep.text.treebank import nltk_words
 from data_prep.text.words import KINDS, count_sentences, count_words, line_kinds, split
 
 Splitter = Literal["spacy", "nltk"]
-"""Whose words a filter counts: those of spaCy's blank English tokenizer (words.py), as datatrove since May 2024, or
-those of NLTK (treebank.py), as for the published FineWeb."""
+"""Tokenizer of a filter: spaCy's blank English tokenizer (words.py), as in datatrove since May 2024, or NLTK's
+(treebank.py), as for the published FineWeb."""
 
 
 class Passage:
-    """A text with its words. `lines` are given where it is what a filter has left of another text, `words_of` where it
-    is of a language whose words and marks are found in another way than English ones (data_prep/by_language)."""
+    """A text with its words. Set `lines` if a filter produced the text from another one, and `words_of` if its language
+    needs another word splitter than English (data_prep/by_language)."""
 
     def __init__(self, text: str, lines: list[str] | None = None, words_of: Callable[[str], list[str]] | None = None):
         self.text, self.lines, self.words_of = text, lines, words_of
         self.rewritten: dict[object, Passage] = {}
-        """{filter: what it leaves of this text}, as far as one has been asked (Filter.left_of)."""
+        """Cache of Filter.left_of: {filter: the text that it leaves}."""
 
     @functools.cached_property
     def split(self) -> tuple[list[str], str]:
-        """Its words and marks, and their kinds, a character each (data_prep/text/words.py)."""
+        """(words and marks, their kinds as one character each) (data_prep/text/words.py)."""
         if self.words_of is None:
             return split(self.text)
         words = self.words_of(self.text)
@@ -35,26 +35,26 @@ class Passage:
         return self.split[0]
 
     def words_by(self, splitter: Splitter) -> list[str]:
-        """Words and marks, in order."""
+        """Return words and marks, in order."""
         return self.split[0] if splitter == "spacy" else list(nltk_words(self.text))
 
     def kinds_by(self, splitter: Splitter) -> str:
-        """The kind of each of `words_by`, a character each (marks.py)."""
+        """Return the kinds of `words_by`, one character each (marks.py)."""
         return self.split[1] if splitter == "spacy" else "".join(map(KINDS.__getitem__, nltk_words(self.text)))
 
     @functools.cached_property
     def line_kinds(self) -> str:
-        """The kinds of the words of its lines, with the breaks between."""
+        """Kinds of the words of its lines, with line breaks between them."""
         return line_kinds(self.text.split("\n") if self.lines is None else self.lines)
 
     def word_count_by(self, splitter: Splitter) -> int:
-        """Words and marks."""
+        """Count words and marks."""
         if splitter == "nltk":
             return len(nltk_words(self.text))
         return len(self.split[0]) if self.lines is None or self.words_of else count_words(self.line_kinds)
 
     def sentence_count(self, splitter: Literal["spacy", "punkt"]) -> int:
-        """Sentences, each line by itself."""
+        """Count sentences, separately for each line."""
         if splitter == "spacy":
             return count_sentences(self.line_kinds)
         return sum(map(sentence_count, self.text.split("\n") if self.lines is None else self.lines))

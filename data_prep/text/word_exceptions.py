@@ -1,7 +1,7 @@
-"""Chunks of text that no rule splits right: contractions, abbreviations, slang with an apostrophe, emoticons.
+"""Chunks that the rules would split wrongly: contractions, abbreviations, slang with an apostrophe, emoticons.
 
-They are spaCy's exceptions for English (3.8). An exception applies to a whole chunk, or to what is left when marks
-around it have come off. An apostrophe may be ' or ’.
+These are spaCy's exceptions for English (3.8). An exception applies to a whole chunk, or to the rest after marks around
+it were split off. An apostrophe may be ' or ’.
 """
 
 CONTRACTIONS = (
@@ -21,9 +21,9 @@ CONTRACTIONS = (
     ("gon", "na"),
     ("got", "ta"),
 )
-"""Words, and what may follow each of them: with the apostrophe or without, the first letter small or a capital."""
+"""(words, endings of each): with or without the apostrophe, in lower or title case."""
 NO_CONTRACTIONS = frozenset("ill its hell shell shed were well whore".split())  # noqa: SIM905
-"""What reads as a contraction without its apostrophe, and is a word."""
+"""Words that look like a contraction without its apostrophe."""
 OTHER_CONTRACTIONS = "let|'s Let|'s y'|all y|all c'm|on C'm|on how|'d|'y How|'d|'y"
 WHOLE = """
 's 'S ‘s ‘S 'd 're 'll 'em 'nuff 'cause 'Cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout
@@ -36,7 +36,7 @@ Ak. Ala. Ariz. Ark. Calif. Colo. Conn. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. Kans
 Mo. Mont. Neb. Nebr. Nev. Okla. Ore. Pa. Tenn. Va. Wash. Wis.
 """
 SMALL_LETTERS = "abcdefghijklmnopqrstuvwxyzäöü"
-"""Each is whole with a point after it: "a."."""
+"""Letters that form one word with a period after them: "a."."""
 FACES = (
     (":", "", ") )) ))) ( (( ((( ] } / | P p O o 0 * 3 > X x D 1 () o) ') '( '-) '-("),
     (":", "-", ") )) ))) ( (( ((( ] } / | P p O o 0 * 3 > X x D"),
@@ -56,7 +56,7 @@ OTHER_FACES = """
 
 
 def all_exceptions() -> dict[str, tuple[str, ...]]:
-    """{chunk: the words in it}."""
+    """Return {chunk: its words}."""
     found: list[tuple[str, ...]] = []
     for words, ends in CONTRACTIONS:
         for word in words.split():

@@ -1,11 +1,11 @@
-"""Words and sentences for the quality rules: those of spaCy's blank English tokenizer and sentencizer, which FineWeb
-uses, in fewer steps (spaCy: 61 documents/s on one core).
+"""Words and sentences for the quality filters: equal to those of spaCy's blank English tokenizer and sentencizer, which
+FineWeb uses, in fewer steps (spaCy: 61 documents/s on one core).
 
-Text is cut at white space, and the words of each chunk are cached: marks come off both its ends, one word each ("..."
-is one), until an exception is left (word_exceptions.py: "don't" is "do" "n't") or no mark is outside; the rest is cut
-at hyphens, slashes and the like between letters. Web addresses stay whole. Marks that make an exception together, such
-as "):", are joined at the end. In scripts without spaces a run is one word. Time is linear in the text.
-tests/data_prep/quality/test_datatrove.py compares the words with spaCy's.
+Text is split at white space, and the words of each chunk are cached. Marks are split off both ends of a chunk, each as
+one word ("..." is one), until an exception is left (word_exceptions.py: "don't" is "do" "n't") or no outer mark; the
+rest is split at hyphens, slashes and similar signs between letters. URLs stay whole. Marks that together are an
+exception, such as "):", are joined at the end. In scripts without spaces, text between spaces is one word. Time is
+linear in the text. tests/data_prep/quality/test_datatrove.py compares the words with spaCy's.
 """
 
 import itertools
@@ -34,37 +34,37 @@ from data_prep.text.marks import (
 from data_prep.text.word_exceptions import EXCEPTIONS, LONGEST_EXCEPTION
 
 MEMO_CHARACTERS, ENTRY_CHARACTERS = 4_000_000, 32
-"""Characters of the keys that a memo holds, each key counted as so many more than it has: some 100,000 keys, 30 MB."""
+"""Maximum characters of the keys of a memo, and the overhead added for each key: about 100,000 keys, 30 MB."""
 
 UNITS = """
 km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb
 MB kb KB gb GB tb TB T G M K %
 """.split()  # noqa: SIM905 - a list is read more easily as text
 MEASURE = re.compile(rf"(?<=[0-9])(?:\+|(?:US|C|A)?\$|[{''.join(sorted(CURRENCY - {'$'}))}]|{'|'.join(UNITS)})$")
-"""What comes off the end behind a digit."""
+"""Units and currency signs that are split off after a digit."""
 LONGEST_MEASURE = 5
-"""Characters of the longest of them, and the digit."""
+"""Characters of the longest of these with the digit."""
 MEASURE_ENDS = CURRENCY | {"+"} | {unit[-1] for unit in UNITS}
-"""The last characters of what MEASURE finds."""
+"""Possible last characters of a match of MEASURE."""
 SINGLE_MARKS = OUTER - {"…"}
 COMMON_ENDS = frozenset(",;:!?)")
-"""Marks that come off the end of any word of letters alone: no exception has one behind a letter."""
+"""Marks that are split off any word of only letters: no exception ends with one after a letter."""
 DOLLARS = "US$", "C$", "A$"
 BEFORE_STOP = OUTER - ICONS - frozenset("–—") | frozenset("%²-+|")
-"""Signs behind which a point is a mark of its own."""
+"""Signs after which a period is a separate word."""
 DIGITS = frozenset("0123456789")
 ASTRAL = r"\U00010000-\U0010ffff"
 INSIDE = re.compile(
-    rf"([-–—~:<>=/.,…+*^{character_class(BASIC_ICONS)}{ASTRAL}]"  # a first look, that is all most characters cost
+    rf"([-–—~:<>=/.,…+*^{character_class(BASIC_ICONS)}{ASTRAL}]"  # a quick test that rejects most characters
     rf"(?:(?<=[{ASTRAL}])(?<=[{character_class(ASTRAL_ICONS)}])|(?<=[^+*^.—{ASTRAL}-])"
     r"|(?<=[0-9][+*^-])(?=[0-9-])|(?<=\.)\.*|(?<=-)-{0,2}|(?<=—)—?))"
 )
-"""Signs that may part words: an icon, a sign that stands alone, one between digits, or a row of dashes or points."""
+"""Signs that may split words: an icon, a single sign, a sign between digits, or a run of dashes or periods."""
 JOINTS = frozenset(("-", "--", "---", "–", "—", "——", *"~:<>=/"))
 SOMETIMES_CUT = JOINTS | {".", ","}
-"""What INSIDE finds and `is_cut` decides on; the rest, ellipses, icons and +*^ between digits, always part words."""
+"""Matches of INSIDE that `is_cut` decides on. All others (ellipses, icons, and +*^ between digits) split words."""
 MAYBE_CUT = re.compile(r"[-–—~:<>=/.,]")
-"""Without one of these characters a chunk has none of them."""
+"""A chunk without these characters contains nothing of SOMETIMES_CUT."""
 HOST = (
     r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+(?<![_-])\.)+[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2,63}"  # names
     r"|(?!(?:10|127|169\.254|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.)(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])"  # public IPs
@@ -75,11 +75,11 @@ ADDRESS = re.compile(
     re.DOTALL,
 )
 TOP_DOMAIN = re.compile(r"\.(?:[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2}|[0-9])")
-"""What stands in every address: found sooner than that the whole is none."""
+"""A part of every URL; searching for it first is faster than matching the whole pattern."""
 
 
 class Memo[Key: (str, bytes), Value](dict[Key, Value]):
-    """A cache of `function` that is emptied when its keys exceed MEMO_CHARACTERS. Keys may come from a page: their
+    """Cache of `function` that is emptied when its keys exceed MEMO_CHARACTERS. Keys may come from pages, so their
     lengths count, not only their number."""
 
     def __init__(self, function: Callable[[Key], Value]):
@@ -87,7 +87,7 @@ class Memo[Key: (str, bytes), Value](dict[Key, Value]):
         self.room = MEMO_CHARACTERS
 
     def make_room(self, size: int) -> None:
-        """Begins anew if keys of that size together, all of them new, might fill it; then they have room."""
+        """Empty the cache if new keys of `size` characters might fill it, so that all of them fit."""
         if self.room < size:
             self.clear()
             self.room = max(MEMO_CHARACTERS, size)
@@ -102,22 +102,22 @@ class Memo[Key: (str, bytes), Value](dict[Key, Value]):
 
 
 def split(text: str) -> tuple[list[str], str]:
-    """Words and punctuation marks of `text`, in order, and the kind of each, one letter a word (marks.py)."""
+    """Return (words and punctuation marks of `text` in order, their kinds as one character each) (marks.py)."""
     pieces = text.split()
     if not pieces:
         return [], ""
-    CHUNKS.make_room(len(text) + ENTRY_CHARACTERS * len(pieces))  # `line_kinds` of this text is to find them all
+    CHUNKS.make_room(len(text) + ENTRY_CHARACTERS * len(pieces))  # so that `line_kinds` of this text finds them all
     words, kinds = zip(*map(CHUNKS.__getitem__, pieces), strict=True)
     return list(itertools.chain.from_iterable(words)), "".join(kinds)
 
 
 def split_words(text: str) -> list[str]:
-    """Words and punctuation marks of `text`, in order."""
+    """Return words and punctuation marks of `text`, in order."""
     return split(text)[0]
 
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
-    """The words and their kinds of a chunk, or of what else may stand between two blanks (see `line_kinds`)."""
+    """Return (words, kinds) of a chunk, or of anything else between two blanks (`line_kinds`)."""
     if piece.isalpha():
         words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
@@ -133,17 +133,18 @@ def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
 
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
-    """The words of a text without white space."""
+    """Return the words of a text without white space."""
     word, last = chunk[:-1], chunk[-1:]
-    if last in COMMON_ENDS and word.isalpha():  # the most frequent case, and sooner done
+    if last in COMMON_ENDS and word.isalpha():  # fast path for the most frequent case
         return *(EXCEPTIONS.get(word) or (word,)), last
     return join_exceptions(split_marks(chunk, EXCEPTIONS))
 
 
 def split_marks(chunk: str, exceptions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The words of a chunk, where `exceptions` are looked up as marks come off, one at both ends at a time."""
+    """Return the words of a chunk: split one mark off each end at a time, until the rest is in `exceptions` or has no
+    outer mark."""
     start, end = 0, len(chunk)
-    while end - start > LONGEST_EXCEPTION + 1 and chunk[start] in OPENING:  # no exception is near: sooner done
+    while end - start > LONGEST_EXCEPTION + 1 and chunk[start] in OPENING:  # fast path: too long for an exception
         start += 1
     while end - start > LONGEST_EXCEPTION + 1 and chunk[end - 1] in SINGLE_MARKS:
         end -= 1
@@ -172,12 +173,12 @@ def split_marks(chunk: str, exceptions: Mapping[str, tuple[str, ...]]) -> tuple[
 
 
 def is_one(chunk: str, start: int, end: int, exceptions: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether chunk[start:end] is one of `exceptions`."""
+    """Whether chunk[start:end] is in `exceptions`."""
     return end - start <= LONGEST_EXCEPTION and chunk[start:end] in exceptions
 
 
 def opening_length(chunk: str, start: int, end: int) -> int:
-    """Characters of the mark that opens chunk[start:end], 0 if none does."""
+    """Return the length of the mark at the start of chunk[start:end]; 0 if there is none."""
     first, stop = chunk[start], start + 1
     if first == ".":
         while stop < end and chunk[stop] == ".":
@@ -189,7 +190,7 @@ def opening_length(chunk: str, start: int, end: int) -> int:
 
 
 def closing_length(chunk: str, start: int, end: int) -> int:
-    """Characters of the mark that closes chunk[start:end], 0 if none does; nothing before `start` counts."""
+    """Return the length of the mark at the end of chunk[start:end]; 0 if there is none."""
     if start == end:
         return 0
     last, stop = chunk[end - 1], end - 1
@@ -207,7 +208,8 @@ def closing_length(chunk: str, start: int, end: int) -> int:
 
 
 def is_full_stop(before: str) -> bool:
-    """Whether a point is a mark of its own behind these characters, at most two: in "word." and "USA.", not in "B."."""
+    """Whether a period is a separate word after these characters, at most two: yes in "word." and "USA.", no in
+    "B."."""
     last = before[-1:]
     if last.isupper():
         return (len(before) == 2 and is_upper(before[0])) or (before[0] == "°" and last in "CFK")
@@ -219,24 +221,24 @@ def is_letter(character: str) -> bool:
 
 
 def is_lower(character: str) -> bool:
-    """Small letters, and those of scripts that know no small ones."""
+    """Whether a letter is lower case or of a script without case."""
     return is_letter(character) and not character.isupper()
 
 
 def is_upper(character: str) -> bool:
-    """Capitals, and letters of scripts that know none."""
+    """Whether a letter is upper case or of a script without case."""
     return is_letter(character) and not character.islower()
 
 
 def split_inside(core: str) -> tuple[str, ...]:
-    """The words of a chunk whose outer marks are off: a web address is whole, others are cut at signs inside."""
+    """Return the words of a chunk without outer marks: URLs stay whole, others are split at inner signs."""
     if core.isalpha() or (TOP_DOMAIN.search(core) and ADDRESS.fullmatch(core)):
         return (core,)
     return tuple(filter(None, split_where_cut(f" {core} ") if MAYBE_CUT.search(core) else INSIDE.split(core)))
 
 
 def split_where_cut(padded: str) -> list[str]:
-    """The words of a chunk between two blanks, parted at those signs that `is_cut` says."""
+    """Return the words of a chunk between two blanks, split at the signs for which `is_cut` is true."""
     words: list[str] = []
     start = 1
     for match in INSIDE.finditer(padded):
@@ -249,7 +251,8 @@ def split_where_cut(padded: str) -> list[str]:
 
 
 def is_cut(place: str) -> bool:
-    """Whether a sign parts what stands on its two sides; `place` is a character or a blank, the sign, and another."""
+    """Whether a sign splits a word. `place` is the character or blank before it, the sign, and the character after
+    it."""
     before, sign, after = place[0], place[1:-1], place[-1]
     if sign not in SOMETIMES_CUT or (sign == "-" and before in DIGITS and (after in DIGITS or after == "-")):
         return True
@@ -264,7 +267,7 @@ CUTS = Memo(is_cut)
 
 
 def joins() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """{words that an exception would be split into: the words that it is}, where they differ."""
+    """Return {words that an exception would be split into: its words}, if they differ."""
     split_without = {split_marks(exception, {}): words for exception, words in EXCEPTIONS.items()}
     return {parts: words for parts, words in split_without.items() if parts != words and len(parts) > 1}
 
@@ -273,11 +276,11 @@ JOINS = joins()
 JOIN_SIZES = {
     pair: sorted({len(parts) for parts in JOINS if parts[:2] == pair}) for pair in {parts[:2] for parts in JOINS}
 }
-"""{the first two of the words that an exception would be split into: how many they may be}."""
+"""{first two words that an exception would be split into: possible numbers of such words}."""
 
 
 def join_exceptions(words: tuple[str, ...]) -> tuple[str, ...]:
-    """`words` with those put together that are an exception only side by side; the longest first, as spaCy does."""
+    """Join adjacent words that together are an exception; the longest first, as spaCy does."""
     if JOIN_SIZES.keys().isdisjoint(itertools.pairwise(words)):
         return words
     found = [
@@ -308,21 +311,22 @@ STARTS = str.maketrans({NUMBER: LETTER, SYMBOL: LETTER, SPACE: LETTER, SIGN: Non
 
 
 def line_kinds(lines: Sequence[str]) -> str:
-    """The kinds of the words in `lines`, a line break between two lines. White space but for one blank behind a chunk
-    counts as a word, as in spaCy, and has a kind of its own."""
+    """Return the kinds of the words in `lines`, with a line break between lines. White space, except for one blank
+    after a chunk, counts as a word, as in spaCy, and has its own kind."""
     text = " \n ".join(line.removesuffix(" ") for line in lines)
     return "".join([CHUNKS[piece][1] for piece in text.split(" ")])
 
 
 def count_sentences(kinds: str) -> int:
-    """Sentences of lines by their `line_kinds`, at least one a line. A new one begins at a word that is no punctuation
-    and follows, with nothing but punctuation between, one terminal mark on its own: "." but not "..." or "e.g.".
+    """Count the sentences of lines from their `line_kinds`, at least one per line. A sentence begins at a word that is
+    not punctuation, if only punctuation separates it from one terminal mark that is a word of its own: "." but not
+    "..." or "e.g.".
 
-    As in spaCy, white space of its own begins one too: "A cat. " is one sentence, "A cat.  " two.
+    As in spaCy, white space that is a word begins one too: "A cat. " is one sentence, "A cat. " two.
     """
     return 1 + kinds.count("\n") + kinds.translate(STARTS).count(END + LETTER)
 
 
 def count_words(kinds: str) -> int:
-    """Words of lines by their `line_kinds`."""
+    """Count the words of lines from their `line_kinds`."""
     return len(kinds) - kinds.count(SPACE) - kinds.count("\n")
