@@ -1,1 +1,1 @@
-"""Is it prose? Heuristics on a document's words and lines, one module a paper."""
+"""Heuristic quality filters on words and lines, one module per paper."""

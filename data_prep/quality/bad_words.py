@@ -1,6 +1,6 @@
-"""Bad words by a list: C4 dropped every page with a word of such a list (Raffel et al. 2020, arXiv:1910.10683, section
-2.2). No list is shipped: C4's is "List of Dirty, Naughty, Obscene, and Otherwise Bad Words" (LDNOOBW, CC BY 4.0).
-"""
+"""Filter by a list of bad words: C4 dropped every page with a word of such a list (Raffel et al. 2020,
+arXiv:1910.10683, section 2.2). No list is included; C4's is "List of Dirty, Naughty, Obscene, and Otherwise Bad Words"
+(LDNOOBW, CC BY 4.0)."""
 
 import functools
 import math
@@ -18,15 +18,16 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class BadWordsFilter(Filter):
-    """Texts with words of a list (C4, arXiv:1910.10683, section 2.2)."""
+    """Drop texts with words of a list (C4, arXiv:1910.10683, section 2.2)."""
 
     max_bad_words: int
-    """Occurrences; 0 drops a text with one."""
+    """Maximum occurrences; 0 drops every text with one."""
     files: tuple[str, ...] = measured()
-    """Paths or addresses of lists in UTF-8: a word or phrase a line, compared in lower case; lines that begin with "#"
-    are comments."""
+    """Paths or URLs of word lists in UTF-8: one word or phrase per line, compared in lower case; lines that begin with
+    "#" are comments."""
     whole_words: bool = measured(default=True)
-    """Only where no letter or digit stands right before or after. False for languages without spaces between words."""
+    """Match only whole words: no letter or digit directly before or after. Disable for languages without spaces between
+    words."""
 
     name = "bad_words"
     title = "Bad words"
@@ -48,7 +49,7 @@ class BadWordsFilter(Filter):
 
 
 class WordList:
-    """Words and phrases in lower case, counted in a text."""
+    """Words and phrases in lower case, to count in a text."""
 
     def __init__(self, entries: frozenset[str], whole_words: bool):
         is_word = lambda entry: whole_words and WORD.fullmatch(entry)
@@ -59,14 +60,14 @@ class WordList:
         }
 
     def count(self, text: str) -> int:
-        """How often they occur in a text of lower case: a word in a phrase counts beside the phrase."""
+        """Count occurrences in a lower-case text. A listed word within a listed phrase counts too."""
         found = sum(word in self.words for word in WORD.findall(text)) if self.words else 0
         return found + sum(len(pattern.findall(text)) for phrase, pattern in self.phrases.items() if phrase in text)
 
 
 @functools.lru_cache(maxsize=8)
 def words_of(files: tuple[str, ...], whole_words: bool) -> WordList:
-    """The words of some lists, read once a process. Raises InputError when one cannot be read or has none."""
+    """Read word lists, once per process. Raises InputError if one cannot be read or is empty."""
     entries: set[str] = set()
     for file in files:
         place = place_of(file)

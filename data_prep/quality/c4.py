@@ -1,9 +1,10 @@
-"""C4's rules (Raffel et al. 2020, arXiv:1910.10683, section 2.2) as FineWeb uses them: not the one on terminal marks.
+"""C4's rules (Raffel et al. 2020, arXiv:1910.10683, section 2.2) as FineWeb uses them, without the rule on terminal
+punctuation.
 
-Lines with an overlong word, too few words (by white space, with citations), or a phrase of boilerplate are removed, and
-citations are removed from the others. The rest is the document's text; "lorem ipsum", a curly bracket or too few
-sentences drop it. In this order: "lorem ipsum" counts in lines with a phrase, but not in short ones; a curly bracket
-counts in lines with a policy phrase, but not in those with a script phrase.
+Lines with an overlong word, too few words (separated by white space, counting citations), or a boilerplate phrase are
+removed; citations are removed from the others. The rest is the text of the document; it is dropped if it has "lorem
+ipsum", a curly bracket or too few sentences. Because of this order, "lorem ipsum" counts in lines with a phrase but not
+in short ones, and a curly bracket counts in lines with a policy phrase but not with a script phrase.
 """
 
 import math
@@ -23,7 +24,7 @@ CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 
 
 class Cleaned(Passage):
-    """What C4's line rules leave of a text, citations taken out, and what its rules on documents count."""
+    """Text after C4's line rules, without citations, and counts for its document rules."""
 
     def __init__(self, lines: list[str], lorem_ipsum: int, curly_brackets: int):
         super().__init__("\n".join(lines).strip(), lines)
@@ -33,27 +34,27 @@ class Cleaned(Passage):
 
 @dataclass(frozen=True)
 class C4Filter(Filter):
-    """Rules of C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2): lines are dropped first, then documents."""
+    """Rules of C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2): remove lines first, then drop documents."""
 
     min_sentences: int
-    """Sentences in the lines that stay."""
+    """Minimum sentences in the remaining lines."""
     max_lorem_ipsum: int
-    """Lines with the words "lorem ipsum"; 0 drops a document with one."""
+    """Maximum lines with "lorem ipsum"; 0 drops every document with one."""
     max_curly_brackets: int
-    """Lines with "{"; 0 drops a document with one."""
+    """Maximum lines with "{"; 0 drops every document with one."""
     remove_citations: bool = measured()
-    """Take "[1]", "[edit]" and "[citation needed]" out of lines."""
+    """Remove "[1]", "[edit]" and "[citation needed]" from lines."""
     min_words_per_line: int = measured()
-    """Words, by white space; a shorter line is left out."""
+    """Minimum words per line, separated by white space; shorter lines are removed."""
     max_word_length: int = measured()
-    """Characters; a line with a longer word is left out."""
+    """Maximum word length in characters; lines with a longer word are removed."""
     script_phrases: tuple[str, ...] = measured()
-    """A line that holds one of these, written in lower case here, in any case there, is left out, with its "{"."""
+    """Phrases in lower case, matched in any case; lines with one are removed, and their "{" is not counted."""
     policy_phrases: tuple[str, ...] = measured()
-    """A line that holds one of these, written in lower case here, in any case there, is left out; its "{" counts."""
+    """Phrases in lower case, matched in any case; lines with one are removed, but their "{" is counted."""
     sentences: Literal["spacy", "punkt"] = measured(default="spacy")
-    """Whose sentences are counted: those of spaCy's sentencizer, which ends one at each mark, or those of Punkt, which
-    knows abbreviations."""
+    """Sentence splitter: spaCy's sentencizer, which ends a sentence at each terminal mark, or Punkt, which knows
+    abbreviations."""
 
     name = "c4"
     title = "C4"
@@ -76,7 +77,7 @@ class C4Filter(Filter):
         Rule("c4_lorem_ipsum", "c4_lorem_ipsum", "above", "max_lorem_ipsum", datatrove="lorem_ipsum"),
         Rule("c4_curly_bracket", "c4_curly_brackets", "above", "max_curly_brackets", datatrove="curly_bracket"),
         Rule("c4_too_few_sentences", "c4_sentences", "below", "min_sentences", datatrove="too_few_sentences"),
-        # Datatrove has no name for it: such a text mostly has too few sentences, else a later filter calls it "empty".
+        # datatrove has no such reason: most such texts have too few sentences, others are "empty" for a later filter.
         Rule("c4_no_lines", "c4_characters", "at most", fixed=0, sentence="C4's rules on lines left none."),
     )
     rewrites = True
@@ -109,7 +110,7 @@ class C4Filter(Filter):
 
 
 def clean(text: str, config: C4Filter) -> Cleaned:
-    """Judges each line of `text`."""
+    """Apply the line rules to `text`."""
     lines = list(long_enough_lines(text, config))
     lowered = "\n".join(lines).lower()
     lorem_ipsum = curly_brackets = 0
@@ -123,7 +124,7 @@ def clean(text: str, config: C4Filter) -> Cleaned:
 
 
 def long_enough_lines(text: str, config: C4Filter) -> Iterator[str]:
-    """Lines with enough words and no overlong one, citations taken out."""
+    """Yield lines with enough words and no overlong word, without citations."""
     for line in map(str.strip, text.splitlines()):
         words = line.split()
         limit = config.max_word_length
@@ -132,7 +133,7 @@ def long_enough_lines(text: str, config: C4Filter) -> Iterator[str]:
 
 
 def without_phrases(lines: list[str], lowered: str, phrases: tuple[str, ...]) -> list[str]:
-    """Those of `lines` that hold none of `phrases`; `lowered` is all their text in lower case, to look in once."""
+    """Return the lines without any of `phrases`; `lowered` is their joined text in lower case, for one search."""
     present = [phrase for phrase in phrases if phrase in lowered]
     if not present:
         return lines

@@ -1,9 +1,9 @@
-"""A linear head on a text's embedding as a filter: FineWeb-Edu's educational score (Lozhkov et al. 2024, hub:
+"""Filter by a linear head on a text embedding: FineWeb-Edu's educational score (Lozhkov et al. 2024, hub:
 HuggingFaceFW/fineweb-edu-classifier), a BERT with one regression output.
 
 Reads the published config.json, model.safetensors and tokenizer.json. The forward pass is BERT's (Devlin et al. 2019,
-arXiv:1810.04805), one text at a time, in float32 on the CPU: about a second of a core for a BERT-base and 512 tokens,
-thousands of times what the other filters take. So put it last.
+arXiv:1810.04805), one text at a time, in float32 on the CPU. It takes about one second of a core for BERT-base and 512
+tokens, thousands of times longer than the other filters, so put it last.
 
 Axes: T tokens, D width, H heads, K width of a head, F width of the inner layer, C outputs.
 """
@@ -28,27 +28,28 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 KINDS = ("BertModel", "BertForSequenceClassification")
 NORMALIZERS = ("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents")
 PRE_TOKENIZERS = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits")
-"""Steps of a BERT's tokenizer. Others can make a text any number of times longer ("Replace"), which ends the process
-when its memory is used up, or backtrack without end ("Split")."""
+"""Allowed steps of the tokenizer. Others can lengthen a text without limit ("Replace"), until memory is exhausted, or
+backtrack endlessly ("Split")."""
 MOST_TOKENIZER_BYTES = 1 << 26
 DIGITS = 3
-"""Decimals of a score: sums of float32 differ between machines in the last bits."""
+"""Decimals of a score: float32 sums differ between machines in the last bits."""
 
 
 @dataclass(frozen=True)
 class EmbeddingFilter(Filter):
-    """Texts by the score of a linear head on a BERT's embedding (FineWeb-Edu, arXiv:2406.17557, section 4)."""
+    """Drop texts by the score of a linear head on a BERT embedding (FineWeb-Edu, arXiv:2406.17557, section 4)."""
 
     min_score: float
-    """Texts with a lower score are dropped; FineWeb-Edu keeps what rounds to 3 or more, so 2.5."""
+    """Minimum score. FineWeb-Edu keeps scores that round to 3 or more, so 2.5."""
     model: str = measured()
-    """Folder or address with config.json, model.safetensors and tokenizer.json, as the hub has them."""
+    """Path or URL of a folder with config.json, model.safetensors and tokenizer.json, as on the hub."""
     head: str = measured(default="")
-    """A .safetensors with `weight` (1, width) and `bias` (1,) in place of the model's own head; "" for that."""
+    """A .safetensors file with `weight` (1, width) and `bias` (1,) to use instead of the model's own head; "": the
+    model's own."""
     pooling: Literal["pooler", "first", "mean"] = measured(default="pooler")
-    """What the head sees: BERT's pooler, the first token's state (arctic-embed), or the mean of all."""
+    """Input of the head: BERT's pooler, the first token's state (arctic-embed), or the mean of all states."""
     max_tokens: int = measured(default=512)
-    """A longer text is scored by its first tokens."""
+    """Maximum tokens; longer texts are truncated."""
 
     name = "embedding"
     title = "Score of an embedding"
@@ -73,7 +74,7 @@ class EmbeddingFilter(Filter):
 
 
 class Encoder:
-    """A BERT with a linear head. `tensors` are by the names that transformers gives them, without a leading "bert."."""
+    """A BERT with a linear head. `tensors` have the names of transformers, without the prefix "bert."."""
 
     def __init__(self, config: dict, tensors: dict[str, np.ndarray], tokenizer, pooling: str, files: list[Path]):
         self.tensors, self.tokenizer, self.pooling, self.files = tensors, tokenizer, pooling, files
@@ -86,7 +87,7 @@ class Encoder:
         return self.score_of(ids)
 
     def score_of(self, ids: list[int]) -> float:
-        """The head's value for a text of these tokens."""
+        """Return the output of the head for a text of these tokens."""
         states_TD = self.states(ids)
         match self.pooling:
             case "pooler":
@@ -98,7 +99,7 @@ class Encoder:
         return float(self.linear("classifier", pooled_D)[0])
 
     def states(self, ids: list[int]) -> np.ndarray:
-        """The last layer's states, (T, D) float32."""
+        """Return the states of the last layer, (T, D) float32."""
         table = lambda name: self.tensors[f"embeddings.{name}_embeddings.weight"]
         x_TD = table("word")[ids] + table("position")[: len(ids)] + table("token_type")[0]
         x_TD = self.normed("embeddings.LayerNorm", x_TD)
@@ -131,7 +132,7 @@ class Encoder:
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    """The exact one, by the error function, as BERT's."""
+    """Exact GELU with the error function, as in BERT."""
     from scipy.special import erf
 
     return (x * 0.5 * (1 + erf(x / np.float32(math.sqrt(2))))).astype(np.float32)
@@ -139,8 +140,8 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def load(config: EmbeddingFilter) -> Encoder:
-    """The model of the filter, loaded once a process. Raises InputError if it cannot be read or a file is a link out of
-    its folder, UsageError if it is of another kind than KINDS, or has no head."""
+    """Load the model of the filter, once per process. Raises InputError if it cannot be read or a file is a link out of
+    its folder, UsageError if it is not one of KINDS or has no head."""
     try:
         place = place_of(config.model)
         here = lambda name: file_inside(place, name) if isinstance(place, Path) else as_local_file(place / name)
@@ -166,10 +167,10 @@ def load(config: EmbeddingFilter) -> Encoder:
                 "documents.embedding.head."
             )
         encoder = Encoder(about, tensors, tokenizer, config.pooling, files)
-        encoder.score("a")  # what is missing is told before any work
+        encoder.score("a")  # fail before any work if a tensor is missing
     except InputError:
         raise
-    except Exception as error:  # safetensors and tokenizers raise kinds of their own
+    except Exception as error:  # safetensors and tokenizers raise their own classes
         raise InputError(
             f"documents.embedding.model = {config.model} cannot be read: {error!r}. Give a folder with "
             f"{', '.join(FILES)} of a BERT."
@@ -178,7 +179,7 @@ def load(config: EmbeddingFilter) -> Encoder:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """{name: float32 array} of a .safetensors, without a leading "bert."."""
+    """Return {name: float32 array} of a .safetensors, without the prefix "bert."."""
     from safetensors.numpy import load_file
 
     return {name.removeprefix("bert."): value.astype(np.float32) for name, value in load_file(path).items()}
@@ -196,13 +197,13 @@ def read_tokenizer(path: Path, max_tokens: int):
 
 
 def check_steps(path: Path) -> None:
-    """Raise InputError if a tokenizer.json is larger than any, or has steps that a BERT's has not."""
+    """Raise InputError if a tokenizer.json is too large, or has steps that a BERT tokenizer does not have."""
     if (size := path.stat().st_size) > MOST_TOKENIZER_BYTES:
         raise InputError(f"{path} is {size:,} bytes, but at most {MOST_TOKENIZER_BYTES:,} are read of a tokenizer.")
     contents = json.loads(path.read_bytes())
     for name, known in (("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)):
         steps = [contents.get(name)]
-        for step in steps:  # grows while it is walked
+        for step in steps:  # grows during the loop
             if step is not None and step["type"] == "Sequence":
                 steps += step.get(f"{name}s") or step["pretokenizers"]
             elif step is not None and step["type"] not in known:

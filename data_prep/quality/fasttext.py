@@ -1,6 +1,5 @@
-"""A published fastText classifier as a filter (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's precision
-models, or whichever .bin or .ftz you trained.
-"""
+"""Filter by a fastText classifier (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's precision models, or your
+own .bin or .ftz."""
 
 import functools
 from dataclasses import dataclass
@@ -14,25 +13,25 @@ from lm.storage import as_local_file, digest, place_of
 
 PREFIX = "__label__"
 DIGITS = 6
-"""Decimals of a score: they hide differences in the last bits between machines."""
+"""Decimals of a score: hides differences in the last bits between machines."""
 
 
 @dataclass(frozen=True)
 class FastTextFilter(Filter):
-    """Texts by the probability that a fastText model gives to a label."""
+    """Drop texts by the probability of a label in a fastText model."""
 
     min_score: float
-    """Texts with a lower score are dropped."""
+    """Minimum score; texts below it are dropped."""
     model: str = measured()
-    """The model, a .bin or .ftz: a path, or an address (s3://, gs://, hf://, https://), read once into the cache."""
+    """The model, a .bin or .ftz: a path, or a URL (s3://, gs://, hf://, https://), downloaded once to the cache."""
     label: str = measured()
-    """The label whose probability is the score, without "__label__"."""
+    """Label whose probability is the score, without "__label__"."""
     max_score: float = 1.0
-    """Texts with a higher score are dropped: for a label of what is not wanted, with min_score 0."""
+    """Maximum score; texts above it are dropped. For a label of unwanted texts, set it with min_score 0."""
     sha256: str = not_hashed(default="")
-    """The SHA-256 of the model's file. Without it the file is checked by a process of its own whenever it is loaded."""
+    """Expected SHA-256 of the model's file. If empty, a separate process checks the file each time it is loaded."""
     newlines: str = measured(default=" ")
-    """What line breaks become, since fastText reads one line. datatrove's default is "", which joins words."""
+    """Replacement of line breaks, because fastText reads one line. datatrove's default is "", which joins words."""
 
     name = "fasttext"
     title = "fastText classifier"
@@ -58,7 +57,7 @@ class FastTextFilter(Filter):
             )
 
     def external_inputs(self) -> dict[str, object]:
-        load_model(self.model, self.label, self.sha256)  # a label that the model lacks is told before any work
+        load_model(self.model, self.label, self.sha256)  # fail before any work if the label is missing
         return {self.model: digest(as_local_file(place_of(self.model)))[1]}
 
     def measure(self, passage: Passage) -> list[float]:
@@ -70,7 +69,7 @@ class FastTextFilter(Filter):
 
 @functools.lru_cache(maxsize=4)
 def load_model(model: str, label: str, sha256: str = ""):
-    """The model, loaded once a process. Raises InputError when it cannot be used, UsageError when it lacks the
+    """Load the model, once per process. Raises InputError if it cannot be used, UsageError if it does not have the
     label."""
     loaded = load_fasttext(
         as_local_file(place_of(model)), sha256, "documents.fasttext.model", "documents.fasttext.sha256"

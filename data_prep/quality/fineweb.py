@@ -1,7 +1,7 @@
-"""FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6): is it a list rather than prose?
+"""FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6), which drop lists that are not prose.
 
-They see what C4's line rules leave. By default they are those of DataTrove 0.10; the last fields make them those of the
-published FineWeb.
+They apply to the lines that remain after C4's line rules. By default they equal DataTrove 0.10; the last fields select
+the rules of the published FineWeb.
 """
 
 import math
@@ -18,26 +18,26 @@ from lm.fields import measured, within
 
 @dataclass(frozen=True)
 class FineWebFilter(Filter):
-    """FineWeb's own rules (arXiv:2406.17557, section 3.6), on the lines that C4's rules leave, where those are used."""
+    """FineWeb's own rules (arXiv:2406.17557, section 3.6), on the lines that C4's rules keep, if those are used."""
 
     min_terminal_punctuation_lines: float
-    """Share of lines that end with a terminal punctuation mark."""
+    """Minimum share of lines that end in terminal punctuation."""
     max_short_lines: float
-    """Share of short lines."""
+    """Maximum share of short lines."""
     max_duplicate_line_characters: float
-    """Characters of lines that stood before, as a share of the text's without line breaks."""
+    """Maximum share of characters in lines that repeat an earlier line; line breaks are not counted."""
     max_newlines_per_word: float
-    """Line breaks per token."""
+    """Maximum number of line breaks per token."""
     short_line_length: int = measured()
-    """Characters; a line of at most so many is short."""
+    """Maximum characters of a short line."""
     limit_falls: bool = False
-    """Whether a value at the limit is dropped too, but for that of line breaks."""
+    """Also drop values equal to the limit, except for line breaks per token."""
     words: Splitter = measured(default="spacy")  # noqa: RUF009
-    """Whose tokens they are: spaCy's, or NLTK's."""
+    """Tokenizer: spaCy's or NLTK's."""
     count_blank_lines: bool = measured(default=False)
-    """Whether blank lines are lines: short ones that end no sentence. C4's rules leave none."""
+    """Count blank lines as short lines without terminal punctuation. None remain after C4's rules."""
     line_ends: tuple[str, ...] = measured(default=())
-    """Characters of which one must end a line that ends a sentence; () for all that Unicode calls Sentence_Terminal."""
+    """Terminal punctuation at line ends; (): all of Unicode Sentence_Terminal."""
 
     name = "fineweb"
     title = "FineWeb"

@@ -1,4 +1,4 @@
-"""A function of your own as a filter: one file with the function, one line in the config.
+"""Use your own function as a filter: one file with the function, one line in the config.
 
     # shouting.py
     def share_of_capitals(text: str) -> float:
@@ -8,8 +8,8 @@
     # config.py: the line
     documents=recipe.documents(DUMP, URLS, keep_if(share_of_capitals, at_most=0.3))
 
-The source text of the function's file travels with the config, so that workers on other machines and a later command on
-the run folder need no file of yours, and another version of the file is another filter.
+The source of the function's file is stored in the config. So workers on other machines, and later commands on the run
+folder, do not need your file, and a changed file is a different filter.
 """
 
 import functools
@@ -31,14 +31,14 @@ Side = Literal["below", "above"]
 
 @dataclass(frozen=True)
 class FunctionFilter(Filter):
-    """Texts by the value that a function of yours gives."""
+    """Drop texts by the value of a user function."""
 
     limit: float
-    """Texts whose value lies beyond it are dropped."""
+    """Texts with a value beyond it are dropped."""
     function: str = measured()
     """Name of the function in `source`: it takes a text and returns a number, or True to keep it."""
     source: str = measured()
-    """The whole file that the function is from; it is run by the workers when the first text is measured."""
+    """Contents of the file with the function; workers execute it before measuring their first text."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,12 +62,12 @@ def keep_if(
     at_most: float | None = None,
     name: str | None = None,
 ) -> Filter:
-    """The filter that drops the texts for which `function` returns False; or, with a limit, those whose value is beyond
-    it. Its step, section and signal are called `name` (default: the function's), its reason NAME_below (of
-    False, too) or NAME_above; the limit is the option --documents.NAME.limit.
+    """Make a filter that drops texts for which `function` returns False or, with a limit, a value beyond it. The step,
+    section and signal are named `name` (default: the function's name), the reason NAME_below (for False too) or
+    NAME_above; the limit is the option --documents.NAME.limit.
 
-    The function must be a plain one, defined at the top of a file. It sees one text at a time, never an empty one, and
-    must return the same for the same text. Raises UsageError where it cannot travel to workers.
+    The function must be defined at the top level of a file. It gets one non-empty text at a time, and must return the
+    same value for the same text. Raises UsageError if workers could not load it.
     """
     if at_least is not None and at_most is not None:
         raise UsageError(
@@ -83,7 +83,7 @@ def keep_if(
         source = Path(inspect.getsourcefile(function) or "").read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"keep_if: the file of {where} cannot be read: {error}. Put it into a file.") from error
-    loaded(source, where)  # fails here, and not in a worker
+    loaded(source, where)  # fail here, not in a worker
     called = name or where
     if at_most is not None:
         return filter_class(called, "above")(float(at_most), where, source)
@@ -92,7 +92,7 @@ def keep_if(
 
 @functools.lru_cache(maxsize=64)
 def loaded(source: str, function: str) -> Callable[[str], Any]:
-    """The function of that name in the source of a file. Raises UsageError where the source does not define it."""
+    """Return the function from the source of a file. Raises UsageError if the source does not define it."""
     module = types.ModuleType("own_filter")
     try:
         exec(compile(source, f"<file of the filter function {function}>", "exec"), module.__dict__)
@@ -109,7 +109,8 @@ def loaded(source: str, function: str) -> Callable[[str], Any]:
 
 @functools.cache
 def filter_class(name: str, drops: Side) -> Any:
-    """The class of filters called `name` that drop what lies on that side. Raises UsageError for what is no name."""
+    """Make the class of filters `name` that drop values on that side of the limit. Raises UsageError if `name` is not
+    an identifier."""
     if not name.isidentifier():
         raise UsageError(f"keep_if: name is {name!r}; give one as Python's are.")
     body = {
@@ -121,13 +122,13 @@ def filter_class(name: str, drops: Side) -> Any:
         "__doc__": FunctionFilter.__doc__,
     }
     made = make_dataclass(f"{drops}_{name}", [], bases=(FunctionFilter,), namespace=body, frozen=True)
-    made.__module__ = __name__  # where `__getattr__` finds it: for pickles, and for config.json
+    made.__module__ = __name__  # `__getattr__` finds it there, for pickles and config.json
     made.__qualname__ = f"{drops}_{name}"
     return made
 
 
 def __getattr__(attribute: str) -> Any:
-    """The class called below_NAME or above_NAME, made when it is asked for."""
+    """Return the class below_NAME or above_NAME, made on request."""
     drops, _, name = attribute.partition("_")
     if drops in ("below", "above") and name.isidentifier():
         return filter_class(name, drops)

@@ -1,6 +1,5 @@
-"""Quality in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), as DataTrove reads it: counts and
-mean lengths leave punctuation out, shares are of all words and marks, stop words are looked up as written.
-"""
+"""Gopher's quality rules (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), as DataTrove implements them: counts and
+mean lengths exclude punctuation, shares are of all words and marks, stop words are case-sensitive."""
 
 import itertools
 import math
@@ -26,31 +25,31 @@ class GopherQualityFilter(Filter):
     """Quality rules of Gopher (arXiv:2112.11446, appendix A.1.1)."""
 
     min_words: int
-    """Words, punctuation not counted."""
+    """Minimum words, without punctuation."""
     max_words: int
-    """Words, punctuation not counted."""
+    """Maximum words, without punctuation."""
     min_mean_word_length: float
-    """Characters, punctuation not counted."""
+    """Minimum mean word length in characters, without punctuation."""
     max_mean_word_length: float
-    """Characters, punctuation not counted."""
+    """Maximum mean word length in characters, without punctuation."""
     max_symbols_per_word: float
-    """Hash signs, and apart from them ellipses, per token."""
+    """Maximum number of hash signs per token, and of ellipses per token."""
     max_bullet_lines: float
-    """Share of lines that begin with a bullet."""
+    """Maximum share of lines that begin with a bullet."""
     max_ellipsis_lines: float
-    """Share of lines that end with an ellipsis."""
+    """Maximum share of lines that end with an ellipsis."""
     min_words_with_letter: float
-    """Share of tokens with at least one letter."""
+    """Minimum share of tokens with at least one letter."""
     min_stop_words: int
-    """How many stop words must occur, as count_stop_words counts them."""
+    """Minimum number of stop words, counted as count_stop_words says."""
     stop_words: tuple[str, ...] = measured()
-    """Words that prose can hardly do without; the case counts."""
+    """Stop words, case-sensitive."""
     words: Splitter = measured(default="spacy")  # noqa: RUF009
-    """Whose tokens are counted: spaCy's, or NLTK's."""
+    """Tokenizer: spaCy's or NLTK's."""
     count_stop_words: Literal["different", "occurrences"] = measured(default="different")
-    """What min_stop_words counts: a word that occurs twice counts once, or twice."""
+    """What min_stop_words counts: different stop words, or all occurrences."""
     terminal_marks: bool = measured(default=True)
-    """Whether every mark that ends a sentence in some script is punctuation, or only those of ASCII and full width."""
+    """Treat the terminal marks of all scripts as punctuation; if disabled, only those of ASCII and full width."""
 
     name = "gopher_quality"
     title = "Gopher: quality"

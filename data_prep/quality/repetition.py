@@ -1,11 +1,11 @@
-"""Repetition in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, table A1), as FineWeb's DataTrove reads it.
+"""Gopher's repetition rules (Rae et al. 2021, arXiv:2112.11446, table A1), as DataTrove implements them for FineWeb.
 
-Runs of line breaks (or each, `count_blank_lines`) separate lines, blank lines separate paragraphs; repeated ones count.
-The most frequent n-gram counts with all occurrences, words joined by blanks; of equally frequent ones, the first.
-Longer repeated n-grams count without overlap.
+Lines are separated by one or more line breaks (by each one, with `count_blank_lines`), paragraphs by blank lines.
+Repeats of earlier ones count. For the most frequent n-gram all occurrences count, with words joined by blanks; ties go
+to the first. Longer repeated n-grams count without overlap.
 
-N-grams are equal if their words are. (DataTrove joins the words of 5- to 10-grams without blanks, so that to it "1 23"
-and "12 3" are the same.)
+N-grams are equal if their words are equal. (DataTrove joins the words of 5- to 10-grams without blanks, so it treats "1
+23" and "12 3" as equal.)
 """
 
 import bisect
@@ -24,7 +24,7 @@ from lm.fields import measured, within
 LINE_BREAKS = re.compile(r"\n+")
 BLANK_LINES = re.compile(r"\n{2,}")
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 over the golden ratio, made odd: products with it have well spread upper bits (Knuth, TAOCP 6.4)."""
+"""2^64 over the golden ratio, made odd: products with it have well-distributed upper bits (Knuth, TAOCP 6.4)."""
 TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
 
@@ -34,21 +34,21 @@ class GopherRepetitionFilter(Filter):
     """Repetition rules of Gopher (arXiv:2112.11446, table A1). Shares are of the text's characters or of the count."""
 
     max_duplicate_lines: float
-    """Share of lines that stood before."""
+    """Maximum share of lines that repeat an earlier line."""
     max_duplicate_paragraphs: float
-    """Share of paragraphs (parted by blank lines) that stood before."""
+    """Maximum share of paragraphs (separated by blank lines) that repeat an earlier one."""
     max_duplicate_line_characters: float
-    """Characters of such lines, as a share of the text's."""
+    """Maximum share of characters in such lines."""
     max_duplicate_paragraph_characters: float
-    """Characters of such paragraphs, as a share of the text's."""
+    """Maximum share of characters in such paragraphs."""
     max_top_ngram_characters: tuple[float, float, float]
-    """Characters of the most frequent 2-, 3- and 4-gram of tokens, all occurrences, as a share of the text's."""
+    """Maximum share of characters in all occurrences of the most frequent 2-, 3- and 4-gram of tokens."""
     max_duplicate_ngram_characters: tuple[float, float, float, float, float, float]
-    """Characters of 5-, 6-, 7-, 8-, 9- and 10-grams of tokens that stood before, as a share of the text's."""
+    """Maximum share of characters in 5-, 6-, 7-, 8-, 9- and 10-grams of tokens that repeat earlier ones."""
     words: Splitter = measured(default="spacy")  # noqa: RUF009
-    """Whose tokens they are: spaCy's, or NLTK's."""
+    """Tokenizer: spaCy's or NLTK's."""
     count_blank_lines: bool = measured(default=False)
-    """Whether blank lines are lines, and so copies of one another."""
+    """Count blank lines as lines, which are then duplicates of each other."""
 
     name = "gopher_repetition"
     title = "Gopher: repetition"
@@ -125,7 +125,7 @@ class GopherRepetitionFilter(Filter):
 
 
 def measure(text: str, words: list[str], count_blank_lines: bool = False) -> list[float]:
-    """The signals of a text that is not empty, split into `words`: shares of the count, or of characters."""
+    """Return the signals of a non-empty text, split into `words`: shares of the count, or of characters."""
     lines = text.splitlines() if count_blank_lines else LINE_BREAKS.split(text)
     paragraphs = BLANK_LINES.split(text.strip())
     return [
@@ -138,28 +138,28 @@ def measure(text: str, words: list[str], count_blank_lines: bool = False) -> lis
 
 
 def count_duplicates(items: list[str]) -> int:
-    """How many of `items` are equal to one before."""
+    """Count the items that equal an earlier one."""
     return len(items) - len(set(items))
 
 
 def duplicate_characters(items: list[str]) -> int:
-    """Characters of those of `items` that are equal to one before."""
+    """Count the characters of items that equal an earlier one."""
     distinct = set(items)
     return 0 if len(distinct) == len(items) else sum(map(len, items)) - sum(map(len, distinct))
 
 
 def ngram_characters(words: list[str]) -> list[int]:
-    """Characters of the most frequent n-gram for each n of TOP, then of duplicates for each n of DUPLICATE.
+    """Count characters of the most frequent n-gram for each n of TOP, then of duplicates for each n of DUPLICATE.
 
-    An n-gram can be repeated only where both (n-1)-grams in it are; so each n looks at what the last one left, which in
-    prose is soon nothing. Equal n-grams share a number: the place of one of them.
+    An n-gram can be repeated only if both (n-1)-grams in it are, so each n searches only what the previous one left,
+    which in prose is soon nothing. Equal n-grams share a number: the position of one of them.
     """
     ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))))
-    numbers = collections.defaultdict(itertools.count().__next__)  # equal words have equal ones
+    numbers = collections.defaultdict(itertools.count().__next__)  # equal words have equal numbers
     numbered, longest = np.fromiter(map(numbers.__getitem__, words), np.int32, len(words)), DUPLICATE[-1]
-    following = np.concatenate((numbered, np.full(longest, -1, np.int32)))  # so that a word follows every n-gram
+    following = np.concatenate((numbered, np.full(longest, -1, np.int32)))  # so that every n-gram has a next word
     place = np.zeros(len(words), np.int32)
-    place[numbered[::-1]] = np.arange(len(words))[::-1]  # the first of equal words
+    place[numbered[::-1]] = np.arange(len(words))[::-1]  # the first among equal words
     classes = np.where(np.bincount(numbered, minlength=1)[numbered] > 1, place[numbered], np.int32(-1))
     result = []
     for n in range(TOP[0], longest + 1):
@@ -172,16 +172,16 @@ def ngram_characters(words: list[str]) -> list[int]:
 
 
 def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the n-grams begin that occur more than once, ascending, and the number of each.
+    """Return (ascending positions of the n-grams that occur more than once, their numbers).
 
-    classes: for each (n-1)-gram its number, or -1 if it occurs once; following: the number of the word behind it.
+    classes: the number of each (n-1)-gram, or -1 if it occurs once; following: the number of the word after it.
     """
     places = np.flatnonzero((classes[:-1] | classes[1:]) >= 0)  # neither is -1
     if not len(places):
         return places, places
-    # `take` is up to twice as fast here as brackets are.
+    # `take` is up to twice as fast here as indexing.
     numbers, last = classes.take(places), following.take(places)
-    others = np.flatnonzero(last != following.take(numbers))  # not the n-gram at the place that is their number
+    others = np.flatnonzero(last != following.take(numbers))  # differ from the n-gram at the position of their number
     if len(others):
         numbers[others] = places[others[equals(numbers[others].astype(np.int64) * len(following) + last[others])]]
     repeated = (np.bincount(numbers) > 1).take(numbers)
@@ -189,9 +189,9 @@ def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndar
 
 
 def equals(keys: np.ndarray) -> np.ndarray:
-    """For each of `keys`, which are not negative, the index of one equal to it, the same for all that are equal.
+    """For each of `keys`, which are not negative, return the index of an equal key, the same for all equal ones.
 
-    Each key writes its index into a slot of a table, and those that then read the index of another key are sorted.
+    Each key writes its index into a slot of a hash table; keys that read the index of a different key are sorted.
     """
     bits = len(keys).bit_length() + 1
     slots = (keys.astype(np.uint64) * MULTIPLIER) >> np.uint64(64 - bits)
@@ -205,7 +205,7 @@ def equals(keys: np.ndarray) -> np.ndarray:
 
 
 def top_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> int:
-    """Characters of the most frequent n-gram, times its count; 0 where there are fewer than n words."""
+    """Count the characters of the most frequent n-gram, times its occurrences; 0 for fewer than n words."""
     if len(ends) <= n:
         return 0
     first, count = 0, 1
@@ -217,12 +217,12 @@ def top_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.nda
 
 
 def greedy_duplicate_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> int:
-    """Characters, without blanks, of n-grams that stood before, none of them overlapping with another."""
+    """Count the characters, without blanks, of non-overlapping n-grams that repeat an earlier one."""
     if not len(places):
         return 0
-    where, what = memoryview(places), memoryview(numbers)  # quicker to read than arrays, and no copies as lists are
+    where, what = memoryview(places), memoryview(numbers)  # faster to read than arrays, and not copies like lists
     count = len(where)
-    dense = (places[n:] - places[:-n] == n).tobytes() + bytes(n)  # is the n-th place from here the next free one?
+    dense = (places[n:] - places[:-n] == n).tobytes() + bytes(n)  # whether the n-th next position is the next free one
     seen, counted = bytearray(len(ends)), bytearray(count)
     index = 0
     while index < count:

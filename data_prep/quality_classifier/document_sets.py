@@ -1,4 +1,4 @@
-"""The two sets of documents that a quality classifier is trained on: found, told apart and drawn from."""
+"""The two sets of training documents of a quality classifier: find, check and sample them."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -18,14 +18,14 @@ OPTION = "documents.quality_classifier.training"
 class DocumentFile:
     path: Path
     name: str
-    """Its path inside the folder where the pattern's wildcards begin."""
+    """Path inside the folder where the pattern's wildcards begin."""
     sha256: str
 
 
 def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[DocumentFile]]:
-    """{"good": files, "other": files}: what the shell patterns match, sorted by name.
+    """Return {"good": files, "other": files}: the matches of the shell patterns, sorted by name.
 
-    Raises UsageError when a set is empty, a pattern matches nothing, or the sets share a file.
+    Raises UsageError if a set is empty, a pattern matches nothing, or the sets share a file.
     """
     sets = {}
     for name, patterns in (("good", tuple(good)), ("other", tuple(other))):
@@ -45,7 +45,8 @@ def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[D
 
 
 def read_texts(files: Iterable[DocumentFile], on_quarantine: Callable[[QuarantinedRow], None]) -> Iterator[str]:
-    """The texts of all files, in order. What holds no text is handed to `on_quarantine`. Raises as `read_table`."""
+    """Yield the texts of all files, in order. Rows without text are passed to `on_quarantine`. Raises like
+    `read_table`."""
     for file in files:
         for document in read_table(file.path, name=file.name, on_quarantine=on_quarantine):
             yield document.text
@@ -54,10 +55,10 @@ def read_texts(files: Iterable[DocumentFile], on_quarantine: Callable[[Quarantin
 def drawn(
     files: list[DocumentFile], wanted: int, seed: int, on_quarantine: Callable[[QuarantinedRow], None]
 ) -> Iterator[str]:
-    """`wanted` texts of the files at random, in their order; all of them where there are no more.
+    """Yield a random sample of `wanted` texts of the files, in order; all texts if there are no more.
 
-    Each choice of so many texts is equally likely, and only counts are held (Knuth, vol. 2, section 3.4.2, algorithm
-    S). The files are read twice, since their texts must be counted first.
+    Every such sample is equally likely, and only counts are in memory (Knuth, vol. 2, section 3.4.2, algorithm S). The
+    files are read twice, because the texts must be counted first.
     """
     remaining = sum(1 for _ in read_texts(files, on_quarantine))
     generator = random.Random(seed)

@@ -1,6 +1,6 @@
-"""Labelled documents as a quality classifier is trained on them: hashed words in one file on the disk.
+"""Labelled training documents of a quality classifier: hashed words in one file on disk.
 
-A document is read and split into words once; epochs have orders of their own. Memory: some ten bytes a document.
+Each document is read and split into words once, and each epoch has its own order. Memory: about ten bytes per document.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ LABELS = {"good": True, "other": False}
 @dataclass(frozen=True)
 class Examples:
     hashes: np.ndarray
-    """uint32 [words of all]; a memory map."""
+    """uint32 [words of all documents]; a memory map."""
     ends: np.ndarray
-    """int64 [documents]: where in `hashes` each one ends."""
+    """int64 [documents]: end of each document in `hashes`."""
     labels: np.ndarray
-    """bool [documents]: whether it is of the good set."""
+    """bool [documents]: whether it is in the good set."""
     held_out: np.ndarray
-    """bool [documents]."""
+    """bool [documents]: whether it is held out."""
 
     def hashes_of(self, document: int) -> np.ndarray:
         """uint32 [words of the document]."""
@@ -38,13 +38,13 @@ class Examples:
         return self.hashes[start : self.ends[document]]
 
     def documents(self, set_name: str, held_out: bool) -> np.ndarray:
-        """int64: the numbers of the documents of the set that are held out, or trained on."""
+        """int64: the numbers of the documents of the set that are held out, or of those for training."""
         return np.flatnonzero((self.labels == LABELS[set_name]) & (self.held_out == held_out))
 
 
 @dataclass
 class PassedOver:
-    """Rows without a usable text: how many, and the first."""
+    """Rows without usable text: their number, and the first."""
 
     rows: int = 0
     first: QuarantinedRow | None = None
@@ -60,8 +60,8 @@ def read_examples(
     scratch: IO[bytes],
     progress: Callable[[str], None],
 ) -> Examples:
-    """Draws the documents and writes their hashed words to `scratch`, an empty file. Documents without words are left
-    out. Raises InputError when a file cannot be read, or the disk does not take the words."""
+    """Sample the documents and write their hashed words to `scratch`, an empty file. Documents without words are
+    skipped. Raises InputError if a file cannot be read, or the disk cannot be written."""
     ends, labels, held_out, end = [], [], [], 0
     for name, files in sets.items():
         passed_over = PassedOver()
@@ -90,6 +90,6 @@ def read_examples(
 
 
 def is_held_out(text: str, share: float) -> bool:
-    """Decided by the text, so that equal texts are never both trained on and held out."""
+    """Decide by a hash of the text, so equal texts are never in both sets."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") < share * 2**64

@@ -1,6 +1,6 @@
-"""Histograms of scores, by which a percentile of all of them is exact and no step holds them all.
+"""Histograms of scores: they give exact percentiles without all scores in memory.
 
-A score has six decimal places; a histogram counts the values that occur. Histograms add up in any order and grouping.
+A score has six decimals; a histogram counts each value that occurs. Histograms can be added in any order and grouping.
 """
 
 import math
@@ -18,12 +18,12 @@ STEPS = 10**DECIMALS
 
 
 def histogram(scores: ArrayLike) -> np.ndarray:
-    """int64 [values, 2]: each score that occurs, in millionths and ascending, and how often.
+    """int64 [values, 2]: each score that occurs, in millionths and ascending, and its count.
 
-    Raises UsageError when one is not a number from 0 to 1.
+    Raises UsageError if a score is not a number from 0 to 1.
     """
     values = np.asarray(scores, np.float64).reshape(-1)
-    wrong = values[~((values >= 0) & (values <= 1))]  # NaN too, of a document that has no score
+    wrong = values[~((values >= 0) & (values <= 1))]  # includes NaN, of documents without a score
     if len(wrong):
         raise UsageError(f"A score is {wrong[0]}, but must be from 0 to 1. Count only documents that have one.")
     millionths, counts = np.unique(np.rint(values * STEPS).astype(np.int64), return_counts=True)
@@ -31,25 +31,26 @@ def histogram(scores: ArrayLike) -> np.ndarray:
 
 
 def merge(histograms: Iterable[np.ndarray]) -> np.ndarray:
-    """The histogram of all scores of `histograms`: int64 [values, 2]. Its memory does not grow with their number."""
+    """Add histograms: int64 [values, 2]. Memory does not grow with their number."""
     counts = np.zeros(STEPS + 1, np.int64)
     for one in histograms:
-        millionths, times = np.asarray(one, np.int64).reshape(-1, 2).T  # one without rows may come as [0]
+        millionths, times = np.asarray(one, np.int64).reshape(-1, 2).T  # an empty one may have the shape [0]
         counts[millionths] += times
     (found,) = np.nonzero(counts)
     return np.stack([found, counts[found]], axis=1)
 
 
 def threshold(scores: np.ndarray, keep_share: float) -> float:
-    """The highest score such that at least `keep_share` of the documents in the histogram have it or more.
+    """Return the highest score such that at least `keep_share` of the documents in the histogram have it or a higher
+    one.
 
-    Documents of equal score are kept or dropped together, so a few more than the share may be kept. 0.0 if there are no
-    documents. Raises UsageError unless 0 < keep_share <= 1.
+    Documents with equal scores are kept or dropped together, so slightly more than the share may be kept. 0.0 if there
+    are no documents. Raises UsageError unless 0 < keep_share <= 1.
     """
     if not 0 < keep_share <= 1:
         raise UsageError(f"keep_share is {keep_share}; give a share above 0, at most 1.")
     millionths, counts = np.asarray(scores, np.int64).reshape(-1, 2).T
-    wanted = math.ceil(Fraction(str(keep_share)) * int(counts.sum()))  # 0.07 of 100 is 7, which floats make 8
+    wanted = math.ceil(Fraction(str(keep_share)) * int(counts.sum()))  # 0.07 of 100 is 7; with floats it would be 8
     from_above = np.cumsum(counts[::-1])
     if not len(counts):
         return 0.0

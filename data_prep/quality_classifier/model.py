@@ -1,7 +1,7 @@
-"""A trained quality classifier: one weight for each bucket of hashed words and word pairs, and the score of a text.
+"""Trained quality classifier: one weight per bucket of hashed words and word pairs, and the score of a text.
 
 fastText averages the vectors of a text's n-grams and applies a linear layer. For two classes this is the mean of one
-number per n-gram, the logit. The weights are integers, so that their sum is the same on every machine.
+number per n-gram, the logit. Weights are integers, so their sum is the same on every machine.
 """
 
 import functools
@@ -23,7 +23,7 @@ from lm.storage import file_sha256, write_atomically, writing
 WEIGHTS, DESCRIPTION = "model.npz", "model.json"
 FORMAT = 1
 UNIT = 2.0**-16
-"""The logit that an integer weight of 1 stands for."""
+"""Logit of an integer weight of 1."""
 MAX_BITS = 26
 MAX_BYTES = (4 << MAX_BITS) + (1 << 16)
 REMEDY = "Train it again: python -m launch.train_quality_classifier CONFIG.py"
@@ -32,7 +32,7 @@ REMEDY = "Train it again: python -m launch.train_quality_classifier CONFIG.py"
 @dataclass(frozen=True, eq=False)
 class QualityClassifier:
     weights: np.ndarray
-    """int32 [2**hash_bits], in UNITs; 0 for what was not met in training."""
+    """int32 [2**hash_bits], in UNITs; 0 for n-grams that did not occur in training."""
     bias: int
     """In UNITs."""
 
@@ -41,12 +41,12 @@ class QualityClassifier:
         return len(self.weights).bit_length() - 1
 
     def score(self, text: str) -> float:
-        """The probability, in 0..1 and rounded to 6 digits, that `text` is of the good set and not of the other, were
-        both as frequent. 0.0 when it has no words."""
+        """Return the probability (0 to 1, rounded to 6 digits) that `text` is of the good set and not of the other, for
+        equally frequent sets. 0.0 if it has no words."""
         return self.score_of_hashes(word_hashes(split_words(text)))
 
     def score_of_hashes(self, hashes: np.ndarray) -> float:
-        """The score of a text whose words have these hashes."""
+        """Return the score of a text from the hashes of its words."""
         if not len(hashes):
             return 0.0
         found = self.weights[ngram_buckets(hashes, self.hash_bits)]
@@ -55,13 +55,13 @@ class QualityClassifier:
 
 
 def sigmoid(logit: float) -> float:
-    """1 / (1 + exp(-logit)), without overflow."""
+    """Return 1 / (1 + exp(-logit)), without overflow."""
     small = math.exp(-abs(logit))
     return (1 if logit >= 0 else small) / (1 + small)
 
 
 def save_model(model: QualityClassifier, description: dict, folder: Path) -> None:
-    """Writes the model folder; the description, which vouches for the weights, comes last."""
+    """Write the model folder. The description, which has the checksum of the weights, is written last."""
     buffer = io.BytesIO()
     np.savez(buffer, weights=model.weights, bias=np.int64(model.bias))
     with writing(folder):
@@ -77,7 +77,7 @@ def save_model(model: QualityClassifier, description: dict, folder: Path) -> Non
 
 
 def read_description(folder: Path) -> dict:
-    """model.json: what the model was trained on and how well it does. Raises InputError when there is none."""
+    """Read model.json: training data, and evaluation. Raises InputError if it is missing or damaged."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         found = (description["format"], description["weights_sha256"], description["features_sha256"])
@@ -91,16 +91,15 @@ def read_description(folder: Path) -> dict:
 
 
 def model_sha256(folder: str | Path) -> str:
-    """What identifies the model for those who use its scores. Raises InputError when there is none."""
+    """Return the SHA-256 that identifies the model. Raises InputError if there is no model."""
     return read_description(Path(folder).expanduser())["weights_sha256"]
 
 
 @functools.cache
 def load_model(folder: str | Path) -> QualityClassifier:
-    """The model in `folder`, read once a process.
+    """Load the model in `folder`, once per process.
 
-    Raises InputError when there is none, when it is damaged, or when texts were split into words in another way when it
-    was trained.
+    Raises InputError if it is missing or damaged, or was trained with a different splitting of words.
     """
     path = Path(folder).expanduser()
     description = read_description(path)

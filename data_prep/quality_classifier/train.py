@@ -1,8 +1,8 @@
-"""Trains the quality classifier: logistic regression on the share that each bucket has in a text's n-grams, by Adagrad.
+"""Train the quality classifier: logistic regression by Adagrad on the share of each bucket in a text's n-grams.
 
-This is fastText's classifier (arXiv:1607.01759) with vectors of one number, which for two classes loses nothing, and
-Adagrad (Duchi et al. 2011), as rare and frequent n-grams need different steps. Shares and not counts, so that a longer
-text does not rank higher. The same files and config give the same model: all sums are taken in one order.
+This is fastText's classifier (arXiv:1607.01759) with one-dimensional vectors, which is equivalent for two classes, and
+Adagrad (Duchi et al. 2011), because rare and frequent n-grams need different step sizes. It uses shares, not counts, so
+longer texts do not get higher scores. The same files and config give the same model: all sums have a fixed order.
 """
 
 import math
@@ -22,22 +22,22 @@ from data_prep.quality_classifier.model import UNIT, QualityClassifier, save_mod
 from lm.errors import InputError, UsageError
 from lm.storage import writing
 
-SMALLEST_SQUARE = 1e-20  # keeps Adagrad's first step from dividing by nothing
+SMALLEST_SQUARE = 1e-20  # avoids division by zero in Adagrad's first step
 
 
 def train_quality_classifier(
     config: QualityTrainingConfig, folder: Path, progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Train on the two sets and write the model to `folder`; what model.json says of the training is returned.
-    Meanwhile 4 bytes a word are stored there too.
+    """Train on the two sets and write the model to `folder`; return the training section of model.json. During
+    training, 4 bytes per word are stored there too.
 
-    Raises UsageError as `document_sets`, InputError as `read_table`, when a set leaves nothing to train on, and when
-    the disk does not take the model.
+    Raises UsageError like `document_sets`, InputError like `read_table`, and InputError if a set has no training
+    documents or the disk cannot be written.
     """
     sets = document_sets(config.good, config.other)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as scratch:  # it has no name: nothing stays of it after a kill
+    with tempfile.TemporaryFile(dir=folder) as scratch:  # unnamed, so nothing remains if the process is killed
         examples = read_examples(sets, config, scratch, progress)
         counts = {
             name: {"trained": len(examples.documents(name, False)), "held_out": len(examples.documents(name, True))}
@@ -59,12 +59,12 @@ def train_quality_classifier(
 
 
 def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[[str], None]) -> QualityClassifier:
-    """The model after all epochs. The two sets count alike, however many documents each has."""
+    """Return the model after all epochs. Both sets have equal weight, whatever their sizes."""
     weights, squares = np.zeros(2**config.hash_bits), np.full(2**config.hash_bits, SMALLEST_SQUARE)
     bias, bias_squares = 0.0, SMALLEST_SQUARE
     good = float(np.mean(examples.labels[~examples.held_out]))
     for epoch in range(config.epochs):
-        loss = 0.0  # nats, weighted as the documents are
+        loss = 0.0  # nats, with the weights of the documents
         for documents in batches(examples, config, epoch):
             buckets = [ngram_buckets(examples.hashes_of(document), config.hash_bits) for document in documents]
             sizes = np.array([len(one) for one in buckets])
@@ -72,7 +72,7 @@ def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[
             found, inverse = np.unique(np.concatenate(buckets), return_inverse=True)
             places = found.astype(np.intp)
 
-            # bincount adds one by one, in order, on every machine
+            # bincount adds sequentially, in the same order on every machine
             logits = np.bincount(owner, weights[places][inverse]) / sizes + bias
             scores = np.array([sigmoid(logit) for logit in logits])
             labels = examples.labels[documents]
@@ -91,14 +91,14 @@ def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[
 
 
 def batches(examples: Examples, config: QualityTrainingConfig, epoch: int) -> Iterator[np.ndarray]:
-    """The training documents in the epoch's order, config.batch_size at a time."""
+    """Yield the training documents in the epoch's order, config.batch_size at a time."""
     order = np.random.default_rng((config.seed, epoch)).permutation(np.flatnonzero(~examples.held_out))
     for start in range(0, len(order), config.batch_size):
         yield order[start : start + config.batch_size]
 
 
 def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) -> QualityClassifier:
-    """The model with its weights rounded to integers. Raises UsageError when one is too large for that."""
+    """Return the model with its weights rounded to integers. Raises UsageError if a weight is too large."""
     largest = max(float(np.abs(weights).max()), abs(bias))
     if not largest < 2**31 * UNIT:
         raise UsageError(
@@ -109,8 +109,8 @@ def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) ->
 
 
 def measure(model: QualityClassifier, examples: Examples) -> dict[str, float]:
-    """How well the model does on the held-out documents, of which each set has some: the mean over the sets of the
-    share on its side of a score of .5, and the area under the ROC curve."""
+    """Evaluate the model on the held-out documents, of which each set has some: the mean accuracy over both sets at a
+    score of 0.5, and the area under the ROC curve."""
     good, other = (
         np.array([model.score_of_hashes(examples.hashes_of(document)) for document in examples.documents(name, True)])
         for name in LABELS
@@ -122,7 +122,7 @@ def measure(model: QualityClassifier, examples: Examples) -> dict[str, float]:
 
 
 def area_under_curve(good: np.ndarray, other: np.ndarray) -> float:
-    """How often a score of `good` is above one of `other`, equal ones counted half."""
+    """Return how often a score of `good` is above one of `other`; ties count half."""
     from scipy.stats import mannwhitneyu
 
     return float(mannwhitneyu(good, other, method="asymptotic").statistic) / (len(good) * len(other))
