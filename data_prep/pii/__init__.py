@@ -1,7 +1,7 @@
-"""Personal data: found kind by kind, and replaced by a placeholder each.
+"""Find personal data, one kind after another, and replace each find with a placeholder.
 
-FineWeb replaces e-mail and public IP addresses (Penedo et al. 2024, arXiv:2406.17557); the other kinds are ours. Time
-is linear in any text.
+FineWeb replaces e-mail and public IP addresses (Penedo et al. 2024, arXiv:2406.17557); the other kinds are additions.
+Time is linear in the text.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ Finder = Callable[[str, PersonalDataConfig], Iterator[Span]]
 
 
 def find_addresses(text: str, config: PersonalDataConfig) -> Iterator[Span]:
-    from data_prep.pii import address  # its patterns take a tenth of a second, which only this kind is to cost
+    from data_prep.pii import address  # compiling its patterns takes 0.1 s, needed only for this kind
 
     return address.find(text)
 
@@ -29,14 +29,14 @@ FINDERS: dict[str, Finder] = {
     "address": find_addresses,
     "phone": phone.find,
 }
-"""In the order in which they look: what could be mistaken for another kind goes before that, so the checksums go before
-the phone numbers. Each yields its finds from left to right, none over another."""
+"""Finders in the order of the search. A kind that could be mistaken for another one comes before it, e.g. numbers with
+checksums before phone numbers. Each yields non-overlapping spans from left to right."""
 
 
 def replace_personal_data(text: str, config: PersonalDataConfig) -> tuple[str, dict[str, int]]:
-    """`text` with the chosen kinds of personal data replaced, and how many of each, in the order of FINDERS.
+    """Return (`text` with the configured kinds replaced, {kind: number of replacements} in the order of FINDERS).
 
-    To replace twice is to replace once; a text in which nothing was found comes back itself, the same object.
+    Replacing twice equals replacing once. If nothing is found, the same text object is returned.
     """
     kinds: list[str] = [kind for kind in FINDERS if kind in config.kinds]
     mask = Mask(text, {kind: config.placeholder(kind) for kind in kinds})

@@ -1,13 +1,13 @@
-"""Postal addresses: a street and a house number, and what follows of unit, town and postcode.
+"""Find postal addresses: a street and a house number, with the unit, town and postcode that follow.
 
-No library fits web text: of the 77 addresses that pyap2 0.2.20 found in 585 pages one was an address, at up to 36 ms a
-kB; libpostal parses what is known to be an address, with 2 GB of data. So a street is recognised
+No library suits web text: of the 77 finds of pyap2 0.2.20 in 585 pages one was an address, at up to 36 ms per kB;
+libpostal parses text that is known to be an address, with 2 GB of data. So a street is recognized
 
-    by its word for street                  12 Main Street; 12 rue de la Paix; Via Garibaldi 12; Hauptstraße 12
-    by the unit or the town that follows    6750 Koskikatu 25 Apt. 864; Unter den Linden 77, 10117 Berlin
+    by its street word                      12 Main Street; 12 rue de la Paix; Via Garibaldi 12; Hauptstraße 12
+    by the unit or town after it            6750 Koskikatu 25 Apt. 864; Unter den Linden 77, 10117 Berlin
     by the words before it                  Address: 12 Willows; she lives at Puruntie 82
 
-and its name must begin with a capital. This misses some: "Le Bourg" or "12 Willows" by themselves stay.
+and its name must begin with a capital. Some are missed: "Le Bourg" or "12 Willows" without context.
 """
 
 import re
@@ -39,7 +39,7 @@ from data_prep.pii.address_words import (
 from data_prep.pii.places import COVERED, COVERS, Span
 
 YEAR = re.compile(r"(?:1[5-9]|20)[0-9]{2},? ")
-"""In "the 1987 Wall Street crash" the number is not the house's."""
+"""A year, which is not a house number in "the 1987 Wall Street crash"."""
 AT_NUMBER = rf"[0-9](?<![\w{COVERED}$€£#][0-9])(?<![\w{COVERED}][.,:/-][0-9])"
 NAMES = rf"{NAME}(?:(?: {PARTICLE}){{0,2}}+ {NAME}){{0,3}}"
 WORDS = rf"(?: {NAME}| {ORDINAL}){{1,4}}?"
@@ -57,8 +57,8 @@ HOUSE = re.compile(
     rf"(?=(?P<first>{NUMBER}{FREE} {CAPITAL})?)(?(first)|{COMMON})"
     rf"{NUMBER}{FREE}(?![:.][0-9])(?: [A-Z]{FREE}(?: [0-9]{{1,3}}{FREE})?)?+"
 )
-"""A number after a word. It stands before a name (`first`), or it may stand after one, and then has a letter or the
-number of a flat with it; not so after the COMMON words, which most numbers in prose follow."""
+"""A number after a word. It precedes a name (`first`), or may follow one, with an optional letter or flat number; but
+not after the COMMON words, which most numbers in prose follow."""
 STREET_WORDS = frozenset(VIA.split("|"))
 SMALL_STREET_WORDS = re.compile(r"(?<!\w)(?:ul\.?|улица|ул\.?) \Z")
 PARTICLES_BACKWARDS = "|".join(
@@ -70,9 +70,9 @@ NAME_BACKWARDS = rf"[\w.'’/-]{{0,24}}{CAPITAL}(?![\w-])(?:['’][dDlL](?!\w))?
 NAMES_BACKWARDS = re.compile(
     rf" (?:[.º°]?n )?,?{NAME_BACKWARDS}(?: (?:(?:{PARTICLES_BACKWARDS}) ){{0,2}}{NAME_BACKWARDS}){{0,3}}"
 )
-"""Read to the left from the house's number."""
+"""Names, matched backwards from the house number."""
 NUMBER_SIGNS = ("n", "n.", "nº", "n°")
-"""Calle Mayor, nº 5"""
+"""Signs before a house number: Calle Mayor, nº 5"""
 NO_STREETS = frozenset((
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December", "Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sept", "Sep", "Oct", "Nov", "Dec", "Spring",
@@ -81,11 +81,11 @@ NO_STREETS = frozenset((
     "Block", "Booth", "Stage", "Pier", "Channel", "Mile", "Class", "Number", "No", "Box", "Box.", "World", "The",
     "In", "At", "On", "By", "Of", "And", "For", "From", "Since", "Until",
 ))  # fmt: skip
-"""What stands before a number in other names."""
+"""Words before a number that are not streets."""
 TOWN_AFTER = re.compile(TOWN)
-"""By itself and not at the ends of three others: to compile a pattern takes 1.6 ms a kB."""
+"""A separate pattern, not repeated at the end of three others: compiling takes 1.6 ms per kB."""
 AFTER_HOUSE = re.compile(rf"(?=[ ,]?[,\n#AFSU–-])(?:(?:{UNIT}){{0,2}}+{CONTINENTAL}|(?P<town>)(?:{SUITE}){{1,2}}+)")
-"""What makes any name and number an address. Behind a suite a town may follow (`town`)."""
+"""Text that turns any name and number into an address. After a suite, a town may follow (`town`)."""
 HOUSE_AND_NAME = re.compile(
     rf"[0-9]{NUMBER}(?: {PARTICLE})?(?:{WORDS} [0-9]{NUMBER}{FREE}(?:{PLACE})?+|{WORDS}{PLACE}"
     rf"|(?P<bare>(?: {LAST}(?: {PARTICLE})?){{0,3}} {CAPITAL}[\w-]{{1,24}}+{FREE}))"
@@ -97,38 +97,39 @@ LAST_OF_ANNOUNCED = (
 LEADS = (
     "ddress", "iv", "ocat", "esid", "eet ", "ffice", "rant", "house", "shop", "store", "sent", "hip", "moved", "orner",
 )  # fmt: skip
-"""How these words end, and a part of each, for a first look that is cheaper than the pattern."""
+"""Endings of matches of ANNOUNCED, and a part of each of its words, for a check that is cheaper than the pattern."""
 BOXES = tuple(
     re.compile(rf"{word} [0-9]{{1,6}}+(?: [0-9]{{2}}){{0,2}}+{FREE}")
     for word in ("Box", "Bag", "BP", "Post(?:bus|fach|box)")
 )
-"""One pattern a word: a search for a word that is given letter by letter is ten times as fast."""
+"""One pattern per word: searches for a literal prefix are ten times faster."""
 OFFICE = re.compile(r"(?<!\w)(?:(?:G\.?)?P\.? ?O\.?|(?:PSC|CMR|Unit) [0-9]{1,5},?|Locked|Private) \Z")
-"""What stands before a box, the American forces' post offices among it."""
+"""Text before a box number, including the post offices of the American forces."""
 WINDOW = 52
-"""So far before a house the beginning of its address is looked for, in characters."""
+"""Maximum characters between the start of an address and its house number."""
 PLACE_AFTER = re.compile(
     rf"{BREAK}[ADF]PO,? A[AEP] [0-9]{{5}}{FREE}|(?P<town>)(?:(?: {NAME}){{1,2}}{SUITE})?+(?:{UNIT}){{0,2}}+"
 )
-"""Looked for only where a house or a box was found, so that it does not hide the next. A town may follow (`town`)."""
+"""Rest of an address after a house or box. Matched separately, so it does not hide the next find. A town may follow
+(`town`)."""
 PLACE_OF_HOUSE = re.compile(
     rf"(?=[ ]?[^\w ]| [0-9])(?:{PLACE_AFTER.pattern})|(?P<or_town>)(?:(?: {NAME}){{0,2}}{SUITE}){{1,2}}+"
 )
-"""The same for a house that stands after its street: a mark, a line end or a postcode comes before the town."""
+"""Rest of an address if the house number follows the street: a mark, a line end or a postcode precedes the town."""
 FORCES = re.compile(rf"PO,? A[AEP] [0-9]{{5}}{FREE}")
 SHIP = re.compile(rf"(?<!\w)(?:USS|USNS|USNV|USCGC|HMS) {NAME}(?: {NAME})?{BREAK}[ADF]\Z")
 BEFORE_HOUSE = re.compile(
     r"(?<!\w)(?:(?:Flat|Apartment|Apt|Unit|Suite|Shop|Plot|House|Door|H)\b\.?(?: ?No\.?)? ?(?:[0-9]{1,4}[A-Z]?,? )?"
     r"|No\.? |(?<![0-9)(/.,:+-] )(?!(?:1[5-9]|20)[0-9]{2} )[0-9]{2,6} )\Z"
 )
-"""What belongs to the address that follows: "Flat 3, 12 High Street", "Plot No. 45, Link Road"."""
+"""Parts of the address before the street: "Flat 3, 12 High Street", "Plot No. 45, Link Road"."""
 LONGEST_UNIT = 24
 UNIT_ENDS = frozenset("o.ABCDEFGH")
-"""The last sign of these, for a first look, besides two digits and a comma."""
+"""Possible last characters of BEFORE_HOUSE, for a cheap check, in addition to two digits and a comma."""
 
 
 def find(text: str) -> Iterator[Span]:
-    """The places of the postal addresses in `text`."""
+    """Yield the spans of the postal addresses in `text`."""
     found = [m.span() for m in FROM_NUMBER.finditer(text) if m["bare"] is None or not is_bare_number(m)]
     found += houses(text)
     found += boxes(text)
@@ -138,7 +139,7 @@ def find(text: str) -> Iterator[Span]:
 
 
 def joined(text: str, found: list[Span]) -> list[Span]:
-    """The finds with the units and numbers before them, in order; those that overlap or touch are one."""
+    """Extend the finds by preceding units and numbers, sort them, and merge those that overlap or touch."""
     spans: list[Span] = []
     end = 0
     for start, stop in sorted(found):
@@ -156,13 +157,13 @@ def joined(text: str, found: list[Span]) -> list[Span]:
 
 
 def is_bare_number(match: re.Match[str]) -> bool:
-    """Whether the number before a street without a place may be a year or the end of a clause before it."""
+    """Whether the number before a street without a place may be a year, or the end of a clause."""
     return match["comma"] is not None or YEAR.match(match[0]) is not None
 
 
 def houses(text: str) -> Iterator[Span]:
-    """Streets with the house after the name, known by their ending, by what follows, or as announced; and a number and
-    a name that are announced."""
+    """Yield streets with the house number after the name, recognized by their ending, the following text or an
+    announcement; and announced numbers with a name."""
     for m in HOUSE.finditer(text):
         start, end = m.span()
         low = start - WINDOW if start > WINDOW else 0
@@ -174,7 +175,7 @@ def houses(text: str) -> Iterator[Span]:
         _, blank, last = text[low : start - 1].replace("\n", " ").rpartition(" ")
         last, whole = last.rstrip(","), bool(blank) or not low
         if whole and last[:1].islower() and last not in NUMBER_SIGNS and last[1:2] not in ("'", "’"):
-            continue  # most numbers in prose follow a word without a capital
+            continue  # most numbers in prose follow a lower-case word
         street = start_of_street(text, low, start)
         if street is None:
             continue
@@ -191,14 +192,14 @@ def houses(text: str) -> Iterator[Span]:
 
 
 def start_of_street(text: str, low: int, end: int) -> tuple[int, bool] | None:
-    """Where the name before the number at `end` starts, not before `low`, and whether by a word for street; None if no
-    name is there."""
+    """Return (start of the name before the number at `end`, at least `low`; whether it begins with a street word); None
+    if there is no name."""
     names = NAMES_BACKWARDS.match(text[low:end][::-1])
     if names is None:
         return None
     start = end - names.end()
     words = text[start:end].split(" ")
-    for place in range(len(words) - 3, -1, -1):  # not the last, behind which the text is empty
+    for place in range(len(words) - 3, -1, -1):  # without the last word and the empty text after it
         if words[place].rstrip(".") in STREET_WORDS:
             return start + sum(map(len, words[:place])) + place, True
     if text.endswith(("ul ", "ul. ", "ул ", "ул. ", "ца "), low, start) and (
@@ -209,7 +210,7 @@ def start_of_street(text: str, low: int, end: int) -> tuple[int, bool] | None:
 
 
 def is_announced(text: str, start: int) -> bool:
-    """Whether the words before say that an address follows."""
+    """Whether the words before `start` announce an address."""
     low = max(0, start - WINDOW)
     if not text.endswith(LAST_OF_ANNOUNCED, low, start) or not any(map(text[low:start].__contains__, LEADS)):
         return False
@@ -217,7 +218,7 @@ def is_announced(text: str, start: int) -> bool:
 
 
 def boxes(text: str) -> Iterator[Span]:
-    """Post office boxes, and ships with their post office."""
+    """Yield post office boxes, and ships with their post office."""
     for pattern in BOXES:
         for m in pattern.finditer(text):
             start = m.start()
@@ -235,12 +236,12 @@ def boxes(text: str) -> Iterator[Span]:
 
 
 def end_of_place(text: str, start: int, pattern: re.Pattern[str] = PLACE_AFTER) -> int:
-    """Where the unit, town and postcode end that follow a house or a box; `start` if none do."""
+    """Return the end of the unit, town and postcode after a house or box; `start` if there are none."""
     place = pattern.match(text, start)
     return end_with_town(text, place) if place else start
 
 
 def end_with_town(text: str, match: re.Match[str]) -> int:
-    """Where the match ends, or the town behind it, where one may follow: a named group, empty, says so."""
+    """Return the end of the match, or of the town after it if the match has an (empty) named group that allows one."""
     town = TOWN_AFTER.match(text, match.end()) if match.lastgroup else None
     return town.end() if town else match.end()

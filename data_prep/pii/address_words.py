@@ -1,4 +1,4 @@
-"""Words of postal addresses as patterns: streets, towns, postcodes, units, and what announces an address."""
+"""Patterns of words in postal addresses: streets, towns, postcodes, units, and announcements."""
 
 from data_prep.pii.places import COVERED
 
@@ -6,11 +6,11 @@ FREE = rf"(?![\w{COVERED}])"
 NUMBER = r"[0-9]{0,4}+(?:[-/][0-9]{1,4}){0,2}+[A-Za-z]?+"
 """A house number without its first digit: "12", "12a", "12-14", "4/12", "5-7-30"."""
 CAPITAL = r"[^\W\da-z_ß-öø-ÿα-ωά-ώа-џ]"
-"""Any letter but the small ones of ASCII, Latin-1, Greek and Cyrillic."""
+"""Any letter except lower-case ones of ASCII, Latin-1, Greek and Cyrillic."""
 NAME = CAPITAL + r"[\w.'’-]{0,24}+"
-"""A word of a name, with what may stand in a name of several words."""
+"""One word of a name of several words."""
 LAST = CAPITAL + r"[\w-]{0,24}+(?:['’][\w-]{1,24}+)?+"
-"""The last of a name's words: it takes no full stop along."""
+"""Last word of a name, without a period."""
 PARTICLE = (
     r"(?:(?:de la|de los|de las|dell[ao]|dei|degli|del|d[aeiou]s?|la|le|les|los|las|al|von|van|der|den|dem|und|y|e|i|"
     r"im|am|an der|upon|on|sur)(?= )|d’|d'|l’|l')"
@@ -27,7 +27,7 @@ PERHAPS_STREET = (
     r"Cross|Layout|Colony|Sector|Chowk|Vihar|Bagh|(?:St|Dr|Ct|Pl|Sq|Cir|Hwy|Trl|Pde)\b\.?"
     r"|(?:Highway|Hwy|Route|Rte|Road) [0-9]{1,4})"
 )
-"""As often the end of another name ("2 Supreme Court"): a unit, a town or a postcode must follow."""
+"""Street words that often end other names ("2 Supreme Court"), so a unit, town or postcode must follow."""
 RUE = (
     "rue|avenue|av\\.|boulevard|bd|place|chemin|allée|impasse|quai|cours|route|square|Rue|Avenue|Boulevard|Place|Chemin|"
     "Allée|Impasse|Quai|Route"
@@ -56,16 +56,16 @@ COUNTRY = (
     "Greece|Hungary|Iceland|India|Ireland|Italy|Netherlands|New Zealand|Norway|Poland|Portugal|Scotland|Slovenia|"
     "South Africa|Spain|Sweden|Switzerland|United Kingdom|United States|Uruguay|Wales|U\\.?K|U\\.?S(?:\\.?A)?)"
 )
-"""They end an address, with or without a postcode."""
+"""Countries that can end an address, with or without a postcode."""
 POSTCODE = (
     r"(?:[0-9]{5}(?:-[0-9]{3,4})?+|[1-9][0-9]{2} ?[0-9]{3}(?! ?[0-9-])|[A-Z]{1,2}[0-9][0-9A-Z]? ?[0-9][A-Z]{2}"
     r"|[A-Z][0-9][A-Z][ -]?[0-9][A-Z][0-9]|[A-Z][0-9][0-9W] ?[A-Z0-9]{4})" + FREE
 )
-"""Of the USA and Brazil, India, Great Britain, Canada, Ireland."""
+"""Postcodes of the USA and Brazil, India, Great Britain, Canada, Ireland."""
 SHORT_POSTCODE = r"(?!1[5-9][0-9]{2}|20[0-3][0-9])[0-9]{4}" + FREE
-"""Of Australia or New Zealand; what could be a year is none."""
+"""Postcode of Australia or New Zealand, except possible years."""
 BREAK = r"(?:[ ]?[,;/–-]|[ ]?\n>?)?+[ ,\n]{0,6}+(?<=[ ,;/–\n>-])"
-"""What separates the parts of an address: a comma, a line end (of a quoted mail too), or no more than a space."""
+"""Separator of the parts of an address: a comma, a line end (in quoted mail too), or only a space."""
 QUARTER = rf"(?: (?:[NS][EW]?|[EW]|North|South|East|West){FREE}\.?)?+"
 UNIT_NUMBER = rf"(?:[A-Z]?-?[0-9]{{1,5}}+[A-Z]?|[A-Z]){FREE}"
 UNIT = (
@@ -93,10 +93,10 @@ SURE_TOWN = (
     rf"(?=[ ]?[,\n])(?:{BREAK}{NAME}){{1,4}}?{BREAK}"
     rf"(?:(?:{STATE}|{REGION}){FREE}\.?{BREAK}(?:{POSTCODE}|{SHORT_POSTCODE})|(?![0-9]){POSTCODE})"
 )
-"""A town with state and postcode, or a postcode with letters, after a mark or a line end: what stands before it after a
-number is a street, whatever its name ("4978 Chapman Bypass, Salem, OR 97301")."""
+"""A town with state and postcode, or a postcode with letters, after a mark or a line end. A name between a number and
+this is a street, even without a street word ("4978 Chapman Bypass, Salem, OR 97301")."""
 SECOND_STREET = rf"(?: {NAME}){{1,2}}{SUITE}"
-"""As in "14 Crown Street Market Square, Suite 3"."""
+"""The second street in "14 Crown Street Market Square, Suite 3"."""
 PLACE = rf"(?:(?:{SECOND_STREET})?+(?:{UNIT}){{0,2}}+{TOWN}|(?:{SECOND_STREET})?+(?:{UNIT}){{1,2}}+|{SECOND_STREET})"
 ANNOUNCED = (
     r"(?:\b[Aa]ddress(?:es)?(?: is| are|:| to)?(?: it is| the corner of)?|\b[Ll]iv(?:e|es|ed|ing) (?:at|in|on)|"
@@ -105,4 +105,4 @@ ANNOUNCED = (
     r"\b(?:restaurant|house|shop|store) (?:is|was) (?:at|in)|"
     r"\b(?:sent|[Ss]hip(?:ped)?|[Dd]eliver(?:ed)?|moved) to:?|\bcorner of|\baddress with)\s{1,6}\Z"
 )
-"""Before a number and a name, or a name and a number: what follows is an address."""
+"""Words before an address, which is then a number and a name, or a name and a number."""

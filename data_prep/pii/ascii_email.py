@@ -1,7 +1,7 @@
-"""E-mail addresses as datatrove finds them: ASCII alone, any mark of RFC 5322 in the name before the "@".
+"""E-mail addresses as datatrove finds them: only ASCII, with all marks of RFC 5322 in the local part.
 
-From each "@" the domain is matched to the right and the name to the left, so time is linear; datatrove's own pattern,
-which begins at the name, takes quadratic time.
+From each "@", the domain is matched to the right and the local part to the left, so time is linear; datatrove's
+pattern, which starts with the local part, takes quadratic time.
 """
 
 import functools
@@ -17,11 +17,11 @@ MARKS = "!#$%&'*+/=?^_`{|}~-"
 
 class Patterns(NamedTuple):
     domain: re.Pattern[str]
-    """The "@" and what follows."""
+    """The "@" and the domain."""
     backwards: re.Pattern[str]
-    """The name, read from the "@" to the left: no two points in a row."""
+    """The local part, matched backwards from the "@", without consecutive periods."""
     begin: re.Pattern[str]
-    """Where a name may begin: at the border of a word."""
+    """Possible start of a local part: at a word boundary."""
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def patterns(emails: str) -> Patterns:
 
 
 def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
-    """The places of the e-mail addresses in `text`."""
+    """Yield the spans of the e-mail addresses in `text`."""
     domain_of, backwards, begin_of = patterns(config.emails)
     end = 0
     for domain in domain_of.finditer(text):

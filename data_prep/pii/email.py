@@ -1,8 +1,8 @@
-"""E-mail addresses, internationalised ones too (RFC 5321, RFC 6531).
+"""E-mail addresses, including internationalized ones (RFC 5321, RFC 6531).
 
-From each "@" the domain is matched to the right and then the local part to the left, so time is linear in any text.
-Not found: quoted local parts, the marks !#$*/=?^`{|}~ (in texts they are next to addresses, not in them), and addresses
-in words ("name at example dot com").
+From each "@", the domain is matched to the right and the local part to the left, so time is linear in the text. Not
+found: quoted local parts, the marks !#$*/=?^`{|}~ (in texts they are next to addresses, not in them), and spelled-out
+addresses ("name at example dot com").
 """
 
 import re
@@ -10,30 +10,30 @@ from collections.abc import Iterator
 
 from data_prep.pii.places import Span
 
-# Vowel signs and the like, which are parts of words but not \w: combining accents, Arabic, Indic scripts, Thai.
+# Marks that are parts of words but not in \w: combining accents, vowel signs of Arabic, Indic scripts, Thai.
 MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
-# Zero-width characters and the soft hyphen, which web pages put into long words.
+# Zero-width characters and the soft hyphen, which web pages insert into long words.
 INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
 UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-"""Scripts that set no space between a word and an address: Thai, Japanese, Chinese; Korean particles."""
+"""Scripts without a space between a word and an address: Thai, Japanese, Chinese; Korean particles."""
 
 LABEL = rf"[^\W_][\w{MARKS}{INVISIBLE}-]{{0,62}}+(?<!-)"
-# In the scripts without spaces the text goes on after ".de"; in the others a letter more is another domain.
+# In scripts without spaces, text may directly follow ".de"; in others, another letter makes it a different domain.
 TOP = (
     rf"(?:xn--[A-Za-z0-9-]{{1,59}}|[A-Za-z]{{2,63}}+(?![\u00c0-\u052f])|(?:[^\W\d_]|[{MARKS}]){{2,63}}+)(?!{{}})"
 ).replace("(?!{})", "")
 DOMAIN = re.compile(rf"@[{INVISIBLE}]?(?:{LABEL}\.){{1,16}}({TOP})")
-# Read from the "@" to the left. Dots never stand two in a row, so an address after a dotted line is found alone.
+# Matched backwards from the "@". It has no consecutive periods, so an address after a dotted line is found without it.
 LOCAL_LENGTH = 64
 ATOM = rf"[\w{MARKS}{INVISIBLE}%+'’&-]{{1,{LOCAL_LENGTH}}}+"
 LOCAL_BACKWARDS = re.compile(rf"{ATOM}(?:\.{ATOM}){{0,{LOCAL_LENGTH}}}+")
 LOCAL_AFTER_TEXT = re.compile(rf"(?<=[{UNSPACED}])[A-Za-z0-9][!-~]*\Z")
 IMAGES = frozenset({"gif", "jpeg", "jpg", "png", "svg", "webp"})
-"""No top-level domains, but "logo@2x.png" is a usual name of a file."""
+"""Endings that are not top-level domains but common in file names such as "logo@2x.png"."""
 
 
 def find(text: str) -> Iterator[Span]:
-    """The places of the e-mail addresses in `text`."""
+    """Yield the spans of the e-mail addresses in `text`."""
     end = 0
     for domain in DOMAIN.finditer(text):
         at = domain.start()

@@ -1,4 +1,4 @@
-"""International bank account numbers (ISO 13616): of a known country and its length, with the right check digits."""
+"""International bank account numbers (ISO 13616): with a known country, its length, and valid check digits."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from data_prep.pii.places import COVERED, Span
 
-# From the check digits, where a search can skip to; blanks may stand after every fourth character.
+# Starts at the check digits, so the search can skip to digits; blanks may follow every fourth character.
 CANDIDATE = re.compile(
     rf"[0-9](?<=[A-Za-z]{{2}}[0-9])(?<![\w{COVERED}][A-Za-z]{{2}}[0-9])[0-9]"
     r"(?:(?: ?[A-Za-z0-9]{4}+){2,7}(?: ?[A-Za-z0-9]{1,3}(?![A-Za-z0-9]))?+)"
@@ -17,7 +17,7 @@ END = re.compile(rf"[A-Za-z0-9][^\w{COVERED}]?")
 
 @functools.cache
 def lengths() -> dict[str, int]:
-    """How many characters an IBAN has, by its country's two letters; from python-stdnum's copy of the registry."""
+    """Return {two-letter country: length of its IBANs}, from python-stdnum's copy of the registry."""
     from string import ascii_uppercase
 
     from stdnum import numdb
@@ -31,7 +31,7 @@ def lengths() -> dict[str, int]:
 
 
 def find(text: str) -> Iterator[Span]:
-    """The places of the IBANs in `text`."""
+    """Yield the spans of the IBANs in `text`."""
     for match in CANDIDATE.finditer(text):
         start = match.start() - 2
         length = lengths().get(text[start : start + 2].upper())
@@ -41,7 +41,8 @@ def find(text: str) -> Iterator[Span]:
 
 
 def end_of(text: str, length: int) -> int | None:
-    """Where the first `length` letters and digits end, blanks left out; None if they do not end with a word."""
+    """Return the end of the first `length` letters and digits, not counting blanks; None if it is not the end of a
+    word."""
     stop = length
     while (blanks := text.count(" ", 0, stop)) > stop - length:
         stop = length + blanks
@@ -49,9 +50,9 @@ def end_of(text: str, length: int) -> int | None:
 
 
 def is_iban(number: str) -> bool:
-    """Whether the check digits are right and the parts are as the country has them."""
+    """Whether the check digits are valid and the parts have the country's format."""
     from stdnum import iban
 
     number = number.upper()
-    # of candidates at random 1 in 97 gets past the first test, which is 20 times as fast as the second
+    # the first test rejects 96 of 97 random candidates, and is 20 times faster than the second
     return int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1 and iban.is_valid(number)

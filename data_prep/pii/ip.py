@@ -1,6 +1,7 @@
-"""Public IP addresses, IPv4 and IPv6. Private, loopback, documentation and other special ones tell of nobody.
+"""Public IP addresses, IPv4 and IPv6. Private, loopback, documentation and other special addresses identify no one.
 
-Four numbers with dots may be a version or a section too ("libfoo 4.3.2.1", "section 1.1.2.3"): the words before decide.
+Four numbers with periods may also be a version or a section ("libfoo 4.3.2.1", "section 1.1.2.3"): the words before
+them decide.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 from data_prep.pii.places import COVERED, COVERS, Span
 
-# The first character is matched before what stands in front of it is looked at: so the search can skip to digits.
+# The first character is matched before the lookbehinds, so the search can skip to digits.
 IPV4 = re.compile(
     rf"[1-9](?<![\w{COVERED}][0-9])(?<![\w{COVERED}][.,-][0-9])[0-9]{{0,2}}+(?:\.(?:0|[1-9][0-9]{{0,2}}+)){{3}}"
     rf"(?![\w{COVERED}]|[.,-][\w{COVERED}])"
@@ -21,9 +22,9 @@ IPV6 = re.compile(
     rf"(?:(?<![\w{COVERED}:.])|(?<=[g-zG-Z]:)|(?<=[vV]6:))"
     rf"(?:[0-9A-Fa-f]{{1,4}}+:|::)[0-9A-Fa-f:]{{1,40}}+(?![\w{COVERED}]|\.[\w{COVERED}])"
 )
-"""Also as mail servers write it: "[IPv6:2a02:6b8::2:242]"."""
+"""Also matches the notation of mail servers: "[IPv6:2a02:6b8::2:242]"."""
 TWO_COLONS = re.compile(r":[0-9A-Fa-f]{0,4}+:")
-"""What most pages lack; without it they need not be searched for IPv6, which takes four times as long."""
+"""Necessary for an IPv6 address and absent from most pages, so it is searched first: IPV6 takes four times longer."""
 VERSION_WORDS = frozenset(
     ("v", "ver", "version", "versions", "release", "releases", "rel", "build", "firmware", "update", "patch", "kernel",
      "driver", "revision", "rev", "upgrade", "upgraded", "downgrade", "downgraded", "§", "§§", "section", "sections",
@@ -31,7 +32,7 @@ VERSION_WORDS = frozenset(
      "tables", "figure", "figures", "fig", "figs", "equation", "eq", "theorem", "lemma", "definition", "exercise",
      "example", "problem", "step", "item", "rule", "part", "page", "oid", "ec")
 )  # fmt: skip
-"""What stands before four numbers that are a version, a section or the like ("EC 3.4.21.4" is an enzyme)."""
+"""Words before four numbers that are a version, a section or similar ("EC 3.4.21.4" is an enzyme)."""
 ADDRESS_WORDS = frozenset((
     "ip", "ips", "ipv4", "address", "addresses", "addr", "host", "hosts", "hostname", "server", "servers",
     "nameserver", "nameservers", "dns", "resolver", "resolvers", "ping", "pinged", "pinging", "traceroute", "whois",
@@ -40,28 +41,29 @@ ADDRESS_WORDS = frozenset((
     "allow", "firewall", "remote", "visitor", "blocked", "banned", "logged",
 ))  # fmt: skip
 RESOLVERS = frozenset(("1.0.0.1", "1.1.1.1", "4.2.2.1", "4.2.2.2", "8.8.4.4", "8.8.8.8", "9.9.9.9", "9.9.9.10"))
-"""Open DNS servers whose numbers are small, and known by heart."""
+"""Well-known open DNS servers with small numbers."""
 FUNCTION_WORDS = frozenset(
     ("a", "an", "and", "are", "as", "at", "by", "for", "from", "is", "on", "or", "that", "the", "through", "to", "use",
      "used", "uses", "using", "via", "was", "e", "g", "i", "eg", "ie", "like")
 )  # fmt: skip
 SMALL = 32
-"""Four numbers that are all below this are as often a version or a section: of the public addresses 0.02 % are such."""
+"""Four numbers that are all below this are as often a version or a section; only 0.02 % of public addresses are
+such."""
 CONTEXT = 64
-"""So far before four small numbers, in the same line, what they are is looked for, in characters."""
+"""Maximum characters before four small numbers, in the same line, to search for words that classify them."""
 WORD = re.compile(r"[\w§-]+")
 LATER_KINDS = "".join(COVERS[kind] for kind in ("ip", "address", "phone"))
 FOUND = re.compile(f"[{LATER_KINDS}]")
-"""Stands for what was found after the search for IP addresses, or by it."""
+"""Covers of finds of the IP search itself, or of later ones."""
 HEADING = re.compile(rf"[.)–-]?[ \t]+(?:[^\W\d_]|[{LATER_KINDS}])")
-"""What follows the number of a section at the beginning of a line."""
+"""Text after a section number at the start of a line."""
 SPECIAL_BLOCKS = frozenset({0, 10, 100, 127, 169, 172, 192, 198, 203, *range(224, 256)})
-"""First numbers of the IPv4 addresses with a special purpose (IANA's registry); only of these the library is asked."""
+"""First numbers of special-purpose IPv4 addresses (IANA's registry); only these are checked with the library."""
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 def find(text: str) -> Iterator[Span]:
-    """The places of the public IP addresses in `text`."""
+    """Yield the spans of the public IP addresses in `text`."""
     spans = []
     for match in IPV4.finditer(text):
         octets = [int(part) for part in match[0].split(".")]
@@ -76,25 +78,25 @@ def find(text: str) -> Iterator[Span]:
 
 
 def find_every_ipv4(text: str) -> Iterator[Span]:
-    """The places of four numbers with points that are a public IPv4 address, whatever stands beside them."""
+    """Yield the spans of four numbers with periods that are a public IPv4 address, in any context."""
     for match in ANY_IPV4.finditer(text):
-        with contextlib.suppress(ValueError):  # a zero in front
+        with contextlib.suppress(ValueError):  # a leading zero
             if ipaddress.IPv4Address(match[0]).is_global:
                 yield match.span()
 
 
 def is_ipv4(octets: list[int]) -> bool:
-    """Whether four numbers with dots are a public address, if they are an address at all."""
+    """Whether four numbers with periods are a public address."""
     if max(octets) > 255:
         return False
     return octets[0] not in SPECIAL_BLOCKS or is_public(ipaddress.IPv4Address(bytes(octets)))
 
 
 def is_version(text: str, match: re.Match[str], octets: list[int]) -> bool:
-    """Whether four numbers are a version, a section or the like, by the words in front of them.
+    """Whether four numbers are a version, a section or similar, by the words before them.
 
-    Of large numbers the word before decides. Small ones are more often versions, so for them a word in the line before
-    must not speak of versions, and the word before must not be a name that is none of an address ("libfoo 4.3.2.1").
+    For large numbers the previous word decides. Small numbers are more often versions: no word before them in the line
+    may refer to versions, and the previous word must not be a name unrelated to addresses ("libfoo 4.3.2.1").
     """
     start, end = match.span()
     words = text[max(0, start - 16) : start].rstrip(" .:").split()
@@ -104,7 +106,7 @@ def is_version(text: str, match: re.Match[str], octets: list[int]) -> bool:
         return False
     line = text[max(0, start - CONTEXT, text.rfind("\n", max(0, start - CONTEXT), start) + 1) : start]
     words = [word.lower() for word in WORD.findall(line)]
-    if FOUND.search(line):  # the text was cleaned before, with the whole line in sight
+    if FOUND.search(line):  # the text was cleaned before, when the original line was visible
         return True
     if not line.strip(" \t#*>-"):
         return HEADING.match(text, end) is not None and match[0] not in RESOLVERS
@@ -119,7 +121,7 @@ def is_version(text: str, match: re.Match[str], octets: list[int]) -> bool:
 
 
 def is_ipv6(number: str) -> bool:
-    """Whether hexadecimal numbers with colons are a public address, and not a time, a MAC address or a name in C++."""
+    """Whether hexadecimal numbers with colons are a public address, not a time, a MAC address or a C++ name."""
     try:
         address = ipaddress.IPv6Address(number)
     except ValueError:
@@ -130,5 +132,5 @@ def is_ipv6(number: str) -> bool:
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether the address can belong to one machine in the internet."""
+    """Whether the address can belong to one machine on the internet."""
     return address.is_global and not address.is_multicast

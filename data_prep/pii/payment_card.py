@@ -1,11 +1,11 @@
-"""Numbers of payment cards (ISO/IEC 7812): those with an issuer's prefix, of its length, and the right check digit."""
+"""Payment card numbers (ISO/IEC 7812): with an issuer's prefix, its length, and a valid check digit."""
 
 import re
 from collections.abc import Iterator
 
 from data_prep.pii.places import COVERED, Span
 
-# Without separators, or in the groups in which cards show them, all with the same separator.
+# Without separators, or in the groups that are printed on cards, with equal separators.
 CANDIDATE = re.compile(
     rf"[0-9](?<![\w{COVERED}+][0-9])(?<![\w{COVERED}][.,/=_-][0-9])[0-9]{{3}}"
     r"(?:[0-9]{8,15}+"
@@ -29,7 +29,7 @@ ISSUERS = tuple(
     )
 )
 SHORT = 13
-"""So many digits or fewer are as often the number of a product or an order: a word must say that it is a card."""
+"""Numbers with at most this many digits are as often product or order numbers: a card word must precede them."""
 CARD_WORD = re.compile(
     rf"\b(?:cards?|cc|visa|master ?card|maestro|amex|american express|credit|debit|carte|karte|tarjeta|carta)\b"
     rf"[^0-9{COVERED}]*\Z",
@@ -39,18 +39,18 @@ WORD_DISTANCE = 40
 
 
 def find(text: str) -> Iterator[Span]:
-    """The places of the card numbers in `text`."""
+    """Yield the spans of the card numbers in `text`."""
     for match in CANDIDATE.finditer(text):
         start, stop = match.span()
         if match["last"] and not is_card(match[0]):
-            stop = match.start("last")  # three digits behind a card of sixteen
+            stop = match.start("last")  # three more digits after a number of sixteen
         number = text[start:stop]
         if is_card(number) and (len(number) > SHORT or CARD_WORD.search(text[max(0, start - WORD_DISTANCE) : start])):
             yield start, stop
 
 
 def is_card(number: str) -> bool:
-    """Whether the digits, separators left out, have an issuer's prefix, its length, and the right check digit."""
+    """Whether the digits, without separators, have an issuer's prefix, its length, and a valid check digit."""
     from stdnum import luhn
 
     number = number.replace(" ", "").replace("-", "")

@@ -1,10 +1,10 @@
-"""Phone numbers: runs of 7 to 15 digits, judged by how they are written and by what stands beside them.
+"""Phone numbers: runs of 7 to 15 digits, classified by their format and the surrounding text.
 
-    beside a word such as "phone"     any number that is not a date or the like
-    +41 44 668 18 00, 0041 …          what libphonenumber's tables allow in the country with that calling code
-    (212) 736-5000                    what they allow in one of the config's regions, if it is written in its groups
+    next to a word such as "phone"    any number that is not a date or similar
+    +41 44 668 18 00, 0041 …          numbers that libphonenumber's tables allow for that calling code
+    (212) 736-5000                    numbers that they allow in a region of the config, if written in its groups
 
-Other digits (without a gap, or of another country without its calling code) are as often a price, an order or a year.
+Other digits (without separators, or of another country without calling code) are as often a price, an order or a year.
 """
 
 import functools
@@ -21,24 +21,24 @@ GAP = r"[)]?(?:[ .\-/\u00a0\u2009\u2010\u2011\u2013](?:(?<= )/ )?)?[(]?"
 LONGEST_GAP = 5
 GAP_CHARACTERS = r"[() .\-/\u00a0\u2009\u2010\u2011\u2013]"
 RUN = re.compile(rf"[+(\d](?<!\d\d)(?:(?<=\d)|[+(]?\d)(?:{GAP}\d){{{MIN_DIGITS - 1},}}+")
-"""As many digits as stand together, with at most one separator and brackets between any two. None begins behind a
-digit, since it would have fewer digits than what was looked at there."""
+"""All consecutive digits, with at most one separator and brackets between two. A run does not begin after a digit: it
+would be part of a run that was checked already."""
 EXTENSION = re.compile(r"[ ,]{0,2}(?:x|ext\.?|extension|#)[ ]?\d{1,6}(?!\w)", re.IGNORECASE)
 BEFORE = re.compile(
     rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)"
     + "".join(f"|(?<={COVERS['phone']}{GAP_CHARACTERS}{{{length}}})" for length in range(1, LONGEST_GAP + 1))
 )
-"""What a number cannot stand after: it is then a part of something else; or it was in one run with a phone number and
-was not taken with that."""
+"""Text before which a number is not a phone number: it is part of something else, or of a run with a phone number that
+did not include it."""
 OTHER_NAME = re.compile(r"(?:ISBN|ISSN|DOI|EAN)(?:-1[03])?:? ?\Z")
-"""What a number cannot be that has this name."""
+"""Names of numbers that are not phone numbers."""
 OTHER_NAME_LENGTH = 9
 AFTER = re.compile(rf"[\w{COVERED}%€£¥°²³=@]|[.,:/-][\d{COVERED}]|[ \u00a0]?[€%]|{GAP}{COVERS['phone']}")
 WORD_DISTANCE = 32
-"""How far before a number a phone word may stand, in characters; no digit may be between them."""
+"""Maximum characters between a phone word and a number, without digits between them."""
 YEAR, MONTH, DAY = r"(?:1[5-9]|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
 LIST_DISTANCE = 5
-"""So close behind a phone number, in the same line, another one needs no word."""
+"""A number at most this many characters after a phone number, in the same line, needs no phone word."""
 TOKEN = re.compile(rf"\w+|[{COVERED}]")
 REST_OF_WORD = re.compile(r"\w*")
 NO_WORD = re.compile(rf"[\d{COVERED}]")
@@ -53,16 +53,16 @@ NOT_PHONES = re.compile(
     r"|\d+\.\d+"  # a decimal number
 )
 BRACKETS = re.compile(r"[^()]*+(?:\([^()]*\)[^()]*+)++")
-"""Every bracket is closed, and none is inside another."""
+"""All brackets are closed and not nested."""
 TABLE = re.compile(r"\.\d+[ \u00a0]|[ \u00a0]\d+\.|^[^0]\d*/|[\u2011-\u2013].*\(")
-"""Decimal numbers beside another, a fraction, a range: separators that no country mixes so in its numbers."""
+"""Several decimal numbers, a fraction, or a range: combinations of separators that no country uses in numbers."""
 THOUSANDS = re.compile(r"\d{1,3}(?:[ .\u00a0\u2009]\d{3})+")
 
 
 def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
-    """The places of the phone numbers in `text`."""
+    """Yield the spans of the phone numbers in `text`."""
     words = phone_words(config.phone_words)
-    digit = phone = -WORD_DISTANCE  # where the last run of digits ended, and the last phone number
+    digit = phone = -WORD_DISTANCE  # ends of the last run of digits and of the last phone number
     for run in RUN.finditer(text):
         for start, stop in (run.span(),) if run.end() - run.start() <= MAX_DIGITS else pieces(run):
             while text[start] == "(" and text.count("(", start, stop) > text.count(")", start, stop):
@@ -87,7 +87,7 @@ def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
 
 
 def pieces(run: re.Match[str]) -> Iterator[Span]:
-    """The run, or what stands between its blanks if it has more digits than one number can."""
+    """Yield the run, or its parts between blanks if it has too many digits for one number."""
     text, start, stop = run[0], run.start(), run.end()
     if sum(map(str.isdecimal, text)) <= MAX_DIGITS:
         yield start, stop
@@ -98,9 +98,9 @@ def pieces(run: re.Match[str]) -> Iterator[Span]:
 
 
 def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
-    """Whether the number can be told for a phone number without a word."""
+    """Whether the number is recognizable as a phone number without a phone word."""
     if number.startswith(("+", "(+")):
-        # "+41 (0)44 …": the trunk prefix is shown, though from abroad it is not dialled
+        # "+41 (0)44 …": the trunk prefix is written but not dialled from abroad
         return is_international(ascii_digits(number.replace("(0)", "")), config.phone_leniency)
     if number.startswith("00"):
         return is_international(ascii_digits(number.replace("(0)", ""))[2:], config.phone_leniency)
@@ -119,25 +119,25 @@ def is_something_else(number: str) -> bool:
     from stdnum import ean
 
     digits = ascii_digits(number)
-    # as short as a phone number an ISBN has other digits: 978 and 979 are area codes of Massachusetts and Texas too
+    # only with 13 digits: 978 and 979 are also area codes of Massachusetts and Texas
     return len(digits) == ISBN_DIGITS and digits.startswith(("978", "979")) and ean.is_valid(digits)
 
 
 def ascii_digits(number: str) -> str:
-    """The number's digits, in whatever script they are written."""
+    """Return the digits of a number, written in any script, as ASCII."""
     digits = NOT_DIGITS.sub("", number)
     return digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
 
 
 class PhoneWords:
-    """The words that make a number beside them a phone number, in any case; some are of two words ("my number")."""
+    """Words, in any case, that mark a number next to them as a phone number; some are two words ("my number")."""
 
     def __init__(self, words: tuple[str, ...]):
         self.words = frozenset(" ".join(TOKEN.findall(word.lower())) for word in words)
 
     def are_before(self, text: str, low: int, number: int) -> bool:
-        """Whether one of them stands between `low` and the number, and no digit after it."""
-        if text[low:number].isspace():  # as in a row of numbers
+        """Whether one of the words is between `low` and the number, without a digit after it."""
+        if text[low:number].isspace():  # e.g. in a row of numbers
             return False
         if low and text[low - 1].isalnum() and (rest := REST_OF_WORD.match(text, low, number)):
             low = rest.end()
@@ -150,7 +150,7 @@ class PhoneWords:
         return False
 
     def are_after(self, text: str, end: int) -> bool:
-        """Whether one of them stands right after a number."""
+        """Whether one of the words directly follows a number."""
         match = NEXT_WORDS.match(text, end)
         if match is None:
             return False

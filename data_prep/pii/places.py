@@ -1,7 +1,8 @@
-"""Spans of personal data, and the text in which they are covered.
+"""Spans of personal data, and a text in which finds are covered.
 
-While the kinds are searched one after another, each find is covered by a single character that no pattern matches; at
-the end placeholders replace it. A placeholder that the text has already is covered too: it may look like personal data.
+The kinds are searched one after another. Each find is covered by a single character that no pattern matches; at the
+end, placeholders replace these. Placeholders that are already in the text are covered too, because they may look like
+personal data.
 """
 
 import re
@@ -14,27 +15,27 @@ Span = tuple[int, int]
 """Start and end, in characters."""
 
 COVERS = dict(zip(get_args(PersonalDataKind), map(chr, range(0xFDD0, 0xFDEF)), strict=False))
-"""Noncharacters, which Unicode sets aside for use inside a program: one for each kind."""
+"""Noncharacters, which Unicode reserves for internal use: one per kind."""
 FOREIGN = "\ufdef"
-"""Stands for a noncharacter that the text itself holds; as rare as it is wrong."""
+"""Replaces noncharacters that are in the text itself, which is rare and invalid."""
 COVERED = "\ufdd0-\ufdef"
-"""All of them, to be put between the brackets of a pattern's set."""
+"""Range of all these characters, for use in a regex character class."""
 NONCHARACTERS = re.compile(f"[{COVERED}]")
 
 
 class Mask:
-    """A text in which what was found is covered."""
+    """A text in which finds are covered."""
 
     def __init__(self, text: str, placeholders: dict[str, str]):
         self.placeholders = placeholders
         self.foreign = NONCHARACTERS.findall(text)
         self.text = NONCHARACTERS.sub(FOREIGN, text) if self.foreign else text
-        # the longest first, so that one which holds another is covered as a whole
+        # longest first, so a placeholder that contains another one is covered as a whole
         for kind, placeholder in sorted(placeholders.items(), key=lambda item: -len(item[1])):
             self.text = self.text.replace(placeholder, COVERS[kind])
 
     def cover(self, kind: str, spans: Iterable[Span]) -> int:
-        """Covers the spans (of `text`, from left to right), and says how many they are."""
+        """Cover the spans (of `text`, from left to right); return their number."""
         parts, end = [], 0
         for start, stop in spans:
             parts.append(self.text[end:start])
@@ -44,7 +45,7 @@ class Mask:
         return len(parts)
 
     def uncovered(self) -> str:
-        """The text with the placeholders in place of the covers."""
+        """Return the text with placeholders instead of covers."""
         text = self.text
         for kind, placeholder in self.placeholders.items():
             text = text.replace(COVERS[kind], placeholder)
