@@ -1,4 +1,4 @@
-"""What differs from language to language: names and scripts, thresholds, how a text parts into words.
+"""Language-specific parts of the pipeline: names and scripts, thresholds, word splitters.
 
 May import: data_prep.config, data_prep.text, data_prep.sources.
 """

@@ -1,6 +1,6 @@
-"""What FineWeb-2 does to the texts that it keeps: encodings are mended, and lines of table rules are taken out.
+"""FineWeb-2's fixes of kept texts: repair encodings, and remove lines of table rules.
 
-It fixes before personal data is replaced, and takes lines out behind that.
+Encodings are repaired before personal data is replaced, lines are removed after that.
 """
 
 import functools
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @functools.cache
 def encoding_fixes() -> "TextFixerConfig":
-    """ftfy's, as datatrove's FTFYFormatter has them: what mends a text that was decoded wrongly; ligatures, widths,
-    quotes and line breaks stay. Raises InputError without ftfy."""
+    """Return ftfy's options as in datatrove's FTFYFormatter: repair wrongly decoded text; keep ligatures, character
+    widths, quotes and line breaks. Raises InputError if ftfy is not installed."""
     try:
         from ftfy import TextFixerConfig  # ty: ignore[import-not-found]
     except ImportError as error:
@@ -31,13 +31,13 @@ def encoding_fixes() -> "TextFixerConfig":
 
 
 def check_fixes(config: ByLanguageConfig | None) -> None:
-    """Raises InputError where ftfy is asked for and not installed."""
+    """Raise InputError if the config needs ftfy and it is not installed."""
     if config is not None and config.fix_encoding:
         encoding_fixes()
 
 
 def fix_encoding(text: str, config: ByLanguageConfig | None) -> str:
-    """`text`, mended where it was decoded wrongly ("schÃ¶n"), where that is asked for."""
+    """Repair wrongly decoded text ("schÃ¶n") if the config enables it."""
     if config is None or not config.fix_encoding:
         return text
     from ftfy import fix_text  # ty: ignore[import-not-found]
@@ -46,7 +46,7 @@ def fix_encoding(text: str, config: ByLanguageConfig | None) -> str:
 
 
 def without_symbol_lines(text: str, config: ByLanguageConfig | None) -> str:
-    """`text` without lines of nothing but `symbol_lines` and blanks: of each run of them two line breaks are left."""
+    """Replace each run of lines of only `symbol_lines` and blanks by two empty lines."""
     symbols = frozenset(config.symbol_lines) if config is not None else frozenset()
     if not any(symbol in text for symbol in symbols):
         return text

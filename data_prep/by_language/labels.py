@@ -1,6 +1,6 @@
-"""A language with its script: ISO 639-3 and ISO 15924 codes, as "deu_Latn" (what GlotLID and FineWeb-2 use).
+"""Languages with scripts: ISO 639-3 and ISO 15924 codes, e.g. "deu_Latn", as in GlotLID and FineWeb-2.
 
-lid.176 tells the language alone; the script is then that of most of the text's letters.
+lid.176 returns only the language; the script is then that of most letters of the text.
 """
 
 import functools
@@ -16,22 +16,22 @@ Laoo Tibt Ethi Cans Cher Tfng Syrc Thaa Mong Olck Nkoo Mtei Lisu Limb Kali Wara 
 """.split()  # noqa: SIM905 - as in data_prep/text/words.py
 PATTERNS = {script: regex.compile(rf"\p{{Script={script}}}") for script in SCRIPTS}
 UNKNOWN = "Zyyy"
-"""ISO 15924's code for an undetermined script."""
+"""ISO 15924 code of an undetermined script."""
 KANA = frozenset(("Hira", "Kana"))
 WITH_HAN = {"jpn": "Jpan", "kor": "Hang"}
-"""{language that Han characters are written in beside its own: the code of the mixture, as GlotLID calls it}."""
+"""{language that is also written in Han characters: GlotLID's code of the mixed script}."""
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def script_of_letter(letter: str) -> str:
-    """The script of one character, UNKNOWN for what is no letter or is of none in SCRIPTS."""
+    """Return the script of a character; UNKNOWN if it is not a letter of one of SCRIPTS."""
     if not letter.isalpha():
         return UNKNOWN
     return next((script for script, pattern in PATTERNS.items() if pattern.match(letter)), UNKNOWN)
 
 
 def script_of(text: str) -> str:
-    """The script of most of its letters, "Jpan" for kana; of equally many the first in SCRIPTS; UNKNOWN without any."""
+    """Return the script of most letters, "Jpan" for kana; ties go to the first in SCRIPTS; UNKNOWN without letters."""
     counts: Counter[str] = Counter()
     for letter, number in Counter(text).items():
         counts[script_of_letter(letter)] += number
@@ -43,8 +43,8 @@ def script_of(text: str) -> str:
 
 
 def labelled(language: str, text: str) -> tuple[str, str]:
-    """(ISO 639-3 code, script) of a language as lid.176, GlotLID or a table names it, the script by `text` where the
-    name does not tell it."""
+    """Return (ISO 639-3 code, script) of a language as named by lid.176, GlotLID or a table; the script is from `text`
+    if the name does not include it."""
     code, _, script = language.partition("_")
     code, usual = LABELS.get(code, (code, UNKNOWN))
     if script:

@@ -1,10 +1,11 @@
-"""Words and marks of a text by its language, as datatrove's tokenizers find them (utils/word_tokenizers.py).
+"""Split text into words and marks by language, as datatrove's tokenizers do (utils/word_tokenizers.py).
 
-FineWeb-2's thresholds were drawn from datatrove's words, so each language has the same library or one that gives the
-same words: jieba's dictionary in Rust for Chinese, Sudachi in mode A for Japanese, newmm for Thai, pyvi for Vietnamese,
-Kiwi for Korean. Scripts of India are split at spaces and every mark; all others as English (data_prep/text/words.py)
-without contractions, with the language's rules for hyphens and elided articles. Khmer, Lao, Burmese and Tibetan use ICU
-instead of datatrove's libraries. tests/bench/languages.py measures how far the words agree.
+FineWeb-2's thresholds were computed from datatrove's words, so each language uses the same library or one that gives
+the same words: jieba's dictionary in Rust for Chinese, Sudachi in mode A for Japanese, newmm for Thai, pyvi for
+Vietnamese, Kiwi for Korean. Scripts of India are split at spaces and at every mark; all others like English
+(data_prep/text/words.py) without contractions, with the language's rules for hyphens and elided articles. Khmer, Lao,
+Burmese and Tibetan use ICU instead of datatrove's libraries. tests/bench/languages.py measures the agreement of the
+words.
 
 The libraries are in requirements-languages.lock; each is loaded with the first text of its language.
 """
@@ -20,25 +21,25 @@ from data_prep.text.words import EXCEPTIONS, Memo, split_marks
 from lm.errors import InputError
 
 Splitter = Callable[[str], list[str]]
-"""From a text to its words and marks, in order, without white space at their ends."""
+"""Function from a text to its words and marks, in order, without white space at their ends."""
 
 HYPHENS_WHOLE = frozenset(
     "cat dan deu ell fin hun kir ltz nld nno nob por ron spa srp swe tat".split()  # noqa: SIM905 - read more easily
 )
-"""Languages in which a word with a hyphen stays one, as in spaCy."""
+"""Languages in which a hyphenated word is one word, as in spaCy."""
 ELIDED = frozenset(["cat", "fra", "ita", "lij"])
 """Languages in which an apostrophe ends a word: "l'" "homme"."""
 INDIC_SCRIPTS = frozenset(["Deva", "Beng", "Gujr", "Guru", "Knda", "Mlym", "Orya", "Sinh", "Taml", "Telu"])
 INDIC_MARKS = re.escape(string.punctuation) + "\u0964\u0965\uaaf0\uaaf1\uabeb-\uabef\u1c7e\u1c7f"
-"""ASCII's punctuation, and what ends sentences in scripts of India."""
+"""ASCII punctuation, and marks that end sentences in scripts of India."""
 INDIC_MARK = re.compile(rf"([{INDIC_MARKS}])")
 INDIC_NUMBER = re.compile(r"(?<![0-9])[0-9]++(?: ++[,.:/] ++[0-9]++)+")
-"""Digits with signs between, once every sign stands alone."""
+"""Digits with marks between them, after spaces were inserted around marks."""
 ELISION = re.compile(r"^([^\W\d_]{1,8}['’])(?=[^\W\d_])")
 ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")
-"""What jieba takes for a word of ASCII ("mod", "2.4", "5%"), where its twin in Rust joins more ("mod_ssl")."""
+"""ASCII words of jieba ("mod", "2.4", "5%"); its Rust version returns longer ones ("mod_ssl")."""
 JAPANESE_PARTS = re.compile(r"(?s:.{0,10000}[\n。]|.{1,10000})")
-"""What goes to Sudachi at once, whole sentences where it can be: it refuses more than 49,149 bytes, and a character may
+"""Input for one call of Sudachi, whole sentences if possible: it rejects more than 49,149 bytes, and a character can
 have four."""
 BY_LANGUAGE = {"vie_Latn": "pyvi"}
 BY_SCRIPT = {
@@ -52,12 +53,12 @@ PACKAGES = {
 
 
 def splitter_name(label: str) -> str:
-    """Which splitter a language ("tha_Thai") has: one of SPLITTERS."""
+    """Return the key in SPLITTERS for a language ("tha_Thai"), or "spaces"."""
     return BY_LANGUAGE.get(label) or BY_SCRIPT.get(label[4:], "spaces")
 
 
 def check_splitters(labels: Iterable[str]) -> None:
-    """Raises InputError where a library is not installed that one of these languages needs."""
+    """Raise InputError if a library that one of these languages needs is not installed."""
     missing = {
         package: label
         for label in labels
@@ -74,7 +75,7 @@ def check_splitters(labels: Iterable[str]) -> None:
 
 @functools.cache
 def splitter_of(label: str) -> Splitter:
-    """The splitter of a language, its library loaded. Raises InputError where that is not installed."""
+    """Load the splitter of a language. Raises InputError if its library is not installed."""
     check_splitters((label,))
     name = splitter_name(label)
     if name == "spaces":
@@ -84,7 +85,7 @@ def splitter_of(label: str) -> Splitter:
 
 
 class SpaceSplitter:
-    """Parts a text at white space, and marks from words as for English, but for its contractions ("don't")."""
+    """Split text at white space, and marks from words as in English, without English contractions ("don't")."""
 
     def __init__(self, hyphens_whole: bool, elided: bool):
         self.hyphens_whole, self.elided = hyphens_whole, elided
@@ -94,7 +95,7 @@ class SpaceSplitter:
         return [word for chunk in text.split() for word in self.chunks[chunk]]
 
     def split_chunk(self, chunk: str) -> tuple[str, ...]:
-        """The words of a text without white space."""
+        """Return the words of a text without white space."""
         words = (chunk,) if chunk.isalpha() else split_marks(chunk, SIGNS)
         if self.hyphens_whole and "-" in words:
             words = join_hyphens(words)
@@ -106,11 +107,11 @@ class SpaceSplitter:
 SIGNS = {sign: words for sign, words in EXCEPTIONS.items() if not any(map(str.isalpha, sign))} | {
     f"{letter}.": (f"{letter}.",) for letter in f"{string.ascii_lowercase}äöü"
 }
-"""What stays whole in any language: faces and the like, and single letters with their stop."""
+"""Exceptions that stay whole in all languages: emoticons and similar, and single letters with a period."""
 
 
 def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
-    """`words` of one chunk, those that a hyphen parts put together again."""
+    """Join the `words` of one chunk that were split at hyphens."""
     joined = [words[0]]
     for place, word in enumerate(words[1:], 1):
         inside = place + 1 < len(words) and words[place + 1][0].isalnum() and joined[-1][-1].isalnum()
@@ -122,10 +123,10 @@ def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def indic_words(text: str) -> list[str]:
-    """Words and marks of a text in a script of India: marks part everywhere, but for those inside of numbers.
+    """Split text in a script of India into words and marks: at all marks except within numbers.
 
-    Words part at spaces alone, and so a line break between two words joins them: FineWeb-2's thresholds for the share
-    of words with a letter were drawn with words like these.
+    Words are split only at spaces, so a line break between two words joins them. FineWeb-2's thresholds for the share
+    of words with a letter were computed from such words.
     """
     spaced = INDIC_MARK.sub(r" \1 ", text.replace("\t", " "))
     return INDIC_NUMBER.sub(lambda found: found[0].replace(" ", ""), spaced).split(" ")
@@ -160,7 +161,7 @@ def newmm() -> Splitter:
 
 def pyvi() -> Splitter:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of its escapes in strings
+        warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in its strings
         from pyvi import ViTokenizer  # ty: ignore[import-not-found]
 
     def words(text: str) -> list[str]:

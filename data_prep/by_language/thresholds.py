@@ -1,7 +1,7 @@
-"""The thresholds of each language from FineWeb-2's files: read from a folder, or fetched once and verified.
+"""Per-language thresholds from FineWeb-2's files: read from a folder, or downloaded once and verified.
 
-A file is configs/{ISO 639-3}_{ISO 15924}.yml of huggingface/fineweb-2 (Apache-2.0), some 500 bytes. They are read where
-a stage begins, and travel to the workers inside the config.
+A file is configs/{ISO 639-3}_{ISO 15924}.yml of huggingface/fineweb-2 (Apache-2.0), about 500 bytes. Files are read at
+the start of a stage and sent to the workers in the config.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from lm.errors import InputError, UsageError, shown
 from lm.storage import StorageError, file_sha256, place_of, user_cache, write_atomically, writing
 
 SHA256S = Path(__file__).with_name("fineweb_2.sha256")
-"""Of all files at the commit d0defb24 of 27 October 2025, as sha256sum writes them."""
+"""Checksums of all files at commit d0defb24 of 27 October 2025, in the format of sha256sum."""
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
 def with_thresholds(config: DocumentsConfig, progress: Callable[[str], None] = print) -> DocumentsConfig:
-    """`config` with the thresholds of its languages inside, so that nothing more needs to be read.
+    """Return `config` with the thresholds of its languages, so no file has to be read later.
 
-    Raises InputError where a file cannot be read or fetched, UsageError for a language without one.
+    Raises InputError if a file cannot be read or downloaded, UsageError for a language without one.
     """
     by_language = config.by_language
     if by_language is None or by_language.thresholds:
@@ -36,7 +36,8 @@ def with_thresholds(config: DocumentsConfig, progress: Callable[[str], None] = p
 
 
 def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, object]:
-    """{what: SHA-256} of the thresholds under these names, or of all, where they are by language; else {}."""
+    """Return {description: SHA-256} of the named thresholds, by default all; {} if thresholds do not depend on the
+    language."""
     if config.by_language is None:
         return {}
     found = with_thresholds(config, lambda line: None).thresholds_by_language
@@ -48,7 +49,7 @@ def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, objec
 
 
 def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] | None) -> None:
-    """Raises UsageError where the stop words are not those that texts/, whose marker is given, were measured with."""
+    """Raise UsageError if the stop words differ from those with which texts/ was measured, by its `marker`."""
     measured = (marker or {}).get("external_inputs", {})
     if any(measured.get(name) != value for name, value in thresholds_identity(config, "stopwords").items()):
         raise UsageError(
@@ -58,7 +59,7 @@ def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] |
 
 
 def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[[str], None]) -> LanguageThresholds:
-    """Those of one language. Raises as `with_thresholds`."""
+    """Read the thresholds of one language. Raises like `with_thresholds`."""
     name = f"{language}.yml"
     if not config.folder:
         return parsed(language, fetched(language, config.address, progress), f"{config.address}/{name}")
@@ -81,7 +82,7 @@ def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[
 
 
 def refuse_unknown(language: str, known: set[str] | Mapping[str, str], place: str) -> None:
-    """Raises UsageError where there are no thresholds of that language."""
+    """Raise UsageError if there are no thresholds for the language."""
     if language in known:
         return
     same = sorted(one for one in known if one[:3] == language[:3])
@@ -95,13 +96,13 @@ def refuse_unknown(language: str, known: set[str] | Mapping[str, str], place: st
 
 @functools.cache
 def known_sha256s() -> dict[str, str]:
-    """{"deu_Latn": SHA-256 of its file}."""
+    """Return {"deu_Latn": SHA-256 of its file}."""
     lines = (line.split() for line in SHA256S.read_text(encoding="ascii").splitlines())
     return {name.removesuffix(".yml"): sha256 for sha256, name in lines}
 
 
 def fetched(language: str, address: str, progress: Callable[[str], None]) -> bytes:
-    """The file from the user's cache, or from the server; either way with its SHA-256. Raises as `with_thresholds`."""
+    """Return the file from the user's cache or the server, with its SHA-256 verified. Raises like `with_thresholds`."""
     refuse_unknown(language, known_sha256s(), address)
     name, sha256 = f"{language}.yml", known_sha256s()[language]
     path = user_cache() / "fineweb-2" / f"{name}-{sha256[:16]}"
@@ -126,7 +127,8 @@ def fetched(language: str, address: str, progress: Callable[[str], None]) -> byt
 
 
 def parsed(language: str, data: bytes, place: str) -> LanguageThresholds:
-    """The thresholds that a file tells; `place` is its name for messages. Raises InputError unless it is whole."""
+    """Parse the thresholds in a file; `place` names it in messages. Raises InputError if the file is incomplete or
+    invalid."""
     import yaml
 
     def refused(why: str) -> InputError:
