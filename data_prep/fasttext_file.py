@@ -1,8 +1,8 @@
-"""fastText models from files: used with a known SHA-256, or after a check.
+"""Load fastText models from files, after verifying their SHA-256 or checking them.
 
-fastText does not check a model: a damaged one ends in SIGSEGV, SIGFPE, allocations of any size or an endless loop. So
-a file with the SHA-256 in the config is read as it is; of any other the whole structure is compared with the file's
-size, and then a separate process with bounded memory and time loads it and predicts.
+fastText does not validate models: a damaged one ends in SIGSEGV, SIGFPE, arbitrarily large allocations or an endless
+loop. So a file with the SHA-256 in the config is loaded directly. For any other file, the whole structure is compared
+with the file's size, and then a separate process with limited memory and time loads it and predicts.
 
 The format is that of fastText 0.9 (facebookresearch/fastText: src/fasttext.cc, dictionary.cc, densematrix.cc,
 quantmatrix.cc, productquantizer.cc), version 12 and, without subwords, 11; all little-endian.
@@ -24,9 +24,9 @@ MAGIC, VERSIONS, SUPERVISED, LOSSES = 793_712_314, (11, 12), 3, (1, 2, 3, 4)
 KSUB = 256
 """Centroids of a product quantizer."""
 MAX_DIMENSIONS, MAX_SUBWORD, MAX_WORD_NGRAMS, MAX_WORD_BYTES = 1 << 16, 64, 32, 1 << 14
-"""Beyond those of any model known; words and texts would take time and memory by the square of their length."""
+"""Larger than in any known model. Beyond them, time and memory would be quadratic in the length of words and texts."""
 MOST_COUNTED = 10**15
-"""What fastText takes for infinity where it builds its tree of labels."""
+"""fastText's value for infinity when it builds the tree of labels."""
 CHILD = """
 import resource, sys
 memory, seconds = map(int, sys.argv[2:])
@@ -41,20 +41,19 @@ for line in ("a", "Some words, of which the model may know a few: 12 \\u00e9\\u4
 assert labels, "there is no label"
 """
 CHILD_BYTES, CHILD_SECONDS = 1 << 30, 60
-"""Memory and CPU time that the process of the check may take, besides four times the file's size, and a second for each
-10 MB."""
+"""Memory and CPU time of the checking process, in addition to four times the file's size, and one second per 10 MB."""
 WAIT_SECONDS = 3600
-"""A process that does not even use its CPU time, as where it waits for the file's disk, is ended then."""
+"""Timeout of a process that does not even use its CPU time, e.g. while it waits for a disk."""
 
 
 class ModelError(Exception):
-    """What is wrong with a model's file."""
+    """Defect of a model's file."""
 
 
 def load_fasttext(path: Path, sha256: str, option: str, hash_option: str) -> Any:
-    """Return the fastText model in a file. `option` and `hash_option` are the config's fields for both.
+    """Return the fastText model in a file. `option` and `hash_option` name the config fields of both values.
 
-    Raises InputError if the SHA-256 is another than `sha256`, or, where that is "", if the file is no sound model.
+    Raises InputError if the SHA-256 differs from `sha256` or, if that is "", the file is not a valid model.
     """
     import fasttext
 
@@ -81,7 +80,7 @@ def load_fasttext(path: Path, sha256: str, option: str, hash_option: str) -> Any
 
 
 def check_in_process(path: Path) -> None:
-    """Load the model in a process of its own and ask it for predictions. Raises ModelError."""
+    """Load the model in a separate process and predict with it. Raises ModelError."""
     size = path.stat().st_size
     given = CHILD_BYTES + 4 * size, CHILD_SECONDS + size // 10_000_000
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -104,7 +103,7 @@ def check_in_process(path: Path) -> None:
 
 
 class Cursor:
-    """Reads numbers from a file in memory, in order."""
+    """Read numbers from a file in memory, in order."""
 
     def __init__(self, data: mmap.mmap):
         self.data, self.at = data, 0
@@ -125,7 +124,7 @@ def refuse(what: str, found: object, wanted: object) -> Never:
 
 
 def check_structure(path: Path) -> None:
-    """Walk through a model's file: all its counts must fit each other and the file's size. Raises ModelError."""
+    """Check that all counts in a model's file fit each other and the file's size. Raises ModelError."""
     if not path.stat().st_size:
         raise ModelError("it is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -166,7 +165,7 @@ def walk(cursor: Cursor) -> None:
 
 
 def walk_dictionary(cursor: Cursor, minn: int, maxn: int) -> tuple[int, int, int, list[int]]:
-    """(words, labels, buckets that were kept or -1, their rows)."""
+    """Return (words, labels, number of kept buckets or -1, their rows)."""
     size, words, labels, _, pruned = cursor.read("iiiqq")
     if words < 0 or labels < 1 or size != words + labels or size > len(cursor.data) // 10:
         refuse("the number of entries", f"{size} of {words} words and {labels} labels", "their sum, of 10 bytes each")
@@ -193,7 +192,7 @@ def walk_dictionary(cursor: Cursor, minn: int, maxn: int) -> tuple[int, int, int
 
 
 def walk_matrix(cursor: Cursor, dimensions: int, may_be_quantized: bool | None) -> tuple[int, bool]:
-    """(rows, whether they are quantized); the output matrix only is if the input matrix is too."""
+    """Return (rows, whether they are quantized); the output matrix is quantized only if the input matrix is."""
     (flag,) = cursor.read("B")
     if flag > 1:
         refuse("whether a matrix is quantized", flag, "0 or 1")
@@ -218,7 +217,7 @@ def walk_matrix(cursor: Cursor, dimensions: int, may_be_quantized: bool | None) 
 
 
 def walk_quantizer(cursor: Cursor, dimensions: int) -> int:
-    """The number of parts that a vector is cut into."""
+    """Return the number of parts into which a vector is split."""
     found, parts, width, last = cursor.read("4i")
     fits = found == dimensions and 1 <= width <= dimensions and parts == -(-dimensions // width)
     if not fits or last != dimensions - (parts - 1) * width:

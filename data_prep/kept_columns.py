@@ -1,8 +1,8 @@
-"""Types of the columns of input tables that stay with their documents (pages.keep_columns).
+"""Types of the columns of input tables that are kept with their documents (pages.keep_columns).
 
 Parquet declares the type of a column, JSON and CSV that of each value; the column of a file has the `common_type` of
-its values. Between reading and writing, a value is plain Python; a timestamp or a date is Arrow's integer, so that no
-unit, time zone or year is out of range.
+its values. Between reading and writing, values are plain Python. Timestamps and dates are Arrow's integers, so no unit,
+time zone or year is out of range.
 """
 
 import functools
@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 KINDS = "booleans, integers of up to 64 bits, floats, strings, timestamps, dates, and lists of strings"
-"""The types that are kept, in words. All others are refused by name."""
+"""The supported types, for messages. All others are refused by name."""
 NO_TYPE, STRINGS = pa.null(), pa.list_(pa.string())
 
 
 def kept_type(type: pa.DataType) -> pa.DataType | None:
-    """The type as which a column of this type is kept, or None if it cannot be kept."""
+    """Return the type in which a column of type `type` is stored; None if it is not supported."""
     kinds = pa.types
     if kinds.is_dictionary(type):
         return kept_type(type.value_type) if kept_type(type.value_type) == pa.string() else None
@@ -31,13 +31,13 @@ def kept_type(type: pa.DataType) -> pa.DataType | None:
 
 
 def in_words(value: object) -> str:
-    """What a value is that cannot be kept."""
+    """Describe a value that is not supported."""
     words = {dict: "an object", list: "a list of other values than strings", int: "an integer beyond 64 bits"}
     return words.get(type(value), type(value).__name__)
 
 
 def type_of(value: object) -> pa.DataType | None:
-    """The type as which a value of JSON or CSV is kept, or None if it cannot be kept."""
+    """Return the type in which a value of JSON or CSV is stored; None if it is not supported."""
     if value is None:
         return NO_TYPE
     if isinstance(value, bool):
@@ -54,7 +54,7 @@ def type_of(value: object) -> pa.DataType | None:
 
 @functools.cache
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both, or None if there is none."""
+    """Return the type for the values of both types; None if there is none."""
     kinds = pa.types
     if one == other or kinds.is_null(other):
         return one
@@ -63,7 +63,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     number = lambda type: kinds.is_integer(type) or kinds.is_floating(type)
     if number(one) and number(other):
         whole = kinds.is_integer(one) and kinds.is_integer(other)
-        return pa.int64() if whole else pa.float64()  # a value that does not fit is refused by `cast`
+        return pa.int64() if whole else pa.float64()  # `cast` refuses values that do not fit
     if kinds.is_timestamp(one) and kinds.is_timestamp(other) and bool(one.tz) == bool(other.tz):
         finest = max(one.unit, other.unit, key=["s", "ms", "us", "ns"].index)
         return pa.timestamp(finest, one.tz if one.tz == other.tz else "UTC")
@@ -75,13 +75,13 @@ def is_temporal(type: pa.DataType) -> bool:
 
 
 def as_integers(array: pa.Array) -> pa.Array:
-    """Timestamps and dates as the integers that Arrow stores."""
+    """Convert timestamps and dates to Arrow's integers."""
     if pa.types.is_date(array.type):
         return array.cast(pa.date32()).cast(pa.int32())
     return array.cast(pa.int64())
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """As `batch.to_pylist()`, with timestamps and dates as integers."""
+    """Like `batch.to_pylist()`, with timestamps and dates as integers."""
     columns = [as_integers(column) if is_temporal(column.type) else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()

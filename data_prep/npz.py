@@ -1,4 +1,4 @@
-"""Arrays of a .npz, checked before any is unpacked."""
+"""Load arrays of a .npz file, validated before they are read."""
 
 import io
 import math
@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 HEADER_BYTES = 10_000
-"""Of an array's description; NumPy writes 118."""
+"""Maximum bytes of an array's header; NumPy writes 118."""
 BROKEN = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError,
     SyntaxError, tokenize.TokenError, TypeError, MemoryError,
 )  # fmt: skip
-"""What zipfile raises for a damaged archive, and NumPy for a description that it cannot read."""
+"""Errors of zipfile for a damaged archive, and of NumPy for an invalid header."""
 
 
 def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> list[np.ndarray]:
-    """Return the arrays of `expected`: {name: (dtype, shape, None where any length fits)}, in that order.
+    """Return the arrays of `expected`: {name: (dtype, shape)}, in that order; None in a shape allows any length.
 
-    The file must be as np.savez writes it, not compressed, so that no array is larger than the file. Raises
-    OSError, and ValueError for anything else in it.
+    The file must be uncompressed, as np.savez writes it, so no array is larger than the file. Raises OSError, and
+    ValueError for any other content.
     """
     try:
         with zipfile.ZipFile(file) as archive:

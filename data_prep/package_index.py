@@ -1,7 +1,7 @@
-"""Files of the package index that this machine's pip uses, each pinned by its SHA-256 and kept in the user's cache.
+"""Download files from the package index configured for pip, each pinned by its SHA-256 and cached for the user.
 
-pip cannot download them: it runs the code of a source distribution to do so, and an environment that uv made has no
-pip. uv does not read pip's settings. So pip's rules are followed here (its documentation, "Configuration").
+pip itself cannot download them: for source distributions it would run their code, and an environment made by uv has no
+pip. uv does not read pip's settings. So this module follows pip's rules (its documentation, "Configuration").
 """
 
 import configparser
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 SETTINGS = ("index-url", "no-index", "cert", "client-cert", "proxy")
 SECTIONS = ("global", "install", "download")
-"""Of pip's files; a command's section wins over [global], in whatever file it is."""
+"""Sections of pip's files; those of commands override [global], whatever file they are in."""
 YES = ("1", "true", "t", "yes", "y", "on")
-"""How pip reads a switch."""
+"""pip's values for true."""
 TIMEOUT_SECONDS = (10.0, 30.0)
-"""To connect, and between two pieces of an answer."""
+"""To connect, and between two parts of a response."""
 PAUSES_SECONDS = (1.0, 3.0)
-"""Before the second and the third try."""
+"""Pauses before the second and third attempt."""
 
 
 @dataclass(frozen=True)
 class PackageFile(Config):
-    """One file of a project on the package index, pinned so that no other can take its place."""
+    """One file of a project on the package index, pinned by its hash."""
 
     project: str
-    """Its name on the package index."""
+    """Name of the project on the package index."""
     version: str
     """Release of the project."""
     name: str
-    """The file's name: a wheel (.whl) or a source distribution (.tar.gz)."""
+    """File name: a wheel (.whl) or a source distribution (.tar.gz)."""
     sha256: str
-    """Its SHA-256, 64 hexadecimal digits in lower case."""
+    """SHA-256 of the file: 64 lower-case hexadecimal digits."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,15 +58,15 @@ class PackageFile(Config):
 
 
 def package_cache() -> Path:
-    """The folder of downloaded package files, shared by all runs of this user."""
+    """Return the folder of downloaded package files, shared by all runs of the user."""
     return user_cache(os.environ) / "packages"
 
 
 def fetch_package(file: PackageFile, progress: Callable[[str], None] = print) -> Path:
-    """Download `file` to the user's cache unless it is there, and return its path.
+    """Download `file` to the user's cache unless it is there; return its path.
 
-    Raises InputError if the index cannot be reached, lacks the file or sends another one, or if the cache cannot be
-    written.
+    Raises InputError if the index cannot be reached, does not have the file or sends a different one, or if the cache
+    cannot be written.
     """
     path = package_cache() / file.name
     try:
@@ -84,7 +84,7 @@ def fetch_package(file: PackageFile, progress: Callable[[str], None] = print) ->
 
 
 def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) -> None:
-    """Stream the file to `partial` and verify its hash, with a few tries. Raises InputError as `fetch_package`."""
+    """Stream the file to `partial` and verify its hash, with retries. Raises InputError like `fetch_package`."""
     from pypi_simple import (
         DigestMismatchError,
         NoSuchProjectError,
@@ -104,7 +104,7 @@ def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) 
                         f"The package index {index.endpoint} has no file {file.name} of {file.project}. Of version "
                         f"{file.version} it has: {known or 'nothing'}. Correct the pin, or PIP_INDEX_URL."
                     )
-                # The index's own hash is replaced: only the pin is trusted.
+                # Replace the hash from the index: only the pin is trusted.
                 pinned = dataclasses.replace(found, digests={"sha256": file.sha256})
                 index.download_package(pinned, partial, timeout=TIMEOUT_SECONDS)
                 progress(f"downloaded {file.name}: {partial.stat().st_size / 1e6:.1f} MB")
@@ -138,7 +138,8 @@ def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) 
 
 
 def index_client(settings: Mapping[str, str]) -> "PyPISimple":
-    """A client of pip's index, with its login, certificates and proxy. Raises InputError if pip may ask no index."""
+    """Return a client for pip's index, with its login, certificates and proxy. Raises InputError if pip's settings
+    forbid using an index."""
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url, urldefragauth
@@ -149,11 +150,11 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
             "or pip's files). Remove that, or give your own files (pages.warc, pages.tables)."
         )
     url = settings.get("index-url", "").strip() or PYPI_SIMPLE_ENDPOINT
-    client = PyPISimple(urldefragauth(url))  # no message shows a password
+    client = PyPISimple(urldefragauth(url))  # so that no message shows a password
     host = client.endpoint.split("/")[2:3]
 
     class IndexLogin(HTTPBasicAuth):
-        """Shows the login to the index's own host only: files may be on another."""
+        """Send the login only to the index's own host: files may be on another."""
 
         def __call__(self, r):
             return super().__call__(r) if (r.url or "").split("/")[2:3] == host else r
@@ -166,7 +167,7 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
                 f"pip's certificates (PIP_CERT, or cert in its files) should be {certificates}: no such file. Correct "
                 "the setting."
             )
-        client.s.verify = certificates  # REQUESTS_CA_BUNDLE, which requests reads itself, wins, as it does in pip
+        client.s.verify = certificates  # requests prefers REQUESTS_CA_BUNDLE, as pip does
     client.s.cert = settings.get("client-cert")
     if proxy := settings.get("proxy"):
         client.s.proxies = {"http": proxy, "https": proxy}
@@ -174,9 +175,10 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those of SETTINGS that are set: environment variables win over files, later files over earlier ones.
+    """Return the values of SETTINGS that are set. Environment variables override files, later files override earlier
+    ones.
 
-    Raises InputError for a file that cannot be parsed, as pip does.
+    Raises InputError if a file cannot be parsed, as pip does.
     """
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = lambda optionstr: optionstr.lower().replace("_", "-")
@@ -192,7 +194,7 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def config_files(environment: Mapping[str, str]) -> list[Path]:
-    """pip's files, weakest first: those of all users, the user's, this environment's, and PIP_CONFIG_FILE."""
+    """Return pip's config files by ascending priority: global, user, this environment, PIP_CONFIG_FILE."""
     chosen = environment.get("PIP_CONFIG_FILE", "")
     if chosen == os.devnull:
         return []
@@ -204,6 +206,6 @@ def config_files(environment: Mapping[str, str]) -> list[Path]:
     else:
         folders = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
         shared = [*(Path(folder) / "pip/pip.conf" for folder in reversed(folders)), Path("/etc/pip.conf")]
-    if Path(chosen).is_file():  # pip leaves the user's files out when another is named
+    if Path(chosen).is_file():  # pip ignores the user's files if PIP_CONFIG_FILE exists
         users = []
     return [*shared, *users, Path(sys.prefix) / "pip.conf", *([Path(chosen)] if chosen else [])]

@@ -1,11 +1,11 @@
-"""URLs in one spelling, so that a page's and a list's can be compared: hosts, and host with path."""
+"""Canonical URLs, to compare those of pages with those of lists: hosts, and hosts with paths."""
 
 import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
 MAX_HOST = 253  # characters of a host name (RFC 1035)
-# The scheme and what parts it from the host; browsers take backslashes for slashes, and need none after http.
+# The scheme and the separator before the host; browsers accept backslashes, and no slashes after http.
 BEFORE_HOST = re.compile(r"[\x00-\x20]*(?:https?:|[a-z][a-z0-9+.-]*:(?=[/\\]{2}))?[/\\]*", re.IGNORECASE)
 HOST = re.compile(r"[^/\\?#]*")
 PORT = re.compile(r":[0-9]*$")
@@ -15,9 +15,9 @@ UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 
 
 def split_address(url: str) -> tuple[str, str]:
-    """The canonical host of `url` as a browser reads it, without user, port and final dot, and the rest of `url`.
+    """Return (canonical host of `url` as a browser reads it, without user, port and final dot; rest of `url`).
 
-    The scheme may be missing. The host is "" where there is none, or none that a name server could know.
+    The scheme may be missing. The host is "" if there is none, or if no name server could resolve it.
     """
     start = BEFORE_HOST.match(url)
     host = HOST.match(url, start.end() if start else 0)
@@ -27,9 +27,10 @@ def split_address(url: str) -> tuple[str, str]:
 
 
 def canonical_host(name: str) -> str:
-    """`name` in lower case, %-escapes decoded, international names in Punycode as browsers write them (UTS 46).
+    """Return `name` in lower case, with %-escapes decoded and international names in Punycode as browsers write them
+    (UTS 46).
 
-    A name that is not valid stays as it is, one that is too long becomes "".
+    Invalid names are returned unchanged; names that are too long become "".
     """
     if "%" in name:
         name = unquote(name)
@@ -40,7 +41,7 @@ def canonical_host(name: str) -> str:
 
 
 def punycode(name: str) -> str:
-    """`name` in ASCII by IDNA 2008, or by IDNA 2003 where that knows it alone (symbols), or as it is."""
+    """Return `name` in ASCII by IDNA 2008, or by IDNA 2003 if only that supports it (symbols), or else unchanged."""
     import idna
 
     try:
@@ -53,27 +54,27 @@ def punycode(name: str) -> str:
 
 
 def parents(host: str) -> list[str]:
-    """`host` and every domain above it, the longest first: a.b.example, b.example, example."""
+    """Return `host` and all domains above it, longest first: a.b.example, b.example, example."""
     starts = [0, *(dot.end() for dot in re.finditer(r"\.", host))]
     return [host[start:] for start in starts]
 
 
 def page_key(host: str, rest: str) -> str:
-    """How a list of single URLs names a page: host without "www.", path and query, in lower case.
+    """Return the key of a page in a list of single URLs: host without "www.", path and query, in lower case.
 
-    The scheme, the port, a final slash and what follows "#" do not count; `host` is canonical.
+    Scheme, port, a final slash and the fragment are ignored; `host` is canonical.
     """
     path = unquote(rest.partition("#")[0]).replace("\\", "/").lower().rstrip("/")
     return f"{host.removeprefix('www.')}/{path.removeprefix('/')}"
 
 
 def same_page_key(url: str, ignored_parameters: Sequence[str] = ()) -> str | None:
-    """A spelling that two addresses share which most likely lead to the same page; None without a host.
+    """Return a key that is equal for URLs that most likely lead to the same page; None without a host.
 
-    The scheme, user, "www.", a default port, a slash at the path's end and what follows "#" do not count, unless that
-    begins with "!", as addresses of pages made by scripts do; nor do the order of the query's parameters and those
-    whose names are in `ignored_parameters`, in whatever case ("utm_*" is all that begin so). The case of the path
-    counts, as it does to servers. Escapes are compared as RFC 3986, 6.2.2 says.
+    Ignored: scheme, user, "www.", a default port, a slash at the end of the path, the order of query parameters,
+    parameters in `ignored_parameters` (in any case; "utm_*" matches all with that prefix), and the fragment, unless it
+    begins with "!", as in URLs of pages made by scripts. The case of the path counts, as it does for servers. Escapes
+    are compared by RFC 3986, 6.2.2.
     """
     host, rest = split_address(url)
     if not host:
@@ -90,13 +91,13 @@ def same_page_key(url: str, ignored_parameters: Sequence[str] = ()) -> str | Non
         name = parameter.partition("=")[0].lower()
         if name not in names and not name.startswith(beginnings):
             parameters.append(ESCAPE.sub(one_escape, parameter))
-    parameters.sort(key=lambda parameter: parameter.partition("=")[0])  # of one name, in the order they came in
+    parameters.sort(key=lambda parameter: parameter.partition("=")[0])  # stable: equal names keep their order
     spelled = host.removeprefix("www.") + (port[0] if port and port[0] not in DEFAULT_PORTS else "") + path
     spelled += "?" + "&".join(parameters) if parameters else ""
     return spelled + ("#" + fragment if fragment.startswith("!") else "")
 
 
 def one_escape(escape: re.Match[str]) -> str:
-    """A %-escape as it is compared: of what needs none, the character; else with capitals."""
+    """Normalize a %-escape: decode unreserved characters, else upper case."""
     character = chr(int(escape[1], 16))
     return character if character in UNRESERVED else escape[0].upper()

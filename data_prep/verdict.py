@@ -1,4 +1,4 @@
-"""What the rules say of rows of texts/, by their stored values alone: many rows at once, and no text is read."""
+"""Apply the rules to rows of texts/, from stored values only: many rows at once, without reading texts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -14,40 +14,41 @@ from lm.storage import Place
 
 LANGUAGE_SCORE = "language_score"
 COLUMNS = ("stage", "reason", "language")
-"""What is needed beside the columns of values."""
+"""Columns that are needed in addition to those of values."""
 ROWS_AT_ONCE = 50_000
 
 Verdict = tuple[str, str] | None
-"""(stage, reason) of what is dropped, None of what passes."""
+"""(stage, reason) of a dropped row; None for a row that passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A line drawn through one stored value: what lies on the wrong side of it is dropped."""
+    """A limit on one stored value: rows on its wrong side are dropped."""
 
     stage: str
     reason: str
     signal: str
-    """The column of texts/ that holds the value."""
+    """Column of texts/ with the value."""
     drops: Side
-    """What is dropped: what is there."""
+    """Side of the limit that is dropped."""
     value: float
     option: str
-    """Its place in the config, for example "documents.fineweb.max_short_lines"."""
+    """Its path in the config, e.g. "documents.fineweb.max_short_lines"."""
     by_language: dict[str, float] = field(default_factory=dict)
-    """{"deu_Latn": the line for its texts}, where languages have lines of their own; `value` is that of any other."""
+    """{"deu_Latn": limit of its texts} for languages with their own limits; `value` applies to all others."""
 
     def of_language(self, label: str) -> "Threshold":
-        """This one with the line of the language `label` alone."""
+        """Return the threshold with only the limit of the language `label`."""
         return replace(self, value=self.by_language.get(label, self.value), by_language={})
 
     def lines(self, languages: np.ndarray | None) -> float | np.ndarray:
-        """The line of each row, (rows,) float64, or the one of all; `languages`, (rows,) str, as of `languages_of`."""
+        """Return the limit of each row, (rows,) float64, or one for all; `languages`, (rows,) str, is from
+        `languages_of`."""
         return lines_of(self.value, self.by_language, languages)
 
 
 def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
-    """The line of each row, (rows,) float64, by its language, or the one of all."""
+    """Return the limit of each row by its language, (rows,) float64, or one for all."""
     if not by_language or languages is None:
         return value
     names, places = np.unique(languages, return_inverse=True)
@@ -57,8 +58,8 @@ def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray 
 def limits_of(
     one: Filter, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[Rule, float, dict[str, float]]]:
-    """Each rule of a filter with its limit, and {"deu_Latn": limit} of languages that have their own; not that of the
-    quality classifier while `min_quality` is None."""
+    """Yield each rule of a filter with its limit and {"deu_Latn": limit} of languages with their own limits. The
+    quality classifier has no limit while `min_quality` is None."""
     for rule in one.rules:
         limit = min_quality if one is config.quality_classifier else rule.limit(one)
         if limit is not None:
@@ -68,13 +69,13 @@ def limits_of(
 
 
 def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np.ndarray | None:
-    """(rows,) each row's language, where languages have lines of their own; else None."""
+    """Return the language of each row, (rows,), if languages have their own limits; else None."""
     return np.array(config.language.named(rows), dtype=np.str_) if config.thresholds_by_language else None
 
 
 def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
-    """All lines that `config` draws, in the order in which they are applied; `min_quality` is the quality classifier's,
-    None while it is not known (score_threshold.py)."""
+    """Return all thresholds of `config` in order of application. `min_quality` is the limit of the quality classifier,
+    None while it is unknown (score_threshold.py)."""
     found = []
     for one in config.used_filters:
         for rule, limit, own in limits_of(one, config, min_quality):
@@ -85,13 +86,13 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
 
 
 def columns_needed(config: DocumentsConfig) -> list[str]:
-    """The columns of texts/ that `verdicts` and `values_of` read."""
+    """Return the columns of texts/ that `verdicts` and `values_of` read."""
     signals = dict.fromkeys(rule.signal for one in config.used_filters for rule in one.rules)
     return [*COLUMNS, *(["language_script"] if config.language.labelled else []), *signals]
 
 
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
-    """{signal: (rows,) float64} of the values that a line is drawn through; NaN for rows without a text."""
+    """Return {signal: (rows,) float64} of all values with a threshold; NaN for rows without text."""
     values = {signal: column(rows, signal) for signal in dict.fromkeys(one.signal for one in thresholds)}
     has_text = nulls_of(rows["stage"])
     values[LANGUAGE_SCORE] = np.where(has_text, values[LANGUAGE_SCORE], np.nan)
@@ -99,15 +100,15 @@ def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]
 
 
 def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None) -> list[Verdict]:
-    """The verdict on each row, by the first rule that it breaks: language, then the filters in use, in their order,
-    then the quality classifier's score, which must be at least `min_quality` where that is given."""
+    """Return the verdict on each row by the first rule that it breaks: language, then the used filters in order, then
+    the score of the quality classifier, which must be at least `min_quality` if that is set."""
     names: list[Verdict] = [None]
     first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
     for verdict, broken in checks(rows, config, min_quality):
         first[broken & (first == 0)] = len(names)
         names.append(verdict)
     found = [names[index] for index in first.tolist()]
-    for row in np.flatnonzero(~nulls_of(rows["stage"])).tolist():  # what never had a text
+    for row in np.flatnonzero(~nulls_of(rows["stage"])).tolist():  # rows that never had a text
         found[row] = rows["stage"][row].as_py(), rows["reason"][row].as_py()
     return found
 
@@ -115,7 +116,7 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quali
 def checks(
     rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
+    """Yield (verdict, (rows,) bool) for everything that may drop a row, in order."""
     languages = languages_of(rows, config)
     for one in config.used_filters:
         for rule, limit, own in limits_of(one, config, min_quality):
@@ -126,14 +127,15 @@ def checks(
 
 
 def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
-    """(rows,) float64; NaN, with which every comparison fails, for null."""
+    """Return (rows,) float64; null becomes NaN, for which every comparison is false."""
     return floats_of(rows[name])
 
 
 def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:
-    """Columns of one file of texts/, ROWS_AT_ONCE rows at a time: they hold no text, and so many take little memory.
+    """Yield columns of one file of texts/, ROWS_AT_ONCE rows at a time, which need little memory because they have no
+    text.
 
-    Raises InputError as `read_batches`.
+    Raises InputError like `read_batches`.
     """
     waiting: list[pa.RecordBatch] = []
     for batch in read_batches(texts, columns):
