@@ -1,1 +1,1 @@
-"""The demo's corpus: pages in files of the package index, pinned by their hashes, so that no crawl is downloaded."""
+"""Corpus of the demo: pages in files of the package index, pinned by hash, so no crawl has to be downloaded."""

