@@ -72,8 +72,8 @@ def same_page_key(url: str, ignored_parameters: Sequence[str] = ()) -> str | Non
     """Return a key that is equal for URLs that most likely lead to the same page; None without a host.
 
     Ignored: scheme, user, "www.", a default port, a slash at the end of the path, the order of query parameters,
-    parameters in `ignored_parameters` (in any case; "utm_*" matches all with that prefix), and the fragment, unless it
-    begins with "!", as in URLs of pages made by scripts. The case of the path counts, as it does for servers. Escapes
+    parameters in `ignored_parameters` (case-insensitive; "utm_*" matches all with that prefix), and the fragment,
+    unless it begins with "!", as in URLs of pages made by scripts. The path is case-sensitive, as for servers. Escapes
     are compared by RFC 3986, 6.2.2.
     """
     host, rest = split_address(url)

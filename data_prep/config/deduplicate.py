@@ -56,8 +56,8 @@ class MinHashConfig(Config):
     """How to normalize text before splitting it into words. "datatrove_0_10" replaces numbers, then replaces
     punctuation by spaces; "fineweb_2024", as in the published release, deletes punctuation, then replaces numbers."""
     before_filters: bool = False
-    """Deduplicate before the filters, among all documents that pass the language filter, as FineWeb-2 does; by default
-    after the filters, as FineWeb does. Also applies to url_dedup and exact_dedup."""
+    """Deduplicate before the filters, among all documents that pass the language filter, as FineWeb-2 does; if
+    disabled, after the filters, as FineWeb does. Also applies to url_dedup and exact_dedup."""
     by_language: bool = False
     """Compare only documents of the same language, as FineWeb-2 does. Also applies to exact_dedup."""
 

@@ -58,7 +58,7 @@ class DocumentsConfig(Config):
     substring_dedup: SubstringDedupConfig = SubstringDedupConfig()  # noqa: RUF009
     decontamination: DecontaminationConfig = DecontaminationConfig()  # noqa: RUF009
     across_dumps: bool = False
-    """Deduplicate across all dumps; by default within each dump, as FineWeb does."""
+    """Deduplicate across all dumps; if disabled, within each dump, as FineWeb does."""
     measure_other_languages: bool = True
     """Measure the signals of texts in unwanted languages too. If disabled, their signals are null and launch.refilter
     cannot select other languages; the texts are dropped either way."""

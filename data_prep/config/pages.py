@@ -105,7 +105,7 @@ class CommonCrawlPages(Config):
     downloads: int = not_hashed(default=4)
     """Parallel downloads."""
     download: bool = not_hashed(default=False)
-    """Download the files to the run folder before reading them; by default, workers stream them. The environment
+    """Download the files to the run folder before reading them; if disabled, workers stream them. The environment
     variables GRISTMILL_STORAGE_* set timeouts and retries."""
     index: CrawlIndex = CrawlIndex()
 

@@ -41,7 +41,7 @@ class PersonalDataConfig(Config):
     """What libphonenumber must confirm for a number without such a word: that it is in a range in use ("valid"), or
     only that its length is possible ("possible")."""
     phone_words: tuple[str, ...]
-    """Words, in any case, that mark a nearby number of 7 to 15 digits as a phone number, of any country."""
+    """Words, case-insensitive, that mark a nearby number of 7 to 15 digits as a phone number, of any country."""
     emails: Literal["international", "ascii", "lower_case"] = "international"
     """Syntax of e-mail addresses. "international": letters of all scripts, few punctuation marks; "ascii", as in
     datatrove: ASCII letters, digits and the marks !#$%&'*+/=?^_`{|}~- ; "lower_case", as in the published FineWeb: the

@@ -31,7 +31,8 @@ class ShardsConfig(Config):
     """Approximate maximum of held-out tokens; the tokens of the corpus are estimated from a sample. Larger corpora hold
     out a smaller share of documents."""
     held_out_index: tuple[str, ...] = ()
-    """Paths or URLs of held_out_keys.parquet of other runs; documents held out there are not trained on here either."""
+    """Paths or URLs of held_out_keys.parquet of other runs; documents held out there are not trained on here either
+    (only with held_out documents)."""
     repeat_documents: bool = False
     """Repeat each training document as often as the column repeat of documents/ says
     (documents.minhash.upsampling_weights). The copies are spread over the shards of its file. Held-out documents are

@@ -36,7 +36,7 @@ class UrlFilterConfig(Config):
     banned_domains: tuple[str, ...]
     """Banned domains or hosts, including their subdomains."""
     banned_words: tuple[str, ...]
-    """Banned words of letters and digits, in any case; one as a token of the URL bans it."""
+    """Banned words of letters and digits, compared in lower case; a URL with one as a token is banned."""
     soft_banned_words: tuple[str, ...] = ()
     """A URL is banned if it contains `soft_word_threshold` different ones of these words."""
     soft_word_threshold: int | None = None

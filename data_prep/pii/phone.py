@@ -130,7 +130,7 @@ def ascii_digits(number: str) -> str:
 
 
 class PhoneWords:
-    """Words, in any case, that mark a number next to them as a phone number; some are two words ("my number")."""
+    """Words, case-insensitive, that mark a number next to them as a phone number; some are two words ("my number")."""
 
     def __init__(self, words: tuple[str, ...]):
         self.words = frozenset(" ".join(TOKEN.findall(word.lower())) for word in words)

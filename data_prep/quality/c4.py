@@ -49,9 +49,10 @@ class C4Filter(Filter):
     max_word_length: int = measured()
     """Maximum word length in characters; lines with a longer word are removed."""
     script_phrases: tuple[str, ...] = measured()
-    """Phrases in lower case, matched in any case; lines with one are removed, and their "{" is not counted."""
+    """Phrases in lower case, compared with lower-cased lines. Lines with one are removed, and their "{" is not
+    counted."""
     policy_phrases: tuple[str, ...] = measured()
-    """Phrases in lower case, matched in any case; lines with one are removed, but their "{" is counted."""
+    """Phrases in lower case, compared with lower-cased lines. Lines with one are removed, but their "{" is counted."""
     sentences: Literal["spacy", "punkt"] = measured(default="spacy")
     """Sentence splitter: spaCy's sentencizer, which ends a sentence at each terminal mark, or Punkt, which knows
     abbreviations."""

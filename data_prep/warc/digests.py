@@ -17,7 +17,7 @@ FROM_BASE_32 = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "0123456789abcd
 def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
     """Check a digest such as "sha1:…": whether any of `forms` has it. None if it is missing or unsupported.
 
-    Crawlers write base 32 or hex, in either case.
+    Crawlers write base 32 or hex, in upper or lower case.
     """
     algorithm, _, value = written.strip().lower().replace("-", "").partition(":")
     value = value.strip().rstrip("=")
