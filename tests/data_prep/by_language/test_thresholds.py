@@ -120,11 +120,10 @@ def test_the_limits_that_the_funnel_tells_are_those_that_decide():
     assert by_language == set(LIMITED)
 
 
-def test_a_config_without_them_is_as_it_was():
-    """The columns of texts/ and what identifies it: folders of earlier runs stay theirs."""
+def test_a_config_without_them_has_no_columns_and_thresholds_by_language():
     plain = demo_config()
     assert "language_script" not in text_schema(plain).names
-    assert not {"by_language", "stop words", "language.detector", "language.model"} & plain.of_texts().keys()
+    assert not {"by_language", "stop words"} & plain.of_texts().keys()
     assert thresholds_identity(plain) == {}
     assert all(one.by_language == {} for one in thresholds_of(plain, None))
 
