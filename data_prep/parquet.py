@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm.errors import InputError
-from lm.storage import Place, StorageError, appearing, size_of, writing
+from lm.storage import Place, StorageError, appearing, writing
 
 END_BYTES, THREADS = 2**16, 16
 ROWS_PER_GROUP = 1000
@@ -133,33 +132,35 @@ def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.P
         raise InputError(f"{place} is damaged: {error}. {remedy(place)}") from error
 
 
-def parquet_files(folder: Place) -> list[Place]:
-    """The files folder/*.parquet, by name."""
+def parquet_files(folder: Place) -> dict[Place, int]:
+    """{place: bytes} of the files folder/*.parquet, by name; in a bucket by one listing."""
     if isinstance(folder, Path):
-        return sorted(folder.glob("*.parquet"))
-    return [folder / name for name in sorted(folder.files()) if name.endswith(".parquet") and "/" not in name]
+        return {path: path.stat().st_size for path in sorted(folder.glob("*.parquet"))}
+    found = sorted(folder.files().items())
+    return {folder / name: one.size for name, one in found if name.endswith(".parquet") and "/" not in name}
 
 
-def identities_of(places: Sequence[Place]) -> list[tuple[int, str]]:
-    """(bytes, SHA-256 of the end) of each file: the end of a Parquet file tells the places and sizes of all columns of
-    all row groups, and their least and greatest values."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(identity_of_file, places))
-
-
-def identity_of_file(place: Place) -> tuple[int, str]:
-    """As `identities_of`. Raises InputError where there is none."""
-    size = size_of(place)
-    if size is None:
-        raise InputError(f"{place} is not there. {remedy(place)}")
-    begin = max(size - END_BYTES, 0)
-    if isinstance(place, Path):
+def read_footer(place: Place) -> pq.FileMetaData:
+    """Raises InputError if the file has none."""
+    try:
         with place.open("rb") as file:
-            file.seek(begin)
-            end = file.read()
-    else:
-        end = place.read_range(begin, size)
-    return size, hashlib.sha256(end).hexdigest()
+            return pq.read_metadata(file)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise InputError(f"{place} is not a readable Parquet file: {error}. {remedy(place)}") from error
+
+
+def sha256_of_end(place: Place) -> str:
+    """SHA-256 of the last 64 KiB: the footer has the places, sizes, least and greatest values of all columns."""
+    with place.open("rb") as file:
+        file.seek(max(file.seek(0, 2) - END_BYTES, 0))
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def text_bytes_of(footer: pq.FileMetaData) -> list[int]:
+    """Bytes of the column "text" in each row group, before compression; 0 if there is no such column."""
+    column = footer.schema.names.index("text") if "text" in footer.schema.names else None
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    return [0 if column is None else group.column(column).total_uncompressed_size for group in groups]
 
 
 def check_columns(file: pq.ParquetFile, path: Place, columns: Iterable[str]) -> None:

@@ -18,11 +18,8 @@ from lm.run_paths import RunPaths
 def make(experiment: Experiment, run: Path) -> None:
     paths = RunPaths(run)
     with ProgressLine("documents") as progress:
-        outcome = prepare_documents(
-            paths.texts, with_thresholds(experiment.documents), partial=paths.parts,
-            documents_dir=paths.documents, dropped_dir=paths.dropped, funnel=paths.funnel,
-            on_progress=progress, engine=experiment.engine,
-        )  # fmt: skip
+        config = with_thresholds(experiment.documents)
+        outcome = prepare_documents(paths.texts, config, run, progress, experiment.engine)
     print("\n".join([outcome.table(), *by_language_told(paths.funnel, experiment.documents)]))
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)

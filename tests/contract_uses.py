@@ -43,14 +43,7 @@ def dropped(table: Path, config: Any) -> dict[str, int]:
 
     paths = RunPaths(table.parent / "run")
     extract_texts([InputFile(table, table.name, "table", table.stat().st_size)], config, paths.texts.parent)
-    prepare_documents(
-        paths.texts,
-        config,
-        partial=paths.parts,
-        documents_dir=paths.documents,
-        dropped_dir=paths.dropped,
-        funnel=paths.funnel,
-    )
+    prepare_documents(paths.texts, config, table.parent / "run")
     counts = json.loads(paths.funnel.read_text(encoding="utf-8"))["counts"]["reasons"]
     return {reason: documents for reason, (documents, _) in counts.items()}
 

@@ -8,8 +8,8 @@ Counts and the report's lines are merged by units, 64 files at a time.
 import functools
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,9 @@ import pyarrow as pa
 from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import example_files, read_examples, set_digests
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
-from data_prep.dedup.survivors import Edit, OfSurvivors, SurvivorFile, read_survivors, write_edits
-from data_prep.engine import identity_of
-from data_prep.engine.tasks import FileRunner, here, merge_in_groups
-from data_prep.engine.units import Counts
+from data_prep.dedup.survivors import Edit, SurvivorFile, edits_name, read_survivors, write_edits
+from data_prep.engine import Counts, Workspace, identity_of
+from data_prep.engine.tasks import FileRunner, files_of
 from data_prep.parquet import read_rows, write_rows
 from lm.storage import Place, appearing, size_of, write_json
 
@@ -35,55 +34,45 @@ FREQUENT_TOLD = 100
 HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.list_(pa.int64()))])
 
 
-@dataclass(frozen=True)
-class HitFile(OfSurvivors):
-    """A unit: the survivors of a file, and where its documents with an n-gram are noted, the edits, and its lines of
-    the report."""
-
-    hits: Place
-    edits: Place
-    lines: Place
-
-
-def decontaminate(
-    files: Sequence[SurvivorFile], config: DecontaminationConfig, folder: Place, report: Place, run: FileRunner
-) -> list[SurvivorFile]:
+def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run: FileRunner) -> list[SurvivorFile]:
     """The files with their edits, by which documents that hold an n-gram of an evaluation set go; those that failed are
     missing.
 
-    `folder` is of what units hand on; `report` is where _decontamination.json and .jsonl go, names that readers of a
-    folder of Parquet pass over. Raises UsageError where a set is not there, InputError where one cannot be read, and as
-    `run_step`.
+    Writes dropped/_decontamination.json and .jsonl, names that readers of a folder of Parquet pass over. Raises
+    UsageError for a set that is not there, InputError for one that cannot be read, and as `run_step`.
     """
     settings = [config.fields, config.ngram_words, config.min_words, set_digests(config.sets)]
-    identity = identity_of(settings)
-    own = folder / identity[:12]
+    identity, report = identity_of(settings), run.folder / "dropped"
+    own = run.folder / "parts/decontamination" / identity[:12]
     if size_of(own / "index.json") is None:
         write_index(build_index(read_examples(example_files(config.sets), config.fields), config), own)
-    place = lambda kind, file: folder / kind / file.path.name
-    units = [HitFile(file, *(place(kind, file) for kind in ("hits", "edits", "lines"))) for file in files]
-    units, written = run("overlaps", units, functools.partial(find_hits, index=own), ["hits"], [identity])
+    files, hits = run("overlaps", files, functools.partial(find_hits, index=own), [identity])
     index = read_index(own)
-    merge = functools.partial(merge_counts, ngrams=len(index.hashes))
-    few = merge_in_groups("ngrams", [one["hits"] for one in written], merge, run.folder, run.engine, run.on_progress)
-    documents = count_documents([run.folder / name for name, _ in few], len(index.hashes))
+    few = run.merge("ngrams", files_of(hits.values()), functools.partial(merge_counts, ngrams=len(index.hashes)))
+    documents = count_documents(few, len(index.hashes))
     frequent = np.flatnonzero(documents > config.max_corpus_documents).tolist()
     work = functools.partial(judge, index=own, frequent=frozenset(frequent), drops=config.action == "drop")
-    units, written = run("contaminated", units, work, ["edits", "lines"], [identity, frequent, config.action])
-    lines = [one["lines"] for one in written]
-    few = merge_in_groups("overlap-lines", lines, join_lines, run.folder, run.engine, run.on_progress)
+    files, judged = run("contaminated", files, work, [identity, frequent, config.action])
+    few = run.merge("overlap-lines", files_of(judged.values(), lines_name("")), join_lines)
     with appearing(report / "_decontamination.jsonl") as partial:
-        join_lines([run.folder / name for name, _ in few], partial)
-    touched = [one["sets"] for one in run.counts["contaminated"]]
-    write_report(touched, index, documents, config, report)
-    return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
+        join_lines(few, partial)
+    write_report([one.counts["sets"] for one in judged.values()], index, documents, config, report)
+    return [file.edited("decontamination", run.folder, judged[file.name]) for file in files]
 
 
-def find_hits(unit: HitFile, index: Place) -> None:
-    """Writes the file's documents that hold an n-gram of the index, with which."""
-    path = here(unit.hits)
-    rows = ((path, row) for row in hits_in(unit.survivors, read_index(index)))
-    write_rows(rows, {path: HIT_SCHEMA}, scratch=path.parent)
+def hits_name(file: str) -> str:
+    return f"parts/decontamination/hits/{file}"
+
+
+def lines_name(file: str) -> str:
+    return f"parts/decontamination/lines/{file}"
+
+
+def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
+    """Write the file's documents that hold an n-gram of the index, with which."""
+    path = space.output(hits_name(file.name))
+    rows = ((path, row) for row in hits_in(file, read_index(index)))
+    write_rows(rows, {path: HIT_SCHEMA}, space.scratch)
 
 
 def hits_in(file: SurvivorFile, index: Index) -> Iterator[dict]:
@@ -117,23 +106,23 @@ def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None
     return len(files)
 
 
-def judge(unit: HitFile, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
-    """Writes, for one file, the edits that drop each document with an n-gram of an evaluation set that is not among the
-    `frequent` ones (no edits without `drops`), and a line of the report for each such document. Counts these documents
+def judge(file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
+    """Write, for one file, the edits that drop each document with an n-gram of an evaluation set that is not among the
+    `frequent` ones (no edits without `drops`), and a line of the report for each such document. Count these documents
     by evaluation set."""
-    sets: dict[str, int] = {}
+    sets: Counter[str] = Counter()
     overlapping = []
-    with here(unit.lines).open("w", encoding="utf-8") as file:
-        for row in read_rows(unit.hits):
+    with space.output(lines_name(file.name)).open("w", encoding="utf-8") as out:
+        for row in read_rows(space.place(hits_name(file.name))):
             if frequent.issuperset(row["ngrams"]):
                 continue
             overlapping.append(row["row"])
-            told = of_document(row, unit.survivors.path.name, read_index(index), frequent)
-            for name in told["sets"]:
-                sets[name] = sets.get(name, 0) + 1
-            file.write(json.dumps({"dropped": drops, **told}, ensure_ascii=False, sort_keys=True) + "\n")
-    write_edits(here(unit.edits), ((row, Edit(reason=REASON)) for row in overlapping if drops))
-    return {"sets": sets}
+            told = of_document(row, file.path.name, read_index(index), frequent)
+            sets.update(told["sets"])
+            out.write(json.dumps({"dropped": drops, **told}, ensure_ascii=False, sort_keys=True) + "\n")
+    path = space.output(edits_name("decontamination", file.name))
+    write_edits(path, ((row, Edit(reason=REASON)) for row in overlapping if drops))
+    return {"sets": dict(sets)}
 
 
 def write_report(

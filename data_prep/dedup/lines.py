@@ -10,7 +10,6 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,18 +29,18 @@ from data_prep.dedup.sorted_runs import (
 )
 from data_prep.dedup.survivors import (
     Edit,
-    OfSurvivors,
     SurvivorFile,
     edit_of,
+    edits_name,
     read_survivors,
     with_gaps,
     write_edits,
     write_totals,
 )
 from data_prep.dedup.words import hashed_words
-from data_prep.engine import Counts, identity_of
-from data_prep.engine.tasks import FileRunner, Run, TaskRunner, delete_other_digests, here
-from lm.storage import Place, write_atomically
+from data_prep.engine import Counts, Workspace, identity_of
+from data_prep.engine.tasks import FileRunner, Run, delete_other_digests, files_of, here
+from lm.storage import Place, appearing
 
 REASONS = ("repeated_lines", "short_after_line_dedup")
 UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
@@ -49,53 +48,31 @@ ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each."""
 
 
-@dataclass(frozen=True)
-class LineFile(OfSurvivors):
-    """A unit: the survivors of a file, the keys of its lines, those of them that it loses, and its edits."""
-
-    keys: Place
-    removed: Place
-    edits: Place
-
-
-def remove_lines(
-    files: Sequence[SurvivorFile], config: LineDedupConfig, folder: Place, report: Place, run: FileRunner
-) -> list[SurvivorFile]:
-    """The files with their edits; those that failed are missing. `folder` is of what units hand on; `report` gets the
-    totals. Raises InputError as `run_step`."""
-    units = [
-        LineFile(
-            file,
-            folder / "keys" / f"{file.name}.runs",
-            folder / "removed" / f"{file.name}.npy",
-            folder / "edits" / file.path.name,
-        )
-        for file in files
-    ]
-    units, written = run("line-keys", units, functools.partial(write_line_keys, config=config), ["keys"], [config])
-    identity = identity_of([one["keys"][1] for one in written], config)
-    own, tasks = folder / identity[:12], TaskRunner(run.folder, run.engine, run.on_progress, "repeated lines")
-    delete_other_digests(own)
-    removed = join_lines([unit.keys for unit in units], config, own, tasks)
-    work = functools.partial(write_removed, removed=removed)
-    units, written = run("line-duplicates", units, work, ["removed"], identity)
-    found = {unit.name: one["removed"][1] for unit, one in zip(units, written, strict=True)}
+def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRunner) -> list[SurvivorFile]:
+    """The files with their edits; those that failed are missing. Raises InputError as `run_step`."""
+    files, keys = run("line-keys", files, functools.partial(write_line_keys, config=config), [config])
+    written = files_of(keys.values())
+    identity = identity_of([sha256 for _, sha256 in written], config)
+    folder = run.folder / "parts/line_dedup" / identity[:12]
+    delete_other_digests(folder)
+    removed = join_lines([run.folder / name for name, _ in written], config, folder, run.tasks("repeated lines"))
+    files, found = run("line-duplicates", files, functools.partial(write_removed, removed=removed), identity)
     work = functools.partial(write_line_edits, config=config)
-    units, written = run("line-edits", units, work, ["edits"], lambda unit: [config, found[unit.name]])
-    write_totals(report / "_line_dedup.json", run.counts["line-edits"])
-    return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
+    files, edits = run("line-edits", files, work, lambda file: [config, found[file.name].outputs])
+    write_totals(run.folder / "dropped/_line_dedup.json", edits.values())
+    return [file.edited("line_dedup", run.folder, edits[file.name]) for file in files]
 
 
-def write_line_keys(unit: LineFile, config: LineDedupConfig) -> None:
-    """Writes the keys of the spans of each document, each once."""
+def write_line_keys(file: SurvivorFile, space: Workspace, config: LineDedupConfig) -> None:
+    """Write the keys of the spans of each document, each once."""
     waiting: list[np.ndarray] = []
     rows = 0
-    with writing_run_file(here(unit.keys)) as add:
-        for one in read_survivors(unit.survivors):
+    with writing_run_file(space.output(f"parts/line_dedup/keys/{file.name}.runs")) as add:
+        for one in read_survivors(file):
             keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
             block = np.empty((4, len(keys) // 2), np.uint64)
             block[:2] = keys.reshape(-1, 2).T
-            block[2:] = np.array([[one.when], [unit.survivors.id << 32 | one.row]], np.uint64)
+            block[2:] = np.array([[one.when], [file.id << 32 | one.row]], np.uint64)
             waiting.append(block)
             rows += block.shape[1]
             if rows >= ROWS_AT_ONCE:
@@ -159,20 +136,24 @@ def removed_rows(read: Rows, max_documents: int) -> Iterator[np.ndarray]:
         yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
 
-def write_removed(unit: LineFile, removed: Partitions) -> None:
+def removed_name(file: SurvivorFile) -> str:
+    return f"parts/line_dedup/removed/{file.name}.npy"
+
+
+def write_removed(file: SurvivorFile, space: Workspace, removed: Partitions) -> None:
     """Write the keys of the spans that the file loses, uint64 (3, keys), each with its row before it, sorted: the same
     bytes if other files come or go that lose or share none of them."""
-    low, last = keys_of_file(unit.survivors.id)
+    low, last = keys_of_file(file.id)
     blocks = read_blocks(runs_in(removed.of(low)), low, last, ROWS_AT_ONCE)
     rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]
     rows[0] &= np.uint64(LOW_WORD)
-    data = io.BytesIO()
-    np.save(data, rows)
-    write_atomically(here(unit.removed), data.getvalue())
+    with appearing(space.output(removed_name(file)), space.scratch) as partial, partial.open("wb") as out:
+        np.save(out, rows)
 
 
-def write_line_edits(unit: LineFile, config: LineDedupConfig) -> Counts:
-    return write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.removed)))
+def write_line_edits(file: SurvivorFile, space: Workspace, config: LineDedupConfig) -> Counts:
+    removed = removed_keys(space.place(removed_name(file)))
+    return write_edits(space.output(edits_name("line_dedup", file.name)), line_edits(file, config, removed))
 
 
 def removed_keys(removed: Place) -> dict[int, set[bytes]]:

@@ -5,6 +5,7 @@ of their nodes (clusters.py: fetched first, then a hash of the id), so that what
 the files. Two runs are compared token by token (ranks.py), never by a hash.
 """
 
+import dataclasses
 import functools
 import re
 from collections import defaultdict
@@ -20,17 +21,17 @@ from data_prep.dedup.ranks import in_later_runs
 from data_prep.dedup.survivors import (
     EDIT_SCHEMA,
     Edit,
-    OfSurvivors,
     SurvivorFile,
     edit_of,
     edits_from,
+    edits_name,
     read_survivors,
     with_gaps,
     write_edits,
     write_totals,
 )
-from data_prep.engine import Counts, identity_of
-from data_prep.engine.tasks import FileRunner, TaskRunner, delete_other_digests, here
+from data_prep.engine import Counts, Workspace, identity_of
+from data_prep.engine.tasks import FileRunner, delete_other_digests, here
 from data_prep.parquet import read_rows, write_rows
 from lm.storage import Place
 
@@ -52,30 +53,19 @@ class Group:
     run_file: Place
 
 
-@dataclass(frozen=True)
-class Collected(OfSurvivors):
-    """A unit: a file, the groups that have documents of it, and where its own edits go."""
-
-    groups: tuple[Place, ...]
-    edits: Place
-
-
-def remove_substrings(
-    files: Sequence[SurvivorFile], config: SubstringDedupConfig, folder: Place, report: Place, run: FileRunner
-) -> list[SurvivorFile]:
-    """The files with their edits; those that failed are missing. `folder` is of what units hand on; `report` gets the
-    totals. Raises InputError as `run_step`."""
+def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, run: FileRunner) -> list[SurvivorFile]:
+    """The files with their edits; those that failed are missing. Raises InputError as `run_step`."""
     identity = identity_of([file.sha256 for file in files], config)
-    delete_other_digests(folder / identity[:12])
-    groups = groups_of(files, config.group_bytes, folder / identity[:12])
-    tasks = TaskRunner(run.folder, run.engine, run.on_progress, "repeated passages")
+    folder = run.folder / "parts/substring_dedup" / identity[:12]
+    delete_other_digests(folder)
+    groups = groups_of(files, config.group_bytes, folder)
     if groups:
-        tasks(groups, functools.partial(judge_group, config=config))
+        run.tasks("repeated passages")(groups, functools.partial(judge_group, config=config))
     places = places_by_file(groups)
-    units = [Collected(file, tuple(places[file.id]), folder / "edits" / file.path.name) for file in files]
-    units, written = run("substring-edits", units, collect, ["edits"], [identity])
-    write_totals(report / "_substring_dedup.json", run.counts["substring-edits"])
-    return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
+    files = [dataclasses.replace(file, groups=tuple(places[file.id])) for file in files]
+    files, edits = run("substring-edits", files, collect, identity)
+    write_totals(run.folder / "dropped/_substring_dedup.json", edits.values())
+    return [file.edited("substring_dedup", run.folder, edits[file.name]) for file in files]
 
 
 def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[Group]:
@@ -159,10 +149,10 @@ def edits_in(
                     yield file, one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
 
 
-def collect(unit: Collected) -> Counts:
-    """Writes the edits of a file out of those of its groups."""
-    rows = (row for place in unit.groups for row in read_rows(place) if row["file"] == unit.survivors.id)
-    return write_edits(here(unit.edits), edits_from(rows))
+def collect(file: SurvivorFile, space: Workspace) -> Counts:
+    """Write the edits of a file out of those of its groups."""
+    rows = (row for place in file.groups for row in read_rows(place) if row["file"] == file.id)
+    return write_edits(space.output(edits_name("substring_dedup", file.name)), edits_from(rows))
 
 
 def numbered(text: str, kind: str, numbers: dict[str, int]) -> np.ndarray:

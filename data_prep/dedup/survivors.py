@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.dedup.words import hashed_words
-from data_prep.engine import Counts, identity_of
-from data_prep.parquet import opened, read_batches, read_rows, write_rows
+from data_prep.engine import Counts, Marker, identity_of
+from data_prep.parquet import read_batches, read_footer, read_rows, text_bytes_of, write_rows
 from lm.storage import Place, write_json
 
 SURVIVOR_SCHEMA = pa.schema(
@@ -80,6 +80,8 @@ class SurvivorFile:
     """Of the steps before, in their order."""
     text_bytes: tuple[int, ...] = ()
     """Of each row group of the survivors, as `write_survivors` tells."""
+    groups: tuple[Place, ...] = ()
+    """What substrings.py found in the groups that have documents of the file."""
 
     @property
     def name(self) -> str:
@@ -90,39 +92,23 @@ class SurvivorFile:
     def identity(self) -> list:
         return [self.name, self.id, self.sha256]
 
-    def edited(self, edits: Place, sha256: str) -> "SurvivorFile":
-        """After another step, whose edits have this SHA-256."""
-        both = identity_of(self.sha256, sha256)
-        return dataclasses.replace(self, sha256=both, edits=(*self.edits, edits))
+    def edited(self, step: str, folder: Place, marker: Marker) -> "SurvivorFile":
+        """After a step, whose edits the marker has."""
+        name = edits_name(step, self.name)
+        both = identity_of(self.sha256, marker.outputs[name][1])
+        return dataclasses.replace(self, sha256=both, edits=(*self.edits, folder / name))
 
 
-@dataclass(frozen=True)
-class OfSurvivors:
-    """Base of the units of a step: the survivors of a file, and where its results go."""
-
-    survivors: SurvivorFile
-
-    @property
-    def name(self) -> str:
-        return self.survivors.name
-
-    @property
-    def bytes(self) -> int:
-        return self.survivors.bytes
-
-    @property
-    def identity(self) -> list:
-        return self.survivors.identity
+def edits_name(step: str, file: str) -> str:
+    """Where a step writes the edits of a file, in the run folder."""
+    return f"parts/{step}/edits/{file}.parquet"
 
 
 def write_survivors(path: Path, survivors: Iterable[Survivor]) -> Counts:
     """Gives the text_bytes of each row group. Raises InputError when the disk does not take it."""
     rows = ({name: getattr(one, name) for name in SURVIVOR_SCHEMA.names} for one in survivors)
     write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
-    with opened(path) as parquet:
-        index, column = parquet.metadata, SURVIVOR_SCHEMA.names.index("text")
-    groups = range(index.num_row_groups)
-    return {"text_bytes": [index.row_group(one).column(column).total_uncompressed_size for one in groups]}
+    return {"text_bytes": text_bytes_of(read_footer(path))}
 
 
 def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
@@ -201,10 +187,7 @@ def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
     return start, line_end
 
 
-def write_totals(place: Place, counts: Iterable[Counts]) -> None:
-    """Writes what a step did to all files, in numbers: the sums of what `write_edits` gave."""
-    totals = dict.fromkeys(TOTALS, 0)
-    for one in counts:
-        for name in TOTALS:
-            totals[name] += one[name]
-    write_json(place, totals)
+def write_totals(place: Place, markers: Iterable[Marker]) -> None:
+    """Write what a step did to all files: the sums of what `write_edits` returned."""
+    counts = [one.counts for one in markers]
+    write_json(place, {name: sum(one[name] for one in counts) for name in TOTALS})

@@ -6,7 +6,6 @@ near one that went belongs to its cluster, and goes, as it would have in the sam
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +25,15 @@ KEYS_IN_GROUP = 1 << 16
 """Of a row group, the least that can be read of an index: about 0.7 MB."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """One file's keys for the index, and what became of its documents."""
+def map_keys(
+    texts: Place, pairs: Sequence[tuple[Place, Path]], places: Mapping[int, tuple[int, int]], ids: Path
+) -> None:
+    """Write the keys of one file of texts/, (keys, file to write), each with the document that stayed, and the ids of
+    these documents of the file.
 
-    id: int
-    """Number of the file in the joins."""
-    texts: Place
-    pairs: Mapping[str, Place]
-    """{kind: the keys of its documents}."""
-    mapped: Mapping[str, Place]
-    """{kind: the same keys, each with the document that stayed}, to be made."""
-    ids: Place
-    """To be made, last."""
-
-
-def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]]) -> None:
-    """Makes the file's `mapped` and `ids`; `places` are those of the documents of the run that its duplicates are
-    duplicates of, by row. What is a duplicate of a document of an earlier index has no entry: it is named itself."""
+    `places` has, by row, the (file, row) of the document of this run that a duplicate is one of. A duplicate of a
+    document of an earlier index has no entry: it is named itself.
+    """
     gone = np.array(sorted(places), np.uint64)
     stays = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
     rows_looked_at = [np.empty(0, np.uint64)]
@@ -59,11 +49,10 @@ def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]]) -> None:
             rows[2:, is_gone] = np.stack([np.zeros(is_gone.sum(), np.uint64), stays[at[is_gone]]])
             yield rows
 
-    for kind, pairs in kept.pairs.items():
-        write_run_file(here(kept.mapped[kind]), mapped(pairs))
+    for source, target in pairs:
+        write_run_file(target, mapped(source))
     named = np.unique(np.concatenate(rows_looked_at)).tolist()
-    ids = here(kept.ids)
-    write_rows(ids_of(kept.texts, iter(named), ids), {ids: ID_SCHEMA}, ids.parent)
+    write_rows(ids_of(texts, iter(named), ids), {ids: ID_SCHEMA}, ids.parent)
 
 
 def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
@@ -77,8 +66,8 @@ def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Pat
 
 
 def write_index(
-    kept: Sequence[Kept],
-    kinds: Sequence[str],
+    texts: Mapping[int, str],
+    mapped: Mapping[str, Sequence[Place]],
     config: DocumentsConfig,
     identity: str,
     folder: Place,
@@ -86,18 +75,17 @@ def write_index(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> None:
-    """Writes the index in `folder`, which holds the ids already, of files whose keys are mapped: `identity` tells
-    these and the ids from all others. `partial` keeps what is done; `run` and `rows_at_once` are as of
-    `find_duplicates`. Raises InputError when the disk does not take it."""
+    """Write the index in `folder`, which holds the ids already: `texts` is {number of a file in the joins: its name},
+    `mapped` the files of `map_keys` by kind; `identity` tells these and the ids from all others. `partial` keeps what
+    is done; `run` and `rows_at_once` are as of `find_duplicates`. Raises InputError when the disk does not take it."""
     keys: dict[str, list[KeyFile]] = {}
-    work = functools.partial(write_keys, files=tuple(file.id for file in kept), key_bytes=config.dedup_index.key_bytes)
-    for kind in kinds:
-        mapped = [file.mapped[kind] for file in kept]
+    work = functools.partial(write_keys, files=tuple(texts), key_bytes=config.dedup_index.key_bytes)
+    for kind, places in mapped.items():
         made = functools.partial(Partitions, folder / "keys" / kind, suffix=".parquet")
-        parts, _ = join(mapped, work, run, partial / kind, rows_at_once, made)
+        parts, _ = join(places, work, run, partial / kind, rows_at_once, made)
         keys[kind] = [KeyFile(one.run_file.name, one.low, one.last) for one in parts.tasks]
     with writing(folder):
-        write_json(folder / HEADER, header_of(config, keys, [file.texts.name for file in kept], identity))
+        write_json(folder / HEADER, header_of(config, keys, texts.values(), identity))
 
 
 def write_keys(task: Partition, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:

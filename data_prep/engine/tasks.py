@@ -1,5 +1,5 @@
-"""Work on many tasks or files, each with places for its results, as units of a step, whatever engine runs it. Many
-small files become few by units too, so that what grows with the corpus passes through no one process."""
+"""Work on many tasks or files as the units of a step. Many small files are merged by units too, so that nothing that
+grows with the corpus passes through one process."""
 
 import dataclasses
 import functools
@@ -7,13 +7,14 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.config.engine import EngineConfig
-from data_prep.engine.attempts import manifest_of
+from data_prep.engine.attempts import manifest_of, read_manifest
 from data_prep.engine.progress import Progress
 from data_prep.engine.run import run_step
 from data_prep.engine.units import (
@@ -29,11 +30,14 @@ from data_prep.engine.units import (
     read_marker,
     read_quarantine,
 )
+from data_prep.parquet import THREADS, parquet_files, read_footer, sha256_of_end, text_bytes_of
 from lm.errors import InputError
 from lm.storage import Place, write_atomically, writing
 
 FILES_AT_ONCE = 64
 """Files that one unit merges."""
+FILTERING = "filtering"
+"""The step that writes documents/."""
 File = tuple[str, str]
 """Name in the step's folder, SHA-256."""
 OnProgress = Callable[[Progress], None]
@@ -47,28 +51,25 @@ def whole(engine: EngineConfig, units: int) -> EngineConfig:
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
-def files_of(markers: Mapping[str, Marker], suffix: str = "") -> list[File]:
-    """The outputs whose names end so, in the order of the units."""
-    return [(name, sha) for one in markers.values() for name, (_, sha) in one.outputs.items() if name.endswith(suffix)]
+def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
+    """The outputs in this folder of the step's, in the order of the markers."""
+    return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 
-@dataclass(frozen=True)
-class MergeFiles:
-    """Merges some files, the unit's input, to folder/<name of the unit>.merged."""
+Merge = Callable[[Sequence[Path], Path, Path], int]
+"""(files, the file to write, folder for scratch) -> rows"""
 
-    folder: str
-    merge: Callable[[Sequence[Path], Path, Path], int]
-    """(files, the file to write, folder for scratch) -> rows"""
 
-    def __call__(self, unit: Unit[tuple[str, ...]], space: Workspace) -> dict[str, int]:
-        target = space.output(f"{self.folder}/{unit.name}.merged")
-        return {"rows": self.merge([space.input(name) for name in unit.input], target, space.scratch)}
+def merge_files(unit: Unit[tuple[str, ...]], space: Workspace, folder: str, merge: Merge) -> Counts:
+    """Merge the unit's files to folder/<name of the unit>.merged."""
+    target = space.output(f"{folder}/{unit.name}.merged")
+    return {"rows": merge([space.input(name) for name in unit.input], target, space.scratch)}
 
 
 def merge_in_groups(
     name: str,
     files: Sequence[File],
-    merge: Callable[[Sequence[Path], Path, Path], int],
+    merge: Merge,
     folder: Place,
     engine: EngineConfig,
     on_progress: OnProgress,
@@ -88,8 +89,9 @@ def merge_in_groups(
             )
             for number, group in enumerate(itertools.batched(files, at_once))
         ]
-        step = Step(f"{name}-{level}", tuple(units), MergeFiles(f"parts/{name}", merge), "rows", "groups")
-        files = files_of(run_step(step, whole(engine, len(units)), folder, on_progress))
+        work = functools.partial(merge_files, folder=f"parts/{name}", merge=merge)
+        step = Step(f"{name}-{level}", tuple(units), work, "rows", "groups")
+        files = files_of(run_step(step, whole(engine, len(units)), folder, on_progress).values())
     raise AssertionError("a count ended")
 
 
@@ -171,12 +173,53 @@ def run_task(unit: Unit[Any], space: Workspace, work: Callable[[Any], Counts | N
     return work(dataclasses.replace(unit.input, run_file=place)) or {}
 
 
-class InputFile(Protocol):
-    """A file of an earlier stage and where its results go: a dataclass."""
+@dataclass(frozen=True)
+class StoredFile:
+    """A Parquet file that a step wrote."""
+
+    path: Place
+    bytes: int
+    sha256: str
+    """Of its contents, by the step's manifest; else of its end (`sha256_of_end`)."""
+    counts: Counts
+    """Of the unit that wrote it."""
 
     @property
     def name(self) -> str:
-        """Without its suffix; of no other file."""
+        """Without its suffix; unique in its folder."""
+        return self.path.name.removesuffix(".parquet")
+
+    @property
+    def identity(self) -> list:
+        return [self.path.name, self.bytes, self.sha256]
+
+
+def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
+    """The files folder/*.parquet, by name, as the manifest of the step that wrote them has them: one file is read
+    instead of 90,000 footers. Files that it lacks are identified by their ends and, if `counts` are asked for, have
+    {"documents", "text_bytes"} by their footers. Raises InputError if such a footer cannot be read."""
+    made = read_manifest(step, folder.parent).values()
+    known = {name: (*about, one.counts) for one in made for name, about in one.outputs.items()}
+
+    def stored(file: tuple[Place, int]) -> StoredFile:
+        place, size = file
+        found = known.get(f"{folder.name}/{place.name}")
+        if found and found[0] == size and all(type(found[2].get(name)) is int for name in counts):
+            return StoredFile(place, *found)
+        footer = read_footer(place) if counts else None
+        about = {"documents": footer.num_rows, "text_bytes": sum(text_bytes_of(footer))} if footer else {}
+        return StoredFile(place, size, sha256_of_end(place), about)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(stored, parquet_files(folder).items()))
+
+
+class NamedFile(Protocol):
+    """A file to work on: a picklable dataclass."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the files of a step."""
         ...
 
     @property
@@ -190,49 +233,40 @@ class InputFile(Protocol):
 
 @dataclass(frozen=True)
 class FileRunner:
-    """Does some work on each of many files by the units of an engine. All results lie in `folder`."""
+    """Runs steps in `folder` of which each unit is one file."""
 
     folder: Place
     engine: EngineConfig
     on_progress: OnProgress
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)
-    """{name of a file that failed: the first step in which it did}, of all steps that were run so far."""
-    counts: dict[str, list[Counts]] = dataclasses.field(default_factory=dict)
-    """{step that was run: what its work counted of each file that is done}."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """{name of a file that failed: the first step in which it did}, of all steps so far."""
 
-    def __call__[F: InputFile](
-        self,
-        step: str,
-        files: Sequence[F],
-        work: Callable[[F], Counts | None],
-        outputs: Sequence[str],
-        identity: object,
-    ) -> tuple[list[F], list[dict[str, File]]]:
-        """The files that are done, and of each {output: (name in the folder, SHA-256)}; others have failed and are
-        named, or end the step (`run_step`). `outputs` are the fields of the file that hold the places of what is
-        written; in `work` they are paths of this machine, and the field `note`, where there is one, takes the number of
-        rows that were read. `identity` is what decides the outputs besides the file, or a function that tells it.
-        """
+    def __call__[F: NamedFile](
+        self, step: str, files: Sequence[F], work: Callable[[F, Workspace], Counts | None], identity: object
+    ) -> tuple[list[F], dict[str, Marker]]:
+        """Return the files that are done, and their markers. Others have failed and are named, or end the step
+        (`run_step`). `identity` is what decides the outputs besides the file, or a function of the file."""
         of = identity if callable(identity) else lambda file: identity
         units = tuple(Unit(one.name, identity_of(step, one.identity, of(one)), one.bytes, one) for one in files)
-        made = run_step(
-            Step(
-                step, units, functools.partial(run_file, work=work, outputs=tuple(outputs)),
-                told=step.replace("-", " "),
-            ),
-            self.engine, self.folder, self.on_progress,
-        )  # fmt: skip
-        done = [one for one in files if one.name in made]
+        run = functools.partial(run_file, work=work)
+        made = run_step(Step(step, units, run, told=step.replace("-", " ")), self.engine, self.folder, self.on_progress)
         for one in files:
             if one.name not in made:
                 self.failed.setdefault(one.name, step)
-        self.counts[step] = [made[one.name].counts for one in done]
-        written = [
-            {field: (name, made[one.name].outputs[name][1])
-             for field in outputs for name in [relative(self.folder, getattr(one, field))]}
-            for one in done
-        ]  # fmt: skip
-        return done, written
+        return [one for one in files if one.name in made], dict(made)
+
+    def merge(self, name: str, files: Sequence[File], merge: Merge) -> list[Place]:
+        """As `merge_in_groups`."""
+        few = merge_in_groups(name, files, merge, self.folder, self.engine, self.on_progress)
+        return [self.folder / name for name, _ in few]
+
+    def tasks(self, told: str, identity: str = "") -> TaskRunner:
+        return TaskRunner(self.folder, self.engine, self.on_progress, told, identity)
+
+
+def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace], Counts | None]) -> Counts:
+    counts = work(unit.input, space)
+    return {"rows": space.rows, **(counts or {})}
 
 
 def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
@@ -252,26 +286,6 @@ def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
         manifest_of(step, folder).unlink(missing_ok=True)
         marker_of(step, file, folder).unlink(missing_ok=True)
     delete_files(folder, marker.outputs)
-
-
-def run_file(
-    unit: Unit[Any], space: Workspace, work: Callable[[Any], Counts | None], outputs: tuple[str, ...]
-) -> Counts:
-    """Does the work on one file."""
-    file = unit.input
-    places = {name: space.output(relative(space.folder, getattr(file, name))) for name in outputs}
-    notes = {"note": functools.partial(note_rows, space)} if hasattr(file, "note") else {}
-    counts = work(dataclasses.replace(file, **places, **notes))
-    return {"rows": space.rows, **(counts or {})}
-
-
-def note_rows(space: Workspace, rows: int) -> None:
-    """Notes that so many rows were read."""
-    space.count(rows - space.rows)
-
-
-def no_note(rows: int) -> None:
-    """Takes a note and drops it."""
 
 
 def here(place: Place) -> Path:

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.tasks import File, OnProgress, merge_in_groups, whole
+from data_prep.engine.tasks import File, FileRunner, merge_in_groups, whole
 from data_prep.parquet import opened, read_batches, rows_in, write_rows
 from lm.storage import Place
 
@@ -131,22 +130,21 @@ class Names:
 
 def count_domains(
     counts_files: Sequence[File],
-    folder: Place,
-    engine: EngineConfig,
-    on_progress: OnProgress,
+    run: FileRunner,
     files_at_once: int = FILES_AT_ONCE,
     hosts_in_range: int = HOSTS_IN_RANGE,
 ) -> Domains:
-    """The domains of all counts files in `folder`, the folder of the steps. They are merged in groups until few are
-    left, and these are counted range of hosts by range of hosts. Raises as `run_step` and `read_batches`."""
-    few = merge_in_groups("domains", counts_files, merge_files, folder, engine, on_progress, files_at_once)
+    """The domains of all counts files. They are merged in groups until few are left, and these are counted range of
+    hosts by range of hosts. Raises as `run_step` and `read_batches`."""
+    folder, engine = run.folder, run.engine
+    few = merge_in_groups("domains", counts_files, merge_files, folder, engine, run.on_progress, files_at_once)
     names, identity = tuple(name for name, _ in few), [sha256 for _, sha256 in few]
     units = [
         Unit(f"{number:06d}", identity_of("domains", identity, low, high), 1, Names(low, high, names))
         for number, (low, high) in enumerate(host_ranges([folder / name for name in names], hosts_in_range))
     ]
     step = Step("largest-domains", tuple(units), largest_of_range, "domains", "ranges", "largest domains")
-    made = run_step(step, whole(engine, len(units)), folder, on_progress)
+    made = run_step(step, whole(engine, len(units)), folder, run.on_progress)
     largest = [(name, documents, size) for one in made.values() for name, documents, size in one.counts["largest"]]
     return Domains(tuple(sorted(largest, key=by_size)[:TOP_DOMAINS]), sum(one.counts["rows"] for one in made.values()))
 

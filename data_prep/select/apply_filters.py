@@ -1,9 +1,8 @@
 """The stage "documents", file by file: rows of texts/ become documents/ and dropped/, by the rules and the duplicates.
 
-The last pass over each file: those before it write the keys by which duplicates meet (keys.py), and between them stand
+The last pass over each file: those before it write the keys by which duplicates meet (keys.py), and between them are
 the joins (duplicates.py). What these found is written down for each file, so that a file of which they found the same
-again is not filtered again. Whoever calls has put paths of this machine in the fields of what is written
-(data_prep.engine.tasks).
+again is not filtered again.
 """
 
 import itertools
@@ -16,19 +15,19 @@ import pyarrow as pa
 from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import repeats
-from data_prep.dedup.survivors import Edit, read_edits
+from data_prep.dedup.survivors import Edit, edits_name, read_edits
 from data_prep.documents import document_schema
-from data_prep.engine.tasks import here
+from data_prep.engine import Workspace
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
-from data_prep.parquet import write_rows
+from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
-from data_prep.select.duplicates import FoundOfFile
-from data_prep.select.filtered import FilteredRows, filtered_rows
-from data_prep.select.keys import DocumentShard
+from data_prep.select.duplicates import Duplicate, read_duplicates
+from data_prep.select.edits import steps_in
+from data_prep.select.filtered import FilteredRows, TextsFile, filtered_rows
 from lm.errors import UsageError, shown
-from lm.storage import Place, write_atomically
+from lm.storage import write_atomically
 
 CLUSTER_SIZE = "cluster_size"
 """Column of documents/: documents of the cluster that this one stayed of, where the config asks for it."""
@@ -72,58 +71,58 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
             )
 
 
-Edits = Mapping[str, Mapping[int, Place]]
-"""{step after the deduplication: {index of a file: its edits}}, in the order of the steps (edits.py)."""
-
-
-def edits_of(file: DocumentShard, edits: Edits) -> dict[int, list[tuple[str, Edit]]]:
+def edits_of(file: TextsFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
     """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
     found: dict[int, list[tuple[str, Edit]]] = {}
-    for step, places in edits.items():
-        for row, edit in read_edits(places[file.id]).items():
+    for step in steps_in(config):
+        for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
             found.setdefault(row, []).append((step, edit))
     return found
 
 
-def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: float | None, edits: Edits) -> None:
-    """Writes the file's kept and dropped documents, in reading order, and the counts.
+def apply_filters(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
+    """Write the file's kept and dropped documents, in reading order, and the counts; count what `document_files` asks.
 
     Personal data is replaced in both, now that which texts are alike was asked of what was read.
     """
     counts: list[Counts] = [empty_counts()]
-    kept, dropped = here(file.documents), here(file.dropped)
-    hosts, found = HostCounter(here(file.hosts)), FoundOfFile.at(file.duplicates)
-    parts = filtered_rows(file.texts, config, min_quality, file.note, found.reasons)
+    kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
+    hosts = HostCounter(space.output(f"parts/hosts/{file.path.name}"))
+    duplicates, sizes = read_duplicates(file, space)
+    reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
+    parts = filtered_rows(file.path, config, min_quality, space.count, reasons)
     first = next(parts, None)
     from_table = first.from_table if first else ()
     parts = itertools.chain([first] if first else [], parts)
     schemas = {kept: kept_schema(config, from_table), dropped: dropped_schema(config, from_table)}
-    rows = kept_and_dropped(file, parts, found, config, edits, schemas[kept].names, counts, hosts)
-    write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, hosts.counts_file.parent)
+    edited = edits_of(file, space, config)
+    rows = kept_and_dropped(file.id, parts, duplicates, sizes, config, edited, schemas[kept].names, counts, hosts)
+    write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, space.scratch)
     hosts.write()
-    write_atomically(file.counts, json.dumps(merge(counts)).encode())
+    write_atomically(space.output(f"parts/counts/{file.name}.json"), json.dumps(merge(counts)))
+    footer = read_footer(kept)
+    return {"documents": footer.num_rows, "text_bytes": sum(text_bytes_of(footer))}
 
 
 def kept_and_dropped(
-    file: DocumentShard,
+    file: int,
     parts: Iterable[FilteredRows],
-    found: FoundOfFile,
+    duplicates: Mapping[int, Duplicate],
+    sizes: Mapping[int, int],
     config: DocumentsConfig,
-    edits: Edits,
+    edited: Mapping[int, Sequence[tuple[str, Edit]]],
     columns: list[str],
     counts: list[Counts],
     hosts: HostCounter,
 ) -> Iterator[tuple[bool, dict]]:
-    """(whether it is kept, row) of each; appends to `counts`, and adds what is kept to `hosts`. `columns` are those of
-    documents/."""
-    edited = edits_of(file, edits)
+    """(whether it is kept, row) of each row of the file of that number; appends to `counts`, and adds what is kept to
+    `hosts`. `columns` are those of documents/."""
     for filtered in parts:
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
-            if told := found.duplicates.get(filtered.first + number):
-                place = file.id, filtered.first + number
-                if told.of_this_run:
-                    shown.append([order_of(row["id"]), *place, told.duplicate.file, told.duplicate.row])
+            other = duplicates.get(filtered.first + number)
+            if other and other.of_this_run:
+                shown.append([order_of(row["id"]), file, filtered.first + number, other.file, other.row])
             for step, edit in edited.get(filtered.first + number, ()):
                 row["text"] = edit.applied(row["text"])
                 filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
@@ -134,21 +133,20 @@ def kept_and_dropped(
             row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
-                stays = told.stays if told else None
-                yield False, {**row, "stage": stage, "reason": reason, DUPLICATE_OF: stays}
+                yield False, {**row, "stage": stage, "reason": reason, DUPLICATE_OF: other.name if other else None}
             else:
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())
                 hosts.add(row["url"], row["text_bytes"])
                 if config.counts_clusters:
-                    size = found.sizes.get(filtered.first + number, 1)
+                    size = sizes.get(filtered.first + number, 1)
                     clusters[size] += 1
                     row |= of_cluster(size, config)
                 yield True, {name: row[name] for name in columns}
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
         if config.counts_clusters:
             besides["cluster_sizes"] = cluster_bins(clusters)
-        counts.append(merge([filtered.counts(file.id, config), empty_counts() | besides]))
+        counts.append(merge([filtered.counts(file, config), empty_counts() | besides]))
 
 
 def of_cluster(size: int, config: DocumentsConfig) -> dict[str, int]:

@@ -5,7 +5,6 @@ Decontamination comes last: an n-gram is frequent by the documents that would be
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import AFTER_DEDUP
@@ -15,78 +14,54 @@ from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.scope import scope_of
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
-from data_prep.engine import Counts
-from data_prep.engine.tasks import FileRunner, here, no_note
-from data_prep.select.duplicates import FoundOfFile
-from data_prep.select.filtered import filtered_rows
-from data_prep.select.keys import DocumentShard
-from lm.storage import Place
-
-
-@dataclass(frozen=True)
-class ShardSurvivors:
-    """A unit: a file of texts/, and where its survivors go."""
-
-    shard: DocumentShard
-    survivors: Place
-    note: Callable[[int], None] = no_note
-
-    @property
-    def name(self) -> str:
-        return self.shard.name
-
-    @property
-    def bytes(self) -> int:
-        return self.shard.bytes
-
-    @property
-    def identity(self) -> list:
-        return self.shard.identity
+from data_prep.engine import Counts, Workspace
+from data_prep.engine.tasks import FileRunner
+from data_prep.select.duplicates import read_duplicates
+from data_prep.select.filtered import TextsFile, filtered_rows
 
 
 def find_edits(
-    files: list[DocumentShard],
+    files: list[TextsFile],
     config: DocumentsConfig,
     min_quality: float | None,
-    identity: Callable[[DocumentShard], object],
-    partial: Place,
-    report: Place,
+    identity: Callable[[TextsFile], object],
     run: FileRunner,
-) -> dict[str, dict[int, Place]]:
-    """{step in use: {number of a file: its edits}}, in the order of the steps; of files that failed, none.
+) -> dict[str, str]:
+    """{name of a file: SHA-256 of its edits}, which are where `edits_name` says; of files that failed, none.
 
-    `identity` tells what decides the survivors of a file; `partial` is of what units hand on; `report` gets what the
-    steps tell of themselves. Raises InputError as the steps do.
+    `identity` tells what decides the survivors of a file. Raises InputError as the steps do.
     """
-    used = [step for step in AFTER_DEDUP if step in config.steps]
-    if not used:
-        return {}
-    units = [ShardSurvivors(file, partial / "survivors" / file.texts.name) for file in files]
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
-    units, written = run("survivors", units, work, ["survivors"], lambda unit: identity(unit.shard))
-    left = [
-        SurvivorFile(
-            unit.shard.id, unit.survivors, unit.bytes, one["survivors"][1], text_bytes=tuple(counts["text_bytes"])
-        )
-        for unit, one, counts in zip(units, written, run.counts["survivors"], strict=True)
-    ]
-    for step in used:
-        left = STEPS[step](left, getattr(config, step), partial / step, report, run)
-    return {step: {file.id: file.edits[number] for file in left} for number, step in enumerate(used)}
+    files, made = run("survivors", files, work, identity)
+    left = []
+    for file in files:
+        marker = made[file.name]
+        ((name, (_, sha256)),) = marker.outputs.items()
+        text_bytes = tuple(marker.counts["text_bytes"])
+        left.append(SurvivorFile(file.id, run.folder / name, file.bytes, sha256, text_bytes=text_bytes))
+    for step in steps_in(config):
+        left = STEPS[step](left, getattr(config, step), run)
+    return {file.name: file.sha256 for file in left}
 
 
-def find_survivors(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> Counts:
-    """Writes the file's documents that pass the rules and are copies of no other."""
-    return write_survivors(here(unit.survivors), survivors_of(unit, config, min_quality))
+def steps_in(config: DocumentsConfig) -> list[str]:
+    """The steps in use, in their order."""
+    return [step for step in AFTER_DEDUP if step in config.steps]
 
 
-def survivors_of(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> Iterator[Survivor]:
-    file, duplicates = unit.shard, FoundOfFile.at(unit.shard.duplicates).reasons
-    for filtered in filtered_rows(file.texts, config, min_quality, unit.note, duplicates):
-        for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
-            if verdict is None:
-                when, _ = make_node(row["date"], row["id"], file.id, number)
-                yield Survivor(number, when, row["id"], scope_of(row, config), row["text"])
+def find_survivors(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
+    """Write the file's documents that pass the rules and are copies of no other."""
+    duplicates, _ = read_duplicates(file, space)
+    reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
+
+    def survivors() -> Iterator[Survivor]:
+        for filtered in filtered_rows(file.path, config, min_quality, space.count, reasons):
+            for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
+                if verdict is None:
+                    when, _ = make_node(row["date"], row["id"], file.id, number)
+                    yield Survivor(number, when, row["id"], scope_of(row, config), row["text"])
+
+    return write_survivors(space.output(f"parts/survivors/{file.path.name}"), survivors())
 
 
 STEPS: dict[str, Callable[..., list[SurvivorFile]]] = {
@@ -94,4 +69,4 @@ STEPS: dict[str, Callable[..., list[SurvivorFile]]] = {
     "substring_dedup": remove_substrings,
     "decontamination": decontaminate,
 }
-"""{step: step(files, its section of the config, folder, report, run) gives the files with their edits}."""
+"""{step: step(files, its section of the config, run) gives the files with their edits}."""

@@ -1,4 +1,5 @@
-"""Rows of texts/ with the verdict on each and the text as it is by then: what every pass over a file begins with."""
+"""The files of texts/, and their rows with the verdict on each and the text as it is by then: what every pass over a
+file begins with."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,13 +10,36 @@ import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
+from data_prep.dedup.clusters import file_ids
+from data_prep.engine.tasks import StoredFile, stored_files
 from data_prep.funnel.counts import Counts, count_rows
 from data_prep.kept_columns import rows_of
 from data_prep.measure.row import text_schema
+from data_prep.measure.run import TEXTS
 from data_prep.parquet import read_batches
 from data_prep.text.passage import Passage
 from data_prep.verdict import Verdict, languages_of, thresholds_of, values_of, verdicts
 from lm.storage import Place
+
+
+@dataclass(frozen=True)
+class TextsFile(StoredFile):
+    """One file of texts/."""
+
+    id: int
+    """Number of the file in the joins, by its name (`file_ids`)."""
+
+    @property
+    def identity(self) -> list:
+        """Its number is in what is made of it."""
+        return [*super().identity, self.id]
+
+
+def texts_files(folder: Place) -> list[TextsFile]:
+    """The files of a folder texts/, by name."""
+    files = stored_files(folder, TEXTS)
+    ids = file_ids(one.path.name for one in files)
+    return [TextsFile(one.path, one.bytes, one.sha256, one.counts, ids[one.path.name]) for one in files]
 
 
 @dataclass(slots=True)
@@ -46,11 +70,11 @@ def filtered_rows(
     texts: Place,
     config: DocumentsConfig,
     min_quality: float | None,
-    note: Callable[[int], None],
+    count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """All rows of one file of texts/, in order. `note` takes the number of those that were read. `duplicates` has the
-    verdict on rows, by number, that other documents are the reason of. Raises InputError as `read_batches`."""
+    """All rows of one file of texts/, in order. `count` is called with the number of rows that were read since. The
+    verdicts on `duplicates`, by row, come before the rules'. Raises InputError as `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
@@ -62,7 +86,7 @@ def filtered_rows(
             row["text"] = text_left(row["text"], verdict, config)
         yield filtered
         first += batch.num_rows
-        note(first)
+        count(batch.num_rows)
 
 
 def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
@@ -76,13 +100,13 @@ def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
 
 
 def candidates(
-    texts: Place, config: DocumentsConfig, min_quality: float | None, note: Callable[[int], None]
+    texts: Place, config: DocumentsConfig, min_quality: float | None, count: Callable[[int], None]
 ) -> Iterator[tuple[int, dict]]:
     """(number, row) of the documents of one file of texts/ among which duplicates are looked for, in order: those that
     passed all rules, with the text that is left; before the filters, those that passed the language, with their whole
-    text. `note` and errors as of `filtered_rows`."""
+    text. `count` and errors as of `filtered_rows`."""
     if not config.minhash.before_filters:
-        for filtered in filtered_rows(texts, config, min_quality, note):
+        for filtered in filtered_rows(texts, config, min_quality, count):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
                 if verdict is None:
                     yield filtered.first + number, row
@@ -93,7 +117,7 @@ def candidates(
             if looked_at(verdict, config):
                 yield first + number, row
         first += batch.num_rows
-        note(first)
+        count(batch.num_rows)
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:

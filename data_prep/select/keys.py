@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
@@ -13,43 +12,13 @@ from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.partitions import Partitions
 from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
 from data_prep.dedup.url import url_key, url_node
-from data_prep.engine.tasks import here, no_note
-from data_prep.select.filtered import candidates, looked_at
-from data_prep.select.texts_files import TextsFile
+from data_prep.engine import Workspace
+from data_prep.select.filtered import TextsFile, candidates, looked_at
 from data_prep.verdict import columns_needed, read_measured, verdicts
-from lm.storage import Place, write_atomically
+from lm.storage import write_atomically
 
 NEVER_STAYS = 2**64 - 1
 """The first word of a node that is in a cluster only to be told which document of it stays."""
-
-
-@dataclass(frozen=True)
-class DocumentShard(TextsFile):
-    """One file of texts/ and where its results go."""
-
-    url_keys: Place
-    exact_keys: Place
-    near_keys: Place
-    index_url: Place
-    """Its keys for an index (dedup_index), likewise."""
-    index_exact: Place
-    index_near: Place
-    same_url: Place
-    """What the join of addresses found of it, where other joins follow (JSON)."""
-    duplicates: Place
-    """What the joins found of it (JSON)."""
-    documents: Place
-    dropped: Place
-    hosts: Place
-    """Counts of the hosts of kept documents (domains.py)."""
-    counts: Place
-    """What became of the rows, in numbers (JSON)."""
-    note: Callable[[int], None] = no_note
-    """Takes the number of rows that were read, now and then."""
-
-    def keys_of(self, kind: str) -> Place:
-        """For an index."""
-        return getattr(self, f"index_{kind}")
 
 
 def has_index(config: DocumentsConfig) -> bool:
@@ -57,13 +26,17 @@ def has_index(config: DocumentsConfig) -> bool:
     return bool(config.dedup_index.write or config.dedup_index.against)
 
 
-def write_url_keys(file: DocumentShard, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Writes the keys of the addresses of the documents among which duplicates are looked for.
+def pairs_name(kind: str, file: TextsFile) -> str:
+    """Where the keys of a file are written, in the run folder; `kind` is "index/" and a kind of dedup_index for an
+    index."""
+    return f"parts/{kind}/{file.name}.pairs"
 
-    Reads no text.
-    """
-    with writing_pairs(here(file.url_keys)) as add, writing_index_keys(file, ("url",), config) as index:
-        for number, row in rows_looked_at(file, config, min_quality):
+
+def write_url_keys(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
+    """Write the keys of the addresses of the documents among which duplicates are looked for. Reads no text."""
+    path = space.output(pairs_name("url", file))
+    with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
+        for number, row in rows_looked_at(file, space, config, min_quality):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
                 node = document_node(*url_node(row["date"], row["id"], file.id, number, config.url_dedup))
                 add([key], node)
@@ -78,53 +51,56 @@ def document_node(order: int, place: int) -> Node:
 
 @contextlib.contextmanager
 def writing_index_keys(
-    file: DocumentShard, kinds: Sequence[str], config: DocumentsConfig
+    file: TextsFile, space: Workspace, kinds: Sequence[str], config: DocumentsConfig
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
-    """Gives, by kind, what adds keys for an index; nothing where the config has to do with none."""
+    """Gives, by kind, what adds keys for an index; nothing if the config has none."""
     with contextlib.ExitStack() as stack:
-        if has_index(config):
-            yield {kind: stack.enter_context(writing_pairs(here(file.keys_of(kind)))) for kind in kinds}
-        else:
-            yield {}
+        paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if has_index(config)}
+        yield {kind: stack.enter_context(writing_pairs(path)) for kind, path in paths.items()}
 
 
 def rows_looked_at(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None
+    file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[int, dict]]:
     """(number, row) as `candidates`, without the texts."""
     names, first = ["id", "url", "date", "dump"], 0
-    for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
+    for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         found = verdicts(rows, config, min_quality)
         for number, (row, verdict) in enumerate(zip(rows.select(names).to_pylist(), found, strict=True)):
             if looked_at(verdict, config):
                 yield first + number, row
         first += rows.num_rows
-        file.note(first)
+        space.count(rows.num_rows)
 
 
-def write_same_url(file: DocumentShard, clusters: Partitions) -> None:
+def same_url_name(file: TextsFile) -> str:
+    return f"parts/same-url/{file.name}.json"
+
+
+def write_same_url(file: TextsFile, space: Workspace, clusters: Partitions) -> None:
     """Write which documents of the file were fetched again: [row, whether the document that stays is of this run]."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
-    write_atomically(file.same_url, json.dumps(rows).encode())
+    write_atomically(space.output(same_url_name(file)), json.dumps(rows))
 
 
 def write_keys(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
+    file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
     """Write the keys of the documents among which duplicates are looked for.
 
-    Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
-    cluster however short they are. `after_urls` if `same_url` is written: duplicates by address have no other key than
-    the address, by which they are told which document stays in the end; and none at all if that is an index's.
+    Two files: that of near-duplicates holds the keys of the exact ones too, so that copies are in one cluster however
+    short they are. `after_urls` if `write_same_url` came before: duplicates by address have no other key than the
+    address, by which they are told which document stays in the end; and none at all if that is an index's.
     """
-    refetched = dict(json.loads(file.same_url.read_bytes())) if after_urls else {}
+    refetched = dict(json.loads(space.place(same_url_name(file)).read_bytes())) if after_urls else {}
+    exact, near = (space.output(pairs_name(kind, file)) for kind in ("exact", "near"))
     with (
-        writing_pairs(here(file.exact_keys)) as add_exact,
-        writing_pairs(here(file.near_keys)) as add_near,
-        writing_index_keys(file, ("exact", "near"), config) as index,
+        writing_pairs(exact) as add_exact,
+        writing_pairs(near) as add_near,
+        writing_index_keys(file, space, ("exact", "near"), config) as index,
     ):
-        for number, row in candidates(file.texts, config, min_quality, file.note):
+        for number, row in candidates(file.path, config, min_quality, space.count):
             node = document_node(*make_node(row["date"], row["id"], file.id, number))
             by_url = url_key(row["url"], dump_of(row, config), config.url_dedup) if after_urls else None
             keys = [by_url] if by_url else []

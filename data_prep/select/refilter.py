@@ -13,16 +13,15 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_DEDUP, DEDUP
-from data_prep.engine import Progress
-from data_prep.engine.tasks import FileRunner, here, whole
+from data_prep.engine import Progress, Workspace
+from data_prep.engine.tasks import FileRunner, files_of, whole
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
-from data_prep.parquet import parquet_files
+from data_prep.select.filtered import TextsFile, texts_files
 from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
-from data_prep.select.texts_files import CountedFile, counted_files, texts_files
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 
@@ -56,23 +55,22 @@ def count_again(
     """
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
-    files, run = texts_files(texts), FileRunner(scratch, whole(engine, len(parquet_files(texts))), on_progress)
-    _, min_quality = lowest_score(files, config, run, scratch / "scores")
-    counting = functools.partial(count_file, config=config, min_quality=min_quality)
-    _, written = run("counting", counted_files(files, scratch / "counts", ".json"), counting, ["part", "hosts"], config)
-    hosts, parts = ([one[name] for one in written] for name in ("hosts", "part"))
-    domains = count_domains(hosts, scratch, engine, on_progress)
-    counts = merge_counts(parts, scratch, engine, on_progress)
+    files = texts_files(texts)
+    run = FileRunner(scratch, whole(engine, len(files)), on_progress)
+    _, min_quality = lowest_score(files, config, run)
+    _, counted = run("counting", files, functools.partial(count_file, config=config, min_quality=min_quality), config)
+    domains = count_domains(files_of(counted.values(), "hosts/"), run)
+    counts = merge_counts(files_of(counted.values(), "counts/"), run)
     shutil.rmtree(scratch)
-    return Recounted(counts, domains, {file.id: file.texts.name for file in files}, min_quality)
+    return Recounted(counts, domains, {file.id: file.path.name for file in files}, min_quality)
 
 
-def count_file(file: CountedFile, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Writes the hosts and the counts of one file."""
+def count_file(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
+    """Write the hosts and the counts of one file."""
     parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
-    hosts = HostCounter(here(file.hosts))
+    hosts = HostCounter(space.output(f"hosts/{file.path.name}"))
     names = ("id", "url", "language", "text_bytes")
-    for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
+    for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         columns = {name: rows[name].to_pylist() for name in names}
         found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
         labels = languages_of(rows, config)
@@ -81,9 +79,9 @@ def count_file(file: CountedFile, config: DocumentsConfig, min_quality: float | 
             if verdict is None:
                 hosts.add(url, size)
         first += rows.num_rows
-        file.note(first)
+        space.count(rows.num_rows)
     hosts.write()
-    write_atomically(file.part, json.dumps(merge(parts)).encode())
+    write_atomically(space.output(f"counts/{file.name}.json"), json.dumps(merge(parts)))
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:

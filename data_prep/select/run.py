@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
-from data_prep.dedup_index.format import FOLDER, Index, open_indices
-from data_prep.engine import Progress, identity_of
-from data_prep.engine.tasks import File, FileRunner, absolute, set_aside_in
+from data_prep.dedup_index.format import Index, open_indices
+from data_prep.engine import Marker, Progress, identity_of
+from data_prep.engine.tasks import FILTERING, FileRunner, absolute, files_of, set_aside_in
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
-from data_prep.funnel.report import write_funnel
-from data_prep.parquet import identity_of_file
+from data_prep.funnel.report import FUNNEL, write_funnel
 from data_prep.select.apply_filters import apply_filters
 from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates, write_index_of
-from data_prep.select.edits import find_edits
-from data_prep.select.keys import DocumentShard
+from data_prep.select.edits import find_edits, steps_in
+from data_prep.select.filtered import TextsFile, texts_files
 from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
-from data_prep.select.texts_files import TextsFile, texts_files
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
 from lm.storage import Place, writing
@@ -58,30 +56,27 @@ class Outcome:
 def prepare_documents(
     texts: Place,
     config: DocumentsConfig,
-    partial: Place,
-    documents_dir: Place,
-    dropped_dir: Place,
-    funnel: Place,
+    folder: Place,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
-    """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
-    Where the config asks for an index of the documents, it is written beside documents_dir.
+    """Filter the files of `texts` into folder/documents/NAME.parquet and folder/dropped/NAME.parquet, and tell how in
+    folder/funnel.json; write folder/dedup_index/ if the config asks for an index of the documents.
 
-    `partial`, beside documents_dir and dropped_dir, keeps what units hand on, and units/ there their markers: what
-    agrees with these is kept, so that files that come or go cost their own work, and that of the joins. If a file fails
-    after the joins, they are made again without it, so that no document is dropped as a copy of one that never comes.
-    Raises InputError as `run_step`, and when no document survives.
+    folder/parts/ keeps what units pass on, and folder/units/ their markers: what agrees with these is kept, so that
+    files that come or go cost their own work, and that of the joins. If a file fails after the joins, they are made
+    again without it, so that no document is dropped as a copy of one that never comes. Raises InputError as `run_step`,
+    and when no document survives.
     """
-    texts, partial, documents_dir, dropped_dir = map(absolute, (texts, partial, documents_dir, dropped_dir))
-    funnel.unlink(missing_ok=True)
+    texts, folder = absolute(texts), absolute(folder)
+    (folder / FUNNEL).unlink(missing_ok=True)
     indices = open_indices(config)
     check_fixes(config.by_language)
-    every, records = lay_out(texts_files(texts), partial, documents_dir, dropped_dir), read_records(texts)
+    every, records = texts_files(texts), read_records(texts)
     given_up: set[str] = set()
     while True:
-        run = FileRunner(documents_dir.parent, engine, on_progress)
-        made = select(every, config, partial, dropped_dir, indices, run)
+        run = FileRunner(folder, engine, on_progress)
+        min_quality, made = select(every, config, indices, run)
         late = {name: step for name, step in run.failed.items() if step != first_step(config)}
         if not late or not {*AFTER_FILTERS} & set(config.steps):
             break
@@ -95,54 +90,45 @@ def prepare_documents(
         told = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
         print(f"The joins are made again without {told}; see quarantine/{first_step(config)}/.", flush=True)
         engine = dataclasses.replace(engine, retry_failed=False)
-    min_quality, hosts, parts = made
-    domains = count_domains(hosts, run.folder, engine, on_progress)
-    counts = merge_counts(parts, run.folder, engine, on_progress)
-    with writing(funnel):
-        names = {file.id: file.texts.name for file in every}
-        write_funnel(funnel, counts, domains, names, records, config, min_quality)
+    domains = count_domains(files_of(made, "parts/hosts/"), run)
+    counts = merge_counts(files_of(made, "parts/counts/"), run)
+    with writing(folder / FUNNEL):
+        names = {file.id: file.path.name for file in every}
+        write_funnel(folder / FUNNEL, counts, domains, names, records, config, min_quality)
     outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(
-            f"No document survives of {outcome.pages} pages in {len(parts)} files:\n{outcome.table()}\n"
+            f"No document survives of {outcome.pages} pages in {len(made)} files:\n{outcome.table()}\n"
             "Loosen the rule that takes the most (documents.* in the config), or bring other pages (pages.*)."
         )
     return outcome
 
 
 def select(
-    files: list[DocumentShard],
-    config: DocumentsConfig,
-    partial: Place,
-    dropped_dir: Place,
-    indices: tuple[Index, ...],
-    run: FileRunner,
-) -> tuple[float | None, list[File], list[File]]:
+    files: list[TextsFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
+) -> tuple[float | None, list[Marker]]:
     """Run all steps once; `run.failed` has the files that failed, and in which step.
 
-    Returns the quality classifier's threshold, and the counts of hosts and of rows of each file that was filtered.
+    Returns the quality classifier's threshold, and the markers of the files that were filtered.
     """
-    names = {file.id: file.texts.name for file in files}
-    files, min_quality = lowest_score(files, config, run, partial / "scores")
-    files, clusters = find_clusters(files, config, min_quality, partial, indices, run)
-    sizes = find_sizes(clusters, config, partial, run)
+    names = {file.id: file.path.name for file in files}
+    files, min_quality = lowest_score(files, config, run)
+    files, clusters = find_clusters(files, config, min_quality, indices, run)
+    sizes = find_sizes(clusters, config, run)
     found = Found(names, clusters, sizes, indices)
     work = functools.partial(write_duplicates, found=found)
-    files, written = run("duplicates", files, work, ["duplicates"], [names_of(clusters), sizes is not None])
+    files, made = run("duplicates", files, work, [names_of(clusters), sizes is not None])
     settings = identity_of(config, min_quality)
-    told = {file.name: [settings, one["duplicates"][1]] for file, one in zip(files, written, strict=True)}
-    edits = find_edits(files, config, min_quality, lambda file: told[file.name], partial, dropped_dir, run)
-    files = [file for file in files if all(file.id in places for places in edits.values())]
-    files, written = run(
-        "filtering",
-        files,
-        functools.partial(apply_filters, config=config, min_quality=min_quality, edits=edits),
-        ["documents", "dropped", "hosts", "counts"],
-        lambda file: [*told[file.name], [identity_of_file(places[file.id]) for places in edits.values()]],
-    )
+    told = {name: [settings, marker.outputs] for name, marker in made.items()}
+    edits: dict[str, str] = {}
+    if steps_in(config):
+        edits = find_edits(files, config, min_quality, lambda file: told[file.name], run)
+        files = [file for file in files if file.name in edits]
+    work = functools.partial(apply_filters, config=config, min_quality=min_quality)
+    files, made = run(FILTERING, files, work, lambda file: [told[file.name], edits.get(file.name)])
     if config.dedup_index.write and {*run.failed.values()} <= {first_step(config)}:
-        write_index_of(files, config, found, run.folder / FOLDER, partial / "index", run)
-    return min_quality, [one["hosts"] for one in written], [one["counts"] for one in written]
+        write_index_of(files, config, found, run)
+    return min_quality, list(made.values())
 
 
 def first_step(config: DocumentsConfig) -> str:
@@ -152,31 +138,6 @@ def first_step(config: DocumentsConfig) -> str:
     if "quality_classifier" in steps:
         return "scores"
     return "addresses" if "url_dedup" in steps else "keys" if {*DEDUP} & steps else "duplicates"
-
-
-def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, dropped_dir: Place) -> list[DocumentShard]:
-    """Where the results of each file of texts/ go, under the file's own name."""
-    return [
-        DocumentShard(
-            id=file.id,
-            texts=file.texts,
-            bytes=file.bytes,
-            end=file.end,
-            url_keys=partial / "url-keys" / f"{file.name}.pairs",
-            exact_keys=partial / "keys" / f"{file.name}.pairs",
-            near_keys=partial / "near-keys" / f"{file.name}.pairs",
-            index_url=partial / "index-keys/url" / f"{file.name}.pairs",
-            index_exact=partial / "index-keys/exact" / f"{file.name}.pairs",
-            index_near=partial / "index-keys/near" / f"{file.name}.pairs",
-            same_url=partial / "same-url" / f"{file.name}.json",
-            duplicates=partial / "duplicates" / f"{file.name}.json",
-            documents=documents_dir / file.texts.name,
-            dropped=dropped_dir / file.texts.name,
-            hosts=partial / "hosts" / file.texts.name,
-            counts=partial / "counts" / f"{file.name}.json",
-        )
-        for file in files
-    ]
 
 
 def outcome_of(counts: Counts, config: DocumentsConfig) -> Outcome:

@@ -65,12 +65,12 @@ def held_out_index(
     Raises InputError as `read_index`, `read_batches` and `run_step`.
     """
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
-    tables = files_of(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress))
+    tables = files_of(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress).values())
     some = merge_in_groups("join-keys", tables, join_tables_of_keys, folder, engine, on_progress)
     settings = [[sha256 for _, sha256 in some], [identity_of_index(place) for place in earlier]]
     unit = Unit("index", identity_of("index", settings), len(some), tuple(name for name, _ in some))
     step = Step("index", (unit,), Index(tuple(earlier)), "keys", "tables")
-    return files_of(run_step(step, whole(engine, 1), folder, on_progress))[0]
+    return files_of(run_step(step, whole(engine, 1), folder, on_progress).values())[0]
 
 
 def identity_of_index(place: Place) -> str:

@@ -40,7 +40,7 @@ def sample_texts(
     units = [Unit(one.name, identity_of(SAMPLE, one.identity, share), one.bytes, one) for one in files]
     step = Step(SAMPLE, tuple(units), WriteSample(share))
     made = run_step(step, whole(engine, len(units)), folder, on_progress)
-    for name, _ in files_of(made):
+    for name, _ in files_of(made.values()):
         yield from (row["text"] for row in read_rows(folder / name))
     if not sum(
         one.counts["rows"] for one in made.values()

@@ -1,15 +1,13 @@
 """Documents -> one stream of tokens -> fixed-length sequence records. Pure: no file is written here."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from data_prep.parquet import THREADS, identities_of, parquet_files, read_batches, remedy
+from data_prep.engine.tasks import FILTERING, StoredFile, stored_files
+from data_prep.parquet import read_batches
 from data_prep.shards.held_out import SplitName, splits_of
 from lm.data.records import SequenceRecord
 from lm.errors import InputError
@@ -23,30 +21,17 @@ REPEAT = "repeat"
 DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read together; changes nothing but the memory
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentFile:
-    """One Parquet file of documents, and where its rows stand in the numbering of all documents."""
-
-    path: Place
-    first: int
-    """Number of its first row; documents are numbered by sorted file name, then row."""
-    rows: int
-    text_bytes: int
-    """Bytes of its texts, uncompressed, by the file's index: of texts that are alike, fewer."""
-    bytes: int
-    """Its size."""
-    end: str
-    """SHA-256 of its end, which tells what is in it (data_prep.parquet)."""
+class DocumentFile(StoredFile):
+    """One Parquet file of documents."""
 
     @property
-    def name(self) -> str:
-        """Without its suffix; of no other file of its folder."""
-        return self.path.name.removesuffix(".parquet")
+    def rows(self) -> int:
+        return self.counts["documents"]
 
     @property
-    def identity(self) -> list:
-        """What tells it from another file of that name."""
-        return [self.path.name, self.bytes, self.end]
+    def text_bytes(self) -> int:
+        """Bytes of its texts before compression, by its footer: of texts that are alike, fewer."""
+        return self.counts["text_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +54,15 @@ class TokenizedDocument:
 
 
 def document_files(folder: Place) -> list[DocumentFile]:
-    """The files folder/*.parquet, sorted. Raises InputError when there is none, one is unreadable, or all are empty."""
-    places = parquet_files(folder)
-    with ThreadPoolExecutor(THREADS) as pool:
-        indices = list(pool.map(read_index, places))
-    files, first = [], 0
-    for place, (size, end), index in zip(places, identities_of(places), indices, strict=True):
-        files.append(DocumentFile(place, first, index.num_rows, text_bytes_in(index), size, end))
-        first += index.num_rows
-    if not first:
+    """The files folder/*.parquet, by name. Raises InputError if there is none, one is unreadable, or all are empty."""
+    stored = stored_files(folder, FILTERING, "documents", "text_bytes")
+    files = [DocumentFile(one.path, one.bytes, one.sha256, one.counts) for one in stored]
+    if not any(file.rows for file in files):
         raise InputError(
             f"There are no documents in {folder} ({len(files)} Parquet files). Make them: "
             "python -m launch.prepare_documents"
         )
     return files
-
-
-def read_index(place: Place) -> pq.FileMetaData:
-    """The index of a Parquet file. Raises InputError when it has none."""
-    try:
-        if isinstance(place, Path):
-            return pq.read_metadata(place)
-        with place.open("rb") as file:
-            return pq.read_metadata(file)
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise InputError(f"{place} is not a readable Parquet file: {error}. {remedy(place)}") from error
-
-
-def text_bytes_in(index: pq.FileMetaData) -> int:
-    """Bytes of the column "text" of a Parquet file, uncompressed; 0 where it has none, as its reader will say."""
-    if "text" not in index.schema.names:
-        return 0
-    column = index.schema.names.index("text")
-    groups = (index.row_group(group).column(column) for group in range(index.num_row_groups))
-    return sum(group.total_uncompressed_size for group in groups)
 
 
 def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:

@@ -25,11 +25,11 @@ from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_ste
 from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, whole
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, WriteError, delete_all
-from data_prep.parquet import read_batches
+from data_prep.parquet import read_batches, read_footer
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
 from data_prep.shards.repeat import repeated
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
-from data_prep.shards.tokenize import REPEAT, DocumentFile, cut_records, document_files, read_index
+from data_prep.shards.tokenize import REPEAT, DocumentFile, cut_records, document_files
 from lm.data.records import (
     DTYPES,
     HELD_OUT_KEYS,
@@ -144,7 +144,7 @@ def write_shards(
 
 def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
     """Raises UsageError when documents are to be repeated, and do not say how often."""
-    if config.repeat_documents and REPEAT not in read_index(files[0].path).schema.names:
+    if config.repeat_documents and REPEAT not in read_footer(files[0].path).schema.names:
         raise UsageError(
             f"shards.repeat_documents is {config.repeat_documents}, but {files[0].path} has no column {REPEAT}. "
             "Prepare the documents with documents.minhash.upsampling_weights, or leave shards.repeat_documents out."

@@ -24,7 +24,7 @@ from data_prep.config import DedupIndexConfig
 from data_prep.dedup.clusters import writing_pairs
 from data_prep.dedup_index.format import open_index
 from data_prep.dedup_index.join import pairs_met
-from data_prep.dedup_index.write import Kept, map_keys, write_index
+from data_prep.dedup_index.write import map_keys, write_index
 from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import write_texts
 from tests.data_prep.pages import demo_config
@@ -70,9 +70,10 @@ def main() -> None:
         for one in (index / "ids", parts):
             one.mkdir(parents=True)
         mapped = {kind: parts / f"{kind}.arrow" for kind in KINDS}
-        kept = Kept(0, folder / "texts/a.parquet", pairs, mapped, index / "ids/a.parquet")
-        mapping = timed(lambda: map_keys(kept, {}))
-        writing = timed(lambda: write_index([kept], [*KINDS], config, "", index, parts, run_here))
+        keys = [(pairs[kind], mapped[kind]) for kind in KINDS]
+        mapping = timed(lambda: map_keys(folder / "texts/a.parquet", keys, {}, index / "ids/a.parquet"))
+        places = {kind: [path] for kind, path in mapped.items()}
+        writing = timed(lambda: write_index({0: "a.parquet"}, places, config, "", index, parts, run_here))
         opened = open_index(str(index))
         later = [*write_pairs(folder / "b", documents, 1, int(documents * arguments.seen)).values()]
         meeting = timed(lambda: pairs_met(later, [opened], [*KINDS], folder / "met", run_here))

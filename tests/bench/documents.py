@@ -44,9 +44,7 @@ def main() -> None:
     start_up = time.perf_counter() - begun
     warc = InputFile(arguments.warc.resolve(), arguments.warc.name, "warc", arguments.warc.stat().st_size)
     extract_texts([warc], config, out)
-    outcome = prepare_documents(
-        out / "texts", config, out / "parts", out / "documents", out / "dropped", out / "funnel.json"
-    )
+    outcome = prepare_documents(out / "texts", config, out)
     wall = time.perf_counter() - begun
     with (out / "decisions.jsonl").open("w", encoding="utf-8") as file:
         for folder in ("documents", "dropped"):

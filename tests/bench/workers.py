@@ -38,8 +38,7 @@ def seconds(warcs: list[Path], out: Path, workers: int) -> float:
     prepare_lists(config.url_filter)
     inputs = [InputFile(path, path.name, "warc", path.stat().st_size) for path in warcs]
     extract_texts(inputs, config, out, engine=engine)
-    documents, dropped, funnel = (out / name for name in ("documents", "dropped", "funnel.json"))
-    prepare_documents(out / "texts", config, out / "parts", documents, dropped, funnel, engine=engine)
+    prepare_documents(out / "texts", config, out, engine=engine)
     return time.perf_counter() - start
 
 

@@ -33,5 +33,5 @@ def written(corpus: Corpus, folder: Path) -> list[SurvivorFile]:
 def after(step: Callable[..., list[SurvivorFile]], corpus: Corpus, config: Any, folder: Path) -> dict[str, str]:
     """{id: text} of what a step leaves."""
     run = FileRunner(folder, ONE_PROCESS, lambda progress: None)
-    left = step(written(corpus, folder), config, folder / "step", folder, run)
+    left = step(written(corpus, folder), config, run)
     return {one.id: one.text for file in left for one in read_survivors(file)}

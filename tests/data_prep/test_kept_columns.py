@@ -100,8 +100,7 @@ def test_every_format_of_tables_that_has_columns_is_tested():
 
 def with_stages(folder: Path, files: list[InputFile]) -> Path:
     extract_texts(files, CONFIG, folder)
-    parts, documents, dropped = (folder / name for name in ("parts", "documents", "dropped"))
-    prepare_documents(folder / "texts", CONFIG, parts, documents, dropped, folder / "funnel.json")
+    prepare_documents(folder / "texts", CONFIG, folder)
     return folder
 
 

@@ -240,9 +240,7 @@ def test_what_is_dropped_need_not_be_written_and_is_counted_all_the_same(tmp_pat
         out, texts = tmp_path / str(write), tmp_path / str(write) / "texts"
         write_texts(texts / "a.parquet", real_rows(CONFIG))
         write_records(texts, 61)
-        outcome = prepare_documents(
-            texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json"
-        )
+        outcome = prepare_documents(texts, config, out)
         rows = pq.read_table(out / "dropped/a.parquet").num_rows
         written.append((outcome, (out / "funnel.json").read_bytes(), (out / "documents/a.parquet").read_bytes(), rows))
     assert written[0][:3] == written[1][:3]

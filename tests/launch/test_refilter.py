@@ -42,7 +42,8 @@ def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) 
     marker = NO_OUTPUTS | {"settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
     write_json(workdir / "stages/texts.json", marker)
     out = workdir / "out"
-    prepare_documents(workdir / "texts", documents, out, out / "documents", out / "dropped", workdir / FUNNEL)
+    prepare_documents(workdir / "texts", documents, out)
+    (out / FUNNEL).rename(workdir / FUNNEL)
     return workdir
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.parquet import opened
-from data_prep.shards.tokenize import read_index
+from data_prep.parquet import opened, read_footer
 from lm.data.batches import BatchSource, training_batches
 from lm.data.mixture import mixture_of
 from lm.data.records import MANIFEST, document_tables
@@ -46,7 +45,7 @@ class Tables:
             if first <= number < first + len(rows):
                 return rows[number - first]
         while self._firsts[-1] <= number and len(self._firsts) <= len(self.files):
-            self._firsts.append(self._firsts[-1] + read_index(self.files[len(self._firsts) - 1]).num_rows)
+            self._firsts.append(self._firsts[-1] + read_footer(self.files[len(self._firsts) - 1]).num_rows)
         if number >= self._firsts[-1]:
             return None
         place = bisect_right(self._firsts, number) - 1

@@ -50,9 +50,7 @@ def made(tmp_path_factory) -> Path:
     chosen = with_thresholds(config(folder=root / "thresholds"))
     found = InputFile(root / "a.warc.gz", "a.warc.gz", "warc", (root / "a.warc.gz").stat().st_size)
     extract_texts([found], chosen, root)
-    prepare_documents(
-        root / "texts", chosen, root / "parts", root / "documents", root / "dropped", root / "funnel.json"
-    )
+    prepare_documents(root / "texts", chosen, root)
     return root
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig
-from data_prep.decontamination import run
+from data_prep.engine import tasks
 from data_prep.engine.tasks import merge_in_groups
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
@@ -78,9 +78,7 @@ def config_of(sets: Path, steps: Sequence[str] = ("exact_dedup", "decontaminatio
 def made(texts: Path, config: DocumentsConfig, out: Path, workers: int = 1) -> dict[str, str]:
     """{id: reason, "" of what is kept}, in order."""
     engine = dataclasses.replace(ONE_PROCESS, workers=workers)
-    prepare_documents(
-        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
-    )
+    prepare_documents(texts, config, out, engine=engine)
     rows = [row for folder in ("documents", "dropped") for row in pq.read_table(out / folder).to_pylist()]
     return {row["id"]: row.get("reason") or "" for row in rows}
 
@@ -142,7 +140,7 @@ def test_same_bytes_with_two_workers(texts, sets, tmp_path):
 
 def test_same_bytes_however_few_files_are_merged_at_once(texts, sets, tmp_path, monkeypatch):
     made(texts, config_of(sets), tmp_path / "one")
-    monkeypatch.setattr(run, "merge_in_groups", functools.partial(merge_in_groups, at_once=2))
+    monkeypatch.setattr(tasks, "merge_in_groups", functools.partial(merge_in_groups, at_once=2))
     made(texts, config_of(sets), tmp_path / "groups")
     one, groups = (
         {

@@ -71,7 +71,7 @@ def test_what_a_duplicate_is_of_has_stayed(tmp_path, steps):
             write_texts(folder / "texts" / name, rows)
         write_records(folder / "texts", sum(map(len, corpus.values())))
         documents, dropped = folder / "documents", folder / "dropped"
-        prepare_documents(folder / "texts", config, folder / "parts", documents, dropped, folder / "funnel.json")
+        prepare_documents(folder / "texts", config, folder)
         kept = {row["id"] for name in FILES for row in pq.read_table(documents / name).to_pylist()}
         for name in FILES:
             for row in pq.read_table(dropped / name).to_pylist():
@@ -101,8 +101,7 @@ def deduplicate(
         write_texts(folder / "texts" / name, rows)
     write_records(folder / "texts", sum(map(len, files)))
     documents, dropped = folder / "documents", folder / "dropped"
-    parts, funnel = folder / "parts", folder / "funnel.json"
-    prepare_documents(folder / "texts", config, parts, documents, dropped, funnel, engine=engine)
+    prepare_documents(folder / "texts", config, folder, engine=engine)
     kept, gone = (
         {row["id"]: row for name in names for row in pq.read_table(where / name).to_pylist()}
         for where in (documents, dropped)

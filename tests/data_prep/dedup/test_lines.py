@@ -94,7 +94,7 @@ def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
     assert {name: units_of(text, "line") for name, text in plain.items()} == left_by_plain_count(corpus, config)
     for folder in ("keys", "removed"):
         for suffix in ("runs", "gathered"):
-            assert len([*(tmp_path / "small/step").glob(f"*/{folder}/*.{suffix}")]) >= 3
+            assert len([*(tmp_path / "small/parts/line_dedup").glob(f"*/{folder}/*.{suffix}")]) >= 3
 
 
 @pytest.mark.parametrize(("own", "reason"), [(40, ""), (8, "repeated_lines"), (20, "short_after_line_dedup")])
@@ -106,12 +106,12 @@ def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
     left = after(remove_lines, corpus, config, tmp_path)
     assert left.get(corpus[0][1].id) == (None if reason else words)
     assert len(left) == (1 if reason else 2)
-    totals = json.loads((tmp_path / "_line_dedup.json").read_text())
+    totals = json.loads((tmp_path / "dropped/_line_dedup.json").read_text())
     assert totals == {
         "documents_changed": int(not reason), "documents_dropped": int(bool(reason)),
         "spans_removed": int(not reason), "characters_removed": 0 if reason else len(menu) + 1,
     }  # fmt: skip
     from data_prep.parquet import read_rows
 
-    (edit,) = read_rows(tmp_path / "step/edits/0.parquet")
+    (edit,) = read_rows(tmp_path / "parts/line_dedup/edits/0.parquet")
     assert edit["reason"] == reason

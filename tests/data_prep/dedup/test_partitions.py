@@ -19,7 +19,7 @@ from data_prep.dedup.clusters import duplicates_in, find_duplicates, take_step, 
 from data_prep.dedup.partitions import Gather, Partition, Partitions, Rows, join
 from data_prep.dedup_index.format import open_index
 from data_prep.dedup_index.join import pairs_met
-from data_prep.dedup_index.write import Kept, write_index
+from data_prep.dedup_index.write import write_index
 from data_prep.engine.tasks import here
 from tests.data_prep.dedup.test_clusters import key, run_here
 from tests.data_prep.pages import demo_config
@@ -142,7 +142,7 @@ def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
                 add([key(file * documents + row if row else file // 2)], (1, file << 32 | row))
     bits = math.ceil(math.log2(sum(path.stat().st_size for path in paths) / (3 * 32 * rows_at_once)))
     assert bits >= 2
-    kept = [Kept(file, Path(f"{file}.parquet"), {}, {"exact": path}, path) for file, path in enumerate(paths)]
+    texts = {file: f"{file}.parquet" for file in range(len(paths))}
     config = demo_config(dedup_index=DedupIndexConfig(write=True))
     with looking(tmp_path) as told:
         run = Counted(told)
@@ -172,7 +172,7 @@ def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
             lambda: lines.join_lines(paths, line, tmp_path / "lines", run), lambda made, file: rows_of_file(made, file)
         )
         index = tmp_path / "index"
-        one_join(lambda: write_index(kept, ["exact"], config, "", index, tmp_path / "parts", run, rows_at_once))
+        one_join(lambda: write_index(texts, {"exact": paths}, config, "", index, tmp_path / "parts", run, rows_at_once))
         opened, few = open_index(str(index)), 2 ** (bits - 2)
         run.read = run.allowed = 0
         pairs_met(paths, [opened, opened], ["exact"], tmp_path / "met", run, 4 * rows_at_once)

@@ -93,7 +93,7 @@ def test_the_first_by_date_stays_and_lines_stay_lines(tmp_path):
     nearly = survivor(1, 1, f"{passage(3)} {' '.join(long.split()[:49])}", day=9)
     left = after(remove_substrings, [[late], [early, nearly]], config, tmp_path)
     assert left == {late.id: f"{passage(1)} tail\nThe end of it.", early.id: early.text, nearly.id: nearly.text}
-    totals = json.loads((tmp_path / "_substring_dedup.json").read_text())
+    totals = json.loads((tmp_path / "dropped/_substring_dedup.json").read_text())
     assert totals == {
         "documents_changed": 1, "documents_dropped": 0, "spans_removed": 1, "characters_removed": len(long) + 1,
     }  # fmt: skip
@@ -109,7 +109,7 @@ def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
     assert (corpus[0][1].id in left) == (not reason)
     from data_prep.parquet import read_rows
 
-    (edit,) = read_rows(tmp_path / "step/edits/0.parquet")
+    (edit,) = read_rows(tmp_path / "parts/substring_dedup/edits/0.parquet")
     assert edit["reason"] == reason
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import ONE_PROCESS
+from data_prep.engine.tasks import FileRunner
 from data_prep.funnel import domains
 from data_prep.funnel.domains import (
     TOP_DOMAINS,
@@ -65,7 +66,7 @@ def test_the_domains_of_many_files_are_those_of_one_table(
     folder, seen = tmp_path_factory.mktemp("hosts"), []
     counts_files = [counted(folder / f"{n}.parquet", file, at_once) for n, file in enumerate(files)]
     assert count_domains(
-        named(counts_files), folder, ONE_PROCESS, seen.append, files_at_once, hosts_in_range
+        named(counts_files), FileRunner(folder, ONE_PROCESS, seen.append), files_at_once, hosts_in_range
     ) == plainly(files)
     assert not list(folder.rglob("*.partial"))
     assert {one.step for one in seen} >= ({"domains-1"} if len(files) > files_at_once else set())
@@ -99,11 +100,12 @@ def test_ranges_of_hosts_are_of_like_size_and_leave_no_host_out(tmp_path, monkey
 
 def test_merged_counts_files_that_are_there_are_not_made_again(tmp_path):
     counts_files = [counted(tmp_path / f"{n}.parquet", [(f"host-{n}.example", n)]) for n in range(5)]
-    first = count_domains(named(counts_files), tmp_path, ONE_PROCESS, lambda progress: None, files_at_once=2)
+    run = FileRunner(tmp_path, ONE_PROCESS, lambda progress: None)
+    first = count_domains(named(counts_files), run, files_at_once=2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/domains").iterdir()}
     lost = min(before)
     lost.unlink()
-    assert count_domains(named(counts_files), tmp_path, ONE_PROCESS, lambda progress: None, files_at_once=2) == first
+    assert count_domains(named(counts_files), run, files_at_once=2) == first
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/domains").iterdir()}
     assert {path for path in before if before[path] != after[path]} == {lost}
 
@@ -117,7 +119,8 @@ def test_the_memory_does_not_grow_with_the_hosts(tmp_path):
             write_host_counts(counts_file, ((f"{number:07d}.host-{n}.example", 1, number) for number in range(hosts)))
         tracemalloc.start()
         try:
-            assert count_domains(named(counts_files), tmp_path, ONE_PROCESS, lambda progress: None).in_all == 4 * hosts
+            run = FileRunner(tmp_path, ONE_PROCESS, lambda progress: None)
+            assert count_domains(named(counts_files), run).in_all == 4 * hosts
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -65,9 +65,7 @@ def made(
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """{id: text} of what is kept, {id: (stage, reason)} of the rest."""
     engine = dataclasses.replace(ONE_PROCESS, workers=workers)
-    prepare_documents(
-        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
-    )
+    prepare_documents(texts, config, out, engine=engine)
     kept, dropped = (pq.read_table(out / folder).to_pylist() for folder in ("documents", "dropped"))
     return {row["id"]: row["text"] for row in kept}, {row["id"]: (row["stage"], row["reason"]) for row in dropped}
 
@@ -128,9 +126,7 @@ def test_two_workers_in_a_bucket_give_the_bytes_of_one_process_on_a_disk(texts, 
         there = Url("s3://corpus/run")
         for path in texts.iterdir():
             write_atomically(there / "texts" / path.name, path.read_bytes())
-        prepare_documents(
-            there / "texts", config, there / "parts", there / "documents", there / "dropped", there / "funnel.json",
-            engine=EngineConfig(workers=2),
+        prepare_documents(there / "texts", config, there, engine=EngineConfig(workers=2),
         )  # fmt: skip
         assert outputs(there) == outputs(tmp_path / "disk")
         for step in ("line-keys", "line-edits", "substring-edits", "overlaps", "contaminated"):
@@ -147,19 +143,17 @@ def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, 
     config, real = config_of(texts, *STEPS), getattr(module, work)
     made(texts, config, tmp_path / "without")
 
-    def failing(unit, **rest) -> dict | None:
-        if unit.name == "z":
+    def failing(file, space, **rest) -> dict | None:
+        if file.name == "z":
             raise ValueError("a bug")
-        return real(unit, **rest)
+        return real(file, space, **rest)
 
     monkeypatch.setattr(module, work, failing)
     row = pq.read_table(texts / "a.parquet").to_pylist()[0] | {"id": "of z", "text": prose(9)}
     write_texts(texts / "z.parquet", [row])
     engine = dataclasses.replace(ONE_PROCESS, max_failed=0.9)
     out = tmp_path / "out"
-    prepare_documents(
-        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
-    )
+    prepare_documents(texts, config, out, engine=engine)
     found, expected = outputs(out), outputs(tmp_path / "without")
     assert found.pop("funnel.json") and expected.pop("funnel.json")
     assert found == expected

@@ -59,8 +59,7 @@ def all_steps(folder: Path) -> DocumentsConfig:
 
 
 def prepare(texts: Path, out: Path, config: DocumentsConfig, engine: EngineConfig = HALF) -> None:
-    parts, documents, dropped, funnel = (out / name for name in ("parts", "documents", "dropped", "funnel.json"))
-    prepare_documents(texts, config, parts, documents, dropped, funnel, engine=engine)
+    prepare_documents(texts, config, out, engine=engine)
 
 
 def outputs(out: Path) -> dict[str, object]:

@@ -57,7 +57,7 @@ def texts(tmp_path_factory) -> Path:
 
 
 def a_run(texts: Path, config: DocumentsConfig, out: Path) -> Written:
-    prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / FUNNEL)
+    prepare_documents(texts, config, out)
     return read_counts(out / FUNNEL)
 
 

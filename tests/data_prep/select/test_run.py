@@ -123,8 +123,7 @@ def prepare(
 def filter_texts(
     texts: Path, out: Path, config: DocumentsConfig = CONFIG, engine: EngineConfig = ONE_PROCESS
 ) -> Outcome:
-    documents, dropped, funnel = (out / name for name in ("documents", "dropped", "funnel.json"))
-    return prepare_documents(texts, config, out / "parts", documents, dropped, funnel, engine=engine)
+    return prepare_documents(texts, config, out, engine=engine)
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -306,8 +305,7 @@ def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
 def test_progress_names_each_step_and_counts_documents(files, tmp_path):
     seen, texts, out = [], extract(files, tmp_path), tmp_path
     engine = EngineConfig(workers=2)
-    names = ("parts", "documents", "dropped", "funnel.json")
-    outcome = prepare_documents(texts, CONFIG, *(out / name for name in names), on_progress=seen.append, engine=engine)
+    outcome = prepare_documents(texts, CONFIG, out, seen.append, engine)
     steps = list(dict.fromkeys(progress.step for progress in seen))
     joins = [step for step in steps if "duplicates" in step and step != "duplicates"]
     assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering", "largest domains"]

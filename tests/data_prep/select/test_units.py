@@ -10,6 +10,7 @@ from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Workspace
 from data_prep.select import apply_filters, duplicates, run
 from data_prep.select.run import prepare_documents
+from data_prep.shards.tokenize import document_files
 from lm.storage import Url, write_atomically
 from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
 from tests.data_prep.measured import write_records, write_texts
@@ -30,9 +31,7 @@ def texts(tmp_path) -> Path:
 
 
 def prepare(texts, out, engine: EngineConfig = ONE_PROCESS) -> None:
-    prepare_documents(
-        texts, CONFIG, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
-    )
+    prepare_documents(texts, CONFIG, out, engine=engine)
 
 
 def outputs(out: Path) -> dict[str, bytes]:
@@ -44,7 +43,9 @@ def outputs(out: Path) -> dict[str, bytes]:
 def test_a_file_that_comes_has_its_keys_made_and_no_other(texts, tmp_path, monkeypatch):
     made = []
     real = duplicates.write_keys
-    monkeypatch.setattr(duplicates, "write_keys", lambda file, **rest: made.append(file.name) or real(file, **rest))
+    monkeypatch.setattr(
+        duplicates, "write_keys", lambda file, space, **rest: made.append(file.name) or real(file, space, **rest)
+    )
     shutil.copytree(texts, tmp_path / "two")
     (tmp_path / "two" / FILES[2]).unlink()
     prepare(tmp_path / "two", tmp_path / "out")
@@ -72,7 +73,8 @@ def test_folders_may_be_named_from_where_one_is(texts, tmp_path, monkeypatch):
 def test_a_file_of_which_nothing_else_was_found_is_not_filtered_again(texts, tmp_path, monkeypatch):
     filtered = []
     real = apply_filters.apply_filters
-    monkeypatch.setattr(run, "apply_filters", lambda file, **rest: filtered.append(file.name) or real(file, **rest))
+    noting = lambda file, space, **rest: filtered.append(file.name) or real(file, space, **rest)
+    monkeypatch.setattr(run, "apply_filters", noting)
     prepare(texts, tmp_path / "out")
     assert sorted(filtered) == ["a", "b", "c"]
     filtered.clear()
@@ -86,10 +88,10 @@ def test_a_file_of_which_nothing_else_was_found_is_not_filtered_again(texts, tmp
 def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, tmp_path, monkeypatch):
     real = duplicates.write_keys
 
-    def failing(file, **rest) -> None:
+    def failing(file, space, **rest) -> None:
         if file.name == "d":
             raise ValueError("a bug")
-        real(file, **rest)
+        real(file, space, **rest)
 
     monkeypatch.setattr(duplicates, "write_keys", failing)
     prepare(texts, tmp_path / "without")
@@ -121,3 +123,26 @@ def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path, monkeypatch):
         tmp_path / "disk"
     )
     assert len(roots) > 10 and not any(root.exists() for root in roots)
+
+
+def test_the_files_of_documents_are_known_by_one_manifest_and_what_it_lacks_by_its_footer(texts, tmp_path):
+    prepare(texts, tmp_path / "out")
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("units")
+        there = Url("s3://units/run")
+        manifest = "units/filtering/manifest"
+        for path in [tmp_path / "out" / manifest, *(tmp_path / "out/documents").iterdir()]:
+            write_atomically(there / path.relative_to(tmp_path / "out").as_posix(), path.read_bytes())
+        store.requests.clear()
+        files = document_files(there / "documents")
+        assert len(store.requests) == 2  # a listing and the manifest, however many files there are
+        (tmp_path / "out" / manifest).unlink()
+        of_footers = document_files(tmp_path / "out/documents")
+        assert [(one.name, one.rows, one.text_bytes, one.bytes) for one in files] == [
+            (one.name, one.rows, one.text_bytes, one.bytes) for one in of_footers
+        ]
+        (there / "documents/a.parquet").unlink()
+        write_atomically(there / "documents/e.parquet", (tmp_path / "out/documents/b.parquet").read_bytes())
+        assert [(one.name, one.rows) for one in document_files(there / "documents")] == [
+            (name, files[number].rows) for name, number in (("b", 1), ("c", 2), ("e", 1))
+        ]

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.kept_columns import rows_of
-from data_prep.parquet import opened, parquet_files, rows_in
-from data_prep.shards.tokenize import read_index
+from data_prep.parquet import opened, parquet_files, read_footer, rows_in
 from lm.errors import InputError
 from lm.storage import Place, StorageError
 
@@ -150,7 +149,7 @@ class Shelf:
         return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
 
     def _index(self, name: str) -> pq.FileMetaData:
-        found = self._indices.pop(name, None) or read_index(self.folder / name)
+        found = self._indices.pop(name, None) or read_footer(self.folder / name)
         self._indices[name] = found
         while len(self._indices) > INDICES:
             self._indices.pop(next(iter(self._indices)))
