@@ -60,7 +60,7 @@ def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str]
     """The chosen files by their addresses, in the order of the crawl's list: whoever reads one streams it. A crawl's
     files stay as they are, so size and ETag are no part of what identifies one. Raises as `crawl_files`."""
     paths = chosen(listed(config, out), config)
-    places = [Listed(Url(address_of(config, path)), path, None) for path in paths]
+    places = [Listed(Url(address_of(config, path)), path) for path in paths]
     files = [
         InputFile(one.place, one.name, config.kind, one.bytes, estimated=True)
         for one in guessed(asked("pages.common_crawl", places))

@@ -46,24 +46,18 @@ def input_files(workdir: Place) -> list[InputFile]:
         if isinstance(file.path, Url):
             continue
         key = file.path, file.split
+        if key not in sizes and (size := module_of(file.kind).size(file)) is not None:
+            sizes[key] = size
         if key not in sizes:
-            sizes[key] = size_of(file, workdir)
+            raise InputError(
+                f"{file.path} is in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
+            )
         if sizes[key] != file.bytes:
             raise InputError(
                 f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Bring it back as it "
                 "was, or fetch the pages again."
             )
     return files
-
-
-def size_of(file: InputFile, workdir: Place) -> int:
-    """Bytes on disk; of a dataset, of all files of its split."""
-    size = module_of(file.kind).size(file)
-    if size is None:
-        raise InputError(
-            f"{file.path} stands in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
-        )
-    return size
 
 
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:

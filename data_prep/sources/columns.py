@@ -86,7 +86,7 @@ def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
     return lookup(inner, rest, absent) if isinstance(inner, Mapping) else absent
 
 
-def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, text_field: str) -> Document:
+def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: str) -> Document:
     """The document in row `number` (from 0) of the file called `name`. Raises NoDocumentError."""
     text = lookup(row, text_field)
     if text is None:
@@ -112,7 +112,7 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, te
     return Document(
         text=storable(text),
         id=first("id", as_text) or f"{name}/{number}",
-        dump=first("dump", as_text) or dump,
+        dump=first("dump", as_text) or "",
         url=first("url", as_text) or "",
         date=first("date", as_text) or "",
         file_path=first("file_path", as_text) or name,

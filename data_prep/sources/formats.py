@@ -21,6 +21,8 @@ from lm.storage.objects import Object
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NO_TEXT = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
+"""What to do about a table without texts."""
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
 UTF_8_BOM = codecs.BOM_UTF8
 UTF_16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -1,17 +1,17 @@
-"""What is in an input file, whatever its kind: pages of a WARC file, texts of a WET file, documents of a table."""
+"""What is in an input file, whatever its kind; and the readers of archives: pages of WARC files, texts of WET files."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from data_prep.documents import Damage, Document, WebPage
 from data_prep.sources.manifest import InputFile, module_of
 from lm.errors import InputError
-from lm.storage import Place
+from lm.storage import Place, size_of
 
 RECORDS = "records.json"
-"""In texts/: what was seen in all input files, and what has no row there (extraction.py)."""
+"""In texts/: what was seen in all input files, and what has no row there."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,16 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
         from data_prep.warc import SKIPPED
 
         skipped.update({reason: counts[reason] for reason in SKIPPED if counts[reason]})
+
+
+def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterable[WebPage]:
+    """The pages or texts of an archive, streamed from where it is; what was seen besides is counted in `counts`."""
+    from data_prep.warc import read_pages, read_texts
+
+    reader = read_pages if file.kind == "warc" else read_texts
+    return reader(file.path, on_damage, counts, name=file.name, version=file.version)
+
+
+def size(file: InputFile) -> int | None:
+    """Bytes of the file, None if it is gone."""
+    return size_of(file.path)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from data_prep.sources.formats import PLAIN_TEXT, TABLE_ENDINGS
 from lm.errors import InputError, UsageError, shown
-from lm.storage import Place, Url, is_url, place_of
+from lm.storage import Place, Url, is_url, place_of, sizes_below
 from lm.storage.objects import Object
 from lm.storage.stores import WEB
 
@@ -46,28 +46,24 @@ class Listed(NamedTuple):
     place: Place
     name: str
     """What documents call it."""
-    bytes: int | None
-    """None where it was not asked for."""
+    bytes: int = -1
+    """-1 if it was not asked for."""
     etag: str = ""
     """Of a file in a store."""
     told_by: int | str | None = None
     """What changes when the file does, but in a copy too: of a disk, its time of change in ns; of a store, its ETag; of
     a web server that was asked, ETag or date."""
+    estimated: bool = False
+    """Whether `bytes` counts as a guess (`guessed`)."""
 
 
-class Guessed(NamedTuple):
-    """As Listed, with a size that may be a guess: of a file of a web server it counts as one, so that it is the same
-    input among few and among many."""
-
-    place: Place
-    name: str
-    bytes: int
-    etag: str
-    estimated: bool
+def listed_on_disk(path: Path, name: str) -> Listed:
+    stat = path.stat()
+    return Listed(path.absolute(), name, stat.st_size, told_by=stat.st_mtime_ns)
 
 
-Named = tuple[Place, str, Object | None]
-"""(place, its name, what a store says of it)."""
+def listed_in_store(url: Url, name: str, one: Object) -> Listed:
+    return Listed(url, name, one.size, one.etag, one.etag or None)
 
 
 def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
@@ -84,26 +80,23 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
     server and bucket. Of several files of one name the first keeps it (`distinct_names`). Raises UsageError, which
     names the `option`, when a pattern, a folder or a list gives no file, or one whose path is not UTF-8.
     """
-    found: dict[Place, tuple[str, Object | None]] = {}  # place: (name, what is said of it)
+    found: dict[Place, Listed] = {}
     for pattern in patterns:
         if not pattern.strip():
             raise UsageError(
                 f"{option}: {pattern!r} names nothing. Leave it out, or give a file, a folder or a pattern."
             )
-        if pattern.startswith("@"):
-            some = of_list(option, pattern)
-        else:
-            some = of_address(option, pattern) if is_url(pattern) else of_disk(option, pattern)
-        for place, name, told in some:
-            found.setdefault(place, (name, told))
+        of = of_list if pattern.startswith("@") else of_address if is_url(pattern) else of_disk
+        for one in of(option, pattern):
+            found.setdefault(one.place, one)
     for place in found:
         if isinstance(place, Path) and not is_utf8(str(place)):
             raise UsageError(
                 f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or leave it out by a "
                 "narrower pattern."
             )
-    names = distinct_names({place: name for place, (name, _) in found.items()})
-    listed = [Listed(place, names[place], *said_of(place, told)) for place, (_, told) in found.items()]
+    names = distinct_names({place: one.name for place, one in found.items()})
+    listed = [one._replace(name=names[place]) for place, one in found.items()]
     return sorted(asked(option, listed), key=lambda one: one.name.split("/"))
 
 
@@ -133,23 +126,14 @@ def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
     return told
 
 
-def said_of(place: Place, told: Object | None) -> tuple[int | None, str, int | str | None]:
-    """Its size, ETag, and what it is told by."""
-    if isinstance(place, Path):
-        stat = place.stat()
-        return stat.st_size, "", stat.st_mtime_ns
-    return (None, "", None) if told is None else (told.size, told.etag, told.etag or None)
-
-
-def of_disk(option: str, pattern: str) -> list[Named]:
+def of_disk(option: str, pattern: str) -> list[Listed]:
     """The files of this machine that the pattern or folder names."""
     try:
         expanded = Path(pattern).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{option}: {pattern!r} names the home of a user that is not here. Mend it.") from error
     if expanded.is_dir():
-        names = of_kind(option, pattern, sizes_inside(expanded))
-        return [((expanded / name).absolute(), name, None) for name in names]
+        return [listed_on_disk(expanded / name, name) for name in of_kind(option, pattern, sizes_below(expanded))]
     folder = Path(*itertools.takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
     matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
     if not matched:
@@ -157,13 +141,7 @@ def of_disk(option: str, pattern: str) -> list[Named]:
             f"{option}: {pattern!r} matches no file (seen from {Path.cwd()}). Mend the pattern, and quote it so "
             "that the shell passes it on whole."
         )
-    return [(path.absolute(), path.relative_to(folder).as_posix(), None) for path in matched]
-
-
-def sizes_inside(folder: Path) -> dict[str, int]:
-    """{path relative to the folder: bytes} of all files in it, sorted."""
-    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in inside}
+    return [listed_on_disk(path, path.relative_to(folder).as_posix()) for path in matched]
 
 
 def of_kind(option: str, pattern: str, sizes: Mapping[str, int]) -> list[str]:
@@ -202,14 +180,11 @@ def passed_over(option: str, patterns: Iterable[str]) -> Iterator[str]:
     others: list[str] = []
     empty: list[str] = []
     for pattern in patterns:
-        if is_url(pattern):
-            sizes = {}
-            if pattern.partition("://")[0] not in WEB and not WILDCARD.search(pattern):
-                sizes = {name: one.size for name, one in Url(pattern).files().items()}
-        else:
-            folder = Path(pattern).expanduser()
-            sizes = sizes_inside(folder) if folder.is_dir() else {}
-        _, more_others, more_empty = by_kind(endings, sizes)
+        folder = Url(pattern) if is_url(pattern) else Path(pattern).expanduser()
+        can_be = (
+            folder.is_dir() if isinstance(folder, Path) else folder.scheme not in WEB and not WILDCARD.search(pattern)
+        )
+        _, more_others, more_empty = by_kind(endings, sizes_below(folder) if can_be else {})
         others, empty = others + more_others, empty + more_empty
     for names, why in ((others, f"whose type is not read (read: {' '.join(endings)})"), (empty, "that are empty")):
         if names:
@@ -217,7 +192,7 @@ def passed_over(option: str, patterns: Iterable[str]) -> Iterator[str]:
             yield f"passed over {len(names):,} files {why}: {', '.join(names[:NAMED])}{more}"
 
 
-def of_address(option: str, pattern: str) -> list[Named]:
+def of_address(option: str, pattern: str) -> list[Listed]:
     """The files of a store that the pattern or folder names; of a web server, the one file."""
     if pattern.partition("://")[0] in WEB:
         if "*" in pattern:
@@ -225,23 +200,21 @@ def of_address(option: str, pattern: str) -> list[Named]:
                 f"{option}: {pattern!r} is a pattern, but a web server does not list its files. Write their addresses "
                 "into a text file, one a line, and give it as @FILE."
             )
-        url = Url(pattern)
-        return [(url, url.name, None)]
-    parts = pattern.split("/")
-    fixed = list(itertools.takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
+        return [Listed(Url(pattern), Url(pattern).name)]
     if not WILDCARD.search(pattern):
         url = Url(pattern)
         if url.key and (one := url.found()) is not None:
-            return [(url, url.name, one)]
+            return [listed_in_store(url, url.name, one)]
         inside = url.files()
         if not inside:
             raise UsageError(f"{option}: {pattern!r} names no file: there is none, and none below it. Mend it.")
         names = of_kind(option, pattern, {name: one.size for name, one in inside.items()})
-        return [(url / name, name, inside[name]) for name in names]
+        return [listed_in_store(url / name, name, inside[name]) for name in names]
+    parts = pattern.split("/")
+    fixed = list(itertools.takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
     folder, wanted = Url("/".join(fixed)), [part for part in parts[len(fixed) :] if part]
-    matched: list[Named] = [
-        (folder / name, name, one) for name, one in folder.files().items() if matches(name.split("/"), wanted)
-    ]
+    files = folder.files().items()
+    matched = [listed_in_store(folder / name, name, one) for name, one in files if matches(name.split("/"), wanted)]
     if not matched:
         raise UsageError(
             f"{option}: {pattern!r} matches no file below {folder}. Mend the pattern, and quote it so that the shell "
@@ -260,7 +233,7 @@ def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     return bool(parts) and not hidden and fnmatchcase(parts[0], patterns[0]) and matches(parts[1:], patterns[1:])
 
 
-def of_list(option: str, pattern: str) -> list[Named]:
+def of_list(option: str, pattern: str) -> list[Listed]:
     """The files that a text file lists, a path or an address a line: gzip or not, on a disk or elsewhere. A path is
     meant from where the list lies; one of Common Crawl's own lists, from the top of its server."""
     source = place_of(pattern[1:])
@@ -277,7 +250,7 @@ def of_list(option: str, pattern: str) -> list[Named]:
             raise ValueError(f"more than {MAX_LISTED:,} lines")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{option}: the list {source} cannot be read: {error}. Mend it, or name another.") from error
-    named: list[Named] = []
+    named: list[tuple[Place, str]] = []
     for line in lines:
         if not line.startswith("#"):
             try:
@@ -285,13 +258,22 @@ def of_list(option: str, pattern: str) -> list[Named]:
             except UsageError as error:
                 raise UsageError(f"{option}: the list {source}: {error}") from error
             name = place.key if is_url(line) and isinstance(place, Url) else line
-            named.append((place if isinstance(place, Url) else place.absolute(), name.lstrip("/"), None))
+            named.append((place, name.lstrip("/")))
     if not named:
         raise UsageError(f"{option}: the list {source} names no file. Write one path or address a line.")
-    gone = [place for place, _, _ in named if isinstance(place, Path) and not place.is_file()]
-    if gone:
-        raise UsageError(f"{option}: {gone[0]}, which {source} lists, is not there. Mend the list.")
-    return told_of(option, named)
+    folders = {place.parent for place, _ in named if isinstance(place, Url) and not is_on_the_web(place)}
+    said = {folder / name: one for folder in sorted(folders) for name, one in folder.files().items()}
+    found = []
+    for place, name in named:
+        if isinstance(place, Path) and place.is_file():
+            found.append(listed_on_disk(place, name))
+        elif place in said and isinstance(place, Url):
+            found.append(listed_in_store(place, name, said[place]))
+        elif is_on_the_web(place):
+            found.append(Listed(place, name))
+        else:
+            raise UsageError(f"{option}: {place}, which {source} lists, is not there. Mend the list.")
+    return found
 
 
 def top(source: Place, line: str) -> Place:
@@ -302,30 +284,17 @@ def top(source: Place, line: str) -> Place:
     return place_of(before) if found else Url(COMMON_CRAWL)
 
 
-def told_of(option: str, named: list[Named]) -> list[Named]:
-    """The same, with what stores say of them, by a listing of each folder. Raises UsageError for one that is gone."""
-    stored = {place for place, _, _ in named if isinstance(place, Url) and place.scheme not in WEB}
-    folders = {place.parent for place in stored}
-    said = {folder / name: one for folder in sorted(folders) for name, one in folder.files().items()}
-    for place in sorted(stored):
-        if place not in said:
-            raise UsageError(f"{option}: {place} is not there. Mend the list.")
-    return [(place, name, said.get(place) if isinstance(place, Url) else None) for place, name, _ in named]
-
-
 def asked(option: str, listed: list[Listed]) -> list[Listed]:
-    """The same; where few are on web servers, with their sizes. Raises UsageError for one that is gone."""
-    web = [one for one in listed if isinstance(one.place, Url) and one.bytes is None]
+    """The same; if few are on web servers, with their sizes. Raises UsageError for one that is gone."""
+    web = [one.place for one in listed if isinstance(one.place, Url) and one.bytes < 0]
     if not 0 < len(web) <= ASKED:
         return listed
-    said = dict(zip(web, heads([one.place for one in web if isinstance(one.place, Url)]), strict=True))
-    for one, told in said.items():
-        if told is None:
-            raise UsageError(f"{option}: {one.place} is not there. Mend the address.")
-    return [
-        one if (told := said.get(one)) is None else one._replace(bytes=told.size, told_by=told.etag or None)
-        for one in listed
-    ]
+    said = dict(zip(web, heads(web), strict=True))
+    if gone := [place for place, one in said.items() if one is None]:
+        raise UsageError(f"{option}: {gone[0]} is not there. Mend the address.")
+    sized = {place: Listed(place, "", one.size, told_by=one.etag or None) for place, one in said.items() if one}
+    with_size = lambda one, found: one._replace(bytes=found.bytes, told_by=found.told_by)
+    return [with_size(one, sized.get(one.place, one)) for one in listed]
 
 
 def heads(urls: list[Url]) -> list[Object | None]:
@@ -333,18 +302,17 @@ def heads(urls: list[Url]) -> list[Object | None]:
         return list(pool.map(Url.found, urls))
 
 
-def guessed(listed: list[Listed]) -> list[Guessed]:
-    """The same; where sizes are not known, all are taken for the mean of some that are spread over them."""
-    unknown = [one.place for one in listed if one.bytes is None and isinstance(one.place, Url)]
+def guessed(listed: list[Listed]) -> list[Listed]:
+    """The same; unknown sizes are taken for the mean of some that are spread over them. The size of a file of a web
+    server counts as a guess in any case, so that it is the same input among few and among many."""
+    unknown = [one.place for one in listed if one.bytes < 0 and isinstance(one.place, Url)]
     mean = 0
     if unknown:
         spread = [unknown[number * len(unknown) // ASKED] for number in range(ASKED)]
         sizes = [one.size for one in heads(list(dict.fromkeys(spread))) if one is not None]
         mean = sum(sizes) // max(len(sizes), 1)
-    return [
-        Guessed(one.place, one.name, mean if one.bytes is None else one.bytes, one.etag, is_on_the_web(one.place))
-        for one in listed
-    ]
+    size = lambda one: mean if one.bytes < 0 else one.bytes
+    return [one._replace(bytes=size(one), estimated=is_on_the_web(one.place)) for one in listed]
 
 
 def is_on_the_web(place: Place) -> bool:

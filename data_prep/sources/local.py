@@ -38,10 +38,8 @@ def own_files(
     Raises UsageError when a pattern matches nothing, InputError when a file is of no kind that is asked for, or is
     known without reading it to lack one of `keep_columns`.
     """
-    files = []
-    for one in guessed(listed_files("pages.warc", warc)):
-        kind = warc_kind(one.place)
-        files.append(InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated))
+    file_of = lambda one, kind: InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated)
+    files = [file_of(one, warc_kind(one.place)) for one in guessed(listed_files("pages.warc", warc))]
     for one in guessed(listed_files("pages.tables", tables)):
         rows = None
         if not told_by_name(one.place, "pages.tables"):
@@ -49,10 +47,8 @@ def own_files(
             rows = reader.count(one.place)
             if keep_columns:
                 reader.check_columns(one.place, keep_columns)
-        file = InputFile(
-            one.place, one.name, "table", one.bytes, rows, text_field=text_field, keep_columns=keep_columns
-        )
-        files.append(dataclasses.replace(file, etag=one.etag, estimated=one.estimated))
+        table = {"pages": rows, "text_field": text_field, "keep_columns": keep_columns}
+        files.append(dataclasses.replace(file_of(one, "table"), **table))
     return files
 
 

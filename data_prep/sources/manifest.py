@@ -12,6 +12,7 @@ and "keep_columns" if columns are kept (pages.keep_columns);
 records chosen from archives have "ranges": {archive: [[offset, length], …]}, each below "path".
 """
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lm.errors import InputError
 from lm.storage import Place, inside, is_url, place_of, write_json, writing
@@ -27,7 +29,7 @@ from lm.storage.names import refused
 from lm.storage.objects import Object
 
 MANIFEST = "pages/manifest.json"
-ARCHIVE = "data_prep.sources.archives"
+ARCHIVE = "data_prep.sources.inputs"
 KINDS = {
     "warc": ARCHIVE, "wet": ARCHIVE, "table": "data_prep.sources.tables", "tfds": "data_prep.sources.tfds",
     "ranges": "data_prep.common_crawl.ranges",
@@ -90,27 +92,16 @@ class InputFile:
     def entry(self, run: Path) -> dict:
         """Its entry in the manifest of the run folder `run`."""
         inside = isinstance(self.path, Path) and self.path.is_relative_to((run / MANIFEST).parent)
-        entry: dict[str, object] = {
-            "path": self.path.relative_to(run).as_posix() if inside else str(self.path),
-            "name": self.name,
-            "kind": self.kind,
-            "bytes": self.bytes,
-            "pages": self.pages,
-        }
-        if self.rows:
-            entry |= {"rows": list(self.rows), "split": self.split}
-        if self.kind in ("table", "tfds"):
-            entry |= {"text_field": self.text_field}
-        entry |= {"keep_columns": list(self.keep_columns)} if self.keep_columns else {}
-        entry |= {"etag": self.etag} if self.etag else {}
-        entry |= {"contents": self.contents} if self.contents else {}
-        entry |= {"estimated": True} if self.estimated else {}
+        named = {*NEEDED, "pages"} | ({"text_field"} if self.kind in ("table", "tfds") else set())
+        values = {one.name: (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
+        entry = {name: value for name, (value, default) in values.items() if name in named or value != default}
+        entry |= {"path": self.path.relative_to(run).as_posix() if inside else str(self.path)}
         return entry | ({"ranges": dict(self.ranges)} if self.ranges else {})
 
 
 def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
-    """Writes run/pages/manifest.json, which is returned; `facts` stand beside the files."""
-    manifest: dict[str, list] = {"files": [file.entry(run) for file in files], **facts}
+    """Write run/pages/manifest.json, which is returned; `facts` are next to the files."""
+    manifest: dict[str, list] = json.loads(json.dumps({"files": [file.entry(run) for file in files], **facts}))
     with writing(run / MANIFEST):
         write_json(run / MANIFEST, manifest)
     return manifest
@@ -141,19 +132,13 @@ def input_file(entry: dict, workdir: Place) -> InputFile:
     path = entry["path"]
     if "\0" in entry["name"]:
         raise refused(entry["name"], workdir / MANIFEST, "is no name of a file")
-    ranges = entry.get("ranges", {})
-    return InputFile(
-        path=place_of(path) if is_url(path) or Path(path).is_absolute() else inside(workdir, path, workdir / MANIFEST),
-        name=entry["name"],
-        kind=entry["kind"],
-        bytes=entry["bytes"],
-        pages=entry.get("pages"),
-        rows=(entry["rows"][0], entry["rows"][1]) if entry.get("rows") else None,
-        split=entry.get("split", ""),
-        text_field=entry.get("text_field", "text"),
-        keep_columns=tuple(map(str, entry.get("keep_columns", ()))),
-        etag=entry.get("etag", ""),
-        contents=entry.get("contents", ""),
-        estimated=entry.get("estimated", False),
-        ranges=tuple((name, tuple((start, length) for start, length in some)) for name, some in ranges.items()),
-    )
+    whole = is_url(path) or Path(path).is_absolute()
+    ranges = entry.get("ranges", {}).items()
+    tuples: dict[str, Any] = {
+        "path": place_of(path) if whole else inside(workdir, path, workdir / MANIFEST),
+        "rows": (entry["rows"][0], entry["rows"][1]) if entry.get("rows") else None,
+        "keep_columns": tuple(map(str, entry.get("keep_columns", ()))),
+        "ranges": tuple((name, tuple((start, length) for start, length in some)) for name, some in ranges),
+    }
+    names = {one.name for one in dataclasses.fields(InputFile)}
+    return InputFile(**({name: value for name, value in entry.items() if name in names} | tuples))

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from data_prep.kept_columns import KINDS, as_integers, is_temporal, kept_type
 from data_prep.kept_columns import STRINGS as STRING_LISTS
 from data_prep.sources.columns import AS_INTEGER, MAX_FIELD_BYTES, MAX_TEXT_BYTES, NAMES, TOO_LONG
-from data_prep.sources.formats import Table
+from data_prep.sources.formats import NO_TEXT, Table
 from lm.errors import InputError, shown
 from lm.storage import Place, Url, count_bytes
 from lm.storage.parquet_pages import (
@@ -35,7 +35,6 @@ BUFFER = 4 << 20
 """Bytes of one column that are read at a time: a request, if the file lies elsewhere."""
 STRINGS = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
 OWN = {key for keys in NAMES.values() for key in keys}
 """Columns from which the columns of every document are filled."""
 
@@ -70,10 +69,10 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             if any(name == text_field or name.startswith(text_field + ".") for name in leaves):
                 total = file.metadata.num_rows
                 raise InputError(
-                    f"{path} has no text in any of its {total:,} rows: {text_field!r} is no string. {REMEDY}"
+                    f"{path} has no text in any of its {total:,} rows: {text_field!r} is no string. {NO_TEXT}"
                 )
             names = ", ".join(file.schema_arrow.names)
-            raise InputError(f"{path} has no column {text_field!r}, but: {names}. {REMEDY}")
+            raise InputError(f"{path} has no column {text_field!r}, but: {names}. {NO_TEXT}")
         start = damaged = 0
         last = ""
         for group in range(file.num_row_groups):

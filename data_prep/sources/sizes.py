@@ -7,7 +7,7 @@ from typing import NamedTuple
 from data_prep.config import PagesConfig
 from data_prep.sources.columns import lookup
 from data_prep.sources.formats import GZIP, PARQUET, PLAIN_TEXT, UTF_16_BOMS, ZSTD, beginning, gunzipped
-from data_prep.sources.listing import Guessed, guessed, listed_files
+from data_prep.sources.listing import Listed, guessed, listed_files
 from lm.errors import InputError, UsageError
 
 SAMPLED_FILES = 16
@@ -52,7 +52,7 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
     return total
 
 
-def size_of_table(file: Guessed, text_field: str) -> InputSizes:
+def size_of_table(file: Listed, text_field: str) -> InputSizes:
     """The text of one table. A damaged one counts as nothing here: its reader will say what is wrong."""
     begin = beginning(file.place)
     if begin.startswith(PARQUET):
@@ -86,7 +86,7 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
     return texts, seen
 
 
-def size_of_parquet(file: Guessed, text_field: str) -> InputSizes:
+def size_of_parquet(file: Listed, text_field: str) -> InputSizes:
     """Rows, and bytes of the text column before compression, by the index at the file's end."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from data_prep.documents import Damage, Document
 from data_prep.kept_columns import KINDS
-from data_prep.sources.archives import size
 from data_prep.sources.columns import (
     ABSENT,
     NoDocumentError,
@@ -16,7 +15,8 @@ from data_prep.sources.columns import (
     kept_of,
     lookup,
 )
-from data_prep.sources.formats import Table, format_of
+from data_prep.sources.formats import NO_TEXT, Table, format_of
+from data_prep.sources.inputs import size
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 from lm.storage import Place, place_of, size_of
@@ -29,7 +29,6 @@ ROW_BYTES = 256
 LISTED = 100
 """Bad rows in succession with the same reason that are listed one by one; those after them are listed as one."""
 __all__ = ["read", "read_table", "size"]
-REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
 
 
 class RatioError(Exception):
@@ -79,7 +78,6 @@ def read_table(
     path: Place,
     *,
     name: str | None = None,
-    dump: str = "",
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
     version: Object | None = None,
@@ -114,7 +112,7 @@ def read_table(
         for number, place, row in format_of(path).reader.rows(table):
             seen += 1
             try:
-                document = document_of(row, number, name=called, dump=dump, text_field=text_field)
+                document = document_of(row, number, name=called, text_field=text_field)
                 if keep_columns:
                     document = dataclasses.replace(document, kept=kept_of(row, keep_columns, table.types))
             except UnkeptValueError as error:
@@ -135,4 +133,4 @@ def read_table(
         quarantine(number + 1, f"after {place}", "ratio_too_high", f"{unpacked:,} bytes unpacked: {error}")
     quarantine.end()
     if seen and lacking == seen:
-        raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
+        raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {NO_TEXT}")

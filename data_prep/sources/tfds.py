@@ -47,8 +47,8 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 def size(file: InputFile) -> int:
-    """Bytes of all files of its split."""
-    return split_bytes(Path(str(file.path)), file.split)
+    """Bytes of all files of its split. Raises InputError when one is gone."""
+    return split_bytes(builder_in(str(file.path)), file.split)
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
@@ -69,21 +69,15 @@ def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], 
             "Name the one with the text by pages.text_field."
         )
     folder = Path(builder.data_dir).absolute()
-    size, stops = split_bytes(folder, config.split), range(0, len(source), config.rows_per_file)
+    size, stops = split_bytes(builder, config.split), range(0, len(source), config.rows_per_file)
     progress(f"{builder.info.full_name}, {config.split}: {len(source):,} rows in {len(stops)} parts")
-    return [
-        InputFile(
-            path=folder,
-            name=f"{builder.info.full_name}/{config.split}/{number:05d}",
-            kind="tfds",
-            bytes=size,
-            pages=min(start + config.rows_per_file, len(source)) - start,
-            rows=(start, min(start + config.rows_per_file, len(source))),
-            split=config.split,
-            text_field=text_field,
-        )
-        for number, start in enumerate(stops)
-    ]
+    files = []
+    for number, start in enumerate(stops):
+        stop = min(start + config.rows_per_file, len(source))
+        name = f"{builder.info.full_name}/{config.split}/{number:05d}"
+        one = InputFile(folder, name, "tfds", size, stop - start, (start, stop), config.split, text_field)
+        files.append(one)
+    return files
 
 
 def read_tfds(
@@ -92,7 +86,6 @@ def read_tfds(
     rows: tuple[int, int] | None = None,
     *,
     name: str | None = None,
-    dump: str = "",
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
@@ -116,7 +109,7 @@ def read_tfds(
             examples = source.__getitems__(numbers)
         for number, example in zip(numbers, examples, strict=True):
             try:
-                yield document_of(nested(example), number, name=called, dump=dump, text_field=text_field)
+                yield document_of(nested(example), number, name=called, text_field=text_field)
             except NoDocumentError as error:
                 if on_quarantine:
                     on_quarantine(QuarantinedRow(number, error.reason, error.detail, called, f"row {number}"))
@@ -141,22 +134,17 @@ def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.Dat
         )
     with library_errors(f"{config.dataset} cannot be had"):
         import tensorflow_datasets as tfds
-    prepared = folder_of_name(config, tfds)
+    data_dir = Path(config.data_dir or str(tfds.core.constants.DATA_DIR)).expanduser()
+    name, _, version = config.dataset.partition(":")
+    prepared = data_dir / name / version
     refuse_foreign_features(prepared)
     if (prepared / INFO).is_file():
         return builder_in(prepared)
-    data_dir = str(Path(config.data_dir).expanduser()) if config.data_dir else None
     progress(f"{config.dataset} is not in {prepared}: tensorflow-datasets prepares it")
     with library_errors(f"{config.dataset} cannot be prepared"):
-        builder = tfds.builder(config.dataset, data_dir=data_dir, file_format="array_record")
+        builder = tfds.builder(config.dataset, data_dir=str(data_dir), file_format="array_record")
         builder.download_and_prepare()  # ty: ignore[missing-argument]
         return builder
-
-
-def folder_of_name(config: TfdsPages, tfds: Any) -> Path:
-    """Where tensorflow-datasets keeps the dataset of this name once it is prepared."""
-    name, _, version = config.dataset.partition(":")
-    return Path(config.data_dir or str(tfds.core.constants.DATA_DIR)).expanduser() / name / version
 
 
 def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
@@ -204,9 +192,7 @@ def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.dat
         raise UsageError(f"pages.tfds.split is {split!r}, which cannot be read: {error}. It has: {known}.") from error
 
 
-def split_bytes(folder: Path, split: str) -> int:
-    """Bytes of the files that the split's rows lie in. Raises InputError when one is gone."""
-    builder = builder_in(folder)
+def split_bytes(builder: "tfds.core.DatasetBuilder", split: str) -> int:
     source_of(builder, split)
     files = [Path(instruction.filename) for instruction in builder.info.splits[split].file_instructions]
     for path in files:

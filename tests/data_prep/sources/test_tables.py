@@ -35,12 +35,12 @@ WHOLE = Document(
     language_score=0.93,
     token_count=7,
 )
-BARE = Document("Only text.", "t.jsonl/0", "run", "", "", "t.jsonl", "", 0.0, None)
+BARE = Document("Only text.", "t.jsonl/0", "", "", "", "t.jsonl", "", 0.0, None)
 
 
 def read(path: Path, **changes) -> tuple[list[Document], list[QuarantinedRow]]:
     quarantined: list[QuarantinedRow] = []
-    documents = list(read_table(path, dump="run", on_quarantine=quarantined.append, **changes))
+    documents = list(read_table(path, on_quarantine=quarantined.append, **changes))
     return documents, quarantined
 
 
@@ -338,8 +338,8 @@ def test_a_damaged_row_group_is_passed_over(tmp_path):
 def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
     path = tmp_path / "play.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    (document,) = read_table(path, dump="run", text_field="content")
-    assert (document.text, document.id, document.dump, document.file_path) == (text, "play.txt/0", "run", "play.txt")
+    (document,) = read_table(path, text_field="content")
+    assert (document.text, document.id, document.dump, document.file_path) == (text, "play.txt/0", "", "play.txt")
     (listed,) = own_files((), (str(path),), "text")
     assert (listed.kind, listed.pages) == ("table", 1)
 
