@@ -17,8 +17,8 @@ class WebPage:
     date: str
     """WARC-Date: when it was fetched, ISO 8601 in UTC."""
     content_type: str
-    """The HTTP Content-Type header as it came, or ""; of a page whose header names another type than HTML, text/html
-    with the header's parameters; of a text of a WET file, text/plain."""
+    """The HTTP Content-Type header as it came, or ""; text/html if the page is HTML under another type; text/plain in a
+    WET file."""
     body: bytes
     """The payload, transfer and content encodings removed."""
     file_path: str
@@ -44,11 +44,10 @@ class Document:
     language_score: float
     """Probability of that language, 0 until it was detected."""
     token_count: int | None = None
-    """Tokens as the table tells that it is from, by its maker's tokenizer and of its text as it was there; else None.
-    tokens/documents/ has the run's own counts."""
+    """Tokens as its table has them, by its maker's tokenizer; else None. tokens/documents/ has the run's own counts."""
     language_script: str = ""
-    """ISO 15924 code of its script, where languages are told with theirs ("deu_Latn"), and `language` is of ISO 639-3;
-    else ""."""
+    """ISO 15924 code, if languages are told with their scripts ("deu_Latn"), and `language` is of ISO 639-3; else
+    ""."""
     kept: tuple[tuple[str, pa.DataType, Any], ...] = ()
     """(name, type, value) of the columns of its table that are kept (pages.keep_columns; data_prep/kept_columns.py)."""
 

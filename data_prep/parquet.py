@@ -15,19 +15,16 @@ from lm.storage import Place, StorageError, appearing, writing
 END_BYTES, THREADS = 2**16, 16
 ROWS_PER_GROUP = 1000
 CHARACTERS_PER_GROUP = 32_000_000
-"""A row group ends with the row that reaches either. They bound the memory of writer and readers, which hold a group;
-fixed, since they shape the bytes."""
+"""A row group ends with the row that reaches either: that bounds memory. Fixed, since they shape the bytes."""
 
 PLAIN = {pa.string(): str, pa.float64(): float, pa.int64(): int}
 """The types of columns that are built here, and their values' types."""
 
 
 def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:
-    """Writes each row to the file it names. All files of `schemas` appear at the end, those without rows too.
-
-    They are built in the folder `scratch` of the same disk. The same rows give the same bytes. Raises InputError when
-    the disk does not take them.
-    """
+    """Write each row to the file it names, built in `scratch` of the same disk; all files of `schemas` appear at the
+    end, those without rows too. The same rows give the same bytes. Raises InputError when the disk does not take
+    them."""
     waiting: dict[Path, list[dict]] = {path: [] for path in schemas}
     characters = dict.fromkeys(schemas, 0)
     with writing(", ".join(map(str, schemas))), ExitStack() as stack:
@@ -109,10 +106,8 @@ def floats_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 def read_batches(
     place: Place, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The columns (None: all) of a file, or of some of its row groups, at most `rows` rows of one group at a time.
-
-    Raises InputError when the file is damaged or lacks a column.
-    """
+    """The columns (None: all) of a file, or of some row groups, at most `rows` rows of one group at a time. Raises
+    InputError when the file is damaged or lacks a column."""
     with opened(place) as file:
         check_columns(file, place, columns or ())
         groups = range(file.num_row_groups) if row_groups is None else row_groups
@@ -122,8 +117,8 @@ def read_batches(
 
 @contextmanager
 def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.ParquetFile]:
-    """A Parquet file, of a bucket read by ranges; with its `index`, if that was read before. Raises InputError, which
-    names `place`, where it turns out in the block to be no whole one."""
+    """A Parquet file, in a bucket read by ranges; `index` is its footer, if that was read. Raises InputError, which
+    names `place`, if it turns out in the block to be damaged."""
     try:
         with ExitStack() as stack:
             source = place if isinstance(place, Path) else stack.enter_context(place.open("rb"))
@@ -183,8 +178,7 @@ def read_rows(path: Place, columns: list[str] | None = None) -> Iterator[dict]:
 
 
 def rows_in(place: Place) -> int | None:
-    """How many rows a Parquet file holds; None when there is none, or it is not whole (its end holds the index). Raises
-    StorageError."""
+    """How many rows a Parquet file holds; None when there is none, or it is not whole. Raises StorageError."""
     try:
         with opened(place) as file:
             return file.metadata.num_rows

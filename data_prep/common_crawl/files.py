@@ -1,9 +1,5 @@
-"""Files of one crawl of Common Crawl, chosen by number: listed by their addresses, for whoever reads them streams
-them; or, if asked, fetched over HTTPS first, several at once.
-
-A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one path a line; each path is an address
-below the same server. Whole files are kept when a run is interrupted, and half ones are gone on with.
-"""
+"""Files of one crawl of Common Crawl, chosen by number: streamed from their addresses or, if asked, downloaded first. A
+crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), a path below the same server a line."""
 
 import contextlib
 import hashlib
@@ -41,11 +37,9 @@ def inputs(config: PagesConfig) -> list[Listed]:
 
 
 def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """Brings the chosen files to out/pages/, in the order of the crawl's list; whole ones that are there stay.
-
-    Documents call each by its path on the server. Raises UsageError when there is no such crawl or too few files,
-    InputError when files cannot be fetched: then what has come is kept for the next try.
-    """
+    """Bring the chosen files to out/pages/, in the order of the crawl's list; documents call each by its path on the
+    server. Raises UsageError when there is no such crawl or too few files, InputError when files cannot be fetched:
+    then what has come is kept for the next try."""
     paths = chosen(listed(config, out), config)
     wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
     if len(set(wanted.values())) < len(paths):
@@ -57,8 +51,8 @@ def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], N
 
 
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """The chosen files by their addresses, in the order of the crawl's list: whoever reads one streams it. A crawl's
-    files stay as they are, so size and ETag are no part of what identifies one. Raises as `crawl_files`."""
+    """The chosen files by their addresses, in the order of the crawl's list. A crawl's files stay as they are, so size
+    and ETag do not identify them. Raises as `crawl_files`."""
     paths = chosen(listed(config, out), config)
     places = [Listed(Url(address_of(config, path)), path) for path in paths]
     files = [
@@ -89,11 +83,8 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
 
 
 def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], None]) -> None:
-    """Download every address to its path, in this number of threads; only the calling thread calls `progress`.
-
-    If the server lacks a file, the others are still downloaded; any other failure is of the network or the disk, and
-    ends all. Raises InputError.
-    """
+    """Download every address to its path, in so many threads; only the caller's calls `progress`. If the server lacks a
+    file, the others are still downloaded; any other failure ends all. Raises InputError."""
     missing = {url: place for url, place in wanted.items() if not place.is_file()}
     jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[Path, Exception | None]] = queue.SimpleQueue()
@@ -138,11 +129,9 @@ def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], N
 
 
 def fetch_file(url: Url, path: Path, stop: threading.Event) -> None:
-    """Download one file; if `stop` is set meanwhile, a part of it stays in `path`.part. The next call continues that
-    part if the server's ETag is still the one in `path`.part.json.
-
-    Raises FileNotFoundError if the server has no such file, StorageError, and InputError for an error of the disk.
-    """
+    """Download one file; if `stop` is set meanwhile, a part stays in `path`.part, which the next call continues if the
+    server's ETag is still the one in `path`.part.json. Raises FileNotFoundError, StorageError, InputError for the
+    disk."""
     part, told = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
     version = url.surely()
     with writing(path):

@@ -1,9 +1,7 @@
 """Pages chosen by Common Crawl's columnar index (cc-index/table/cc-main/warc/, Parquet, sorted by address): by
-language, domain, type and status. Of each the index has its WARC file, and where in it its record lies.
-
-A crawl lists the index's files in crawl-data/<crawl>/cc-index-table.paths.gz. Of each are read: the footer; of row
-groups that may hold a wanted page, by their statistics, the columns that are asked after; of those that do, three more.
-"""
+language, domain, type and status. It has the WARC file of each, and where in it its record is. Of each file of the
+index are read: the footer; of row groups that may hold a wanted page, the columns asked for; of those that do, three
+more."""
 
 import functools
 import itertools
@@ -42,11 +40,8 @@ Ranges = dict[str, list[tuple[int, int]]]
 
 
 def chosen_records(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """The chosen records in units of about `pages_per_unit`, in the order of the WARC files' names and of offsets.
-
-    Raises UsageError when there is no such crawl, the index has no such page or too many, InputError when it cannot be
-    read.
-    """
+    """The chosen records in units of about `pages_per_unit`, in the order of WARC files and offsets. Raises UsageError
+    when there is no such crawl, no such page or too many, InputError when the index cannot be read."""
     index = config.index
     tables = [path for path in listed(config, out, "cc-index-table", PATH) if SUBSET in path]
     if index.parts:
@@ -101,10 +96,8 @@ def units(found: Ranges, size: int) -> Iterator[tuple[tuple[str, tuple[tuple[int
 
 
 def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
-    """(WARC file, offset, length) of the chosen pages of one file of the index, in its order; `max_pages` at most.
-
-    Raises InputError when it cannot be read or is no such file.
-    """
+    """(WARC file, offset, length) of the chosen pages of one file of the index, `max_pages` at most. Raises InputError
+    when it cannot be read or is no such file."""
     import pyarrow.parquet as pq
 
     found: list[tuple[str, int, int]] = []
@@ -130,8 +123,8 @@ def conditions(index: CrawlIndex) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
-    """Whether the row group's statistics allow for a wanted page. A domain is also looked for among the addresses,
-    which the index is sorted by: com,example)/path, and com,example,www)/path of a host below it."""
+    """Whether the row group's statistics allow for a wanted page; a domain is looked for among the sorted addresses
+    too: com,example)/path, and com,example,www)/path of a host below it."""
     bounds: dict[str, tuple[Any, Any]] = {}
     for number in range(group.num_columns):
         column = group.column(number)

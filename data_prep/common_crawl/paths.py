@@ -21,8 +21,8 @@ def address_of(config: CommonCrawlPages, path: str) -> str:
 
 
 def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Pattern[str] = PATH) -> list[str]:
-    """The paths of all files of a kind of the crawl. Raises UsageError, which names crawls that there are, when it is
-    unknown."""
+    """The paths of all files of a kind of the crawl. Raises UsageError, which names crawls that there are, for an
+    unknown one."""
     kind = kind or config.kind
     path = out / LISTS / f"{config.crawl}-{kind}.paths.gz"
     url = address_of(config, f"crawl-data/{config.crawl}/{kind}.paths.gz")

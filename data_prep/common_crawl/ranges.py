@@ -1,5 +1,4 @@
-"""Input files that are records chosen from archives: read by ranges, neighbours together, the next range while one is
-read."""
+"""Input files that are records chosen from archives: neighbours are read together, the next range while one is read."""
 
 import io
 from collections import Counter

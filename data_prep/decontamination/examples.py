@@ -48,8 +48,8 @@ class Example:
 
 
 def example_files(sets: Sequence[str]) -> list[ExampleFile]:
-    """The files that `sets` names, in order. Raises UsageError where a pattern matches nothing, InputError where a URL
-    cannot be fetched."""
+    """The files that `sets` names. Raises UsageError for a pattern without files, InputError for a URL that cannot be
+    fetched."""
     found: list[ExampleFile] = []
     for one in sets:
         name, named, pattern = one.partition("=")
@@ -74,8 +74,8 @@ def set_digests(sets: Sequence[str]) -> list[list[str]]:
 
 
 def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterator[Example]:
-    """All examples, set by set in the order of the files. `fields` are of DecontaminationConfig. Raises InputError for
-    a file or row that cannot be read."""
+    """All examples, in the order of the files; `fields` are of DecontaminationConfig. Raises InputError for a bad file
+    or row."""
     numbers: dict[str, int] = {}
     for file in files:
         for row in rows_of(file.path):

@@ -1,10 +1,7 @@
-"""The n-grams of evaluation examples as sorted hashes, and where documents have one of them.
-
-A hash only points: whether the words are the same is looked up in the example, so no document is dropped for a
-collision. An n-gram is missed where another of the index has its hash: among m n-grams some pair does with a
-probability of about m² / 2^65, 3e-6 for ten million. Before the sorted hashes are searched, a small table is asked that
-one in 16 to 32 windows passes by chance.
-"""
+"""The n-grams of evaluation examples as sorted hashes, and where documents have one of them. A hash only points: the
+words are compared with the example's. An n-gram is missed if another has its hash: with m n-grams a probability of
+about m² / 2^65, 3e-6 for ten million. A small table, which one in 16 to 32 windows passes by chance, comes before the
+search."""
 
 import functools
 import io

@@ -1,9 +1,5 @@
-"""Decontamination over files: n-grams are looked for in each, counted over the corpus, and judged by these counts.
-
-Two passes over units: the first reads each file's documents once and writes the few that hold an n-gram; between them
-the counts are added, 8 bytes for each n-gram of the sets, whatever the corpus; the second reads what the first wrote.
-Counts and the report's lines are merged by units, 64 files at a time.
-"""
+"""Decontamination over files. The first pass writes the few documents that hold an n-gram; then the documents of each
+n-gram are counted, 8 bytes each, whatever the corpus; the second pass reads what the first wrote."""
 
 import functools
 import itertools
@@ -35,12 +31,9 @@ HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.
 
 
 def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run: FileRunner) -> list[SurvivorFile]:
-    """The files with their edits, by which documents that hold an n-gram of an evaluation set go; those that failed are
-    missing.
-
-    Writes dropped/_decontamination.json and .jsonl, names that readers of a folder of Parquet pass over. Raises
-    UsageError for a set that is not there, InputError for one that cannot be read, and as `run_step`.
-    """
+    """The files with their edits, which drop documents that hold an n-gram of an evaluation set; those that failed are
+    missing. Writes dropped/_decontamination.json and .jsonl, names that readers of Parquet pass over. Raises UsageError
+    for a set that is not there, InputError for one that cannot be read, and as `run_step`."""
     settings = [config.fields, config.ngram_words, config.min_words, set_digests(config.sets)]
     identity, report = identity_of(settings), run.folder / "dropped"
     own = run.folder / "parts/decontamination" / identity[:12]
@@ -107,9 +100,8 @@ def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None
 
 
 def judge(file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
-    """Write, for one file, the edits that drop each document with an n-gram of an evaluation set that is not among the
-    `frequent` ones (no edits without `drops`), and a line of the report for each such document. Count these documents
-    by evaluation set."""
+    """Write the edits that drop each document with an n-gram that is not among the `frequent` ones (none without
+    `drops`), and a line of the report for each; count them by evaluation set."""
     sets: Counter[str] = Counter()
     overlapping = []
     with space.output(lines_name(file.name)).open("w", encoding="utf-8") as out:

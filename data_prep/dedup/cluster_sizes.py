@@ -1,8 +1,5 @@
-"""How many documents each cluster holds, by the document that stays; what one of a cluster's size is worth repeating.
-
-Clusters may have more documents than a process has memory. What stays is counted in each file of duplicates of
-clusters.py, and these counts are joined by what stays.
-"""
+"""The number of documents of each cluster, by the document that stays, and how often to repeat that. Clusters may not
+fit into memory: counts in each file of clusters.py are joined by the document that stays."""
 
 import bisect
 import functools
@@ -33,8 +30,8 @@ def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: in
 
 
 def count_kept(task: Gather, rows_at_once: int) -> None:
-    """Writes how many duplicates of a run file of clusters.py each document has that stays, block by block: rows of its
-    place, spread; the run file's and the block's number, which tell equal counts apart; the count; 0."""
+    """Write how many duplicates each document that stays has in a file of clusters.py, block by block: rows of its
+    place, spread; the numbers of file and block, which tell equal counts apart; the count; 0."""
 
     def counted() -> Iterator[np.ndarray]:
         seen = np.empty(0, np.uint64)  # rows of a partition of many blocks may be in several runs
@@ -72,6 +69,6 @@ def sizes_in(sums: Partitions, file: int) -> dict[int, int]:
 
 
 def repeats(size: int, weights: Sequence[tuple[int, int]]) -> int:
-    """How often a document of a cluster of `size` is to be repeated: the weight of the largest limit that it reaches,
-    of (limit, weight) in the order of the limits."""
+    """How often to repeat a document of a cluster of `size`: the weight of the largest (limit, weight) that it
+    reaches."""
     return weights[bisect.bisect_right([limit for limit, _ in weights], size) - 1][1]

@@ -23,20 +23,25 @@ import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from data_prep.dedup.partitions import MOST_BITS, Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
-    Join,
-    Kind,
+    begins,
     damaged,
+    first_rows,
     keys_of_file,
+    places_of,
+    put_together,
     read_blocks,
     runs_in,
+    spread,
+    with_keys,
     write_run_file,
     writing_run_file,
 )
@@ -52,20 +57,19 @@ DONE = "done.json"
 PAIRS_AT_ONCE = 1 << 20
 """Pairs of a key and a node that are sorted in memory, 32 bytes each."""
 Node = tuple[int, int]
-"""A document as two words of 64 bits: when it was fetched, then a hash of its id (32 bits each); its place: the
-number of its file, then its row (32 bits each). The smallest node of a cluster stays."""
+"""A document as two words: when it was fetched, then a hash of its id (32 bits each); its place: number of its file,
+then its row (32 bits each). The smallest node of a cluster stays."""
 INDEX_FILES = 2**31
 """Files of the run have numbers below it; from it on, files of the indices of earlier runs, one index after another."""
 LOW_WORD = 2**32 - 1
+Kind = Literal["link", "large", "small", "result"]
+"""Of a step."""
 UNKNOWN_DATE = 2**32 - 1
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
-    """The node of the document in `row` of the input file with the number `file`.
-
-    Nodes are ordered by the date (ISO 8601, to the second; one that cannot be read comes last), then by a hash of the
-    id, and only for the same document read twice by place: who stays does not depend on the order of the files.
-    """
+    """The node of the document in `row` of the file with the number `file`. Nodes are ordered by date (ISO 8601; one
+    that cannot be read comes last), then by a hash of the id: who stays does not depend on the order of the files."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
@@ -81,11 +85,8 @@ def seconds_since_1970(date: str) -> int:
 
 
 def file_ids(names: Iterable[str]) -> dict[str, int]:
-    """{name: number}: 31 bits of a hash of the name, so that a file keeps its number when others come or go.
-
-    Of names whose hashes are equal (one pair among 65,000 files, on average) the first in order keeps it and the others
-    take their next hash: then, and only then, one file's number depends on another file.
-    """
+    """{name: number}: 31 bits of a hash of the name, so that a file keeps its number when others come or go. Only if
+    two hashes are equal (one pair among 65,000 files) the later name takes its next hash."""
     ids: dict[str, int] = {}
     taken: set[int] = set()
     for name in sorted(names):
@@ -98,10 +99,8 @@ def file_ids(names: Iterable[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable[[Sequence[bytes], Node], None]]:
-    """Gives what adds the keys (of 16 bytes, evenly spread as hashes are) of a node to a file for `find_duplicates`.
-
-    The file appears whole at the end. Raises InputError when the disk does not take it.
-    """
+    """Gives a function that adds keys of 16 evenly spread bytes and their node to a file for `find_duplicates`, which
+    appears whole at the end. Raises InputError when the disk does not take it."""
     waiting, nodes = bytearray(), array("Q")
     with writing_run_file(path, scratch) as add_run:
 
@@ -124,12 +123,9 @@ def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable
 def find_duplicates(
     pairs: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int = ROWS_AT_ONCE
 ) -> Partitions:
-    """From files of `writing_pairs` to what `duplicates_in` reads; `run` does the work on many tasks.
-
-    `folder` holds the steps, on a disk that all workers share or in a bucket. What is done in there is not done again,
-    so it must be empty when the pairs are others. `rows_at_once` bounds the memory and has no influence on the result.
-    Raises InputError when a file is damaged or the disk does not take one.
-    """
+    """Make what `duplicates_in` reads from files of `writing_pairs`; `run` does the work on many tasks. `folder` holds
+    the steps: what is done there is not done again, so other pairs need another. `rows_at_once` bounds the memory and
+    does not change the result. Raises InputError when a file is damaged or the disk does not take one."""
     last = folder / "link"
     made, _ = take_step("link", pairs, last, run, rows_at_once)
     for number in itertools.count(1):
@@ -145,8 +141,7 @@ def find_duplicates(
 
 
 def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
-    """The rows of the file with the number `file` that are duplicates, each with the (file, row) of the one that
-    stays."""
+    """{row of the file with this number that is a duplicate: (file, row) of the one that stays}."""
     low, last = keys_of_file(file)
     stays = {}
     for keys, _, _, kept in read_blocks(runs_in(result.of(low)), low, last, ROWS_AT_ONCE):
@@ -170,11 +165,27 @@ def take_step(
     return Partitions(folder, told["bits"]), told["changes"]
 
 
-def write_edges(task: Partition, rows: Rows, kind: Kind, rows_at_once: int) -> Counts:
-    """Makes one run file of a step; counts the edges that it changed."""
-    made = Join(kind, rows, rows_at_once)
-    write_run_file(here(task.run_file), made.runs())
-    return {"changes": made.changes}
+def write_edges(task: Partition, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
+    """Make one run file of a step from blocks that are read twice; count the edges that it changed."""
+    group, firsts, _ = first_rows(read())
+    changes = 0
+
+    def edges() -> Iterator[np.ndarray]:
+        nonlocal changes
+        for block, starts, keys in with_keys(read(), group):
+            made, changed = tied(kind, block, starts, firsts[2:, keys])
+            changes += changed
+            yield made
+
+    def runs() -> Iterator[np.ndarray]:
+        nonlocal changes
+        for some in put_together(edges(), rows_at_once):
+            forest, changed = contracted(some)
+            changes += changed
+            yield keyed(forest, both_ways=kind in ("link", "small"))
+
+    write_run_file(here(task.run_file), runs())
+    return {"changes": changes}
 
 
 def write(place: Place, value: object) -> None:
@@ -190,3 +201,60 @@ def delete_run_files(folder: Path | Url) -> None:
     for place in folder.iterdir():
         if place.name != DONE:
             place.unlink(missing_ok=True)
+
+
+def tied(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
+    """The edges that a step makes of rows and the smallest nodes of their keys, uint64 (4, edges): the larger node,
+    then the smaller one; and how many are new. `starts` is where a key begins."""
+    node = block[2:]
+    if kind == "link":
+        return np.concatenate([node, least])[:, node[1] != least[1]], 0
+    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too, its place spread
+    if kind == "result":
+        return np.concatenate([centre, node])[:, less(node, centre)], 0
+    if kind == "large":
+        smallest = np.where(less(least, centre), least, centre)
+        larger = less(centre, node)
+        edges = np.concatenate([node, smallest])[:, larger]
+        return edges, int((edges[3] != centre[1, larger]).sum())
+    other = node[1] != least[1]
+    edges = np.concatenate([node, least])[:, other]
+    centres = np.concatenate([centre, least])[:, starts]
+    return np.concatenate([centres, edges], axis=1), int(other.sum())
+
+
+def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
+    """Edges that tie each node to the smallest of its component among these edges; and whether any is new (0 or 1)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = edges.shape[1]
+    ends = np.concatenate([edges[:2], edges[2:]], axis=1)
+    order = np.lexsort(ends[::-1])
+    new = begins(ends[:, order])
+    nodes = ends[:, order][:, new]
+    number = np.empty(2 * count, np.int64)
+    number[order] = np.cumsum(new) - 1
+    larger, smaller, total = number[:count], number[count:], nodes.shape[1]
+    graph = coo_array((np.ones(count, np.int8), (larger, smaller)), shape=(total, total))
+    _, component = connected_components(graph, directed=False)
+    _, smallest = np.unique(component, return_index=True)  # nodes are numbered in their order
+    root = smallest[component]
+    tied_nodes = np.flatnonzero(root != np.arange(total))
+    root = root[tied_nodes]
+    same = np.array_equal(np.unique(larger * total + smaller), tied_nodes * total + root)
+    return np.concatenate([nodes[:, tied_nodes], nodes[:, root]]), int(not same)
+
+
+def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
+    """The edges as rows of a run file: the larger node is the key of the smaller one, and the other way round too."""
+    rows = edges[[1, 0, 2, 3]]
+    if both_ways:
+        rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
+    rows[0] = spread(rows[0])
+    return rows
+
+
+def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where a node is smaller than the other, each uint64 (2, n)."""
+    return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))

@@ -1,9 +1,6 @@
-"""Lines or paragraphs that stand in several documents of a dump are removed from all but the first of them.
-
-Each file writes the keys of its lines, 32 bytes each, as a run file (sorted_runs.py). They are joined by key
-(partitions.py): a key in more documents than allowed gives a row for each document but its first. These rows are joined
-by place, so that each file finds its own in one file.
-"""
+"""Lines or paragraphs that stand in several documents are removed from all but the first of them. The keys of the lines
+of each file, 32 bytes each, are joined by key; a key in more documents than allowed gives a row for each but the first,
+and these are joined by place."""
 
 import functools
 import hashlib
@@ -15,17 +12,18 @@ import numpy as np
 
 from data_prep.config.deduplicate import LineDedupConfig
 from data_prep.dedup.clusters import LOW_WORD
+from data_prep.dedup.keys import salt_of
 from data_prep.dedup.partitions import Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import (
-    begins,
+    first_rows,
     keys_of_file,
-    order_of,
+    put_together,
     read_blocks,
     runs_in,
     sorted_rows,
     spread,
+    with_keys,
     write_run_file,
-    writing_run_file,
 )
 from data_prep.dedup.survivors import (
     Edit,
@@ -65,26 +63,22 @@ def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRu
 
 def write_line_keys(file: SurvivorFile, space: Workspace, config: LineDedupConfig) -> None:
     """Write the keys of the spans of each document, each once."""
-    waiting: list[np.ndarray] = []
-    rows = 0
-    with writing_run_file(space.output(f"parts/line_dedup/keys/{file.name}.runs")) as add:
+
+    def blocks() -> Iterator[np.ndarray]:
         for one in read_survivors(file):
             keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
             block = np.empty((4, len(keys) // 2), np.uint64)
             block[:2] = keys.reshape(-1, 2).T
             block[2:] = np.array([[one.when], [file.id << 32 | one.row]], np.uint64)
-            waiting.append(block)
-            rows += block.shape[1]
-            if rows >= ROWS_AT_ONCE:
-                add(np.concatenate(waiting, axis=1))
-                waiting, rows = [], 0
-        if waiting:
-            add(np.concatenate(waiting, axis=1))
+            yield block
+
+    path = space.output(f"parts/line_dedup/keys/{file.name}.runs")
+    write_run_file(path, put_together(blocks(), ROWS_AT_ONCE))
 
 
 def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
     """(key, start, end) of each span of the text that has words enough, in order: equal keys are equal words."""
-    salt = hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    salt = salt_of(scope)
     units = [(hashed_words(found[0]), *found.span()) for found in UNITS[config.unit].finditer(text)]
     units = [unit for unit in units if len(unit[0])]
     for first in range(len(units) - config.span + 1):
@@ -113,26 +107,9 @@ def write_by_place(task: Partition, rows: Rows) -> None:
 
 def removed_rows(read: Rows, max_documents: int) -> Iterator[np.ndarray]:
     """Of blocks that are read twice, uint64 (4, rows) each; a key's rows may lie in several."""
-    firsts, counts = [np.empty((4, 0), np.uint64)], [np.empty(0, np.int64)]
-    for block in read():
-        starts = np.flatnonzero(begins(block[:2]))
-        firsts.append(block[:, starts])
-        counts.append(np.diff(np.append(starts, block.shape[1])))
-    rows, count = np.concatenate(firsts, axis=1), np.concatenate(counts)
-    del firsts, counts
-    order = order_of(rows)
-    rows, count = rows[:, order], count[order]
-    new = begins(rows[:2])
-    group = np.empty(len(order), np.int64)
-    group[order] = np.cumsum(new) - 1  # of each beginning in a block, the number of its key
-    first, total = rows[2:, new], np.add.reduceat(count, np.flatnonzero(new)) if len(count) else count
-    begin = 0
-    for block in read():
-        starts = begins(block[:2])
-        groups = group[begin : begin + int(starts.sum())]
-        begin += len(groups)
-        key = groups[np.cumsum(starts) - 1]
-        goes = (total[key] > max_documents) & (block[2:] != first[:, key]).any(axis=0)
+    group, first, total = first_rows(read())
+    for block, _, key in with_keys(read(), group):
+        goes = (total[key] > max_documents) & (block[2:] != first[2:, key]).any(axis=0)
         yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
 
@@ -142,7 +119,7 @@ def removed_name(file: SurvivorFile) -> str:
 
 def write_removed(file: SurvivorFile, space: Workspace, removed: Partitions) -> None:
     """Write the keys of the spans that the file loses, uint64 (3, keys), each with its row before it, sorted: the same
-    bytes if other files come or go that lose or share none of them."""
+    bytes whatever other files come or go."""
     low, last = keys_of_file(file.id)
     blocks = read_blocks(runs_in(removed.of(low)), low, last, ROWS_AT_ONCE)
     rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]

@@ -1,26 +1,25 @@
 """MinHash signatures: two texts that share most of their shingles get a band key in common (Broder 1997). Pure.
 
-A shingle is a run of words of the normalised text. The normalisation is FineWeb's (huggingface/datatrove,
-utils/text.py): lower case, every number a 0, punctuation a space, no diacritics. Ours differs where that list of
-punctuation has gaps: all that is neither letter, mark nor digit parts words; and in scripts written without spaces
-each character is a word.
+A shingle is a run of words of the normalised text. "datatrove_0_10" is FineWeb's normalisation (huggingface/datatrove,
+utils/text.py): lower case, every number a 0, punctuation a space, no diacritics; but all that is neither letter, mark
+nor digit parts words, and in scripts without spaces each character is a word. "fineweb_2024", that of the published
+release (the same file at commit 05194d39), deletes the punctuation of its list ("don't" is one word) and replaces
+numbers after that ("3.14" is one 0); NLTK parts a few joined words ("cannot"); nothing else parts words.
 
-That is the normalisation "datatrove_0_10". The one of the published release of 2024, "fineweb_2024" (the same file at
-commit 05194d39), deletes the punctuation of its list ("don't" is one word) and replaces numbers after that ("3.14" is
-one 0); then NLTK parts a few joined words ("cannot"). There nothing else parts words, in no script.
-
-It is done word by word, and what it made of a word is remembered, since words come again and again. All arithmetic is
-on integers of stated width and byte order: a text has the same keys on every machine.
+What was made of a word is remembered. Arithmetic is on integers of stated width and byte order: a text has the same
+keys on every machine.
 """
 
 import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Callable
 
 import numpy as np
 
 from data_prep.config import MinHashConfig
+from data_prep.dedup.keys import salt_of
 from data_prep.text.words import Memo
 
 DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
@@ -59,11 +58,8 @@ LONGEST_REMEMBERED = 64
 
 
 def band_keys(text: str, scope: str, config: MinHashConfig) -> tuple[bytes, ...] | None:
-    """One key of 16 bytes a band. Texts of the same scope (scope.py) whose keys of a band are equal are
-    near-duplicates.
-
-    None for a text with fewer words than a shingle: it can only be an exact duplicate.
-    """
+    """One key of 16 bytes a band: texts of one scope (keys.py) with an equal key are near-duplicates. None for a text
+    with fewer words than a shingle."""
     found = signature(text, config)
     return None if found is None else keys_of_signature(found, scope, config)
 
@@ -77,7 +73,7 @@ def signature(text: str, config: MinHashConfig) -> bytes | None:
 def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[bytes, ...]:
     """The keys of the bands, as `band_keys`."""
     size = 4 * config.rows
-    salt = hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    salt = salt_of(scope)
     return tuple(
         hashlib.blake2b(rows[band * size : (band + 1) * size] + band.to_bytes(4, "little"), digest_size=16, key=salt)
         .digest()
@@ -86,10 +82,8 @@ def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[b
 
 
 def least_hashes(shingles: np.ndarray, config: MinHashConfig) -> np.ndarray:
-    """The signature: of each hash function the least value over all shingles, uint32 (bands * rows,).
-
-    Two texts agree in one of them with the probability of their Jaccard similarity.
-    """
+    """The signature: the least value of each hash function over all shingles, uint32 (bands * rows,). Two texts agree
+    in one of them with the probability of their Jaccard similarity."""
     factor, offset = hash_functions(config.bands * config.rows, config.seed)
     least = np.full(len(factor), np.iinfo(np.uint32).max, np.uint32)
     block = np.empty((len(factor), min(SHINGLES_AT_ONCE, len(shingles))), np.uint32)
@@ -104,10 +98,8 @@ def least_hashes(shingles: np.ndarray, config: MinHashConfig) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def hash_functions(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Factors (odd) and offsets of x -> factor * x + offset modulo 2^32, each uint32 (number, 1).
-
-    They permute the 2^32 values; `hashed_shingles` gives them numbers that are spread evenly already.
-    """
+    """Factors (odd) and offsets of x -> factor * x + offset modulo 2^32, each uint32 (number, 1): permutations of
+    numbers that `hashed_shingles` spreads evenly."""
     digits = hashlib.shake_256(f"minhash {seed}".encode()).digest(8 * number)
     factor, offset = np.frombuffer(digits, "<u4").astype(np.uint32).reshape(2, number, 1)
     return factor | np.uint32(1), offset
@@ -139,8 +131,19 @@ def hashed_words(text: str, normalisation: str = "datatrove_0_10") -> np.ndarray
     return np.frombuffer(b"".join(map(_remembered.__getitem__, words)), "<u8").astype(np.uint64, copy=False)
 
 
-class _WordHashes(dict[bytes, bytes]):
-    """From a word of ASCII-normalised UTF-8 to the hashes, 8 bytes each, of the words that it comes to."""
+def word_hash(word: bytes) -> bytes:
+    return hashlib.blake2b(word, digest_size=8).digest()
+
+
+WORD_HASHES = Memo(word_hash)
+"""For scripts without spaces: each character is a word, and comes again."""
+
+
+class WordHashes(dict[bytes, bytes]):
+    """From a word to the hashes, 8 bytes each, of the words that it comes to; those of short words are remembered."""
+
+    def __init__(self, hashes: Callable[[bytes], bytes]):
+        self.hashes = hashes
 
     def __missing__(self, word: bytes) -> bytes:
         hashes = self.hashes(word)
@@ -150,31 +153,20 @@ class _WordHashes(dict[bytes, bytes]):
             self[word] = hashes
         return hashes
 
-    def hashes(self, word: bytes) -> bytes:
-        if word.isascii():
-            return word_hash(word)
-        return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
+
+def hashes_0_10(word: bytes) -> bytes:
+    """Of a word in UTF-8 whose ASCII is normalised."""
+    if word.isascii():
+        return word_hash(word)
+    return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
 
 
-_remembered = _WordHashes()
+def hashes_2024(word: bytes) -> bytes:
+    """Of a word in lower case, by "fineweb_2024"."""
+    return b"".join(map(WORD_HASHES.__getitem__, words_2024(word.decode("utf-8", "surrogatepass"))))
 
 
-class _WordHashes2024(_WordHashes):
-    """The same by "fineweb_2024", from a word in lower case."""
-
-    def hashes(self, word: bytes) -> bytes:
-        return b"".join(map(WORD_HASHES.__getitem__, words_2024(word.decode("utf-8", "surrogatepass"))))
-
-
-_remembered_2024 = _WordHashes2024()
-
-
-def word_hash(word: bytes) -> bytes:
-    return hashlib.blake2b(word, digest_size=8).digest()
-
-
-WORD_HASHES = Memo(word_hash)
-"""For scripts without spaces: each character is a word, and comes again."""
+_remembered, _remembered_2024 = WordHashes(hashes_0_10), WordHashes(hashes_2024)
 
 
 def normalised_words(text: str) -> list[bytes]:

@@ -64,8 +64,7 @@ class Partition:
     bits: int
     run_file: Place
     extents: np.ndarray | None = None
-    """int64 (files, 2): the first of its rows and the end of them, of each gathered file; None: all rows of run
-    files."""
+    """int64 (files, 2): first and end of its rows in each gathered file; None: all rows of run files."""
 
     @property
     def low(self) -> int:
@@ -112,10 +111,8 @@ def join(
     rows_at_once: int,
     made: Callable[[int], Partitions] | None = None,
 ) -> tuple[Partitions, list[Counts]]:
-    """Return the files that `work` makes of each partition, and its counts. `run` does the work on many tasks.
-
-    `made` tells where the files go, given the bits. `rows_at_once` bounds the memory: a block has no more rows.
-    """
+    """Return the files that `work` makes of each partition, and its counts. `run` does the work on many tasks; `made`
+    tells where files go, given the bits; `rows_at_once` bounds the rows of a block."""
     sizes = sizes_of(run_files)
     most = BLOCKS_IN_PARTITION * rows_at_once * ROW_BYTES
     bits = min(max(0, math.ceil(math.log2(max(1, sum(sizes)) / most))), MOST_BITS)
@@ -164,8 +161,8 @@ def gather(task: Gather, bits: int, rows_at_once: int) -> Counts:
 
 
 def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: int = 0) -> Iterator[np.ndarray]:
-    """The rows whose key_0 begins with `number` in `depth` bits, about `rows` of them at a time: of several whole
-    partitions of `bits` bits, or of one."""
+    """The rows whose key_0 begins with `number` in `depth` bits, about `rows` at a time: of several whole partitions,
+    or of one."""
     low, last = number << 64 - depth, (number + 1 << 64 - depth) - 1
     if depth == bits:
         yield from pieces_between(runs, low, last, rows)

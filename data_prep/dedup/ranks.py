@@ -1,20 +1,16 @@
-"""Which runs of tokens stand in a text twice: a suffix array that is sorted as deep as the runs are long, no deeper.
+"""Which runs of tokens stand in a text twice: a suffix array that is sorted only as deep as the runs are long.
 
-The ranks of runs of 2^k tokens follow from those of 2^(k-1): the pair of the ranks of both halves (Karp, Miller and
-Rosenberg 1972; Manber and Myers 1993). For runs of 50 tokens that takes six sorts. Only runs that stand twice have a
-rank, and a run stands twice only if both its halves do: so after the first sorts little is left of a corpus without
-copies, and no step compares hashes. A suffix array by libdivsufsort and the lengths of common prefixes, as Lee et al.
-have it (arXiv:2107.06499), give the same runs and sort every suffix to its end.
+The ranks of runs of 2^k tokens follow from those of 2^(k-1) (Karp, Miller and Rosenberg 1972; Manber and Myers 1993):
+six sorts for runs of 50 tokens. A run stands twice only if both halves do, so little is left after the first sorts, and
+no step compares hashes. The full suffix array of Lee et al. (arXiv:2107.06499) gives the same runs.
 """
 
 import numpy as np
 
 
 def ranks_of_runs(tokens: np.ndarray, length: int) -> np.ndarray:
-    """For each position the number of the run of `length` tokens that begins there, 0 where it stands nowhere else.
-
-    tokens: uint32 (n,), where 0 is a token that stands nowhere else. uint32 (n,): equal runs have equal numbers.
-    """
+    """For each position the number of the run of `length` tokens that begins there, 0 if it stands nowhere else; uint32
+    (n,). Equal runs have equal numbers. tokens: uint32 (n,), 0 for a token that stands nowhere else."""
     ranks, depth = tokens, 1
     while depth < length and len(ranks):
         step = min(depth, length - depth)
@@ -32,8 +28,8 @@ def ranks_of_runs(tokens: np.ndarray, length: int) -> np.ndarray:
 
 
 def ranks_of_repeated(values: np.ndarray) -> np.ndarray:
-    """uint32 (n,): from 1, a number for each value that is there twice, in the order of the values; 0 for others.
-    `values` is sorted in place."""
+    """uint32 (n,): a number from 1 for each value that is there twice, in their order; 0 for others. Sorts `values` in
+    place."""
     order = np.argsort(values)
     values[:] = values[order]
     same = values[1:] == values[:-1]
@@ -49,10 +45,8 @@ def ranks_of_repeated(values: np.ndarray) -> np.ndarray:
 
 
 def in_later_runs(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Which tokens lie in a run of `length` that stands earlier too, without overlapping itself there; bool (n,).
-
-    tokens as of `ranks_of_runs`; a 0 between two documents keeps runs from crossing.
-    """
+    """bool (n,): which tokens are in a run of `length` that stands earlier too, without overlap. tokens as of
+    `ranks_of_runs`; a 0 between two documents keeps runs from crossing."""
     ranks = ranks_of_runs(tokens, length)
     places = np.flatnonzero(ranks)
     numbers = ranks[places]

@@ -1,15 +1,10 @@
-"""Run files: files of sorted runs of rows of four whole numbers, from which any range of keys can be read alone.
-
-They are what the steps of clusters.py hand to one another. Between two steps rows must meet by their key. Beam's own
-GroupByKey would do that, but on one machine it holds all that is grouped in the memory of one process. Here the writer
-of a run file sorts its rows, and the reader of a range of keys finds its part of each: the same bytes on every engine,
-nothing in memory but the part that is being worked on, and a restart finds what is done.
+"""Run files: files of sorted runs of rows of four whole numbers, from which any range of keys can be read. The writer
+sorts, the reader of a range finds its part of each run: the same bytes on every engine, in bounded memory.
 
     run 0: rows x 4 words | run 1 | ... | index: of each run rows, samples, and every SAMPLE_ROWS-th key_0 and the last
     | trailer: magic, runs, bytes and CRC-32 of the index; all little-endian, 64 bits a word
 
-A row's four words stand together, so that a range of a run is one contiguous read: one request to a bucket. The index,
-an eighth of a thousandth of the file, tells which.
+The four words of a row are together, so that a range of a run is one request to a bucket. The index tells which.
 """
 
 import contextlib
@@ -20,7 +15,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -43,11 +37,8 @@ Part = tuple[Place, int, int]
 
 @contextlib.contextmanager
 def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Callable[[np.ndarray], None]]:
-    """Gives what adds a run, uint64 (4, rows), to a run file: it is sorted by itself. The file appears whole at
-    the end, written in `scratch`, by default beside it.
-
-    Raises InputError when the disk does not take it.
-    """
+    """Gives a function that adds a run, uint64 (4, rows), which is sorted. The file appears whole at the end, written
+    in `scratch`, by default next to it. Raises InputError when the disk does not take it."""
     table: list[tuple[int, int]] = []
     samples: list[np.ndarray] = []
     with writing(path), appearing(path, scratch=scratch or path.parent) as partial, partial.open("wb") as file:
@@ -244,112 +235,46 @@ def keys_of_file(file: int) -> tuple[int, int]:
     return low, low | 2**32 - 1
 
 
-# What a step of clusters.py does to the rows of a range: arrays in, arrays out. Edges are uint64 (4, edges): the larger
-# node, then the smaller one.
-
-Kind = Literal["link", "large", "small", "result"]
-"""Of a step."""
+# The rows of a partition are gone over twice: for the first row of each key, then block by block.
 
 
-class Join:
-    """The join of the rows of a partition, which `read` gives in blocks."""
-
-    def __init__(self, kind: Kind, read: Callable[[], Iterator[np.ndarray]], rows_at_once: int):
-        self.kind, self.read, self.rows_at_once = kind, read, rows_at_once
-        self.changes = 0
-
-    def runs(self) -> Iterator[np.ndarray]:
-        """The runs of a run file of the step from the blocks, which are read twice. Counts changes."""
-        group, least = least_nodes(self.read())
-        at = 0
-        waiting: list[np.ndarray] = []
-        count = 0
-        for block in self.read():
-            starts = begins(block[:2])
-            keys = group[at : at + int(starts.sum())]
-            at += len(keys)
-            edges, changed = tied(self.kind, block, starts, least[:, keys][:, np.cumsum(starts) - 1])
-            self.changes += changed
-            waiting.append(edges)
-            count += edges.shape[1]
-            if count >= self.rows_at_once:
-                yield self.contract(waiting)
-                waiting, count = [], 0
-        if waiting:
-            yield self.contract(waiting)
-
-    def contract(self, waiting: list[np.ndarray]) -> np.ndarray:
-        forest, changed = contracted(np.concatenate(waiting, axis=1))
-        self.changes += changed
-        return keyed(forest, both_ways=self.kind in ("link", "small"))
-
-
-def least_nodes(blocks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each key the smallest node: which key each begin of a key in a block is, and the nodes, uint64 (2, keys)."""
-    firsts = [np.empty((4, 0), np.uint64), *(block[:, begins(block[:2])] for block in blocks)]
-    rows = np.concatenate(firsts, axis=1)
+def first_rows(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of blocks of sorted rows: the number of the key of each `begins` of a key in a block, the first row of each key,
+    uint64 (4, keys), and how many rows it has, int64 (keys,)."""
+    firsts, counts = [np.empty((4, 0), np.uint64)], [np.empty(0, np.int64)]
+    for block in blocks:
+        starts = np.flatnonzero(begins(block[:2]))
+        firsts.append(block[:, starts])
+        counts.append(np.diff(np.append(starts, block.shape[1])))
+    rows, count = np.concatenate(firsts, axis=1), np.concatenate(counts)
+    del firsts, counts
     order = order_of(rows)
-    rows = rows[:, order]
+    rows, count = rows[:, order], count[order]
     new = begins(rows[:2])
     group = np.empty(len(order), np.int64)
     group[order] = np.cumsum(new) - 1
-    return group, rows[2:, new]
+    return group, rows[:, new], np.add.reduceat(count, np.flatnonzero(new)) if len(count) else count
 
 
-def tied(step: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
-    """The edges that a step makes of rows and the smallest nodes of their keys; and how many were not there before.
-
-    Edges are uint64 (4, edges): the larger node, then the smaller one. `starts` tells where a key begins.
-    """
-    node = block[2:]
-    if step == "link":
-        return np.concatenate([node, least])[:, node[1] != least[1]], 0
-    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too, its place spread
-    if step == "result":
-        return np.concatenate([centre, node])[:, less(node, centre)], 0
-    if step == "large":
-        smallest = np.where(less(least, centre), least, centre)
-        larger = less(centre, node)
-        edges = np.concatenate([node, smallest])[:, larger]
-        return edges, int((edges[3] != centre[1, larger]).sum())
-    other = node[1] != least[1]
-    edges = np.concatenate([node, least])[:, other]
-    centres = np.concatenate([centre, least])[:, starts]
-    return np.concatenate([centres, edges], axis=1), int(other.sum())
+def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(block, where a key begins in it, number of the key of each row), given the first of `first_rows`."""
+    at = 0
+    for block in blocks:
+        starts = begins(block[:2])
+        keys = group[at : at + int(starts.sum())]
+        at += len(keys)
+        yield block, starts, keys[np.cumsum(starts) - 1]
 
 
-def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
-    """Edges that tie each node to the smallest of its component among these edges; and whether any is new (0 or 1)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    count = edges.shape[1]
-    ends = np.concatenate([edges[:2], edges[2:]], axis=1)
-    order = np.lexsort(ends[::-1])
-    new = begins(ends[:, order])
-    nodes = ends[:, order][:, new]
-    number = np.empty(2 * count, np.int64)
-    number[order] = np.cumsum(new) - 1
-    larger, smaller, total = number[:count], number[count:], nodes.shape[1]
-    graph = coo_array((np.ones(count, np.int8), (larger, smaller)), shape=(total, total))
-    _, component = connected_components(graph, directed=False)
-    _, smallest = np.unique(component, return_index=True)  # nodes are numbered in their order
-    root = smallest[component]
-    tied_nodes = np.flatnonzero(root != np.arange(total))
-    root = root[tied_nodes]
-    same = np.array_equal(np.unique(larger * total + smaller), tied_nodes * total + root)
-    return np.concatenate([nodes[:, tied_nodes], nodes[:, root]]), int(not same)
-
-
-def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
-    """The edges as rows of a run file: the larger node is the key of the smaller one, and the other way round too."""
-    rows = edges[[1, 0, 2, 3]]
-    if both_ways:
-        rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
-    rows[0] = spread(rows[0])
-    return rows
-
-
-def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Where a node is smaller than the other, each uint64 (2, n)."""
-    return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))
+def put_together(blocks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """The blocks, each as many together as have `rows` rows."""
+    waiting: list[np.ndarray] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += block.shape[1]
+        if count >= rows:
+            yield np.concatenate(waiting, axis=1)
+            waiting, count = [], 0
+    if waiting:
+        yield np.concatenate(waiting, axis=1)

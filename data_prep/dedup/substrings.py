@@ -1,9 +1,6 @@
-"""Runs of tokens that stand in documents twice are removed but for the first (Lee et al. 2022, arXiv:2107.06499).
-
-A unit is a group of documents of bounded bytes: its tokens follow one another in one array, the documents in the order
-of their nodes (clusters.py: fetched first, then a hash of the id), so that what stays does not depend on the order of
-the files. Two runs are compared token by token (ranks.py), never by a hash.
-"""
+"""Runs of tokens that stand in documents twice are removed but for the first (Lee et al. 2022, arXiv:2107.06499). A
+unit is a group of documents of bounded bytes, in the order of their nodes (clusters.py), so that what stays does not
+depend on the order of files. Runs are compared token by token (ranks.py), never by a hash."""
 
 import dataclasses
 import functools
@@ -171,10 +168,8 @@ def words_of(text: str) -> list[str]:
 
 
 def spans_of(text: str, kind: str, chosen: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) in characters of each stretch of chosen tokens; by bytes, of the characters that lie in it wholly.
-
-    chosen: bool (tokens,).
-    """
+    """(start, end) in characters of each stretch of chosen tokens, bool (tokens,); by bytes, of characters wholly in
+    it."""
     edges = np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]]))
     stretches = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
     if kind == "bytes":

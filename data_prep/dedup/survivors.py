@@ -1,8 +1,5 @@
-"""Documents that the rules and the deduplication of whole documents left, and what later steps take out of them.
-
-Steps that look at parts of texts (lines, substrings, n-grams of evaluations) come one after another: each reads the
-survivors of a file as the steps before it left them, and writes edits, a small file, so that no text is written again.
-"""
+"""Documents that the rules and the deduplication of whole documents left, and what later steps take out of them. Each
+step reads the survivors of a file as the steps before left them, and writes edits: no text is written again."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,8 +109,7 @@ def write_survivors(path: Path, survivors: Iterable[Survivor]) -> Counts:
 
 
 def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
-    """What is left after the edits, in the order of the rows; of some row groups of the file, or all. Raises InputError
-    when a file is damaged."""
+    """What is left after the edits, in order; of some row groups, or all. Raises InputError when a file is damaged."""
     edits = [read_edits(path) for path in file.edits]
     for batch in read_batches(file.path, row_groups=row_groups):
         for row in batch.to_pylist():
@@ -128,8 +124,8 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
-    """Writes (row, edit) in the order of the rows; gives what they do, in numbers. Raises InputError when the disk does
-    not take it."""
+    """Write (row, edit) in the order of the rows; count what they do. Raises InputError when the disk does not take
+    it."""
     totals = dict.fromkeys(TOTALS, 0)
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -157,8 +153,8 @@ def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
 def edit_of(
     text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
 ) -> Edit:
-    """The edit that takes the spans out; or, where they are more than the share `max_removed` of the characters, or
-    fewer than `min_words_left` words are left, drops the document for the first or the second of the reasons."""
+    """The edit that takes the spans out; or drops the document, for the first reason if they are more than the share
+    `max_removed`, for the second if fewer than `min_words_left` words are left."""
     edit = Edit(tuple(spans))
     if sum(end - start for start, end in spans) > max_removed * len(text):
         return Edit(reason=reasons[0])

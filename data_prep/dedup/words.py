@@ -1,21 +1,15 @@
-"""Texts as words without case, punctuation and diacritics, and hashes of the runs of these words. Pure.
+"""Texts as words without case, punctuation and diacritics, and hashes of the runs of these words. Pure. An apostrophe
+is deleted, every other mark parts words; numbers stay, since examples of arithmetic differ in nothing else; in scripts
+without spaces each character is a word. Hashes are the same on every machine."""
 
-An apostrophe is deleted ("don't" is "dont"), every other mark parts words; numbers stay, since examples of arithmetic
-differ in nothing else. In scripts written without spaces each character is a word. What was made of a word is
-remembered, since words come again and again; hashes are the same on every machine.
-"""
-
-import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.dedup.minhash import LOWER_WORDS, MULTIPLIER, written_without_spaces
+from data_prep.dedup.minhash import LOWER_WORDS, MULTIPLIER, WordHashes, word_hash, written_without_spaces
 
 APOSTROPHES = "'’‘ʼ＇`"
-WORDS_REMEMBERED = 1 << 18
-LONGEST_REMEMBERED = 64
 
 
 def pieces(text: str) -> list[bytes]:
@@ -53,19 +47,7 @@ def words_of(text: str) -> list[str]:
     return [word for piece in pieces(text) for word in words_of_piece(piece)]
 
 
-class _WordHashes(dict[bytes, bytes]):
-    """From a piece to the hashes, 8 bytes each, of its words."""
-
-    def __missing__(self, piece: bytes) -> bytes:
-        hashes = b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words_of_piece(piece))
-        if len(piece) <= LONGEST_REMEMBERED:
-            if len(self) >= WORDS_REMEMBERED:
-                self.clear()
-            self[piece] = hashes
-        return hashes
-
-
-_remembered = _WordHashes()
+_remembered = WordHashes(lambda piece: b"".join(word_hash(word.encode()) for word in words_of_piece(piece)))
 
 
 def hashed_words(text: str) -> np.ndarray:
@@ -74,11 +56,9 @@ def hashed_words(text: str) -> np.ndarray:
 
 
 def hashed_ngrams(words: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(n, hashes of all runs of n words, uint64 (words - n + 1,)) for each n of `lengths`, the shortest first.
-
-    `words` are the hashes of words, uint64 (words,). A run is hashed as a polynomial of its words: two different runs
-    have the same hash with a probability of about 2^-64, and 2^-58 if they are the same words in another order.
-    """
+    """(n, hashes of all runs of n words, uint64 (words - n + 1,)) for each n of `lengths`, the shortest first; `words`
+    are hashes, uint64 (words,). Two different runs have the same hash with a probability of about 2^-64, and 2^-58 if
+    they are the same words in another order."""
     mixed = words.copy()
     for n in range(1, max(lengths, default=0) + 1):
         if n > len(words):

@@ -60,8 +60,8 @@ class Index:
     """The files of the run's texts/, by index."""
 
     def read_keys(self, kind: str, low: int, last: int) -> Iterator[Keys]:
-        """The keys whose first word is from `low` to `last`, sorted, one row group at a time. Raises InputError when a
-        file is missing or damaged."""
+        """The keys whose first word is from `low` to `last`, sorted, by row groups. Raises InputError for a damaged
+        file."""
         columns = ["key_0", "file", "row"] + ["key_1"] * (self.key_bytes > 8)
         for file in self.keys[kind]:
             if file.low > last or file.last < low:
@@ -74,8 +74,7 @@ class Index:
                 yield Keys(first[begin:end], second[0][begin:end] if second else None, place[begin:end])
 
     def ids_of(self, file: int, rows: Sequence[int]) -> dict[int, str]:
-        """{row: id} of documents of the file of index `file`. Raises InputError when the file is missing or damaged, or
-        has none of a row."""
+        """{row: id} of documents of a file. Raises InputError if it is missing, damaged, or lacks a row."""
         found, path = {}, self.where / "ids" / self.texts[file]
         wanted = np.array(sorted(rows), np.int64)
         for group in groups_between(path, "row", int(wanted[0]), int(wanted[-1]), ID_SCHEMA.names, wanted):
@@ -91,8 +90,8 @@ class Index:
 def groups_between(
     path: Place, column: str, low: int, last: int, columns: Sequence[str], wanted: np.ndarray | None = None
 ) -> Iterator[pa.Table]:
-    """The row groups of a Parquet file with a value of `column` from `low` to `last` (of `wanted`, sorted, where
-    that is given), by their statistics. Raises InputError when the file is missing or damaged."""
+    """The row groups of a Parquet file with a value of `column` from `low` to `last` (one of `wanted`, sorted), by
+    their statistics. Raises InputError when the file is missing or damaged."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             index = file.schema_arrow.get_field_index(column)
@@ -138,8 +137,8 @@ def header_of(
 
 
 def open_index(where: str) -> Index:
-    """The index in the folder or at the URL `where`, or the one of a run folder. Raises InputError when there is none,
-    or it is damaged."""
+    """The index in the folder or at the URL `where`, or of the run folder there. Raises InputError if missing or
+    damaged."""
     place = place_of(where)
     place = place.resolve()  # workers may stand elsewhere
     for folder in (place, place / FOLDER):
@@ -165,8 +164,8 @@ def open_index(where: str) -> Index:
 
 
 def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
-    """Those of documents.dedup_index.against. Raises InputError as `open_index`, UsageError where one was made with
-    other settings, or lacks keys that a step asks for."""
+    """Those of documents.dedup_index.against. Raises InputError as `open_index`, UsageError for one with other settings
+    or without keys that a step needs."""
     indices = tuple(map(open_index, config.dedup_index.against))
     wanted = settings_of(config)
     for index in indices:

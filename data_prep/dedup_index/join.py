@@ -1,9 +1,7 @@
-"""Which documents meet a key of an index: a join (dedup/partitions.py) whose partitions read of each index the same
-keys.
+"""Which documents meet a key of an index: a join (dedup/partitions.py) that reads the same keys of each index.
 
-What it gives are pairs (key, node) as dedup/clusters.py takes them: of each key that the run and an index share, the
-run's nodes and one node of the index, which is smaller than all of the run. So the index's document stays, and the
-whole cluster that meets it goes, as if both runs had been one.
+It gives pairs (key, node) for dedup/clusters.py: of each key that both have, the run's nodes and one of the index,
+which is smaller. So the index's document stays, and the whole cluster that meets it goes, as if both runs had been one.
 """
 
 import functools
@@ -27,11 +25,8 @@ def pairs_met(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> list[Place]:
-    """Files of pairs for `find_duplicates` in `folder`, from files of the run's own keys for an index.
-
-    The files of the indices' runs are numbered from INDEX_FILES on, in the order of the indices. `run` and
-    `rows_at_once` are as of `find_duplicates`.
-    """
+    """Files of pairs for `find_duplicates` in `folder`, from files of the run's keys for an index. Files of the indices
+    have numbers from INDEX_FILES on. `run` and `rows_at_once` are as of `find_duplicates`."""
     return join(pairs, functools.partial(meet, indices=indices, kinds=kinds), run, folder, rows_at_once)[0].places
 
 
@@ -66,8 +61,8 @@ def distinct(block: np.ndarray) -> np.ndarray:
 
 
 def matches(keys: np.ndarray, first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Where in `keys`, uint64 (2, n), and where among others, sorted, the same key stands; by the first words alone
-    where there are no second ones."""
+    """Where in `keys`, uint64 (2, n), and among others, sorted, the same key stands; without `second`, by the first
+    words."""
     begin = np.searchsorted(first, keys[0], side="left")
     many = np.searchsorted(first, keys[0], side="right") - begin
     mine, theirs = [np.empty(0, np.intp)], [np.empty(0, np.intp)]

@@ -1,8 +1,5 @@
-"""Writes the index of a run: its keys, sorted, each with the document that stayed of those that have it.
-
-The keys of all documents are in it among which duplicates were looked for, and not only of those that stayed: what is
-near one that went belongs to its cluster, and goes, as it would have in the same run.
-"""
+"""Writes the index of a run: its keys, sorted, each with the document that stayed. It has the keys of all documents
+among which duplicates were looked for: what is near a dropped one belongs to its cluster, and goes too."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +26,8 @@ def map_keys(
     texts: Place, pairs: Sequence[tuple[Place, Path]], places: Mapping[int, tuple[int, int]], ids: Path
 ) -> None:
     """Write the keys of one file of texts/, (keys, file to write), each with the document that stayed, and the ids of
-    these documents of the file.
-
-    `places` has, by row, the (file, row) of the document of this run that a duplicate is one of. A duplicate of a
-    document of an earlier index has no entry: it is named itself.
-    """
+    those. `places` has, by row, the (file, row) of the document of this run that a duplicate is of; one of an earlier
+    index has no entry and is named itself."""
     gone = np.array(sorted(places), np.uint64)
     stays = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
     rows_looked_at = [np.empty(0, np.uint64)]
@@ -75,9 +69,9 @@ def write_index(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> None:
-    """Write the index in `folder`, which holds the ids already: `texts` is {number of a file in the joins: its name},
-    `mapped` the files of `map_keys` by kind; `identity` tells these and the ids from all others. `partial` keeps what
-    is done; `run` and `rows_at_once` are as of `find_duplicates`. Raises InputError when the disk does not take it."""
+    """Write the index in `folder`, which has the ids: `texts` is {number of a file in the joins: its name}, `mapped`
+    the files of `map_keys` by kind; `identity` tells all these from others. `partial` keeps what is done. Raises
+    InputError when the disk does not take it."""
     keys: dict[str, list[KeyFile]] = {}
     work = functools.partial(write_keys, files=tuple(texts), key_bytes=config.dedup_index.key_bytes)
     for kind, places in mapped.items():
@@ -89,8 +83,8 @@ def write_index(
 
 
 def write_keys(task: Partition, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
-    """Write the keys of one partition, each once, with the smallest of its nodes. A file is named by its place in
-    `files`, the numbers that the files have in the joins."""
+    """Write the keys of one partition, each once, with the smallest of its nodes; a file by its place in `files`, their
+    numbers."""
     found = [np.empty((4, 0), np.uint64)]
     for block in blocks():
         if key_bytes == 8:

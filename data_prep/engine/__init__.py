@@ -1,11 +1,7 @@
-"""Units of work, and the executors that run them: processes, Ray, Beam, array jobs.
+"""Units of work, and the executors that run them: processes, Ray, Beam, array jobs (docs/engines.md).
 
     step = Step("texts", units, work)            # a name, the frozen list, a picklable work(unit, space) -> counts
     markers = run_step(step, engine, folder)     # runs what is not done; {name of the unit: Marker}
-
-`work` reads `space.input(NAME)` or `space.place(NAME)`, writes each output whole to `space.output(NAME)` (names
-relative to the step's folder), calls `space.count(rows, bytes)` now and then, and returns what is counted.
-docs/engines.md tells more.
 
 May import: data_prep.config, data_prep.parquet.
 """

@@ -1,5 +1,4 @@
-"""What became of a step's units so far, and which is tried next: three attempts each, largest first, and an end at once
-where nothing works."""
+"""The state of a step's units: which are done, which failed, and which is tried next."""
 
 import contextlib
 import dataclasses
@@ -110,12 +109,9 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts that died in an earlier command, or that it ended with (`running_of`), of units that have
-        such a record.
-
-        It may have ended for another reason, so a unit with as many as may be is tried once more: last, and with no
-        other at the same time. It is set aside if the command ends with that attempt too.
-        """
+        """Count the attempts that died in an earlier command, or with it (`running_of`). It may have ended for another
+        reason, so a unit that has used up its attempts is tried once more, last and alone, and set aside if the command
+        ends with that one too."""
         if retry:
             forget(self.step, [unit.name for unit in found], self.folder)
             return
@@ -132,8 +128,7 @@ class Attempts:
                 set_aside(self.step, unit, failure, lost, self.folder)
 
     def next(self) -> Unit | None:
-        """The unit that is to be tried, the largest first; those that failed come after all others. None if there is
-        none now."""
+        """The unit to try now, the largest first, failed ones after all others; None if there is none."""
         while self.queue:
             if self.suspects and self.working and ({self.queue[0].name, *self.working} & self.suspects):
                 return None
@@ -189,8 +184,8 @@ class Attempts:
         return ""
 
     def death(self, unit: Unit, how: str, log: str = "", record: str | None = None) -> Failure:
-        """The failure of an attempt whose process ended before it, or was ended since it took longer than
-        engine.unit_hours. `record` is what `record_of` returns, if it was read already."""
+        """The failure of an attempt whose process ended before it, or was ended after engine.unit_hours. `record` is
+        what `record_of` returned, if it was read."""
         record = self.record_of(unit) if record is None else record
         last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
         since = SINCE.search(last)
@@ -210,8 +205,7 @@ class Attempts:
             raise
 
     def write_records(self) -> None:
-        """Writes the records of units that are given up, as soon as one is done: where none is, nothing is known of
-        any."""
+        """Write the records of units that are given up, once any unit is done: before, no unit is to blame."""
         for name, (unit, failure) in self.last.items():
             set_aside(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
@@ -257,8 +251,7 @@ def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: P
 
 
 def manifest_of(step: str, folder: Place) -> Place:
-    """The file with all markers of a finished step: one read in place of 90,000. It is deleted before any unit of the
-    step is made again."""
+    """The file with all markers of a finished step. It is deleted before any unit of the step is made again."""
     return folder / UNITS / step / "manifest"
 
 
@@ -270,8 +263,8 @@ def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Return {name: marker}; empty if the file is missing or damaged. Raises InputError for an output outside of the
-    step's folder."""
+    """Return {name: marker}; empty if missing or damaged. Raises InputError for an output outside of the step's
+    folder."""
     place = manifest_of(step, folder)
     try:
         found = json.loads(place.read_bytes())
@@ -317,8 +310,8 @@ def run_here(attempts: "Attempts") -> None:
 
 
 def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[str]) -> None:
-    """Deletes what belongs to no unit of the step any more: outputs and markers of units that are gone, records of
-    units that are done after all, and what killed processes left half written."""
+    """Delete outputs and markers of units that are gone, records of units that are done, and what killed processes
+    left."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
     there = files_in(folder / UNITS / step.name)

@@ -1,9 +1,9 @@
 """Units on a Beam runner: one Map for each step, over ranges of numbers in its list of units.
 
-By default FnApiRunner runs one unit at a time in this process. (DirectRunner tries to download another runner first.)
-engine.beam_options name any other runner. The workers read the list from the step's folder and write markers and
-quarantine records there, so that nothing depends on what a runner does with results, errors or metrics. DaskRunner
-computes only what the last transform of a graph needs: a Map has only one.
+By default FnApiRunner runs one unit at a time in this process; engine.beam_options name any other runner. The workers
+read the list from the step's folder and write markers and quarantine records there: nothing depends on what a runner
+does with results, errors or metrics. DaskRunner computes only what the last transform of a graph needs: a Map has only
+one.
 """
 
 import contextlib
@@ -96,9 +96,7 @@ def run_units(attempts: Attempts) -> None:
 
 def beam_options(engine: EngineConfig) -> "PipelineOptions":
     """Beam's options; for DaskRunner without an address, those of a cluster with `engine.workers` processes here.
-
-    Raises UsageError for a value that an option does not take: Beam itself prints 200 lines and exits.
-    """
+    Raises UsageError for a value that an option does not take: Beam itself prints 200 lines and exits."""
     words = shlex.split(engine.beam_options)
     if not any(word.startswith("--runner=") for word in words):
         words.append("--runner=FnApiRunner")
@@ -143,10 +141,8 @@ def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfi
 
 
 def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
-    """Run the units with these numbers; finished ones are skipped, since a runner may repeat a range.
-
-    An error that ends the run is written to the step's folder, and no unit is begun after it.
-    """
+    """Run the units with these numbers, without those that are done: a runner may repeat a range. An error that ends
+    the run is written to the step's folder, and no unit is begun after it."""
     from apache_beam.metrics import Metrics
 
     listed, stopped = places

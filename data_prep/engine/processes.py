@@ -1,8 +1,8 @@
-"""Units on worker processes of this machine: one at a time each, over a pipe.
+"""Units on worker processes of this machine, one at a time each, over a pipe.
 
-A worker that is killed (by a crash of a library, or for want of memory) costs one attempt of its unit, and another
-takes its place. The workers stay for the next step, since a start costs a second of a core; they end with this process.
-Each is a process of its own, and no fork: a process with threads, as libraries start them, must not fork.
+A worker that is killed costs one attempt of its unit, and another takes its place. Workers stay for the next step,
+since a start costs a second of a core, and end with this process. They are not forked: a process with threads must not
+fork.
 """
 
 import atexit
@@ -57,7 +57,7 @@ class Worker:
         """Of the last step that it was told."""
 
     def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
-        """Send it a unit of the step with this number; `deaths` attempts of the unit died before. Raises OSError if the
+        """Send a unit of the step with this number, of which `deaths` attempts died before. Raises OSError if the
         process has ended."""
         self.unit = unit
         os.truncate(self.log, 0)

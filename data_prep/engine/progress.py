@@ -1,7 +1,5 @@
-"""How far a long step is, told while it runs: a live line with the time left on a terminal, else a line now and then.
-
-How many rows a unit holds is not known before it is read, but its size is, so the time left is reckoned in bytes.
-"""
+"""Progress of a long step: a live line on a terminal, else a line now and then. The time left is estimated by bytes of
+input, since the rows of a unit are not known before it is read."""
 
 import dataclasses
 import sys

@@ -1,7 +1,7 @@
 """Units as tasks of a Ray cluster: one that the command starts on this machine, or a running one (engine.address).
 
 Ray places the tasks and replaces workers and nodes; this process counts the attempts, since Ray's own retries do not
-tell how a worker was lost. Workers on other machines see the run folder and the inputs under the same paths.
+tell how a worker was lost. Other machines must see the run folder and the inputs under the same paths.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from lm.trusted_code import VARIABLE
 TASKS_PER_CPU = 2
 """Submitted at once, so that an idle worker finds the next unit and an autoscaler sees that work waits."""
 LOST_NODES = 10
-"""Nodes that a unit may lose before each loss counts as an attempt of it: spot nodes vanish through no fault of a unit,
-but a unit may also end its container, which is the node."""
+"""Nodes that a unit may lose before each loss counts as an attempt: spot nodes vanish, but a unit may also end its
+node."""
 CONNECT_SECONDS = 30
 NODE = re.compile(r"node (\w{1,100}),")
 """In a line of a record of attempts."""

@@ -52,12 +52,13 @@ def noting(check: Callable[[], None]) -> Generator[Notes]:
 def run_step(
     step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> Mapping[str, Marker]:
-    """Runs the step's units that are not done, in `folder`; {name of the unit: marker} of all that are, in the units'
-    order. Units that fail `engine.attempts` times are set aside, and named.
+    """Run the step's units that are not done, in `folder`. Return {name of the unit: marker} of all that are, in order;
+    units that fail `engine.attempts` times are set aside and named. Outputs of units that are no longer the step's are
+    deleted.
 
-    What earlier units left, that are none of the step's any more, is deleted at the end. Raises InputError where more
-    units were set aside than engine.max_failed allows, when all others are done; at once what a unit raised that every
-    other would (UsageError, a full disk, a missing package), and the first error where the first units all fail.
+    Raises InputError if more units were set aside than engine.max_failed allows, when all others are done; at once, an
+    error that every unit would have (UsageError, a full disk, a missing package); and the first error if the first
+    units all fail.
     """
     assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
     folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder

@@ -1,8 +1,8 @@
 """Units as array jobs of Slurm, and the command as a chain of jobs: no process waits for another.
 
 A step with units left is an array job, whose tasks run the units of a list in the step's folder, and a job of one core
-that runs the command again when the array has ended. That job reads what the tasks left, submits what is still to be
-done, and continues with the next step. The process that submitted them ends.
+that runs the command again after the array: it reads what the tasks left, submits the rest, and continues with the next
+step. The process that submitted them ends.
 
     units/<step>.pickle     the list: step, units, folder, engine; its SHA-256 is in the command of the tasks
     units/<step>.submitted  the jobs: a second command does not submit them again
@@ -37,8 +37,7 @@ LOGS = Path("runs/cloud")
 """In the working folder: Slurm makes no folder for its logs."""
 NO_RETRY = ["--engine.retry-failed", "False"]
 PAUSES = (10, 60, 300)
-"""Seconds between the tries of a job whose controller does not answer: a busy one may be away for minutes, and the
-chain would end."""
+"""Seconds between tries of a job whose controller does not answer; else the chain would end."""
 UNREACHABLE = ("contact slurm controller", "timed out")
 
 
@@ -131,8 +130,7 @@ def submit(attempts: Attempts, left: int, lost: int) -> Submission:
 
 
 def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words: str) -> str:
-    """Submit a job that runs a command in the working folder, and return its ID. Of equal options the last counts, so
-    that the user's replace the first ones only. Raises InputError."""
+    """Submit a job that runs a command here, and return its ID. Of equal options the last counts. Raises InputError."""
     said = ask(
         "sbatch", "--parsable", "--cpus-per-task=1", *shlex.split(engine.slurm_options), "--nodes=1", "--ntasks=1",
         "--requeue", "--open-mode=append", f"--job-name={name}", f"--chdir={Path.cwd()}", f"--output={LOGS / log}",
@@ -145,8 +143,7 @@ def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words
 
 
 def chain(engine: EngineConfig) -> tuple[str, list[str]]:
-    """Return the name of all jobs of this command, and the command that continues it: failed units are tried again by
-    the first command of a chain only."""
+    """The name of all jobs of this command, and the command that continues it: only the first retries failed units."""
     words = sys.orig_argv[1:]
     continued = words[-2:] == NO_RETRY
     words = words[:-2] if continued else words
@@ -245,8 +242,8 @@ def read_json(place: Place) -> dict:
 
 
 def main(words: list[str]) -> None:
-    """Run a task of the array: every `world`-th unit of the list, from its rank on, in as many worker processes as it
-    has cores. Arguments: the list, its SHA-256, the rank of the array's first task, the world."""
+    """Run a task of the array: every `world`-th unit of the list from its rank on, in a worker process for each of its
+    cores. Arguments: the list, its SHA-256, the rank of the array's first task, the world."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a time limit counts against no unit
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()

@@ -1,5 +1,4 @@
-"""Work on many tasks or files as the units of a step. Many small files are merged by units too, so that nothing that
-grows with the corpus passes through one process."""
+"""Work on many tasks or files as the units of a step, and merges of many small files."""
 
 import dataclasses
 import functools
@@ -75,7 +74,7 @@ def merge_in_groups(
     on_progress: OnProgress,
     at_once: int = FILES_AT_ONCE,
 ) -> Sequence[File]:
-    """The files, or at most `at_once` that are merged of them, `at_once` to one and again, in parts/<name>. Raises as
+    """The files, merged `at_once` to one in parts/<name>, and again, until at most `at_once` are left. Raises as
     `run_step`."""
     for level in itertools.count(1):
         if len(files) <= at_once:
@@ -140,11 +139,9 @@ class TaskRunner:
 
 
 def delete_other_digests(folder: Place) -> None:
-    """Delete the folders next to `folder` whose names differ from its name only in the digest.
-
-    They hold joins of other keys, which may fill a disk; in a bucket they stay until the stage ends. A folder is
-    renamed first, so that a killed process leaves none that looks whole.
-    """
+    """Delete the folders next to `folder` whose names differ only in the digest: joins of other keys, which may fill a
+    disk; in a bucket they stay until the stage ends. Each is renamed first, so that a killed process leaves none that
+    looks whole."""
     if not isinstance(folder, Path) or not folder.parent.is_dir():
         return
     name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
@@ -270,11 +267,8 @@ def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace],
 
 
 def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
-    """Set a file aside in a `step` that it had passed, with the record of the later step in which it failed.
-
-    What was made of it is deleted. Until the file or the settings change, or failed units are retried, `step` ends
-    without the file.
-    """
+    """Set a file aside in a `step` that it had passed, with the record of the later step in which it failed, and delete
+    its outputs there. `step` ends without the file until it or the settings change, or failed units are retried."""
     record = read_quarantine(quarantine_of(failed_in, file, folder))
     marker = read_marker(marker_of(step, file, folder))
     if record is None or marker is None:

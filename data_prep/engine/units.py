@@ -2,11 +2,10 @@
 
     units/<step>/<name>.json       the unit is done: {identity, counts, outputs: {name: [bytes, sha256]}, seconds, host,
                                    read: SHA-256 of the input file}
-    quarantine/<step>/<name>.json  it failed each time it was tried: {identity, error, traceback, host, attempts, log,
-                                   read}
+    quarantine/<step>/<name>.json  it failed each time: {identity, error, traceback, host, attempts, log, read}
 
-Both lie in the step's folder, beside the outputs. The marker is written last, so a unit is done where there is a marker
-of its identity, and the outputs that it lists are there with their sizes. In a bucket no rename is needed for that.
+Both are in the step's folder. The marker is written last: a unit is done if there is a marker of its identity, and the
+outputs that it lists are there in their sizes.
 """
 
 import contextlib
@@ -66,8 +65,8 @@ class Unit[Input]:
     name: str
     """Unique in its step, the same whatever the other units; a file name, from which its outputs' names come."""
     identity: str
-    """SHA-256 of all that decides its outputs (`identity_of`): what its input is and the settings that count, never the
-    other units, nor versions of libraries."""
+    """SHA-256 of all that decides its outputs: its input and the settings, never other units or versions of
+    libraries."""
     bytes: int
     """About how much work it is."""
     input: Input
@@ -88,9 +87,8 @@ class Step[Input]:
     units: tuple[Unit[Input], ...]
     """The frozen list."""
     work: Callable[[Unit[Input], "Workspace"], Counts | None]
-    """Makes the unit's outputs, and returns what is counted, as JSON: "rows" are what progress tells. Picklable: a
-    function of a module, or a functools.partial of one. A pure function of the unit, and called again where it was
-    interrupted."""
+    """Makes the unit's outputs and returns counts as JSON, "rows" for progress. Picklable, a pure function of the unit;
+    called again if it was interrupted."""
     rows: str = "documents"
     """What progress calls them; "" where none are counted."""
     inputs: str = "files"
@@ -98,11 +96,9 @@ class Step[Input]:
     told: str = ""
     """What progress calls the step, where that is not its name."""
     digest: Callable[[Unit[Input]], str] = no_digest
-    """SHA-256 of the file that a unit reads, kept in its marker or record, so that another of the same name and size
-    can be told; "" where none is read."""
+    """SHA-256 of the file that a unit reads, for its marker or record: another of the same name and size is noticed."""
     light: bool = False
-    """Whether it is so little work that the process which asks for it does it, whatever the engine: a merge of
-    counts."""
+    """Whether the command itself runs it, whatever the engine: a merge of counts."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +223,8 @@ def identity_of(*parts: object) -> str:
 
 
 class Workspace:
-    """Where the work on one unit reads and writes: the step's folder itself on a disk; of a bucket, a folder of this
-    machine, from which what was written is uploaded at the end."""
+    """Where the work on one unit reads and writes: the step's folder on a disk; for a bucket, a folder of this machine,
+    whose outputs are uploaded at the end."""
 
     def __init__(
         self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: Callable[[int], None] = lambda _: None
@@ -252,8 +248,7 @@ class Workspace:
         return self.folder / name
 
     def output(self, name: str) -> Path:
-        """Where to write an output. Write it whole or not at all (lm.storage.appearing, with `scratch`): on a disk it
-        is at its place when the work ends."""
+        """Where to write an output, whole or not at all (lm.storage.appearing, with `scratch`)."""
         path = self.outputs[name] = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -269,8 +264,7 @@ class Workspace:
             self.on_rows(self.rows)
 
     def meter(self, read: int, unpacked: int) -> None:
-        """Notes bytes of the input as they lie, and such as came out of compressed ones (lm.storage.metered), whether
-        or not any row comes of them. Raises TooManyBytesError."""
+        """Count bytes of the input as stored, and as unpacked (lm.storage.metered). Raises TooManyBytesError."""
         self.read += read
         self.unpacked += unpacked
         self.refuse_more_than_may_be(self.read, "were read")
@@ -309,12 +303,9 @@ def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int]
 
 
 class RareCollections:
-    """While it is entered, Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of
-    the time of a page, which makes tens of thousands of objects, hardly any of them in a cycle.
-
-    The settings are the process's. Of units in its threads, as some runners have them, the first to begin changes them
-    and the last to end changes them back.
-    """
+    """Inside, Python looks for cycles 50 times as seldom, and only among new objects: that saves a tenth of the time of
+    a page. The settings are the process's: of units in several threads the first to begin changes them, the last to end
+    restores them."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.before = threading.Lock(), 0, gc.get_threshold()
@@ -343,10 +334,8 @@ RARE_COLLECTIONS = RareCollections()
 def run_unit(
     step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
 ) -> Marker:
-    """Does the work, writes the marker, and then deletes what an earlier making of the unit left under other names.
-
-    Raises what the work raises.
-    """
+    """Do the work, write the marker, and delete what an earlier making of the unit left under other names. Raises as
+    the work."""
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
@@ -379,8 +368,8 @@ def marker_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def running_of(step: str, unit: str, folder: Place) -> Place:
-    """The attempts of a unit in worker processes that have not ended or that died: a line with ATTEMPT each, then the
-    stacks of a process that hung."""
+    """Attempts of a unit that have not ended or died: a line with ATTEMPT each, then the stacks of a process that
+    hung."""
     return folder / UNITS / step / (unit + RUNNING)
 
 
@@ -435,8 +424,7 @@ def beside(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def delete_files(folder: Place, names: "Any") -> None:
-    """Deletes outputs; those that are not there are passed over. Raises InputError for a name that leads out of the
-    folder."""
+    """Delete outputs, as far as they are there. Raises InputError for a name that leads out of the folder."""
     places = [inside(folder, name, folder / UNITS) for name in names]
     if isinstance(folder, Url):
         stores.delete(map(str, places))

@@ -1,8 +1,5 @@
-"""A worker process: runs the units that come over its pipe, one at a time, and ends when its parent does.
-
-Its standard output and error go to a file, whose end the parent keeps where a unit fails. That and what it brings to
-this machine are deleted by the parent, and where that was killed, by its workers.
-"""
+"""A worker process: runs the units that come over its pipe, one at a time, and ends when its parent does. Its output
+goes to a file, whose end is in the record of a unit that fails."""
 
 import contextlib
 import dataclasses
@@ -70,11 +67,8 @@ def attempt(
     given: tuple, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
 ) -> Marker | Failure:
     """Run one attempt of a unit in a process that may die of it. `message` is a pickle of the unit and the number of
-    attempts of it that died before; `node` is Ray's id of this machine.
-
-    The attempt is recorded in the run folder before it starts (`running_of`), so that neither the death of this process
-    nor that of the whole command is forgotten. It is deleted when the attempt ends.
-    """
+    its attempts that died before; `node` is Ray's id of this machine. Until it ends, the attempt is recorded in the run
+    folder (`running_of`), so that the death of this process or of the command is not forgotten."""
     step, folder, engine = given
     unit, deaths = pickle.loads(message)
     place, seconds = running_of(step.name, unit.name, folder), engine.unit_hours * 3600
@@ -95,7 +89,7 @@ def attempt(
 @contextlib.contextmanager
 def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]:
     """Write the record. If the block takes longer than `seconds`, append the stacks of all threads and end the process:
-    a thread of faulthandler does that, even if a library never returns to Python."""
+    faulthandler's thread does that even if a library never returns to Python."""
     path.unlink(missing_ok=True)  # its file may have another name too, in a backup by hard links
     with path.open("x", encoding="utf-8") as file:
         file.write(record)
@@ -109,8 +103,8 @@ def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]
 
 @contextlib.contextmanager
 def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
-    """`recorded_on_disk` for a bucket. A thread of Python uploads the stacks and ends the process. If a library never
-    returns to Python, faulthandler ends the process a little later, and prints the stacks to its log."""
+    """`recorded_on_disk` for a bucket: a thread of Python uploads the stacks and ends the process. If a library never
+    returns to Python, faulthandler ends it a little later and prints the stacks to its log."""
     with storing(place):
         write_atomically(place, record)
     timer = threading.Timer(seconds, end_with_stacks, (place, record))

@@ -1,9 +1,6 @@
 """The funnel in numbers: how many pages went in, what was dropped, where and why, and how every value is distributed.
-
-Each file is counted on its own, where it is worked on, and counts add up: no step reads the whole corpus for them. Of
-examples a count holds places (file, row) alone, so that it stays small; report.py reads the texts that are shown.
-Hosts, which may be many, are counted by domains.py.
-"""
+Each file is counted on its own, and counts add up. Examples are places (file, row); report.py reads their texts. Hosts
+are counted by domains.py."""
 
 import hashlib
 import math
@@ -29,18 +26,9 @@ Counts = dict[str, Any]
 
 
 def empty_counts() -> Counts:
-    """Counts of nothing, to which `merge` adds.
-
-    rows; reasons {"stage/reason": [documents, bytes]}; kept [documents, bytes]; clean_text_bytes, of the texts as
-    written, where `bytes` are those of the texts as extracted; replaced {kind: n}; languages {name: [documents,
-    bytes]}; lengths {exponent of 2: kept documents}; values {signal: {"kept" |
-    "dropped" | "elsewhere": {bin: documents}}}, where "dropped" is by a threshold on that signal, "elsewhere" by
-    anything else; by_language {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, where languages have
-    thresholds of their own, else missing; examples {"stage/reason": [[order, file, row], …]}, those kept under "kept";
-    near {"stage/reason": [[distance, file, row], …]}, kept ones near the threshold; pairs of duplicates [[order, file,
-    row, file of the one that stayed, its row], …]. Only where sizes of clusters are asked for: cluster_sizes {begin of
-    a bin of CLUSTER_BINS: [kept documents, documents of their clusters]}.
-    """
+    """Counts of nothing, to which `merge` adds; docs/contracts.md ("funnel.json") has the meaning of each. Only if they
+    are asked for: `by_language` {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, `cluster_sizes` {begin of
+    a bin of CLUSTER_BINS: [kept documents, documents of their clusters]}."""
     return {
         "rows": 0,
         "reasons": {},
@@ -64,12 +52,9 @@ def count_rows(
     thresholds: tuple[Threshold, ...],
     labels: np.ndarray | None = None,
 ) -> Counts:
-    """Counts of some rows of one file.
-
-    `columns` has id, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where there is
-    none; `place` is (number of the file in the joins, number of
-    the first row); `labels`, (rows,) str, as of `languages_of`.
-    """
+    """Counts of some rows of one file. `columns` has id, language and text_bytes; `values` the signals of `thresholds`,
+    (rows,) float64, NaN for none; `place` is (number of the file in the joins, number of the first row); `labels`,
+    (rows,) str, as of `languages_of`."""
     counts = empty_counts()
     counts["rows"] = len(verdicts)
     sizes = np.array(columns["text_bytes"], np.int64)
@@ -115,10 +100,8 @@ def count_values(
     place: tuple[int, int],
     labels: np.ndarray | None,
 ) -> None:
-    """Adds to `counts` the bins of each signal and the kept rows near each threshold.
-
-    groups: (rows,) for each row the number of its verdict in `numbers`, 0 for what is kept.
-    """
+    """Add to `counts` the bins of each signal and the kept rows near each threshold; groups: (rows,) number of each
+    row's verdict in `numbers`, 0 for kept."""
     kept = groups == 0
     for signal in dict.fromkeys(one.signal for one in thresholds):
         mine = [one for one in thresholds if one.signal == signal]

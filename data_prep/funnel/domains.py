@@ -1,9 +1,6 @@
-"""The hosts of kept documents, counted in the same memory however many there are.
-
-Each file of texts/ gets a file of host counts: Parquet, each host once, in the order of their code points. They are
-merged in groups, which are files too, until few are left; of these the largest hosts are picked, range of hosts by
-range of hosts. Groups and ranges are units.
-"""
+"""The hosts of kept documents, counted in the same memory however many there are. Each file of texts/ gets a file of
+host counts, sorted. They are merged in groups until few are left; of these the largest hosts are picked, range by
+range."""
 
 import heapq
 import itertools
@@ -134,8 +131,8 @@ def count_domains(
     files_at_once: int = FILES_AT_ONCE,
     hosts_in_range: int = HOSTS_IN_RANGE,
 ) -> Domains:
-    """The domains of all counts files. They are merged in groups until few are left, and these are counted range of
-    hosts by range of hosts. Raises as `run_step` and `read_batches`."""
+    """The domains of all counts files, merged in groups until few are left, then counted range of hosts by range of
+    hosts. Raises as `run_step` and `read_batches`."""
     folder, engine = run.folder, run.engine
     few = merge_in_groups("domains", counts_files, merge_files, folder, engine, run.on_progress, files_at_once)
     names, identity = tuple(name for name, _ in few), [sha256 for _, sha256 in few]
@@ -150,8 +147,8 @@ def count_domains(
 
 
 def host_ranges(counts_files: Sequence[Place], hosts: int) -> list[tuple[str, str | None]]:
-    """Ranges of about so many rows of the counts files each, (first host, first of the next range), by the row groups'
-    least hosts."""
+    """Ranges of about `hosts` rows of the counts files, (first host, first of the next range), by the row groups' least
+    hosts."""
     groups = []
     for place in counts_files:
         with opened(place) as file:

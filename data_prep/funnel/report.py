@@ -165,11 +165,8 @@ def write_funnel(
     config: DocumentsConfig,
     min_quality: float | None = None,
 ) -> None:
-    """Write the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
-
-    `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the quality classifier's
-    threshold, if it is used.
-    """
+    """Write the counts with what is needed to read them. `files` is {number of a file in the counts: its name in
+    texts/}; `min_quality` is the quality classifier's threshold, if it is used."""
     funnel = {
         "files": dict(sorted(files.items(), key=lambda one: one[1])),
         "thresholds": [
@@ -220,7 +217,7 @@ def read_counts(path: Path) -> Written:
 
 
 def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
-    """The funnel of a run from its funnel.json and texts/; `config` tells the order of the stages and how personal data
+    """The funnel of a run from its funnel.json and texts/; `config` has the order of the stages and how personal data
     is replaced. Raises InputError when either is missing or damaged."""
     written = read_counts(path)
     counts, thresholds = written.counts, written.thresholds

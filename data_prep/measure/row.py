@@ -1,8 +1,5 @@
-"""One page from its bytes to its row in texts/: its text, its language and every value that a rule may ask for; or, for
-a page without a text, why there is none.
-
-Nothing is judged here by a threshold, so that thresholds can be changed without reading a page again (verdict.py).
-"""
+"""One page from its bytes to its row in texts/: its text, its language and every value that a rule may ask for; or why
+it has no text. No threshold is applied, so that they can change without reading a page again (verdict.py)."""
 
 import dataclasses
 import hashlib
@@ -39,8 +36,7 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of texts/: stage and reason are null for what has a text, the values for what has none, or was not measured
-    (documents.measure_other_languages); text_bytes counts UTF-8."""
+    """Of texts/: stage and reason are null for what has a text, the values for what has none or was not measured."""
     values = ((name, pa.float64()) for name in value_columns(config))
     own = (("stage", pa.string()), ("reason", pa.string()), ("text_bytes", pa.int64()))
     return pa.schema([*document_schema(config.language.labelled), *own, *values])
@@ -52,11 +48,9 @@ def rows_of_input(
     skipped: Counter[str] | None = None,
     on_read: Callable[[int], None] = lambda size: None,
 ) -> Iterator[dict]:
-    """One row of `text_schema` for everything in the file, in its order: pages, documents, and what could not be read.
-
-    `skipped` is as of `read_input`, and has what documents.sample_rate leaves out. `on_read` is told the bytes of each
-    page or text. Whatever is raised over a page says which page it was.
-    """
+    """One row of `text_schema` for everything in the file, in order: pages, documents, and damaged places. `skipped` is
+    as of `read_input`, with what documents.sample_rate leaves out. `on_read` gets the bytes of each page or text. An
+    error says on which page it happened."""
     not_sampled = 0
     extract.begin_file(config.extract)
     for found in read_input(file, skipped):
@@ -75,8 +69,8 @@ def rows_of_input(
 
 
 def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> bool:
-    """Whether documents.sample_rate takes it: by its id, so that a page with the same id is taken in every run, and
-    those of a smaller rate are among those of a larger one. What is damaged is always told."""
+    """Whether documents.sample_rate takes it, by its id: the same in every run, and in those of larger rates. Damage is
+    always taken."""
     if config.sample_rate == 1 or isinstance(found, Damage):
         return True
     seed = config.sample_seed.to_bytes(8, "little")
@@ -95,10 +89,8 @@ def name_of(found: WebPage | Document | Damage) -> str:
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """The row of one page, document or damaged record. A pure function of them and the config.
-
-    A document of a table keeps its own columns; its language is detected where the table does not tell it with a score.
-    """
+    """The row of one page, document or damaged record, a pure function of them and the config. A document of a table
+    keeps its own columns; its language is detected unless the table has it with a score."""
     if isinstance(found, Damage):
         name = found.path if isinstance(found, PlacedDamage) else file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
@@ -145,8 +137,7 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
 
 
 def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float | None]:
-    """{column: value} of a text that is not empty, by `value_columns` and in their order; `label` is as of
-    `measure`."""
+    """{column: value} of a text that is not empty, in the order of `value_columns`; `label` is as of `measure`."""
     values: dict[str, float | None] = dict(measure(text, config, label))
     values[QUALITY_SCORE] = None
     if "quality_classifier" in config.steps:
@@ -157,13 +148,10 @@ def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, 
 
 
 def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float]:
-    """{signal: value} of every filter of the recipe, used or not, on a text that is not empty.
-
-    A filter sees what those before it leave of the text, as far as they are used. Of an emptied text all is 0. Of the
-    config count only the fields that are marked `measured`, and the use of filters that take something out.
-    Where these are by language, a text of the language `label` ("deu_Latn") is split into words as that is, and its
-    stop words are looked for; one of a language that has no thresholds, and so is not kept, is taken for English.
-    """
+    """{signal: value} of every filter of the recipe, used or not, on a text that is not empty. A filter sees what those
+    before it leave, as far as they are used; of an emptied text all is 0. Of the config only fields that are marked
+    `measured` count. With thresholds by language, a text of the language `label` ("deu_Latn") is split into words as
+    that is, with its stop words; others as English."""
     values: dict[str, float] = {}
     filters = config.filters_by_language.get(label)
     passage = Passage(text, words_of=splitter_of(label) if filters else None)

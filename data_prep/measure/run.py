@@ -1,8 +1,5 @@
-"""The stage "texts": every input file becomes one Parquet file of texts with what was measured of them.
-
-The unit of work is a file: a page goes from bytes to its row inside one function call, and nothing travels between
-workers. A file that is done has a marker, and a restart does not make it again.
-"""
+"""The stage "texts": every input file becomes one Parquet file of texts with what was measured of them. The unit of
+work is a file: a page goes from bytes to its row in one function call."""
 
 import contextlib
 import functools
@@ -43,15 +40,10 @@ def extract_texts(
     engine: EngineConfig = ONE_PROCESS,
     external: object = None,
 ) -> Counts:
-    """Writes folder/texts/NAME.parquet (`text_schema`) for each input file, and their markers beside it
-    (data_prep.engine). Files that are done are kept. `external` is what else decides the texts: hashes of lists and
-    models. Returns {"files", "rows", "seen", "skipped"}.
-
-    folder/texts/records.json counts everything that was seen in the input files: {"seen": records and rows, "skipped":
-    {why: those that have no row in the Parquet files}}.
-
-    Raises as `run_step`, and InputError when there is nothing at all in the files.
-    """
+    """Write folder/texts/NAME.parquet (`text_schema`) for each input file. `external` is what else decides the texts:
+    hashes of lists and models. Return {"files", "rows", "seen", "skipped"}, the last two of which
+    folder/texts/records.json has too: records seen, and {why: those without a row}. Raises as `run_step`, and
+    InputError when there is nothing in the files."""
     check_splitters(config.thresholds_by_language)
     work = functools.partial(write_texts, config=config)
     step = Step(TEXTS, units_of(files, config, external), work, rows="pages", digest=digest_of)
@@ -78,8 +70,7 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
 
 
 def digest_of(unit: Unit[InputFile]) -> str:
-    """SHA-256 of a file of a disk, at a gigabyte a second; "" of a file elsewhere, which has an ETag, and of a
-    dataset. Raises OSError."""
+    """SHA-256 of a file of a disk, at a gigabyte a second; "" for one in a store or a dataset. Raises OSError."""
     path = unit.input.path
     return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
@@ -104,10 +95,8 @@ def typed_columns(
     rows: Iterable[dict], file: InputFile, schema: pa.Schema, space: Workspace
 ) -> Generator[tuple[Iterator[dict], list[pa.Field]]]:
     """The rows with the columns that are kept of their table, and these columns. Their types are known after the last
-    row, so all rows are written to a file in between, in which the values are JSON.
-
-    Raises InputError for a column of which no document has a value or null, or whose values have no common type.
-    """
+    row, so the rows wait in a file with the values as JSON. Raises InputError for a column of which no document has a
+    value or null, or whose values have no common type."""
     types: dict[str, pa.DataType] = {}
     documents = 0
     waiting = space.scratch / f"{secrets.token_hex(8)}.columns"
@@ -175,10 +164,9 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 
 
 def unit_names(files: list[InputFile]) -> list[str]:
-    """A name for each file: that of the input without its suffixes and, if it has folders, with a hash of the whole
-    name instead of them. So it follows from the input's own name, whichever other files there are. Only of two files
-    without folders that differ in suffixes or case ("a.jsonl", "a.parquet") the second has a hash, too. A long name is
-    cut, and has one."""
+    """A name for each file: the input's without its suffixes and, if it has folders or is long, with a hash of the
+    whole name instead. So it does not depend on other files, except that of two files that differ in suffixes or case
+    ("a.jsonl", "a.parquet") the second has a hash, too."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:

@@ -1,9 +1,5 @@
-"""The stage "documents", file by file: rows of texts/ become documents/ and dropped/, by the rules and the duplicates.
-
-The last pass over each file: those before it write the keys by which duplicates meet (keys.py), and between them are
-the joins (duplicates.py). What these found is written down for each file, so that a file of which they found the same
-again is not filtered again.
-"""
+"""The last pass over each file of texts/: rows become documents/ and dropped/, by the rules and the duplicates. What
+the joins found is in a file for each, so that a file with the same findings is not filtered again."""
 
 import itertools
 import json
@@ -34,8 +30,8 @@ CLUSTER_SIZE = "cluster_size"
 REPEAT = "repeat"
 """Column of documents/: how often the document is to be repeated, by its cluster's size."""
 DUPLICATE_OF = "duplicate_of"
-"""Column of dropped/: which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was there before
-("INDEX#ID"); null if that is not the reason."""
+"""Column of dropped/: the row of texts/ that stayed ("NAME.parquet:ROW") or the document of an index ("INDEX#ID"); or
+null."""
 
 
 def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
@@ -54,8 +50,8 @@ def dropped_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ())
 
 
 def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
-    """Raises UsageError if a column of pages.keep_columns has the name of a column that texts/, documents/ or dropped/
-    have without it."""
+    """Raises UsageError if a column of pages.keep_columns has the name of one that texts/, documents/ or dropped/ have
+    anyway."""
     documents = document_schema(labelled=True).names
     computed = {*text_schema(config).names, CLUSTER_SIZE, REPEAT, DUPLICATE_OF} - {*documents}
     for name in names:
@@ -81,10 +77,7 @@ def edits_of(file: TextsFile, space: Workspace, config: DocumentsConfig) -> dict
 
 
 def apply_filters(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
-    """Write the file's kept and dropped documents, in reading order, and the counts; count what `document_files` asks.
-
-    Personal data is replaced in both, now that which texts are alike was asked of what was read.
-    """
+    """Write the file's kept and dropped documents, in order, with personal data replaced, and the counts."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
     hosts = HostCounter(space.output(f"parts/hosts/{file.path.name}"))
@@ -115,8 +108,7 @@ def kept_and_dropped(
     counts: list[Counts],
     hosts: HostCounter,
 ) -> Iterator[tuple[bool, dict]]:
-    """(whether it is kept, row) of each row of the file of that number; appends to `counts`, and adds what is kept to
-    `hosts`. `columns` are those of documents/."""
+    """(whether it is kept, row) of each row; appends to `counts`, and adds what is kept to `hosts`."""
     for filtered in parts:
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):

@@ -57,12 +57,9 @@ class Found:
     """Of earlier runs."""
 
     def duplicates_of(self, file: int) -> dict[int, Duplicate]:
-        """{row: what it is a duplicate of}, always a row that stays.
-
-        A document is named a duplicate by the first step that finds it one, but the place is that of its cluster in the
-        last step, which holds the whole clusters of those before: the first document of these may itself be a
-        duplicate, and go.
-        """
+        """{row: what it is a duplicate of}, always a row that stays. It is named by the first step that finds it, but
+        the place is that of its cluster in the last step, which holds those of the steps before: their first document
+        may be a duplicate itself."""
         places: dict[int, tuple[int, int]] = {}
         reasons: dict[int, tuple[str, str]] = {}
         for step, clusters in self.clusters.items():
@@ -74,8 +71,8 @@ class Found:
         return {row: Duplicate(*reasons[row], *place) for row, place in sorted(places.items())}
 
     def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
-        """{(file, row) of a document that stays: `Duplicate.name`}. Reads the ids of the indices' documents; raises
-        InputError if these are missing or damaged."""
+        """{(file, row) of a document that stays: `Duplicate.name`}. Raises InputError if ids of an index are missing or
+        damaged."""
         places = {(one.file, one.row) for one in duplicates}
         names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < INDEX_FILES}
         first = INDEX_FILES
@@ -97,12 +94,9 @@ def find_clusters(
     indices: tuple[Index, ...],
     run: FileRunner,
 ) -> tuple[list[TextsFile], dict[str, Partitions]]:
-    """The files whose keys could be written, and the clusters of each step of deduplication in use: {step: result}, in
-    folders of parts/ whose names tell of which keys.
-
-    Addresses first, without a text being read: of a page that was fetched more than once only the document that stays
-    takes part in the other steps.
-    """
+    """The files whose keys could be written, and {step of deduplication in use: its clusters}, in folders of parts/
+    that are named by the keys. Addresses come first, without texts: of a page that was fetched again only the document
+    that stays takes part in the other steps."""
     clusters: dict[str, Partitions] = {}
     decided = [config, min_quality, [index.name for index in indices]]
 
@@ -146,8 +140,7 @@ def names_of(clusters: dict[str, Partitions]) -> dict[str, str]:
 
 
 def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: FileRunner) -> Partitions | None:
-    """The sizes of the clusters of the last step, which holds those of all steps; None if the config does not ask for
-    them."""
+    """The sizes of the clusters of the last step, which holds those of all steps; None if they are not asked for."""
     if not config.counts_clusters:
         return None
     *_, last = clusters.values()

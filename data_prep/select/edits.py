@@ -1,7 +1,5 @@
-"""What is done to documents after the deduplication of whole ones: the steps that look at parts of texts, in order.
-
-Decontamination comes last: an n-gram is frequent by the documents that would be kept, not by copies of one of them.
-"""
+"""The steps after the deduplication of whole documents, which look at parts of texts. Decontamination is last: how
+frequent an n-gram is counts documents that would be kept, not their copies."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -10,8 +8,8 @@ from data_prep.config import DocumentsConfig
 from data_prep.config.documents import AFTER_DEDUP
 from data_prep.decontamination.run import decontaminate
 from data_prep.dedup.clusters import make_node
+from data_prep.dedup.keys import scope_of
 from data_prep.dedup.lines import remove_lines
-from data_prep.dedup.scope import scope_of
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.engine import Counts, Workspace
@@ -27,10 +25,8 @@ def find_edits(
     identity: Callable[[TextsFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
-    """{name of a file: SHA-256 of its edits}, which are where `edits_name` says; of files that failed, none.
-
-    `identity` tells what decides the survivors of a file. Raises InputError as the steps do.
-    """
+    """{name of a file: SHA-256 of its edits} (`edits_name`), without files that failed. `identity` is what decides the
+    survivors of a file. Raises as the steps."""
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
     files, made = run("survivors", files, work, identity)
     left = []

@@ -1,5 +1,4 @@
-"""The files of texts/, and their rows with the verdict on each and the text as it is by then: what every pass over a
-file begins with."""
+"""The files of texts/, and their rows with the verdict on each and what the filters leave of the text."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -73,8 +72,8 @@ def filtered_rows(
     count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """All rows of one file of texts/, in order. `count` is called with the number of rows that were read since. The
-    verdicts on `duplicates`, by row, come before the rules'. Raises InputError as `read_batches`."""
+    """All rows of one file of texts/, in order. `count` gets the number of rows read since. Verdicts on `duplicates`,
+    by row, come before the rules'. Raises InputError as `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
@@ -102,9 +101,8 @@ def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
 def candidates(
     texts: Place, config: DocumentsConfig, min_quality: float | None, count: Callable[[int], None]
 ) -> Iterator[tuple[int, dict]]:
-    """(number, row) of the documents of one file of texts/ among which duplicates are looked for, in order: those that
-    passed all rules, with the text that is left; before the filters, those that passed the language, with their whole
-    text. `count` and errors as of `filtered_rows`."""
+    """(number, row) of the documents of one file among which duplicates are looked for: those that passed all rules,
+    with the text that is left; with minhash.before_filters, those that passed the language, with the whole text."""
     if not config.minhash.before_filters:
         for filtered in filtered_rows(texts, config, min_quality, count):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
@@ -121,8 +119,8 @@ def candidates(
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
-    """`text` without what the filters in use take out, as far as it came: a filter that drops a text leaves it as it
-    was, and so do those behind it. Something is left, else the filter would have dropped it."""
+    """`text` without what the filters in use take out. The filter that drops a text leaves it as it is, and so do those
+    after it."""
     if verdict and not passed_language(verdict, config):
         return text
     if verdict and config.minhash.before_filters and verdict[0] in DEDUP:

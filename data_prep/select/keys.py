@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, Node, duplicates_in, make_node, writing_pairs
-from data_prep.dedup.exact import text_key
+from data_prep.dedup.keys import dump_of, index_scope_of, scope_of, text_key, url_key, url_node
 from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.partitions import Partitions
-from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
-from data_prep.dedup.url import url_key, url_node
 from data_prep.engine import Workspace
 from data_prep.select.filtered import TextsFile, candidates, looked_at
 from data_prep.verdict import columns_needed, read_measured, verdicts
@@ -27,8 +25,7 @@ def has_index(config: DocumentsConfig) -> bool:
 
 
 def pairs_name(kind: str, file: TextsFile) -> str:
-    """Where the keys of a file are written, in the run folder; `kind` is "index/" and a kind of dedup_index for an
-    index."""
+    """Where the keys of a file are written; `kind` is "index/" and a kind of dedup_index for an index."""
     return f"parts/{kind}/{file.name}.pairs"
 
 
@@ -87,11 +84,11 @@ def write_same_url(file: TextsFile, space: Workspace, clusters: Partitions) -> N
 def write_keys(
     file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
-    """Write the keys of the documents among which duplicates are looked for.
+    """Write the keys of the documents among which duplicates are looked for. The file of near-duplicates has the exact
+    keys too, so that copies are in one cluster however short they are.
 
-    Two files: that of near-duplicates holds the keys of the exact ones too, so that copies are in one cluster however
-    short they are. `after_urls` if `write_same_url` came before: duplicates by address have no other key than the
-    address, by which they are told which document stays in the end; and none at all if that is an index's.
+    `after_urls` if `write_same_url` came before: duplicates by address have only the key of the address, which tells
+    them which document stays in the end, and none if that is an index's.
     """
     refetched = dict(json.loads(space.place(same_url_name(file)).read_bytes())) if after_urls else {}
     exact, near = (space.output(pairs_name(kind, file)) for kind in ("exact", "near"))

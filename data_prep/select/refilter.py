@@ -1,8 +1,5 @@
-"""The funnel under other thresholds, from what was measured: no page is read again, and of the texts nothing at all.
-
-What needs other documents, deduplication and the steps after it, is not repeated: what passes here still has its
-duplicates among it.
-"""
+"""The funnel under other thresholds, from what was measured: no page and no text is read again. Deduplication and the
+steps after it are not repeated: what passes here still has its duplicates among it."""
 
 import functools
 import json
@@ -48,11 +45,9 @@ def count_again(
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> Recounted:
-    """The counts of all files of the folder `texts` under the thresholds of `config`.
-
-    The settings that decide what was measured must be those of the run: see DocumentsConfig.of_texts. `scratch` is
-    emptied before and deleted after. Raises InputError when a file cannot be read.
-    """
+    """The counts of all files of `texts` under the thresholds of `config`, whose measured settings must be the run's
+    (DocumentsConfig.of_texts). `scratch` is emptied before and deleted after. Raises InputError when a file cannot be
+    read."""
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files = texts_files(texts)
@@ -114,8 +109,7 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Of the quality classifier, whose threshold follows from the share to keep and from what the other rules let
-    pass."""
+    """The line for the quality classifier, whose threshold follows from keep_share and the other rules."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
     share = config.quality_classifier.keep_share if now.min_quality is not None else None
@@ -132,10 +126,8 @@ def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> l
 
 
 def comparison(before: Written | None, changed: list[str], counts: Counts, config: DocumentsConfig) -> str:
-    """What to tell the terminal: the thresholds that changed, and how many documents each rule dropped and would drop.
-
-    `before` is the run's own funnel, None where there is none yet; `changed` are the lines of `changes`.
-    """
+    """What to print: the thresholds that changed, and how many documents each rule dropped and would drop. `before` is
+    the run's own funnel, None if there is none; `changed` are the lines of `changes`."""
     lines, columns = [], [passing(counts)]
     if before:
         columns.insert(0, passing(before.counts))
@@ -158,8 +150,8 @@ def dropped_as(stages: tuple[str, ...], counts: Counts) -> dict[tuple[str, str],
 
 
 def passing(counts: Counts) -> dict[tuple[str, str], int]:
-    """{(stage, reason): documents dropped}, with the pages under ("pages", "") and what passes all rules under
-    ("pass all rules", ""), duplicates among it."""
+    """{(stage, reason): documents dropped}, and under ("pages", "") all pages, under ("pass all rules", "") what
+    passes."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
     dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}

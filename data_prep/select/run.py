@@ -60,13 +60,12 @@ def prepare_documents(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
-    """Filter the files of `texts` into folder/documents/NAME.parquet and folder/dropped/NAME.parquet, and tell how in
-    folder/funnel.json; write folder/dedup_index/ if the config asks for an index of the documents.
+    """Filter the files of `texts` into folder/documents/ and folder/dropped/, write folder/funnel.json, and
+    folder/dedup_index/ if the config asks for it.
 
-    folder/parts/ keeps what units pass on, and folder/units/ their markers: what agrees with these is kept, so that
-    files that come or go cost their own work, and that of the joins. If a file fails after the joins, they are made
-    again without it, so that no document is dropped as a copy of one that never comes. Raises InputError as `run_step`,
-    and when no document survives.
+    folder/parts/ has intermediate files, folder/units/ markers: files that come or go cost their own work, and the
+    joins. If a file fails after the joins, they are made again without it, so that no document is dropped as a copy of
+    one that never comes. Raises InputError as `run_step`, and when no document survives.
     """
     texts, folder = absolute(texts), absolute(folder)
     (folder / FUNNEL).unlink(missing_ok=True)
@@ -107,10 +106,8 @@ def prepare_documents(
 def select(
     files: list[TextsFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
 ) -> tuple[float | None, list[Marker]]:
-    """Run all steps once; `run.failed` has the files that failed, and in which step.
-
-    Returns the quality classifier's threshold, and the markers of the files that were filtered.
-    """
+    """Run all steps once; `run.failed` has the files that failed. Return the quality classifier's threshold, and the
+    markers of the files that were filtered."""
     names = {file.id: file.path.name for file in files}
     files, min_quality = lowest_score(files, config, run)
     files, clusters = find_clusters(files, config, min_quality, indices, run)
@@ -132,8 +129,8 @@ def select(
 
 
 def first_step(config: DocumentsConfig) -> str:
-    """The first step that reads the files of texts/. A file that fails in a later one is set aside in it
-    (`set_aside_in`), so that no other file's documents are compared with documents that never come."""
+    """The first step that reads the files of texts/. A file that fails later is set aside in it (`set_aside_in`), so
+    that no document is compared with one that never comes."""
     steps = set(config.steps)
     if "quality_classifier" in steps:
         return "scores"

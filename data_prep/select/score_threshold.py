@@ -1,7 +1,4 @@
-"""Where the quality classifier's line is drawn: the score above which the wanted share of documents lies.
-
-The scores of each file are counted in a histogram, and histograms add up, so that no step holds all scores.
-"""
+"""The quality classifier's threshold, by histograms of the scores of each file, which add up."""
 
 import functools
 import io
@@ -23,8 +20,8 @@ from lm.storage import Place, write_atomically
 def lowest_score(
     files: list[TextsFile], config: DocumentsConfig, run: FileRunner
 ) -> tuple[list[TextsFile], float | None]:
-    """The files whose scores could be counted, and the lowest score that is kept of their documents that pass the
-    rules; all files and None if the step is not used."""
+    """The files whose scores could be counted, and the lowest score that is kept of documents that pass the rules; all
+    files and None if the step is not used."""
     if "quality_classifier" not in config.steps:
         return files, None
     files, counted = run("scores", files, functools.partial(count_scores, config=config), config)

@@ -60,10 +60,8 @@ def held_out_index(
     engine: EngineConfig,
     on_progress: OnProgress,
 ) -> tuple[str, str]:
-    """(file in `folder`, SHA-256) of the index of all that is drawn at `fraction`, and of what `earlier` indices have.
-
-    Raises InputError as `read_index`, `read_batches` and `run_step`.
-    """
+    """(file in `folder`, SHA-256) of the index of all that is drawn at `fraction` and of the `earlier` indices. Raises
+    InputError as `read_index`, `read_batches` and `run_step`."""
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
     tables = files_of(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress).values())
     some = merge_in_groups("join-keys", tables, join_tables_of_keys, folder, engine, on_progress)

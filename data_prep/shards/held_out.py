@@ -1,12 +1,10 @@
 """Which documents are held out for validation, so that no article is on both sides: not crawled twice, not under two
 URLs, not as a near-duplicate, not in another dump.
 
-A document is *drawn* for validation by the hash of its URL, in one spelling. The keys of all drawn documents (URL,
-text, bands of MinHash) make a small table, the held-out index: validation is bounded, and so is the table. A document
-that is not drawn but shares a key with one that is, is *withheld*: it is in neither split. So no document that is
-trained on shares a key with a held-out one, and that takes one pass, not the components of a graph.
-
-The index lies beside the shards. A run that is given those of earlier runs withholds what these hold out.
+A document is *drawn* for validation by the hash of its URL. The keys of all drawn documents (URL, text, bands of
+MinHash) are the held-out index, a small table. A document that is not drawn but shares a key with one that is, is
+*withheld*: it is in neither split. That takes one pass. A run that is given the indices of earlier runs withholds what
+these hold out.
 """
 
 import hashlib
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config import MinHashConfig
 from data_prep.config.deduplicate import TRACKING
-from data_prep.dedup.exact import text_key
+from data_prep.dedup.keys import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.urls import same_page_key
 from lm.errors import InputError
@@ -36,11 +34,9 @@ INDEX_SCHEMA = pa.schema([("key", pa.uint64())], metadata={"rule": RULE})
 
 
 def canonical_url(url: str) -> str:
-    """`url` as `same_page_key` spells it, which deduplication goes by, without case and %-escapes besides: to withhold
-    a page in vain costs less than to train on one that is held out. "" where there is none.
-
-    Which parameters of a query count is fixed, since indices of different runs are compared.
-    """
+    """`url` as `same_page_key` spells it, without case and %-escapes: to withhold a page in vain costs less than to
+    train on one that is held out. "" if there is none. The ignored parameters are fixed, since indices of different
+    runs are compared."""
     return unquote(same_page_key(url.lower(), TRACKING) or "").lower()
 
 
@@ -49,21 +45,16 @@ def as_number(key: bytes) -> int:
 
 
 def draw_key(url: str | None, text: str | None) -> int | None:
-    """What decides whether a document is drawn: a hash of its URL, of its text where it has no URL, 64 bits.
-
-    None where the text is needed and not given.
-    """
+    """A hash, 64 bits, of the document's URL, or of its text if it has none: it decides whether the document is drawn.
+    None if the text is needed and not given."""
     if name := canonical_url(url or ""):
         return as_number(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"url").digest())
     return None if text is None else as_number(text_key(text, ""))
 
 
 def is_drawn(url: str | None, text: str, fraction: float) -> bool:
-    """Whether the document is drawn for validation: its key, as a share of all values, is below `fraction`.
-
-    So a document stays on its side when others come or go, and a re-crawl of the URL is drawn with it. What is drawn
-    at one fraction is at every larger one.
-    """
+    """Whether the document is drawn for validation: its key, as a share of all values, is below `fraction`. So it stays
+    on its side when others come or go, with its re-crawls, and at every larger fraction."""
     key = draw_key(url, text)
     return key is not None and key < fraction * 2**64
 

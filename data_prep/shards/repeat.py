@@ -1,9 +1,6 @@
-"""Documents that stand in the stream several times, far from one another.
-
-The documents of a group of files are gone over as often as the one that is repeated most asks for, all passes side by
-side, each begun one part of the group further on. The first has every document; one that is to stand there r times is
-in r of the passes, as evenly as they can be chosen. So between two copies lies about an r-th of the group.
-"""
+"""Documents that stand in the stream several times, far from one another. The documents of a group of files are gone
+over in as many passes, side by side, as the most repeated one asks for, each begun one part of the group further on.
+One that is to stand there r times is in r passes, evenly chosen: between two copies is about an r-th of the group."""
 
 import heapq
 import itertools
@@ -22,7 +19,7 @@ MOST = 100
 
 def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> Iterator[Entry]:
     """The documents of a split of some units, (name, number of the first document) of each, with their copies. Raises
-    InputError where one is to be repeated more than MOST times."""
+    InputError if one is to be repeated more than MOST times."""
     times = [column(space, name, split) for name, _ in files]
     wanted = np.concatenate([np.empty(0, np.int64), *times])
     if not len(wanted):
@@ -48,8 +45,7 @@ def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> 
 
 
 def passes_of(times: int, passes: int) -> list[int]:
-    """In which of the passes a document is that is to stand there so many times, at most as often as there are
-    passes."""
+    """In which of the passes a document is that is to stand there `times` times."""
     return [copy * passes // times for copy in range(times)]
 
 

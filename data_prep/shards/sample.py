@@ -25,13 +25,10 @@ def sample_texts(
     engine: EngineConfig = ONE_PROCESS,
     on_progress: OnProgress = lambda progress: None,
 ) -> Iterator[str]:
-    """About `characters` characters of text, or all where there are no more: whole documents, drawn by the hash of
-    their ids, so that every part of the corpus has its share and the order of the files none.
-
-    How large a share is asked of the files' indices, which count bytes: text in other scripts than Latin gives fewer
-    characters. Each file is a unit, of which the chosen texts are written to folder/sample/. Raises InputError as
-    `run_step` and `read_batches`.
-    """
+    """About `characters` characters of text, or all if there are no more: whole documents, drawn by the hash of their
+    ids, so that every part of the corpus has its share. The share is estimated in bytes: other scripts than Latin give
+    fewer characters. Each file is a unit, whose texts are written to folder/sample/. Raises InputError as `run_step`
+    and `read_batches`."""
     text_bytes = sum(file.text_bytes for file in files)
     share = characters / text_bytes if text_bytes else 1
     if share >= 1:

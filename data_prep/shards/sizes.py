@@ -1,5 +1,5 @@
-"""How many training shards there are, what belongs into one, and how much is held out: decided before all is tokenized,
-by the sizes in the documents' indices and a sample, and so the same whatever the number of workers."""
+"""How many training shards there are and how much is held out: decided by the sizes of the documents and a sample, the
+same whatever the number of workers."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from lm.errors import UsageError
 SAMPLED_FILES, SAMPLED_DOCUMENTS = 16, 32
 """Files spread over all, and the first documents of each, that say how many tokens a byte of text is."""
 MARGIN = 1.1
-"""Tokens are over-estimated by so much: shards end up below shards.shard_bytes, and what is held out below
-shards.validation_tokens."""
+"""Tokens are over-estimated by this factor, so that shards and validation stay below their limits."""
 BYTES_A_RECORD = 80
 """What ArrayRecord adds to a record that is a chunk of its own: 67 to 75 were measured."""
 BYTES_A_FILE = 2**18
@@ -34,18 +33,15 @@ def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
 
 
 def held_out_fraction(tokens: int, config: ShardsConfig) -> float:
-    """config.validation_fraction, or less where that would be more of `tokens` in all than config.validation_tokens:
-    divided by 2^(1/4) as often as need be. So a corpus that grows by a little holds out the same documents.
-
-    A document that is held out at one fraction is at every larger one.
-    """
+    """config.validation_fraction, or if that is more of `tokens` than config.validation_tokens, divided by 2^(1/4) as
+    often as need be: a corpus that grows by a little holds out the same documents."""
     asked, most = config.validation_fraction, config.validation_tokens / max(tokens, 1)
     return asked if asked <= most else asked * 2 ** (-math.ceil(4 * math.log2(asked / most)) / 4)
 
 
 def shard_count(files: int, tokens: int, config: ShardsConfig, least: int) -> int:
-    """Groups of so many document files, each of which makes a shard of a split of so many tokens, or several where one
-    would be too large; `least` of them if there are so many files."""
+    """Groups of document files for a split of so many tokens, at least `least`; each makes a shard, or several if it is
+    too large."""
     size = tokens * DTYPES[config.token_dtype]
     return min(max(least, -(-size // config.shard_bytes)), files)
 

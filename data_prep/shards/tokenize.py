@@ -81,14 +81,10 @@ def tokenize_file(
     held_out: Literal["documents", "ends"] = "documents",
     repeats: bool = False,
 ) -> Iterator[TokenizedDocument]:
-    """The documents in order, each headed by the token `head`, and which split it is of: by `index`, the keys of all
-    that is held out (held_out.py). Of those that are withheld there are no tokens.
-
-    By "ends", each document is two: what comes before its last `fraction` of characters, and these, held out. Their
-    numbers are twice the document's, and one more. With `repeats`, what is trained on has the column repeat's number.
-
-    Raises InputError, with the document's id, for a text that the tokenizer cannot encode.
-    """
+    """The documents in order, each headed by the token `head`, with their splits by `index`, the keys of all that is
+    held out (held_out.py); withheld ones have no tokens. By "ends", each document is two, of which the last `fraction`
+    of characters is held out. With `repeats`, what is trained on has the column repeat's number. Raises InputError,
+    with the id, for a text that the tokenizer cannot encode."""
     heading, number = np.array([head], np.uint32), 0
     for batch in read_batches(file.path, [*COLUMNS, REPEAT] if repeats else COLUMNS, DOCUMENTS_AT_ONCE):
         rows = batch.to_pylist()
@@ -112,10 +108,8 @@ def tokenize_file(
 
 
 def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
-    """The stream of all documents (number, tokens), cut into records of length + 1 tokens that overlap by one.
-
-    Only the last record may be padded. A stream of a single token has no targets, and so no record.
-    """
+    """The stream of all documents (number, tokens), cut into records of length + 1 tokens that overlap by one; only the
+    last may be padded. A stream of a single token has no targets, and so no record."""
     tokens, filled = np.zeros(length + 1, dtype), 0
     starts: list[int] = []
     numbers: list[int] = []

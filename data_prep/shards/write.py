@@ -1,9 +1,8 @@
 """Documents -> ArrayRecord shards of sequence records, with tables of documents and a manifest.
 
-Steps of units, each of which writes its files alone, so that neither the number of workers nor an interruption can
-change a byte (data_prep.engine): the files of documents are encoded one by one (encode.py), then each unit here makes
-the shard of a split from a group of them, several where one would be larger than shards.shard_bytes. So a file that
-comes or goes has itself encoded, and the shards of its group made.
+Each unit writes its own files, so that neither workers nor interruptions change a byte: the files of documents are
+encoded one by one (encode.py), then each unit here makes the shards of a split from a group of them. A file that comes
+or goes costs its own encoding and the shards of its group.
 """
 
 import contextlib
@@ -95,12 +94,10 @@ def write_shards(
     engine: EngineConfig = ONE_PROCESS,
     on_progress: OnProgress = lambda progress: None,
 ) -> Manifest:
-    """Makes `out`: shards of both splits, documents/, the held-out index, manifest.json (last). Goes on where it was
-    interrupted, by what is in the folders `INTERMEDIATE` of `out`, which the caller deletes.
-
-    Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
-    InputError as `run_step`, when there are no documents, or a split gets nothing to predict.
-    """
+    """Make `out`: shards of both splits, documents/, the held-out index, manifest.json (last); continue from what is in
+    the folders `INTERMEDIATE` of `out`, which the caller deletes. Raises UsageError when token_dtype cannot hold the
+    vocabulary or shard_bytes a record, or as `fast_encoder`; InputError as `run_step`, when there are no documents, or
+    a split gets nothing to predict."""
     documents, out = absolute(documents), absolute(out)
     (out / MANIFEST).unlink(missing_ok=True)  # who reads these shards without a marker finds none until all are made
     limit = 2 ** (8 * DTYPES[config.token_dtype])
@@ -220,8 +217,8 @@ def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
 
 
 def write_stream(documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig) -> list[Shard]:
-    """Writes the documents to `path`, and from the first that could make that larger than config.shard_bytes on to
-    further files. A file at least, whether or not there are documents. Raises OSError when the disk takes no more."""
+    """Write the documents to `path`, and to further files where one could exceed config.shard_bytes; at least one file.
+    Raises OSError when the disk takes no more."""
     shards: list[Shard] = []
     waiting = next(documents, None)
     while waiting is not None or not shards:
@@ -270,12 +267,9 @@ def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Generator[None]:
-    """Turn the errors of ArrayRecord's writer into WriteError with an errno.
-
-    ArrayRecord raises RuntimeError for every failure and names the cause only in the text, by the system's own words:
-    "write() failed: No space left on device; writing PATH; at byte 921600; Failed to close chunk_writer". An error
-    without such a cause is not the disk's, and passes unchanged.
-    """
+    """Turn the errors of ArrayRecord's writer into WriteError with an errno. It raises RuntimeError for every failure
+    and names the cause only in the system's own words ("write() failed: No space left on device; writing PATH; at byte
+    921600"). An error without such a cause passes unchanged."""
     try:
         yield
     except RuntimeError as error:

@@ -23,23 +23,17 @@ def module_of_source(config: PagesConfig) -> ModuleType:
 def fetch_pages(
     config: PagesConfig, out: Path, progress: Callable[[str], None] = print, **options: Any
 ) -> dict[str, list]:
-    """Brings the pages and writes out/pages/manifest.json, which is returned (manifest.py tells its form).
-
-    Own files are listed where they lie, files written or fetched here relative to `out`; what an interrupted attempt
-    left in `out` is gone on with. "packages" tells of the pinned packages. `options` are those of the source's own
-    fetch(). Raises UsageError when nothing is asked for, a pattern matches nothing, or there is no such crawl or
-    dataset; InputError when a file is of another kind, or cannot be had.
-    """
+    """Bring the pages and write out/pages/manifest.json, which is returned (manifest.py). Own files are listed where
+    they are; what an interrupted attempt left is continued. `options` are of the source's fetch(). Raises UsageError
+    when nothing is asked for, a pattern matches nothing, or there is no such crawl or dataset; InputError when a file
+    is of another kind or cannot be had."""
     files, packages = module_of_source(config).fetch(config, out, progress, **options)
     return write_manifest(out, files, packages=packages)
 
 
 def input_files(workdir: Place) -> list[InputFile]:
-    """The input files of a run, in the manifest's order.
-
-    Raises InputError when the manifest or a file of a disk is missing, or has another size than when it was listed. Of
-    files that lie elsewhere that is seen by whoever reads them: it would be a request for each.
-    """
+    """The input files of a run, in order. Raises InputError when the manifest or a file of a disk is missing, or has
+    another size than listed. Other files are not looked at: it would be a request for each."""
     files = manifest_files(workdir)
     sizes: dict[tuple[Place, str], int] = {}  # a dataset has many entries, but is measured once
     for file in files:
@@ -61,12 +55,9 @@ def input_files(workdir: Place) -> list[InputFile]:
 
 
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:
-    """({path: bytes}, {path: time of change, ns}) of the files of your own that the config names: what it reads beside
-    its fields; of one in a store its ETag instead of the time, by a listing. Of one on a web server null, since that
-    would be a request for each, and ETag or date if there are so few that they were asked.
-
-    Raises UsageError when a pattern matches nothing.
-    """
+    """({path: bytes}, {path: time of change in ns, or ETag}) of your own files that the config names. On web servers
+    bytes are null, and the ETag or date is there only if there are few. Raises UsageError when a pattern matches
+    nothing."""
     found = module_of_source(config).inputs(config)
     told = lambda one: None if is_on_the_web(one.place) else one.bytes
     told_by = {str(one.place): one.told_by for one in found if one.told_by is not None}

@@ -1,12 +1,10 @@
 """From one row of a table or dataset, whatever its maker called the columns, to a Document.
 
-The text must be there. For the other columns the first of some usual names counts (FineWeb's own; then, in `metadata`,
-datatrove's; then dolma's, C4's and DCLM's), and what is missing is filled: `id` by the file's name and the row's
-number, `dump` and `file_path` by the run's and the file's own, the rest by "", 0.0 and None as in a Document that was
-just read. A language counts only together with its score, and as the code of two letters that fastText gives; where
-either is missing both are left out, so that the language is detected. Other columns are passed over, unless they are
-kept (pages.keep_columns). A value other than the text that has more than MAX_FIELD_BYTES counts as missing; one of a
-kept column may have as many bytes as a text, and is too long as a text is.
+The text must be there. For the other columns the first of some usual names counts (NAMES: FineWeb's, datatrove's,
+dolma's, C4's, DCLM's), and what is missing is filled: `id` by the file's name and the row's number, `file_path` by the
+file's name, the rest by "", 0.0 and None. A language counts only together with its score, as a code of two letters;
+else it is detected. A value of more than MAX_FIELD_BYTES counts as missing; one of a kept column (pages.keep_columns)
+may be as long as a text.
 """
 
 import re
@@ -23,8 +21,8 @@ from lm.errors import shown
 
 ABSENT = object()
 MAX_TEXT_BYTES = 32_000_000
-"""Bytes of one text in UTF-8; a longer one is left out, as a page of that size is: to measure one takes some 30 times
-its size in memory. The King James Bible has 4.3 MB."""
+"""Bytes of one text in UTF-8; a longer one is left out: to measure it takes 30 times its size in memory. The King James
+Bible has 4.3 MB."""
 NAMES = {
     "id": ("id", "metadata.id", "metadata.WARC-Record-ID", "doc_id"),
     "dump": ("dump", "metadata.dump", "metadata.cc_dump"),
@@ -49,11 +47,8 @@ LARGEST_SCORE = 1.001  # a sum of float32 may exceed 1 by a little; a percentage
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow(Damage):
-    """A row that holds no document, or a place where a table is damaged; its `offset` counts rows or lines, from 0.
-
-    Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
-    ratio_too_high.
-    """
+    """A row that holds no document, or a damaged place; its `offset` counts rows or lines, from 0. Reasons: not_utf8,
+    not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged, ratio_too_high."""
 
     path: str
     """What documents call the file."""
@@ -77,8 +72,7 @@ class NoDocumentError(Exception):
 
 
 def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
-    """The value under `name`, or, where there is none of the whole name, under its parts; `absent` when there is
-    none."""
+    """The value under `name`, or else under its parts; `absent` when there is none."""
     if name in row:
         return row[name]
     head, dot, rest = name.partition(".")
@@ -125,11 +119,8 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: s
 def kept_of(
     row: Mapping[str, Any], names: Iterable[str], types: Mapping[str, pa.DataType]
 ) -> tuple[tuple[str, pa.DataType, Any], ...]:
-    """(name, type, value) of the columns of the row that are kept; `types` has those that the file declares.
-
-    A column that the row lacks is left out. Raises NoDocumentError for a value that is too long, UnkeptValueError for
-    one of a type that cannot be kept.
-    """
+    """(name, type, value) of the columns of the row that are kept, without those that it lacks; `types` has those that
+    the file declares. Raises NoDocumentError for a value that is too long, UnkeptValueError for one of another type."""
     found = []
     for name in names:
         value = row[AS_INTEGER + name] if AS_INTEGER + name in row else lookup(row, name, ABSENT)

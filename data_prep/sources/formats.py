@@ -1,8 +1,5 @@
-"""The formats of tables: one entry each, which listing, checking and reading share.
-
-A new format is an entry in FORMATS and a module with `rows`, `count` and `check_columns`, as
-data_prep/sources/text_rows.py has them.
-"""
+"""The formats of tables, which listing, checking and reading share. A new format is an entry in FORMATS and a module
+with `rows`, `count` and `check_columns`, as data_prep/sources/text_rows.py."""
 
 import codecs
 import gzip
@@ -69,8 +66,8 @@ class Reader(Protocol):
         ...
 
     def check_columns(self, path: Place, names: Sequence[str]) -> None:
-        """Raises InputError if the file is known without reading it to lack one of these columns, or to have one of a
-        type that cannot be kept."""
+        """Raises InputError if the file is known without reading to lack a column, or to have one that cannot be
+        kept."""
         ...
 
 
@@ -113,7 +110,7 @@ TABLE_ENDINGS = tuple(ending for one in FORMATS for ending in one.all_endings)
 
 def format_of(path: Place, by_name: bool = True) -> Format:
     """The format of a file: by its name if nothing else can tell, then by its first bytes, and last, if `by_name`, by
-    its name again: lines of JSON may begin with a bad one. Raises InputError for a file of none."""
+    its name again. Raises InputError for a file of none."""
     named = next((one for one in FORMATS if path.name.lower().endswith(one.all_endings)), None)
     if named and named.begins is None:
         return named
@@ -147,8 +144,7 @@ def beginning(path: Place) -> bytes:
 
 
 def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
-    """The first bytes of a file without gzip or zstd, and as UTF-8 without a byte order mark; `begin` itself if they
-    are that already. Damage ends it."""
+    """The first bytes of a file without gzip or zstd, as UTF-8 without a byte order mark. Damage ends it."""
     plain = begin
     if begin.startswith(GZIP):
         plain = gunzipped(begin, limit)

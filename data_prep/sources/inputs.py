@@ -36,12 +36,9 @@ def read_records(texts: Place) -> Records:
 
 
 def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator[WebPage | Document | Damage]:
-    """Everything in the file in its order, damaged places among it where they were met.
-
-    `skipped` has at the end how many records of an archive are neither page nor text nor damaged, by why
-    (data_prep.warc.SKIPPED); of a table or dataset nothing is skipped. Raises InputError when the file cannot be read
-    at all, or is not of its kind.
-    """
+    """Everything in the file in its order, damaged places among it. `skipped` gets how many records of an archive are
+    neither page nor text nor damaged, by why (data_prep.warc.SKIPPED). Raises InputError when the file cannot be read
+    at all, or is not of its kind."""
     damage: list[Damage] = []
     counts: Counter[str] = Counter()
     for found in module_of(file.kind).read(file, damage.append, counts):

@@ -1,5 +1,4 @@
-"""Lines of JSON objects, or one JSON array of them, however large: plain, .gz or .zst; UTF-8, or UTF-16 with a byte
-order mark; lines end with LF, CR LF or CR."""
+"""Lines of JSON objects, or one JSON array of them: plain, .gz or .zst; UTF-8, or UTF-16 with a byte order mark."""
 
 import codecs
 import contextlib
@@ -127,8 +126,7 @@ def with_line_feeds(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """(number from 0, line without blanks around it) of each line that is not blank; None for one of more than
-    MAX_LINE_BYTES."""
+    """(number from 0, stripped line) of each line that is not blank; None for one of more than MAX_LINE_BYTES."""
     number = length = 0
     waiting: list[bytes] = []
     for piece in itertools.chain(with_line_feeds(pieces), [b"\n"]):
@@ -153,11 +151,9 @@ def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
 
 
 def elements_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """(number from 0, element without blanks around it) of a JSON array; None for one of more than MAX_LINE_BYTES.
-
-    Only strings and brackets are looked at, so that a bad element does not hide those after it. Raises EOFError if the
-    array does not end, or an element has more than MAX_STRUCTURE_BYTES brackets and strings.
-    """
+    """(number from 0, stripped element) of a JSON array; None for one of more than MAX_LINE_BYTES. Only strings and
+    brackets are looked at, so that a bad element does not hide those after it. Raises EOFError if the array does not
+    end, or an element has more than MAX_STRUCTURE_BYTES brackets and strings."""
     number = depth = length = marks = 0
     in_string = False
     waiting: list[bytes] = []

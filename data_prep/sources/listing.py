@@ -1,8 +1,5 @@
 """Which files are named: shell patterns, folders, addresses (s3://, gs://, hf://, https://), and lists of them (@FILE).
-
-What lies in a store is listed a folder at a time, never a file at a time. A web server lists nothing: its files are
-named one by one, as lists do, and of many of them a few are asked for their size.
-"""
+A store is listed a folder at a time. A web server lists nothing: of many files a few are asked for their size."""
 
 import glob
 import gzip
@@ -51,8 +48,7 @@ class Listed(NamedTuple):
     etag: str = ""
     """Of a file in a store."""
     told_by: int | str | None = None
-    """What changes when the file does, but in a copy too: of a disk, its time of change in ns; of a store, its ETag; of
-    a web server that was asked, ETag or date."""
+    """Changes when the file does, but in a copy too: time of change in ns, ETag, or date."""
     estimated: bool = False
     """Whether `bytes` counts as a guess (`guessed`)."""
 
@@ -72,13 +68,13 @@ def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
 
 
 def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
-    """The files that the shell patterns match (`**` goes into folders), each once. A folder stands for all files in it
-    and in its folders whose names end as such files do (ENDINGS), but for hidden ones; @FILE for those that it lists.
+    """The files that the shell patterns match, each once. A folder stands for all files in and below it whose names end
+    as such files do (ENDINGS), but for hidden ones; @FILE for those that it lists.
 
-    The name is the path inside the folder where the pattern's wildcards begin, or that is named, so that names and
-    order are the same wherever that folder lies; of a file that a list names, its path as listed, of an address without
-    server and bucket. Of several files of one name the first keeps it (`distinct_names`). Raises UsageError, which
-    names the `option`, when a pattern, a folder or a list gives no file, or one whose path is not UTF-8.
+    The name is the path inside the folder where the wildcards begin, or that is named, so that names and order do not
+    depend on where it is; in a list, the path as listed, of an address without server and bucket; names are distinct
+    (`distinct_names`). Raises UsageError, which names the `option`, when a pattern, folder or list gives no file, or
+    one whose path is not UTF-8.
     """
     found: dict[Place, Listed] = {}
     for pattern in patterns:
@@ -110,9 +106,8 @@ def is_utf8(text: str) -> bool:
 
 
 def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
-    """{place: name}, each name once. The first of several files of one name keeps it, so that a second dump whose files
-    are called as those of the first changes no name of the first; the others get as many of their folders before it as
-    are needed."""
+    """{place: name}, each name once. The first of several files of one name keeps it, so that a second dump changes no
+    name of the first; the others get as many of their folders before it as are needed."""
     first = {name: place for place, name in reversed(names.items())}
     told, taken = dict(names), set(first)
     for place, name in names.items():
@@ -234,8 +229,8 @@ def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def of_list(option: str, pattern: str) -> list[Listed]:
-    """The files that a text file lists, a path or an address a line: gzip or not, on a disk or elsewhere. A path is
-    meant from where the list lies; one of Common Crawl's own lists, from the top of its server."""
+    """The files that a text file, gzip or not, lists, a path or an address a line. A path is relative to the list; in
+    one of Common Crawl's own lists, to the top of its server."""
     source = place_of(pattern[1:])
     try:
         content = source.read_bytes()
@@ -303,8 +298,8 @@ def heads(urls: list[Url]) -> list[Object | None]:
 
 
 def guessed(listed: list[Listed]) -> list[Listed]:
-    """The same; unknown sizes are taken for the mean of some that are spread over them. The size of a file of a web
-    server counts as a guess in any case, so that it is the same input among few and among many."""
+    """The same; unknown sizes are the mean of some that are asked for. The size of a file of a web server is a guess in
+    any case, so that it is the same input among few and among many."""
     unknown = [one.place for one in listed if one.bytes < 0 and isinstance(one.place, Url)]
     mean = 0
     if unknown:

@@ -16,8 +16,7 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Files of your own, listed where they lie; nothing is brought. Files of a folder that are not read are named.
-    Raises as `own_files`."""
+    """Your own files, listed where they are; files of a folder that are not read are named. Raises as `own_files`."""
     files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
         for line in passed_over(option, patterns):
@@ -33,11 +32,8 @@ def inputs(config: PagesConfig) -> list[Listed]:
 def own_files(
     warc: Iterable[str], tables: Iterable[str], text_field: str, keep_columns: tuple[str, ...] = ()
 ) -> list[InputFile]:
-    """The files that the patterns match, listed where they lie.
-
-    Raises UsageError when a pattern matches nothing, InputError when a file is of no kind that is asked for, or is
-    known without reading it to lack one of `keep_columns`.
-    """
+    """The files that the patterns match, listed where they are. Raises UsageError when a pattern matches nothing,
+    InputError when a file is of no kind that is asked for, or is known to lack one of `keep_columns`."""
     file_of = lambda one, kind: InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated)
     files = [file_of(one, warc_kind(one.place)) for one in guessed(listed_files("pages.warc", warc))]
     for one in guessed(listed_files("pages.tables", tables)):
@@ -58,10 +54,8 @@ def told_by_name(place: Place, option: str) -> bool:
 
 
 def warc_kind(path: Place) -> str:
-    """Whether a file holds pages (warc) or a crawl's plain text (wet), by its name, else by its first records.
-
-    Raises InputError when it cannot be read, does not begin as a WARC file does, or holds metadata alone (WAT).
-    """
+    """Whether a file holds pages (warc) or a crawl's plain text (wet), by its name, else by its first records. Raises
+    InputError when it cannot be read, is no WARC file, or holds only metadata (WAT)."""
     begin = GZIP if told_by_name(path, "pages.warc") else beginning(path)
     if begin.startswith(ZSTD) and path.name.lower().endswith(".warc.zst"):
         return "warc"

@@ -1,15 +1,9 @@
 """pages/manifest.json: the list of input files, by which the next stage finds what this one brought.
 
-    {"files": [{"path", "name", "kind", "bytes", "pages"}, …], …}
+    {"files": [{"path", "name", "kind", "bytes", "pages", and fields that differ from their defaults}, …], …}
 
-"path" is relative to the run folder if the file is in its pages/; it may be an address (s3://, gs://, hf://,
-https://). Documents call their file by "name", wherever it lies, unless a table's row tells where it is from. "pages"
-is null where counting would mean reading. "etag" is there if a store told it: the version to read, no part of what
-identifies the file. "contents" is there if the file is known to have replaced another of its size: its SHA-256, or its
-ETag or date where it is not read for that. "estimated" is there if "bytes" is a guess.
-A file of a dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field",
-and "keep_columns" if columns are kept (pages.keep_columns);
-records chosen from archives have "ranges": {archive: [[offset, length], …]}, each below "path".
+"path" is relative to the run folder if the file is in its pages/; it may be an address. "text_field" is always there
+for tables and datasets; "ranges" is {archive: [[offset, length], …]}, each below "path".
 """
 
 import dataclasses
@@ -76,8 +70,8 @@ class InputFile:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of all that decides what is read from it: never where it is stored, when it was written, or its ETag,
-        so that a copy is the same input."""
+        """SHA-256 of what is read from it: never where it is stored, when it was written, or its ETag: a copy is the
+        same input."""
         told = [
             self.name, self.kind, None if self.estimated else self.bytes, self.contents, self.rows, self.split,
             self.text_field, self.ranges, *([self.keep_columns] if self.keep_columns else []),

@@ -1,9 +1,6 @@
-"""Parquet, by ranges of the columns that a document is made of, in bounded memory whatever the file says.
-
-Arrow unpacks what it is given: a page of any size, and a word of a dictionary as often as rows name it. So the header
-of each page is read before Arrow unpacks the page (parquet-format, src/main/thrift/parquet.thrift, in Thrift's compact
-protocol), strings stay dictionaries until a row is made of them, and rows are made a few megabytes at a time.
-"""
+"""Parquet, by ranges of the columns that a document is made of, in bounded memory whatever the file says. Arrow unpacks
+a page of any size, and a word of a dictionary as often as rows name it. So the header of each page is read before
+(lm/storage/parquet_pages.py), strings stay dictionaries, and rows are made a few megabytes at a time."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -40,11 +37,8 @@ OWN = {key for keys in NAMES.values() for key in keys}
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (row, its place in words, {column: value}).
-
-    A row group that is damaged, or whose pages would take too much memory, is quarantined as one place. Columns that
-    are lists are read only if they are kept, and those of fixed_size_binary never.
-    """
+    """Yield (row, its place in words, {column: value}). A row group that is damaged or takes too much memory is
+    quarantined as one place. Lists are read only if they are kept, fixed_size_binary never."""
     import pyarrow.parquet as pq
 
     path, text_field = table.path, table.text_field
@@ -104,8 +98,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple[list[str], set[str]]:
-    """Notes the types of the columns to be kept in `table`; returns the paths of their leaves, and of those that are
-    lists. Raises InputError for a column that is missing or cannot be kept."""
+    """Note the types of the kept columns in `table`; return the paths of their leaves, and of those that are lists.
+    Raises InputError for a column that is missing or cannot be kept."""
     paths, lists = [], set()
     for name in table.keep_columns:
         kind = table.types[name] = type_in(file.schema_arrow, name, table.path)
@@ -187,9 +181,9 @@ def count(path: Place) -> int | None:
 
 
 def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, {column: value}: nested columns as "metadata.url", and None for a value of more than
-    MAX_FIELD_BYTES, unless it is the text or is kept. A kept list of more than MAX_TEXT_BYTES is TOO_LONG, and kept
-    timestamps and dates are integers under AS_INTEGER and their names."""
+    """The rows of a batch, {column: value}: nested columns as "metadata.url", None for a value of more than
+    MAX_FIELD_BYTES that is neither text nor kept, TOO_LONG for a kept list of more than MAX_TEXT_BYTES; kept timestamps
+    and dates are integers under AS_INTEGER and their names."""
     sizes = np.zeros(len(batch), np.int64)
     found: dict[str, pa.Array] = {}
     too_long: dict[str, np.ndarray] = {}

@@ -27,11 +27,9 @@ class InputSizes(NamedTuple):
 
 
 def input_sizes(pages: PagesConfig) -> InputSizes:
-    """Estimate the text in the user's own files: plain text by its size, Parquet by its index, and JSON lines by how
-    the files begin. Reads 64 KiB of at most SAMPLED_FILES tables.
-
-    Raises UsageError if the config names no files, or a pattern matches none; InputError if they hold no text.
-    """
+    """Estimate the text in the user's own files: plain text by its size, Parquet by its footer, JSON lines by how the
+    files begin. Reads 64 KiB of at most SAMPLED_FILES tables. Raises UsageError if the config names no files, or a
+    pattern matches none; InputError if they hold no text."""
     if pages.source == "warc":
         packed = sum(one.bytes for one in guessed(listed_files("pages.warc", pages.warc)))
         return InputSizes(packed // WARC_RATIO, max(packed // BYTES_PER_PAGE, 1))

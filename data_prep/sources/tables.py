@@ -83,14 +83,10 @@ def read_table(
     version: Object | None = None,
     keep_columns: tuple[str, ...] = (),
 ) -> Iterator[Document]:
-    """The documents of a table, in its order; columns.py says how columns are found and filled.
-
-    `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are not JSON
-    objects and damaged places are passed to `on_quarantine` and skipped; what follows RATIO times the file's size, too.
-    The format is that of formats.py. Everything is streamed. A file that lies elsewhere must be the `version` that was
-    listed, if given. Documents have the values of `keep_columns`, as far as a row has these. Raises InputError when the
-    file cannot be read, no row has a text in `text_field`, it holds nothing but damage, or a value cannot be kept.
-    """
+    """The documents of a table, in its order (columns.py), streamed. `name` is what documents call the file. Rows
+    without a usable text, lines that are no JSON objects, damaged places and what follows RATIO times the file's size
+    are passed to `on_quarantine`. A file of a store must be the `version` that was listed, if given. Raises InputError
+    when the file cannot be read, no row has a text in `text_field`, or a value of `keep_columns` cannot be kept."""
     path = place_of(path)
     called = name or path.name
     quarantine = BadRows(called, on_quarantine or (lambda row: None))

@@ -14,11 +14,8 @@ PART_BYTES = MAX_TEXT_BYTES // 8
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield the file's text as one row; a longer one as parts of at most PART_BYTES, each up to the end of a paragraph,
-    line or word if there is one.
-
-    Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark.
-    """
+    """Yield the file's text as one row; a longer one as parts of at most PART_BYTES, cut after a paragraph, line or
+    word. Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark."""
     path = table.path
     try:
         with streamed(path, table.version) as file:

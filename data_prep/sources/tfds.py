@@ -52,10 +52,8 @@ def size(file: InputFile) -> int:
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
-    """The dataset's split in ranges of `rows_per_file` rows, prepared first where it is named and not there.
-
-    Raises UsageError for a name, split or feature that is none, InputError when the dataset cannot be had.
-    """
+    """The dataset's split in ranges of `rows_per_file` rows, prepared first if it is not there. Raises UsageError for a
+    name, split or feature that is none, InputError when the dataset cannot be had."""
     builder = opened(config, progress)
     source = source_of(builder, config.split)
     if not len(source):
@@ -89,12 +87,9 @@ def read_tfds(
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
-    """The documents in `rows` (first, one after the last; None: all) of a split of the prepared dataset in `folder`.
-
-    How features become columns is told in columns.py. The number in a generated id is the row's in the split, and
-    `name` (default: the dataset's full name and the split) comes before it. Rows without a usable text are handed to
-    `on_quarantine` and passed over. Raises InputError when the dataset cannot be read.
-    """
+    """The documents in `rows` (first, one after the last; None: all) of a split of the prepared dataset in `folder`
+    (columns.py). A generated id is `name` (default: the dataset's full name and the split) and the row's number. Rows
+    without a usable text are passed to `on_quarantine`. Raises InputError when the dataset cannot be read."""
     builder = builder_in(folder)
     source = source_of(builder, split)
     start, stop = rows or (0, len(source))
@@ -156,8 +151,8 @@ def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
 
 
 def refuse_foreign_features(folder: Path) -> None:
-    """Raises InputError if the dataset's features.json names classes other than tensorflow-datasets' own: the library
-    would import their modules, and so run code that the files name."""
+    """Raises InputError if features.json names classes other than tensorflow-datasets' own: the library would import,
+    and so run, their modules."""
     path = folder / "features.json"
     if not path.is_file():
         return

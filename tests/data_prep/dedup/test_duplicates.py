@@ -17,9 +17,8 @@ from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, MinHash
 from data_prep.config.deduplicate import TRACKING
 from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in
 from data_prep.dedup.clusters import duplicates_in, find_duplicates, make_node, writing_pairs
-from data_prep.dedup.exact import text_key
+from data_prep.dedup.keys import scope_of, text_key
 from data_prep.dedup.minhash import band_keys
-from data_prep.dedup.scope import scope_of
 from data_prep.funnel.report import read_counts
 from data_prep.select.run import prepare_documents
 from data_prep.urls import same_page_key

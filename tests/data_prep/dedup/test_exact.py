@@ -1,4 +1,4 @@
-from data_prep.dedup.exact import text_key
+from data_prep.dedup.keys import text_key
 
 
 def test_key_ignores_white_space_alone():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from data_prep.config import DedupIndexConfig, DocumentsConfig, EngineConfig
 from data_prep.dedup.clusters import INDEX_FILES, writing_pairs
-from data_prep.dedup.exact import text_key
+from data_prep.dedup.keys import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.dedup.partitions import Partition
 from data_prep.dedup.sorted_runs import LAST_KEY, read_blocks, runs_in
