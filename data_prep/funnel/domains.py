@@ -116,15 +116,6 @@ def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
     return rows_in(path) or 0
 
 
-@dataclass(frozen=True)
-class Names:
-    """Hosts from `low`, to the one before `high` where there is one; and the counts files that have them."""
-
-    low: str
-    high: str | None
-    counts_files: tuple[str, ...]
-
-
 def count_domains(
     counts_files: Sequence[File],
     run: FileRunner,
@@ -137,7 +128,7 @@ def count_domains(
     few = merge_in_groups("domains", counts_files, merge_files, folder, engine, run.on_progress, files_at_once)
     names, identity = tuple(name for name, _ in few), [sha256 for _, sha256 in few]
     units = [
-        Unit(f"{number:06d}", identity_of("domains", identity, low, high), 1, Names(low, high, names))
+        Unit(f"{number:06d}", identity_of("domains", identity, low, high), 1, (low, high, names))
         for number, (low, high) in enumerate(host_ranges([folder / name for name in names], hosts_in_range))
     ]
     step = Step("largest-domains", tuple(units), largest_of_range, "domains", "ranges", "largest domains")
@@ -164,11 +155,11 @@ def host_ranges(counts_files: Sequence[Place], hosts: int) -> list[tuple[str, st
     return list(zip(lows, [*lows[1:], None], strict=True))
 
 
-def largest_of_range(unit: Unit[Names], space: Workspace) -> dict[str, Any]:
-    """The largest domains of a range of hosts, and how many there are."""
-    names = unit.input
-    counts = [read_range(space.place(name), names.low, names.high) for name in names.counts_files]
-    found = largest_domains(merged(counts))
+def largest_of_range(unit: Unit[tuple[str, str | None, Sequence[str]]], space: Workspace) -> dict[str, Any]:
+    """The largest domains of a range of hosts, and how many there are. The unit has its first host, the first of the
+    next range, and the counts files."""
+    low, high, names = unit.input
+    found = largest_domains(merged([read_range(space.place(name), low, high) for name in names]))
     return {"rows": found.in_all, "largest": found.largest}
 
 

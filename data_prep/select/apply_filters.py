@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.cluster_sizes import repeats
+from data_prep.dedup.clusters import repeats
 from data_prep.dedup.survivors import Edit, edits_name, read_edits
 from data_prep.documents import document_schema
 from data_prep.engine import Workspace

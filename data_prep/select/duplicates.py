@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
-from data_prep.dedup.clusters import INDEX_FILES, duplicates_in, find_duplicates
+from data_prep.dedup.clusters import INDEX_FILES, count_clusters, duplicates_in, find_duplicates, sizes_in
 from data_prep.dedup.partitions import Partitions
 from data_prep.dedup_index.format import FOLDER, KINDS, KINDS_OF, Index
-from data_prep.dedup_index.join import pairs_met
-from data_prep.dedup_index.write import map_keys, write_index
+from data_prep.dedup_index.joins import map_keys, pairs_met, write_index
 from data_prep.engine import Marker, Workspace, identity_of
 from data_prep.engine.tasks import File, FileRunner, delete_other_digests, files_of
 from data_prep.select.filtered import TextsFile
@@ -52,7 +50,7 @@ class Found:
     clusters: dict[str, Partitions]
     """{step of deduplication in use: its result}."""
     sizes: Partitions | None = None
-    """The clusters' sizes, if the config asks for them (cluster_sizes.py)."""
+    """The clusters' sizes, if the config asks for them (clusters.py)."""
     indices: tuple[Index, ...] = ()
     """Of earlier runs."""
 

@@ -18,8 +18,7 @@ from data_prep.select.apply_filters import apply_filters
 from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates, write_index_of
 from data_prep.select.edits import find_edits, steps_in
 from data_prep.select.filtered import TextsFile, texts_files
-from data_prep.select.merge_counts import merge_counts
-from data_prep.select.score_threshold import lowest_score
+from data_prep.select.totals import lowest_score, merge_counts
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
 from lm.storage import Place, writing

@@ -4,9 +4,11 @@ documents ─ keys ─► held-out index ─ encode ─► tokens by split ─�
 """
 
 import contextlib
+import functools
 import hashlib
+import heapq
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from data_prep.parquet import check_columns, opened, read_batches
 from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
 from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, Encode, TokenizedDocument, tokenize_file
 from lm.data.records import HELD_OUT_KEYS
+from lm.errors import InputError
 from lm.storage import Place, appearing, writing
 
 PARTS = "parts"
@@ -41,6 +44,8 @@ TOKENS_SCHEMA = pa.schema(
     [("number", pa.int64()), ("text_bytes", pa.int64()), ("tokens", pa.list_(pa.uint32())), ("repeat", pa.int64())]
 )
 ENTRY = ["number", "text_bytes", "tokens"]
+MOST_COPIES = 100
+"""Of a document: each pass holds some documents in memory."""
 SPLITS = ("train", "val")
 
 
@@ -63,11 +68,12 @@ def held_out_index(
     """(file in `folder`, SHA-256) of the index of all that is drawn at `fraction` and of the `earlier` indices. Raises
     InputError as `read_index`, `read_batches` and `run_step`."""
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
-    tables = files_of(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress).values())
+    step = Step("keys", tuple(units), functools.partial(write_keys, fraction=fraction))
+    tables = files_of(run_step(step, engine, folder, on_progress).values())
     some = merge_in_groups("join-keys", tables, join_tables_of_keys, folder, engine, on_progress)
     settings = [[sha256 for _, sha256 in some], [identity_of_index(place) for place in earlier]]
     unit = Unit("index", identity_of("index", settings), len(some), tuple(name for name, _ in some))
-    step = Step("index", (unit,), Index(tuple(earlier)), "keys", "tables")
+    step = Step("index", (unit,), functools.partial(join_keys, earlier=tuple(earlier)), "keys", "tables")
     return files_of(run_step(step, whole(engine, 1), folder, on_progress).values())[0]
 
 
@@ -76,28 +82,18 @@ def identity_of_index(place: Place) -> str:
     return hashlib.sha256(read_index(place).tobytes()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Writes the keys of what is drawn in a file: reads its URLs, and texts of the row groups that are hit alone."""
-
-    fraction: float
-
-    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
-        keys = union(drawn_keys(unit.input, self.fraction))
-        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space.scratch)
-        return {"rows": unit.input.rows}
+def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> dict[str, int]:
+    """Write the keys of what is drawn in a file: reads its URLs, and texts of the row groups that have one."""
+    keys = union(drawn_keys(unit.input, fraction))
+    write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space.scratch)
+    return {"rows": unit.input.rows}
 
 
-@dataclass(frozen=True)
-class Index:
-    """Joins tables of keys, and earlier indices."""
-
-    earlier: tuple[Place, ...]
-
-    def __call__(self, unit: Unit[tuple[str, ...]], space: Workspace) -> dict[str, int]:
-        keys = union(map(read_index, [*map(space.input, unit.input), *self.earlier]))
-        write_keys_table(keys, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)
-        return {"rows": len(keys)}
+def join_keys(unit: Unit[tuple[str, ...]], space: Workspace, earlier: Sequence[Place]) -> dict[str, int]:
+    """Join tables of keys, and earlier indices."""
+    keys = union(map(read_index, [*map(space.input, unit.input), *earlier]))
+    write_keys_table(keys, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)
+    return {"rows": len(keys)}
 
 
 def join_tables_of_keys(tables: Sequence[Path], path: Path, scratch: Path) -> int:
@@ -129,31 +125,23 @@ def drawn_keys(file: DocumentFile, fraction: float) -> Iterator[np.ndarray]:
                 first += len(batch)
 
 
-@dataclass(frozen=True)
-class EncodeFile:
-    """Writes the tokens of a file's documents, by split, and a row of the table of documents for each."""
-
-    encode: Encode
-    head: int
-    fraction: float
-    index: str | None
-    """The held-out index, a file in the folder of the steps; None where ends are held out."""
-    config: ShardsConfig
-
-    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
-        index = read_index(space.input(self.index)) if self.index else np.empty(0, np.uint64)
-        paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
-        documents = tokenize_file(
-            unit.input, self.encode, self.head, self.fraction, index, self.config.held_out, self.config.repeat_documents
-        )
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(writing(paths["table"].parent))
-            partials = {kind: stack.enter_context(appearing(path, space.scratch)) for kind, path in paths.items()}
-            notes = stack.enter_context(Notes(partials))
-            for document in documents:
-                notes.add(document)
-                space.count(1, document.text_bytes)
-        return notes.counts
+def encode_file(
+    unit: Unit[DocumentFile], space: Workspace, encode: Encode, head: int, fraction: float, index: str | None,
+    config: ShardsConfig,
+) -> dict[str, int]:  # fmt: skip
+    """Write the tokens of a file's documents, by split, and a row of the table of documents for each. `index` is the
+    held-out index, a file in the folder of the steps; None if ends are held out."""
+    keys = read_index(space.input(index)) if index else np.empty(0, np.uint64)
+    paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
+    documents = tokenize_file(unit.input, encode, head, fraction, keys, config.held_out, config.repeat_documents)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(paths["table"].parent))
+        partials = {kind: stack.enter_context(appearing(path, space.scratch)) for kind, path in paths.items()}
+        notes = stack.enter_context(Notes(partials))
+        for document in documents:
+            notes.add(document)
+            space.count(1, document.text_bytes)
+    return notes.counts
 
 
 class Notes:
@@ -216,3 +204,68 @@ def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Ent
     for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), ENTRY):
         for number, text_bytes, tokens in zip(*batch.columns, strict=True):
             yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
+
+
+# Repeated documents are far from one another in the stream: a group of files is gone over in as many passes, side by
+# side, as the most repeated document asks for, each begun one part of the group further on. One that is to be there r
+# times is in r passes, evenly chosen: between two copies is about an r-th of the group.
+
+
+def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> Iterator[Entry]:
+    """The documents of a split of some units, (name, number of the first document) of each, with their copies. Raises
+    InputError if one is to be repeated more than MOST_COPIES times."""
+    times = [column(space, name, split) for name, _ in files]
+    wanted = np.concatenate([np.empty(0, np.int64), *times])
+    if not len(wanted):
+        return
+    count, passes = len(wanted), int(wanted.max())
+    if passes > MOST_COPIES or wanted.min() < 1:
+        raise InputError(
+            f"Documents of {files[0][0]} to {files[-1][0]} are to stand there {wanted.min()} to {passes} times; 1 to "
+            f"{MOST_COPIES} can be. Give other documents.minhash.upsampling_weights."
+        )
+    sizes = [len(one) for one in times]
+
+    def of_pass(number: int) -> Iterator[tuple[int, Entry]]:
+        having = [value for value in np.unique(wanted).tolist() if number in passes_of(value, passes)]
+        chosen, start = np.isin(wanted, having), number * count // passes
+        for begin, end in ((start, count), (0, start)):
+            for place, entry in entries(space, files, sizes, split, chosen, begin, end):
+                yield (place - start) % count, entry
+
+    for _, entry in heapq.merge(*map(of_pass, range(passes)), key=lambda found: found[0]):
+        yield entry
+
+
+def passes_of(times: int, passes: int) -> list[int]:
+    """In which of the passes a document is that is to stand there `times` times."""
+    return [copy * passes // times for copy in range(times)]
+
+
+def column(space: Workspace, name: str, split: str) -> np.ndarray:
+    """How often each document of a unit is to stand there, int64 (documents,)."""
+    with opened(space.input(f"{PARTS}/encoded/{name}.{split}")) as table:
+        return table.read(["repeat"])["repeat"].to_numpy()
+
+
+def entries(
+    space: Workspace, files: Sequence[tuple[str, int]], sizes: Sequence[int], split: str, chosen: np.ndarray,
+    begin: int, end: int,
+) -> Iterator[tuple[int, Entry]]:  # fmt: skip
+    """(place in the group, document) of those chosen from place `begin` to `end`; other row groups are not read."""
+    for (name, first), before, size in zip(files, itertools.accumulate(sizes, initial=0), sizes, strict=False):
+        if not chosen[max(before, begin) : min(before + size, end)].any():
+            continue
+        with opened(space.input(f"{PARTS}/encoded/{name}.{split}")) as table:
+            place = before
+            for group in range(table.num_row_groups):
+                rows = table.metadata.row_group(group).num_rows
+                low, high = max(place, begin), min(place + rows, end)
+                hit = low + np.flatnonzero(chosen[low:high]) if low < high else []
+                if len(hit):
+                    read = table.read_row_group(group, ENTRY)
+                    for at in hit:
+                        number, text_bytes, tokens = (read[name][int(at) - place] for name in ENTRY)
+                        entry = Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
+                        yield int(at), entry
+                place += rows

@@ -1,8 +1,8 @@
 """Documents that are drawn by a hash, read without the rest: first ids alone, then the row groups that are hit."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -35,32 +35,27 @@ def sample_texts(
         yield from read_texts(files)
         return
     units = [Unit(one.name, identity_of(SAMPLE, one.identity, share), one.bytes, one) for one in files]
-    step = Step(SAMPLE, tuple(units), WriteSample(share))
+    step = Step(SAMPLE, tuple(units), functools.partial(write_sample, share=share))
     made = run_step(step, whole(engine, len(units)), folder, on_progress)
+    drawn = 0
     for name, _ in files_of(made.values()):
-        yield from (row["text"] for row in read_rows(folder / name))
-    if not sum(
-        one.counts["rows"] for one in made.values()
-    ):  # a few large documents: who reads takes as much of the first as it wants
+        for row in read_rows(folder / name):
+            drawn += 1
+            yield row["text"]
+    if not drawn:  # a few large documents: the caller takes as much of the first as it wants
         yield from read_texts(files)
 
 
-@dataclass(frozen=True)
-class WriteSample:
-    """Writes the texts of a file whose ids lie below `share`, in order."""
+def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> None:
+    """Write the texts of a file whose ids lie below `share`, in order."""
+    path = space.output(f"{SAMPLE}/{unit.name}.parquet")
 
-    share: float
+    def rows() -> Iterator[tuple]:
+        for text in drawn_texts(unit.input, share):
+            space.count(1, len(text))
+            yield path, {"text": text}
 
-    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
-        path = space.output(f"{SAMPLE}/{unit.name}.parquet")
-
-        def rows() -> Iterator[tuple]:
-            for text in drawn_texts(unit.input, self.share):
-                space.count(1, len(text))
-                yield path, {"text": text}
-
-        write_rows(rows(), {path: pa.schema([("text", pa.string())])}, space.scratch)
-        return {"rows": space.rows}
+    write_rows(rows(), {path: pa.schema([("text", pa.string())])}, space.scratch)
 
 
 def position(id: str, purpose: bytes) -> float:

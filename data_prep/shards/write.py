@@ -8,6 +8,7 @@ or goes costs its own encoding and the shards of its group.
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import os
 import re
@@ -25,8 +26,7 @@ from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, whole
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, WriteError, delete_all
 from data_prep.parquet import read_batches, read_footer
-from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
-from data_prep.shards.repeat import repeated
+from data_prep.shards.encode import PARTS, TABLE_SCHEMA, Entry, encode_file, encoded, held_out_index, repeated
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
 from data_prep.shards.tokenize import REPEAT, DocumentFile, cut_records, document_files
 from lm.data.records import (
@@ -118,10 +118,11 @@ def write_shards(
     settings = [tokenizer.fingerprint, fraction, config.held_out, index_sha256]
     settings += ["repeated"] if config.repeat_documents else []
     units = [Unit(file.name, identity_of("encode", file.identity, settings), file.bytes, file) for file in files]
-    work = EncodeFile(encode, tokenizer.bos_id, fraction, index, config)
+    settings = {"head": tokenizer.bos_id, "fraction": fraction, "index": index, "config": config}
+    work = functools.partial(encode_file, encode=encode, **settings)
     made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
     groups = plan_shards(made, config)
-    step = Step("shards", tuple(groups), WriteShards(config), inputs="shards")
+    step = Step("shards", tuple(groups), functools.partial(write_group, config=config), inputs="shards")
     done = run_step(step, whole(engine, len(groups)), out, on_progress)
     shards: dict[str, list[Shard]] = {"train": [], "val": []}
     for unit in groups:
@@ -177,32 +178,27 @@ def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[G
     return planned
 
 
-@dataclass(frozen=True)
-class WriteShards:
-    """Writes the shards of a unit, and the table of its documents."""
-
-    config: ShardsConfig
-
-    def __call__(self, unit: Unit[Group], space: Workspace) -> dict[str, Any]:
-        group = unit.input
-        path = space.root / f"{group.name}.array_record"
-        with writing(path):
-            if self.config.repeat_documents and group.split == "train":
-                entries = repeated(space, group.files, group.split)
-            else:
-                parts = (encoded(space, name, group.split, first) for name, first in group.files)
-                entries = itertools.chain.from_iterable(parts)
-            shards = write_stream(entries, path, space.scratch, self.config)
-            for shard in shards:
-                space.output(shard.file)
-            counts = {"rows": sum(shard.documents for shard in shards)}
-            counts["shards"] = [dataclasses.asdict(shard) for shard in shards]
-            if group.split == "train":
-                tables = (space.input(f"{PARTS}/encoded/{name}.table") for name, _ in group.files)
-                table = space.output(group.table)
-                rows = join_tables(tables, table, space.scratch)
-                counts["table"] = dataclasses.asdict(DocumentTable(group.table, rows, *digest(table)))
-        return counts
+def write_group(unit: Unit[Group], space: Workspace, config: ShardsConfig) -> dict[str, Any]:
+    """Write the shards of a unit, and the table of its documents."""
+    group = unit.input
+    path = space.root / f"{group.name}.array_record"
+    with writing(path):
+        if config.repeat_documents and group.split == "train":
+            entries = repeated(space, group.files, group.split)
+        else:
+            parts = (encoded(space, name, group.split, first) for name, first in group.files)
+            entries = itertools.chain.from_iterable(parts)
+        shards = write_stream(entries, path, space.scratch, config)
+        for shard in shards:
+            space.output(shard.file)
+        counts = {"rows": sum(shard.documents for shard in shards)}
+        counts["shards"] = [dataclasses.asdict(shard) for shard in shards]
+        if group.split == "train":
+            tables = (space.input(f"{PARTS}/encoded/{name}.table") for name, _ in group.files)
+            table = space.output(group.table)
+            rows = join_tables(tables, table, space.scratch)
+            counts["table"] = dataclasses.asdict(DocumentTable(group.table, rows, *digest(table)))
+    return counts
 
 
 def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:

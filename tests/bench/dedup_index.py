@@ -23,8 +23,7 @@ from configs.recipes.gristmill import MINHASH
 from data_prep.config import DedupIndexConfig
 from data_prep.dedup.clusters import writing_pairs
 from data_prep.dedup_index.format import open_index
-from data_prep.dedup_index.join import pairs_met
-from data_prep.dedup_index.write import map_keys, write_index
+from data_prep.dedup_index.joins import map_keys, pairs_met, write_index
 from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import write_texts
 from tests.data_prep.pages import demo_config

@@ -17,7 +17,7 @@ from data_prep.config import PersonalDataConfig, ShardsConfig
 from data_prep.documents import WebPage
 from data_prep.extract.charset import decode
 from data_prep.funnel.counts import order_of
-from data_prep.funnel.excerpts import rows_at
+from data_prep.funnel.report import rows_at
 from data_prep.parquet import read_batches, rows_in
 from data_prep.pii import replace_personal_data
 from data_prep.shards.sizes import estimated_tokens, held_out_fraction

@@ -7,8 +7,7 @@ documents closest to each threshold. So their number does not depend on the size
 import json
 from dataclasses import dataclass
 
-from data_prep.funnel.excerpts import Example
-from data_prep.funnel.report import Funnel
+from data_prep.funnel.report import Example, Funnel
 from data_prep.verdict import Threshold
 from viewer.explanations import signal_words, stage_name
 from viewer.formats import value

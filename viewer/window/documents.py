@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from data_prep.funnel.excerpts import rows_at
+from data_prep.funnel.report import rows_at
 from data_prep.verdict import Threshold
 from lm.errors import InputError
 from lm.run_paths import RunPaths

@@ -15,8 +15,15 @@ import pytest
 from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.deduplicate import TRACKING
-from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in
-from data_prep.dedup.clusters import duplicates_in, find_duplicates, make_node, writing_pairs
+from data_prep.dedup.clusters import (
+    count_clusters,
+    duplicates_in,
+    find_duplicates,
+    make_node,
+    repeats,
+    sizes_in,
+    writing_pairs,
+)
 from data_prep.dedup.keys import scope_of, text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.funnel.report import read_counts

@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from data_prep.config import DedupIndexConfig, LineDedupConfig
 from data_prep.dedup import lines, partitions, sorted_runs
-from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
-from data_prep.dedup.clusters import duplicates_in, find_duplicates, take_step, writing_pairs
+from data_prep.dedup.clusters import count_clusters, duplicates_in, find_duplicates, sizes_in, take_step, writing_pairs
 from data_prep.dedup.partitions import Gather, Partition, Partitions, Rows, join
 from data_prep.dedup_index.format import open_index
-from data_prep.dedup_index.join import pairs_met
-from data_prep.dedup_index.write import write_index
+from data_prep.dedup_index.joins import pairs_met, write_index
 from data_prep.engine.tasks import here
 from tests.data_prep.dedup.test_clusters import key, run_here
 from tests.data_prep.pages import demo_config

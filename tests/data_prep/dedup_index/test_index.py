@@ -23,7 +23,7 @@ from data_prep.dedup.keys import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.dedup.partitions import Partition
 from data_prep.dedup.sorted_runs import LAST_KEY, read_blocks, runs_in
-from data_prep.dedup_index import join, write
+from data_prep.dedup_index import joins
 from data_prep.dedup_index.format import HEADER, Index, KeyFile, open_index, open_indices
 from data_prep.urls import same_page_key
 from lm.errors import InputError, UsageError
@@ -212,7 +212,7 @@ def hand_made(folder: Path, keys: dict[bytes, int], key_bytes: int, rows_at_once
     for number, (low, end) in enumerate(itertools.pairwise(bounds)):
         path = folder / "keys/exact" / f"{number:06d}.parquet"
         rows = functools.partial(read_blocks, runs_in(folder / "pairs"), low, end - 1, rows_at_once)
-        write.write_keys(Partition(0, 0, path), rows, (0, 1), key_bytes)
+        joins.write_keys(Partition(0, 0, path), rows, (0, 1), key_bytes)
         files.append(KeyFile(path.name, low, end - 1))
     return Index(folder, "hand-made", key_bytes, {}, {"exact": tuple(files)}, ("a.parquet", "b.parquet"))
 
@@ -230,7 +230,7 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
         with writing_pairs(folder / "own") as add:
             for key, order in own:
                 add([key], (order, order))
-        met = join.pairs_met([folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once)
+        met = joins.pairs_met([folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once)
         found = {
             tuple(int(n) for n in row)
             for one in met
@@ -249,7 +249,7 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
 
 def test_a_range_of_keys_is_read_alone(tmp_path, monkeypatch):
     """By the statistics of row groups: of the rest not a byte but the file's end."""
-    monkeypatch.setattr(write, "KEYS_IN_GROUP", 100)
+    monkeypatch.setattr(joins, "KEYS_IN_GROUP", 100)
     draw = np.random.default_rng(0)
     keys = {draw.bytes(16): number for number in range(5000)}
     index = hand_made(tmp_path, keys, 16, 1 << 20)

@@ -9,8 +9,7 @@ import pytest
 from data_prep.documents import Document
 from data_prep.funnel.counts import EXAMPLES, empty_counts
 from data_prep.funnel.domains import TOP_DOMAINS, Domains
-from data_prep.funnel.excerpts import EXCERPT_CHARACTERS
-from data_prep.funnel.report import FUNNEL, Funnel, read_counts, read_funnel, write_funnel
+from data_prep.funnel.report import EXCERPT_CHARACTERS, FUNNEL, Funnel, read_counts, read_funnel, write_funnel
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.sources.inputs import Records

@@ -1,7 +1,8 @@
-"""The quality classifier's threshold, by histograms of the scores of each file, which add up."""
+"""Sums over all files: the quality classifier's threshold, by histograms of scores, and the counts of the funnel."""
 
 import functools
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from data_prep.config import DocumentsConfig
 from data_prep.engine import Workspace
-from data_prep.engine.tasks import FileRunner, files_of
+from data_prep.engine.tasks import File, FileRunner, files_of
+from data_prep.funnel.counts import Counts
+from data_prep.funnel.counts import merge as add_up
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.select.filtered import TextsFile
@@ -54,3 +57,15 @@ def write_scores(scores: np.ndarray, place: Place) -> None:
     data = io.BytesIO()
     np.save(data, scores)
     write_atomically(place, data.getvalue())
+
+
+def merge_counts(files: Sequence[File], run: FileRunner) -> Counts:
+    """The sum of the counts in some files. Raises as `run_step`."""
+    return add_up(json.loads(place.read_bytes()) for place in run.merge("counts", files, merge_files))
+
+
+def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
+    """Write the sum of the counts in some files."""
+    counts = add_up(json.loads(one.read_bytes()) for one in paths)
+    write_atomically(path, json.dumps(counts))
+    return counts["rows"]
