@@ -48,9 +48,9 @@ from data_prep.dedup.sorted_runs import (
     write_run_file,
     writing_run_file,
 )
-from data_prep.engine.tasks import Run, here
+from data_prep.engine.tasks import Run
 from data_prep.engine.units import Counts
-from lm.storage import Place, Url, write_atomically, writing
+from lm.storage import Place, Url, write_json, writing
 
 ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
@@ -161,14 +161,15 @@ def take_step(
     if not done.is_file():
         work = functools.partial(write_edges, kind=kind, rows_at_once=rows_at_once)
         made, counts = join(run_files, work, run, folder, rows_at_once)
-        write(done, {"changes": sum(one["changes"] for one in counts), "bits": made.bits})
+        with writing(done):
+            write_json(done, {"changes": sum(one["changes"] for one in counts), "bits": made.bits})
     told = json.loads(done.read_text())
     if not 0 <= told["bits"] <= MOST_BITS:
         raise damaged(done, f"bits is {told['bits']!r}, but may be from 0 to {MOST_BITS}")
     return Partitions(folder, told["bits"]), told["changes"]
 
 
-def write_edges(task: Partition, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
+def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
     """Make one run file of a step from blocks that are read twice; count the edges that it changed."""
     group, firsts, _ = first_rows(read())
     changes = 0
@@ -187,16 +188,8 @@ def write_edges(task: Partition, read: Rows, kind: Kind, rows_at_once: int) -> C
             changes += changed
             yield keyed(forest, both_ways=kind in ("link", "small"))
 
-    write_run_file(here(task.run_file), runs())
+    write_run_file(path, runs())
     return {"changes": changes}
-
-
-def write(place: Place, value: object) -> None:
-    """Writes JSON whole; several processes may do so at once."""
-    if isinstance(place, Path):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with writing(place):
-        write_atomically(place, json.dumps(value), scratch=place.parent if isinstance(place, Path) else None)
 
 
 def delete_run_files(folder: Path | Url) -> None:
@@ -273,7 +266,7 @@ def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: in
     return join([task.run_file for task in counts], add_up, run, folder, rows_at_once)[0]
 
 
-def count_kept(task: Gather, rows_at_once: int) -> None:
+def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
     """Write how many duplicates each document that stays has in a file of clusters.py, block by block: rows of its
     place, spread; the numbers of file and block, which tell equal counts apart; the count; 0."""
 
@@ -286,10 +279,10 @@ def count_kept(task: Gather, rows_at_once: int) -> None:
             name = np.full(len(places), int(task.run_file.name.partition(".")[0]) << 32 | block, np.uint64)
             yield np.stack([spread(places), name, counts.astype(np.uint64), np.zeros_like(name)])
 
-    write_run_file(here(task.run_file), counted())
+    write_run_file(path, counted())
 
 
-def add_up(task: Partition, rows: Rows) -> None:
+def add_up(task: Partition, path: Path, rows: Rows) -> None:
     """Writes the sums of a partition of places: rows of place, spread, 0, the count, 0."""
     places, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
     for block in rows():
@@ -299,7 +292,7 @@ def add_up(task: Partition, rows: Rows) -> None:
         np.add.at(sums, where, np.concatenate([counts, block[2]]))
         counts = sums
     zeros = np.zeros_like(places)
-    write_run_file(here(task.run_file), [np.stack([places, zeros, counts, zeros])])
+    write_run_file(path, [np.stack([places, zeros, counts, zeros])])
 
 
 def sizes_in(sums: Partitions, file: int) -> dict[int, int]:

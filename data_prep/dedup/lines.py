@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from data_prep.dedup.survivors import (
 )
 from data_prep.dedup.words import hashed_words
 from data_prep.engine import Counts, Workspace, identity_of
-from data_prep.engine.tasks import FileRunner, Run, delete_other_digests, files_of, here
+from data_prep.engine.tasks import FileRunner, Run, delete_other_digests, files_of
 from lm.storage import Place, appearing
 
 REASONS = ("repeated_lines", "short_after_line_dedup")
@@ -95,14 +96,14 @@ def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, ru
     return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]
 
 
-def write_repeated(task: Partition, rows: Rows, max_documents: int) -> None:
+def write_repeated(task: Partition, path: Path, rows: Rows, max_documents: int) -> None:
     """Writes a row for each document that a span of the partition is removed from."""
-    write_run_file(here(task.run_file), removed_rows(rows, max_documents))
+    write_run_file(path, removed_rows(rows, max_documents))
 
 
-def write_by_place(task: Partition, rows: Rows) -> None:
+def write_by_place(task: Partition, path: Path, rows: Rows) -> None:
     """Writes the rows as they are."""
-    write_run_file(here(task.run_file), rows())
+    write_run_file(path, rows())
 
 
 def removed_rows(read: Rows, max_documents: int) -> Iterator[np.ndarray]:

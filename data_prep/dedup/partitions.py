@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -32,9 +32,8 @@ from data_prep.dedup.sorted_runs import (
     sorted_rows,
 )
 from data_prep.engine.tasks import Run as RunTasks
-from data_prep.engine.tasks import here
-from data_prep.engine.units import Counts
-from lm.storage import Place, Url, appearing, size_of, writing
+from data_prep.engine.units import Counts, sizes_of
+from lm.storage import Place, appearing, writing
 
 FILES_AT_ONCE = 64
 """Run files that one task gathers."""
@@ -77,6 +76,10 @@ class Partition:
         return (self.number + 1 << 64 - self.bits) - 1
 
 
+JoinWork = Callable[[Partition, Path, Rows], Counts | None]
+"""Work on a partition: the file of this machine to write, and the rows."""
+
+
 @dataclass(frozen=True)
 class Partitions:
     """The files that a join made, one of each partition."""
@@ -105,7 +108,7 @@ class Partitions:
 
 def join(
     run_files: Sequence[Place],
-    work: Callable[[Partition, Rows], Counts | None],
+    work: JoinWork,
     run: RunTasks,
     folder: Place,
     rows_at_once: int,
@@ -113,7 +116,8 @@ def join(
 ) -> tuple[Partitions, list[Counts]]:
     """Return the files that `work` makes of each partition, and its counts. `run` does the work on many tasks; `made`
     tells where files go, given the bits; `rows_at_once` bounds the rows of a block."""
-    sizes = sizes_of(run_files)
+    found = sizes_of(run_files)
+    sizes = [found.get(one, 0) for one in run_files]
     most = BLOCKS_IN_PARTITION * rows_at_once * ROW_BYTES
     bits = min(max(0, math.ceil(math.log2(max(1, sum(sizes)) / most))), MOST_BITS)
     target = made(bits) if made else Partitions(folder, bits)
@@ -125,13 +129,6 @@ def join(
         ends = np.cumsum([[0, *one["partitions"]] for one in counts], axis=1)
         tasks = [dataclasses.replace(task, extents=ends[:, n : n + 2].copy()) for n, task in enumerate(tasks)]
     return target, run(tasks, functools.partial(join_partition, files=files, rows_at_once=rows_at_once, work=work))
-
-
-def sizes_of(places: Sequence[Place]) -> list[int]:
-    """Bytes of files; in a bucket by one listing of each folder."""
-    listings = {folder: folder.files() for folder in {one.parent for one in places if isinstance(one, Url)}}
-    sizes = {folder / name: one.size for folder, listing in listings.items() for name, one in listing.items()}
-    return [(sizes.get(one) if isinstance(one, Url) else size_of(one)) or 0 for one in places]
 
 
 def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:
@@ -147,9 +144,9 @@ def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, fold
     return [Gather(tuple(group), folder / f"{number:06d}.gathered") for number, group in enumerate(groups)]
 
 
-def gather(task: Gather, bits: int, rows_at_once: int) -> Counts:
+def gather(task: Gather, path: Path, bits: int, rows_at_once: int) -> Counts:
     """Writes the rows of some run files by partition; counts those of each."""
-    path, runs = here(task.run_file), runs_of(task.run_files)
+    runs = runs_of(task.run_files)
     counts = np.zeros(1 << bits, np.int64)
     with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
         for rows in gathered(runs, bits, rows_at_once):
@@ -174,7 +171,7 @@ def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: 
 
 
 def join_partition(
-    task: Partition, files: Sequence[Place], rows_at_once: int, work: Callable[[Partition, Rows], Any]
+    task: Partition, path: Path, files: Sequence[Place], rows_at_once: int, work: JoinWork
 ) -> Counts | None:
     """Does the work on a partition."""
     if task.extents is None:
@@ -184,7 +181,7 @@ def join_partition(
         parts = [(place, begin, end) for place, (begin, end) in zip(files, bounds, strict=True) if begin < end]
     total = sum(end - begin for _, begin, end in parts) // ROW_BYTES
     if total > BLOCKS_IN_PARTITION * rows_at_once:
-        return work(task, lambda: in_blocks(read_rows(parts, rows_at_once), rows_at_once))
+        return work(task, path, lambda: in_blocks(read_rows(parts, rows_at_once), rows_at_once))
     rows = sorted_rows(np.concatenate([np.empty((COLUMNS, 0), np.uint64), *read_rows(parts, rows_at_once)], axis=1))
     cuts = range(0, rows.shape[1], rows_at_once)
-    return work(task, lambda: (rows[:, cut : cut + rows_at_once] for cut in cuts))
+    return work(task, path, lambda: (rows[:, cut : cut + rows_at_once] for cut in cuts))

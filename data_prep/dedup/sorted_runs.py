@@ -109,10 +109,6 @@ class Run:
         after = int(np.searchsorted(self.samples[:-1], np.uint64(last), side="right"))
         return max(before - 1, 0) * SAMPLE_ROWS, min(after * SAMPLE_ROWS, self.rows)
 
-    def part(self, begin: int, end: int) -> Part:
-        """Rows `begin` to `end`."""
-        return self.place, self.offset + begin * ROW_BYTES, self.offset + end * ROW_BYTES
-
 
 def read_range(place: Place, start: int, end: int) -> bytes:
     """Bytes `start` to `end` of a file or object. Raises InputError where they are not there."""
@@ -186,7 +182,9 @@ def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
 
 def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
     """The rows of the runs with a key_0 from `low` to `last`, at most `rows` at a time, as they stand."""
-    parts = [run.part(*bounds) for run in runs if (bounds := run.around(low, last)) != (0, 0)]
+    bounds = [(run, *run.around(low, last)) for run in runs]
+    part = lambda run, begin, end: (run.place, run.offset + begin * ROW_BYTES, run.offset + end * ROW_BYTES)
+    parts = [part(*one) for one in bounds if one[1:] != (0, 0)]
     for piece in read_rows(parts, rows):
         begin = np.searchsorted(piece[0], np.uint64(low), "left")
         end = np.searchsorted(piece[0], np.uint64(last), "right")

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ from data_prep.dedup.survivors import (
     write_totals,
 )
 from data_prep.engine import Counts, Workspace, identity_of
-from data_prep.engine.tasks import FileRunner, delete_other_digests, here
+from data_prep.engine.tasks import FileRunner, delete_other_digests
 from data_prep.parquet import read_rows, write_rows
 from lm.storage import Place
 
@@ -96,9 +97,9 @@ def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
     return places
 
 
-def judge_group(group: Group, config: SubstringDedupConfig) -> None:
+def judge_group(group: Group, path: Path, config: SubstringDedupConfig) -> None:
     """Writes the edits of a group. The texts are read twice, and never held together."""
-    path, covered = here(group.run_file), covered_tokens(group, config)
+    covered = covered_tokens(group, config)
     rows = ((path, {"file": file.id, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config))
     write_rows(rows, {path: GROUP_SCHEMA}, scratch=path.parent)
 

@@ -13,7 +13,7 @@ from data_prep.dedup.clusters import INDEX_FILES, LOW_WORD, ROWS_AT_ONCE
 from data_prep.dedup.partitions import Partition, Partitions, Rows, join
 from data_prep.dedup.sorted_runs import LAST_KEY, begins, read_blocks, runs_in, sorted_rows, write_run_file
 from data_prep.dedup_index.format import HEADER, ID_SCHEMA, Index, KeyFile, header_of
-from data_prep.engine.tasks import Run, here
+from data_prep.engine.tasks import Run
 from data_prep.parquet import read_batches, write_rows
 from lm.storage import Place, appearing, write_json, writing
 
@@ -84,7 +84,7 @@ def write_index(
         write_json(folder / HEADER, header_of(config, keys, texts.values(), identity))
 
 
-def write_keys(task: Partition, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
+def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
     """Write the keys of one partition, each once, with the smallest of its nodes; a file by its place in `files`, their
     numbers."""
     found = [np.empty((4, 0), np.uint64)]
@@ -99,7 +99,6 @@ def write_keys(task: Partition, blocks: Rows, files: Sequence[int], key_bytes: i
     place = order[np.searchsorted(np.array(files, np.uint64)[order], rows[3] >> np.uint64(32))]
     columns |= {"file": place.astype(np.uint32), "row": rows[3].astype(np.uint32)}
     encodings = {"key_0": "DELTA_BINARY_PACKED", "file": "BYTE_STREAM_SPLIT", "row": "BYTE_STREAM_SPLIT"}
-    path = here(task.run_file)
     with appearing(path, scratch=path.parent) as partial:
         pq.write_table(
             pa.table(columns),
@@ -129,9 +128,9 @@ def pairs_met(
     return join(pairs, functools.partial(meet, indices=indices, kinds=kinds), run, folder, rows_at_once)[0].places
 
 
-def meet(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> None:
+def meet(task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> None:
     """Makes the pairs of one partition of the keys."""
-    write_run_file(here(task.run_file), met_runs(task, rows, indices, kinds))
+    write_run_file(path, met_runs(task, rows, indices, kinds))
 
 
 def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:

@@ -33,6 +33,7 @@ from data_prep.engine.units import (
     read_quarantine,
     running_of,
     set_aside,
+    sizes_of,
     try_unit,
 )
 from lm.errors import InputError, for_terminal, shown
@@ -372,21 +373,6 @@ def finished(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
     with ThreadPoolExecutor(READERS) as pool:
         pairs = zip(units, pool.map(find, units), strict=True)
     agreeing = {unit.name: marker for unit, marker in pairs if marker and marker.identity == unit.identity}
-    sizes = sizes_in(folder, {output for marker in agreeing.values() for output in marker.outputs})
-    whole = lambda marker: all(sizes.get(output) == size for output, (size, _) in marker.outputs.items())
+    sizes = sizes_of({folder / output for marker in agreeing.values() for output in marker.outputs})
+    whole = lambda marker: all(sizes.get(folder / output) == size for output, (size, _) in marker.outputs.items())
     return {name: marker for name, marker in agreeing.items() if whole(marker)}
-
-
-def sizes_in(folder: Place, names: set[str]) -> dict[str, int]:
-    """{name: bytes} of the files that are there; of a bucket by a listing of each folder."""
-    found = {}
-    if isinstance(folder, Path):
-        for name in names:
-            with contextlib.suppress(OSError):  # of a name that is too long, too
-                if (path := folder / name).is_file():
-                    found[name] = path.stat().st_size
-        return found
-    for top in {name.rpartition("/")[0] for name in names}:
-        place = folder / top if top else folder
-        found |= {f"{top}/{name}" if top else name: one.size for name, one in place.files().items()}
-    return {name: found[name] for name in names & found.keys()}

@@ -92,20 +92,20 @@ class Pool:
         self.workers: list[Worker] = []
         self.started = self.steps = 0
 
-    def start(self, count: int) -> list[Worker]:
-        """So many workers."""
-        while len(self.workers) < count:
-            self.started += 1
-            self.workers.append(Worker(self.folder / str(self.started)))
-        return self.workers[:count]
-
-    def replace(self, worker: Worker) -> Worker:
-        """Another in the place of one that has ended."""
-        worker.end()
-        self.workers.remove(worker)
+    def add(self) -> Worker:
         self.started += 1
         self.workers.append(Worker(self.folder / str(self.started)))
         return self.workers[-1]
+
+    def start(self, count: int) -> list[Worker]:
+        while len(self.workers) < count:
+            self.add()
+        return self.workers[:count]
+
+    def replace(self, worker: Worker) -> Worker:
+        worker.end()
+        self.workers.remove(worker)
+        return self.add()
 
     def end(self) -> None:
         for worker in self.workers:

@@ -20,7 +20,7 @@ from typing import Any
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import SECONDS_BETWEEN_REPORTS, Attempts
 from data_prep.engine.units import ATTEMPT, Failure, Marker, Unit
-from data_prep.engine.worker import attempt, load
+from data_prep.engine.worker import attempt
 from lm.errors import InputError, UsageError, shown
 from lm.storage import environment_of_storage, set_environment
 from lm.trusted_code import VARIABLE
@@ -122,10 +122,7 @@ def run_task(given: tuple[dict[str, str | None], list[str], str, bytes], unit: b
     sys.path.extend(one for one in path if one not in sys.path)
     with contextlib.suppress(OSError):
         os.chdir(folder)
-    loaded = load(step)
-    node = ray.get_runtime_context().get_node_id()
-    result = loaded if isinstance(loaded, Failure) else attempt(loaded, unit, node=node)
-    return result.to_travel() if isinstance(result, Failure) else result
+    return attempt(step, unit, node=ray.get_runtime_context().get_node_id())
 
 
 def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, int]) -> Marker | Failure | None:

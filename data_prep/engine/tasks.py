@@ -94,17 +94,11 @@ def merge_in_groups(
     raise AssertionError("a count ended")
 
 
-class Task(Protocol):
-    """A dataclass."""
-
-    @property
-    def run_file(self) -> Place:
-        """What it makes. Tells it from all other tasks."""
-        ...
-
-
-Run = Callable[[Sequence[Any], Callable[[Any], Counts | None]], list[Counts]]
-"""Does some work on each task, unless its file is there; gives what the work counted, in the order of the tasks."""
+Work = Callable[[Any, Path], Counts | None]
+"""Work on a task, and the file of this machine to write."""
+Run = Callable[[Sequence[Any], Work], list[Counts]]
+"""Does some work on each task, a dataclass with the field `run_file`, the place of the file that it makes, unless that
+is there; returns what the work counted, in the order of the tasks."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class TaskRunner:
     identity: str = ""
     """What decides the files besides their names."""
 
-    def __call__(self, tasks: Sequence[Task], work: Callable[[Any], Counts | None]) -> list[Counts]:
+    def __call__(self, tasks: Sequence[Any], work: Work) -> list[Counts]:
         """Raises as `run_step`; no task may be missing."""
         names = [relative(self.folder, task.run_file) for task in tasks]
         units = tuple(
@@ -164,10 +158,9 @@ def relative(folder: Place, place: Place) -> str:
     return below.removeprefix(above)
 
 
-def run_task(unit: Unit[Any], space: Workspace, work: Callable[[Any], Counts | None]) -> Counts:
-    """Does the work of a task, whose file is one of this machine, at its place when it ends."""
-    place = space.output(relative(space.folder, unit.input.run_file))
-    return work(dataclasses.replace(unit.input, run_file=place)) or {}
+def run_task(unit: Unit[Any], space: Workspace, work: Work) -> Counts:
+    """Do the work of a task, whose file is one of this machine, at its place when it ends."""
+    return work(unit.input, space.output(relative(space.folder, unit.input.run_file))) or {}
 
 
 @dataclass(frozen=True)
@@ -280,9 +273,3 @@ def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
         manifest_of(step, folder).unlink(missing_ok=True)
         marker_of(step, file, folder).unlink(missing_ok=True)
     delete_files(folder, marker.outputs)
-
-
-def here(place: Place) -> Path:
-    """A file that a task writes, which is one of this machine."""
-    assert isinstance(place, Path)
-    return place

@@ -395,6 +395,18 @@ def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
     return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
+def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
+    """{place: bytes} of the files that are there, and perhaps others; in a bucket by one listing of each folder."""
+    found: dict[Place, int] = {}
+    for folder in {one.parent for one in places if isinstance(one, Url)}:
+        found |= {folder / name: one.size for name, one in folder.files().items()}
+    for path in (one for one in places if isinstance(one, Path)):
+        with contextlib.suppress(OSError):  # of a name that is too long, too
+            if path.is_file():
+                found[path] = path.stat().st_size
+    return found
+
+
 def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
     """Writes the unit's quarantine record."""
     read = ""

@@ -34,42 +34,34 @@ def main() -> None:
     faulthandler.enable()
     threading.Thread(target=end_with_parent, daemon=True).start()
     connection = Connection(int(sys.argv[1]))
-    given: Any = b""
+    step = b""
     while True:
         try:
             kind, message = connection.recv()
         except (EOFError, ConnectionResetError):
             return
         if kind == "step":
-            given = message
+            step = message
         else:
-            if isinstance(given, bytes):
-                given = load(given)
-            result = (
-                given
-                if isinstance(given, Failure)
-                else attempt(given, message, lambda rows: connection.send(("rows", rows)))
-            )
-            connection.send(("ended", result.to_travel() if isinstance(result, Failure) else result))
+            connection.send(("ended", attempt(step, message, lambda rows: connection.send(("rows", rows)))))
 
 
 @functools.lru_cache(1)
 def load(pickled: bytes) -> Any:
-    """The step, its folder and the engine's config; a Failure if a module that it needs is missing."""
-    try:
-        inherit()  # what the step names is imported by pickle
-        return pickle.loads(pickled)
-    except Exception as error:
-        return dataclasses.replace(Failure.of(error), ends_run=True)
+    inherit()  # what the step names is imported by pickle
+    return pickle.loads(pickled)
 
 
 def attempt(
-    given: tuple, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
+    pickled: bytes, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
 ) -> Marker | Failure:
-    """Run one attempt of a unit in a process that may die of it. `message` is a pickle of the unit and the number of
-    its attempts that died before; `node` is Ray's id of this machine. Until it ends, the attempt is recorded in the run
-    folder (`running_of`), so that the death of this process or of the command is not forgotten."""
-    step, folder, engine = given
+    """Run one attempt of a unit in a process that may die of it. `pickled` is (step, folder, engine), `message` (unit,
+    number of its attempts that died before); `node` is Ray's id of this machine. Until it ends, the attempt is recorded
+    in the run folder (`running_of`), so that the death of this process or of the command is not forgotten."""
+    try:
+        step, folder, engine = load(pickled)
+    except Exception as error:  # a module that it needs is missing
+        return dataclasses.replace(Failure.of(error), ends_run=True).to_travel()
     unit, deaths = pickle.loads(message)
     place, seconds = running_of(step.name, unit.name, folder), engine.unit_hours * 3600
     record = f"{ATTEMPT}{unit.identity}\n" * deaths
@@ -82,8 +74,8 @@ def attempt(
         if isinstance(place, Path) or isinstance(result, Failure):
             place.unlink(missing_ok=True)
     except (OSError, InputError) as error:
-        return Failure.of(error)
-    return result
+        result = Failure.of(error)
+    return result.to_travel() if isinstance(result, Failure) else result
 
 
 @contextlib.contextmanager

@@ -259,8 +259,7 @@ def write_funnel(
         "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
         "domains_in_all": domains.in_all,
     }
-    scratch = path.parent if isinstance(path, Path) else None  # all processes of an array job write it
-    write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
+    write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True)

@@ -54,14 +54,15 @@ def rows_of_input(
     not_sampled = 0
     extract.begin_file(config.extract)
     for found in read_input(file, skipped):
-        on_read(size_of(found))
+        on_read(len(found.body if isinstance(found, WebPage) else getattr(found, "text", "")) + RECORD_BYTES)
         if not is_sampled(found, config):
             not_sampled += 1
             continue
         try:
             row = row_of(found, file, config)
         except Exception as error:
-            error.add_note(f"This happened on {name_of(found)} of {file.path}.")
+            name = f"offset {found.offset}" if isinstance(found, Damage) else found.url or found.id
+            error.add_note(f"This happened on {name} of {file.path}.")
             raise
         yield row
     if skipped is not None and not_sampled:
@@ -76,16 +77,6 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
     seed = config.sample_seed.to_bytes(8, "little")
     drawn = hashlib.blake2b(found.id.encode("utf-8", "surrogatepass"), digest_size=8, key=b"sample" + seed).digest()
     return int.from_bytes(drawn, "big") < config.sample_rate * 2**64
-
-
-def size_of(found: WebPage | Document | Damage) -> int:
-    """Bytes of what it holds; of what holds nothing, those of its place."""
-    return len(found.body if isinstance(found, WebPage) else getattr(found, "text", "")) + RECORD_BYTES
-
-
-def name_of(found: WebPage | Document | Damage) -> str:
-    """What a reader of an error can find it by."""
-    return f"offset {found.offset}" if isinstance(found, Damage) else found.url or found.id
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
@@ -110,7 +101,11 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     elif config.language.labelled:
         document = language.with_script(document)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    values = values_of(text, config, document.label) if is_measured(document, config) else unmeasured(config)
+    values = (
+        values_of(text, config, document.label)
+        if is_measured(document, config)
+        else dict.fromkeys(value_columns(config))
+    )
     return columns_of(document) | passed | values
 
 
@@ -118,11 +113,6 @@ def is_measured(document: Document, config: DocumentsConfig) -> bool:
     """Whether it is of a language that is wanted, or others are measured too."""
     name = document.label if config.language.labelled else document.language
     return config.measure_other_languages or name in (config.language.languages or (name,))
-
-
-def unmeasured(config: DocumentsConfig) -> dict[str, float | None]:
-    """Null for every value."""
-    return dict.fromkeys(value_columns(config))
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:

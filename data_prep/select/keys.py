@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, Node, duplicates_in, make_node, writing_pairs
@@ -106,27 +105,19 @@ def write_keys(
                     add_exact(keys, (NEVER_STAYS, node[1]))
                     add_near(keys, (NEVER_STAYS, node[1]))
                 continue
-            found = keys_of_text(row, config)
-            keys += [found.exact]
+            texts, bands = keys_of_text(row, config)
+            keys += texts[:1]
             add_exact(keys, node)
-            add_near([*keys, *found.bands], node)
+            add_near([*keys, *bands[0]], node)
             if index:
-                index["exact"]([found.index_exact], node)
-                index["near"](found.index_bands, node)
+                index["exact"](texts[1:], node)
+                index["near"](bands[1], node)
 
 
-class TextKeys(NamedTuple):
-    """The keys of one text, for the run and for an index."""
-
-    exact: bytes
-    bands: Sequence[bytes]
-    index_exact: bytes
-    index_bands: Sequence[bytes]
-
-
-def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> TextKeys:
-    """The keys of the text of one row; of bands none where the step is not used or the text is too short."""
-    text, scope, index_scope = row["text"], scope_of(row, config), index_scope_of(row, config)
-    rows = signature(text, config.minhash) if "minhash_dedup" in config.steps else None
-    bands = [keys_of_signature(rows, one, config.minhash) if rows is not None else () for one in (scope, index_scope)]
-    return TextKeys(text_key(text, scope), bands[0], text_key(text, index_scope), bands[1])
+def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
+    """The keys of the text of one row, each for the run and for an index: of the text; of the bands, none if the step
+    is not used or the text is too short."""
+    scopes = scope_of(row, config), index_scope_of(row, config)
+    rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
+    bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]
+    return [text_key(row["text"], scope) for scope in scopes], bands

@@ -122,7 +122,8 @@ def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype:
         while used < len(document):
             if filled == length + 1:
                 yield record()
-                tokens, filled, starts, numbers = start_after(tokens), 1, [0], numbers[-1:]
+                last, tokens = tokens[-1], np.zeros(length + 1, dtype)
+                tokens[0], filled, starts, numbers = last, 1, [0], numbers[-1:]
             if used == 0:
                 starts.append(filled)
                 numbers.append(number)
@@ -131,10 +132,3 @@ def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype:
             used, filled = used + taken, filled + taken
     if filled > 1:
         yield record()
-
-
-def start_after(tokens: np.ndarray) -> np.ndarray:
-    """A record's tokens, empty but for the last token of the record before it."""
-    fresh = np.zeros(len(tokens), tokens.dtype)
-    fresh[0] = tokens[-1]
-    return fresh

@@ -72,20 +72,6 @@ class Group:
         return f"documents/{self.index:05d}-of-{self.count:05d}.parquet"
 
 
-@dataclass
-class Tally:
-    """Of some documents."""
-
-    documents: int = 0
-    tokens: int = 0
-    text_bytes: int = 0
-
-    def add(self, documents: int, tokens: int, text_bytes: int) -> None:
-        self.documents += documents
-        self.tokens += tokens
-        self.text_bytes += text_bytes
-
-
 def write_shards(
     documents: Place,
     tokenizer: Tokenizer,
@@ -127,7 +113,9 @@ def write_shards(
     shards: dict[str, list[Shard]] = {"train": [], "val": []}
     for unit in groups:
         shards[unit.input.split] += [Shard(**shard) for shard in done[unit.name].counts["shards"]]
-    splits = {name: sum_up(of_split) for name, of_split in shards.items()}
+    total = lambda some, name: sum(getattr(shard, name) for shard in some)
+    names = ("documents", "tokens", "text_bytes", "records")
+    splits = {split: Split(*(total(some, name) for name in names), tuple(some)) for split, some in shards.items()}
     check_splits(splits, config)
     tables = tuple(DocumentTable(**one.counts["table"]) for one in done.values() if "table" in one.counts)
     withheld = sum(one.counts["withheld"] for one in made.values())
@@ -213,36 +201,30 @@ def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
 
 
 def write_stream(documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig) -> list[Shard]:
-    """Write the documents to `path`, and to further files where one could exceed config.shard_bytes; at least one file.
-    Raises OSError when the disk takes no more."""
+    """Write the documents to `path`, and from the first that could make it larger than config.shard_bytes to further
+    files, train-00000-of-00002-part-00001.array_record; at least one. Raises OSError when the disk takes no more."""
     shards: list[Shard] = []
+    stem, _, suffix = path.name.partition(".")
     waiting = next(documents, None)
     while waiting is not None or not shards:
-        file = path if not shards else path.with_name(further_name(path.name, len(shards)))
-        tally = Tally()
+        file = path.with_name(f"{stem}-part-{len(shards):05d}.{suffix}") if shards else path
+        counted = text_bytes = tokens = 0
 
-        def of_this_file(tally: Tally = tally) -> Iterator[tuple[int, np.ndarray]]:
-            nonlocal waiting
-            while waiting is not None:
-                size = most_bytes(tally.tokens + len(waiting.tokens), tally.documents + 1, config)
-                if tally.documents and size > config.shard_bytes:
+        def of_this_file() -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal waiting, counted, text_bytes, tokens
+            while (one := waiting) is not None:
+                size = most_bytes(tokens + len(one.tokens), counted + 1, config)
+                if counted and size > config.shard_bytes:
                     return
-                tally.add(1, len(waiting.tokens), waiting.text_bytes)
-                number, tokens = waiting.number, waiting.tokens
+                counted, tokens, text_bytes = counted + 1, tokens + len(one.tokens), text_bytes + one.text_bytes
                 waiting = next(documents, None)
-                yield number, tokens
+                yield one.number, one.tokens
 
         with appearing(file, scratch) as partial:
             records = write_records(partial, cut_records(of_this_file(), config.record_length, config.token_dtype))
             size, sha256 = partial.stat().st_size, file_sha256(partial)
-        shards.append(Shard(file.name, records, size, sha256, tally.documents, tally.tokens, tally.text_bytes))
+        shards.append(Shard(file.name, records, size, sha256, counted, tokens, text_bytes))
     return shards
-
-
-def further_name(name: str, number: int) -> str:
-    """Of a file that goes on where the one called `name` is full: train-00000-of-00002-part-00001.array_record."""
-    stem, _, suffix = name.partition(".")
-    return f"{stem}-part-{number:05d}.{suffix}"
 
 
 def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
@@ -274,12 +256,6 @@ def os_errors(path: Path) -> Generator[None]:
         if code is None:
             raise
         raise WriteError(code, os.strerror(code), str(path)) from error
-
-
-def sum_up(shards: list[Shard]) -> Split:
-    """The split that consists of `shards`."""
-    total = lambda name: sum(getattr(shard, name) for shard in shards)
-    return Split(total("documents"), total("tokens"), total("text_bytes"), total("records"), tuple(shards))
 
 
 def check_splits(splits: dict[str, Split], config: ShardsConfig) -> None:

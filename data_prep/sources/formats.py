@@ -30,10 +30,8 @@ MAX_WINDOW_BYTES = 1 << 27
 """Memory that a zstd frame may ask for."""
 
 
-class Quarantine(Protocol):
-    """Receives (row from 0, its place in words, a stable reason, details) of a row that holds no document."""
-
-    def __call__(self, number: int, place: str, reason: str, detail: str = "") -> None: ...
+Quarantine = Callable[..., None]
+"""Receives (row from 0, its place in words, a stable reason, details) of a row that holds no document."""
 
 
 @dataclass(frozen=True)

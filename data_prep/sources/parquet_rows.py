@@ -151,33 +151,30 @@ def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
 
 def check_columns(path: Place, names: Sequence[str]) -> None:
     """Raises InputError for a column that is missing or cannot be kept."""
+    schema = footer_of(path).schema.to_arrow_schema()
+    for name in names:
+        type_in(schema, name, path)
+
+
+def count(path: Place) -> int | None:
+    """Rows that the file says it has; None if it lies elsewhere: it would be a request for each file."""
+    return None if isinstance(path, Url) else footer_of(path).num_rows
+
+
+def footer_of(path: Place) -> Any:
     import pyarrow.parquet as pq
 
     try:
         with path.open("rb") as file:
-            schema = pq.read_schema(file)
+            return pq.read_metadata(file)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
-    for name in names:
-        type_in(schema, name, path)
 
 
 def opened(table: Table) -> CheckedFile:
     if isinstance(table.path, Url):
         return CheckedFile(table.path.open("rb", buffering=0, version=table.version))
     return CheckedFile(table.path.open("rb", buffering=0))
-
-
-def count(path: Place) -> int | None:
-    """Rows that the file says it has; None if it lies elsewhere: it would be a request for each file."""
-    if isinstance(path, Url):
-        return None
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
 
 
 def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:

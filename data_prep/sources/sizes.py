@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_prep.config import PagesConfig
+from data_prep.parquet import read_footer
 from data_prep.sources.columns import lookup
 from data_prep.sources.formats import GZIP, PARQUET, PLAIN_TEXT, UTF_16_BOMS, ZSTD, beginning, gunzipped
 from data_prep.sources.listing import Listed, guessed, listed_files
@@ -85,19 +86,13 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
 
 
 def size_of_parquet(file: Listed, text_field: str) -> InputSizes:
-    """Rows, and bytes of the text column before compression, by the index at the file's end."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """Rows, and bytes of the text column before compression, by the footer."""
     try:
-        with file.place.open("rb") as opened:
-            index = pq.read_metadata(opened)
-    except (OSError, pa.ArrowException):
+        footer = read_footer(file.place)
+    except InputError:
         return InputSizes(0, 0)
-    columns = [
-        column
-        for group in range(index.num_row_groups)
-        for number in range(index.num_columns)
-        if (column := index.row_group(group).column(number)).path_in_schema == text_field
-    ]
-    return InputSizes(sum(column.total_uncompressed_size for column in columns), index.num_rows)
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    columns = (group.column(number) for group in groups for number in range(footer.num_columns))
+    return InputSizes(
+        sum(one.total_uncompressed_size for one in columns if one.path_in_schema == text_field), footer.num_rows
+    )

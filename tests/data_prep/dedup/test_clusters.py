@@ -35,7 +35,7 @@ def run_here(tasks, work, ran: list[int] | None = None) -> list[dict]:
     missing = [task for task in tasks if not task.run_file.exists()]
     for task in missing:
         task.run_file.parent.mkdir(parents=True, exist_ok=True)
-        counts_of(task).write_text(json.dumps(work(task) or {}))
+        counts_of(task).write_text(json.dumps(work(task, task.run_file) or {}))
     if ran is not None:
         ran.append(len(missing))
     return [json.loads(counts_of(task).read_text()) for task in tasks]

@@ -18,7 +18,6 @@ from data_prep.dedup.clusters import count_clusters, duplicates_in, find_duplica
 from data_prep.dedup.partitions import Gather, Partition, Partitions, Rows, join
 from data_prep.dedup_index.format import open_index
 from data_prep.dedup_index.joins import pairs_met, write_index
-from data_prep.engine.tasks import here
 from tests.data_prep.dedup.test_clusters import key, run_here
 from tests.data_prep.pages import demo_config
 
@@ -33,13 +32,13 @@ def test_every_row_is_in_its_partition_once(tmp_path_factory, files, rows_at_onc
     folder = tmp_path_factory.mktemp("join")
     blocks: dict[int, list[np.ndarray]] = {}
 
-    def work(task: Partition, rows: Rows) -> None:
+    def work(task: Partition, path: Path, rows: Rows) -> None:
         blocks[task.number] = list(rows())
         assert all(np.array_equal(*both) for both in zip(blocks[task.number], rows(), strict=True))
         for block in blocks[task.number]:
             assert block.shape[1] <= rows_at_once
             assert task.low <= block[0].min() and block[0].max() <= task.last
-        here(task.run_file).touch()
+        path.touch()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "FILES_AT_ONCE", files_at_once)

@@ -212,7 +212,7 @@ def hand_made(folder: Path, keys: dict[bytes, int], key_bytes: int, rows_at_once
     for number, (low, end) in enumerate(itertools.pairwise(bounds)):
         path = folder / "keys/exact" / f"{number:06d}.parquet"
         rows = functools.partial(read_blocks, runs_in(folder / "pairs"), low, end - 1, rows_at_once)
-        joins.write_keys(Partition(0, 0, path), rows, (0, 1), key_bytes)
+        joins.write_keys(Partition(0, 0, path), path, rows, (0, 1), key_bytes)
         files.append(KeyFile(path.name, low, end - 1))
     return Index(folder, "hand-made", key_bytes, {}, {"exact": tuple(files)}, ("a.parquet", "b.parquet"))
 
