@@ -18,7 +18,6 @@ CHARACTERS_PER_GROUP = 32_000_000
 """A row group ends with the row that reaches either: that bounds memory. Fixed, since they shape the bytes."""
 
 PLAIN = {pa.string(): str, pa.float64(): float, pa.int64(): int}
-"""The types of columns that are built here, and their values' types."""
 
 
 def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:

@@ -7,7 +7,7 @@ from configs.experiment import Experiment
 from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.engine.progress import ProgressLine
 from data_prep.language import model_identity
-from data_prep.measure.run import MERGE, TEXTS, extract_texts
+from data_prep.measure.run import TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
 from data_prep.url_filter.filter import prepare_lists
@@ -51,7 +51,7 @@ STAGE = Stage(
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
     direct=True,
-    units=(TEXTS, MERGE),
+    units=(TEXTS,),
     inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 

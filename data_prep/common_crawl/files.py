@@ -19,7 +19,6 @@ from lm.errors import InputError, UsageError
 from lm.storage import Url, sync, write_atomically, writing
 
 PIECE = 1 << 20
-"""Bytes written at once."""
 SECONDS_TO_STOP = 1.0
 
 

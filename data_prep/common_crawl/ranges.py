@@ -72,5 +72,4 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 def size(file: InputFile) -> int:
-    """Bytes of its records."""
     return sum(length for _, records in file.ranges for _, length in records)

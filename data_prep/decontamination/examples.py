@@ -28,19 +28,14 @@ TEXT_LINES = 6
 
 @dataclass(frozen=True)
 class ExampleFile:
-    """A file of an evaluation set."""
-
     set: str
     path: Path
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of an evaluation set."""
-
     set: str
     number: int
-    """Which row of its set, from 0."""
     id: str
     """What the row calls itself; "" where it has no id."""
     texts: tuple[str, ...]

@@ -57,7 +57,6 @@ class Index:
         return words_of(self.texts[text])
 
     def ngram(self, number: int) -> list[str]:
-        """Its words."""
         start = int(self.start[number])
         return self.words_of_text(int(self.text[number]))[start : start + int(self.words[number])]
 

@@ -92,7 +92,6 @@ def merge_counts(files: Sequence[Place], target: Path, scratch: Path, ngrams: in
 
 
 def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None) -> int:
-    """Writes the lines of all files, in their order."""
     with target.open("wb") as out:
         for file in files:
             out.write(file.read_bytes())
@@ -153,7 +152,6 @@ def write_report(
 
 
 def by_frequency(documents: np.ndarray, rare: np.ndarray) -> list[int]:
-    """The n-grams that are too frequent, the most frequent first."""
     numbers = np.flatnonzero(~rare)
     return numbers[np.argsort(-documents[numbers], kind="stable")].tolist()
 

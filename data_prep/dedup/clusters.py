@@ -66,7 +66,6 @@ INDEX_FILES = 2**31
 """Files of the run have numbers below it; from it on, files of the indices of earlier runs, one index after another."""
 LOW_WORD = 2**32 - 1
 Kind = Literal["link", "large", "small", "result"]
-"""Of a step."""
 UNKNOWN_DATE = 2**32 - 1
 
 

@@ -44,7 +44,6 @@ from lm.storage import Place, appearing
 REASONS = ("repeated_lines", "short_after_line_dedup")
 UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
 ROWS_AT_ONCE = 1 << 20
-"""Rows of a block in memory, 32 bytes each."""
 
 
 def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRunner) -> list[SurvivorFile]:
@@ -63,8 +62,6 @@ def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRu
 
 
 def write_line_keys(file: SurvivorFile, space: Workspace, config: LineDedupConfig) -> None:
-    """Write the keys of the spans of each document, each once."""
-
     def blocks() -> Iterator[np.ndarray]:
         for one in read_survivors(file):
             keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
@@ -102,7 +99,6 @@ def write_repeated(task: Partition, path: Path, rows: Rows, max_documents: int) 
 
 
 def write_by_place(task: Partition, path: Path, rows: Rows) -> None:
-    """Writes the rows as they are."""
     write_run_file(path, rows())
 
 

@@ -67,12 +67,10 @@ class Partition:
 
     @property
     def low(self) -> int:
-        """The smallest key_0."""
         return self.number << 64 - self.bits
 
     @property
     def last(self) -> int:
-        """The largest key_0."""
         return (self.number + 1 << 64 - self.bits) - 1
 
 
@@ -90,7 +88,6 @@ class Partitions:
 
     @property
     def places(self) -> list[Place]:
-        """In the order of the keys."""
         return [self.place(number) for number in range(1 << self.bits)]
 
     @property
@@ -173,7 +170,6 @@ def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: 
 def join_partition(
     task: Partition, path: Path, files: Sequence[Place], rows_at_once: int, work: JoinWork
 ) -> Counts | None:
-    """Does the work on a partition."""
     if task.extents is None:
         parts = [(run.place, run.offset, run.offset + run.rows * ROW_BYTES) for run in runs_of(files)]
     else:

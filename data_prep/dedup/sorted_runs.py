@@ -25,12 +25,10 @@ COLUMNS = 4
 """A key of two words, and a node of two (clusters.py). Rows are arrays of shape (4, rows), one line a column."""
 ROW_BYTES = 8 * COLUMNS
 SAMPLE_ROWS = 1024
-"""Rows of a sample: 32 KiB."""
 MAGIC = int.from_bytes(b"GMRUNS1\n", "little")
 TRAILER = np.dtype([("magic", "<u8"), ("runs", "<u8"), ("index_bytes", "<u8"), ("crc32", "<u8")])
 LAST_KEY = 2**64 - 1
 READERS = 16
-"""Requests to a bucket at once."""
 Part = tuple[Place, int, int]
 """Some rows of a file: its bytes from the first to the end."""
 
@@ -58,7 +56,6 @@ def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Calla
 
 
 def write_run_file(path: Path, runs: Iterable[np.ndarray], scratch: Path | None = None) -> None:
-    """Writes a run file of these runs, as `writing_run_file` does."""
     with writing_run_file(path, scratch) as add:
         for run in runs:
             add(run)
@@ -158,7 +155,6 @@ def runs_in(place: Place) -> list[Run]:
 
 
 def runs_of(places: Sequence[Place]) -> list[Run]:
-    """The runs of some run files, in their order."""
     return [run for runs in read_many(runs_in, places, any(isinstance(one, Url) for one in places)) for run in runs]
 
 

@@ -47,7 +47,6 @@ class Group:
     parts: tuple[tuple[SurvivorFile, tuple[int, ...]], ...]
     """(file, numbers of its row groups)."""
     bytes: int
-    """Of their texts."""
     run_file: Place
 
 
@@ -77,7 +76,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
         groups.append(Group(made, size, folder / f"{len(groups):06d}.parquet"))
 
     for file in files:
-        for number, own in enumerate(file.text_bytes):
+        for number, own in enumerate(file.counts["text_bytes"]):
             if parts and size + own > most:
                 close()
                 parts, size = {}, 0
@@ -148,7 +147,6 @@ def edits_in(
 
 
 def collect(file: SurvivorFile, space: Workspace) -> Counts:
-    """Write the edits of a file out of those of its groups."""
     rows = (row for place in file.groups for row in read_rows(place) if row["file"] == file.id)
     return write_edits(space.output(edits_name("substring_dedup", file.name)), edits_from(rows))
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from data_prep.dedup.words import hashed_words
 from data_prep.engine import Counts, Marker, identity_of
+from data_prep.engine.tasks import StoredFile
 from data_prep.parquet import read_batches, read_footer, read_rows, text_bytes_of, write_rows
 from lm.storage import Place, write_json
 
@@ -33,12 +34,11 @@ class Survivor:
     """A document that is left so far."""
 
     row: int
-    """Of its file of texts/."""
     when: int
     """The first word of its node (clusters.py): when it was fetched, then a hash of its id."""
     id: str
     scope: str
-    """Lines meet only inside one (scope.py): the dump, and the language where that parts duplicates too."""
+    """Lines meet only inside one (keys.py): the dump, and the language where that parts duplicates too."""
     text: str
 
 
@@ -52,45 +52,28 @@ class Edit:
     """Why the whole document goes; "" where it stays."""
 
     def applied(self, text: str) -> str:
-        """The text without the spans."""
         ends = [0, *(end for _, end in self.spans)]
         starts = [*(start for start, _ in self.spans), len(text)]
         return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
 
     def row(self, number: int) -> dict:
-        """As EDIT_SCHEMA has it."""
         starts, ends = ([span[place] for span in self.spans] for place in (0, 1))
         return {"row": number, "starts": starts, "ends": ends, "reason": self.reason}
 
 
 @dataclass(frozen=True)
-class SurvivorFile:
-    """The survivors of one file of texts/, whose name it has, and the edits that were made of them."""
+class SurvivorFile(StoredFile):
+    """The survivors of one file of texts/, whose name it has; its SHA-256 is of them and the edits that were made."""
 
-    id: int
-    """Number of the file of texts/ in the joins."""
-    path: Place
-    bytes: int
-    sha256: str
-    """Of the survivors and the edits, which tells what is left."""
     edits: tuple[Place, ...] = ()
-    """Of the steps before, in their order."""
-    text_bytes: tuple[int, ...] = ()
-    """Of each row group of the survivors, as `write_survivors` tells."""
     groups: tuple[Place, ...] = ()
     """What substrings.py found in the groups that have documents of the file."""
-
-    @property
-    def name(self) -> str:
-        """Without its suffix; of no other file."""
-        return self.path.name.removesuffix(".parquet")
 
     @property
     def identity(self) -> list:
         return [self.name, self.id, self.sha256]
 
     def edited(self, step: str, folder: Place, marker: Marker) -> "SurvivorFile":
-        """After a step, whose edits the marker has."""
         name = edits_name(step, self.name)
         both = identity_of(self.sha256, marker.outputs[name][1])
         return dataclasses.replace(self, sha256=both, edits=(*self.edits, folder / name))
@@ -140,7 +123,6 @@ def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
 
 
 def read_edits(path: Place) -> dict[int, Edit]:
-    """{row: edit}. Raises InputError when the file is damaged."""
     return dict(edits_from(read_rows(path)))
 
 

@@ -43,7 +43,6 @@ _replacements = _Replacements()
 
 
 def words_of(text: str) -> list[str]:
-    """The normalised words of a text, in order."""
     return [word for piece in pieces(text) for word in words_of_piece(piece)]
 
 

@@ -34,8 +34,6 @@ class KeyFile(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Some sorted keys of an index."""
-
     first: np.ndarray
     """(keys,) uint64: their first 8 bytes, big-endian."""
     second: np.ndarray | None
@@ -55,7 +53,6 @@ class Index:
     settings: dict[str, Any]
     """What decides the keys: those of another index can be compared only where these are the same."""
     keys: dict[str, tuple[KeyFile, ...]]
-    """By kind, in the order of the ranges."""
     texts: tuple[str, ...]
     """The files of the run's texts/, by index."""
 

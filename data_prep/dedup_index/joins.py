@@ -129,7 +129,6 @@ def pairs_met(
 
 
 def meet(task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> None:
-    """Makes the pairs of one partition of the keys."""
     write_run_file(path, met_runs(task, rows, indices, kinds))
 
 
@@ -154,7 +153,6 @@ def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Seque
 
 
 def distinct(block: np.ndarray) -> np.ndarray:
-    """The distinct keys of sorted rows, uint64 (2, keys)."""
     return block[:2, begins(block[:2])]
 
 

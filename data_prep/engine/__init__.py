@@ -6,7 +6,6 @@
 May import: data_prep.config, data_prep.parquet.
 """
 
-from data_prep.engine.attempts import read_markers
 from data_prep.engine.progress import Progress
 from data_prep.engine.run import run_step
 from data_prep.engine.units import Counts, Failure, Marker, Step, Unit, Workspace, identity_of, run_unit
@@ -20,7 +19,6 @@ __all__ = [
     "Unit",
     "Workspace",
     "identity_of",
-    "read_markers",
     "run_step",
     "run_unit",
 ]

@@ -42,14 +42,12 @@ from lm.storage import Place, Url, relative_name, write_atomically, writing
 HOPELESS = 5
 """So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
 NAMED = 20
-"""Units that a message names."""
 SECONDS_BETWEEN_REPORTS = 0.5
 LISTS = ("pickle", "submitted", "stopped")
 """Suffixes of files of a step, next to the folder of its markers, that executors keep until it is done."""
 SINCE = re.compile(r"since (\d{1,12}\.?\d{0,12})$")
 """In the last line of a record of attempts: when the attempt began, in seconds of time.time."""
 READERS = 16
-"""Threads that read markers."""
 
 
 class Attempts:
@@ -212,12 +210,10 @@ class Attempts:
         self.last.clear()
 
     def report_now_and_then(self) -> None:
-        """`report`, at most twice a second."""
         if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
             self.report()
 
     def report(self) -> None:
-        """Tells how far the step is."""
         self.reported = time.monotonic()
         rows, bytes_done, sizes = self.rows, self.bytes_done, self.sizes
         making = sum(self.working.values())
@@ -257,7 +253,6 @@ def manifest_of(step: str, folder: Place) -> Place:
 
 
 def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None:
-    """Write the markers of all units of the step that are done. Raises InputError."""
     place = manifest_of(step, folder)
     with writing(place):
         write_atomically(place, json.dumps({name: dataclasses.asdict(marker) for name, marker in made.items()}))
@@ -276,17 +271,6 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
         for name in marker.outputs if marker else ():
             relative_name(name, place)
     return {name: marker for name, marker in markers.items() if marker}
-
-
-def read_markers(step: str, names: Sequence[str], folder: Place) -> dict[str, Marker]:
-    """{name: marker} of units that are done. Raises InputError where one has gone."""
-    found: dict[str, Marker | None] = dict(read_manifest(step, folder))
-    left = [name for name in names if name not in found]
-    with ThreadPoolExecutor(READERS) as pool:
-        found |= zip(left, pool.map(lambda name: read_marker(marker_of(step, name, folder)), left), strict=True)
-    if gone := [name for name in names if found[name] is None]:
-        raise InputError(f"{marker_of(step, gone[0], folder)} is gone, or damaged. Run the same command again.")
-    return {name: marker for name in names if (marker := found[name])}
 
 
 def make_folders(step: Step, folder: Place) -> None:
@@ -334,14 +318,12 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
 
 
 def told_failed(step: Step, failed: Mapping[str, str]) -> str:
-    """Names the units that were set aside."""
     named = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
     more = [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
     return "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *named, *more])
 
 
 def forget(step: Step, names: Iterable[str], folder: Place) -> None:
-    """Delete the records of attempts of these units."""
     delete_files(folder, [f"{UNITS}/{step.name}/{name}{RUNNING}" for name in names])
 
 
@@ -358,7 +340,6 @@ def named(files: Iterable[str], ending: str = ".json") -> set[str]:
 
 
 def names_in(folder: Place) -> set[str]:
-    """The names of the units that have a JSON file in the folder."""
     return named(files_in(folder))
 
 

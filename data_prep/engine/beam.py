@@ -126,7 +126,6 @@ def beam_options(engine: EngineConfig) -> "PipelineOptions":
 
 @functools.cache
 def dask_cluster(workers: int) -> Any:
-    """A Dask cluster on this machine, which ends with this process."""
     from dask.distributed import LocalCluster
 
     return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)

@@ -54,7 +54,6 @@ class Worker:
         theirs.close()
         self.unit: Unit | None = None
         self.step = 0
-        """Of the last step that it was told."""
 
     def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
         """Send a unit of the step with this number, of which `deaths` attempts died before. Raises OSError if the
@@ -70,7 +69,6 @@ class Worker:
         return self.log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
 
     def death(self) -> str:
-        """How it ended, before its unit did."""
         code = self.process.wait()
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         memory = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
@@ -84,8 +82,6 @@ class Worker:
 
 
 class Pool:
-    """The workers of this process."""
-
     def __init__(self, key: object):
         self.key = key
         self.folder = Path(tempfile.mkdtemp(prefix="gristmill-workers-"))
@@ -115,7 +111,6 @@ class Pool:
 
 
 POOL: list[Pool] = []
-"""The pool of this process, where it has one."""
 
 
 @contextlib.contextmanager

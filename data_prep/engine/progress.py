@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SECONDS_BETWEEN_LINES = 5.0
-"""Where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,14 @@ class Progress:
     bytes_done: int
     """Bytes of input read so far; of files in the making an estimate, by the pages that a byte held in others."""
     bytes: int
-    """Bytes of input in all."""
     pages_found: int
     """Pages of an earlier run: they say nothing about how fast this one is."""
     bytes_found: int
-    """Bytes of input that it had read."""
     step: str = ""
     """Which step of the stage this is, where it has several; the time left is that of the step."""
     unit: str = "pages"
     """What is counted as pages; "" where nothing is."""
     inputs: str = "files"
-    """What is counted as files."""
 
 
 class ProgressLine:
@@ -71,7 +67,6 @@ class ProgressLine:
 
 
 def told(progress: Progress, seconds: float) -> str:
-    """One line about the progress made in `seconds`."""
     parts = [progress.step] if progress.step else []
     counted = progress.unit and (progress.pages or not progress.files_done)  # not every step tells what it reads
     if counted:

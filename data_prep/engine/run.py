@@ -15,7 +15,6 @@ from data_prep.engine.attempts import (
     make_folders,
     manifest_of,
     read_manifest,
-    run_here,
     write_manifest,
 )
 from data_prep.engine.progress import Progress
@@ -32,7 +31,6 @@ class Notes:
     failed: set[str] = field(default_factory=set)
     """Units that steps finished without, as step/name."""
     outputs: set[str] = field(default_factory=set)
-    """The places of all outputs."""
 
 
 NOTES: ContextVar[Notes | None] = ContextVar("NOTES", default=None)
@@ -81,8 +79,7 @@ def run_step(
     changed = bool(attempts.queue)
     if changed:
         manifest_of(step.name, folder).unlink(missing_ok=True)  # from now on it may be out of date
-        run_units = run_here if step.light else importlib.import_module(engine.executor.module).run_units
-        run_units(attempts)
+        importlib.import_module(engine.executor.module).run_units(attempts)
     attempts.report()
     clean_up(step, folder, attempts.done, attempts.failed.keys())
     made = {unit.name: attempts.done[unit.name] for unit in step.units if unit.name in attempts.done}

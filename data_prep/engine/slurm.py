@@ -43,10 +43,7 @@ UNREACHABLE = ("contact slurm controller", "timed out")
 
 @dataclass(frozen=True)
 class Submission:
-    """The jobs of a step."""
-
     arrays: list[str]
-    """IDs of the array jobs."""
     next: str
     """ID of the job that runs the command again."""
     left: int

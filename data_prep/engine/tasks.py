@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import manifest_of, read_manifest
@@ -34,7 +34,6 @@ from lm.errors import InputError
 from lm.storage import Place, write_atomically, writing
 
 FILES_AT_ONCE = 64
-"""Files that one unit merges."""
 FILTERING = "filtering"
 """The step that writes documents/."""
 File = tuple[str, str]
@@ -165,14 +164,14 @@ def run_task(unit: Unit[Any], space: Workspace, work: Work) -> Counts:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A Parquet file that a step wrote."""
-
     path: Place
     bytes: int
     sha256: str
     """Of its contents, by the step's manifest; else of its end (`sha256_of_end`)."""
     counts: Counts
     """Of the unit that wrote it."""
+    id: int = 0
+    """Of a file of texts/ or made of it: its number in the joins, by its name (`file_ids`)."""
 
     @property
     def name(self) -> str:
@@ -181,7 +180,7 @@ class StoredFile:
 
     @property
     def identity(self) -> list:
-        return [self.path.name, self.bytes, self.sha256]
+        return [self.path.name, self.bytes, self.sha256, self.id]
 
 
 def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
@@ -204,23 +203,6 @@ def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
         return list(pool.map(stored, parquet_files(folder).items()))
 
 
-class NamedFile(Protocol):
-    """A file to work on: a picklable dataclass."""
-
-    @property
-    def name(self) -> str:
-        """Unique among the files of a step."""
-        ...
-
-    @property
-    def bytes(self) -> int: ...
-
-    @property
-    def identity(self) -> object:
-        """What tells it from another file of that name."""
-        ...
-
-
 @dataclass(frozen=True)
 class FileRunner:
     """Runs steps in `folder` of which each unit is one file."""
@@ -231,7 +213,7 @@ class FileRunner:
     failed: dict[str, str] = field(default_factory=dict)
     """{name of a file that failed: the first step in which it did}, of all steps so far."""
 
-    def __call__[F: NamedFile](
+    def __call__[F: StoredFile](
         self, step: str, files: Sequence[F], work: Callable[[F, Workspace], Counts | None], identity: object
     ) -> tuple[list[F], dict[str, Marker]]:
         """Return the files that are done, and their markers. Others have failed and are named, or end the step
@@ -246,7 +228,6 @@ class FileRunner:
         return [one for one in files if one.name in made], dict(made)
 
     def merge(self, name: str, files: Sequence[File], merge: Merge) -> list[Place]:
-        """As `merge_in_groups`."""
         few = merge_in_groups(name, files, merge, self.folder, self.engine, self.on_progress)
         return [self.folder / name for name, _ in few]
 

@@ -45,14 +45,12 @@ from lm.storage import (
 )
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
-"""Folders in a step's folder."""
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """The disk takes no more, whichever unit writes. EIO is not one of them: it may be a bad sector of one input file."""
 SECONDS_BETWEEN_COUNTS = 0.5
 ATTEMPT = "attempt of "
 """Begins a line of a file `running_of`; the identity of the unit follows."""
 RUNNING = ".running"
-"""Ending of such a file."""
 NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError)
 """Raised by reading a JSON file that is missing or damaged."""
 Counts = dict[str, Any]
@@ -85,7 +83,6 @@ class Step[Input]:
     name: str
     """A file name: of the folders of markers."""
     units: tuple[Unit[Input], ...]
-    """The frozen list."""
     work: Callable[[Unit[Input], "Workspace"], Counts | None]
     """Makes the unit's outputs and returns counts as JSON, "rows" for progress. Picklable, a pure function of the unit;
     called again if it was interrupted."""
@@ -97,8 +94,6 @@ class Step[Input]:
     """What progress calls the step, where that is not its name."""
     digest: Callable[[Unit[Input]], str] = no_digest
     """SHA-256 of the file that a unit reads, for its marker or record: another of the same name and size is noticed."""
-    light: bool = False
-    """Whether the command itself runs it, whatever the engine: a merge of counts."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +127,6 @@ class Marker:
 
 @dataclass(frozen=True)
 class Failure:
-    """One attempt that failed."""
-
     error: str
     """The exception, on one line, or what became of the process."""
     traceback: str = ""
@@ -151,7 +144,6 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """Of what an attempt raised."""
         return cls(
             error=line_of(error),
             traceback="".join(traceback.format_exception(error)),
@@ -356,7 +348,6 @@ def run_unit(
 def try_unit(
     step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
 ) -> Marker | Failure:
-    """One attempt."""
     try:
         return run_unit(step, unit, folder, engine, on_rows)
     except Exception as error:
@@ -408,7 +399,6 @@ def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
 
 
 def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
-    """Writes the unit's quarantine record."""
     read = ""
     with contextlib.suppress(OSError):  # it may have failed since it is gone
         read = step.digest(unit)
@@ -446,7 +436,6 @@ def delete_files(folder: Place, names: "Any") -> None:
 
 
 def delete_all(folder: Place) -> None:
-    """Deletes all that lies in the folder."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
     else:

@@ -34,8 +34,6 @@ HostCount = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Domains:
-    """Of many hosts, what a funnel tells."""
-
     largest: tuple[HostCount, ...]
     """By bytes, the largest first, of equal ones by name; at most TOP_DOMAINS."""
     in_all: int
@@ -67,7 +65,6 @@ class HostCounter:
         self.spilled += 1
 
     def write(self) -> None:
-        """Writes the counts file of all that was added."""
         self.write_merged(self.counts_file, self.runs)
         self.runs = []
 
@@ -111,7 +108,6 @@ def merged(counts_files: Iterable[Iterable[HostCount]]) -> Iterator[HostCount]:
 
 
 def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
-    """Writes the sums of some counts files; how many hosts."""
     write_host_counts(path, merged(map(read_host_counts, paths)), scratch)
     return rows_in(path) or 0
 

@@ -36,7 +36,6 @@ class Example:
     excerpt: str
     """At most EXCERPT_CHARACTERS characters, personal data replaced; empty when there never was any text."""
     text_bytes: int
-    """UTF-8 bytes of the whole text."""
     language: str
     language_score: float
     values: dict[str, float | None]
@@ -81,7 +80,6 @@ class LanguageFunnel:
     """What became of the texts of one language."""
 
     language: str
-    """As "deu_Latn"."""
     documents: int
     """Texts, dropped ones included."""
     kept: int
@@ -106,7 +104,6 @@ class ClusterBin:
 
     low: int
     high: int | None
-    """None of the last bin."""
     kept: int
     documents: int
     """Of their clusters: what they stand for."""
@@ -122,7 +119,6 @@ class ValueBin:
     dropped: int
     """Dropped by a threshold on this very signal."""
     elsewhere: int
-    """Dropped by something else."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +215,6 @@ class Excerpts:
         )
 
     def at(self, places: Iterable[tuple[float, int, int]]) -> tuple[Example, ...]:
-        """The examples at places as counts name them."""
         return tuple(self.found[file, row] for _, file, row in places)
 
 
@@ -264,8 +259,6 @@ def write_funnel(
 
 @dataclass(frozen=True)
 class Written:
-    """A funnel.json."""
-
     files: dict[int, str]
     """{number of a file in the counts: its name in texts/}."""
     thresholds: list[Threshold]

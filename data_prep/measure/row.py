@@ -31,7 +31,6 @@ RECORD_BYTES = 500
 
 
 def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
-    """Columns of what is measured."""
     return (*(signal.name for one in config.filters for signal in one.signals), QUALITY_SCORE)
 
 
@@ -160,7 +159,6 @@ def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, fl
 
 
 def rejected(document: Document, stage: str, reason: str, config: DocumentsConfig) -> dict:
-    """The row of what has no text."""
     fallen = {"stage": stage, "reason": reason, "text_bytes": 0}
     return columns_of(document) | fallen | dict.fromkeys(value_columns(config))
 

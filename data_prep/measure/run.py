@@ -14,19 +14,17 @@ import pyarrow as pa
 
 from data_prep.by_language.splitters import check_splitters
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
-from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, read_markers, run_step
+from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.kept_columns import common_type
 from data_prep.measure.row import KEPT, rows_of_input, text_schema
 from data_prep.parquet import read_rows, write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
 from lm.errors import InputError, shown
-from lm.storage import Place, file_sha256, write_atomically
+from lm.storage import Place, file_sha256, write_atomically, writing
 
 TEXTS = "texts"
 """The step, and the folder of its outputs in the step's folder."""
-MERGE = "texts-records"
-"""The step that adds up what was seen."""
 MOST_STEM_BYTES = 150
 """Of a unit's name: a file name has at most 255 bytes, and outputs in the making have longer ones."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
@@ -48,16 +46,21 @@ def extract_texts(
     work = functools.partial(write_texts, config=config)
     step = Step(TEXTS, units_of(files, config, external), work, rows="pages", digest=digest_of)
     markers = run_step(step, engine, folder, on_progress)
-    whole = {unit.name: unit.identity for unit in step.units if unit.name in markers}
-    merge = Unit("records", identity_of(whole), 0, tuple(whole))
-    counts = run_step(Step(MERGE, (merge,), write_records, light=True), engine, folder)[merge.name].counts
-    if not counts["rows"]:
+    counts = [marker.counts for marker in markers.values()]
+    skipped: Counter[str] = Counter()
+    for one in counts:
+        skipped.update(one["skipped"])
+    total = lambda name: sum(one[name] for one in counts)
+    records = {"seen": total("seen"), "skipped": dict(sorted(skipped.items()))}
+    with writing(folder):
+        write_atomically(folder / TEXTS / RECORDS, json.dumps(records))
+    if not total("rows"):
         named = ", ".join(str(file.path) for file in files[:3]) + (", …" if len(files) > 3 else "")
         raise InputError(
             f"There is no page in {len(files)} files ({named}): they hold no HTML response and no text. Perhaps they "
             "are WAT or metadata files, or damaged. Bring files with pages (pages.*)."
         )
-    return counts
+    return {"files": len(counts), "rows": total("rows"), **records}
 
 
 def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
@@ -144,20 +147,7 @@ def typed_columns(
         waiting.unlink(missing_ok=True)
 
 
-def write_records(unit: Unit[tuple[str, ...]], space: Workspace) -> Counts:
-    """Writes the sum of what was seen in all files."""
-    counts = [marker.counts for marker in read_markers(TEXTS, unit.input, space.folder).values()]
-    skipped: Counter[str] = Counter()
-    for one in counts:
-        skipped.update(one["skipped"])
-    total = lambda name: sum(one[name] for one in counts)
-    records = {"seen": total("seen"), "skipped": dict(sorted(skipped.items()))}
-    write_atomically(space.output(f"{TEXTS}/{RECORDS}"), json.dumps(records), space.scratch)
-    return {"files": len(counts), "rows": total("rows"), **records}
-
-
 def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
-    """`rows`, counted as they pass."""
     for row in rows:
         space.count(rows=1)
         yield row

@@ -14,6 +14,7 @@ from data_prep.dedup.clusters import repeats
 from data_prep.dedup.survivors import Edit, edits_name, read_edits
 from data_prep.documents import document_schema
 from data_prep.engine import Workspace
+from data_prep.engine.tasks import StoredFile
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
@@ -21,7 +22,7 @@ from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
 from data_prep.select.duplicates import Duplicate, read_duplicates
 from data_prep.select.edits import steps_in
-from data_prep.select.filtered import FilteredRows, TextsFile, filtered_rows
+from data_prep.select.filtered import FilteredRows, filtered_rows
 from lm.errors import UsageError, shown
 from lm.storage import write_atomically
 
@@ -67,7 +68,7 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
             )
 
 
-def edits_of(file: TextsFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
+def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
     """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
     found: dict[int, list[tuple[str, Edit]]] = {}
     for step in steps_in(config):
@@ -76,7 +77,7 @@ def edits_of(file: TextsFile, space: Workspace, config: DocumentsConfig) -> dict
     return found
 
 
-def apply_filters(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
+def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
     """Write the file's kept and dropped documents, in order, with personal data replaced, and the counts."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
@@ -142,6 +143,5 @@ def kept_and_dropped(
 
 
 def of_cluster(size: int, config: DocumentsConfig) -> dict[str, int]:
-    """The columns of documents/ that tell of a cluster of that size."""
     weights = config.minhash.upsampling_weights
     return {CLUSTER_SIZE: size} | ({REPEAT: repeats(size, weights)} if weights else {})

@@ -13,8 +13,7 @@ from data_prep.dedup.partitions import Partitions
 from data_prep.dedup_index.format import FOLDER, KINDS, KINDS_OF, Index
 from data_prep.dedup_index.joins import map_keys, pairs_met, write_index
 from data_prep.engine import Marker, Workspace, identity_of
-from data_prep.engine.tasks import File, FileRunner, delete_other_digests, files_of
-from data_prep.select.filtered import TextsFile
+from data_prep.engine.tasks import File, FileRunner, StoredFile, delete_other_digests, files_of
 from data_prep.select.keys import pairs_name, write_keys, write_same_url, write_url_keys
 from lm.storage import write_atomically
 
@@ -52,7 +51,6 @@ class Found:
     sizes: Partitions | None = None
     """The clusters' sizes, if the config asks for them (clusters.py)."""
     indices: tuple[Index, ...] = ()
-    """Of earlier runs."""
 
     def duplicates_of(self, file: int) -> dict[int, Duplicate]:
         """{row: what it is a duplicate of}, always a row that stays. It is named by the first step that finds it, but
@@ -86,12 +84,12 @@ class Found:
 
 
 def find_clusters(
-    files: list[TextsFile],
+    files: list[StoredFile],
     config: DocumentsConfig,
     min_quality: float | None,
     indices: tuple[Index, ...],
     run: FileRunner,
-) -> tuple[list[TextsFile], dict[str, Partitions]]:
+) -> tuple[list[StoredFile], dict[str, Partitions]]:
     """The files whose keys could be written, and {step of deduplication in use: its clusters}, in folders of parts/
     that are named by the keys. Addresses come first, without texts: of a page that was fetched again only the document
     that stays takes part in the other steps."""
@@ -147,7 +145,7 @@ def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: Fi
     return count_clusters(last, folder, run.tasks("sizes of clusters"))
 
 
-def write_duplicates(file: TextsFile, space: Workspace, found: Found) -> None:
+def write_duplicates(file: StoredFile, space: Workspace, found: Found) -> None:
     """Write what the joins found of the file, for `read_duplicates`."""
     duplicates = found.duplicates_of(file.id)
     names = found.names_of(duplicates.values())
@@ -156,17 +154,17 @@ def write_duplicates(file: TextsFile, space: Workspace, found: Found) -> None:
     write_atomically(space.output(duplicates_name(file)), json.dumps({"duplicates": rows, "sizes": sizes}))
 
 
-def duplicates_name(file: TextsFile) -> str:
+def duplicates_name(file: StoredFile) -> str:
     return f"parts/duplicates/{file.name}.json"
 
 
-def read_duplicates(file: TextsFile, space: Workspace) -> tuple[dict[int, Duplicate], dict[int, int]]:
+def read_duplicates(file: StoredFile, space: Workspace) -> tuple[dict[int, Duplicate], dict[int, int]]:
     """{row: duplicate}; {row that stays: documents of its cluster}, if that is asked for and more than one."""
     found = json.loads(space.place(duplicates_name(file)).read_bytes())
     return {row: Duplicate(*rest) for row, *rest in found["duplicates"]}, dict(found["sizes"])
 
 
-def write_index_of(files: list[TextsFile], config: DocumentsConfig, found: Found, run: FileRunner) -> None:
+def write_index_of(files: list[StoredFile], config: DocumentsConfig, found: Found, run: FileRunner) -> None:
     """Write the run's own index, unless a file fails, which `run` then names."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
     digest = identity_of(names_of(found.clusters), config)[:12]
@@ -181,12 +179,11 @@ def write_index_of(files: list[TextsFile], config: DocumentsConfig, found: Found
     write_index(texts, mapped, config, identity, run.folder / FOLDER, run.folder / "parts/index-parts" / digest, tasks)
 
 
-def mapped_name(kind: str, file: TextsFile) -> str:
+def mapped_name(kind: str, file: StoredFile) -> str:
     return f"parts/index-parts/mapped/{kind}/{file.name}.runs"
 
 
-def map_file(file: TextsFile, space: Workspace, found: Found, kinds: Sequence[str]) -> None:
-    """Map the keys of one file to the documents that stayed."""
+def map_file(file: StoredFile, space: Workspace, found: Found, kinds: Sequence[str]) -> None:
     duplicates = found.duplicates_of(file.id)
     places = {row: (one.file, one.row) for row, one in duplicates.items() if one.of_this_run}
     pairs = [(space.place(pairs_name(f"index/{kind}", file)), space.output(mapped_name(kind, file))) for kind in kinds]

@@ -13,16 +13,16 @@ from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.engine import Counts, Workspace
-from data_prep.engine.tasks import FileRunner
+from data_prep.engine.tasks import FileRunner, StoredFile
 from data_prep.select.duplicates import read_duplicates
-from data_prep.select.filtered import TextsFile, filtered_rows
+from data_prep.select.filtered import filtered_rows
 
 
 def find_edits(
-    files: list[TextsFile],
+    files: list[StoredFile],
     config: DocumentsConfig,
     min_quality: float | None,
-    identity: Callable[[TextsFile], object],
+    identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
     """{name of a file: SHA-256 of its edits} (`edits_name`), without files that failed. `identity` is what decides the
@@ -33,19 +33,17 @@ def find_edits(
     for file in files:
         marker = made[file.name]
         ((name, (_, sha256)),) = marker.outputs.items()
-        text_bytes = tuple(marker.counts["text_bytes"])
-        left.append(SurvivorFile(file.id, run.folder / name, file.bytes, sha256, text_bytes=text_bytes))
+        left.append(SurvivorFile(run.folder / name, file.bytes, sha256, marker.counts, file.id))
     for step in steps_in(config):
         left = STEPS[step](left, getattr(config, step), run)
     return {file.name: file.sha256 for file in left}
 
 
 def steps_in(config: DocumentsConfig) -> list[str]:
-    """The steps in use, in their order."""
     return [step for step in AFTER_DEDUP if step in config.steps]
 
 
-def find_survivors(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
+def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
     """Write the file's documents that pass the rules and are copies of no other."""
     duplicates, _ = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}

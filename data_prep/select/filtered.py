@@ -1,5 +1,6 @@
 """The files of texts/, and their rows with the verdict on each and what the filters leave of the text."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,24 +22,10 @@ from data_prep.verdict import Verdict, languages_of, thresholds_of, values_of, v
 from lm.storage import Place
 
 
-@dataclass(frozen=True)
-class TextsFile(StoredFile):
-    """One file of texts/."""
-
-    id: int
-    """Number of the file in the joins, by its name (`file_ids`)."""
-
-    @property
-    def identity(self) -> list:
-        """Its number is in what is made of it."""
-        return [*super().identity, self.id]
-
-
-def texts_files(folder: Place) -> list[TextsFile]:
-    """The files of a folder texts/, by name."""
+def texts_files(folder: Place) -> list[StoredFile]:
     files = stored_files(folder, TEXTS)
     ids = file_ids(one.path.name for one in files)
-    return [TextsFile(one.path, one.bytes, one.sha256, one.counts, ids[one.path.name]) for one in files]
+    return [dataclasses.replace(one, id=ids[one.path.name]) for one in files]
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ from data_prep.dedup.keys import dump_of, index_scope_of, scope_of, text_key, ur
 from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.partitions import Partitions
 from data_prep.engine import Workspace
-from data_prep.select.filtered import TextsFile, candidates, looked_at
+from data_prep.engine.tasks import StoredFile
+from data_prep.select.filtered import candidates, looked_at
 from data_prep.verdict import columns_needed, read_measured, verdicts
 from lm.storage import write_atomically
 
@@ -19,16 +20,15 @@ NEVER_STAYS = 2**64 - 1
 
 
 def has_index(config: DocumentsConfig) -> bool:
-    """Whether keys for an index are needed."""
     return bool(config.dedup_index.write or config.dedup_index.against)
 
 
-def pairs_name(kind: str, file: TextsFile) -> str:
+def pairs_name(kind: str, file: StoredFile) -> str:
     """Where the keys of a file are written; `kind` is "index/" and a kind of dedup_index for an index."""
     return f"parts/{kind}/{file.name}.pairs"
 
 
-def write_url_keys(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
+def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
     """Write the keys of the addresses of the documents among which duplicates are looked for. Reads no text."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
@@ -47,7 +47,7 @@ def document_node(order: int, place: int) -> Node:
 
 @contextlib.contextmanager
 def writing_index_keys(
-    file: TextsFile, space: Workspace, kinds: Sequence[str], config: DocumentsConfig
+    file: StoredFile, space: Workspace, kinds: Sequence[str], config: DocumentsConfig
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
     """Gives, by kind, what adds keys for an index; nothing if the config has none."""
     with contextlib.ExitStack() as stack:
@@ -56,7 +56,7 @@ def writing_index_keys(
 
 
 def rows_looked_at(
-    file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
+    file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[int, dict]]:
     """(number, row) as `candidates`, without the texts."""
     names, first = ["id", "url", "date", "dump"], 0
@@ -69,11 +69,11 @@ def rows_looked_at(
         space.count(rows.num_rows)
 
 
-def same_url_name(file: TextsFile) -> str:
+def same_url_name(file: StoredFile) -> str:
     return f"parts/same-url/{file.name}.json"
 
 
-def write_same_url(file: TextsFile, space: Workspace, clusters: Partitions) -> None:
+def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> None:
     """Write which documents of the file were fetched again: [row, whether the document that stays is of this run]."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
@@ -81,7 +81,7 @@ def write_same_url(file: TextsFile, space: Workspace, clusters: Partitions) -> N
 
 
 def write_keys(
-    file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
+    file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
     """Write the keys of the documents among which duplicates are looked for. The file of near-duplicates has the exact
     keys too, so that copies are in one cluster however short they are.

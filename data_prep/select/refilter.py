@@ -11,12 +11,12 @@ from pathlib import Path
 from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine import Progress, Workspace
-from data_prep.engine.tasks import FileRunner, files_of, whole
+from data_prep.engine.tasks import FileRunner, StoredFile, files_of, whole
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
-from data_prep.select.filtered import TextsFile, texts_files
+from data_prep.select.filtered import texts_files
 from data_prep.select.totals import lowest_score, merge_counts
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
@@ -27,8 +27,6 @@ NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
 
 @dataclass(frozen=True)
 class Recounted:
-    """The funnel under other thresholds."""
-
     counts: Counts
     domains: Domains
     files: dict[int, str]
@@ -59,8 +57,7 @@ def count_again(
     return Recounted(counts, domains, {file.id: file.path.name for file in files}, min_quality)
 
 
-def count_file(file: TextsFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Write the hosts and the counts of one file."""
+def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
     parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
     hosts = HostCounter(space.output(f"hosts/{file.path.name}"))
     names = ("id", "url", "language", "text_bytes")

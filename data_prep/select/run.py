@@ -10,14 +10,14 @@ from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.dedup_index.format import Index, open_indices
 from data_prep.engine import Marker, Progress, identity_of
-from data_prep.engine.tasks import FILTERING, FileRunner, absolute, files_of, set_aside_in
+from data_prep.engine.tasks import FILTERING, FileRunner, StoredFile, absolute, files_of, set_aside_in
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import FUNNEL, write_funnel
 from data_prep.select.apply_filters import apply_filters
 from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates, write_index_of
 from data_prep.select.edits import find_edits, steps_in
-from data_prep.select.filtered import TextsFile, texts_files
+from data_prep.select.filtered import texts_files
 from data_prep.select.totals import lowest_score, merge_counts
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
@@ -26,8 +26,6 @@ from lm.storage import Place, writing
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the pages."""
-
     pages: int
     """Rows of texts/: pages, documents and damaged records."""
     kept: int
@@ -41,7 +39,6 @@ class Outcome:
     """{kind of personal data: how many were replaced}, in the kept documents."""
 
     def table(self) -> str:
-        """A few lines for the terminal."""
         rows = [("", "pages", self.pages, sum(self.extracted_bytes.values()))]
         rows += [(*name, -number, -self.extracted_bytes[name]) for name, number in self.dropped.items()]
         rows += [("", "documents", self.kept, self.extracted_bytes["", "documents"])]
@@ -103,7 +100,7 @@ def prepare_documents(
 
 
 def select(
-    files: list[TextsFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
+    files: list[StoredFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
 ) -> tuple[float | None, list[Marker]]:
     """Run all steps once; `run.failed` has the files that failed. Return the quality classifier's threshold, and the
     markers of the files that were filtered."""
@@ -137,7 +134,6 @@ def first_step(config: DocumentsConfig) -> str:
 
 
 def outcome_of(counts: Counts, config: DocumentsConfig) -> Outcome:
-    """The outcome from the counts of all files."""
     pairs = {tuple(name.split("/", 1)): pair for name, pair in counts["reasons"].items()}
     reasons = {name: documents for name, (documents, _) in pairs.items()}
     order = sorted(reasons, key=lambda reason: (config.stage_order(reason[0]), -reasons[reason], reason[1]))

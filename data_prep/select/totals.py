@@ -10,19 +10,18 @@ import numpy as np
 
 from data_prep.config import DocumentsConfig
 from data_prep.engine import Workspace
-from data_prep.engine.tasks import File, FileRunner, files_of
+from data_prep.engine.tasks import File, FileRunner, StoredFile, files_of
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.counts import merge as add_up
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
-from data_prep.select.filtered import TextsFile
 from data_prep.verdict import column, columns_needed, read_measured, verdicts
 from lm.storage import Place, write_atomically
 
 
 def lowest_score(
-    files: list[TextsFile], config: DocumentsConfig, run: FileRunner
-) -> tuple[list[TextsFile], float | None]:
+    files: list[StoredFile], config: DocumentsConfig, run: FileRunner
+) -> tuple[list[StoredFile], float | None]:
     """The files whose scores could be counted, and the lowest score that is kept of documents that pass the rules; all
     files and None if the step is not used."""
     if "quality_classifier" not in config.steps:
@@ -32,8 +31,7 @@ def lowest_score(
     return files, threshold(scores, config.quality_classifier.keep_share)
 
 
-def count_scores(file: TextsFile, space: Workspace, config: DocumentsConfig) -> None:
-    """Write the histogram of the file's scores."""
+def count_scores(file: StoredFile, space: Workspace, config: DocumentsConfig) -> None:
     scores = [np.empty(0)]
     for rows in read_measured(file.path, columns_needed(config)):
         passed = [verdict is None for verdict in verdicts(rows, config, min_quality=None)]
@@ -43,7 +41,6 @@ def count_scores(file: TextsFile, space: Workspace, config: DocumentsConfig) -> 
 
 
 def merge_scores(paths: Sequence[Path], path: Path, scratch: Path) -> int:
-    """Write the sum of histograms."""
     found = merge(map(read_scores, paths))
     write_scores(found, path)
     return len(found)
@@ -65,7 +62,6 @@ def merge_counts(files: Sequence[File], run: FileRunner) -> Counts:
 
 
 def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
-    """Write the sum of the counts in some files."""
     counts = add_up(json.loads(one.read_bytes()) for one in paths)
     write_atomically(path, json.dumps(counts))
     return counts["rows"]

@@ -90,7 +90,6 @@ def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> d
 
 
 def join_keys(unit: Unit[tuple[str, ...]], space: Workspace, earlier: Sequence[Place]) -> dict[str, int]:
-    """Join tables of keys, and earlier indices."""
     keys = union(map(read_index, [*map(space.input, unit.input), *earlier]))
     write_keys_table(keys, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)
     return {"rows": len(keys)}

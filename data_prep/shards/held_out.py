@@ -72,7 +72,6 @@ def article_keys(url: str | None, text: str) -> np.ndarray:
 
 
 def union(tables: Iterable[np.ndarray]) -> np.ndarray:
-    """The sorted different keys of all tables, uint64 (keys,)."""
     return np.unique(np.concatenate([np.empty(0, np.uint64), *tables]))
 
 
@@ -93,7 +92,6 @@ def splits_of(documents: Sequence[tuple[str | None, str]], fraction: float, inde
 
 
 def write_index(path: Path, keys: np.ndarray) -> None:
-    """Writes sorted keys to a file of this machine."""
     pq.write_table(pa.table([pa.array(keys, pa.uint64())], INDEX_SCHEMA), path, compression="zstd")
 
 

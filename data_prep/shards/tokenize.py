@@ -22,8 +22,6 @@ DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read together; changes not
 
 
 class DocumentFile(StoredFile):
-    """One Parquet file of documents."""
-
     @property
     def rows(self) -> int:
         return self.counts["documents"]
@@ -36,21 +34,17 @@ class DocumentFile(StoredFile):
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
-    """One document as it enters the stream."""
-
     number: int
     """Its place in its file; by "ends", twice that, and one more."""
     id: str
     url: str
     file: str
-    """Name of the Parquet file that it is from."""
     split: SplitName
     """Which split it is of; "withheld": of none (held_out.py)."""
     text_bytes: int
     tokens: np.ndarray
     """(1 + tokens of the text,) uint32; the first is the document's head. None of what is withheld."""
     repeat: int = 1
-    """How often it is to stand in the stream."""
 
 
 def document_files(folder: Place) -> list[DocumentFile]:

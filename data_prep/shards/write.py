@@ -58,7 +58,6 @@ class Group:
     split: Literal["train", "val"]
     index: int
     count: int
-    """Groups of its split."""
     files: tuple[tuple[str, int], ...]
     """(name, number of the first document) of each file's unit."""
 
@@ -167,7 +166,6 @@ def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[G
 
 
 def write_group(unit: Unit[Group], space: Workspace, config: ShardsConfig) -> dict[str, Any]:
-    """Write the shards of a unit, and the table of its documents."""
     group = unit.input
     path = space.root / f"{group.name}.array_record"
     with writing(path):

@@ -107,7 +107,7 @@ def rates_of_steps(texts: list[str]) -> dict[str, float]:
             write_survivors(path, (Survivor(n, n, str(n), "", text) for n, text in enumerate(texts)))
             begun = time.process_time()
             run = FileRunner(Path(folder), ONE_PROCESS, lambda progress: None)
-            step([SurvivorFile(0, path, 0, "")], run=run)
+            step([SurvivorFile(path, 0, "", {})], run=run)
             found[f"{name}_documents_per_second"] = round(len(texts) / (time.process_time() - begun), 1)
     return found
 

@@ -25,8 +25,8 @@ def written(corpus: Corpus, folder: Path) -> list[SurvivorFile]:
     for index, rows in enumerate(corpus):
         path = folder / "survivors" / f"{index}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        sizes = tuple(write_survivors(path, rows)["text_bytes"])
-        files.append(SurvivorFile(index, path, path.stat().st_size, file_sha256(path), text_bytes=sizes))
+        counts = write_survivors(path, rows)
+        files.append(SurvivorFile(path, path.stat().st_size, file_sha256(path), counts, index))
     return files
 
 

@@ -72,7 +72,7 @@ def test_what_a_stage_was_finished_without_is_kept_in_mind_and_tried_again(tmp_p
 
     def make(experiment, run):
         units = tuple(Unit(name, name, 1, None) for name in "ab")
-        run_step(Step("filtering", units, work, light=True), experiment.engine, run)
+        run_step(Step("filtering", units, work), experiment.engine, run)
 
     stage = dataclasses.replace(make_stage([]), make=make, direct=True)
     with_engine = lambda **engine: dataclasses.replace(EXPERIMENT, engine=EngineConfig(max_failed=0.5, **engine))
@@ -99,8 +99,8 @@ def counted(calls, failing=None):
 
     def make(experiment, run):
         units = tuple(Unit(name, str(experiment.shards.train_shards), 1, None) for name in "ab")
-        run_step(Step("filtering", units, work, light=True), experiment.engine, run)
-        run_step(Step("join-0123456789ab", units[:1], work, light=True), experiment.engine, run)
+        run_step(Step("filtering", units, work), experiment.engine, run)
+        run_step(Step("join-0123456789ab", units[:1], work), experiment.engine, run)
         if failing:
             raise InputError(failing)
 

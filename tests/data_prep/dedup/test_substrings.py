@@ -154,7 +154,7 @@ def test_groups_of_many_files_take_time_and_reads_in_proportion(tmp_path):
     """No file is opened, and no group is held against each file."""
 
     def files_of(size: int) -> list[SurvivorFile]:
-        return [SurvivorFile(n, tmp_path / f"{n}.parquet", 9, "", text_bytes=(5, 4)) for n in range(size)]
+        return [SurvivorFile(tmp_path / f"{n}.parquet", 9, "", {"text_bytes": [5, 4]}, n) for n in range(size)]
 
     groups = groups_of(files_of(100), 18, tmp_path)
     assert [[file.id for file, _ in group.parts] for group in groups] == [[n, n + 1] for n in range(0, 100, 2)]

@@ -242,7 +242,7 @@ def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(tmp_path):
             write_atomically(space.output(f"out/{unit.name}-{number}"), b"", scratch=space.scratch)
 
     for count in (3, 1):
-        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts, light=True), ONE_PROCESS, tmp_path)
+        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts), ONE_PROCESS, tmp_path)
         assert sorted(contents(tmp_path)) == [f"a-{number}" for number in range(count)]
 
 
