@@ -4,7 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.packages.write_pages import fetch_package_pages
-from data_prep.common_crawl.paths import LISTS
+from data_prep.common_crawl.files import LISTS
 from data_prep.config.pages import PACKAGES
 from data_prep.sources import fetch_pages, own_inputs
 from launch.run_folder.user_inputs import SEEN, SIZES

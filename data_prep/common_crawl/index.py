@@ -6,16 +6,13 @@ more."""
 import functools
 import itertools
 import operator
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.common_crawl.paths import address_of, listed
 from data_prep.config.pages import CommonCrawlPages, CrawlIndex
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
@@ -24,7 +21,6 @@ from lm.storage import Url
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 SUBSET = "/subset=warc/"
 """Of the index: answers that are pages; the others are redirects, errors and robots.txt."""
 LANGUAGE, DOMAIN, MIME, STATUS = (
@@ -39,18 +35,18 @@ Ranges = dict[str, list[tuple[int, int]]]
 """{WARC file: (offset, length) of its chosen records}."""
 
 
-def chosen_records(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """The chosen records in units of about `pages_per_unit`, in the order of WARC files and offsets. Raises UsageError
-    when there is no such crawl, no such page or too many, InputError when the index cannot be read."""
+def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callable[[str], None]) -> list[InputFile]:
+    """The chosen records of the files of the index, in units of about `pages_per_unit`, in the order of WARC files and
+    offsets. Raises UsageError when there is no such page or too many, InputError when a file cannot be read."""
     index = config.index
-    tables = [path for path in listed(config, out, "cc-index-table", PATH) if SUBSET in path]
+    tables = [url for url in tables if SUBSET in str(url)]
     if index.parts:
         tables = [tables[number] for number in sorted({n * len(tables) // index.parts for n in range(index.parts)})]
     found: Ranges = {}
     count = read = 0
     with ThreadPoolExecutor(config.downloads) as pool:
         for some in itertools.batched(tables, config.downloads):
-            parts = list(pool.map(lambda path: records_in(Url(address_of(config, path)), index), some))
+            parts = list(pool.map(lambda url: records_in(url, index), some))
             read += len(some)
             for name, start, length in itertools.chain.from_iterable(parts):
                 if index.max_pages and count == index.max_pages:

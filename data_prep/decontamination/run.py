@@ -64,14 +64,13 @@ def lines_name(file: str) -> str:
 def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
     """Write the file's documents that hold an n-gram of the index, with which."""
     path = space.output(hits_name(file.name))
-    rows = ((path, row) for row in hits_in(file, read_index(index)))
-    write_rows(rows, {path: HIT_SCHEMA}, space.scratch)
 
+    def rows() -> Iterator[tuple[Path, dict]]:
+        for batch in itertools.batched(read_survivors(file), DOCUMENTS_AT_ONCE):
+            for number, ngrams in overlaps([one.text for one in batch], read_index(index)).items():
+                yield path, {"row": batch[number].row, "id": batch[number].id, "ngrams": ngrams}
 
-def hits_in(file: SurvivorFile, index: Index) -> Iterator[dict]:
-    for batch in itertools.batched(read_survivors(file), DOCUMENTS_AT_ONCE):
-        for number, ngrams in overlaps([one.text for one in batch], index).items():
-            yield {"row": batch[number].row, "id": batch[number].id, "ngrams": ngrams}
+    write_rows(rows(), {path: HIT_SCHEMA}, space.scratch)
 
 
 def count_documents(files: Sequence[Place], ngrams: int) -> np.ndarray:
@@ -126,10 +125,9 @@ def write_report(
     }
     skipped = [index.names[number][0] for number in index.skipped]
     hit = {number for ngram in np.flatnonzero(rare & (documents > 0)).tolist() for number in index.examples_of(ngram)}
-    frequent = [
-        (ngram, {index.names[number][0] for number in index.examples_of(ngram)})
-        for ngram in by_frequency(documents, rare)
-    ]
+    numbers = np.flatnonzero(~rare)
+    numbers = numbers[np.argsort(-documents[numbers], kind="stable")].tolist()
+    frequent = [(ngram, {index.names[number][0] for number in index.examples_of(ngram)}) for ngram in numbers]
     sets = {
         name: {
             "examples": sum(one[0] == name for one in index.names),
@@ -149,11 +147,6 @@ def write_report(
         "max_corpus_documents": config.max_corpus_documents, "action": config.action,
     }  # fmt: skip
     write_json(report / "_decontamination.json", {"settings": settings, "sets": sets})
-
-
-def by_frequency(documents: np.ndarray, rare: np.ndarray) -> list[int]:
-    numbers = np.flatnonzero(~rare)
-    return numbers[np.argsort(-documents[numbers], kind="stable")].tolist()
 
 
 def of_document(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:

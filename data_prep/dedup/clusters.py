@@ -136,7 +136,9 @@ def find_duplicates(
             before, last = last, folder / f"round-{number}-{kind}-star"
             made, more_changes = take_step(kind, made.places, last, run, rows_at_once)
             changes += more_changes
-            delete_run_files(before)
+            for place in before.iterdir():  # nobody reads them any more, and the disk may be scarce
+                if place.name != DONE:
+                    place.unlink(missing_ok=True)
         if not changes:
             return take_step("result", made.places, folder / "result", run, rows_at_once)[0]
     raise AssertionError("a count ended")
@@ -189,13 +191,6 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
 
     write_run_file(path, runs())
     return {"changes": changes}
-
-
-def delete_run_files(folder: Path | Url) -> None:
-    """Deletes what a step made and nobody reads any more, since the disk may be scarce."""
-    for place in folder.iterdir():
-        if place.name != DONE:
-            place.unlink(missing_ok=True)
 
 
 def tied(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:

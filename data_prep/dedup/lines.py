@@ -93,21 +93,21 @@ def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, ru
     return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]
 
 
-def write_repeated(task: Partition, path: Path, rows: Rows, max_documents: int) -> None:
-    """Writes a row for each document that a span of the partition is removed from."""
-    write_run_file(path, removed_rows(rows, max_documents))
+def write_repeated(task: Partition, path: Path, read: Rows, max_documents: int) -> None:
+    """Write a row for each document that a span of the partition is removed from; a key's rows may lie in several
+    blocks."""
+    group, first, total = first_rows(read())
+
+    def rows() -> Iterator[np.ndarray]:
+        for block, _, key in with_keys(read(), group):
+            goes = (total[key] > max_documents) & (block[2:] != first[2:, key]).any(axis=0)
+            yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
+
+    write_run_file(path, rows())
 
 
 def write_by_place(task: Partition, path: Path, rows: Rows) -> None:
     write_run_file(path, rows())
-
-
-def removed_rows(read: Rows, max_documents: int) -> Iterator[np.ndarray]:
-    """Of blocks that are read twice, uint64 (4, rows) each; a key's rows may lie in several."""
-    group, first, total = first_rows(read())
-    for block, _, key in with_keys(read(), group):
-        goes = (total[key] > max_documents) & (block[2:] != first[2:, key]).any(axis=0)
-        yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
 
 def removed_name(file: SurvivorFile) -> str:

@@ -18,7 +18,6 @@ from data_prep.dedup.minhash import WITHOUT_SPACES
 from data_prep.dedup.ranks import in_later_runs
 from data_prep.dedup.survivors import (
     EDIT_SCHEMA,
-    Edit,
     SurvivorFile,
     edit_of,
     edits_from,
@@ -97,10 +96,18 @@ def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
 
 
 def judge_group(group: Group, path: Path, config: SubstringDedupConfig) -> None:
-    """Writes the edits of a group. The texts are read twice, and never held together."""
+    """Write the edits of a group. The texts are read twice, and never held together."""
     covered = covered_tokens(group, config)
-    rows = ((path, {"file": file.id, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config))
-    write_rows(rows, {path: GROUP_SCHEMA}, scratch=path.parent)
+
+    def rows() -> Iterator[tuple[Path, dict]]:
+        for file, row_groups in group.parts:
+            for one in read_survivors(file, row_groups):
+                own = covered.get((file.id, one.row))
+                if own is not None and (spans := with_gaps(one.text, spans_of(one.text, config.tokens, own))):
+                    edit = edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
+                    yield path, {"file": file.id, **edit.row(one.row)}
+
+    write_rows(rows(), {path: GROUP_SCHEMA}, scratch=path.parent)
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
@@ -132,18 +139,6 @@ def only_repeated(tokens: np.ndarray) -> np.ndarray:
     counts = np.bincount(tokens, minlength=1)
     counts[0] = 0
     return np.where(counts[tokens] > 1, tokens, np.uint32(0))
-
-
-def edits_in(
-    group: Group, covered: dict[tuple[int, int], np.ndarray], config: SubstringDedupConfig
-) -> Iterator[tuple[SurvivorFile, int, Edit]]:
-    for file, row_groups in group.parts:
-        for one in read_survivors(file, row_groups):
-            own = covered.get((file.id, one.row))
-            if own is not None:
-                spans = with_gaps(one.text, spans_of(one.text, config.tokens, own))
-                if spans:
-                    yield file, one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
 
 
 def collect(file: SurvivorFile, space: Workspace) -> Counts:

@@ -134,7 +134,9 @@ def meet(task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kind
 
 def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
     """Runs of pairs, uint64 (4, pairs): the run's rows are gone over twice, the index's keys once."""
-    own = sorted_rows(np.concatenate([np.empty((2, 0), np.uint64), *(distinct(block) for block in rows())], axis=1))
+    own = sorted_rows(
+        np.concatenate([np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())], axis=1)
+    )
     met = np.zeros(own.shape[1], bool)
     first_file = INDEX_FILES
     for index in indices:
@@ -150,10 +152,6 @@ def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Seque
         for block in rows():
             found, _ = matches(block[:2], *own)
             yield block[:, np.unique(found)]
-
-
-def distinct(block: np.ndarray) -> np.ndarray:
-    return block[:2, begins(block[:2])]
 
 
 def matches(keys: np.ndarray, first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -236,7 +236,10 @@ class Attempts:
 
 def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
     """Names the units that were set aside. Raises InputError where they are more than may be."""
-    where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
+    where = folder / QUARANTINE / step.name
+    lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
+    lines += [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
+    said = "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *lines])
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
@@ -315,12 +318,6 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
         for empty in (folder / SCRATCH, folder / QUARANTINE / step.name, folder / QUARANTINE):
             with contextlib.suppress(OSError):
                 empty.rmdir()
-
-
-def told_failed(step: Step, failed: Mapping[str, str]) -> str:
-    named = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
-    more = [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
-    return "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *named, *more])
 
 
 def forget(step: Step, names: Iterable[str], folder: Place) -> None:

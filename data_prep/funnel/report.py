@@ -300,6 +300,9 @@ def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
     excerpts.want(place for pair in counts["pairs"] for place in ((pair[1], pair[2]), (pair[3], pair[4])))
     excerpts.read()
     reasons = reasons_of(counts, thresholds, excerpts, config)
+    lengths = {int(exponent): documents for exponent, documents in counts["lengths"].items()}
+    exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
+    clusters, ends = counts.get("cluster_sizes", {}), dict(zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], None], strict=True))
     return Funnel(
         records=written.records,
         pages_read=counts["rows"],
@@ -319,8 +322,8 @@ def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
         by_language=language_funnels(counts.get("by_language", {}), config),
         domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
         domains_in_all=written.domains_in_all,
-        lengths=length_bins({int(exponent): documents for exponent, documents in counts["lengths"].items()}),
-        clusters=cluster_bins(counts.get("cluster_sizes", {})),
+        lengths=tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents),
+        clusters=tuple(ClusterBin(low, ends[low], *clusters[str(low)]) for low in sorted(map(int, clusters))),
     )
 
 
@@ -381,18 +384,6 @@ def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsC
             tallied = tallies(dropped, lambda pair: pair[0], len(dropped))
             found.append(LanguageFunnel(label, documents, *reasons.get("kept", [0, 0]), tallied))
     return tuple(sorted(found, key=lambda one: (-one.documents, one.language)))
-
-
-def length_bins(lengths: dict[int, int]) -> tuple[LengthBin, ...]:
-    """From {exponent of 2: documents}."""
-    exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
-    return tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents)
-
-
-def cluster_bins(pairs: dict[str, list[int]]) -> tuple[ClusterBin, ...]:
-    """From {begin of a bin: [kept documents, documents of their clusters]}."""
-    ends = dict(zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], None], strict=True))
-    return tuple(ClusterBin(low, ends[low], *pairs[str(low)]) for low in sorted(map(int, pairs)))
 
 
 def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:

@@ -100,18 +100,10 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     elif config.language.labelled:
         document = language.with_script(document)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    values = (
-        values_of(text, config, document.label)
-        if is_measured(document, config)
-        else dict.fromkeys(value_columns(config))
-    )
-    return columns_of(document) | passed | values
-
-
-def is_measured(document: Document, config: DocumentsConfig) -> bool:
-    """Whether it is of a language that is wanted, or others are measured too."""
     name = document.label if config.language.labelled else document.language
-    return config.measure_other_languages or name in (config.language.languages or (name,))
+    if config.measure_other_languages or name in (config.language.languages or (name,)):
+        return columns_of(document) | passed | values_of(text, config, document.label)
+    return columns_of(document) | passed | dict.fromkeys(value_columns(config))
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:

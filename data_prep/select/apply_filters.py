@@ -134,14 +134,11 @@ def kept_and_dropped(
                 if config.counts_clusters:
                     size = sizes.get(filtered.first + number, 1)
                     clusters[size] += 1
-                    row |= of_cluster(size, config)
+                    row |= {CLUSTER_SIZE: size}
+                    if weights := config.minhash.upsampling_weights:
+                        row[REPEAT] = repeats(size, weights)
                 yield True, {name: row[name] for name in columns}
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
         if config.counts_clusters:
             besides["cluster_sizes"] = cluster_bins(clusters)
         counts.append(merge([filtered.counts(file, config), empty_counts() | besides]))
-
-
-def of_cluster(size: int, config: DocumentsConfig) -> dict[str, int]:
-    weights = config.minhash.upsampling_weights
-    return {CLUSTER_SIZE: size} | ({REPEAT: repeats(size, weights)} if weights else {})

@@ -19,10 +19,6 @@ NEVER_STAYS = 2**64 - 1
 """The first word of a node that is in a cluster only to be told which document of it stays."""
 
 
-def has_index(config: DocumentsConfig) -> bool:
-    return bool(config.dedup_index.write or config.dedup_index.against)
-
-
 def pairs_name(kind: str, file: StoredFile) -> str:
     """Where the keys of a file are written; `kind` is "index/" and a kind of dedup_index for an index."""
     return f"parts/{kind}/{file.name}.pairs"
@@ -51,7 +47,8 @@ def writing_index_keys(
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
     """Gives, by kind, what adds keys for an index; nothing if the config has none."""
     with contextlib.ExitStack() as stack:
-        paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if has_index(config)}
+        asked = config.dedup_index.write or config.dedup_index.against
+        paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if asked}
         yield {kind: stack.enter_context(writing_pairs(path)) for kind, path in paths.items()}
 
 

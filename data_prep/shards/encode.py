@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from data_prep.config import EngineConfig, ShardsConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.tasks import OnProgress, files_of, merge_in_groups, whole
-from data_prep.parquet import check_columns, opened, read_batches
+from data_prep.parquet import opened, read_batches
 from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
-from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, Encode, TokenizedDocument, tokenize_file
+from data_prep.shards.tokenize import DocumentFile, Encode, TokenizedDocument, texts_where, tokenize_file
 from lm.data.records import HELD_OUT_KEYS
 from lm.errors import InputError
 from lm.storage import Place, appearing, writing
@@ -84,7 +84,8 @@ def identity_of_index(place: Place) -> str:
 
 def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> dict[str, int]:
     """Write the keys of what is drawn in a file: reads its URLs, and texts of the row groups that have one."""
-    keys = union(drawn_keys(unit.input, fraction))
+    some = texts_where(unit.input, "url", lambda url: may_be_drawn(url, fraction))
+    keys = union(article_keys(url, text) for url, text in some if is_drawn(url, text, fraction))
     write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space.scratch)
     return {"rows": unit.input.rows}
 
@@ -104,24 +105,6 @@ def join_tables_of_keys(tables: Sequence[Path], path: Path, scratch: Path) -> in
 def write_keys_table(keys: np.ndarray, path: Path, scratch: Path) -> None:
     with writing(path), appearing(path, scratch=scratch) as partial:
         write_index(partial, keys)
-
-
-def drawn_keys(file: DocumentFile, fraction: float) -> Iterator[np.ndarray]:
-    """The keys of each document that is drawn. Raises InputError as `read_batches`."""
-    with opened(file.path) as table:
-        check_columns(table, file.path, ["url", "text"])
-        for group in range(table.num_row_groups):
-            urls = table.read_row_group(group, ["url"])["url"].to_pylist()
-            may_be = np.array([may_be_drawn(url, fraction) for url in urls], bool)
-            first = 0
-            if not may_be.any():
-                continue
-            for batch in table.iter_batches(DOCUMENTS_AT_ONCE, row_groups=[group], columns=["text"]):
-                for row in np.flatnonzero(may_be[first : first + len(batch)]).tolist():
-                    url, text = urls[first + row], batch["text"][row].as_py()
-                    if is_drawn(url, text, fraction):
-                        yield article_keys(url, text)
-                first += len(batch)
 
 
 def encode_file(
@@ -224,9 +207,10 @@ def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> 
             f"{MOST_COPIES} can be. Give other documents.minhash.upsampling_weights."
         )
     sizes = [len(one) for one in times]
+    spread_over = lambda value: [copy * passes // value for copy in range(value)]  # which passes have a document
 
     def of_pass(number: int) -> Iterator[tuple[int, Entry]]:
-        having = [value for value in np.unique(wanted).tolist() if number in passes_of(value, passes)]
+        having = [value for value in np.unique(wanted).tolist() if number in spread_over(value)]
         chosen, start = np.isin(wanted, having), number * count // passes
         for begin, end in ((start, count), (0, start)):
             for place, entry in entries(space, files, sizes, split, chosen, begin, end):
@@ -234,11 +218,6 @@ def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> 
 
     for _, entry in heapq.merge(*map(of_pass, range(passes)), key=lambda found: found[0]):
         yield entry
-
-
-def passes_of(times: int, passes: int) -> list[int]:
-    """In which of the passes a document is that is to stand there `times` times."""
-    return [copy * passes // times for copy in range(times)]
 
 
 def column(space: Workspace, name: str, split: str) -> np.ndarray:

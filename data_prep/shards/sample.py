@@ -4,14 +4,13 @@ import functools
 import hashlib
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
 
 from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.tasks import OnProgress, files_of, whole
-from data_prep.parquet import check_columns, opened, read_rows, write_rows
-from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, read_texts
+from data_prep.parquet import read_rows, write_rows
+from data_prep.shards.tokenize import DocumentFile, read_texts, texts_where
 from lm.storage import Place
 
 SAMPLE = "sample"
@@ -64,16 +63,5 @@ def position(id: str, purpose: bytes) -> float:
 
 
 def drawn_texts(file: DocumentFile, share: float) -> Iterator[str]:
-    """The texts of a file whose ids lie below `share`, in order; of other row groups than theirs no text is read."""
-    with opened(file.path) as table:
-        check_columns(table, file.path, ["id", "text"])
-        for group in range(table.num_row_groups):
-            ids = table.read_row_group(group, ["id"])["id"].to_pylist()
-            hit = np.flatnonzero([position(id, b"tokenizer") < share for id in ids])
-            if not len(hit):
-                continue
-            first = 0
-            for batch in table.iter_batches(DOCUMENTS_AT_ONCE, row_groups=[group], columns=["text"]):
-                rows = hit[(first <= hit) & (hit < first + len(batch))] - first
-                yield from batch["text"].take(rows).to_pylist()
-                first += len(batch)
+    """The texts of a file whose ids lie below `share`, in order."""
+    return (text for _, text in texts_where(file, "id", lambda id: position(id, b"tokenizer") < share))

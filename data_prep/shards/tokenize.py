@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from data_prep.engine.tasks import FILTERING, StoredFile, stored_files
-from data_prep.parquet import read_batches
+from data_prep.parquet import check_columns, opened, read_batches
 from data_prep.shards.held_out import SplitName, splits_of
 from lm.data.records import SequenceRecord
 from lm.errors import InputError
@@ -64,6 +64,23 @@ def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
     for file in files:
         for rows in read_batches(file.path, ["text"], DOCUMENTS_AT_ONCE):
             yield from rows.column("text").to_pylist()
+
+
+def texts_where(file: DocumentFile, column: str, chosen: Callable[[Any], bool]) -> Iterator[tuple[Any, str]]:
+    """(value of the column, text) of the documents whose value is chosen, in order; no text is read of a row group
+    without one. Raises InputError as `read_batches`."""
+    with opened(file.path) as table:
+        check_columns(table, file.path, [column, "text"])
+        for group in range(table.num_row_groups):
+            values = table.read_row_group(group, [column])[column].to_pylist()
+            hit = np.flatnonzero([chosen(value) for value in values])
+            first = 0
+            for batch in (
+                table.iter_batches(DOCUMENTS_AT_ONCE, row_groups=[group], columns=["text"]) if len(hit) else ()
+            ):
+                for row in hit[(first <= hit) & (hit < first + len(batch))].tolist():
+                    yield values[row], batch["text"][row - first].as_py()
+                first += len(batch)
 
 
 def tokenize_file(

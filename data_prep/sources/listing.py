@@ -86,7 +86,8 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
         for one in of(option, pattern):
             found.setdefault(one.place, one)
     for place in found:
-        if isinstance(place, Path) and not is_utf8(str(place)):
+        written = str(place).encode(errors="ignore").decode()  # without the halves of surrogates that are no UTF-8
+        if isinstance(place, Path) and written != str(place):
             raise UsageError(
                 f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or leave it out by a "
                 "narrower pattern."
@@ -94,15 +95,6 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
     names = distinct_names({place: one.name for place, one in found.items()})
     listed = [one._replace(name=names[place]) for place, one in found.items()]
     return sorted(asked(option, listed), key=lambda one: one.name.split("/"))
-
-
-def is_utf8(text: str) -> bool:
-    """Whether it can be written as UTF-8: a name of a file that is not has halves of surrogates in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def distinct_names(names: dict[Place, str]) -> dict[Place, str]:

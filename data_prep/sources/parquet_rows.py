@@ -218,7 +218,7 @@ def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
         end = max(int(np.searchsorted(ends, before + BATCH_BYTES, "right")), at + 1)
         table.spend(int(ends[end - 1]) - before, end - at)
         values = [
-            list_values(array.slice(at, end - at), too_long[name][at:end])
+            [TOO_LONG if long else array[at + n].as_py() for n, long in enumerate(too_long[name][at:end])]
             if name in too_long
             else values_in(array.slice(at, end - at))
             for name, array in found.items()
@@ -240,11 +240,6 @@ def values_in(array: pa.Array) -> list:
         except (ArithmeticError, ValueError, LookupError):  # LookupError: no such time zone
             found.append(None)
     return found
-
-
-def list_values(array: pa.Array, too_long: np.ndarray) -> list:
-    """As `to_pylist` of lists; TOO_LONG for those that are."""
-    return [TOO_LONG if long else one.as_py() for one, long in zip(array, too_long, strict=True)]
 
 
 def list_bytes(array: pa.Array) -> np.ndarray:

@@ -4,7 +4,7 @@ import ast
 import fnmatch
 from pathlib import Path
 
-from data_prep.common_crawl.paths import LISTS
+from data_prep.common_crawl.files import LISTS
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from data_prep.funnel.report import FUNNEL
 from data_prep.shards.write import INTERMEDIATE
