@@ -1,8 +1,7 @@
 """Clusters: documents that share a key, and those that share one with these, and so on; one of each cluster stays.
 
-These are the connected components of a graph with an edge where two documents share a key. They are found by the
-alternating algorithm of Kiveris et al. 2014 (Connected Components in MapReduce and Beyond, 10.1145/2670979.2670997) in
-steps that each are one join (partitions.py):
+They are connected components, found by the alternating algorithm of Kiveris et al. 2014 (Connected Components in
+MapReduce and Beyond, 10.1145/2670979.2670997) in steps that each are one join (partitions.py):
 
     pairs (key, node) ─ link ─► edges (node, smallest of its key) ─► (large star ─► small star) until nothing changes
                                                                   ─► result, by the place of the duplicate
@@ -10,11 +9,10 @@ steps that each are one join (partitions.py):
   large star: each node ties all its larger neighbours to the smallest of itself and all neighbours
   small star: each node ties its smaller neighbours, and itself, to the smallest of these
 
-At the end every node is tied to the smallest of its component and to nothing else. Nobody ever holds the graph, nor a
-component: a join goes over its rows twice, first for the smallest node of each key, then, block by block, to tie each
-row's node to that. What has met in memory anyway is contracted there, so that a graph of less than ROWS_AT_ONCE edges
-is done after the link. The steps are files (sorted_runs.py): a killed run goes on from there, and no engine changes a
-byte.
+At the end every node is tied to the smallest of its component. Nobody holds the graph: a join goes over its rows twice,
+for the smallest node of each key, then, block by block, to tie each row's node to it. What has met in memory is
+contracted there, so that a graph of less than ROWS_AT_ONCE edges is done after the link. The steps are files
+(sorted_runs.py): a killed run continues there, and no engine changes a byte.
 """
 
 import bisect
@@ -172,13 +170,13 @@ def take_step(
 
 def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
     """Make one run file of a step from blocks that are read twice; count the edges that it changed."""
-    group, firsts, _ = first_rows(read())
+    group, firsts = first_rows(read())
     changes = 0
 
     def edges() -> Iterator[np.ndarray]:
         nonlocal changes
         for block, starts, keys in with_keys(read(), group):
-            made, changed = tied(kind, block, starts, firsts[2:, keys])
+            made, changed = tied(kind, block, starts, firsts[2:, keys][:, np.cumsum(starts) - 1])
             changes += changed
             yield made
 

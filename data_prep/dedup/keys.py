@@ -27,7 +27,6 @@ def index_scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
 
 
 def salt_of(scope: str) -> bytes:
-    """The key of the hashes of a scope."""
     return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -96,11 +96,14 @@ def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, ru
 def write_repeated(task: Partition, path: Path, read: Rows, max_documents: int) -> None:
     """Write a row for each document that a span of the partition is removed from; a key's rows may lie in several
     blocks."""
-    group, first, total = first_rows(read())
+    counts: list[np.ndarray] = [np.empty(0, np.int64)]
+    group, first = first_rows(read(), counts)
+    total = np.bincount(group, np.concatenate(counts))
 
     def rows() -> Iterator[np.ndarray]:
-        for block, _, key in with_keys(read(), group):
-            goes = (total[key] > max_documents) & (block[2:] != first[2:, key]).any(axis=0)
+        for block, starts, keys in with_keys(read(), group):
+            row = np.cumsum(starts) - 1
+            goes = (total[keys] > max_documents)[row] & (block[2:] != first[2:, keys][:, row]).any(axis=0)
             yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
     write_run_file(path, rows())

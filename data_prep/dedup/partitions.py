@@ -2,14 +2,11 @@
 
     run files ─ gather: a task for 64 of them ─► their rows, partition after partition ─ join: a task for a partition ─►
 
-A partition has the keys that begin with the same k bits. Keys are hashes, so partitions have about as many rows; k
-follows from the bytes of the run files alone. Where all rows fit one task there is one partition, and its task reads
-the run files. Else U run files are read once by the gathers, which copy and do not sort, and each partition reads its
-rows from the U / 64 files that these wrote: U + 2^k U / 64 objects. A gather reads no more than GATHERED_PARTITIONS
-partitions hold, so of large files it takes fewer than 64.
-
-The rows of a partition are read once and held; only a partition of very many rows (a boilerplate text of millions of
-pages has one key) is read as often as its join needs them, block by block.
+A partition has the keys that begin with the same k bits; k follows from the bytes of the run files. If all rows fit one
+task, it reads the run files. Else the gathers read U run files once and copy, without sorting, and each partition reads
+its rows from their U / 64 files: U + 2^k U / 64 objects. A gather of large files takes fewer than 64. The rows of a
+partition are read once and held; only one of very many rows (a boilerplate text of millions of pages has one key) is
+read as often as its join needs them, block by block.
 """
 
 import dataclasses

@@ -232,32 +232,33 @@ def keys_of_file(file: int) -> tuple[int, int]:
 # The rows of a partition are gone over twice: for the first row of each key, then block by block.
 
 
-def first_rows(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of blocks of sorted rows: the number of the key of each `begins` of a key in a block, the first row of each key,
-    uint64 (4, keys), and how many rows it has, int64 (keys,)."""
-    firsts, counts = [np.empty((4, 0), np.uint64)], [np.empty(0, np.int64)]
+def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Of blocks of sorted rows: the number of the key of each `begins` of a key in a block, and the first row of each
+    key, uint64 (4, keys). `counts` gets how many rows begin there, an array a block."""
+    firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
-        starts = np.flatnonzero(begins(block[:2]))
+        starts = begins(block[:2])
         firsts.append(block[:, starts])
-        counts.append(np.diff(np.append(starts, block.shape[1])))
-    rows, count = np.concatenate(firsts, axis=1), np.concatenate(counts)
-    del firsts, counts
+        if counts is not None:
+            counts.append(np.diff(np.append(np.flatnonzero(starts), block.shape[1])))
+    rows = np.concatenate(firsts, axis=1)
+    del firsts
     order = order_of(rows)
-    rows, count = rows[:, order], count[order]
+    rows = rows[:, order]
     new = begins(rows[:2])
     group = np.empty(len(order), np.int64)
     group[order] = np.cumsum(new) - 1
-    return group, rows[:, new], np.add.reduceat(count, np.flatnonzero(new)) if len(count) else count
+    return group, rows[:, new]
 
 
 def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(block, where a key begins in it, number of the key of each row), given the first of `first_rows`."""
+    """(block, where a key begins in it, number of each such key), given the first of `first_rows`."""
     at = 0
     for block in blocks:
         starts = begins(block[:2])
         keys = group[at : at + int(starts.sum())]
         at += len(keys)
-        yield block, starts, keys[np.cumsum(starts) - 1]
+        yield block, starts, keys
 
 
 def put_together(blocks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:

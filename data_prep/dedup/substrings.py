@@ -177,7 +177,6 @@ def spans_of(text: str, kind: str, chosen: np.ndarray) -> list[tuple[int, int]]:
 
 
 def word_places(text: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of each of `words_of`."""
     for word in WORD.finditer(text):
         if word[0].isascii():
             yield word.span()

@@ -172,7 +172,6 @@ class Attempts:
         return self.tried.get(name, 0) + self.lost.get(name, 0)
 
     def again(self, unit: Unit) -> None:
-        """Queue a unit again whose attempt does not count."""
         self.working.pop(unit.name, None)
         self.queue.append(unit)
 

@@ -30,8 +30,6 @@ LOG_BYTES = 4000
 
 
 class Worker:
-    """A worker process, from outside."""
-
     def __init__(self, folder: Path):
         """Its log, and what it brings to this machine, are in `folder`, and deleted with it however it ends."""
         (folder / "tmp").mkdir(parents=True)

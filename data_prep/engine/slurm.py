@@ -66,7 +66,8 @@ def run_units(attempts: Attempts) -> None:
     before, left = read_submission(step.name, folder), len(attempts.queue)
     lost = sum(attempts.lost.values()) + len(attempts.suspects)
     if before and before.next == own_job():
-        if (error := read_stopped(step.name, folder)) and (error["ends_run"] or not attempts.done):
+        error = read_json(folder / UNITS / f"{step.name}.stopped")
+        if isinstance(error.get("error"), str) and (error.get("ends_run") or not attempts.done):
             raise InputError(f"{error['error']}\nThe log of the tasks tells more: {before.log}")
         if left == before.left and lost <= before.lost:
             raise InputError(
@@ -222,11 +223,6 @@ def read_submission(step: str, folder: Place) -> Submission | None:
     except (ValueError, ArithmeticError, KeyError, TypeError):
         return None
     return submission
-
-
-def read_stopped(step: str, folder: Place) -> dict | None:
-    found = read_json(folder / UNITS / f"{step}.stopped")
-    return found if isinstance(found.get("error"), str) and isinstance(found.get("ends_run"), bool) else None
 
 
 def read_json(place: Place) -> dict:

@@ -57,8 +57,6 @@ class Reason:
 
 @dataclass(frozen=True)
 class FunnelStage:
-    """One narrowing of the funnel."""
-
     stage: str
     entered: int
     """Documents that came to the stage."""

@@ -57,7 +57,6 @@ def write_scores(scores: np.ndarray, place: Place) -> None:
 
 
 def merge_counts(files: Sequence[File], run: FileRunner) -> Counts:
-    """The sum of the counts in some files. Raises as `run_step`."""
     return add_up(json.loads(place.read_bytes()) for place in run.merge("counts", files, merge_files))
 
 

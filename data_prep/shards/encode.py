@@ -78,7 +78,6 @@ def held_out_index(
 
 
 def identity_of_index(place: Place) -> str:
-    """SHA-256 of the keys. Raises InputError as `read_index`."""
     return hashlib.sha256(read_index(place).tobytes()).hexdigest()
 
 
