@@ -370,7 +370,8 @@ def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypat
 
     keys: list[str] = []
     real = duplicates.write_keys
-    monkeypatch.setattr(duplicates, "write_keys", lambda file, **rest: keys.append(file.name) or real(file, **rest))
+    noting = lambda file, space, **rest: keys.append(file.name) or real(file, space, **rest)
+    monkeypatch.setattr(duplicates, "write_keys", noting)
     stage: Stage = dataclasses.replace(prepare_documents.STAGE, make=interrupted)
     for some in (warcs[:3], warcs[1:], warcs[:3]):
         with pytest.raises(KeyboardInterrupt):
