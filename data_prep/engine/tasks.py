@@ -193,7 +193,8 @@ def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
     def stored(file: tuple[Place, int]) -> StoredFile:
         place, size = file
         found = known.get(f"{folder.name}/{place.name}")
-        if found and found[0] == size and all(type(found[2].get(name)) is int for name in counts):
+        numbers = [found[2].get(name) for name in counts] if found else []
+        if found and found[0] == size and all(type(one) is int and 0 <= one < 2**63 for one in numbers):
             return StoredFile(place, *found)
         footer = read_footer(place) if counts else None
         about = {"documents": footer.num_rows, "text_bytes": sum(text_bytes_of(footer))} if footer else {}
