@@ -1,4 +1,5 @@
-"""Paths in a run folder: the only place that spells these names. configs/run_folder.py reads run folders.
+"""Paths in a run folder: the only place that spells these names. configs/experiment/run_folder.py reads run
+folders.
 
 `RunPaths(folder).tokens` is a path, `RunPaths.tokens` the name in the folder, which stages list as their outputs.
 """
