@@ -13,6 +13,7 @@ from data_prep.package_index import fetch_package
 from data_prep.sources.manifest import InputFile, write_manifest
 from data_prep.warc import write_pages
 from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
 
 PAGES_PER_FILE = 50
 """Pages per file; a file is a unit of work."""
@@ -32,7 +33,7 @@ def fetch_package_pages(
             "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
             "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
         )
-    for partial in (out / "pages").glob("*.partial"):  # of a killed attempt
+    for partial in RunPaths(out).pages.glob("*.partial"):  # of a killed attempt
         partial.unlink()
     files: list[InputFile] = []
     entries: list[dict] = []
@@ -42,7 +43,7 @@ def fetch_package_pages(
         found = (page for member in read_members(path, pin.pattern) for page in pages_of_member(member, pin))
         pages = html_bytes = 0
         for batch in batched(found, PAGES_PER_FILE):
-            name = f"pages/{project}-{written[project]:05d}.warc.gz"
+            name = f"{RunPaths.pages}/{project}-{written[project]:05d}.warc.gz"
             written[project] += 1
             write_pages(out / name, batch)
             files.append(InputFile(out / name, name, "warc", (out / name).stat().st_size, len(batch)))

@@ -109,7 +109,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
 
 def facts(program: Any, devices: int) -> dict[str, Any]:
     """What one device takes for a program compiled for so many."""
-    moved = collectives(program.as_text(), devices)
+    moved = [one for one in collectives(program.as_text(), devices) if one.group > 1]
     total = lambda kind: round(sum(one.bytes * one.times for one in moved if one.kind == kind) / MIB, 1)
     largest = max((byte_count(one.type), one.type) for one in moved) if moved else (0, "")
     return {

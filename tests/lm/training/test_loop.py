@@ -338,7 +338,7 @@ def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
 
 def test_a_transfer_that_the_loop_does_not_ask_for_is_an_error(tokens, tmp_path, monkeypatch):
     """As when somebody gives the step what lies on the host: every step would wait for it."""
-    monkeypatch.setattr("lm.training.loop.place", lambda batch, *arguments: batch)
+    monkeypatch.setattr("lm.training.loop.shard_batch", lambda batch, *arguments: batch)
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
