@@ -226,6 +226,20 @@ def reduce_scatter_width(gradient: jax.Array, axis: int) -> jax.Array:
     return gradient
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def sum_over(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """Within `on_each_device`: sum over the devices along these mesh axes, for a result that all of them return.
+
+    jax.lax.psum would sum the gradient again: shard_map divides it by the number of devices that return the result."""
+    return jax.lax.psum(x, names)
+
+
+sum_over.defvjp(
+    lambda x, names: (sum_over(x, names), None),
+    lambda names, _, gradient: (gradient * math.prod(map(jax.lax.axis_size, names)),),
+)
+
+
 def gather_tokens(ids_BT: jax.Array, rows_are_cut: bool = True) -> jax.Array:
     """Within `on_each_device`: all-gather the (B, T) token ids of the devices that share the width. With `rows_are_cut`
     False all of them have the same rows."""

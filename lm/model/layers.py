@@ -24,7 +24,9 @@ from lm.parallel import (
     gather_width,
     gathers_weights,
     length_is_cut,
+    manual_axes,
     on_each_device,
+    sum_over,
     weights_stay,
     when_ready,
 )
@@ -87,8 +89,8 @@ class Linear(nnx.Module):
             return constrain(y_BTO, "batch", "length", used(channels_out))
         # Gather here, so that weights and their gradients move between devices, but activations never do.
         if gathers_weights():
-            by_token = (*TOKENS, None)
-            on_parts = on_each_device((by_token, self.axes, self.axes[1:]), by_token, left_to_xla=("tensor",))
+            channels_in, channels_out = map(used, self.axes)
+            on_parts = on_each_device(((*TOKENS, channels_in), self.axes, self.axes[1:]), (*TOKENS, channels_out))
             return on_parts(self.of_parts)(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
         x_BTI, weight_IO = when_ready(x_BTI, weight_IO)
         weight_IO = constrain(weight_IO.astype(self.compute_dtype), *map(used, self.axes))
@@ -97,10 +99,16 @@ class Linear(nnx.Module):
     def of_parts(
         self, x_BTI: Float[Array, "B T I"], weight_io: Float[Array, "i o"], bias_o: Float[Array, " o"] | None
     ) -> Float[Array, "B T O"]:
-        """Compute with one device's tokens and its shard of the weight, (i, O) or (I, o)."""
+        """Compute with one device's tokens and its shard of the weight, cut over its width and, with tensor
+        parallelism, over the other axis. If that is the input's, the products are summed over its devices."""
         weight_IO = gather_width(weight_io, self.axes.index("width"))
         bias_O = gather_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
-        return linear(x_BTI, weight_IO, bias_O)
+        if not (summed := manual_axes(used(self.axes[0]))):
+            return linear(x_BTI, weight_IO, bias_O)
+        y_BTO = sum_over(linear(x_BTI, weight_IO, None), summed)
+        if bias_O is None:
+            return y_BTO
+        return (y_BTO.astype(jnp.float32) + bias_O.astype(jnp.float32)[None, None, :]).astype(y_BTO.dtype)
 
 
 class RMSNorm(nnx.Module):

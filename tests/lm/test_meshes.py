@@ -115,3 +115,16 @@ def test_gradients_are_scattered_and_the_table_is_gathered_once_a_step(tied):
     assert [(one.kind, one.times) for one in of_table if one.kind == "all-gather"] == [("all-gather", 1)]
     summed = {one.kind for one in moved if one.bytes > 4 * model.width * model.width}
     assert "all-reduce" not in summed and "reduce-scatter" in summed
+
+
+def test_with_tensor_parallelism_a_weight_is_gathered_over_its_width_only():
+    """Each device gathers its half of the other axis: no collective has a whole weight, in no pass."""
+    model, train = small()
+    model = dataclasses.replace(model, layers=1, mlp_width=1536)
+    train = dataclasses.replace(train, mesh=MeshConfig(fsdp=4, tensor=2))
+    found = collectives(compiled("training", model, train, jax.devices()).as_text(), 8)
+    moved = {(one.kind, one.group, one.type) for one in found if one.group > 1}
+    assert {("all-gather", 4, "f32[256,768]"), ("all-gather", 4, "f32[768,256]")} <= moved
+    assert {("reduce-scatter", 4, "f32[64,768]"), ("reduce-scatter", 4, "f32[768,64]")} <= moved
+    whole = ("[256,1536]", "[1536,256]", "[64,1536]", "[1536,64]", "[256,256]")
+    assert not [one for one in moved if one[2].endswith(whole) and one[0] != "reduce-scatter"]
