@@ -21,7 +21,7 @@ from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
 from lm.config import MixtureSource, MixtureStage
 from lm.errors import UsageError, shown
-from lm.storage import Url, is_url, local_folder, place_of
+from lm.storage import Url, is_url, local_folder, place_of, refuse_local_folder
 
 if TYPE_CHECKING:
     from data_prep.sources.sizes import InputSizes
@@ -242,6 +242,7 @@ def folder_of(option: str, given: str) -> Path:
         raise UsageError(f"{option} is {given!r}, which names no folder. Give one, such as runs/demo.")
     place = place_of(given)
     if isinstance(place, Path):
+        refuse_local_folder(place)
         return place
     if not place.name:
         raise UsageError(f"{option} {given} is a whole bucket. Give an address in it, such as {place}/runs/demo.")

@@ -3,6 +3,7 @@ disk."""
 
 import fnmatch
 import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -17,7 +18,7 @@ from lm.errors import InputError
 LIMIT = 500_000_000
 """Maximum unpacked bytes of an archive, and of each compressed file in it."""
 UNKNOWN_DATE = "1980-01-01T00:00:00Z"  # start of zip's calendar, written by packers that know no date
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,12 @@ def read_tar(path: Path, pattern: str, limit: int) -> Iterator[Member]:
         counted = LimitedReader(stream, limit, path.name)  # ty: ignore[invalid-argument-type]
         with tarfile.open(fileobj=counted, mode="r|") as archive:  # ty: ignore[no-matching-overload]
             for info in archive:
-                if info.isreg() and fnmatch.fnmatchcase(info.name, pattern) and (file := archive.extractfile(info)):
+                if (
+                    info.isreg()
+                    and not info.issparse()
+                    and fnmatch.fnmatchcase(info.name, pattern)
+                    and (file := archive.extractfile(info))
+                ):
                     yield Member(info.name, iso_date(info.mtime), file.read())
 
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,17 @@ def whole(engine: EngineConfig, units: int) -> EngineConfig:
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
     """The outputs in this folder of the step's, in the order of the markers."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
+
+
+def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
+    """`files_of`, if each marker has one. Raises InputError otherwise: results would lack the documents of a file."""
+    files = files_of(markers, folder)
+    if len(files) != len(markers):
+        raise InputError(
+            f"{len(markers):,} units are done, but their markers list {len(files):,} files in {folder}: a marker was "
+            f"changed. Delete units/ in the run folder, then give the same command again."
+        )
+    return files
 
 
 Merge = Callable[[Sequence[Path], Path, Path], int]

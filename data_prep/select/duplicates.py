@@ -13,7 +13,7 @@ from data_prep.dedup.partitions import Partitions
 from data_prep.dedup_index.format import FOLDER, KINDS, KINDS_OF, Index
 from data_prep.dedup_index.joins import map_keys, pairs_met, write_index
 from data_prep.engine import Marker, Workspace, identity_of
-from data_prep.engine.tasks import File, FileRunner, StoredFile, delete_other_digests, files_of
+from data_prep.engine.tasks import File, FileRunner, StoredFile, delete_other_digests, file_of_each, files_of
 from data_prep.select.keys import pairs_name, write_keys, write_same_url, write_url_keys
 from lm.storage import write_atomically
 
@@ -97,7 +97,7 @@ def find_clusters(
     decided = [config, min_quality, [index.name for index in indices]]
 
     def join(step: str, kind: str, made: dict[str, Marker]) -> None:
-        own, for_index = files_of(made.values(), f"parts/{kind}/"), list[File]()
+        own, for_index = file_of_each(made.values(), f"parts/{kind}/"), list[File]()
         for kind in KINDS_OF[step] if indices else ():
             for_index += files_of(made.values(), f"parts/index/{kind}/")
         digest = identity_of(own, for_index, decided[-1])[:12]

@@ -10,7 +10,7 @@ from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.dedup_index.format import Index, open_indices
 from data_prep.engine import Marker, Progress, identity_of
-from data_prep.engine.tasks import FILTERING, FileRunner, StoredFile, absolute, files_of, set_aside_in
+from data_prep.engine.tasks import FILTERING, FileRunner, StoredFile, absolute, file_of_each, set_aside_in
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import FUNNEL, write_funnel
@@ -85,8 +85,8 @@ def prepare_documents(
         told = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
         print(f"The joins are made again without {told}; see quarantine/{first_step(config)}/.", flush=True)
         engine = dataclasses.replace(engine, retry_failed=False)
-    domains = count_domains(files_of(made, "parts/hosts/"), run)
-    counts = merge_counts(files_of(made, "parts/counts/"), run)
+    domains = count_domains(file_of_each(made, "parts/hosts/"), run)
+    counts = merge_counts(file_of_each(made, "parts/counts/"), run)
     with writing(folder / FUNNEL):
         names = {file.id: file.path.name for file in every}
         write_funnel(folder / FUNNEL, counts, domains, names, records, config, min_quality)

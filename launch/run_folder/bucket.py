@@ -23,7 +23,10 @@ from lm.storage.local_copy import LEASE
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 AT_ADDRESS = (RunPaths.checkpoints, RunPaths.snapshots, RunPaths.damaged_checkpoints)
 """Folders that every process reads and writes directly in the bucket."""
-GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
+GROWING = (
+    RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS,
+    RunPaths.hangs, f"{RunPaths.wandb}/run_id",
+)  # fmt: skip
 """Logs that are also uploaded during training; the others are uploaded with each checkpoint."""
 
 
@@ -60,7 +63,8 @@ def process_folder(workdir: Path, index: int) -> Path:
 def prepared_folder(workdir: Path, index: int) -> Path:
     """`process_folder` of a process other than 0, with config and markers downloaded."""
     if copy := local_copy_of(folder := process_folder(workdir, index)):
-        copy.clear()
+        copy.lock_folder()
+        copy.clear((RunPaths.hangs, RunPaths.profile))  # which are never uploaded
         copy.fetch((), BOOKS)
     return folder
 

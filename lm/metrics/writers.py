@@ -80,25 +80,29 @@ class TensorBoard:
 
     def open_file(self) -> None:
         """Open the next file; TensorBoard reads the files in the order of their names."""
-        self.file = Appended(self.path.with_name(f"{self.path.name}.{self.files:06d}"))
-        self.files += 1
-        self.add(file_version="brain.Event:2")
+        file = Appended(self.path.with_name(f"{self.path.name}.{self.files:06d}"))
+        file.append(self.record(file_version="brain.Event:2"))
+        self.file, self.files = file, self.files + 1
 
     def write(self, step: int, row: Row) -> None:
         if self.file.file.tell() > EVENTS_BYTES:
-            self.file.close()
-            self.open_file()
+            before = self.file
+            self.open_file()  # if that fails, the next event tries again
+            before.close()
         values = [self.summary.Value(tag=name, simple_value=value) for name, value in row.items()]
         self.add(step=step, summary=self.summary(value=values))
 
     def add(self, **fields: object) -> None:
-        """Append an event as a TFRecord: length, data, and the checksum of each."""
+        self.file.append(self.record(**fields))
+
+    def record(self, **fields: object) -> bytes:
+        """Encode an event as a TFRecord: length, data, and the checksum of each."""
         from tensorboardX.record_writer import masked_crc32c
 
         data = self.event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        self.file.append(length + next(checksums) + data + next(checksums))
+        return length + next(checksums) + data + next(checksums)
 
     def close(self) -> None:
         self.file.close()

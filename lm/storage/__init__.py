@@ -17,7 +17,7 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
-from lm.storage.local_copy import LocalCopy, local_copy_of, local_folder, shown_place
+from lm.storage.local_copy import LocalCopy, local_copy_of, local_folder, refuse_local_folder, shown_place
 from lm.storage.meter import MeteredFile, count_bytes, metered
 from lm.storage.names import inside, relative_name
 from lm.storage.places import (
@@ -68,6 +68,7 @@ __all__ = [
     "note_write",
     "noting_writes",
     "place_of",
+    "refuse_local_folder",
     "relative_name",
     "remove_empty_folders",
     "set_environment",

@@ -38,7 +38,8 @@ def fetch_listed(url: Url, found: dict[str, Object]) -> Path:
         path = inside(folder, name, url)
         path.parent.mkdir(parents=True, exist_ok=True)
         with appearing_file(path, folder, durable=False) as partial:
-            download(url.parent / name, partial, found[name])
+            # The address itself may have a query.
+            download(url if name == url.name else url.parent / name, partial, found[name])
 
     with ThreadPoolExecutor(objects.THREADS) as pool:
         list(pool.map(bring, missing))

@@ -18,13 +18,13 @@ HASHING_THREADS = min(8, os.cpu_count() or 1)
 def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
     """This program's folder in the user's cache: gristmill in XDG_CACHE_HOME, by default ~/.cache."""
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
-    return Path(base) / "gristmill"
+    return (Path(base) / "gristmill").absolute()
 
 
 def cache_folder() -> Path:
     """GRISTMILL_CACHE, by default `user_cache`."""
     given = os.environ.get("GRISTMILL_CACHE")
-    return Path(given).expanduser() if given else user_cache()
+    return Path(given).expanduser().absolute() if given else user_cache()
 
 
 HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
@@ -75,7 +75,8 @@ def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True
         partial = path.with_name(path.name + ".partial")
         partial.unlink(missing_ok=True)  # do not write through a link of this name
     else:
-        partial = scratch / f"{path.parent.name}-{path.name}.{secrets.token_hex(8)}.partial"
+        name = f"{path.parent.name}-{path.name}"[:50]  # whatever the names, below the 255 bytes of a file name
+        partial = scratch / f"{name}.{secrets.token_hex(8)}.partial"
     try:
         yield partial
         if durable:

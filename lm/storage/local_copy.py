@@ -7,21 +7,22 @@ after appending transfers at most a part (`log_parts`).
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import hashlib
 import itertools
 import secrets
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import IO
 
 from lm.errors import InputError, UsageError
 from lm.storage import objects, stores
-from lm.storage.files import appearing_file, cache_folder
+from lm.storage.files import appearing_file, cache_folder, writing
 from lm.storage.lease import Lease
 from lm.storage.names import inside
 from lm.storage.objects import Object, ReplacedError, StorageError
@@ -66,9 +67,24 @@ def whole_log(parts: list[Object]) -> Object:
 @functools.cache
 def reading_folder() -> Path:
     """Folder for files that this process only reads; deleted when it ends."""
-    folder = Path(tempfile.gettempdir()) / f"gristmill-{secrets.token_hex(8)}"
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    top, name = cache_folder() / "readers", secrets.token_hex(8)
+    with writing(top):
+        top.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for lock in top.glob("*.lock"):  # of processes that were killed
+            with contextlib.suppress(OSError), lock.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink()
+        held = (top / f"{name}.lock").open("w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+    atexit.register(delete_reading_folder, top / name, held)
+    return top / name
+
+
+def delete_reading_folder(folder: Path, lock: IO[str]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(lock.name).unlink(missing_ok=True)
+    lock.close()
 
 
 def local_folder(url: Url, purpose: str = "runs") -> Path:
@@ -83,6 +99,15 @@ def local_folder(url: Url, purpose: str = "runs") -> Path:
     if folder not in COPIES:
         COPIES[folder] = LocalCopy(folder, url)
     return folder
+
+
+def refuse_local_folder(folder: Path) -> None:
+    """Raise UsageError for the local folder of a run in a bucket, which the next command on that run clears."""
+    if folder.absolute().with_name(f"{folder.absolute().name}.holder").is_file():
+        raise UsageError(
+            f"{folder} is the local folder of a run in a bucket, and is emptied by the next command on that run. Give "
+            "the address of the run, s3://… or gs://…."
+        )
 
 
 COPIES: dict[Path, "LocalCopy"] = {}
@@ -133,9 +158,23 @@ class LocalCopy:
         except OSError as error:
             raise InputError(
                 f"{self.folder}, for files of {self.url}, cannot be written: {error.strerror or error}. Make room "
-                "there, or name other folders in GRISTMILL_CACHE and TMPDIR."
+                "there, or name another folder in GRISTMILL_CACHE."
             ) from error
         return holder
+
+    def lock_folder(self) -> None:
+        """Keep the folder for this process. Raises InputError if another process of this machine has it."""
+        self.make()
+        own = (self.folder / LOCK).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.own = own  # held until the process ends
+        except BlockingIOError as error:
+            own.close()
+            raise InputError(
+                f"Another process is at work on {self.url} in {self.folder}. Wait for it to end, or name another "
+                "folder in GRISTMILL_CACHE."
+            ) from error
 
     def clear(self, kept: Iterable[str] = ()) -> None:
         """Delete the leftovers of an earlier command, except files that match `kept`: the bucket is authoritative."""

@@ -11,6 +11,7 @@ from data_prep.engine import Workspace
 from data_prep.select import apply_filters, duplicates, run
 from data_prep.select.run import prepare_documents
 from data_prep.shards.tokenize import document_files
+from lm.errors import InputError
 from lm.storage import Url, write_atomically
 from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
 from tests.data_prep.measured import write_records, write_texts
@@ -146,3 +147,15 @@ def test_the_files_of_documents_are_known_by_one_manifest_and_what_it_lacks_by_i
         assert [(one.name, one.rows) for one in document_files(there / "documents")] == [
             (name, files[number].rows) for name, number in (("b", 1), ("c", 2), ("e", 1))
         ]
+
+
+@pytest.mark.parametrize("step", ["keys", "filtering"])
+def test_a_marker_that_lists_no_file_ends_the_stage(texts, tmp_path, step):
+    """Else a file's documents would be missing in the joins or in the counts, without a message."""
+    prepare(texts, tmp_path / "out")
+    manifest = tmp_path / f"out/units/{step}/manifest"
+    found = json.loads(manifest.read_text())
+    found[next(iter(found))]["outputs"] = {}
+    manifest.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"units are done, but their markers list . files in parts/"):
+        prepare(texts, tmp_path / "out")

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from configs.experiment import parse_run
 from lm.errors import InputError, UsageError
 from lm.storage import (
     LocalCopy,
@@ -353,6 +354,53 @@ def test_what_is_replaced_while_it_is_fetched_is_fetched_again(bucket, machines,
         assert (fetched(bucket / "model") / "a").read_text() == "version 3"
         store.fail(lambda request: None)
         assert not fetched(bucket / "nothing").exists()
+
+
+def test_long_names_are_fetched(bucket, machines):
+    name = "n" * 215
+    write_atomically(bucket / ("p" * 100) / name, "long")
+    with machines("a"):
+        assert fetched(bucket / ("p" * 100) / name).read_text() == "long"
+
+
+def test_a_relative_cache_is_the_same_folder_from_everywhere(bucket, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("GRISTMILL_CACHE", "cache"), ("XDG_CACHE_HOME", "home")):
+        monkeypatch.delenv("GRISTMILL_CACHE", raising=False)
+        monkeypatch.setenv(name, value)
+        folder = local_folder(bucket / "run")
+        assert folder.is_relative_to(tmp_path) and local_copy_of(folder.absolute()) is not None
+
+
+def test_the_local_folder_of_a_run_in_a_bucket_is_no_run_folder(bucket, machines):
+    with machines("a"):
+        copy = opened(bucket / "run")
+        copy.make()
+        with pytest.raises(UsageError, match="is the local folder of a run in a bucket, and is emptied"):
+            parse_run("launch.train", "", ["tests/configs.py", "--workdir", str(copy.folder)])
+
+
+def test_two_processes_do_not_share_a_folder(bucket, machines):
+    with machines("a"):
+        first = opened(bucket / "run")
+        first.lock_folder()
+        with pytest.raises(InputError, match=r"Another process is at work on .*/run in "):
+            opened(bucket / "run").lock_folder()
+        first.own.close()
+
+
+def test_folders_of_readers_that_were_killed_are_deleted(bucket, machines, tmp_path):
+    program = (
+        f"from lm.storage import *\nprint(local_folder(Url({str(bucket / 'run')!r}), 'reading'), flush=True)\n"
+        "import os, signal\ncopy = local_copy_of(local_folder(Url('s3://a/b'), 'reading'))\ncopy.make()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"GRISTMILL_CACHE": str(tmp_path / "a")}
+    command = [sys.executable, "-c", program]
+    for _ in range(3):
+        subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, capture_output=True)
+        assert len([path for path in (tmp_path / "a/readers").iterdir() if path.is_dir()]) == 1
+        assert len([*(tmp_path / "a/readers").glob("*.lock")]) == 1
 
 
 def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
