@@ -32,6 +32,7 @@ from lm.storage import write_json
 from lm.tokenizer import save, train_bpe
 from lm.training.loop import train
 from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.launch.run_folder import NO_OUTPUTS
 from tests.lm.evaluation.task_files import write_jsonl, write_parquet, write_tasks
 from tests.run_files import QUICK, REPOSITORY
 from tests.train_process import free_port, told_by
@@ -50,7 +51,7 @@ def marker(run: RunPaths, stage: Stage) -> str:
     before = {f"<{one.name}>": marker(run, one) for one in stage.after}
     settings = settings_of(stage, EXPERIMENT) | before
     key = key_of(stage.name, settings, {}, [])
-    write_json(run.marker(stage.name), {"key": key, "settings": settings, "files": {}})
+    write_json(run.marker(stage.name), NO_OUTPUTS | {"key": key, "settings": settings})
     return key
 
 
