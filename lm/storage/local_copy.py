@@ -11,9 +11,11 @@ import fcntl
 import functools
 import hashlib
 import itertools
+import os
 import secrets
 import shutil
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -165,12 +167,11 @@ class LocalCopy:
     def lock_folder(self) -> None:
         """Keep the folder for this process. Raises InputError if another process of this machine has it."""
         self.make()
-        own = (self.folder / LOCK).open("a+", encoding="utf-8")
+        own = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        weakref.finalize(self, os.close, own)
         try:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.own = own  # held until the process ends
         except BlockingIOError as error:
-            own.close()
             raise InputError(
                 f"Another process is at work on {self.url} in {self.folder}. Wait for it to end, or name another "
                 "folder in GRISTMILL_CACHE."

@@ -386,7 +386,6 @@ def test_two_processes_do_not_share_a_folder(bucket, machines):
         first.lock_folder()
         with pytest.raises(InputError, match=r"Another process is at work on .*/run in "):
             opened(bucket / "run").lock_folder()
-        first.own.close()
 
 
 def test_folders_of_readers_that_were_killed_are_deleted(bucket, machines, tmp_path):
