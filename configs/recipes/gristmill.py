@@ -108,7 +108,7 @@ FINEWEB = FineWebFilter(
 )
 
 FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
-"""In the order in which they run; the first one that rejects a text drops it."""
+"""Filters in the order of application; the first filter that rejects a text drops it."""
 
 # Not part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier trained on 200,000 documents per set.
 QUALITY_CLASSIFIER = QualityClassifierConfig(
@@ -129,7 +129,7 @@ QUALITY_CLASSIFIER = QualityClassifierConfig(
 
 MINHASH = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
 
-# FineWeb replaces the first two; the placeholders are reserved addresses and numbers, which nobody owns.
+# FineWeb replaces the first two; the placeholders are reserved addresses and numbers, which are unassigned.
 PERSONAL_DATA = PersonalDataConfig(
     kinds=("email", "ip", "iban", "payment_card", "address", "phone"),
     email_placeholder="email@example.com",

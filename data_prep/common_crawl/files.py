@@ -91,8 +91,8 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
 
 
 def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], None]) -> None:
-    """Download every address to its path, in so many threads; only the caller's calls `progress`. If the server lacks a
-    file, the others are still downloaded; any other failure ends all. Raises InputError."""
+    """Download every address to its path in several threads; only the caller's thread calls `progress`. If the server
+    lacks a file, the others are still downloaded; any other failure ends all. Raises InputError."""
     missing = {url: place for url, place in wanted.items() if not place.is_file()}
     jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[Path, Exception | None]] = queue.SimpleQueue()

@@ -1,5 +1,5 @@
-"""Decontamination over files. The first pass writes the few documents that hold an n-gram; then the documents of each
-n-gram are counted, 8 bytes each, whatever the corpus; the second pass reads what the first wrote."""
+"""Decontamination over files. The first pass writes the few documents that contain an n-gram of an evaluation set. Then
+the documents of each n-gram are counted (8 bytes per n-gram), and the second pass reads the output of the first."""
 
 import functools
 import itertools
@@ -31,9 +31,9 @@ HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.
 
 
 def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run: FileRunner) -> list[SurvivorFile]:
-    """The files with their edits, which drop documents that hold an n-gram of an evaluation set; those that failed are
-    missing. Writes dropped/_decontamination.json and .jsonl, names that readers of Parquet pass over. Raises UsageError
-    for a set that is not there, InputError for one that cannot be read, and as `run_step`."""
+    """Return the files, without failed ones, with edits that drop documents containing an n-gram of an evaluation set.
+    Writes dropped/_decontamination.json and .jsonl, which Parquet readers ignore. Raises UsageError for a missing set,
+    InputError for an unreadable one, and like `run_step`."""
     settings = [config.fields, config.ngram_words, config.min_words, set_digests(config.sets)]
     identity, report = identity_of(settings), run.folder / "dropped"
     own = run.folder / "parts/decontamination" / identity[:12]

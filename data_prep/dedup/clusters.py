@@ -9,9 +9,9 @@ MapReduce and Beyond, 10.1145/2670979.2670997) in steps that each are one join (
   large star: each node ties all its larger neighbours to the smallest of itself and all neighbours
   small star: each node ties its smaller neighbours, and itself, to the smallest of these
 
-At the end every node is tied to the smallest of its component. Nobody holds the graph: a join goes over its rows twice,
-for the smallest node of each key, then, block by block, to tie each row's node to it. What has met in memory is
-contracted there, so that a graph of less than ROWS_AT_ONCE edges is done after the link. The steps are files
+At the end every node is tied to the smallest of its component. No process holds the whole graph: a join goes over its
+rows twice, for the smallest node of each key, then, block by block, to tie each row's node to it. What has met in
+memory is contracted there, so that a graph of less than ROWS_AT_ONCE edges is done after the link. The steps are files
 (sorted_runs.py): a killed run continues there, and no engine changes a byte.
 """
 
@@ -134,7 +134,7 @@ def find_duplicates(
             before, last = last, folder / f"round-{number}-{kind}-star"
             made, more_changes = take_step(kind, made.places, last, run, rows_at_once)
             changes += more_changes
-            for place in before.iterdir():  # nobody reads them any more, and the disk may be scarce
+            for place in before.iterdir():  # no longer read; frees disk space
                 if place.name != DONE:
                     place.unlink(missing_ok=True)
         if not changes:
@@ -143,7 +143,7 @@ def find_duplicates(
 
 
 def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
-    """{row of the file with this number that is a duplicate: (file, row) of the one that stays}."""
+    """{row of a duplicate in the file with this number: (file, row) of the document that is kept}."""
     low, last = keys_of_file(file)
     stays = {}
     for keys, _, _, kept in read_blocks(runs_in(result.of(low)), low, last, ROWS_AT_ONCE):

@@ -31,13 +31,19 @@ GROWING = (
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Generator[None]:
-    """Hold the lease of the run, with its config and markers downloaded, until the block ends.
+def held(workdir: Path, index: int = 0) -> Generator[None]:
+    """Hold the lease of the run, with its config and markers downloaded, until the block ends. Processes other than 0
+    (`index`) only download.
 
     Raises UsageError if other things than a run are at the address, InputError if another machine holds the lease.
     """
     copy = local_copy_of(workdir)
     if copy is None:
+        yield
+        return
+    if index:
+        copy.clear((RunPaths.hangs, RunPaths.profile))  # which are never uploaded
+        copy.fetch((), BOOKS)
         yield
         return
     refuse_no_run_there(copy)
@@ -58,15 +64,6 @@ def process_folder(workdir: Path, index: int) -> Path:
     uploaded; else `workdir`. Nothing is read."""
     copy = local_copy_of(workdir) if index else None
     return local_folder(copy.url, f"process-{index}") if copy else workdir
-
-
-def prepared_folder(workdir: Path, index: int) -> Path:
-    """`process_folder` of a process other than 0, with config and markers downloaded."""
-    if copy := local_copy_of(folder := process_folder(workdir, index)):
-        copy.lock_folder()
-        copy.clear((RunPaths.hangs, RunPaths.profile))  # which are never uploaded
-        copy.fetch((), BOOKS)
-    return folder
 
 
 def to_read(workdir: Path) -> Path:

@@ -11,6 +11,7 @@ from launch.run_folder.links import NAMES, contents, refuse_links
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
+from lm.storage import local_copy_of
 
 MARKS = tuple(f"{RunPaths.stages}/*.{kind}" for kind in ("json", "begun", "files", "seen"))
 """Files that mark a folder as a run. A stage writes one of them before anything else."""
@@ -29,7 +30,10 @@ def is_run(folder: Path) -> bool:
 
 
 def refuse_no_run(workdir: Path) -> None:
-    """Raise UsageError unless the folder is a run, is empty, or does not exist. Also raises like `refuse_links`."""
+    """Raise UsageError unless the folder is a run, is empty, or does not exist. Also raises like `refuse_links`. The
+    local folder of a run in a bucket is not checked: whatever a kill left there is cleared."""
+    if local_copy_of(workdir):
+        return
     if workdir.is_symlink() and not workdir.exists():
         raise UsageError(
             f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."

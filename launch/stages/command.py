@@ -20,7 +20,7 @@ from launch.stages.processes import ending_together, process_count, process_inde
 from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError, for_terminal
 from lm.run_paths import RunPaths
-from lm.storage import shown_place
+from lm.storage import local_copy_of, shown_place
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (
@@ -39,11 +39,12 @@ REMEDIES = (
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Generator[None]:
-    """Create and lock the run folder; of several processes that train together, process 0 locks it for all.
+    """Create and lock the run folder, and the local folder of a run in a bucket; of several processes that train
+    together on a disk, process 0 locks it for all.
 
     Raises UsageError if it is neither empty nor a run, InputError if it cannot be written or is locked.
     """
-    if process_index() > 0:
+    if process_index() > 0 and local_copy_of(workdir) is None:
         refuse_links(workdir)
         yield
         return
@@ -74,7 +75,7 @@ def locked(workdir: Path) -> Generator[None]:
             lock.flush()
         break_links(workdir)
         try:
-            with bucket.held(workdir):
+            with bucket.held(workdir, process_index()):
                 yield
         finally:
             if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # refused before it did anything
@@ -154,8 +155,7 @@ def run_command(
                     f"--from {source} is for one process, but there are {process_count()} here. First run "
                     "launch.write_shards with it in one process; then launch.train without it in all of them."
                 )
-        if process_index() > 0:
-            workdir = bucket.prepared_folder(workdir, process_index())
+        workdir = bucket.process_folder(workdir, process_index())
         with locked(workdir):
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
 

@@ -47,7 +47,11 @@ def linear(
     x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
 ) -> Float[Array, "B T O"]:
     """x @ weight (+ bias), in the type of x and weight; the bias is added, and its gradient summed, in float32."""
-    y_BTO = jnp.einsum("BTI,IO->BTO", x_BTI, weight_IO)
+    return with_bias(jnp.einsum("BTI,IO->BTO", x_BTI, weight_IO), bias_O)
+
+
+def with_bias(y_BTO: Float[Array, "B T O"], bias_O: Float[Array, " O"] | None) -> Float[Array, "B T O"]:
+    """Add the bias, if any, and sum its gradient, in float32."""
     if bias_O is None:
         return y_BTO
     return (y_BTO.astype(jnp.float32) + bias_O.astype(jnp.float32)[None, None, :]).astype(y_BTO.dtype)
@@ -87,7 +91,7 @@ class Linear(nnx.Module):
             y_BTO = linear(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
             y_BTO = constrain(y_BTO, "rows", None, channels_out)
             return constrain(y_BTO, "batch", "length", used(channels_out))
-        # Gather here, so that weights and their gradients move between devices, but activations never do.
+        # Gather here: over the devices that share the width, weights and their gradients move, but activations do not.
         if gathers_weights():
             channels_in, channels_out = map(used, self.axes)
             on_parts = on_each_device(((*TOKENS, channels_in), self.axes, self.axes[1:]), (*TOKENS, channels_out))
@@ -105,10 +109,7 @@ class Linear(nnx.Module):
         bias_O = gather_width(bias_o, 0) if bias_o is not None and self.axes[1] == "width" else bias_o
         if not (summed := manual_axes(used(self.axes[0]))):
             return linear(x_BTI, weight_IO, bias_O)
-        y_BTO = sum_over(linear(x_BTI, weight_IO, None), summed)
-        if bias_O is None:
-            return y_BTO
-        return (y_BTO.astype(jnp.float32) + bias_O.astype(jnp.float32)[None, None, :]).astype(y_BTO.dtype)
+        return with_bias(sum_over(linear(x_BTI, weight_IO, None), summed), bias_O)
 
 
 class RMSNorm(nnx.Module):

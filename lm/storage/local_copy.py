@@ -11,11 +11,9 @@ import fcntl
 import functools
 import hashlib
 import itertools
-import os
 import secrets
 import shutil
 import threading
-import weakref
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -163,19 +161,6 @@ class LocalCopy:
                 "there, or name another folder in GRISTMILL_CACHE."
             ) from error
         return holder
-
-    def lock_folder(self) -> None:
-        """Keep the folder for this process. Raises InputError if another process of this machine has it."""
-        self.make()
-        own = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        weakref.finalize(self, os.close, own)
-        try:
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"Another process is at work on {self.url} in {self.folder}. Wait for it to end, or name another "
-                "folder in GRISTMILL_CACHE."
-            ) from error
 
     def clear(self, kept: Iterable[str] = ()) -> None:
         """Delete the leftovers of an earlier command, except files that match `kept`: the bucket is authoritative."""

@@ -116,14 +116,20 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
         whole_parameters([copy.folder / "checkpoints" for copy in COPIES.values()])
 
 
+def read_books(workdir: Path) -> Path:
+    """As process 1."""
+    with bucket.held(folder := bucket.process_folder(workdir, 1), 1):
+        return folder
+
+
 def read_logs(workdir: Path) -> Path:
-    folder = bucket.prepared_folder(workdir, 1)
+    folder = read_books(workdir)
     bucket.fetch(folder, (), TRAINING_LOGS)
     return folder
 
 
 READ = {
-    "books": ("config.json", lambda workdir: bucket.prepared_folder(workdir, 1)),
+    "books": ("config.json", read_books),
     "books, to read": ("config.json", bucket.to_read),
     "logs": ("metrics.jsonl", read_logs),
 }  # fmt: skip
@@ -199,10 +205,25 @@ def test_all_processes_make_again_what_process_0_was_killed_at_before_the_marker
         two = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "NUM_PROCESSES": "2", "PROCESS_ID": index}
         with variables(two | {"GRISTMILL_CACHE": str(tmp_path / ("b" if index == "1" else "a"))}):
             workdir = workdir_of(run)
-            folder = bucket.prepared_folder(workdir, 1) if index == "1" else workdir
+            folder = bucket.process_folder(workdir, int(index))
             with locked(folder):
                 made.append(run_stage(together, EXPERIMENT, folder))
     assert made == [True, True, False, False]
+
+
+def test_two_processes_of_one_index_do_not_share_a_folder_and_a_kill_leaves_nothing_that_is_refused(run, tmp_path):
+    on("a", tmp_path, run, stage("first"))
+    for index in ("0", "1"):
+        two = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "NUM_PROCESSES": "2", "PROCESS_ID": index}
+        with variables(two | {"GRISTMILL_CACHE": str(tmp_path / "b")}):
+            folder = bucket.process_folder(workdir_of(run), int(index))
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text("")  # killed as it was downloaded
+            with locked(folder):
+                assert (folder / "config.json").read_bytes() == (run / "config.json").read_bytes()
+                with pytest.raises(InputError, match=f"Another process .* is at work in {run}"), locked(folder):
+                    pass
+                assert (folder / "stages/first.json").is_file()
 
 
 def test_where_other_things_lie_no_run_begins(run, tmp_path):

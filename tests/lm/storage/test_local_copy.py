@@ -380,14 +380,6 @@ def test_the_local_folder_of_a_run_in_a_bucket_is_no_run_folder(bucket, machines
             parse_run("launch.train", "", ["tests/configs.py", "--workdir", str(copy.folder)])
 
 
-def test_two_processes_do_not_share_a_folder(bucket, machines):
-    with machines("a"):
-        first = opened(bucket / "run")
-        first.lock_folder()
-        with pytest.raises(InputError, match=r"Another process is at work on .*/run in "):
-            opened(bucket / "run").lock_folder()
-
-
 def test_folders_of_readers_that_were_killed_are_deleted(bucket, machines, tmp_path):
     program = (
         f"from lm.storage import *\nprint(local_folder(Url({str(bucket / 'run')!r}), 'reading'), flush=True)\n"
