@@ -1,5 +1,4 @@
-"""Extract texts from web pages: filter URLs, extract, detect the language, and compute the measures of the quality
-filters."""
+"""Extract texts from web pages: filter URLs, extract, detect the language, and compute the quality signals."""
 
 from pathlib import Path
 

@@ -5,6 +5,7 @@ Skips stages that are done. If it is interrupted, run the same command to resume
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from configs.experiment import Experiment
 from launch import (
@@ -39,6 +40,11 @@ class Options:
     """Last stage to run: pages, texts, documents, tokenizer, shards, train, evaluate, sample or report."""
 
 
+def headline(script: ModuleType) -> str:
+    """The first paragraph of the script's docstring, on one line."""
+    return " ".join((script.__doc__ or "").partition("\n\n")[0].split())
+
+
 def run(experiment: Experiment, workdir: Path, source: Path | None = None, options: Options = Options()) -> None:
     import time
 
@@ -53,7 +59,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
     start, made = time.perf_counter(), 0
     for number, script in enumerate(wanted, 1):
         stage = script.STAGE
-        print(f"[{number}/{len(wanted)}] {stage.name}: {(script.__doc__ or '').strip().splitlines()[0]}", flush=True)
+        print(f"[{number}/{len(wanted)}] {stage.name}: {headline(script)}", flush=True)
         if run_stage(stage, experiment, workdir, source):
             made += 1
         else:

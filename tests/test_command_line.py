@@ -12,6 +12,7 @@ import pytest
 
 from configs.experiment import load_config, parse_command
 from configs.experiment.command_line import nearest, options_of
+from launch import pretrain
 from launch.stages.command import cut_lines
 from lm.errors import UsageError, shown
 
@@ -281,3 +282,9 @@ def test_a_line_of_a_message_is_cut_in_its_middle():
     shown_first, shown_last = cut_lines(f"{long}\nlast").split("\n")
     assert shown_first.startswith("It is xxx") and shown_first.endswith(". Shorten it.") and shown_last == "last"
     assert len(shown_first) < 1500 and re.search(r"\[\.\.\. 49,\d\d\d characters \.\.\.\]", shown_first)
+
+
+@pytest.mark.parametrize("script", pretrain.SCRIPTS, ids=pretrain.STAGES)
+def test_a_stage_is_announced_by_a_whole_sentence_on_one_line(script):
+    line = pretrain.headline(script)
+    assert line.endswith(".") and "\n" not in line and len(line) < 130
