@@ -54,5 +54,5 @@ def as_local_file(place: Path | Url) -> Path:
 def below(url: Url) -> dict[str, Object]:
     """The object at the URL and all below it, as `name` and name/…; siblings are not listed."""
     one = url.found()
-    inside = {} if url.scheme in stores.WEB else url.files()
-    return ({} if one is None else {url.name: one}) | {f"{url.name}/{rest}": found for rest, found in inside.items()}
+    others = {} if url.scheme in stores.WEB else url.files()
+    return ({} if one is None else {url.name: one}) | {f"{url.name}/{name}": found for name, found in others.items()}
