@@ -19,8 +19,8 @@ while thresholds can change on stored measurements."""
 
 
 def is_plainly(value: object, hint: typing.Any) -> bool:
-    """Whether `value` is of a type that can be checked without beartype, whose import is a tenth of a command's start;
-    if False, beartype decides."""
+    """Whether `value` certainly matches `hint`, decided without beartype, whose import is a tenth of a command's start.
+    False means undecided: ask beartype."""
     if isinstance(hint, type):
         return isinstance(value, (int, float) if hint is float else hint)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -57,7 +57,8 @@ class Config:
 
 
 def within(config: Config, path: str, low: int | float, high: int | float, *names: str) -> None:
-    """Raises UsageError unless every named field, or each value in it, is a number from `low` to `high`, and finite."""
+    """Raise UsageError unless every field in `names`, or each value in it, is a finite number from `low` to `high`.
+    `path` is the config section, for the message."""
     for name in names:
         value = getattr(config, name)
         for one in value if isinstance(value, tuple) else (value,):

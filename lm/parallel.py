@@ -118,9 +118,9 @@ def inference_width_is_cut() -> bool:
 
 
 def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
-    """Return both unchanged; without gradients, delay every use of the weight until `x` is computed. XLA would
-    otherwise gather the weights of all layers at the start and hold them. With gradients it may gather early, for
-    speed."""
+    """Return both unchanged. Under `forward_only`, no use of the weight starts before `x` is computed: XLA would
+    otherwise gather the weights of all layers at the start and hold them. With gradients it may gather early, which is
+    faster."""
     return jax.lax.optimization_barrier((x, weight)) if inference_width_is_cut() else (x, weight)
 
 
@@ -141,7 +141,8 @@ def length_is_cut() -> bool:
 
 
 def manual_axes(*axes: str) -> tuple[str, ...]:
-    """Mesh axes of these logical axes over which this trace sees one device's part (`on_each_device`)."""
+    """Mesh axes of these logical axes that are manual in this trace: within `on_each_device`, arrays are one device's
+    shard over them."""
     mesh = jax.sharding.get_abstract_mesh()
     return tuple(name for axis in axes for name in mesh_axes(axis) if name in mesh.manual_axes and mesh.shape[name] > 1)
 

@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, init=False)
 class RunFolder(RunPaths):
-    """Run in the folder `root`."""
+    """The training run that is stored in the folder `root`."""
 
     @classmethod
     def to_read(cls, url: Url) -> "RunFolder":

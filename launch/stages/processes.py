@@ -177,10 +177,10 @@ def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, 
 
 
 def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
-    """Wait up to `timeout` seconds for all processes of the run, then connect them by JAX. Call it before using JAX.
-    Does nothing for one process.
+    """Wait up to `timeout` seconds for all processes of the run, then call jax.distributed.initialize. Call this before
+    any other use of JAX. Does nothing for one process.
 
-    Raises like launch.stages.meeting.meet, and UsageError if there is no address to meet at.
+    Raises like launch.stages.meeting.meet, and UsageError if no coordinator address is set.
     """
     found = find()
     if found.count == 1:

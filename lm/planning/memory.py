@@ -154,10 +154,11 @@ def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
 def check_memory(
     needed: Mapping[str, int], model: ModelConfig, available: int | None, devices: str, rows: str = TRAINING_ROWS
 ) -> None:
-    """Raise UsageError, with both values and what would reduce the need, if `needed` is more than `available`.
+    """Raise UsageError if `needed`, bytes by purpose, adds up to more than `available`. The message has both numbers
+    and options that reduce the need.
 
-    `devices` names the owner of the memory, such as "this machine"; `rows` is the option that sets the number of
-    sequences held at once.
+    For the message, `devices` names whose memory it is, such as "this machine", and `rows` the option that sets the
+    number of sequences held at once.
     """
     total = sum(needed.values())
     if available is None or total <= available:

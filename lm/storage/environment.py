@@ -44,7 +44,8 @@ def environment_of_storage() -> dict[str, str | None]:
 
 
 def set_environment(values: Mapping[str, str | None]) -> None:
-    """Set and unset the variables. Clients of stores are made again if that changes any."""
+    """Set these environment variables; None unsets one. If that changes any value, clients of stores are created
+    again."""
     if all(os.environ.get(name) == value for name, value in values.items()):
         return
     for name, value in values.items():

@@ -85,7 +85,7 @@ class Version:
 
 
 class Tries:
-    """Counts the tries of one file; progress resets the count."""
+    """Consecutive failed attempts to read one file; the count restarts when an attempt brings PROGRESS_BYTES more."""
 
     def __init__(self, policy: RetryPolicy):
         self.policy, self.furthest, self.failures = policy, 0, 0
