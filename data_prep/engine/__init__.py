@@ -1,7 +1,7 @@
 """Units of work, and the executors that run them: processes, Ray, Beam, array jobs (docs/engines.md).
 
     step = Step("texts", units, work)            # a name, the frozen list, a picklable work(unit, space) -> counts
-    markers = run_step(step, engine, folder)     # runs what is not done; {name of the unit: Marker}
+    markers = run_step(step, engine, folder)     # runs unfinished units; {name of the unit: Marker}
 
 May import: data_prep.config, data_prep.parquet.
 """

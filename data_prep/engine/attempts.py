@@ -1,4 +1,4 @@
-"""The state of a step's units: which are done, which failed, and which is tried next."""
+"""State of the units of a step: which are done, which failed, and which to try next."""
 
 import contextlib
 import dataclasses
@@ -40,18 +40,20 @@ from lm.errors import InputError, for_terminal, shown
 from lm.storage import Place, Url, relative_name, write_atomically, writing
 
 HOPELESS = 5
-"""So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
+"""Stop the step after this many different units failed while none is done: then the cause is a bug or a setting, not
+the units."""
 NAMED = 20
 SECONDS_BETWEEN_REPORTS = 0.5
 LISTS = ("pickle", "submitted", "stopped")
-"""Suffixes of files of a step, next to the folder of its markers, that executors keep until it is done."""
+"""Suffixes of the executors' files of a step, next to the folder of its markers. They are deleted when the step is
+done."""
 SINCE = re.compile(r"since (\d{1,12}\.?\d{0,12})$")
-"""In the last line of a record of attempts: when the attempt began, in seconds of time.time."""
+"""Matches the start time of the last attempt in a running record, in seconds since the epoch."""
 READERS = 16
 
 
 class Attempts:
-    """The books of one step, kept by one process."""
+    """Attempts at the units of one step, counted by the process that runs the step."""
 
     def __init__(
         self,
@@ -63,33 +65,34 @@ class Attempts:
         self.step, self.engine, self.folder, self.on_progress = step, engine, folder, on_progress
         self.done: dict[str, Marker] = {}
         self.failed: dict[str, str] = {}
-        """{name of a unit set aside: error}."""
+        """{name of a quarantined unit: error}."""
         self.tried: dict[str, int] = {}
-        """{name of a unit that failed here: attempts}."""
+        """{name of a unit: attempts that failed in this command}."""
         self.lost: dict[str, int] = {}
-        """{name of a unit: attempts that ended with an earlier command}, at most all but one."""
+        """{name of a unit: attempts that died in earlier commands}, at most engine.attempts - 1."""
         self.deaths: dict[str, int] = {}
-        """{name of a unit: attempts whose process did not live to their end}, those with earlier commands included."""
+        """{name of a unit: attempts whose process died}, in this and earlier commands."""
         self.suspects: set[str] = set()
-        """Units that have only one attempt left for that reason: last, and while no other unit runs."""
+        """Units with one attempt left because their processes died. They run last, and only while no other unit
+        runs."""
         self.working: dict[str, int] = {}
-        """{name of a unit in the making: rows made}."""
+        """{name of a running unit: rows so far}."""
         self.queue: deque[Unit] = deque()
         self.last: dict[str, tuple[Unit, Failure]] = {}
-        """{name of a unit that is given up: its last failure}: of those that have no record yet."""
+        """{name of a failed unit without a quarantine record: (unit, its last failure)}."""
         self.first: Exception | None = None
-        """The error of the first attempt that failed, with the name of its unit."""
+        """Error of the first attempt that failed, with the name of its unit."""
         self.reported = 0.0
         self.sizes = {unit.name: unit.bytes for unit in step.units}
         self.bytes = sum(self.sizes.values())
         self.rows = self.bytes_done = 0
-        """Of the units that are done."""
+        """Rows and input bytes of the units that are done."""
         self.find_what_is_there(engine.retry_failed)
         self.rows_found = self.rows
         self.bytes_found = self.bytes_done
 
     def find_what_is_there(self, retry: bool) -> None:
-        """Reads the markers and quarantine records of an earlier run."""
+        """Read the markers and quarantine records of earlier commands, and queue the remaining units."""
         there = files_in(self.folder / UNITS / self.step.name)
         self.done = finished(self.step, there, self.folder)
         self.rows = sum(marker.counts.get("rows", 0) for marker in self.done.values())
@@ -100,7 +103,7 @@ class Attempts:
             if unit.name in recorded and not retry:
                 record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
                 if record and record["identity"] == unit.identity:
-                    error = for_terminal(" ".join(str(record["error"]).split()))  # it may be a stranger's
+                    error = for_terminal(" ".join(str(record["error"]).split()))  # the record may come from a stranger
                     self.failed[unit.name] = shown(error, quotes=False)
         running = named(there, RUNNING)
         self.count_running([unit for unit in left if unit.name in running and unit.name not in self.failed], retry)
@@ -108,9 +111,12 @@ class Attempts:
         self.queue = deque(sorted(left, key=lambda unit: (unit.name in self.suspects, -unit.bytes)))
 
     def count_running(self, found: Sequence[Unit], retry: bool) -> None:
-        """Count the attempts that died in an earlier command, or with it (`running_of`). It may have ended for another
-        reason, so a unit that has used up its attempts is tried once more, last and alone, and set aside if the command
-        ends with that one too."""
+        """Count the attempts that died in an earlier command, or together with it (`running_of`); with `retry`, delete
+        their records.
+
+        The command may have died for another reason. So a unit without attempts left is tried once more, last and with
+        no other unit running; it is quarantined if the command dies during that attempt too.
+        """
         if retry:
             forget(self.step, [unit.name for unit in found], self.folder)
             return
@@ -127,7 +133,8 @@ class Attempts:
                 set_aside(self.step, unit, failure, lost, self.folder)
 
     def next(self) -> Unit | None:
-        """The unit to try now, the largest first, failed ones after all others; None if there is none."""
+        """Return the next unit to try: the largest first, retries last. Returns None if no unit is left, or if the next
+        one must wait because it or a running unit is a suspect."""
         while self.queue:
             if self.suspects and self.working and ({self.queue[0].name, *self.working} & self.suspects):
                 return None
@@ -137,7 +144,8 @@ class Attempts:
         return None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
-        """Takes note of an attempt. Raises what it ended with where no other unit can do better."""
+        """Record the result of an attempt. Raises its error if every other unit would fail of it too, and the first
+        error if no unit is done after all, or HOPELESS different ones, have failed."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result
@@ -155,7 +163,7 @@ class Attempts:
         spent = result.for_good or self.attempts_of(unit.name) >= self.engine.attempts
         if not spent:
             self.queue.append(unit)
-        elif result.died and unit.name not in self.suspects:  # perhaps of what other units did
+        elif result.died and unit.name not in self.suspects:  # another unit may be the cause
             self.suspects.add(unit.name)
             self.queue.append(unit)
         else:
@@ -176,14 +184,14 @@ class Attempts:
         self.queue.append(unit)
 
     def record_of(self, unit: Unit) -> str:
-        """What `running_of` has; "" if there is nothing, or it cannot be read."""
+        """Read the running record (`running_of`) of a unit; "" if it is missing or unreadable."""
         with contextlib.suppress(OSError, InputError):
             return running_of(self.step.name, unit.name, self.folder).read_bytes().decode(errors="replace")
         return ""
 
     def death(self, unit: Unit, how: str, log: str = "", record: str | None = None) -> Failure:
-        """The failure of an attempt whose process ended before it, or was ended after engine.unit_hours. `record` is
-        what `record_of` returned, if it was read."""
+        """Return the failure of an attempt whose process died, or was ended after engine.unit_hours. `record` is the
+        result of `record_of`, read here if it is None."""
         record = self.record_of(unit) if record is None else record
         last, _, stacks = record.rpartition(ATTEMPT)[2].partition("\n")
         since = SINCE.search(last)
@@ -195,7 +203,8 @@ class Attempts:
 
     @contextlib.contextmanager
     def forgetting_running(self) -> Generator[None]:
-        """Forget the attempts that end because this process ends the step."""
+        """If the block raises, delete the running records: these attempts ended with this process and do not count as
+        deaths."""
         try:
             yield
         except BaseException:
@@ -203,7 +212,8 @@ class Attempts:
             raise
 
     def write_records(self) -> None:
-        """Write the records of units that are given up, once any unit is done: before, no unit is to blame."""
+        """Write the quarantine records of failed units. Called once any unit is done; before that, the units may not be
+        the cause."""
         for name, (unit, failure) in self.last.items():
             set_aside(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
@@ -234,7 +244,7 @@ class Attempts:
 
 
 def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
-    """Names the units that were set aside. Raises InputError where they are more than may be."""
+    """Print the units that were quarantined. Raises InputError if their share of the step exceeds engine.max_failed."""
     where = folder / QUARANTINE / step.name
     lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
     lines += [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
@@ -250,7 +260,7 @@ def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: P
 
 
 def manifest_of(step: str, folder: Place) -> Place:
-    """The file with all markers of a finished step. It is deleted before any unit of the step is made again."""
+    """Path of the file with all markers of a finished step. It is deleted before any unit of the step is run again."""
     return folder / UNITS / step / "manifest"
 
 
@@ -261,8 +271,8 @@ def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Return {name: marker}; empty if missing or damaged. Raises InputError for an output outside of the step's
-    folder."""
+    """Return {name of a unit: marker}; empty if the manifest is missing or damaged. Raises InputError for an output
+    outside of the step's folder."""
     place = manifest_of(step, folder)
     try:
         found = json.loads(place.read_bytes())
@@ -276,7 +286,7 @@ def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
 
 
 def make_folders(step: Step, folder: Place) -> None:
-    """Of a step on a disk. Raises InputError."""
+    """Create the step's folders, unless they are in a bucket. Raises InputError if the disk cannot be written."""
     if isinstance(folder, Path):
         with writing(folder):
             for part in (UNITS, QUARANTINE, SCRATCH):
@@ -284,7 +294,7 @@ def make_folders(step: Step, folder: Place) -> None:
 
 
 def run_here(attempts: "Attempts") -> None:
-    """Runs all units that are left in this process, one after another."""
+    """Run all remaining units in this process, one after another."""
 
     def on_rows(unit: Unit, rows: int) -> None:
         attempts.working[unit.name] = rows
@@ -297,8 +307,8 @@ def run_here(attempts: "Attempts") -> None:
 
 
 def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[str]) -> None:
-    """Delete outputs and markers of units that are gone, records of units that are done, and what killed processes
-    left."""
+    """Delete outputs and markers of units that the step no longer has, quarantine records of units that are done, and
+    files that killed processes left."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
     there = files_in(folder / UNITS / step.name)
@@ -324,14 +334,14 @@ def forget(step: Step, names: Iterable[str], folder: Place) -> None:
 
 
 def files_in(folder: Place) -> set[str]:
-    """The names of the files in a folder, without those of its folders."""
+    """Names of the files directly in a folder."""
     if isinstance(folder, Url):
         return {name for name in folder.files() if "/" not in name}
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def named(files: Iterable[str], ending: str = ".json") -> set[str]:
-    """The names of the units that have a file with this ending."""
+    """Names of the units that have a file with this suffix."""
     return {name.removesuffix(ending) for name in files if name.endswith(ending)}
 
 
@@ -340,7 +350,8 @@ def names_in(folder: Place) -> set[str]:
 
 
 def finished(step: Step, there: Set[str], folder: Place) -> dict[str, Marker]:
-    """{name: marker} of the units that are done; `there` are the files in the folder of the markers."""
+    """Return {name: marker} of the units that are done. `there` has the names of the files in the folder of the
+    markers."""
     marked = named(there)
     units = [unit for unit in step.units if unit.name in marked]
     if not units:

@@ -1,9 +1,9 @@
-"""Units on a Beam runner: one Map for each step, over ranges of numbers in its list of units.
+"""Units on a Beam runner: one Map for each step, over ranges of its list of units.
 
-By default FnApiRunner runs one unit at a time in this process; engine.beam_options name any other runner. The workers
-read the list from the step's folder and write markers and quarantine records there: nothing depends on what a runner
-does with results, errors or metrics. DaskRunner computes only what the last transform of a graph needs: a Map has only
-one.
+The default runner, FnApiRunner, runs one unit at a time in this process; engine.beam_options can name any other.
+Workers read the list from the step's folder and write markers and quarantine records there, so nothing depends on how a
+runner handles results, errors or metrics. DaskRunner computes only what the last transform of a graph needs, so each
+graph has one Map.
 """
 
 import contextlib
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
 MOST_RANGES = 10_000
-"""Elements of a graph."""
+"""Maximum number of ranges, the elements of a graph."""
 DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 TRIED = {"done": 0, "failed": 0}
-"""Units of the current step that this worker process tried."""
+"""Number of units of the current step that this worker process tried."""
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all units that are left. Raises what ends the run, and the first error if all units failed."""
+    """Run all remaining units. Raises the error that ended the run, or the first error if every unit failed."""
     engine, step, folder, units = attempts.engine, attempts.step, attempts.folder, list(attempts.queue)
     places = folder / UNITS / f"{step.name}.pickle", folder / UNITS / f"{step.name}.stopped"
     listed, stopped = places
@@ -57,14 +57,14 @@ def run_units(attempts: Attempts) -> None:
         pipeline = beam.Pipeline(options=options)
     except (ValueError, ImportError) as error:  # no such runner, or one that lacks its packages
         raise UsageError(f"Beam does not take engine.beam_options {engine.beam_options}: {error}") from error
-    stopped.unlink(missing_ok=True)  # it is read as a pickle: only this run may have written it
+    stopped.unlink(missing_ok=True)  # it is unpickled below, so only this run may write it
     write_atomically(listed, pickle.dumps((step, units, folder, engine)))
     run = functools.partial(run_range, places=places, version=secrets.token_hex(8))
     pipeline | "ranges" >> beam.Create(ranges, reshuffle=True) | step.name >> beam.Map(run)
     try:
         result = pipeline.run()
         result.wait_until_finish()
-        if client := getattr(result, "client", None):  # Dask's
+        if client := getattr(result, "client", None):  # of DaskRunner
             client.close()
     except Exception as error:  # run_range raises nothing
         last = (str(error).strip() or repr(error)).splitlines()[-1]
@@ -77,7 +77,7 @@ def run_units(attempts: Attempts) -> None:
     finally:
         listed.unlink(missing_ok=True)
     attempts.find_what_is_there(retry=False)
-    if not attempts.done:  # then no unit is to blame
+    if not attempts.done:  # then the units may not be the cause
         for name in attempts.failed:
             quarantine_of(step.name, name, folder).unlink(missing_ok=True)
     if stopped.is_file():
@@ -95,16 +95,16 @@ def run_units(attempts: Attempts) -> None:
 
 
 def beam_options(engine: EngineConfig) -> "PipelineOptions":
-    """Beam's options; for DaskRunner without an address, those of a cluster with `engine.workers` processes here.
-    Raises UsageError for a value that an option does not take: Beam itself prints 200 lines and exits."""
+    """Return Beam's options. DaskRunner without an address gets a local cluster of `engine.workers` processes. Raises
+    UsageError if an option does not take its value; Beam itself would print 200 lines and exit."""
     words = shlex.split(engine.beam_options)
     if not any(word.startswith("--runner=") for word in words):
         words.append("--runner=FnApiRunner")
     if f"--runner={DASK}" in words:
-        from apache_beam.runners.dask import dask_runner  # noqa: F401 - makes its options known
+        from apache_beam.runners.dask import dask_runner  # noqa: F401 - registers its options
 
         if not any(word.startswith("--dask_npartitions") for word in words):
-            words.append(f"--dask_npartitions={MOST_RANGES}")  # one for each range; Dask's own choice is 128 together
+            words.append(f"--dask_npartitions={MOST_RANGES}")  # one per range; Dask's default is 128 in total
         if not any(word.startswith(("--dask_client_address", "--dask_scheduler_file")) for word in words):
             words.append(f"--dask_client_address={dask_cluster(engine.workers).scheduler_address}")
     elif engine.workers > 1:
@@ -133,15 +133,15 @@ def dask_cluster(workers: int) -> Any:
 
 @functools.lru_cache(1)
 def load_list(place: Place, version: str) -> tuple[Any, list, Place, EngineConfig]:
-    """The list, read once in each worker process. `version` differs between two runs of a step."""
+    """Read the pickled list once per worker process. `version` differs between two runs of a step."""
     TRIED.update(done=0, failed=0)
-    inherit()  # what the step names is imported by pickle
+    inherit()  # unpickling imports modules that the step names
     return pickle.loads(place.read_bytes())
 
 
 def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str) -> None:
-    """Run the units with these numbers, without those that are done: a runner may repeat a range. An error that ends
-    the run is written to the step's folder, and no unit is begun after it."""
+    """Run the units with these numbers, except those that are done, since a runner may repeat a range. An error that
+    ends the run is written to the step's folder; no worker starts a unit after it."""
     from apache_beam.metrics import Metrics
 
     listed, stopped = places

@@ -1,8 +1,7 @@
-"""Units on worker processes of this machine, one at a time each, over a pipe.
+"""Units on worker processes of this machine. A worker runs one unit at a time, which it receives over a pipe.
 
-A worker that is killed costs one attempt of its unit, and another takes its place. Workers stay for the next step,
-since a start costs a second of a core, and end with this process. They are not forked: a process with threads must not
-fork.
+A killed worker costs its unit one attempt, and is replaced. Workers are reused for the next step, since a start takes a
+second of CPU time, and end with this process. They are not forked: a process with threads must not fork.
 """
 
 import atexit
@@ -26,12 +25,12 @@ from data_prep.engine.units import Failure, Unit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOG_BYTES = 4000
-"""Of what a worker printed, kept of a unit that failed."""
+"""Last bytes of a worker's output that are stored with a failed unit."""
 
 
 class Worker:
     def __init__(self, folder: Path):
-        """Its log, and what it brings to this machine, are in `folder`, and deleted with it however it ends."""
+        """Start a process. Its log and temporary files are in `folder`, which is deleted with it."""
         (folder / "tmp").mkdir(parents=True)
         self.folder, self.log = folder, folder / "log"
         self.connection, theirs = Pipe()
@@ -42,7 +41,7 @@ class Worker:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "data_prep.engine.worker", str(theirs.fileno()), str(folder.parent)],
-                stdin=subprocess.PIPE,  # its end is how the worker learns of ours
+                stdin=subprocess.PIPE,  # when it closes, the worker ends
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
@@ -54,7 +53,7 @@ class Worker:
         self.step = 0
 
     def begin(self, unit: Unit, deaths: int, number: int, step: bytes) -> None:
-        """Send a unit of the step with this number, of which `deaths` attempts died before. Raises OSError if the
+        """Send a unit of the step with this number; `deaths` of its earlier attempts died. Raises OSError if the
         process has ended."""
         self.unit = unit
         os.truncate(self.log, 0)
@@ -113,7 +112,7 @@ POOL: list[Pool] = []
 
 @contextlib.contextmanager
 def pool() -> Generator[Pool]:
-    """The pool, whose workers have this process's environment. All of it ends where the block ends badly."""
+    """The pool of workers, which share the environment of this process. An exception in the block ends all of them."""
     key = (dict(os.environ), list(sys.path), Path.cwd())
     if POOL and POOL[0].key != key:
         end_pool()
@@ -133,7 +132,7 @@ def end_pool() -> None:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all units that are left; a single worker is this process. Raises as `Attempts.ended`."""
+    """Run all remaining units; with one worker, in this process. Raises like `Attempts.ended`."""
     if attempts.engine.workers == 1:
         run_here(attempts)
     else:
@@ -141,7 +140,7 @@ def run_units(attempts: Attempts) -> None:
 
 
 def run_in_processes(attempts: Attempts, workers: int) -> None:
-    """Runs all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the workers end."""
+    """Run all remaining units. Raises like `Attempts.ended`; after an exception or interrupt the workers end."""
     with attempts.forgetting_running(), pool() as found:
         found.steps += 1
         number = found.steps
@@ -151,7 +150,7 @@ def run_in_processes(attempts: Attempts, workers: int) -> None:
         while attempts.queue or busy:
             while idle and (unit := attempts.next()):
                 worker = found.replace(idle.pop()) if unit.name in attempts.suspects else idle.pop()
-                with contextlib.suppress(OSError):  # it ended meanwhile: its pipe tells
+                with contextlib.suppress(OSError):  # the worker ended: its closed pipe reports that
                     worker.begin(unit, attempts.deaths.get(unit.name, 0), number, step)
                 busy[worker.connection] = worker
             for connection in wait(list(busy), SECONDS_BETWEEN_REPORTS):
@@ -163,7 +162,7 @@ def run_in_processes(attempts: Attempts, workers: int) -> None:
 
 
 def take_message(worker: Worker, attempts: Attempts) -> bool:
-    """Reads what a worker says; True where its unit has ended."""
+    """Handle a worker's message; return whether its unit has ended."""
     assert worker.unit is not None
     try:
         kind, value = worker.connection.recv()

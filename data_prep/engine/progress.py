@@ -1,5 +1,5 @@
-"""Progress of a long step: a live line on a terminal, else a line now and then. The time left is estimated by bytes of
-input, since the rows of a unit are not known before it is read."""
+"""Progress of a long step: a live line on a terminal, otherwise a line every few seconds. The remaining time is
+estimated from bytes of input, since the number of rows in a unit is unknown until it is read."""
 
 import dataclasses
 import sys
@@ -13,24 +13,25 @@ SECONDS_BETWEEN_LINES = 5.0
 @dataclass(frozen=True)
 class Progress:
     pages: int
-    """Pages judged so far, those of an earlier, interrupted run included."""
+    """Pages processed so far, including those of an earlier, interrupted run."""
     files_done: int
     files: int
     bytes_done: int
-    """Bytes of input read so far; of files in the making an estimate, by the pages that a byte held in others."""
+    """Bytes of input read so far. For unfinished files, estimated from their pages and the bytes per page of finished
+    files."""
     bytes: int
     pages_found: int
-    """Pages of an earlier run: they say nothing about how fast this one is."""
+    """Pages of an earlier run, which do not count in the speed of this run."""
     bytes_found: int
     step: str = ""
-    """Which step of the stage this is, where it has several; the time left is that of the step."""
+    """Step of the stage, if it has several. The remaining time is that of the step."""
     unit: str = "pages"
-    """What is counted as pages; "" where nothing is."""
+    """Noun for the counted rows; "" if none are counted."""
     inputs: str = "files"
 
 
 class ProgressLine:
-    """Prints progress: call it with each Progress, and use it as a context so that the live line ends clean."""
+    """Print progress. Call it with each Progress; as a context manager, it removes the live line at the end."""
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic):
         from rich.console import Console
@@ -68,7 +69,7 @@ class ProgressLine:
 
 def told(progress: Progress, seconds: float) -> str:
     parts = [progress.step] if progress.step else []
-    counted = progress.unit and (progress.pages or not progress.files_done)  # not every step tells what it reads
+    counted = progress.unit and (progress.pages or not progress.files_done)  # some steps count no rows
     if counted:
         parts.append(f"{progress.pages:,} {progress.unit}")
     if progress.files:
@@ -82,7 +83,7 @@ def told(progress: Progress, seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 45 s, 3 min 05 s, 2 h 10 min, 4 d 3 h."""
+    """Format seconds with at most two units: 45 s, 3 min 05 s, 2 h 10 min, 4 d 03 h."""
     whole = round(seconds)
     for size, unit, lower_size, lower in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:

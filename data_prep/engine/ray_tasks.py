@@ -1,7 +1,7 @@
-"""Units as tasks of a Ray cluster: one that the command starts on this machine, or a running one (engine.address).
+"""Units as tasks of a Ray cluster: a local one that the command starts, or a running one (engine.address).
 
-Ray places the tasks and replaces workers and nodes; this process counts the attempts, since Ray's own retries do not
-tell how a worker was lost. Other machines must see the run folder and the inputs under the same paths.
+Ray places the tasks and replaces workers and nodes. This process counts the attempts, since Ray's own retries do not
+report how a worker was lost. All machines must have the run folder and the inputs under the same paths.
 """
 
 import contextlib
@@ -26,19 +26,20 @@ from lm.storage import environment_of_storage, set_environment
 from lm.trusted_code import VARIABLE
 
 TASKS_PER_CPU = 2
-"""Submitted at once, so that an idle worker finds the next unit and an autoscaler sees that work waits."""
+"""Tasks submitted per CPU, so that an idle worker has a next unit and an autoscaler sees waiting work."""
 LOST_NODES = 10
-"""Nodes that a unit may lose before each loss counts as an attempt: spot nodes vanish, but a unit may also end its
-node."""
+"""Number of lost nodes that a unit is not charged for. After that each loss is an attempt: spot nodes vanish, but a
+unit may also crash its node."""
 CONNECT_SECONDS = 30
 NODE = re.compile(r"node (\w{1,100}),")
-"""In a line of a record of attempts."""
+"""Matches the node ID in a line of a running record."""
 CONNECTED: list[object] = []
-"""The address, or the number of workers, of the cluster that this process uses."""
+"""Address, or number of workers, of the cluster that this process uses."""
 
 
 def run_units(attempts: Attempts) -> None:
-    """Run all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the tasks end."""
+    """Run all remaining units. Raises like `Attempts.ended`; after an exception or interrupt the running tasks are
+    cancelled."""
     ray = connect(attempts.engine)
     step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
     trusted = {VARIABLE: os.environ.get(VARIABLE)}
@@ -48,7 +49,7 @@ def run_units(attempts: Attempts) -> None:
     anywhere = remote.options(**options)
 
     def submit(unit: Unit) -> Any:
-        fresh = {"env_vars": {"GRISTMILL_UNIT": unit.name}}  # no other task has it, so Ray starts a worker process
+        fresh = {"env_vars": {"GRISTMILL_UNIT": unit.name}}  # unique, so Ray starts a new worker process
         one = remote.options(**options, runtime_env=fresh) if unit.name in attempts.suspects else anywhere
         return one.remote(given, pickle.dumps((unit, attempts.deaths.get(unit.name, 0))))
 
@@ -58,13 +59,13 @@ def run_units(attempts: Attempts) -> None:
     with attempts.forgetting_running():
         try:
             while attempts.queue or running:
-                if time.monotonic() - asked >= SECONDS_BETWEEN_REPORTS:  # nodes come and go
+                if time.monotonic() - asked >= SECONDS_BETWEEN_REPORTS:  # the number of nodes may change
                     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
                     asked = time.monotonic()
                 while len(running) < most and (unit := attempts.next()):
                     running[submit(unit)] = unit
                 ready, _ = ray.wait([*running], timeout=SECONDS_BETWEEN_REPORTS, fetch_local=False)
-                if ready:  # then all that are ready; with num_returns, the first call would wait for all
+                if ready:  # collect all ready tasks; with num_returns, the first call would wait for all
                     ready, _ = ray.wait([*running], num_returns=len(running), timeout=0, fetch_local=False)
                 for task in ready:
                     unit = running.pop(task)
@@ -80,7 +81,7 @@ def run_units(attempts: Attempts) -> None:
 
 
 def connect(engine: EngineConfig) -> Any:
-    """The module `ray`, connected to the cluster of the config. A cluster of this machine ends with this process."""
+    """Connect to the cluster of the config and return the module `ray`. A local cluster ends with this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not engine.address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's servers then listen on the loopback interface
@@ -100,7 +101,7 @@ def connect(engine: EngineConfig) -> Any:
                     socket.create_connection((address[1].strip("[]"), int(address[2])), timeout=CONNECT_SECONDS).close()
                 ray.init(engine.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
                 break
-            except Exception as error:  # Ray raises many kinds
+            except Exception as error:  # Ray raises many types
                 ray.shutdown()
                 if not engine.address and attempts_left:
                     continue  # Ray gives its servers 30 s to start, which a busy machine may exceed
@@ -114,7 +115,8 @@ def connect(engine: EngineConfig) -> Any:
 
 
 def run_task(given: tuple[dict[str, str | None], list[str], str, bytes], unit: bytes) -> Marker | Failure:
-    """Run one attempt in a worker of Ray, which finds code and files as the process that submits it does."""
+    """Run one attempt in a Ray worker, with the import path, working folder and storage settings of the submitting
+    process."""
     import ray  # ty: ignore[import-not-found]
 
     environment, path, folder, step = given
@@ -126,13 +128,14 @@ def run_task(given: tuple[dict[str, str | None], list[str], str, bytes], unit: b
 
 
 def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, int]) -> Marker | Failure | None:
-    """How a task ended; None if its node was lost, which is not the unit's fault. Raises InputError."""
+    """Return the result of a task; None if its node was lost, which is not charged to the unit (LOST_NODES). Raises
+    InputError if Ray could not run it."""
     import ray  # ty: ignore[import-not-found]
     from ray import exceptions  # ty: ignore[import-not-found]
 
     try:
         return ray.get(task)
-    except (exceptions.NodeDiedError, exceptions.ObjectLostError):  # a large marker lies on the node that made it
+    except (exceptions.NodeDiedError, exceptions.ObjectLostError):  # a large marker is stored on the node that made it
         how, log, record, lost = "the node was lost", "", "", True
     except (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError) as error:
         how, log = "the worker process was killed", ""
@@ -154,7 +157,7 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
 
 
 def is_lost(record: str) -> bool:
-    """Whether the node of the last attempt in the record is gone, or its preemption was announced."""
+    """Whether the node of the last attempt in the record is dead or draining."""
     from ray import nodes  # ty: ignore[import-not-found]
     from ray._private.state import state  # ty: ignore[import-not-found]
 

@@ -1,4 +1,4 @@
-"""Runs a step: the units that are not done, on whatever engine; the same bytes on each."""
+"""Run the units of a step that are not done. Every engine writes the same bytes."""
 
 import contextlib
 import importlib
@@ -24,12 +24,12 @@ from lm.storage import Place
 
 @dataclass
 class Notes:
-    """Collected from the steps of a stage."""
+    """Results collected from the steps of a stage."""
 
     check: Callable[[], None]
     """Called regularly while a step runs; an exception from it ends the step."""
     failed: set[str] = field(default_factory=set)
-    """Units that steps finished without, as step/name."""
+    """Units, as step/name, that are missing in the results of their steps."""
     outputs: set[str] = field(default_factory=set)
 
 
@@ -50,11 +50,11 @@ def noting(check: Callable[[], None]) -> Generator[Notes]:
 def run_step(
     step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> Mapping[str, Marker]:
-    """Run the step's units that are not done, in `folder`. Return {name of the unit: marker} of all that are, in order;
-    units that fail `engine.attempts` times are set aside and named. Outputs of units that are no longer the step's are
-    deleted.
+    """Run the units of the step that are not done, in `folder`. Return {name of the unit: marker} of all finished
+    units, in order. Units that fail `engine.attempts` times are quarantined and printed. Outputs of units that the step
+    no longer has are deleted.
 
-    Raises InputError if more units were set aside than engine.max_failed allows, when all others are done; at once, an
+    Raises InputError if more units failed than engine.max_failed allows, after all others are done; immediately, an
     error that every unit would have (UsageError, a full disk, a missing package); and the first error if the first
     units all fail.
     """
@@ -67,7 +67,7 @@ def run_step(
             notes.check()
         on_progress(progress)
 
-    from data_prep.engine.slurm import refuse_submitted  # itself the main module of the tasks
+    from data_prep.engine.slurm import refuse_submitted  # not at the top: slurm.py is the main module of array tasks
 
     refuse_submitted(step.name, folder)
     make_folders(step, folder)

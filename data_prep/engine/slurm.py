@@ -1,12 +1,12 @@
-"""Units as array jobs of Slurm, and the command as a chain of jobs: no process waits for another.
+"""Units as Slurm array jobs, and the command as a chain of jobs: no process waits for another.
 
-A step with units left is an array job, whose tasks run the units of a list in the step's folder, and a job of one core
-that runs the command again after the array: it reads what the tasks left, submits the rest, and continues with the next
-step. The process that submitted them ends.
+A step with remaining units becomes an array job, whose tasks run the units of a list in the step's folder, and a
+single-core job that runs the command again after the array. That job reads the results of the tasks, submits units that
+are still unfinished, and continues with the next step. The process that submitted the jobs ends.
 
     units/<step>.pickle     the list: step, units, folder, engine; its SHA-256 is in the command of the tasks
-    units/<step>.submitted  the jobs: a second command does not submit them again
-    units/<step>.stopped    an error of a task that no other attempt would mend
+    units/<step>.submitted  the job IDs, so that a second command does not submit the units again
+    units/<step>.stopped    the error that ended a task
 """
 
 import contextlib
@@ -34,10 +34,10 @@ from lm.storage import Place, place_of, write_atomically, writing
 from lm.trusted_code import inherit
 
 LOGS = Path("runs/cloud")
-"""In the working folder: Slurm makes no folder for its logs."""
+"""Folder for logs, relative to the working folder. Slurm does not create it."""
 NO_RETRY = ["--engine.retry-failed", "False"]
 PAUSES = (10, 60, 300)
-"""Seconds between tries of a job whose controller does not answer; else the chain would end."""
+"""Seconds between attempts to reach Slurm's controller from within a job, where an error would end the chain."""
 UNREACHABLE = ("contact slurm controller", "timed out")
 
 
@@ -47,9 +47,9 @@ class Submission:
     next: str
     """ID of the job that runs the command again."""
     left: int
-    """Units that were not done when the jobs were submitted."""
+    """Number of units that were not done at submission."""
     lost: int
-    """Attempts of these that had ended with their process."""
+    """Number of their attempts that had died with their process before the submission."""
     log: str
 
     @property
@@ -58,7 +58,8 @@ class Submission:
 
 
 def run_units(attempts: Attempts) -> None:
-    """Submit the units that are left, and the command again; a single unit runs here. Raises Stopped, InputError."""
+    """Submit the remaining units and a job that runs the command again; a step with a single unit runs in a local
+    worker process. Raises Stopped after submitting, and InputError."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     if len(step.units) == 1:
         run_in_processes(attempts, 1)
@@ -90,7 +91,8 @@ def run_units(attempts: Attempts) -> None:
 
 
 def submit(attempts: Attempts, left: int, lost: int) -> Submission:
-    """Submit the array of the units that are left, and this command after it. Raises InputError, with no job left."""
+    """Submit an array of the remaining units, and this command after it. Raises InputError after cancelling what it
+    submitted."""
     step, folder, engine = attempts.step, attempts.folder, attempts.engine
     most = max_array_size()
     name, command = chain(engine)
@@ -128,7 +130,8 @@ def submit(attempts: Attempts, left: int, lost: int) -> Submission:
 
 
 def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words: str) -> str:
-    """Submit a job that runs a command here, and return its ID. Of equal options the last counts. Raises InputError."""
+    """Submit a job that runs a command in the working folder; return its ID. Later options override earlier ones.
+    Raises InputError."""
     said = ask(
         "sbatch", "--parsable", "--cpus-per-task=1", *shlex.split(engine.slurm_options), "--nodes=1", "--ntasks=1",
         "--requeue", "--open-mode=append", f"--job-name={name}", f"--chdir={Path.cwd()}", f"--output={LOGS / log}",
@@ -141,7 +144,8 @@ def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words
 
 
 def chain(engine: EngineConfig) -> tuple[str, list[str]]:
-    """The name of all jobs of this command, and the command that continues it: only the first retries failed units."""
+    """Return the name of all jobs of this command, and the command that continues it. Only the first command retries
+    failed units."""
     words = sys.orig_argv[1:]
     continued = words[-2:] == NO_RETRY
     words = words[:-2] if continued else words
@@ -151,7 +155,7 @@ def chain(engine: EngineConfig) -> tuple[str, list[str]]:
 
 
 def max_array_size() -> int:
-    """Return how many tasks an array of this Slurm may have. Raises UsageError if it takes no arrays."""
+    """Return the limit on tasks in an array of this Slurm. Raises UsageError if it does not support arrays."""
     lines = [line.partition("=") for line in ask("scontrol", "show", "config").splitlines()]
     found = {name.strip(): value.strip() for name, _, value in lines}.get("MaxArraySize", "")
     if not found.isdigit() or int(found) < 2:
@@ -160,7 +164,7 @@ def max_array_size() -> int:
 
 
 def ask(*words: str) -> str:
-    """Return what a command of Slurm prints. Raises UsageError if it is not installed, InputError if it fails."""
+    """Run a Slurm command and return its output. Raises UsageError if it is not installed, InputError if it fails."""
     for pause in (*(PAUSES if own_job() else ()), None):
         try:
             ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
@@ -181,12 +185,12 @@ def ask(*words: str) -> str:
 
 
 def own_job() -> str:
-    """Return the ID of this process's job; "" outside of Slurm."""
+    """Return the ID of this process's Slurm job; "" outside of Slurm."""
     return os.environ.get("SLURM_JOB_ID", "")
 
 
 def refuse_submitted(step: str, folder: Place) -> None:
-    """Raise InputError if jobs of the step, submitted by another command, are in Slurm's queue."""
+    """Raise InputError if jobs of the step that another command submitted are in Slurm's queue."""
     submitted = read_submission(step, folder)
     if submitted is None or submitted.next == own_job() != "":
         return
@@ -213,7 +217,7 @@ def write_submission(step: str, folder: Place, submission: Submission) -> None:
 
 
 def read_submission(step: str, folder: Place) -> Submission | None:
-    """None if there is none, or a damaged one."""
+    """Return the last submission of a step; None if it is missing or damaged."""
     found = read_json(folder / UNITS / f"{step}.submitted")
     try:
         submission = Submission(
@@ -226,7 +230,7 @@ def read_submission(step: str, folder: Place) -> Submission | None:
 
 
 def read_json(place: Place) -> dict:
-    """A JSON object of the step's folder; {} if there is none."""
+    """Read a JSON object; {} if it is missing or damaged."""
     try:
         found = json.loads(place.read_bytes())
     except NO_RECORD:
@@ -235,14 +239,16 @@ def read_json(place: Place) -> dict:
 
 
 def main(words: list[str]) -> None:
-    """Run a task of the array: every `world`-th unit of the list from its rank on, in a worker process for each of its
-    cores. Arguments: the list, its SHA-256, the rank of the array's first task, the world."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a time limit counts against no unit
+    """Run an array task: every `world`-th unit of the list, starting at its rank, with a worker process per core.
+    `words` are the path of the list, its SHA-256, the rank of the array's first task, and `world`."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # a time limit is not an attempt of any unit
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise InputError(f"{listed} is another list than the one that was submitted. Nothing was done.")
-    inherit()  # what the step names is imported by pickle
+    inherit()  # unpickling imports modules that the step names
     step, units, folder, engine = pickle.loads(data)
     rank = int(first) + int(os.environ["SLURM_ARRAY_TASK_ID"])
     step = dataclasses.replace(step, units=tuple(itertools.islice(units, rank, None, int(world))))

@@ -1,4 +1,4 @@
-"""Work on many tasks or files as the units of a step, and merges of many small files."""
+"""Steps whose units are tasks or files, and merges of many small files."""
 
 import dataclasses
 import functools
@@ -37,25 +37,27 @@ FILES_AT_ONCE = 64
 FILTERING = "filtering"
 """The step that writes documents/."""
 File = tuple[str, str]
-"""Name in the step's folder, SHA-256."""
+"""(name in the step's folder, SHA-256)."""
 OnProgress = Callable[[Progress], None]
 DIGEST = re.compile("[0-9a-f]{12}")
-"""In the name of a folder: of the keys that a join is of."""
+"""Matches the digest in the name of a folder: the hash of the keys that a join reads."""
 
 
 def whole(engine: EngineConfig, units: int) -> EngineConfig:
-    """The engine for a step that may lack no unit; a single unit needs no other process, nor the second it takes."""
+    """Return the engine for a step of which no unit may fail. A single unit runs in this process, which saves a second
+    for starting a worker."""
     alone = units == 1 and engine.executor.this_machine
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
 def files_of(markers: Iterable[Marker], folder: str = "") -> list[File]:
-    """The outputs in this folder of the step's, in the order of the markers."""
+    """Outputs whose names in the step's folder begin with `folder`, in the order of the markers."""
     return [(name, sha) for one in markers for name, (_, sha) in one.outputs.items() if name.startswith(folder)]
 
 
 def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
-    """`files_of`, if each marker has one. Raises InputError otherwise: results would lack the documents of a file."""
+    """Like `files_of`. Raises InputError if there are more or fewer files than markers: the results would lack the
+    documents of a file."""
     files = files_of(markers, folder)
     if len(files) != len(markers):
         raise InputError(
@@ -66,11 +68,11 @@ def file_of_each(markers: Collection[Marker], folder: str) -> list[File]:
 
 
 Merge = Callable[[Sequence[Path], Path, Path], int]
-"""(files, the file to write, folder for scratch) -> rows"""
+"""(input files, output file, folder for scratch) -> rows"""
 
 
 def merge_files(unit: Unit[tuple[str, ...]], space: Workspace, folder: str, merge: Merge) -> Counts:
-    """Merge the unit's files to folder/<name of the unit>.merged."""
+    """Merge the unit's files into folder/<name of the unit>.merged."""
     target = space.output(f"{folder}/{unit.name}.merged")
     return {"rows": merge([space.input(name) for name in unit.input], target, space.scratch)}
 
@@ -84,8 +86,8 @@ def merge_in_groups(
     on_progress: OnProgress,
     at_once: int = FILES_AT_ONCE,
 ) -> Sequence[File]:
-    """The files, merged `at_once` to one in parts/<name>, and again, until at most `at_once` are left. Raises as
-    `run_step`."""
+    """Merge the files `at_once` at a time in parts/<name>, repeatedly, until at most `at_once` are left; return these.
+    Raises like `run_step`."""
     for level in itertools.count(1):
         if len(files) <= at_once:
             return files
@@ -105,32 +107,32 @@ def merge_in_groups(
 
 
 Work = Callable[[Any, Path], Counts | None]
-"""Work on a task, and the file of this machine to write."""
+"""(task, local file to write) -> counts"""
 Run = Callable[[Sequence[Any], Work], list[Counts]]
-"""Does some work on each task, a dataclass with the field `run_file`, the place of the file that it makes, unless that
-is there; returns what the work counted, in the order of the tasks."""
+"""(tasks, work) -> counts of each task, in order. A task is a dataclass with the field `run_file`, the path of its
+output. Tasks whose output exists are skipped."""
 
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """A Run by the units of an engine. All files lie in `folder`, the folder of the step."""
+    """A `Run` that makes each task a unit of a step. All files are in `folder`."""
 
     folder: Place
     engine: EngineConfig
     on_progress: OnProgress
     told: str
-    """What progress calls the work."""
+    """Name of the work in progress lines."""
     identity: str = ""
-    """What decides the files besides their names."""
+    """Hash of everything besides the names that determines the outputs."""
 
     def __call__(self, tasks: Sequence[Any], work: Work) -> list[Counts]:
-        """Raises as `run_step`; no task may be missing."""
+        """Run `work` on all tasks. Raises like `run_step`, also if a single task fails."""
         names = [relative(self.folder, task.run_file) for task in tasks]
         units = tuple(
             Unit(name.replace("/", "."), identity_of("task", self.identity, name), 1, task)
             for name, task in zip(names, tasks, strict=True)
         )
-        # The first file, with all its folders, tells this step from others of the same work and of other digests.
+        # The path of the first file distinguishes this step from others of the same work, and of other digests.
         named = f"{self.told.replace(' ', '-')}.{names[0].replace('/', '.')}"
         told = f"{self.told}{self.detail(tasks[0].run_file.parent.name)}"
         step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", told=told)
@@ -138,14 +140,15 @@ class TaskRunner:
         return [made[unit.name].counts for unit in units]
 
     def detail(self, folder: str) -> str:
-        """Which part of the work the tasks of that folder are; nothing where its name has a digest."""
+        """Suffix for progress lines: the part of the work that the tasks in this folder belong to; "" if its name has a
+        digest."""
         return "" if DIGEST.search(folder) else f", {folder.replace('-', ' ')}"
 
 
 def delete_other_digests(folder: Place) -> None:
-    """Delete the folders next to `folder` whose names differ only in the digest: joins of other keys, which may fill a
-    disk; in a bucket they stay until the stage ends. Each is renamed first, so that a killed process leaves none that
-    looks whole."""
+    """Delete the folders next to `folder` whose names differ only in the digest. They are of joins of other keys, and
+    could fill the disk; in a bucket they stay until the stage ends. Each is renamed first, so that an interrupted
+    deletion leaves none that looks complete."""
     if not isinstance(folder, Path) or not folder.parent.is_dir():
         return
     name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
@@ -156,12 +159,12 @@ def delete_other_digests(folder: Place) -> None:
 
 
 def absolute(place: Place) -> Place:
-    """The same place whatever the working folder is: units may be made elsewhere."""
+    """Return an absolute path, since workers may have another working folder."""
     return place.absolute() if isinstance(place, Path) else place
 
 
 def relative(folder: Place, place: Place) -> str:
-    """The name of a file in the folder. Raises ValueError where it is not below it."""
+    """Return the name of a file relative to the folder. Raises ValueError if it is not in the folder."""
     above, below = f"{folder}/", str(place)
     if not below.startswith(above):
         raise ValueError(f"{place} is not in {folder}")
@@ -169,7 +172,7 @@ def relative(folder: Place, place: Place) -> str:
 
 
 def run_task(unit: Unit[Any], space: Workspace, work: Work) -> Counts:
-    """Do the work of a task, whose file is one of this machine, at its place when it ends."""
+    """Run the work of a task on a local file, which the workspace stores at `run_file`."""
     return work(unit.input, space.output(relative(space.folder, unit.input.run_file))) or {}
 
 
@@ -178,15 +181,15 @@ class StoredFile:
     path: Place
     bytes: int
     sha256: str
-    """Of its contents, by the step's manifest; else of its end (`sha256_of_end`)."""
+    """Hash of the contents if the step's manifest has the file, otherwise of its end (`sha256_of_end`)."""
     counts: Counts
-    """Of the unit that wrote it."""
+    """Counts of the unit that wrote it."""
     id: int = 0
-    """Of a file of texts/ or made of it: its number in the joins, by its name (`file_ids`)."""
+    """For a file of texts/, and files derived from it: its number in the joins, a hash of its name (`file_ids`)."""
 
     @property
     def name(self) -> str:
-        """Without its suffix; unique in its folder."""
+        """Name without .parquet, unique in its folder."""
         return self.path.name.removesuffix(".parquet")
 
     @property
@@ -195,9 +198,10 @@ class StoredFile:
 
 
 def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
-    """The files folder/*.parquet, by name, as the manifest of the step that wrote them has them: one file is read
-    instead of 90,000 footers. Files that it lacks are identified by their ends and, if `counts` are asked for, have
-    {"documents", "text_bytes"} by their footers. Raises InputError if such a footer cannot be read."""
+    """List folder/*.parquet by name, with hashes and counts from the manifest of the step that wrote them: one read
+    instead of 90,000 footers. Files that are not in the manifest are identified by their ends; if `counts` are
+    requested, their "documents" and "text_bytes" are read from their footers. Raises InputError if a footer cannot be
+    read."""
     made = read_manifest(step, folder.parent).values()
     known = {name: (*about, one.counts) for one in made for name, about in one.outputs.items()}
 
@@ -217,19 +221,20 @@ def stored_files(folder: Place, step: str, *counts: str) -> list[StoredFile]:
 
 @dataclass(frozen=True)
 class FileRunner:
-    """Runs steps in `folder` of which each unit is one file."""
+    """Run steps in `folder` with one unit per file."""
 
     folder: Place
     engine: EngineConfig
     on_progress: OnProgress
     failed: dict[str, str] = field(default_factory=dict)
-    """{name of a file that failed: the first step in which it did}, of all steps so far."""
+    """{name of a file that failed: the first step in which it failed}, over all steps so far."""
 
     def __call__[F: StoredFile](
         self, step: str, files: Sequence[F], work: Callable[[F, Workspace], Counts | None], identity: object
     ) -> tuple[list[F], dict[str, Marker]]:
-        """Return the files that are done, and their markers. Others have failed and are named, or end the step
-        (`run_step`). `identity` is what decides the outputs besides the file, or a function of the file."""
+        """Run `work` on each file. Return the finished files and their markers; failed files are printed, or end the
+        step (`run_step`). `identity`, a value or a function of the file, is everything besides the file that determines
+        the outputs."""
         of = identity if callable(identity) else lambda file: identity
         units = tuple(Unit(one.name, identity_of(step, one.identity, of(one)), one.bytes, one) for one in files)
         run = functools.partial(run_file, work=work)
@@ -253,8 +258,9 @@ def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace],
 
 
 def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
-    """Set a file aside in a `step` that it had passed, with the record of the later step in which it failed, and delete
-    its outputs there. `step` ends without the file until it or the settings change, or failed units are retried."""
+    """Quarantine a file in `step`, which it had passed, with the record of the later step `failed_in`, and delete its
+    outputs of `step`. Later runs of `step` skip the file until it or the settings change, or failed units are
+    retried."""
     record = read_quarantine(quarantine_of(failed_in, file, folder))
     marker = read_marker(marker_of(step, file, folder))
     if record is None or marker is None:

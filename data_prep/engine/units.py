@@ -1,11 +1,11 @@
-"""A unit of work, an input file or a range of hashes, run once: whatever engine runs it, it runs `run_unit`.
+"""Units of work: an input file or a range of hashes. Every engine runs a unit with `run_unit`.
 
     units/<step>/<name>.json       the unit is done: {identity, counts, outputs: {name: [bytes, sha256]}, seconds, host,
                                    read: SHA-256 of the input file}
     quarantine/<step>/<name>.json  it failed each time: {identity, error, traceback, host, attempts, log, read}
 
-Both are in the step's folder. The marker is written last: a unit is done if there is a marker of its identity, and the
-outputs that it lists are there in their sizes.
+Both are in the step's folder. The marker is written last: a unit is done if its marker has its identity, and the listed
+outputs exist with the listed sizes.
 """
 
 import contextlib
@@ -46,10 +46,11 @@ from lm.storage import (
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""The disk takes no more, whichever unit writes. EIO is not one of them: it may be a bad sector of one input file."""
+"""Errors of a full or read-only disk, which every unit would have. EIO is not among them: it may be a bad sector of one
+input file."""
 SECONDS_BETWEEN_COUNTS = 0.5
 ATTEMPT = "attempt of "
-"""Begins a line of a file `running_of`; the identity of the unit follows."""
+"""Prefix of a line of a running record (`running_of`), followed by the identity of the unit."""
 RUNNING = ".running"
 NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError)
 """Raised by reading a JSON file that is missing or damaged."""
@@ -61,18 +62,17 @@ class Unit[Input]:
     """One input file, or one range of hashes; picklable."""
 
     name: str
-    """Unique in its step, the same whatever the other units; a file name, from which its outputs' names come."""
+    """File name, unique in its step and independent of the other units. Output names are derived from it."""
     identity: str
-    """SHA-256 of all that decides its outputs: its input and the settings, never other units or versions of
-    libraries."""
+    """SHA-256 of everything that determines the outputs: input and settings, not other units or library versions."""
     bytes: int
-    """About how much work it is."""
+    """Approximate size of the work."""
     input: Input
-    """What `Step.work` needs, picklable and light."""
+    """Input of `Step.work`; picklable and small."""
 
 
 def no_digest(unit: Unit) -> str:
-    """Of a step that reads no input files."""
+    """Default `Step.digest`, for steps that read no input files."""
     return ""
 
 
@@ -81,24 +81,25 @@ class Step[Input]:
     """The same work on many units."""
 
     name: str
-    """A file name: of the folders of markers."""
+    """File name of the folders of markers and quarantine records."""
     units: tuple[Unit[Input], ...]
     work: Callable[[Unit[Input], "Workspace"], Counts | None]
-    """Makes the unit's outputs and returns counts as JSON, "rows" for progress. Picklable, a pure function of the unit;
-    called again if it was interrupted."""
+    """Write the unit's outputs and return counts (JSON types); "rows" is for progress. A picklable, pure function of
+    the unit. Called again after an interruption."""
     rows: str = "documents"
-    """What progress calls them; "" where none are counted."""
+    """Noun for rows in progress lines; "" if none are counted."""
     inputs: str = "files"
-    """What progress calls the units."""
+    """Noun for units in progress lines."""
     told: str = ""
-    """What progress calls the step, where that is not its name."""
+    """Name of the step in progress lines, if not `name`."""
     digest: Callable[[Unit[Input]], str] = no_digest
-    """SHA-256 of the file that a unit reads, for its marker or record: another of the same name and size is noticed."""
+    """SHA-256 of the file that a unit reads, stored in its marker or quarantine record to detect another file with the
+    same name and size."""
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What a finished unit leaves."""
+    """Record of a finished unit."""
 
     identity: str
     counts: Counts
@@ -107,14 +108,14 @@ class Marker:
     seconds: float
     host: str
     read: str = ""
-    """SHA-256 of the file that it read (`Step.digest`)."""
+    """SHA-256 of the input file (`Step.digest`)."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     @classmethod
     def of(cls, found: Any) -> "Marker | None":
-        """Return the marker with these JSON values; None if they are not a marker."""
+        """Return the marker with these JSON values; None if they are invalid."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             counts, seconds = found["counts"], float(found["seconds"])
@@ -128,19 +129,19 @@ class Marker:
 @dataclass(frozen=True)
 class Failure:
     error: str
-    """The exception, on one line, or what became of the process."""
+    """The exception on one line, or how the process died."""
     traceback: str = ""
     log: str = ""
-    """What the worker process printed, its end."""
+    """The end of the worker's output."""
     host: str = dataclasses.field(default_factory=lambda: os.uname().nodename)
     ends_run: bool = False
-    """Whether every other unit would fail of it too: impossible settings, a full disk, a package that is missing."""
+    """Whether every other unit would fail of it too: impossible settings, a full disk, a missing package."""
     for_good: bool = False
-    """Whether another attempt would end the same way."""
+    """Whether another attempt would fail the same way."""
     died: bool = False
-    """Whether the process was killed or crashed; not if it was ended for hanging."""
+    """Whether the process was killed or crashed; False if it was ended for hanging."""
     exception: Exception | None = None
-    """What was raised; None where a process was killed, or it cannot travel."""
+    """The exception; None if the process was killed or the exception cannot be pickled."""
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
@@ -153,17 +154,18 @@ class Failure:
         )
 
     def raised(self) -> Exception:
-        """The exception, as it was where that is possible."""
+        """Return the original exception, or one with its text."""
         if self.exception:
             return self.exception
         return RuntimeError(f"{self.error}\n{self.traceback}") if self.traceback else InputError(self.error)
 
     def to_travel(self) -> "Failure":
-        """The same for another process: a bug of ours tells where it was, which tracebacks do not."""
+        """Return a picklable copy. Pickling loses tracebacks, so the exception gets its traceback as a note, unless it
+        is an InputError. An exception that cannot be pickled is dropped."""
         error = self.exception
         if error is not None and not isinstance(error, InputError):
             error.add_note(self.traceback)
-        try:  # an exception with arguments of its own may not come back
+        try:  # an exception with its own arguments may fail to unpickle
             pickle.loads(pickle.dumps(error))
         except Exception:
             error = None
@@ -171,26 +173,26 @@ class Failure:
 
 
 class TooManyBytesError(InputError):
-    """A unit reads on and on."""
+    """A unit read or unpacked more than engine.max_unit_bytes."""
 
 
 class WriteError(OSError):
-    """An output could not be written, whatever its errno: the input of the unit is not the cause."""
+    """An output could not be written, whatever the errno; the input of the unit is not the cause."""
 
 
 class StoreWriteError(InputError):
-    """A store did not take an output, marker or record, though that was tried again for minutes."""
+    """A store did not accept an output, marker or record after minutes of retries."""
 
 
 @contextlib.contextmanager
 def storing(place: Place) -> Generator[None]:
-    """Raise InputError for an error of a disk in the block, StoreWriteError for one of a store."""
+    """Turn disk errors in the block into InputError, and errors of a store into StoreWriteError."""
     try:
         with writing(place):
             yield
     except StorageError as error:
         if isinstance(error.__cause__, Exception) and objects.is_name(error.__cause__):
-            raise  # only of this unit
+            raise  # caused by the name of this unit
         raise StoreWriteError(str(error)) from error
 
 
@@ -210,13 +212,14 @@ def ends_run(error: BaseException) -> bool:
 
 
 def identity_of(*parts: object) -> str:
-    """SHA-256 of the parts as JSON; of configs without what decides no byte (lm.fields.identifying)."""
+    """SHA-256 of the parts as JSON. Config fields that do not affect the outputs are left out
+    (lm.fields.identifying)."""
     return hashlib.sha256(json.dumps(identifying(parts), sort_keys=True).encode()).hexdigest()
 
 
 class Workspace:
-    """Where the work on one unit reads and writes: the step's folder on a disk; for a bucket, a folder of this machine,
-    whose outputs are uploaded at the end."""
+    """Files of one unit's work: the step's folder if it is on a disk; for a bucket, a local folder whose outputs are
+    uploaded at the end."""
 
     def __init__(
         self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: Callable[[int], None] = lambda _: None
@@ -228,7 +231,7 @@ class Workspace:
         self.told_at = 0.0
 
     def input(self, name: str) -> Path:
-        """A file of the step's folder, to read: brought here, whole, from a bucket. Raises FileNotFoundError."""
+        """Path of a file in the step's folder; from a bucket, the file is downloaded. Raises FileNotFoundError."""
         path = self.root / name
         if isinstance(self.folder, Url) and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,17 +239,17 @@ class Workspace:
         return path
 
     def place(self, name: str) -> Place:
-        """A file of the step's folder, to read by ranges where it lies."""
+        """Location of a file in the step's folder, to read ranges of it without a download."""
         return self.folder / name
 
     def output(self, name: str) -> Path:
-        """Where to write an output, whole or not at all (lm.storage.appearing, with `scratch`)."""
+        """Path to write an output to, atomically (lm.storage.appearing, with `scratch`)."""
         path = self.outputs[name] = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def count(self, rows: int = 0, bytes: int = 0) -> None:
-        """Notes that so many more rows were made of so many bytes of contents. Raises TooManyBytesError."""
+        """Add rows made and bytes of contents read. Raises TooManyBytesError."""
         self.rows += rows
         self.bytes += bytes
         self.refuse_more_than_may_be(self.bytes, "of contents were read")
@@ -256,7 +259,7 @@ class Workspace:
             self.on_rows(self.rows)
 
     def meter(self, read: int, unpacked: int) -> None:
-        """Count bytes of the input as stored, and as unpacked (lm.storage.metered). Raises TooManyBytesError."""
+        """Add bytes of the input as stored, and as unpacked (lm.storage.metered). Raises TooManyBytesError."""
         self.read += read
         self.unpacked += unpacked
         self.refuse_more_than_may_be(self.read, "were read")
@@ -270,7 +273,8 @@ class Workspace:
             )
 
     def publish(self) -> dict[str, tuple[int, str]]:
-        """Uploads the outputs to a bucket; what they are. Raises FileNotFoundError for one that was not written."""
+        """Upload the outputs if the folder is in a bucket; return {name: (bytes, SHA-256)}. Raises FileNotFoundError
+        for an output that was not written."""
         found = {name: digest(path) for name, path in sorted(self.outputs.items())}
         if isinstance(self.folder, Url):
             for name, path in self.outputs.items():
@@ -280,7 +284,7 @@ class Workspace:
 
 @contextlib.contextmanager
 def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int], None]) -> Generator[Workspace]:
-    """The place of one unit's work; what a bucket's needed here is deleted afterwards."""
+    """Create the workspace of a unit. For a bucket, its local folder is deleted afterwards."""
     if isinstance(folder, Path):
         scratch = folder / SCRATCH / step.name
         scratch.mkdir(parents=True, exist_ok=True)
@@ -295,9 +299,9 @@ def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int]
 
 
 class RareCollections:
-    """Inside, Python looks for cycles 50 times as seldom, and only among new objects: that saves a tenth of the time of
-    a page. The settings are the process's: of units in several threads the first to begin changes them, the last to end
-    restores them."""
+    """Context manager that makes Python's garbage collector run a fiftieth as often, and only over new objects, which
+    saves a tenth of the time per page. The settings are per process: of units in several threads, the first to enter
+    changes them and the last to leave restores them."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.before = threading.Lock(), 0, gc.get_threshold()
@@ -319,19 +323,19 @@ class RareCollections:
 
 
 MOST_THRESHOLD = 2**31 - 1
-"""That Python takes."""
+"""Maximum threshold of gc.set_threshold."""
 RARE_COLLECTIONS = RareCollections()
 
 
 def run_unit(
     step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
 ) -> Marker:
-    """Do the work, write the marker, and delete what an earlier making of the unit left under other names. Raises as
-    the work."""
+    """Run the work of a unit, write its marker, and delete outputs of an earlier run of the unit that had other names.
+    Raises the errors of the work."""
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
-        read = step.digest(unit)  # before the work: a file that is replaced meanwhile is told by the next run
+        read = step.digest(unit)  # before the work, so that the next run detects a file that is replaced meanwhile
         with metered(space.meter), RARE_COLLECTIONS:
             counts = step.work(unit, space) or {}
         with storing(folder):
@@ -359,8 +363,8 @@ def marker_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def running_of(step: str, unit: str, folder: Place) -> Place:
-    """Attempts of a unit that have not ended or died: a line with ATTEMPT each, then the stacks of a process that
-    hung."""
+    """Path of the running record: the attempts of a unit that have not ended, or died. It has a line that starts with
+    ATTEMPT for each, then the stacks of a process that hung."""
     return folder / UNITS / step / (unit + RUNNING)
 
 
@@ -369,7 +373,8 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def read_marker(path: Place) -> Marker | None:
-    """None where there is none, or a damaged one. Raises InputError for an output outside of the step's folder."""
+    """Return the marker; None if it is missing or damaged. Raises InputError for an output outside of the step's
+    folder."""
     try:
         marker = Marker.of(json.loads(path.read_bytes()))
     except NO_RECORD:
@@ -380,19 +385,20 @@ def read_marker(path: Place) -> Marker | None:
 
 
 def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
-    """Whether the marker is of the unit as it is now, and its outputs are there."""
+    """Whether the marker has the unit's identity, and its outputs exist with their sizes."""
     if marker is None or marker.identity != unit.identity:
         return False
     return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
 def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
-    """{place: bytes} of the files that are there, and perhaps others; in a bucket by one listing of each folder."""
+    """Return {place: bytes} of the existing files among `places`. For a bucket each folder is listed once, and the
+    result has all files in it."""
     found: dict[Place, int] = {}
     for folder in {one.parent for one in places if isinstance(one, Url)}:
         found |= {folder / name: one.size for name, one in folder.files().items()}
     for path in (one for one in places if isinstance(one, Path)):
-        with contextlib.suppress(OSError):  # of a name that is too long, too
+        with contextlib.suppress(OSError):  # including a name that is too long
             if path.is_file():
                 found[path] = path.stat().st_size
     return found
@@ -400,7 +406,7 @@ def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
 
 def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
     read = ""
-    with contextlib.suppress(OSError):  # it may have failed since it is gone
+    with contextlib.suppress(OSError):  # the unit may have failed because the file is missing
         read = step.digest(unit)
     record = {
         "identity": unit.identity, "error": failure.error, "traceback": failure.traceback, "host": failure.host,
@@ -420,13 +426,14 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
 
 
 def beside(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Those of the names that are in a folder of one of the outputs: a marker that lists others is not a run's."""
+    """Return those names that are in the folder of one of the outputs. A marker that lists files elsewhere was not
+    written by this run and must not delete them."""
     folders = {output.rpartition("/")[0] for output in outputs}
     return [name for name in names if name.rpartition("/")[0] in folders]
 
 
 def delete_files(folder: Place, names: "Any") -> None:
-    """Delete outputs, as far as they are there. Raises InputError for a name that leads out of the folder."""
+    """Delete outputs that exist. Raises InputError for a name that leads out of the folder."""
     places = [inside(folder, name, folder / UNITS) for name in names]
     if isinstance(folder, Url):
         stores.delete(map(str, places))

@@ -1,5 +1,5 @@
-"""A worker process: runs the units that come over its pipe, one at a time, and ends when its parent does. Its output
-goes to a file, whose end is in the record of a unit that fails."""
+"""A worker process: run units received over a pipe, one at a time, until the parent ends. Output goes to a file; its
+end is stored with a failed unit."""
 
 import contextlib
 import dataclasses
@@ -24,12 +24,15 @@ from lm.storage import Place, write_atomically
 from lm.trusted_code import inherit
 
 MOST_GRACE = 60
-"""Seconds that a process has to upload the stacks of a unit that hangs."""
+"""Maximum number of seconds to upload the stacks of a unit that hangs."""
 
 
 def main() -> None:
-    """The process: its arguments are the number of the pipe's file descriptor, and the folder of all workers."""
-    for one in (signal.SIGINT, signal.SIGTERM):  # a terminal and Slurm send it to all; the parent ends its workers
+    """Run the process. Command-line arguments: the file descriptor of the pipe, and the folder of all workers."""
+    for one in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a terminal and Slurm signal all processes; the parent ends its workers
         signal.signal(one, signal.SIG_IGN)
     faulthandler.enable()
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -48,19 +51,22 @@ def main() -> None:
 
 @functools.lru_cache(1)
 def load(pickled: bytes) -> Any:
-    inherit()  # what the step names is imported by pickle
+    inherit()  # unpickling imports modules that the step names
     return pickle.loads(pickled)
 
 
 def attempt(
     pickled: bytes, message: bytes, on_rows: Callable[[int], None] = lambda rows: None, node: str = "-"
 ) -> Marker | Failure:
-    """Run one attempt of a unit in a process that may die of it. `pickled` is (step, folder, engine), `message` (unit,
-    number of its attempts that died before); `node` is Ray's id of this machine. Until it ends, the attempt is recorded
-    in the run folder (`running_of`), so that the death of this process or of the command is not forgotten."""
+    """Run one attempt of a unit in a process that it may crash.
+
+    `pickled` is (step, folder, engine), `message` is (unit, number of its earlier attempts that died), `node` is Ray's
+    ID of this machine. While it runs, the attempt is recorded in the run folder (`running_of`), so that a death of this
+    process or of the command is counted.
+    """
     try:
         step, folder, engine = load(pickled)
-    except Exception as error:  # a module that it needs is missing
+    except Exception as error:  # for example, a missing module
         return dataclasses.replace(Failure.of(error), ends_run=True).to_travel()
     unit, deaths = pickle.loads(message)
     place, seconds = running_of(step.name, unit.name, folder), engine.unit_hours * 3600
@@ -70,7 +76,7 @@ def attempt(
     try:
         with recorded_on_disk(place, record, seconds) if isinstance(place, Path) else recorded(place, record, seconds):
             result = try_unit(step, unit, folder, engine, on_rows)
-        # A unit that is done needs no record. In a bucket, `clean_up` deletes those records, 1,000 by one request.
+        # A finished unit needs no record. In a bucket, `clean_up` deletes them, 1,000 per request.
         if isinstance(place, Path) or isinstance(result, Failure):
             place.unlink(missing_ok=True)
     except (OSError, InputError) as error:
@@ -80,9 +86,9 @@ def attempt(
 
 @contextlib.contextmanager
 def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]:
-    """Write the record. If the block takes longer than `seconds`, append the stacks of all threads and end the process:
-    faulthandler's thread does that even if a library never returns to Python."""
-    path.unlink(missing_ok=True)  # its file may have another name too, in a backup by hard links
+    """Write the running record. If the block takes longer than `seconds`, append the stacks of all threads and end the
+    process. The thread of faulthandler does that even if a library never returns to Python."""
+    path.unlink(missing_ok=True)  # the file may be hard-linked in a backup
     with path.open("x", encoding="utf-8") as file:
         file.write(record)
         file.flush()
@@ -95,8 +101,8 @@ def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]
 
 @contextlib.contextmanager
 def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
-    """`recorded_on_disk` for a bucket: a thread of Python uploads the stacks and ends the process. If a library never
-    returns to Python, faulthandler ends it a little later and prints the stacks to its log."""
+    """Like `recorded_on_disk`, for a bucket: a Python thread uploads the stacks and ends the process. If a library
+    never returns to Python, faulthandler ends the process a little later and prints the stacks to its log."""
     with storing(place):
         write_atomically(place, record)
     timer = threading.Timer(seconds, end_with_stacks, (place, record))
@@ -111,7 +117,7 @@ def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
 
 
 def end_with_stacks(place: Place, record: str) -> None:
-    """Upload the stacks of all threads after the record, and end this process."""
+    """Upload the running record with the stacks of all threads, and end this process."""
     try:
         with tempfile.TemporaryFile() as file:
             faulthandler.dump_traceback(file)
@@ -122,7 +128,7 @@ def end_with_stacks(place: Place, record: str) -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process when standard input ends: the parent holds its other end."""
+    """End this process when standard input closes: the parent holds the other end."""
     while os.read(0, 1):
         pass
     shutil.rmtree(sys.argv[2], ignore_errors=True)
