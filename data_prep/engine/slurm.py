@@ -241,9 +241,7 @@ def read_json(place: Place) -> dict:
 def main(words: list[str]) -> None:
     """Run an array task: every `world`-th unit of the list, starting at its rank, with a worker process per core.
     `words` are the path of the list, its SHA-256, the rank of the array's first task, and `world`."""
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # a time limit is not an attempt of any unit
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a time limit is not an attempt
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:

@@ -29,10 +29,7 @@ MOST_GRACE = 60
 
 def main() -> None:
     """Run the process. Command-line arguments: the file descriptor of the pipe, and the folder of all workers."""
-    for one in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # a terminal and Slurm signal all processes; the parent ends its workers
+    for one in (signal.SIGINT, signal.SIGTERM):  # sent to all processes at once; the parent ends its workers
         signal.signal(one, signal.SIG_IGN)
     faulthandler.enable()
     threading.Thread(target=end_with_parent, daemon=True).start()

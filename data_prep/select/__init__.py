@@ -1,4 +1,4 @@
-"""Rows to kept and dropped documents, by the recipe's rules (documents/).
+"""Apply filters and deduplication: split the rows of texts/ into kept and dropped documents (documents/, dropped/).
 
 May import: data_prep.measure, dedup, pii, funnel, engine.
 """

@@ -1,5 +1,6 @@
-"""The last pass over each file of texts/: rows become documents/ and dropped/, by the rules and the duplicates. What
-the joins found is in a file for each, so that a file with the same findings is not filtered again."""
+"""Last pass over each file of texts/: write kept and dropped documents according to the rules and the duplicates found.
+The results of the joins are in one file per file of texts/, so a file whose results did not change is not filtered
+again."""
 
 import itertools
 import json
@@ -27,16 +28,16 @@ from lm.errors import UsageError, shown
 from lm.storage import write_atomically
 
 CLUSTER_SIZE = "cluster_size"
-"""Column of documents/: documents of the cluster that this one stayed of, where the config asks for it."""
+"""Column of documents/: number of documents in the duplicate cluster of this one; written if the config asks for it."""
 REPEAT = "repeat"
-"""Column of documents/: how often the document is to be repeated, by its cluster's size."""
+"""Column of documents/: how often to repeat the document, by the size of its cluster (minhash.upsampling_weights)."""
 DUPLICATE_OF = "duplicate_of"
-"""Column of dropped/: the row of texts/ that stayed ("NAME.parquet:ROW") or the document of an index ("INDEX#ID"); or
-null."""
+"""Column of dropped/: the kept row of texts/ ("NAME.parquet:ROW") or document of an index ("INDEX#ID") that this one
+duplicates, or null."""
 
 
 def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
-    """The schema of documents/. `from_table` are the columns of the input table (pages.keep_columns)."""
+    """Return the schema of documents/. `from_table` are the columns of the input table (pages.keep_columns)."""
     columns = [*document_schema(config.language.labelled), *map(text_schema(config).field, value_columns(config))]
     if config.minhash.cluster_sizes:
         columns.append(pa.field(CLUSTER_SIZE, pa.int64()))
@@ -46,13 +47,13 @@ def kept_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) ->
 
 
 def dropped_schema(config: DocumentsConfig, from_table: Sequence[pa.Field] = ()) -> pa.Schema:
-    """The schema of dropped/; `from_table` as of `kept_schema`."""
+    """Return the schema of dropped/. `from_table` is as for `kept_schema`."""
     return pa.schema([*text_schema(config), (DUPLICATE_OF, pa.string()), *from_table])
 
 
 def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
-    """Raises UsageError if a column of pages.keep_columns has the name of one that texts/, documents/ or dropped/ have
-    anyway."""
+    """Raise UsageError if a column of pages.keep_columns has the name of a column that the pipeline writes to texts/,
+    documents/ or dropped/."""
     documents = document_schema(labelled=True).names
     computed = {*text_schema(config).names, CLUSTER_SIZE, REPEAT, DUPLICATE_OF} - {*documents}
     for name in names:
@@ -69,7 +70,7 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
 
 
 def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
-    """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
+    """Return {row: [(step, edit)]}, the steps in the order in which they run; rows without edits are missing."""
     found: dict[int, list[tuple[str, Edit]]] = {}
     for step in steps_in(config):
         for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
@@ -78,7 +79,7 @@ def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dic
 
 
 def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> dict:
-    """Write the file's kept and dropped documents, in order, with personal data replaced, and the counts."""
+    """Write the file's kept and dropped documents, in order, with personal data replaced, and its counts."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
     hosts = HostCounter(space.output(f"parts/hosts/{file.path.name}"))
@@ -109,7 +110,8 @@ def kept_and_dropped(
     counts: list[Counts],
     hosts: HostCounter,
 ) -> Iterator[tuple[bool, dict]]:
-    """(whether it is kept, row) of each row; appends to `counts`, and adds what is kept to `hosts`."""
+    """Yield (whether it is kept, row) for each row to write. Dropped rows are left out unless config.write_dropped is
+    set. Appends to `counts`, and adds kept rows to `hosts`."""
     for filtered in parts:
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):

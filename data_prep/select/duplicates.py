@@ -1,4 +1,4 @@
-"""Which documents are duplicates, of which: the joins in their order, and what they found of one file."""
+"""Find duplicates: run the deduplication joins in order, and look up their results for each file."""
 
 import functools
 import json
@@ -20,42 +20,46 @@ from lm.storage import write_atomically
 TOLD = {"url_dedup": "refetched pages", "exact_dedup": "exact duplicates", "minhash_dedup": "near-duplicates"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
 SEEN_BEFORE = {"url_dedup": "url_seen_before", "exact_dedup": "exact_seen_before", "minhash_dedup": "near_seen_before"}
-"""Reasons of what is a duplicate of a document of an index."""
+"""Reasons for duplicates of a document in an index of an earlier run."""
 
 
 class Duplicate(NamedTuple):
-    """Why a document goes, and which one stays."""
+    """Why a document is dropped, and which document is kept instead."""
 
     stage: str
     reason: str
     file: int
-    """Number of its file in the joins; from INDEX_FILES on, of a file of the indices, one index after the other."""
+    """Number, in the joins, of the file of the kept document. Numbers from INDEX_FILES on are files of the indices, one
+    index after another."""
     row: int
     name: str = ""
-    """NAME.parquet:ROW of texts/, or INDEX#ID."""
+    """Name of the kept document: NAME.parquet:ROW of texts/, or INDEX#ID."""
 
     @property
     def of_this_run(self) -> bool:
-        """Whether the text of the one that stays is at hand."""
+        """Whether the kept document is in texts/ of this run, so that its text can be read."""
         return self.file < INDEX_FILES
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the joins found: the same for all files."""
+    """Results of the joins, for all files."""
 
     names: dict[int, str]
     """{number: name} of all files of texts/."""
     clusters: dict[str, Partitions]
-    """{step of deduplication in use: its result}."""
+    """{deduplication step in use: its result}."""
     sizes: Partitions | None = None
-    """The clusters' sizes, if the config asks for them (clusters.py)."""
+    """Sizes of the clusters, if the config asks for them (clusters.py)."""
     indices: tuple[Index, ...] = ()
 
     def duplicates_of(self, file: int) -> dict[int, Duplicate]:
-        """{row: what it is a duplicate of}, always a row that stays. It is named by the first step that finds it, but
-        the place is that of its cluster in the last step, which holds those of the steps before: their first document
-        may be a duplicate itself."""
+        """Return {row: the duplicate} of a file. A duplicate always refers to a document that is kept.
+
+        Stage and reason are those of the first step in which it duplicates a document of an index, otherwise of the
+        first step that finds it. The kept document is that of the last step that finds it: clusters include those of
+        earlier steps, and the document kept by an earlier step may be a duplicate in a later one.
+        """
         places: dict[int, tuple[int, int]] = {}
         reasons: dict[int, tuple[str, str]] = {}
         for step, clusters in self.clusters.items():
@@ -67,8 +71,8 @@ class Found:
         return {row: Duplicate(*reasons[row], *place) for row, place in sorted(places.items())}
 
     def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
-        """{(file, row) of a document that stays: `Duplicate.name`}. Raises InputError if ids of an index are missing or
-        damaged."""
+        """Return {(file, row) of a kept document: `Duplicate.name`}. Raises InputError if ids of an index are missing
+        or damaged."""
         places = {(one.file, one.row) for one in duplicates}
         names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < INDEX_FILES}
         first = INDEX_FILES
@@ -90,9 +94,11 @@ def find_clusters(
     indices: tuple[Index, ...],
     run: FileRunner,
 ) -> tuple[list[StoredFile], dict[str, Partitions]]:
-    """The files whose keys could be written, and {step of deduplication in use: its clusters}, in folders of parts/
-    that are named by the keys. Addresses come first, without texts: of a page that was fetched again only the document
-    that stays takes part in the other steps."""
+    """Return the files whose keys could be written, and {deduplication step in use: its clusters}. Clusters are in
+    folders of parts/ that are named after the hash of the keys.
+
+    URLs come first and need no texts; of refetched pages, only the kept document takes part in the other steps.
+    """
     clusters: dict[str, Partitions] = {}
     decided = [config, min_quality, [index.name for index in indices]]
 
@@ -131,12 +137,13 @@ def find_clusters(
 
 
 def names_of(clusters: dict[str, Partitions]) -> dict[str, str]:
-    """What the clusters are of: {step: name}."""
+    """Return {step: name of its folder}, which identifies the clusters."""
     return {step: result.folder.parent.name for step, result in clusters.items()}
 
 
 def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: FileRunner) -> Partitions | None:
-    """The sizes of the clusters of the last step, which holds those of all steps; None if they are not asked for."""
+    """Return the sizes of the clusters of the last step, which include those of all steps; None if the config does not
+    ask for them."""
     if not config.counts_clusters:
         return None
     *_, last = clusters.values()
@@ -146,7 +153,7 @@ def find_sizes(clusters: dict[str, Partitions], config: DocumentsConfig, run: Fi
 
 
 def write_duplicates(file: StoredFile, space: Workspace, found: Found) -> None:
-    """Write what the joins found of the file, for `read_duplicates`."""
+    """Write the joins' results for a file, for `read_duplicates`."""
     duplicates = found.duplicates_of(file.id)
     names = found.names_of(duplicates.values())
     rows = [[row, *one._replace(name=names[one.file, one.row])] for row, one in duplicates.items()]
@@ -159,13 +166,14 @@ def duplicates_name(file: StoredFile) -> str:
 
 
 def read_duplicates(file: StoredFile, space: Workspace) -> tuple[dict[int, Duplicate], dict[int, int]]:
-    """{row: duplicate}; {row that stays: documents of its cluster}, if that is asked for and more than one."""
+    """Return {row: duplicate} and {kept row: documents in its cluster}. The second has only clusters of more than one
+    document, and is empty if the config does not ask for sizes."""
     found = json.loads(space.place(duplicates_name(file)).read_bytes())
     return {row: Duplicate(*rest) for row, *rest in found["duplicates"]}, dict(found["sizes"])
 
 
 def write_index_of(files: list[StoredFile], config: DocumentsConfig, found: Found, run: FileRunner) -> None:
-    """Write the run's own index, unless a file fails, which `run` then names."""
+    """Write the run's index. If a file fails, `run` reports it and no index is written."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
     digest = identity_of(names_of(found.clusters), config)[:12]
     done, made = run("index-keys", files, functools.partial(map_file, found=found, kinds=kinds), digest)

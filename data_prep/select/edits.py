@@ -1,5 +1,5 @@
-"""The steps after the deduplication of whole documents, which look at parts of texts. Decontamination is last: how
-frequent an n-gram is counts documents that would be kept, not their copies."""
+"""Steps that edit texts after the deduplication of whole documents. Decontamination is last, so that n-gram frequencies
+are those of documents that would be kept, without their copies."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -25,8 +25,8 @@ def find_edits(
     identity: Callable[[StoredFile], object],
     run: FileRunner,
 ) -> dict[str, str]:
-    """{name of a file: SHA-256 of its edits} (`edits_name`), without files that failed. `identity` is what decides the
-    survivors of a file. Raises as the steps."""
+    """Run the editing steps. Return {name of a file: SHA-256 of its edits} (`edits_name`), without files that failed.
+    `identity` of a file is everything that determines its survivors. Raises the errors of the steps."""
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
     files, made = run("survivors", files, work, identity)
     left = []
@@ -44,7 +44,7 @@ def steps_in(config: DocumentsConfig) -> list[str]:
 
 
 def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
-    """Write the file's documents that pass the rules and are copies of no other."""
+    """Write the file's documents that pass the rules and are no duplicates."""
     duplicates, _ = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
 
@@ -63,4 +63,4 @@ STEPS: dict[str, Callable[..., list[SurvivorFile]]] = {
     "substring_dedup": remove_substrings,
     "decontamination": decontaminate,
 }
-"""{step: step(files, its section of the config, run) gives the files with their edits}."""
+"""{step: function}. step(files, its section of the config, run) returns the files with their edits."""

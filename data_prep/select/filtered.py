@@ -1,4 +1,4 @@
-"""The files of texts/, and their rows with the verdict on each and what the filters leave of the text."""
+"""Read files of texts/: rows with the verdict on each, and the text that the filters leave."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -30,23 +30,23 @@ def texts_files(folder: Place) -> list[StoredFile]:
 
 @dataclass(slots=True)
 class FilteredRows:
-    """Some rows of one file of texts/ after the rules."""
+    """A batch of rows of one file of texts/, after the rules."""
 
     first: int
-    """Number of the first of them in the file."""
+    """Row number, in the file, of the first row of the batch."""
     rows: list[dict]
-    """As they stand in texts/, but for the text, which has lost what filters take out that it came through."""
+    """Rows of texts/. Their text is what is left after the filters that they passed (`text_left`)."""
     verdicts: list[Verdict]
     values: Mapping[str, np.ndarray]
-    """{signal: (rows,) float64} of what a line is drawn through."""
+    """{signal: (rows,) float64} of the signals that have a threshold."""
     min_quality: float | None
     languages: np.ndarray | None
-    """(rows,) str, as of `languages_of`."""
+    """(rows,) str, from `languages_of`."""
     from_table: tuple[pa.Field, ...] = ()
-    """The columns of the input table that the file has (pages.keep_columns)."""
+    """Columns of the input table that the file has (pages.keep_columns)."""
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
-        """The funnel of these rows, of the file with that number."""
+        """Return the funnel counts of these rows; `file` is the number of their file."""
         columns = {name: [row[name] for row in self.rows] for name in ("id", "language", "text_bytes")}
         thresholds = thresholds_of(config, self.min_quality)
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)
@@ -59,8 +59,9 @@ def filtered_rows(
     count: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """All rows of one file of texts/, in order. `count` gets the number of rows read since. Verdicts on `duplicates`,
-    by row, come before the rules'. Raises InputError as `read_batches`."""
+    """Yield all rows of one file of texts/, in order and in batches. Calls `count` with the number of rows of each
+    batch. The verdict in `duplicates`, {row: (stage, reason)}, replaces that of the rules. Raises InputError like
+    `read_batches`."""
     first, thresholds, own = 0, thresholds_of(config, min_quality), {*text_schema(config).names}
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
@@ -76,20 +77,21 @@ def filtered_rows(
 
 
 def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
-    """Whether a document with that verdict has come to the filters."""
+    """Whether a document with this verdict reached the filters: it was not dropped before them."""
     return verdict is None or verdict[0] in (*config.sections, *AFTER_FILTERS)
 
 
 def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
-    """Whether duplicates are looked for among documents with that verdict."""
+    """Whether deduplication compares documents with this verdict."""
     return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
 
 
 def candidates(
     texts: Place, config: DocumentsConfig, min_quality: float | None, count: Callable[[int], None]
 ) -> Iterator[tuple[int, dict]]:
-    """(number, row) of the documents of one file among which duplicates are looked for: those that passed all rules,
-    with the text that is left; with minhash.before_filters, those that passed the language, with the whole text."""
+    """Yield (row number, row) of the documents of one file that deduplication compares: those that passed all rules,
+    with their filtered text; with minhash.before_filters, those that passed the language stage, with their whole
+    text."""
     if not config.minhash.before_filters:
         for filtered in filtered_rows(texts, config, min_quality, count):
             for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
@@ -106,8 +108,8 @@ def candidates(
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
-    """`text` without what the filters in use take out. The filter that drops a text leaves it as it is, and so do those
-    after it."""
+    """Return `text` without the parts that the filters in use remove. Only filters before the one that drops the
+    document are applied; a document that was dropped before the filters keeps its text."""
     if verdict and not passed_language(verdict, config):
         return text
     if verdict and config.minhash.before_filters and verdict[0] in DEDUP:

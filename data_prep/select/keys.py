@@ -1,4 +1,4 @@
-"""The first pass over a file of texts/: the keys by which documents meet that are duplicates (dedup/clusters.py)."""
+"""First pass over a file of texts/: write the keys by which duplicates are found (dedup/clusters.py)."""
 
 import contextlib
 import json
@@ -16,16 +16,17 @@ from data_prep.verdict import columns_needed, read_measured, verdicts
 from lm.storage import write_atomically
 
 NEVER_STAYS = 2**64 - 1
-"""The first word of a node that is in a cluster only to be told which document of it stays."""
+"""First word of the node of a document that is never kept: it joins a cluster only to find out which document of it
+is."""
 
 
 def pairs_name(kind: str, file: StoredFile) -> str:
-    """Where the keys of a file are written; `kind` is "index/" and a kind of dedup_index for an index."""
+    """Path of the keys of a file. `kind` is url, exact or near, with the prefix "index/" for keys of an index."""
     return f"parts/{kind}/{file.name}.pairs"
 
 
 def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Write the keys of the addresses of the documents among which duplicates are looked for. Reads no text."""
+    """Write the keys of the URLs of the documents that deduplication compares. Reads no text."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
         for number, row in rows_looked_at(file, space, config, min_quality):
@@ -37,7 +38,8 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
 
 
 def document_node(order: int, place: int) -> Node:
-    """The node of a document of the run: after those of an index, and before what never stays."""
+    """Return the node of a document of this run, in the order of nodes after documents of an index and before
+    NEVER_STAYS."""
     return min(max(order, 1), NEVER_STAYS - 1), place
 
 
@@ -45,7 +47,7 @@ def document_node(order: int, place: int) -> Node:
 def writing_index_keys(
     file: StoredFile, space: Workspace, kinds: Sequence[str], config: DocumentsConfig
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
-    """Gives, by kind, what adds keys for an index; nothing if the config has none."""
+    """Yield {kind: function that adds keys for an index}; empty if the config has no index."""
     with contextlib.ExitStack() as stack:
         asked = config.dedup_index.write or config.dedup_index.against
         paths = {kind: space.output(pairs_name(f"index/{kind}", file)) for kind in kinds if asked}
@@ -55,7 +57,7 @@ def writing_index_keys(
 def rows_looked_at(
     file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[int, dict]]:
-    """(number, row) as `candidates`, without the texts."""
+    """Yield (row number, row) of the same documents as `candidates`, without their texts."""
     names, first = ["id", "url", "date", "dump"], 0
     for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         found = verdicts(rows, config, min_quality)
@@ -71,7 +73,7 @@ def same_url_name(file: StoredFile) -> str:
 
 
 def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> None:
-    """Write which documents of the file were fetched again: [row, whether the document that stays is of this run]."""
+    """Write which documents of the file are refetched pages: [row, whether the kept document is of this run]."""
     found = duplicates_in(clusters, file.id)
     rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
     write_atomically(space.output(same_url_name(file)), json.dumps(rows))
@@ -80,11 +82,11 @@ def write_same_url(file: StoredFile, space: Workspace, clusters: Partitions) -> 
 def write_keys(
     file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
-    """Write the keys of the documents among which duplicates are looked for. The file of near-duplicates has the exact
-    keys too, so that copies are in one cluster however short they are.
+    """Write the keys of the documents that deduplication compares. The file of near-duplicate keys also has the exact
+    keys, so that copies are in one cluster however short they are.
 
-    `after_urls` if `write_same_url` came before: duplicates by address have only the key of the address, which tells
-    them which document stays in the end, and none if that is an index's.
+    Set `after_urls` if `write_same_url` ran before. Duplicates by URL then have only the key of their URL, which tells
+    which document is finally kept; they have no key if that document is in an index.
     """
     refetched = dict(json.loads(space.place(same_url_name(file)).read_bytes())) if after_urls else {}
     exact, near = (space.output(pairs_name(kind, file)) for kind in ("exact", "near"))
@@ -112,8 +114,8 @@ def write_keys(
 
 
 def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> tuple[list[bytes], list[tuple[bytes, ...]]]:
-    """The keys of the text of one row, each for the run and for an index: of the text; of the bands, none if the step
-    is not used or the text is too short."""
+    """Return the keys of a row's text, each as [for this run, for an index]: first of the whole text, then of the
+    MinHash bands, which are empty if the step is not used or the text is too short."""
     scopes = scope_of(row, config), index_scope_of(row, config)
     rows = signature(row["text"], config.minhash) if "minhash_dedup" in config.steps else None
     bands = [keys_of_signature(rows, scope, config.minhash) if rows is not None else () for scope in scopes]

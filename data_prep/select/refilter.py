@@ -1,5 +1,5 @@
-"""The funnel under other thresholds, from what was measured: no page and no text is read again. Deduplication and the
-steps after it are not repeated: what passes here still has its duplicates among it."""
+"""Recompute the funnel for other thresholds from stored measurements, without reading pages or texts. Deduplication and
+later steps are not repeated, so documents that pass here still include their duplicates."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ from data_prep.verdict import Threshold, columns_needed, languages_of, read_meas
 from lm.storage import write_atomically
 
 NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
-"""Stages that need other documents."""
+"""Stages that compare documents with other documents or data."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Recounted:
     files: dict[int, str]
     """{number of a file in `counts`: its name in texts/}."""
     min_quality: float | None
-    """The lowest score that the quality classifier may give."""
+    """Minimum score of the quality classifier that is kept; None if it is not used."""
 
 
 def count_again(
@@ -42,8 +42,8 @@ def count_again(
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> Recounted:
-    """The counts of all files of `texts` under the thresholds of `config`, whose measured settings must be the run's
-    (DocumentsConfig.of_texts). `scratch` is emptied before and deleted after. Raises InputError when a file cannot be
+    """Count all files of `texts` with the thresholds of `config`, whose measured settings must equal those of the run
+    (DocumentsConfig.of_texts). `scratch` is emptied first and deleted at the end. Raises InputError if a file cannot be
     read."""
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -76,7 +76,7 @@ def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """A line for each threshold that is drawn elsewhere than in the run, or in one of the two alone."""
+    """Return a line for each threshold that differs from that of the run, or that only one of the two has."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
@@ -85,7 +85,7 @@ def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[st
 
 
 def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], config: DocumentsConfig) -> list[str]:
-    """Of the thresholds that the config tells, which is all but the quality classifier's."""
+    """Lines for all thresholds except the quality classifier's, which is not in the config."""
     olds, news = (
         {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
     )
@@ -105,7 +105,7 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """The line for the quality classifier, whose threshold follows from keep_share and the other rules."""
+    """Line for the quality classifier, whose threshold follows from keep_share and the other rules; [] if unchanged."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
     share = config.quality_classifier.keep_share if now.min_quality is not None else None
@@ -122,8 +122,8 @@ def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> l
 
 
 def comparison(before: Written | None, changed: list[str], counts: Counts, config: DocumentsConfig) -> str:
-    """What to print: the thresholds that changed, and how many documents each rule dropped and would drop. `before` is
-    the run's own funnel, None if there is none; `changed` are the lines of `changes`."""
+    """Return the text to print: changed thresholds, and how many documents each rule dropped and would drop now.
+    `before` is the funnel of the run, None if there is none; `changed` is the result of `changes`."""
     lines, columns = [], [passing(counts)]
     if before:
         columns.insert(0, passing(before.counts))
@@ -140,21 +140,21 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
 
 
 def dropped_as(stages: tuple[str, ...], counts: Counts) -> dict[tuple[str, str], int]:
-    """{(stage, reason): documents} of what was dropped in those stages."""
+    """Return {(stage, reason): documents} of the documents that these stages dropped."""
     named = ((*name.split("/", 1), pair[0]) for name, pair in counts["reasons"].items())
     return {(stage, reason): documents for stage, reason, documents in named if stage in stages}
 
 
 def passing(counts: Counts) -> dict[tuple[str, str], int]:
-    """{(stage, reason): documents dropped}, and under ("pages", "") all pages, under ("pass all rules", "") what
-    passes."""
+    """Return {(stage, reason): documents dropped}, with all pages as ("pages", "") and the documents that pass as
+    ("pass all rules", "")."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
     dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 
 def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) -> list[str]:
-    """Lines with a number of each column, and how the second differs from the first."""
+    """Format one number per column in each line, and the difference of the second column from the first."""
     first, last = ("pages", ""), ("pass all rules", "")
     names = [first, *sorted({*columns[0], *columns[-1]} - {first, last}, key=place_in(config)), last]
     stages = max(len(stage) for stage, _ in names)
@@ -170,7 +170,7 @@ def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) ->
 
 
 def place_in(config: DocumentsConfig) -> Callable[[tuple[str, str]], tuple]:
-    """A key that sorts (stage, reason) in the order of the stages, and rules as they are applied."""
+    """Return a sort key for (stage, reason): stages in their order, rules in the order of application."""
     rules = [(one.name, rule.reason) for one in config.all_filters for rule in one.rules]
     order = {name: number for number, name in enumerate(rules)}
     return lambda name: (config.stage_order(name[0]), order.get(name, len(order)), name[1])

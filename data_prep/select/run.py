@@ -1,4 +1,4 @@
-"""From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
+"""From texts to clean, deduplicated documents: run all passes in order, and report the totals."""
 
 import dataclasses
 import functools
@@ -32,11 +32,11 @@ class Outcome:
     dropped: dict[tuple[str, str], int]
     """{(stage, reason): documents}, in the order of the stages, the most frequent reason first."""
     extracted_bytes: dict[tuple[str, str], int]
-    """The UTF-8 bytes of their texts as extracted, by the same names; of what is kept under ("", "documents")."""
+    """UTF-8 bytes of the texts as extracted, with the keys of `dropped`; of kept documents under ("", "documents")."""
     clean_text_bytes: int
-    """UTF-8 bytes of the kept documents."""
+    """UTF-8 bytes of the texts of kept documents, as written."""
     replaced: dict[str, int]
-    """{kind of personal data: how many were replaced}, in the kept documents."""
+    """{kind of personal data: number of replacements} in the kept documents."""
 
     def table(self) -> str:
         rows = [("", "pages", self.pages, sum(self.extracted_bytes.values()))]
@@ -59,9 +59,9 @@ def prepare_documents(
     """Filter the files of `texts` into folder/documents/ and folder/dropped/, write folder/funnel.json, and
     folder/dedup_index/ if the config asks for it.
 
-    folder/parts/ has intermediate files, folder/units/ markers: files that come or go cost their own work, and the
-    joins. If a file fails after the joins, they are made again without it, so that no document is dropped as a copy of
-    one that never comes. Raises InputError as `run_step`, and when no document survives.
+    folder/parts/ has intermediate files and folder/units/ has markers, so adding or removing files costs only the work
+    on these files and the joins. If a file fails after the joins, they are repeated without it, so that no document is
+    dropped as a copy of a document that is missing. Raises InputError like `run_step`, and if no document is kept.
     """
     texts, folder = absolute(texts), absolute(folder)
     (folder / FUNNEL).unlink(missing_ok=True)
@@ -102,8 +102,8 @@ def prepare_documents(
 def select(
     files: list[StoredFile], config: DocumentsConfig, indices: tuple[Index, ...], run: FileRunner
 ) -> tuple[float | None, list[Marker]]:
-    """Run all steps once; `run.failed` has the files that failed. Return the quality classifier's threshold, and the
-    markers of the files that were filtered."""
+    """Run all steps once. Return the threshold of the quality classifier and the markers of the filtered files; failed
+    files are in `run.failed`."""
     names = {file.id: file.path.name for file in files}
     files, min_quality = lowest_score(files, config, run)
     files, clusters = find_clusters(files, config, min_quality, indices, run)
@@ -125,8 +125,8 @@ def select(
 
 
 def first_step(config: DocumentsConfig) -> str:
-    """The first step that reads the files of texts/. A file that fails later is set aside in it (`set_aside_in`), so
-    that no document is compared with one that never comes."""
+    """Return the first step that reads the files of texts/. A file that fails in a later step is quarantined in this
+    one (`set_aside_in`), so that no document is compared with a document that is missing."""
     steps = set(config.steps)
     if "quality_classifier" in steps:
         return "scores"

@@ -1,4 +1,4 @@
-"""Sums over all files: the quality classifier's threshold, by histograms of scores, and the counts of the funnel."""
+"""Totals over all files: the quality classifier's threshold, from histograms of scores, and the funnel counts."""
 
 import functools
 import io
@@ -22,8 +22,8 @@ from lm.storage import Place, write_atomically
 def lowest_score(
     files: list[StoredFile], config: DocumentsConfig, run: FileRunner
 ) -> tuple[list[StoredFile], float | None]:
-    """The files whose scores could be counted, and the lowest score that is kept of documents that pass the rules; all
-    files and None if the step is not used."""
+    """Return the files whose scores could be counted, and the minimum score to keep among documents that pass the
+    rules. Returns all files and None if the step is not used."""
     if "quality_classifier" not in config.steps:
         return files, None
     files, counted = run("scores", files, functools.partial(count_scores, config=config), config)
