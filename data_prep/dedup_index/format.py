@@ -1,4 +1,4 @@
-"""What an index holds, and reading parts of it: any range of keys alone, and single ids."""
+"""Format of an index, and random access to ranges of keys and to single IDs."""
 
 import hashlib
 import json
@@ -15,18 +15,19 @@ from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, place_of, relative_name
 
 FOLDER = "dedup_index"
-"""Of a run folder, where its index is."""
+"""Folder of the index in a run folder."""
 HEADER = "index.json"
 FORMAT = "gristmill deduplication index, version 1"
 KINDS = ("url", "exact", "near")
-"""Of keys: of addresses, of whole texts, of bands of MinHash signatures."""
+"""Kinds of keys: of URLs, of whole texts, and of bands of MinHash signatures."""
 KINDS_OF = {"url_dedup": ("url",), "exact_dedup": ("exact",), "minhash_dedup": ("exact", "near")}
-"""What each step of deduplication asks for: copies too short for a signature are near-duplicates as well."""
+"""Kinds of keys that each deduplication step uses. minhash_dedup also uses exact keys, for copies too short for a
+signature."""
 ID_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string())])
 
 
 class KeyFile(NamedTuple):
-    """A file of keys: a range of their first words, both ends included."""
+    """A file of keys: its range of first words is `low` to `last`, inclusive."""
 
     name: str
     low: int
@@ -35,30 +36,30 @@ class KeyFile(NamedTuple):
 
 class Keys(NamedTuple):
     first: np.ndarray
-    """(keys,) uint64: their first 8 bytes, big-endian."""
+    """(keys,) uint64: first 8 bytes of the keys, big-endian."""
     second: np.ndarray | None
-    """(keys,) uint64: the next 8; None of an index that has no more than 8."""
+    """(keys,) uint64: next 8 bytes; None if the index has 8-byte keys."""
     place: np.ndarray
-    """(keys,) uint64: the document that stayed, its file's index, then its row (32 bits each)."""
+    """(keys,) uint64: the kept document, as the index of its file in `Index.texts` and its row (32 bits each)."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An index that lies in `where`."""
+    """An opened index in the folder `where`."""
 
     where: Place
     name: str
-    """The dump, and digits of the hash of all that it holds."""
+    """The dump, and the first digits of a hash of the contents."""
     key_bytes: int
     settings: dict[str, Any]
-    """What decides the keys: those of another index can be compared only where these are the same."""
+    """Settings that determine the keys. Keys can be compared only with keys of the same settings."""
     keys: dict[str, tuple[KeyFile, ...]]
     texts: tuple[str, ...]
-    """The files of the run's texts/, by index."""
+    """Names of the files of the run's texts/, by index."""
 
     def read_keys(self, kind: str, low: int, last: int) -> Iterator[Keys]:
-        """The keys whose first word is from `low` to `last`, sorted, by row groups. Raises InputError for a damaged
-        file."""
+        """Yield the keys whose first word is from `low` to `last`, sorted, one row group at a time. Raises InputError
+        if a file is missing or damaged."""
         columns = ["key_0", "file", "row"] + ["key_1"] * (self.key_bytes > 8)
         for file in self.keys[kind]:
             if file.low > last or file.last < low:
@@ -71,7 +72,8 @@ class Index:
                 yield Keys(first[begin:end], second[0][begin:end] if second else None, place[begin:end])
 
     def ids_of(self, file: int, rows: Sequence[int]) -> dict[int, str]:
-        """{row: id} of documents of a file. Raises InputError if it is missing, damaged, or lacks a row."""
+        """Return {row: ID} of documents of a file. Raises InputError if the file of IDs is missing or damaged, or lacks
+        a row."""
         found, path = {}, self.where / "ids" / self.texts[file]
         wanted = np.array(sorted(rows), np.int64)
         for group in groups_between(path, "row", int(wanted[0]), int(wanted[-1]), ID_SCHEMA.names, wanted):
@@ -87,8 +89,8 @@ class Index:
 def groups_between(
     path: Place, column: str, low: int, last: int, columns: Sequence[str], wanted: np.ndarray | None = None
 ) -> Iterator[pa.Table]:
-    """The row groups of a Parquet file with a value of `column` from `low` to `last` (one of `wanted`, sorted), by
-    their statistics. Raises InputError when the file is missing or damaged."""
+    """Yield the row groups of a Parquet file whose statistics allow a value of `column` from `low` to `last`, and one
+    of `wanted` (sorted) if given. Raises InputError if the file is missing or damaged."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             index = file.schema_arrow.get_field_index(column)
@@ -109,7 +111,7 @@ def groups_between(
 
 
 def settings_of(config: DocumentsConfig) -> dict[str, Any]:
-    """What decides the keys of an index, by its name in the config."""
+    """Return {path under documents: value} of the settings that determine the keys of an index."""
     minhash = {
         f"minhash.{name}": getattr(config.minhash, name)
         for name in ("shingle_words", "bands", "rows", "seed", "normalisation", "before_filters", "by_language")
@@ -120,7 +122,8 @@ def settings_of(config: DocumentsConfig) -> dict[str, Any]:
 def header_of(
     config: DocumentsConfig, keys: dict[str, list[KeyFile]], texts: Iterable[str], identity: str
 ) -> dict[str, Any]:
-    """The content of index.json; `identity` tells the keys and ids from all others."""
+    """Return the contents of index.json. `identity` is a hash of the keys and IDs; the name of the index depends on
+    it."""
     header = {
         "format": FORMAT,
         "key_bytes": config.dedup_index.key_bytes,
@@ -134,10 +137,10 @@ def header_of(
 
 
 def open_index(where: str) -> Index:
-    """The index in the folder or at the URL `where`, or of the run folder there. Raises InputError if missing or
-    damaged."""
+    """Open the index in the folder or at the URL `where`, or that of the run folder there. Raises InputError if it is
+    missing or damaged."""
     place = place_of(where)
-    place = place.resolve()  # workers may stand elsewhere
+    place = place.resolve()  # workers may have another working folder
     for folder in (place, place / FOLDER):
         try:
             header = json.loads((folder / HEADER).read_text())
@@ -161,8 +164,8 @@ def open_index(where: str) -> Index:
 
 
 def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
-    """Those of documents.dedup_index.against. Raises InputError as `open_index`, UsageError for one with other settings
-    or without keys that a step needs."""
+    """Open the indices of documents.dedup_index.against. Raises InputError like `open_index`, and UsageError for an
+    index with other settings or without keys that a step needs."""
     indices = tuple(map(open_index, config.dedup_index.against))
     wanted = settings_of(config)
     for index in indices:
@@ -184,5 +187,6 @@ def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
 
 
 def identities(config: DocumentsConfig) -> list[str]:
-    """The names of the indices of documents.dedup_index.against, which tell what they hold, wherever they lie."""
+    """Return the names of the indices of documents.dedup_index.against. They identify the contents, wherever the
+    indices are stored."""
     return [index.name for index in open_indices(config)]

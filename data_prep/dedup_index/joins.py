@@ -1,4 +1,4 @@
-"""The joins of an index: of a run with its own keys, to write it, and of a later run with it."""
+"""Joins for an index: of a run with its own keys, to write the index, and of a later run with the index."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,18 +18,21 @@ from data_prep.parquet import read_batches, write_rows
 from lm.storage import Place, appearing, write_json, writing
 
 KEYS_IN_GROUP = 1 << 16
-"""Of a row group, the least that can be read of an index: about 0.7 MB."""
+"""Keys per row group, the smallest part of an index that can be read: about 0.7 MB."""
 
 
-# An index has the keys of dropped duplicates too: what is near one belongs to its cluster, and goes.
+# An index also has the keys of dropped duplicates: a document near one belongs to its cluster and is dropped.
 
 
 def map_keys(
     texts: Place, pairs: Sequence[tuple[Place, Path]], places: Mapping[int, tuple[int, int]], ids: Path
 ) -> None:
-    """Write the keys of one file of texts/, (keys, file to write), each with the document that stayed, and the ids of
-    those. `places` has, by row, the (file, row) of the document of this run that a duplicate is of; one of an earlier
-    index has no entry and is named itself."""
+    """Write the keys of one file of texts/ with the place of the kept document for each, and the IDs of the documents
+    of this file that are kept.
+
+    `pairs` has (keys, file to write). `places` is {row of a duplicate: (file, row) of the document of this run that is
+    kept}; a duplicate of a document of an earlier index has no entry, keeps its own place and gets an ID.
+    """
     gone = np.array(sorted(places), np.uint64)
     stays = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
     rows_looked_at = [np.empty(0, np.uint64)]
@@ -52,7 +55,7 @@ def map_keys(
 
 
 def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
-    """The rows of the file of ids, of those rows of texts/."""
+    """Yield the rows of the file of IDs for the rows `named` of texts/, ascending."""
     first, row = 0, next(named, None)
     for batch in read_batches(texts, ["id"]):
         while row is not None and row < first + batch.num_rows:
@@ -71,9 +74,11 @@ def write_index(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> None:
-    """Write the index in `folder`, which has the ids: `texts` is {number of a file in the joins: its name}, `mapped`
-    the files of `map_keys` by kind; `identity` tells all these from others. `partial` keeps what is done. Raises
-    InputError when the disk does not take it."""
+    """Write the index in `folder`, which already has the IDs.
+
+    `texts` is {number of a file in the joins: its name}; `mapped` has the files of `map_keys` by kind; `identity` is a
+    hash of the contents; `partial` stores intermediate results. Raises InputError if the disk cannot be written.
+    """
     keys: dict[str, list[KeyFile]] = {}
     work = functools.partial(write_keys, files=tuple(texts), key_bytes=config.dedup_index.key_bytes)
     for kind, places in mapped.items():
@@ -85,13 +90,13 @@ def write_index(
 
 
 def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], key_bytes: int) -> None:
-    """Write the keys of one partition, each once, with the smallest of its nodes; a file by its place in `files`, their
-    numbers."""
+    """Write the keys of one partition, each once, with the smallest of its nodes. `files` are the numbers of the files;
+    a file is stored as its position in them."""
     found = [np.empty((4, 0), np.uint64)]
     for block in blocks():
         if key_bytes == 8:
             block = sorted_rows(block * np.array([[1], [0], [1], [1]], np.uint64))
-        found.append(block[:, begins(block[:2])])  # so a key of many documents takes no more than its block
+        found.append(block[:, begins(block[:2])])  # so the memory for a key of many documents is bounded by a block
     rows = sorted_rows(np.concatenate(found, axis=1))
     rows = rows[:, begins(rows[:2])]
     columns = {"key_0": rows[0]} | ({"key_1": rows[1]} if key_bytes > 8 else {})
@@ -110,9 +115,10 @@ def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], 
         )
 
 
-# Which documents of another run meet a key of an index: a join that reads the same keys of each index. It gives pairs
-# (key, node) for `find_duplicates`: of each key that both have, the run's nodes and one of the index, which is smaller.
-# So the index's document stays, and the whole cluster that meets it goes, as if both runs had been one.
+# Which documents of another run share a key with an index: a join that reads the same range of keys from each index. It
+# writes pairs (key, node) for `find_duplicates`: for each shared key, the nodes of the run and a smaller node of the
+# index. So the document of the index is kept and the whole cluster that shares its key is dropped, as in a single run
+# over both.
 
 
 def pairs_met(
@@ -123,8 +129,8 @@ def pairs_met(
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> list[Place]:
-    """Files of pairs for `find_duplicates` in `folder`, from files of the run's keys for an index. Files of the indices
-    have numbers from INDEX_FILES on. `run` and `rows_at_once` are as of `find_duplicates`."""
+    """Join files of the run's keys with the indices. Return files of pairs in `folder`, for `find_duplicates`. Files of
+    the indices have numbers from INDEX_FILES on. `run` and `rows_at_once` are as for `find_duplicates`."""
     return join(pairs, functools.partial(meet, indices=indices, kinds=kinds), run, folder, rows_at_once)[0].places
 
 
@@ -133,7 +139,7 @@ def meet(task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kind
 
 
 def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
-    """Runs of pairs, uint64 (4, pairs): the run's rows are gone over twice, the index's keys once."""
+    """Yield runs of pairs, uint64 (4, pairs). Reads the run's rows twice and the keys of the indices once."""
     own = sorted_rows(
         np.concatenate([np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())], axis=1)
     )
@@ -155,12 +161,12 @@ def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Seque
 
 
 def matches(keys: np.ndarray, first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Where in `keys`, uint64 (2, n), and among others, sorted, the same key stands; without `second`, by the first
-    words."""
+    """Return the positions of equal keys in `keys`, uint64 (2, n), and in the sorted keys (first, second). Without
+    `second`, only the first words are compared."""
     begin = np.searchsorted(first, keys[0], side="left")
     many = np.searchsorted(first, keys[0], side="right") - begin
     mine, theirs = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
-    for step in range(int(many.max(initial=0))):  # more than once only where keys differ after 8 bytes alone
+    for step in range(int(many.max(initial=0))):  # more than once only if keys differ only after 8 bytes
         some = np.flatnonzero(many > step)
         at = begin[some] + step
         if second is not None:
