@@ -1,1 +1,1 @@
-"""Documents that were there before."""
+"""Deduplication of documents, lines and substrings."""

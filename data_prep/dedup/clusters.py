@@ -1,18 +1,19 @@
-"""Clusters: documents that share a key, and those that share one with these, and so on; one of each cluster stays.
+"""Clusters of duplicates: connected components of the documents that share a key. One document of each cluster is kept.
 
-They are connected components, found by the alternating algorithm of Kiveris et al. 2014 (Connected Components in
-MapReduce and Beyond, 10.1145/2670979.2670997) in steps that each are one join (partitions.py):
+The components are found by the alternating algorithm of Kiveris et al. 2014 (Connected Components in MapReduce and
+Beyond, 10.1145/2670979.2670997). Each step is one join (partitions.py):
 
     pairs (key, node) ─ link ─► edges (node, smallest of its key) ─► (large star ─► small star) until nothing changes
                                                                   ─► result, by the place of the duplicate
 
-  large star: each node ties all its larger neighbours to the smallest of itself and all neighbours
-  small star: each node ties its smaller neighbours, and itself, to the smallest of these
+large star: connect all larger neighbors of each node to the smallest of itself and all its neighbors small star:
+connect each node and its smaller neighbors to the smallest of these
 
-At the end every node is tied to the smallest of its component. No process holds the whole graph: a join goes over its
-rows twice, for the smallest node of each key, then, block by block, to tie each row's node to it. What has met in
-memory is contracted there, so that a graph of less than ROWS_AT_ONCE edges is done after the link. The steps are files
-(sorted_runs.py): a killed run continues there, and no engine changes a byte.
+At the end every node is connected to the smallest node of its component. No process holds the whole graph: a join reads
+its rows twice, once for the smallest node of each key, and once, block by block, to connect the node of each row to it.
+Edges that are in memory together are contracted there, so a graph of less than ROWS_AT_ONCE edges is finished after the
+link step. The steps are files (sorted_runs.py): an interrupted run resumes from them, and every engine writes the same
+bytes.
 """
 
 import bisect
@@ -51,31 +52,34 @@ from data_prep.engine.units import Counts
 from lm.storage import Place, Url, write_json, writing
 
 ROWS_AT_ONCE = 1 << 20
-"""Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
+"""Rows of a block in memory, 32 bytes each. Sorting takes about ten times that."""
 DONE = "done.json"
-"""Written to the folder of a finished step: how many edges changed, and the bits of its partitions."""
+"""Written to the folder of a finished step: how many edges changed, and the number of bits of its partitions."""
 
 PAIRS_AT_ONCE = 1 << 20
-"""Pairs of a key and a node that are sorted in memory, 32 bytes each."""
+"""Number of (key, node) pairs, 32 bytes each, that are sorted in memory."""
 Node = tuple[int, int]
-"""A document as two words: when it was fetched, then a hash of its id (32 bits each); its place: number of its file,
-then its row (32 bits each). The smallest node of a cluster stays."""
+"""A document as two 64-bit words. The first is its fetch time, then a hash of its ID (32 bits each); the second is its
+place: the number of its file, then its row (32 bits each). The smallest node of a cluster is kept."""
 INDEX_FILES = 2**31
-"""Files of the run have numbers below it; from it on, files of the indices of earlier runs, one index after another."""
+"""Files of the run have smaller numbers; files of the indices of earlier runs have numbers from here on, one index
+after another."""
 LOW_WORD = 2**32 - 1
 Kind = Literal["link", "large", "small", "result"]
 UNKNOWN_DATE = 2**32 - 1
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
-    """The node of the document in `row` of the file with the number `file`. Nodes are ordered by date (ISO 8601; one
-    that cannot be read comes last), then by a hash of the id: who stays does not depend on the order of the files."""
+    """Return the node of the document in `row` of the file with the number `file`. Nodes are ordered by date (ISO 8601;
+    invalid dates last), then by a hash of the ID, so which document is kept does not depend on the order of the
+    files."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
 
 
 def seconds_since_1970(date: str) -> int:
-    """Of an ISO 8601 date, in UTC unless it says otherwise, within 32 bits; UNKNOWN_DATE for one that is none."""
+    """Parse an ISO 8601 date, UTC by default, to seconds since 1970, clipped to 32 bits. Returns UNKNOWN_DATE if it is
+    invalid."""
     try:
         moment = datetime.fromisoformat(date)
     except ValueError:
@@ -85,8 +89,8 @@ def seconds_since_1970(date: str) -> int:
 
 
 def file_ids(names: Iterable[str]) -> dict[str, int]:
-    """{name: number}: 31 bits of a hash of the name, so that a file keeps its number when others come or go. Only if
-    two hashes are equal (one pair among 65,000 files) the later name takes its next hash."""
+    """Return {name: number}, 31 bits of a hash of the name, so that a file keeps its number when others are added or
+    removed. If two hashes collide (one pair among 65,000 files), the later name takes its next hash."""
     ids: dict[str, int] = {}
     taken: set[int] = set()
     for name in sorted(names):
@@ -99,8 +103,8 @@ def file_ids(names: Iterable[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable[[Sequence[bytes], Node], None]]:
-    """Gives a function that adds keys of 16 evenly spread bytes and their node to a file for `find_duplicates`, which
-    appears whole at the end. Raises InputError when the disk does not take it."""
+    """Yield a function that adds keys (16 uniformly distributed bytes each) of a node to a file for `find_duplicates`.
+    The file is written atomically when the block ends. Raises InputError if the disk cannot be written."""
     waiting, nodes = bytearray(), array("Q")
     with writing_run_file(path, scratch) as add_run:
 
@@ -123,9 +127,12 @@ def writing_pairs(path: Path, scratch: Path | None = None) -> Generator[Callable
 def find_duplicates(
     pairs: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int = ROWS_AT_ONCE
 ) -> Partitions:
-    """Make what `duplicates_in` reads from files of `writing_pairs`; `run` does the work on many tasks. `folder` holds
-    the steps: what is done there is not done again, so other pairs need another. `rows_at_once` bounds the memory and
-    does not change the result. Raises InputError when a file is damaged or the disk does not take one."""
+    """Find the clusters in files written by `writing_pairs`; return the result for `duplicates_in`.
+
+    `run` runs the work on many tasks. `folder` stores the steps, and finished steps are not repeated, so other pairs
+    need another folder. `rows_at_once` bounds the memory and does not affect the result. Raises InputError if a file is
+    damaged or the disk cannot be written.
+    """
     last = folder / "link"
     made, _ = take_step("link", pairs, last, run, rows_at_once)
     for number in itertools.count(1):
@@ -143,7 +150,7 @@ def find_duplicates(
 
 
 def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
-    """{row of a duplicate in the file with this number: (file, row) of the document that is kept}."""
+    """Return {row of a duplicate: (file, row) of the document that is kept} for the file with this number."""
     low, last = keys_of_file(file)
     stays = {}
     for keys, _, _, kept in read_blocks(runs_in(result.of(low)), low, last, ROWS_AT_ONCE):
@@ -155,7 +162,7 @@ def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
 def take_step(
     kind: Kind, run_files: Sequence[Place], folder: Path | Url, run: Run, rows_at_once: int
 ) -> tuple[Partitions, int]:
-    """Makes the run files of a step in `folder`, unless it is done; gives them and how many edges changed."""
+    """Run a step in `folder`, unless it is done. Return its files and the number of changed edges."""
     done = folder / DONE
     if not done.is_file():
         work = functools.partial(write_edges, kind=kind, rows_at_once=rows_at_once)
@@ -169,7 +176,7 @@ def take_step(
 
 
 def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
-    """Make one run file of a step from blocks that are read twice; count the edges that it changed."""
+    """Write one partition's file of a step, reading its blocks twice; count the changed edges."""
     group, firsts = first_rows(read())
     changes = 0
 
@@ -192,12 +199,12 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
 
 
 def tied(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
-    """The edges that a step makes of rows and the smallest nodes of their keys, uint64 (4, edges): the larger node,
-    then the smaller one; and how many are new. `starts` is where a key begins."""
+    """Return the edges that a step makes from the rows of a block, uint64 (4, edges), each with the larger node first,
+    and how many are new. `least` has the smallest node of the key of each row, `starts` is True where a key begins."""
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0
-    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too, its place spread
+    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too, with its place spread
     if kind == "result":
         return np.concatenate([centre, node])[:, less(node, centre)], 0
     if kind == "large":
@@ -212,7 +219,8 @@ def tied(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -
 
 
 def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
-    """Edges that tie each node to the smallest of its component among these edges; and whether any is new (0 or 1)."""
+    """Replace edges by edges from each node to the smallest of its component. Also returns whether any is new (0 or
+    1)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -226,7 +234,7 @@ def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
     larger, smaller, total = number[:count], number[count:], nodes.shape[1]
     graph = coo_array((np.ones(count, np.int8), (larger, smaller)), shape=(total, total))
     _, component = connected_components(graph, directed=False)
-    _, smallest = np.unique(component, return_index=True)  # nodes are numbered in their order
+    _, smallest = np.unique(component, return_index=True)  # node numbers are in sorted order
     root = smallest[component]
     tied_nodes = np.flatnonzero(root != np.arange(total))
     root = root[tied_nodes]
@@ -235,7 +243,8 @@ def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
-    """The edges as rows of a run file: the larger node is the key of the smaller one, and the other way round too."""
+    """Return edges as rows of a run file: the larger node is the key of the smaller one; with `both_ways`, also the
+    reverse."""
     rows = edges[[1, 0, 2, 3]]
     if both_ways:
         rows = np.concatenate([rows, edges[[3, 2, 0, 1]]], axis=1)
@@ -244,26 +253,27 @@ def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
 
 
 def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Where a node is smaller than the other, each uint64 (2, n)."""
+    """Whether each node is smaller than the other; both are uint64 (2, n)."""
     return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))
 
 
-# Sizes of clusters, which may not fit into memory: counts in each file of duplicates are joined by what stays.
+# Cluster sizes, which may not fit into memory: the counts of each result file are joined by the kept document.
 
 
 def count_clusters(result: Partitions, folder: Place, run: Run, rows_at_once: int = ROWS_AT_ONCE) -> Partitions:
-    """From what `find_duplicates` made to what `sizes_in` reads; `run` and the others are as there."""
+    """Compute the cluster sizes of a result of `find_duplicates`, for `sizes_in`. The other arguments are as for
+    `find_duplicates`."""
     counts = [Gather((place,), folder / f"{number:06d}.counts") for number, place in enumerate(result.places)]
     run(counts, functools.partial(count_kept, rows_at_once=rows_at_once))
     return join([task.run_file for task in counts], add_up, run, folder, rows_at_once)[0]
 
 
 def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
-    """Write how many duplicates each document that stays has in a file of clusters.py, block by block: rows of its
-    place, spread; the numbers of file and block, which tell equal counts apart; the count; 0."""
+    """Write the number of duplicates of each kept document in one result file, block by block. Rows: its place, spread;
+    the numbers of file and block, which distinguish equal counts; the count; 0."""
 
     def counted() -> Iterator[np.ndarray]:
-        seen = np.empty(0, np.uint64)  # rows of a partition of many blocks may be in several runs
+        seen = np.empty(0, np.uint64)  # a row of a partition of many blocks may be in several runs
         for block, rows in enumerate(read_blocks(runs_of(task.run_files), 0, LAST_KEY, rows_at_once)):
             rows = rows[:, ~np.isin(rows[0], seen)]
             seen = np.union1d(seen, rows[0])
@@ -275,7 +285,7 @@ def count_kept(task: Gather, path: Path, rows_at_once: int) -> None:
 
 
 def add_up(task: Partition, path: Path, rows: Rows) -> None:
-    """Writes the sums of a partition of places: rows of place, spread, 0, the count, 0."""
+    """Write the sums of a partition. Rows: the place, spread; 0; the sum of its counts; 0."""
     places, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
     for block in rows():
         every = np.concatenate([places, block[0]])
@@ -288,7 +298,8 @@ def add_up(task: Partition, path: Path, rows: Rows) -> None:
 
 
 def sizes_in(sums: Partitions, file: int) -> dict[int, int]:
-    """{row of the file with the number `file`: documents of its cluster, itself among them}, if others are in it."""
+    """Return {row of a kept document of the file: number of documents in its cluster, including itself}, only for
+    clusters of several documents."""
     low, last = keys_of_file(file)
     return {
         key & LOW_WORD: count + 1
@@ -298,6 +309,6 @@ def sizes_in(sums: Partitions, file: int) -> dict[int, int]:
 
 
 def repeats(size: int, weights: Sequence[tuple[int, int]]) -> int:
-    """How often to repeat a document of a cluster of `size`: the weight of the largest (limit, weight) that it
-    reaches."""
+    """How often to repeat a document of a cluster of `size`: the weight of the largest limit in `weights`, (limit,
+    weight) pairs, that the size reaches."""
     return weights[bisect.bisect_right([limit for limit, _ in weights], size) - 1][1]

@@ -1,5 +1,4 @@
-"""Keys by which duplicates meet (clusters.py), 16 bytes of BLAKE2b: of texts and addresses. The scope is part of
-each."""
+"""Keys for deduplication (clusters.py): 16-byte BLAKE2b hashes of texts and URLs, keyed by the scope."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,19 +9,21 @@ from data_prep.urls import same_page_key
 
 
 def scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """The dump of a document, "" if duplicates are looked for across dumps; and its language, if by language."""
+    """Return the scope in which a document is compared: its dump ("" if dumps are compared with each other) and, with
+    minhash.by_language, its language."""
     dump = dump_of(row, config)
     script = f"_{row['language_script']}" if config.language.labelled else ""
     return f"{dump}\0{row['language']}{script}" if config.minhash.by_language else dump
 
 
 def dump_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """The scope of addresses: a page has one, whatever its language."""
+    """Return the scope of URLs: the dump, or "" if dumps are compared with each other. It has no language, since a URL
+    is one page."""
     return "" if config.across_dumps else row["dump"]
 
 
 def index_scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
-    """The scope of keys of an index (data_prep/dedup_index), where dumps meet."""
+    """Return the scope of keys of an index (data_prep/dedup_index), which is independent of the dump."""
     return f"\0{row['language']}" if config.minhash.by_language else ""
 
 
@@ -35,19 +36,19 @@ def key_of(text: str, scope: str) -> bytes:
 
 
 def text_key(text: str, scope: str) -> bytes:
-    """The key of the words of `text` with one space between them: copies differ in nothing but white space."""
+    """Hash the words of `text`, joined by single spaces. Texts that differ only in white space have the same key."""
     return key_of(" ".join(text.split()), scope)
 
 
 def url_key(url: str, scope: str, config: UrlDedupConfig) -> bytes | None:
-    """The key of the page's address, in the one spelling of `same_page_key`; None of what is no address."""
+    """Hash the page's URL after normalization by `same_page_key`; None if it is not a URL."""
     spelled = same_page_key(url, config.ignored_parameters)
     return None if spelled is None else key_of(spelled, scope)
 
 
 def url_node(date: str, document_id: str, file: int, row: int, config: UrlDedupConfig) -> Node:
-    """The node of a document, the smallest of a page's the one that is to stay. A date that cannot be read comes
-    last."""
+    """Return the node of a document for URL deduplication. The smallest node of a URL is kept, which is the first or
+    the latest according to config.keep; invalid dates come last."""
     order, place = make_node(date, document_id, file, row)
     seconds = order >> 32
     if config.keep == "latest" and seconds != UNKNOWN_DATE:

@@ -1,6 +1,8 @@
-"""Lines or paragraphs that stand in several documents are removed from all but the first of them. The keys of the lines
-of each file, 32 bytes each, are joined by key; a key in more documents than allowed gives a row for each but the first,
-and these are joined by place."""
+"""Remove lines or paragraphs that occur in several documents from all but the first of them.
+
+The keys of the lines of each file, 32 bytes per row, are joined by key. A key that is in more documents than allowed
+gives a row for each document except the first; these rows are joined by document.
+"""
 
 import functools
 import hashlib
@@ -47,7 +49,7 @@ ROWS_AT_ONCE = 1 << 20
 
 
 def remove_lines(files: list[SurvivorFile], config: LineDedupConfig, run: FileRunner) -> list[SurvivorFile]:
-    """The files with their edits; those that failed are missing. Raises InputError as `run_step`."""
+    """Return the files with their edits, without files that failed. Raises InputError like `run_step`."""
     files, keys = run("line-keys", files, functools.partial(write_line_keys, config=config), [config])
     written = files_of(keys.values())
     identity = identity_of([sha256 for _, sha256 in written], config)
@@ -75,7 +77,7 @@ def write_line_keys(file: SurvivorFile, space: Workspace, config: LineDedupConfi
 
 
 def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
-    """(key, start, end) of each span of the text that has words enough, in order: equal keys are equal words."""
+    """Yield (key, start, end) of each span of the text that has enough words, in order. Equal words give equal keys."""
     salt = salt_of(scope)
     units = [(hashed_words(found[0]), *found.span()) for found in UNITS[config.unit].finditer(text)]
     units = [unit for unit in units if len(unit[0])]
@@ -87,14 +89,14 @@ def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tupl
 
 
 def join_lines(keys: Sequence[Place], config: LineDedupConfig, folder: Place, run: Run) -> Partitions:
-    """From files of keys to rows by place (place, spread; key; 0), one for each span that a document loses."""
+    """Join files of keys to rows (place, spread; key; 0), one for each distinct span to remove from a document."""
     work = functools.partial(write_repeated, max_documents=config.max_documents)
     repeated, _ = join(keys, work, run, folder / "keys", ROWS_AT_ONCE)
     return join(repeated.places, write_by_place, run, folder / "removed", ROWS_AT_ONCE)[0]
 
 
 def write_repeated(task: Partition, path: Path, read: Rows, max_documents: int) -> None:
-    """Write a row for each document that a span of the partition is removed from; a key's rows may lie in several
+    """Write a row for each document from which a span of the partition is removed. The rows of a key may be in several
     blocks."""
     counts: list[np.ndarray] = [np.empty(0, np.int64)]
     group, first = first_rows(read(), counts)
@@ -118,8 +120,8 @@ def removed_name(file: SurvivorFile) -> str:
 
 
 def write_removed(file: SurvivorFile, space: Workspace, removed: Partitions) -> None:
-    """Write the keys of the spans that the file loses, uint64 (3, keys), each with its row before it, sorted: the same
-    bytes whatever other files come or go."""
+    """Write the keys of the spans to remove from a file, uint64 (3, keys): row of the file, then the two words of the
+    key. They are sorted, so that equal sets of keys give equal bytes."""
     low, last = keys_of_file(file.id)
     blocks = read_blocks(runs_in(removed.of(low)), low, last, ROWS_AT_ONCE)
     rows = sorted_rows(np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1))[:3]
@@ -134,7 +136,7 @@ def write_line_edits(file: SurvivorFile, space: Workspace, config: LineDedupConf
 
 
 def removed_keys(removed: Place) -> dict[int, set[bytes]]:
-    """{row of the file: keys of the spans that it loses}."""
+    """Return {row of the file: keys of the spans to remove}."""
     found: dict[int, set[bytes]] = {}
     rows = np.load(io.BytesIO(removed.read_bytes()))
     keys = np.ascontiguousarray(rows[1:].T).astype(">u8").tobytes()
@@ -151,7 +153,7 @@ def line_edits(
             spans: list[tuple[int, int]] = []
             for key, start, end in keyed_spans(one.text, one.scope, config):
                 if key in keys:
-                    if spans and not one.text[spans[-1][1] : start].strip():  # the next line, or the same again
+                    if spans and not one.text[spans[-1][1] : start].strip():  # adjacent or overlapping spans: merge
                         start = spans.pop()[0]
                     spans.append((start, end))
             spans = with_gaps(one.text, spans)

@@ -1,13 +1,14 @@
-"""MinHash signatures: two texts that share most of their shingles get a band key in common (Broder 1997). Pure.
+"""MinHash signatures: two texts that share most of their shingles have a band key in common (Broder 1997). No I/O.
 
-A shingle is a run of words of the normalised text. "datatrove_0_10" is FineWeb's normalisation (huggingface/datatrove,
-utils/text.py): lower case, every number a 0, punctuation a space, no diacritics; but all that is neither letter, mark
-nor digit parts words, and in scripts without spaces each character is a word. "fineweb_2024", that of the published
-release (the same file at commit 05194d39), deletes the punctuation of its list ("don't" is one word) and replaces
-numbers after that ("3.14" is one 0); NLTK parts a few joined words ("cannot"); nothing else parts words.
+A shingle is a sequence of words of the normalized text. "datatrove_0_10" is FineWeb's normalization
+(huggingface/datatrove, utils/text.py): lower case, every number becomes 0, punctuation becomes a space, diacritics are
+removed; except that every character that is not a letter, mark or digit separates words, and that in scripts without
+spaces each character is a word. "fineweb_2024" is the normalization of the published release (the same file at commit
+05194d39): it deletes the punctuation of its list ("don't" is one word), then replaces numbers ("3.14" is one 0). Words
+are separated only by white space, and by NLTK, which splits a few joined words ("cannot").
 
-What was made of a word is remembered. Arithmetic is on integers of stated width and byte order: a text has the same
-keys on every machine.
+Hashes of words are cached. Arithmetic is on integers of fixed width and byte order, so a text has the same keys on
+every machine.
 """
 
 import functools
@@ -23,24 +24,26 @@ from data_prep.dedup.keys import salt_of
 from data_prep.text.words import Memo
 
 DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
-NUMBER = re.compile(rb"00*(?:[.,]00*)?")  # begins with a literal: found 6 times as fast as \d+
+NUMBER = re.compile(rb"00*(?:[.,]00*)?")  # begins with a literal: 6 times as fast as \d+
 LOWER_WORDS = bytes(ord(chr(byte).lower()) if chr(byte).isalnum() else ord(" ") for byte in range(128)) + bytes(
     range(128, 256)
 )
-"""Translates ASCII: letters to lower case, what is neither letter nor digit to a space; other bytes stay."""
+"""Translation table for ASCII: letters to lower case, characters that are neither letters nor digits to spaces. Other
+bytes are unchanged."""
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 """The constants of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
 SHINGLES_AT_ONCE = 1024
-"""Bounds the memory of a signature: times 4 bytes and the number of hash functions, which a core's own cache holds."""
+"""Shingles per block. A block takes this many times 4 bytes times the number of hash functions, which fits into a
+core's cache."""
 WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
     (0x1780, 0x17FF),  # Khmer
     (0x3005, 0x3007),  # signs of repetition and zero
     (0x3040, 0x30FF),  # kana
-    (0x3400, 0x4DBF),  # Han, and in the lines below
+    (0x3400, 0x4DBF),  # Han, as in the lines below
     (0x4E00, 0x9FFF),
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
@@ -50,28 +53,28 @@ DELETED_2024 = {
     for character in "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
     + "".join(map(chr, [*range(9), *range(11, 13), *range(13, 32), *range(127, 160)]))
 }
-"""What "fineweb_2024" deletes: datatrove's PUNCTUATION at commit 05194d39, control characters among it."""
+"""Characters that "fineweb_2024" deletes: datatrove's PUNCTUATION at commit 05194d39, including control characters."""
 PARTED_2024 = {"cannot": 3, "gimme": 3, "gonna": 3, "gotta": 3, "lemme": 3, "wanna": 3}
-"""Words that NLTK's Treebank tokenizer parts, and after how many letters, of those that hold no punctuation."""
+"""Words without punctuation that NLTK's Treebank tokenizer splits, and after how many letters."""
 WORDS_REMEMBERED = 1 << 18
 LONGEST_REMEMBERED = 64
 
 
 def band_keys(text: str, scope: str, config: MinHashConfig) -> tuple[bytes, ...] | None:
-    """One key of 16 bytes a band: texts of one scope (keys.py) with an equal key are near-duplicates. None for a text
-    with fewer words than a shingle."""
+    """Return one 16-byte key per band; None if the text has fewer words than a shingle. Texts of one scope (keys.py)
+    with a key in common are near-duplicates."""
     found = signature(text, config)
     return None if found is None else keys_of_signature(found, scope, config)
 
 
 def signature(text: str, config: MinHashConfig) -> bytes | None:
-    """`least_hashes` of the text as little-endian bytes; None for a text with fewer words than a shingle."""
+    """Return `least_hashes` of the text as little-endian bytes; None if the text has fewer words than a shingle."""
     shingles = hashed_shingles(text, config.shingle_words, config.normalisation)
     return least_hashes(shingles, config).astype("<u4").tobytes() if len(shingles) else None
 
 
 def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[bytes, ...]:
-    """The keys of the bands, as `band_keys`."""
+    """Return the band keys of a signature, as `band_keys`."""
     size = 4 * config.rows
     salt = salt_of(scope)
     return tuple(
@@ -82,8 +85,8 @@ def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[b
 
 
 def least_hashes(shingles: np.ndarray, config: MinHashConfig) -> np.ndarray:
-    """The signature: the least value of each hash function over all shingles, uint32 (bands * rows,). Two texts agree
-    in one of them with the probability of their Jaccard similarity."""
+    """Return the signature, uint32 (bands * rows,): the minimum of each hash function over all shingles. The
+    probability that two texts agree in one of them is their Jaccard similarity."""
     factor, offset = hash_functions(config.bands * config.rows, config.seed)
     least = np.full(len(factor), np.iinfo(np.uint32).max, np.uint32)
     block = np.empty((len(factor), min(SHINGLES_AT_ONCE, len(shingles))), np.uint32)
@@ -98,15 +101,16 @@ def least_hashes(shingles: np.ndarray, config: MinHashConfig) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def hash_functions(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Factors (odd) and offsets of x -> factor * x + offset modulo 2^32, each uint32 (number, 1): permutations of
-    numbers that `hashed_shingles` spreads evenly."""
+    """Return odd factors and offsets of x -> factor * x + offset modulo 2^32, each uint32 (number, 1). These are
+    permutations of uint32; `hashed_shingles` distributes their inputs uniformly."""
     digits = hashlib.shake_256(f"minhash {seed}".encode()).digest(8 * number)
     factor, offset = np.frombuffer(digits, "<u4").astype(np.uint32).reshape(2, number, 1)
     return factor | np.uint32(1), offset
 
 
 def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10") -> np.ndarray:
-    """Hashes of all runs of `words` normalised words in the text's order, uint32; empty if the text has fewer."""
+    """Return the hashes of all sequences of `words` normalized words in text order, uint32; empty if the text has fewer
+    words."""
     hashes = hashed_words(text, normalisation)
     count = len(hashes) - words + 1
     if count <= 0:
@@ -122,7 +126,7 @@ def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10"
 
 
 def hashed_words(text: str, normalisation: str = "datatrove_0_10") -> np.ndarray:
-    """A hash of each normalised word of the text, in order, uint64."""
+    """Return a hash of each normalized word of the text, in order, uint64."""
     if normalisation == "fineweb_2024":
         words_2024 = [word.encode("utf-8", "surrogatepass") for word in text.lower().split()]
         return np.frombuffer(b"".join(map(_remembered_2024.__getitem__, words_2024)), "<u8").astype(np.uint64)
@@ -136,11 +140,12 @@ def word_hash(word: bytes) -> bytes:
 
 
 WORD_HASHES = Memo(word_hash)
-"""For scripts without spaces: each character is a word, and comes again."""
+"""Cache of word hashes, for scripts without spaces, where each character is a word and occurs often."""
 
 
 class WordHashes(dict[bytes, bytes]):
-    """From a word to the hashes, 8 bytes each, of the words that it comes to; those of short words are remembered."""
+    """Cache from a space-separated word to the concatenated 8-byte hashes of its normalized words. Only short words are
+    cached."""
 
     def __init__(self, hashes: Callable[[bytes], bytes]):
         self.hashes = hashes
@@ -155,14 +160,14 @@ class WordHashes(dict[bytes, bytes]):
 
 
 def hashes_0_10(word: bytes) -> bytes:
-    """Of a word in UTF-8 whose ASCII is normalised."""
+    """Hashes for "datatrove_0_10" of a UTF-8 word whose ASCII is already normalized."""
     if word.isascii():
         return word_hash(word)
     return b"".join(map(WORD_HASHES.__getitem__, normalised_words(word.decode("utf-8", "surrogatepass"))))
 
 
 def hashes_2024(word: bytes) -> bytes:
-    """Of a word in lower case, by "fineweb_2024"."""
+    """Hashes for "fineweb_2024" of a word in lower case."""
     return b"".join(map(WORD_HASHES.__getitem__, words_2024(word.decode("utf-8", "surrogatepass"))))
 
 
@@ -170,24 +175,25 @@ _remembered, _remembered_2024 = WordHashes(hashes_0_10), WordHashes(hashes_2024)
 
 
 def normalised_words(text: str) -> list[bytes]:
-    """The words of a text without white space in UTF-8, normalised beyond what `hashed_words` did to ASCII."""
+    """Normalize a text without white space, whose ASCII `hashed_words` already normalized; return its words in
+    UTF-8."""
     spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
     return re.sub("00+", "0", spaced).encode("utf-8").split()
 
 
 def words_2024(word: str) -> list[bytes]:
-    """What "fineweb_2024" makes of text in lower case without white space: mostly one word, in UTF-8."""
+    """Normalize lower-case text without white space by "fineweb_2024"; return its words in UTF-8, usually one."""
     decomposed = unicodedata.normalize("NFD", word.translate(DELETED_2024))
     kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
     words = []
-    for one in re.sub(r"\d+", "0", kept).replace("‘", " ‘ ").split():  # NLTK parts that quotation mark
+    for one in re.sub(r"\d+", "0", kept).replace("‘", " ‘ ").split():  # NLTK splits off that quotation mark
         cut = PARTED_2024.get(one, len(one))
         words += [part.encode("utf-8", "surrogatepass") for part in (one[:cut], one[cut:]) if part]
     return words
 
 
 class _Replacements(dict[int, str]):
-    """From a code point of decomposed lower-case text to what stands for it in the normalised text."""
+    """Cache from a code point of decomposed lower-case text to its replacement in the normalized text."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -208,6 +214,6 @@ _replacements = _Replacements()
 
 
 def written_without_spaces(character: str) -> bool:
-    """Of Han, kana, Thai, Lao, Myanmar or Khmer script."""
+    """Whether a character is of Han, kana, Thai, Lao, Myanmar or Khmer script."""
     code = ord(character)
     return any(first <= code <= last for first, last in WITHOUT_SPACES)

@@ -1,12 +1,13 @@
-"""Rows of many run files meet by their keys: each of 2^k partitions of the keys is joined by one task.
+"""Join the rows of many run files by key: the keys are split into 2^k partitions, and one task joins each.
 
     run files ─ gather: a task for 64 of them ─► their rows, partition after partition ─ join: a task for a partition ─►
 
-A partition has the keys that begin with the same k bits; k follows from the bytes of the run files. If all rows fit one
-task, it reads the run files. Else the gathers read U run files once and copy, without sorting, and each partition reads
-its rows from their U / 64 files: U + 2^k U / 64 objects. A gather of large files takes fewer than 64. The rows of a
-partition are read once and held; only one of very many rows (a boilerplate text of millions of pages has one key) is
-read as often as its join needs them, block by block.
+The keys of a partition begin with the same k bits; k follows from the size of the run files. If all rows fit into one
+task, it reads the run files directly. Otherwise the gather tasks read the U run files once and copy their rows by
+partition, without sorting, and each partition reads its rows from their U / 64 files: U + 2^k U / 64 objects are read.
+If run files are large, a gather task reads fewer than 64. The rows of a partition are read once and held in memory.
+Only a partition with too many rows for that (a boilerplate text of millions of pages has one key) is read block by
+block, as often as its join needs.
 """
 
 import dataclasses
@@ -33,20 +34,20 @@ from data_prep.engine.units import Counts, sizes_of
 from lm.storage import Place, appearing, writing
 
 FILES_AT_ONCE = 64
-"""Run files that one task gathers."""
+"""Maximum number of run files that one task gathers."""
 BLOCKS_IN_PARTITION = 3
-"""Blocks of rows that a partition has at most, where keys are evenly spread."""
+"""Maximum number of blocks of rows in a partition, if keys are uniformly distributed."""
 GATHERED_PARTITIONS = 4
-"""Bytes that a task gathers, in those of the largest partition."""
+"""Maximum size of the input of a gather task, in units of the maximum size of a partition."""
 MOST_BITS = 20
-"""A million partitions, of a hundred terabytes of keys."""
+"""Maximum number of bits: a million partitions, for a hundred terabytes of keys."""
 Rows = Callable[[], Iterator[np.ndarray]]
-"""Gives the rows of a partition in blocks, uint64 (4, rows), each sorted: the same whenever it is called."""
+"""Returns the rows of a partition in blocks, uint64 (4, rows), each sorted. Every call gives the same blocks."""
 
 
 @dataclass(frozen=True)
 class Gather:
-    """A task: some run files, and the file that is made of them."""
+    """A task: copy the rows of some run files, or count them, into one file."""
 
     run_files: tuple[Place, ...]
     run_file: Place
@@ -54,13 +55,13 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """A task: the rows whose key_0 begins with `number` in `bits` bits, and the file that is made of them."""
+    """A task: join the rows whose key_0 begins with the `bits` bits of `number`, and write them to `run_file`."""
 
     number: int
     bits: int
     run_file: Place
     extents: np.ndarray | None = None
-    """int64 (files, 2): first and end of its rows in each gathered file; None: all rows of run files."""
+    """int64 (files, 2): first row and end of its rows in each gathered file. None: all rows of the run files."""
 
     @property
     def low(self) -> int:
@@ -72,12 +73,12 @@ class Partition:
 
 
 JoinWork = Callable[[Partition, Path, Rows], Counts | None]
-"""Work on a partition: the file of this machine to write, and the rows."""
+"""(partition, local file to write, rows) -> counts"""
 
 
 @dataclass(frozen=True)
 class Partitions:
-    """The files that a join made, one of each partition."""
+    """Files that a join writes, one for each partition."""
 
     folder: Place
     bits: int
@@ -89,14 +90,14 @@ class Partitions:
 
     @property
     def tasks(self) -> list[Partition]:
-        """That make them; where the rows stand is not told yet."""
+        """Tasks that write the files, without extents."""
         return [Partition(number, self.bits, place) for number, place in enumerate(self.places)]
 
     def place(self, number: int) -> Place:
         return self.folder / f"{number:06d}{self.suffix}"
 
     def of(self, key: int) -> Place:
-        """The file of the partition of a key_0."""
+        """File of the partition of a key_0."""
         return self.place(key >> 64 - self.bits)
 
 
@@ -108,8 +109,9 @@ def join(
     rows_at_once: int,
     made: Callable[[int], Partitions] | None = None,
 ) -> tuple[Partitions, list[Counts]]:
-    """Return the files that `work` makes of each partition, and its counts. `run` does the work on many tasks; `made`
-    tells where files go, given the bits; `rows_at_once` bounds the rows of a block."""
+    """Run `work` on each partition. Return the files that it writes and its counts. `run` runs work on many tasks;
+    `made` returns the output files for a number of bits, by default in `folder`; `rows_at_once` bounds the rows of a
+    block."""
     found = sizes_of(run_files)
     sizes = [found.get(one, 0) for one in run_files]
     most = BLOCKS_IN_PARTITION * rows_at_once * ROW_BYTES
@@ -126,7 +128,8 @@ def join(
 
 
 def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, folder: Place) -> list[Gather]:
-    """The tasks: files in their order, as many together as have no more than `most` bytes."""
+    """Group the files, in order, into tasks of at most `most` bytes and FILES_AT_ONCE files. A larger file is a task of
+    its own."""
     groups: list[list[Place]] = []
     left = -1
     for place, size in zip(run_files, sizes, strict=True):
@@ -139,21 +142,21 @@ def gathers_of(run_files: Sequence[Place], sizes: Iterable[int], most: int, fold
 
 
 def gather(task: Gather, path: Path, bits: int, rows_at_once: int) -> Counts:
-    """Writes the rows of some run files by partition; counts those of each."""
+    """Write the rows of some run files by partition; count the rows of each."""
     runs = runs_of(task.run_files)
     counts = np.zeros(1 << bits, np.int64)
     with writing(path), appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
         for rows in gathered(runs, bits, rows_at_once):
             numbers = (rows[0] >> np.uint64(64 - bits)).astype(np.uint16 if bits <= 16 else np.int64)
-            order = np.argsort(numbers, kind="stable")  # of 16 bits, in linear time
+            order = np.argsort(numbers, kind="stable")  # linear time for 16 bits
             file.write(np.ascontiguousarray(rows.T, "<u8")[order].data)
             counts += np.bincount(numbers, minlength=1 << bits)
     return {"partitions": counts.tolist()}
 
 
 def gathered(runs: Sequence[Run], bits: int, rows: int, number: int = 0, depth: int = 0) -> Iterator[np.ndarray]:
-    """The rows whose key_0 begins with `number` in `depth` bits, about `rows` at a time: of several whole partitions,
-    or of one."""
+    """Yield the rows whose key_0 begins with the `depth` bits of `number`, about `rows` at a time. A block has either
+    several whole partitions or rows of only one."""
     low, last = number << 64 - depth, (number + 1 << 64 - depth) - 1
     if depth == bits:
         yield from pieces_between(runs, low, last, rows)

@@ -1,10 +1,12 @@
-"""Run files: files of sorted runs of rows of four whole numbers, from which any range of keys can be read. The writer
-sorts, the reader of a range finds its part of each run: the same bytes on every engine, in bounded memory.
+"""Run files: sorted runs of rows of four unsigned integers, from which any range of keys can be read. Writers sort each
+run; a reader of a range locates its part of each run. Memory is bounded, and every engine writes the same bytes.
 
-    run 0: rows x 4 words | run 1 | ... | index: of each run rows, samples, and every SAMPLE_ROWS-th key_0 and the last
-    | trailer: magic, runs, bytes and CRC-32 of the index; all little-endian, 64 bits a word
+    run 0: rows x 4 words | run 1 | ...
+    | index: (rows, samples) of each run, then the samples of each run: every SAMPLE_ROWS-th key_0, and the last
+    | trailer: magic, runs, bytes and CRC-32 of the index; all little-endian, 64 bits per word
 
-The four words of a row are together, so that a range of a run is one request to a bucket. The index tells which.
+The four words of a row are stored together, so that a range of a run is one request to a bucket. The index gives its
+position.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ from lm.errors import InputError
 from lm.storage import Place, StorageError, Url, appearing, size_of, writing
 
 COLUMNS = 4
-"""A key of two words, and a node of two (clusters.py). Rows are arrays of shape (4, rows), one line a column."""
+"""A key of two words, and a node of two (clusters.py). In memory, rows are arrays of shape (4, rows)."""
 ROW_BYTES = 8 * COLUMNS
 SAMPLE_ROWS = 1024
 MAGIC = int.from_bytes(b"GMRUNS1\n", "little")
@@ -30,13 +32,13 @@ TRAILER = np.dtype([("magic", "<u8"), ("runs", "<u8"), ("index_bytes", "<u8"), (
 LAST_KEY = 2**64 - 1
 READERS = 16
 Part = tuple[Place, int, int]
-"""Some rows of a file: its bytes from the first to the end."""
+"""Some rows of a file: (file, first byte, end)."""
 
 
 @contextlib.contextmanager
 def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Callable[[np.ndarray], None]]:
-    """Gives a function that adds a run, uint64 (4, rows), which is sorted. The file appears whole at the end, written
-    in `scratch`, by default next to it. Raises InputError when the disk does not take it."""
+    """Yield a function that adds a run, uint64 (4, rows), which it sorts. The file is written atomically when the block
+    ends, by way of `scratch`, by default its own folder. Raises InputError if the disk cannot be written."""
     table: list[tuple[int, int]] = []
     samples: list[np.ndarray] = []
     with writing(path), appearing(path, scratch=scratch or path.parent) as partial, partial.open("wb") as file:
@@ -62,15 +64,15 @@ def write_run_file(path: Path, runs: Iterable[np.ndarray], scratch: Path | None 
 
 
 def sorted_rows(rows: np.ndarray) -> np.ndarray:
-    """The different ones of the rows in order (`order_of`)."""
+    """Return the distinct rows, sorted (`order_of`)."""
     rows = rows[:, order_of(rows)]
     new = begins(rows)
     return rows if new.all() else rows[:, new]
 
 
 def order_of(rows: np.ndarray) -> np.ndarray:
-    """What sorts the rows by the first column, then the second and so on: int64 (rows,)."""
-    order = np.argsort(rows[0])  # ten times as fast as a sort by all columns, which only ties need
+    """Return the indices that sort the rows by the first column, then the second and so on; int64 (rows,)."""
+    order = np.argsort(rows[0])  # ten times as fast as sorting by all columns, which only ties need
     keys = rows[0, order]
     tied = np.zeros(len(keys), bool)
     tied[1:] = keys[1:] == keys[:-1]
@@ -81,7 +83,7 @@ def order_of(rows: np.ndarray) -> np.ndarray:
 
 
 def begins(rows: np.ndarray) -> np.ndarray:
-    """Where, in sorted rows, one stands that differs from the row before it; boolean (rows,)."""
+    """Return which of the sorted rows differ from the row before; bool (rows,)."""
     new = np.ones(rows.shape[1], bool)
     new[1:] = (rows[:, 1:] != rows[:, :-1]).any(axis=0)
     return new
@@ -89,17 +91,18 @@ def begins(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Some sorted rows of a run file."""
+    """A sorted run of a run file."""
 
     place: Place
     offset: int
-    """Bytes of the file before it."""
+    """Position of its first byte in the file."""
     rows: int
     samples: np.ndarray
     """key_0 of every SAMPLE_ROWS-th row, and of the last, uint64."""
 
     def around(self, low: int, last: int) -> tuple[int, int]:
-        """(begin, end) of rows among which are all that have a key_0 from `low` to `last`, and few others."""
+        """Return a range (begin, end) of rows that includes all rows with a key_0 from `low` to `last`, and few
+        others."""
         if not low <= last or self.samples[-1] < low or self.samples[0] > last:
             return 0, 0
         before = int(np.searchsorted(self.samples[:-1], np.uint64(low), side="left"))
@@ -108,7 +111,7 @@ class Run:
 
 
 def read_range(place: Place, start: int, end: int) -> bytes:
-    """Bytes `start` to `end` of a file or object. Raises InputError where they are not there."""
+    """Read bytes `start` to `end` of a file or object. Raises InputError if it has fewer."""
     try:
         if isinstance(place, Url):
             data = place.read_range(start, end)
@@ -129,13 +132,13 @@ def damaged(place: Place, how: str) -> InputError:
 
 
 def runs_in(place: Place) -> list[Run]:
-    """The runs of a run file, of which the index alone is read. Raises InputError when it is not there or damaged."""
+    """Return the runs of a run file, reading only its index. Raises InputError if it is missing or damaged."""
     size = size_of(place)
     if size is None:
         raise damaged(place, "it is not there")
     if size < TRAILER.itemsize:
         raise damaged(place, f"it has {size} bytes")
-    guess = max(size - 2**16, 0)  # of most files, index and trailer
+    guess = max(size - 2**16, 0)  # enough for index and trailer of most files
     end = read_range(place, guess, size)
     (trailer,) = np.frombuffer(end[-TRAILER.itemsize :], TRAILER)
     magic, count, index_bytes, crc32 = (int(value) for value in trailer)
@@ -159,7 +162,7 @@ def runs_of(places: Sequence[Place]) -> list[Run]:
 
 
 def read_many[Item, Read](read: Callable[[Item], Read], items: Sequence[Item], remote: bool) -> Iterator[Read]:
-    """Reads the items in their order; of a bucket, some at once."""
+    """Read the items in order; from a bucket, READERS at a time."""
     if not remote:
         yield from map(read, items)
         return
@@ -169,7 +172,7 @@ def read_many[Item, Read](read: Callable[[Item], Read], items: Sequence[Item], r
 
 
 def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
-    """The rows of some parts of files, at most `rows` at a time: uint64 (4, rows)."""
+    """Yield the rows of some parts of files, at most `rows` at a time: uint64 (4, rows)."""
     step = rows * ROW_BYTES
     cuts = [(place, cut, min(cut + step, end)) for place, begin, end in parts for cut in range(begin, end, step)]
     for data in read_many(lambda cut: read_range(*cut), cuts, any(isinstance(place, Url) for place, *_ in cuts)):
@@ -177,7 +180,7 @@ def read_rows(parts: Sequence[Part], rows: int) -> Iterator[np.ndarray]:
 
 
 def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
-    """The rows of the runs with a key_0 from `low` to `last`, at most `rows` at a time, as they stand."""
+    """Yield the rows of the runs with a key_0 from `low` to `last`, at most `rows` at a time, in stored order."""
     bounds = [(run, *run.around(low, last)) for run in runs]
     part = lambda run, begin, end: (run.place, run.offset + begin * ROW_BYTES, run.offset + end * ROW_BYTES)
     parts = [part(*one) for one in bounds if one[1:] != (0, 0)]
@@ -189,7 +192,7 @@ def pieces_between(runs: Sequence[Run], low: int, last: int, rows: int) -> Itera
 
 
 def in_blocks(pieces: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Some rows in blocks of at most `rows` of them, as many as each piece has at most, each sorted."""
+    """Combine pieces, each of at most `rows` rows, into sorted blocks of at most `rows` rows."""
     waiting: list[np.ndarray] = []
     count = 0
     for piece in pieces:
@@ -203,17 +206,18 @@ def in_blocks(pieces: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
 
 
 def read_blocks(runs: Sequence[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
-    """The rows with a key_0 from `low` to `last`, in blocks of at most `rows` rows, each sorted."""
+    """Yield the rows with a key_0 from `low` to `last`, in sorted blocks of at most `rows` rows."""
     return in_blocks(pieces_between(runs, low, last, rows), rows)
 
 
-# A key that is a place, of which the word tells a file and a row, is spread by the file.
+# Keys that are places, (file, row), are distributed evenly by file.
 
 FACTOR, INVERSE = 0x9E3779B1, pow(0x9E3779B1, -1, 2**32)
 
 
 def spread(places: np.ndarray, factor: int = FACTOR) -> np.ndarray:
-    """Places, uint64, as keys: the numbers of files, which may be small or near one another, evenly over 32 bits."""
+    """Turn places, uint64, into keys by permuting the file numbers, which may be small or close together, so that they
+    are distributed evenly over 32 bits."""
     file = (places >> np.uint64(32)) * np.uint64(factor) << np.uint64(32)
     return file | places & np.uint64(2**32 - 1)
 
@@ -224,17 +228,18 @@ def places_of(keys: np.ndarray) -> np.ndarray:
 
 
 def keys_of_file(file: int) -> tuple[int, int]:
-    """The keys of the places in the file with that number: the first and the last."""
+    """Return the first and the last key of the places in the file with this number."""
     low = file * FACTOR % 2**32 << 32
     return low, low | 2**32 - 1
 
 
-# The rows of a partition are gone over twice: for the first row of each key, then block by block.
+# The rows of a partition are read twice: for the first row of each key, then block by block.
 
 
 def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Of blocks of sorted rows: the number of the key of each `begins` of a key in a block, and the first row of each
-    key, uint64 (4, keys). `counts` gets how many rows begin there, an array a block."""
+    """Find the first row of each key in blocks of sorted rows. Returns (key number of each start of a key in a block,
+    in order; first row of each key, uint64 (4, keys)). Appends to `counts`, for each block, the number of rows at each
+    of its starts."""
     firsts = [np.empty((4, 0), np.uint64)]
     for block in blocks:
         starts = begins(block[:2])
@@ -252,7 +257,8 @@ def first_rows(blocks: Iterable[np.ndarray], counts: list[np.ndarray] | None = N
 
 
 def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(block, where a key begins in it, number of each such key), given the first of `first_rows`."""
+    """Yield (block, which rows start a key, key number of each start) for each block. `group` is the first result of
+    `first_rows`."""
     at = 0
     for block in blocks:
         starts = begins(block[:2])
@@ -262,7 +268,7 @@ def with_keys(blocks: Iterable[np.ndarray], group: np.ndarray) -> Iterator[tuple
 
 
 def put_together(blocks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """The blocks, each as many together as have `rows` rows."""
+    """Concatenate consecutive blocks until they have at least `rows` rows."""
     waiting: list[np.ndarray] = []
     count = 0
     for block in blocks:

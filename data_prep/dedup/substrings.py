@@ -1,6 +1,8 @@
-"""Runs of tokens that stand in documents twice are removed but for the first (Lee et al. 2022, arXiv:2107.06499). A
-unit is a group of documents of bounded bytes, in the order of their nodes (clusters.py), so that what stays does not
-depend on the order of files. Runs are compared token by token (ranks.py), never by a hash."""
+"""Remove token sequences that occur more than once from all places but the first (Lee et al. 2022, arXiv:2107.06499).
+
+Documents are compared in groups of bounded size, in the order of their nodes (clusters.py), so that the kept occurrence
+does not depend on the order of documents in a group. Sequences are compared token by token (ranks.py), without hashes.
+"""
 
 import dataclasses
 import functools
@@ -41,7 +43,7 @@ WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Group:
-    """A task: some row groups of some files, in the order of the files, and where its edits go."""
+    """A task: some row groups of some files, in the order of the files, and the file for their edits."""
 
     parts: tuple[tuple[SurvivorFile, tuple[int, ...]], ...]
     """(file, numbers of its row groups)."""
@@ -50,7 +52,7 @@ class Group:
 
 
 def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, run: FileRunner) -> list[SurvivorFile]:
-    """The files with their edits; those that failed are missing. Raises InputError as `run_step`."""
+    """Return the files with their edits, without files that failed. Raises InputError like `run_step`."""
     identity = identity_of([file.sha256 for file in files], config)
     folder = run.folder / "parts/substring_dedup" / identity[:12]
     delete_other_digests(folder)
@@ -65,7 +67,8 @@ def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, r
 
 
 def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[Group]:
-    """All row groups, put together in order as long as their texts have at most `most` bytes."""
+    """Group all row groups, in order, so that the texts of a group have at most `most` bytes. A larger row group is a
+    group of its own."""
     groups: list[Group] = []
     parts: dict[int, tuple[SurvivorFile, list[int]]] = {}
     size = 0
@@ -87,7 +90,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
 
 
 def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
-    """{number of a file: files of the groups that have documents of it}."""
+    """Return {number of a file: edit files of the groups that have documents of it}."""
     places: dict[int, list[Place]] = defaultdict(list)
     for group in groups:
         for file, _ in group.parts:
@@ -96,7 +99,7 @@ def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
 
 
 def judge_group(group: Group, path: Path, config: SubstringDedupConfig) -> None:
-    """Write the edits of a group. The texts are read twice, and never held together."""
+    """Write the edits of a group. The texts are read twice, and are never all in memory."""
     covered = covered_tokens(group, config)
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -111,7 +114,8 @@ def judge_group(group: Group, path: Path, config: SubstringDedupConfig) -> None:
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
-    """{(file, row): which tokens of the document go, bool (tokens,)}, of documents that lose any."""
+    """Return {(file, row): which tokens of the document to remove, bool (tokens,)}, only for documents that lose
+    any."""
     numbers: dict[str, int] = {}
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:
@@ -135,7 +139,7 @@ def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int
 
 
 def only_repeated(tokens: np.ndarray) -> np.ndarray:
-    """The tokens, with 0 in place of those that stand but once."""
+    """Replace tokens that occur only once by 0."""
     counts = np.bincount(tokens, minlength=1)
     counts[0] = 0
     return np.where(counts[tokens] > 1, tokens, np.uint32(0))
@@ -147,7 +151,7 @@ def collect(file: SurvivorFile, space: Workspace) -> Counts:
 
 
 def numbered(text: str, kind: str, numbers: dict[str, int]) -> np.ndarray:
-    """The text's tokens as numbers from 1, uint32 (tokens,); `numbers` is added to."""
+    """Return the tokens of the text as numbers from 1, uint32 (tokens,). New words are added to `numbers`."""
     if kind == "bytes":
         return np.frombuffer(text.encode(), np.uint8).astype(np.uint32) + np.uint32(1)
     words = words_of(text)
@@ -162,8 +166,8 @@ def words_of(text: str) -> list[str]:
 
 
 def spans_of(text: str, kind: str, chosen: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) in characters of each stretch of chosen tokens, bool (tokens,); by bytes, of characters wholly in
-    it."""
+    """Return (start, end), in characters, of each stretch of chosen tokens, bool (tokens,). If tokens are bytes, only
+    characters that are entirely in the stretch count."""
     edges = np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]]))
     stretches = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
     if kind == "bytes":

@@ -1,5 +1,6 @@
-"""Documents that the rules and the deduplication of whole documents left, and what later steps take out of them. Each
-step reads the survivors of a file as the steps before left them, and writes edits: no text is written again."""
+"""Survivors: documents that pass the rules and the deduplication of whole documents, and the edits of later steps. Each
+step reads the survivors of a file with the edits of earlier steps applied, and writes its own edits; texts are not
+written again."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,25 +32,26 @@ TOTALS = ("documents_changed", "documents_dropped", "spans_removed", "characters
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A document that is left so far."""
+    """A document that no step has dropped so far."""
 
     row: int
     when: int
-    """The first word of its node (clusters.py): when it was fetched, then a hash of its id."""
+    """First word of its node (clusters.py): fetch time, then a hash of its ID."""
     id: str
     scope: str
-    """Lines meet only inside one (keys.py): the dump, and the language where that parts duplicates too."""
+    """Lines are compared only within a scope (`scope_of`): the dump, and the language if documents are compared by
+    language."""
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What a step does to one document."""
+    """The change that a step makes to one document."""
 
     spans: tuple[tuple[int, int], ...] = ()
-    """(start, end) of what it takes out, in characters of the text that came to the step; in order, none overlaps."""
+    """(start, end) of the removed parts, in characters of the text before the step; sorted, without overlap."""
     reason: str = ""
-    """Why the whole document goes; "" where it stays."""
+    """Why the whole document is dropped; "" if it is kept."""
 
     def applied(self, text: str) -> str:
         ends = [0, *(end for _, end in self.spans)]
@@ -63,11 +65,11 @@ class Edit:
 
 @dataclass(frozen=True)
 class SurvivorFile(StoredFile):
-    """The survivors of one file of texts/, whose name it has; its SHA-256 is of them and the edits that were made."""
+    """Survivors of one file of texts/, with the same name. Its SHA-256 covers them and the edits."""
 
     edits: tuple[Place, ...] = ()
     groups: tuple[Place, ...] = ()
-    """What substrings.py found in the groups that have documents of the file."""
+    """Edit files of the groups (substrings.py) that have documents of this file."""
 
     @property
     def identity(self) -> list:
@@ -80,19 +82,20 @@ class SurvivorFile(StoredFile):
 
 
 def edits_name(step: str, file: str) -> str:
-    """Where a step writes the edits of a file, in the run folder."""
+    """Path of the edits of a file by a step, in the run folder."""
     return f"parts/{step}/edits/{file}.parquet"
 
 
 def write_survivors(path: Path, survivors: Iterable[Survivor]) -> Counts:
-    """Gives the text_bytes of each row group. Raises InputError when the disk does not take it."""
+    """Write survivors; return the text_bytes of each row group. Raises InputError if the disk cannot be written."""
     rows = ({name: getattr(one, name) for name in SURVIVOR_SCHEMA.names} for one in survivors)
     write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
     return {"text_bytes": text_bytes_of(read_footer(path))}
 
 
 def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
-    """What is left after the edits, in order; of some row groups, or all. Raises InputError when a file is damaged."""
+    """Yield the survivors after the edits, in order; only of some row groups if given. Raises InputError if a file is
+    damaged."""
     edits = [read_edits(path) for path in file.edits]
     for batch in read_batches(file.path, row_groups=row_groups):
         for row in batch.to_pylist():
@@ -107,8 +110,7 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> Counts:
-    """Write (row, edit) in the order of the rows; count what they do. Raises InputError when the disk does not take
-    it."""
+    """Write (row, edit) pairs, sorted by row; return the totals. Raises InputError if the disk cannot be written."""
     totals = dict.fromkeys(TOTALS, 0)
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -127,7 +129,7 @@ def read_edits(path: Place) -> dict[int, Edit]:
 
 
 def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
-    """(row, edit) of rows as EDIT_SCHEMA has them."""
+    """Yield (row, edit) from rows of EDIT_SCHEMA."""
     for row in rows:
         yield row["row"], Edit(tuple(zip(row["starts"], row["ends"], strict=True)), row["reason"])
 
@@ -135,8 +137,8 @@ def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
 def edit_of(
     text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
 ) -> Edit:
-    """The edit that takes the spans out; or drops the document, for the first reason if they are more than the share
-    `max_removed`, for the second if fewer than `min_words_left` words are left."""
+    """Return the edit that removes the spans. It drops the document instead if they are more than the share
+    `max_removed` of its characters (first reason), or if fewer than `min_words_left` words are left (second reason)."""
     edit = Edit(tuple(spans))
     if sum(end - start for start, end in spans) > max_removed * len(text):
         return Edit(reason=reasons[0])
@@ -144,7 +146,8 @@ def edit_of(
 
 
 def with_gaps(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans with as much of the white space around them as leaves the rest in its lines, and no line empty."""
+    """Extend spans over the white space around them so that the rest of the text keeps its lines, without empty
+    ones."""
     return [with_gap(text, start, end) for start, end in spans]
 
 
@@ -152,7 +155,7 @@ def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
     stop = end
     while stop < len(text) and text[stop].isspace():
         stop += 1
-    if stop == len(text):  # nothing comes after
+    if stop == len(text):  # end of the text
         while start and text[start - 1].isspace():
             start -= 1
         return start, stop
@@ -160,12 +163,12 @@ def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
         return start, stop
     if (line_end := text.find("\n", end, stop)) < 0:
         return start, stop
-    while start and text[start - 1].isspace():  # something stands before in its line
+    while start and text[start - 1].isspace():  # its line has text before it
         start -= 1
     return start, line_end
 
 
 def write_totals(place: Place, markers: Iterable[Marker]) -> None:
-    """Write what a step did to all files: the sums of what `write_edits` returned."""
+    """Write the totals of a step over all files: the sums of the results of `write_edits`."""
     counts = [one.counts for one in markers]
     write_json(place, {name: sum(one[name] for one in counts) for name in TOTALS})

@@ -1,6 +1,6 @@
-"""Texts as words without case, punctuation and diacritics, and hashes of the runs of these words. Pure. An apostrophe
-is deleted, every other mark parts words; numbers stay, since examples of arithmetic differ in nothing else; in scripts
-without spaces each character is a word. Hashes are the same on every machine."""
+"""Split texts into words without case, punctuation and diacritics, and hash their n-grams. No I/O. Apostrophes are
+deleted, other punctuation separates words. Numbers are kept, since arithmetic examples differ only in numbers. In
+scripts without spaces each character is a word. Hashes are the same on every machine."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ APOSTROPHES = "'’‘ʼ＇`"
 
 
 def pieces(text: str) -> list[bytes]:
-    """The text's words in UTF-8 as far as ASCII tells them apart; `words_of_piece` goes on."""
+    """Convert ASCII letters to lower case, delete ASCII apostrophes, and split at other ASCII punctuation and white
+    space. Returns UTF-8; `words_of_piece` does the rest."""
     return text.encode("utf-8", "surrogatepass").translate(LOWER_WORDS, b"'`").split()
 
 
@@ -25,7 +26,7 @@ def words_of_piece(piece: bytes) -> list[str]:
 
 
 class _Replacements(dict[str, str]):
-    """From a character of decomposed text to what stands for it in the normalised text."""
+    """Cache from a character of decomposed text to its replacement in the normalized text."""
 
     def __missing__(self, character: str) -> str:
         category = unicodedata.category(character)
@@ -50,14 +51,14 @@ _remembered = WordHashes(lambda piece: b"".join(word_hash(word.encode()) for wor
 
 
 def hashed_words(text: str) -> np.ndarray:
-    """A hash of each word of `words_of`, in order, uint64."""
+    """Return a hash of each word of `words_of`, in order, uint64."""
     return np.frombuffer(b"".join(map(_remembered.__getitem__, pieces(text))), "<u8").astype(np.uint64, copy=False)
 
 
 def hashed_ngrams(words: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(n, hashes of all runs of n words, uint64 (words - n + 1,)) for each n of `lengths`, the shortest first; `words`
-    are hashes, uint64 (words,). Two different runs have the same hash with a probability of about 2^-64, and 2^-58 if
-    they are the same words in another order."""
+    """Yield (n, hashes of all sequences of n words, uint64 (words - n + 1,)) for each n of `lengths`, in ascending
+    order. `words` are hashes, uint64 (words,). Two different sequences have the same hash with a probability of about
+    2^-64, or 2^-58 if they have the same words in another order."""
     mixed = words.copy()
     for n in range(1, max(lengths, default=0) + 1):
         if n > len(words):
