@@ -134,7 +134,7 @@ class Attempts:
 
     def next(self) -> Unit | None:
         """Return the next unit to try: the largest first, retries last. Returns None if no unit is left, or if the next
-        one must wait because it or a running unit is a suspect."""
+        one must wait because it or a running unit is one of `suspects`."""
         while self.queue:
             if self.suspects and self.working and ({self.queue[0].name, *self.working} & self.suspects):
                 return None
@@ -144,8 +144,8 @@ class Attempts:
         return None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
-        """Record the result of an attempt. Raises its error if every other unit would fail of it too, and the first
-        error if no unit is done after all, or HOPELESS different ones, have failed."""
+        """Record the result of an attempt. Raises its error if every other unit would fail of it too. Raises the first
+        error if all units, or HOPELESS different ones, have failed and none is done."""
         self.working.pop(unit.name, None)
         if isinstance(result, Marker):
             self.done[unit.name] = result

@@ -44,8 +44,8 @@ DIGEST = re.compile("[0-9a-f]{12}")
 
 
 def whole(engine: EngineConfig, units: int) -> EngineConfig:
-    """Return the engine for a step of which no unit may fail. A single unit runs in this process, which saves a second
-    for starting a worker."""
+    """Return the engine for a step in which no unit may fail. If the engine uses only this machine, a single unit runs
+    in this process, which saves a second for starting a worker."""
     alone = units == 1 and engine.executor.this_machine
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
