@@ -6,8 +6,8 @@ Beyond, 10.1145/2670979.2670997). Each step is one join (partitions.py):
     pairs (key, node) ─ link ─► edges (node, smallest of its key) ─► (large star ─► small star) until nothing changes
                                                                   ─► result, by the place of the duplicate
 
-large star: connect all larger neighbors of each node to the smallest of itself and all its neighbors small star:
-connect each node and its smaller neighbors to the smallest of these
+    large star: connect all larger neighbors of each node to the smallest of itself and all its neighbors
+    small star: connect each node and its smaller neighbors to the smallest of these
 
 At the end every node is connected to the smallest node of its component. No process holds the whole graph: a join reads
 its rows twice, once for the smallest node of each key, and once, block by block, to connect the node of each row to it.
@@ -204,7 +204,7 @@ def tied(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0
-    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too, with its place spread
+    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too; `spread` changed its place
     if kind == "result":
         return np.concatenate([centre, node])[:, less(node, centre)], 0
     if kind == "large":

@@ -41,7 +41,7 @@ def text_key(text: str, scope: str) -> bytes:
 
 
 def url_key(url: str, scope: str, config: UrlDedupConfig) -> bytes | None:
-    """Hash the page's URL after normalization by `same_page_key`; None if it is not a URL."""
+    """Hash the page's URL after normalization by `same_page_key`; None if it has no host."""
     spelled = same_page_key(url, config.ignored_parameters)
     return None if spelled is None else key_of(spelled, scope)
 

@@ -1,7 +1,8 @@
 """Remove token sequences that occur more than once from all places but the first (Lee et al. 2022, arXiv:2107.06499).
 
-Documents are compared in groups of bounded size, in the order of their nodes (clusters.py), so that the kept occurrence
-does not depend on the order of documents in a group. Sequences are compared token by token (ranks.py), without hashes.
+Documents are compared in groups of bounded size. In a group they are in the order of their nodes (clusters.py), so that
+the kept occurrence does not depend on the order of files. Sequences are compared token by token (ranks.py), without
+hashes.
 """
 
 import dataclasses
