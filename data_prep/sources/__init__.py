@@ -1,4 +1,4 @@
-"""Where web pages come from: files of your own, Common Crawl, tables, datasets, or pages inside pinned packages."""
+"""Sources of web pages: the user's files, Common Crawl, tables, datasets, or pages in pinned packages."""
 
 import importlib
 from collections.abc import Callable
@@ -23,17 +23,22 @@ def module_of_source(config: PagesConfig) -> ModuleType:
 def fetch_pages(
     config: PagesConfig, out: Path, progress: Callable[[str], None] = print, **options: Any
 ) -> dict[str, list]:
-    """Bring the pages and write out/pages/manifest.json, which is returned (manifest.py). Own files are listed where
-    they are; what an interrupted attempt left is continued. `options` are of the source's fetch(). Raises UsageError
-    when nothing is asked for, a pattern matches nothing, or there is no such crawl or dataset; InputError when a file
-    is of another kind or cannot be had."""
+    """Fetch the pages and write out/pages/manifest.json (manifest.py); return its contents.
+
+    The user's files are listed, not copied. Resumes an interrupted attempt. `options` are passed to the source's
+    fetch(). Raises UsageError if the config names no pages, a pattern matches nothing, or the crawl or dataset does not
+    exist; InputError if a file is of the wrong type or cannot be fetched.
+    """
     files, packages = module_of_source(config).fetch(config, out, progress, **options)
     return write_manifest(out, files, packages=packages)
 
 
 def input_files(workdir: Place) -> list[InputFile]:
-    """The input files of a run, in order. Raises InputError when the manifest or a file of a disk is missing, or has
-    another size than listed. Other files are not looked at: it would be a request for each."""
+    """Return the input files of a run, in the order of the manifest.
+
+    Raises InputError if the manifest or a local file is missing, or a local file's size differs from the manifest.
+    Remote files are not checked, since that would take one request per file.
+    """
     files = manifest_files(workdir)
     sizes: dict[tuple[Place, str], int] = {}  # a dataset has many entries, but is measured once
     for file in files:
@@ -55,9 +60,11 @@ def input_files(workdir: Place) -> list[InputFile]:
 
 
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:
-    """({path: bytes}, {path: time of change in ns, or ETag}) of your own files that the config names. On web servers
-    bytes are null, and the ETag or date is there only if there are few. Raises UsageError when a pattern matches
-    nothing."""
+    """Return ({path: bytes}, {path: modification time in ns, or ETag}) of the user's files that the config names.
+
+    For files on web servers, bytes are None, and the ETag or date is included only if there are few such files. Raises
+    UsageError if a pattern matches nothing.
+    """
     found = module_of_source(config).inputs(config)
     told = lambda one: None if is_on_the_web(one.place) else one.bytes
     told_by = {str(one.place): one.told_by for one in found if one.told_by is not None}

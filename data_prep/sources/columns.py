@@ -1,10 +1,10 @@
-"""From one row of a table or dataset, whatever its maker called the columns, to a Document.
+"""Convert one row of a table or dataset to a Document.
 
-The text must be there. For the other columns the first of some usual names counts (NAMES: FineWeb's, datatrove's,
-dolma's, C4's, DCLM's), and what is missing is filled: `id` by the file's name and the row's number, `file_path` by the
-file's name, the rest by "", 0.0 and None. A language counts only together with its score, as a code of two letters;
-else it is detected. A value of more than MAX_FIELD_BYTES counts as missing; one of a kept column (pages.keep_columns)
-may be as long as a text.
+Only the text is required. The other fields are read from the first column found among their usual names (NAMES:
+FineWeb, datatrove, dolma, C4, DCLM). Defaults: `id` is the file's name and the row number, `file_path` is the file's
+name, and the rest are "", 0.0 or None. A language is used only if it is a two-letter code and has a score; otherwise it
+is detected. Values longer than MAX_FIELD_BYTES are ignored, but kept columns (pages.keep_columns) may be as long as a
+text.
 """
 
 import re
@@ -21,8 +21,8 @@ from lm.errors import shown
 
 ABSENT = object()
 MAX_TEXT_BYTES = 32_000_000
-"""Bytes of one text in UTF-8; a longer one is left out: to measure it takes 30 times its size in memory. The King James
-Bible has 4.3 MB."""
+"""Maximum UTF-8 bytes of one text. Longer texts are quarantined, because measuring a text takes 30 times its size in
+memory. The King James Bible has 4.3 MB."""
 NAMES = {
     "id": ("id", "metadata.id", "metadata.WARC-Record-ID", "doc_id"),
     "dump": ("dump", "metadata.dump", "metadata.cc_dump"),
@@ -34,37 +34,40 @@ NAMES = {
     "token_count": ("token_count", "metadata.token_count"),
 }
 MAX_FIELD_BYTES = 64 << 10
-"""Bytes of any other value; a longer one is not taken, like one of a wrong type."""
+"""Maximum size of any other value. A longer one is ignored, like one of a wrong type."""
 AS_INTEGER = "\0"
-"""Before the name of a column: its timestamps or dates as the integers that Arrow stores."""
+"""Prefix of the name of a timestamp or date column whose values are the integers that Arrow stores."""
 TOO_LONG = object()
-"""A value of a kept column that has more than MAX_TEXT_BYTES."""
+"""Stands for a value of a kept column with more than MAX_TEXT_BYTES."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST_COUNT = 2**63 - 1
 LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, perhaps with a region or script: "en-US"
-LARGEST_SCORE = 1.001  # a sum of float32 may exceed 1 by a little; a percentage is above
+LARGEST_SCORE = 1.001  # a float32 sum may slightly exceed 1; percentages are larger
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow(Damage):
-    """A row that holds no document, or a damaged place; its `offset` counts rows or lines, from 0. Reasons: not_utf8,
-    not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged, ratio_too_high."""
+    """A row without a usable text, or a damaged part of a table. `offset` is the number of the row or line, from 0.
+
+    Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
+    ratio_too_high.
+    """
 
     path: str
-    """What documents call the file."""
+    """Name of the file in its documents."""
     place: str
-    """Where in the file, for people: "line 17" or "row 3"."""
+    """Position in the file, for messages: "line 17" or "row 3"."""
 
     def __str__(self) -> str:
         return f"{self.path}, {self.place}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
 
 
 class UnkeptValueError(Exception):
-    """A value of a column to be kept that is of a type that cannot be."""
+    """Raised if a value of a kept column has a type that cannot be stored."""
 
 
 class NoDocumentError(Exception):
-    """A row without a usable text; `reason` is one of QuarantinedRow's."""
+    """Raised for a row without a usable text; `reason` is one of QuarantinedRow's."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)
@@ -72,7 +75,7 @@ class NoDocumentError(Exception):
 
 
 def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
-    """The value under `name`, or else under its parts; `absent` when there is none."""
+    """Return `row[name]`, or the value at the dotted path `name` in nested objects, or `absent` if there is neither."""
     if name in row:
         return row[name]
     head, dot, rest = name.partition(".")
@@ -81,7 +84,7 @@ def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
 
 
 def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: str) -> Document:
-    """The document in row `number` (from 0) of the file called `name`. Raises NoDocumentError."""
+    """Convert row `number` (from 0) of the file called `name` to a Document. Raises NoDocumentError."""
     text = lookup(row, text_field)
     if text is None:
         raise NoDocumentError("no_text", f"{text_field!r} is not among {', '.join(map(repr, list(row)[:12]))}")
@@ -119,8 +122,10 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, text_field: s
 def kept_of(
     row: Mapping[str, Any], names: Iterable[str], types: Mapping[str, pa.DataType]
 ) -> tuple[tuple[str, pa.DataType, Any], ...]:
-    """(name, type, value) of the columns of the row that are kept, without those that it lacks; `types` has those that
-    the file declares. Raises NoDocumentError for a value that is too long, UnkeptValueError for one of another type."""
+    """Return (name, type, value) for each kept column that the row has. `types` are the types that the file declares.
+
+    Raises NoDocumentError if a value is too long, UnkeptValueError if its type cannot be stored.
+    """
     found = []
     for name in names:
         value = row[AS_INTEGER + name] if AS_INTEGER + name in row else lookup(row, name, ABSENT)
@@ -145,14 +150,14 @@ def kept_of(
 
 
 def storable(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON's escapes can make but UTF-8 cannot hold."""
+    """Replace lone surrogates, which JSON escapes can express but UTF-8 cannot encode, by U+FFFD."""
     return LONE_SURROGATE.sub("\ufffd", text)
 
 
 def as_text(value: object) -> str | None:
     if isinstance(value, bytes):
         value = value[: MAX_FIELD_BYTES + 1].decode(errors="replace")
-    if isinstance(value, datetime):  # a zone that is not told is UTC, as everywhere in WARC
+    if isinstance(value, datetime):  # no time zone: UTC, as everywhere in WARC
         value = value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC).isoformat().replace("+00:00", "Z")
     elif isinstance(value, date) or (isinstance(value, int) and not isinstance(value, bool)):
         value = str(value)
@@ -160,13 +165,13 @@ def as_text(value: object) -> str | None:
 
 
 def as_language(value: object) -> str | None:
-    """An ISO 639-1 code: "EN" and "en-US" give "en". Codes of three letters ("eng_Latn") and names give None."""
+    """Return the ISO 639-1 code: "en" for "EN" and "en-US"; None for three-letter codes ("eng_Latn") and names."""
     code = LANGUAGE_CODE.fullmatch((as_text(value) or "").strip().lower())
     return code[1] if code else None
 
 
 def as_score(value: object) -> float | None:
-    """A probability, at most 1; any other number is none."""
+    """Return a probability, at most 1; None if `value` is not one."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LARGEST_SCORE
     return min(float(value), 1.0) if fits else None
 

@@ -1,5 +1,8 @@
-"""The formats of tables, which listing, checking and reading share. A new format is an entry in FORMATS and a module
-with `rows`, `count` and `check_columns`, as data_prep/sources/text_rows.py."""
+"""Table formats, shared by listing, validation and reading.
+
+A new format is an entry in FORMATS and a module with `rows`, `count` and `check_columns`; see
+data_prep/sources/text_rows.py.
+"""
 
 import codecs
 import gzip
@@ -19,53 +22,53 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NO_TEXT = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
-"""What to do about a table without texts."""
+"""Remedy for a table without texts, for messages."""
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
 UTF_8_BOM = codecs.BOM_UTF8
 UTF_16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 COMPRESSED = (".gz", ".zst")
 BEGINNING_BYTES = 1 << 16
-"""Bytes of a compressed file that are read to recognize it: several WARC records, since the first are small."""
+"""Bytes of a file read to detect its format. They contain several WARC records, since the first are small."""
 MAX_WINDOW_BYTES = 1 << 27
-"""Memory that a zstd frame may ask for."""
+"""Maximum memory that a zstd frame may request."""
 
 
 Quarantine = Callable[..., None]
-"""Receives (row from 0, its place in words, a stable reason, details) of a row that holds no document."""
+"""Callback that receives a row without a document: (row number from 0, position for messages, reason, detail)."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file of a table, as the readers of formats get it."""
+    """One file of a table, as passed to the reader of its format."""
 
     path: Place
     text_field: str
     quarantine: Quarantine
     spend: Callable[[int, int], None]
-    """Counts bytes and rows that came out of the file. Raises RatioError beyond the file's limit (tables.py)."""
+    """Count bytes and rows read from the file. Raises RatioError if they exceed the file's limit (tables.py)."""
     version: Object | None = None
-    """The version that was listed; reading another one is an error."""
+    """Version of the file when it was listed; reading another version is an error."""
     keep_columns: tuple[str, ...] = ()
-    """Columns that stay with the documents: they must be in the rows, values of any size."""
+    """Columns to keep with the documents. Readers must include them in the rows, whatever the size of their values."""
     types: "dict[str, pa.DataType]" = field(default_factory=dict)
-    """Types of these columns, which a reader fills in if the file declares them (data_prep/kept_columns.py)."""
+    """Types of the kept columns, filled in by the reader if the file declares them (data_prep/kept_columns.py)."""
 
 
 class Reader(Protocol):
-    """The module of a format."""
+    """Interface of the module of a format."""
 
     def rows(self, table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """(number from 0, place in words, {column: value}) of each row. Raises InputError for a file that cannot be
-        read."""
+        """Yield (row number from 0, position for messages, {column: value}) of each row. Raises InputError if the file
+        cannot be read."""
         ...
 
     def count(self, path: Place) -> int | None:
-        """The number of rows, None if counting means reading. Raises InputError for a file that is not whole."""
+        """Return the number of rows, or None if counting requires reading the file. Raises InputError if the file is
+        truncated."""
         ...
 
     def check_columns(self, path: Place, names: Sequence[str]) -> None:
-        """Raises InputError if the file is known without reading to lack a column, or to have one that cannot be
-        kept."""
+        """Raise InputError if the metadata of the file shows that a column is missing or cannot be kept."""
         ...
 
 
@@ -73,13 +76,14 @@ class Reader(Protocol):
 class Format:
     title: str
     endings: tuple[str, ...]
-    """Endings of file names, in lower case."""
+    """Lower-case file name extensions."""
     module: str
-    """The module with `rows` and `count`."""
+    """Module that implements Reader."""
     begins: re.Pattern[bytes] | None
-    """Matches the first bytes of such a file, uncompressed and in UTF-8; None for a format that only its name tells."""
+    """Matches the first bytes of such a file, uncompressed and in UTF-8; None if only the file name identifies the
+    format."""
     compressed: bool = False
-    """Whether the file may also be a .gz or .zst."""
+    """Whether the file may also be compressed (.gz or .zst)."""
 
     @property
     def all_endings(self) -> tuple[str, ...]:
@@ -92,7 +96,7 @@ class Format:
 
 
 PLAIN_TEXT = (".txt", ".md")
-"""Endings of files that are texts and no tables: nothing in such a file could tell."""
+"""Extensions of plain text files, which cannot be recognized by their contents."""
 PARQUET_START = re.compile(PARQUET)
 JSON_START = re.compile(rb"\s*+(?:\{|\[\s*+[{\]])")
 FORMATS = (
@@ -107,8 +111,11 @@ TABLE_ENDINGS = tuple(ending for one in FORMATS for ending in one.all_endings)
 
 
 def format_of(path: Place, by_name: bool = True) -> Format:
-    """The format of a file: by its name if nothing else can tell, then by its first bytes, and last, if `by_name`, by
-    its name again. Raises InputError for a file of none."""
+    """Detect the format of a file.
+
+    Plain text is recognized by the file name, other formats by their first bytes, and then, if `by_name`, by the name.
+    Raises InputError if the file is empty or of no known format.
+    """
     named = next((one for one in FORMATS if path.name.lower().endswith(one.all_endings)), None)
     if named and named.begins is None:
         return named
@@ -129,7 +136,7 @@ def format_of(path: Place, by_name: bool = True) -> Format:
 
 
 def beginning(path: Place) -> bytes:
-    """The first BEGINNING_BYTES of the file. Raises InputError when it cannot be read."""
+    """Return the first BEGINNING_BYTES of the file. Raises InputError if it cannot be read."""
     try:
         if isinstance(path, Url):
             return path.read_range(0, BEGINNING_BYTES)
@@ -142,7 +149,8 @@ def beginning(path: Place) -> bytes:
 
 
 def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
-    """The first bytes of a file without gzip or zstd, as UTF-8 without a byte order mark. Damage ends it."""
+    """Return up to `limit` decompressed bytes of a file's beginning, as UTF-8 without a byte order mark. Gzip data is
+    cut at damage; damaged zstd data gives no bytes."""
     plain = begin
     if begin.startswith(GZIP):
         plain = gunzipped(begin, limit)
@@ -160,7 +168,8 @@ def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
 
 
 def gunzipped(begin: bytes, limit: int = BEGINNING_BYTES) -> bytes:
-    """At most `limit` bytes that the beginning of a file holds, of several gzip members too; damage ends it."""
+    """Decompress the beginning of a gzip file, including several members, to at most `limit` bytes. Stops at damaged
+    data."""
     if not begin.startswith(GZIP):
         return begin
     plain = b""

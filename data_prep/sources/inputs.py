@@ -1,4 +1,4 @@
-"""What is in an input file, whatever its kind; and the readers of archives: pages of WARC files, texts of WET files."""
+"""Read input files of any kind. Also the reader of archives: pages of WARC files and texts of WET files."""
 
 import json
 from collections import Counter
@@ -11,21 +11,21 @@ from lm.errors import InputError
 from lm.storage import Place, size_of
 
 RECORDS = "records.json"
-"""In texts/: what was seen in all input files, and what has no row there."""
+"""File in texts/ that counts the records seen in all input files, and those without a row."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """What was seen in the input files."""
+    """Counts of the records in the input files."""
 
     seen: int
-    """Records of archives, rows of tables, and damaged places: rows of texts/ and what was skipped."""
+    """Number of archive records, table rows and damaged places: the rows of texts/ plus the skipped ones."""
     skipped: dict[str, int]
-    """{why: how many}, by names of data_prep.warc.SKIPPED."""
+    """{reason: count}, with the reasons of data_prep.warc.SKIPPED and NOT_SAMPLED (data_prep/measure/row.py)."""
 
 
 def read_records(texts: Place) -> Records:
-    """The records of a folder texts/. Raises InputError when they cannot be read."""
+    """Read the record counts of a folder texts/. Raises InputError if they cannot be read."""
     path = texts / RECORDS
     try:
         return Records(**json.loads(path.read_text(encoding="utf-8")))
@@ -36,9 +36,11 @@ def read_records(texts: Place) -> Records:
 
 
 def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator[WebPage | Document | Damage]:
-    """Everything in the file in its order, damaged places among it. `skipped` gets how many records of an archive are
-    neither page nor text nor damaged, by why (data_prep.warc.SKIPPED). Raises InputError when the file cannot be read
-    at all, or is not of its kind."""
+    """Yield everything in the file in order, including damaged places.
+
+    Adds to `skipped` the number of archive records, by reason (data_prep.warc.SKIPPED), that are neither pages nor
+    texts nor damaged. Raises InputError if the file cannot be read or is not of its kind.
+    """
     damage: list[Damage] = []
     counts: Counter[str] = Counter()
     for found in module_of(file.kind).read(file, damage.append, counts):
@@ -53,7 +55,7 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterable[WebPage]:
-    """The pages or texts of an archive, streamed from where it is; what was seen besides is counted in `counts`."""
+    """Stream the pages or texts of an archive, without copying it to disk. Other records are counted in `counts`."""
     from data_prep.warc import read_pages, read_texts
 
     reader = read_pages if file.kind == "warc" else read_texts
@@ -61,5 +63,5 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 def size(file: InputFile) -> int | None:
-    """Bytes of the file, None if it is gone."""
+    """Return the size of the file in bytes, or None if it does not exist."""
     return size_of(file.path)

@@ -1,4 +1,4 @@
-"""Lines of JSON objects, or one JSON array of them: plain, .gz or .zst; UTF-8, or UTF-16 with a byte order mark."""
+"""JSON lines, or one JSON array of objects: uncompressed, .gz or .zst; UTF-8, or UTF-16 with a byte order mark."""
 
 import codecs
 import contextlib
@@ -18,23 +18,24 @@ from lm.errors import InputError
 from lm.storage import Place, count_bytes, streamed
 
 MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES
-"""Bytes of a line or an element: escapes make a text longer."""
+"""Maximum bytes of a line or array element. Escapes make it longer than its text."""
 MAX_STRUCTURE_BYTES = 8 << 20
-"""Bytes of an object outside of its strings. In Python each may take 24 times its size: "[]," is a list."""
+"""Maximum bytes of an object outside of its strings. Each may take 24 bytes of memory in Python: "[]," is a list."""
 PIECE = 1 << 20
-"""Bytes that are read at a time."""
+"""Bytes per read."""
 FIRST = 1 << 10
-"""Bytes that are enough to recognize a byte order mark or an array."""
+"""Bytes needed to recognize a byte order mark or an array."""
 ARRAY = re.compile(rb"\s*+\[\s*+(?:[{\]]|\Z)")
 LINE = re.compile(rb"\S[^\n]*+")
-STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # also one that does not end: found once, in linear time
+STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # also matches an unterminated string, in linear time
 IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 BETWEEN_ELEMENTS = re.compile(rb'["\[\]{},]')
 IN_ELEMENT = re.compile(rb'["\[\]{}]')
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (line or element from 0, its place in words, object) of every object; blank lines count, but are no row."""
+    """Yield (number of the line or element from 0, position for messages, object) for every object. Blank lines are
+    numbered but not yielded."""
     number, found = -1, False
     try:
         pieces = text_pieces(table)
@@ -59,11 +60,11 @@ def count(path: Place) -> None:
 
 
 def check_columns(path: Place, names: Sequence[str]) -> None:
-    """Nothing is known without reading the file."""
+    """Do nothing: the columns are unknown until the file is read."""
 
 
 def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, Any] | None:
-    """The JSON object; None for what is none, which is quarantined."""
+    """Parse a JSON object. Quarantine anything else and return None."""
     if not value.startswith(b"{"):  # not parsed: "[" * n may take any amount of memory
         is_json = value[:1] in b'["-0123456789tfn'
         table.quarantine(number, place, "not_an_object" if is_json else "not_json", f"it begins with {value[:20]!r}")
@@ -83,7 +84,8 @@ def object_of(value: bytes, number: int, place: str, table: Table) -> dict[str, 
 
 
 def text_pieces(table: Table) -> Iterator[bytes]:
-    """The file uncompressed, in UTF-8 without a byte order mark; the first piece has FIRST bytes or the whole file."""
+    """Yield the decompressed file in pieces, as UTF-8 without a byte order mark. The first piece holds at least FIRST
+    decompressed bytes, unless the file is shorter."""
     with uncompressed_file(table) as file:
         head = b""
         while len(head) < FIRST and (more := file.read(PIECE)):
@@ -113,7 +115,7 @@ def uncompressed_file(table: Table) -> Generator[IO[bytes] | pa.NativeFile]:
 
 
 def with_line_feeds(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces with each CR LF and CR as LF. In JSON neither can be inside of a string."""
+    """Replace each CR LF and CR by LF. Strings in JSON can contain neither."""
     rest = b""
     for piece in pieces:
         if rest or b"\r" in piece:
@@ -126,7 +128,8 @@ def with_line_feeds(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """(number from 0, stripped line) of each line that is not blank; None for one of more than MAX_LINE_BYTES."""
+    """Yield (number from 0, stripped line) of each line that is not blank; None instead of a line longer than
+    MAX_LINE_BYTES."""
     number = length = 0
     waiting: list[bytes] = []
     for piece in itertools.chain(with_line_feeds(pieces), [b"\n"]):
@@ -151,9 +154,11 @@ def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
 
 
 def elements_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """(number from 0, stripped element) of a JSON array; None for one of more than MAX_LINE_BYTES. Only strings and
-    brackets are looked at, so that a bad element does not hide those after it. Raises EOFError if the array does not
-    end, or an element has more than MAX_STRUCTURE_BYTES brackets and strings."""
+    """Yield (number from 0, stripped element) of a JSON array; None instead of an element longer than MAX_LINE_BYTES.
+
+    Only strings and brackets are parsed, so that elements after a malformed one are still found. Raises EOFError if the
+    array is not closed, or an element has more than MAX_STRUCTURE_BYTES brackets and strings.
+    """
     number = depth = length = marks = 0
     in_string = False
     waiting: list[bytes] = []

@@ -1,5 +1,9 @@
-"""Which files are named: shell patterns, folders, addresses (s3://, gs://, hf://, https://), and lists of them (@FILE).
-A store is listed a folder at a time. A web server lists nothing: of many files a few are asked for their size."""
+"""Find the files that options name: shell patterns, folders, addresses (s3://, gs://, hf://, https://) and lists of
+them (@FILE).
+
+Buckets are listed one folder at a time. Web servers cannot be listed; of many files there, only a few are queried for
+their size.
+"""
 
 import glob
 import gzip
@@ -25,32 +29,32 @@ ENDINGS = {
     "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
     "pages.tables": TABLE_ENDINGS,
 }
-"""{option: endings of the files that are read of a folder}; other options take tables."""
+"""{option: extensions of the files that are read from a folder}. Other options read tables."""
 COMMON_CRAWL = "https://data.commoncrawl.org"
 CRAWL_DATA = "crawl-data/"
-"""What the paths in Common Crawl's own lists begin with; they are meant from the top of its server."""
+"""Prefix of the paths in Common Crawl's own lists, which are relative to the root of its server."""
 ASKED = 16
-"""Files of web servers that are asked for their size, at most."""
+"""Maximum number of files on web servers that are queried for their size."""
 NAMED = 10
-"""Files that are passed over and named, at most."""
+"""Maximum number of ignored files that are listed by name."""
 MAX_LIST_BYTES, MAX_LISTED = 200_000_000, 5_000_000
-"""Of a list of files: bytes, unpacked, and lines. Common Crawl's have 100,000."""
+"""Maximum decompressed bytes and lines of a list of files. Common Crawl's lists have 100,000 lines."""
 
 
 class Listed(NamedTuple):
-    """A file that is named."""
+    """A file that an option names."""
 
     place: Place
     name: str
-    """What documents call it."""
+    """Name of the file in its documents."""
     bytes: int = -1
-    """-1 if it was not asked for."""
+    """Size; -1 if unknown."""
     etag: str = ""
-    """Of a file in a store."""
+    """ETag of a file in a bucket; otherwise empty."""
     told_by: int | str | None = None
-    """Changes when the file does, but in a copy too: time of change in ns, ETag, or date."""
+    """Modification time in ns, ETag, or date: changes when the file changes, but also differs in a copy."""
     estimated: bool = False
-    """Whether `bytes` counts as a guess (`guessed`)."""
+    """Whether `bytes` is treated as an estimate (`guessed`)."""
 
 
 def listed_on_disk(path: Path, name: str) -> Listed:
@@ -63,18 +67,20 @@ def listed_in_store(url: Url, name: str, one: Object) -> Listed:
 
 
 def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
-    """{place: name} of the files as `listed_files` finds them."""
+    """Return {place: name} of the files that `listed_files` finds."""
     return {one.place: one.name for one in listed_files(option, patterns)}
 
 
 def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
-    """The files that the shell patterns match, each once. A folder stands for all files in and below it whose names end
-    as such files do (ENDINGS), but for hidden ones; @FILE for those that it lists.
+    """Return the files that the patterns match, each once, sorted by name.
 
-    The name is the path inside the folder where the wildcards begin, or that is named, so that names and order do not
-    depend on where it is; in a list, the path as listed, of an address without server and bucket; names are distinct
-    (`distinct_names`). Raises UsageError, which names the `option`, when a pattern, folder or list gives no file, or
-    one whose path is not UTF-8.
+    A folder stands for all files in it, recursively, that have one of the option's extensions (ENDINGS) and are not
+    hidden; @FILE stands for the files that it lists.
+
+    The name is the path relative to the named folder, or to the folder before the first wildcard, so that names and
+    order do not depend on the location. In a list, it is the path as written; of an address, the part after the server
+    or bucket. Names are unique (`distinct_names`). Raises UsageError with the name of the `option` if a pattern, folder
+    or list has no files, or a path is not UTF-8.
     """
     found: dict[Place, Listed] = {}
     for pattern in patterns:
@@ -86,7 +92,7 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
         for one in of(option, pattern):
             found.setdefault(one.place, one)
     for place in found:
-        written = str(place).encode(errors="ignore").decode()  # without the halves of surrogates that are no UTF-8
+        written = str(place).encode(errors="ignore").decode()  # without lone surrogates, which are not UTF-8
         if isinstance(place, Path) and written != str(place):
             raise UsageError(
                 f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or leave it out by a "
@@ -98,8 +104,11 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
 
 
 def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
-    """{place: name}, each name once. The first of several files of one name keeps it, so that a second dump changes no
-    name of the first; the others get as many of their folders before it as are needed."""
+    """Return {place: name} with unique names.
+
+    The first file of a name keeps it, so that adding a second dump does not rename the first. The others are prefixed
+    with as many of their parent folders as necessary, or with a number.
+    """
     first = {name: place for place, name in reversed(names.items())}
     told, taken = dict(names), set(first)
     for place, name in names.items():
@@ -114,7 +123,7 @@ def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
 
 
 def of_disk(option: str, pattern: str) -> list[Listed]:
-    """The files of this machine that the pattern or folder names."""
+    """Find the local files that the pattern or folder names."""
     try:
         expanded = Path(pattern).expanduser()
     except RuntimeError as error:
@@ -132,7 +141,8 @@ def of_disk(option: str, pattern: str) -> list[Listed]:
 
 
 def of_kind(option: str, pattern: str, sizes: Mapping[str, int]) -> list[str]:
-    """Of the files in a folder, {name: bytes}, those of the option's kind. Raises UsageError when there is none."""
+    """Select the files of a folder, {name: bytes}, that have the option's extensions. Raises UsageError if there are
+    none."""
     endings = ENDINGS.get(option, ENDINGS["pages.tables"])
     found, *_ = by_kind(endings, sizes)
     if found:
@@ -151,7 +161,8 @@ def is_hidden(name: str) -> bool:
 
 
 def by_kind(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[str], list[str], list[str]]:
-    """(files of a folder that are read, those of another type, plain texts without a byte); hidden ones are in none."""
+    """Split the files of a folder into (files to read, files of other types, empty plain text files). Hidden files are
+    ignored."""
     found, others, empty = [], [], []
     for name, size in sizes.items():
         if not is_hidden(name):
@@ -162,7 +173,7 @@ def by_kind(endings: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[list[st
 
 
 def passed_over(option: str, patterns: Iterable[str]) -> Iterator[str]:
-    """Lines that name the files which a folder stands not for: those of other types, and empty texts."""
+    """Yield messages that list the files ignored in folders: those of other types, and empty text files."""
     endings = ENDINGS[option]
     others: list[str] = []
     empty: list[str] = []
@@ -180,7 +191,7 @@ def passed_over(option: str, patterns: Iterable[str]) -> Iterator[str]:
 
 
 def of_address(option: str, pattern: str) -> list[Listed]:
-    """The files of a store that the pattern or folder names; of a web server, the one file."""
+    """Find the files in a bucket that the pattern or folder names; on a web server, the one file."""
     if pattern.partition("://")[0] in WEB:
         if "*" in pattern:
             raise UsageError(
@@ -211,7 +222,7 @@ def of_address(option: str, pattern: str) -> list[Listed]:
 
 
 def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a path is one of a shell pattern, as glob has it: `**` stands for folders, however many."""
+    """Whether a path matches a shell pattern, as in glob: `**` matches any number of folders."""
     if not patterns:
         return not parts
     hidden = bool(parts) and parts[0].startswith(".") and not patterns[0].startswith(".")
@@ -221,8 +232,10 @@ def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def of_list(option: str, pattern: str) -> list[Listed]:
-    """The files that a text file, gzip or not, lists, a path or an address a line. A path is relative to the list; in
-    one of Common Crawl's own lists, to the top of its server."""
+    """Read a list of files, one path or address per line, gzip-compressed or not.
+
+    Paths are relative to the list; in Common Crawl's own lists, to the root of its server.
+    """
     source = place_of(pattern[1:])
     try:
         content = source.read_bytes()
@@ -264,7 +277,7 @@ def of_list(option: str, pattern: str) -> list[Listed]:
 
 
 def top(source: Place, line: str) -> Place:
-    """What a path in a list is relative to."""
+    """Return the folder that a path in a list is relative to."""
     if not line.startswith(CRAWL_DATA):
         return source.parent
     before, found, _ = str(source).partition(f"/{CRAWL_DATA}")
@@ -272,7 +285,8 @@ def top(source: Place, line: str) -> Place:
 
 
 def asked(option: str, listed: list[Listed]) -> list[Listed]:
-    """The same; if few are on web servers, with their sizes. Raises UsageError for one that is gone."""
+    """Query the sizes of the files on web servers if there are at most ASKED. Raises UsageError if one of them does not
+    exist."""
     web = [one.place for one in listed if isinstance(one.place, Url) and one.bytes < 0]
     if not 0 < len(web) <= ASKED:
         return listed
@@ -290,8 +304,11 @@ def heads(urls: list[Url]) -> list[Object | None]:
 
 
 def guessed(listed: list[Listed]) -> list[Listed]:
-    """The same; unknown sizes are the mean of some that are asked for. The size of a file of a web server is a guess in
-    any case, so that it is the same input among few and among many."""
+    """Fill in unknown sizes with the mean of a sample of them.
+
+    Sizes of files on web servers are always marked as estimates, so that a file is the same input among few files and
+    among many.
+    """
     unknown = [one.place for one in listed if one.bytes < 0 and isinstance(one.place, Url)]
     mean = 0
     if unknown:

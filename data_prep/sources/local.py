@@ -1,4 +1,4 @@
-"""Files of your own, found by shell patterns, and told apart by how they begin: WARC, WET, or a table of texts."""
+"""The user's files, found by shell patterns and classified by their first bytes as WARC, WET or table."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTI
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Your own files, listed where they are; files of a folder that are not read are named. Raises as `own_files`."""
+    """List the user's files, and report files in folders that are ignored. Raises like `own_files`."""
     files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
         for line in passed_over(option, patterns):
@@ -25,15 +25,18 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """The files that the patterns match. Raises UsageError when one matches nothing."""
+    """Return the files that the patterns match. Raises UsageError if a pattern matches nothing."""
     return [*listed_files("pages.warc", config.warc), *listed_files("pages.tables", config.tables)]
 
 
 def own_files(
     warc: Iterable[str], tables: Iterable[str], text_field: str, keep_columns: tuple[str, ...] = ()
 ) -> list[InputFile]:
-    """The files that the patterns match, listed where they are. Raises UsageError when a pattern matches nothing,
-    InputError when a file is of no kind that is asked for, or is known to lack one of `keep_columns`."""
+    """Return the files that the patterns match; nothing is copied.
+
+    Raises UsageError if a pattern matches nothing, InputError if a file has the wrong format or is known to lack one of
+    `keep_columns`.
+    """
     file_of = lambda one, kind: InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated)
     files = [file_of(one, warc_kind(one.place)) for one in guessed(listed_files("pages.warc", warc))]
     for one in guessed(listed_files("pages.tables", tables)):
@@ -49,13 +52,15 @@ def own_files(
 
 
 def told_by_name(place: Place, option: str) -> bool:
-    """Whether the name of a file that lies elsewhere tells what it is: then no request is made for it."""
+    """Whether the type of a remote file is known from its extension, which saves a request."""
     return isinstance(place, Url) and place.name.lower().endswith(ENDINGS[option])
 
 
 def warc_kind(path: Place) -> str:
-    """Whether a file holds pages (warc) or a crawl's plain text (wet), by its name, else by its first records. Raises
-    InputError when it cannot be read, is no WARC file, or holds only metadata (WAT)."""
+    """Return "warc" for a file of pages or "wet" for a file of plain text, by its name or else its first records.
+
+    Raises InputError if it cannot be read, is not a WARC file, or contains only metadata (WAT).
+    """
     begin = GZIP if told_by_name(path, "pages.warc") else beginning(path)
     if begin.startswith(ZSTD) and path.name.lower().endswith(".warc.zst"):
         return "warc"
@@ -70,7 +75,7 @@ def warc_kind(path: Place) -> str:
     if "wet" in suffixes:
         return "wet"
     types = RECORD_TYPE.findall(gunzipped(begin))
-    told = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # these stand in every kind of file
+    told = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # every kind of file has these
     if "wat" in suffixes or (b"metadata" in types and not told):
         raise InputError(
             f"{path} holds metadata of pages (WAT), but no page. Give the WARC or WET files of the same crawl."

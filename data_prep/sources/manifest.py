@@ -1,9 +1,9 @@
-"""pages/manifest.json: the list of input files, by which the next stage finds what this one brought.
+"""pages/manifest.json: the list of input files, written by the stage that fetches pages and read by the next.
 
     {"files": [{"path", "name", "kind", "bytes", "pages", and fields that differ from their defaults}, …], …}
 
-"path" is relative to the run folder if the file is in its pages/; it may be an address. "text_field" is always there
-for tables and datasets; "ranges" is {archive: [[offset, length], …]}, each below "path".
+"path" is relative to the run folder for files in its pages/, otherwise absolute or an address. Tables and datasets
+always have "text_field". "ranges" is {archive: [[offset, length], …]}, with archives relative to "path".
 """
 
 import dataclasses
@@ -28,49 +28,51 @@ KINDS = {
     "warc": ARCHIVE, "wet": ARCHIVE, "table": "data_prep.sources.tables", "tfds": "data_prep.sources.tfds",
     "ranges": "data_prep.common_crawl.ranges",
 }  # fmt: skip
-"""{kind of input file: the module that has read(file, damage, counts), and size(file)}."""
+"""{kind of input file: module with read(file, damage, counts) and size(file)}."""
 NEEDED = {"path": str, "name": str, "kind": str, "bytes": int}
 
 
 def module_of(kind: str) -> ModuleType:
-    """The reader of a kind of input files."""
+    """Import the reader of a kind of input file."""
     return importlib.import_module(KINDS[kind])
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One unit of work: a file, or a range of rows of a dataset. Light, so that it may travel to workers."""
+    """One unit of work: a file, a range of rows of a dataset, or records of archives. Small, since it is sent to
+    workers."""
 
     path: Place
-    """Where it lies; of a dataset, the folder with its dataset_info.json; of ranges, what the archives lie below."""
+    """The file; for a dataset, the folder with its dataset_info.json; for ranges, the base of the archive paths."""
     name: str
-    """What documents call it: the same wherever it lies."""
+    """Name in documents, independent of the location."""
     kind: str
-    """How it is read, one of KINDS."""
+    """Key of KINDS."""
     bytes: int
-    """Its size; of a dataset, that of all files of the split, whatever the range; of ranges, their sum."""
+    """Size; for a dataset, the size of all files of the split, whatever the range; for ranges, the sum of their
+    lengths."""
     pages: int | None = None
-    """How many pages or texts it holds, None where that is not known."""
+    """Number of pages or texts; None if unknown."""
     rows: tuple[int, int] | None = None
-    """Of a dataset: first row of the split, and the one after the last."""
+    """Dataset: first row in the split, and one past the last."""
     split: str = ""
-    """Of a dataset: its split."""
+    """Dataset: name of the split."""
     text_field: str = "text"
-    """Of a table or dataset: what holds the text; a dot goes into a nested field."""
+    """Table or dataset: column with the text; dots separate nested fields."""
     keep_columns: tuple[str, ...] = ()
-    """Of a table: columns that stay with the documents (pages.keep_columns)."""
+    """Table: columns to keep with the documents (pages.keep_columns)."""
     etag: str = ""
-    """The version to read, as a store tells it; "" of a file of a disk, or if the server was not asked."""
+    """Version to read, as an ETag; empty for local files, or if the server was not queried."""
     contents: str = ""
-    """SHA-256, ETag or date of a file that is known to have replaced another of its size; else ""."""
+    """SHA-256, ETag or date of a file that is known to have replaced another of the same size; otherwise empty."""
     estimated: bool = False
-    """Whether `bytes` is a guess, made where each file would have been a request."""
+    """Whether `bytes` is an estimate, used to avoid one request per file."""
     ranges: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
-    """Of records chosen from archives: (archive, (offset, length) of each record, in order)."""
+    """Chosen records of archives: (archive, (offset, length) of each record, in order)."""
 
     @property
     def identity(self) -> str:
-        """SHA-256 of what is read from it: never where it is stored, when it was written, or its ETag: a copy is the
+        """SHA-256 of the fields that determine what is read. It excludes the path and `etag`, so that a copy is the
         same input."""
         told = [
             self.name, self.kind, None if self.estimated else self.bytes, self.contents, self.rows, self.split,
@@ -80,11 +82,11 @@ class InputFile:
 
     @property
     def version(self) -> Object | None:
-        """Of one that lies elsewhere, as it was listed: what reading holds it against. None where that is not known."""
+        """Version of a remote file when it was listed, to verify reads; None for local files and estimated sizes."""
         return None if self.estimated or isinstance(self.path, Path) else Object(self.bytes, self.etag)
 
     def entry(self, run: Path) -> dict:
-        """Its entry in the manifest of the run folder `run`."""
+        """Return the entry of this file in the manifest of the run folder `run`."""
         inside = isinstance(self.path, Path) and self.path.is_relative_to((run / MANIFEST).parent)
         named = {*NEEDED, "pages"} | ({"text_field"} if self.kind in ("table", "tfds") else set())
         values = {one.name: (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
@@ -94,7 +96,7 @@ class InputFile:
 
 
 def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
-    """Write run/pages/manifest.json, which is returned; `facts` are next to the files."""
+    """Write run/pages/manifest.json and return its contents; `facts` are further keys next to "files"."""
     manifest: dict[str, list] = json.loads(json.dumps({"files": [file.entry(run) for file in files], **facts}))
     with writing(run / MANIFEST):
         write_json(run / MANIFEST, manifest)
@@ -102,7 +104,8 @@ def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict
 
 
 def manifest_files(workdir: Place) -> list[InputFile]:
-    """The entries of the manifest, whether or not the files are there. Raises InputError when it cannot be read."""
+    """Return the files of the manifest, without checking that they exist. Raises InputError if the manifest cannot be
+    read."""
     manifest = workdir / MANIFEST
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
@@ -122,7 +125,7 @@ def manifest_files(workdir: Place) -> list[InputFile]:
 
 
 def input_file(entry: dict, workdir: Place) -> InputFile:
-    """What an entry of the manifest in `workdir` names."""
+    """Convert an entry of the manifest in `workdir` to an InputFile."""
     path = entry["path"]
     if "\0" in entry["name"]:
         raise refused(entry["name"], workdir / MANIFEST, "is no name of a file")

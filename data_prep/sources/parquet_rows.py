@@ -1,6 +1,9 @@
-"""Parquet, by ranges of the columns that a document is made of, in bounded memory whatever the file says. Arrow unpacks
-a page of any size, and a word of a dictionary as often as rows name it. So the header of each page is read before
-(lm/storage/parquet_pages.py), strings stay dictionaries, and rows are made a few megabytes at a time."""
+"""Read the needed columns of Parquet files by byte ranges, with bounded memory for any input.
+
+Arrow decompresses pages of any size, and copies a dictionary value for every row that refers to it. Therefore each page
+header is checked first (lm/storage/parquet_pages.py), strings stay dictionary-encoded, and only a few megabytes of rows
+are converted at a time.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,20 +28,23 @@ from lm.storage.parquet_pages import (
 )
 
 ROWS_AT_ONCE = (1000, 50, 1)
-"""Rows that are decoded at once: fewer if that many might take more than a quarter of MAX_PAGE_BYTES."""
+"""Rows decoded at once; the next smaller number is used if they might take more than a quarter of MAX_PAGE_BYTES."""
 BATCH_BYTES = 32 << 20
-"""Bytes of strings that become rows at once, one row at least."""
+"""Maximum bytes of strings converted to rows at once, but at least one row."""
 BUFFER = 4 << 20
-"""Bytes of one column that are read at a time: a request, if the file lies elsewhere."""
+"""Bytes of one column per read; for a remote file, per request."""
 STRINGS = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 OWN = {key for keys in NAMES.values() for key in keys}
-"""Columns from which the columns of every document are filled."""
+"""Columns that fill the standard fields of a document."""
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (row, its place in words, {column: value}). A row group that is damaged or takes too much memory is
-    quarantined as one place. Lists are read only if they are kept, fixed_size_binary never."""
+    """Yield (row number, position for messages, {column: value}).
+
+    If a row group is damaged or takes too much memory, its remaining rows are quarantined together. Lists are read only
+    if kept, fixed_size_binary never.
+    """
     import pyarrow.parquet as pq
 
     path, text_field = table.path, table.text_field
@@ -52,7 +58,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
         kept, lists = kept_leaves(about, leaves, table)
         wanted = [*dict.fromkeys([*wanted, *kept])]
         strings = [name for name in wanted if may_stay_a_dictionary(about, *leaves[name])]
-        # Without pre_buffer, since with it a column's chunk comes whole.
+        # pre_buffer would read whole column chunks.
         file = pq.ParquetFile(
             source, metadata=about.metadata, buffer_size=BUFFER, pre_buffer=False, read_dictionary=strings
         )
@@ -98,8 +104,11 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple[list[str], set[str]]:
-    """Note the types of the kept columns in `table`; return the paths of their leaves, and of those that are lists.
-    Raises InputError for a column that is missing or cannot be kept."""
+    """Store the types of the kept columns in `table`; return the paths of their leaves, and the subset of paths that
+    are lists.
+
+    Raises InputError if a column is missing or cannot be kept.
+    """
     paths, lists = [], set()
     for name in table.keep_columns:
         kind = table.types[name] = type_in(file.schema_arrow, name, table.path)
@@ -118,7 +127,7 @@ def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple
 
 
 def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
-    """The type as which the column is kept. Raises InputError for one that is missing or cannot be kept."""
+    """Return the type in which the column is kept. Raises InputError if it is missing or cannot be kept."""
     fields: list[pa.Field] = list(schema)
     rest, found = name, None
     while found is None:
@@ -150,14 +159,14 @@ def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
 
 
 def check_columns(path: Place, names: Sequence[str]) -> None:
-    """Raises InputError for a column that is missing or cannot be kept."""
+    """Raise InputError if a column is missing or cannot be kept."""
     schema = footer_of(path).schema.to_arrow_schema()
     for name in names:
         type_in(schema, name, path)
 
 
 def count(path: Place) -> int | None:
-    """Rows that the file says it has; None if it lies elsewhere: it would be a request for each file."""
+    """Return the number of rows in the footer; None for a remote file, since that would take one request per file."""
     return None if isinstance(path, Url) else footer_of(path).num_rows
 
 
@@ -178,9 +187,11 @@ def opened(table: Table) -> CheckedFile:
 
 
 def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, {column: value}: nested columns as "metadata.url", None for a value of more than
-    MAX_FIELD_BYTES that is neither text nor kept, TOO_LONG for a kept list of more than MAX_TEXT_BYTES; kept timestamps
-    and dates are integers under AS_INTEGER and their names."""
+    """Yield the rows of a batch as {column: value}, with nested columns as "metadata.url".
+
+    Values longer than MAX_FIELD_BYTES are None unless they are text or kept. A kept list of more than MAX_TEXT_BYTES is
+    TOO_LONG. Kept timestamps and dates are integers, under AS_INTEGER + name.
+    """
     sizes = np.zeros(len(batch), np.int64)
     found: dict[str, pa.Array] = {}
     too_long: dict[str, np.ndarray] = {}
@@ -206,7 +217,7 @@ def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
                 words = pc.call_function("if_else", [pa.array(lengths > MAX_FIELD_BYTES), missing, words])
                 lengths = np.minimum(lengths, MAX_FIELD_BYTES)
             array = pa.DictionaryArray.from_arrays(array.indices, words) if is_dictionary else words
-            if is_dictionary:  # no word is named where a row has no value
+            if is_dictionary:  # null rows have no index into the dictionary
                 lengths = np.append(lengths, 0)[array.indices.fill_null(len(words)).to_numpy()]
             sizes += lengths
         found[name] = array
@@ -229,7 +240,7 @@ def rows_of(batch: pa.RecordBatch, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def values_in(array: pa.Array) -> list:
-    """As `to_pylist`; a timestamp that Python has no date for is None."""
+    """Like `to_pylist`, but None for timestamps that Python cannot represent."""
     plain = array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
     if not is_temporal(array.type):
         return plain.to_pylist()
@@ -243,8 +254,8 @@ def values_in(array: pa.Array) -> list:
 
 
 def list_bytes(array: pa.Array) -> np.ndarray:
-    """(rows,) bytes of the strings of each list, and LIST_VALUE_BYTES for each."""
-    values = array.flatten()  # of rows that are null, none
+    """Return (rows,) bytes of the strings of each list, plus LIST_VALUE_BYTES per string."""
+    values = array.flatten()  # without values of null rows
     words = values.dictionary if isinstance(values, pa.DictionaryArray) else values
     lengths = pc.call_function("binary_length", [words]).fill_null(0).to_numpy(zero_copy_only=False)
     if isinstance(values, pa.DictionaryArray):
@@ -256,7 +267,7 @@ def list_bytes(array: pa.Array) -> np.ndarray:
 
 
 def leaves_of(structs: pa.StructArray, above: str = "") -> Iterator[tuple[str, pa.Array]]:
-    """(name, values) of the columns in nested columns, which are null where the outer one is."""
+    """Yield (dotted name, values) of the innermost columns; values are null if the enclosing struct is null."""
     for field, array in zip(structs.type, structs.flatten(), strict=True):
         if pa.types.is_struct(array.type):
             yield from leaves_of(array, f"{above}{field.name}.")

@@ -1,4 +1,4 @@
-"""How much text a run's inputs hold, told before any of it is read: for defaults that follow the data."""
+"""Estimate the amount of text in a run's inputs without reading all of it, for defaults that depend on the data."""
 
 import json
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from data_prep.sources.listing import Listed, guessed, listed_files
 from lm.errors import InputError, UsageError
 
 SAMPLED_FILES = 16
-"""Tables, spread over all of them, that are looked into; the others are taken to be like them."""
+"""Maximum number of tables sampled, evenly spaced; the result is scaled to all tables."""
 ZSTD_RATIO = 3.0
-"""Bytes of text in a byte of a .zst file, which is not unpacked for an estimate."""
+"""Assumed compression ratio of .zst files, which are not decompressed for an estimate."""
 WARC_RATIO, BYTES_PER_PAGE = 8, 30_000
-"""Bytes of a compressed WARC file for a byte of main text, and for a page (Common Crawl)."""
+"""Compressed WARC bytes per byte of main text, and per page (Common Crawl)."""
 
 
 class InputSizes(NamedTuple):
-    """How much text there is, by an estimate."""
+    """Estimated amount of text."""
 
     bytes: int
     """UTF-8 bytes of text."""
@@ -28,9 +28,12 @@ class InputSizes(NamedTuple):
 
 
 def input_sizes(pages: PagesConfig) -> InputSizes:
-    """Estimate the text in the user's own files: plain text by its size, Parquet by its footer, JSON lines by how the
-    files begin. Reads 64 KiB of at most SAMPLED_FILES tables. Raises UsageError if the config names no files, or a
-    pattern matches none; InputError if they hold no text."""
+    """Estimate the text in the user's files: WARC and plain text by file size, Parquet by its footer, JSON lines by
+    extrapolating from the beginning of the files.
+
+    Reads 64 KiB and any Parquet footer of at most SAMPLED_FILES tables. Raises UsageError if the config names no files
+    or a pattern matches none, InputError if the files contain no text.
+    """
     if pages.source == "warc":
         packed = sum(one.bytes for one in guessed(listed_files("pages.warc", pages.warc)))
         return InputSizes(packed // WARC_RATIO, max(packed // BYTES_PER_PAGE, 1))
@@ -52,7 +55,8 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
 
 
 def size_of_table(file: Listed, text_field: str) -> InputSizes:
-    """The text of one table. A damaged one counts as nothing here: its reader will say what is wrong."""
+    """Estimate the text of one table. A Parquet file with a damaged footer counts as 0; its reader will report the
+    damage."""
     begin = beginning(file.place)
     if begin.startswith(PARQUET):
         return size_of_parquet(file, text_field)
@@ -70,7 +74,8 @@ def size_of_table(file: Listed, text_field: str) -> InputSizes:
 
 
 def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tuple[list[int], int]:
-    """(bytes of text of each JSON line, bytes of the lines). The last line counts only if it is `whole`, or alone."""
+    """Return (bytes of the text of each JSON line, total bytes of the lines). The last line is used only if the file is
+    `whole`, or it is the only line."""
     texts, seen = [], 0
     for line in lines if whole or len(lines) == 1 else lines[:-1]:
         seen += len(line) + 1
@@ -86,7 +91,7 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
 
 
 def size_of_parquet(file: Listed, text_field: str) -> InputSizes:
-    """Rows, and bytes of the text column before compression, by the footer."""
+    """Return the uncompressed bytes of the text column and the number of rows, from the footer."""
     try:
         footer = read_footer(file.place)
     except InputError:

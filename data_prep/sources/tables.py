@@ -1,4 +1,4 @@
-"""Tables of texts to Documents, as a stream. Which formats there are: formats.py."""
+"""Stream the documents of tables of texts. See formats.py for the formats."""
 
 import dataclasses
 from collections import Counter
@@ -23,20 +23,20 @@ from lm.storage import Place, place_of, size_of
 from lm.storage.objects import Object
 
 RATIO, RATIO_FROM_BYTES = 100, 1 << 29
-"""A file may unpack to so many times its own size, and to RATIO_FROM_BYTES in any case."""
+"""A file may unpack to RATIO times its size, or to RATIO_FROM_BYTES if that is more."""
 ROW_BYTES = 256
-"""Bytes that a row counts besides its contents, so that rows without any have an end too."""
+"""Bytes counted per row in addition to its contents, so that empty rows are limited too."""
 LISTED = 100
-"""Bad rows in succession with the same reason that are listed one by one; those after them are listed as one."""
+"""Number of consecutive bad rows with the same reason that are reported individually; the rest are reported as one."""
 __all__ = ["read", "read_table", "size"]
 
 
 class RatioError(Exception):
-    """A file that unpacks to far more than its size."""
+    """Raised if a file unpacks to far more than its size."""
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
-    """Its documents, as `read_table`; nothing is seen besides."""
+    """Yield the documents of the file; see `read_table`. `counts` is not used."""
     return read_table(
         file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage, version=file.version,
         keep_columns=file.keep_columns,
@@ -44,7 +44,8 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
 
 
 class BadRows:
-    """Passes on quarantined rows; of a long stretch with one reason, the first LISTED and then one for the rest."""
+    """Report quarantined rows; of consecutive rows with the same reason, the first LISTED individually and the rest as
+    one."""
 
     def __init__(self, called: str, on_quarantine: Callable[[QuarantinedRow], None]):
         self.called, self.on_quarantine = called, on_quarantine
@@ -66,7 +67,7 @@ class BadRows:
             self.more += 1
 
     def end(self) -> None:
-        """End the stretch: before a document, and after the last row."""
+        """End the sequence of consecutive bad rows: before a document, and after the last row."""
         if self.more:
             (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
             detail += f"; {self.more:,} rows in succession, up to {last}" if self.more > 1 else ""
@@ -83,10 +84,13 @@ def read_table(
     version: Object | None = None,
     keep_columns: tuple[str, ...] = (),
 ) -> Iterator[Document]:
-    """The documents of a table, in its order (columns.py), streamed. `name` is what documents call the file. Rows
-    without a usable text, lines that are no JSON objects, damaged places and what follows RATIO times the file's size
-    are passed to `on_quarantine`. A file of a store must be the `version` that was listed, if given. Raises InputError
-    when the file cannot be read, no row has a text in `text_field`, or a value of `keep_columns` cannot be kept."""
+    """Stream the documents of a table in order (columns.py).
+
+    `name` is the name of the file in its documents. Rows without a usable text, lines that are not JSON objects,
+    damaged places, and data beyond RATIO times the file's size are passed to `on_quarantine`. A remote file must have
+    the given `version`, the one that was listed. Raises InputError if the file cannot be read, no row has a text in
+    `text_field`, or a value of `keep_columns` cannot be kept.
+    """
     path = place_of(path)
     called = name or path.name
     quarantine = BadRows(called, on_quarantine or (lambda row: None))

@@ -1,4 +1,4 @@
-"""A file of plain text: one row, or several if it is too long for one document."""
+"""A plain text file: one row, or several if it is too long for one document."""
 
 import codecs
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,15 @@ from lm.errors import InputError, shown
 from lm.storage import Place, size_of, streamed
 
 PART_BYTES = MAX_TEXT_BYTES // 8
-"""UTF-8 bytes of a part of a text that is too long for one document, at most."""
+"""Maximum UTF-8 bytes per part of a text that is too long for one document."""
 
 
 def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield the file's text as one row; a longer one as parts of at most PART_BYTES, cut after a paragraph, line or
-    word. Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark."""
+    """Yield the file's text as one row; if it is longer than MAX_TEXT_BYTES, as parts of at most PART_BYTES, cut after
+    a paragraph, line or word.
+
+    Raises InputError if it cannot be read, or is neither UTF-8 nor UTF-16 with a byte order mark.
+    """
     path = table.path
     try:
         with streamed(path, table.version) as file:
@@ -43,7 +46,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def part_end(part: bytes) -> int:
-    """Where to cut a text: after its last paragraph, line or word, or else after its last whole character."""
+    """Return the position at which to cut a text: after its last paragraph, line or word, or else after its last
+    complete character."""
     for separator in (b"\n\n", b"\n", b" "):
         if (found := part.rfind(separator)) >= 0:
             return found + len(separator)
@@ -54,7 +58,7 @@ def part_end(part: bytes) -> int:
 
 
 def check_columns(path: Place, names: Sequence[str]) -> None:
-    """Raises InputError: a text has no columns."""
+    """Raise InputError: a plain text has no columns."""
     raise InputError(
         f"{path} is a plain text and has no column {shown(names[0])} (pages.keep_columns). Leave the column out, or "
         "give tables only."
@@ -62,6 +66,6 @@ def check_columns(path: Place, names: Sequence[str]) -> None:
 
 
 def count(path: Place) -> int | None:
-    """1, or None for a text so long that it may be several documents."""
+    """Return 1, or None for a text that is too long for one document."""
     size = size_of(path)
     return 1 if size is not None and size <= MAX_TEXT_BYTES else None

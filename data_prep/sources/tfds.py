@@ -1,4 +1,4 @@
-"""Text datasets of tensorflow-datasets, read without TensorFlow: those stored as ArrayRecord, in ranges of rows."""
+"""Text datasets of tensorflow-datasets stored as ArrayRecord, read without TensorFlow in ranges of rows."""
 
 import json
 import logging
@@ -26,12 +26,12 @@ ROWS_AT_ONCE = 256
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """The dataset in ranges of rows. Raises as `dataset_files`."""
+    """List the dataset as ranges of rows. Raises like `dataset_files`."""
     return dataset_files(config.tfds, config.text_field, progress), []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """The files of a dataset that is given by its folder."""
+    """Return the files of a dataset that is given as a folder; none for a dataset given by name."""
     dataset = Path(config.tfds.dataset).expanduser()
     if not (dataset / INFO).is_file():
         return []
@@ -40,20 +40,22 @@ def inputs(config: PagesConfig) -> list[Listed]:
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
-    """The documents in its rows, as `read_tfds`; nothing is seen besides."""
+    """Yield the documents in the range of rows; see `read_tfds`. `counts` is not used."""
     return read_tfds(
         str(file.path), file.split, file.rows, name=file.name, text_field=file.text_field, on_quarantine=on_damage
     )
 
 
 def size(file: InputFile) -> int:
-    """Bytes of all files of its split. Raises InputError when one is gone."""
+    """Return the bytes of all files of the split. Raises InputError if one is missing."""
     return split_bytes(builder_in(str(file.path)), file.split)
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
-    """The dataset's split in ranges of `rows_per_file` rows, prepared first if it is not there. Raises UsageError for a
-    name, split or feature that is none, InputError when the dataset cannot be had."""
+    """Return the split as ranges of `rows_per_file` rows. Prepares the dataset first if it is missing.
+
+    Raises UsageError for an unknown name, split or feature, InputError if the dataset cannot be downloaded or read.
+    """
     builder = opened(config, progress)
     source = source_of(builder, config.split)
     if not len(source):
@@ -87,9 +89,12 @@ def read_tfds(
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
-    """The documents in `rows` (first, one after the last; None: all) of a split of the prepared dataset in `folder`
-    (columns.py). A generated id is `name` (default: the dataset's full name and the split) and the row's number. Rows
-    without a usable text are passed to `on_quarantine`. Raises InputError when the dataset cannot be read."""
+    """Yield the documents in `rows` (first, one past the last; None for all) of a split of the prepared dataset in
+    `folder` (columns.py).
+
+    A generated id is `name` (default: the dataset's full name and the split) and the row number. Rows without a usable
+    text are passed to `on_quarantine`. Raises InputError if the dataset cannot be read.
+    """
     builder = builder_in(folder)
     source = source_of(builder, split)
     start, stop = rows or (0, len(source))
@@ -111,14 +116,14 @@ def read_tfds(
 
 
 def nested(value: Any) -> Any:
-    """An example with numpy's scalars as Python's own."""
+    """Convert the NumPy scalars in an example to Python values."""
     if isinstance(value, dict):
         return {key: nested(item) for key, item in value.items()}
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
 def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.DatasetBuilder":
-    """The builder of a prepared dataset: of the folder that is named, or of the name, prepared if need be."""
+    """Return the builder of the dataset, given as a folder or by name. Prepares a named dataset if it is missing."""
     folder = Path(config.dataset).expanduser()
     if (folder / INFO).is_file():
         return builder_in(folder)
@@ -151,13 +156,13 @@ def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
 
 
 def refuse_foreign_features(folder: Path) -> None:
-    """Raises InputError if features.json names classes other than tensorflow-datasets' own: the library would import,
-    and so run, their modules."""
+    """Raise InputError if features.json names classes outside tensorflow-datasets, because the library would import,
+    and thus run, their modules."""
     path = folder / "features.json"
     if not path.is_file():
         return
     parts = [json.loads(path.read_text(encoding="utf-8"))]
-    for one in parts:  # grows while it is walked
+    for one in parts:  # grows while it is iterated
         parts += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
         for key in ("pythonClassName", "python_class_name", "type") if isinstance(one, dict) else ():
             if "." in (name := str(one.get(key, ""))) and not name.startswith("tensorflow_datasets."):
@@ -168,7 +173,8 @@ def refuse_foreign_features(folder: Path) -> None:
 
 
 def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.data_sources.BaseDataSource":
-    """The split with random access. Raises UsageError when there is no such split, InputError for another format."""
+    """Return the split with random access. Raises UsageError if it does not exist, InputError for another file
+    format."""
     known = ", ".join(sorted(builder.info.splits))
     if re.split(r"[\[+]", split)[0].strip() not in builder.info.splits:
         raise UsageError(
@@ -198,7 +204,7 @@ def split_bytes(builder: "tfds.core.DatasetBuilder", split: str) -> int:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """The library still uses names of protobuf that warn, and tells of every try of a download."""
+    """Suppress protobuf deprecation warnings and the log of download retries."""
     tries = logging.getLogger("urllib3")
     level = tries.level
     with warnings.catch_warnings():
@@ -212,7 +218,8 @@ def quiet() -> Generator[None]:
 
 @contextmanager
 def library_errors(what: str) -> Generator[None]:
-    """Raises InputError, which begins with `what`, for whatever the library raises: it has no error of its own."""
+    """Raise InputError, beginning with `what`, for any exception of the library, which has no exception class of its
+    own."""
     try:
         with quiet():
             yield
