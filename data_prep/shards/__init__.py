@@ -1,4 +1,4 @@
-"""Documents to tokens to ArrayRecord shards (tokens/).
+"""Tokenize documents into ArrayRecord shards (tokens/).
 
 May import: data_prep.dedup, data_prep.engine, lm.tokenizer, lm.data.records.
 """

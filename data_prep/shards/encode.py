@@ -1,4 +1,4 @@
-"""The units of the stage "shards" that are one file of documents each: keys of what is held out, then tokens.
+"""Per-file units of the stage "shards": write the keys of held-out documents, then tokenize.
 
 documents ─ keys ─► held-out index ─ encode ─► tokens by split ─► shards (write.py)
 """
@@ -27,9 +27,9 @@ from lm.errors import InputError
 from lm.storage import Place, appearing, writing
 
 PARTS = "parts"
-"""Folder in tokens/ of what units hand on; gone when all is done."""
-ROWS_AT_ONCE = 10_000  # rows of the table of documents held in memory
-TOKENS_AT_ONCE = 1 << 20  # held in memory, and a document
+"""Folder in tokens/ for intermediate files; deleted when the stage is finished."""
+ROWS_AT_ONCE = 10_000  # rows of the table of documents in memory
+TOKENS_AT_ONCE = 1 << 20  # tokens in memory per split, exceeded by at most one document
 TABLE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -45,12 +45,12 @@ TOKENS_SCHEMA = pa.schema(
 )
 ENTRY = ["number", "text_bytes", "tokens"]
 MOST_COPIES = 100
-"""Of a document: each pass holds some documents in memory."""
+"""Maximum number of copies of a document. Each pass over a group holds some documents in memory."""
 SPLITS = ("train", "val")
 
 
 class Entry(NamedTuple):
-    """A document as it goes into a shard."""
+    """A document to write to a shard."""
 
     number: int
     text_bytes: int
@@ -65,8 +65,11 @@ def held_out_index(
     engine: EngineConfig,
     on_progress: OnProgress,
 ) -> tuple[str, str]:
-    """(file in `folder`, SHA-256) of the index of all that is drawn at `fraction` and of the `earlier` indices. Raises
-    InputError as `read_index`, `read_batches` and `run_step`."""
+    """Write the index of the documents drawn at `fraction`, merged with the `earlier` indices; return (its name in
+    `folder`, SHA-256).
+
+    Raises InputError like `read_index`, `read_batches` and `run_step`.
+    """
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
     step = Step("keys", tuple(units), functools.partial(write_keys, fraction=fraction))
     tables = files_of(run_step(step, engine, folder, on_progress).values())
@@ -82,7 +85,8 @@ def identity_of_index(place: Place) -> str:
 
 
 def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> dict[str, int]:
-    """Write the keys of what is drawn in a file: reads its URLs, and texts of the row groups that have one."""
+    """Write the keys of the documents in a file that are drawn for validation. Texts are read only in row groups where
+    a URL may be drawn."""
     some = texts_where(unit.input, "url", lambda url: may_be_drawn(url, fraction))
     keys = union(article_keys(url, text) for url, text in some if is_drawn(url, text, fraction))
     write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space.scratch)
@@ -110,8 +114,10 @@ def encode_file(
     unit: Unit[DocumentFile], space: Workspace, encode: Encode, head: int, fraction: float, index: str | None,
     config: ShardsConfig,
 ) -> dict[str, int]:  # fmt: skip
-    """Write the tokens of a file's documents, by split, and a row of the table of documents for each. `index` is the
-    held-out index, a file in the folder of the steps; None if ends are held out."""
+    """Write the tokens of a file's documents, one output per split, and one row per document in the table of documents.
+
+    `index` is the name of the held-out index in the folder of the steps; None if the ends of documents are held out.
+    """
     keys = read_index(space.input(index)) if index else np.empty(0, np.uint64)
     paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
     documents = tokenize_file(unit.input, encode, head, fraction, keys, config.held_out, config.repeat_documents)
@@ -126,7 +132,7 @@ def encode_file(
 
 
 class Notes:
-    """What is noted of a file's documents as they pass by: rows of the table, and the tokens of each split."""
+    """Writers of the outputs of one file: rows of the table of documents, and the tokens of each split."""
 
     def __init__(self, paths: dict[str, Path]):
         self.table = pq.ParquetWriter(paths["table"], TABLE_SCHEMA)
@@ -181,20 +187,23 @@ class Notes:
 
 
 def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Entry]:
-    """The documents of a split of the unit called `name`, numbered from `first`, in order."""
+    """Yield the documents of a split of the unit `name` in order, numbered from `first`."""
     for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), ENTRY):
         for number, text_bytes, tokens in zip(*batch.columns, strict=True):
             yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
 
 
-# Repeated documents are far from one another in the stream: a group of files is gone over in as many passes, side by
-# side, as the most repeated document asks for, each begun one part of the group further on. One that is to be there r
-# times is in r passes, evenly chosen: between two copies is about an r-th of the group.
+# Copies of a document are spread over the stream. With P copies of the most repeated document, the group of files is
+# read in P interleaved passes, and pass i starts at i/P of the group. A document with r copies is in r evenly chosen
+# passes, so that its copies are about 1/r of the group apart.
 
 
 def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> Iterator[Entry]:
-    """The documents of a split of some units, (name, number of the first document) of each, with their copies. Raises
-    InputError if one is to be repeated more than MOST_COPIES times."""
+    """Yield the documents of a split of several units with their copies, far apart from one another. `files` is (name,
+    number of the first document) of each unit.
+
+    Raises InputError if a document would be written less than once or more than MOST_COPIES times.
+    """
     times = [column(space, name, split) for name, _ in files]
     wanted = np.concatenate([np.empty(0, np.int64), *times])
     if not len(wanted):
@@ -206,7 +215,7 @@ def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> 
             f"{MOST_COPIES} can be. Give other documents.minhash.upsampling_weights."
         )
     sizes = [len(one) for one in times]
-    spread_over = lambda value: [copy * passes // value for copy in range(value)]  # which passes have a document
+    spread_over = lambda value: [copy * passes // value for copy in range(value)]  # passes that contain a document
 
     def of_pass(number: int) -> Iterator[tuple[int, Entry]]:
         having = [value for value in np.unique(wanted).tolist() if number in spread_over(value)]
@@ -220,7 +229,7 @@ def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> 
 
 
 def column(space: Workspace, name: str, split: str) -> np.ndarray:
-    """How often each document of a unit is to stand there, int64 (documents,)."""
+    """Return the number of copies of each document of a unit, int64 (documents,)."""
     with opened(space.input(f"{PARTS}/encoded/{name}.{split}")) as table:
         return table.read(["repeat"])["repeat"].to_numpy()
 
@@ -229,7 +238,8 @@ def entries(
     space: Workspace, files: Sequence[tuple[str, int]], sizes: Sequence[int], split: str, chosen: np.ndarray,
     begin: int, end: int,
 ) -> Iterator[tuple[int, Entry]]:  # fmt: skip
-    """(place in the group, document) of those chosen from place `begin` to `end`; other row groups are not read."""
+    """Yield (position in the group, document) of the `chosen` documents from position `begin` to `end`. Reads only row
+    groups that contain one."""
     for (name, first), before, size in zip(files, itertools.accumulate(sizes, initial=0), sizes, strict=False):
         if not chosen[max(before, begin) : min(before + size, end)].any():
             continue

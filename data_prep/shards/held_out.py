@@ -1,10 +1,10 @@
-"""Which documents are held out for validation, so that no article is on both sides: not crawled twice, not under two
-URLs, not as a near-duplicate, not in another dump.
+"""Choose the documents held out for validation, so that no article is in both splits: not as a re-crawl, under another
+URL, as a near-duplicate, or from another dump.
 
-A document is *drawn* for validation by the hash of its URL. The keys of all drawn documents (URL, text, bands of
-MinHash) are the held-out index, a small table. A document that is not drawn but shares a key with one that is, is
-*withheld*: it is in neither split. That takes one pass. A run that is given the indices of earlier runs withholds what
-these hold out.
+A document is *drawn* for validation by the hash of its URL. The held-out index is a small table of the keys (URL, text,
+MinHash bands) of all drawn documents. A document that is not drawn but shares a key with a drawn one is *withheld*: it
+is in neither split. This takes one pass. A run that is given the indices of earlier runs also withholds what matches
+those.
 """
 
 import hashlib
@@ -27,16 +27,20 @@ from lm.storage import Place
 
 SplitName = Literal["train", "val", "withheld"]
 NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
-"""What a near-duplicate is here: FineWeb's choice. Fixed, since indices of different runs are compared."""
+"""Definition of a near-duplicate, the same as FineWeb's. It is fixed, because indices of different runs are
+compared."""
 RULE = "url, text, minhash 14x8 of 5 words, seed 1; version 2"
-"""Names how keys are made. To be changed with them, here or in data_prep.dedup: keys of another rule never meet."""
+"""Version of the way keys are computed. Change it whenever they change, here or in data_prep.dedup: keys of different
+rules never match."""
 INDEX_SCHEMA = pa.schema([("key", pa.uint64())], metadata={"rule": RULE})
 
 
 def canonical_url(url: str) -> str:
-    """`url` as `same_page_key` spells it, without case and %-escapes: to withhold a page in vain costs less than to
-    train on one that is held out. "" if there is none. The ignored parameters are fixed, since indices of different
-    runs are compared."""
+    """Normalize `url` like `same_page_key`, and also lower-case it and decode %-escapes. Return "" if there is none.
+
+    Withholding a page unnecessarily is better than training on a held-out one. The ignored query parameters are fixed,
+    because indices of different runs are compared.
+    """
     return unquote(same_page_key(url.lower(), TRACKING) or "").lower()
 
 
@@ -45,28 +49,31 @@ def as_number(key: bytes) -> int:
 
 
 def draw_key(url: str | None, text: str | None) -> int | None:
-    """A hash, 64 bits, of the document's URL, or of its text if it has none: it decides whether the document is drawn.
-    None if the text is needed and not given."""
+    """Return the 64-bit hash that decides whether a document is drawn: of its URL, or of its text if it has no URL.
+    None if the text is needed but None."""
     if name := canonical_url(url or ""):
         return as_number(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"url").digest())
     return None if text is None else as_number(text_key(text, ""))
 
 
 def is_drawn(url: str | None, text: str, fraction: float) -> bool:
-    """Whether the document is drawn for validation: its key, as a share of all values, is below `fraction`. So it stays
-    on its side when others come or go, with its re-crawls, and at every larger fraction."""
+    """Whether the document is drawn for validation: whether its key is below `fraction` of the range of keys.
+
+    The result does not depend on other documents, is the same for re-crawls of the URL, and stays true for every larger
+    fraction.
+    """
     key = draw_key(url, text)
     return key is not None and key < fraction * 2**64
 
 
 def may_be_drawn(url: str | None, fraction: float) -> bool:
-    """Whether a document of that URL is drawn, or its text decides."""
+    """Whether a document with this URL is drawn, or might be, depending on its text."""
     key = draw_key(url, None)
     return key is None or key < fraction * 2**64
 
 
 def article_keys(url: str | None, text: str) -> np.ndarray:
-    """All keys by which the document meets another one that says the same, uint64 (1 to 16,)."""
+    """Return all keys that identify the document and its duplicates, uint64 (1 to 16,)."""
     keys = {as_number(text_key(text, "")), draw_key(url, text), *map(as_number, band_keys(text, "", NEAR) or ())}
     return np.array(sorted(key for key in keys if key is not None), np.uint64)
 
@@ -76,7 +83,7 @@ def union(tables: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def splits_of(documents: Sequence[tuple[str | None, str]], fraction: float, index: np.ndarray) -> list[SplitName]:
-    """The side of each (URL, text), where `index` holds, sorted, the keys of all that is held out."""
+    """Return the split of each (URL, text). `index` holds the sorted keys of all held-out documents."""
     drawn = [is_drawn(url, text, fraction) for url, text in documents]
     keys = [
         np.empty(0, np.uint64) if aside else article_keys(*one) for one, aside in zip(documents, drawn, strict=True)
@@ -96,7 +103,8 @@ def write_index(path: Path, keys: np.ndarray) -> None:
 
 
 def read_index(place: Place) -> np.ndarray:
-    """The keys of a held-out index, sorted. Raises InputError where it is missing, damaged or of another rule."""
+    """Return the sorted keys of a held-out index. Raises InputError if it is missing, damaged, or made by another
+    rule."""
     remedy = (
         "Name the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write that run's again."
     )

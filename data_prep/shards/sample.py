@@ -1,4 +1,5 @@
-"""Documents that are drawn by a hash, read without the rest: first ids alone, then the row groups that are hit."""
+"""Sample documents by a hash of their ids. Reads the ids first, then only the row groups that contain a sampled
+document."""
 
 import functools
 import hashlib
@@ -14,7 +15,7 @@ from data_prep.shards.tokenize import DocumentFile, read_texts, texts_where
 from lm.storage import Place
 
 SAMPLE = "sample"
-"""The step, and the folder of the texts of each file, in the step's folder."""
+"""Name of the step, and of the folder of sampled texts in the folder of the step."""
 
 
 def sample_texts(
@@ -24,10 +25,12 @@ def sample_texts(
     engine: EngineConfig = ONE_PROCESS,
     on_progress: OnProgress = lambda progress: None,
 ) -> Iterator[str]:
-    """About `characters` characters of text, or all if there are no more: whole documents, drawn by the hash of their
-    ids, so that every part of the corpus has its share. The share is estimated in bytes: other scripts than Latin give
-    fewer characters. Each file is a unit, whose texts are written to folder/sample/. Raises InputError as `run_step`
-    and `read_batches`."""
+    """Yield about `characters` characters of text, or all of it if there is less: whole documents, sampled uniformly by
+    the hash of their ids.
+
+    The share of documents is computed from bytes, so that non-Latin scripts give fewer characters. Each file is a unit
+    that writes its texts to folder/sample/. Raises InputError like `run_step` and `read_batches`.
+    """
     text_bytes = sum(file.text_bytes for file in files)
     share = characters / text_bytes if text_bytes else 1
     if share >= 1:
@@ -41,12 +44,12 @@ def sample_texts(
         for row in read_rows(folder / name):
             drawn += 1
             yield row["text"]
-    if not drawn:  # a few large documents: the caller takes as much of the first as it wants
+    if not drawn:  # a few large documents, none sampled: yield all, and the caller stops when it has enough
         yield from read_texts(files)
 
 
 def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> None:
-    """Write the texts of a file whose ids lie below `share`, in order."""
+    """Write the sampled texts of a file in order."""
     path = space.output(f"{SAMPLE}/{unit.name}.parquet")
 
     def rows() -> Iterator[tuple]:
@@ -58,10 +61,10 @@ def write_sample(unit: Unit[DocumentFile], space: Workspace, share: float) -> No
 
 
 def position(id: str, purpose: bytes) -> float:
-    """Where in [0, 1) the hash of a document's id lies, another place for each purpose."""
+    """Map a document's id to [0, 1) by a hash; independent for each `purpose`."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, key=purpose).digest(), "big") / 2**64
 
 
 def drawn_texts(file: DocumentFile, share: float) -> Iterator[str]:
-    """The texts of a file whose ids lie below `share`, in order."""
+    """Return the texts of a file whose id is at a `position` below `share`, in order."""
     return (text for _, text in texts_where(file, "id", lambda id: position(id, b"tokenizer") < share))

@@ -1,5 +1,5 @@
-"""How many training shards there are and how much is held out: decided by the sizes of the documents and a sample, the
-same whatever the number of workers."""
+"""Decide the number of training shards and the held-out fraction from document sizes and a sample, independently of the
+number of workers."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from lm.data.records import DTYPES, record_bytes
 from lm.errors import UsageError
 
 SAMPLED_FILES, SAMPLED_DOCUMENTS = 16, 32
-"""Files spread over all, and the first documents of each, that say how many tokens a byte of text is."""
+"""Number of evenly spaced files, and of the first documents of each, used to estimate the tokens per byte of text."""
 MARGIN = 1.1
-"""Tokens are over-estimated by this factor, so that shards and validation stay below their limits."""
+"""Factor by which the number of tokens is overestimated, so that shards and validation stay below their limits."""
 BYTES_A_RECORD = 80
-"""What ArrayRecord adds to a record that is a chunk of its own: 67 to 75 were measured."""
+"""Overhead of ArrayRecord per record in a chunk of its own; 67 to 75 bytes were measured."""
 BYTES_A_FILE = 2**18
-"""What it adds to a file, which it fills up to blocks of 64 KiB: 128 KiB were measured."""
+"""Overhead of ArrayRecord per file, which it pads to blocks of 64 KiB; 128 KiB were measured."""
 
 
 def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
-    """About how many tokens the documents have, and rather more. Raises InputError as `read_batches`."""
+    """Estimate the number of tokens in the documents, rather too high. Raises InputError like `read_batches`."""
     tokens, text_bytes = 0, 0
     for file in files[:: -(-len(files) // SAMPLED_FILES)]:
         for rows in read_batches(file.path, ["text"], SAMPLED_DOCUMENTS):
@@ -33,31 +33,34 @@ def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
 
 
 def held_out_fraction(tokens: int, config: ShardsConfig) -> float:
-    """config.validation_fraction, or if that is more of `tokens` than config.validation_tokens, divided by 2^(1/4) as
-    often as need be: a corpus that grows by a little holds out the same documents."""
+    """Return config.validation_fraction, or a smaller fraction if it would exceed config.validation_tokens of `tokens`.
+
+    It is divided by powers of 2^(1/4), so that a corpus that grows slightly holds out the same documents.
+    """
     asked, most = config.validation_fraction, config.validation_tokens / max(tokens, 1)
     return asked if asked <= most else asked * 2 ** (-math.ceil(4 * math.log2(asked / most)) / 4)
 
 
 def shard_count(files: int, tokens: int, config: ShardsConfig, least: int) -> int:
-    """Groups of document files for a split of so many tokens, at least `least`; each makes a shard, or several if it is
-    too large."""
+    """Return the number of groups of document files for a split of `tokens` tokens: at least `least`, at most `files`.
+    A group is one shard, or several if it is too large."""
     size = tokens * DTYPES[config.token_dtype]
     return min(max(least, -(-size // config.shard_bytes)), files)
 
 
 def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:
-    """The most that a file of so many tokens of so many documents takes, whether or not it can be compressed."""
+    """Return an upper bound on the size of a shard with these numbers of tokens and documents, even if
+    incompressible."""
     records = max(-(-(tokens - 1) // config.record_length), 0)
     empty = record_bytes(config.record_length, config.token_dtype, 0)
-    # A document that runs on into another record has a segment there too.
+    # A document that continues in another record has a segment there too.
     segments = record_bytes(0, config.token_dtype, documents + records) - record_bytes(0, config.token_dtype, 0)
     size = records * (empty + BYTES_A_RECORD) + segments
     return size + size // 1000 + BYTES_A_FILE
 
 
 def check_record_fits(config: ShardsConfig) -> None:
-    """Raises UsageError when a shard of config.shard_bytes cannot hold a record."""
+    """Raise UsageError if a shard of config.shard_bytes cannot hold one record."""
     least = most_bytes(config.record_length + 1, 1, config)
     if least > config.shard_bytes:
         raise UsageError(

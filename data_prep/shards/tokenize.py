@@ -1,4 +1,4 @@
-"""Documents -> one stream of tokens -> fixed-length sequence records. Pure: no file is written here."""
+"""Documents -> one stream of tokens -> fixed-length sequence records. Writes no files."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from lm.errors import InputError
 from lm.storage import Place
 
 Encode = Callable[[str], np.ndarray]
-"""A text to its token ids, uint32 (tokens,)."""
+"""Converts a text to its token ids, uint32 (tokens,)."""
 COLUMNS = ["id", "url", "text"]
 REPEAT = "repeat"
-"""Column of documents/: how often to repeat the document (documents.minhash.upsampling_weights)."""
-DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read together; changes nothing but the memory
+"""Column of documents/ with the number of copies to train on (documents.minhash.upsampling_weights)."""
+DOCUMENTS_AT_ONCE = 256  # maximum read at once from a row group; affects only memory
 
 
 class DocumentFile(StoredFile):
@@ -28,27 +28,30 @@ class DocumentFile(StoredFile):
 
     @property
     def text_bytes(self) -> int:
-        """Bytes of its texts before compression, by its footer: of texts that are alike, fewer."""
+        """Uncompressed size of the text column in the Parquet footer; smaller than the sum of the texts if texts
+        repeat."""
         return self.counts["text_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
     number: int
-    """Its place in its file; by "ends", twice that, and one more."""
+    """Position in its file. If ends are held out, twice the position for the beginning of the document, plus one for
+    its end."""
     id: str
     url: str
     file: str
     split: SplitName
-    """Which split it is of; "withheld": of none (held_out.py)."""
+    """Split of the document; "withheld" documents are in neither split (held_out.py)."""
     text_bytes: int
     tokens: np.ndarray
-    """(1 + tokens of the text,) uint32; the first is the document's head. None of what is withheld."""
+    """(1 + tokens of the text,) uint32, beginning with the head token; empty for withheld documents."""
     repeat: int = 1
 
 
 def document_files(folder: Place) -> list[DocumentFile]:
-    """The files folder/*.parquet, by name. Raises InputError if there is none, one is unreadable, or all are empty."""
+    """Return the files folder/*.parquet, by name. Raises InputError if there is none, one is unreadable, or all are
+    empty."""
     stored = stored_files(folder, FILTERING, "documents", "text_bytes")
     files = [DocumentFile(one.path, one.bytes, one.sha256, one.counts) for one in stored]
     if not any(file.rows for file in files):
@@ -60,15 +63,18 @@ def document_files(folder: Place) -> list[DocumentFile]:
 
 
 def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
-    """The texts of all documents, in the order of their numbers. Raises InputError as `read_batches`."""
+    """Yield the texts of all documents in order. Raises InputError like `read_batches`."""
     for file in files:
         for rows in read_batches(file.path, ["text"], DOCUMENTS_AT_ONCE):
             yield from rows.column("text").to_pylist()
 
 
 def texts_where(file: DocumentFile, column: str, chosen: Callable[[Any], bool]) -> Iterator[tuple[Any, str]]:
-    """(value of the column, text) of the documents whose value is chosen, in order; no text is read of a row group
-    without one. Raises InputError as `read_batches`."""
+    """Yield (value of `column`, text) of the documents whose value is `chosen`, in order. Reads no texts of row groups
+    without such documents.
+
+    Raises InputError like `read_batches`.
+    """
     with opened(file.path) as table:
         check_columns(table, file.path, [column, "text"])
         for group in range(table.num_row_groups):
@@ -92,10 +98,13 @@ def tokenize_file(
     held_out: Literal["documents", "ends"] = "documents",
     repeats: bool = False,
 ) -> Iterator[TokenizedDocument]:
-    """The documents in order, each headed by the token `head`, with their splits by `index`, the keys of all that is
-    held out (held_out.py); withheld ones have no tokens. By "ends", each document is two, of which the last `fraction`
-    of characters is held out. With `repeats`, what is trained on has the column repeat's number. Raises InputError,
-    with the id, for a text that the tokenizer cannot encode."""
+    """Tokenize the documents of a file in order, each beginning with the token `head`.
+
+    `index` holds the keys of all held-out documents (held_out.py) and decides the splits; withheld documents have no
+    tokens. If `held_out` is "ends", each document becomes two: the last `fraction` of its characters is for validation.
+    If `repeats` is set, training documents have the number of copies in the column "repeat". Raises InputError, with
+    the document's id, if the tokenizer cannot encode a text.
+    """
     heading, number = np.array([head], np.uint32), 0
     for batch in read_batches(file.path, [*COLUMNS, REPEAT] if repeats else COLUMNS, DOCUMENTS_AT_ONCE):
         rows = batch.to_pylist()
@@ -119,8 +128,11 @@ def tokenize_file(
 
 
 def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
-    """The stream of all documents (number, tokens), cut into records of length + 1 tokens that overlap by one; only the
-    last may be padded. A stream of a single token has no targets, and so no record."""
+    """Concatenate documents (number, tokens) and cut the stream into records of `length` + 1 tokens that overlap by
+    one.
+
+    Only the last record may be padded. A stream of one token has no targets, so it gives no record.
+    """
     tokens, filled = np.zeros(length + 1, dtype), 0
     starts: list[int] = []
     numbers: list[int] = []

@@ -1,8 +1,8 @@
-"""Documents -> ArrayRecord shards of sequence records, with tables of documents and a manifest.
+"""Write documents as ArrayRecord shards of sequence records, with tables of documents and a manifest.
 
-Each unit writes its own files, so that neither workers nor interruptions change a byte: the files of documents are
-encoded one by one (encode.py), then each unit here makes the shards of a split from a group of them. A file that comes
-or goes costs its own encoding and the shards of its group.
+Each unit writes its own files, so that the output does not depend on the number of workers or on interruptions. Files
+of documents are encoded one by one (encode.py); then each unit writes the shards of one split from a group of encoded
+files. Adding or removing a file requires encoding that file and rewriting the shards of the groups that change.
 """
 
 import contextlib
@@ -46,14 +46,15 @@ from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
 INTERMEDIATE = (PARTS, UNITS, SCRATCH)
-"""Folders in that of the shards, of use only while they are made."""
-WRITER_OPTIONS = "group_size:1"  # one record a chunk: random reads are 17 to 26 times as fast as with group_size:64
+"""Folders in the output folder that are needed only while the shards are being written."""
+WRITER_OPTIONS = "group_size:1"  # one record per chunk: random reads are 17 to 26 times as fast as with group_size:64
 ERRNO_OF = {os.strerror(code): code for code in errno.errorcode}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Encoded files of which the shards of one split are made; of the training split, also the table of documents."""
+    """Encoded files from which the shards of one split are written and, for the training split, a table of
+    documents."""
 
     split: Literal["train", "val"]
     index: int
@@ -67,7 +68,7 @@ class Group:
 
     @property
     def table(self) -> str:
-        """In tokens/, the table of the documents of its files."""
+        """Path in tokens/ of the table of the group's documents."""
         return f"documents/{self.index:05d}-of-{self.count:05d}.parquet"
 
 
@@ -79,12 +80,16 @@ def write_shards(
     engine: EngineConfig = ONE_PROCESS,
     on_progress: OnProgress = lambda progress: None,
 ) -> Manifest:
-    """Make `out`: shards of both splits, documents/, the held-out index, manifest.json (last); continue from what is in
-    the folders `INTERMEDIATE` of `out`, which the caller deletes. Raises UsageError when token_dtype cannot hold the
-    vocabulary or shard_bytes a record, or as `fast_encoder`; InputError as `run_step`, when there are no documents, or
-    a split gets nothing to predict."""
+    """Write the shards of both splits, documents/, the held-out index and, last, manifest.json to `out`.
+
+    Resumes from the folders `INTERMEDIATE` of `out`, which the caller deletes. Raises UsageError if token_dtype cannot
+    hold the vocabulary or shard_bytes a record, if documents are to be repeated but have no column "repeat", and like
+    `fast_encoder`; InputError if there are no documents or a split has no token to predict, and like `run_step`.
+    """
     documents, out = absolute(documents), absolute(out)
-    (out / MANIFEST).unlink(missing_ok=True)  # who reads these shards without a marker finds none until all are made
+    (out / MANIFEST).unlink(
+        missing_ok=True
+    )  # readers that ignore the stage's marker find no shards until all are written
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
         raise UsageError(
@@ -128,7 +133,7 @@ def write_shards(
 
 
 def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
-    """Raises UsageError when documents are to be repeated, and do not say how often."""
+    """Raise UsageError if documents are to be repeated but have no column with the number of copies."""
     if config.repeat_documents and REPEAT not in read_footer(files[0].path).schema.names:
         raise UsageError(
             f"shards.repeat_documents is {config.repeat_documents}, but {files[0].path} has no column {REPEAT}. "
@@ -137,7 +142,7 @@ def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
 
 
 def finish(out: Place, index: str | None, manifest: Manifest) -> None:
-    """Write the held-out index and, last, the manifest. Records of units that failed stay."""
+    """Write the held-out index and, last, the manifest. Delete the quarantine unless it has records of failed units."""
     scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
         if index:
@@ -148,7 +153,7 @@ def finish(out: Place, index: str | None, manifest: Manifest) -> None:
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
-    """One unit for each contiguous group of encoded files, of each split as many groups as its tokens ask for."""
+    """Return one unit per contiguous group of encoded files. The number of groups of a split depends on its tokens."""
     files, planned = list(made.items()), []
     firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
     named = list(zip(made, firsts, strict=False))
@@ -188,7 +193,7 @@ def write_group(unit: Unit[Group], space: Workspace, config: ShardsConfig) -> di
 
 
 def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
-    """Writes the rows of some tables of documents to one; how many."""
+    """Concatenate tables of documents into one and return its number of rows."""
     rows = 0
     with appearing(path, scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
         for table in tables:
@@ -199,8 +204,11 @@ def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
 
 
 def write_stream(documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig) -> list[Shard]:
-    """Write the documents to `path`, and from the first that could make it larger than config.shard_bytes to further
-    files, train-00000-of-00002-part-00001.array_record; at least one. Raises OSError when the disk takes no more."""
+    """Write the documents to `path` and, whenever the next one could exceed config.shard_bytes, to further files such
+    as train-00000-of-00002-part-00001.array_record. Writes at least one file.
+
+    Raises OSError if the disk is full.
+    """
     shards: list[Shard] = []
     stem, _, suffix = path.name.partition(".")
     waiting = next(documents, None)
@@ -226,7 +234,7 @@ def write_stream(documents: Iterator[Entry], path: Path, scratch: Path, config: 
 
 
 def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
-    """Write an ArrayRecord file and return the number of records. Raises WriteError if the disk does not take it."""
+    """Write an ArrayRecord file and return the number of records. Raises WriteError if the disk is full or fails."""
     from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
     written = 0
@@ -243,9 +251,11 @@ def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Generator[None]:
-    """Turn the errors of ArrayRecord's writer into WriteError with an errno. It raises RuntimeError for every failure
-    and names the cause only in the system's own words ("write() failed: No space left on device; writing PATH; at byte
-    921600"). An error without such a cause passes unchanged."""
+    """Convert errors of ArrayRecord's writer to WriteError with an errno.
+
+    The writer raises RuntimeError for every failure and reports the cause only as the system's message ("write()
+    failed: No space left on device; writing PATH; at byte 921600"). Errors without such a cause are raised unchanged.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -257,7 +267,7 @@ def os_errors(path: Path) -> Generator[None]:
 
 
 def check_splits(splits: dict[str, Split], config: ShardsConfig) -> None:
-    """Raises InputError when a split has no token to predict."""
+    """Raise InputError if a split has no token to predict."""
     for name, split in splits.items():
         if not split.records:
             counts = ", ".join(f"{other.documents} to {key}" for key, other in splits.items())
