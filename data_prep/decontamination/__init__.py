@@ -1,4 +1,4 @@
-"""Documents that hold text of evaluation sets are found, by n-grams of words, and dropped or reported.
+"""Find documents that share n-grams of words with evaluation sets, and drop or report them.
 
 May import: data_prep.config, dedup, engine, parquet.
 """

@@ -1,4 +1,5 @@
-"""Examples of evaluation sets out of their files, in the rows of the usual tasks or with fields that one names."""
+"""Read the examples of evaluation sets from rows in the formats of common tasks, or from fields that the config
+names."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -15,15 +16,15 @@ REMEDY = f"Bring it anew, or leave it out of {OPTION}."
 PROMPTS = (
     "question", "query", "prompt", "problem", "goal", "instruction", "ctx", "input", "sentence", "text", "content",
 )  # fmt: skip
-"""Names of fields, the first that is there is the prompt."""
+"""Field names of prompts; the first one in a row is used."""
 ANSWERS = (
     "answer", "answers", "choices", "options", "endings", "target", "targets", "completion", "solution",
     "canonical_solution", "output", "response", "best_answer", "correct_answers",
 )  # fmt: skip
-"""Names of fields, each that is there has answers."""
+"""Field names of answers; all of them in a row are used."""
 IDS = ("id", "ind", "idx", "uid", "question_id", "task_id")
 TEXT_LINES = 6
-"""Lines of an example in HellaSwag's .txt form: query, number of the right ending, four endings."""
+"""Lines per example in HellaSwag's .txt format: query, number of the correct ending, four endings."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Example:
     set: str
     number: int
     id: str
-    """What the row calls itself; "" where it has no id."""
+    """Id in the row; empty if the row has none."""
     texts: tuple[str, ...]
-    """The prompt with each answer after it; the prompt alone where there is none."""
+    """The prompt followed by each answer; only the prompt if there are no answers."""
 
 
 def example_files(sets: Sequence[str]) -> list[ExampleFile]:
-    """The files that `sets` names. Raises UsageError for a pattern without files, InputError for a URL that cannot be
-    fetched."""
+    """Return the files that `sets` names. Raises UsageError if a pattern matches no file, InputError if a URL cannot be
+    downloaded."""
     found: list[ExampleFile] = []
     for one in sets:
         name, named, pattern = one.partition("=")
@@ -64,13 +65,13 @@ def example_files(sets: Sequence[str]) -> list[ExampleFile]:
 
 
 def set_digests(sets: Sequence[str]) -> list[list[str]]:
-    """[[name of the set, SHA-256 of a file], …]: what decides the n-grams, for the marker of the stage."""
+    """Return [[name of the set, SHA-256 of a file], …], for the stage's marker."""
     return [[one.set, file_sha256(one.path)] for one in example_files(sets)]
 
 
 def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterator[Example]:
-    """All examples, in the order of the files; `fields` are of DecontaminationConfig. Raises InputError for a bad file
-    or row."""
+    """Yield all examples, in the order of the files; `fields` is DecontaminationConfig.fields. Raises InputError for a
+    bad file or row."""
     numbers: dict[str, int] = {}
     for file in files:
         for row in rows_of(file.path):
@@ -87,7 +88,7 @@ def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterat
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one file. Raises InputError for what is damaged or of no known kind."""
+    """Return the rows of one file. Raises InputError if the file is damaged or of unknown type."""
     name = path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bz2", ".zst") else path.name
     if name.endswith(".parquet"):
         return read_parquet_rows(path, REMEDY)
@@ -98,7 +99,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
-    """The texts of an example (Example.texts); () where none of the fields is there."""
+    """Return the texts of an example (Example.texts); () if it has none of the fields."""
     if fields:
         named = {
             role: [f.partition("=")[2] for f in fields if f.startswith(f"{role}=")] for role in ("prompt", "answer")
@@ -121,13 +122,14 @@ def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
 
 
 def joined(prompt: str, answers: Sequence[str]) -> tuple[str, ...]:
-    """The prompt, without the words "Question:" and "Answer:" that a task put around it, before each answer."""
+    """Join the prompt, without "Question:" and "Answer:" around it, with each answer."""
     prompt = prompt.strip().removeprefix("Question:").removesuffix("Answer:").strip()
     return tuple(dict.fromkeys(text for one in answers or [""] if (text := f"{prompt} {one}".strip())))
 
 
 def strings_in(value: Any) -> list[str]:
-    """All texts in a field that may be a text, a list or an object; the letters that only name a choice are none."""
+    """Return all strings in a string, list or object, without those of one character, such as the letters of
+    choices."""
     if isinstance(value, str):
         return [value] if len(value.strip()) > 1 else []
     if isinstance(value, dict):

@@ -1,7 +1,9 @@
-"""The n-grams of evaluation examples as sorted hashes, and where documents have one of them. A hash only points: the
-words are compared with the example's. An n-gram is missed if another has its hash: with m n-grams a probability of
-about m² / 2^65, 3e-6 for ten million. A small table, which one in 16 to 32 windows passes by chance, comes before the
-search."""
+"""Index of the n-grams of evaluation examples as sorted hashes, and the search for them in documents.
+
+A hash match is confirmed by comparing the words with the example's. An n-gram is missed if another one has the same
+hash: for m n-grams with a probability of about m² / 2^65, or 3e-6 for ten million. Before the binary search, a small
+table rejects most windows; one in 16 to 32 passes by chance.
+"""
 
 import functools
 import io
@@ -20,29 +22,29 @@ from lm.storage import Place, write_atomically
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """n-grams by number, in the order of their hashes."""
+    """N-grams in the order of their hashes."""
 
     hashes: np.ndarray
-    """uint64 (ngrams,), each once, sorted."""
+    """uint64 (ngrams,): unique and sorted."""
     text: np.ndarray
-    """int64 (ngrams,): in which of `texts` it stands."""
+    """int64 (ngrams,): index into `texts`."""
     start: np.ndarray
-    """int64 (ngrams,): at which word of it."""
+    """int64 (ngrams,): first word in that text."""
     words: np.ndarray
-    """int64 (ngrams,): of how many words it is."""
+    """int64 (ngrams,): number of words."""
     offsets: np.ndarray
-    """int64 (ngrams + 1,): where in `examples` those begin that hold it."""
+    """int64 (ngrams + 1,): examples of n-gram i are examples[offsets[i]:offsets[i + 1]]."""
     examples: np.ndarray
-    """int64: numbers of `names`."""
+    """int64: indices into `names`."""
     texts: tuple[str, ...]
     names: tuple[tuple[str, int, str], ...]
-    """Of each example (set, number in the set, id)."""
+    """(set, number in the set, id) of each example."""
     skipped: tuple[int, ...]
-    """Numbers of `names` that are too short to be looked for."""
+    """Indices into `names` of examples that are too short to be searched for."""
 
     @functools.cached_property
     def tables(self) -> dict[int, tuple[np.uint64, np.ndarray]]:
-        """{words of an n-gram: (shift, table)}: table[hash >> shift] is whether there may be such an n-gram."""
+        """{words of an n-gram: (shift, table)}: table[hash >> shift] is False if no n-gram has that hash."""
         tables = {}
         for length in np.unique(self.words).tolist():
             hashes = self.hashes[self.words == length]
@@ -65,7 +67,7 @@ class Index:
 
 
 def build_index(examples: Iterable[Example], config: DecontaminationConfig) -> Index:
-    """The index of all examples. An example all of whose texts are shorter than min_words is skipped."""
+    """Build the index of all examples. Examples that have only texts shorter than min_words are skipped."""
     texts: list[str] = []
     names: list[tuple[str, int, str]] = []
     skipped: list[int] = []
@@ -97,7 +99,7 @@ ARRAYS = ("hashes", "text", "start", "words", "offsets", "examples")
 
 
 def write_index(index: Index, folder: Place) -> None:
-    """Writes it for `read_index`; index.json comes last."""
+    """Write the index for `read_index`; index.json is written last."""
     arrays = io.BytesIO()
     np.savez(arrays, **{name: getattr(index, name) for name in ARRAYS})
     write_atomically(folder / "index.npz", arrays.getvalue())
@@ -107,7 +109,7 @@ def write_index(index: Index, folder: Place) -> None:
 
 @functools.lru_cache(maxsize=1)
 def read_index(folder: Place) -> Index:
-    """The index that lies in `folder`; a process reads it once."""
+    """Read the index in `folder`, once per process."""
     rest = json.loads((folder / "index.json").read_bytes())
     expected = {name: ("<u8" if name == "hashes" else "<i8", (None,)) for name in ARRAYS}
     columns = load_npz(io.BytesIO((folder / "index.npz").read_bytes()), expected)
@@ -116,7 +118,7 @@ def read_index(folder: Place) -> Index:
 
 
 def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:
-    """{number of a text: its n-grams that are in the index, each once, in order}, of texts with any."""
+    """Return {index of a text: its n-grams that are in the index, sorted and unique}, without texts that have none."""
     hashed = [hashed_words(text) for text in texts]
     ends = np.cumsum([len(words) for words in hashed])
     words = np.concatenate([np.empty(0, np.uint64), *hashed])
@@ -129,7 +131,7 @@ def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:
         numbers[numbers == len(index.hashes)] = 0
         starts, numbers = (one[index.hashes[numbers] == hashes[starts]] for one in (starts, numbers))
         owners = np.searchsorted(ends, starts, side="right")
-        inside = starts + length <= ends[owners]  # not partly of the next text
+        inside = starts + length <= ends[owners]  # not crossing into the next text
         for start, number, owner in zip(*(one[inside].tolist() for one in (starts, numbers, owners)), strict=True):
             if owner not in own_words:
                 own_words[owner] = words_of(texts[owner])

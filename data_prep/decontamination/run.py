@@ -1,5 +1,8 @@
-"""Decontamination over files. The first pass writes the few documents that contain an n-gram of an evaluation set. Then
-the documents of each n-gram are counted (8 bytes per n-gram), and the second pass reads the output of the first."""
+"""Decontaminate files of documents.
+
+The first pass writes the documents that contain an n-gram of an evaluation set, which are few. Then the documents of
+each n-gram are counted (8 bytes per n-gram). The second pass reads the output of the first.
+"""
 
 import functools
 import itertools
@@ -22,18 +25,20 @@ from lm.storage import Place, appearing, size_of, write_json
 
 REASON = "contaminated"
 DOCUMENTS_AT_ONCE = 200
-"""Whose words are looked at together."""
+"""Documents searched together."""
 EXAMPLES_TOLD = 20
-"""Of each document, in the report."""
+"""Maximum examples listed per document in the report."""
 FREQUENT_TOLD = 100
-"""N-grams of each set that are too frequent, in the report."""
+"""Maximum too frequent n-grams listed per set in the report."""
 HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.list_(pa.int64()))])
 
 
 def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run: FileRunner) -> list[SurvivorFile]:
     """Return the files, without failed ones, with edits that drop documents containing an n-gram of an evaluation set.
+
     Writes dropped/_decontamination.json and .jsonl, which Parquet readers ignore. Raises UsageError for a missing set,
-    InputError for an unreadable one, and like `run_step`."""
+    InputError for an unreadable one, and like `run_step`.
+    """
     settings = [config.fields, config.ngram_words, config.min_words, set_digests(config.sets)]
     identity, report = identity_of(settings), run.folder / "dropped"
     own = run.folder / "parts/decontamination" / identity[:12]
@@ -62,7 +67,7 @@ def lines_name(file: str) -> str:
 
 
 def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
-    """Write the file's documents that hold an n-gram of the index, with which."""
+    """Write the row, id and n-grams of each document in the file that contains an n-gram of the index."""
     path = space.output(hits_name(file.name))
 
     def rows() -> Iterator[tuple[Path, dict]]:
@@ -74,14 +79,14 @@ def find_hits(file: SurvivorFile, space: Workspace, index: Place) -> None:
 
 
 def count_documents(files: Sequence[Place], ngrams: int) -> np.ndarray:
-    """In how many documents of the corpus each n-gram stands, int64 (ngrams,), of files of hits or of counts."""
+    """Count the documents that contain each n-gram, int64 (ngrams,), from files of hits or merged counts."""
     documents = np.zeros(ngrams, np.int64)
     for file in files:
         if file.name.endswith(".merged"):
             documents += np.frombuffer(file.read_bytes(), "<i8")
             continue
         for row in read_rows(file, ["ngrams"]):
-            documents[row["ngrams"]] += 1  # each once in a row
+            documents[row["ngrams"]] += 1  # unique within a row
     return documents
 
 
@@ -98,8 +103,8 @@ def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None
 
 
 def judge(file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
-    """Write the edits that drop each document with an n-gram that is not among the `frequent` ones (none without
-    `drops`), and a line of the report for each; count them by evaluation set."""
+    """For each document with an n-gram that is not `frequent`, write a line of the report and, if `drops`, an edit that
+    drops it. Return the number of such documents per evaluation set."""
     sets: Counter[str] = Counter()
     overlapping = []
     with space.output(lines_name(file.name)).open("w", encoding="utf-8") as out:
@@ -118,7 +123,8 @@ def judge(file: SurvivorFile, space: Workspace, index: Place, frequent: frozense
 def write_report(
     touched: Sequence[dict[str, int]], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Place
 ) -> None:
-    """Writes _decontamination.json, an entry for each set; `touched` are the documents by set, of each file."""
+    """Write _decontamination.json with one entry per set. `touched` has the number of overlapping documents per set,
+    for each file."""
     rare = documents <= config.max_corpus_documents
     counts = {
         name: sum(one.get(name, 0) for one in touched) for name in dict.fromkeys(name for name, *_ in index.names)
@@ -150,7 +156,7 @@ def write_report(
 
 
 def of_document(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
-    """What the report tells of one document: of each example that it overlaps with, the first n-gram."""
+    """Return the report entry of one document: each overlapping example with its first n-gram."""
     found: dict[int, int] = {}
     for ngram in row["ngrams"]:
         if ngram not in frequent:
