@@ -1,4 +1,4 @@
-"""What was dropped, by which rule, with examples.
+"""Count dropped documents by rule, with examples.
 
 May import: data_prep.engine, data_prep.pii.
 """

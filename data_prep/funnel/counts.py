@@ -1,6 +1,8 @@
-"""The funnel in numbers: how many pages went in, what was dropped, where and why, and how every value is distributed.
-Each file is counted on its own, and counts add up. Examples are places (file, row); report.py reads their texts. Hosts
-are counted by domains.py."""
+"""Counts of the funnel: pages read, pages dropped by stage and reason, and histograms of all signals.
+
+Files are counted separately and their counts are added. Examples are stored as positions (file, row); report.py reads
+their texts. Hosts are counted by domains.py.
+"""
 
 import hashlib
 import math
@@ -14,21 +16,23 @@ from data_prep.config.filters import SHARE_STEP, find_signal
 from data_prep.verdict import Threshold, Verdict
 
 EXAMPLES = 10
-"""Examples of each reason, and as many of kept documents near its threshold."""
+"""Number of examples per reason, and of kept documents near its threshold."""
 BINS_PER_OCTAVE = 8
-"""Of a signal whose bins are "doubling" (data_prep/config/filters.py)."""
+"""Bins per factor of 2 for signals with "doubling" bins (data_prep/config/filters.py)."""
 CLUSTER_BINS = (1, 2, 3, 4, 5, 10, 30, 100, 300, 1000)
-"""Where the bins of the sizes of clusters begin; the last has no end."""
+"""Lower bounds of the bins of cluster sizes; the last bin has no upper bound."""
 GROUPS = ("kept", "dropped", "elsewhere")
 
 Counts = dict[str, Any]
-"""What is counted of one file or of many, as JSON has it; `empty_counts` tells the keys."""
+"""JSON counts of one or more files; see `empty_counts` for the keys."""
 
 
 def empty_counts() -> Counts:
-    """Counts of nothing, to which `merge` adds; docs/contracts.md ("funnel.json") has the meaning of each. Only if they
-    are asked for: `by_language` {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, `cluster_sizes` {begin of
-    a bin of CLUSTER_BINS: [kept documents, documents of their clusters]}."""
+    """Return counts of zero; docs/contracts.md ("funnel.json") explains the keys.
+
+    Two optional keys are added if requested: `by_language` {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}
+    and `cluster_sizes` {lower bound in CLUSTER_BINS: [kept documents, documents of their clusters]}.
+    """
     return {
         "rows": 0,
         "reasons": {},
@@ -52,9 +56,12 @@ def count_rows(
     thresholds: tuple[Threshold, ...],
     labels: np.ndarray | None = None,
 ) -> Counts:
-    """Counts of some rows of one file. `columns` has id, language and text_bytes; `values` the signals of `thresholds`,
-    (rows,) float64, NaN for none; `place` is (number of the file in the joins, number of the first row); `labels`,
-    (rows,) str, as of `languages_of`."""
+    """Count consecutive rows of one file.
+
+    `columns` has id, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if
+    missing. `place` is (number of the file in the joins, number of the first row). `labels`, (rows,) str, is from
+    `languages_of`.
+    """
     counts = empty_counts()
     counts["rows"] = len(verdicts)
     sizes = np.array(columns["text_bytes"], np.int64)
@@ -83,7 +90,7 @@ def count_rows(
 
 
 def count_by_language(labels: np.ndarray, verdicts: list[Verdict], sizes: np.ndarray) -> dict[str, dict]:
-    """{"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, without what has no language."""
+    """Return {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, without documents that have no language."""
     found: dict[str, dict] = {}
     for label, verdict, size in zip(labels.tolist(), verdicts, sizes.tolist(), strict=True):
         if label:
@@ -100,8 +107,8 @@ def count_values(
     place: tuple[int, int],
     labels: np.ndarray | None,
 ) -> None:
-    """Add to `counts` the bins of each signal and the kept rows near each threshold; groups: (rows,) number of each
-    row's verdict in `numbers`, 0 for kept."""
+    """Add the histogram of each signal, and the kept rows nearest to each threshold, to `counts`. `groups`, (rows,), is
+    the number of each row's verdict in `numbers`; 0 for kept rows."""
     kept = groups == 0
     for signal in dict.fromkeys(one.signal for one in thresholds):
         mine = [one for one in thresholds if one.signal == signal]
@@ -117,7 +124,7 @@ def count_values(
 
 
 def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list[list]:
-    """The EXAMPLES of `rows` with the smallest keys: [[key, file, row], …]; of equal keys, the first rows."""
+    """Return the EXAMPLES rows with the smallest keys as [[key, file, row], …]; of equal keys, the first rows."""
     file, first = place
     if len(rows) > EXAMPLES:  # the rest need not be sorted
         limit = np.partition(keys[rows], EXAMPLES - 1)[EXAMPLES - 1]
@@ -127,18 +134,19 @@ def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list
 
 
 def order_of(document_id: str) -> int:
-    """Where a document stands in the draw for examples: a fair sample, whatever the order of the files."""
+    """Return the sort key, a hash of the id, by which examples are sampled: uniform and independent of the order of the
+    files."""
     return int.from_bytes(hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=6).digest())
 
 
 def bins_kind(signal: str) -> Literal["whole", "doubling"] | float:
-    """How the signal's distribution is counted; of one that no filter in this process has, in steps of a share."""
+    """Return the kind of bins of a signal, or their width; SHARE_STEP for a signal of no filter in this process."""
     known = find_signal(signal)
     return known.bins if known else SHARE_STEP
 
 
 def bins_of(signal: str, values: np.ndarray) -> np.ndarray:
-    """(rows,) the number of the bin of each value, as a whole float; NaN where there is no value."""
+    """Return the bin number of each value, (rows,) float; NaN for NaN."""
     width = bins_kind(signal)
     if width == "whole":
         return np.floor(values)
@@ -148,7 +156,7 @@ def bins_of(signal: str, values: np.ndarray) -> np.ndarray:
 
 
 def bin_edges(signal: str, number: int) -> tuple[float, float]:
-    """Where bin `number` of a signal begins and ends: `low` <= value < `high`."""
+    """Return the bounds of bin `number` of a signal: `low` <= value < `high`."""
     width = bins_kind(signal)
     if width == "whole":
         return float(number), number + 1.0
@@ -159,13 +167,13 @@ def bin_edges(signal: str, number: int) -> tuple[float, float]:
 
 
 def tally(bins: np.ndarray) -> dict[str, int]:
-    """{number of the bin: how many}; NaN is in none."""
+    """Return {bin number: count}, ignoring NaN."""
     numbers, counts = np.unique(bins[~np.isnan(bins)], return_counts=True)
     return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
 
 
 def cluster_bins(sizes: Mapping[int, int]) -> dict[str, list[int]]:
-    """`cluster_sizes` of counts, from {size of a cluster: kept documents}."""
+    """Convert {size of a cluster: kept documents} to the key `cluster_sizes` of counts."""
     bins: dict[str, list[int]] = {}
     for size, documents in sizes.items():
         pair = bins.setdefault(str(max(begin for begin in CLUSTER_BINS if begin <= size)), [0, 0])
@@ -185,7 +193,7 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
-    """The sum of counts, in whatever order they come."""
+    """Return the sum of counts, independent of their order."""
     total = empty_counts()
     for part in parts:
         total["rows"] += part["rows"]
@@ -216,5 +224,5 @@ def merge(parts: Iterable[Counts]) -> Counts:
 
 
 def ordered(value: Any) -> Any:
-    """`value` with the keys of all dicts in order, so that the same counts are the same bytes."""
+    """Return `value` with the keys of all dicts sorted, so that equal counts are equal bytes."""
     return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value

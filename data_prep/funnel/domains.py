@@ -1,6 +1,8 @@
-"""The hosts of kept documents, counted in the same memory however many there are. Each file of texts/ gets a file of
-host counts, sorted. They are merged in groups until few are left; of these the largest hosts are picked, range by
-range."""
+"""Count the hosts of kept documents in bounded memory.
+
+Each file of texts/ gets a sorted file of host counts. These are merged in groups until few are left, from which the
+largest hosts are selected, one range of hosts at a time.
+"""
 
 import heapq
 import itertools
@@ -21,32 +23,33 @@ from lm.storage import Place
 
 TOP_DOMAINS = 12
 HOSTS_AT_ONCE = 100_000
-"""Different hosts that are counted in memory, 30 MB."""
+"""Maximum distinct hosts counted in memory, about 30 MB."""
 FILES_AT_ONCE = 64
-"""Counts files that are open at a time: a thousand rows of each are in memory."""
+"""Maximum counts files open at once, each with a thousand rows in memory."""
 HOSTS_IN_RANGE = 2_000_000
-"""Rows of all counts files in a range of hosts, about."""
+"""Approximate number of rows, over all counts files, in one range of hosts."""
 SCHEMA = pa.schema([("host", pa.string()), ("documents", pa.int64()), ("text_bytes", pa.int64())])
 
 HostCount = tuple[str, int, int]
-"""A host, its documents, and the UTF-8 bytes of their texts as extracted."""
+"""(host, its documents, UTF-8 bytes of their texts as extracted)."""
 
 
 @dataclass(frozen=True)
 class Domains:
     largest: tuple[HostCount, ...]
-    """By bytes, the largest first, of equal ones by name; at most TOP_DOMAINS."""
+    """At most TOP_DOMAINS, sorted by bytes, descending, then by name."""
     in_all: int
-    """Different hosts, "" for documents without an address among them."""
+    """Number of distinct hosts, including the empty host of documents without a URL."""
 
 
 class HostCounter:
-    """Counts the hosts of one file's kept documents; `write` makes the file. Raises InputError as `write_rows`."""
+    """Counts the hosts of one file's kept documents; `write` writes its counts file. Raises InputError like
+    `write_rows`."""
 
     def __init__(self, counts_file: Path, hosts_at_once: int = HOSTS_AT_ONCE):
         self.counts_file, self.hosts_at_once = counts_file, hosts_at_once
         self.pairs: dict[str, list[int]] = {}
-        self.runs: list[Path] = []  # counts files of what was counted before, named as leftovers that a restart deletes
+        self.runs: list[Path] = []  # temporary counts files, named so that a restart deletes leftovers
         self.token, self.spilled = secrets.token_hex(8), 0
 
     def add(self, url: str | None, text_bytes: int) -> None:
@@ -57,7 +60,8 @@ class HostCounter:
             self.spill()
 
     def spill(self) -> None:
-        """Moves what is in memory to the disk; runs that are as many as may be open at a time become one with it."""
+        """Write the counts in memory to a temporary file. If FILES_AT_ONCE temporary files exist, merge them into
+        it."""
         joined = self.runs if len(self.runs) >= FILES_AT_ONCE else []
         run = self.counts_file.with_name(f"{self.counts_file.name}.{self.token}-{self.spilled}.partial")
         self.write_merged(run, joined)
@@ -69,7 +73,7 @@ class HostCounter:
         self.runs = []
 
     def write_merged(self, path: Path, runs: list[Path]) -> None:
-        """Writes what is in memory, and in `runs`, which are deleted."""
+        """Write the sum of the counts in memory and in `runs`, and delete `runs`."""
         in_memory = [(name, documents, size) for name, (documents, size) in sorted(self.pairs.items())]
         write_host_counts(path, merged([*map(read_host_counts, runs), in_memory]))
         for run in runs:
@@ -78,7 +82,7 @@ class HostCounter:
 
 
 def host(url: str | None) -> str:
-    """The host of an address, without "www."; "" where there is none."""
+    """Return the host of a URL without "www."; empty if there is none."""
     try:
         return (urlsplit(url or "").hostname or "").removeprefix("www.")
     except ValueError:
@@ -86,19 +90,19 @@ def host(url: str | None) -> str:
 
 
 def write_host_counts(path: Path, counts: Iterable[HostCount], scratch: Path | None = None) -> None:
-    """Writes counts, whose hosts are in order and different, to a file that appears whole at the end."""
+    """Write counts, sorted by host and without duplicates, to a file atomically."""
     rows = (dict(zip(SCHEMA.names, count, strict=True)) for count in counts)
     write_rows(((path, row) for row in rows), {path: SCHEMA}, scratch=scratch or path.parent)
 
 
 def read_host_counts(path: Place) -> Iterator[HostCount]:
-    """The counts of a counts file, in order. Raises InputError as `read_batches`."""
+    """Yield the counts of a counts file in order. Raises InputError like `read_batches`."""
     for batch in read_batches(path, SCHEMA.names):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def merged(counts_files: Iterable[Iterable[HostCount]]) -> Iterator[HostCount]:
-    """The sums of all counts files, which are read side by side: each host once, in order."""
+    """Merge sorted counts files and add the counts of each host; yield each host once, in order."""
     for name, counts in itertools.groupby(heapq.merge(*counts_files), operator.itemgetter(0)):
         documents = text_bytes = 0
         for _, more_documents, more_bytes in counts:
@@ -118,8 +122,11 @@ def count_domains(
     files_at_once: int = FILES_AT_ONCE,
     hosts_in_range: int = HOSTS_IN_RANGE,
 ) -> Domains:
-    """The domains of all counts files, merged in groups until few are left, then counted range of hosts by range of
-    hosts. Raises as `run_step` and `read_batches`."""
+    """Return the domains of all counts files, merged in groups until few are left and then counted one range of hosts
+    at a time.
+
+    Raises like `run_step` and `read_batches`.
+    """
     folder, engine = run.folder, run.engine
     few = merge_in_groups("domains", counts_files, merge_files, folder, engine, run.on_progress, files_at_once)
     names, identity = tuple(name for name, _ in few), [sha256 for _, sha256 in few]
@@ -134,8 +141,8 @@ def count_domains(
 
 
 def host_ranges(counts_files: Sequence[Place], hosts: int) -> list[tuple[str, str | None]]:
-    """Ranges of about `hosts` rows of the counts files, (first host, first of the next range), by the row groups' least
-    hosts."""
+    """Split the hosts into ranges (first host, first of the next range) of about `hosts` rows, by the minimum host of
+    each row group."""
     groups = []
     for place in counts_files:
         with opened(place) as file:
@@ -152,15 +159,15 @@ def host_ranges(counts_files: Sequence[Place], hosts: int) -> list[tuple[str, st
 
 
 def largest_of_range(unit: Unit[tuple[str, str | None, Sequence[str]]], space: Workspace) -> dict[str, Any]:
-    """The largest domains of a range of hosts, and how many there are. The unit has its first host, the first of the
-    next range, and the counts files."""
+    """Return the largest domains of a range of hosts, and the number of hosts. The unit's input is (first host, first
+    of the next range, counts files)."""
     low, high, names = unit.input
     found = largest_domains(merged([read_range(space.place(name), low, high) for name in names]))
     return {"rows": found.in_all, "largest": found.largest}
 
 
 def read_range(place: Place, low: str, high: str | None) -> Iterator[HostCount]:
-    """The counts of hosts from `low` to before `high`: row groups without any are not read."""
+    """Yield the counts of hosts h with `low` <= h < `high`. Row groups outside the range are not read."""
     with opened(place) as file:
         for number in range(file.num_row_groups):
             about = file.metadata.row_group(number).column(0).statistics
@@ -177,7 +184,7 @@ def by_size(count: HostCount) -> tuple[int, str]:
 
 
 def largest_domains(counts: Iterator[HostCount]) -> Domains:
-    """The domains of counts of different hosts, of which few are in memory at a time."""
+    """Return the domains of counts that have each host once, in bounded memory."""
     largest, in_all = [], 0
     for some in itertools.batched(counts, 1000):
         in_all += len(some)

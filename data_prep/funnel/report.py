@@ -1,4 +1,4 @@
-"""The funnel as plain data for people: the counts of funnel.py with names in order, and the texts of the examples."""
+"""The funnel for reports: counts with ordered names, and the texts of the examples."""
 
 import dataclasses
 import json
@@ -30,28 +30,28 @@ Spot = tuple[int, int]
 
 @dataclass(frozen=True)
 class Example:
-    """One document, as it was extracted, shortened to its beginning."""
+    """One document as extracted, shortened to its beginning."""
 
     url: str
     excerpt: str
-    """At most EXCERPT_CHARACTERS characters, personal data replaced; empty when there never was any text."""
+    """At most EXCERPT_CHARACTERS characters, with personal data replaced; empty if the document had no text."""
     text_bytes: int
     language: str
     language_score: float
     values: dict[str, float | None]
-    """{signal: value} of the rules in use."""
+    """{signal: value} for the rules in use."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """All that was dropped under one name."""
+    """All documents dropped for one reason."""
 
     stage: str
     reason: str
     documents: int
     text_bytes: int
     threshold: Threshold | None
-    """None where no number decides."""
+    """None if the reason is not a threshold on a number."""
     examples: tuple[Example, ...]
 
 
@@ -59,14 +59,14 @@ class Reason:
 class FunnelStage:
     stage: str
     entered: int
-    """Documents that came to the stage."""
+    """Documents that entered the stage."""
     dropped: int
     dropped_bytes: int
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Documents and the UTF-8 bytes of their extracted text under one name (a domain, a language)."""
+    """Documents, and UTF-8 bytes of their extracted texts, for one domain, language or reason."""
 
     name: str
     documents: int
@@ -75,21 +75,21 @@ class Tally:
 
 @dataclass(frozen=True)
 class LanguageFunnel:
-    """What became of the texts of one language."""
+    """Kept and dropped texts of one language."""
 
     language: str
     documents: int
-    """Texts, dropped ones included."""
+    """Number of texts, including dropped ones."""
     kept: int
     kept_bytes: int
-    """UTF-8 bytes of their texts as extracted."""
+    """UTF-8 bytes of the kept texts as extracted."""
     dropped: tuple[Tally, ...]
-    """By "stage/reason", the most frequent first."""
+    """Dropped texts by "stage/reason", most frequent first."""
 
 
 @dataclass(frozen=True)
 class LengthBin:
-    """Kept documents of `low` <= bytes < `high`."""
+    """Number of kept documents with `low` <= bytes < `high`."""
 
     low: int
     high: int
@@ -98,42 +98,42 @@ class LengthBin:
 
 @dataclass(frozen=True)
 class ClusterBin:
-    """Kept documents of clusters of `low` <= documents < `high`."""
+    """Kept documents from clusters with `low` <= documents < `high`; `high` is None for no upper bound."""
 
     low: int
     high: int | None
     kept: int
     documents: int
-    """Of their clusters: what they stand for."""
+    """Total documents of the clusters, counted once per kept document."""
 
 
 @dataclass(frozen=True)
 class ValueBin:
-    """Documents whose value v has `low` <= v < `high`."""
+    """Number of documents with `low` <= value < `high`."""
 
     low: float
     high: float
     kept: int
     dropped: int
-    """Dropped by a threshold on this very signal."""
+    """Dropped by a threshold on this signal."""
     elsewhere: int
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How one signal is distributed, and where the lines are drawn."""
+    """Histogram of one signal, with its thresholds."""
 
     signal: str
     thresholds: tuple[Threshold, ...]
     bins: tuple[ValueBin, ...]
-    """Those with documents in them, in order."""
+    """Nonempty bins, in order."""
     near: tuple[tuple[Example, ...], ...]
-    """For each threshold the kept documents that lie nearest to it."""
+    """For each threshold, the kept documents nearest to it."""
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A document that was dropped and the one of its cluster that stayed."""
+    """A dropped document, and the kept one of its cluster."""
 
     dropped: Example
     stayed: Example
@@ -141,41 +141,42 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Funnel:
-    """From pages read to documents kept."""
+    """Counts from pages read to documents kept."""
 
     records: Records
-    """What was seen in the input files: pages_read and what was skipped."""
+    """Records seen in the input files: pages_read plus the skipped ones."""
     pages_read: int
     documents_kept: int
     extracted_bytes: int
-    """UTF-8 bytes of all texts as they were extracted."""
+    """UTF-8 bytes of all texts as extracted."""
     clean_text_bytes: int
-    """UTF-8 bytes of the kept documents, as they were written."""
+    """UTF-8 bytes of the kept documents as written."""
     replaced: dict[str, int]
-    """{kind of personal data: how often it was replaced in kept documents}."""
+    """{kind of personal data: number of replacements in kept documents}."""
     stages: tuple[FunnelStage, ...]
-    """In the order of the pipeline; a stage that dropped nothing is not listed."""
+    """In the order of the pipeline, without stages that dropped nothing."""
     reasons: tuple[Reason, ...]
-    """In the order of the stages, then the most frequent first."""
+    """In the order of the stages, then most frequent first."""
     kept: tuple[Example, ...]
     duplicates: tuple[Duplicate, ...]
     distributions: tuple[Distribution, ...]
     """In the order of the rules."""
     languages: tuple[Tally, ...]
-    """Of all documents whose language was detected, dropped ones included; the most frequent first."""
+    """Languages of all documents with a detected language, including dropped ones; most frequent first, at most
+    TOP_LANGUAGES."""
     by_language: tuple["LanguageFunnel", ...]
-    """Of the languages that have thresholds of their own, the most frequent first."""
+    """Languages with their own thresholds, most frequent first."""
     domains: tuple[Tally, ...]
-    """Hosts of kept documents, the largest by bytes first; at most TOP_DOMAINS."""
+    """Hosts of kept documents, largest by bytes first; at most TOP_DOMAINS."""
     domains_in_all: int
     lengths: tuple[LengthBin, ...]
-    """Bins that double; from the shortest kept document's to the longest's, without gaps."""
+    """Bins of doubling width, from the shortest to the longest kept document, without gaps."""
     clusters: tuple[ClusterBin, ...] = ()
-    """By the size of the cluster, where the sizes were asked for; bins with documents in them."""
+    """Nonempty bins by cluster size; empty if cluster sizes were not recorded."""
 
 
 class Excerpts:
-    """Reads the wanted rows of texts/, each file once."""
+    """Reads selected rows of texts/, opening each file once."""
 
     def __init__(self, texts: Path, files: Mapping[int, str], signals: list[str], personal_data: PersonalDataConfig):
         self.texts, self.files, self.personal_data = texts, files, personal_data
@@ -188,7 +189,8 @@ class Excerpts:
             self.wanted[file].add(row)
 
     def read(self) -> None:
-        """Finds all that is wanted. Raises InputError when a file is missing, damaged, or shorter than was counted."""
+        """Read all selected rows. Raises InputError if a file is missing, damaged, or shorter than when it was
+        counted."""
         columns = ["url", "text", "text_bytes", "language", "language_score", *self.signals]
         for file, rows in sorted(self.wanted.items()):
             path = self.texts / self.files[file]
@@ -201,7 +203,7 @@ class Excerpts:
                 )
 
     def example(self, row: dict[str, Any]) -> Example:
-        # Replaced in more than is shown: an address at the cut would not be recognised by its first half.
+        # Replace in a longer text than is shown: an address cut in half would not be recognized.
         text, _ = replace_personal_data((row["text"] or "")[: 2 * EXCERPT_CHARACTERS], self.personal_data)
         return Example(
             url=row["url"] or "",
@@ -217,7 +219,8 @@ class Excerpts:
 
 
 def rows_at(place: Place, rows: list[int], columns: list[str]) -> Iterator[tuple[int, dict]]:
-    """(number, row) of those of `rows`, ascending, that the Parquet file has. Raises InputError as `opened`."""
+    """Yield (number, row) for the ascending row numbers `rows`, skipping numbers that the file does not have. Raises
+    InputError like `opened`."""
     with opened(place) as file:
         first = 0
         for group in range(file.num_row_groups):
@@ -238,12 +241,15 @@ def write_funnel(
     config: DocumentsConfig,
     min_quality: float | None = None,
 ) -> None:
-    """Write the counts with what is needed to read them. `files` is {number of a file in the counts: its name in
-    texts/}; `min_quality` is the quality classifier's threshold, if it is used."""
+    """Write the counts with the data needed to interpret them.
+
+    `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the threshold of the quality
+    classifier, if used.
+    """
     funnel = {
         "files": dict(sorted(files.items(), key=lambda one: one[1])),
         "thresholds": [
-            {name: value for name, value in dataclasses.asdict(one).items() if value != {}}  # of one language alone
+            {name: value for name, value in dataclasses.asdict(one).items() if value != {}}  # omit empty by_language
             for one in thresholds_of(config, min_quality)
         ],
         "languages_kept": config.language.languages,
@@ -261,17 +267,18 @@ class Written:
     """{number of a file in the counts: its name in texts/}."""
     thresholds: list[Threshold]
     languages_kept: tuple[str, ...]
-    """Those that the config names; () for all."""
+    """Languages that the config keeps; () for all."""
     records: Records
     keep_share: float | None
-    """Of the quality classifier, by which its threshold was drawn; None where it was not used."""
+    """Share of documents that the quality classifier keeps, from which its threshold was computed; None if it was not
+    used."""
     counts: Counts
-    """Those of funnel.py, with the largest domains as {host: [documents, bytes]}."""
+    """Counts (counts.py), and the largest domains as {host: [documents, bytes]}."""
     domains_in_all: int
 
 
 def read_counts(path: Path) -> Written:
-    """What funnel.json holds. Raises InputError when it is missing or damaged."""
+    """Read funnel.json. Raises InputError if it is missing or damaged."""
     try:
         written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         thresholds = [Threshold(**one) for one in written["thresholds"]]
@@ -287,8 +294,11 @@ def read_counts(path: Path) -> Written:
 
 
 def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
-    """The funnel of a run from its funnel.json and texts/; `config` has the order of the stages and how personal data
-    is replaced. Raises InputError when either is missing or damaged."""
+    """Read the funnel of a run from its funnel.json and texts/.
+
+    `config` gives the order of the stages and the replacement of personal data. Raises InputError if a file is missing
+    or damaged.
+    """
     written = read_counts(path)
     counts, thresholds = written.counts, written.thresholds
     excerpts = Excerpts(texts, written.files, [one.signal for one in thresholds], config.personal_data)
@@ -361,7 +371,8 @@ def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Exce
 
 
 def by_language_told(funnel: Path, config: DocumentsConfig) -> list[str]:
-    """A line for each language that has thresholds of its own, for the terminal. Raises InputError as `read_counts`."""
+    """Return a line for the terminal for each language with its own thresholds. Raises InputError like
+    `read_counts`."""
     if config.by_language is None:
         return []
     found = language_funnels(read_counts(funnel).counts.get("by_language", {}), config)
@@ -373,7 +384,7 @@ def by_language_told(funnel: Path, config: DocumentsConfig) -> list[str]:
 
 
 def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsConfig) -> tuple[LanguageFunnel, ...]:
-    """Of `Counts` by language, those that the config keeps."""
+    """Return the funnels of the languages that the config keeps, from the key `by_language` of counts."""
     found = []
     for label, reasons in counts.items():
         if label in config.language.languages:
@@ -385,13 +396,13 @@ def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsC
 
 
 def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:
-    """The `limit` largest names, ties in alphabetical order."""
+    """Return the `limit` largest names; ties are sorted alphabetically."""
     names = sorted(pairs, key=lambda name: (-by(pairs[name]), name))[:limit]
     return tuple(Tally(name, *pairs[name]) for name in names)
 
 
 def funnel_stages(reasons: tuple[Reason, ...], pages_read: int) -> tuple[FunnelStage, ...]:
-    """What came to each stage and what it dropped, from reasons in the order of the stages."""
+    """Count documents entering and dropped at each stage. `reasons` is in the order of the stages."""
     dropped: dict[str, list[int]] = {}
     for reason in reasons:
         pair = dropped.setdefault(reason.stage, [0, 0])
