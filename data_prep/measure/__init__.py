@@ -1,4 +1,4 @@
-"""Page to row: text, language and every signal that a rule may ask for (texts/).
+"""Convert pages to rows of texts/: text, language, and every signal that a rule may use.
 
 May import: data_prep.sources, extract, language, quality, quality_classifier, url_filter, engine.
 """

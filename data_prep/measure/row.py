@@ -1,5 +1,7 @@
-"""One page from its bytes to its row in texts/: its text, its language and every value that a rule may ask for; or why
-it has no text. No threshold is applied, so that they can change without reading a page again (verdict.py)."""
+"""Convert one page to its row in texts/: its text, language and all signals, or the reason why it has no text.
+
+No thresholds are applied, so that they can change without reading the page again (verdict.py).
+"""
 
 import dataclasses
 import hashlib
@@ -20,14 +22,14 @@ from data_prep.url_filter import filter as url_filter
 from lm.errors import UsageError, shown
 
 QUALITY_SCORE = "quality_score"
-"""The quality classifier's score (0 to 1); null where the step quality_classifier is not used."""
+"""The quality classifier's score (0 to 1); null if the step quality_classifier is not used."""
 KEPT = "kept of its table"
-"""Key of a row that is read, of the columns of its table that are kept: Document.kept. No column of a file."""
+"""Key, in a row in memory, of the kept columns of its table (Document.kept). Not a column of a file."""
 DOCUMENT_COLUMNS = tuple(document_schema(labelled=True).names)
 NOT_SAMPLED = "not_sampled"
-"""Among what was skipped: pages that documents.sample_rate left out."""
+"""Key, in the counts of skipped records, of pages excluded by documents.sample_rate."""
 RECORD_BYTES = 500
-"""Of the headers and marks of a record, about."""
+"""Approximate bytes of the headers and delimiters of a record."""
 
 
 def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
@@ -35,7 +37,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of texts/: stage and reason are null for what has a text, the values for what has none or was not measured."""
+    """Return the schema of texts/. stage and reason are null for rows with a text; values are null for rows without
+    one, or not measured."""
     values = ((name, pa.float64()) for name in value_columns(config))
     own = (("stage", pa.string()), ("reason", pa.string()), ("text_bytes", pa.int64()))
     return pa.schema([*document_schema(config.language.labelled), *own, *values])
@@ -47,9 +50,11 @@ def rows_of_input(
     skipped: Counter[str] | None = None,
     on_read: Callable[[int], None] = lambda size: None,
 ) -> Iterator[dict]:
-    """One row of `text_schema` for everything in the file, in order: pages, documents, and damaged places. `skipped` is
-    as of `read_input`, with what documents.sample_rate leaves out. `on_read` gets the bytes of each page or text. An
-    error says on which page it happened."""
+    """Yield one row of `text_schema` for each page, document and damaged place in the file, in order.
+
+    `skipped` is as in `read_input`, and also counts pages excluded by documents.sample_rate. `on_read` receives the
+    bytes of each page or text. Exceptions get a note with the page and the file.
+    """
     not_sampled = 0
     extract.begin_file(config.extract)
     for found in read_input(file, skipped):
@@ -69,8 +74,8 @@ def rows_of_input(
 
 
 def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> bool:
-    """Whether documents.sample_rate takes it, by its id: the same in every run, and in those of larger rates. Damage is
-    always taken."""
+    """Whether documents.sample_rate includes the document, by a hash of its id: the same in every run, and at every
+    larger rate. Damage is always included."""
     if config.sample_rate == 1 or isinstance(found, Damage):
         return True
     seed = config.sample_seed.to_bytes(8, "little")
@@ -79,8 +84,10 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """The row of one page, document or damaged record, a pure function of them and the config. A document of a table
-    keeps its own columns; its language is detected unless the table has it with a score."""
+    """Return the row of one page, document or damaged record. It depends only on them and the config.
+
+    A document of a table keeps its own columns; its language is detected unless the table has it with a score.
+    """
     if isinstance(found, Damage):
         name = found.path if isinstance(found, PlacedDamage) else file.name
         document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
@@ -107,7 +114,7 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:
-    """(text, None), or ("", the reason why there is none); text that comes as text is only normalised."""
+    """Return (text, None), or ("", reason) if there is none. Plain text is only normalized."""
     if isinstance(found, WebPage) and found.content_type != "text/plain":
         return extract.extract_text(found, config.extract)
     if isinstance(found, WebPage) and len(found.body) > MAX_TEXT_BYTES:
@@ -118,7 +125,7 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
 
 
 def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float | None]:
-    """{column: value} of a text that is not empty, in the order of `value_columns`; `label` is as of `measure`."""
+    """Return {column: value} of a nonempty text, in the order of `value_columns`; `label` is as in `measure`."""
     values: dict[str, float | None] = dict(measure(text, config, label))
     values[QUALITY_SCORE] = None
     if "quality_classifier" in config.steps:
@@ -129,10 +136,12 @@ def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, 
 
 
 def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float]:
-    """{signal: value} of every filter of the recipe, used or not, on a text that is not empty. A filter sees what those
-    before it leave, as far as they are used; of an emptied text all is 0. Of the config only fields that are marked
-    `measured` count. With thresholds by language, a text of the language `label` ("deu_Latn") is split into words as
-    that is, with its stop words; others as English."""
+    """Return {signal: value} for every filter of the recipe, used or not, on a nonempty text.
+
+    A filter measures the text as rewritten by the used filters before it; if that is empty, its signals are 0. Only
+    config fields marked `measured` affect the values. If thresholds depend on the language, a text of the language
+    `label` ("deu_Latn") uses that language's word splitter and stop words; other texts use those of English.
+    """
     values: dict[str, float] = {}
     filters = config.filters_by_language.get(label)
     passage = Passage(text, words_of=splitter_of(label) if filters else None)
@@ -156,12 +165,12 @@ def rejected(document: Document, stage: str, reason: str, config: DocumentsConfi
 
 
 def columns_of(document: Document) -> dict:
-    """{column: value} of a document; what is kept of its table under KEPT, as it is there."""
+    """Return {column: value} of a document, and the kept columns of its table under KEPT."""
     return {name: getattr(document, name) for name in DOCUMENT_COLUMNS} | {KEPT: document.kept}
 
 
 def warm_up(config: DocumentsConfig) -> None:
-    """Loads all that a worker needs once: libraries, the language model, the lists, the fitted trees."""
+    """Load everything that a worker loads once: libraries, language model, lists and classifiers."""
     for label in config.thresholds_by_language:
         splitter_of(label)
     words = "<p>The quick brown fox jumps over the lazy dog, and so on and so forth.</p>" * 3

@@ -1,5 +1,7 @@
-"""The stage "texts": every input file becomes one Parquet file of texts with what was measured of them. The unit of
-work is a file: a page goes from bytes to its row in one function call."""
+"""The stage "texts": convert every input file to one Parquet file of texts and their signals.
+
+The unit of work is a file: a page is converted from bytes to its row in one function call.
+"""
 
 import contextlib
 import functools
@@ -24,9 +26,10 @@ from lm.errors import InputError, shown
 from lm.storage import Place, file_sha256, write_atomically, writing
 
 TEXTS = "texts"
-"""The step, and the folder of its outputs in the step's folder."""
+"""Name of the step, and of its output folder in the step's folder."""
 MOST_STEM_BYTES = 150
-"""Of a unit's name: a file name has at most 255 bytes, and outputs in the making have longer ones."""
+"""Maximum bytes of the stem in a unit's name: a file name has at most 255 bytes, and partial outputs have longer
+names."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
 
@@ -38,10 +41,13 @@ def extract_texts(
     engine: EngineConfig = ONE_PROCESS,
     external: object = None,
 ) -> Counts:
-    """Write folder/texts/NAME.parquet (`text_schema`) for each input file. `external` is what else decides the texts:
-    hashes of lists and models. Return {"files", "rows", "seen", "skipped"}, the last two of which
-    folder/texts/records.json has too: records seen, and {why: those without a row}. Raises as `run_step`, and
-    InputError when there is nothing in the files."""
+    """Write folder/texts/NAME.parquet (`text_schema`) for each input file. `external` identifies other inputs that
+    determine the texts: hashes of lists and models.
+
+    Returns {"files", "rows", "seen", "skipped"}: files, rows, records seen, and {reason: records without a row}. The
+    last two are also written to folder/texts/records.json. Raises InputError if the files contain no pages, and like
+    `run_step`.
+    """
     check_splitters(config.thresholds_by_language)
     work = functools.partial(write_texts, config=config)
     step = Step(TEXTS, units_of(files, config, external), work, rows="pages", digest=digest_of)
@@ -64,7 +70,7 @@ def extract_texts(
 
 
 def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
-    """A unit for each input file. What it is called and holds decides, and not where it lies."""
+    """Return one unit per input file. Its identity depends on the file's name and contents, not on its location."""
     settings = identity_of(config.of_texts(), external)
     identity = lambda file: identity_of(settings, file.identity)
     return tuple(
@@ -73,13 +79,15 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
 
 
 def digest_of(unit: Unit[InputFile]) -> str:
-    """SHA-256 of a file of a disk, at a gigabyte a second; "" for one in a store or a dataset. Raises OSError."""
+    """Return the SHA-256 of a local file, at about a gigabyte per second; "" for a remote file or a dataset. Raises
+    OSError."""
     path = unit.input.path
     return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
-    """Writes the file's texts, with the columns of a table that are kept; how many, and what was passed over."""
+    """Write the file's texts, with the kept columns of a table. Return the numbers of rows, records seen, and skipped
+    records by reason."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
@@ -97,9 +105,11 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
 def typed_columns(
     rows: Iterable[dict], file: InputFile, schema: pa.Schema, space: Workspace
 ) -> Generator[tuple[Iterator[dict], list[pa.Field]]]:
-    """The rows with the columns that are kept of their table, and these columns. Their types are known after the last
-    row, so the rows wait in a file with the values as JSON. Raises InputError for a column of which no document has a
-    value or null, or whose values have no common type."""
+    """Return the rows with the kept columns of their table, and the fields of these columns.
+
+    The types are known only after the last row, so rows are first written to a temporary file, with the kept values as
+    JSON. Raises InputError if no document has a value or null in a column, or its values have no common type.
+    """
     types: dict[str, pa.DataType] = {}
     documents = 0
     waiting = space.scratch / f"{secrets.token_hex(8)}.columns"
@@ -107,7 +117,7 @@ def typed_columns(
     def as_json() -> Iterator[tuple[Path, dict]]:
         nonlocal documents
         for row in rows:
-            documents += row["stage"] != "read"  # else it is a damaged place
+            documents += row["stage"] != "read"  # otherwise a damaged place
             for name, kind, value in row[KEPT]:
                 before = types.setdefault(name, kind)
                 common = before if kind == before else common_type(before, kind)
@@ -154,9 +164,12 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 
 
 def unit_names(files: list[InputFile]) -> list[str]:
-    """A name for each file: the input's without its suffixes and, if it has folders or is long, with a hash of the
-    whole name instead. So it does not depend on other files, except that of two files that differ in suffixes or case
-    ("a.jsonl", "a.parquet") the second has a hash, too."""
+    """Return a unique name for each file.
+
+    It is the file's name without suffixes; if the name has folders or is long, its last part with a hash of the whole
+    name. Thus it does not depend on other files, except that the second of two files that differ only in suffixes or
+    case ("a.jsonl", "a.parquet") also gets a hash.
+    """
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -171,7 +184,7 @@ def unit_names(files: list[InputFile]) -> list[str]:
 
 
 def stem_of(name: str) -> str:
-    """The last part of a file's name without the suffixes of its format: "a/b.warc.gz" -> "b"."""
+    """Return the last part of a file name without the suffixes of its format: "a/b.warc.gz" -> "b"."""
     stem = Path(name).name
     while stem.lower().endswith(SUFFIXES):
         shorter = stem[: stem.rindex(".")]
