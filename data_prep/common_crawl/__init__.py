@@ -1,1 +1,1 @@
-"""Common Crawl as a source: whole files of a crawl, streamed or brought first, or records that its index chooses."""
+"""Common Crawl as a source: files of a crawl, streamed or downloaded first, or records selected by its index."""

@@ -1,5 +1,8 @@
-"""Files of one crawl of Common Crawl, chosen by number: streamed from their addresses or, if asked, downloaded first. A
-crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), a path below the same server a line."""
+"""Select files of one crawl of Common Crawl by number, and stream them or, if configured, download them first.
+
+A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one path per line, relative to the root of
+the server.
+"""
 
 import contextlib
 import difflib
@@ -23,15 +26,15 @@ from lm.storage import Url, appearing, stores, sync, write_atomically, writing
 
 PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
 LISTS = "parts/crawl-lists"
-"""Folder of the run, kept while the pages are incomplete."""
-MAX_LIST_BYTES = 100_000_000  # unpacked; the longest lists have 100,000 paths of 140 bytes
+"""Folder in the run folder, kept while the pages are incomplete."""
+MAX_LIST_BYTES = 100_000_000  # decompressed; the longest lists have 100,000 paths of 140 bytes
 INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 PIECE = 1 << 20
 SECONDS_TO_STOP = 1.0
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """The crawl's files, or those of its records that the index chooses. Raises as `crawl_files`."""
+    """Return the crawl's files, or the records selected by its index. Raises like `crawl_files`."""
     crawl = config.common_crawl
     if crawl.index.asked:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]
@@ -40,14 +43,17 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
-    """None of yours."""
+    """Return no files: a crawl has no files of the user."""
     return []
 
 
 def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """Bring the chosen files to out/pages/, in the order of the crawl's list; documents call each by its path on the
-    server. Raises UsageError when there is no such crawl or too few files, InputError when files cannot be fetched:
-    then what has come is kept for the next try."""
+    """Download the selected files to out/pages/, in the order of the crawl's list. Their name in documents is the path
+    on the server.
+
+    Raises UsageError if the crawl does not exist or has too few files, InputError if files cannot be downloaded;
+    downloaded data is kept for the next attempt.
+    """
     paths = chosen(listed(config, out), config)
     wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
     if len(set(wanted.values())) < len(paths):
@@ -59,8 +65,10 @@ def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], N
 
 
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """The chosen files by their addresses, in the order of the crawl's list. A crawl's files stay as they are, so size
-    and ETag do not identify them. Raises as `crawl_files`."""
+    """Return the selected files by their URLs, in the order of the crawl's list.
+
+    A crawl's files do not change, so size and ETag are not part of their identity. Raises like `crawl_files`.
+    """
     paths = chosen(listed(config, out), config)
     places = [Listed(Url(address_of(config, path)), path) for path in paths]
     files = [
@@ -73,7 +81,7 @@ def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str]
 
 
 def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
-    """The files to fetch, in the list's order. Raises UsageError when the list is too short."""
+    """Return the selected files in the order of the list. Raises UsageError if the list is too short."""
     places = range(config.first_file, len(paths))
     if config.files > len(places):
         raise UsageError(
@@ -84,15 +92,18 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
         picked = list(places[: config.files])
     elif config.choice == "spread":
         picked = [places[number * len(places) // config.files] for number in range(config.files)]
-    else:  # by hash: the same on every machine, and with more files the same ones and others
+    else:  # by hash: the same on every machine; a larger number only adds files
         order = lambda place: hashlib.sha256(f"{config.seed}/{place}".encode()).digest()
         picked = sorted(sorted(places, key=order)[: config.files])
     return [paths[place] for place in picked]
 
 
 def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], None]) -> None:
-    """Download every address to its path in several threads; only the caller's thread calls `progress`. If the server
-    lacks a file, the others are still downloaded; any other failure ends all. Raises InputError."""
+    """Download each URL to its path in several threads; `progress` is called only in the caller's thread.
+
+    If the server does not have a file, the others are still downloaded; any other failure stops all downloads. Raises
+    InputError.
+    """
     missing = {url: place for url, place in wanted.items() if not place.is_file()}
     jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[Path, Exception | None]] = queue.SimpleQueue()
@@ -110,7 +121,7 @@ def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], N
                 except Exception as error:
                     ended.put((place, error))
 
-    # Daemons: a thread that waits for a silent server must not keep the process from ending.
+    # Daemon threads: one that waits for an unresponsive server must not keep the process from exiting.
     workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(missing)))]
     for worker in workers:
         worker.start()
@@ -137,9 +148,11 @@ def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], N
 
 
 def fetch_file(url: Url, path: Path, stop: threading.Event) -> None:
-    """Download one file; if `stop` is set meanwhile, a part stays in `path`.part, which the next call continues if the
-    server's ETag is still the one in `path`.part.json. Raises FileNotFoundError, StorageError, InputError for the
-    disk."""
+    """Download one file. If `stop` is set, the partial download stays in PATH.part; the next call resumes it if the
+    version in PATH.part.json is unchanged on the server.
+
+    Raises FileNotFoundError, StorageError, or InputError if the disk is full or not writable.
+    """
     part, told = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
     version = url.surely()
     with writing(path):
@@ -170,8 +183,8 @@ def address_of(config: CommonCrawlPages, path: str) -> str:
 
 
 def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Pattern[str] = PATH) -> list[str]:
-    """The paths of all files of a kind of the crawl. Raises UsageError, which names crawls that there are, for an
-    unknown one."""
+    """Return the paths of all files of a kind in the crawl. Raises UsageError that suggests similar crawls if it does
+    not exist, InputError if the list is damaged."""
     kind = kind or config.kind
     path = out / LISTS / f"{config.crawl}-{kind}.paths.gz"
     url = address_of(config, f"crawl-data/{config.crawl}/{kind}.paths.gz")
@@ -202,7 +215,7 @@ def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Patter
 
 
 def known_crawls(config: CommonCrawlPages) -> str:
-    """A sentence that names the crawls most like the one asked for, "" when the list of crawls cannot be had."""
+    """Return a sentence with the most similar names of crawls; empty if the list of crawls cannot be downloaded."""
     import requests
 
     try:

@@ -1,7 +1,10 @@
-"""Pages chosen by Common Crawl's columnar index (cc-index/table/cc-main/warc/, Parquet, sorted by address): by
-language, domain, type and status. It has the WARC file of each, and where in it its record is. Of each file of the
-index are read: the footer; of row groups that may hold a wanted page, the columns asked for; of those that do, three
-more."""
+"""Select pages by Common Crawl's columnar index (cc-index/table/cc-main/warc/, Parquet, sorted by URL): by language,
+domain, type and status.
+
+The index has the WARC file, offset and length of the record of each page. Of each index file, only these parts are
+read: the footer; the filtered columns of row groups that may contain a matching page; three more columns of row groups
+that do.
+"""
 
 import functools
 import itertools
@@ -22,22 +25,24 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 SUBSET = "/subset=warc/"
-"""Of the index: answers that are pages; the others are redirects, errors and robots.txt."""
+"""Part of the index with successful responses; other parts have redirects, errors and robots.txt."""
 LANGUAGE, DOMAIN, MIME, STATUS = (
     "content_languages", "url_host_registered_domain", "content_mime_detected", "fetch_status",
 )  # fmt: skip
 ADDRESS = "url_surtkey"
 WHERE = ("warc_filename", "warc_record_offset", "warc_record_length")
 MOST_PAGES = 5_000_000
-"""That a run may choose: their places stand in its manifest."""
+"""Maximum number of pages that a run may select, because their positions are stored in its manifest."""
 
 Ranges = dict[str, list[tuple[int, int]]]
-"""{WARC file: (offset, length) of its chosen records}."""
+"""{WARC file: (offset, length) of its selected records}."""
 
 
 def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callable[[str], None]) -> list[InputFile]:
-    """The chosen records of the files of the index, in units of about `pages_per_unit`, in the order of WARC files and
-    offsets. Raises UsageError when there is no such page or too many, InputError when a file cannot be read."""
+    """Return the selected records as units of at most `pages_per_unit`, in the order of WARC files and offsets.
+
+    Raises UsageError if no page matches or too many do, InputError if an index file cannot be read.
+    """
     index = config.index
     tables = [url for url in tables if SUBSET in str(url)]
     if index.parts:
@@ -77,7 +82,8 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
 
 
 def units(found: Ranges, size: int) -> Iterator[tuple[tuple[str, tuple[tuple[int, int], ...]], ...]]:
-    """The records cut into units of at most `size`; a file's records are only cut where they alone are more."""
+    """Divide the records into units of at most `size`. The records of one WARC file are divided only if they are more
+    than `size`."""
     unit: list[tuple[str, tuple[tuple[int, int], ...]]] = []
     held = 0
     for name in sorted(found):
@@ -92,8 +98,10 @@ def units(found: Ranges, size: int) -> Iterator[tuple[tuple[str, tuple[tuple[int
 
 
 def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
-    """(WARC file, offset, length) of the chosen pages of one file of the index, `max_pages` at most. Raises InputError
-    when it cannot be read or is no such file."""
+    """Return (WARC file, offset, length) of the selected pages in one index file, at most `max_pages` if set.
+
+    Raises InputError if it cannot be read or is not an index file.
+    """
     import pyarrow.parquet as pq
 
     found: list[tuple[str, int, int]] = []
@@ -114,13 +122,16 @@ def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
 
 
 def conditions(index: CrawlIndex) -> list[tuple[str, tuple[Any, ...]]]:
-    """(column, the values that are wanted; none: any)."""
+    """Return (column, accepted values); no values: the column is not filtered."""
     return [(LANGUAGE, index.languages), (DOMAIN, index.domains), (MIME, index.mime), (STATUS, index.status)]
 
 
 def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
-    """Whether the row group's statistics allow for a wanted page; a domain is looked for among the sorted addresses
-    too: com,example)/path, and com,example,www)/path of a host below it."""
+    """Whether a row group may contain a matching page, by its column statistics.
+
+    Domains are also compared with the range of sorted URL keys: com,example)/path, and com,example,www)/path for a
+    subdomain.
+    """
     bounds: dict[str, tuple[Any, Any]] = {}
     for number in range(group.num_columns):
         column = group.column(number)
@@ -140,7 +151,7 @@ def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
 def records_of(
     file: "pq.ParquetFile", group: int, wanted: list[str], index: CrawlIndex
 ) -> Iterator[tuple[str, int, int]]:
-    """As `records_in`, of a row group."""
+    """Yield the records of one row group, as in `records_in`."""
     rows: Any = None
     if wanted:
         asked = file.read_row_group(group, columns=wanted)
@@ -156,7 +167,8 @@ def records_of(
 
 
 def values_of(column: pa.ChunkedArray, wanted: tuple[Any, ...]) -> list[Any]:
-    """The values in the column that are meant by the wanted ones: of languages, "eng,deu" with the main one first."""
+    """Return the distinct values in the column that match `wanted`. For languages such as "eng,deu", the first one, the
+    main language, must match."""
     if isinstance(wanted[0], int):
         return list(wanted)
     return [value for value in column.unique().to_pylist() if value and value.split(",")[0] in wanted]

@@ -1,4 +1,4 @@
-"""Input files that are records chosen from archives: neighbours are read together, the next range while one is read."""
+"""Read records selected from archives. Neighboring records are read together, and the next range is read ahead."""
 
 import io
 from collections import Counter
@@ -12,23 +12,23 @@ from lm.storage import Place, Url
 from lm.storage.ranges import ahead
 
 GAP = 64 << 10
-"""Bytes between two records that are read with them rather than by another request."""
+"""Maximum bytes between two records that are read in the same request."""
 SPAN = 8 << 20
-"""Bytes that are read at a time, unless one record is longer."""
+"""Maximum bytes per read, unless a single record is longer."""
 
 
 class Span(NamedTuple):
-    """Neighbouring records of one archive."""
+    """Neighboring records of one archive."""
 
     archive: str
     start: int
     end: int
     records: tuple[tuple[int, int], ...]
-    """(offset in the archive, length)."""
+    """(offset in the archive, length) of each."""
 
 
 def spans(file: InputFile) -> Iterator[Span]:
-    """What is read at a time, in order."""
+    """Group the records into ranges to read, in order."""
     for archive, records in file.ranges:
         held: list[tuple[int, int]] = []
         for start, length in records:
@@ -42,7 +42,7 @@ def spans(file: InputFile) -> Iterator[Span]:
 
 
 def bytes_of(base: Place, span: Span) -> bytes:
-    """Raises InputError when the archive cannot be read."""
+    """Read a range. Raises InputError if the archive cannot be read."""
     place = base / span.archive
     try:
         if isinstance(place, Url):
@@ -57,7 +57,7 @@ def bytes_of(base: Place, span: Span) -> bytes:
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[WebPage]:
-    """Its pages, as they come from reading the archives whole; what was seen besides is counted in `counts`."""
+    """Yield the pages, the same as from reading the complete archives. Other records are counted in `counts`."""
     from data_prep.warc.pages import page_of_response, pages_in
 
     for span, content in ahead(lambda span: bytes_of(file.path, span), spans(file)):
