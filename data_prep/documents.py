@@ -1,4 +1,4 @@
-"""The domain types of data_prep: what is read (WebPage), what is kept (Document), what cannot be read (Damage)."""
+"""Data types of data_prep: web pages (WebPage), texts (Document), and damaged places in input files (Damage)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,73 +8,74 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class WebPage:
-    """One HTTP response as a WARC holds it."""
+    """One HTTP response from a WARC file."""
 
     url: str
-    """The address that was asked for."""
+    """The requested URL."""
     id: str
-    """WARC-Record-ID, for example "<urn:uuid:…>"; of a record without one, its file and place: "a.warc.gz/1047"."""
+    """WARC-Record-ID, for example "<urn:uuid:…>"; if the record has none, its file and offset: "a.warc.gz/1047"."""
     date: str
-    """WARC-Date: when it was fetched, ISO 8601 in UTC."""
+    """WARC-Date: time of the request, ISO 8601 in UTC."""
     content_type: str
-    """The HTTP Content-Type header as it came, or ""; text/html if the page is HTML under another type; text/plain in a
-    WET file."""
+    """HTTP Content-Type header as received, or empty; text/html if the page is HTML but declared otherwise; text/plain
+    in a WET file."""
     body: bytes
-    """The payload, transfer and content encodings removed."""
+    """Payload after decoding the transfer and content encodings."""
     file_path: str
-    """The WARC file that holds it, by its name in pages/manifest.json; of a package's page, archive and member."""
+    """Name of its WARC file in pages/manifest.json; for a page in a package, archive and member."""
     xhtml: bool = False
-    """Whether the crawler, or else the server, calls it XHTML."""
+    """Whether the crawler, or else the server, declares it to be XHTML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with FineWeb's columns (huggingface/datatrove; arXiv:2406.17557)."""
+    """One text, with FineWeb's columns (huggingface/datatrove; arXiv:2406.17557)."""
 
     text: str
     id: str
     dump: str
-    """Which crawl it is from, for example "CC-MAIN-2024-10"."""
+    """The crawl, for example "CC-MAIN-2024-10"."""
     url: str
     date: str
     file_path: str
-    """The file that it is from, by its name in pages/manifest.json; of a table's row what the row tells, if it does."""
+    """Name of its input file in pages/manifest.json; for a table, the value in the row, if it has one."""
     language: str
-    """ISO 639 code, "" until it was detected."""
+    """ISO 639 code; empty until detected."""
     language_score: float
-    """Probability of that language, 0 until it was detected."""
+    """Probability of that language; 0 until detected."""
     token_count: int | None = None
-    """Tokens as its table has them, by its maker's tokenizer; else None. tokens/documents/ has the run's own counts."""
+    """Number of tokens according to its table, by its author's tokenizer; otherwise None. The run's own counts are in
+    tokens/documents/."""
     language_script: str = ""
-    """ISO 15924 code, if languages are told with their scripts ("deu_Latn"), and `language` is of ISO 639-3; else
-    ""."""
+    """ISO 15924 code if languages are detected with scripts ("deu_Latn"); `language` is then an ISO 639-3 code.
+    Otherwise empty."""
     kept: tuple[tuple[str, pa.DataType, Any], ...] = ()
-    """(name, type, value) of the columns of its table that are kept (pages.keep_columns; data_prep/kept_columns.py)."""
+    """(name, type, value) of the kept columns of its table (pages.keep_columns; data_prep/kept_columns.py)."""
 
     @property
     def label(self) -> str:
-        """Language and script, as "deu_Latn"; "" where the script is not told."""
+        """Language and script, such as "deu_Latn"; empty if there is no script."""
         return f"{self.language}_{self.language_script}" if self.language_script else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place in an input file where a record could not be read, or could not be believed: a quarantined record."""
+    """A place in an input file where a record could not be read or is invalid: a quarantined record."""
 
     offset: int
-    """Bytes from the file's beginning to the record's, or to where the search for one began."""
+    """Byte offset of the record, or of the start of the search for one."""
     reason: str
     """A stable name, for example "wrong_block_digest"."""
     detail: str
-    """What was found there, for people."""
+    """What was found, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedDamage(Damage):
-    """One in an archive from which records were chosen: several may lie in one input file."""
+    """Damage in one of several archives of an input file of selected records."""
 
     path: str
-    """What documents call the archive."""
+    """Name of the archive in its documents."""
 
 
 DOCUMENT_SCHEMA = pa.schema(
@@ -93,7 +94,7 @@ DOCUMENT_SCHEMA = pa.schema(
 
 
 def document_schema(labelled: bool) -> pa.Schema:
-    """Of documents; with the script behind the language, where languages are `labelled` (LanguageConfig)."""
+    """Return the Arrow schema of documents. If `labelled` (LanguageConfig), language_script follows language."""
     if not labelled:
         return DOCUMENT_SCHEMA
     place = DOCUMENT_SCHEMA.get_field_index("language") + 1

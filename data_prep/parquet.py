@@ -1,4 +1,4 @@
-"""Rows in and out of Parquet files: row group by row group, and a file appears whole or not at all."""
+"""Read and write Parquet files one row group at a time. Files are written atomically."""
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -15,15 +15,18 @@ from lm.storage import Place, StorageError, appearing, writing
 END_BYTES, THREADS = 2**16, 16
 ROWS_PER_GROUP = 1000
 CHARACTERS_PER_GROUP = 32_000_000
-"""A row group ends with the row that reaches either: that bounds memory. Fixed, since they shape the bytes."""
+"""A row group ends at ROWS_PER_GROUP rows or this many characters, which bounds memory. Both are fixed, because they
+affect the bytes of the file."""
 
 PLAIN = {pa.string(): str, pa.float64(): float, pa.int64(): int}
 
 
 def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:
-    """Write each row to the file it names, built in `scratch` of the same disk; all files of `schemas` appear at the
-    end, those without rows too. The same rows give the same bytes. Raises InputError when the disk does not take
-    them."""
+    """Write each row to the path given with it. Files are built in `scratch`, on the same disk; all files of `schemas`,
+    even without rows, appear at the end.
+
+    Equal rows give equal bytes. Raises InputError if the disk is full or not writable.
+    """
     waiting: dict[Path, list[dict]] = {path: [] for path in schemas}
     characters = dict.fromkeys(schemas, 0)
     with writing(", ".join(map(str, schemas))), ExitStack() as stack:
@@ -49,20 +52,22 @@ def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema]
 
 
 def characters_in(value: object) -> int:
-    """Characters of a string or of a list of strings; 0 for other values."""
+    """Return the characters in a string or a list of strings; 0 for other values."""
     if isinstance(value, str):
         return len(value)
     return sum(len(one) for one in value if isinstance(one, str)) if isinstance(value, list) else 0
 
 
 def batch_of(rows: Sequence[dict], schema: pa.Schema) -> pa.RecordBatch:
-    """The rows as columns; what a row lacks is null. Raises as `pa.array` where a value is not of its column's type."""
+    """Convert rows to columns; missing values are null. Raises like `pa.array` if a value does not have the type of its
+    column."""
     columns = [column_of([row.get(field.name) for row in rows], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def column_of(values: Sequence, kind: pa.DataType) -> pa.Array:
-    """As `pa.array`, which imports pandas at its first list: a quarter of a second, half of a worker's start."""
+    """Like `pa.array`, which imports pandas on its first list: a quarter of a second, half of a worker's startup
+    time."""
     types = set(map(type, values))
     nulls = None
     if kind in PLAIN and types <= {PLAIN[kind], type(None)}:
@@ -72,7 +77,7 @@ def column_of(values: Sequence, kind: pa.DataType) -> pa.Array:
         plain = [PLAIN[kind]() if value is None else value for value in values] if nulls else values
         if kind != pa.string():
             return pa.Array.from_buffers(kind, len(values), [nulls, pa.py_buffer(np.array(plain, PLAIN[kind]))])
-        parts = [one.encode() for one in plain if isinstance(one, str)]  # as all of them are
+        parts = [one.encode() for one in plain if isinstance(one, str)]  # all are strings
         ends = np.cumsum([0, *map(len, parts)])
         if ends[-1] < 2**31:
             offsets = pa.py_buffer(ends.astype(np.int32))
@@ -81,7 +86,7 @@ def column_of(values: Sequence, kind: pa.DataType) -> pa.Array:
 
 
 def nulls_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """(rows,) bool: which are null. As `column.is_null().to_numpy()`, which imports pandas."""
+    """Return (rows,) bool: whether each value is null. Like `column.is_null().to_numpy()`, which imports pandas."""
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([np.zeros(0, bool), *map(nulls_of, column.chunks)])
     there, first = column.buffers()[0], column.offset
@@ -92,7 +97,7 @@ def nulls_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def floats_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """(rows,) float64 of its own, NaN for null. As `column.to_numpy()`, which imports pandas."""
+    """Return a copy as (rows,) float64, NaN for null. Like `column.to_numpy()`, which imports pandas."""
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([np.zeros(0), *map(floats_of, column.chunks)])
     if column.type != pa.float64():
@@ -105,19 +110,24 @@ def floats_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 def read_batches(
     place: Place, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The columns (None: all) of a file, or of some row groups, at most `rows` rows of one group at a time. Raises
-    InputError when the file is damaged or lacks a column."""
+    """Yield batches of the columns (None: all) of a file, or of the given row groups: at most `rows` rows, all from one
+    group.
+
+    Raises InputError if the file is damaged or lacks a column.
+    """
     with opened(place) as file:
         check_columns(file, place, columns or ())
         groups = range(file.num_row_groups) if row_groups is None else row_groups
-        for group in groups:  # a batch that spanned groups would not be bounded by them
+        for group in groups:  # a batch across groups would not be bounded by them
             yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
 
 @contextmanager
 def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.ParquetFile]:
-    """A Parquet file, in a bucket read by ranges; `index` is its footer, if that was read. Raises InputError, which
-    names `place`, if it turns out in the block to be damaged."""
+    """Open a Parquet file; in a bucket, it is read by byte ranges. `index` is its footer, if already read.
+
+    Raises InputError with `place` if the file turns out to be damaged inside the `with` block.
+    """
     try:
         with ExitStack() as stack:
             source = place if isinstance(place, Path) else stack.enter_context(place.open("rb"))
@@ -127,7 +137,7 @@ def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.P
 
 
 def parquet_files(folder: Place) -> dict[Place, int]:
-    """{place: bytes} of the files folder/*.parquet, by name; in a bucket by one listing."""
+    """Return {place: bytes} of folder/*.parquet, sorted by name. A bucket is listed once."""
     if isinstance(folder, Path):
         return {path: path.stat().st_size for path in sorted(folder.glob("*.parquet"))}
     found = sorted(folder.files().items())
@@ -135,7 +145,7 @@ def parquet_files(folder: Place) -> dict[Place, int]:
 
 
 def read_footer(place: Place) -> pq.FileMetaData:
-    """Raises InputError if the file has none."""
+    """Read the metadata. Raises InputError if the file is not readable as Parquet."""
     try:
         with place.open("rb") as file:
             return pq.read_metadata(file)
@@ -144,40 +154,40 @@ def read_footer(place: Place) -> pq.FileMetaData:
 
 
 def sha256_of_end(place: Place) -> str:
-    """SHA-256 of the last 64 KiB: the footer has the places, sizes, least and greatest values of all columns."""
+    """Return the SHA-256 of the last 64 KiB: the footer has the offsets, sizes, minima and maxima of all columns."""
     with place.open("rb") as file:
         file.seek(max(file.seek(0, 2) - END_BYTES, 0))
         return hashlib.sha256(file.read()).hexdigest()
 
 
 def text_bytes_of(footer: pq.FileMetaData) -> list[int]:
-    """Bytes of the column "text" in each row group, before compression; 0 if there is no such column."""
+    """Return the uncompressed bytes of the column "text" in each row group; 0 if there is no such column."""
     column = footer.schema.names.index("text") if "text" in footer.schema.names else None
     groups = map(footer.row_group, range(footer.num_row_groups))
     return [0 if column is None else group.column(column).total_uncompressed_size for group in groups]
 
 
 def check_columns(file: pq.ParquetFile, path: Place, columns: Iterable[str]) -> None:
-    """Raises InputError unless the file has the columns."""
+    """Raise InputError unless the file has the columns."""
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}. {remedy(path)}")
 
 
 def remedy(path: Place) -> str:
-    """What to do about a damaged file of a run folder."""
+    """Return how to replace a damaged file of a run folder, for messages."""
     script = "extract_texts" if path.parent.name == "texts" else "prepare_documents"
     return f"Delete it and make it again: python -m launch.{script}"
 
 
 def read_rows(path: Place, columns: list[str] | None = None) -> Iterator[dict]:
-    """The rows of a Parquet file in order, one row group in memory. Raises InputError as `read_batches`."""
+    """Yield the rows of a Parquet file in order, in batches. Raises InputError like `read_batches`."""
     for batch in read_batches(path, columns):
         yield from batch.to_pylist()
 
 
 def rows_in(place: Place) -> int | None:
-    """How many rows a Parquet file holds; None when there is none, or it is not whole. Raises StorageError."""
+    """Return the number of rows of a Parquet file; None if it does not exist or is truncated. Raises StorageError."""
     try:
         with opened(place) as file:
             return file.metadata.num_rows

@@ -35,6 +35,7 @@ HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.
 
 def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run: FileRunner) -> list[SurvivorFile]:
     """Return the files, without failed ones, with edits that drop documents containing an n-gram of an evaluation set.
+    There are no edits if config.action is "report".
 
     Writes dropped/_decontamination.json and .jsonl, which Parquet readers ignore. Raises UsageError for a missing set,
     InputError for an unreadable one, and like `run_step`.

@@ -104,7 +104,7 @@ class ClusterBin:
     high: int | None
     kept: int
     documents: int
-    """Total documents of the clusters, counted once per kept document."""
+    """Sum of the cluster sizes over the kept documents."""
 
 
 @dataclass(frozen=True)

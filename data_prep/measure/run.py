@@ -79,8 +79,7 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
 
 
 def digest_of(unit: Unit[InputFile]) -> str:
-    """Return the SHA-256 of a local file, at about a gigabyte per second; "" for a remote file or a dataset. Raises
-    OSError."""
+    """Return the SHA-256 of a local file; "" for a remote file or a dataset. Raises OSError."""
     path = unit.input.path
     return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
@@ -166,9 +165,9 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 def unit_names(files: list[InputFile]) -> list[str]:
     """Return a unique name for each file.
 
-    It is the file's name without suffixes; if the name has folders or is long, its last part with a hash of the whole
-    name. Thus it does not depend on other files, except that the second of two files that differ only in suffixes or
-    case ("a.jsonl", "a.parquet") also gets a hash.
+    It is the last part of the file's name without suffixes. If the name has folders or is long, a hash of the name,
+    kind, rows and split is appended. Thus it does not depend on other files, except that the second of two files that
+    differ only in suffixes or case ("a.jsonl", "a.parquet") also gets a hash.
     """
     names: list[str] = []
     taken: set[str] = set()
