@@ -21,7 +21,7 @@ BYTES_A_FILE = 2**18
 
 
 def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
-    """Estimate the number of tokens in the documents, rather too high. Raises InputError like `read_batches`."""
+    """Estimate the number of tokens in the documents, increased by MARGIN. Raises InputError like `read_batches`."""
     tokens, text_bytes = 0, 0
     for file in files[:: -(-len(files) // SAMPLED_FILES)]:
         for rows in read_batches(file.path, ["text"], SAMPLED_DOCUMENTS):
@@ -33,9 +33,10 @@ def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
 
 
 def held_out_fraction(tokens: int, config: ShardsConfig) -> float:
-    """Return config.validation_fraction, or a smaller fraction if it would exceed config.validation_tokens of `tokens`.
+    """Return config.validation_fraction, reduced if it would hold out more than config.validation_tokens of `tokens`.
 
-    It is divided by powers of 2^(1/4), so that a corpus that grows slightly holds out the same documents.
+    It is then divided by the smallest sufficient power of 2^(1/4), so that a corpus that grows slightly holds out the
+    same documents.
     """
     asked, most = config.validation_fraction, config.validation_tokens / max(tokens, 1)
     return asked if asked <= most else asked * 2 ** (-math.ceil(4 * math.log2(asked / most)) / 4)

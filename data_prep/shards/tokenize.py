@@ -119,7 +119,7 @@ def tokenize_file(
         for row, text, split in parts:
             try:
                 tokens = heading[:0] if split == "withheld" else np.concatenate((heading, encode(text)))
-            except InputError as error:  # the vocabulary lacks a byte or a character
+            except InputError as error:  # a byte or character is not in the vocabulary
                 raise type(error)(f"{file.path}, document {row['id']}: {error}") from error
             size = len(text.encode())
             times = row[REPEAT] if repeats and split == "train" else 1

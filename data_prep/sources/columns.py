@@ -38,10 +38,10 @@ MAX_FIELD_BYTES = 64 << 10
 AS_INTEGER = "\0"
 """Prefix of the name of a timestamp or date column whose values are the integers that Arrow stores."""
 TOO_LONG = object()
-"""Stands for a value of a kept column with more than MAX_TEXT_BYTES."""
+"""Placeholder for a value of a kept column with more than MAX_TEXT_BYTES."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST_COUNT = 2**63 - 1
-LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, perhaps with a region or script: "en-US"
+LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, optionally with a region or script: "en-US"
 LARGEST_SCORE = 1.001  # a float32 sum may slightly exceed 1; percentages are larger
 
 

@@ -107,7 +107,7 @@ def uncompressed_file(table: Table) -> Generator[IO[bytes] | pa.NativeFile]:
         if begin.startswith(GZIP):
             with gzip.open(raw) as file:
                 yield file
-        elif begin.startswith(ZSTD):  # Arrow's reader, unlike zstandard's, notices a file that ends too early
+        elif begin.startswith(ZSTD):  # unlike zstandard, Arrow detects a truncated file
             with pa.input_stream(raw, compression="zstd") as file:
                 yield file
         else:
@@ -145,7 +145,7 @@ def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
         if line or length > MAX_LINE_BYTES:
             yield number, line if length <= MAX_LINE_BYTES else None
         at, last = end, piece.rfind(b"\n")
-        for found in LINE.finditer(piece, end, last):  # skips blank lines without a step of Python for each
+        for found in LINE.finditer(piece, end, last):  # skips blank lines without a Python iteration for each
             number += piece.count(b"\n", at, found.start())
             at = found.start()
             yield number, found[0].rstrip() if found.end() - at <= MAX_LINE_BYTES else None

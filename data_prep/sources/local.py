@@ -75,7 +75,7 @@ def warc_kind(path: Place) -> str:
     if "wet" in suffixes:
         return "wet"
     types = RECORD_TYPE.findall(gunzipped(begin))
-    told = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # every kind of file has these
+    told = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # occur in every kind of file
     if "wat" in suffixes or (b"metadata" in types and not told):
         raise InputError(
             f"{path} holds metadata of pages (WAT), but no page. Give the WARC or WET files of the same crawl."

@@ -83,7 +83,7 @@ def texts_of_lines(lines: Sequence[bytes], text_field: str, whole: bool) -> tupl
             row = json.loads(line)
             text = lookup(row, text_field) if isinstance(row, dict) else None
         except (ValueError, RecursionError):
-            cut = len(lines) == 1 and not whole  # a line that is longer than what was read of the file
+            cut = len(lines) == 1 and not whole  # the line is longer than the part of the file that was read
             text = line.decode(errors="replace") if cut else None
         if isinstance(text, str):
             texts.append(len(text.encode(errors="replace")))
