@@ -74,8 +74,8 @@ def rows_of_input(
 
 
 def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> bool:
-    """Whether documents.sample_rate includes the document, by a hash of its id: the same in every run, and at every
-    larger rate. Damage is always included."""
+    """Whether documents.sample_rate includes the document, by a hash of its id. The choice is the same in every run,
+    and a larger rate keeps all documents of a smaller one. Damage is always included."""
     if config.sample_rate == 1 or isinstance(found, Damage):
         return True
     seed = config.sample_seed.to_bytes(8, "little")

@@ -50,7 +50,7 @@ def as_number(key: bytes) -> int:
 
 def draw_key(url: str | None, text: str | None) -> int | None:
     """Return the 64-bit hash that decides whether a document is drawn: of its URL, or of its text if it has no URL.
-    None if the text is needed but None."""
+    None if the document has no URL and `text` is None."""
     if name := canonical_url(url or ""):
         return as_number(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"url").digest())
     return None if text is None else as_number(text_key(text, ""))
@@ -59,8 +59,8 @@ def draw_key(url: str | None, text: str | None) -> int | None:
 def is_drawn(url: str | None, text: str, fraction: float) -> bool:
     """Whether the document is drawn for validation: whether its key is below `fraction` of the range of keys.
 
-    The result does not depend on other documents, is the same for re-crawls of the URL, and stays true for every larger
-    fraction.
+    The result does not depend on other documents and is the same for re-crawls of the URL. A document that is drawn is
+    also drawn at every larger fraction.
     """
     key = draw_key(url, text)
     return key is not None and key < fraction * 2**64
