@@ -1,8 +1,8 @@
 """Recipe of datatrove 0.10: examples/fineweb.py of huggingface/datatrove at commit a649de79 (August 2026), with
 languages=["en"], without which that example keeps every language.
 
-Each line below is a difference from our recipe (gristmill.py). docs/recipes.md lists the rules with their sources, and
-the remaining differences from datatrove itself.
+Each line below is a difference from our recipe (gristmill.py). docs/recipes.md compares the rules, and has the
+remaining differences from datatrove itself.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Rules of the published FineWeb (April 2024): examples/fineweb.py of huggingface/datatrove at 05194d39.
 
 The rules are the same, not the bytes: extraction then had a time limit of 0.1 s per page and kept state between pages.
-Each line below is a difference from datatrove_0_10.py. docs/recipes.md lists the rules with their sources.
+Each line below is a difference from datatrove_0_10.py. docs/recipes.md compares the rules.
 """
 
 import dataclasses
