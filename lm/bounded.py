@@ -31,7 +31,7 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 def parse_json(data: bytes) -> Any:
     """Return the value of a JSON text. Raises ValueError if it is damaged or has more than MOST_JSON_VALUES values,
-    RecursionError if it is nested too deep."""
+    RecursionError if it is nested too deeply."""
     values = sum(map(data.count, (b",", b"[", b"{")))
     if values > MOST_JSON_VALUES:
         raise ValueError(f"it has up to {values:,} values, but at most {MOST_JSON_VALUES:,} are read of a JSON file")

@@ -154,9 +154,9 @@ def decompress_parts(
             raise damaged(name, f"it holds {error}") from error
     if found.digest() != header.sha256:
         raise InputError(
-            f"What {name} was unpacked to is not what was packed: its SHA-256 is not {header.sha256.hex()}. Nothing is "
-            "written. The model's numbers have other last bits here; unpack it on the machine and by the versions by "
-            f"which it was packed ({', '.join(f'{one} {value}' for one, value in header.machine.items())})."
+            f"{name} was decompressed wrongly: the SHA-256 of the result is not {header.sha256.hex()}. Nothing is "
+            "written. This machine rounds differently; decompress it on the machine and with the versions that "
+            f"compressed it ({', '.join(f'{one} {value}' for one, value in header.machine.items())})."
         )
 
 
@@ -166,10 +166,10 @@ def decoded(
     """Decode the text from the coder, in parts. Raises like `decompress_parts`."""
     power = header.segments & (header.segments - 1) == 0
     if not (power and 1 <= header.segments <= MOST_SEGMENTS):
-        raise damaged(name, f"it has {header.segments} segments, and version {VERSION} a power of two up to 64")
+        raise damaged(name, f"it has {header.segments} segments; version {VERSION} allows powers of two up to 64")
     symbols = packer.tokenizer.vocab_size
     if header.tokens > min(sum(body.lengths[0::2]), coder.most_tokens(body.coded, symbols)):
-        raise damaged(name, f"{len(body.coded):,} bytes cannot hold the {header.tokens:,} tokens that it counts")
+        raise damaged(name, f"{len(body.coded):,} bytes cannot hold {header.tokens:,} tokens")
     layout = Layout(header.tokens, header.segments, packer.config.context_length)
     model = TokenModel(packer.model, packer.config, packer.mesh, layout)
     refuse_other(header, header_of(b"", b"", packer, model), name, try_anyway)
@@ -183,4 +183,4 @@ def decoded(
 
 
 def no_numbers(error: FloatingPointError) -> InputError:
-    return InputError(f"The model cannot pack anything: {error}. Give another checkpoint with --step.")
+    return InputError(f"The model cannot compress: {error}. Give another checkpoint with --step.")

@@ -87,7 +87,7 @@ def decode(data: bytes, model: TokenModel, tokenizer: Tokenizer, progress: Progr
     """
     layout, usable_V = model.layout, usable_symbols(tokenizer)
     if len(data) % 4:
-        raise ValueError(f"{len(data)} bytes of the coder, which writes four at a time")
+        raise ValueError(f"{len(data)} bytes of the coder, not a multiple of 4")
     decoder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
     family = stream.model.Categorical(perfect=False)
     blocks: list[np.ndarray] = []
@@ -102,12 +102,12 @@ def decode(data: bytes, model: TokenModel, tokenizer: Tokenizer, progress: Progr
         try:
             tokens_B = decoder.decode(family, p_BV)
         except AssertionError as error:  # constriction's error for invalid data
-            raise ValueError(f"what no coder has written: {error}") from error
+            raise ValueError(f"bytes that the coder cannot have written: {error}") from error
         blocks[-1][:active, at] = tokens_B
         shares_B = p_BV[np.arange(active), tokens_B] / p_BV.sum(axis=1)
         bits -= float(np.log2(np.maximum(shares_B, 2.0**-PRECISION)).sum())
         last_B, done = blocks[-1][:, at].copy(), done + active
         if bits > most:
-            raise ValueError(f"{len(data):,} bytes of the coder, which are used up by {done:,} tokens")
+            raise ValueError(f"{len(data):,} bytes of the coder, which end after {done:,} tokens")
         progress(done)
     return layout.flat(blocks)

@@ -75,18 +75,17 @@ class Header:
         begin = file.read(len(MAGIC) + 3)
         if not begin.startswith(MAGIC):
             raise InputError(
-                f"{name} begins with {begin[: len(MAGIC)]!r}, and a file that launch.compress has written with "
-                f"{MAGIC!r}. Give one of those."
+                f"{name} is not a file of launch.compress: it begins with {begin[: len(MAGIC)]!r} instead of {MAGIC!r}."
             )
         if len(begin) > len(MAGIC) and begin[len(MAGIC)] != VERSION:
             raise InputError(
-                f"{name} is of version {begin[len(MAGIC)]} of the format, and this program reads version {VERSION}. Go "
-                "to the commit that wrote it."
+                f"{name} has format version {begin[len(MAGIC)]}, and this program reads version {VERSION}. Use the "
+                "version of Gristmill that wrote it."
             )
         fields = file.read(int.from_bytes(begin[-2:], "little"))
         crc = file.read(4)
         if crc != zlib.crc32(begin + fields).to_bytes(4, "little"):
-            raise damaged(name, "its header is not what was written")
+            raise damaged(name, "the checksum of its header is wrong")
         try:
             return cls.of_fields(io.BytesIO(fields))
         except ValueError as error:
@@ -132,28 +131,28 @@ class Body:
         file = io.BytesIO(data)
         count = read_varint(file)
         if count > len(data):
-            raise ValueError(f"{count:,} pieces in {len(data):,} bytes")
+            raise ValueError(f"a count of {count:,} pieces in {len(data):,} bytes")
         lengths = array.array("Q", (read_varint(file) for _ in range(count)))
         if sum(lengths) != size:
-            raise ValueError(f"pieces of {sum(lengths):,} bytes, of a file of {size:,}")
+            raise ValueError(f"pieces of {sum(lengths):,} bytes in total for a file of {size:,} bytes")
         kind, packed = read_varint(file), read_varint(file)
         raw, size = exactly(file, packed), sum(lengths[1::2])
         if size > packed * (MOST_XZ_RATIO if kind == XZ else 1) + CHUNK:
-            raise ValueError(f"{packed:,} bytes that cannot hold the {size:,} bytes that are no text")
+            raise ValueError(f"{packed:,} bytes, too few for the {size:,} bytes outside the text")
         return cls(lengths, kind, raw, file.read())
 
 
 def damaged(name: str, what: str) -> DamagedFileError:
-    return DamagedFileError(f"{name} is damaged: {what}. Bring it back from a copy.")
+    return DamagedFileError(f"{name} is damaged: {what}. Restore it from a copy.")
 
 
 def read_body(file: BinaryIO, header: Header, name: str) -> Body:
     """Read the data after the header and verify it. Raises DamagedFileError."""
     data = file.read()
     if len(data) != header.body:
-        raise damaged(name, f"{len(data):,} bytes are behind its header, but {header.body:,} were written")
+        raise damaged(name, f"{len(data):,} bytes follow its header; {header.body:,} should")
     if zlib.crc32(data) != header.body_crc:
-        raise damaged(name, f"CRC-32 {zlib.crc32(data):08x}, but {header.body_crc:08x} was written")
+        raise damaged(name, f"its CRC-32 is {zlib.crc32(data):08x}; it should be {header.body_crc:08x}")
     try:
         return Body.read(data, header.size)
     except ValueError as error:
@@ -170,7 +169,7 @@ def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
     """Yield the `size` bytes in parts of at most CHUNK, which bounds the memory. Raises ValueError."""
     if kind == STORED:
         if len(packed) != size:
-            raise ValueError(f"{len(packed):,} bytes that are no text, and not {size:,}")
+            raise ValueError(f"{len(packed):,} bytes outside the text instead of {size:,}")
         yield packed
         return
     if kind != XZ:
@@ -185,9 +184,9 @@ def unpacked_raw(kind: int, packed: bytes, size: int) -> Iterator[bytes]:
             if left >= 0:
                 yield part
     except lzma.LZMAError as error:
-        raise ValueError(f"what is no text, packed wrongly ({error})") from error
+        raise ValueError(f"invalid LZMA data ({error})") from error
     if left:
-        raise ValueError(f"{size - left:,} bytes or more that are no text, and not {size:,}")
+        raise ValueError(f"at least {size - left:,} bytes outside the text instead of {size:,}")
 
 
 def filters(size: int) -> list[dict[str, int]]:
@@ -213,12 +212,12 @@ def read_varint(file: BinaryIO) -> int:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number
-    raise ValueError("a number beyond 63 bits")
+    raise ValueError("a number of more than 63 bits")
 
 
 def exactly(file: BinaryIO, length: int) -> bytes:
     """Read `length` bytes. Raises ValueError if the file ends before."""
     found = file.read(length)
     if len(found) != length:
-        raise ValueError(f"{len(found):,} bytes where {length:,} should be")
+        raise ValueError(f"{len(found):,} bytes instead of {length:,}")
     return found

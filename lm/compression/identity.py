@@ -58,11 +58,16 @@ def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> N
     """Raise InputError, with both values, if the file was compressed with anything that differs from `here`. With
     `try_anyway`, the program and the machine may differ: the SHA-256 of the file shows whether it worked."""
     for what, written, found, remedy in (
-        ("model", header.parameters.hex(), here.parameters.hex(), "Give the run whose checkpoint it was packed by."),
-        ("tokenizer", header.tokenizer.hex(), here.tokenizer.hex(), "Give the run that it was packed by."),
+        (
+            "model",
+            header.parameters.hex(),
+            here.parameters.hex(),
+            "Give the run with the checkpoint that compressed it.",
+        ),
+        ("tokenizer", header.tokenizer.hex(), here.tokenizer.hex(), "Give the run that compressed it."),
     ):
         if written != found:
-            raise InputError(f"{name} was packed by the {what} {written}, and here is the {what} {found}. {remedy}")
+            raise InputError(f"{name} was compressed with the {what} {written}; this {what} is {found}. {remedy}")
     if try_anyway:
         return
     names = [*header.machine, *(one for one in here.machine if one not in header.machine)]
@@ -71,7 +76,6 @@ def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> N
     other = [f"{one}: {written[one]} there, {found[one]} here" for one in written if written[one] != found[one]]
     if other:
         raise InputError(
-            f"{name} was packed where numbers may have other last bits ({'; '.join(other)}), and one bit makes another "
-            "text. Unpack it where it was packed, or try it with --try-anyway: what comes out is compared with the "
-            "original's SHA-256."
+            f"{name} was compressed on a machine that may round differently ({'; '.join(other)}); one bit can change "
+            "the text. Decompress it there, or try --try-anyway: the result is compared with the original's SHA-256."
         )

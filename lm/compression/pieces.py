@@ -65,11 +65,11 @@ def joined(text: Iterable[bytes], raw: Iterable[bytes], lengths: Iterable[int]) 
         while length:
             part = parts[kind] or memoryview(next(streams[kind], b""))
             if not part:
-                raise ValueError(f"pieces that are {length:,} bytes longer than what is there")
+                raise ValueError(f"pieces that are {length:,} bytes longer than the data")
             yield part[:length]
             parts[kind], length = part[length:], length - min(length, len(part))
     if any(map(len, parts)) or any(next(stream, b"") for stream in streams):
-        raise ValueError("pieces that are shorter than what is there")
+        raise ValueError("pieces that are shorter than the data")
 
 
 def puts_blank(tokenizer: Tokenizer) -> bool:

@@ -162,5 +162,5 @@ def probabilities(logits_BV: jax.Array, usable_V: np.ndarray) -> Float[np.ndarra
     scores_BV = np.where(usable_V, on_host(logits_BV)[:, : len(usable_V)], np.float32(-np.inf))
     greatest_B1 = scores_BV.max(axis=1, keepdims=True)
     if not np.isfinite(greatest_B1).all():
-        raise FloatingPointError("the model's logits are no finite numbers")
+        raise FloatingPointError("the model's logits are not finite")
     return np.exp((scores_BV - greatest_B1).astype(np.float64))

@@ -95,9 +95,7 @@ def held(out: Path) -> Generator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise InputError(
-            f"The index in {out} is being made by another process or thread. Wait for it to end; then it is there."
-        ) from error
+        raise InputError(f"Another process or thread is building the index in {out}. Wait for it to end.") from error
     except OSError:  # NFS cannot lock folders; the run's own lock excludes a second command
         pass
     try:

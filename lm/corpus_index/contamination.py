@@ -35,16 +35,16 @@ def overlap(
     tokens: Sequence[int],
     n: int = TOKENS,
     split: str | None = "train",
-    go_on: Callable[[], None] = lambda: None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> Overlap:
-    """Look up each n-gram of the text in the split (None: in all). `go_on` is called for each, and may raise to
-    stop."""
+    """Look up each n-gram of the text in the split (None: in all). `check_cancelled` is called for each, and may raise
+    to stop."""
     n = min(n, len(tokens))
     spans: list[tuple[int, int, Matches]] = []
     starts = range(len(tokens) - n + 1) if n else range(0)
     found = 0
     for start in starts:
-        go_on()
+        check_cancelled()
         matches = index.find(tokens[start : start + n], split)
         if not matches.count:
             continue
@@ -77,14 +77,17 @@ def overlap_of(
     text: str,
     n: int,
     split: str | None = "train",
-    go_on: Callable[[], None] = lambda: None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:
     """Return (tokens, `overlap` of them) of a text, for the one of `ways_to_write` with the most n-grams found: a
     question is rarely at the beginning of a document, and a short one is a single n-gram."""
     first, *others = ways_to_write(tokenizer, text) or [[]]
-    best = first, overlap(index, first, n, split, go_on)
+    best = first, overlap(index, first, n, split, check_cancelled)
     for tokens in others:
-        if best[1].found < best[1].ngrams and (other := overlap(index, tokens, n, split, go_on)).found > best[1].found:
+        if (
+            best[1].found < best[1].ngrams
+            and (other := overlap(index, tokens, n, split, check_cancelled)).found > best[1].found
+        ):
             best = tokens, other
     return best
 
@@ -106,8 +109,11 @@ def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
             text = json.loads(line)[field]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path}, line {number:,}, is no object with a {field!r}: {shown(line)}. Name the field by --field."
+                f"{path}, line {number:,}, is not an object with a field {field!r}: {shown(line)}. "
+                "Name the field with --field."
             ) from error
         if not isinstance(text, str):
-            raise InputError(f"{path}, line {number:,}: {field} is {shown(text)}, and no text. Name another field.")
+            raise InputError(
+                f"{path}, line {number:,}: {field} is {shown(text)}, which is not a text. Name another field."
+            )
         yield f"{path}, line {number:,}", text

@@ -110,7 +110,7 @@ def read_header(folder: Path, run: Path) -> Header:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
-            raise ValueError(f"format {fields['format']!r}, and this version reads {FORMAT}")
+            raise ValueError(f"its format is {fields['format']!r}; this version reads {FORMAT}")
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         for part in fields["parts"]:
             relative_name(part.name, path)
@@ -118,7 +118,7 @@ def read_header(folder: Path, run: Path) -> Header:
         return Header(**fields)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"There is no index of the corpus in {folder}: what stands in the training text cannot be looked up yet. "
+            f"There is no index of the corpus in {folder}: the training text cannot be searched yet. "
             + MAKE.format(run=run)
         ) from None
     except OSError as error:
@@ -133,10 +133,10 @@ def mapped(path: Path, dtype: str, shape: tuple[int, ...], size: int | None, run
     try:
         found = path.stat().st_size
         if size is not None and found != size:
-            raise ValueError(f"it has {found:,} bytes, but {size:,} were written")
+            raise ValueError(f"it has {found:,} bytes instead of {size:,}")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype != np.dtype(dtype) or array.shape != shape:
-            raise ValueError(f"it holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+            raise ValueError(f"it holds {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
     except FileNotFoundError:
         raise InputError(f"{path} is missing. {MAKE_AGAIN.format(run=run)}") from None
     except (OSError, ValueError, EOFError) as error:

@@ -142,13 +142,13 @@ class CorpusIndex:
                 continue
             if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != shards:
                 raise InputError(
-                    f"{self.folder} is out of date: it is of other shards than those that {named} holds now. {again}"
+                    f"{self.folder} is out of date: the shards in {named} have changed since it was built. {again}"
                 )
         indexed = [source.tokens for source in self.header.sources]
         if train is not None and indexed != (wanted := [source.tokens for source in train.mixture]):
             raise InputError(
                 f"{self.folder} is out of date: train.mixture has {', '.join(wanted) or 'none'}, but the index was "
-                f"made with {', '.join(indexed) or 'none'}. {again}"
+                f"built with {', '.join(indexed) or 'none'}. {again}"
             )
 
     def source_of(self, part: MappedPart) -> str:
@@ -170,7 +170,7 @@ class CorpusIndex:
                 raise InputError(f"{path} is missing. {again}")
             if (found := crc32_of(path)) != expected:
                 raise InputError(
-                    f"{path} is damaged: its checksum is {found:08x}, but {expected:08x} was written. {again}"
+                    f"{path} is damaged: its checksum is {found:08x}; it should be {expected:08x}. {again}"
                 )
 
     def splits(self) -> dict[str, dict[str, int]]:
@@ -186,7 +186,7 @@ class CorpusIndex:
         """Convert tokens to the byte format of the parts. Raises ValueError for an id outside the vocabulary."""
         array = np.asarray(tokens, np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < self.header.vocab_size:
-            raise ValueError(f"token ids go from 0 to {self.header.vocab_size - 1}")
+            raise ValueError(f"token ids range from 0 to {self.header.vocab_size - 1}")
         return array.astype(self.dtype).tobytes()
 
     def find(self, tokens: Sequence[int] | np.ndarray, split: str | None = None) -> Matches:

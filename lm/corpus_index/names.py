@@ -37,7 +37,7 @@ class DocumentNames:
                 names = self.in_group(index, group)
                 return names["id"][at].as_py() or "", names["url"][at].as_py() or ""
             at -= rows
-        raise InputError(f"The tables of documents in {self.places[-1].parent} have no document {number:,}.")
+        raise InputError(f"Document {number:,} is not in the tables of {self.places[-1].parent}.")
 
     @functools.cached_property
     def tables(self) -> list[tuple[pq.ParquetFile, int]]:

@@ -25,8 +25,8 @@ def search_report(run: Path, text: str, documents: int, train: TrainConfig | Non
         for part, low, high in matches.ranges:
             counts[part.split] += high - low
         lines += list(places(index, tokenizer, matches, length, documents - len(lines)))
-    told = ", ".join(f"{count:,} times in {split}" for split, count in counts.items())
-    return "\n".join([f"{for_terminal(repr(text))} stands {told}", *lines])
+    total = ", ".join(f"{count:,} times in {split}" for split, count in counts.items())
+    return "\n".join([f"{for_terminal(repr(text))} occurs {total}", *lines])
 
 
 def places(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, length: int, most: int) -> Iterator[str]:

@@ -72,15 +72,15 @@ def longest_spans(
     tokens: Sequence[int],
     edges: np.ndarray,
     split: str | None,
-    go_on: Callable[[], None] = lambda: None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[Span]:
-    """From each edge, find the longest passage that occurs in the split and ends at an edge. `go_on` is called for each
-    edge, and may raise to stop."""
+    """From each edge, find the longest passage that occurs in the split and ends at an edge. `check_cancelled` is
+    called for each edge, and may raise to stop."""
     logs = log_frequencies(index, tokens)
     at_edges = np.flatnonzero(edges)
     found = []
     for start in at_edges[at_edges < len(tokens)].tolist():
-        go_on()
+        check_cancelled()
         reach = start + index.longest(tokens[start:], split)
         end = int(at_edges[np.searchsorted(at_edges, reach, side="right") - 1])
         if end > start:
@@ -114,11 +114,11 @@ def trace(
     rule: TraceRule | None = None,
     begin: int = 0,
     split: str | None = "train",
-    go_on: Callable[[], None] = lambda: None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> list[Span]:
     """Return the passages of `tokens`, from token `begin` on, that the rule shows, in order. Raises ValueError for ids
-    outside the vocabulary, and whatever `go_on` raises, which is called for each word."""
+    outside the vocabulary, and whatever `check_cancelled` raises, which is called for each word."""
     rule, traced = rule or TraceRule(), tokens[begin:]
     edges = word_edges([tokenizer.token_bytes(id) for id in tokens])[begin:]
-    kept = chosen(longest_spans(index, traced, edges, split, go_on), len(traced), rule)
+    kept = chosen(longest_spans(index, traced, edges, split, check_cancelled), len(traced), rule)
     return [one._replace(start=one.start + begin, end=one.end + begin) for one in kept]

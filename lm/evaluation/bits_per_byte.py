@@ -106,7 +106,7 @@ def evaluate_texts(
     tokens_N = np.concatenate([np.zeros(0, np.int64), *documents])
     tokens = len(tokens_N) - len(documents)
     if not tokens:
-        raise InputError("The text is empty: there is nothing to evaluate. Give a text of one character at least.")
+        raise InputError("The text is empty. Give at least one character.")
     segments_N = np.repeat(np.arange(len(documents)), [len(one) for one in documents])
     mesh = mesh or one_device_mesh(model_config)
     rows = rows_on(mesh, config.batch_size)

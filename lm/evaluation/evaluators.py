@@ -76,7 +76,7 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
                 "class as my_package.my_module.MyEvaluator, in a module that can be imported."
             ) from None
     if len(both := [name for name in names if name in HELD_OUT]) > 1:
-        raise UsageError(f"{option} names {' and '.join(both)}, whose figures have the same names. Name only one.")
+        raise UsageError(f"{option} names {' and '.join(both)}, which report metrics of the same names. Name only one.")
 
 
 def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":
@@ -93,7 +93,7 @@ def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]"
         raise UsageError(f"{option} names {name!r}, but the module {path} has no {attribute}.")
     if not isinstance(kind, type) or not callable(getattr(kind, "run", None)):
         raise UsageError(
-            f"{option} names {name!r}, which is no evaluator: a class with run(model, mesh) is one "
+            f"{option} names {name!r}, which is not an evaluator: a class with run(model, mesh) "
             "(lm/evaluation/evaluator.py)."
         )
     return kind
@@ -118,21 +118,19 @@ TAKEN = {
 def numbers_of(evaluator: str, figures: object) -> dict[str, int | float]:
     """Convert results to plain numbers. Raises UsageError for values that are not numbers and for names in TAKEN."""
     if not isinstance(figures, Mapping):
-        raise UsageError(f"The evaluator {evaluator} gave {shown(repr(figures))}, and not a dict of figures.")
+        raise UsageError(f"The evaluator {evaluator} returned {shown(repr(figures))} instead of a dict of metrics.")
     import jax
 
     found = {}
     for name, figure in figures.items():
         if name in TAKEN or not isinstance(name, str):
-            raise UsageError(
-                f"The evaluator {evaluator} calls a figure {name!r}, which is taken. Give it another name."
-            )
+            raise UsageError(f"The evaluator {evaluator} returned a metric {name!r}, a name that is taken. Rename it.")
         value = jax.device_get(figure)  # explicit, since the training loop disallows implicit transfers
         try:
             found[name] = value if isinstance(value, int) else float(value)
         except (TypeError, ValueError) as error:
             raise UsageError(
-                f"The evaluator {evaluator} gave {name} = {shown(repr(value))}, which is no number."
+                f"The evaluator {evaluator} returned {name} = {shown(repr(value))}, which is not a number."
             ) from error
     return found
 
@@ -144,7 +142,7 @@ def run_evaluators(evaluators: "Mapping[str, Evaluator]", model: "Transformer", 
     for name, evaluator in evaluators.items():
         new = numbers_of(name, evaluator.run(model, mesh))
         if both := sorted(new.keys() & figures.keys()):
-            raise UsageError(f"{both[0]} is a figure of the evaluator {name}, and of one before it. Name only one.")
+            raise UsageError(f"{both[0]} is a metric of the evaluator {name} and of an earlier one. Name only one.")
         figures |= new
     return figures
 

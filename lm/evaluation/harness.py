@@ -89,7 +89,7 @@ class HarnessLM(LM):
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "
-                f"only {', '.join(sorted(KNOWN_ARGUMENTS))} are known here. Take another task, or change its "
+                f"only {', '.join(sorted(KNOWN_ARGUMENTS))} are supported. Choose another task, or change its "
                 "generation_kwargs."
             )
         until = arguments.get("until") or []

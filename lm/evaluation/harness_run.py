@@ -50,8 +50,8 @@ def run_harness(
         )  # fmt: skip
     except (OSError, ConnectionError) as error:
         raise InputError(
-            f"A data set of {', '.join(tasks)} cannot be had: {error}. Check the network, or put it into a folder and "
-            "name that by --data."
+            f"A data set of {', '.join(tasks)} cannot be downloaded: {error}. Check the network, or put it into a "
+            "folder and give that as --data."
         ) from error
     assert found is not None  # None only in distributed runs of the harness itself
     return {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
@@ -74,8 +74,8 @@ def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
     if source is None or not files:
         known = ", ".join(name for name in SOURCES if name != "blimp")
         raise UsageError(
-            f"--data {data} has no files of {task}: those of {known} are known, and of blimp_PARADIGM. Describe other "
-            "data in a task of your own (--include-path), or leave --data out."
+            f"--data {data} has no files of {task}. --data works for {known} and blimp_PARADIGM. For other data, "
+            "write your own task (--include-path), or omit --data."
         )
     assert all(path.name.endswith(all_kinds()) for path in files)
     kind = "parquet" if files[0].name.endswith(".parquet") else "json"

@@ -104,7 +104,7 @@ class Validation:
             asked = config.batches * config.batch_size
             config.say(
                 f"train.validation_batches asks for {asked:,} sequences, but the validation split holds "
-                f"{source.windows:,} of {config.model.context_length:,} tokens: all of them are used"
+                f"{source.windows:,} of {config.model.context_length:,} tokens; all are used"
             )
         self.batches = list(source.iterate(stop_step=wanted))
         lengths = byte_lengths(config.tokenizer)

@@ -71,7 +71,7 @@ def windows_of(number: int, request: Request, context_length: int) -> Iterator[R
     the left if it is too long. A longer continuation is split into parts of context_length tokens, and the last window
     is as long as the others, as in lm-eval's rolling windows. Raises ValueError for an empty context."""
     if not request.context:
-        raise ValueError("a continuation without a context: give the document's head at least")
+        raise ValueError("a continuation without a context: give at least BOS")
     whole = [*request.context, *request.continuation]
     for start in range(len(request.context), len(whole), context_length):
         end = min(start + context_length, len(whole))

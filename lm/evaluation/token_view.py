@@ -45,7 +45,7 @@ def view_tokens(
     """
     targets = len(ids) - 1
     if targets < 1:
-        raise ValueError(f"{len(ids)} ids hold no token to predict; give the document's head and at least one more")
+        raise ValueError(f"{len(ids)} ids hold no token to predict; give BOS and at least one more")
     context = min(config.context_length, BLOCK * math.ceil(targets / BLOCK))
     stride = min(stride, context)
     windows = 1 + max(0, math.ceil((targets - context) / stride))

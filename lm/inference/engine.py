@@ -102,7 +102,7 @@ class Engine:
         with self.lock:
             if self.max_queue is not None and len(self.queue) >= self.max_queue:
                 raise QueueFull(
-                    f"{len(self.queue):,} requests wait, and max_queue = {self.max_queue} may. Ask again later."
+                    f"{len(self.queue):,} requests are waiting, and max_queue = {self.max_queue}. Try again later."
                 )
             running = Running(next(self.numbers), request, self.tokenizer, self.context)
             self.queue[running.id] = self.open[running.id] = running
@@ -112,20 +112,21 @@ class Engine:
         """Raise UsageError if the request is invalid."""
         length, params = len(request.prompt), request.params
         if not length:
-            raise UsageError("The prompt is empty; give a token at least, such as the one that heads a document.")
+            raise UsageError("The prompt is empty; give at least one token, such as BOS.")
         most = self.context if params.max_tokens == 0 else self.context - 1
         if length > most:
             raise UsageError(
-                f"The prompt is {length:,} tokens; the context holds {self.context:,}, new tokens included. Shorten it."
+                f"The prompt is {length:,} tokens; the context holds {self.context:,}, including new tokens. "
+                "Shorten it."
             )
         symbols = self.shape.symbols
         if wrong := [id for id in request.prompt if not 0 <= id < symbols]:
             raise UsageError(
-                f"The prompt has the token id {wrong[0]}; ids of this vocabulary go from 0 to {symbols - 1}."
+                f"The prompt has the token id {wrong[0]}; ids of this vocabulary range from 0 to {symbols - 1}."
             )
         if (params.logprobs or 0) > self.shape.alternatives:
             raise UsageError(
-                f"logprobs is {params.logprobs}; of the likeliest tokens at most {self.shape.alternatives} are told."
+                f"logprobs is {params.logprobs}; at most {self.shape.alternatives} alternatives per token are returned."
             )
 
     def cancel(self, request_id: int) -> None:
@@ -299,10 +300,10 @@ class Engine:
                 draft.prompt_logprobs += round.scored.prompt_logprobs()
                 draft.finish_reason = round.scored.finish_reason = "length"
             return
-        told = any(running.params.logprobs is not None for _, running in round.columns)
+        with_logprobs = any(running.params.logprobs is not None for _, running in round.columns)
         assert round.drawn is not None
         token_NB = on_host(round.drawn.token_B)
-        others = [on_host(one) for one in round.drawn[1:]] if told else None
+        others = [on_host(one) for one in round.drawn[1:]] if with_logprobs else None
         for column, running in round.columns:
             if running.finish_reason is not None:
                 continue

@@ -66,7 +66,7 @@ class SamplingParams:
             if not fine:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {wanted[name]}.")
         if not all(self.stop):
-            raise UsageError(f"stop is {self.stop!r}: an empty string would stop at once. Leave it out.")
+            raise UsageError(f"stop is {self.stop!r}: an empty string would stop immediately. Remove it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,6 @@ def check_prompt(
     row = tokenizer.prompt_ids(prompt)
     if len(row) >= tokens:
         raise UsageError(
-            f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
-            f"{tokens}. {remedy}"
+            f"The prompt {shown(prompt)} is {len(row):,} tokens with BOS; that leaves no room within {tokens}. {remedy}"
         )
     return row

@@ -32,7 +32,7 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
     devices = {device for leaf in jax.tree.leaves(model) for device in jnp.asarray(leaf).devices()}
     if len(devices) > 1:
         raise UsageError(
-            f"weights = {weights} are laid out for one device, and this model lies on {len(devices)}. Use the model as "
+            f"weights = {weights} work on one device only, and this model is on {len(devices)}. Use the model as "
             "it is there, or restore it on one device."
         )
     blocks = [prepared_block(block, config, weights) for block in model.layer_blocks()]

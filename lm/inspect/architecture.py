@@ -63,7 +63,7 @@ def architecture(config: ModelConfig) -> Part:
     blocks = [block(config, shapes, layer) for layer in range(config.layers)]
     about = "The same kind of block again and again, each with weights of its own. All read and write one stream."
     parts += [group("blocks", "blocks", "blocks", about, "x_BTD = block(x_BTD), layer by layer", blocks)]
-    parts += [norm(config, shapes, "norm", "Brings the stream to one scale, before it is turned into scores.")]
+    parts += [norm(config, shapes, "norm", "Normalizes the residual stream before the logits.")]
     parts += [head(config, shapes)]
     parts += others(shapes, parts)
     about = "Reads tokens, and gives every token of the vocabulary a score for coming next."
@@ -125,7 +125,7 @@ def linear(shapes: Shapes, path: str, about: str, formula: str) -> Part:
     weight = leaf(shapes, f"{path}.weight", "matrix", about, formula)
     if not has(shapes, f"{path}.bias"):
         return dataclasses.replace(weight, name=name)
-    bias = leaf(shapes, f"{path}.bias", "vector", "A number that is added to each channel.", "+ b")
+    bias = leaf(shapes, f"{path}.bias", "vector", "A bias for each channel.", "+ b")
     both = group(name, path, "matrix", about, f"{formula} + b", [weight, bias])
     return dataclasses.replace(both, shape=weight.shape, axes=weight.axes)
 
@@ -144,7 +144,7 @@ def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
         leaf(shapes, f"{path}.{name}", "vector", about_it, how)
         for name, about_it, how in (
             ("scale", "A factor for each channel.", "· scale"),
-            ("bias", "A number that is added to each channel.", "+ bias"),
+            ("bias", "A bias for each channel.", "+ bias"),
         )
         if has(shapes, f"{path}.{name}")
     ]
@@ -169,12 +169,17 @@ def attention(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     then = f" Then {' and '.join(done)}." if done else ""
     children = [
         *share(shapes, f"{path}.query_share", "queries"),
-        linear(shapes, f"{path}.query", f"What each token looks for, head by head.{then}", "q_BTHC = h_BTD · W_DI"),
+        linear(shapes, f"{path}.query", f"The query of each token in each head.{then}", "q_BTHC = h_BTD · W_DI"),
         *share(shapes, f"{path}.key_share", "keys"),
-        linear(shapes, f"{path}.key", f"What each token can be found by, head by head.{then}", "k_BSKC = h_BSD · W_DJ"),
+        linear(shapes, f"{path}.key", f"The key of each token in each head.{then}", "k_BSKC = h_BSD · W_DJ"),
         *share(shapes, f"{path}.value_share", "values"),
-        linear(shapes, f"{path}.value", "What each token hands on to those that look at it.", "v_BSKC = h_BSD · W_DJ"),
-        linear(shapes, f"{path}.out", "Joins what the heads have gathered into one vector.", "out_BTD = o_BTI · W_ID"),
+        linear(
+            shapes,
+            f"{path}.value",
+            "The value that each token gives to tokens that attend to it.",
+            "v_BSKC = h_BSD · W_DJ",
+        ),
+        linear(shapes, f"{path}.out", "Combines the outputs of the heads into one vector.", "out_BTD = o_BTI · W_ID"),
     ]
     seen = f"the last {window:,} tokens, itself among them" if window else "itself and all tokens before it"
     heads = "one head" if config.heads == 1 else f"{config.heads} heads, each by a question of its own"
@@ -190,8 +195,15 @@ ACTIVATION_FORMULAS = {"swiglu": "silu({})", "gelu": "gelu({})", "relu_squared":
 
 def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     path = f"blocks.{layer}.mlp"
-    up = linear(shapes, f"{path}.up", "Looks for features in the stream, one a column.", "u_BTF = h_BTD · W_DF")
-    down = linear(shapes, f"{path}.down", "Writes what the features found back, one a row.", "out_BTD = a_BTF · W_FD")
+    up = linear(
+        shapes, f"{path}.up", "Detects features in the residual stream, one per column.", "u_BTF = h_BTD · W_DF"
+    )
+    down = linear(
+        shapes,
+        f"{path}.down",
+        "Writes the detected features back to the residual stream, one per row.",
+        "out_BTD = a_BTF · W_FD",
+    )
     children = [up, down]
     activation = ACTIVATION_FORMULAS.get(config.mlp, f"{config.mlp}({{}})")
     inside = activation.format("up(h)")
@@ -206,9 +218,9 @@ def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
 def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     path = f"blocks.{layer}"
     children = [
-        norm(config, shapes, f"{path}.attention_norm", "Brings the stream to one scale, for attention to read."),
+        norm(config, shapes, f"{path}.attention_norm", "Normalizes the residual stream for attention."),
         attention(config, shapes, layer),
-        norm(config, shapes, f"{path}.mlp_norm", "Brings the stream to one scale, for the MLP to read."),
+        norm(config, shapes, f"{path}.mlp_norm", "Normalizes the residual stream for the MLP."),
         *share(shapes, f"{path}.mlp_share", "the MLP's inputs"),
         mlp(config, shapes, layer),
     ]
@@ -229,5 +241,5 @@ def head(config: ModelConfig, shapes: Shapes) -> Part:
     shape, axes = shapes["embedding"]
     formula = f"logits_BTV = x_BTD · embedding_VD{cap}"
     return Part(
-        "head", "embedding", "head", f"{about} It is the embedding's table.", formula, shape, axes, 0, {"tied": True}
+        "head", "embedding", "head", f"{about} It is tied to the embedding.", formula, shape, axes, 0, {"tied": True}
     )

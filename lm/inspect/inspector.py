@@ -118,7 +118,7 @@ class Inspector:
             return self.tokenizer.encode(text)
         ids = [int(id) for id in text]
         if wrong := [id for id in ids if not 0 <= id < self.tokenizer.vocab_size]:
-            raise UsageError(f"{wrong[0]} is no token id: they go from 0 to {self.tokenizer.vocab_size - 1:,} here.")
+            raise UsageError(f"{wrong[0]} is not a token id: ids range from 0 to {self.tokenizer.vocab_size - 1:,}.")
         return ids[1:] if ids[:1] == [self.tokenizer.bos_id] else ids
 
     def cut(self, text: str | Sequence[int], room: int) -> tuple[tuple[int, ...], int]:
@@ -128,7 +128,7 @@ class Inspector:
 
     def _checked(self, top: int) -> int:
         if not 0 <= top <= ALTERNATIVES:
-            raise UsageError(f"top is {top}; from 0 to {ALTERNATIVES} of the likeliest tokens can be asked for.")
+            raise UsageError(f"top is {top}; it must be from 0 to {ALTERNATIVES}.")
         return top
 
     def _row(self, tokens: Sequence[int]) -> jax.Array:
@@ -141,7 +141,7 @@ class Inspector:
         """Context manager around a call of a program: reports the compilation, if no earlier call has returned."""
         key = self.config, program, length
         if key not in self._programs.ready:
-            tell(f"a program for texts of up to {length - 1:,} tokens is compiled, once")
+            tell(f"compiling a program for texts of up to {length - 1:,} tokens (once)")
         yield
         self._programs.ready.add(key)
 
@@ -165,6 +165,6 @@ def check_finite(array: np.ndarray) -> None:
     """Raise InputError if any value is NaN or infinite."""
     if not np.isfinite(array).all():
         raise InputError(
-            "This model gives NaN or infinity in place of probabilities: its training has gone astray, or its "
+            "The model's probabilities are NaN or infinite: its training has diverged, or its "
             "parameters are damaged. Look at an earlier step."
         )

@@ -95,7 +95,7 @@ def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
     UsageError for an invalid layer."""
     count = len(layers.attention_LHTS)
     if not 0 <= layer < count:
-        raise UsageError(f"layer is {layer}; this model has {count}, which are counted from 0: give 0 to {count - 1}.")
+        raise UsageError(f"layer is {layer}; this model has {count}, numbered from 0 to {count - 1}.")
     tokens, weights_HTS = token_labels(inspector, layers), layers.attention_LHTS[layer]
     return treescope.render_array(
         weights_HTS, rows=[1], columns=[2, 0], vmin=0.0, vmax=1.0, around_zero=False,

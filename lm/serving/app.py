@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from lm.serving.answers import ChoiceWriter, Envelope, Usage, joined, to_json
 from lm.serving.errors import ApiError
-from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_gone
+from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
 from lm.serving.limits import Limits
 from lm.serving.metrics import ServerMetrics, outcome_of
@@ -114,7 +114,7 @@ class CompletionServer:
         return Starlette(
             routes=routes,
             middleware=[cors] if cors_origins else [],
-            exception_handlers={ApiError: told, HTTPException: told, Exception: told},
+            exception_handlers={ApiError: error_response, HTTPException: error_response, Exception: error_response},
         )
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
@@ -173,11 +173,11 @@ class CompletionServer:
             call = await self.read_call(request)
             running = self.worker.submit(call.requests)
             try:
-                await unless_gone(request.receive, running.is_accepted())
+                await unless_disconnected(request.receive, running.is_accepted())
                 self.metrics.prompt_tokens.inc(Usage.of(call).prompt_tokens)
                 if call.stream:
                     return self.stream(call, running, record)
-                return await unless_gone(request.receive, self.whole(call, running, record))
+                return await unless_disconnected(request.receive, self.whole(call, running, record))
             except BaseException:
                 self.worker.cancel(running)
                 raise
@@ -245,7 +245,7 @@ class CompletionServer:
         yield b"[DONE]"
 
 
-async def told(request: Request, error: Exception) -> Response:
+async def error_response(request: Request, error: Exception) -> Response:
     """Convert any error to a response in the format of OpenAI's API."""
     if isinstance(error, HTTPException):
         path = f"{request.method} {request.url.path}"
@@ -255,5 +255,5 @@ async def told(request: Request, error: Exception) -> Response:
         }
         error = ApiError(error.status_code, message.get(error.status_code, error.detail), headers=error.headers)
     if not isinstance(error, ApiError):
-        error = ApiError(500, "The server has a bug, which its log tells.", code="internal_error")
+        error = ApiError(500, "Internal error: a bug. The server's log has the traceback.", code="internal_error")
     return error_answer(error)

@@ -17,19 +17,19 @@ def parse_object(body: bytes) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise ApiError(400, f"The body is not UTF-8: byte {error.start:,} is {body[error.start]:#04x}.") from None
     except RecursionError:
-        raise ApiError(400, "The body is JSON, but nested too deep.") from None
+        raise ApiError(400, "The body is JSON, but nested too deeply.") from None
     except ValueError as error:
-        raise ApiError(400, f"The body is no JSON: {shown(str(error), quotes=False)}") from None
+        raise ApiError(400, f"The body is not JSON: {shown(str(error), quotes=False)}") from None
     if not isinstance(value, dict):
         raise ApiError(400, f"The body is {shown(value)}; it must be a JSON object.")
     return value
 
 
 def refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-class Unwanted(Exception):  # noqa: N818  (it went as it should)
+class Cancelled(Exception):  # noqa: N818  (it went as it should)
     """The client is gone, so the result is not needed."""
 
 
@@ -38,31 +38,31 @@ class Fields:
 
     def __init__(
         self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None,
-        take_turn: Callable[[str, str], None] = lambda lane, text: None,
+        change_lane: Callable[[str, str], None] = lambda lane, text: None,
     ):  # fmt: skip
-        """`left` is set when the client disconnects; `take_turn` implements the method. Raises ApiError 400 for fields
-        that are not `known`."""
-        self.body, self.left, self._take_turn = body, left, take_turn
+        """`left` is set when the client disconnects; `change_lane` implements the method. Raises ApiError 400 for
+        fields that are not `known`."""
+        self.body, self.left, self._change_lane = body, left, change_lane
         if unknown := [name for name in body if name not in known]:
             names = shown(", ".join(unknown), quotes=False)
             raise ApiError(
                 400, f"Unknown fields: {names}. Known: {', '.join(known)}.", param=unknown[0], code="unknown_parameter"
             )
 
-    def take_turn(self, lane: str, text: str = "") -> None:
+    def change_lane(self, lane: str, text: str = "") -> None:
         """Move this inspection to the lane `lane`, so that its own lane is free for others. Call it before work that
-        takes seconds; `text` describes the work to waiting clients. Only the first call has an effect. Raises Unwanted
+        takes seconds; `text` describes the work to waiting clients. Only the first call has an effect. Raises Cancelled
         if the client is gone."""
-        self._take_turn(lane, text)
+        self._change_lane(lane, text)
 
-    def tell(self, text: str) -> None:
-        """Call `take_turn` before a program is compiled."""
-        self.take_turn("compile", text)
+    def before_compiling(self, text: str) -> None:
+        """Call `change_lane` before a program is compiled."""
+        self.change_lane("compile", text)
 
-    def go_on(self) -> None:
-        """Call it periodically during long work. Raises Unwanted if the client is gone."""
+    def check_cancelled(self) -> None:
+        """Call it periodically during long work. Raises Cancelled if the client is gone."""
         if self.left is not None and self.left.is_set():
-            raise Unwanted
+            raise Cancelled
 
     def get(self, name: str, default: object = None) -> object:
         value = self.body.get(name)

@@ -43,8 +43,8 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
     origin, host = given.get("origin", ""), given.get("host", "")
     if not is_here(host) and host_name(host) not in hosts and host not in [urlsplit(one).netloc for one in origins]:
         raise ApiError(
-            403, f"This server is asked as {shown(host)}, which is not one of its names. Ask it by its address, or "
-            "start it with that name in --allowed-hosts.",
+            403, f"The Host header is {shown(host)}, which is not a name of this server. Use its address, or start "
+            "the server with that name in --allowed-hosts.",
             code="other_host",
         )  # fmt: skip
     if "*" in origins or origin in origins:
@@ -53,7 +53,7 @@ def check_page(request: Request, origins: Collection[str], hosts: Collection[str
     own = site in ("same-origin", "none") if site else origin.rpartition("://")[2].lower() == host.lower()
     if request.method != "GET" and (site or origin) and not own:
         raise ApiError(
-            403, f"Web pages of {shown(origin)} may not ask this server. It is started for them by --cors-origins.",
+            403, f"Requests from web pages of {shown(origin)} are not allowed. Allow them with --cors-origins.",
             code="other_origin",
         )  # fmt: skip
 
@@ -91,20 +91,20 @@ def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], l
     for origin in cors_origins:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise UsageError(
-                f"--cors-origins has {shown(origin)}, which is no origin. Give SCHEME://HOST or SCHEME://HOST:PORT in "
-                "lower case, such as https://example.org, or * for all."
+                f"--cors-origins has {shown(origin)}, which is not an origin. Give SCHEME://HOST or SCHEME://HOST:PORT "
+                "in lower case, such as https://example.org, or * for all."
             )
     for host in allowed_hosts:
         if not NAME.fullmatch(host) and not is_address(host):
             raise UsageError(
-                f"--allowed-hosts has {shown(host)}, which is no host. Give a name or an address in lower case, "
+                f"--allowed-hosts has {shown(host)}, which is not a host. Give a name or an address in lower case, "
                 "without scheme and port, such as models.example.org."
             )
     if not loopback and not allowed_hosts:
         raise UsageError(
-            "--host lets other machines ask, but --allowed-hosts is empty. Give the names and addresses by which they "
-            "ask this server, such as --allowed-hosts models.example.org 10.0.0.5: requests by another name are those "
-            "of web pages that pose as this server (DNS rebinding)."
+            "--host lets other machines connect, but --allowed-hosts is empty. Give the names and addresses that they "
+            "use for this server, such as --allowed-hosts models.example.org 10.0.0.5. Requests under other names are "
+            "refused, because a web page could send them (DNS rebinding)."
         )
 
 
@@ -113,7 +113,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     and ClientDisconnect."""
     close = {"Connection": "close"}  # the rest of the body is not read
     too_large = lambda size: ApiError(
-        413, f"The body is {size} bytes; this server reads at most {most:,}. Send less at once.",
+        413, f"The body is {size} bytes; the limit is {most:,}. Split it into several requests.",
         code="body_too_large", headers=close,
     )  # fmt: skip
     announced = request.headers.get("content-length", "")
@@ -128,21 +128,21 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
                     raise too_large(f"more than {most:,}")
     except TimeoutError:
         raise ApiError(
-            408, f"The body was not there after {seconds:g} seconds ({len(body):,} bytes were).",
+            408, f"The body was incomplete after {seconds:g} seconds ({len(body):,} bytes received).",
             code="timeout", headers=close,
         ) from None  # fmt: skip
     return bytes(body)
 
 
-async def gone(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
     """Wait until the client disconnects. Call it after the body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def unless_gone[T](receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def unless_disconnected[T](receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`. If the client disconnects first, cancel it and raise ClientDisconnect."""
-    job, lost = asyncio.create_task(work), asyncio.create_task(gone(receive))
+    job, lost = asyncio.create_task(work), asyncio.create_task(disconnected(receive))
     try:
         await asyncio.wait((job, lost), return_when=asyncio.FIRST_COMPLETED)
         if job.done():
@@ -169,7 +169,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with contextlib.suppress(ClientDisconnect, OSError):
-                await unless_gone(receive, self.send_all(send))
+                await unless_disconnected(receive, self.send_all(send))
         finally:
             await self.pieces.aclose()
             self.on_end()
@@ -194,7 +194,7 @@ def peer_of(transport: Any) -> str:
 
 def refuse_connection(transport: Any) -> None:
     """Send 429 before reading a request, and close the connection."""
-    error = ApiError(429, "Too many connections are open from this address. Close some.", code="too_many_connections")
+    error = ApiError(429, "Too many connections from this address. Close some.", code="too_many_connections")
     body = to_json(error.as_json())
     head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
     transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)

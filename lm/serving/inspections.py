@@ -2,7 +2,7 @@
 
 An inspection is a function of the fields of a JSON object, and runs in a thread. Inspections in the same lane run one
 at a time, which bounds their memory and protects shared state; different lanes run in parallel. Work that takes
-seconds, such as compilation, moves to another lane (Fields.take_turn), so that others need not wait for it.
+seconds, such as compilation, moves to another lane (Fields.change_lane), so that others need not wait for it.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from starlette.responses import Response
 from lm.errors import InputError, UsageError
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
-from lm.serving.fields import Fields, Unwanted, parse_object
-from lm.serving.http import JSON, json_answer, read_body, unless_gone
+from lm.serving.fields import Cancelled, Fields, parse_object
+from lm.serving.http import JSON, json_answer, read_body, unless_disconnected
 from lm.serving.limits import Limits
 
 RETRY_SECONDS = 1
@@ -34,7 +34,8 @@ class Inspection:
     """Fields of the JSON object."""
     answer: Callable[[Fields], Mapping[str, object]]
     """Called in a thread. May raise ApiError; UsageError becomes 400 and InputError 404. Work of more than a second
-    should call Fields.go_on periodically, and Fields.take_turn before anything that cannot be interrupted."""
+    should call Fields.check_cancelled periodically, and Fields.change_lane before anything that cannot be
+    interrupted."""
     about: str
     """One-line description for the list."""
     lane: str = ""
@@ -64,7 +65,7 @@ class Turn:
         self.lane.acquire()
         self.routes.doings[self] = text
         if self.left.is_set() or self.routes.closed:
-            raise Unwanted
+            raise Cancelled
 
 
 class InspectRoutes:
@@ -95,7 +96,7 @@ class InspectRoutes:
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         if self.waiting >= self.limits.max_inspections:
             raise ApiError(
-                429, f"{self.waiting:,} inspections wait, as many as this server takes. Try again later.",
+                429, f"{self.waiting:,} inspections are waiting, which is the limit. Try again later.",
                 code="queue_full", headers={"Retry-After": str(RETRY_SECONDS)},
             )  # fmt: skip
         self.waiting += 1
@@ -103,7 +104,7 @@ class InspectRoutes:
         """Set when the client disconnects: pending work does not start, and long work stops."""
         try:
             job = asyncio.get_running_loop().run_in_executor(self.threads, self.answer_of, inspection, body, left)
-            return Response(await unless_gone(request.receive, finished(job)), media_type=JSON)
+            return Response(await unless_disconnected(request.receive, finished(job)), media_type=JSON)
         except (ClientDisconnect, asyncio.CancelledError):
             left.set()
             raise
@@ -118,7 +119,7 @@ class InspectRoutes:
             fields = Fields(parse_object(body or b"{}"), inspection.known, left, turn.take)
             try:
                 return to_json(inspection.answer(fields))
-            except Unwanted:
+            except Cancelled:
                 return b""
             except UsageError as error:
                 raise ApiError(400, str(error), code="invalid_value") from error

@@ -33,27 +33,30 @@ class ServerMetrics:
         self.requests = Counter("gristmill_requests", "Calls of /v1/completions, by outcome", ["outcome"], registry=of)
         for outcome in OUTCOMES:
             self.requests.labels(outcome)
-        self.prompt_tokens = Counter("gristmill_prompt_tokens", "Tokens of prompts that were read", registry=of)
-        self.generated_tokens = Counter("gristmill_generated_tokens", "Tokens that were drawn", registry=of)
-        Gauge("gristmill_slots", "Texts that are made at once", registry=of).set(slots)
-        busy = Gauge("gristmill_slots_busy", "Slots in which a text is made", registry=of)
+        self.prompt_tokens = Counter("gristmill_prompt_tokens", "Prompt tokens processed", registry=of)
+        self.generated_tokens = Counter("gristmill_generated_tokens", "Tokens generated", registry=of)
+        Gauge("gristmill_slots", "Maximum number of texts generated at once", registry=of).set(slots)
+        busy = Gauge("gristmill_slots_busy", "Slots that are generating", registry=of)
         busy.set_function(lambda: min(in_flight(), slots))
-        waiting = Gauge("gristmill_queue_length", "Texts that wait for a slot", registry=of)
+        waiting = Gauge("gristmill_queue_length", "Texts waiting for a slot", registry=of)
         waiting.set_function(lambda: max(in_flight() - slots, 0))
         self.first_token = Histogram(
             "gristmill_time_to_first_token_seconds",
-            "From the call to its first token",
+            "Time from the call to its first token",
             buckets=SECONDS_TO_FIRST,
             registry=of,
         )
         self.token = Histogram(
             "gristmill_time_per_token_seconds",
-            "Between the tokens of a text, its mean",
+            "Mean time between the tokens of a text",
             buckets=SECONDS_A_TOKEN,
             registry=of,
         )
         self.request = Histogram(
-            "gristmill_request_seconds", "From a call to the end of its answer", buckets=SECONDS_A_REQUEST, registry=of
+            "gristmill_request_seconds",
+            "Time from the call to the end of the response",
+            buckets=SECONDS_A_REQUEST,
+            registry=of,
         )
 
     def count(self, outcome: str) -> None:

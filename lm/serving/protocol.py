@@ -76,15 +76,17 @@ def parse_completion(body: bytes, model: str, tokenizer: Tokenizer, limits: Limi
     refuse_what_is_not_done(fields)
     n = fields.integer("n", 1, 1, limits.max_choices)
     if (best_of := fields.integer("best_of", n, 1, limits.max_choices)) != n:
-        raise wrong("best_of", best_of, f"equal to n ({n}): all texts that are made are given", "unsupported_value")
+        raise wrong(
+            "best_of", best_of, f"equal to n ({n}): the server returns all texts that it generates", "unsupported_value"
+        )
     stream = fields.boolean("stream", False)
     echo = fields.boolean("echo", False)
     params = sampling_params(fields, echo, tokenizer, limits)
     prompts = read_prompts(fields, params, tokenizer, limits)
     if len(prompts) * n > limits.max_choices:
         raise ApiError(
-            400, f"{len(prompts):,} prompts with n = {n} are {len(prompts) * n:,} texts; this server makes at most "
-            f"{limits.max_choices:,} a call. Send several calls.",
+            400, f"{len(prompts):,} prompts with n = {n} are {len(prompts) * n:,} texts; the limit is "
+            f"{limits.max_choices:,} per call. Send several calls.",
             param="prompt" if n == 1 else "n", code="too_many_choices",
         )  # fmt: skip
     return CompletionCall(prompts, params, n, echo, stream, include_usage(fields, stream))
@@ -103,15 +105,15 @@ def refuse_what_is_not_done(fields: Fields) -> None:
     """Raise ApiError 400 for unsupported fields, unless their values have no effect."""
     for name in ("presence_penalty", "frequency_penalty"):
         if fields.number(name, 0.0, -2.0, 2.0):
-            raise wrong(name, fields.get(name), "0: use repetition_penalty, which this server has", "unsupported_value")
+            raise wrong(name, fields.get(name), "0: not supported; use repetition_penalty", "unsupported_value")
     bias = fields.get("logit_bias", {})
     if not isinstance(bias, dict):
         raise wrong("logit_bias", bias, "an object", "invalid_type")
     if bias:
-        raise wrong("logit_bias", bias, "empty: this server changes no logits by token", "unsupported_value")
+        raise wrong("logit_bias", bias, "empty: logit_bias is not supported", "unsupported_value")
     if fields.string("suffix", ""):
         raise wrong(
-            "suffix", fields.get("suffix"), "left out: this model continues a text, and fills no gap in one",
+            "suffix", fields.get("suffix"), "absent: this model does not fill in the middle of a text",
             "unsupported_value",
         )  # fmt: skip
     fields.string("user", "")
@@ -124,7 +126,7 @@ def include_usage(fields: Fields, stream: bool) -> bool:
     if not isinstance(options, dict):
         raise wrong("stream_options", options, "an object", "invalid_type")
     if not stream:
-        raise wrong("stream_options", options, "left out where stream is not true")
+        raise wrong("stream_options", options, "absent unless stream is true")
     inner = Fields(options, ("include_usage", "include_obfuscation"))
     inner.boolean("include_obfuscation", False)  # OpenAI's padding against eavesdroppers: not supported
     return inner.boolean("include_usage", False)
@@ -187,8 +189,8 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
     decode ids send it that way; elsewhere, names of special tokens are plain text."""
     if len(text) > limits.max_prompt_bytes or len(text.encode("utf-8", "replace")) > limits.max_prompt_bytes:
         raise ApiError(
-            400, f"A prompt is {len(text):,} characters; this model reads at most {limits.context:,} tokens, and so no "
-            f"more than {limits.max_prompt_bytes:,} bytes of text. Shorten it.",
+            400, f"A prompt is {len(text):,} characters; the context is {limits.context:,} tokens, so a prompt has at "
+            f"most {limits.max_prompt_bytes:,} bytes. Shorten it.",
             param="prompt", code="context_length_exceeded",
         )  # fmt: skip
     names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
@@ -228,14 +230,14 @@ def check_prompt(prompt: Prompt, params: SamplingParams, tokenizer: Tokenizer, l
     tokens = prompt.tokens
     if not tokens:
         raise ApiError(
-            400, "prompt is empty, and add_special_tokens is false: there is nothing to go on from.",
+            400, "prompt is empty, and add_special_tokens is false: there is nothing to continue.",
             param="prompt", code="empty_prompt",
         )  # fmt: skip
     most = limits.context - (1 if params.max_tokens else 0)
     if len(tokens) > most:
         raise ApiError(
-            400, f"A prompt is {len(tokens):,} tokens{' with its BOS' if prompt.headed else ''}; this model reads at "
-            f"most {limits.context:,}" + (", the answer included" if params.max_tokens else "") + ". Shorten it.",
+            400, f"A prompt is {len(tokens):,} tokens{' with its BOS' if prompt.headed else ''}; the context "
+            f"holds {limits.context:,}" + (", including the completion" if params.max_tokens else "") + ". Shorten it.",
             param="prompt", code="context_length_exceeded",
         )  # fmt: skip
     if outside := [id for id in tokens if not 0 <= id < tokenizer.vocab_size]:

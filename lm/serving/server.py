@@ -30,7 +30,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a bound socket that does not listen yet; port 0 selects a free port. Raises UsageError for an invalid
     port, InputError if the address cannot be bound."""
     if not 0 <= port < 2**16:  # the system would use only its low 16 bits
-        raise UsageError(f"--port is {port}; it must be from 0 (any that is free) to 65,535.")
+        raise UsageError(f"--port is {port}; it must be from 0 (any free port) to 65,535.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -39,8 +39,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
-            f"--host {host} --port {port} cannot be listened on: {getattr(error, 'strerror', None) or error}. Give "
-            "another --port (0 for any that is free), or another --host."
+            f"--host {host} --port {port} cannot be bound: {getattr(error, 'strerror', None) or error}. Give "
+            "another --port (0 for any free port), or another --host."
         ) from None
     return bound
 
@@ -55,7 +55,7 @@ def read_key(file: str, variable: str) -> str:
     """Read the API key from a file or an environment variable; "" if neither is given. Raises UsageError if the key is
     invalid."""
     if file and variable:
-        raise UsageError(f"--api-key-file {file} and --api-key-env {variable} name two keys. Give one of them.")
+        raise UsageError(f"--api-key-file {file} and --api-key-env {variable} are both given. Give one of them.")
     if not file and not variable:
         return ""
     try:
@@ -64,7 +64,7 @@ def read_key(file: str, variable: str) -> str:
         raise UsageError(f"--api-key-file {file} cannot be read: {error}.") from None
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         named = f"--api-key-file {file}" if file else f"--api-key-env {variable}"
-        raise UsageError(f"{named} holds no key: it must be one word of ASCII characters.")
+        raise UsageError(f"{named} does not hold a key: one word of printable ASCII characters.")
     return key
 
 

@@ -67,11 +67,11 @@ class EngineWorker:
     def submit(self, requests: Sequence[GenerationRequest]) -> RunningCall:
         """Submit all requests or none. Raises ApiError 429 if the queue is full, 503 if the Engine has failed."""
         if self.failure:
-            raise ApiError(503, f"The engine has failed: {self.failure}. Start the server again.", code="engine_failed")
+            raise ApiError(503, f"The engine has failed: {self.failure}. Restart the server.", code="engine_failed")
         if self.in_flight + len(requests) > self.most:
             raise ApiError(
-                429, f"{self.in_flight:,} texts are being made or wait, and {len(requests):,} more would be more than "
-                f"the {self.most:,} that this server takes. Try again later.",
+                429, f"{self.in_flight:,} texts are running or waiting; {len(requests):,} more would exceed the limit "
+                f"of {self.most:,}. Try again later.",
                 code="queue_full", headers={"Retry-After": str(RETRY_SECONDS)},
             )  # fmt: skip
         call = RunningCall(requests)

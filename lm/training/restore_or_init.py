@@ -72,7 +72,7 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
     try:
         about = verify_together(folder) if files else read_manifest(folder)["about"]
     except DamageError as damage:
-        raise InputError(f"train.start.checkpoint is damaged: {damage}. Bring it back from a copy.") from damage
+        raise InputError(f"train.start.checkpoint is damaged: {damage}. Restore it from a copy.") from damage
     if tokenizer is not None and about.get("tokenizer") != tokenizer:
         raise InputError(
             f"train.start.checkpoint = {folder} was trained with tokenizer {about.get('tokenizer')}, but this run's is "

@@ -55,5 +55,5 @@ def test_a_prompt_of_the_last_samples_is_refused_before_training(tmp_path):
     save(tokenizer, tmp_path / "tokenizer")
     preflight.check_prompts(EXPERIMENT, Path(tmp_path / "tokenizer"))
     long = changed("sample", prompts=("", "The miller carried a sack of grain. " * 9), tokens=24)
-    with pytest.raises(UsageError, match=r"sample\.prompts with sample\.tokens = 24: .*leaves nothing of 24"):
+    with pytest.raises(UsageError, match=r"sample\.prompts with sample\.tokens = 24: .*leaves no room within 24"):
         preflight.check_prompts(long, tmp_path / "tokenizer")

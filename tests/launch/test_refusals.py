@@ -58,7 +58,7 @@ def with_train(**changes):
             dataclasses.replace(DEMO, tokenizer=dataclasses.replace(DEMO.tokenizer, split_pattern="(a+)+$")),
             r"tokenizer\.split_pattern is",
         ),
-        (with_train(evaluators=("os.system",)), r"train\.evaluators names 'os\.system', which is no evaluator"),
+        (with_train(evaluators=("os.system",)), r"train\.evaluators names 'os\.system', which is not an evaluator"),
         (with_train(evaluators=("os.nothing",)), r"train\.evaluators names 'os\.nothing', but the module os has no"),
         (with_train(evaluators=("no_such_module.A",)), r"train\.evaluators names 'no_such_module\.A'"),
     ],

@@ -24,7 +24,7 @@ from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
-from lm.serving.fields import Fields, Unwanted
+from lm.serving.fields import Cancelled, Fields
 from lm.tokenizer import load
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment, write_tokens
@@ -154,7 +154,7 @@ def test_what_takes_long_ends_when_nobody_waits_for_it(indexed, name):
     (one,) = [one for one in window.inspections_of(indexed) if one.name == name]
     left = threading.Event()
     left.set()
-    with pytest.raises(Unwanted):
+    with pytest.raises(Cancelled):
         one.answer(Fields({"text": "the miller carried a sack"}, one.known, left))
 
 

@@ -104,7 +104,7 @@ def given(fields: Fields, inspector: Inspector) -> Given:
 
 def score(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:
     found = inspector.score(
-        given(fields, inspector), fields.integer("top", TOP, 0, ALTERNATIVES), MOST_TOKENS - 1, fields.tell
+        given(fields, inspector), fields.integer("top", TOP, 0, ALTERNATIVES), MOST_TOKENS - 1, fields.before_compiling
     )
     likeliest = tops(inspector, found.top_ids_NK, found.top_probabilities_NK)
     columns = zip(found.ids_N.tolist(), found.pieces, found.bits_N.tolist(), found.ranks_N.tolist(), strict=True)
@@ -123,12 +123,14 @@ def score(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, obj
 
 
 def next_logits(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:
-    found = inspector.next_logits(given(fields, inspector), MOST_TOKENS - 1, fields.tell)
+    found = inspector.next_logits(given(fields, inspector), MOST_TOKENS - 1, fields.before_compiling)
     return {"logits": packed(found.logits_V), "tokens": found.tokens, "dropped": found.dropped}
 
 
 def layers(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:
-    found = inspector.layers(given(fields, inspector), fields.integer("top", TOP, 0, ALTERNATIVES), fields.tell)
+    found = inspector.layers(
+        given(fields, inspector), fields.integer("top", TOP, 0, ALTERNATIVES), fields.before_compiling
+    )
     ids_EtK, probabilities_EtK = found.lens_ids_ETK, found.lens_probabilities_ETK
     lens = [tops(inspector, *stage) for stage in zip(ids_EtK, probabilities_EtK, strict=True)]
     return {

@@ -252,11 +252,11 @@ def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     )
     prompt = encoded(corpus, text[:start])
     tokens = [*prompt, *encoded(corpus, text[start:])]
-    spans = trace(index, tokenizer, tokens, rule, len(prompt), go_on=fields.go_on)
+    spans = trace(index, tokenizer, tokens, rule, len(prompt), check_cancelled=fields.check_cancelled)
     pieces = [tokenizer.token_bytes(id) for id in tokens]
     shown, left = [], MOST_SHOWN
     for span in spans:
-        fields.go_on()
+        fields.check_cancelled()
         documents = documents_of(corpus, span.matches, span.end - span.start, min(most, left), context)
         left -= len(documents)
         shown.append({
@@ -289,13 +289,15 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     context = shown_of(fields)[1]
     text = checked_text(fields)
     encoded(corpus, text)
-    tokens, found = overlap_of(index, tokenizer, text, ngram, split_of(fields, index) or "train", fields.go_on)
+    tokens, found = overlap_of(
+        index, tokenizer, text, ngram, split_of(fields, index) or "train", fields.check_cancelled
+    )
     pieces = [tokenizer.token_bytes(id) for id in tokens]
     if pieces and not text.startswith(" "):
         pieces[0] = pieces[0].removeprefix(b" ")  # added by tokenizing it after a space
     spans, left = [], MOST_SHOWN
     for start, end, matches in found.spans:
-        fields.go_on()
+        fields.check_cancelled()
         documents = documents_of(corpus, matches, min(ngram, len(tokens)), min(most, left), context)
         left -= len(documents)
         spans.append({"start": start, "end": end, "count": matches.count, "documents": documents})
@@ -316,7 +318,7 @@ def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     if document is None:
         return {"split": split, "document": None, "prefixes": [], "tokens": []}
     end = min(document.end, document.begin + room(corpus))
-    scored = inspector.score(document.part.tokens[document.begin : end].tolist(), 1, tell=fields.tell)
+    scored = inspector.score(document.part.tokens[document.begin : end].tolist(), 1, tell=fields.before_compiling)
     likeliest_T = scored.ranks_N == 1
     text = lambda id: visible(corpus.run.tokenizer.token_bytes(int(id)))
     return {

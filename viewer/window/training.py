@@ -150,9 +150,9 @@ def written(inspector: Inspector, fields: Fields) -> dict[str, object]:
             mesh=inspector.mesh,
         )  # fmt: skip
         draft = Draft()
-        fields.go_on()
+        fields.check_cancelled()
         for event in engine.generate([GenerationRequest(row, params)]):
-            fields.go_on()
+            fields.check_cancelled()
             draft.add(event)
     except UsageError as error:
         raise wrong("text", prompt, f"one that this model can go on from: {error}") from error

@@ -112,7 +112,7 @@ class WindowRun:
         if step == self.step:
             return self.served
         # One at a time: a model in use keeps its memory.
-        fields.take_turn("step", "" if step in self._others else f"the model of step {step:,} is read")
+        fields.change_lane("step", "" if step in self._others else f"the model of step {step:,} is read")
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:

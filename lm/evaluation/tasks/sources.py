@@ -60,7 +60,7 @@ def local_files(source: Source, folder: Path, option: str) -> list[Path]:
     """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise UsageError(f"{option} = {str(folder)!r} is no folder. Give the one with the data sets of the tasks.")
+        raise UsageError(f"{option} = {str(folder)!r} is not a folder. Give the folder with the tasks' data sets.")
     owner, name = source.repository.split("/")
     roots = [folder / owner / name, folder / name, folder / f"{owner}--{name}", folder / source.file]
     roots += [folder] if folder.name.lower() in (name.lower(), source.file) else []

@@ -54,7 +54,7 @@ class Task:
         check_tasks((self.name,), config.tasks, "tasks.data")
         self.questions = list(self.first(config.tasks.limit))
         if not self.questions:
-            raise InputError(f"{', '.join(map(str, self.files()))} has no example of {self.name}. Bring it anew.")
+            raise InputError(f"{', '.join(map(str, self.files()))} has no example of {self.name}. Download it again.")
         self.requests: list[Request] = [
             encode_pair(config.tokenizer, *pair) for one in self.questions for pair in one.pairs
         ]
@@ -89,7 +89,7 @@ class Task:
                     raise ValueError(f"the right answer is {question.right}, of {len(question.pairs)}")
             except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
                 raise InputError(
-                    f"{path}, row {number}, is no example of {self.name}: {type(error).__name__}: {error}, in "
+                    f"{path}, row {number}, is not an example of {self.name}: {type(error).__name__}: {error}, in "
                     f"{shown(row)}. Give the file that docs/evaluation.md describes."
                 ) from error
             yield question

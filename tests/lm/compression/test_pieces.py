@@ -83,6 +83,6 @@ def test_bytes_that_are_no_utf_8_are_found_where_they_stand():
 def test_lengths_that_are_not_those_of_the_streams_are_refused():
     for text, raw in (([b"abc"], [b"xy"]), ([b"a", b"", b"bc"], [b"x", b"y"])):
         assert b"".join(joined(text, raw, [1, 2, 2])) == b"axybc"
-    for lengths, said in (([1, 2, 1], "shorter than what is there"), ([1, 3, 2], "pieces that are 1 bytes longer")):
+    for lengths, said in (([1, 2, 1], "shorter than the data"), ([1, 3, 2], "pieces that are 1 bytes longer")):
         with pytest.raises(ValueError, match=said):
             _ = [*joined([b"abc"], [b"xy"], lengths)]

@@ -189,7 +189,7 @@ def test_of_two_that_make_one_index_at_once_the_second_is_told_and_the_first_end
     make = lambda say: build_index(run / "tokens", run / "corpus_index", part_tokens=1000, say=say)
 
     def second(_: str) -> None:
-        with pytest.raises(InputError, match=r"run/corpus_index is being made by another .*Wait for it to end"):
+        with pytest.raises(InputError, match=r"is building the index in .*run/corpus_index\. Wait for it to end"):
             make(told.append)
 
     make(second)

@@ -84,7 +84,7 @@ def test_what_the_index_holds_stays_when_the_others_go_and_is_out_of_date_when_t
     assert found(CorpusIndex(run, train), [1, 2], "train") == places
     manifest = tmp_path / "c.example/tokens/manifest.json"
     manifest.write_text(manifest.read_text() + " ")
-    with pytest.raises(InputError, match=r"out of date: .*c.example/tokens holds now.*launch.index_corpus"):
+    with pytest.raises(InputError, match=r"out of date: .*c.example/tokens have changed.*launch.index_corpus"):
         CorpusIndex(run, train)
 
 
@@ -100,7 +100,7 @@ def test_an_index_of_another_mixture_is_out_of_date_and_one_without_stays_as_it_
         del part["source"]
     header.write_text(json.dumps(fields))
     CorpusIndex(run, alone)
-    with pytest.raises(InputError, match=r"mixture has .*b.example/tokens, .*c.example/tokens, but .* made with none"):
+    with pytest.raises(InputError, match=r"mixture has .*b.example/tokens, .*c.example/tokens, but .* built with none"):
         CorpusIndex(run, train)
     built(run, train)
     with pytest.raises(InputError, match=r"out of date: train.mixture has none, but"):

@@ -110,7 +110,7 @@ def test_every_evaluator_of_held_out_text_has_figures_that_do_not_depend_on_the_
 
 def test_two_evaluators_of_one_figure_are_refused():
     with pytest.raises(
-        UsageError, match=r"evaluate\.evaluators names validation and bits_per_byte, whose figures have"
+        UsageError, match=r"evaluate\.evaluators names validation and bits_per_byte, which report metrics"
     ):
         check_evaluators(("validation", OUTSIDE, "bits_per_byte"), "evaluate.evaluators")
 
@@ -118,7 +118,7 @@ def test_two_evaluators_of_one_figure_are_refused():
         def run(self, model, mesh):
             return {"accuracy": 0.5}
 
-    with pytest.raises(UsageError, match="accuracy is a figure of the evaluator second, and of one before it"):
+    with pytest.raises(UsageError, match="accuracy is a metric of the evaluator second and of an earlier one"):
         run_evaluators({"first": One(), "second": One()}, None, None)  # ty: ignore[invalid-argument-type]
 
 
@@ -130,9 +130,9 @@ def test_a_class_that_the_module_does_not_have_is_refused(tokens):
 @pytest.mark.parametrize(
     ("figures", "words"),
     [
-        ({"step": 7}, "calls a figure 'step', which is taken"),
-        ({"a": "seven"}, "gave a = .*seven.*, which is no number"),
-        (None, "gave 'None', and not a dict"),
+        ({"step": 7}, "returned a metric 'step', a name that is taken"),
+        ({"a": "seven"}, "returned a = .*seven.*, which is not a number"),
+        (None, "returned 'None' instead of a dict"),
     ],
 )
 def test_figures_that_cannot_be_rows_are_refused(figures, words):
@@ -157,7 +157,7 @@ def test_a_figure_on_a_device_becomes_a_plain_number():
 
 
 def test_what_is_no_class_with_run_is_refused(tokens):
-    with pytest.raises(UsageError, match="is no evaluator"):
+    with pytest.raises(UsageError, match="is not an evaluator"):
         make_evaluators(("json.dumps",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]
 
 

@@ -183,7 +183,7 @@ def test_a_model_that_knows_nothing_scores_at_chance(model, tokenizer, tmp_path)
 @pytest.mark.parametrize(
     ("name", "row", "words"),
     [
-        ("piqa", {"goal": "a", "sol1": "b"}, "row 0, is no example of piqa: KeyError: 'sol2'"),
+        ("piqa", {"goal": "a", "sol1": "b"}, "row 0, is not an example of piqa: KeyError: 'sol2'"),
         ("piqa", {"goal": "a", "sol1": "b", "sol2": "c", "label": -1}, "the right answer is -1, of 2"),
         ("winogrande", {"sentence": "a", "option1": "b", "option2": "c", "answer": "1"}, "has no blank"),
         ("arc_easy", {"question": "a", "choices": {"text": ["b"], "label": ["A"]}, "answerKey": "Z"}, "ValueError"),
@@ -216,7 +216,7 @@ def test_damaged_files_are_named(tokenizer, tmp_path):
 def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
     for config, words in (
         (TasksConfig(), "task piqa needs its examples, but train.tasks.data is empty"),
-        (TasksConfig(str(tmp_path / "no")), "is no folder"),
+        (TasksConfig(str(tmp_path / "no")), "is not a folder"),
         (TasksConfig(str(tmp_path)), "has no examples of baber/piqa: neither baber/piqa/"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -41,5 +41,5 @@ def test_texts_begin_with_their_prompt_and_depend_on_the_key_alone(tokenizer):
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(tokenizer):
-    with pytest.raises(UsageError, match=r"that leaves nothing of\s+5"):
+    with pytest.raises(UsageError, match=r"that leaves no room within\s+5"):
         sample_texts(make(), CONFIG, tokenizer, ["The miller carried a sack of grain"], [0.0], 5, jax.random.key(0))

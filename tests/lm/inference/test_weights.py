@@ -101,5 +101,5 @@ def test_the_output_table_is_that_of_the_model(weights):
 
 def test_a_model_on_several_devices_is_refused():
     model = jax.device_put(case("gpt2")[1], NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec()))
-    with pytest.raises(UsageError, match=r"weights = int8 are laid out for one device, and this model lies on 2"):
+    with pytest.raises(UsageError, match=r"weights = int8 work on one device only, and this model is on 2"):
         for_inference(model, CONFIGS["gpt2"], "int8")

@@ -61,7 +61,7 @@ def test_a_program_that_is_compiled_is_told_once():
         for text in ("a", "bcd"):
             inspector.score(text, tell=told.append)
             inspector.next_logits(text, tell=told.append)
-    assert told == [f"a program for texts of up to {config.context_length - 1} tokens is compiled, once"]
+    assert told == [f"compiling a program for texts of up to {config.context_length - 1} tokens (once)"]
 
 
 def distribution(model, ids) -> np.ndarray:
@@ -227,9 +227,9 @@ def test_no_text_ids_and_a_head_of_ones_own():
     assert len(empty.ids_N) == len(empty.bits_per_byte_N) == 0 and inspector.layers("").ids_T.tolist() == [0]
     ids = TOKENIZER.encode(TEXT)
     np.testing.assert_array_equal(inspector.score(ids).bits_N, inspector.score([TOKENIZER.bos_id, *ids]).bits_N)
-    with pytest.raises(UsageError, match=r"59 is no token id: they go from 0 to 58"):
+    with pytest.raises(UsageError, match=r"59 is not a token id: ids range from 0 to 58"):
         inspector.score([1, 59])
-    with pytest.raises(UsageError, match="top is 21; from 0 to 20"):
+    with pytest.raises(UsageError, match="top is 21; it must be from 0 to 20"):
         inspector.score(TEXT, top=21)
 
 

@@ -66,7 +66,7 @@ def test_what_is_drawn_says_what_it_is_of():
         "attention": pictures.attention(inspector(), looked, 1),
         "lens": pictures.lens(inspector(), looked),
     }
-    with pytest.raises(UsageError, match="layer is 2; this model has 2, which are counted from 0: give 0 to 1"):
+    with pytest.raises(UsageError, match="layer is 2; this model has 2, numbered from 0 to 1"):
         pictures.attention(inspector(), looked, 2)
     html = {name: text_of(one) for name, one in drawn.items()}
     assert "width: 32" in html["one"] and "mlp: 48" in html["one"]

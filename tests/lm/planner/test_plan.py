@@ -195,7 +195,7 @@ def test_without_the_compiler_the_command_that_fetches_it_is_named(monkeypatch, 
         libtpu.find_libtpu()
 
 
-def take_turn(lock: Path, ready, go) -> None:
+def change_lane(lock: Path, ready, go) -> None:
     libtpu.wait_for_turn(print, lock)
     ready.set()
     go.wait()
@@ -206,7 +206,7 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
     monkeypatch.setattr(libtpu, "TURN", [])
     context = multiprocessing.get_context("spawn")
     ready, go, said = context.Event(), context.Event(), []
-    first = context.Process(target=take_turn, args=(tmp_path / "lock", ready, go))
+    first = context.Process(target=change_lane, args=(tmp_path / "lock", ready, go))
     first.start()
     ready.wait()
     entered = threading.Event()

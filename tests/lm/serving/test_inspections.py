@@ -31,7 +31,7 @@ class Gate:
         self.begun, self.may_end, self.numbers = threading.Event(), threading.Event(), []
 
     def __call__(self, fields: Fields) -> Mapping[str, object]:
-        fields.take_turn("gate", "a gate is closed")
+        fields.change_lane("gate", "a gate is closed")
         self.numbers.append(fields.integer("number", 0, 0, 99))
         self.begun.set()
         assert self.may_end.wait(SECONDS)
@@ -125,10 +125,10 @@ def test_what_takes_long_is_told_while_it_lasts(engine):  # noqa: F811
         ("double", {"number": "1"}, 400, "number", "number is '1'; it must be an integer."),
         ("double", {"number": 100}, 400, "number", "number is 100; it must be from 0 to 99 here."),
         ("double", [1], 400, None, "it must be a JSON object"),
-        ("double", {"text": "x" * 300}, 413, None, "reads at most 300"),
+        ("double", {"text": "x" * 300}, 413, None, "the limit is 300"),
         ("usage", {}, 400, None, "width is 3, which heads = 2 does not divide."),
         ("input", {}, 404, None, "checkpoints/4 is damaged."),
-        ("bug", {}, 500, None, "The server has a bug, which its log tells."),
+        ("bug", {}, 500, None, "Internal error: a bug. The server's log has the traceback."),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_told_as_by_openais_api(engine, name, body, status, param, message):  # noqa: F811
@@ -173,7 +173,7 @@ def test_what_takes_long_keeps_nothing_else_waiting_and_is_done_one_at_a_time(en
         number = fields.integer("number", 0, 0, 99)
         if not number:
             return {"number": 0}
-        fields.take_turn("compile", "a program is compiled")
+        fields.change_lane("compile", "a program is compiled")
         begun.append(number)
         at_once.append(number)
         assert len(at_once) == 1 and gate.may_end.wait(SECONDS)
@@ -321,7 +321,7 @@ def test_what_runs_is_told_when_its_client_leaves_or_the_server_ends(engine):  #
     def long(fields: Fields) -> Mapping[str, object]:
         asked.append(fields)
         while not gate.may_end.wait(0.001):
-            fields.go_on()
+            fields.check_cancelled()
         return {}
 
     gate = Gate()

@@ -28,13 +28,13 @@ def test_origins_that_browsers_send_are_taken(origin):
                "https://Example.org", "null", "https://user@example.org", "https://example.org:x"],
 )  # fmt: skip
 def test_what_is_no_origin_is_refused_at_the_start(origin):
-    with pytest.raises(UsageError, match=r"--cors-origins has .*which is no origin"):
+    with pytest.raises(UsageError, match=r"--cors-origins has .*which is not an origin"):
         check_names(["https://example.org", origin], [], loopback=True)
 
 
 @pytest.mark.parametrize("host", ["", "a:8000", "https://a", "a/b", "*", "a\r\n", "A.example"])
 def test_what_is_no_host_is_refused_at_the_start(host):
-    with pytest.raises(UsageError, match=r"--allowed-hosts has .*which is no host"):
+    with pytest.raises(UsageError, match=r"--allowed-hosts has .*which is not a host"):
         check_names([], [host], loopback=True)
 
 
@@ -48,7 +48,7 @@ def test_other_machines_may_ask_only_where_the_server_is_named():
     ("words", "told"),
     [
         (("--host", "0.0.0.0"), "--allowed-hosts is empty"),
-        (("--cors-origins", "*x\r\n"), "--cors-origins has '*x\\r\\n', which is no origin"),
+        (("--cors-origins", "*x\r\n"), "--cors-origins has '*x\\r\\n', which is not an origin"),
     ],
 )  # fmt: skip
 def test_the_command_refuses_them_before_it_reads_the_model(tmp_path, words, told):

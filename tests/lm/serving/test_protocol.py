@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from lm.inference.requests import GenerationEvent, TokenLogprob
 from lm.serving.answers import LISTS, ChoiceWriter, joined, to_json, token_text
-from lm.serving.app import told
+from lm.serving.app import error_response
 from lm.serving.errors import ApiError
 from lm.serving.limits import Limits
 from lm.serving.protocol import KNOWN, CompletionCall, parse_completion
@@ -124,7 +124,7 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"presence_penalty": 0.5}, "presence_penalty", ["0.5", "repetition_penalty"]),
     ({"frequency_penalty": -1}, "frequency_penalty", ["-1", "repetition_penalty"]),
     ({"logit_bias": {"5": 1}}, "logit_bias", ["empty"]),
-    ({"suffix": "end"}, "suffix", ["end", "continues"]),
+    ({"suffix": "end"}, "suffix", ["end", "fill in"]),
     ({"stream_options": {"include_usage": True}}, "stream_options", ["stream"]),
     ({"prompt": []}, "prompt", ["[]"]),
     ({"prompt": [[]], "add_special_tokens": False}, "prompt", ["empty"]),
@@ -137,11 +137,11 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "param", "told"), REFUSED, ids=lambda value: str(value)[:50])
-def test_what_cannot_be_is_refused_with_field_value_and_limit(fields, param, told):
+@pytest.mark.parametrize(("fields", "param", "error_response"), REFUSED, ids=lambda value: str(value)[:50])
+def test_what_cannot_be_is_refused_with_field_value_and_limit(fields, param, error_response):
     error = refusal(**{"prompt": "The", "model": "tiny"} | fields)
     assert (error.status, error.param) == (400, param)
-    assert all(word in error.message for word in told), error.message
+    assert all(word in error.message for word in error_response), error.message
     assert set(error.as_json()["error"]) == {"message", "type", "param", "code"}  # ty: ignore[invalid-argument-type]
 
 
@@ -249,7 +249,7 @@ def test_a_text_that_the_tokenizer_cannot_encode_is_a_wrong_value_of_the_client(
     assert (refused.value.status, refused.value.param) == (400, "prompt")
     routes = TokenRoutes(characters, LIMITS, ThreadPoolExecutor(1))
     route = Route("/tokenize", routes.tokenize, methods=["POST"])
-    with TestClient(Starlette(routes=[route], exception_handlers={ApiError: told})) as client:
+    with TestClient(Starlette(routes=[route], exception_handlers={ApiError: error_response})) as client:
         assert client.post("/tokenize", json={"prompt": "ab"}).json()["tokens"] == [0, 1, 2]
         answer = client.post("/tokenize", json={"prompt": "é"})
         assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"

@@ -72,7 +72,7 @@ def test_who_does_not_send_headers_is_left(sent):
 
 def test_who_does_not_send_a_body_is_told():
     said = asyncio.run(answers(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", b"abc"))
-    assert said.startswith(b"HTTP/1.1 408 ") and b"3 bytes were" in said
+    assert said.startswith(b"HTTP/1.1 408 ") and b"3 bytes received" in said
 
 
 def test_who_does_not_read_the_answer_is_left_and_the_work_for_it_ends():

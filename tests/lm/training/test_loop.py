@@ -241,7 +241,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(tokens, tmp_
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     long = dataclasses.replace(EXPERIMENT.train, sample_prompt="The miller carried a sack of grain. " * 9)
-    with pytest.raises(UsageError, match="leaves nothing of 24"):
+    with pytest.raises(UsageError, match="leaves no room within 24"):
         train(EXPERIMENT.model, long, run)
     assert not (run / "metrics.jsonl").exists()
 

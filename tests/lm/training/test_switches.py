@@ -84,7 +84,7 @@ def test_without_validation_no_validation_split_is_needed(tokens, everything, tm
 
 def test_without_samples_a_prompt_that_is_too_long_is_no_matter(tokens, tmp_path):
     long = dataclasses.replace(CONFIG, sample_prompt="The miller carried a sack of grain. " * 9, steps=4)
-    with pytest.raises(UsageError, match="leaves nothing of 24"):
+    with pytest.raises(UsageError, match="leaves no room within 24"):
         trained(tokens, tmp_path / "on", long)
     trained(tokens, tmp_path / "off", dataclasses.replace(long, sample_every=0))
 

@@ -86,7 +86,7 @@ def evaluation_sets(run: WindowRun, fields: Fields) -> dict[str, Any]:
     end = min(offset + AT_ONCE, MOST_EXAMPLES)
     examples = []
     for one in itertools.islice(read_examples(chosen.files, chosen.fields), offset, end):
-        fields.go_on()
+        fields.check_cancelled()
         texts = [text[:MOST_CHARACTERS] for text in one.texts[:MOST_TEXTS]]
         examples.append({"number": one.number, "id": one.id[:200], "texts": texts})
     return {
