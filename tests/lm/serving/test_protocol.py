@@ -137,11 +137,11 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "param", "error_response"), REFUSED, ids=lambda value: str(value)[:50])
-def test_what_cannot_be_is_refused_with_field_value_and_limit(fields, param, error_response):
+@pytest.mark.parametrize(("fields", "param", "told"), REFUSED, ids=lambda value: str(value)[:50])
+def test_what_cannot_be_is_refused_with_field_value_and_limit(fields, param, told):
     error = refusal(**{"prompt": "The", "model": "tiny"} | fields)
     assert (error.status, error.param) == (400, param)
-    assert all(word in error.message for word in error_response), error.message
+    assert all(word in error.message for word in told), error.message
     assert set(error.as_json()["error"]) == {"message", "type", "param", "code"}  # ty: ignore[invalid-argument-type]
 
 
