@@ -40,7 +40,7 @@ def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-HEAD = "| layout | mesh | parts | remat | a device holds | MFU, at most | time, dollars at a stated MFU |"
+HEAD = "| layout | mesh | a device holds, GiB | MFU, at most | time, price at a stated MFU |"
 
 
 def table(plans: list[dict[str, Any]]) -> str:
@@ -51,12 +51,12 @@ def table(plans: list[dict[str, Any]]) -> str:
         mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"
         mesh += ", ZeRO-1" if row.mesh.zero1 else ""
         held = f"{peak / GIB:.1f}" if peak else f"at least {plan['least_bytes'] / GIB:.1f}, by arithmetic,"
-        bound = f"{100 * plan['mfu_bound']:.0f} %, by {plan['limit']}" if peak else "not compiled"
-        price = "no price" if plan["dollars"] is None else f"{plan['dollars']:,.0f} dollars"
-        remat = row.remat + ("" if row.scan_layers else ", unrolled")
+        limit = "" if plan["limit"] == "arithmetic" else f", by {plan['limit']}"
+        bound = f"{100 * plan['mfu_bound']:.0f} %{limit}" if peak else "not compiled"
+        price = "no price" if plan["dollars"] is None else f"${plan['dollars']:,.0f}"
         lines.append(
-            f"| {plan['layout']} | {mesh} | {row.micro_batches} | {remat} | {held} of {plan['device_bytes'] / GIB:.1f} "
-            f"GiB | {bound} | {time_text(plan['days'])}, {price}, {100 * plan['mfu']:.0f} % |"
+            f"| {plan['layout']} | {mesh} | {held} of {plan['device_bytes'] / GIB:.1f} | {bound} "
+            f"| {time_text(plan['days'])}, {price}, {100 * plan['mfu']:.0f} % |"
         )
     return "\n".join(lines)
 
