@@ -64,7 +64,7 @@ GPU_OVERLAP = (
     "xla_gpu_enable_while_loop_double_buffering=false",
 )
 """Overlap the all-gather of a layer's weights, and the reduce-scatter of its gradients, with the layer before or after
-it. From NVIDIA's flags for language models (JAX-Toolbox, docs/GPU_performance.md); docs/scale.md explains each."""
+it. From NVIDIA's flags for language models (JAX-Toolbox, docs/GPU_performance.md)."""
 
 # Sources of MFU: GPT-2: llm.c's report for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak);
 # Llama 3 on TPUs: at most MaxText's reports for v6e (8B 45 %, 70B 50 %, 405B 39 %) and v5p (65 % for Llama 2 70B); on
