@@ -13,7 +13,9 @@ from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.fields import code_names
 from lm.run_paths import RunPaths
+from lm.trusted_code import code_hashes
 
 
 def make(experiment: Experiment, run: Path) -> None:
@@ -26,12 +28,14 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the external inputs: URL lists, models, files of the filters, stop words by language."""
+    """Hashes of the external inputs: URL lists, models, files of the filters, stop words by language, the user's own
+    extractor."""
     documents = experiment.documents
     found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
     found["address lists"] = prepare_lists(documents.url_filter, progress=print)
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
+    found |= code_hashes(code_names(documents.extract, "documents.extract."))
     return found | model_identity(documents.language) | thresholds_identity(documents, "stopwords")
 
 

@@ -13,7 +13,9 @@ from launch.stages.stage import Stage
 from lm.address_space import TRAINING, check_address_space
 from lm.checkpoints import manifest as checkpoint_files
 from lm.data.mixture import mixture_manifests
+from lm.fields import code_names
 from lm.run_paths import TRAINING_LOGS, RunPaths
+from lm.trusted_code import code_hashes
 
 
 def make(experiment: Experiment, run: Path) -> None:
@@ -26,8 +28,11 @@ def make(experiment: Experiment, run: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """Hashes of the external inputs: manifests of shards and of a checkpoint of other runs."""
-    found = mixture_manifests(experiment.train)
+    """Hashes of the external inputs: the user's own modules that determine the result, manifests of shards and of a
+    checkpoint of other runs."""
+    model, optimizer = experiment.model, experiment.train.optimizer
+    own = code_names(model, "model.") | code_names(optimizer, "train.optimizer.")
+    found = mixture_manifests(experiment.train) | code_hashes(own)
     if experiment.train.start.checkpoint:
         folder = experiment.train.start.folder()
         found[f"SHA-256 of the files of {folder}"] = checkpoint_files.files_sha256(folder)

@@ -18,6 +18,11 @@ measured = functools.partial(dataclasses.field, metadata={"measured": True})
 while thresholds can change on stored measurements."""
 
 
+NAMES_CODE = "names code"
+"""Mark a field as Annotated[type, NAMES_CODE] if it may name your own code, as my_module.my_function
+(lm/trusted_code.py)."""
+
+
 def is_plainly(value: object, hint: typing.Any) -> bool:
     """Whether `value` certainly matches `hint`, decided without beartype, whose import is a tenth of a command's start.
     False means undecided: ask beartype."""
@@ -54,6 +59,45 @@ class Config:
                 raise UsageError(
                     f"{type(self).__name__}.{field.name} must be {wanted}, but is {shown(value)} ({kind})."
                 )
+
+
+def literal_values(hint: typing.Any) -> tuple[typing.Any, ...]:
+    """Values of the Literal in a type hint: Literal[...] or Literal[...] | str."""
+    literals = [one for one in (hint, *typing.get_args(hint)) if typing.get_origin(one) is typing.Literal]
+    return typing.get_args(literals[0]) if literals else ()
+
+
+def check_names(config: Config, path: str, *names: str) -> None:
+    """Raise UsageError unless each field in `names` is one of the names in its type, Literal[...] | str, or a dotted
+    name of the user's own code."""
+    hints = typing.get_type_hints(type(config))
+    for name in names:
+        value = getattr(config, name)
+        shipped = literal_values(hints[name])
+        module, _, attribute = value.rpartition(".")
+        if value not in shipped and not (attribute.isidentifier() and all(map(str.isidentifier, module.split(".")))):
+            section = f" {path}.{value} is a section of its own: give it in a config file." if value in hints else ""
+            raise UsageError(
+                f"{path}.{name} is {shown(value)}. Choose one of {', '.join(map(repr, shipped))}, or name your own as "
+                f"my_module.my_{name} (docs/how_to_change_it.md).{section}"
+            )
+
+
+def may_name_code(field: dataclasses.Field) -> bool:
+    return NAMES_CODE in getattr(field.type, "__metadata__", ())
+
+
+def code_names(config: object, path: str = "") -> dict[str, list[str]]:
+    """{option: dotted names of the user's own code in it} of all fields of `config` marked NAMES_CODE."""
+    found: dict[str, list[str]] = {}
+    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= code_names(value, f"{path}{field.name}.")
+        elif may_name_code(field):
+            names = [name for name in (value if isinstance(value, tuple) else (value,)) if "." in name]
+            found |= {f"{path}{field.name}": names} if names else {}
+    return found
 
 
 def within(config: Config, path: str, low: int | float, high: int | float, *names: str) -> None:

@@ -11,6 +11,7 @@ are loaded from the checked source, never from a cached .pyc next to it.
 
 import fcntl
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.util
 import json
@@ -106,6 +107,49 @@ def remembered_folder(name: str) -> str | None:
             if folder not in sys.path:
                 return folder
     return None
+
+
+def load_named(name: str, option: str) -> Any:
+    """Import the user's object with this dotted name, which `option` of the config gives. Raises UsageError if its code
+    is not trusted or there is no such object."""
+    module, _, attribute = name.rpartition(".")
+    if not (module in TRUSTED and module in sys.modules):  # else it was checked, and the file may have changed since
+        codes = checked_code(name, option)
+        if unknown := [code for code in codes if not is_known(code)]:
+            raise UsageError(
+                f"{option} is {name}, code that you have not run from a config file here. It was not run: "
+                f"{'; '.join(map(str, unknown))}. Read it. If you trust it, add --trust-code, or give the config file."
+            )
+        pin(codes)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{option} is {name}, which cannot be imported: {error}.") from error
+
+
+def checked_code(name: str, option: str) -> list[Code]:
+    """Files that importing the user's object with this dotted name executes. Raises UsageError if its module does not
+    exist."""
+    try:
+        codes = module_code(name.rpartition(".")[0])
+    except ImportError as error:
+        raise UsageError(
+            f"{option} is {name}: {error}. Put its file next to the config file, or its folder on PYTHONPATH."
+        ) from error
+    if not codes:
+        raise UsageError(f"{option} is {name}, a part of this program that is not meant for it. Name your own code.")
+    return codes
+
+
+def named[Value](name: str, shipped: Mapping[str, Value], option: str) -> Value:
+    """The value with this name in `shipped`, or the user's own with this dotted name. Raises like `load_named`."""
+    return shipped[name] if name in shipped else load_named(name, option)
+
+
+def code_hashes(names: Mapping[str, Iterable[str]]) -> dict[str, object]:
+    """{description: SHA-256} of the files of the user's code in `names`, {option: dotted names}."""
+    codes = [code for option, given in names.items() for name in given for code in checked_code(name, option)]
+    return {f"SHA-256 of the module {code.name}": code.sha256 for code in codes}
 
 
 # What is known

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from configs.experiment.definition import Experiment
+from configs.experiment.named_code import code_fields
 from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.recipes import gristmill as recipe
 from data_prep.config.pages import TfdsPages
@@ -132,12 +135,33 @@ def attack(place: Place, kind: str) -> str:
         place.write_run(engine={"runner": "ray", "address": "attacker.example:6379"})
         return "engine.address"
     place.module("x.evil", EVALUATOR)
-    section, names = ("train", ["validation"]) if kind == "train" else ("evaluate", ["bits_per_byte"])
-    place.write_run(**{section: {"evaluators": [*names, "x.evil.Own"]}})
+    section, *inner = kind.split(".")
+    names_before = {"train.evaluators": ["validation"], "evaluate.evaluators": ["bits_per_byte"]}.get(kind, [])
+    many = kind in ("train.evaluators", "evaluate.evaluators", "train.hooks", "train.step_metrics")
+    value: Any = [*names_before, "x.evil.Own"] if many else "x.evil.Own"
+    if inner[1:]:
+        saved = json.loads(experiment_json(tiny_experiment()))[section][inner[0]]
+        value = {**saved, inner[1]: value}
+    place.write_run(**{section: {inner[0]: value}})
     return "x.evil"
 
 
-KINDS = ("own filter", "function", "train", "evaluate", "beam options", "slurm options", "address")
+NAMING_CODE = tuple(map(".".join, code_fields(Experiment)))
+"""Options that name the user's own objects."""
+KINDS = ("own filter", "function", "beam options", "slurm options", "address", *NAMING_CODE)
+
+
+def test_the_options_that_name_code_are_these():
+    assert NAMING_CODE == (
+        "documents.extract.engine", "model.norm", "model.mlp", "model.block", "train.optimizer.name",
+        "train.optimizer.schedule", "train.evaluators", "train.hooks", "train.step_metrics", "evaluate.evaluators",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["lm.own_process.main", "os.system", "builtins.exec"])
+def test_only_the_users_own_trusted_objects_are_loaded_by_name(name):
+    with pytest.raises(UsageError, match=f"train.hooks is {name}"):
+        trusted_code.load_named(name, "train.hooks")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -396,7 +420,8 @@ GUARDED = {
     "configs/experiment/run_folder.py: import_filters import_module": SETTLED,
     "data_prep/quality/function.py: loaded compile": SETTLED,
     "data_prep/quality/function.py: loaded exec": SETTLED,
-    "lm/evaluation/evaluators.py: class_of import_module": SETTLED,
+    "lm/trusted_code.py: load_named import_module": "refuses code that is_known does not list",
+    "lm/evaluation/evaluators.py: class_of import_module": "the table EVALUATORS",
     "data_prep/engine/beam.py: beam_options PipelineOptions": SETTLED,
     "data_prep/sources/tfds.py: builder_in builder_from_directory": "refuse_foreign_features",
     "data_prep/sources/tfds.py: opened builder": "refuse_foreign_features",

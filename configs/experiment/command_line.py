@@ -138,7 +138,7 @@ def parse_options[Command](
             refuse_unknown(strange, default, program, config_name)
         if isinstance(error, UsageError):
             raise
-        raise UsageError(without_box(written_on(said), parts_of(default))) from None
+        raise UsageError(without_box(written_on(said))) from None
     if unknown:
         refuse_unknown(unknown, default, program, config_name)
     return parsed
@@ -164,9 +164,8 @@ VALUE_ERRORS = {
 """{tyro's message: ours}."""
 
 
-def without_box(text: str, parts: dict[str, Any]) -> str:
-    """Convert tyro's message about a value to a plain sentence, without the help text of the option. `parts` are the
-    config's parts: a value that names one, such as muon, is set through its fields."""
+def without_box(text: str) -> str:
+    """Convert tyro's message about a value to a plain sentence, without the help text of the option."""
     lines = [line.strip(" │|") if set(line) - set("╭╮╰╯─ +-") else "" for line in text.splitlines()[1:]]
     sentence = " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines)))
     sentence = re.split("─|Argument helptext:", sentence)[0].strip()
@@ -175,10 +174,6 @@ def without_box(text: str, parts: dict[str, Any]) -> str:
             said = re.sub(r"\\(\d)", lambda group: shown(match[int(group[1])], quotes=False), ours)
             form = [line for line in lines if line.startswith(match.groups()[0] + " ")] if "made of" in ours else []
             hints = [f"Give {line}." for line in form[:1]]
-            if theirs.startswith("invalid choice"):
-                value, option = match[1].strip("'\""), match[2].lstrip("-").replace("-", "_")
-                if (section := f"{option.rpartition('.')[0]}.{value}") in parts:
-                    hints.append(f"{section} is a section of its own: give it in a config file, beside {option}.")
             return " ".join([said, *hints])
     return shown(sentence, quotes=False)
 

@@ -40,6 +40,7 @@ class Experiment(Config):
                 f"model.context_length = {context} is more than shards.record_length = {record}. "
                 f"Use a context of at most {record}, or longer records."
             )
+        self.train.check_model(self.model)
         for stage in self.train.stages(context):
             if stage.context_length % self.train.loss_chunks:
                 name = "train.context_schedule" if stage.parts > 1 else "model.context_length"

@@ -1,21 +1,27 @@
 """Code that a config names, and which of it a run folder may run.
 
-A config.json can name code in seven places: filter classes (`own_filters`), the source text of a FunctionFilter,
-evaluators given as dotted names, the options of Beam, which imports the runner that they name and starts commands,
-those of sbatch, which set variables of the jobs, the address of a Ray cluster, whose results are pickles, and XLA
-options, some of which name files to write and the folder of a program that XLA runs. An eighth, the SHA-256 of a
+A config.json can name code in seven places: filter classes (`own_filters`), the source text of a FunctionFilter, dotted
+names in the fields marked NAMES_CODE (lm/fields.py: norms, optimizers, hooks, evaluators, ...), the options of Beam,
+which imports the runner that they name and starts commands, those of sbatch, which set variables of the jobs, the
+address of a Ray cluster, whose results are pickles, and XLA options, some of which name files to write and the folder
+of a program that XLA runs. An eighth, the SHA-256 of a
 fastText model, bypasses the validation of that file (data_prep/fasttext_file.py), which fastText does not do; in an
 untrusted run folder it is ignored. lm/trusted_code.py identifies each piece and records which ones this user trusts.
 """
 
+import dataclasses
+import functools
 import sys
+import types
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from configs.experiment.definition import Experiment
 from configs.layouts import LAYOUTS
 from data_prep.config.engine import EXECUTORS
 from lm.errors import UsageError, for_terminal
-from lm.evaluation.evaluators import EVALUATORS
+from lm.fields import may_name_code
 from lm.trusted_code import Code, is_known, known, module_code, remember, text_code, trust
 
 OWN_FILTERS = "own_filters"
@@ -57,11 +63,14 @@ def named_code(saved: dict) -> Iterator[Named]:
             if isinstance(found := section.get(field), str) and found:
                 blank = lambda section=section, field=field: section.update({field: ""})
                 yield Named([text_code(f"documents.{name}.{field}", found)], blank, False, True)
-    for section in (part(saved, "train"), part(saved, "evaluate")):
-        names = found if isinstance(found := section.get("evaluators"), list) else []
-        for name in list(names):
-            if isinstance(name, str) and name not in EVALUATORS and (found := class_code(name)):
-                yield Named(found, lambda names=names, name=name: names.remove(name), False)
+    for *sections, field in code_fields(Experiment):
+        section = functools.reduce(part, sections, saved)
+        names = section.get(field)
+        for name in list(names) if isinstance(names, list) else [names]:
+            if found := class_code(name):
+                # A single name stays: load_named refuses it where the object is needed.
+                leave = lambda names=names, name=name: names.remove(name) if isinstance(names, list) else None
+                yield Named(found, leave, False)
     options = found if isinstance(found := part(saved, "train").get("xla_options"), list) else []
     shipped = {option for row in LAYOUTS.values() for option in row.xla_options}
     for option in list(options):
@@ -72,6 +81,24 @@ def named_code(saved: dict) -> Iterator[Named]:
     for field in (option for executor in EXECUTORS.values() for option in executor.options):
         if isinstance(text := engine.get(field), str) and text.strip():
             yield Named([text_code(f"engine.{field}", text)], lambda field=field: engine.update({field: ""}), False)
+
+
+@functools.cache
+def code_fields(kind: Any) -> list[tuple[str, ...]]:
+    """Paths of the fields of a config class, and of the classes in it, that are marked NAMES_CODE."""
+    found, hints = [], typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if may_name_code(field):
+            found.append((field.name,))
+        elif inner := part_in(hints[field.name]):
+            found += [(field.name, *path) for path in code_fields(inner)]
+    return found
+
+
+def part_in(hint: Any) -> Any:
+    """The dataclass in a type hint: X for `X` and for `X | None`, else None."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
+    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def leave_out_filter(saved: dict, name: str) -> None:

@@ -7,12 +7,11 @@ import copy
 import dataclasses
 import importlib
 import json
-import types
 import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.experiment.definition import Experiment
-from configs.experiment.named_code import OWN_FILTERS, CodePolicy, leave_out_filter, settle_code
+from configs.experiment.named_code import OWN_FILTERS, CodePolicy, leave_out_filter, part_in, settle_code
 from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
@@ -177,12 +176,6 @@ class RunFolder(RunPaths):
         model = read_parameters(config, found, mesh)
         check_finite(model, found)
         return Loaded(experiment, tokenizer, model, mesh, int(found.name), one_device)
-
-
-def part_in(hint: Any) -> Any:
-    """The dataclass in a type hint: X for `X` and for `X | None`, else None."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
-    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def experiment_json(experiment: Experiment) -> str:

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, within
+from lm.fields import NAMES_CODE, Config, check_names, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,17 @@ ENGINES = {
     "resiliparse": Engine("data_prep.extract.resiliparse", 255, 200_000),
 }
 """{documents.extract.engine: engine}."""
+OWN_ENGINE = Engine("", 10_000, 1_000_000)
+"""Limits of the user's own extractors."""
 
 
 @dataclass(frozen=True)
 class ExtractConfig(Config):
     """Extraction of the main text from HTML."""
 
-    engine: Literal[*ENGINES]  # ty: ignore[invalid-type-form] - its keys
-    """Extractor: gristmill (our fitted trees), or a library."""
+    engine: Annotated[Literal[*ENGINES] | str, NAMES_CODE]  # ty: ignore[invalid-type-form] - its keys
+    """Extractor: gristmill (our fitted trees), a library, or your own function (html, config) -> text as
+    my_module.my_extractor."""
     min_probability: float
     """Minimum probability that a block is main text, on articles; on other pages 5/7 of it times the expected F1 (0 to
     1, exclusive; gristmill only). Higher values give less but cleaner text."""
@@ -62,7 +65,8 @@ class ExtractConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        engine = ENGINES[self.engine]
+        check_names(self, "documents.extract", "engine")
+        engine = ENGINES.get(self.engine, OWN_ENGINE)
         for name, most in (("max_depth", engine.max_depth), ("max_elements", engine.max_elements)):
             if not 1 <= getattr(self, name) <= most:
                 raise UsageError(

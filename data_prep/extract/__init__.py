@@ -7,15 +7,17 @@ not seconds, which depend on the load of the machine.
 import functools
 import importlib
 import re
-from types import ModuleType
+from types import SimpleNamespace
+from typing import Any
 
 from data_prep.config import ExtractConfig
-from data_prep.config.extract import ENGINES
+from data_prep.config.extract import ENGINES, OWN_ENGINE
 from data_prep.documents import WebPage
 from data_prep.extract.blocks import PageLimitError, UnreadablePageError
 from data_prep.extract.charset import text_and_codec
 from data_prep.warc import MAX_PAGE_BYTES
 from lm.errors import InputError
+from lm.trusted_code import load_named
 
 # C0, DEL and C1 except tab and line feed, and lone surrogates, which UTF-8 cannot encode.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -30,15 +32,17 @@ def normalise(text: str) -> str:
 
 
 @functools.cache
-def load_engine(engine: str) -> ModuleType:
-    """Return the engine's module. Imports and loads everything that extraction needs, once per process, so later errors
-    are caused by the page.
+def load_engine(engine: str) -> Any:
+    """Return the engine's module, or an object with the user's own function `main_text`. Imports and loads everything
+    that extraction needs, once per process, so later errors are caused by the page.
 
-    Raises InputError if a package or the model is missing or damaged.
+    Raises InputError if a package or the model is missing or damaged, and UsageError like `load_named`.
     """
     try:
         for package in ("lxml.etree", "chardet"):
             importlib.import_module(package)
+        if engine not in ENGINES:
+            return SimpleNamespace(main_text=load_named(engine, "documents.extract.engine"))
         module = importlib.import_module(ENGINES[engine].module)
         module.load()
     except ImportError as error:
@@ -78,7 +82,8 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
     except UnicodeError:
         return "", "unreadable_html"
     try:
-        text = engine.main_text(page.body if codec == "utf-8" and ENGINES[config.engine].reads_utf8 else html, config)
+        reads_utf8 = ENGINES.get(config.engine, OWN_ENGINE).reads_utf8
+        text = engine.main_text(page.body if codec == "utf-8" and reads_utf8 else html, config)
     except PageLimitError as limit:
         return "", str(limit)
     except UnreadablePageError:

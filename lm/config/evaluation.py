@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed
+from lm.fields import NAMES_CODE, Config, not_hashed
 
 HUB = "hf://"
 """Value of tasks.data that reads the dataset of each task from the Hugging Face hub."""
@@ -40,7 +41,7 @@ class EvaluateConfig(Config):
     model.context_length)."""
     batch_size: int = not_hashed()
     """Windows scored at once."""
-    evaluators: tuple[str, ...] = ("bits_per_byte",)
+    evaluators: Annotated[tuple[str, ...], NAMES_CODE] = ("bits_per_byte",)
     """Evaluators to run: names from the table in lm/evaluation/evaluators.py, or your own classes as
     my_package.my_module.MyEvaluator. Must include bits_per_byte, because the report shows its results."""
     tasks: TasksConfig = TasksConfig()

@@ -1,18 +1,15 @@
 """Model architecture, as frozen dataclasses. No JAX here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lm.errors import UsageError, shown
-from lm.fields import Config, not_hashed, positive, within
+from lm.fields import NAMES_CODE, Config, check_names, not_hashed, positive, within
 
 LARGEST_SIZE = 2**31 - 1
 """Maximum size of any axis: JAX uses 32-bit indices."""
 LONGEST_NGRAM = 64
 """Maximum n-gram length; each length has its own table."""
-
-GATED_MLPS = ("swiglu",)
-"""Values of ModelConfig.mlp that have a gate."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,13 @@ class ModelConfig(Config):
     """Number of key and value heads (grouped-query attention, arXiv:2305.13245); must divide heads."""
     mlp_width: int
     """Hidden channels of the MLP."""
-    norm: Literal["rmsnorm", "layernorm"]
-    """RMSNorm (arXiv:1910.07467) or LayerNorm (arXiv:1607.06450)."""
+    norm: Annotated[Literal["rmsnorm", "layernorm"] | str, NAMES_CODE]
+    """RMSNorm (arXiv:1910.07467), LayerNorm (arXiv:1607.06450), or your own class as my_module.MyNorm."""
     position: Literal["rope", "learned"]
     """Rotary embeddings (arXiv:2104.09864), or a learned table added to the token embeddings."""
-    mlp: Literal["swiglu", "gelu", "relu_squared"]
-    """Gated SiLU (arXiv:2002.05202), the tanh approximation of GELU as in GPT-2, or squared ReLU (arXiv:2109.08668)."""
+    mlp: Annotated[Literal["swiglu", "gelu", "relu_squared"] | str, NAMES_CODE]
+    """Activation of the MLP: gated SiLU (arXiv:2002.05202), the tanh approximation of GELU as in GPT-2, squared ReLU
+    (arXiv:2109.08668), or your own function as my_module.my_activation. The MLP has a gate if the name ends in glu."""
     biases: bool
     """Add biases to linear maps and LayerNorms, as in GPT-2; the output projection never has one."""
     tie_embeddings: bool
@@ -109,6 +107,8 @@ class ModelConfig(Config):
     """Sliding attention window of each layer in tokens, including the current token (arXiv:2310.06825); 0: unlimited.
     Layers cycle through the values: (4096, 0) gives every other layer a window, as in Gemma 2 (arXiv:2408.00118).
     Empty: no windows. With scan_layers, all windows must be equal."""
+    block: Annotated[Literal["pre_norm"] | str, NAMES_CODE] = "pre_norm"
+    """Residual block: pre_norm, or your own class as my_module.MyBlock."""
     scan_layers: bool = not_hashed(default=False)
     """Stack the parameters of all blocks and loop over them instead of unrolling the blocks. Compiles in the time of
     one block and lets remat free a block's memory, but is about 10 % slower on a CPU. Checkpoints of either form can be
@@ -120,7 +120,7 @@ class ModelConfig(Config):
     @property
     def gated_mlp(self) -> bool:
         """Whether the MLP is down(activation(gate(x)) * up(x)), with three matrices, or down(activation(up(x)))."""
-        return self.mlp in GATED_MLPS
+        return self.mlp.endswith("glu")
 
     @property
     def tokens_back(self) -> int:
@@ -138,6 +138,7 @@ class ModelConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        check_names(self, "model", "norm", "mlp", "block")
         for name in ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
             if not 1 <= getattr(self, name) <= LARGEST_SIZE:
                 raise UsageError(
@@ -196,11 +197,13 @@ class ModelConfig(Config):
 
 
 def least_parameters(config: ModelConfig) -> int:
-    """Number of parameters in the matrices: all but a few thousandths of the model."""
+    """Number of parameters in the matrices, without those of the user's own blocks: all but a few thousandths of the
+    model."""
     width, heads = config.width, config.heads + 2 * config.kv_heads
     attention = width * config.head_channels * (heads + config.heads)
     mlp = (3 if config.gated_mlp else 2) * width * config.mlp_width
     rows = config.vocab_size * (1 if config.tie_embeddings else 2)
     rows += config.context_length if config.position == "learned" else 0
     rows += config.tokens_back * config.ngram_rows
-    return config.layers * (attention + mlp) + rows * width
+    blocks = config.layers * (attention + mlp) if config.block == "pre_norm" else 0
+    return blocks + rows * width

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, positive
+from lm.fields import NAMES_CODE, Config, check_names, positive
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,22 @@ class OptimizerConfig(Config):
     """Decoupled weight decay of matrices, multiplied by the learning rate."""
     clip_norm: float
     """Scale gradients down to this global norm if theirs is larger; 0: no clipping."""
-    name: Literal["adamw", "adafactor", "lion"] = "adamw"
-    """AdamW (arXiv:1711.05101), Adafactor (arXiv:1804.04235), whose second moments take almost no memory, or Lion
-    (arXiv:2302.06675), which stores one moment and needs an about 5 times lower learning rate."""
+    name: Annotated[Literal["adamw", "adafactor", "lion"] | str, NAMES_CODE] = "adamw"
+    """AdamW (arXiv:1711.05101), Adafactor (arXiv:1804.04235), whose second moments take almost no memory, Lion
+    (arXiv:2302.06675), which stores one moment and needs an about 5 times lower learning rate, or your own function as
+    my_module.my_optimizer."""
     muon: MuonConfig | None = None
     """Use Muon for the linear maps within blocks, and the optimizer `name` for all other parameters; None: no Muon."""
-    schedule: Literal["cosine", "linear", "warmup_stable_decay"] = "cosine"
-    """Decay of the learning rate after the warm-up: cosine (arXiv:1608.03983), linear, or warmup_stable_decay, constant
-    until a linear decay in the last decay_steps steps (arXiv:2404.06395)."""
+    schedule: Annotated[Literal["cosine", "linear", "warmup_stable_decay"] | str, NAMES_CODE] = "cosine"
+    """Decay of the learning rate after the warm-up: cosine (arXiv:1608.03983), linear, warmup_stable_decay, constant
+    until a linear decay in the last decay_steps steps (arXiv:2404.06395), or your own function as
+    my_module.my_schedule."""
     decay_steps: int = 0
-    """Steps of the final decay; only for warmup_stable_decay."""
+    """Steps of the final decay; only for warmup_stable_decay and your own schedules."""
 
     def __post_init__(self):
         super().__post_init__()
+        check_names(self, "train.optimizer", "name", "schedule")
         positive(self, "train.optimizer", "learning_rate", "epsilon")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -72,7 +75,8 @@ class OptimizerConfig(Config):
                 f"train.optimizer.final_learning_rate = {self.final_learning_rate} is above learning_rate = "
                 f"{self.learning_rate}, so the rate would rise to the end. Lower the one, or raise the other."
             )
-        if (self.decay_steps > 0) != (self.schedule == "warmup_stable_decay") or self.decay_steps < 0:
+        decays = "." in self.schedule or (self.decay_steps > 0) == (self.schedule == "warmup_stable_decay")
+        if not decays or self.decay_steps < 0:
             raise UsageError(
                 f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: it is above 0 with "
                 "warmup_stable_decay, and 0 with any other."

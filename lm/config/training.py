@@ -6,14 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from lm.config.evaluation import TasksConfig
+from lm.config.model import ModelConfig
 from lm.config.optimizer import OptimizerConfig
 from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.config.stages import NO_END, Stage, Stages
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, positive, within
+from lm.fields import NAMES_CODE, Config, not_hashed, positive, within
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, place_of
 
@@ -195,6 +196,9 @@ class TrainConfig(Config):
     z_loss: float = 0.0
     """Weight of logsumexp(logits)**2, added to the loss (PaLM, arXiv:2204.02311: 1e-4); 0: none. Logged losses do not
     include it."""
+    ema_decay: float = 0.0
+    """Decay rate per step of an exponential moving average of the parameters, which evaluations, samples, snapshots and
+    exports then use instead of the parameters; 0: no average. After n steps the decay is at most (1 + n) / (10 + n)."""
     dropout: float = 0.0
     """Fraction of values set to 0 after the embedding, each attention and each MLP (arXiv:1207.0580)."""
     mixture: tuple[MixtureSource, ...] = ()
@@ -240,9 +244,17 @@ class TrainConfig(Config):
     """Compare the SHA-256 of all shards on disk with the manifest. The first step waits up to a minute for the result;
     after that, training stops at the next checkpoint if a shard is damaged. A restart reads only files that have
     changed. If off, and for shards in a bucket, damage is detected when a damaged record is read."""
-    evaluators: tuple[str, ...] = not_hashed(default=("validation",))
+    evaluators: Annotated[tuple[str, ...], NAMES_CODE] = not_hashed(default=("validation",))
     """Evaluators to run every validate_every steps: names from the table in lm/evaluation/evaluators.py, or your own
     classes as my_package.my_module.MyEvaluator."""
+    hooks: Annotated[tuple[str, ...], NAMES_CODE] = not_hashed(default=())
+    """Your own classes to call every few steps, as my_module.MyHook (docs/how_to_change_it.md)."""
+    step_metrics: Annotated[tuple[str, ...], NAMES_CODE] = not_hashed(default=())
+    """Your own functions, as my_module.my_metric, that compute values to log inside of the step, from its state, batch,
+    gradients and update (docs/how_to_change_it.md)."""
+    activation_metrics: tuple[str, ...] = not_hashed(default=())
+    """Activations whose root mean square is logged, by name or pattern: blocks.*.mlp.out, blocks.0.attention.residual
+    (lm/model/transformer.py). Scalars that your own block passes to `tap` are logged unchanged."""
     tasks: TasksConfig = not_hashed(default=TasksConfig())  # noqa: RUF009
     """Data of the benchmarks among the evaluators."""
     checkpoint_every_seconds: float = not_hashed(default=0.0)
@@ -283,6 +295,8 @@ class TrainConfig(Config):
                 f"train.micro_batches = {self.micro_batches} does not divide {name} = {self.largest_batch}. "
                 "Choose one of its divisors."
             )
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"train.ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
         if not 0 <= self.dropout < 1 or not 0 <= self.z_loss < math.inf:
             raise UsageError(
                 f"train.dropout = {self.dropout} must be at least 0 and below 1, and train.z_loss = {self.z_loss} 0 or "
@@ -346,6 +360,15 @@ class TrainConfig(Config):
             found.append(Stage(first, end, before, size, context_length // length, length, micro_batches, now))
             before += (end - first) * size
         return Stages(found)
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Raise UsageError for settings that a model with this config excludes."""
+        if self.ema_decay and model.parameter_dtype != "float32":
+            raise UsageError(
+                f"train.ema_decay = {self.ema_decay} needs float32 parameters, but model.parameter_dtype = "
+                f"{model.parameter_dtype}: in it, small changes of an average would be lost. Set model.parameter_dtype "
+                "= float32, or train.ema_decay = 0."
+            )
 
     def of_stage(self, stage: Stage) -> "TrainConfig":
         """Return the config of a run without schedules that has the batches of `stage`, without its mixture."""

@@ -49,5 +49,8 @@ class Evaluator(Protocol):
         """Return {name: value} for `model`, whose arrays are on `mesh`. All processes call it together.
 
         The names become keys of metrics.jsonl and evaluation.json. May raise EvaluationInterrupted.
+
+        During training, an evaluator with a method run_in_training(state, mesh) is called by that instead, with the
+        TrainState (lm/training/state.py).
         """
         ...

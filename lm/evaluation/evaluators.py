@@ -7,14 +7,14 @@ JAX is not imported until an evaluator is created, because names are checked bef
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm.config import EvaluateConfig, ModelConfig, TasksConfig
 from lm.config.evaluation import HUB
 from lm.errors import UsageError, shown
 from lm.evaluation.tasks.sources import SOURCES, local_files
 from lm.storage import Place
-from lm.trusted_code import module_code
+from lm.trusted_code import load_named, module_code
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -86,12 +86,13 @@ def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str
 
 
 def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]":
-    """Import the class of an evaluator. Raises UsageError if the name is invalid, and ImportError like its module."""
-    path, _, attribute = EVALUATORS.get(name, name).rpartition(".")
-    kind = getattr(importlib.import_module(path), attribute, None)
-    if kind is None:
-        raise UsageError(f"{option} names {name!r}, but the module {path} has no {attribute}.")
-    if not isinstance(kind, type) or not callable(getattr(kind, "run", None)):
+    """Import the class of an evaluator. Raises UsageError for an invalid name, and like `load_named`."""
+    if name in EVALUATORS:
+        path, _, attribute = EVALUATORS[name].rpartition(".")
+        return getattr(importlib.import_module(path), attribute)
+    kind = load_named(name, option)
+    methods = ("run", "run_in_training") if option == "train.evaluators" else ("run",)
+    if not isinstance(kind, type) or not any(callable(getattr(kind, method, None)) for method in methods):
         raise UsageError(
             f"{option} names {name!r}, which is not an evaluator: a class with run(model, mesh) "
             "(lm/evaluation/evaluator.py)."
@@ -102,10 +103,7 @@ def class_of(name: str, option: str) -> "Callable[[EvaluatorConfig], Evaluator]"
 def check_classes(names: Sequence[str], option: str) -> None:
     """Import the classes of the evaluators, which may initialize JAX. Raises UsageError for an invalid name."""
     for name in names:
-        try:
-            class_of(name, option)
-        except ImportError as error:
-            raise UsageError(f"{option} names {name!r}, whose module cannot be imported: {error}.") from error
+        class_of(name, option)
 
 
 TAKEN = {
@@ -115,32 +113,34 @@ TAKEN = {
 """Names that have another meaning in metrics.jsonl and evaluation.json."""
 
 
-def numbers_of(evaluator: str, figures: object) -> dict[str, int | float]:
-    """Convert results to plain numbers. Raises UsageError for values that are not numbers and for names in TAKEN."""
+def numbers_of(source: str, figures: object) -> dict[str, int | float]:
+    """Convert results of `source`, such as "evaluator NAME", to plain numbers. Raises UsageError for other values
+    and for names in TAKEN."""
     if not isinstance(figures, Mapping):
-        raise UsageError(f"The evaluator {evaluator} returned {shown(repr(figures))} instead of a dict of metrics.")
+        raise UsageError(f"The {source} returned {shown(repr(figures))} instead of a dict of metrics.")
     import jax
 
     found = {}
     for name, figure in figures.items():
         if name in TAKEN or not isinstance(name, str):
-            raise UsageError(f"The evaluator {evaluator} returned a metric {name!r}, a name that is taken. Rename it.")
+            raise UsageError(f"The {source} returned a metric {name!r}, a name that is taken. Rename it.")
         value = jax.device_get(figure)  # explicit, since the training loop disallows implicit transfers
         try:
             found[name] = value if isinstance(value, int) else float(value)
         except (TypeError, ValueError) as error:
-            raise UsageError(
-                f"The evaluator {evaluator} returned {name} = {shown(repr(value))}, which is not a number."
-            ) from error
+            raise UsageError(f"The {source} returned {name} = {shown(repr(value))}, which is not a number.") from error
     return found
 
 
-def run_evaluators(evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh") -> dict[str, float]:
-    """Run all evaluators and merge their results. Raises UsageError for a name that is taken or a value that is not a
-    number, and EvaluationInterrupted like the evaluators."""
+def run_evaluators(
+    evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh", state: Any = None
+) -> dict[str, float]:
+    """Run all evaluators and merge their results; `state` is the TrainState during training. Raises UsageError for a
+    name that is taken or a value that is not a number, and EvaluationInterrupted like the evaluators."""
     figures: dict[str, float] = {}
     for name, evaluator in evaluators.items():
-        new = numbers_of(name, evaluator.run(model, mesh))
+        in_training = None if state is None else getattr(evaluator, "run_in_training", None)
+        new = numbers_of(f"evaluator {name}", in_training(state, mesh) if in_training else evaluator.run(model, mesh))
         if both := sorted(new.keys() & figures.keys()):
             raise UsageError(f"{both[0]} is a metric of the evaluator {name} and of an earlier one. Name only one.")
         figures |= new

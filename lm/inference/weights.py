@@ -47,7 +47,7 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
 
 def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
     """Return `config` with scan_layers as in this model, for kv_cache.empty_cache."""
-    return dataclasses.replace(config, scan_layers=isinstance(model.blocks, Block))
+    return dataclasses.replace(config, scan_layers=model.is_stacked)
 
 
 def is_plain(weights: Weights) -> bool:

@@ -6,7 +6,7 @@ of a linear map.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from lm.parallel import (
     weights_stay,
     when_ready,
 )
+from lm.trusted_code import named
 
 
 def parameter(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], std: float, dtype: str) -> nnx.Param:
@@ -143,7 +144,12 @@ class LayerNorm(nnx.Module):
         return y_BTD.astype(x_BTD.dtype)
 
 
-NORMS = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
+NORMS: dict[str, Callable[[ModelConfig], Any]] = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
+
+
+def make_norm(config: ModelConfig) -> Any:
+    """Return a new norm of the kind that the config names, x_BTD -> x_BTD."""
+    return named(config.norm, NORMS, "model.norm")(config)
 
 
 def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B T H C"]:
@@ -191,7 +197,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
-"""By the names of ModelConfig.mlp; applied to the gate if the MLP has one (lm.config.model.GATED_MLPS)."""
+"""By the names of ModelConfig.mlp; applied to the gate if the MLP has one (ModelConfig.gated_mlp)."""
 
 
 class GatedMLP(nnx.Module):
@@ -208,7 +214,8 @@ class GatedMLP(nnx.Module):
     def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
         gate_BTF = checkpoint_name(self.gate(x_BTD), "mlpwi_0")
         up_BTF = checkpoint_name(self.up(x_BTD), "mlpwi_1")
-        h_BTF = constrain(ACTIVATIONS[self.activation](gate_BTF) * up_BTF, "batch", "length", "mlp")
+        activation = named(self.activation, ACTIVATIONS, "model.mlp")
+        h_BTF = constrain(activation(gate_BTF) * up_BTF, "batch", "length", "mlp")
         tap(taps, "hidden", h_BTF)
         return checkpoint_name(self.down(h_BTF), "mlpwo")
 
@@ -225,7 +232,7 @@ class PlainMLP(nnx.Module):
 
     def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
         up_BTF = checkpoint_name(constrain(self.up(x_BTD), "batch", "length", "mlp"), "mlpwi")
-        h_BTF = ACTIVATIONS[self.activation](up_BTF)
+        h_BTF = named(self.activation, ACTIVATIONS, "model.mlp")(up_BTF)
         tap(taps, "hidden", h_BTF)
         return checkpoint_name(self.down(h_BTF), "mlpwo")
 

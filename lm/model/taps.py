@@ -1,18 +1,22 @@
 """Capture activations, attention weights and the residual stream of a forward pass by name.
 
-The model calls `tap` for each value that can be captured. In training there are no Taps, and nothing is added to the
-program.
+The model calls `tap` for each value that can be captured. Without Taps, nothing is added to the program.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import jax
+import jax.numpy as jnp
+
+ANY_LAYER = "blocks.*"
+"""Prefix of the names in a block whose number is not known while it is traced: in a scan, or with remat."""
 
 
 @dataclass(frozen=True)
 class Taps:
-    """Requested and captured values of one forward pass. Needs unrolled layers, not a scan."""
+    """Requested and captured values of one forward pass."""
 
     patterns: tuple[str, ...]
     """Names or patterns, such as "blocks.*.attention.weights"."""
@@ -21,24 +25,50 @@ class Taps:
     """All available names, requested or not."""
     place: str = ""
     """Prefix of the names."""
+    as_scalars: bool = False
+    """Keep the root mean square of each array instead of its values."""
 
     def at(self, place: str) -> "Taps":
         """Return the same taps for a part of the model."""
         return replace(self, place=f"{self.place}{place}.")
 
+    def empty(self) -> "Taps":
+        """Return the same taps without values: for a function that JAX traces separately and that returns its own."""
+        return replace(self, found={}, seen=[])
+
     def wants(self, name: str) -> bool:
         """Whether a pattern matches the name."""
         name = f"{self.place}{name}"
         self.seen.append(name)
-        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+        return any(matches(name, pattern) for pattern in self.patterns)
 
     def keep(self, name: str, value: jax.Array) -> None:
         """Store `value` under the name."""
+        if self.as_scalars:
+            value = value.astype(jnp.float32)
+            value = jnp.sqrt(jnp.mean(jnp.square(value))) if value.ndim else value
         self.found[f"{self.place}{name}"] = value
+
+    def add_block(self, layer: int, found: dict[str, jax.Array], seen: list[str]) -> None:
+        """Store what a block has found, and the names that it has, under the number of its layer."""
+        numbered = lambda name: name.replace(ANY_LAYER, f"blocks.{layer}", 1)
+        self.seen.extend(map(numbered, seen))
+        wanted = lambda name: any(fnmatchcase(numbered(name), pattern) for pattern in self.patterns)
+        self.found.update({numbered(name): value for name, value in found.items() if wanted(name)})
 
     def unmatched(self) -> list[str]:
         """Patterns that no name has matched."""
         return [pattern for pattern in self.patterns if not any(fnmatchcase(name, pattern) for name in self.seen)]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether the pattern matches the name, or, if this stands for all layers, that of any layer."""
+    if name.startswith(f"{ANY_LAYER}."):
+        pattern = LAYER.sub(f"{ANY_LAYER}.", pattern)
+    return fnmatchcase(name, pattern)
+
+
+LAYER = re.compile(r"^blocks\.[^.]+\.")
 
 
 def tap(taps: Taps | None, name: str, value: jax.Array) -> None:

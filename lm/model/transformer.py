@@ -19,11 +19,11 @@ from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
 from lm.model.layers import (
-    NORMS,
     GatedMLP,
     Linear,
     PlainMLP,
     Rotary,
+    make_norm,
     mixed,
     parameter,
     rotary_tables,
@@ -33,7 +33,7 @@ from lm.model.layers import (
 from lm.model.loss import logits_of, softcapped
 from lm.model.ngrams import ngram_embeddings, tokens_before
 from lm.model.prepared import PreparedLinear
-from lm.model.taps import Taps, at, tap
+from lm.model.taps import ANY_LAYER, Taps, at, tap
 from lm.parallel import (
     TOKENS,
     constrain,
@@ -43,6 +43,7 @@ from lm.parallel import (
     on_each_device,
     weights_stay,
 )
+from lm.trusted_code import named
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
@@ -100,9 +101,9 @@ class Block(nnx.Module):
         attention_key, mlp_key = jax.random.split(key)
         # Two residual additions per layer: scaled so that the variance of the stream does not grow with depth (GPT-2).
         residual_std = 0.0 if config.zero_init else config.initial_std * (2 * config.layers) ** -0.5
-        self.attention_norm = NORMS[config.norm](config)
+        self.attention_norm = make_norm(config)
         self.attention = Attention(config, attention_key, layer, residual_std)
-        self.mlp_norm = NORMS[config.norm](config)
+        self.mlp_norm = make_norm(config)
         self.mlp = (GatedMLP if config.gated_mlp else PlainMLP)(config, mlp_key, residual_std)
         self.mlp_share = shift_share(config)
 
@@ -136,6 +137,10 @@ class Block(nnx.Module):
         return x_BTD, None if cache is None else cache.with_last(h_BTD, g_BTD, mask.segment_ids_BT)
 
 
+BLOCKS: dict[str, Callable[[ModelConfig, jax.Array, int], Block]] = {"pre_norm": Block}
+"""By the names of ModelConfig.block. A user's own class has the methods of Block."""
+
+
 def with_layer_axis(blocks: Block, layers: bool) -> Block:
     """Set the axis names of the parameters to include a first axis "layers", or not; returns `blocks`."""
     for _, parameter_ in nnx.iter_graph(blocks):
@@ -148,21 +153,22 @@ def with_layer_axis(blocks: Block, layers: bool) -> Block:
 def stack_layers(model: "Transformer") -> "Transformer":
     """Return the model with its blocks stacked, as with model.scan_layers: their parameters get an additional first
     axis. Raises ValueError if layers differ in more than their parameters."""
-    if isinstance(model.blocks, Block):
+    if model.is_stacked:
         return model
-    if len({jax.tree.structure(block) for block in model.blocks}) > 1:
+    blocks = model.layer_blocks()
+    if len({jax.tree.structure(block) for block in blocks}) > 1:
         raise ValueError("layers that differ in more than their parameters cannot be stacked")
-    return with_blocks(model, with_layer_axis(jax.tree.map(lambda *x: jnp.stack(x), *model.blocks), True))
+    return with_blocks(model, with_layer_axis(jax.tree.map(lambda *x: jnp.stack(x), *blocks), True))
 
 
 def unstack_layers(model: "Transformer") -> "Transformer":
     """Return the model with its blocks one by one."""
-    return with_blocks(model, model.layer_blocks()) if isinstance(model.blocks, Block) else model
+    return with_blocks(model, model.layer_blocks()) if model.is_stacked else model
 
 
 def with_blocks(model: "Transformer", blocks: Block | list[Block]) -> "Transformer":
     copied = jax.tree.map(lambda x: x, model)
-    copied.blocks = blocks if isinstance(blocks, Block) else nnx.List(blocks)
+    copied.blocks = nnx.List(blocks) if isinstance(blocks, list) else blocks
     return copied
 
 
@@ -187,12 +193,13 @@ class Transformer(nnx.Module):
             if config.position == "learned"
             else None
         )
+        make_block = named(config.block, BLOCKS, "model.block")
         self.blocks = (
-            with_layer_axis(jax.vmap(lambda block_key: Block(config, block_key, 0))(jnp.stack(block_keys)), True)
+            with_layer_axis(jax.vmap(lambda block_key: make_block(config, block_key, 0))(jnp.stack(block_keys)), True)
             if config.scan_layers  # then all layers have the same window
-            else nnx.List([Block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
+            else nnx.List([make_block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
         )
-        self.norm = NORMS[config.norm](config)
+        self.norm = make_norm(config)
         self.head: Linear | PreparedLinear | None = (
             None
             if config.tie_embeddings
@@ -229,10 +236,15 @@ class Transformer(nnx.Module):
         ngrams = [table[...] for table in self.ngrams]
         return residual(look_up(self.embedding[...], ngrams, positions_PD, tokens_BT, positions_BT, before))
 
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the blocks are one stack (ModelConfig.scan_layers)."""
+        return not isinstance(self.blocks, nnx.List)
+
     def layer_blocks(self) -> list[Block]:
         """Blocks one by one, whether or not they are stacked."""
-        if not isinstance(self.blocks, Block):
-            return list(self.blocks)
+        if not self.is_stacked:
+            return list(cast(nnx.List, self.blocks))
         one = lambda layer: with_layer_axis(jax.tree.map(lambda stack: stack[layer], self.blocks), False)
         return [one(layer) for layer in range(self.layers)]
 
@@ -259,24 +271,38 @@ class Transformer(nnx.Module):
         """
         rotary = self.rotary(positions_BT)
 
+        names: list[str] = []
+        """Names of the values in a block that can be captured."""
+
         def one_block(
             x_BTD: jax.Array, block: Block, layer: int | jax.Array, cache: LayerCache | None
-        ) -> tuple[jax.Array, LayerCache | None]:
+        ) -> tuple[jax.Array, tuple[LayerCache | None, dict[str, jax.Array]]]:
             own = None if dropout is None else dropout.at(layer)
             x_BTD = checkpoint_name(x_BTD, "decoder_layer_input")
-            return block(x_BTD, rotary, mask, cache, own, at(taps, f"blocks.{layer}"))
+            if taps is None:
+                x_BTD, cache = block(x_BTD, rotary, mask, cache, own)
+                return x_BTD, (cache, {})
+            inner = taps.empty().at(f"blocks.{layer}" if isinstance(layer, int) else ANY_LAYER)
+            x_BTD, cache = block(x_BTD, rotary, mask, cache, own, inner)
+            names[:] = inner.seen
+            return x_BTD, (cache, inner.found)  # returned: JAX traces the block separately in a scan and with remat
 
-        apply: Callable = with_remat(one_block, remat, in_scan=isinstance(self.blocks, Block))
+        apply: Callable = with_remat(one_block, remat, in_scan=self.is_stacked)
         x_BTD = drop(x_BTD, dropout, self.layers)
         tap(taps, "embedding", x_BTD)
-        if isinstance(self.blocks, Block):
+        if self.is_stacked:
             step = lambda x_BTD, one: apply(x_BTD, *one)
-            x_BTD, caches = jax.lax.scan(step, x_BTD, (self.blocks, jnp.arange(self.layers), caches))
+            x_BTD, (caches, tapped) = jax.lax.scan(step, x_BTD, (self.blocks, jnp.arange(self.layers), caches))
+            if taps is not None:
+                for layer in range(self.layers):
+                    taps.add_block(layer, {name: values[layer] for name, values in tapped.items()}, names)
         else:
             found = []
-            for layer, block in enumerate(self.blocks):
-                x_BTD, cache = apply(x_BTD, block, layer, None if caches is None else caches[layer])
+            for layer, block in enumerate(self.layer_blocks()):
+                x_BTD, (cache, tapped) = apply(x_BTD, block, layer, None if caches is None else caches[layer])
                 found.append(cache)
+                if taps is not None:
+                    taps.add_block(layer, tapped, names)
             caches = None if caches is None else found
         x_BTD = constrain(self.norm(x_BTD), "batch", "length", "embed")
         tap(taps, "norm", x_BTD)
@@ -317,10 +343,11 @@ class Transformer(nnx.Module):
         segment_ids_BT: Int[Array, "B T"],
         remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
+        taps: Taps | None = None,
     ) -> Float[Array, "B T D"]:
         """Return the input of `logits` for whole rows of documents that do not attend to each other."""
         mask = AttentionMask(segment_ids_BT)
-        return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout)[0]
+        return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout, taps=taps)[0]
 
     def forward_with_taps(
         self, tokens_BT: Int[Array, "B T"], mask: AttentionMask, names: tuple[str, ...]

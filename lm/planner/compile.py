@@ -106,7 +106,7 @@ def compile_for(
 
     mesh, stage = training_mesh(train, model, list(devices)), train.stages(model.context_length).largest(train.steps)
     optimizer = make_optimizer(train.optimizer, train.steps)
-    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
+    state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1, train.ema_decay > 0)
     batch, step = example_batch(*stage.shape), compile_step(optimizer, state, mesh, train.of_stage(stage))
     also, what = {}, STEP
     try:

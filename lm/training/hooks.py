@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
-from lm.errors import for_terminal
+from lm.errors import UsageError, for_terminal, shown
 from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator
-from lm.evaluation.evaluators import run_evaluators
+from lm.evaluation.evaluators import numbers_of, run_evaluators
 from lm.inference.generate import sample_texts
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
 from lm.metrics.profiling import Profiler
@@ -37,7 +37,8 @@ from lm.tokenizer import Tokenizer
 from lm.training.shard_verification import ShardVerification
 from lm.training.skipped_steps import SkippedSteps, diverged
 from lm.training.state import TrainState
-from lm.training.step import Metrics
+from lm.training.step import OWN, Metrics
+from lm.trusted_code import load_named
 
 
 @dataclass
@@ -132,6 +133,8 @@ class Logging(Periodic):
         names = ("loss", "gradient_norm", "skipped", "learning_rate")
         found = jax.device_get({name: self.progress.metrics[name] for name in names})
         row: Row = {name: int(value) if name == "skipped" else float(value) for name, value in found.items()}
+        own = {name: value for name, value in self.progress.metrics.items() if name.startswith(OWN)}
+        row |= {name.removeprefix(OWN): float(value) for name, value in jax.device_get(own).items()}
         row |= self.tools.meter.row(step) | memory(self.devices) | self.progress.cost | self.tools.goodput.shares()
         self.progress.cost = {}
         hosts, warning = self.tools.hosts.collect(step)
@@ -165,7 +168,7 @@ class Evaluation(Periodic):
             return None
         try:
             with self.tools.goodput.phase("validation"):
-                found = run_evaluators(self.evaluators(step), state.model, self.mesh)
+                found = run_evaluators(self.evaluators(step), state.model_to_use, self.mesh, state)
         except EvaluationInterrupted:
             self.progress.stopping = True
             return None
@@ -181,6 +184,51 @@ def figure_text(name: str, value: float) -> str:
     return FIGURES[name].format(value) if name in FIGURES else f"{name} {value:.4g}"
 
 
+@dataclass(frozen=True)
+class HookConfig:
+    """Arguments of a user's hook; each uses what it needs."""
+
+    model: ModelConfig
+    train: TrainConfig
+    tokenizer: Tokenizer
+    mesh: Mesh
+    run: RunPaths
+    """The run folder, to read; a hook writes only files of its own."""
+
+
+@dataclass
+class OwnHook(Periodic):
+    """Call a user's hook (train.hooks): an object with `every`, the steps between calls, and run(state, step), which
+    returns a row of metrics or None. It must not change the state."""
+
+    name: str
+    hook: Any
+
+    @jax.transfer_guard("allow")
+    def run(self, state: TrainState, step: int) -> Row | None:
+        if self.progress.stopping:
+            return None
+        self.tools.wait_for_step()
+        with self.tools.goodput.phase("validation"):
+            found = self.hook.run(state, step)
+        return None if found is None else numbers_of(f"hook {self.name}", found)
+
+
+def own_hooks(config: HookConfig, progress: Progress, tools: Instruments) -> list[Hook]:
+    """Return the hooks of train.hooks. Raises UsageError for one that cannot be used."""
+    found: list[Hook] = []
+    for name in config.train.hooks:
+        hook = load_named(name, "train.hooks")(config)
+        every = getattr(hook, "every", None)
+        if not isinstance(every, int) or every < 1 or not callable(getattr(hook, "run", None)):
+            raise UsageError(
+                f"train.hooks has {name}, with every = {shown(repr(every))}. A hook is a class with every, a number of "
+                "steps of at least 1, and run(state, step)."
+            )
+        found.append(OwnHook(every, progress, tools, name, hook))
+    return found
+
+
 @dataclass
 class Samples(Periodic):
     model: ModelConfig
@@ -194,7 +242,7 @@ class Samples(Periodic):
         if self.progress.stopping:
             return
         with self.tools.goodput.phase("samples"):
-            text = sample(state.model, self.model, self.config, self.tokenizer, step, self.run_folder)
+            text = sample(state.model_to_use, self.model, self.config, self.tokenizer, step, self.run_folder)
         self.tools.line.print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}")
 
 
@@ -220,7 +268,7 @@ class Snapshotting:
         self.wanted.discard(step)
         with self.tools.goodput.phase("saving"):
             self.checkpoints.settled()  # processes exchange messages in the same order
-            self.snapshots.save(step, Parameters(state.model), self.metadata, certain=True)
+            self.snapshots.save(step, Parameters(state.model_to_use), self.metadata, certain=True)
 
 
 @dataclass

@@ -51,6 +51,7 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     return {
         "parameters": state.parameters,
         "moments": state.optimizer + 8 * config.spikes.window,
+        **({"averaged parameters": state.parameters} if config.ema_decay else {}),
         "gradients": count * BYTES[summed],
         "batch": stage.tokens * BATCH_BYTES,
         "kept activations": stage.tokens // stage.micro_batches * kept,

@@ -13,6 +13,7 @@ from lm.errors import UsageError
 from lm.optimizers.muon import scale_by_muon
 from lm.parallel import is_parameter
 from lm.training.schedule import learning_rate
+from lm.trusted_code import named
 
 TABLES = ("vocab", "position", "ngram")
 """Logical axes of tables: embeddings and positions, whose rows are looked up one by one, and the output projection,
@@ -69,7 +70,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     weight decay and the learning rate schedule."""
     rate = learning_rate(config, steps)
     rule = optax.chain(
-        *OPTIMIZERS[config.name](config),
+        *named(config.name, OPTIMIZERS, "train.optimizer.name")(config),
         optax.add_decayed_weights(config.weight_decay, mask=weight_decay_mask),
         optax.scale_by_learning_rate(rate),
     )
@@ -115,7 +116,11 @@ def lion(config: OptimizerConfig) -> list[optax.GradientTransformation]:
     return [optax.scale_by_lion(config.beta1, config.beta2)]
 
 
-OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig], list[optax.GradientTransformation]]] = {
+    "adamw": adamw, "adafactor": adafactor, "lion": lion,
+}  # fmt: skip
+"""{train.optimizer.name: function(config)}. The function returns the transformations before weight decay and learning
+rate."""
 
 
 def muon_chain(

@@ -10,12 +10,14 @@ from lm.data.records import check_request, read_manifest
 from lm.devices import Devices, find_devices, training_mesh_sizes
 from lm.errors import UsageError
 from lm.evaluation.evaluators import check_evaluators, check_tasks
+from lm.fields import code_names
 from lm.metrics.writers import WANDB_REMEDY
 from lm.model.attention.choice import check_attention
 from lm.own_process import in_own_process
 from lm.storage import Place
 from lm.tokenizer.training import load_tokenizer
 from lm.training.memory import check_training_memory
+from lm.trusted_code import checked_code
 
 
 def check_tokenizer(config: TokenizerConfig) -> str | None:
@@ -46,6 +48,9 @@ def check_training(
     for folder in mixture_of(config, own):
         if folder != own:
             check_source(folder, tokenizer, model, fingerprint)
+    for option, names in (code_names(model, "model.") | code_names(config, "train.")).items():
+        for name in names:
+            checked_code(name, option)
     if config.start.checkpoint:
         config.start.folder()
     devices = devices or in_own_process(devices_with_memory, model, config)

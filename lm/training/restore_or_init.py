@@ -84,8 +84,8 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
             f"{config.steps}: nothing is left to train. Give more steps, or take the parameters alone."
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes))
-    like = {"model": state.model} if start.take == "parameters" else state.checkpoint_items()
+    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes, config.ema_decay > 0))
+    like = {"model": state.model_to_use} if start.take == "parameters" else state.checkpoint_items()
     check_items(folder, like, cast_types=True)
 
 
@@ -96,6 +96,6 @@ def start_from(
     `check_start` first: it verifies the checkpoint."""
     folder = start.folder()
     if start.take == "parameters":
-        items = restore_items(folder, {"model": abstract.model}, cast_types=True)
-        return fresh()._replace(model=cast(Transformer, items["model"]))
+        restored = lambda: cast(Transformer, restore_items(folder, {"model": abstract.model}, cast_types=True)["model"])
+        return fresh()._replace(model=restored(), ema=None if abstract.ema is None else restored())
     return checkpoints.restore(folder, abstract, cast_types=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lm.config import OptimizerConfig
+from lm.trusted_code import named
 
 
 def cosine(config: OptimizerConfig, updates: int, after: jax.Array) -> jax.Array:
@@ -43,11 +44,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     (`steps` - 1) the final rate.
     """
     final_share = config.final_learning_rate / config.learning_rate
+    decay = named(config.schedule, SCHEDULES, "train.optimizer.schedule")
 
     def rate(step: Any) -> jax.Array:
         warm = (step + 1) / max(config.warmup_steps, 1)
         after = jnp.maximum(step + 1 - config.warmup_steps, 0)
-        left = SCHEDULES[config.schedule](config, steps - config.warmup_steps, after)
+        left = decay(config, steps - config.warmup_steps, after)
         return config.learning_rate * jnp.where(
             step < config.warmup_steps, warm, final_share + (1.0 - final_share) * left
         )

@@ -92,9 +92,10 @@ class Programs:
         self.model, self.config, self.mesh = model, config, mesh
         self.stages = config.stages(model.context_length)
         self.optimizer = make_optimizer(config.optimizer, config.steps)
-        self.abstract = abstract_state(model, self.optimizer, mesh, config.spikes, config.mesh.zero1)
+        choices = config.spikes, config.mesh.zero1, config.ema_decay > 0
+        self.abstract = abstract_state(model, self.optimizer, mesh, *choices)
         """ShapeDtypeStructs with shardings, to restore into."""
-        self.fresh = initializer(model, self.optimizer, config.seed, mesh, config.spikes, config.mesh.zero1)
+        self.fresh = initializer(model, self.optimizer, config.seed, mesh, *choices)
         """Function that returns the state at step 0."""
         self._compiled: dict[tuple[int, int, int], Program] = {}
 
@@ -144,6 +145,7 @@ def setup(
 ) -> Run:
     """Build the run in `folder`; resources to close are registered on `stack`. Raises InputError and UsageError like
     `train`."""
+    config.check_model(model)
     check_training_memory(model, config, jax.local_devices(), jax.process_count())
     say: Say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda text: None
     goodput = stack.enter_context(contextlib.closing(Goodput(folder, began, jax.process_index())))
@@ -200,6 +202,8 @@ def setup(
         config.checkpoint_every, progress, tools, checkpoints, snapshotting.snapshots, config, metadata, saved_at=first
     )
     evaluations = evaluation_hooks(model, config, folder, data, mesh, progress, tools)
+    hook_config = hooks.HookConfig(model, config, data.tokenizer, mesh, RunPaths(folder))
+    evaluations += hooks.own_hooks(hook_config, progress, tools)
     logging = hooks.Logging(config.log_every, progress, tools, mesh.local_devices)
     others = [
         hooks.Heartbeat(1, progress, tools), hooks.Profile(1 if config.profile_step else 0, progress, tools), logging,
@@ -353,7 +357,7 @@ def open_snapshots(
     there = snapshots.of_run(int(state.step), metadata)
     wanted = {step for step in config.snapshot_steps if int(state.step) <= step <= config.steps} - there
     if wanted:
-        snapshots.prepare(Parameters(state.model))
+        snapshots.prepare(Parameters(state.model_to_use))
     return hooks.Snapshotting(wanted, tools, checkpoints, snapshots, metadata)
 
 

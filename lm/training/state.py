@@ -18,8 +18,8 @@ NO_BOUND = SpikeConfig()
 
 
 class TrainState(NamedTuple):
-    """Pytree of step, parameters, optimizer state and guard. Together with the seed and the shards, the step determines
-    all future batches."""
+    """Pytree of step, parameters and their average, optimizer state and guard. Together with the seed and the shards,
+    the step determines all future batches."""
 
     step: Int[Array, ""]
     """Number of batches seen; also the index of the next batch."""
@@ -27,24 +27,35 @@ class TrainState(NamedTuple):
     optimizer_state: optax.OptState
     guard: Guard
     """Statistics that decide whether a step is skipped."""
+    ema: Transformer | None = None
+    """Exponential moving average of the parameters (train.ema_decay)."""
+
+    @property
+    def model_to_use(self) -> Transformer:
+        """Parameters to evaluate, sample and export: the average, if there is one."""
+        return self.model if self.ema is None else self.ema
 
     def checkpoint_items(self) -> dict[str, object]:
-        """Contents of a checkpoint, by item name."""
+        """Contents of a checkpoint, by item name. The item "model" has the parameters that other commands load."""
         training = {"step": self.step, "optimizer": self.optimizer_state, "guard": self.guard}
-        return {"model": self.model, "training": training}
+        if self.ema is not None:
+            training["parameters"] = self.model
+        return {"model": self.model_to_use, "training": training}
 
     def with_items(self, items: dict[str, object]) -> "TrainState":
         """Rebuild the state from the items of a checkpoint."""
-        training = cast(dict, items["training"])
-        return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"], training["guard"])
+        training, model = cast(dict, items["training"]), cast(Transformer, items["model"])
+        model, ema = (training["parameters"], model) if "parameters" in training else (model, None)
+        return TrainState(training["step"], model, training["optimizer"], training["guard"], ema)
 
 
 def make_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, spikes: SpikeConfig
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, spikes: SpikeConfig, ema: bool = False
 ) -> TrainState:
     model = Transformer(config, jax.random.key(seed))
     state = optimizer.init(cast(optax.Params, model))
-    return TrainState(jnp.zeros((), jnp.int32), model, state, make_guard(spikes))
+    average = jax.tree.map(jnp.copy, model) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), model, state, make_guard(spikes), average)
 
 
 def abstract_state(
@@ -53,9 +64,10 @@ def abstract_state(
     mesh: Mesh,
     spikes: SpikeConfig = NO_BOUND,
     zero1: bool = False,
+    ema: bool = False,
 ) -> TrainState:
     """Return the state as ShapeDtypeStructs with shardings, to compile for and to restore into."""
-    shapes = jax.eval_shape(lambda: make_state(config, optimizer, 0, spikes))
+    shapes = jax.eval_shape(lambda: make_state(config, optimizer, 0, spikes, ema))
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
     return jax.tree.map(place, shapes, state_shardings(shapes, mesh, zero1))
 
@@ -74,7 +86,8 @@ def initializer(
     mesh: Mesh,
     spikes: SpikeConfig = NO_BOUND,
     zero1: bool = False,
+    ema: bool = False,
 ) -> Callable[[], TrainState]:
     """Return a jitted function that creates the state at step 0, each device its own shards. It is traced only once."""
-    make = lambda: make_state(config, optimizer, seed, spikes)
+    make = lambda: make_state(config, optimizer, seed, spikes, ema)
     return jax.jit(make, out_shardings=state_shardings(jax.eval_shape(make), mesh, zero1))

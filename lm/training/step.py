@@ -1,7 +1,8 @@
 """One training update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
 
+import re
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,22 @@ from jax.sharding import Mesh
 
 from lm.config import TrainConfig
 from lm.data.batches import Batch
+from lm.errors import UsageError, shown
+from lm.evaluation.evaluators import TAKEN
 from lm.model.loss import gathered_table, summed_cross_entropy
+from lm.model.taps import Taps
 from lm.model.transformer import Dropout, Transformer
 from lm.optimizers.rounding import apply_updates
 from lm.parallel import batch_sharding, gathers_weights, shardings, traced_on
 from lm.training.anomaly_guard import accept, bounds, where_applied
 from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
+from lm.trusted_code import load_named
 
 Metrics = dict[str, jax.Array]
+OWN = "own: "
+"""Prefix of the names of user metrics within Metrics."""
+ANY_NUMBER = re.compile(r"\.\d+\.")
 DROPOUT, ROUNDING = 2**32 - 1, 2**32 - 2  # folded into the seed; distinct from the steps, which samples fold in
 
 
@@ -28,40 +36,56 @@ def loss_terms(
     config: TrainConfig,
     dropout: Dropout | None = None,
     table_VD: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Return (loss to minimize, loss to log) of a batch in nats, each the sum of tokens times weights. `table_VD` is
-    the output table, if already gathered (lm/model/loss.py)."""
-    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout)
-    return summed_cross_entropy(
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
+    """Return (loss to minimize, (loss to log, values of train.activation_metrics)) of a batch; losses are in nats, each
+    the sum of tokens times weights. `table_VD` is the output table, if already gathered (lm/model/loss.py)."""
+    taps = Taps(config.activation_metrics, as_scalars=True) if config.activation_metrics else None
+    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout, taps)
+    minimized, loss = summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_chunks, model.logit_softcap,
         config.z_loss, table_VD,
     )  # fmt: skip
+    if taps is None:
+        return minimized, (loss, {})
+    if unknown := taps.unmatched():
+        names = ", ".join(dict.fromkeys(ANY_NUMBER.sub(".*.", name) for name in taps.seen))
+        raise UsageError(f"train.activation_metrics has {', '.join(unknown)}. This model has {names}.")
+    return minimized, (loss, taps.found)
 
 
 def loss_and_gradients(
-    model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
+    model: Transformer,
+    batch: Batch,
+    config: TrainConfig,
+    dropout: Dropout | None = None,
+    activations: dict[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, Transformer]:
     """Return the mean next-token loss in nats over the real tokens of a batch (0 if there are none), and the gradients
-    of the minimized loss. Gradients have the type of the parameters; those of several micro-batches are float32."""
+    of the minimized loss. Gradients have the type of the parameters; those of several micro-batches are float32. The
+    values of train.activation_metrics, means over the micro-batches, are added to `activations`."""
     # Normalize the weights first: then sums over micro-batches are means already, and neither loss nor gradients need
     # a division.
     weights_BT = batch.weights_BT / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
     batch = batch._replace(weights_BT=weights_BT)
     differentiate = jax.value_and_grad(loss_terms, has_aux=True)
     if config.micro_batches == 1:
-        (_, loss), gradients = differentiate(model, batch, config, dropout)
+        (_, (loss, tapped)), gradients = differentiate(model, batch, config, dropout)
+        if activations is not None:
+            activations.update(tapped)
         return loss, gradients
 
     def add(totals, part):
         micro_batch, rows_B = part
         own = None if dropout is None else dropout._replace(rows_B=rows_B)
-        (_, loss), gradients = differentiate(model, micro_batch, config, own, table_VD)
-        return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), None
+        (_, (loss, tapped)), gradients = differentiate(model, micro_batch, config, own, table_VD)
+        return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), tapped
 
     table_VD = gathered_table(model.output_table(), model.compute_dtype) if gathers_weights() else None
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
     parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
-    (loss, gradients), _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
+    (loss, gradients), tapped = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
+    if activations is not None:
+        activations.update({name: jnp.mean(values) for name, values in tapped.items()})
     return loss, gradients
 
 
@@ -69,6 +93,37 @@ def micro_batches[Tree](rows: Tree, count: int) -> Tree:
     """Reshape arrays (B, ...) to (count, B / count, ...). Each micro-batch takes every count-th row, so every device
     holds a part of it if the number of devices divides B / count."""
     return jax.tree.map(lambda x_B: x_B.reshape(-1, count, *x_B.shape[1:]).swapaxes(0, 1), rows)
+
+
+class StepValues(NamedTuple):
+    """Values of a training step, for the functions of train.step_metrics."""
+
+    state: TrainState
+    """State before the step."""
+    batch: Batch
+    loss: jax.Array
+    """Mean loss in nats per token."""
+    gradients: Transformer
+    """Gradients before clipping, in a tree like the model."""
+    updates: Transformer
+    """What the optimizer adds to the parameters, before a skipped step is discarded."""
+
+
+def own_metrics(config: TrainConfig, values: StepValues, activations: Metrics) -> Metrics:
+    """Return the values of train.step_metrics and train.activation_metrics. Raises UsageError for a value that is not a
+    scalar or has the name of another one."""
+    found = dict(activations)
+    for name in config.step_metrics:
+        new = load_named(name, "train.step_metrics")(values)
+        if not isinstance(new, dict):
+            raise UsageError(f"train.step_metrics: {name} returned {shown(repr(new))}. Return {{name: scalar}}.")
+        for key, value in new.items():
+            if key in found or key in TAKEN:
+                raise UsageError(f"train.step_metrics: {name} returned {key!r}, a name that another value has.")
+            if jnp.shape(value):
+                raise UsageError(f"train.step_metrics: {name} returned {key} of shape {jnp.shape(value)}, no scalar.")
+            found[key] = jnp.asarray(value, jnp.float32)
+    return found
 
 
 def update(
@@ -81,7 +136,9 @@ def update(
         stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
         rows_B = jnp.arange(batch.inputs_BT.shape[0])
         dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
-    loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
+    activations: Metrics = {}
+    arguments = (activations,) if config.activation_metrics else ()
+    loss, gradients = loss_and_gradients(state.model, batch, config, dropout, *arguments)
     old_model = state.model
     if config.mesh.zero1:  # each device updates a shard; the output sharding gathers the model
         cut = shardings(old_model, jax.sharding.get_abstract_mesh(), zero1=True)
@@ -93,6 +150,9 @@ def update(
     norm = optax.tree.norm(gradients)
     applied, guard = accept(state.guard, loss, norm, config.spikes)
     model, optimizer_state = where_applied(applied, (model, optimizer_state), (old_model, state.optimizer_state))
+    ema = state.ema
+    if ema is not None:
+        ema = where_applied(applied, averaged(ema, model, state.guard.accepted, config.ema_decay), ema)
     # The optimizer also counts only accepted steps.
     rate = jnp.asarray(learning_rate(config.optimizer, config.steps)(state.guard.accepted))
     loss_bound, norm_bound = bounds(state.guard, config.spikes)
@@ -101,7 +161,17 @@ def update(
         "skipped": state.step + 1 - guard.accepted, "in_row": guard.in_row, "loss_bound": loss_bound,
         "norm_bound": norm_bound,
     }  # fmt: skip
-    return TrainState(state.step + 1, model, optimizer_state, guard), metrics
+    if config.step_metrics or config.activation_metrics:
+        values = StepValues(state, batch, loss, gradients, cast(Transformer, changes))
+        metrics |= {OWN + name: value for name, value in own_metrics(config, values, activations).items()}
+    return TrainState(state.step + 1, model, optimizer_state, guard, ema), metrics
+
+
+def averaged(ema: Transformer, model: Transformer, accepted: jax.Array, decay: float) -> Transformer:
+    """Return d * ema + (1 - d) * model with d = min(decay, (1 + n) / (10 + n)) after n accepted steps: the initial
+    parameters soon lose their weight (as in TensorFlow's ExponentialMovingAverage)."""
+    d = jnp.minimum(decay, (1.0 + accepted) / (10.0 + accepted))
+    return jax.tree.map(lambda old, new: d * old + (1.0 - d) * new, ema, model)
 
 
 def compile_step(

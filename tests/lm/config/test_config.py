@@ -20,11 +20,14 @@ from lm.config import (
     TrainConfig,
 )
 from lm.errors import UsageError
+from lm.fields import literal_values
 from lm.model.attention.choice import UNSUPPORTED
 from lm.model.attention.kernels import ATTENTION
 from lm.model.layers import ACTIVATIONS, NORMS
+from lm.model.transformer import BLOCKS
 from lm.resilience.goodput import PHASES, Phase
 from lm.training.optimizer import OPTIMIZERS
+from lm.training.schedule import SCHEDULES
 from tests.run_files import REPOSITORY
 
 DEMO = get_config()
@@ -117,11 +120,13 @@ def test_a_rate_that_stays_as_it_is_is_allowed():
         (ModelConfig, "attention", {"auto": None, **ATTENTION}),
         (ModelConfig, "attention", {"auto": None, **UNSUPPORTED}),
         (TrainConfig, "remat", REMAT),
+        (ModelConfig, "block", BLOCKS),
         (OptimizerConfig, "name", OPTIMIZERS),
+        (OptimizerConfig, "schedule", SCHEDULES),
     ],
 )
 def test_a_field_names_what_its_table_has(config, name, table):
-    assert set(typing.get_args(typing.get_type_hints(config)[name])) == set(table)
+    assert set(literal_values(typing.get_type_hints(config)[name])) == set(table)
 
 
 def test_time_is_spent_on_kinds_that_the_table_explains():

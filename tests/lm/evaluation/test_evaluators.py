@@ -19,6 +19,7 @@ from lm.model.transformer import Transformer
 from lm.parallel import make_mesh
 from lm.tokenizer import load
 from lm.training.loop import train
+from lm.trusted_code import module_code, trust
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import write_tasks
 from tests.lm.metrics.test_meter import events_of
@@ -35,6 +36,11 @@ EXPERIMENT = dataclasses.replace(
     ),
     evaluate=dataclasses.replace(TINY.evaluate, evaluators=("bits_per_byte", OUTSIDE), batch_size=4),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_evaluators_are_trusted():
+    trust(module_code("tests.lm.evaluation.outside_evaluator"))
 
 
 def test_an_evaluator_from_outside_is_run_in_training_and_in_the_evaluation(tokens, tmp_path, capsys):
@@ -123,7 +129,7 @@ def test_two_evaluators_of_one_figure_are_refused():
 
 
 def test_a_class_that_the_module_does_not_have_is_refused(tokens):
-    with pytest.raises(UsageError, match="has no Nothing"):
+    with pytest.raises(UsageError, match="has no attribute 'Nothing'"):
         make_evaluators(("tests.lm.evaluation.outside_evaluator.Nothing",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]
 
 
@@ -157,8 +163,9 @@ def test_a_figure_on_a_device_becomes_a_plain_number():
 
 
 def test_what_is_no_class_with_run_is_refused(tokens):
-    with pytest.raises(UsageError, match="is not an evaluator"):
-        make_evaluators(("json.dumps",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]
+    for name in ("jax", "EvaluatorConfig"):
+        with pytest.raises(UsageError, match="is not an evaluator"):
+            make_evaluators((f"{OUTSIDE.rpartition('.')[0]}.{name}",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]
 
 
 def test_figures_that_the_rest_needs_cannot_be_left_out():

@@ -20,6 +20,7 @@ from flax import nnx
 from launch.release import formats
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.errors import UsageError
+from lm.fields import literal_values
 from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, unexpressed
 from lm.formats.gguf.reading import open_gguf
 from lm.formats.gguf.writing import write_gguf
@@ -35,6 +36,7 @@ from lm.planning.flops import flops_per_token
 from lm.planning.memory import BYTES, count_parameters
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.trusted_code import module_code, trust
 from tests.lm.formats.test_hugging_face import logits_by_transformers, needs_peer
 from tests.lm.formats.test_standalone import imported
 from tests.lm.model_configs import GPT2, LLAMA, random_parameters
@@ -46,6 +48,8 @@ BASES = {
     for name, config in {"llama": LLAMA, "gpt2": GPT2}.items()
 }
 SCALING = RopeScalingConfig(factor=4.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8)
+OWN = "tests.lm.own_parts"
+"""A user's module with parts of a model."""
 CASES: dict[str, list[dict[str, Any]]] = {
     "vocab_size": [{"vocab_size": 270}],
     "context_length": [{"context_length": 10}],
@@ -54,9 +58,10 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "heads": [{"heads": 2}],
     "kv_heads": [{"kv_heads": 1}, {"kv_heads": 4}],
     "mlp_width": [{"mlp_width": 20}],
-    "norm": [{"norm": "rmsnorm"}, {"norm": "layernorm"}],
+    "norm": [{"norm": "rmsnorm"}, {"norm": "layernorm"}, {"norm": f"{OWN}.UnitNorm"}],
     "position": [{"position": "learned"}, {"position": "rope"}],
-    "mlp": [{"mlp": "swiglu"}, {"mlp": "gelu"}, {"mlp": "relu_squared"}],
+    "mlp": [{"mlp": "swiglu"}, {"mlp": "gelu"}, {"mlp": "relu_squared"}, {"mlp": f"{OWN}.geglu"}],
+    "block": [{"block": "pre_norm"}, {"block": f"{OWN}.ParallelBlock"}],
     "biases": [{"biases": True}, {"biases": False}, {"biases": True, "norm": "layernorm"}],
     "tie_embeddings": [{"tie_embeddings": False}, {"tie_embeddings": True}],
     "rope_theta": [{"rope_theta": 100.0}],
@@ -77,6 +82,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "attention": [{"attention": kind} for kind in ("auto", "xla", "cudnn", "splash")],
 }
 """{field: changes of a base that give it other values}: every value of a Literal, and one that is not the base's."""
+
+
+@pytest.fixture(autouse=True)
+def own_parts_are_trusted():
+    trust(module_code(OWN))
 
 
 def cases() -> list[Any]:
@@ -105,8 +115,8 @@ def test_the_table_has_every_field():
         assert field.name in CASES, f"CASES has no {field.name}: add a change of it, and see each format hold or refuse"
         values = [change[field.name] for change in CASES[field.name] if field.name in change]
         assert any(value != getattr(BASES["llama"], field.name) for value in values), field.name
-        if typing.get_origin(hints[field.name]) is Literal:
-            assert {*typing.get_args(hints[field.name])} == {*values}, f"CASES lacks a value of {field.name}"
+        if shipped := literal_values(hints[field.name]):
+            assert {*shipped} == {value for value in values if "." not in value}, f"CASES lacks one of {field.name}"
 
 
 def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:

@@ -1,0 +1,36 @@
+"""Parts of a model as a user has them in a module of their own: an activation, a norm and a block."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lm.config import ModelConfig
+from lm.model.taps import tap
+from lm.model.transformer import Block
+
+
+def geglu(x: jax.Array) -> jax.Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+class UnitNorm(nnx.Module):
+    """x / rms(x): RMSNorm without a scale."""
+
+    def __init__(self, config: ModelConfig):
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        x32_BTD = x_BTD.astype(jnp.float32)
+        mean_BT1 = jnp.mean(jnp.square(x32_BTD), axis=-1, keepdims=True)
+        return (x32_BTD * jax.lax.rsqrt(mean_BT1 + self.epsilon)).astype(x_BTD.dtype)
+
+
+class ParallelBlock(Block):
+    """Attention and MLP of the same input, as in PaLM (arXiv:2204.02311)."""
+
+    def __call__(self, x_BTD, rotary, mask, cache=None, dropout=None, taps=None):
+        h_BTD = self.attention_norm(x_BTD)
+        out_BTD, cache = self.attention(h_BTD, None, rotary, mask, cache)
+        mlp_BTD = self.mlp(self.mlp_norm(x_BTD))
+        tap(taps, "share", jnp.mean(jnp.abs(mlp_BTD)) / jnp.mean(jnp.abs(out_BTD) + jnp.abs(mlp_BTD)))
+        return x_BTD + out_BTD + mlp_BTD, cache
