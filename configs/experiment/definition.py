@@ -40,6 +40,11 @@ class Experiment(Config):
                 f"model.context_length = {context} is more than shards.record_length = {record}. "
                 f"Use a context of at most {record}, or longer records."
             )
+        if self.shards.packing == "best_fit" and record % context:
+            raise UsageError(
+                f"shards.packing = best_fit needs a model.context_length that divides shards.record_length = {record}, "
+                f"but it is {context}. Choose a divisor, or shards.packing = concatenate."
+            )
         self.train.check_model(self.model)
         for stage in self.train.stages(context):
             if stage.context_length % self.train.loss_chunks:

@@ -37,6 +37,10 @@ class ShardsConfig(Config):
     """Repeat each training document as often as the column repeat of documents/ says
     (documents.minhash.upsampling_weights). The copies are spread over the shards of its file. Held-out documents are
     not repeated."""
+    packing: Literal["concatenate", "best_fit"] = "concatenate"
+    """How training records are filled: with one stream of all documents, cut every record_length tokens, or best_fit
+    (Ding et al. 2024, arXiv:2404.10830): each record with whole documents, so that only documents longer than a record
+    are split; what no document fits is padding. model.context_length must divide record_length."""
     encoder: Literal["tiktoken", "gigatoken"] = not_hashed(default="tiktoken")
     """Encoder of byte-level BPE. gigatoken, installed separately, is several times faster and gives the same ids;
     tokenizers that it does not support are refused."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from data_prep.config import ShardsConfig
 from data_prep.parquet import read_batches
-from data_prep.shards.tokenize import DocumentFile, Encode
+from data_prep.shards.tokenize import PACKED_AT_ONCE, DocumentFile, Encode
 from lm.data.records import DTYPES, record_bytes
 from lm.errors import UsageError
 
@@ -53,6 +53,8 @@ def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:
     """Return an upper bound on the size of a shard with these numbers of tokens and documents, even if
     incompressible."""
     records = max(-(-(tokens - 1) // config.record_length), 0)
+    if config.packing == "best_fit":  # of two records that are packed together, one is more than half full
+        records = 2 * records + tokens // PACKED_AT_ONCE + 1
     empty = record_bytes(config.record_length, config.token_dtype, 0)
     # A document that continues in another record has a segment there too.
     segments = record_bytes(0, config.token_dtype, documents + records) - record_bytes(0, config.token_dtype, 0)

@@ -1,5 +1,6 @@
-"""Documents -> one stream of tokens -> fixed-length sequence records. Writes no files."""
+"""Documents -> tokens -> fixed-length sequence records. Writes no files."""
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,8 @@ COLUMNS = ["id", "url", "text"]
 REPEAT = "repeat"
 """Column of documents/ with the number of copies to train on (documents.minhash.upsampling_weights)."""
 DOCUMENTS_AT_ONCE = 256  # maximum read at once from a row group; affects only memory
+PACKED_AT_ONCE = 2**24
+"""Tokens of documents that are packed together (packed_records)."""
 
 
 class DocumentFile(StoredFile):
@@ -155,3 +158,63 @@ def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype:
             used, filled = used + taken, filled + taken
     if filled > 1:
         yield record()
+
+
+def packed_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
+    """Fill records of `length` tokens with whole documents (number, tokens) by best-fit decreasing (Ding et al. 2024,
+    arXiv:2404.10830), PACKED_AT_ONCE tokens at a time.
+
+    Only documents of more than `length` tokens are split: into full records and a rest, which starts a record of its
+    own, so that each token is followed by the next one of its document, or by a document head. That last target is
+    stored after the tokens of a record; the rest of the record is padding. No token is lost or repeated.
+    """
+    held: list[tuple[int, np.ndarray]] = []
+    size = 0
+    for number, tokens in documents:
+        held.append((number, tokens))
+        size += len(tokens)
+        if size >= PACKED_AT_ONCE:
+            yield from packed_together(held, length, dtype)
+            held, size = [], 0
+    yield from packed_together(held, length, dtype)
+
+
+def packed_together(documents: list[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
+    """`packed_records` of documents in memory. Records are in the order of their first documents."""
+    bins: list[list[tuple[int, np.ndarray]]] = []
+    """Pieces of each record, as (index of the document, its tokens and, in a full record, the next one)."""
+    rooms: list[int] = []
+    """Sizes of free space for which there are records, ascending."""
+    with_room: dict[int, list[int]] = {}
+    """{free space: records}."""
+
+    def leave_room(record: int, room: int) -> None:
+        if room and room not in with_room:
+            bisect.insort(rooms, room)
+        with_room.setdefault(room, []).append(record)
+
+    for index, (_, tokens) in enumerate(documents):
+        for begin in range(0, len(tokens), length) if len(tokens) > length else ():
+            bins.append([(index, tokens[begin : begin + length + 1])])
+            leave_room(len(bins) - 1, max(length - (len(tokens) - begin), 0))
+    whole = [index for index, (_, tokens) in enumerate(documents) if len(tokens) <= length]
+    for index in sorted(whole, key=lambda index: -len(documents[index][1])):
+        size = len(documents[index][1])
+        if (place := bisect.bisect_left(rooms, size)) < len(rooms):
+            room = rooms[place]
+            record = with_room[room].pop()
+            if not with_room[room]:
+                del with_room[room], rooms[place]
+        else:
+            record, room = len(bins), length
+            bins.append([])
+        bins[record].append((index, documents[index][1]))
+        leave_room(record, room - size)
+    for pieces in sorted(bins, key=lambda pieces: min(index for index, _ in pieces)):
+        head = documents[0][1][:1]
+        stored = np.concatenate([*(tokens for _, tokens in pieces), head])[: length + 1]
+        tokens = np.zeros(length + 1, dtype)
+        tokens[: len(stored)] = stored
+        starts = np.cumsum([0, *(len(piece) for _, piece in pieces[:-1])])
+        numbers = [documents[index][0] for index, _ in pieces]
+        yield SequenceRecord(tokens, len(stored), starts.astype(np.uint32), np.array(numbers, np.uint64))

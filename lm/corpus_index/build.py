@@ -137,7 +137,7 @@ def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int
     manifest = read_manifest(shards.folder)
     for split in (one for one in shards.splits if one in manifest.splits and manifest.splits[one].records):
         check_request(manifest, shards.folder, split, manifest.record_length, fingerprint)
-        windows = Windows(shards.folder, manifest.splits[split], manifest.record_length, manifest.record_length)
+        windows = Windows(shards.folder, manifest, split, manifest.record_length)
         before = f"{split}-{source}" if source else split
         for number, stretch in enumerate(stretches(windows, manifest.vocab_size, part_tokens)):
             yield f"{before}-{number:05d}", split, stretch
@@ -154,14 +154,19 @@ def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[St
     """Split the stream of a split between documents if possible; each stretch has at most `part_tokens` tokens, unless
     one record has more."""
     dtype = token_type(separator).replace(">", "=")
-    tokens, documents, size, last = [], [], 0, None
+    tokens, documents, size, last, head = [], [], 0, None, None
     first_records = set(windows.first_records)
     for index, record in enumerate(windows.all_records()):
         first = index in first_records
         begin = 0 if first else 1  # records overlap by one token
         own = record.tokens[: record.valid].astype(dtype)
         starts, ids = record.segment_starts.astype(np.int64), record.document_ids
-        if not first and starts[0] == 0 and ids[0] == last:
+        if windows.is_packed:  # records do not overlap; a part of a long document gets a separator too
+            head = record.tokens[starts[-1]] if first else head
+            begin, own = 0, own[:-1]
+            if own[0] != head:
+                own, starts = np.concatenate([[separator], own]).astype(dtype), np.append(0, starts[1:] + 1)
+        elif not first and starts[0] == 0 and ids[0] == last:
             starts, ids = starts[1:], ids[1:]  # the document continues
         own[starts] = separator
         last = record.document_ids[-1]

@@ -1,11 +1,11 @@
 """Token shards -> Batch, as a pure function of (shards, seed, step), using Grain.
 
-A window is `context_length` tokens of a shard's stream plus the next token. The windows of a shard cover its stream, so
-every token except the first of each shard is a target exactly once per epoch. If the context length does not divide the
-record length, windows continue in the next record. Each epoch has its own order, drawn from the seed; batches are
-consecutive windows in that order and may span two epochs. In a mixture, each folder of shards has its own order, and
-the folders take turns (lm/data/mixture.py). Windows can be shuffled in blocks (lm/data/block_order.py), and shards in a
-bucket are read ahead (lm/data/read_ahead.py).
+A window is `context_length` tokens of a shard's stream, or of a packed record, plus the next token. The windows of a
+shard cover its stream, so every token except the first of each shard is a target exactly once per epoch. If the context
+length does not divide the record length, windows continue in the next record. Each epoch has its own order, drawn from
+the seed; batches are consecutive windows in that order and may span two epochs. In a mixture, each folder of shards has
+its own order, and the folders take turns (lm/data/mixture.py). Windows can be shuffled in blocks
+(lm/data/block_order.py), and shards in a bucket are read ahead (lm/data/read_ahead.py).
 
 Batch size, context length and mixture can change at given steps (lm/config/stages.py). The order of the windows remains
 one stream: a step reads the windows that follow those of all earlier steps. A shorter context cuts each window into
@@ -32,7 +32,7 @@ from lm.config.stages import constant
 from lm.data.block_order import BlockOrder, steps_in_blocks
 from lm.data.mixture import Turns, mixture_of
 from lm.data.read_ahead import Part, ReadAhead, Wanted, steps_of_part
-from lm.data.records import SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
+from lm.data.records import Manifest, SequenceRecord, Shard, check_request, from_bytes, read_manifest
 from lm.data.shards import OFFSETS_BYTES, ShardRecords
 from lm.errors import InputError, UsageError
 from lm.storage import Place, StorageError, Url
@@ -127,9 +127,8 @@ class BatchSource:
         for folder, weight in zip(given, weights[0], strict=True):
             manifest = read_manifest(folder)
             check_request(manifest, folder, split, context_length, tokenizer_fingerprint)
-            shards = manifest.splits[split]
-            windows = Windows(folder, shards, manifest.record_length, context_length)
-            targets = sum(max(shard.tokens - 1, 0) for shard in shards.shards)
+            windows = Windows(folder, manifest, split, context_length)
+            targets = sum(max(shard.tokens - 1, 0) for shard in windows.shards)
             self.sources.append(Source(folder, weight / sum(weights[0]), windows, targets))
         # Windows are numbered over all sources: source i has _first_window[i] to _first_window[i + 1] - 1.
         self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
@@ -312,7 +311,9 @@ def document_stream(
     manifest = read_manifest(folder)
     length = manifest.record_length
     check_request(manifest, folder, split, length, tokenizer_fingerprint)
-    windows = Windows(folder, manifest.splits[split], length, length)  # a window is a record
+    if manifest.is_packed(split):
+        raise UsageError(f"The split {split} in {folder} is no stream: it was packed (shards.packing = best_fit).")
+    windows = Windows(folder, manifest, split, length)  # a window is a record
     tokens, documents, first_records = [], [], set(windows.first_records)
     for index, record in enumerate(windows.all_records()):
         start = 0 if index in first_records else 1  # the first token repeats the last one of the previous record
@@ -381,17 +382,21 @@ class WindowOrder:
 class Windows:
     """Random access to the windows of a split, as rows of the arrays of a Batch.
 
-    A shard has ceil((tokens - 1) / context_length) windows; windows that would contain only padding are omitted.
+    A shard has ceil((tokens - 1) / context_length) windows; windows that would contain only padding are omitted. If it
+    is packed, each record has record_length / context_length windows.
     """
 
-    def __init__(self, folder: Place, split: Split, record_length: int, context_length: int):
-        self.folder, self.context_length, self.record_length = folder, context_length, record_length
-        self.shards = shards = [shard for shard in split.shards if shard.records]
+    def __init__(self, folder: Place, manifest: Manifest, split: str, context_length: int):
+        self.folder, self.context_length, self.record_length = folder, context_length, manifest.record_length
+        self.is_packed = manifest.is_packed(split)
+        self.shards = shards = [shard for shard in manifest.splits[split].shards if shard.records]
         if not shards:
             raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
-        self.records = ShardRecords(folder, shards, record_length)
+        self.records = ShardRecords(folder, shards, self.record_length)
         self.first_records = self.records.first
-        counts = [-(-(shard.tokens - 1) // context_length) for shard in shards]
+        in_record = self.record_length // context_length
+        counts = [shard.records * in_record if self.is_packed else -(-(shard.tokens - 1) // context_length)
+                  for shard in shards]  # fmt: skip
         self._first_window = list(itertools.accumulate(counts, initial=0))
 
     def __len__(self) -> int:

@@ -3,7 +3,9 @@ and lm, which trains on them. No JAX here.
 
 A record is `length + 1` consecutive tokens of a stream of documents, in which <|endoftext|> heads each document. The
 last token of a record is the first token of the next one, so every token except the first of the stream is a target
-once. The head of a document is also the target that ends the previous document. Layout, little-endian:
+once. The head of a document is also the target that ends the previous document. With packing "best_fit", a training
+record has whole documents, or a part of a longer one, and the target of their last token; the rest is padding. Layout,
+little-endian:
 
     magic "GMR1" | dtype code u8 (2: uint16, 4: uint32) | 3 zero bytes | length u32 | valid u32 | segments u32
     | tokens (length + 1) of the dtype, zero-padded to a multiple of 4 bytes
@@ -33,7 +35,7 @@ class SequenceRecord:
     tokens: np.ndarray
     """(length + 1,) uint16 or uint32; zeros after the first `valid`."""
     valid: int
-    """Number of real tokens; less than length + 1 only in the last record of a shard."""
+    """Number of real tokens; with packing "concatenate", less than length + 1 only in the last record of a shard."""
     segment_starts: np.ndarray
     """(segments,) uint32, ascending: offset of each document in `tokens`. The first is 0, even if its document started
     earlier."""
@@ -102,7 +104,7 @@ def from_bytes(data: bytes) -> SequenceRecord:
 
 @dataclass(frozen=True)
 class Shard:
-    """ArrayRecord file of sequence records; all but the last record are full."""
+    """ArrayRecord file of sequence records."""
 
     file: str
     """File name, relative to the manifest."""
@@ -113,7 +115,7 @@ class Shard:
     """SHA-256 of the file, 64 hex digits."""
     documents: int
     tokens: int
-    """Number of tokens in the stream; one more than its targets."""
+    """One more than the number of targets: with packing "concatenate", the tokens of the stream."""
     text_bytes: int
     """UTF-8 bytes of the documents' text."""
 
@@ -159,11 +161,19 @@ class Manifest:
     repeats: int = 0
     """Repeated documents in the training split; they are included in its counts of documents and tokens. Not written if
     0."""
+    packing: str = "concatenate"
+    """How the records of the training split were filled: "concatenate" or "best_fit". Not written for the first."""
+
+    def is_packed(self, split: str) -> bool:
+        """Whether the records of a split are independent of one another, instead of parts of one stream."""
+        return split == "train" and self.packing == "best_fit"
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self)
         if not self.repeats:
             del fields["repeats"]
+        if self.packing == "concatenate":
+            del fields["packing"]
         return json.dumps(fields, indent=1) + "\n"
 
 
@@ -212,6 +222,11 @@ def check_request(
         raise UsageError(
             f"A context of {context_length} tokens is longer than the records of {manifest.record_length} in {folder}. "
             f"Choose a context_length of at most {manifest.record_length}, or write shards with a larger record_length."
+        )
+    if manifest.is_packed(split) and manifest.record_length % context_length:
+        raise UsageError(
+            f"A context of {context_length} tokens does not divide the packed records of {manifest.record_length} in "
+            f"{folder} (shards.packing = best_fit). Choose a divisor."
         )
     if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
         raise UsageError(

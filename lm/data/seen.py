@@ -40,8 +40,9 @@ def windows_with(
         if not rising and stop():
             return np.array(sorted(found), np.int64), False
         record = windows.record(index)
-        ends = [*record.segment_starts[1:].tolist(), record.valid]
-        for number, begin, end in zip(record.document_ids.tolist(), record.segment_starts.tolist(), ends, strict=True):
+        starts = record.segment_starts.tolist()
+        ends = [*starts[1:], min(record.valid, record.length)]  # one more token is an input of the next record, if any
+        for number, begin, end in zip(record.document_ids.tolist(), starts, ends, strict=True):
             if number == document:
                 found.update(dict.fromkeys(windows.windows_of(index, begin, end)))
         if rising and int(record.document_ids[-1]) > document:
@@ -62,10 +63,10 @@ def first_with(windows: Windows, document: int) -> int:
 
 
 def numbers_rise(windows: Windows) -> bool:
-    """Whether document numbers ascend through the shards. They do if no document is repeated (data_prep.shards.write);
-    for folders written before December 2026 this is unknown, and the result is False."""
+    """Whether document numbers ascend through the shards. They do if no document is repeated and the records are not
+    packed (data_prep.shards.write); for folders written before December 2026 this is unknown: the result is False."""
     manifest = read_manifest(windows.folder)
-    return bool(manifest.documents) and not manifest.repeats
+    return bool(manifest.documents) and not manifest.repeats and not windows.is_packed
 
 
 class StepOrder:

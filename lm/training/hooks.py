@@ -222,8 +222,8 @@ def own_hooks(config: HookConfig, progress: Progress, tools: Instruments) -> lis
         every = getattr(hook, "every", None)
         if not isinstance(every, int) or every < 1 or not callable(getattr(hook, "run", None)):
             raise UsageError(
-                f"train.hooks has {name}, with every = {shown(repr(every))}. A hook is a class with every, a number of "
-                "steps of at least 1, and run(state, step)."
+                f"train.hooks has {name}, with every = {shown(repr(every), quotes=False)}. A hook is a class with "
+                "every, a number of steps of at least 1, and run(state, step)."
             )
         found.append(OwnHook(every, progress, tools, name, hook))
     return found
