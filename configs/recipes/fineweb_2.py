@@ -1,7 +1,7 @@
 """Recipe based on FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920), with thresholds for each language.
 
 Values that all languages share are here, from fineweb-2-pipeline.py of huggingface/fineweb-2; the others are in its
-files, one per language, which are downloaded from the commit below or given as a folder: see docs/languages.md.
+files, one per language, which are downloaded from one commit or given as a folder: see docs/languages.md.
 FineWeb-2 processes only the pages that FineWeb's English filter rejects; here all pages are processed.
 """
 
@@ -9,8 +9,6 @@ import dataclasses
 
 from configs.recipes import gristmill as base
 from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageConfig, UrlFilterConfig, documents_config
-
-THRESHOLDS = "https://raw.githubusercontent.com/huggingface/fineweb-2/d0defb24f193bb9a5a11b8b14524a03c4858e1b6/configs"
 
 TEN_LANGUAGES = (
     "cmn_Hani", "jpn_Jpan", "arb_Arab", "hin_Deva", "tha_Thai", "rus_Cyrl", "deu_Latn", "spa_Latn", "vie_Latn",
@@ -60,7 +58,7 @@ def documents(
             detector="glotlid" if glotlid else "lid.176",
             model=glotlid,
         ),
-        by_language=ByLanguageConfig(address=THRESHOLDS, folder=thresholds, fix_encoding=True, symbol_lines=("|",)),
+        by_language=ByLanguageConfig(folder=thresholds, fix_encoding=True, symbol_lines=("|",)),
         quality_classifier=base.QUALITY_CLASSIFIER,
         minhash=MINHASH,
         across_dumps=True,

@@ -1,37 +1,42 @@
-"""Per-language thresholds from FineWeb-2's files: read from a folder, or downloaded once and verified.
+"""Thresholds per language from FineWeb-2's files, or from your own files in the same form.
 
-A file is configs/{ISO 639-3}_{ISO 15924}.yml of huggingface/fineweb-2 (Apache-2.0), about 500 bytes. Files are read at
-the start of a stage and sent to the workers in the config.
+A file is configs/{ISO 639-3}_{ISO 15924}.yml of huggingface/fineweb-2, about 500 bytes. The files are read at the start
+of a stage; workers get the thresholds in the config.
 """
 
 import dataclasses
 import difflib
 import functools
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import tarfile
+import zlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageThresholds
+from data_prep.config import DocumentsConfig, LanguageThresholds
 from data_prep.config.by_language import YAML_KEYS
-from lm.errors import InputError, UsageError, shown
-from lm.storage import StorageError, file_sha256, place_of, user_cache, write_atomically, writing
+from lm.errors import InputError, UsageError, network_reason, shown
+from lm.storage import place_of, user_cache, write_atomically, writing
 
-SHA256S = Path(__file__).with_name("fineweb_2.sha256")
-"""Checksums of all files at commit d0defb24 of 27 October 2025, in the format of sha256sum."""
+ARCHIVE = "https://codeload.github.com/huggingface/fineweb-2/tar.gz/d0defb24f193bb9a5a11b8b14524a03c4858e1b6"
+"""All 1,929 files (Apache-2.0), at the commit of 27 October 2025."""
+SHA256 = "b276f04fc6ca120cd3f4abd2877658822ebb93885f2b04305c7961c02a20b021"
+"""SHA-256 of the lines that sha256sum prints for the files, by name: archives of a commit may be compressed anew."""
+MAX_BYTES, MAX_ARCHIVE_BYTES, TIMEOUTS = 1 << 16, 1 << 28, (30, 60)
 N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
-def with_thresholds(config: DocumentsConfig, progress: Callable[[str], None] = print) -> DocumentsConfig:
+def with_thresholds(config: DocumentsConfig) -> DocumentsConfig:
     """Return `config` with the thresholds of its languages, so no file has to be read later.
 
-    Raises InputError if a file cannot be read or downloaded, UsageError for a language without one.
+    Raises InputError if a file cannot be read, UsageError for a language without one.
     """
     by_language = config.by_language
     if by_language is None or by_language.thresholds:
         return config
-    found = tuple(read_thresholds(name, by_language, progress) for name in sorted(set(config.language.languages)))
+    found = tuple(read_thresholds(name, by_language.folder) for name in sorted(set(config.language.languages)))
     return dataclasses.replace(config, by_language=dataclasses.replace(by_language, thresholds=found))
 
 
@@ -40,12 +45,12 @@ def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, objec
     language."""
     if config.by_language is None:
         return {}
-    found = with_thresholds(config, lambda line: None).thresholds_by_language
-    told = {
+    found = with_thresholds(config).thresholds_by_language
+    values = {
         label: {name: value for name, value in dataclasses.asdict(one).items() if not names or name in names}
         for label, one in found.items()
     }
-    return {"thresholds by language": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+    return {"thresholds by language": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()}
 
 
 def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] | None) -> None:
@@ -58,104 +63,144 @@ def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] |
         )
 
 
-def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[[str], None]) -> LanguageThresholds:
-    """Read the thresholds of one language. Raises like `with_thresholds`."""
+def read_thresholds(language: str, given: str) -> LanguageThresholds:
+    """Read the thresholds of one language from the folder `given`, or FineWeb-2's if it is "". Raises like
+    `with_thresholds`."""
     name = f"{language}.yml"
-    if not config.folder:
-        return parsed(language, fetched(language, config.address, progress), f"{config.address}/{name}")
-    folder = place_of(config.folder)
+    if not given:
+        files = published_files()
+        refuse_unknown(language, files, "FineWeb-2")
+        return parse_thresholds(language, files[name], f"{ARCHIVE}: {name}")
+    folder = place_of(given)
     try:
-        return parsed(language, (folder / name).read_bytes(), str(folder / name))
+        return parse_thresholds(language, (folder / name).read_bytes(), str(folder / name))
     except FileNotFoundError:
-        there = (
-            {path.name[:-4] for path in folder.iterdir() if path.name.endswith(".yml")} if folder.is_dir() else set()
-        )
-        if not there:
+        files = {path.name for path in folder.iterdir() if path.name.endswith(".yml")} if folder.is_dir() else set()
+        if not files:
             raise InputError(
                 f"documents.by_language.folder: {folder} has no file such as {name}. Give the folder of FineWeb-2's "
                 "files (configs/ of huggingface/fineweb-2)."
             ) from None
-        refuse_unknown(language, there, str(folder))
+        refuse_unknown(language, files, str(folder))
         raise
     except OSError as error:
         raise InputError(f"{folder / name} cannot be read: {error.strerror or error}. Mend the file.") from error
 
 
-def refuse_unknown(language: str, known: set[str] | Mapping[str, str], place: str) -> None:
-    """Raise UsageError if there are no thresholds for the language."""
+@functools.cache
+def published_files() -> dict[str, bytes]:
+    """Return {name: contents} of FineWeb-2's files, from the user's cache or ARCHIVE. Raises InputError if they cannot
+    be downloaded, or are not those of SHA256."""
+    import requests
+
+    own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
+    path = user_cache() / "fineweb-2" / f"{SHA256[:16]}.tar"
+    try:
+        files = files_in(path.read_bytes()) if path.is_file() else {}
+    except tarfile.TarError:
+        files = {}
+    if digest(files) == SHA256:
+        return files
+    try:
+        files = files_in(download(ARCHIVE))
+    except (requests.RequestException, tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"{ARCHIVE} cannot be downloaded: {network_reason(error)}. {own}") from error
+    if (received := digest(files)) != SHA256:
+        raise InputError(
+            f"{ARCHIVE} does not have the expected files.\n  SHA-256 expected: {SHA256}\n  SHA-256 received: "
+            f"{received}\nThe server, or something in between, sent other files. {own}"
+        )
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"fineweb-2/configs/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, packed.getvalue(), path.parent)
+    return files
+
+
+def download(address: str) -> bytes:
+    """Return what the server sends, of any length up to MAX_ARCHIVE_BYTES. Raises like requests."""
+    import requests
+
+    data = bytearray()
+    with requests.get(address, timeout=TIMEOUTS, stream=True) as response:
+        response.raise_for_status()
+        for piece in response.iter_content(1 << 20):
+            data += piece
+            if len(data) > MAX_ARCHIVE_BYTES:
+                raise requests.RequestException(f"it has more than {MAX_ARCHIVE_BYTES:,} bytes")
+    return bytes(data)
+
+
+def files_in(archive: bytes) -> dict[str, bytes]:
+    """Return {name: contents} of the archive's configs/*.yml, by name. Raises TarError."""
+    found: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        for member in members:
+            _, _, name = member.name.partition("/configs/")
+            if not member.isfile() or not name.endswith(".yml") or "/" in name:
+                continue
+            file = members.extractfile(member)
+            assert file is not None
+            if member.size > MAX_BYTES:
+                raise tarfile.TarError(f"{name} has {member.size:,} bytes; the limit is {MAX_BYTES:,}")
+            found[name] = file.read()
+    return dict(sorted(found.items()))
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """Return the SHA-256 of what sha256sum prints for the files."""
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def refuse_unknown(language: str, files: Collection[str], place: str) -> None:
+    """Raise UsageError if no file of thresholds is that of the language."""
+    known = {name.removesuffix(".yml") for name in files}
     if language in known:
         return
     same = sorted(one for one in known if one[:3] == language[:3])
     near = same or difflib.get_close_matches(language, sorted(known), 3)
     raise UsageError(
         f"documents.language.languages has {language!r}, but there are no thresholds for it in {place}, which has "
-        f"{len(known):,} languages. {f'Did you mean {", ".join(near)}? ' if near else ''}Or give a folder with a file "
-        f"{language}.yml of your own (documents.by_language.folder)."
+        f"{len(known):,} languages. {f'Did you mean {", ".join(near)}? ' if near else ''}Or give a folder with your "
+        f"file {language}.yml (documents.by_language.folder)."
     )
 
 
-@functools.cache
-def known_sha256s() -> dict[str, str]:
-    """Return {"deu_Latn": SHA-256 of its file}."""
-    lines = (line.split() for line in SHA256S.read_text(encoding="ascii").splitlines())
-    return {name.removesuffix(".yml"): sha256 for sha256, name in lines}
-
-
-def fetched(language: str, address: str, progress: Callable[[str], None]) -> bytes:
-    """Return the file from the user's cache or the server, with its SHA-256 verified. Raises like `with_thresholds`."""
-    refuse_unknown(language, known_sha256s(), address)
-    name, sha256 = f"{language}.yml", known_sha256s()[language]
-    path = user_cache() / "fineweb-2" / f"{name}-{sha256[:16]}"
-    if path.is_file() and file_sha256(path) == sha256:
-        return path.read_bytes()
-    own = "To use your own files, give their folder: --documents.by-language.folder fineweb-2/configs"
-    url = place_of(address) / name
-    try:
-        data = url.read_bytes()
-    except (FileNotFoundError, StorageError) as error:
-        raise InputError(f"{url} cannot be fetched: {error}. {own}") from error
-    if (received := hashlib.sha256(data).hexdigest()) != sha256:
-        raise InputError(
-            f"{url} is not the file that is expected.\n  SHA-256 expected: {sha256}\n  SHA-256 received: {received}\n"
-            f"The server, or something on the way, sent another. {own}"
-        )
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data, path.parent)
-    progress(f"fetched the thresholds {name}")
-    return data
-
-
-def parsed(language: str, data: bytes, place: str) -> LanguageThresholds:
+def parse_thresholds(language: str, data: bytes, place: str) -> LanguageThresholds:
     """Parse the thresholds in a file; `place` names it in messages. Raises InputError if the file is incomplete or
     invalid."""
     import yaml
 
     def refused(why: str) -> InputError:
         return InputError(
-            f"{place} has no thresholds as FineWeb-2's files have them: {why}. Mend the file, or bring it anew."
+            f"{place} is not a file of thresholds like FineWeb-2's: {why}. Correct the file, or copy it again."
         )
 
     try:
-        told = yaml.safe_load(data)
+        values = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise refused(f"it is no YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(told, dict):
-        raise refused(f"it holds {shown(told)}")
-    if wrong := sorted(YAML_KEYS.symmetric_difference(told), key=str):
+        raise refused(f"it is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise refused(f"it contains {shown(values)}")
+    if wrong := sorted(YAML_KEYS.symmetric_difference(values), key=str):
         raise refused(f"{', '.join(map(str, wrong))} {'is' if len(wrong) == 1 else 'are'} missing or unknown")
-    values = dict(told)
     for name, sizes in N_GRAMS.items():
         try:
-            pairs = [(int(size), float(value)) for size, value in told[name]]
+            pairs = [(int(size), float(value)) for size, value in values[name]]
         except (TypeError, ValueError):
-            raise refused(f"{name} is {shown(told[name])}") from None
+            raise refused(f"{name} is {shown(values[name])}") from None
         if [size for size, _ in pairs] != sizes:
             raise refused(f"{name} has the sizes {[size for size, _ in pairs]}, not {sizes}")
         values[name] = tuple(value for _, value in pairs)
-    if not isinstance(told["stopwords"], list):
-        raise refused(f"stopwords is {shown(told['stopwords'])}")
-    values["stopwords"] = tuple(told["stopwords"])
+    if not isinstance(values["stopwords"], list):
+        raise refused(f"stopwords is {shown(values['stopwords'])}")
+    values["stopwords"] = tuple(values["stopwords"])
     try:
         return LanguageThresholds(language=language, **values)
     except UsageError as error:

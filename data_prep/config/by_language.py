@@ -88,14 +88,11 @@ class ByLanguageConfig(Config):
     The contents of the thresholds are part of the hash of texts/ and documents/; their location is not.
     """
 
-    address: str = not_hashed(default="")
-    """URL of a folder with one file NAME_Scrp.yml per language, e.g. deu_Latn.yml. Files are cached for the user and
-    must match the SHA-256 in data_prep/by_language/fineweb_2.sha256."""
     folder: str = not_hashed(default="")
-    """Your own folder of such files: a path or a URL (s3://, gs://, hf://, https://). Replaces `address`; the files are
-    not compared with a SHA-256."""
+    """Your own files of thresholds, one NAME_Scrp.yml per language, e.g. deu_Latn.yml: the path or URL (s3://, gs://,
+    hf://, https://) of their folder. "": download FineWeb-2's, which are cached."""
     thresholds: Annotated[tuple[LanguageThresholds, ...], tyro.conf.Suppress] = ()
-    """The thresholds themselves; if set, neither `address` nor `folder` is read."""
+    """The thresholds themselves; if set, no file is read."""
     fix_encoding: bool = False
     """Repair wrongly decoded text (mojibake) with ftfy, as FineWeb-2 does."""
     symbol_lines: tuple[str, ...] = ()
@@ -103,11 +100,6 @@ class ByLanguageConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if not (self.address or self.folder or self.thresholds):
-            raise UsageError(
-                "documents.by_language has neither folder, address nor thresholds. Give the folder of FineWeb-2's "
-                "files: --documents.by-language.folder fineweb-2/configs"
-            )
         if long := [one for one in self.symbol_lines if len(one) != 1]:
             raise UsageError(f"documents.by_language.symbol_lines has {long[0]!r}; give one character each.")
 

@@ -187,28 +187,28 @@ def test_a_model_that_is_none_or_of_other_labels_is_refused(tmp_path):
 
 
 def test_lines_of_symbols_are_taken_out():
-    asked = ByLanguageConfig("x", symbol_lines=("|",))
+    asked = ByLanguageConfig(symbol_lines=("|",))
     assert without_symbol_lines("a\n| |\n|||\nb | c\n|\n\nd", asked) == "a\n\n\nb | c\n\n\n\nd"
-    assert without_symbol_lines("a\n|", ByLanguageConfig("x")) == "a\n|"
+    assert without_symbol_lines("a\n|", ByLanguageConfig()) == "a\n|"
     assert without_symbol_lines("a\n|", None) == "a\n|"
     with pytest.raises(UsageError, match="'--'"):
-        ByLanguageConfig("x", symbol_lines=("--",))
+        ByLanguageConfig(symbol_lines=("--",))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ftfy") is None, reason="not installed: ftfy (make languages)")
 def test_encodings_are_mended_and_nothing_else():
-    asked = ByLanguageConfig("x", fix_encoding=True)
+    asked = ByLanguageConfig(fix_encoding=True)
     assert fix_encoding("Die schÃ¶ne MÃ¼hle", asked) == "Die schöne Mühle"
     kept = "“Mühle” ﬁ ＡＢ　「粉屋」\r\nx"
     assert fix_encoding(kept, asked) == kept
-    assert fix_encoding("schÃ¶n", ByLanguageConfig("x")) == "schÃ¶n"
+    assert fix_encoding("schÃ¶n", ByLanguageConfig()) == "schÃ¶n"
 
 
 def test_ftfy_is_asked_for_before_the_work_begins(monkeypatch):
     if importlib.util.find_spec("ftfy") is None:
         with pytest.raises(InputError, match=r"make languages"):
-            check_fixes(ByLanguageConfig("x", fix_encoding=True))
-    check_fixes(ByLanguageConfig("x"))
+            check_fixes(ByLanguageConfig(fix_encoding=True))
+    check_fixes(ByLanguageConfig())
     check_fixes(None)
 
 

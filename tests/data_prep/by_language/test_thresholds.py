@@ -1,12 +1,13 @@
 """Thresholds by language: read and verified, refused by name, and each deciding the texts of its own language alone."""
 
 import dataclasses
-import hashlib
+import functools
 import http.server
+import io
 import math
 import random
+import tarfile
 import threading
-from collections.abc import Generator
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ LANGUAGES = ("deu_Latn", "spa_Latn")
 def config(*found, folder: Path | None = None, languages: tuple[str, ...] = LANGUAGES) -> DocumentsConfig:
     """The recipe, with these thresholds or those of a folder."""
     made = recipe.documents("x", URL_FILTER_WITHOUT_LISTS, languages, str(folder or "nowhere"))
-    by_language = dataclasses.replace(made.by_language or ByLanguageConfig("x"), thresholds=found, fix_encoding=False)
+    by_language = dataclasses.replace(made.by_language or ByLanguageConfig(), thresholds=found, fix_encoding=False)
     return dataclasses.replace(made, by_language=by_language)
 
 
@@ -177,8 +178,6 @@ def test_a_language_without_thresholds_is_refused_with_what_is_near(tmp_path):
         with_thresholds(config(folder=tmp_path, languages=("deu_Latn", "azj_Latn")))
     with pytest.raises(InputError, match="has no file such as deu_Latn"):
         with_thresholds(config(folder=tmp_path / "empty"))
-    with pytest.raises(UsageError, match=r"'deu_Cyrl'.*deu_Latn"):
-        with_thresholds(dataclasses.replace(config(languages=("deu_Cyrl",)), by_language=ByLanguageConfig("http://x")))
 
 
 @pytest.mark.parametrize(
@@ -191,92 +190,108 @@ def test_languages_are_named_with_their_scripts(languages, told):
         config(languages=languages)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """A server of files, by name; counts what was asked."""
+def test_a_folder_may_be_an_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    path = write_thresholds(tmp_path, "deu_Latn")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        made = dataclasses.replace(
+            config(languages=("deu_Latn",)),
+            by_language=ByLanguageConfig(folder=f"http://127.0.0.1:{server.server_address[1]}"),
+        )
+        assert with_thresholds(made).thresholds_by_language == {"deu_Latn": thresholds("deu_Latn")}
+        path.unlink()
+        with pytest.raises(InputError, match="has no file such as deu_Latn"):
+            with_thresholds(made)
+        server.shutdown()
+        thread.join()
 
-    def __init__(self, files: dict[str, bytes]):
-        self.files, self.asked = files, 0
-        super().__init__(("127.0.0.1", 0), Handler)
 
+class Archive(http.server.BaseHTTPRequestHandler):
+    """Sends the server's `archive` in chunks without its length, as GitHub does."""
 
-class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self):
-        assert isinstance(self.server, Server)
-        self.server.asked += 1
-        data = self.server.files.get(self.path.rpartition("/")[2])
-        self.send_response(200 if data is not None else 404)
-        self.send_header("Content-Length", str(len(data or b"")))
+        self.server.requests += 1  # ty: ignore[unresolved-attribute]
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.wfile.write(data or b"")
+        data = self.server.archive  # ty: ignore[unresolved-attribute]
+        for piece in (data[:1000], data[1000:], b""):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def log_message(self, format, *args):
         pass
 
 
+def archive_of(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Generator[Server]:
-    """Serves the files of LANGUAGES, which are taken for those that are pinned."""
-    files = {f"{language}.yml": write_thresholds(tmp_path / "served", language).read_bytes() for language in LANGUAGES}
-    pins = tmp_path / "pins"
-    pins.write_text("".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()))
-    monkeypatch.setattr(module, "SHA256S", pins)
-    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "0")
+def server(tmp_path, monkeypatch):
+    """Serves an archive of the files of LANGUAGES, which are the pinned ones."""
+    files = {f"{language}.yml": write_thresholds(tmp_path / "own", language).read_bytes() for language in LANGUAGES}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    module.known_sha256s.cache_clear()
-    with Server(files) as served:
+    monkeypatch.setattr(module, "SHA256", module.digest(dict(sorted(files.items()))))
+    module.published_files.cache_clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as served:
+        served.requests, served.files = 0, files  # ty: ignore[unresolved-attribute]
+        inside = {f"fineweb-2-d0defb24/configs/{name}": data for name, data in files.items()}
+        served.archive = archive_of({"fineweb-2-d0defb24/README.md": b"x", **inside})  # ty: ignore[unresolved-attribute]
+        monkeypatch.setattr(module, "ARCHIVE", f"http://127.0.0.1:{served.server_address[1]}/tar.gz")
         thread = threading.Thread(target=served.serve_forever, args=(0.01,))
         thread.start()
         yield served
         served.shutdown()
         thread.join()
-    module.known_sha256s.cache_clear()
+    module.published_files.cache_clear()
 
 
-def fetching(server: Server) -> DocumentsConfig:
-    address = f"http://127.0.0.1:{server.server_address[1]}/configs"
-    return dataclasses.replace(config(), by_language=ByLanguageConfig(address))
+def published() -> DocumentsConfig:
+    module.published_files.cache_clear()
+    return with_thresholds(dataclasses.replace(config(), by_language=ByLanguageConfig()))
 
 
-def test_files_are_fetched_once_and_verified(server, tmp_path):
-    first = with_thresholds(fetching(server))
-    assert first.thresholds_by_language["deu_Latn"] == thresholds("deu_Latn")
-    assert server.asked == len(LANGUAGES)
-    assert with_thresholds(fetching(server)) == first
-    assert server.asked == len(LANGUAGES)
-    kept = next((tmp_path / "cache").rglob("deu_Latn.yml*"))
-    kept.write_bytes(b"damaged")
-    assert with_thresholds(fetching(server)) == first
-    assert server.asked == len(LANGUAGES) + 1
+def test_the_archive_is_downloaded_once_and_verified(server, tmp_path):
+    first = published()
+    assert first.thresholds_by_language == {language: thresholds(language) for language in LANGUAGES}
+    assert published() == first and server.requests == 1
+    kept = next((tmp_path / "cache").rglob("*.tar"))
+    for damaged in (b"damaged", kept.read_bytes().replace(b"0.", b"1.", 1)):
+        kept.write_bytes(damaged)
+        before = server.requests
+        assert published() == first and server.requests == before + 1
 
 
-def test_a_folder_may_be_an_address(server):
-    address = f"http://127.0.0.1:{server.server_address[1]}/configs"
-    made = dataclasses.replace(config(), by_language=ByLanguageConfig(folder=address))
-    assert with_thresholds(made).thresholds_by_language["spa_Latn"] == thresholds("spa_Latn")
-    del server.files["spa_Latn.yml"]
-    with pytest.raises(InputError, match="has no file such as spa_Latn"):
-        with_thresholds(made)
+@pytest.mark.parametrize("change", ["other", "more", "fewer", "large", "cut"])
+def test_an_archive_of_other_files_is_refused(server, tmp_path, change):
+    files = {f"x/configs/{name}": data for name, data in server.files.items()}
+    if change == "other":
+        files["x/configs/deu_Latn.yml"] += b"\n"
+    if change == "more":
+        files["x/configs/eng_Latn.yml"] = b"x"
+    if change == "fewer":
+        del files["x/configs/deu_Latn.yml"]
+    if change == "large":
+        files["x/configs/deu_Latn.yml"] += b" " * module.MAX_BYTES
+    server.archive = archive_of(files)[: 200 if change == "cut" else None]
+    with pytest.raises(InputError, match=r"expected files|cannot be downloaded.*--documents.by-language.folder"):
+        published()
+    assert not list((tmp_path / "cache").rglob("*.tar"))
 
 
-def test_a_file_of_another_content_is_refused(server):
-    server.files["spa_Latn.yml"] = server.files["spa_Latn.yml"].replace(b"0.3", b"0.4")
-    with pytest.raises(InputError, match=r"spa_Latn.yml is not the file.*\n.*SHA-256 expected"):
-        with_thresholds(fetching(server))
-
-
-def test_a_server_without_the_file_and_one_that_is_gone(server):
-    del server.files["spa_Latn.yml"]
-    with pytest.raises(InputError, match=r"spa_Latn.yml cannot be fetched"):
-        with_thresholds(fetching(server))
-    closed = dataclasses.replace(config(), by_language=ByLanguageConfig("http://127.0.0.1:9/configs"))
-    with pytest.raises(InputError, match=r"cannot be fetched.*--documents.by-language.folder"):
-        with_thresholds(closed)
-
-
-def test_the_pins_name_all_of_fineweb_2_s_languages():
-    module.known_sha256s.cache_clear()
-    known = module.known_sha256s()
-    assert len(known) == 1929
-    assert set(recipe.TEN_LANGUAGES) < known.keys()
-    assert all(len(sha256) == 64 for sha256 in known.values())
+def test_a_server_that_is_gone(server, monkeypatch):
+    monkeypatch.setattr(module, "ARCHIVE", "http://127.0.0.1:9/tar.gz")
+    with pytest.raises(InputError, match=r"cannot be downloaded.*--documents.by-language.folder"):
+        published()
