@@ -3,12 +3,13 @@
     make languages
     python -m launch.pretrain configs/fineweb_2.py --pages.common-crawl.files 100
 
-The first command installs word splitters for languages that are written without spaces. Thresholds are downloaded from
-FineWeb-2's repository, 500 bytes per language; to use your own, set --documents.by-language.folder. Languages are
-detected by lid.176; FineWeb-2 used GlotLID, 1.69 GB, and its thresholds for the language score are calibrated to it:
+The first command installs word splitters for languages that are written without spaces. Thresholds are FineWeb-2's; to
+use your own, set --documents.by-language.folder. Languages are detected by lid.176; FineWeb-2 used GlotLID, 1.69 GB,
+and its thresholds for the language score are calibrated to it (the command without the SHA-256 prints it):
 
     python -m launch.pretrain configs/fineweb_2.py --documents.language.detector glotlid \\
-        --documents.language.model hf://cis-lmu/glotlid/model_v3.bin --documents.language.letters-only False
+        --documents.language.model hf://cis-lmu/glotlid/model_v3.bin --documents.language.letters-only False \\
+        --documents.language.model-sha256 SHA256
 
 Name other languages with their scripts (--documents.language.languages pol_Latn ukr_Cyrl): see docs/languages.md. On
 one machine, use this config for the data; the model is GPT-2 with 124 M parameters and a vocabulary of 65,536.

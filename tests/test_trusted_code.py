@@ -362,7 +362,7 @@ def test_a_function_of_a_config_file_is_known_by_its_text(tmp_path, monkeypatch)
     assert folder.experiment_of(saved, "refuse")[0] == experiment
 
 
-def test_a_hash_in_the_config_of_others_does_not_switch_off_the_check_of_a_model(tmp_path, monkeypatch):
+def test_a_hash_in_the_config_of_others_does_not_allow_their_model(tmp_path, monkeypatch):
     """fastText reads a file without looking: the stranger who wrote the file can also write its hash."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     base, sha256 = tiny_experiment(), "ab" * 32
@@ -451,7 +451,6 @@ GUARDED = {
     "data_prep/engine/run.py: run_step import_module": "one of EXECUTORS",
     "data_prep/engine/processes.py: __init__ Popen": "this program's own module",
     "lm/own_process.py: in_own_process run": "this program's own module",
-    "data_prep/fasttext_file.py: check_in_process run": "this program's own module",
     "launch/stages/parent.py: run_in_child Popen": "the command that is running, with its own options",
     "launch/stages/supervision.py: attempt Popen": "a script of this program, with the user's own options",
 }

@@ -4,9 +4,8 @@ A config.json can name code in seven places: filter classes (`own_filters`), the
 names in the fields marked NAMES_CODE (lm/fields.py: norms, optimizers, hooks, evaluators, ...), the options of Beam,
 which imports the runner that they name and starts commands, those of sbatch, which set variables of the jobs, the
 address of a Ray cluster, whose results are pickles, and XLA options, some of which name files to write and the folder
-of a program that XLA runs. An eighth, the SHA-256 of a
-fastText model, bypasses the validation of that file (data_prep/fasttext_file.py), which fastText does not do; in an
-untrusted run folder it is ignored. lm/trusted_code.py identifies each piece and records which ones this user trusts.
+of a program that XLA runs. An eighth, the SHA-256 of a fastText model, allows loading that file
+(data_prep/fasttext_file.py), which fastText does not check; in an untrusted run folder it is ignored. lm/trusted_code.py identifies each piece and records which ones this user trusts.
 """
 
 import dataclasses
@@ -43,7 +42,7 @@ class Named(NamedTuple):
     is_class: bool
     """Whether reading the config requires importing the class."""
     is_hash: bool = False
-    """Whether it is the hash of a file; without it the file is validated."""
+    """Whether it is the hash of a file; without it the file is not loaded."""
 
 
 def named_code(saved: dict) -> Iterator[Named]:

@@ -65,7 +65,7 @@ class LanguageConfig(Filter):
     """GlotLID's fastText .bin: a path, or a URL (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://, https://),
     which is downloaded once to the user's cache. Its SHA-256 is part of the hash of texts/."""
     model_sha256: str = not_hashed(default="")
-    """Expected SHA-256 of `model`. If empty, a separate process checks the file each time it is loaded."""
+    """SHA-256 of `model`. Required, because fastText does not check files: the error without it prints it."""
 
     name = "language"
     title = "Language"

@@ -29,7 +29,7 @@ class FastTextFilter(Filter):
     max_score: float = 1.0
     """Maximum score; texts above it are dropped. For a label of unwanted texts, set it with min_score 0."""
     sha256: str = not_hashed(default="")
-    """Expected SHA-256 of the model's file. If empty, a separate process checks the file each time it is loaded."""
+    """SHA-256 of the model's file. Required, because fastText does not check files: the error without it prints it."""
     newlines: str = measured(default=" ")
     """Replacement of line breaks, because fastText reads one line. datatrove's default is "", which joins words."""
 

@@ -25,6 +25,7 @@ from data_prep.select.run import prepare_documents
 from data_prep.sources import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError, UsageError
+from lm.storage import file_sha256
 from tests.data_prep.by_language.files import SPANISH, write_fasttext, write_thresholds
 from tests.data_prep.by_language.test_thresholds import config
 from tests.data_prep.pages import GERMAN, PROSE, document, html, page
@@ -138,52 +139,48 @@ GLOTLID_WORDS = {
 }  # fmt: skip
 
 
-def test_glotlid_tells_language_and_script(tmp_path):
-    """By a model of three languages in the same format."""
-    model = write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
-    chosen = LanguageConfig(
-        languages=("srp_Cyrl",), min_score=0.5, letters_only=False, detector="glotlid", model=str(model)
-    )
-    for label, words in GLOTLID_WORDS.items():
-        found = language.detect_language(document("\n".join(words), language=""), chosen)
-        assert found.label == label
-        assert 0.9 < found.language_score <= 1
-    assert language.detect_language(document("der je", language=""), chosen).language_score < 0.6
-    assert language.model_identity(chosen)["language model"]
-    assert language.model_identity(config().language) == {}
+def glotlid(model: Path | str, sha256: str = "") -> LanguageConfig:
+    return LanguageConfig(
+        languages=("srp_Cyrl",), min_score=0.5, letters_only=False, detector="glotlid", model=str(model),
+        model_sha256=sha256 or file_sha256(Path(model)),
+    )  # fmt: skip
 
 
-def test_glotlid_is_brought_from_an_address_once(tmp_path, monkeypatch):
+def test_glotlid_detects_language_and_script_with_a_model_downloaded_once(tmp_path, monkeypatch):
+    """With a model of three languages in the same format."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
+    model = write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
         thread = threading.Thread(target=served.serve_forever, args=(0.01,))
         thread.start()
-        address = f"http://127.0.0.1:{served.server_address[1]}/model.bin"
-        chosen = LanguageConfig(("srp_Cyrl",), 0.5, letters_only=False, detector="glotlid", model=address)
-        found = language.detect_language(document("млин је", language=""), chosen)
+        chosen = glotlid(f"http://127.0.0.1:{served.server_address[1]}/model.bin", file_sha256(model))
         identity = language.model_identity(chosen)
         served.shutdown()
         thread.join()
-    assert found.label == "srp_Cyrl"
-    assert identity == language.model_identity(dataclasses.replace(chosen, model=str(tmp_path / "model.bin")))
-    assert language.detect_language(document("der", language=""), chosen).label == "deu_Latn"  # the server is gone
+    for label, words in GLOTLID_WORDS.items():  # without the server
+        found = language.detect_language(document("\n".join(words), language=""), chosen)
+        assert found.label == label
+        assert 0.9 < found.language_score <= 1
+    assert language.detect_language(document("der je", language=""), chosen).language_score < 0.6
+    assert identity == language.model_identity(glotlid(model)) == {"language model": file_sha256(model)}
+    assert language.model_identity(config().language) == {}
 
 
-def test_a_model_that_is_none_or_of_other_labels_is_refused(tmp_path):
-    chosen = LanguageConfig(languages=(), min_score=0.5, letters_only=False, detector="glotlid", model="x.bin")
-    with pytest.raises(InputError, match=r"no file x.bin.*hf://cis-lmu/glotlid"):
-        language.detect_language(document(PROSE), chosen)
-    (tmp_path / "damaged.bin").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"damaged\.bin \(documents\.language\.model\) cannot be used"):
-        language.detect_language(document(PROSE), dataclasses.replace(chosen, model=str(tmp_path / "damaged.bin")))
+def test_a_model_that_is_missing_damaged_unnamed_or_of_other_labels_is_refused(tmp_path):
+    (tmp_path / "damaged.bin").write_bytes(b"not a model")
     other = write_fasttext(tmp_path / "other.bin", {"de": ("der",), "en": ("the",)})
-    with pytest.raises(InputError, match="__label__deu_Latn"):
-        language.detect_language(document(PROSE), dataclasses.replace(chosen, model=str(other)))
+    for chosen, told in (
+        (glotlid("x.bin", "0" * 64), r"no file x.bin.*hf://cis-lmu/glotlid"),
+        (glotlid(tmp_path / "damaged.bin"), r"damaged\.bin \(documents\.language\.model\) cannot be used"),
+        (dataclasses.replace(glotlid(other), model_sha256=""), r"documents\.language\.model_sha256 is empty"),
+        (glotlid(other), "__label__deu_Latn"),
+    ):
+        with pytest.raises(InputError, match=told):
+            language.detect_language(document(PROSE), chosen)
     with pytest.raises(UsageError, match="model is empty"):
-        dataclasses.replace(chosen, model="")
+        dataclasses.replace(glotlid(other), model="")
 
 
 def test_lines_of_symbols_are_taken_out():
