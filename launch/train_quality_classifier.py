@@ -18,7 +18,7 @@ def training(experiment: Experiment) -> QualityTrainingConfig:
 
 def training_files(experiment: Experiment) -> dict[str, object]:
     """Hashes of the files that match the patterns: {set: SHA-256 of each file}."""
-    from data_prep.quality_classifier.document_sets import document_sets
+    from data_prep.quality_classifier.examples import document_sets
 
     sets = document_sets(training(experiment).good, training(experiment).other)
     return {f"files of {name}": [file.sha256 for file in files] for name, files in sets.items()}

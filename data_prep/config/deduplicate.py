@@ -88,7 +88,7 @@ ROLES = ("prompt", "answer")
 MEMORY = 1_200_000_000
 """Bytes that a worker may use for a group of documents, on top of its base memory."""
 BYTES_PER_TOKEN = 44
-"""Bytes of memory per token of a group: the text and the peak of the ranks (data_prep/dedup/ranks.py)."""
+"""Bytes of memory per token of a group: the text and the peak of the ranks (data_prep/dedup/substrings.py)."""
 BYTES_IN_TOKEN = {"words": 3, "bytes": 1}
 """Minimum mean bytes of text per token: 3 for a Chinese character (an English word has about 6)."""
 

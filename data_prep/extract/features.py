@@ -1,35 +1,350 @@
-"""Features of each block of a page, from which decision trees classify it as main text.
+"""Features of each block of a page, from which decision trees classify it as main text, and the arrays they share.
 
-Length, link density and neighbours (boilerpipe, Kohlschütter et al. 2010), the container with the most prose
-(Readability), names of classes and tags, position after the headline.
+Length, link density and neighbors (boilerpipe, Kohlschütter et al. 2010), the container with the most prose
+(Readability), names of classes and tags, position after the headline; repetition (blocks with equal paths of names, and
+records, which are similar elements with one parent, such as the cards of a shop: Liu, Grossman and Zhai 2003, MDR); the
+page's metadata and kind (a shop, a forum, a list). Sums are of integers: exact, and the same on every machine.
 
-Array axes: N blocks, M elements. A feature is a row of length N, or of length 1 if it describes the page.
+Array axes: N blocks, M elements, G groups. A feature is a row of length N, or of length 1 if it describes the page.
 """
 
 import collections
+import functools
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from data_prep.extract.blocks import CELLS, KIND
+from data_prep.extract.blocks import CELLS, KIND, KINDS, Blocks
 from data_prep.extract.hints import BIT, HINTS, hints_of_name
-from data_prep.extract.page import (
-    CURRENCY,
-    DIGIT,
-    FAR,
-    SPACE,
-    TERMINAL,
-    UPPER,
-    Page,
-    among,
-    bits_of,
-    nearest,
-    outside,
-    ratio,
-    running,
-    shifted,
-)  # fmt: skip
-from data_prep.extract.page_features import of_page, of_told
-from data_prep.extract.structure import of_alike, of_records
+
+# Character classes, by code points of the Basic Multilingual Plane; higher ones are OTHER.
+OTHER, UPPER, WIDE, TERMINAL, SPACE, DIGIT, CURRENCY = range(7)
+CLASS_RANGES = {
+    UPPER: ((0x41, 0x5A), (0xC0, 0xDE), (0x391, 0x3A9), (0x410, 0x42F)),
+    WIDE: ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7AF)),  # one of these carries as much text as three letters
+    TERMINAL: tuple((ord(mark), ord(mark)) for mark in ".!?…。！？؟।"),
+    SPACE: ((0x0A, 0x0A), (0x20, 0x20)),
+    DIGIT: ((0x30, 0x39),),
+    CURRENCY: ((0x24, 0x24), (0xA3, 0xA3), (0xA5, 0xA5), (0x20A0, 0x20BF)),
+}
+PROSE_SIZE, PROSE_LINKS = 80, 0.4  # blocks with a sentence from this size and below this link density are prose
+FAR = 999
+
+
+@functools.cache
+def class_table() -> np.ndarray:
+    table = np.zeros(0x10000, np.uint8)
+    for name, ranges in CLASS_RANGES.items():
+        for low, high in ranges:
+            table[low : high + 1] = name
+    return table
+
+
+@functools.cache
+def places(hints: tuple[str, ...]) -> np.ndarray:
+    return np.array([[HINTS.index(hint)] for hint in hints])
+
+
+def bits_of(masks: np.ndarray, hints: tuple[str, ...]) -> np.ndarray:
+    """Return (hints, len(masks)) of 0 and 1."""
+    return masks >> places(hints) & 1
+
+
+@functools.cache
+def among(kinds: frozenset[int]) -> np.ndarray:
+    """Return (kinds,) bool: whether each kind of element is in `kinds`. Indexing it is several times faster than
+    np.isin."""
+    return np.array([kind in kinds for kind in range(len(KINDS))])
+
+
+@functools.cache
+def levels() -> np.ndarray:
+    """Return the heading level of each kind of element: 1 to 6, or 9 if it is not a heading."""
+    of_tag = {f"h{level}": level for level in range(1, 7)}
+    return np.array([of_tag.get(tag, 9) for tag in KINDS])
+
+
+def running(values: np.ndarray) -> np.ndarray:
+    """Return cumulative sums, N + 1 values from 0; [end] - [start] is the sum of a range."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def ratio(part, whole):
+    return part / np.maximum(whole, 1)
+
+
+def shifted(values: np.ndarray, fill: float) -> np.ndarray:
+    """Return the value of each block's predecessor."""
+    return np.concatenate([[fill], values[:-1]])
+
+
+def outside(index_N: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Return the distance in blocks from each block to the range: negative before it, 0 in it."""
+    return np.minimum(index_N - first, 0) + np.maximum(index_N - last + 1, 0)
+
+
+def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the ancestors 1, 2, 4, 8, ... levels above each element, until all are the root. Gathering a value over
+    these jumps gathers it over all ancestors, in log2(depth) steps."""
+    jump_M = parent_M
+    while jump_M.any():
+        yield jump_M
+        jump_M = jump_M[jump_M]
+
+
+def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
+    """Return the innermost chosen element among each element and its ancestors, or the root."""
+    found_M = np.where(chosen_M, np.arange(len(parent_M)), parent_M)
+    found_M[0] = 0
+    while True:
+        wider_M = found_M[found_M]
+        if (wider_M == found_M).all():
+            return found_M
+        found_M = wider_M
+
+
+class Page:
+    """Arrays that several groups of features use."""
+
+    def __init__(self, blocks: Blocks):
+        self.blocks = blocks
+        self.N = len(blocks.texts)
+        self.index = np.arange(self.N)
+        self.owner = np.array(blocks.owner)
+        self.parent = np.maximum(blocks.parent, 0)  # the root is its own parent
+        self.own, self.mask = np.array(blocks.own, np.int64), np.array(blocks.mask, np.int64)
+        self.first, self.last = np.array(blocks.first), np.array(blocks.last)
+        self.kind_M, self.name_M = np.array(blocks.kind), np.array(blocks.name)
+        self.kind = self.kind_M[self.owner]
+        self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
+        codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
+        self.classes = class_table().take(codes, mode="clip")  # code points above the table get its last value
+        self.ends = running(self.length)
+        self.starts = self.ends[:-1]
+        self.counts: dict[int, np.ndarray] = {}
+        self.size = self.length + 2 * self.count(WIDE)
+        self.link_length = np.array(blocks.link)
+        self.link = self.link_length * self.size // self.length
+        self.link_density = self.link / self.size
+        prose = (self.size >= PROSE_SIZE) & (self.link_density < PROSE_LINKS) & (self.count(TERMINAL) > 0)
+        self.prose = np.where(prose, self.size - self.link, 0)
+        self.totals = np.zeros((3, self.N + 1), np.int64)
+        np.stack((self.size, self.link, self.prose)).cumsum(1, out=self.totals[:, 1:])
+        self.sums = dict(zip(("size", "link", "prose"), self.totals, strict=True))
+        self.heading_level = levels()[self.kind]
+        self.all_size = int(self.sums["size"][-1])
+        self.all_prose = max(int(self.sums["prose"][-1]), 1)
+
+    def count(self, character_class: int) -> np.ndarray:
+        """Return the number of characters of the class in each block."""
+        found_N = self.counts.get(character_class)
+        if found_N is None:
+            before = (self.classes == character_class).nonzero()[0].searchsorted(self.ends)
+            found_N = self.counts[character_class] = before[1:] - before[:-1]
+        return found_N
+
+    def all_between(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Return size, link and prose between each `first` and `last`, a row of that shape for each."""
+        return self.totals.take(last, 1) - self.totals.take(first, 1)
+
+    def between(self, what: str, first, last):
+        return self.sums[what][last] - self.sums[what][first]
+
+
+# "\\s*+" does not backtrack: two adjacent "\\s*" would try every split of a run of blanks between them.
+TYPE = re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"(\w++)"')
+DECLARED_TEXT = re.compile(r'"(description|articleBody|text|name|headline)"\s*+:\s*+"((?:[^"\\]|\\.)*+)"')
+TYPES = {
+    "article": ("Article", "NewsArticle", "BlogPosting", "ReportageNewsArticle", "article"),
+    "forum": ("QAPage", "DiscussionForumPosting", "Question"),
+    "product": ("Product", "ProductGroup", "Offer", "product", "og:product"),
+    "list": ("ItemList", "CollectionPage", "OfferCatalog", "SearchResultsPage"),
+    "business": ("LocalBusiness", "Service", "Organization", "ProfessionalService", "Corporation"),
+    "faq": ("FAQPage",),
+    "website": ("WebSite", "website"),
+    "crumbs": ("BreadcrumbList",),
+    "manual": ("TechArticle", "APIReference", "HowTo"),
+    "review": ("Review", "AggregateRating"),
+}
+ADDRESS = {
+    "shop": ("product", "shop", "item", "/dp/", "store"),
+    "list": ("collection", "categor", "/c/", "browse", "tag", "list", "search", "topic"),
+    "manual": ("doc", "manual", "guide", "reference", "api", "wiki", "help", "learn", "developer"),
+    "forum": ("forum", "thread", "/t/", "discuss", "question", "communit", "comments", "board", "answers"),
+    "blog": ("blog", "news", "article", "post", "story"),
+    "service": ("service", "solution", "about", "contact", "location"),
+}
+PAGE_BODY = ("article_name", "list", "product", "forum", "meta", "body_name", "navigation")
+PAGE_UNDER = ("comment", "product", "forum", "list", "article_name", "meta")
+TOP_ELEMENTS = 4  # the first elements: <html>, <body> and outer containers
+MAX_LINKED_DATA = 400_000  # characters of JSON-LD to read
+MAX_START = 100  # characters of a block to look up
+
+
+def of_page(page: Page) -> dict[str, np.ndarray]:
+    blocks, prose = page.blocks, int(page.sums["prose"][-1])
+    types = {value.rpartition("/")[2] for value in blocks.types} | set(TYPE.findall(blocks.linked_data))
+    parts = urlsplit_safely(blocks.address)
+    top = 0
+    for hints in blocks.own[:TOP_ELEMENTS]:
+        top |= hints
+    ordered = np.sort(page.size).tolist()
+    size_of = np.bincount(page.kind, page.size, len(KIND)).tolist()
+    under = (bits_of(page.mask[page.owner], PAGE_UNDER) @ page.size / page.all_size).tolist()
+    blocks_of = np.bincount(page.kind, minlength=len(KIND)).tolist()
+    prices = np.count_nonzero(page.count(CURRENCY))
+    values = {
+        "page_size": page.all_size,
+        "page_prose": prose,
+        "page_prose_share": prose / page.all_size,
+        "page_links": int(page.sums["link"][-1]) / page.all_size,
+        "page_linked_blocks": np.count_nonzero(page.link_density > 0.5) / page.N,
+        "page_blocks": page.N,
+        "page_longest": ordered[-1],
+        "page_longest_prose": int(page.prose.max()),
+        "page_prose_blocks": np.count_nonzero(page.prose),
+        "page_median": (ordered[(page.N - 1) // 2] + ordered[page.N // 2]) / 2,
+        "page_articles": blocks.kind.count(KIND["article"]),
+        "page_images": blocks.images[-1],
+        "page_forms": blocks.forms,
+        "page_prices": prices,
+        "page_price_share": prices / page.N,
+        "page_depth": len(parts.split("/")),
+    }
+    values |= {f"page_{tag}": blocks_of[KIND[tag]] for tag in ("h1", "h2", "h3")}
+    values |= {f"page_in_{tag}": size_of[KIND[tag]] / page.all_size for tag in ("p", "li")}
+    values["page_in_td"] = (size_of[KIND["td"]] + size_of[KIND["tr"]]) / page.all_size
+    values |= {f"page_is_{name}": not types.isdisjoint(known) for name, known in TYPES.items()}
+    values |= {f"page_at_{name}": any(word in parts for word in words) for name, words in ADDRESS.items()}
+    values |= {f"page_body_{hint}": top & BIT[hint] > 0 for hint in PAGE_BODY}
+    values |= {f"page_under_{hint}": share for hint, share in zip(PAGE_UNDER, under, strict=True)}
+    title = hints_of_name(blocks.title)
+    values |= {f"page_title_{hint}": title & BIT[hint] > 0 for hint in ("product", "forum", "list")}
+    row = np.array(list(values.values()), np.float64)
+    return {name: row[n : n + 1] for n, name in enumerate(values)}
+
+
+def urlsplit_safely(address: str) -> str:
+    """Return host and path in lower case; "" for an invalid URL."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # "http://[": an unclosed bracket
+        return ""
+    return f"{parts.netloc}{parts.path}".rstrip("/").lower()
+
+
+def runs_of(text: str) -> Iterator[tuple[str, str, str]]:
+    words = text.split()
+    return zip(words, words[1:], words[2:], strict=False)
+
+
+def of_told(page: Page) -> dict[str, np.ndarray]:
+    """Share of each block that the page repeats in its description or in its JSON-LD, by sequences of three words at
+    the start of the block."""
+    description, body, names = set(runs_of(page.blocks.description.lower())), set(), set()
+    for key, value in DECLARED_TEXT.findall(page.blocks.linked_data[:MAX_LINKED_DATA]):
+        if key in ("name", "headline"):
+            names.add(value[:MAX_START].lower())
+        else:
+            body.update(runs_of(value.lower().replace("\\n", " ").replace(">", "> ").replace("<", " <")))
+    told_N, described_N, named_N = np.zeros((3, page.N))
+    if description or body or names:
+        for n, text in enumerate(page.blocks.texts):
+            start = text[:MAX_START].lower()
+            if runs := list(runs_of(start)):
+                told_N[n] = sum(map(body.__contains__, runs)) / len(runs)
+                described_N[n] = sum(map(description.__contains__, runs)) / len(runs)
+            named_N[n] = start in names
+    told = np.cumsum(np.round(told_N * page.size))
+    named = np.flatnonzero(named_N)
+    return {
+        "told": told_N,
+        "told_described": described_N,
+        "told_name": named_N,
+        "told_seen": np.maximum.accumulate(np.maximum(described_N, told_N)),
+        "told_before": ratio(told, told[-1]),
+        "told_share": np.full(page.N, told[-1] / page.all_size),
+        "told_since_name": page.index - named[0] if len(named) else np.full(page.N, -1),
+    }
+
+
+FEWEST = 3
+"""Minimum number of similar elements that count as records."""
+NO_RECORDS = CELLS | {KIND["p"]}
+
+
+def numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (index of each value among the distinct ones, count of each distinct value)."""
+    return np.unique(key, return_inverse=True, return_counts=True)[1:]
+
+
+def paths(page: Page) -> tuple[np.ndarray, np.ndarray]:
+    """Return two numberings of the M elements: equal for the same name and parent's name, and for the same
+    grandparent's name too."""
+    many = len(page.name_M) + 1
+    own_M, _ = numbered(page.name_M * many + page.name_M[page.parent])
+    deep_M, _ = numbered(own_M * many + page.name_M[page.parent[page.parent]])
+    return own_M, deep_M
+
+
+def of_alike(page: Page) -> dict[str, np.ndarray]:
+    """Sums over all blocks of the page whose elements have the same names."""
+    number: dict[str, int] = {}
+    first_N = np.zeros(page.N, bool)
+    for n, text in enumerate(page.blocks.texts):
+        first_N[n] = number.setdefault(text, n) == n
+    rows = {}
+    for label, path_M in zip(("own", "deep"), paths(page), strict=True):
+        group_N, count_G = numbered(path_M[page.owner])
+        size_G, link_G, prose_G, different_G = (
+            np.bincount(group_N, values_N) for values_N in (page.size, page.link, page.prose, first_N)
+        )
+        rows[f"alike_{label}_blocks"] = count_G[group_N]
+        rows[f"alike_{label}_share"] = (size_G / page.all_size)[group_N]
+        rows[f"alike_{label}_mean"] = (size_G / count_G)[group_N]
+        rows[f"alike_{label}_links"] = (link_G / size_G)[group_N]
+        rows[f"alike_{label}_prose"] = (prose_G / page.all_prose)[group_N]
+        rows[f"alike_{label}_different"] = (different_G / count_G)[group_N]
+    return rows
+
+
+def of_records(page: Page) -> dict[str, np.ndarray]:
+    """Features of the innermost record around each block, and of the record whose group contains the most text: their
+    number, size, share of the page, and the position of the block in the record."""
+    many = len(page.parent) + 1
+    group_M, count_G = numbered(page.parent * many + page.name_M)
+    size_M = page.between("size", page.first, page.last)
+    link_M, prose_M = (page.between(what, page.first, page.last) for what in ("link", "prose"))
+    size_G, link_G, prose_G, blocks_G = (
+        np.bincount(group_M, values_M) for values_M in (size_M, link_M, prose_M, page.last - page.first)
+    )
+    record_M = (count_G[group_M] >= FEWEST) & (size_G[group_M] > 0) & ~among(NO_RECORDS)[page.kind_M]
+    record_M[0] = False
+    text_M, largest_M = np.where(record_M, size_G[group_M], 0), np.arange(len(page.parent))
+    for jump_M in ancestors(page.parent):
+        above_M = largest_M[jump_M]
+        largest_M = np.where(text_M[above_M] >= text_M[largest_M], above_M, largest_M)
+    largest_M = np.where(text_M[largest_M] > 0, largest_M, 0)
+    images, rows = np.append(0, page.blocks.images), {}
+    for label, found_M in (("record", nearest(record_M, page.parent)), ("largest", largest_M)):
+        record_N = found_M[page.owner]
+        group_N, within_N = group_M[record_N], record_N > 0
+        first_N, last_N = page.first[record_N], page.last[record_N]
+        values = {
+            "count": count_G[group_N],
+            "share": size_G[group_N] / page.all_size,
+            "mean": size_G[group_N] / count_G[group_N],
+            "links": ratio(link_G[group_N], size_G[group_N]),
+            "prose": prose_G[group_N] / page.all_prose,
+            "blocks": blocks_G[group_N] / count_G[group_N],
+            "place": page.index - first_N,
+            "images": images[last_N] - images[first_N],
+        }
+        rows |= {f"{label}_{name}": np.where(within_N, row, -1) for name, row in values.items()}
+    return rows
+
 
 HEADING_TEXT = 60  # longer headings are not searched for hints
 

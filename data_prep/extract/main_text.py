@@ -15,9 +15,8 @@ import numpy as np
 
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import CELLS, HEADINGS, KIND, KINDS, Blocks, read_blocks
-from data_prep.extract.features import COMMON, OF_OTHERS, measure
+from data_prep.extract.features import COMMON, FAR, OF_OTHERS, PROSE_SIZE, Page, among, measure
 from data_prep.extract.hints import BIT
-from data_prep.extract.page import FAR, PROSE_SIZE, Page, among
 from data_prep.extract.trees import SCALE, Model, load_model
 
 LETTER = re.compile(r"[^\W_]")

@@ -7,7 +7,7 @@ Time is linear in the text.
 from collections.abc import Callable, Iterator
 
 from data_prep.config import PersonalDataConfig
-from data_prep.pii import ascii_email, email, iban, ip, payment_card, phone
+from data_prep.pii import email, iban, ip, payment_card, phone
 from data_prep.pii.places import Mask, Span
 
 Finder = Callable[[str, PersonalDataConfig], Iterator[Span]]
@@ -21,7 +21,7 @@ def find_addresses(text: str, config: PersonalDataConfig) -> Iterator[Span]:
 
 FINDERS: dict[str, Finder] = {
     "email": lambda text, config: (
-        email.find(text) if config.emails == "international" else ascii_email.find(text, config)
+        email.find(text) if config.emails == "international" else email.find_ascii(text, config)
     ),
     "iban": lambda text, config: iban.find(text),
     "payment_card": lambda text, config: payment_card.find(text),

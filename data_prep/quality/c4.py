@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.text.nltk_words import punkt_inputs
 from data_prep.text.passage import Passage
-from data_prep.text.punkt import punkt_inputs
 from lm.errors import UsageError
 from lm.fields import measured, within
 

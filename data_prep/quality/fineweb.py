@@ -11,8 +11,8 @@ from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.quality.gopher import share
 from data_prep.quality.repetition import duplicate_characters
 from data_prep.text.marks import TERMINAL
+from data_prep.text.nltk_words import punkt_inputs
 from data_prep.text.passage import Passage, Splitter
-from data_prep.text.punkt import punkt_inputs
 from lm.fields import measured, within
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.text.marks import END, LETTER, PUNCTUATION, SIGNS_2024, SYMBOL
+from data_prep.text.nltk_words import punkt_inputs
 from data_prep.text.passage import Passage, Splitter
-from data_prep.text.punkt import punkt_inputs
 from data_prep.text.words import Memo
 from lm.errors import UsageError
 from lm.fields import measured, within

@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.text.nltk_words import punkt_inputs
 from data_prep.text.passage import Passage, Splitter
-from data_prep.text.punkt import punkt_inputs
 from lm.fields import measured, within
 
 LINE_BREAKS = re.compile(r"\n+")

@@ -1,24 +1,63 @@
 """Trained quality classifier: one weight per bucket of hashed words and word pairs, and the score of a text.
 
-fastText averages the vectors of a text's n-grams and applies a linear layer. For two classes this is the mean of one
-number per n-gram, the logit. Weights are integers, so their sum is the same on every machine.
+Words and pairs of adjacent words are hashed into buckets, as in fastText (Joulin et al. 2016, arXiv:1607.01759), by
+BLAKE2, which is the same in every process and on every machine. fastText averages the vectors of a text's n-grams and
+applies a linear layer. For two classes this is the mean of one number per n-gram, the logit. Weights are integers, so
+their sum is the same on every machine.
 """
 
 import functools
+import hashlib
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.npz import load_npz
-from data_prep.quality_classifier.features import features_sha256, ngram_buckets, word_hashes
 from data_prep.quality_classifier.histogram import DECIMALS
-from data_prep.text.words import split_words
+from data_prep.text.words import Memo, split_words
 from lm.errors import InputError
 from lm.storage import file_sha256, write_atomically, writing
+
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads keys evenly (Knuth, vol. 3, section 6.4)
+PROBE = (
+    "The U.S. didn't pay $3.50 (or 4,000 yen) -- see https://example.com/a_b?c=d#e... Ähre, naïve; 中文字, слово! THE"
+)
+
+
+def hash_word(word: str) -> int:
+    """Return a 32-bit hash of the word in lower case."""
+    data = word.lower().encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "little")
+
+
+HASHES = Memo(hash_word)
+
+
+def word_hashes(words: Sequence[str]) -> np.ndarray:
+    """uint32 [words]: the hash of each word, in order."""
+    return np.fromiter(map(HASHES.__getitem__, words), np.uint32, len(words))
+
+
+def ngram_buckets(hashes: np.ndarray, hash_bits: int) -> np.ndarray:
+    """int64 [2 * words - 1]: the buckets, below 2**hash_bits, of all words, then of all pairs of adjacent words.
+
+    `hashes` are those of the words of one text. Repeated n-grams are repeated in the result.
+    """
+    keys = hashes.astype(np.uint64)
+    pairs = keys[:-1] << np.uint64(32) | keys[1:]
+    # The product's highest bits depend on all bits of the key.
+    return (np.concatenate([keys, pairs]) * MULTIPLIER >> np.uint64(64 - hash_bits)).astype(np.int64)
+
+
+def features_sha256() -> str:
+    """Return a hash that changes if texts are split or hashed differently; models trained before are then unusable."""
+    return hashlib.sha256(ngram_buckets(word_hashes(split_words(PROBE)), 32).astype("<i8").tobytes()).hexdigest()
+
 
 WEIGHTS, DESCRIPTION = "model.npz", "model.json"
 FORMAT = 1

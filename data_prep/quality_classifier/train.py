@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.config import QualityTrainingConfig
-from data_prep.quality_classifier.document_sets import document_sets
-from data_prep.quality_classifier.examples import LABELS, Examples, read_examples
-from data_prep.quality_classifier.features import ngram_buckets
-from data_prep.quality_classifier.model import UNIT, QualityClassifier, save_model, sigmoid
+from data_prep.quality_classifier.examples import LABELS, Examples, document_sets, read_examples
+from data_prep.quality_classifier.model import UNIT, QualityClassifier, ngram_buckets, save_model, sigmoid
 from lm.errors import InputError, UsageError
 from lm.storage import writing
 

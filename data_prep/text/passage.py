@@ -4,13 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Literal
 
-from data_prep.text.punkt import sentence_count
-from data_prep.text.treebank import nltk_words
+from data_prep.text.nltk_words import nltk_words, sentence_count
 from data_prep.text.words import KINDS, count_sentences, count_words, line_kinds, split
 
 Splitter = Literal["spacy", "nltk"]
 """Tokenizer of a filter: spaCy's blank English tokenizer (words.py), as in datatrove since May 2024, or NLTK's
-(treebank.py), as for the published FineWeb."""
+(nltk_words.py), as for the published FineWeb."""
 
 
 class Passage:

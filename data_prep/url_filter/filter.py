@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
 from data_prep.config import UrlFilterConfig
-from data_prep.url_filter.blocklist import BannedWords, Blocklist
-from data_prep.url_filter.lists import load_lists, sources_of
+from data_prep.url_filter.lists import BannedWords, Blocklist, load_lists, sources_of
 from data_prep.urls import canonical_host, page_key, parents, split_address
 from lm.errors import InputError
 

@@ -29,12 +29,12 @@ from data_prep.package_index import fetch_package
 from data_prep.pii import replace_personal_data
 from data_prep.quality.bad_words import WordList
 from data_prep.quality.c4 import clean
-from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
+from data_prep.quality_classifier.model import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
 from data_prep.sources.json_rows import elements_of, lines_of
-from data_prep.text import punkt, treebank, words
-from data_prep.text.punkt import PUNKT
-from data_prep.text.treebank import nltk_words
+from data_prep.text import nltk_words as nltk
+from data_prep.text import words
+from data_prep.text.nltk_words import PUNKT, nltk_words
 from data_prep.url_filter.filter import reject_reason
 from data_prep.urls import page_key, split_address
 from data_prep.warc.headers import Headers
@@ -49,12 +49,12 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Empties the memory that functions have of words they have seen."""
-    for memo in (words.CHUNKS, words.KINDS, words.CUTS, treebank.CHUNKS, HASHES, WORD_HASHES, WORD_BITS, NAME_BITS):
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, HASHES, WORD_HASHES, WORD_BITS, NAME_BITS):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
     nltk_words.cache_clear()
-    punkt.CONTEXTS.clear()
+    nltk.CONTEXTS.clear()
 
 
 def headers_of_a_record(text: str) -> None:
@@ -193,16 +193,16 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "quality.bad_words.WORD": Within("bad_words"),
     "quality.bad_words.WordList": Within("bad_words"),
     "urls.ESCAPE": Anywhere("%41"),
-    "pii.ascii_email.patterns": Within("replace_as_datatrove"),
+    "pii.email.ascii_patterns": Within("replace_as_datatrove"),
     "pii.ip.ANY_IPV4": Anywhere("8.8.4.4"),
-    "text.punkt.ELLIPSIS": Within("nltk_words"),
-    "text.punkt.INITIAL": Within("nltk_words"),
-    "text.punkt.MARK": Within("nltk_words"),
-    "text.punkt.NUMBER": Within("nltk_words"),
-    "text.punkt.REALIGNED": Within("nltk_words"),
-    "text.punkt.TOKEN": Within("nltk_words"),
-    "text.treebank.CHUNK": Within("nltk_words"),
-    "text.treebank.RULES": Within("nltk_words"),
+    "text.nltk_words.ELLIPSIS": Within("nltk_words"),
+    "text.nltk_words.INITIAL": Within("nltk_words"),
+    "text.nltk_words.MARK": Within("nltk_words"),
+    "text.nltk_words.NUMBER": Within("nltk_words"),
+    "text.nltk_words.REALIGNED": Within("nltk_words"),
+    "text.nltk_words.TOKEN": Within("nltk_words"),
+    "text.nltk_words.CHUNK": Within("nltk_words"),
+    "text.nltk_words.RULES": Within("nltk_words"),
     "url_filter.filter.HOST_END": Within("reject_as_datatrove"),
     "url_filter.filter.IP_ADDRESS": Within("reject_as_datatrove"),
     "url_filter.filter.NOT_ASCII_WORD": Within("reject_as_datatrove"),
@@ -210,7 +210,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "urls.HOST": AtPlace("a.example"),
     "urls.PORT": Anywhere(":8080"),
     "urls.parents": Bounded(253, "a host's name"),
-    "url_filter.blocklist.DOT_OUTSIDE": Anywhere(".a.example.\n"),
+    "url_filter.lists.DOT_OUTSIDE": Anywhere(".a.example.\n"),
     "extract.charset.BETWEEN_TAGS": Anywhere("<p>text</p>"),
     "extract.charset.ATTRIBUTE": Bounded(1024, "PRESCAN_BYTES"),
     "extract.charset.CHARSET_IN_CONTENT": Bounded(1024, "PRESCAN_BYTES"),
@@ -232,8 +232,8 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "extract.hints.UNSEEN_STYLE": Anywhere("display : none", "visibility : hidden"),
     "extract.hints.WORD": Anywhere("nav-bar"),
     "extract.main_text.LETTER": Anywhere("_a"),
-    "extract.page_features.TOLD": Anywhere('"name" : "a\\\\nb"'),
-    "extract.page_features.TYPE": Anywhere('"@type" : [ "NewsArticle"'),
+    "extract.features.DECLARED_TEXT": Anywhere('"name" : "a\\\\nb"'),
+    "extract.features.TYPE": Anywhere('"@type" : [ "NewsArticle"'),
     "language.LATIN_LETTERS": Anywhere("Words"),
     "language.NOT_ASCII": Anywhere("Жуки"),
     "language.OTHER_LETTERS": Anywhere("жуки"),
@@ -266,9 +266,9 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "pii.ip.IPV6": Anywhere("2a02:1234::1f"),
     "pii.ip.TWO_COLONS": Anywhere(":12ab:"),
     "pii.ip.WORD": Bounded(64, "CONTEXT"),
-    "pii.numbering.international_plan": Bounded(15, "MAX_DIGITS"),
-    "pii.numbering.national_plan": Bounded(15, "MAX_DIGITS"),
-    "pii.numbering.written_formats": Bounded(15, "MAX_DIGITS"),
+    "pii.phone.international_plan": Bounded(15, "MAX_DIGITS"),
+    "pii.phone.national_plan": Bounded(15, "MAX_DIGITS"),
+    "pii.phone.written_formats": Bounded(15, "MAX_DIGITS"),
     "pii.payment_card.CANDIDATE": Anywhere("4111 1111 1111 1111 123", "3782-822463-10005"),
     "pii.payment_card.CARD_WORD": Bounded(40, "WORD_DISTANCE"),
     "pii.payment_card.ISSUERS": Bounded(19, "a card's digits"),

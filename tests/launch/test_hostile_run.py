@@ -480,7 +480,7 @@ MODULES_WITHOUT = (
     "data_prep/quality/embedding.py", "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py",
     "data_prep/select/keys.py", "data_prep/select/totals.py", "data_prep/sources/inputs.py",
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
-    "data_prep/url_filter/blocklist.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",
+    "data_prep/url_filter/lists.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",
     "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/agreement.py",
     "launch/stages/fit.py", "launch/stages/meeting.py", "launch/stages/stage.py",
     "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",

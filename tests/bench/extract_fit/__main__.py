@@ -22,8 +22,8 @@ import numpy as np
 
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import read_blocks
+from data_prep.extract.features import Page
 from data_prep.extract.main_text import text_by
-from data_prep.extract.page import Page
 from data_prep.extract.trees import MODEL, Model
 from tests.bench.extract_fit.corpora import READERS, SOURCES, UNLIMITED, MarkedPage, pages_at, site_of
 from tests.bench.extract_fit.model import Boosting, fit_model, import_catboost, model_json

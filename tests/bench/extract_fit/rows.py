@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.extract.blocks import read_blocks
-from data_prep.extract.features import COMMON, measure
+from data_prep.extract.features import COMMON, Page, measure
 from data_prep.extract.main_text import whole_page
-from data_prep.extract.page import Page
 from tests.bench.extract_fit.corpora import UNLIMITED, MarkedPage
 
 WORDS = re.compile(r"\w+")

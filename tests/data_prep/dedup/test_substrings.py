@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import SubstringDedupConfig
-from data_prep.dedup.ranks import in_later_runs, ranks_of_runs
-from data_prep.dedup.substrings import groups_of, places_by_file, remove_substrings, spans_of, words_of
+from data_prep.dedup.substrings import (
+    groups_of,
+    in_later_runs,
+    places_by_file,
+    ranks_of_runs,
+    remove_substrings,
+    spans_of,
+    words_of,
+)
 from data_prep.dedup.survivors import Edit, Survivor, SurvivorFile, with_gaps
 from lm.errors import UsageError
 from tests.data_prep.survivors import after, survivor, written

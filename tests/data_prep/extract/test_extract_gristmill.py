@@ -13,7 +13,7 @@ import pytest
 from configs.recipes.gristmill import EXTRACT
 from data_prep.extract import extract_text
 from data_prep.extract.blocks import KIND, Blocks, PageLimitError, read_blocks
-from data_prep.extract.features import measure
+from data_prep.extract.features import Page, measure
 from data_prep.extract.hints import BIT, TAG_BITS, hints_of_attributes, hints_of_name
 from data_prep.extract.main_text import (
     ARTICLE,
@@ -25,7 +25,6 @@ from data_prep.extract.main_text import (
     scores,
     whole_page,
 )
-from data_prep.extract.page import Page
 from data_prep.extract.trees import SCALE, Model, Trees, load_model
 from data_prep.warc import read_pages
 from tests.bench.extraction import config_for

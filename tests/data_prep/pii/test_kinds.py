@@ -7,7 +7,7 @@ from stdnum import iban as stdnum_iban
 from stdnum import luhn
 
 from configs.recipes.gristmill import PERSONAL_DATA as CONFIG
-from data_prep.pii import FINDERS, iban, numbering, payment_card
+from data_prep.pii import FINDERS, iban, payment_card, phone
 
 AROUND = ["{}", "<{}>", "{}.", "'{}',", "({})", "…{}…", "\n{}\n", "über {} é", "“{}”;", "\u00a0{}\u00a0"]
 
@@ -255,8 +255,8 @@ def test_numbering_plans_are_libphonenumbers(region):
     trunk = phonenumbers.ndd_prefix_for_region(region, True) or ""
     for _ in range(200):
         number = source.choice(["", start]) + "".join(source.choices("0123456789", k=source.choice([4, 7, 8, 9, 10])))
-        national = numbering.national_plan(region, "valid").fullmatch(trunk + number) is not None
-        international = numbering.is_international(f"{code}{number}", "valid")
+        national = phone.national_plan(region, "valid").fullmatch(trunk + number) is not None
+        international = phone.is_international(f"{code}{number}", "valid")
         wanted = library(trunk + number, region), library(f"+{code}{number}", None)
         assert national <= wanted[0] and international <= wanted[1], number
         agreed += (national, international) == wanted
@@ -264,6 +264,6 @@ def test_numbering_plans_are_libphonenumbers(region):
 
 
 def test_possible_numbers_are_more_than_valid_ones():
-    assert numbering.is_international("19991234567", "possible")
-    assert not numbering.is_international("19991234567", "valid")
-    assert not numbering.is_international("1999123456", "possible")
+    assert phone.is_international("19991234567", "possible")
+    assert not phone.is_international("19991234567", "valid")
+    assert not phone.is_international("1999123456", "possible")

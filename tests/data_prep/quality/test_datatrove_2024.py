@@ -13,8 +13,7 @@ import pytest
 from configs.recipes import fineweb_2024
 from data_prep.measure.row import text_schema, values_of
 from data_prep.package_index import fetch_package
-from data_prep.text.punkt import PUNKT
-from data_prep.text.treebank import nltk_words
+from data_prep.text.nltk_words import PUNKT, nltk_words
 from data_prep.verdict import verdicts
 from lm.errors import InputError
 from tests.bench.decisions import STAGES, fineweb_config

@@ -12,7 +12,7 @@ from data_prep.language import detect_language
 from data_prep.measure.row import values_of
 from data_prep.package_index import fetch_package
 from data_prep.pii import replace_personal_data
-from data_prep.text.punkt import PUNKT
+from data_prep.text.nltk_words import PUNKT
 from lm.errors import InputError
 from tests.adversarial import GENERATORS
 from tests.data_prep.quality.test_datatrove import TEXTS

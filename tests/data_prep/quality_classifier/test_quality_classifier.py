@@ -17,8 +17,14 @@ from data_prep.config import QualityTrainingConfig
 from data_prep.parquet import write_rows
 from data_prep.quality_classifier import QualityClassifier, histogram, load_model, merge, threshold
 from data_prep.quality_classifier.examples import is_held_out
-from data_prep.quality_classifier.features import MULTIPLIER, hash_word, ngram_buckets, word_hashes
-from data_prep.quality_classifier.model import model_sha256, save_model
+from data_prep.quality_classifier.model import (
+    MULTIPLIER,
+    hash_word,
+    model_sha256,
+    ngram_buckets,
+    save_model,
+    word_hashes,
+)
 from data_prep.quality_classifier.train import area_under_curve, train_quality_classifier
 from data_prep.text.words import split_words
 from lm.errors import InputError, UsageError

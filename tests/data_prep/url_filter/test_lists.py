@@ -5,19 +5,29 @@ import gzip
 import hashlib
 import io
 import pickle
+import random
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.config import PackageLists, UrlFilterConfig
 from data_prep.package_index import PackageFile, package_cache
 from data_prep.url_filter import lists
 from data_prep.url_filter.filter import prepare_lists, reject_reason
-from data_prep.url_filter.lists import load_lists
+from data_prep.url_filter.lists import (
+    BannedWords,
+    Blocklist,
+    blocklist_bytes,
+    hash_domains,
+    hash_pages,
+    load_lists,
+    read_blocklist,
+)
 from lm.errors import InputError, UsageError
 from lm.storage import Url, write_atomically
 from tests import object_store
@@ -68,6 +78,11 @@ def own_folder(root: Path, name: str, **lists: str) -> Path:
     for file_name, text in lists.items():
         (folder / file_name.replace("_txt", ".txt")).write_text(text)
     return folder
+
+
+def listing(*folders: Path | str) -> UrlFilterConfig:
+    """A config with only these folders or files."""
+    return dataclasses.replace(CONFIG, folders=tuple(map(str, folders)), packaged_lists=False)
 
 
 def compiled() -> list[Path]:
@@ -165,8 +180,7 @@ def test_own_lists_are_added_to_the_packages_and_replace_them_only_if_told_to(tm
 
 
 def test_a_folder_may_have_the_name_of_a_list(tmp_path, in_cache):
-    folder = own_folder(tmp_path, "urls", domains="worse.example\n")
-    config = dataclasses.replace(CONFIG, folders=(str(folder),))
+    config = listing(own_folder(tmp_path, "urls", domains="worse.example\n"))
     assert reject_reason("http://a.worse.example/", config) == "banned_domain"
 
 
@@ -209,45 +223,36 @@ def test_a_list_of_words_that_is_too_long_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "MAX_WORD_LIST", 10)
     folder = own_folder(tmp_path, "mine", banned_words_txt="long enough\n")
     with pytest.raises(InputError, match=r"The list banned_words.txt in .* has more than 10 bytes"):
-        prepare_lists(dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False))
+        prepare_lists(listing(folder))
 
 
-def test_a_changed_list_is_compiled_anew(tmp_path):
-    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
-    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
+def test_a_changed_list_is_compiled_again(tmp_path):
+    config = listing(folder := own_folder(tmp_path, "mine", domains="bad.example\n"))
+    assert len(pickle.dumps(config)) < 2000  # workers get no lists
     before = prepare_lists(config)
     (folder / "domains").write_text("bid.example\n")
     assert prepare_lists(config) != before
-    lists = load_lists(config)
-    assert lists is not None
-    assert "bid.example" in lists
-    assert "bad.example" not in lists
+    assert reject_reason("http://bid.example/", config) == "banned_domain"
+    found = load_lists(config)
+    assert found is not None and "bid.example" in found and "bad.example" not in found
 
 
-def test_the_same_lists_give_the_same_bytes(tmp_path, monkeypatch):
+def test_equal_lists_give_equal_bytes_and_a_damaged_compiled_file_is_compiled_again(tmp_path, monkeypatch):
+    files = []
     for copy in ("one", "two"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / copy))
-        own_folder(tmp_path, f"{copy}/mine", domains="b.example\na.example\n", urls="c.example/x\n")
-        config = dataclasses.replace(CONFIG, folders=(f"{tmp_path}/{copy}/mine",), packaged_lists=False)
+        config = listing(own_folder(tmp_path, f"{copy}/mine", domains="b.example\na.example\n", urls="c.example/x\n"))
         prepare_lists(config)
-    one, two = (sorted((tmp_path / copy).glob("gristmill/packages/blocklist-*")) for copy in ("one", "two"))
-    assert [path.name for path in one] == [path.name for path in two]
-    assert one[0].read_bytes() == two[0].read_bytes()
-
-
-def test_a_damaged_compiled_file_is_made_again(tmp_path):
-    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
-    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
-    prepare_lists(config)
-    (path,) = compiled()
+        files += compiled()
+    one, path = files
     whole = path.read_bytes()
+    assert (one.name, one.read_bytes()) == (path.name, whole)
     for damaged in (whole[:-1], whole[:100] + b"x" + whole[101:], b""):
         path.write_bytes(damaged)
-        lists = load_lists(config)
-        assert lists is not None
-        assert "bad.example" in lists
+        found = load_lists(config)
+        assert found is not None and "a.example" in found
         assert path.read_bytes() == whole
-    assert sorted(entry.name for entry in package_cache().iterdir()) == [path.name]  # and no scratch stays
+    assert [entry.name for entry in package_cache().iterdir()] == [path.name]  # no scratch is left
 
 
 def test_several_processes_at_once(tmp_path):
@@ -267,46 +272,34 @@ def test_several_processes_at_once(tmp_path):
     assert len(list(package_cache().iterdir())) == 1
 
 
-def test_a_config_travels_without_its_lists(tmp_path):
-    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
-    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
-    assert reject_reason("http://bad.example/", config) == "banned_domain"
-    assert len(pickle.dumps(config)) < 2000
-
-
-def test_folders_that_will_not_do(tmp_path):
-    with pytest.raises(InputError, match="matches no folder and no list"):
-        prepare_lists(dataclasses.replace(CONFIG, folders=(f"{tmp_path}/nothing*",)))
-    own_folder(tmp_path, "ut1/adult", domains="bad.example\n")
-    with pytest.raises(InputError, match=r"ut1 is none of the files .* It has the categories adult: name"):
-        prepare_lists(dataclasses.replace(CONFIG, folders=(f"{tmp_path}/ut1",)))
+def test_folders_without_lists_and_a_cache_that_cannot_be_written_are_refused(tmp_path):
+    folder = own_folder(tmp_path, "ut1/adult", domains="bad.example\n")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="at least one of them"):
-        prepare_lists(dataclasses.replace(CONFIG, folders=(f"{tmp_path}/empty",)))
-
-
-def test_a_cache_that_cannot_be_written(tmp_path):
+    for place, told in (
+        (f"{tmp_path}/nothing*", "matches no folder and no list"),
+        (f"{tmp_path}/ut1", r"ut1 is none of the files .* It has the categories adult: name"),
+        (f"{tmp_path}/empty", "at least one of them"),
+    ):
+        with pytest.raises(InputError, match=told):
+            prepare_lists(listing(place))
     (tmp_path / "cache").write_text("")
-    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
-    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
     with pytest.raises(InputError, match="cannot be written"):
-        load_lists(config)
+        load_lists(listing(folder))
+    assert prepare_lists(EMPTY) == [] and load_lists(EMPTY) is None
 
 
-def test_no_lists():
-    assert prepare_lists(EMPTY) == []
-    assert load_lists(EMPTY) is None
-
-
-def test_impossible_configs():
-    with pytest.raises(UsageError, match="soft_word_threshold is None"):
-        dataclasses.replace(EMPTY, soft_banned_words=("free",))
-    with pytest.raises(UsageError, match="soft_word_threshold is None"):
-        dataclasses.replace(EMPTY, packages=(PIN,))
-    with pytest.raises(UsageError, match="give the domain alone"):
-        dataclasses.replace(EMPTY, banned_domains=("https://bad.example/",))
-    with pytest.raises(UsageError, match="soft_word_threshold is 0"):
-        dataclasses.replace(CONFIG, soft_word_threshold=0)
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"soft_banned_words": ("free",)}, "soft_word_threshold is None"),
+        ({"packages": (PIN,)}, "soft_word_threshold is None"),
+        ({"banned_domains": ("https://bad.example/",)}, "give the domain alone"),
+        ({"soft_word_threshold": 0}, "soft_word_threshold is 0"),
+    ],
+)
+def test_impossible_configs_are_refused(changes, told):
+    with pytest.raises(UsageError, match=told):
+        dataclasses.replace(EMPTY, **changes)
 
 
 @pytest.mark.parametrize("hides", ["one line", "many lines", "a header", "another file"])
@@ -320,3 +313,67 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_not_read_on(tmp_pa
     (tmp_path / "lists.tar.gz").write_bytes(gzip.compress(member.tobuf() + content + bytes(1024)))
     with pytest.raises(InputError, match=r"lists\.tar\.gz cannot be read: it unpacks to more than 100 times its size"):
         load_lists(dataclasses.replace(CONFIG, packages=(), folders=(str(tmp_path / "lists.tar.gz"),)))
+
+
+WORDS = BannedWords(words=("poker", "\u043f\u043e\u043a\u0435\u0440"), substrings=("free poker",))
+
+
+def written(path: Path, *hashes: np.ndarray, words: BannedWords = WORDS) -> Path:
+    path.write_bytes(b"".join(blocklist_bytes(words, np.concatenate([*hashes, np.empty(0, dtype=np.uint64)]))))
+    return path
+
+
+def read(path: Path) -> Blocklist:
+    found = read_blocklist(path)
+    assert found is not None
+    return found
+
+
+def test_a_compiled_list_has_its_entries_and_no_others(tmp_path):
+    listed = [f"site{number}.example" for number in range(20_000)]
+    found = read(written(tmp_path / "b", *hash_domains(io.BytesIO("\n".join(listed).encode()))))
+    assert (len(found), found.words) == (len(listed), WORDS)
+    assert all(entry in found for entry in listed)
+    assert not any(f"site{number}.example" in found for number in range(20_000, 60_000))
+    empty = read(written(tmp_path / "empty", words=BannedWords()))
+    assert "" not in empty and "a.example" not in empty
+
+
+def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
+    whole = written(tmp_path / "b", *hash_domains(io.BytesIO(b"a.example\nb.example\n"))).read_bytes()
+    damaged = tmp_path / "damaged"
+    for place in range(len(whole)):
+        for data in (whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :], whole[:place]):
+            damaged.write_bytes(data)
+            assert read_blocklist(damaged) is None, place
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"a.example\nb.example",
+        b"a.example\r\nb.example\r\n",
+        b"# sites\n\n  A.example \n.b.example\n",
+        b".a.example\n*.b.example\n",
+        pytest.param(b"a.example.\nb.example\n\xff\n", id="a byte that is not UTF-8"),
+    ],
+)
+def test_spellings_of_domains(tmp_path, lines):
+    found = read(written(tmp_path / "b", *hash_domains(io.BytesIO(lines))))
+    assert "a.example" in found and "b.example" in found and "sites" not in found
+
+
+def test_pages_with_and_without_scheme(tmp_path):
+    lines = b"# pages\na.example/Room/7\nhttps://www.b.example/?q=1\nc.example\n"
+    found = read(written(tmp_path / "b", *hash_pages(io.BytesIO(lines))))
+    assert all(key in found for key in ("a.example/room/7", "b.example/?q=1", "c.example/"))
+    assert "c.example" not in found  # a page, not a domain
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chunk_ends_do_not_matter(monkeypatch, seed):
+    chance = random.Random(seed)
+    lines = "\n".join("".join(chance.choices("ab.ü\r#", k=chance.randrange(12))) for _ in range(200)).encode()
+    whole = np.concatenate(list(hash_domains(io.BytesIO(lines))))
+    monkeypatch.setattr(lists, "CHUNK", chance.randrange(1, 50))
+    assert (np.sort(np.concatenate(list(hash_domains(io.BytesIO(lines))))) == np.sort(whole)).all()

