@@ -1,11 +1,12 @@
-"""Filter by a linear head on a text embedding: FineWeb-Edu's educational score (Lozhkov et al. 2024, hub:
-HuggingFaceFW/fineweb-edu-classifier), a BERT with one regression output.
+"""Filter by a BERT with one regression output: FineWeb-Edu's educational score (Lozhkov et al. 2024, hub:
+HuggingFaceFW/fineweb-edu-classifier).
 
 Reads the published config.json, model.safetensors and tokenizer.json. The forward pass is BERT's (Devlin et al. 2019,
-arXiv:1810.04805), one text at a time, in float32 on the CPU. It takes about one second of a core for BERT-base and 512
-tokens, thousands of times longer than the other filters, so put it last.
+arXiv:1810.04805) in NumPy, one text at a time, in float32: onnxruntime runs only models that torch has exported, and
+torch itself is an installation of 3 GB. It takes about one second of a core for BERT-base and 512 tokens, thousands of
+times longer than the other filters, so put it last.
 
-Axes: T tokens, D width, H heads, K width of a head, F width of the inner layer, C outputs.
+Axes: T tokens, D width, H heads, K width of a head, F width of the inner layer.
 """
 
 import functools
@@ -13,7 +14,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from lm.storage import as_local_file, digest, file_inside, place_of
 from lm.tokenizer.encoding import no_panic
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
-KINDS = ("BertModel", "BertForSequenceClassification")
+KIND = "BertForSequenceClassification"
 NORMALIZERS = ("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents")
 PRE_TOKENIZERS = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits")
 """Allowed steps of the tokenizer. Others can lengthen a text without limit ("Replace"), until memory is exhausted, or
@@ -37,17 +38,12 @@ DIGITS = 3
 
 @dataclass(frozen=True)
 class EmbeddingFilter(Filter):
-    """Drop texts by the score of a linear head on a BERT embedding (FineWeb-Edu, arXiv:2406.17557, section 4)."""
+    """Drop texts by the score of a BERT with a regression head (FineWeb-Edu, arXiv:2406.17557, section 4)."""
 
     min_score: float
     """Minimum score. FineWeb-Edu keeps scores that round to 3 or more, so 2.5."""
     model: str = measured()
     """Path or URL of a folder with config.json, model.safetensors and tokenizer.json, as on the hub."""
-    head: str = measured(default="")
-    """A .safetensors file with `weight` (1, width) and `bias` (1,) to use instead of the model's own head; "": the
-    model's own."""
-    pooling: Literal["pooler", "first", "mean"] = measured(default="pooler")
-    """Input of the head: BERT's pooler, the first token's state (arctic-embed), or the mean of all states."""
     max_tokens: int = measured(default=512)
     """Maximum tokens; longer texts are truncated."""
 
@@ -66,69 +62,61 @@ class EmbeddingFilter(Filter):
             raise UsageError(f"{self.path()}.model is empty: name the folder of a model, or leave the filter out.")
 
     def external_inputs(self) -> dict[str, object]:
-        encoder = load(self)
-        return {str(path): digest(path)[1] for path in encoder.files}
+        return {str(path): digest(path)[1] for path in load_classifier(self).files}
 
     def measure(self, passage: Passage) -> list[float]:
-        return [round(load(self).score(passage.text), DIGITS)]
+        classifier = load_classifier(self)
+        with no_panic(
+            f"the tokenizer of documents.embedding.model cannot encode {passage.text[:60]!r}…; choose another model"
+        ):
+            ids = classifier.tokenizer.encode(passage.text).ids
+        return [round(classifier.score(ids), DIGITS)]
 
 
-class Encoder:
-    """A BERT with a linear head. `tensors` have the names of transformers, without the prefix "bert."."""
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A BertForSequenceClassification with one output."""
 
-    def __init__(self, config: dict, tensors: dict[str, np.ndarray], tokenizer, pooling: str, files: list[Path]):
-        self.tensors, self.tokenizer, self.pooling, self.files = tensors, tokenizer, pooling, files
-        self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
-        self.epsilon = config.get("layer_norm_eps", 1e-12)
+    files: list[Path]
+    tokenizer: Any
+    config: dict
+    tensors: dict[str, np.ndarray]
+    """Float32, with the names of transformers."""
 
-    def score(self, text: str) -> float:
-        with no_panic(f"the tokenizer of documents.embedding.model cannot encode {text[:60]!r}…; choose another model"):
-            ids = self.tokenizer.encode(text).ids
-        return self.score_of(ids)
-
-    def score_of(self, ids: list[int]) -> float:
-        """Return the output of the head for a text of these tokens."""
-        states_TD = self.states(ids)
-        match self.pooling:
-            case "pooler":
-                pooled_D = np.tanh(self.linear("pooler.dense", states_TD[0]))
-            case "first":
-                pooled_D = states_TD[0]
-            case _:
-                pooled_D = states_TD.mean(axis=0)
-        return float(self.linear("classifier", pooled_D)[0])
-
-    def states(self, ids: list[int]) -> np.ndarray:
-        """Return the states of the last layer, (T, D) float32."""
-        table = lambda name: self.tensors[f"embeddings.{name}_embeddings.weight"]
+    def score(self, ids: list[int]) -> float:
+        """Return the output for a text of these tokens."""
+        table = lambda name: self.tensors[f"bert.embeddings.{name}_embeddings.weight"]
         x_TD = table("word")[ids] + table("position")[: len(ids)] + table("token_type")[0]
-        x_TD = self.normed("embeddings.LayerNorm", x_TD)
-        for layer in range(self.layers):
-            at = f"encoder.layer.{layer}"
-            x_TD = self.normed(f"{at}.attention.output.LayerNorm", x_TD + self.attention(at, x_TD))
+        x_TD = self.norm("bert.embeddings", x_TD)
+        for layer in range(self.config["num_hidden_layers"]):
+            at = f"bert.encoder.layer.{layer}"
+            x_TD = self.norm(f"{at}.attention.output", x_TD + self.attention(f"{at}.attention", x_TD))
             inner_TF = gelu(self.linear(f"{at}.intermediate.dense", x_TD))
-            x_TD = self.normed(f"{at}.output.LayerNorm", x_TD + self.linear(f"{at}.output.dense", inner_TF))
-        return x_TD
+            x_TD = self.norm(f"{at}.output", x_TD + self.linear(f"{at}.output.dense", inner_TF))
+        pooled_D = np.tanh(self.linear("bert.pooler.dense", x_TD[0]))
+        return float(self.linear("classifier", pooled_D)[0])
 
     def attention(self, at: str, x_TD: np.ndarray) -> np.ndarray:
         tokens, width = x_TD.shape
-        split = lambda name: (
-            self.linear(f"{at}.attention.self.{name}", x_TD).reshape(tokens, self.heads, -1).transpose(1, 0, 2)
+        heads = self.config["num_attention_heads"]
+        q_HTK, k_HTK, v_HTK = (
+            self.linear(f"{at}.self.{name}", x_TD).reshape(tokens, heads, -1).transpose(1, 0, 2)
+            for name in ("query", "key", "value")
         )
-        q_HTK, k_HTK, v_HTK = split("query"), split("key"), split("value")
-        weights_HTT = q_HTK @ k_HTK.transpose(0, 2, 1) / np.float32(math.sqrt(width // self.heads))
+        weights_HTT = q_HTK @ k_HTK.transpose(0, 2, 1) / np.float32(math.sqrt(width // heads))
         weights_HTT = np.exp(weights_HTT - weights_HTT.max(axis=-1, keepdims=True))
         weights_HTT /= weights_HTT.sum(axis=-1, keepdims=True)
         mixed_TD = (weights_HTT @ v_HTK).transpose(1, 0, 2).reshape(tokens, width)
-        return self.linear(f"{at}.attention.output.dense", mixed_TD)
+        return self.linear(f"{at}.output.dense", mixed_TD)
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         return x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
 
-    def normed(self, name: str, x_TD: np.ndarray) -> np.ndarray:
-        centred_TD = x_TD - x_TD.mean(axis=-1, keepdims=True)
-        scale = 1 / np.sqrt(np.square(centred_TD).mean(axis=-1, keepdims=True) + np.float32(self.epsilon))
-        return centred_TD * scale * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
+    def norm(self, at: str, x_TD: np.ndarray) -> np.ndarray:
+        epsilon = np.float32(self.config.get("layer_norm_eps", 1e-12))
+        centered_TD = x_TD - x_TD.mean(axis=-1, keepdims=True)
+        scale = 1 / np.sqrt(np.square(centered_TD).mean(axis=-1, keepdims=True) + epsilon)
+        return centered_TD * scale * self.tensors[f"{at}.LayerNorm.weight"] + self.tensors[f"{at}.LayerNorm.bias"]
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -139,67 +127,48 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def load(config: EmbeddingFilter) -> Encoder:
+def load_classifier(filter: EmbeddingFilter) -> Classifier:
     """Load the model of the filter, once per process. Raises InputError if it cannot be read or a file is a link out of
-    its folder, UsageError if it is not one of KINDS or has no head."""
+    its folder, UsageError if it is not of KIND with one output."""
+    from safetensors.numpy import load_file
+
     try:
-        place = place_of(config.model)
-        here = lambda name: file_inside(place, name) if isinstance(place, Path) else as_local_file(place / name)
-        files = [here(name) for name in FILES]
-        about = json.loads(files[0].read_text(encoding="utf-8"))
-        kind = (about.get("architectures") or ["?"])[0]
-        if kind not in KINDS or about.get("hidden_act", "gelu") != "gelu":
+        place = place_of(filter.model)
+        files = [file_inside(place, name) if isinstance(place, Path) else as_local_file(place / name) for name in FILES]
+        config = json.loads(files[0].read_text(encoding="utf-8"))
+        kind = (config.get("architectures") or ["?"])[0]
+        if kind != KIND or config.get("hidden_act", "gelu") != "gelu":
             raise UsageError(
-                f"documents.embedding.model = {config.model} is a {kind} with hidden_act {about.get('hidden_act')}; "
-                f"what is read here is {' or '.join(KINDS)} with gelu. Choose such a model."
+                f"documents.embedding.model = {filter.model} is a {kind} with hidden_act {config.get('hidden_act')}, "
+                f"but only {KIND} with gelu is read. Choose such a model."
             )
-        tensors = read_tensors(files[1])
-        tokenizer = read_tokenizer(files[2], min(config.max_tokens, about["max_position_embeddings"]))
-        if config.head:
-            files.append(as_local_file(place_of(config.head)))
-            tensors |= {f"classifier.{name}": value for name, value in read_tensors(files[-1]).items()}
-        width = about["hidden_size"]
-        found = tensors.get("classifier.weight", np.empty(0))
-        if found.shape != (1, width) or tensors.get("classifier.bias", np.empty(0)).shape != (1,):
+        tensors = {name: value.astype(np.float32) for name, value in load_file(files[1]).items()}
+        found, width = tensors["classifier.weight"].shape, config["hidden_size"]
+        if found != (1, width):
             raise UsageError(
-                f"documents.embedding: the head of {config.head or config.model} is of shape {found.shape}, but one "
-                f"score of a width of {width} needs (1, {width}), and a bias of (1,). Name another by "
-                "documents.embedding.head."
+                f"documents.embedding.model = {filter.model} has a classifier of shape {found}, but a score is one "
+                f"output, (1, {width}). Choose a model with one."
             )
-        encoder = Encoder(about, tensors, tokenizer, config.pooling, files)
-        encoder.score("a")  # fail before any work if a tensor is missing
+        tokenizer = read_tokenizer(files[2], min(filter.max_tokens, config["max_position_embeddings"]))
+        classifier = Classifier(files, tokenizer, config, tensors)
+        classifier.score(tokenizer.encode("a").ids)  # fail before any work if a tensor is missing
     except InputError:
         raise
     except Exception as error:  # safetensors and tokenizers raise their own classes
         raise InputError(
-            f"documents.embedding.model = {config.model} cannot be read: {error!r}. Give a folder with "
+            f"documents.embedding.model = {filter.model} cannot be read: {error!r}. Give a folder with "
             f"{', '.join(FILES)} of a BERT."
         ) from error
-    return encoder
+    return classifier
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Return {name: float32 array} of a .safetensors, without the prefix "bert."."""
-    from safetensors.numpy import load_file
-
-    return {name.removeprefix("bert."): value.astype(np.float32) for name, value in load_file(path).items()}
-
-
-def read_tokenizer(path: Path, max_tokens: int):
+def read_tokenizer(path: Path, max_tokens: int) -> Any:
+    """Load a tokenizer.json that truncates to `max_tokens`. Raises InputError if it is too large, or has steps that a
+    BERT tokenizer does not have."""
     from tokenizers import Tokenizer
 
-    check_steps(path)
-    with no_panic(f"{path} is no tokenizer that can be read; choose another model"):
-        tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    return tokenizer
-
-
-def check_steps(path: Path) -> None:
-    """Raise InputError if a tokenizer.json is too large, or has steps that a BERT tokenizer does not have."""
     if (size := path.stat().st_size) > MOST_TOKENIZER_BYTES:
-        raise InputError(f"{path} is {size:,} bytes, but at most {MOST_TOKENIZER_BYTES:,} are read of a tokenizer.")
+        raise InputError(f"{path} has {size:,} bytes, but a tokenizer has at most {MOST_TOKENIZER_BYTES:,}.")
     contents = json.loads(path.read_bytes())
     for name, known in (("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)):
         steps = [contents.get(name)]
@@ -211,3 +180,8 @@ def check_steps(path: Path) -> None:
                     f"{path} has the {name} {step['type']!r}, but a BERT's has {', '.join(known)}. Choose another "
                     "model."
                 )
+    with no_panic(f"{path} is not a tokenizer that the tokenizers library can read; choose another model"):
+        tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer

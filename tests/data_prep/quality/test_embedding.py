@@ -7,17 +7,13 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from data_prep.quality.embedding import EmbeddingFilter, load
+from data_prep.quality.embedding import EmbeddingFilter, load_classifier
 from data_prep.text.passage import Passage
 from lm.errors import InputError, UsageError
 
 WIDTH, LAYERS, INNER, VOCABULARY, POSITIONS = 16, 2, 24, 40, 12
-SCORES = {
-    (2, 5, 6, 7, 3): {"pooler": -0.98038, "first": -0.3413, "mean": -0.32939},
-    (2, 3): {"pooler": -0.99284, "first": -0.35097, "mean": -0.34362},
-    (2, *range(4, 14), 3): {"pooler": -0.98862, "first": -0.32609, "mean": -0.32165},
-}
-"""{tokens: score by pooling}, by transformers 5.24.0's BertForSequenceClassification in float32 (torch 2.13, CPU) with
+SCORES = {(2, 5, 6, 7, 3): -0.98038, (2, 3): -0.99284, (2, *range(4, 14), 3): -0.98862}
+"""{tokens: score} by transformers 5.24.0's BertForSequenceClassification in float32 (torch 2.13, CPU) with
 the tensors of `tensors`."""
 
 
@@ -71,13 +67,12 @@ def model(tmp_path_factory) -> str:
     return write_model(tmp_path_factory.mktemp("bert") / "model")
 
 
-@pytest.mark.parametrize("pooling", ["pooler", "first", "mean"])
-def test_the_scores_are_those_of_transformers(model, pooling):
-    one = EmbeddingFilter(min_score=0, model=model, pooling=pooling)
-    for ids, scores in SCORES.items():
-        assert load(one).score_of(list(ids)) == pytest.approx(scores[pooling], abs=2e-5)
-        text = " ".join(f"w{token}" for token in ids[1:-1])
-        assert one.measure(Passage(text)) == [round(scores[pooling], 3)]
+def test_the_scores_are_those_of_transformers(model):
+    one = EmbeddingFilter(min_score=0, model=model)
+    for ids, score in SCORES.items():
+        assert load_classifier(one).score(list(ids)) == pytest.approx(score, abs=2e-5)
+        assert one.measure(Passage(" ".join(f"w{token}" for token in ids[1:-1]))) == [round(score, 3)]
+    assert len(one.external_inputs()) == 3
 
 
 def test_a_longer_text_is_scored_by_its_first_tokens(model):
@@ -87,25 +82,21 @@ def test_a_longer_text_is_scored_by_its_first_tokens(model):
     assert beyond.measure(Passage("w5 " * 100)) == beyond.measure(Passage("w5 " * 10))
 
 
-def test_a_head_of_its_own_takes_the_place_of_the_models(model, tmp_path):
-    given = tensors()
-    head = tmp_path / "head.safetensors"
-    save_file({"weight": 2 * given["classifier.weight"], "bias": 2 * given["classifier.bias"]}, head)
-    one = EmbeddingFilter(min_score=0, model=model, head=str(head), pooling="first")
-    assert load(one).score_of([2, 5, 6, 7, 3]) == pytest.approx(2 * SCORES[2, 5, 6, 7, 3]["first"], abs=4e-5)
-    assert len(one.external_inputs()) == 4
-
-
-def test_other_models_and_heads_are_refused_by_name(model, tmp_path):
+def test_other_models_are_refused_by_name(tmp_path):
     roberta = write_model(tmp_path / "roberta", architectures=["RobertaModel"])
-    with pytest.raises(UsageError, match="is a RobertaModel"):
-        EmbeddingFilter(min_score=0, model=roberta).measure(Passage("w5"))
-    head = tmp_path / "head.safetensors"
-    save_file({"weight": np.zeros((2, WIDTH), np.float32), "bias": np.zeros(2, np.float32)}, head)
-    with pytest.raises(UsageError, match=r"of shape \(2, 16\).*needs \(1, 16\)"):
-        EmbeddingFilter(min_score=0, model=model, head=str(head)).measure(Passage("w5"))
-    with pytest.raises(InputError, match="nowhere"):
-        EmbeddingFilter(min_score=0, model=str(tmp_path / "nowhere")).measure(Passage("w5"))
+    classes = write_model(tmp_path / "classes")
+    save_file(tensors() | {"classifier.weight": np.zeros((2, WIDTH), np.float32)}, f"{classes}/model.safetensors")
+    for model, error, told in (
+        (roberta, UsageError, "is a RobertaModel"),
+        (classes, UsageError, r"classifier of shape \(2, 16\), but a score is one output, \(1, 16\)"),
+        (str(tmp_path / "nowhere"), InputError, "nowhere"),
+    ):
+        with pytest.raises(error, match=told):
+            EmbeddingFilter(min_score=0, model=model).measure(Passage("w5"))
+    with pytest.raises(UsageError, match="model is empty"):
+        EmbeddingFilter(min_score=0, model="")
+    with pytest.raises(UsageError, match="finite"):
+        EmbeddingFilter(min_score=float("nan"), model=roberta)
 
 
 LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
@@ -130,19 +121,6 @@ def test_steps_that_no_bert_has_are_refused_before_a_text_is_encoded(tmp_path, p
     one = EmbeddingFilter(min_score=0, model=folder)
     with pytest.raises(InputError, match=rf"has the {part} '(Replace|Split)', but a BERT's has"):
         one.measure(Passage("a" * 60 + "!"))
-    path.write_text(
-        json.dumps(
-            told
-            | {
-                "normalizer": {
-                    "type": "BertNormalizer",
-                    "clean_text": True,
-                    "handle_chinese_chars": True,
-                    "strip_accents": None,
-                    "lowercase": True,
-                }
-            }
-        ),
-        encoding="utf-8",
-    )
+    bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+    path.write_text(json.dumps(told | {"normalizer": bert | {"lowercase": True}}), encoding="utf-8")
     assert np.isfinite(one.measure(Passage("w5"))[0])

@@ -1,5 +1,6 @@
 """fastText models as filters, loaded only by their SHA-256; lid.176 of the environment scores languages here."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -64,4 +65,4 @@ def test_only_a_model_with_the_sha256_of_the_config_is_loaded(tmp_path):
 )
 def test_settings_that_nothing_can_pass_are_refused(changes, told):
     with pytest.raises(UsageError, match=told):
-        FastTextFilter(**{"min_score": 0.5, "model": MODEL, "label": "de", **changes})
+        dataclasses.replace(language_filter(), **changes)

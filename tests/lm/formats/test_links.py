@@ -144,7 +144,7 @@ def test_the_model_of_an_embedding_filter_is_in_its_folder(tmp_path, name):
     (tmp_path / "model" / name).unlink()
     (tmp_path / "model" / name).symlink_to(tmp_path / "secret")
     with pytest.raises(InputError, match=f"{name} is a link to .*secret"):
-        embedding.load(embedding.EmbeddingFilter(min_score=2.5, model=str(tmp_path / "model")))
+        embedding.load_classifier(embedding.EmbeddingFilter(min_score=2.5, model=str(tmp_path / "model")))
 
 
 @pytest.mark.parametrize("part", PUBLISHED)
