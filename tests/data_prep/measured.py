@@ -41,6 +41,15 @@ def text_row(document: Document, config: DocumentsConfig, stage: str | None = No
     return row | dict.fromkeys(VALUES) | {"stage": stage, "reason": reason}
 
 
+def plain_row(text: str, id: str, **changes: object) -> dict:
+    """A row of texts/ without values."""
+    return {
+        "text": text, "id": id, "dump": "d", "url": "http://a.example/", "date": "2026-01-01T00:00:00Z",
+        "file_path": "x", "language": "en", "language_score": 1.0, "token_count": None, "stage": None, "reason": None,
+        "text_bytes": len(text), **dict.fromkeys(VALUES), **changes,
+    }  # fmt: skip
+
+
 def verdict_on(row: dict, config: DocumentsConfig) -> Verdict:
     """The verdict on one row of texts/, where columns may be missing; the language is taken for one that is wanted."""
     row = {"language": config.language.languages[0], LANGUAGE_SCORE: 1.0} | row

@@ -14,7 +14,7 @@ from data_prep.engine import tasks
 from data_prep.engine.tasks import merge_in_groups
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
-from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
+from tests.data_prep.measured import CONFIG, plain_row, prose, write_records, write_texts
 
 BOILERPLATE = "All rights reserved by the owner of this site and nobody may copy any part of it."
 EXAMPLES = [
@@ -56,12 +56,7 @@ def sets(tmp_path) -> Path:
 
 @pytest.fixture
 def texts(tmp_path) -> Path:
-    rows = [
-        {"text": text, "id": name, "dump": "d", "url": "http://a.example/", "date": "2026-01-01T00:00:00Z"}
-        | {"file_path": "x", "language": "en", "language_score": 1.0, "token_count": None, "stage": None}
-        | {"reason": None, "text_bytes": len(text), **dict.fromkeys(VALUES)}
-        for name, text in TEXTS.items()
-    ]
+    rows = [plain_row(text, name) for name, text in TEXTS.items()]
     for name, mine in (("a", rows[:9]), ("b", rows[9:12]), ("c", rows[12:]), ("d", [])):
         write_texts(tmp_path / "texts" / f"{name}.parquet", mine)
     write_records(tmp_path / "texts", len(rows))
@@ -127,15 +122,6 @@ def test_copies_make_an_n_gram_frequent_only_where_they_stay(texts, sets, tmp_pa
     assert made(texts, one, tmp_path / "deduplicated")["planted 2"] == "contaminated"
     without = made(texts, dataclasses.replace(one, steps=("decontamination",)), tmp_path / "with copies")
     assert without["planted 0"] == without["copy of planted 0"] == "" and without["planted 2"] == "contaminated"
-
-
-@pytest.mark.slow
-def test_same_bytes_with_two_workers(texts, sets, tmp_path):
-    for workers, name in ((1, "one"), (2, "two")):
-        made(texts, config_of(sets), tmp_path / name, workers)
-    for path in sorted((tmp_path / "one").rglob("*")):
-        if path.is_file() and not {"parts", "units"} & set(path.parts):  # markers tell seconds
-            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
 
 
 def test_same_bytes_however_few_files_are_merged_at_once(texts, sets, tmp_path, monkeypatch):

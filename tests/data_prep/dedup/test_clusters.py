@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.config import EngineConfig
 from data_prep.dedup import clusters, partitions, sorted_runs
 from data_prep.dedup.clusters import Node, duplicates_in, find_duplicates, make_node, writing_pairs
 from data_prep.dedup.partitions import Partitions
-from data_prep.engine.tasks import TaskRunner
 from lm.errors import InputError
 from lm.storage import Url, write_atomically
 from tests.object_store import QUICK, serving, variables
@@ -114,28 +112,6 @@ def test_a_long_path_takes_logarithmically_many_rounds(tmp_path, rows_at_once):
     assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last one sees that nothing changes
 
 
-def test_a_random_graph_at_the_point_where_a_giant_cluster_appears(tmp_path):
-    rng = random.Random(1)
-    pairs = graph_pairs([(rng.randrange(3000), rng.randrange(3000)) for _ in range(1800)], rng)
-    result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once=200)
-    assert stays(result) == union_find(pairs)
-
-
-@pytest.mark.slow
-def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkeypatch):
-    """14 keys, all shared by all, in blocks of 20,000 rows."""
-    held = []
-    real = sorted_runs.sorted_rows
-    monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
-    monkeypatch.setattr(clusters, "PAIRS_AT_ONCE", 20_000)
-    nodes = [(5, file << 32 | row) for file in range(FILES) for row in range(30_000)]
-    keys = [key(band) for band in range(14)]
-    paths = write_files(((name, node) for node in nodes for name in keys), tmp_path)
-    result = find_duplicates(paths, tmp_path / "steps", run_here, rows_at_once=20_000)
-    assert max(held) <= 4 * 20_000  # a partition, or the edges of two blocks, written in both directions
-    assert stays(result) == {(node[1] >> 32, node[1] & 0xFFFFFFFF): (0, 0) for node in nodes[1:]}
-
-
 def test_who_stays_does_not_depend_on_where_documents_stand(tmp_path):
     documents = [(f"2024-01-0{1 + number % 7}T00:00:00Z", f"<urn:{number}>", number % 40) for number in range(200)]
     kept = []
@@ -216,19 +192,6 @@ def test_a_damaged_file_is_named(tmp_path):
         find_duplicates(paths, tmp_path / "steps", run_here)
 
 
-def steps_of(folder: Path, run) -> dict[str, bytes]:
-    folder.mkdir()
-    pairs = graph_pairs([(number, number - number % 4) for number in range(160)], random.Random(3))
-    return content(find_duplicates(write_files(pairs, folder), folder / "steps", run, rows_at_once=16))
-
-
-def test_two_worker_processes_make_the_same_bytes(tmp_path):
-    engine = EngineConfig(workers=2)
-    there = steps_of(tmp_path / "there", TaskRunner(tmp_path / "there", engine, lambda progress: None, "near copies"))
-    assert len(there) > 1
-    assert there == steps_of(tmp_path / "here", run_here)
-
-
 # A key of many rows
 
 
@@ -252,15 +215,6 @@ def test_a_key_of_many_rows_is_never_held_at_once(tmp_path, monkeypatch):
     result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once=100)
     assert max(held) <= 6 * 100
     assert stays(result) == union_find(pairs)
-
-
-def test_a_hot_key_gives_the_same_clusters_as_one_that_is_not(tmp_path):
-    pairs = star(300, random.Random(5))
-    for name, rows in (("split", 20), ("whole", 1 << 20)):
-        (tmp_path / name).mkdir()
-        result = find_duplicates(write_files(pairs, tmp_path / name), tmp_path / name / "steps", run_here, rows)
-        assert stays(result) == union_find(pairs)
-        assert bool(result.bits) == (name == "split")
 
 
 # Run files

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import random
 
 import numpy as np
 import pytest
@@ -192,12 +191,3 @@ def test_a_group_of_copies_takes_no_more_memory_than_is_said():
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak / len(tokens) < BYTES_PER_TOKEN - 3, peak / len(tokens)
-
-
-def test_the_order_of_the_files_decides_nothing(tmp_path):
-    draw = random.Random(3)
-    texts = [" ".join(draw.choices(["a", "b", "c"], k=30)) for _ in range(6)]
-    rows = [survivor(0, number, text, day=draw.randint(1, 3)) for number, text in enumerate(texts)]
-    one = after(remove_substrings, [rows[:3], rows[3:]], CONFIG, tmp_path / "one")
-    other = after(remove_substrings, [rows[3:], [], rows[:3]], CONFIG, tmp_path / "other")
-    assert one == other and any(text != words for text, words in zip(one.values(), texts, strict=True))

@@ -19,13 +19,10 @@ from hypothesis import strategies as st
 
 from data_prep.config import DedupIndexConfig, DocumentsConfig, EngineConfig
 from data_prep.dedup.clusters import INDEX_FILES, writing_pairs
-from data_prep.dedup.keys import text_key
-from data_prep.dedup.minhash import band_keys
 from data_prep.dedup.partitions import Partition
 from data_prep.dedup.sorted_runs import LAST_KEY, read_blocks, runs_in
 from data_prep.dedup_index import joins
 from data_prep.dedup_index.format import HEADER, Index, KeyFile, open_index, open_indices
-from data_prep.urls import same_page_key
 from lm.errors import InputError, UsageError
 from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.dedup.test_duplicates import Deduplicated, deduplicate, minhash_config, random_corpus
@@ -91,31 +88,6 @@ def test_two_runs_with_an_index_keep_what_one_run_of_both_dumps_keeps(tmp_path, 
     }
 
 
-def keys_of(row: dict, config: DocumentsConfig) -> set[object]:
-    """What the steps compare of a document, by the textbook."""
-    bands = band_keys(row["text"], "", config.minhash) or ()
-    found = {"url_dedup": {same_page_key(row["url"])}, "exact_dedup": {text_key(row["text"], "")}}
-    return set().union(*(found.get(step, {*bands, text_key(row["text"], "")}) for step in config.steps))
-
-
-@pytest.mark.parametrize("steps", [STEPS[:1], STEPS[1:2], STEPS[2:]])
-def test_what_meets_a_key_of_the_earlier_dump_falls_and_nothing_that_meets_none(tmp_path, steps):
-    earlier, later = two_dumps(7)
-    config = config_of(steps)
-    deduplicate(tmp_path / "a", earlier, config)
-    found = deduplicate(tmp_path / "b", later, config_of(steps, (tmp_path / "a",)))
-    seen = set().union(*(keys_of(row, config) for rows in earlier for row in rows))
-    waiting = [row for rows in later for row in rows]
-    grown = True
-    while grown:  # what meets one that falls, falls
-        met = [row for row in waiting if keys_of(row, config) & seen]
-        waiting = [row for row in waiting if row not in met]
-        seen |= set().union(*(keys_of(row, config) for row in met))
-        grown = bool(met)
-    fell = {one for one, row in found.dropped.items() if row["reason"] in REASONS}
-    assert fell == {*found.rows} - {row["id"] for row in waiting} and 0 < len(fell) < len(found.rows)
-
-
 def content(folder: Path) -> dict[str, str]:
     """{file: its hash}, of the index and of what was kept and dropped."""
     files = [path for name in ("dedup_index", "documents", "dropped") for path in (folder / name).rglob("*.*")]
@@ -141,18 +113,6 @@ def test_two_workers_make_the_same_index_and_the_same_documents(tmp_path):
         deduplicate(b, later, config_of(against=(a,)), engine)
     for name in "ab":
         assert content(tmp_path / "1" / name) == content(tmp_path / "2" / name)
-
-
-@slow
-def test_the_order_of_the_files_decides_nothing(tmp_path):
-    earlier, later = two_dumps(4)
-    outcome: list[dict[str, str]] = []
-    for number, (first, second) in enumerate(((earlier, later), (earlier[::-1], later[::-1]))):
-        a, b = tmp_path / f"{number}a", tmp_path / f"{number}b"
-        deduplicate(a, first, config_of())
-        found = deduplicate(b, second, config_of(against=(a,)))
-        outcome.append({one: row["reason"] for one, row in found.dropped.items()})
-    assert outcome[0] == outcome[1]
 
 
 def test_of_several_indices_the_first_that_has_it_is_named_and_a_chain_forgets_nothing(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 
 from configs.recipes.gristmill import EXTRACT
 from data_prep import language
-from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract import extract_text, load_engine, main_text, resiliparse, trafilatura, trees
 from data_prep.measure.run import extract_texts
@@ -110,12 +109,6 @@ def test_any_other_error_ends_the_stage_and_says_on_which_page(tmp_path, monkeyp
         run(tmp_path, [page(html(PROSE), url="http://a.example/odd")])
     (note,) = raised.value.__notes__
     assert "http://a.example/odd" in note and str(tmp_path / "pages.warc.gz") in note
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_character_set_that_nobody_reads_is_of_the_page(engine):
-    body = page(b"<p>~{VPND~}", content_type="text/html; charset=hz-gb-2312")
-    assert extract_text(body, config_for(engine, EXTRACT.min_probability)) == ("", "unreadable_html")
 
 
 def test_without_the_language_library_or_with_a_damaged_model_detection_ends_with_the_remedy(tmp_path, monkeypatch):

@@ -144,12 +144,6 @@ def test_a_plain_page_of_prose_gives_its_prose(prose):
         assert reason is None and text.split("\n")[0] == prose
 
 
-def test_code_keeps_its_lines():
-    code = "for sack in cart:\n    carry(sack)\n\nprint('done')"
-    text, _ = extract_text(page(furnished(f"<p>{PROSE}</p><pre>{code}</pre><p>{PROSE} End.</p>")), CONFIG)
-    assert f"\n{code}\n" in text
-
-
 def test_long_runs_of_blanks_are_kept_in_code_alone_and_cost_nothing():
     body = html(PROSE, "a" + " " * 990_000 + "b<br>" + PROSE).replace(b"</article>", b"<pre>a  b</pre></article>")
     text, reason = extract_text(page(body), CONFIG)

@@ -78,20 +78,13 @@ def test_false_drops_and_true_keeps(functions):
     assert [rule.reason for rule in one.rules] == ["vowel_there_below"] and getattr(one, "limit", None) == 1
 
 
-def test_it_travels_with_its_source_and_without_its_file(functions):
+def test_it_travels_with_its_source_in_pickles_and_run_folders(functions, tmp_path):
     config = config_with(keep_if(functions.vowels, at_least=3))
     found = pickle.loads(pickle.dumps(config))
     assert found == config and measure(prose(60), found) == measure(prose(60), config)
-
-
-def test_a_run_folder_knows_it(functions, tmp_path):
-    experiment = dataclasses.replace(tiny_experiment(), documents=config_with(keep_if(functions.vowels, at_most=7)))
+    experiment = dataclasses.replace(tiny_experiment(), documents=config)
     saved = json.loads(experiment_json(experiment))
     assert RunFolder(tmp_path).experiment_of(saved, "trust")[0] == experiment
-
-
-def test_another_version_of_the_file_is_another_filter(functions, tmp_path):
-    config = config_with(keep_if(functions.vowels, at_least=3))
     other = filter_class("vowels", "below")(3.0, "vowels", SOURCE + "# changed\n")
     assert config_with(other).of_texts() != config.of_texts()
 

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,27 +67,6 @@ def test_lines_and_paragraphs(text):
 def test_shares_are_of_all_characters(words):
     text = " ".join(words)
     assert measure(text, words)[4:] == [characters / len(text) for characters in ngram_characters(words)]
-
-
-def test_of_equally_frequent_ngrams_the_first_counts():
-    assert ngram_characters(words_of("a b then longer words then a b and longer words"))[0] == 2 * len("a b")
-    assert ngram_characters(words_of("first pair of words"))[0] == len("first pair")
-
-
-def test_duplicates_do_not_overlap():
-    assert ngram_characters(["a"] * 12)[len(TOP)] == 10  # after the first 5-gram two more fit in, none of them twice
-
-
-def test_words_tell_ngrams_apart_not_their_letters():
-    words = words_of("1 23 4 5 6 x 12 3 4 5 6")
-    assert plain_duplicates(words, 5) == ngram_characters(words)[len(TOP)] == 0
-
-
-@pytest.mark.parametrize("count", range(12))
-def test_texts_shorter_than_an_ngram(count):
-    words = [f"w{i}" for i in range(count)]
-    assert ngram_characters(words)[len(TOP) :] == [0] * len(DUPLICATE)
-    assert (ngram_characters(words)[2] > 0) == (count >= 4)
 
 
 @given(st.lists(st.integers(0, 3) | st.integers(0, 2**62), max_size=60))

@@ -28,8 +28,6 @@ from data_prep.quality_classifier.model import (
 from data_prep.quality_classifier.train import area_under_curve, train_quality_classifier
 from data_prep.text.words import split_words
 from lm.errors import InputError, UsageError
-from tests.data_prep.untrusted import forget
-from tests.growth import superlinear
 
 BITS = 14
 SCORES = st.lists(st.integers(0, 10**6).map(lambda number: number / 10**6) | st.sampled_from([0.0, 0.5, 1.0]))
@@ -100,10 +98,6 @@ def test_a_share_is_meant_as_it_is_written():
         assert sum(score >= lowest for score in scores) == kept
 
 
-def test_ties_at_the_threshold_are_all_kept():
-    assert threshold(histogram([0.1, 0.5, 0.5, 0.5, 0.9]), 0.4) == 0.5
-
-
 @settings(max_examples=25, deadline=None)  # a merge counts over all values that a score can have
 @given(st.lists(SCORES, max_size=5), st.randoms())
 def test_histograms_add_up_in_any_order_and_grouping(files, generator):
@@ -163,18 +157,6 @@ def test_a_score_is_the_sigmoid_of_the_mean_weight(text):
 def test_the_largest_weights_do_not_overflow(weight):
     model = QualityClassifier(np.full(2**10, weight, np.int32), weight)
     assert model.score("word " * 100_000) == (1.0 if weight > 0 else 0.0)
-
-
-def test_unknown_words_are_worth_the_bias_alone():
-    assert QualityClassifier(np.zeros(2**10, np.int32), 0).score("never seen") == 0.5
-
-
-def test_time_grows_with_the_length_of_the_text():
-    model = random_model()
-    generator = random.Random(0)
-    words = ["".join(generator.choices("abcdefghij", k=10)) for _ in range(100_000)]  # none of them remembered
-
-    assert not superlinear(model.score, lambda size: " ".join(words[:size]), 25_000, forget)
 
 
 def test_a_saved_model_is_read_as_it_was_and_has_the_same_bytes(tmp_path):
@@ -291,23 +273,6 @@ def test_how_the_files_are_packed_changes_nothing(tmp_path, sets):
     assert model_sha256(tmp_path / "one") == model_sha256(tmp_path / "two")
 
 
-def test_sets_of_unequal_size_count_alike(tmp_path):
-    files = (
-        write_jsonl(tmp_path / "a.jsonl", texts_of("fine", 600, 1)),
-        write_jsonl(tmp_path / "b.jsonl", texts_of("web", 40, 2)),
-    )
-    train_quality_classifier(config(*files), tmp_path / "model", quiet)
-    neutral = [text for text in texts_of("web", 300, 3, words=6) if "web" not in text]
-    assert 0.25 < np.median([load_model(tmp_path / "model").score(text) for text in neutral]) < 0.75
-
-
-def test_a_text_does_not_score_higher_for_being_longer(tmp_path, sets):
-    train_quality_classifier(config(*sets), tmp_path / "model", quiet)
-    model = load_model(tmp_path / "model")
-    for text in texts_of("fine", 20, seed=4) + texts_of("web", 20, seed=5):
-        assert model.score(" ".join([text] * 50)) == pytest.approx(model.score(text), abs=0.1)
-
-
 def test_so_many_documents_are_drawn_of_each_set(tmp_path, sets):
     lines: list[str] = []
     training = train_quality_classifier(config(*sets, documents_per_set=50), tmp_path / "model", lines.append)
@@ -332,13 +297,6 @@ def test_rows_without_a_text_are_passed_over_and_told(tmp_path, sets):
     training = train_quality_classifier(config(*sets, epochs=1), tmp_path / "model", lines.append)
     assert sum(training["documents"]["good"].values()) in (200, 201)
     assert "3 rows of the set good passed over; first good.jsonl, line 201" in lines[0]
-
-
-def test_two_documents_are_enough(tmp_path):
-    files = write_jsonl(tmp_path / "a.jsonl", ["a fine text"]), write_jsonl(tmp_path / "b.jsonl", ["web"])
-    assert train_quality_classifier(config(*files, held_out_share=0.0), tmp_path / "model", quiet)["held_out"] is None
-    model = load_model(tmp_path / "model")
-    assert model.score("a fine text") > 0.9 and model.score("web") < 0.1
 
 
 def test_sets_that_teach_nothing_are_refused(tmp_path, sets):

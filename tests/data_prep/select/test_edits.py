@@ -20,7 +20,7 @@ from data_prep.dedup import lines, substrings
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
 from lm.storage import Url, size_of, write_atomically
-from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
+from tests.data_prep.measured import CONFIG, plain_row, prose, write_records, write_texts
 from tests.object_store import QUICK, serving, variables
 
 MENU = "Read more about the mill on our pages."
@@ -41,9 +41,7 @@ STEPS = ("exact_dedup", "line_dedup", "substring_dedup", "decontamination")
 def texts(tmp_path) -> Path:
     (tmp_path / "set.jsonl").write_text(json.dumps({"text": EXAMPLE}))
     rows = [
-        {"text": text, "id": name, "dump": "d", "url": "http://a.example/", "date": f"2026-01-0{number + 1}T00:00:00Z"}
-        | {"file_path": "x", "language": "en", "language_score": 1.0, "token_count": None, "stage": None}
-        | {"reason": None, "text_bytes": len(text), **dict.fromkeys(VALUES)}
+        plain_row(text, name, date=f"2026-01-0{number + 1}T00:00:00Z")
         for number, (name, text) in enumerate(TEXTS.items())
     ]
     for name, mine in (("a", rows[3:]), ("b", rows[:3])):
@@ -91,15 +89,6 @@ def test_a_step_alone_is_named_by_its_reason(texts, tmp_path, step):
     kept, _ = made(texts, config_of(texts, step), tmp_path / "out")
     assert (MENU in kept["line"]) == (step != "line_dedup")
     assert (PASSAGE in kept.get("passage", "")) == (step != "substring_dedup")
-
-
-@pytest.mark.slow
-def test_same_bytes_with_two_workers(texts, tmp_path):
-    for workers, name in ((1, "one"), (2, "two")):
-        made(texts, config_of(texts, *STEPS), tmp_path / name, workers)
-    for path in sorted((tmp_path / "one").rglob("*")):
-        if path.is_file() and not {"parts", "units"} & set(path.parts):  # markers tell seconds
-            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
 
 
 def test_an_order_that_cannot_be_is_refused(texts):

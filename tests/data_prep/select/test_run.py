@@ -182,22 +182,6 @@ def test_files_rows_and_columns(files, tmp_path):
     assert dropped["other_language"]["language"] == "de"
 
 
-def test_the_document_that_was_fetched_first_stays_wherever_it_stands(files, tmp_path):
-    path = tmp_path / "later_first.warc.gz"
-    pages = [dated(page(html(tale(1)), f"http://a.example/{year}"), year) for year in (2026, 2024, 2025)]
-    write_pages(path, pages)
-    prepare([path], tmp_path / "out")
-    assert column(tmp_path / "out/documents/later_first.parquet", "date") == ["2024-01-01T00:00:00Z"]
-
-
-def test_documents_of_different_dumps_do_not_meet(tmp_path):
-    rows = [{"text": tale(1), "dump": dump, "url": f"http://{dump}.example/", "id": dump} for dump in "aab"]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    extract_texts([InputFile(path, path.name, "table", path.stat().st_size)], CONFIG, tmp_path)
-    assert filter_texts(tmp_path / "texts", tmp_path).kept == 2
-
-
 def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
     """Also where a stage before the last drops the document; replacements in kept documents alone are counted."""
     path = tmp_path / "mail.warc.gz"
@@ -243,16 +227,6 @@ def test_a_file_that_is_no_warc_is_named(files, tmp_path, workers):
         InputError, match=r"1 of 3 units failed:\n  a: .*a\.warc\.gz holds no WARC record\. Give WARC files"
     ):
         extract(files, tmp_path / "out", engine=EngineConfig(workers=workers))
-
-
-def test_a_file_that_has_no_end_is_set_aside_by_its_bytes(files, tmp_path):
-    """Nothing but a count of bytes, of pages that have no text too, ends it."""
-    write_pages(files[1], [page(b" " * 500_000, f"http://a.example/{n}") for n in range(30)])
-    engine = EngineConfig(max_unit_bytes=10_000_000, max_failed=0.4)
-    texts = extract(files, tmp_path / "out", engine=engine)
-    assert {path.stem for path in texts.glob("*.parquet")} == {"z", "empty"}
-    record = json.loads((tmp_path / "out/quarantine/texts/a.json").read_text())
-    assert "more than engine.max_unit_bytes = 10,000,000" in record["error"] and record["attempts"] == 1
 
 
 def test_nothing_survives(files, tmp_path):

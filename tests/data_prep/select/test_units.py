@@ -1,14 +1,11 @@
 """The stage "documents" by units: files that come and go cost their own work; an object store gives the same bytes."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.engine import Workspace
-from data_prep.select import apply_filters, duplicates, run
 from data_prep.select.run import prepare_documents
 from data_prep.shards.tokenize import document_files
 from lm.errors import InputError
@@ -41,89 +38,11 @@ def outputs(out: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in (found | {"funnel.json": out / "funnel.json"}).items()}
 
 
-def test_a_file_that_comes_has_its_keys_made_and_no_other(texts, tmp_path, monkeypatch):
-    made = []
-    real = duplicates.write_keys
-    monkeypatch.setattr(
-        duplicates, "write_keys", lambda file, space, **rest: made.append(file.name) or real(file, space, **rest)
-    )
-    shutil.copytree(texts, tmp_path / "two")
-    (tmp_path / "two" / FILES[2]).unlink()
-    prepare(tmp_path / "two", tmp_path / "out")
-    assert sorted(made) == ["a", "b"]
-    made.clear()
-    prepare(texts, tmp_path / "out")
-    assert made == ["c"]
-    prepare(texts, tmp_path / "whole")
-    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
-    made.clear()
-    (tmp_path / "two" / FILES[1]).unlink()
-    prepare(tmp_path / "two", tmp_path / "out")
-    assert made == []
-    prepare(tmp_path / "two", tmp_path / "one")
-    assert outputs(tmp_path / "out") == outputs(tmp_path / "one")
-
-
 def test_folders_may_be_named_from_where_one_is(texts, tmp_path, monkeypatch):
     prepare(texts, tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     prepare(Path("texts"), Path("again"))
     assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
-
-
-def test_a_file_of_which_nothing_else_was_found_is_not_filtered_again(texts, tmp_path, monkeypatch):
-    filtered = []
-    real = apply_filters.apply_filters
-    noting = lambda file, space, **rest: filtered.append(file.name) or real(file, space, **rest)
-    monkeypatch.setattr(run, "apply_filters", noting)
-    prepare(texts, tmp_path / "out")
-    assert sorted(filtered) == ["a", "b", "c"]
-    filtered.clear()
-    rows = [{**row, "text": f"{number} nothing like it", "id": f"other-{number}"}
-            for number, row in enumerate(random_corpus(2)[0])]  # fmt: skip
-    write_texts(texts / "d.parquet", rows)
-    prepare(texts, tmp_path / "out")
-    assert filtered == ["d"]
-
-
-def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, tmp_path, monkeypatch):
-    real = duplicates.write_keys
-
-    def failing(file, space, **rest) -> None:
-        if file.name == "d":
-            raise ValueError("a bug")
-        real(file, space, **rest)
-
-    monkeypatch.setattr(duplicates, "write_keys", failing)
-    prepare(texts, tmp_path / "without")
-    write_texts(texts / "d.parquet", random_corpus(2)[0])
-    prepare(texts, tmp_path / "out", EngineConfig(max_failed=0.5))
-    found, expected = outputs(tmp_path / "out"), outputs(tmp_path / "without")
-    assert json.loads(found.pop("funnel.json"))["counts"] == json.loads(expected.pop("funnel.json"))["counts"]
-    assert found == expected
-    assert "a bug" in (tmp_path / "out/quarantine/keys/d.json").read_text()
-
-
-@pytest.mark.slow
-def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path, monkeypatch):
-    """Inputs, all that units hand on, and outputs in the bucket; each unit works in a folder of its own."""
-    prepare(texts, tmp_path / "disk")
-    roots = set()
-    real = Workspace.__init__
-    monkeypatch.setattr(
-        Workspace, "__init__", lambda space, folder, root, *rest: roots.add(root) or real(space, folder, root, *rest)
-    )
-    with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("units")
-        there = Url("s3://units/run")
-        for path in texts.iterdir():
-            write_atomically(there / "texts" / path.name, path.read_bytes())
-        prepare(there / "texts", there)
-        found = {name: (there / name).read_bytes() for name in there.files()}
-    assert {name: data for name, data in found.items() if not name.startswith(("texts", "parts", "units"))} == outputs(
-        tmp_path / "disk"
-    )
-    assert len(roots) > 10 and not any(root.exists() for root in roots)
 
 
 def test_the_files_of_documents_are_known_by_one_manifest_and_what_it_lacks_by_its_footer(texts, tmp_path):
