@@ -139,7 +139,6 @@ PERSONAL_DATA = PersonalDataConfig(
     address_placeholder="1 Example Street, Anytown",
     phone_placeholder="+1 202-555-0100",
     phone_regions=("US", "GB", "AU", "NZ", "IE", "IN", "ZA"),
-    phone_leniency="valid",
     phone_words=(
         "phone",
         "phones",

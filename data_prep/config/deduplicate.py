@@ -89,7 +89,7 @@ MEMORY = 1_200_000_000
 """Bytes that a worker may use for a group of documents, on top of its base memory."""
 BYTES_PER_TOKEN = 44
 """Bytes of memory per token of a group: the text and the peak of the ranks (data_prep/dedup/substrings.py)."""
-BYTES_IN_TOKEN = {"words": 3, "bytes": 1}
+BYTES_IN_TOKEN = 3
 """Minimum mean bytes of text per token: 3 for a Chinese character (an English word has about 6)."""
 
 
@@ -121,10 +121,9 @@ class LineDedupConfig(Config):
 @dataclass(frozen=True)
 class SubstringDedupConfig(Config):
     """Remove all but the first occurrence of token sequences that are repeated within a group of documents (Lee et al.
-    2022, arXiv:2107.06499, section 4.1)."""
+    2022, arXiv:2107.06499, section 4.1). A token is a word between white space, or a character in scripts without
+    spaces."""
 
-    tokens: Literal["words", "bytes"] = "words"
-    """Unit to compare: words between white space (characters, in scripts without spaces), or UTF-8 bytes."""
     length: int = 50
     """Minimum length of a removed sequence, in tokens."""
     group_bytes: int = 80_000_000
@@ -141,11 +140,11 @@ class SubstringDedupConfig(Config):
         within(self, "documents.substring_dedup", 1, 2**40, "group_bytes")
         within(self, "documents.substring_dedup", 0, 2**40, "min_words_left")
         within(self, "documents.substring_dedup", 0, 1, "max_removed")
-        most = MEMORY // BYTES_PER_TOKEN * BYTES_IN_TOKEN[self.tokens]
+        most = MEMORY // BYTES_PER_TOKEN * BYTES_IN_TOKEN
         if self.group_bytes > most:
             raise UsageError(
-                f"documents.substring_dedup.group_bytes is {self.group_bytes:,}; by {self.tokens} a worker would take "
-                f"more than {MEMORY / 1e9:g} GB of memory. Give at most {most:,}."
+                f"documents.substring_dedup.group_bytes is {self.group_bytes:,}; a worker would take more "
+                f"than {MEMORY / 1e9:g} GB of memory. Give at most {most:,}."
             )
 
 

@@ -37,9 +37,6 @@ class PersonalDataConfig(Config):
     them, if they are written in the groups that libphonenumber knows for the country. Each country adds false
     positives: of ten random digits written as 3-3-4, 37 % are a number of "US"; in random groups 4 %, and 5 % with the
     seven countries of the recipe. International numbers ("+41 …") of all countries are found."""
-    phone_leniency: Literal["valid", "possible"]
-    """What libphonenumber must confirm for a number without such a word: that it is in a range in use ("valid"), or
-    only that its length is possible ("possible")."""
     phone_words: tuple[str, ...]
     """Words, case-insensitive, that mark a nearby number of 7 to 15 digits as a phone number, of any country."""
     emails: Literal["international", "ascii", "lower_case"] = "international"

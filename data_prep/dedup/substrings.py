@@ -110,7 +110,7 @@ def judge_group(group: Group, path: Path, config: SubstringDedupConfig) -> None:
         for file, row_groups in group.parts:
             for one in read_survivors(file, row_groups):
                 own = covered.get((file.id, one.row))
-                if own is not None and (spans := with_gaps(one.text, spans_of(one.text, config.tokens, own))):
+                if own is not None and (spans := with_gaps(one.text, spans_of(one.text, own))):
                     edit = edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
                     yield path, {"file": file.id, **edit.row(one.row)}
 
@@ -124,7 +124,7 @@ def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:
         for one in read_survivors(file, row_groups):
-            documents.append((one.when, file.id, one.row, numbered(one.text, config.tokens, numbers)))
+            documents.append((one.when, file.id, one.row, numbered(one.text, numbers)))
     del numbers
     documents.sort(key=lambda one: one[:3])
     ends = np.cumsum([len(tokens) + 1 for *_, tokens in documents])
@@ -154,37 +154,30 @@ def collect(file: SurvivorFile, space: Workspace) -> Counts:
     return write_edits(space.output(edits_name("substring_dedup", file.name)), edits_from(rows))
 
 
-def numbered(text: str, kind: str, numbers: dict[str, int]) -> np.ndarray:
-    """Return the tokens of the text as numbers from 1, uint32 (tokens,). New words are added to `numbers`."""
-    if kind == "bytes":
-        return np.frombuffer(text.encode(), np.uint8).astype(np.uint32) + np.uint32(1)
+def numbered(text: str, numbers: dict[str, int]) -> np.ndarray:
+    """Return the words of the text as numbers from 1, uint32 (words,). New words are added to `numbers`."""
     words = words_of(text)
     return np.fromiter((numbers.setdefault(word, len(numbers) + 1) for word in words), np.uint32, len(words))
 
 
 def words_of(text: str) -> list[str]:
+    """Return the words between white space; each character of a script without spaces is a word."""
     words = text.split()
     if text.isascii():
         return words
     return [piece for word in words for piece in ((word,) if word.isascii() else PIECE.findall(word))]
 
 
-def spans_of(text: str, kind: str, chosen: np.ndarray) -> list[tuple[int, int]]:
-    """Return (start, end), in characters, of each stretch of chosen tokens, bool (tokens,). If tokens are bytes, only
-    characters that are entirely in the stretch count."""
+def spans_of(text: str, chosen: np.ndarray) -> list[tuple[int, int]]:
+    """Return (start, end), in characters, of each stretch of chosen words, bool (words,)."""
     edges = np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]]))
     stretches = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
-    if kind == "bytes":
-        begins = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80
-        before = np.concatenate([[0], np.cumsum(begins)])  # characters that begin before each byte
-        begins = np.append(begins, True)
-        spans = [(int(before[start]), int(before[end]) - (not begins[end])) for start, end in stretches]
-        return [(start, end) for start, end in spans if start < end]
     places = list(word_places(text))
     return [(places[start][0], places[end - 1][1]) for start, end in stretches]
 
 
 def word_places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, end), in characters, of each of `words_of`."""
     for word in WORD.finditer(text):
         if word[0].isascii():
             yield word.span()

@@ -104,13 +104,13 @@ def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
     """Whether the number is recognizable as a phone number without a phone word."""
     if number.startswith(("+", "(+")):
         # "+41 (0)44 …": the trunk prefix is written but not dialled from abroad
-        return is_international(ascii_digits(number.replace("(0)", "")), config.phone_leniency)
+        return is_international(ascii_digits(number.replace("(0)", "")))
     if number.startswith("00"):
-        return is_international(ascii_digits(number.replace("(0)", ""))[2:], config.phone_leniency)
+        return is_international(ascii_digits(number.replace("(0)", ""))[2:])
     if number.isdecimal() or TABLE.search(number) or is_something_else(number) or THOUSANDS.fullmatch(number):
         return False
     groups = [ascii_digits(group) for group in DIGITS.findall(number)]
-    return is_national(groups, config.phone_regions, config.phone_leniency)
+    return is_national(groups, config.phone_regions)
 
 
 def is_something_else(number: str) -> bool:
@@ -173,17 +173,17 @@ NUMBER_KINDS = (
 )  # fmt: skip
 
 
-def is_international(digits: str, leniency: str) -> bool:
+def is_international(digits: str) -> bool:
     """Whether `digits`, which begin with a calling code, are a number of some country."""
     for length in range(1, LONGEST_CALLING_CODE + 1) if digits[0] != "0" else ():
-        plan = international_plan(int(digits[:length]), leniency)
+        plan = international_plan(int(digits[:length]))
         if plan is not None:  # no calling code is a prefix of another
             return plan.fullmatch(digits, length) is not None
     return False
 
 
 @functools.cache
-def national_plan(region: str, leniency: str) -> re.Pattern[str]:
+def national_plan(region: str) -> re.Pattern[str]:
     """Return a pattern of the numbers as dialled within the region.
 
     The trunk prefix "0" is required, as people write such numbers with it, although the library does not need it. The
@@ -196,11 +196,11 @@ def national_plan(region: str, leniency: str) -> re.Pattern[str]:
     trunk = metadata.national_prefix or ""
     trunk = trunk if trunk in ("", "0") else f"(?:{trunk})?"
     # the plan of all regions with the calling code, which dial each other like this: Canada's includes the USA's
-    plan = pattern_of(metadata.country_code or 0, leniency)
+    plan = pattern_of(metadata.country_code or 0)
     return re.compile(rf"{trunk}(?:{plan})" if plan else r"(?!)", re.ASCII)
 
 
-def is_national(groups: Sequence[str], regions: tuple[str, ...], leniency: str) -> bool:
+def is_national(groups: Sequence[str], regions: tuple[str, ...]) -> bool:
     """Whether the groups of digits are a number as dialled in one of the regions, written in groups of a known format.
 
     Numbers are written in the groups of libphonenumber's formats, including alternative ones. Two groups may be joined
@@ -208,9 +208,7 @@ def is_national(groups: Sequence[str], regions: tuple[str, ...], leniency: str) 
     """
     digits = "".join(groups)
     return any(
-        leniency == "possible" or is_grouped(groups, digits, region)
-        for region in regions
-        if national_plan(region, leniency).fullmatch(digits) is not None
+        is_grouped(groups, digits, region) for region in regions if national_plan(region).fullmatch(digits) is not None
     )
 
 
@@ -248,13 +246,13 @@ def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pa
 
 
 @functools.cache
-def international_plan(code: int, leniency: str) -> re.Pattern[str] | None:
+def international_plan(code: int) -> re.Pattern[str] | None:
     """Return a pattern of the numbers after a calling code; None for an unassigned code."""
-    pattern = pattern_of(code, leniency)
+    pattern = pattern_of(code)
     return None if pattern is None else re.compile(pattern, re.ASCII)
 
 
-def pattern_of(code: int, leniency: str) -> str | None:
+def pattern_of(code: int) -> str | None:
     """Return the pattern of `international_plan` as text. Compiled only on demand, because that takes up to 15 ms."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
@@ -267,13 +265,10 @@ def pattern_of(code: int, leniency: str) -> str | None:
         else PhoneMetadata.metadata_for_region(region, None)
         for region in regions
     ]
+    subscribers = [
+        f"(?:{numbers.national_number_pattern})"
+        for table in tables if table
+        for numbers in (getattr(table, kind) for kind in NUMBER_KINDS) if numbers and numbers.national_number_pattern
+    ]  # fmt: skip
     # The twenty-five countries of +1 share most patterns, and compiling one takes as long as a page.
-    return "|".join(dict.fromkeys(one for table in tables if table for one in subscribers(table, leniency)))
-
-
-def subscribers(metadata, leniency: str) -> list[str]:
-    """Return patterns of the national numbers of one region, without calling code and trunk prefix."""
-    if leniency == "possible":
-        return [rf"\d{{{length}}}" for length in metadata.general_desc.possible_length]
-    descriptions = [getattr(metadata, kind) for kind in NUMBER_KINDS]
-    return [f"(?:{d.national_number_pattern})" for d in descriptions if d and d.national_number_pattern]
+    return "|".join(dict.fromkeys(subscribers))

@@ -1,6 +1,5 @@
 """Runs of tokens that stand twice go but for the first: as a plain search finds them, whatever the files."""
 
-import dataclasses
 import itertools
 import json
 
@@ -16,7 +15,6 @@ from data_prep.dedup.substrings import (
     places_by_file,
     ranks_of_runs,
     remove_substrings,
-    spans_of,
     words_of,
 )
 from data_prep.dedup.survivors import Edit, Survivor, SurvivorFile, with_gaps
@@ -119,15 +117,6 @@ def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
     assert edit["reason"] == reason
 
 
-def test_by_bytes_no_character_is_cut(tmp_path):
-    config = dataclasses.replace(CONFIG, tokens="bytes", length=4, group_bytes=1_000_000)
-    assert spans_of("aé漢b", "bytes", np.array([0, 0, 1, 1, 1, 1, 0], bool)) == [(2, 3)]
-    assert spans_of("aé漢b", "bytes", np.array([1, 1, 0, 0, 1, 1, 1], bool)) == [(0, 1), (3, 4)]
-    texts = ["x漢字仮名y", "0漢字仮名1", "yy字仮zz"]
-    corpus = [[survivor(0, row, text, day=row + 1) for row, text in enumerate(texts)]]
-    assert list(after(remove_substrings, corpus, config, tmp_path).values()) == ["x漢字仮名y", "01", "yyzz"]
-
-
 def test_the_gap_around_a_span_leaves_lines_as_they_were():
     def left(text: str) -> str:
         """Without what stands between brackets."""
@@ -150,9 +139,7 @@ def test_groups_are_bounded_and_cover_every_row_group(tmp_path):
     covered = [(file.id, number) for group in groups for file, numbers in group.parts for number in numbers]
     assert covered == list(itertools.product(range(2), range(3)))
     assert len(groups) > 2 and all(group.bytes <= size * 3 // 2 for group in groups)
-    with pytest.raises(
-        UsageError, match=r"group_bytes is 10,000,000,000; by words a worker would take more than 1\.2 GB"
-    ):
+    with pytest.raises(UsageError, match=r"group_bytes is 10,000,000,000; a worker would take more than 1\.2 GB"):
         SubstringDedupConfig(group_bytes=10**10)
 
 

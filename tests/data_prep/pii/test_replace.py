@@ -95,7 +95,7 @@ def test_placeholders_are_taken_literally():
         ({"kinds": ("phone",), "phone_placeholder": " "}, "phone_placeholder is ' '"),
         ({"phone_regions": ("us",)}, "two capital letters"),
         ({"kinds": ("e-mail",)}, "kinds must be"),
-        ({"phone_leniency": "strict"}, "phone_leniency must be"),
+        ({"emails": "strict"}, "emails must be"),
     ],
 )
 def test_impossible_configs_are_refused(change, message):
