@@ -66,10 +66,11 @@ def check_splitters(labels: Iterable[str]) -> None:
         if importlib.util.find_spec(package) is None
     }
     if missing:
-        told = ", ".join(f"{package} ({label})" for package, label in sorted(missing.items()))
+        missing_packages = ", ".join(f"{package} ({label})" for package, label in sorted(missing.items()))
         raise InputError(
-            f"The words of some languages are found by libraries that are not installed: {told}. Install them "
-            "(make languages), or leave these languages out of documents.language.languages."
+            "The words of some languages are found by libraries that are not installed: "
+            f"{missing_packages}. Install them (make languages), or leave these languages out of "
+            "documents.language.languages."
         )
 
 

@@ -84,7 +84,7 @@ def read_thresholds(language: str, given: str) -> LanguageThresholds:
         refuse_unknown(language, files, str(folder))
         raise
     except OSError as error:
-        raise InputError(f"{folder / name} cannot be read: {error.strerror or error}. Mend the file.") from error
+        raise InputError(f"{folder / name} cannot be read: {error.strerror or error}. Correct the file.") from error
 
 
 @functools.cache

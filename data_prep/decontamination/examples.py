@@ -12,7 +12,7 @@ from lm.storage import Url, fetched, file_sha256, is_url
 from lm.storage.example_rows import read_json_rows, read_parquet_rows, read_text_examples
 
 OPTION = "documents.decontamination.sets"
-REMEDY = f"Bring it anew, or leave it out of {OPTION}."
+REMEDY = f"Copy it again, or leave it out of {OPTION}."
 PROMPTS = (
     "question", "query", "prompt", "problem", "goal", "instruction", "ctx", "input", "sentence", "text", "content",
 )  # fmt: skip
@@ -58,7 +58,7 @@ def example_files(sets: Sequence[str]) -> list[ExampleFile]:
         paths = [path for path in matched if path.is_file()]
         if not paths:
             raise UsageError(
-                f"{OPTION}: {one!r} matches no file (seen from {Path.cwd()}). Mend the path, or leave the set out."
+                f"{OPTION}: {one!r} matches no file (seen from {Path.cwd()}). Correct the path, or leave the set out."
             )
         found += [ExampleFile(name or path.name.split(".")[0], path) for path in paths]
     return found

@@ -26,9 +26,9 @@ from lm.storage import Place, appearing, size_of, write_json
 REASON = "contaminated"
 DOCUMENTS_AT_ONCE = 200
 """Documents searched together."""
-EXAMPLES_TOLD = 20
+MAX_REPORTED_EXAMPLES = 20
 """Maximum examples listed per document in the report."""
-FREQUENT_TOLD = 100
+MAX_REPORTED_NGRAMS = 100
 """Maximum too frequent n-grams listed per set in the report."""
 HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.list_(pa.int64()))])
 
@@ -50,13 +50,13 @@ def decontaminate(files: list[SurvivorFile], config: DecontaminationConfig, run:
     few = run.merge("ngrams", files_of(hits.values()), functools.partial(merge_counts, ngrams=len(index.hashes)))
     documents = count_documents(few, len(index.hashes))
     frequent = np.flatnonzero(documents > config.max_corpus_documents).tolist()
-    work = functools.partial(judge, index=own, frequent=frozenset(frequent), drops=config.action == "drop")
-    files, judged = run("contaminated", files, work, [identity, frequent, config.action])
-    few = run.merge("overlap-lines", files_of(judged.values(), lines_name("")), join_lines)
+    work = functools.partial(write_contaminated, index=own, frequent=frozenset(frequent), drops=config.action == "drop")
+    files, contaminated = run("contaminated", files, work, [identity, frequent, config.action])
+    few = run.merge("overlap-lines", files_of(contaminated.values(), lines_name("")), join_lines)
     with appearing(report / "_decontamination.jsonl") as partial:
         join_lines(few, partial)
-    write_report([one.counts["sets"] for one in judged.values()], index, documents, config, report)
-    return [file.edited("decontamination", run.folder, judged[file.name]) for file in files]
+    write_report([one.counts["sets"] for one in contaminated.values()], index, documents, config, report)
+    return [file.edited("decontamination", run.folder, contaminated[file.name]) for file in files]
 
 
 def hits_name(file: str) -> str:
@@ -103,7 +103,9 @@ def join_lines(files: Sequence[Place], target: Path, scratch: Path | None = None
     return len(files)
 
 
-def judge(file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool) -> Counts:
+def write_contaminated(
+    file: SurvivorFile, space: Workspace, index: Place, frequent: frozenset[int], drops: bool
+) -> Counts:
     """For each document with an n-gram that is not `frequent`, write a line of the report and, if `drops`, an edit that
     drops it. Return the number of such documents per evaluation set."""
     sets: Counter[str] = Counter()
@@ -113,9 +115,9 @@ def judge(file: SurvivorFile, space: Workspace, index: Place, frequent: frozense
             if frequent.issuperset(row["ngrams"]):
                 continue
             overlapping.append(row["row"])
-            told = of_document(row, file.path.name, read_index(index), frequent)
-            sets.update(told["sets"])
-            out.write(json.dumps({"dropped": drops, **told}, ensure_ascii=False, sort_keys=True) + "\n")
+            entry = report_entry(row, file.path.name, read_index(index), frequent)
+            sets.update(entry["sets"])
+            out.write(json.dumps({"dropped": drops, **entry}, ensure_ascii=False, sort_keys=True) + "\n")
     path = space.output(edits_name("decontamination", file.name))
     write_edits(path, ((row, Edit(reason=REASON)) for row in overlapping if drops))
     return {"sets": dict(sets)}
@@ -145,7 +147,7 @@ def write_report(
             "most_frequent": [
                 {"ngram": " ".join(index.ngram(ngram)), "documents": int(documents[ngram])}
                 for ngram, names in frequent if name in names
-            ][:FREQUENT_TOLD],
+            ][:MAX_REPORTED_NGRAMS],
         }
         for name, count in counts.items()
     }  # fmt: skip
@@ -156,7 +158,7 @@ def write_report(
     write_json(report / "_decontamination.json", {"settings": settings, "sets": sets})
 
 
-def of_document(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
+def report_entry(row: dict, name: str, index: Index, frequent: frozenset[int]) -> dict:
     """Return the report entry of one document: each overlapping example with its first n-gram."""
     found: dict[int, int] = {}
     for ngram in row["ngrams"]:
@@ -170,5 +172,5 @@ def of_document(row: dict, name: str, index: Index, frequent: frozenset[int]) ->
     ]  # fmt: skip
     return {
         "document": row["id"], "texts": f"{name}:{row['row']}", "sets": sorted({one["set"] for one in examples}),
-        "examples_in_all": len(examples), "examples": examples[:EXAMPLES_TOLD],
+        "examples_in_all": len(examples), "examples": examples[:MAX_REPORTED_EXAMPLES],
     }  # fmt: skip

@@ -152,11 +152,11 @@ def find_duplicates(
 def duplicates_in(result: Partitions, file: int) -> dict[int, tuple[int, int]]:
     """Return {row of a duplicate: (file, row) of the document that is kept} for the file with this number."""
     low, last = keys_of_file(file)
-    stays = {}
+    duplicates = {}
     for keys, _, _, kept in read_blocks(runs_in(result.of(low)), low, last, ROWS_AT_ONCE):
         for key, other in zip(keys.tolist(), kept.tolist(), strict=True):
-            stays[key & LOW_WORD] = other >> 32, other & LOW_WORD
-    return dict(sorted(stays.items()))
+            duplicates[key & LOW_WORD] = other >> 32, other & LOW_WORD
+    return dict(sorted(duplicates.items()))
 
 
 def take_step(
@@ -169,10 +169,10 @@ def take_step(
         made, counts = join(run_files, work, run, folder, rows_at_once)
         with writing(done):
             write_json(done, {"changes": sum(one["changes"] for one in counts), "bits": made.bits})
-    told = json.loads(done.read_text())
-    if not 0 <= told["bits"] <= MOST_BITS:
-        raise damaged(done, f"bits is {told['bits']!r}, but may be from 0 to {MOST_BITS}")
-    return Partitions(folder, told["bits"]), told["changes"]
+    state = json.loads(done.read_text())
+    if not 0 <= state["bits"] <= MOST_BITS:
+        raise damaged(done, f"bits is {state['bits']!r}, but may be from 0 to {MOST_BITS}")
+    return Partitions(folder, state["bits"]), state["changes"]
 
 
 def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_once: int) -> Counts:
@@ -183,14 +183,14 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
     def edges() -> Iterator[np.ndarray]:
         nonlocal changes
         for block, starts, keys in with_keys(read(), group):
-            made, changed = tied(kind, block, starts, firsts[2:, keys][:, np.cumsum(starts) - 1])
+            made, changed = edges_of_step(kind, block, starts, firsts[2:, keys][:, np.cumsum(starts) - 1])
             changes += changed
             yield made
 
     def runs() -> Iterator[np.ndarray]:
         nonlocal changes
         for some in put_together(edges(), rows_at_once):
-            forest, changed = contracted(some)
+            forest, changed = contract(some)
             changes += changed
             yield keyed(forest, both_ways=kind in ("link", "small"))
 
@@ -198,27 +198,27 @@ def write_edges(task: Partition, path: Path, read: Rows, kind: Kind, rows_at_onc
     return {"changes": changes}
 
 
-def tied(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
+def edges_of_step(kind: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the edges that a step makes from the rows of a block, uint64 (4, edges), each with the larger node first,
     and how many are new. `least` has the smallest node of the key of each row, `starts` is True where a key begins."""
     node = block[2:]
     if kind == "link":
         return np.concatenate([node, least])[:, node[1] != least[1]], 0
-    centre = np.stack([block[1], places_of(block[0])])  # the key is a node too; `spread` changed its place
+    center = np.stack([block[1], places_of(block[0])])  # the key is a node too; `spread` changed its place
     if kind == "result":
-        return np.concatenate([centre, node])[:, less(node, centre)], 0
+        return np.concatenate([center, node])[:, less(node, center)], 0
     if kind == "large":
-        smallest = np.where(less(least, centre), least, centre)
-        larger = less(centre, node)
+        smallest = np.where(less(least, center), least, center)
+        larger = less(center, node)
         edges = np.concatenate([node, smallest])[:, larger]
-        return edges, int((edges[3] != centre[1, larger]).sum())
+        return edges, int((edges[3] != center[1, larger]).sum())
     other = node[1] != least[1]
     edges = np.concatenate([node, least])[:, other]
-    centres = np.concatenate([centre, least])[:, starts]
-    return np.concatenate([centres, edges], axis=1), int(other.sum())
+    centers = np.concatenate([center, least])[:, starts]
+    return np.concatenate([centers, edges], axis=1), int(other.sum())
 
 
-def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
+def contract(edges: np.ndarray) -> tuple[np.ndarray, int]:
     """Replace edges by edges from each node to the smallest of its component. Also returns whether any is new (0 or
     1)."""
     from scipy.sparse import coo_array
@@ -236,10 +236,10 @@ def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
     _, component = connected_components(graph, directed=False)
     _, smallest = np.unique(component, return_index=True)  # node numbers are in sorted order
     root = smallest[component]
-    tied_nodes = np.flatnonzero(root != np.arange(total))
-    root = root[tied_nodes]
-    same = np.array_equal(np.unique(larger * total + smaller), tied_nodes * total + root)
-    return np.concatenate([nodes[:, tied_nodes], nodes[:, root]]), int(not same)
+    connected = np.flatnonzero(root != np.arange(total))
+    root = root[connected]
+    same = np.array_equal(np.unique(larger * total + smaller), connected * total + root)
+    return np.concatenate([nodes[:, connected], nodes[:, root]]), int(not same)
 
 
 def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:

@@ -105,8 +105,8 @@ def write_repeated(task: Partition, path: Path, read: Rows, max_documents: int) 
     def rows() -> Iterator[np.ndarray]:
         for block, starts, keys in with_keys(read(), group):
             row = np.cumsum(starts) - 1
-            goes = (total[keys] > max_documents)[row] & (block[2:] != first[2:, keys][:, row]).any(axis=0)
-            yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, goes]
+            is_removed = (total[keys] > max_documents)[row] & (block[2:] != first[2:, keys][:, row]).any(axis=0)
+            yield np.stack([spread(block[3]), block[0], block[1], np.zeros_like(block[0])])[:, is_removed]
 
     write_run_file(path, rows())
 

@@ -62,10 +62,10 @@ def remove_substrings(files: list[SurvivorFile], config: SubstringDedupConfig, r
     delete_other_digests(folder)
     groups = groups_of(files, config.group_bytes, folder)
     if groups:
-        run.tasks("repeated passages")(groups, functools.partial(judge_group, config=config))
+        run.tasks("repeated passages")(groups, functools.partial(write_group_edits, config=config))
     places = places_by_file(groups)
     files = [dataclasses.replace(file, groups=tuple(places[file.id])) for file in files]
-    files, edits = run("substring-edits", files, collect, identity)
+    files, edits = run("substring-edits", files, write_substring_edits, identity)
     write_totals(run.folder / "dropped/_substring_dedup.json", edits.values())
     return [file.edited("substring_dedup", run.folder, edits[file.name]) for file in files]
 
@@ -102,7 +102,7 @@ def places_by_file(groups: Sequence[Group]) -> dict[int, list[Place]]:
     return places
 
 
-def judge_group(group: Group, path: Path, config: SubstringDedupConfig) -> None:
+def write_group_edits(group: Group, path: Path, config: SubstringDedupConfig) -> None:
     """Write the edits of a group. The texts are read twice, and are never all in memory."""
     covered = covered_tokens(group, config)
 
@@ -133,7 +133,7 @@ def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int
         tokens[end - 1 - len(own) : end - 1] = own
     places = [(file, row, len(own)) for _, file, row, own in documents]
     del documents
-    covered = in_later_runs(only_repeated(tokens), config.length)
+    covered = repeated_earlier(only_repeated(tokens), config.length)
     found = {}
     for (file, row, length), end in zip(places, ends.tolist(), strict=True):
         own = covered[end - 1 - length : end - 1]
@@ -149,7 +149,7 @@ def only_repeated(tokens: np.ndarray) -> np.ndarray:
     return np.where(counts[tokens] > 1, tokens, np.uint32(0))
 
 
-def collect(file: SurvivorFile, space: Workspace) -> Counts:
+def write_substring_edits(file: SurvivorFile, space: Workspace) -> Counts:
     rows = (row for place in file.groups for row in read_rows(place) if row["file"] == file.id)
     return write_edits(space.output(edits_name("substring_dedup", file.name)), edits_from(rows))
 
@@ -186,7 +186,7 @@ def word_places(text: str) -> Iterator[tuple[int, int]]:
                 yield piece.span()
 
 
-def ranks_of_runs(tokens: np.ndarray, length: int) -> np.ndarray:
+def sequence_ranks(tokens: np.ndarray, length: int) -> np.ndarray:
     """Return, for each position, the number of the sequence of `length` tokens that begins there, uint32 (n,); 0 if it
     occurs only once. Equal sequences have equal numbers. tokens: uint32 (n,), 0 for a token that occurs only once."""
     ranks, depth = tokens, 1
@@ -199,13 +199,13 @@ def ranks_of_runs(tokens: np.ndarray, length: int) -> np.ndarray:
         pairs <<= np.uint64(32)
         pairs |= ranks[places + step]
         ranks = np.zeros(len(ranks), np.uint32)
-        ranks[places] = ranks_of_repeated(pairs)
+        ranks[places] = number_repeated(pairs)
         del pairs, places
         depth += step
     return ranks
 
 
-def ranks_of_repeated(values: np.ndarray) -> np.ndarray:
+def number_repeated(values: np.ndarray) -> np.ndarray:
     """Return a number from 1 for each value that occurs more than once, in the order of the values, and 0 for others;
     uint32 (n,). Sorts `values` in place."""
     order = np.argsort(values)
@@ -222,10 +222,10 @@ def ranks_of_repeated(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def in_later_runs(tokens: np.ndarray, length: int) -> np.ndarray:
+def repeated_earlier(tokens: np.ndarray, length: int) -> np.ndarray:
     """Return which tokens are in a sequence of `length` that also occurs earlier without overlap; bool (n,). tokens are
-    as for `ranks_of_runs`; a 0 between two documents keeps sequences from crossing."""
-    ranks = ranks_of_runs(tokens, length)
+    as for `sequence_ranks`; a 0 between two documents keeps sequences from crossing."""
+    ranks = sequence_ranks(tokens, length)
     places = np.flatnonzero(ranks)
     numbers = ranks[places]
     first = np.zeros(int(numbers.max(initial=0)) + 1, np.int64)

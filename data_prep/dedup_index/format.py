@@ -105,7 +105,7 @@ def groups_between(
                     yield file.read_row_group(group, columns=list(columns)).combine_chunks()
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise InputError(
-            f"{path} cannot be read: {error}. Bring it back, or write the index of its run again "
+            f"{path} cannot be read: {error}. Restore it, or write the index of its run again "
             "(--documents.dedup-index.write True)."
         ) from error
 

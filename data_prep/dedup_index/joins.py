@@ -33,24 +33,24 @@ def map_keys(
     `pairs` has (keys, file to write). `places` is {row of a duplicate: (file, row) of the document of this run that is
     kept}; a duplicate of a document of an earlier index has no entry, keeps its own place and gets an ID.
     """
-    gone = np.array(sorted(places), np.uint64)
-    stays = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
-    rows_looked_at = [np.empty(0, np.uint64)]
+    duplicates = np.array(sorted(places), np.uint64)
+    kept_places = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
+    kept_rows = [np.empty(0, np.uint64)]
 
     def mapped(pairs: Place) -> Iterator[np.ndarray]:
         for rows in read_blocks(runs_in(pairs), 0, LAST_KEY, ROWS_AT_ONCE):
             row = rows[3] & np.uint64(LOW_WORD)
-            at = np.searchsorted(gone, row)
-            is_gone = np.zeros(len(row), bool)
-            if len(gone):
-                is_gone = gone[np.minimum(at, len(gone) - 1)] == row
-            rows_looked_at.append(np.unique(row[~is_gone]))
-            rows[2:, is_gone] = np.stack([np.zeros(is_gone.sum(), np.uint64), stays[at[is_gone]]])
+            at = np.searchsorted(duplicates, row)
+            is_duplicate = np.zeros(len(row), bool)
+            if len(duplicates):
+                is_duplicate = duplicates[np.minimum(at, len(duplicates) - 1)] == row
+            kept_rows.append(np.unique(row[~is_duplicate]))
+            rows[2:, is_duplicate] = np.stack([np.zeros(is_duplicate.sum(), np.uint64), kept_places[at[is_duplicate]]])
             yield rows
 
     for source, target in pairs:
         write_run_file(target, mapped(source))
-    named = np.unique(np.concatenate(rows_looked_at)).tolist()
+    named = np.unique(np.concatenate(kept_rows)).tolist()
     write_rows(ids_of(texts, iter(named), ids), {ids: ID_SCHEMA}, ids.parent)
 
 
@@ -121,7 +121,7 @@ def write_keys(task: Partition, path: Path, blocks: Rows, files: Sequence[int], 
 # over both.
 
 
-def pairs_met(
+def join_with_indices(
     pairs: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
@@ -131,14 +131,18 @@ def pairs_met(
 ) -> list[Place]:
     """Join files of the run's keys with the indices. Return files of pairs in `folder`, for `find_duplicates`. Files of
     the indices have numbers from INDEX_FILES on. `run` and `rows_at_once` are as for `find_duplicates`."""
-    return join(pairs, functools.partial(meet, indices=indices, kinds=kinds), run, folder, rows_at_once)[0].places
+    return join(
+        pairs, functools.partial(write_matching_pairs, indices=indices, kinds=kinds), run, folder, rows_at_once
+    )[0].places
 
 
-def meet(task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> None:
-    write_run_file(path, met_runs(task, rows, indices, kinds))
+def write_matching_pairs(
+    task: Partition, path: Path, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]
+) -> None:
+    write_run_file(path, matching_pairs(task, rows, indices, kinds))
 
 
-def met_runs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
+def matching_pairs(task: Partition, rows: Rows, indices: Sequence[Index], kinds: Sequence[str]) -> Iterator[np.ndarray]:
     """Yield runs of pairs, uint64 (4, pairs). Reads the run's rows twice and the keys of the indices once."""
     own = sorted_rows(
         np.concatenate([np.empty((2, 0), np.uint64), *(block[:2, begins(block[:2])] for block in rows())], axis=1)

@@ -47,8 +47,8 @@ def load_engine(engine: str) -> Any:
         module.load()
     except ImportError as error:
         raise InputError(
-            f"The extraction engine {engine} (documents.extract.engine) cannot be loaded: {error}. Bring the "
-            "environment back to requirements.lock: make setup"
+            f"The extraction engine {engine} (documents.extract.engine) cannot be loaded: {error}. Install "
+            "the packages of requirements.lock: make setup"
         ) from error
     return module
 

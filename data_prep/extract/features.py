@@ -240,7 +240,7 @@ def runs_of(text: str) -> Iterator[tuple[str, str, str]]:
     return zip(words, words[1:], words[2:], strict=False)
 
 
-def of_told(page: Page) -> dict[str, np.ndarray]:
+def of_metadata(page: Page) -> dict[str, np.ndarray]:
     """Share of each block that the page repeats in its description or in its JSON-LD, by sequences of three words at
     the start of the block."""
     description, body, names = set(runs_of(page.blocks.description.lower())), set(), set()
@@ -433,7 +433,7 @@ def of_main_container(page: Page) -> dict[str, np.ndarray]:
     return rows | {"near_top": ratio(np.maximum(score[above], score[page.parent[above]]), score[top])}
 
 
-def of_neighbours(page: Page) -> dict[str, np.ndarray]:
+def of_neighbors(page: Page) -> dict[str, np.ndarray]:
     rows = {"size_before": shifted(page.size, 0), "size_after": np.append(page.size[1:], 0)}
     rows["links_after"] = np.append(page.link_density[1:], 0)
     prices, images = running(page.count(CURRENCY) > 0), np.append(0, page.blocks.images)
@@ -483,8 +483,8 @@ def of_position(page: Page) -> dict[str, np.ndarray]:
     }
 
 
-COMMON = (of_block, of_names, of_containers, of_main_container, of_neighbours, of_position, of_page)
-OF_OTHERS = (of_alike, of_records, of_told)
+COMMON = (of_block, of_names, of_containers, of_main_container, of_neighbors, of_position, of_page)
+OF_OTHERS = (of_alike, of_records, of_metadata)
 """Features that the trees of articles do not use."""
 ALL = (*COMMON[:-1], *OF_OTHERS, of_page)
 """The order in which the trees were fitted. With another order, other features would be sampled for each split."""

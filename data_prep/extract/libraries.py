@@ -55,8 +55,8 @@ def checked(library: str, text_of: TextOf) -> TextOf:
         text = repr(error)
     if PLAIN_SENTENCE not in text:
         raise InputError(
-            f"The extraction engine {library} (documents.extract.engine) makes of a plain page {text!r}. Bring the "
-            "environment back to requirements.lock (make setup)."
+            f"The extraction engine {library} (documents.extract.engine) extracts {text!r} from a plain "
+            "page. Install the packages of requirements.lock (make setup)."
         )
     return text_of
 

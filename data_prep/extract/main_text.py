@@ -20,30 +20,31 @@ from data_prep.extract.hints import BIT
 from data_prep.extract.trees import SCALE, Model, load_model
 
 LETTER = re.compile(r"[^\W_]")
-LEAST = -3 * SCALE  # log-odds: a probability of 1/20
-QUARTERS = 3
+MIN_SCORE = -3 * SCALE  # log-odds: a probability of 1/20
+LOG_ODDS_QUARTERS = 3
 """Calibration on pages that are not articles: 3/4 of the trees' log-odds, because trees are overconfident on sites that
 they were not fitted to."""
-LIMIT, WHOLE = 8 * SCALE, 1 << 20  # range of scores with distinct probabilities, and units per probability 1
-ARTICLE, PERHAPS = SCALE // 2, -SCALE
+LIMIT = 8 * SCALE  # range of scores with distinct probabilities
+PROBABILITY_UNITS = 1 << 20
+ARTICLE, MAYBE_ARTICLE = SCALE // 2, -SCALE
 """Log-odds of being an article above which a page is read as an article (1.6 to 1), and above which it may be one (1 to
 2.7)."""
-OTHERS = 5 / 7
+OTHER_PAGES_FACTOR = 5 / 7
 """Factor on min_probability for pages that are not articles: at 0.7, a block is kept from half of the expected F1."""
-GAP = 4
-MUCH = 2000
+MAX_GAP = 4
+MAX_LOST_CHARACTERS = 2000
 """Maximum characters of paragraphs without links that one container may lose."""
-PLAIN = 0.01
+MAX_LINK_SHARE = 0.01
 """Share of characters in links below which the whole page is main text."""
-FURNITURE = BIT["<nav>"] | BIT["<footer>"]
+BOILERPLATE = BIT["<nav>"] | BIT["<footer>"]
 """Hints of elements without main text: tags, and roles and item types of the same meaning."""
 
 
 @functools.cache
 def probabilities() -> np.ndarray:
-    """Table of the probability of each score from -LIMIT to LIMIT, in units of 1/WHOLE."""
+    """Table of the probability of each score from -LIMIT to LIMIT, in units of 1/PROBABILITY_UNITS."""
     odds = [math.exp(score / SCALE) for score in range(-LIMIT, LIMIT + 1)]
-    return np.array([round(WHOLE * one / (1 + one)) for one in odds])
+    return np.array([round(PROBABILITY_UNITS * one / (1 + one)) for one in odds])
 
 
 def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_article: bool = True) -> list[int]:
@@ -54,19 +55,23 @@ def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_arti
     a page of one paragraph returns that paragraph even at a low score. A page with hardly any links is main text as a
     whole: verse, plays or speeches, which the fitted trees hardly know. Navigation and footers are never main text.
     """
-    furniture_N = furniture(page)
-    if page.link_length.sum() < PLAIN * page.length.sum():
-        return np.flatnonzero(~furniture_N).tolist()
-    score_N = np.where(furniture_N, LEAST, score_N)
-    bar = log_odds(min_probability) if is_article else expected_bar(score_N, page.length, OTHERS * min_probability)
+    boilerplate_N = in_boilerplate(page)
+    if page.link_length.sum() < MAX_LINK_SHARE * page.length.sum():
+        return np.flatnonzero(~boilerplate_N).tolist()
+    score_N = np.where(boilerplate_N, MIN_SCORE, score_N)
+    bar = (
+        log_odds(min_probability)
+        if is_article
+        else expected_bar(score_N, page.length, OTHER_PAGES_FACTOR * min_probability)
+    )
     sure_N = score_N > bar
     if page.length[sure_N].sum() < PROSE_SIZE:
-        best = score_N[page.length >= PROSE_SIZE].max(initial=LEAST)
-        if best > LEAST:
+        best = score_N[page.length >= PROSE_SIZE].max(initial=MIN_SCORE)
+        if best > MIN_SCORE:
             sure_N = score_N >= min(bar, best - SCALE / 2)
     keep_N = spread(page, sure_N, score_N, bar) if sure_N.any() else sure_N
     keep_siblings(page, keep_N)
-    return np.flatnonzero(keep_N & ~furniture_N).tolist()
+    return np.flatnonzero(keep_N & ~boilerplate_N).tolist()
 
 
 def log_odds(probability: float) -> float:
@@ -79,14 +84,15 @@ def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> flo
 
     Among the selections of the most likely blocks, the one with the highest expected F1 contains the blocks whose
     probability is above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to
-    maximize F1 measure). So the less certain a page is, the lower the threshold. Scores are scaled by QUARTERS.
+    maximize F1 measure). So the less certain a page is, the lower the threshold. Scores are scaled by
+    LOG_ODDS_QUARTERS.
     """
-    part_N = probabilities()[np.clip(score_N * QUARTERS // 4, -LIMIT, LIMIT) + LIMIT]
+    part_N = probabilities()[np.clip(score_N * LOG_ODDS_QUARTERS // 4, -LIMIT, LIMIT) + LIMIT]
     order_N = np.argsort(-part_N, kind="stable")
     length_N, part_N = length_N[order_N], part_N[order_N]
     found_N = np.cumsum(length_N * part_N)
-    best = float((2 * found_N / (WHOLE * np.cumsum(length_N) + found_N[-1])).max())
-    return max(4 / QUARTERS * log_odds(share * best), LEAST)
+    best = float((2 * found_N / (PROBABILITY_UNITS * np.cumsum(length_N) + found_N[-1])).max())
+    return max(4 / LOG_ODDS_QUARTERS * log_odds(share * best), MIN_SCORE)
 
 
 def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -119,14 +125,14 @@ def features_of(names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str,
     return asked, [(name, how, asked.index(feature)) for name, how, feature in parted]
 
 
-def furniture(page: Page) -> np.ndarray:
+def in_boilerplate(page: Page) -> np.ndarray:
     """Return which blocks are in a <nav> or <footer>, bool (N,).
 
     The footer of a quotation names its author and does not count. If such elements contain most of the page's text, one
     was not closed or is used for something else, so the hint is ignored.
     """
     quoted_M = page.mask[page.parent] & BIT["<blockquote>"] > 0
-    element = np.flatnonzero((page.own & FURNITURE > 0) & ~quoted_M)
+    element = np.flatnonzero((page.own & BOILERPLATE > 0) & ~quoted_M)
     blocks_N = np.zeros(page.N + 1, np.int64)  # +1 at the start of such an element, -1 after its end
     np.add.at(blocks_N, page.first[element], 1)
     np.add.at(blocks_N, page.last[element], -1)
@@ -139,7 +145,7 @@ def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> n
     index_N = page.index
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
-    keep_N = sure_N | ((score_N > min(bar, 0)) & (index_N - before_N <= GAP) & (after_N - index_N <= GAP))
+    keep_N = sure_N | ((score_N > min(bar, 0)) & (index_N - before_N <= MAX_GAP) & (after_N - index_N <= MAX_GAP))
     heading_N = among(HEADINGS)[page.kind] & (score_N > -SCALE) & (before_N >= 0)
     for n in np.flatnonzero(heading_N[:-1])[::-1]:
         keep_N[n] |= keep_N[n + 1]
@@ -153,7 +159,7 @@ def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
     Only if more text would be lost than boilerplate ever has: speeches, plays, novels, whose paragraphs differ from
     those of articles. Paragraphs with links are left to the trees.
     """
-    if page.length[(page.link == 0) & ~keep_N].sum() <= MUCH:
+    if page.length[(page.link == 0) & ~keep_N].sum() <= MAX_LOST_CHARACTERS:
         return
     groups, group_N = np.unique(page.parent[page.owner] * len(KINDS) + page.kind, return_inverse=True)
     length_N, free_N = page.length, page.link == 0
@@ -161,7 +167,7 @@ def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
         np.bincount(group_N, length_N * chosen_N, len(groups)) for chosen_N in (True, keep_N, free_N & ~keep_N)
     )
     half_G, most_G = (share * total_G >= length_N.sum() for share in (2, 4 / 3))
-    whole_G = (lost_G > MUCH) & (half_G & (kept_G > 0) | most_G)
+    whole_G = (lost_G > MAX_LOST_CHARACTERS) & (half_G & (kept_G > 0) | most_G)
     keep_N |= whole_G[group_N] & free_N
 
 
@@ -197,7 +203,7 @@ def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
     if kind > ARTICLE:
         return model.article.score(rows), True
     score_N = model.other.score(rows | measure(page, OF_OTHERS))
-    return ((score_N + model.article.score(rows)) // 2 if kind > PERHAPS else score_N), False
+    return ((score_N + model.article.score(rows)) // 2 if kind > MAYBE_ARTICLE else score_N), False
 
 
 def text_by(model: Model, page: Page, config: ExtractConfig) -> str:

@@ -156,5 +156,5 @@ def load_model() -> Model:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"The model of the extraction engine, {MODEL}, cannot be read: {error!r}. It is part of the repository: "
-            "bring it back (git checkout, or a new copy on a worker)."
+            "restore it (git checkout, or a new copy on a worker)."
         ) from error

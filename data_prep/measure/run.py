@@ -64,7 +64,7 @@ def extract_texts(
         named = ", ".join(str(file.path) for file in files[:3]) + (", …" if len(files) > 3 else "")
         raise InputError(
             f"There is no page in {len(files)} files ({named}): they hold no HTML response and no text. Perhaps they "
-            "are WAT or metadata files, or damaged. Bring files with pages (pages.*)."
+            "are WAT or metadata files, or damaged. Give files with pages (pages.*)."
         )
     return {"files": len(counts), "rows": total("rows"), **records}
 
@@ -173,9 +173,9 @@ def unit_names(files: list[InputFile]) -> list[str]:
     taken: set[str] = set()
     for file in files:
         stem = stem_of(file.name)
-        told = json.dumps([file.name, file.kind, file.rows, file.split])
+        identity = json.dumps([file.name, file.kind, file.rows, file.split])
         begin = stem.encode()[:MOST_STEM_BYTES].decode(errors="ignore")
-        own = f"{begin}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        own = f"{begin}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         plain = "/" not in file.name and stem.lower() not in taken and len(stem.encode()) <= MOST_STEM_BYTES
         names.append(stem if plain else own)
         taken.add(names[-1].lower())

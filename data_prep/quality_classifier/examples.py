@@ -63,7 +63,7 @@ def read_texts(files: Iterable[DocumentFile], on_quarantine: Callable[[Quarantin
             yield document.text
 
 
-def drawn(
+def sample_texts(
     files: list[DocumentFile], wanted: int, seed: int, on_quarantine: Callable[[QuarantinedRow], None]
 ) -> Iterator[str]:
     """Yield a random sample of `wanted` texts of the files, in order; all texts if there are no more.
@@ -106,7 +106,7 @@ class Examples:
 
 
 @dataclass
-class PassedOver:
+class SkippedRows:
     """Rows without usable text: their number, and the first."""
 
     rows: int = 0
@@ -127,8 +127,8 @@ def read_examples(
     skipped. Raises InputError if a file cannot be read, or the disk cannot be written."""
     ends, labels, held_out, end = [], [], [], 0
     for name, files in sets.items():
-        passed_over = PassedOver()
-        texts = drawn(files, config.documents_per_set, config.seed, passed_over)
+        skipped_rows = SkippedRows()
+        texts = sample_texts(files, config.documents_per_set, config.seed, skipped_rows)
         for number, text in enumerate(texts, start=1):
             if number % DOCUMENTS_BETWEEN_LINES == 0:
                 progress(f"quality classifier: {number:,} documents of the set {name} read")
@@ -141,10 +141,9 @@ def read_examples(
             ends.append(end)
             labels.append(LABELS[name])
             held_out.append(is_held_out(text, config.held_out_share))
-        if passed_over.rows:
+        if skipped_rows.rows:
             progress(
-                f"quality classifier: {passed_over.rows:,} rows of the set {name} passed over; first "
-                f"{passed_over.first}"
+                f"quality classifier: {skipped_rows.rows:,} rows of the set {name} skipped; first {skipped_rows.first}"
             )
     with writing("The scratch file of the training"):
         scratch.flush()

@@ -11,7 +11,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import INDEX_FILES, count_clusters, duplicates_in, find_duplicates, sizes_in
 from data_prep.dedup.partitions import Partitions
 from data_prep.dedup_index.format import FOLDER, KINDS, KINDS_OF, Index
-from data_prep.dedup_index.joins import map_keys, pairs_met, write_index
+from data_prep.dedup_index.joins import join_with_indices, map_keys, write_index
 from data_prep.engine import Marker, Workspace, identity_of
 from data_prep.engine.tasks import File, FileRunner, StoredFile, delete_other_digests, file_of_each, files_of
 from data_prep.select.keys import pairs_name, write_keys, write_same_url, write_url_keys
@@ -113,7 +113,7 @@ def find_clusters(
             delete_other_digests(seen)
             places = [run.folder / name for name, _ in for_index]
             tasks = run.tasks(f"{TOLD[step]} of earlier runs")
-            pairs += pairs_met(places, indices, KINDS_OF[step], seen / "join", tasks)
+            pairs += join_with_indices(places, indices, KINDS_OF[step], seen / "join", tasks)
         folder = run.folder / f"parts/{step}-{digest}"
         delete_other_digests(folder)
         clusters[step] = find_duplicates(pairs, folder, run.tasks(TOLD[step]))

@@ -81,7 +81,7 @@ def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
     return verdict is None or verdict[0] in (*config.sections, *AFTER_FILTERS)
 
 
-def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
+def is_dedup_candidate(verdict: Verdict, config: DocumentsConfig) -> bool:
     """Whether deduplication compares documents with this verdict."""
     return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
 
@@ -101,7 +101,7 @@ def candidates(
     first = 0
     for batch in read_batches(texts):
         for number, (row, verdict) in enumerate(zip(rows_of(batch), verdicts(batch, config, min_quality), strict=True)):
-            if looked_at(verdict, config):
+            if is_dedup_candidate(verdict, config):
                 yield first + number, row
         first += batch.num_rows
         count(batch.num_rows)

@@ -11,7 +11,7 @@ from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.partitions import Partitions
 from data_prep.engine import Workspace
 from data_prep.engine.tasks import StoredFile
-from data_prep.select.filtered import candidates, looked_at
+from data_prep.select.filtered import candidates, is_dedup_candidate
 from data_prep.verdict import columns_needed, read_measured, verdicts
 from lm.storage import write_atomically
 
@@ -29,7 +29,7 @@ def write_url_keys(file: StoredFile, space: Workspace, config: DocumentsConfig, 
     """Write the keys of the URLs of the documents that deduplication compares. Reads no text."""
     path = space.output(pairs_name("url", file))
     with writing_pairs(path) as add, writing_index_keys(file, space, ("url",), config) as index:
-        for number, row in rows_looked_at(file, space, config, min_quality):
+        for number, row in candidate_rows(file, space, config, min_quality):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
                 node = document_node(*url_node(row["date"], row["id"], file.id, number, config.url_dedup))
                 add([key], node)
@@ -54,7 +54,7 @@ def writing_index_keys(
         yield {kind: stack.enter_context(writing_pairs(path)) for kind, path in paths.items()}
 
 
-def rows_looked_at(
+def candidate_rows(
     file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[int, dict]]:
     """Yield (row number, row) of the same documents as `candidates`, without their texts."""
@@ -62,7 +62,7 @@ def rows_looked_at(
     for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         found = verdicts(rows, config, min_quality)
         for number, (row, verdict) in enumerate(zip(rows.select(names).to_pylist(), found, strict=True)):
-            if looked_at(verdict, config):
+            if is_dedup_candidate(verdict, config):
                 yield first + number, row
         first += rows.num_rows
         space.count(rows.num_rows)

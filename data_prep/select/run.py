@@ -82,8 +82,8 @@ def prepare_documents(
         given_up |= late.keys()
         for name, step in late.items():
             set_aside_in(first_step(config), name, step, run.folder)
-        told = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
-        print(f"The joins are made again without {told}; see quarantine/{first_step(config)}/.", flush=True)
+        failed = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
+        print(f"The joins are repeated without {failed}; see quarantine/{first_step(config)}/.", flush=True)
         engine = dataclasses.replace(engine, retry_failed=False)
     domains = count_domains(file_of_each(made, "parts/hosts/"), run)
     counts = merge_counts(file_of_each(made, "parts/counts/"), run)
@@ -112,13 +112,13 @@ def select(
     work = functools.partial(write_duplicates, found=found)
     files, made = run("duplicates", files, work, [names_of(clusters), sizes is not None])
     settings = identity_of(config, min_quality)
-    told = {name: [settings, marker.outputs] for name, marker in made.items()}
+    identities = {name: [settings, marker.outputs] for name, marker in made.items()}
     edits: dict[str, str] = {}
     if steps_in(config):
-        edits = find_edits(files, config, min_quality, lambda file: told[file.name], run)
+        edits = find_edits(files, config, min_quality, lambda file: identities[file.name], run)
         files = [file for file in files if file.name in edits]
     work = functools.partial(apply_filters, config=config, min_quality=min_quality)
-    files, made = run(FILTERING, files, work, lambda file: [told[file.name], edits.get(file.name)])
+    files, made = run(FILTERING, files, work, lambda file: [identities[file.name], edits.get(file.name)])
     if config.dedup_index.write and {*run.failed.values()} <= {first_step(config)}:
         write_index_of(files, config, found, run)
     return min_quality, list(made.values())

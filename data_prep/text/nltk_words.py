@@ -259,11 +259,11 @@ def treebank_words(chunk: str) -> tuple[str, ...]:
     inside = chunk[1:-1]
     if inside.isalpha() and inside.lower() not in PARTED:
         return (inside,)
-    goes_on = not chunk.endswith(END)
-    text = chunk.removeprefix(START) + END if goes_on else chunk.removeprefix(START).removesuffix(END)
+    continues = not chunk.endswith(END)
+    text = chunk.removeprefix(START) + END if continues else chunk.removeprefix(START).removesuffix(END)
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
-    return tuple(text.split()[:-1] if goes_on else text.split())
+    return tuple(text.split()[:-1] if continues else text.split())
 
 
 CHUNKS: Memo[str, tuple[str, ...]] = Memo(treebank_words)

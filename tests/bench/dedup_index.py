@@ -23,7 +23,7 @@ from configs.recipes.gristmill import MINHASH
 from data_prep.config import DedupIndexConfig
 from data_prep.dedup.clusters import writing_pairs
 from data_prep.dedup_index.format import open_index
-from data_prep.dedup_index.joins import map_keys, pairs_met, write_index
+from data_prep.dedup_index.joins import join_with_indices, map_keys, write_index
 from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import write_texts
 from tests.data_prep.pages import demo_config
@@ -75,7 +75,7 @@ def main() -> None:
         writing = timed(lambda: write_index({0: "a.parquet"}, places, config, "", index, parts, run_here))
         opened = open_index(str(index))
         later = [*write_pairs(folder / "b", documents, 1, int(documents * arguments.seen)).values()]
-        meeting = timed(lambda: pairs_met(later, [opened], [*KINDS], folder / "met", run_here))
+        meeting = timed(lambda: join_with_indices(later, [opened], [*KINDS], folder / "met", run_here))
         sizes = {kind: sum(path.stat().st_size for path in (index / "keys" / kind).iterdir()) for kind in KINDS}
         sizes["ids"] = (index / "ids/a.parquet").stat().st_size
         met = sum(path.stat().st_size for path in (folder / "met").glob("*.runs")) / 32
@@ -86,7 +86,7 @@ def main() -> None:
     }
     told |= {f"{kind}_bytes_per_document": round(size / documents, 2) for kind, size in sizes.items()}
     told |= {"written_per_second": round(documents / (mapping + writing)), "met_per_second": round(documents / meeting)}
-    print(json.dumps(told | {"pairs_met": round(met)}))
+    print(json.dumps(told | {"join_with_indices": round(met)}))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from data_prep.dedup import lines, partitions, sorted_runs
 from data_prep.dedup.clusters import count_clusters, duplicates_in, find_duplicates, sizes_in, take_step, writing_pairs
 from data_prep.dedup.partitions import Gather, Partition, Partitions, Rows, join
 from data_prep.dedup_index.format import open_index
-from data_prep.dedup_index.joins import pairs_met, write_index
+from data_prep.dedup_index.joins import join_with_indices, write_index
 from tests.data_prep.dedup.test_clusters import key, run_here
 from tests.data_prep.pages import demo_config
 
@@ -172,7 +172,7 @@ def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
         one_join(lambda: write_index(texts, {"exact": paths}, config, "", index, tmp_path / "parts", run, rows_at_once))
         opened, few = open_index(str(index)), 2 ** (bits - 2)
         run.read = run.allowed = 0
-        pairs_met(paths, [opened, opened], ["exact"], tmp_path / "met", run, 4 * rows_at_once)
+        join_with_indices(paths, [opened, opened], ["exact"], tmp_path / "met", run, 4 * rows_at_once)
         assert len(opened.keys["exact"]) == 2**bits and run.bits == bits - 2
         assert run.read <= files + few * math.ceil(files / 64) + 2 * 2**bits
 

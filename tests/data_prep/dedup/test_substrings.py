@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from data_prep.config import SubstringDedupConfig
 from data_prep.dedup.substrings import (
     groups_of,
-    in_later_runs,
     places_by_file,
-    ranks_of_runs,
     remove_substrings,
+    repeated_earlier,
+    sequence_ranks,
     words_of,
 )
 from data_prep.dedup.survivors import Edit, Survivor, SurvivorFile, with_gaps
@@ -46,10 +46,10 @@ def plain_search(tokens: list[int], length: int) -> list[bool]:
 @settings(max_examples=300, deadline=None)
 def test_runs_that_stand_twice_are_those_of_a_plain_search(tokens, length):
     if length > 1:
-        ranks, plain = ranks_of_runs(tokens, length).tolist(), plain_ranks(tokens.tolist(), length)
+        ranks, plain = sequence_ranks(tokens, length).tolist(), plain_ranks(tokens.tolist(), length)
         assert [rank > 0 for rank in ranks] == [bool(run) for run in plain]
         assert len(set(ranks)) == len(set(plain)) == len(set(zip(ranks, plain, strict=True)))
-        assert in_later_runs(tokens, length).tolist() == plain_search(tokens.tolist(), length)
+        assert repeated_earlier(tokens, length).tolist() == plain_search(tokens.tolist(), length)
 
 
 WORDS = st.lists(st.sampled_from(["a", "b,", "C", "dé", "漢字", "\n", "e\n\nf"]), max_size=25).map(" ".join)
@@ -162,7 +162,7 @@ def test_time_grows_with_the_text(tmp_path):
         some = draw.integers(1, 2000, size // 2, dtype=np.uint32)
         return np.concatenate([some, [np.uint32(0)], some])
 
-    assert not superlinear(lambda tokens: in_later_runs(tokens, 50), texts, 40_000)
+    assert not superlinear(lambda tokens: repeated_earlier(tokens, 50), texts, 40_000)
 
 
 def test_a_group_of_copies_takes_no_more_memory_than_is_said():
@@ -174,7 +174,7 @@ def test_a_group_of_copies_takes_no_more_memory_than_is_said():
     some = np.random.default_rng(1).integers(1, 50_000, 200_000, dtype=np.uint32)
     for tokens in (np.concatenate([some, some]), np.ones(400_000, np.uint32)):
         tracemalloc.start()
-        in_later_runs(tokens, 50)
+        repeated_earlier(tokens, 50)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak / len(tokens) < BYTES_PER_TOKEN - 3, peak / len(tokens)

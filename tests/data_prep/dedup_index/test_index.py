@@ -190,7 +190,9 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
         with writing_pairs(folder / "own") as add:
             for key, order in own:
                 add([key], (order, order))
-        met = joins.pairs_met([folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once)
+        met = joins.join_with_indices(
+            [folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once
+        )
         found = {
             tuple(int(n) for n in row)
             for one in met

@@ -79,7 +79,7 @@ def test_a_library_that_fails_on_a_plain_page_is_to_blame_and_not_the_page(monke
 
     monkeypatch.setattr(trafilatura, "extract", of_another_version)
     monkeypatch.setattr(resiliparse.extract.html2text, "extract_plain_text", of_another_version)
-    with pytest.raises(InputError, match=f"{engine}.*plain page.*TypeError.*make setup"):
+    with pytest.raises(InputError, match=f"{engine}.*TypeError.*plain page.*make setup"):
         extract_text(page(html(PROSE)), config_for(engine, EXTRACT.min_probability))
 
 

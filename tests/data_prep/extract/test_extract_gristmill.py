@@ -17,8 +17,8 @@ from data_prep.extract.features import Page, measure
 from data_prep.extract.hints import BIT, TAG_BITS, hints_of_attributes, hints_of_name
 from data_prep.extract.main_text import (
     ARTICLE,
-    PERHAPS,
-    QUARTERS,
+    LOG_ODDS_QUARTERS,
+    MAYBE_ARTICLE,
     bullet,
     expected_bar,
     main_blocks,
@@ -187,7 +187,7 @@ def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
     for _ in range(50):
         score, length = random_.integers(-6000, 6000, 12), random_.integers(1, 300, 12)
         score -= score % 4  # so that three quarters are whole too
-        p = 1 / (1 + np.exp(-score * QUARTERS / 4 / SCALE))
+        p = 1 / (1 + np.exp(-score * LOG_ODDS_QUARTERS / 4 / SCALE))
         order = np.argsort(-p, kind="stable")
         f1 = [2 * (p * length)[order[:k]].sum() / (length[order[:k]].sum() + (p * length).sum()) for k in range(1, 13)]
         kept = set(np.flatnonzero(score > expected_bar(score, length, 0.5)))
@@ -215,8 +215,8 @@ def trees_of_value(value: int) -> Trees:
     [
         (ARTICLE + 1, 300, True),
         (ARTICLE, 200, False),
-        (PERHAPS + 1, 200, False),
-        (PERHAPS, 100, False),
+        (MAYBE_ARTICLE + 1, 200, False),
+        (MAYBE_ARTICLE, 100, False),
     ],
 )
 def test_a_page_that_may_be_an_article_is_told_by_the_mean_of_both_trees(kind, score, is_article):

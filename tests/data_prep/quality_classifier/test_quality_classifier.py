@@ -296,7 +296,7 @@ def test_rows_without_a_text_are_passed_over_and_told(tmp_path, sets):
     lines: list[str] = []
     training = train_quality_classifier(config(*sets, epochs=1), tmp_path / "model", lines.append)
     assert sum(training["documents"]["good"].values()) in (200, 201)
-    assert "3 rows of the set good passed over; first good.jsonl, line 201" in lines[0]
+    assert "3 rows of the set good skipped; first good.jsonl, line 201" in lines[0]
 
 
 def test_sets_that_teach_nothing_are_refused(tmp_path, sets):

@@ -126,7 +126,8 @@ def test_two_workers_in_a_bucket_give_the_bytes_of_one_process_on_a_disk(texts, 
 
 
 @pytest.mark.parametrize(
-    ("module", "work"), [(lines, "write_line_keys"), (substrings, "collect"), (decontamination, "judge")]
+    ("module", "work"),
+    [(lines, "write_line_keys"), (substrings, "write_substring_edits"), (decontamination, "write_contaminated")],
 )
 def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, tmp_path, monkeypatch, module, work):
     config, real = config_of(texts, *STEPS), getattr(module, work)

@@ -120,7 +120,7 @@ def test_a_file_that_fails_in_any_step_takes_no_other_files_documents_along(tmp_
         assert not made and outputs(out) == expected
     prepare(texts, out, config, dataclasses.replace(HALF, retry_failed=True))
     assert outputs(out) == whole and not list(out.glob("quarantine/*/*"))
-    assert "The joins are made again without c (filtering); see quarantine/addresses/." in capsys.readouterr().out
+    assert "The joins are repeated without c (filtering); see quarantine/addresses/." in capsys.readouterr().out
 
 
 def test_of_random_corpora_no_document_of_other_files_is_lost(tmp_path, monkeypatch):
