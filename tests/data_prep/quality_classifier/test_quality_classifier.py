@@ -96,6 +96,7 @@ def test_a_share_is_meant_as_it_is_written():
     for keep_share, kept in ((0.07, 7), (0.29, 29), (1.0, 100), (0.001, 1)):  # in floats 0.07 * 100 is above 7
         lowest = threshold(histogram(scores), keep_share)
         assert sum(score >= lowest for score in scores) == kept
+    assert threshold(histogram([]), 0.5) == threshold(merge([]), 0.5) == 0.0
 
 
 @settings(max_examples=25, deadline=None)  # a merge counts over all values that a score can have
@@ -111,20 +112,13 @@ def test_histograms_add_up_in_any_order_and_grouping(files, generator):
     assert np.array_equal(merge(stored), whole)
 
 
-def test_no_documents_have_a_threshold_too():
-    assert threshold(histogram([]), 0.5) == threshold(merge([]), 0.5) == 0.0
-
-
-@pytest.mark.parametrize("wrong", [float("nan"), -0.1, 1.1, float("inf")])
-def test_what_is_no_score_is_refused(wrong):
-    with pytest.raises(UsageError, match="from 0 to 1"):
-        histogram([0.5, wrong])
-
-
-@pytest.mark.parametrize("wrong", [0.0, 1.5, -1.0, float("nan")])
-def test_what_is_no_share_is_refused(wrong):
-    with pytest.raises(UsageError, match="keep_share"):
-        threshold(histogram([0.5]), wrong)
+def test_scores_and_shares_out_of_range_are_refused():
+    for wrong in (float("nan"), -0.1, 1.1, float("inf")):
+        with pytest.raises(UsageError, match="from 0 to 1"):
+            histogram([0.5, wrong])
+    for wrong in (0.0, 1.5, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="keep_share"):
+            threshold(histogram([0.5]), wrong)
 
 
 @given(SCORES.filter(len), SCORES.filter(len))
@@ -254,23 +248,19 @@ def test_training_is_the_plain_algorithm(tmp_path):
     assert model.bias / 2**16 == pytest.approx(bias, abs=2**-16)
 
 
-def test_the_same_files_give_the_same_bytes_and_another_seed_others(tmp_path, sets):
-    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        train_quality_classifier(config(*sets, seed=seed, epochs=1), tmp_path / name, quiet)
-    one, two, three = ((tmp_path / name / "model.npz").read_bytes() for name in ("one", "two", "three"))
-    assert one == two != three
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model.json", "model.npz"]
-
-
-def test_how_the_files_are_packed_changes_nothing(tmp_path, sets):
+def test_equal_texts_give_equal_bytes_however_they_are_packed_and_another_seed_others(tmp_path, sets):
     texts = texts_of("fine", 200, seed=1)
     schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
     table = tmp_path / "good.parquet"
     write_rows([(table, {"id": n, "text": text}) for n, text in enumerate(texts)], {table: schema}, scratch=tmp_path)
-    packed = write_jsonl(tmp_path / "other.jsonl.gz", texts_of("web", 300, seed=2))
-    train_quality_classifier(config(*sets, epochs=1), tmp_path / "one", quiet)
-    train_quality_classifier(config(str(table), packed, epochs=1), tmp_path / "two", quiet)
-    assert model_sha256(tmp_path / "one") == model_sha256(tmp_path / "two")
+    packed = str(table), write_jsonl(tmp_path / "other.jsonl.gz", texts_of("web", 300, seed=2))
+    for name, files, seed in (("one", sets, 0), ("two", sets, 0), ("packed", packed, 0), ("seed", sets, 1)):
+        train_quality_classifier(config(*files, seed=seed, epochs=1), tmp_path / name, quiet)
+    one, two, packed_bytes, other = (
+        (tmp_path / name / "model.npz").read_bytes() for name in ("one", "two", "packed", "seed")
+    )
+    assert one == two == packed_bytes != other
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model.json", "model.npz"]
 
 
 def test_so_many_documents_are_drawn_of_each_set(tmp_path, sets):
@@ -323,19 +313,12 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"documents_per_set": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"hash_bits": 9},
-        {"hash_bits": 27},
-        {"held_out_share": 1.0},
-        {"held_out_share": -0.1},
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
+        {"documents_per_set": 0}, {"epochs": 0}, {"batch_size": 0}, {"hash_bits": 9}, {"hash_bits": 27},
+        {"held_out_share": 1.0}, {"held_out_share": -0.1}, {"learning_rate": 0.0}, {"learning_rate": float("nan")},
         {"seed": -1},
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_impossible_settings_are_refused_by_name(changes):
     with pytest.raises(UsageError, match=f"documents.quality_classifier.training.{next(iter(changes))}"):
         dataclasses.replace(QUALITY_CLASSIFIER.training, **changes)
