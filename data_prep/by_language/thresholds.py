@@ -59,7 +59,7 @@ def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] |
     if any(measured.get(name) != value for name, value in thresholds_identity(config, "stopwords").items()):
         raise UsageError(
             "texts/ were measured with other stop words of these languages (documents.by_language). Give the files "
-            "that the run had; or measure anew in another folder: --workdir"
+            "that the run had; or measure again in another folder: --workdir"
         )
 
 

@@ -50,7 +50,7 @@ class EmbeddingFilter(Filter):
     name = "embedding"
     title = "Score of an embedding"
     summary = "A linear head on a BERT's embedding scores each text, as FineWeb-Edu does (arXiv:2406.17557, section 4)."
-    signals = (Signal("embedding_score", "Score", "What the head gives; FineWeb-Edu's is from 0 to 5.", 0.05),)
+    signals = (Signal("embedding_score", "Score", "The output of the head; FineWeb-Edu's is from 0 to 5.", 0.05),)
     rules = (Rule("embedding_low_score", "embedding_score", "below", "min_score"),)
 
     def __post_init__(self):

@@ -99,7 +99,7 @@ def loaded(source: str, function: str) -> Callable[[str], Any]:
     except Exception as error:
         raise UsageError(
             f"The file of the filter function {function} cannot be run by itself: {error!r}. Import only what workers "
-            "have installed, and nothing from files beside it."
+            "have installed, and nothing from files next to it."
         ) from error
     found = getattr(module, function, None)
     if not callable(found):

@@ -35,7 +35,7 @@ class FilteredRows:
     first: int
     """Row number, in the file, of the first row of the batch."""
     rows: list[dict]
-    """Rows of texts/. Their text is what is left after the filters that they passed (`text_left`)."""
+    """Rows of texts/. Their text is that after the filters that they passed (`text_left`)."""
     verdicts: list[Verdict]
     values: Mapping[str, np.ndarray]
     """{signal: (rows,) float64} of the signals that have a threshold."""

@@ -160,7 +160,7 @@ def is_abbreviation(token: str) -> bool:
 
 
 def ends_by_itself(token: str) -> bool:
-    """Whether the form of a token alone ends a sentence."""
+    """Whether a token ends a sentence by its form."""
     if token in (".", "?", "!"):
         return True
     return token.endswith(".") and not token.endswith("..") and not is_abbreviation(token)

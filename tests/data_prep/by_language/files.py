@@ -49,7 +49,7 @@ def write_thresholds(folder: Path, language: str, **changes: object) -> Path:
 
 def write_fasttext(path: Path, words: Mapping[str, Sequence[str]]) -> Path:
     """Writes a fastText classifier (.bin, version 12) that tells each label of `words` by its words: the input vector
-    of a word points to its label alone, and the softmax of the mean of a line's words is the answer."""
+    of a word points only to its label, and the softmax of the mean of a line's words is the answer."""
     labels = list(words)
     rows = ["</s>", *(word for label in labels for word in words[label])]
     owner = {word: place for place, label in enumerate(labels) for word in words[label]}

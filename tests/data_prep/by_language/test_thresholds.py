@@ -1,4 +1,4 @@
-"""Thresholds by language: read and verified, refused by name, and each deciding the texts of its own language alone."""
+"""Thresholds by language: read, refused with a message, and applied only to texts of their language."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ def config(*found, folder: Path | None = None, languages: tuple[str, ...] = LANG
 
 
 def rows(count: int, seed: int = 0) -> pa.Table:
-    """Rows of three languages whose values lie on both sides of anybody's thresholds."""
+    """Rows of three languages with values on both sides of all thresholds."""
     draw, schema = random.Random(seed), text_schema(config(thresholds("deu_Latn"), thresholds("spa_Latn")))
     made = []
     for number in range(count):
@@ -73,7 +73,7 @@ def test_thresholds_decide_the_rows_of_their_language_and_no_others(change):
 
 
 def test_every_row_is_judged_as_a_config_of_its_language_alone_would():
-    """Which is the recipe with the limits written into the filters, as for one language."""
+    """That config is the recipe with the limits written into the filters."""
     table = rows(400, seed=1)
     both = {"deu": thresholds("deu_Latn", min_avg_word_length=6), "spa": thresholds("spa_Latn", dup_line_frac=0.05)}
     found = verdicts(table, config(*both.values()), None)
@@ -89,7 +89,7 @@ def test_every_row_is_judged_as_a_config_of_its_language_alone_would():
 
 
 def test_a_score_at_the_threshold_is_enough():
-    """FineWeb-2 keeps what is at least the threshold, FineWeb what is above."""
+    """FineWeb-2 keeps scores from the threshold on, FineWeb only scores above it."""
     table = rows(3)
     at = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([0.5] * 3))
     assert (

@@ -1,4 +1,4 @@
-"""The n-grams that are found are those that a plain comparison of words finds, and examples are read as they come."""
+"""The index finds the n-grams that a plain comparison of words finds; examples of common tasks are read."""
 
 import bz2
 import gzip
@@ -50,7 +50,7 @@ def shared_ngrams(text: str, examples: list[str], config: DecontaminationConfig)
 @given(examples=st.lists(TEXTS, max_size=4), texts=st.lists(TEXTS, max_size=5))
 @settings(max_examples=150, deadline=None)
 def test_overlaps_are_those_of_a_plain_comparison(examples, texts):
-    """Also where windows lie across two documents of a batch, which are no overlaps."""
+    """Windows across two documents of a batch do not count."""
     index = index_of(examples)
     found = overlaps(texts, index)
     for number, text in enumerate(texts):

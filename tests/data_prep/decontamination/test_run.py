@@ -71,7 +71,7 @@ def config_of(sets: Path, steps: Sequence[str] = ("exact_dedup", "decontaminatio
 
 
 def made(texts: Path, config: DocumentsConfig, out: Path, workers: int = 1) -> dict[str, str]:
-    """{id: reason, "" of what is kept}, in order."""
+    """Return {id: reason, "" for kept documents}, in order."""
     engine = dataclasses.replace(ONE_PROCESS, workers=workers)
     prepare_documents(texts, config, out, engine=engine)
     rows = [row for folder in ("documents", "dropped") for row in pq.read_table(out / folder).to_pylist()]

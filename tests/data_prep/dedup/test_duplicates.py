@@ -65,12 +65,12 @@ def random_corpus(seed: int, languages: tuple[str, ...] = ("en",), documents: in
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """What became of a corpus: its rows, and of each id where it went."""
+    """A corpus, and its kept and dropped rows by id."""
 
     rows: dict[str, dict]
     kept: dict[str, dict]
     dropped: dict[str, dict]
-    """With duplicate_of as an id, where it is of this corpus."""
+    """duplicate_of is an id if the document is in this corpus."""
 
 
 def deduplicate(

@@ -1,4 +1,4 @@
-"""Lines that stand in several documents go from all but the first: as a plain count finds them, whatever the files."""
+"""Lines that are in several documents are removed from all except the first, as by a plain count, for any files."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_a_corpus_loses_what_a_plain_count_finds(tmp_path_factory, drawn, unit, 
 
 
 def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
-    """A key's rows lie in several blocks, and there are many files to gather and many partitions."""
+    """The rows of a key are in several blocks, and there are many files to gather and many partitions."""
     words = [f"Line number {n} of it" for n in range(12)]
     corpus = [
         [survivor(file, row, "\n".join((words * 4)[file * 3 + row :][:5]), day=file % 3 + 1) for row in range(4)]

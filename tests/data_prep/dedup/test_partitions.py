@@ -76,7 +76,7 @@ def test_places_are_spread_and_come_back():
 
 
 OPENED: list[str] = []
-"""Paths that were opened to be read, while it is looked."""
+"""Paths that were opened for reading while LOOKING."""
 LOOKING = [False]
 
 
@@ -90,8 +90,8 @@ sys.addaudithook(note_open)
 
 @contextlib.contextmanager
 def looking(folder: Path) -> Generator[Callable[[], int]]:
-    """Gives what tells how many objects below the folder were opened since it was asked last; JSON is of the driver
-    alone."""
+    """Yield a function that counts the objects below the folder that were opened since its last call. JSON files are
+    read only by the driver."""
 
     def told() -> int:
         objects = {path for path in OPENED if path.startswith(str(folder)) and not path.endswith(".json")}
@@ -107,7 +107,7 @@ def looking(folder: Path) -> Generator[Callable[[], int]]:
 
 
 class Counted:
-    """Runs tasks, and counts the objects that each reads and what joins of so many files may read."""
+    """Run tasks, and count the objects that each reads and may read."""
 
     def __init__(self, told: Callable[[], int]):
         self.told = told
@@ -129,7 +129,7 @@ class Counted:
 
 @pytest.mark.parametrize(("files", "documents"), [(40, 20), (400, 10)])
 def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
-    """So many documents of a key each in a file, one of which is a copy of one in another file."""
+    """One document of each file is a copy of a document in another file."""
     rows_at_once = 80
     monkeypatch.setattr(lines, "ROWS_AT_ONCE", rows_at_once)
     paths = [tmp_path / f"{file}.pairs" for file in range(files)]
@@ -145,7 +145,7 @@ def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
         run = Counted(told)
 
         def one_join(join: Callable[[], Any]) -> Any:
-            """What it makes: of this many files it may read as many objects, and one for each of them later."""
+            """Return the result of a join that reads each file once, and each gathered file once per partition."""
             run.read = run.allowed = 0
             made = join()
             assert run.bits == bits and 0 < run.read <= run.allowed == files + 2**bits * math.ceil(files / 64)

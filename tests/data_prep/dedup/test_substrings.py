@@ -1,4 +1,4 @@
-"""Runs of tokens that stand twice go but for the first: as a plain search finds them, whatever the files."""
+"""Repeated sequences of tokens are removed except for the first, as by a plain search, for any files."""
 
 import itertools
 import json
@@ -27,14 +27,14 @@ TOKENS = st.lists(st.integers(0, 3), max_size=60).map(lambda numbers: np.array(n
 
 
 def plain_ranks(tokens: list[int], length: int) -> list[tuple[int, ...]]:
-    """Of each position its run, () where it is cut off, holds a 0 or stands nowhere else."""
+    """The sequence at each position; () if it is cut off, contains a 0 or occurs only once."""
     runs = [tuple(tokens[start : start + length]) for start in range(len(tokens))]
     whole = [run if len(run) == length and 0 not in run else () for run in runs]
     return [run if whole.count(run) > 1 else () for run in whole]
 
 
 def plain_search(tokens: list[int], length: int) -> list[bool]:
-    """Which tokens lie in a run whose like begins at least `length` tokens before."""
+    """Which tokens are in a sequence that also begins at least `length` tokens earlier."""
     covered, first = [False] * len(tokens), {}
     for start, run in enumerate(plain_ranks(tokens, length)):
         if run and start >= first.setdefault(run, start) + length:

@@ -1,4 +1,4 @@
-"""Laws of deduplication against an index: as if both runs had been one, whatever lies where and however it is cut."""
+"""Deduplication against an index equals one run over both dumps, for any place and partitioning of the index."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ slow = pytest.mark.slow
     ],
 )  # fmt: skip
 def test_two_runs_with_an_index_keep_what_one_run_of_both_dumps_keeps(tmp_path, steps, key_bytes, corpora):
-    """The later dump loses just what it would lose in the same run, and not only what meets a document that stayed."""
+    """The later dump loses the same documents as in one run, also copies of documents that the earlier run dropped."""
     reasons: set[str] = set()
     for seed in range(corpora):
         earlier, later = two_dumps(seed)
@@ -89,7 +89,7 @@ def test_two_runs_with_an_index_keep_what_one_run_of_both_dumps_keeps(tmp_path, 
 
 
 def content(folder: Path) -> dict[str, str]:
-    """{file: its hash}, of the index and of what was kept and dropped."""
+    """Return {file: hash} of the index and of kept and dropped documents."""
     files = [path for name in ("dedup_index", "documents", "dropped") for path in (folder / name).rglob("*.*")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
@@ -116,7 +116,7 @@ def test_two_workers_make_the_same_index_and_the_same_documents(tmp_path):
 
 
 def test_of_several_indices_the_first_that_has_it_is_named_and_a_chain_forgets_nothing(tmp_path):
-    """The index of the second dump has the keys of what it dropped as seen before, too."""
+    """The index of the second dump also has the keys of documents that it dropped as seen before."""
     earlier, later = two_dumps(5)
     last = [[row | {"id": f"{row['id']}-again", "dump": "C", "date": "2030-01-01T00:00:00Z"} for row in later[0]]]
     last[0].append(last[0][0] | {"id": "new", "text": "Never seen.", "url": "http://new.ex/"})

@@ -89,11 +89,11 @@ def test_every_label_of_the_encoding_standard_is_known():
 @pytest.mark.parametrize(
     ("head", "codec"),
     [
-        # The first label that is one counts.
+        # The first valid label counts.
         ("<meta charset=nonsense><meta charset=koi8-r>", "koi8-r"),
         ('<meta charset=""><meta charset=koi8-r>', "koi8-r"),
         ("<meta charset=koi8-r><meta charset=utf-8>", "koi8-r"),
-        # `content` counts beside http-equiv="content-type" alone.
+        # `content` counts only with http-equiv="content-type".
         ('<meta http-equiv=Content-Type content="text/html; charset=koi8-r">', "koi8-r"),
         ('<meta content="text/html; charset=koi8-r" http-equiv="CONTENT-TYPE">', "koi8-r"),
         ("<meta http-equiv='content-type' content='charset = \"koi8-r\"; x'>", "koi8-r"),
@@ -106,12 +106,12 @@ def test_every_label_of_the_encoding_standard_is_known():
         ('<meta http-equiv="content-type" content="charset=utf-8" charset=koi8-r>', "koi8-r"),
         ('<meta http-equiv="content-type" content="charset=koi8-r" charset=nonsense>', None),
         ("<meta charset=koi8-r charset=utf-8>", "koi8-r"),
-        # Encodings that a page which can be searched cannot be in, and the one that means another.
+        # Encodings that a readable page cannot have, and labels of other encodings.
         ("<meta charset=utf-16>", "utf-8"),
         ("<meta charset=unicodefffe>", "utf-8"),
         ("<meta charset=x-user-defined>", "cp1252"),
         ("<meta charset=iso-8859-1>", "cp1252"),
-        # What is no <meta>.
+        # Markup other than <meta>.
         ('<!-- <meta charset="utf-8"> --><meta charset="koi8-r">', "koi8-r"),
         ('<!--><meta charset="koi8-r"> -->', "koi8-r"),
         ('<!-- > <meta charset="koi8-r">', None),

@@ -18,7 +18,7 @@ engines = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys()
 
 
 def nested(levels: int) -> bytes:
-    """A page of that many nested <div>, with text behind them."""
+    """A page of nested <div>, with text after them."""
     return html("<div>" * levels + PROSE + "</div>" * levels, PROSE.replace("miller", "baker"))
 
 
@@ -88,7 +88,7 @@ def test_depth_and_number_of_elements_and_attributes_at_the_limit_and_one_above(
 
 @engines
 def test_no_page_is_cut_silently_by_the_parser(config):
-    """At every depth the text behind the nesting is there, or the page is refused by name."""
+    """At every depth the text after the nesting is extracted, or the page is refused with a reason."""
     outcomes = {levels: extract_text(page(nested(levels)), config) for levels in [*range(245, 260, 2), 3000]}
     assert {reason for _, reason in outcomes.values()} == {None, "html_too_deep"}
     assert all("he was a man" in text.rpartition("baker that")[2] for text, reason in outcomes.values() if not reason)

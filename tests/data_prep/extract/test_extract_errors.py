@@ -1,4 +1,4 @@
-"""What a page is blamed for, and what it is not: a library, a model or a bug of ours ends the stage."""
+"""Errors of a page are counted; errors of a library, a model or our code end the stage."""
 
 import sys
 from collections.abc import Generator
@@ -23,7 +23,7 @@ CACHES = (load_engine, trafilatura.load, resiliparse.load, trees.load_model, lan
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Generator[None]:
-    """What was loaded is loaded again, by the test and after it."""
+    """Clear the caches of loaded libraries and models, before and after the test."""
     for cache in CACHES:
         cache.cache_clear()
     yield

@@ -107,7 +107,7 @@ def test_limits_are_told_by_name_while_reading():
 
 
 def furnished(main: str) -> bytes:
-    """A page of a blog, with all that stands around the text."""
+    """A page of a blog, with boilerplate around the text."""
     menu = "".join(f'<li><a href="/{n}">Topic number {n}</a></li>' for n in range(12))
     teasers = "".join(
         f'<li class="related-item"><a href="/{n}">Ten things you must know about millers, part {n}</a></li>'
@@ -182,7 +182,7 @@ def test_gaps_are_filled_and_a_page_of_one_paragraph_is_kept():
 
 
 def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
-    """Beside every choice of the k likeliest blocks, by its definition."""
+    """Compared with every choice of the k likeliest blocks, by definition."""
     random_ = np.random.default_rng(0)
     for _ in range(50):
         score, length = random_.integers(-6000, 6000, 12), random_.integers(1, 300, 12)
@@ -198,7 +198,7 @@ def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
 
 
 def test_a_page_that_is_no_article_gives_what_is_likely_for_it():
-    """A list whose entries are each less likely main text than not, but for one, and its furniture less still."""
+    """Entries of a list have low scores except for one, and its boilerplate lower ones."""
     page = Page(blocks_of([100] * 10, ["p"] * 10))
     score = np.array([2000, *[-600] * 6, *[-2500] * 3])
     assert main_blocks(page, score, 0.65, is_article=False) == list(range(7))
@@ -303,7 +303,7 @@ def test_the_benchmark_of_article_extraction():
 
 
 def test_verse_and_speeches_lose_nothing_however_unlike_articles_they_are():
-    """A play of short lines, alone on its page, and the same within a site's navigation."""
+    """A play of short lines, on a plain page and within a site's navigation."""
     acts = [f"<p>Gaoler {n}.<br>Who knocks at door {n}?<br>Thy cousin, sirrah: up!</p>" for n in range(400)]
     menu = "".join(f"<li><a href='/{n}'>Play number {n}</a></li>" for n in range(60))
     play = f"<html><body>%s<div>{''.join(acts)}</div>%s</body></html>"
@@ -329,7 +329,7 @@ COPYRIGHT = "Copyright 2026 Example Ltd. All rights reserved. Registered in Engl
 )
 @pytest.mark.parametrize("link", ["", "<a href=/x>More of the miller and his cart, and of the boy on the bridge</a>"])
 def test_navigation_and_footers_are_no_main_text_with_links_or_without(before, after, link):
-    """A page with hardly a link is a text of its own, but for these."""
+    """A page with hardly any links is main text except for these."""
     body = f"<html><body>{before}<div><p>{PROSE}</p><p>{PROSE} And again. {link}</p></div>{after}</body></html>"
     text, reason = extract_text(page(body.encode()), CONFIG)
     assert reason is None and text.count(PROSE) == 2

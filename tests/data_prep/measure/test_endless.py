@@ -24,7 +24,7 @@ RECORD = b"WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Record-ID: <urn:x:1>\r\nConte
 
 
 def skipped_records() -> bytes:
-    """Sound records, 2 MB of them in a few kB, of which none is a page."""
+    """Valid records without a page, 2 MB in a few kB."""
     one = gzip.compress(RECORD % 100_000 + bytes(100_000) + b"\r\n\r\n", mtime=0)
     return one * 20
 
@@ -43,7 +43,7 @@ def empty_lines() -> bytes:
 
 
 def empty_members() -> bytes:
-    """gzip members that hold nothing: what is unpacked never grows."""
+    """Empty gzip members: the number of unpacked bytes never grows."""
     return gzip.compress(b"", mtime=0) * 20_000
 
 
@@ -79,7 +79,7 @@ def serving_without_end() -> Generator[Url]:
 
 
 def set_aside(place: Place, kind: str, size: int, folder: Path) -> str:
-    """The error of a file that is extracted beside a good one."""
+    """Return the error of a file that is extracted together with a good one."""
     write_pages(folder / "good.warc.gz", [page(html(PROSE))])
     good = InputFile(folder / "good.warc.gz", "good.warc.gz", "warc", 1)
     extract_texts(

@@ -1,4 +1,4 @@
-"""What each kind finds, and what it leaves."""
+"""Texts that each kind finds, and texts that it leaves."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The laws of the whole: what is replaced twice is as replaced once, what holds nothing comes back itself."""
+"""Replacing twice equals replacing once, and a text without personal data is returned as it is."""
 
 import dataclasses
 import json

@@ -1,6 +1,6 @@
 """Our words, rules and verdicts against those of datatrove 0.10.1, which are stored with the texts they are of.
 
-tests/fixtures/make_datatrove.py writes the file, and says what is in it. KNOWN has every difference by the name of its
+tests/fixtures/make_datatrove.py writes the file and describes it. KNOWN has every difference by the name of its
 text; docs/recipes.md has the grounds. Any other difference is a bug of ours.
 """
 
@@ -42,7 +42,7 @@ KNOWN = {
         "one dot leader",  # one that Unicode lists, and datatrove does not
     },
 }
-"""By our reason, the texts on which one of the two rules drops what the other keeps."""
+"""By our reason, the texts on which the two rules differ."""
 KNOWN_REASONS = {
     "gopher_quality": {"full-width one"},
     "c4": {
@@ -54,7 +54,7 @@ KNOWN_REASONS = {
 }
 """By filter, the texts on which the reasons differ."""
 KNOWN_VERDICTS = {"full-width one"}
-"""The texts on which the verdicts of all filters in a row differ, in the reason if not in what is dropped."""
+"""The texts on which the verdicts of all filters in a row differ, at least in the reason."""
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def verdicts_of(steps: tuple[str, ...]) -> list[Verdict]:
 
 
 def differing(ours: list, theirs: list) -> set[str]:
-    """The names of the texts for which the two are not equal."""
+    """Return the names of the texts with unequal values."""
     return {text["name"] for text, one, other in zip(TEXTS, ours, theirs, strict=True) if one != other}
 
 
@@ -92,7 +92,7 @@ def test_words_are_those_of_spacy():
 
 @pytest.mark.parametrize(("stage", "rule"), THRESHOLDS, ids=IDS)
 def test_each_rule_alone_drops_what_it_drops_there(stage: str, rule: Rule):
-    """And texts lie on both sides of its threshold, and on it."""
+    """Some texts are on each side of the threshold, and some at it."""
     quality = dataclasses.replace(CONFIG.get(GopherQualityFilter), max_words=HEADER["long"])
     config = dataclasses.replace(CONFIG, gopher_quality=quality)
     values, dropped = broken_by(rule, config, (stage,))
@@ -148,7 +148,7 @@ def test_all_filters_in_a_row_give_the_same_verdict():
 
 
 def test_every_reason_is_the_verdict_on_a_whole_text():
-    """But for texts that are too long: one of 100,000 words would be larger than all others together."""
+    """Except gopher_long_document: a text of 100,000 words would be larger than all others together."""
     found = {(stage, reason) for stage, reason in filter(None, verdicts_of(STAGES))}
     assert found >= {(stage, rule.reason) for stage, rule in THRESHOLDS if rule.reason != "gopher_long_document"}
 

@@ -39,7 +39,7 @@ def nothing(text):
 
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory):
-    """The module of a file that lies nowhere on the path of Python."""
+    """The module of a file that is not on the path of Python."""
     path = tmp_path_factory.mktemp("functions") / "my_functions.py"
     path.write_text(SOURCE, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("somewhere_else", path)

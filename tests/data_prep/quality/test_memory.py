@@ -1,4 +1,4 @@
-"""However many texts go through the rules of a recipe, the memory that they leave behind does not grow."""
+"""Memory does not grow with the number of texts that a recipe measures."""
 
 import gc
 import itertools
@@ -21,7 +21,7 @@ STATUS = Path("/proc/self/statm")
 PAGE_BYTES = 4096
 WARM, ROUNDS = 3, 4
 MOST_GROWTH = 12e6
-"""Bytes from one round to the next, of what the allocator may keep; a thousand texts that stayed would be more."""
+"""Bytes that the allocator may keep between rounds; a thousand texts that stayed would be more."""
 
 
 def hostile_and_ordinary() -> list[str]:

@@ -83,14 +83,14 @@ def test_values_that_are_not_one_a_signal_are_refused_with_both_numbers():
 
 
 def shout(text: str, words: int) -> str:
-    """`text` with so many of its words in capitals."""
+    """Return `text` with its first words in capitals."""
     parts = text.split(" ")
     return " ".join([*map(str.upper, parts[:words]), *parts[words:]])
 
 
 @dataclasses.dataclass(frozen=True)
 class Outside:
-    """A folder with the filter, a config that uses it, and pages of which some shout."""
+    """A folder with the filter, a config that uses it, and pages, some with capitals."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""The table of rules: each has its threshold in the config, and drops what is beyond it and nothing at it."""
+"""The table of rules: each has its threshold in the config, and drops values beyond it, not at it."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ CONFIG = demo_config(steps=STEPS)
 
 
 def at_thresholds(config: DocumentsConfig) -> dict[str, float]:
-    """Values that lie at a threshold each; where a signal has two, at the lower."""
+    """Return values at the thresholds; at the first if a signal has two."""
     values: dict[str, float] = {}
     for stage, rule in THRESHOLDS:
         values.setdefault(rule.signal, float(rule.limit(getattr(config, stage))))

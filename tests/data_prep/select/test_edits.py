@@ -1,4 +1,4 @@
-"""Steps on parts of texts, in the whole stage: what they change and drop, one after another, and who counts it."""
+"""Steps on parts of texts, in the whole stage: changed and dropped documents, and their counts."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ def config_of(texts: Path, *steps: str) -> DocumentsConfig:
 def made(
     texts: Path, config: DocumentsConfig, out: Path, workers: int = 1
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """{id: text} of what is kept, {id: (stage, reason)} of the rest."""
+    """Return {id: text} of kept and {id: (stage, reason)} of dropped documents."""
     engine = dataclasses.replace(ONE_PROCESS, workers=workers)
     prepare_documents(texts, config, out, engine=engine)
     kept, dropped = (pq.read_table(out / folder).to_pylist() for folder in ("documents", "dropped"))

@@ -63,7 +63,7 @@ def prepare(texts: Path, out: Path, config: DocumentsConfig, engine: EngineConfi
 
 
 def outputs(out: Path) -> dict[str, object]:
-    """The documents, what was dropped, the index and the counts."""
+    """Return kept and dropped documents, the index and the counts."""
     folders = [path for name in ("documents", "dropped", "dedup_index") for path in (out / name).rglob("*.*")]
     found: dict[str, object] = {str(path.relative_to(out)): path.read_bytes() for path in folders}
     return found | {"counts": json.loads((out / "funnel.json").read_text())["counts"]}

@@ -1,4 +1,4 @@
-"""The funnel from stored values is the funnel that a run with those thresholds would draw, duplicates apart."""
+"""The funnel from stored values equals that of a run with those thresholds, except for duplicates."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from tests.data_prep.measured import CONFIG, RULES, real_rows, text_row, write_r
 
 DEDUP = dataclasses.replace(CONFIG, steps=(*RULES, "exact_dedup", "minhash_dedup"))
 OF_A_RUN = ("clean_text_bytes", "replaced", "pairs")
-"""What is counted only where documents are written."""
+"""Counts that only a stage that writes documents has."""
 
 
 def changed(section: str, **values) -> DocumentsConfig:
@@ -89,7 +89,7 @@ def test_the_same_thresholds_give_the_run_s_counts_but_for_duplicates(texts: Pat
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(texts: Path, tmp_path: Path, name: str):
-    """The texts are measured under CONFIG: none of these settings decides what is measured."""
+    """The texts are measured under CONFIG, since none of these settings affects measurements."""
     config = OTHERS[name]
     if "c4" in config.steps:
         assert config.of_texts() == CONFIG.of_texts()
@@ -219,7 +219,7 @@ ODD_STEPS = st.sets(st.sampled_from([*RULES, "quality_classifier"]))
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_factory, texts, steps):
-    """And what was kept has a text: the run drops nothing that the stored values let pass."""
+    """Kept documents have a text: the run drops no document that the stored values let pass."""
     folder = tmp_path_factory.mktemp("run")
     steps = tuple(step for step in (*RULES, "quality_classifier") if step in steps)
     gopher = dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=1, min_stop_words=0, min_mean_word_length=1)

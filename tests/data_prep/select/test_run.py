@@ -183,7 +183,7 @@ def test_files_rows_and_columns(files, tmp_path):
 
 
 def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
-    """Also where a stage before the last drops the document; replacements in kept documents alone are counted."""
+    """Also if a stage before the last drops the document. Only replacements in kept documents are counted."""
     path = tmp_path / "mail.warc.gz"
     letters = [html(tale(1), "Write to a@b.example."), html("Too short: c@d.example"), html(GERMAN, "An e@f.example")]
     write_pages(path, [page(body, f"http://a.example/{i}") for i, body in enumerate([*letters, letters[0]])])
@@ -316,7 +316,7 @@ def test_damage_in_a_file_is_a_quarantined_record(files, tmp_path):
 
 
 def test_every_record_seen_is_a_page_a_quarantined_record_or_skipped(files, tmp_path):
-    """Also where a worker was killed between a file's texts and its records."""
+    """Also if a worker was killed between a file's texts and its records."""
     image = page(b"GIF89a", "http://a.example/gif", "image/gif")
     write_pages(files[2], [image, page(html(tale(1)), "http://a.example/tale")])
     files[0].write_bytes(files[0].read_bytes()[:-200])

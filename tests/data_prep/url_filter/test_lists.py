@@ -39,7 +39,7 @@ EMPTY = UrlFilterConfig(banned_domains=(), banned_words=())
 
 
 def wheel() -> bytes:
-    """Words as files, addresses in a .tar.gz beside them, and what must not be taken for a list."""
+    """Words as files, URLs in a .tar.gz next to them, and files that are not lists."""
     packed, zipped = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, data in (("lists/domains", b"bad.example\n"), ("urls", b"good.example/room\n"), ("usage", b"x\n")):
@@ -160,7 +160,7 @@ URLS = {
 
 @pytest.fixture
 def in_cache():
-    """The package, so that no index is asked for it."""
+    """The package, so that no index is requested."""
     package_cache().mkdir(parents=True)
     (package_cache() / NAME).write_bytes(WHEEL)
 
