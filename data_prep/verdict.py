@@ -75,7 +75,7 @@ def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np
 
 def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
     """Return all thresholds of `config` in order of application. `min_quality` is the limit of the quality classifier,
-    None while it is unknown (select/totals.py)."""
+    None while it is unknown (select/run.py)."""
     found = []
     for one in config.used_filters:
         for rule, limit, own in limits_of(one, config, min_quality):

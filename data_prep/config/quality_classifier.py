@@ -67,7 +67,7 @@ class QualityClassifierConfig(Filter):
             "0: like ordinary web text; 1: like the texts of the wanted kind.",
         ),
     )
-    # The limit is the lowest score of the kept share (data_prep/select/totals.py).
+    # The limit is the lowest score of the kept share (data_prep/select/run.py).
     rules = (Rule("low_quality_score", "quality_score", "below", "keep_share"),)
 
     def __post_init__(self):

@@ -22,8 +22,7 @@ from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
 from data_prep.select.duplicates import Duplicate, read_duplicates
-from data_prep.select.edits import steps_in
-from data_prep.select.filtered import FilteredRows, filtered_rows
+from data_prep.select.filtered import FilteredRows, edit_steps, filtered_rows
 from lm.errors import UsageError, shown
 from lm.storage import write_atomically
 
@@ -72,7 +71,7 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
 def edits_of(file: StoredFile, space: Workspace, config: DocumentsConfig) -> dict[int, list[tuple[str, Edit]]]:
     """Return {row: [(step, edit)]}, the steps in the order in which they run; rows without edits are missing."""
     found: dict[int, list[tuple[str, Edit]]] = {}
-    for step in steps_in(config):
+    for step in edit_steps(config):
         for row, edit in read_edits(space.place(edits_name(step, file.name))).items():
             found.setdefault(row, []).append((step, edit))
     return found

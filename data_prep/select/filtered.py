@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
-from data_prep.config.documents import AFTER_FILTERS, DEDUP
+from data_prep.config.documents import AFTER_DEDUP, AFTER_FILTERS, DEDUP
 from data_prep.dedup.clusters import file_ids
 from data_prep.engine.tasks import StoredFile, stored_files
 from data_prep.funnel.counts import Counts, count_rows
@@ -105,6 +105,11 @@ def candidates(
                 yield first + number, row
         first += batch.num_rows
         count(batch.num_rows)
+
+
+def edit_steps(config: DocumentsConfig) -> list[str]:
+    """Return the steps in use that edit texts, in the order in which they run."""
+    return [step for step in AFTER_DEDUP if step in config.steps]
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:

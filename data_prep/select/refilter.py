@@ -17,7 +17,7 @@ from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.filtered import texts_files
-from data_prep.select.totals import lowest_score, merge_counts
+from data_prep.select.run import lowest_score, merge_counts
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 

@@ -1,27 +1,152 @@
-"""From texts to clean, deduplicated documents: run all passes in order, and report the totals."""
+"""From texts to clean, deduplicated documents: run all passes in order, and report the totals.
+
+Steps that edit texts come after the deduplication of whole documents. Decontamination is last, so that n-gram
+frequencies are those of documents that would be kept, without their copies.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_FILTERS, DEDUP
+from data_prep.decontamination.run import decontaminate
+from data_prep.dedup.clusters import make_node
+from data_prep.dedup.keys import scope_of
+from data_prep.dedup.lines import remove_lines
+from data_prep.dedup.substrings import remove_substrings
+from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.dedup_index.format import Index, open_indices
-from data_prep.engine import Marker, Progress, identity_of
-from data_prep.engine.tasks import FILTERING, FileRunner, StoredFile, absolute, file_of_each, set_aside_in
-from data_prep.funnel.counts import Counts
+from data_prep.engine import Counts, Marker, Progress, Workspace, identity_of
+from data_prep.engine.tasks import (
+    FILTERING,
+    File,
+    FileRunner,
+    StoredFile,
+    absolute,
+    file_of_each,
+    files_of,
+    set_aside_in,
+)
+from data_prep.funnel.counts import Counts as FunnelCounts
+from data_prep.funnel.counts import merge as add_up
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import FUNNEL, write_funnel
+from data_prep.measure.row import QUALITY_SCORE
+from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.select.apply_filters import apply_filters
-from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates, write_index_of
-from data_prep.select.edits import find_edits, steps_in
-from data_prep.select.filtered import texts_files
-from data_prep.select.totals import lowest_score, merge_counts
+from data_prep.select.duplicates import (
+    Found,
+    find_clusters,
+    find_sizes,
+    names_of,
+    read_duplicates,
+    write_duplicates,
+    write_index_of,
+)
+from data_prep.select.filtered import edit_steps, filtered_rows, texts_files
 from data_prep.sources.inputs import read_records
+from data_prep.verdict import column, columns_needed, read_measured, verdicts
 from lm.errors import InputError
-from lm.storage import Place, writing
+from lm.storage import Place, write_atomically, writing
+
+
+def lowest_score(
+    files: list[StoredFile], config: DocumentsConfig, run: FileRunner
+) -> tuple[list[StoredFile], float | None]:
+    """Return the files whose scores could be counted, and the minimum score to keep among documents that pass the
+    rules. Returns all files and None if the step is not used."""
+    if "quality_classifier" not in config.steps:
+        return files, None
+    files, counted = run("scores", files, functools.partial(count_scores, config=config), config)
+    scores = merge(map(read_scores, run.merge("scores", files_of(counted.values()), merge_scores)))
+    return files, threshold(scores, config.quality_classifier.keep_share)
+
+
+def count_scores(file: StoredFile, space: Workspace, config: DocumentsConfig) -> None:
+    scores = [np.empty(0)]
+    for rows in read_measured(file.path, columns_needed(config)):
+        passed = [verdict is None for verdict in verdicts(rows, config, min_quality=None)]
+        scores.append(column(rows, QUALITY_SCORE)[np.array(passed, bool)])
+        space.count(rows.num_rows)
+    write_scores(histogram(np.concatenate(scores)), space.output(f"parts/score-counts/{file.name}.npy"))
+
+
+def merge_scores(paths: Sequence[Path], path: Path, scratch: Path) -> int:
+    found = merge(map(read_scores, paths))
+    write_scores(found, path)
+    return len(found)
+
+
+def read_scores(place: Place) -> np.ndarray:
+    return np.load(io.BytesIO(place.read_bytes()))
+
+
+def write_scores(scores: np.ndarray, place: Place) -> None:
+    data = io.BytesIO()
+    np.save(data, scores)
+    write_atomically(place, data.getvalue())
+
+
+def merge_counts(files: Sequence[File], run: FileRunner) -> FunnelCounts:
+    return add_up(json.loads(place.read_bytes()) for place in run.merge("counts", files, merge_files))
+
+
+def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
+    counts = add_up(json.loads(one.read_bytes()) for one in paths)
+    write_atomically(path, json.dumps(counts))
+    return counts["rows"]
+
+
+def find_edits(
+    files: list[StoredFile],
+    config: DocumentsConfig,
+    min_quality: float | None,
+    identity: Callable[[StoredFile], object],
+    run: FileRunner,
+) -> dict[str, str]:
+    """Run the editing steps. Return {name of a file: SHA-256 of its edits} (`edits_name`), without files that failed.
+    `identity` of a file is everything that determines its survivors. Raises the errors of the steps."""
+    work = functools.partial(find_survivors, config=config, min_quality=min_quality)
+    files, made = run("survivors", files, work, identity)
+    left = []
+    for file in files:
+        marker = made[file.name]
+        ((name, (_, sha256)),) = marker.outputs.items()
+        left.append(SurvivorFile(run.folder / name, file.bytes, sha256, marker.counts, file.id))
+    for step in edit_steps(config):
+        left = STEPS[step](left, getattr(config, step), run)
+    return {file.name: file.sha256 for file in left}
+
+
+def find_survivors(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> Counts:
+    """Write the file's documents that pass the rules and are no duplicates."""
+    duplicates, _ = read_duplicates(file, space)
+    reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
+
+    def survivors() -> Iterator[Survivor]:
+        for filtered in filtered_rows(file.path, config, min_quality, space.count, reasons):
+            for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
+                if verdict is None:
+                    when, _ = make_node(row["date"], row["id"], file.id, number)
+                    yield Survivor(number, when, row["id"], scope_of(row, config), row["text"])
+
+    return write_survivors(space.output(f"parts/survivors/{file.path.name}"), survivors())
+
+
+STEPS: dict[str, Callable[..., list[SurvivorFile]]] = {
+    "line_dedup": remove_lines,
+    "substring_dedup": remove_substrings,
+    "decontamination": decontaminate,
+}
+"""{step: function}. step(files, its section of the config, run) returns the files with their edits."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +239,7 @@ def select(
     settings = identity_of(config, min_quality)
     identities = {name: [settings, marker.outputs] for name, marker in made.items()}
     edits: dict[str, str] = {}
-    if steps_in(config):
+    if edit_steps(config):
         edits = find_edits(files, config, min_quality, lambda file: identities[file.name], run)
         files = [file for file in files if file.name in edits]
     work = functools.partial(apply_filters, config=config, min_quality=min_quality)
@@ -133,7 +258,7 @@ def first_step(config: DocumentsConfig) -> str:
     return "addresses" if "url_dedup" in steps else "keys" if {*DEDUP} & steps else "duplicates"
 
 
-def outcome_of(counts: Counts, config: DocumentsConfig) -> Outcome:
+def outcome_of(counts: FunnelCounts, config: DocumentsConfig) -> Outcome:
     pairs = {tuple(name.split("/", 1)): pair for name, pair in counts["reasons"].items()}
     reasons = {name: documents for name, (documents, _) in pairs.items()}
     order = sorted(reasons, key=lambda reason: (config.stage_order(reason[0]), -reasons[reason], reason[1]))
