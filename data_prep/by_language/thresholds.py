@@ -29,10 +29,8 @@ N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
 
 
 def with_thresholds(config: DocumentsConfig) -> DocumentsConfig:
-    """Return `config` with the thresholds of its languages, so no file has to be read later.
-
-    Raises InputError if a file cannot be read, UsageError for a language without one.
-    """
+    """Return `config` with the thresholds of its languages, so no file has to be read later. Raises InputError if a
+    file cannot be read, UsageError for a language without one."""
     by_language = config.by_language
     if by_language is None or by_language.thresholds:
         return config

@@ -142,10 +142,8 @@ def detected_codec(body: bytes) -> str | None:
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """Decode a page; invalid bytes become U+FFFD.
-
-    Raises UnicodeError if the page declares an encoding that browsers no longer support, as the standard requires.
-    """
+    """Decode a page; invalid bytes become U+FFFD. Raises UnicodeError if the page declares an encoding that browsers no
+    longer support, as the standard requires."""
     return text_and_codec(body, content_type)[0]
 
 

@@ -44,11 +44,8 @@ TextOf = Callable[[str, bool, bool], str]
 
 
 def checked(library: str, text_of: TextOf) -> TextOf:
-    """Return `text_of` after it has extracted a plain page.
-
-    Raises InputError if the library (perhaps another version) fails on that page: otherwise it would fail on every
-    page, and each would be counted as unreadable.
-    """
+    """Return `text_of` after it has extracted a plain page. Raises InputError if the library (perhaps another version)
+    fails on that page: otherwise it would fail on every page, and each would be counted as unreadable."""
     try:
         text = text_of(PLAIN_PAGE, True, True)
     except (*LIBRARY_ERRORS, UnreadablePageError) as error:

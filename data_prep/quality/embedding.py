@@ -2,9 +2,9 @@
 HuggingFaceFW/fineweb-edu-classifier).
 
 Reads the published config.json, model.safetensors and tokenizer.json. The forward pass is BERT's (Devlin et al. 2019,
-arXiv:1810.04805) in NumPy, one text at a time, in float32: onnxruntime runs only models that torch has exported, and
-torch itself is an installation of 3 GB. It takes about one second of a core for BERT-base and 512 tokens, thousands of
-times longer than the other filters, so put it last.
+arXiv:1810.04805) in NumPy, one text at a time, in float32: onnxruntime and CTranslate2 need a model that was converted
+with torch, which is not installed. It takes about one second of a core for BERT-base and 512 tokens, thousands of times
+longer than the other filters, so put it last.
 
 Axes: T tokens, D width, H heads, K width of a head, F width of the inner layer.
 """

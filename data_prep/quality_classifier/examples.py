@@ -34,10 +34,8 @@ class DocumentFile:
 
 
 def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[DocumentFile]]:
-    """Return {"good": files, "other": files}: the matches of the shell patterns, sorted by name.
-
-    Raises UsageError if a set is empty, a pattern matches nothing, or the sets share a file.
-    """
+    """Return {"good": files, "other": files}: the matches of the shell patterns, sorted by name. Raises UsageError if a
+    set is empty, a pattern matches nothing, or the sets share a file."""
     sets = {}
     for name, patterns in (("good", tuple(good)), ("other", tuple(other))):
         if not patterns:

@@ -18,10 +18,8 @@ STEPS = 10**DECIMALS
 
 
 def histogram(scores: ArrayLike) -> np.ndarray:
-    """int64 [values, 2]: each score that occurs, in millionths and ascending, and its count.
-
-    Raises UsageError if a score is not a number from 0 to 1.
-    """
+    """int64 [values, 2]: each score that occurs, in millionths and ascending, and its count. Raises UsageError if a
+    score is not a number from 0 to 1."""
     values = np.asarray(scores, np.float64).reshape(-1)
     wrong = values[~((values >= 0) & (values <= 1))]  # includes NaN, of documents without a score
     if len(wrong):

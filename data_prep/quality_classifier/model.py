@@ -136,10 +136,8 @@ def model_sha256(folder: str | Path) -> str:
 
 @functools.cache
 def load_model(folder: str | Path) -> QualityClassifier:
-    """Load the model in `folder`, once per process.
-
-    Raises InputError if it is missing or damaged, or was trained with a different splitting of words.
-    """
+    """Load the model in `folder`, once per process. Raises InputError if it is missing or damaged, or was trained with
+    a different splitting of words."""
     path = Path(folder).expanduser()
     description = read_description(path)
     if description["features_sha256"] != features_sha256():

@@ -114,9 +114,7 @@ def squeezed(words: Iterable[str]) -> frozenset[str]:
 
 def any_of(substrings: frozenset[str]):
     """Return a function that finds one of `substrings` in a text, in time linear in the text; None if there are none.
-
-    Raises InputError if there are too many for the automaton.
-    """
+    Raises InputError if there are too many for the automaton."""
     if not substrings:
         return None
     if len(substrings) > MAX_SUBSTRINGS:

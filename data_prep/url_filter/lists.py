@@ -157,11 +157,9 @@ BUILDING = threading.Lock()
 
 
 def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print) -> Blocklist | None:
-    """Return the compiled lists of `config`, from the user's cache or compiled now; None without lists.
-
-    Raises InputError if a folder or list cannot be read, a package cannot be downloaded (like `fetch_package`), or the
-    cache cannot be written.
-    """
+    """Return the compiled lists of `config`, from the user's cache or compiled now; None without lists. Raises
+    InputError if a folder or list cannot be read, a package cannot be downloaded (like `fetch_package`), or the cache
+    cannot be written."""
     sources = sources_of(config)
     if not sources:
         return None
