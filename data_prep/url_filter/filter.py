@@ -40,41 +40,29 @@ class UrlFilter:
 
     def reject_reason(self, url: str) -> str | None:
         """Like the function `reject_reason`."""
-        return self.as_datatrove(url) if self.matching == "datatrove" else self.as_browser(url)
-
-    def as_datatrove(self, url: str) -> str | None:
-        host = written_host(url)
-        domains = {host, registered_domain(host)} - {""}
-        if not self.domains.isdisjoint(domains) or (self.lists and any(one in self.lists for one in domains)):
-            return "banned_domain"
-        tokens = set(NOT_ASCII_WORD.split(url))
-        if not tokens.isdisjoint(self.words):
-            return "banned_word"
-        if self.soft_word_threshold is not None and len(tokens & self.soft_words) >= self.soft_word_threshold:
-            return "soft_banned_words"
-        if self.find_substring is not None and self.find_substring(NOT_ASCII_WORD.sub("", url).lower()):
-            return "banned_substring"
-        return None
-
-    def as_browser(self, url: str) -> str | None:
-        if not url.isascii():
-            url = url.encode(errors="replace").decode()  # a lone surrogate cannot be encoded
-        host, rest = split_address(url)
-        domains = parents(host) if host else []
+        if self.matching == "datatrove":
+            host, page = written_host(url), None
+            domains = [domain for domain in (host, registered_domain(host)) if domain]
+            tokens, letters = set(NOT_ASCII_WORD.split(url)), NOT_ASCII_WORD.sub("", url).lower()
+        else:
+            if not url.isascii():
+                url = url.encode(errors="replace").decode()  # a lone surrogate cannot be encoded
+            host, rest = split_address(url)
+            domains, page = (parents(host), page_key(host, rest)) if host else ([], None)
+            text = plain(url)
+            tokens, letters = set(TOKEN.findall(text)), squeeze(text)
         if not self.domains.isdisjoint(domains):
             return "banned_domain"
-        if self.lists is not None and host:
+        if self.lists is not None:
             if any(domain in self.lists for domain in domains):
                 return "banned_domain"
-            if page_key(host, rest) in self.lists:
+            if page is not None and page in self.lists:
                 return "banned_url"
-        text = plain(url)
-        tokens = set(TOKEN.findall(text))
         if not tokens.isdisjoint(self.words):
             return "banned_word"
         if self.soft_word_threshold is not None and len(tokens & self.soft_words) >= self.soft_word_threshold:
             return "soft_banned_words"
-        if self.find_substring is not None and self.find_substring(squeeze(text)):
+        if self.find_substring is not None and self.find_substring(letters):
             return "banned_substring"
         return None
 
