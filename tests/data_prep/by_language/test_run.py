@@ -12,7 +12,6 @@ import lxml.html
 import pyarrow.parquet as pq
 import pytest
 
-from configs import fineweb_2
 from data_prep import language
 from data_prep.by_language import with_thresholds
 from data_prep.by_language.fixes import check_fixes, fix_encoding, without_symbol_lines
@@ -207,10 +206,3 @@ def test_ftfy_is_asked_for_before_the_work_begins(monkeypatch):
             check_fixes(ByLanguageConfig(fix_encoding=True))
     check_fixes(ByLanguageConfig())
     check_fixes(None)
-
-
-def test_the_shipped_config_asks_for_ten_languages_of_different_scripts():
-    made = fineweb_2.get_config().documents
-    assert len(made.language.languages) == 10
-    assert len({one[4:] for one in made.language.languages}) == 7
-    assert "c4" not in made.steps

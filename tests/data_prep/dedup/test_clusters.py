@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.dedup import clusters, partitions, sorted_runs
@@ -221,6 +221,7 @@ def test_a_key_of_many_rows_is_never_held_at_once(tmp_path, monkeypatch):
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=4), st.integers(0, 40), st.integers(0, 40))
+@example([[5, 5, 7]], 5, 5)
 @settings(max_examples=60, deadline=None)
 def test_a_range_of_a_run_file_is_its_rows(tmp_path_factory, runs, low, last):
     path = tmp_path_factory.mktemp("runs") / "a.runs"

@@ -46,6 +46,8 @@ def tale(number: int) -> str:
     return texts(1, seed=number, paragraphs=1)[0]
 
 
+POLICY = "By reading on you agree to our terms of use, which the miller wrote one winter evening by the fire."
+"""A line that C4's rules remove."""
 PAGES = {
     "kept": html(variant(1), "Write to miller@mill.example for more."),
     "banned_domain": html(variant(2)),
@@ -72,13 +74,16 @@ PAGES = {
         " ".join(f"{word} 2025, 2026;" if i % 3 == 0 else word for i, word in enumerate(WORDS))
     ),
     "gopher_too_few_stop_words": html(
-        "Fresh bread costs more money this winter. Bakers say flour prices rose sharply after bad harvests. " * 5
+        "Read our terms of use, says miller, before buying bread here, thanks dear customers everywhere.",
+        "Fresh bread costs more money this winter. Bakers say flour prices rose sharply after bad harvests. " * 5,
     ),
 }
 PAGES |= {
     "c4_curly_bracket": html(variant(8) + " Its {sign} was gone."),
     "c4_too_few_sentences": html(variant(9).replace(".", ",")),
-    "fineweb_too_few_terminal_punctuation_lines": html(*[tale(n).replace(".", ". And so on") for n in range(20, 29)]),
+    "fineweb_too_few_terminal_punctuation_lines": html(
+        POLICY, *[tale(n).replace(".", ". And so on") for n in range(20, 29)]
+    ),
 }
 URLS = {"banned_domain": "http://www.bad.example/", "banned_word": "http://a.example/casino/"}
 
@@ -180,6 +185,9 @@ def test_files_rows_and_columns(files, tmp_path):
         assert (row["text"] == "") == (row["words"] is None) == (row["stage"] in ("url_filter", "extract"))
         assert row["duplicate_of"] is None
     assert dropped["other_language"]["language"] == "de"
+    # The filters before the one that drops a document have removed their lines.
+    assert "terms of use" in dropped["gopher_too_few_stop_words"]["text"]
+    assert "terms of use" not in dropped["fineweb_too_few_terminal_punctuation_lines"]["text"]
 
 
 def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
@@ -350,15 +358,6 @@ def test_a_table_keeps_its_own_columns(tmp_path):
     assert (bare["file_path"], bare["token_count"], bare["dump"]) == ("rows.jsonl", None, CONFIG.dump)
     for row in (bare, other):
         assert row["language"] == "en" and row["language_score"] > 0.65
-
-
-def test_trouble_of_a_worker_is_not_told_as_a_disk_that_is_full(files, tmp_path, monkeypatch):
-    def refuse(*_) -> None:
-        raise ConnectionResetError("the runner's socket")
-
-    monkeypatch.setattr(extraction, "run_step", refuse)
-    with pytest.raises(ConnectionResetError):
-        extract(files, tmp_path / "out")
 
 
 def test_many_files_are_laid_out_in_linear_time(tmp_path):

@@ -111,14 +111,6 @@ def test_a_pinned_wheel_is_fetched_and_compiled_once(monkeypatch):
         assert reject_reason(url, CONFIG) == reason, url
 
 
-def test_an_index_without_the_file_leaves_nothing(monkeypatch):
-    with serving(LoopbackIndex({"sample-1.0.tar.gz": b"other"})) as index:
-        monkeypatch.setenv("PIP_INDEX_URL", index.url)
-        with pytest.raises(InputError, match=f"has no file {NAME}"):
-            load_lists(CONFIG)
-    assert compiled() == []
-
-
 def test_a_folder_inside_the_wheel_without_lists(tmp_path):
     package_cache().mkdir(parents=True)
     (package_cache() / NAME).write_bytes(WHEEL)
