@@ -117,7 +117,7 @@ LONGEST = (
     "tests/lm/inference/test_generate.py", "tests/data_prep/select/test_run.py", "tests/launch/test_stage.py",
     "tests/data_prep/engine/test_executors.py", "tests/launch/test_inspect_tokenizer.py",
     "tests/data_prep/dedup/test_clusters.py", "tests/data_prep/quality/test_outside_filter.py",
-    "tests/data_prep/common_crawl/test_files.py", "tests/lm/test_meshes.py", "tests/launch/test_report.py",
+    "tests/lm/test_meshes.py", "tests/launch/test_report.py",
 )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""Common Crawl as a source: files of a crawl, streamed or downloaded first, or records selected by its index."""
+"""Common Crawl as a source: streamed files of a crawl, or records selected by its index."""

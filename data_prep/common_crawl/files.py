@@ -1,18 +1,13 @@
-"""Select files of one crawl of Common Crawl by number, and stream them or, if configured, download them first.
+"""Select files of one crawl of Common Crawl by number; workers stream them.
 
 A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one path per line, relative to the root of
 the server.
 """
 
-import contextlib
 import difflib
 import gzip
 import hashlib
-import json
-import queue
 import re
-import shutil
-import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,24 +17,22 @@ from data_prep.config.pages import CommonCrawlPages, PagesConfig
 from data_prep.sources.listing import Listed, asked, guessed
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
-from lm.storage import Url, appearing, stores, sync, write_atomically, writing
+from lm.storage import Url, appearing, stores
 
 PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
 LISTS = "parts/crawl-lists"
 """Folder in the run folder, kept while the pages are incomplete."""
 MAX_LIST_BYTES = 100_000_000  # decompressed; the longest lists have 100,000 paths of 140 bytes
 INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
-PIECE = 1 << 20
-SECONDS_TO_STOP = 1.0
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Return the crawl's files, or the records selected by its index. Raises like `crawl_files`."""
+    """Return the crawl's files, or the records selected by its index. Raises like `streamed_files`."""
     crawl = config.common_crawl
     if crawl.index.asked:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]
         return chosen_records(crawl, tables, progress), []
-    return (crawl_files if crawl.download else streamed_files)(crawl, out, progress), []
+    return streamed_files(crawl, out, progress), []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
@@ -47,27 +40,12 @@ def inputs(config: PagesConfig) -> list[Listed]:
     return []
 
 
-def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """Download the selected files to out/pages/, in the order of the crawl's list. Their name in documents is the path
-    on the server.
-
-    Raises UsageError if the crawl does not exist or has too few files, InputError if files cannot be downloaded;
-    downloaded data is kept for the next attempt.
-    """
-    paths = chosen(listed(config, out), config)
-    wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
-    if len(set(wanted.values())) < len(paths):
-        raise InputError(f"Two of the files of {config.crawl} have the same name. Choose others (first_file, seed).")
-    there = sum(place.is_file() for place in wanted.values())
-    progress(f"{len(paths)} {config.kind.upper()} files of {config.crawl}, {there} of them are here already")
-    fetch_all({address_of(config, path): place for path, place in wanted.items()}, config.downloads, progress)
-    return [InputFile(place, path, config.kind, place.stat().st_size) for path, place in wanted.items()]
-
-
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """Return the selected files by their URLs, in the order of the crawl's list.
+    """Return the selected files by their URLs, in the order of the crawl's list. Their name in documents is the path on
+    the server.
 
-    A crawl's files do not change, so size and ETag are not part of their identity. Raises like `crawl_files`.
+    A crawl's files do not change, so size and ETag are not part of their identity. Raises UsageError if the crawl does
+    not exist or has too few files, InputError if its list is damaged or the server cannot be reached.
     """
     paths = chosen(listed(config, out), config)
     places = [Listed(Url(address_of(config, path)), path) for path in paths]
@@ -98,86 +76,6 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
     return [paths[place] for place in picked]
 
 
-def fetch_all(wanted: dict[str, Path], threads: int, progress: Callable[[str], None]) -> None:
-    """Download each URL to its path in several threads; `progress` is called only in the caller's thread.
-
-    If the server does not have a file, the others are still downloaded; any other failure stops all downloads. Raises
-    InputError.
-    """
-    missing = {url: place for url, place in wanted.items() if not place.is_file()}
-    jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
-    ended: queue.SimpleQueue[tuple[Path, Exception | None]] = queue.SimpleQueue()
-    for job in missing.items():
-        jobs.put(job)
-    stop = threading.Event()
-
-    def work() -> None:
-        with contextlib.suppress(queue.Empty):
-            while not stop.is_set():
-                url, place = jobs.get_nowait()
-                try:
-                    fetch_file(Url(url), place, stop)
-                    ended.put((place, None))
-                except Exception as error:
-                    ended.put((place, error))
-
-    # Daemon threads: one that waits for an unresponsive server must not keep the process from exiting.
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(missing)))]
-    for worker in workers:
-        worker.start()
-    absent = []
-    try:
-        for number in range(1, len(missing) + 1):
-            place, error = ended.get()
-            if isinstance(error, FileNotFoundError):
-                absent.append(f"  {error.filename}")
-            elif error is not None:
-                raise InputError(f"{error}\nWhat has come is kept, and the same command goes on from there.") from error
-            else:
-                progress(f"{place.name} is here; {len(wanted) - len(missing) + number - len(absent)} of {len(wanted)}")
-    finally:
-        stop.set()
-        for worker in workers:
-            worker.join(SECONDS_TO_STOP)
-    if absent:
-        raise InputError(
-            f"{len(absent)} of {len(wanted)} files are not on the server, the others are here and kept:\n"
-            + "\n".join(absent)
-            + "\nTry again later by the same command, or choose other files (pages.common_crawl.first_file, choice)."
-        )
-
-
-def fetch_file(url: Url, path: Path, stop: threading.Event) -> None:
-    """Download one file. If `stop` is set, the partial download stays in PATH.part; the next call resumes it if the
-    version in PATH.part.json is unchanged on the server.
-
-    Raises FileNotFoundError, StorageError, or InputError if the disk is full or not writable.
-    """
-    part, told = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
-    version = url.surely()
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        same = version.etag and told.is_file() and told.read_bytes() == json.dumps(version).encode()
-        if not same or (part.is_file() and part.stat().st_size > version.size):
-            part.unlink(missing_ok=True)
-            write_atomically(told, json.dumps(version))
-        with part.open("ab") as file, url.stream(version) as stream:
-            lacking, free = version.size - file.tell(), shutil.disk_usage(path.parent).free
-            if lacking > free:
-                raise InputError(
-                    f"{path.name} still needs {lacking / 1e9:.2f} GB, but {path.parent} has {free / 1e9:.2f} GB free. "
-                    "Make room, fetch fewer files, or give a --workdir on a larger disk."
-                )
-            stream.seek(file.tell())
-            while piece := stream.read(PIECE):
-                if stop.is_set():
-                    return
-                file.write(piece)
-        sync(part)
-        part.replace(path)
-        told.unlink()
-
-
 def address_of(config: CommonCrawlPages, path: str) -> str:
     return f"{config.address.rstrip('/')}/{path}"
 
@@ -194,23 +92,20 @@ def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Patter
                 stores.download(url, partial)
     except FileNotFoundError as error:
         raise UsageError(
-            f"There is no crawl {config.crawl} with {kind.upper()} files: {url} is not there.{known_crawls(config)} "
-            "Mend pages.common_crawl.crawl."
+            f"There is no crawl {config.crawl} with {kind.upper()} files: {url} does not exist.{known_crawls(config)} "
+            "Correct pages.common_crawl.crawl."
         ) from error
     try:
         with gzip.open(path) as file:
             lines = file.read(MAX_LIST_BYTES).decode("ascii").split()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         path.unlink(missing_ok=True)
-        raise InputError(f"{url} is damaged: {error}. Try again, or mend pages.common_crawl.address.") from error
+        raise InputError(f"{url} is damaged: {error}. Try again, or correct pages.common_crawl.address.") from error
     strange = [line for line in lines if not paths.fullmatch(line) or ".." in line.split("/")]
     if strange or not lines:
         path.unlink(missing_ok=True)
-        raise InputError(
-            f"{url} is no list of a crawl's files: it has {strange[0][:200]!r} in it."
-            if strange
-            else f"{url} lists no file."
-        )
+        found = f"has the line {strange[0][:200]!r}" if strange else "is empty"
+        raise InputError(f"{url} is not a list of a crawl's files: it {found}. Check pages.common_crawl.address.")
     return lines
 
 
@@ -225,4 +120,4 @@ def known_crawls(config: CommonCrawlPages) -> str:
         near = difflib.get_close_matches(config.crawl, ids, n=4, cutoff=0.0)
     except (requests.RequestException, ValueError, KeyError, TypeError):
         return ""
-    return f" Most like it are: {', '.join(near)}." if near else ""
+    return f" The most similar names are: {', '.join(near)}." if near else ""

@@ -31,6 +31,8 @@ LANGUAGE, DOMAIN, MIME, STATUS = (
 )  # fmt: skip
 ADDRESS = "url_surtkey"
 WHERE = ("warc_filename", "warc_record_offset", "warc_record_length")
+FILES_AT_ONCE = 4
+"""Number of index files read in parallel."""
 MOST_PAGES = 5_000_000
 """Maximum number of pages that a run may select, because their positions are stored in its manifest."""
 
@@ -49,8 +51,8 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
         tables = [tables[number] for number in sorted({n * len(tables) // index.parts for n in range(index.parts)})]
     found: Ranges = {}
     count = read = 0
-    with ThreadPoolExecutor(config.downloads) as pool:
-        for some in itertools.batched(tables, config.downloads):
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        for some in itertools.batched(tables, FILES_AT_ONCE):
             parts = list(pool.map(lambda url: records_in(url, index), some))
             read += len(some)
             for name, start, length in itertools.chain.from_iterable(parts):

@@ -102,21 +102,15 @@ class CommonCrawlPages(Config):
     account."""
     crawls_address: str = not_hashed(default="https://index.commoncrawl.org/collinfo.json")
     """URL of the list of all crawls, requested only if the crawl does not exist."""
-    downloads: int = not_hashed(default=4)
-    """Parallel downloads."""
-    download: bool = not_hashed(default=False)
-    """Download the files to the run folder before reading them; if disabled, workers stream them. The environment
-    variables GRISTMILL_STORAGE_* set timeouts and retries."""
     index: CrawlIndex = CrawlIndex()
 
     def __post_init__(self):
         super().__post_init__()
         if self.crawl and not CRAWL.fullmatch(self.crawl):
             raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; crawls are named as CC-MAIN-2024-10 is.")
-        if self.crawl and self.index.asked and (self.download or self.kind != "warc"):
+        if self.crawl and self.index.asked and self.kind != "warc":
             raise UsageError(
-                f"pages.common_crawl.index chooses records of WARC files, which are read where they lie, but kind is "
-                f"{self.kind} and download is {self.download}. Leave those out, or the index."
+                f"pages.common_crawl.index selects records of WARC files, but kind is {self.kind}. Leave one out."
             )
         if self.crawl and self.files < 1 and not self.index.asked:
             raise UsageError(
@@ -124,12 +118,10 @@ class CommonCrawlPages(Config):
                 "each about 1 GB (warc) or 0.1 GB (wet)."
             )
         within(self, "pages.common_crawl", 0, math.inf, "first_file")
-        within(self, "pages.common_crawl", 1, 1000, "downloads")
-        web = self.address.startswith(("https://", "http://"))
-        if not web and (self.download or not self.address.startswith("s3://")):
+        if not self.address.startswith(("https://", "http://", "s3://")):
             raise UsageError(
-                f"pages.common_crawl.address is {self.address!r}; give an address that begins with https:// or "
-                "http://, or, where files are not brought first (download), with s3://."
+                f"pages.common_crawl.address is {self.address!r}; give a URL that begins with https://, http:// or "
+                "s3://."
             )
 
 

@@ -1,12 +1,14 @@
-"""Files of a crawl, and records that its index chooses, are read where they lie as if they had been brought."""
+"""Streamed files of a crawl, and records selected by its index, give the pages of local files."""
 
 import dataclasses
 import gzip
 import io
 import random
+import re
 import zlib
 from collections import Counter
 from collections.abc import Generator
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.common_crawl import index as crawl_index
+from data_prep.common_crawl.files import chosen
 from data_prep.common_crawl.ranges import spans
 from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, CrawlIndex, PagesConfig
 from data_prep.documents import PlacedDamage, WebPage
@@ -22,9 +25,11 @@ from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import InputFile
 from data_prep.warc import byte_sources, write_pages
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.storage import StorageError, Url, http, ranges, write_atomically
+from lm.storage.http import seconds_asked
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
+from tests.data_prep.loopback_index import closed_port
 from tests.data_prep.pages import PROSE, demo_config, html, page
 from tests.object_store import QUICK, variables
 from tests.object_store import serving as serving_store
@@ -125,20 +130,35 @@ def pages_in(files: list[InputFile]) -> tuple[list, Counter]:
     return [one for file in files for one in read_input(file, skipped)], skipped
 
 
-def test_streamed_files_give_what_downloaded_ones_give_and_nothing_is_on_the_disk(crawl, tmp_path):
-    there, here = fetched(crawl, tmp_path / "there"), fetched(crawl, tmp_path / "here", download=True)
-    assert [(one.name, one.kind, one.bytes) for one in there] == [(one.name, one.kind, one.bytes) for one in here]
-    assert [path.name for path in (tmp_path / "there/pages").iterdir()] == ["manifest.json"]
+def test_streamed_files_give_what_local_ones_give_and_nothing_is_on_the_disk(crawl, tmp_path):
+    streamed = fetched(crawl, tmp_path / "run", files=2, first_file=1)
+    assert [(one.name, one.kind, one.bytes) for one in streamed] == [
+        (path, "warc", len(crawl.files[path])) for path in crawl.paths[1:]
+    ]
+    assert [path.name for path in (tmp_path / "run/pages").iterdir()] == ["manifest.json"]
+    local = []
+    for one in streamed:
+        path = tmp_path / one.name.rpartition("/")[2]
+        path.write_bytes(crawl.files[one.name])
+        local.append(InputFile(path, one.name, "warc", one.bytes))
     faults = [Fault(cut=900), Fault(status=500), Fault(status=503), Fault(status=429, headers={"Retry-After": "0"})]
     for path in crawl.paths:
         crawl.faults[path] = [*faults, Fault(headers={"Content-Range": ""}), Fault(shift=-1)]
-    assert pages_in(there) == pages_in(here)
-    assert len(pages_in(here)[0]) == 120
-    pages = read_input(there[1])
+    assert pages_in(streamed) == pages_in(local)
+    assert len(pages_in(local)[0]) == 80
+    pages = read_input(streamed[0])
     next(iter(pages))
     crawl.files[crawl.paths[1]] = crawl.files[crawl.paths[0]]
     with pytest.raises(StorageError, match="was replaced while it was read"):
         list(pages)
+
+
+def test_wet_files_have_their_own_list(tmp_path):
+    with serving(LoopbackCrawl.of([b"1", b"22"], "wet")) as crawl:
+        files = fetched(crawl, tmp_path, kind="wet", files=2)
+    assert [(one.kind, one.name.endswith(".warc.wet.gz"), one.bytes) for one in files] == [
+        ("wet", True, 1), ("wet", True, 2),
+    ]  # fmt: skip
 
 
 def test_the_sizes_of_a_whole_crawl_are_not_asked_for_one_by_one(tmp_path):
@@ -247,18 +267,89 @@ def test_a_damaged_record_is_named_by_its_archive_and_the_others_stay(crawl, tmp
     assert row_of(damage, unit, demo_config())["id"] == f"{name}#{offset}"
 
 
+def test_an_unknown_crawl_is_refused_with_similar_names(crawl, tmp_path):
+    with pytest.raises(UsageError, match=r"no crawl CC-MAIN-2024-11.*similar names are: CC-MAIN-2024-1[08], "):
+        fetched(crawl, tmp_path, crawl="CC-MAIN-2024-11")
+    del crawl.files["collinfo.json"]
+    with pytest.raises(UsageError, match=r"paths\.gz does not exist\. Correct pages\.common_crawl\.crawl"):
+        fetched(crawl, tmp_path, crawl="CC-MAIN-2024-11")
+
+
+def test_more_files_than_the_crawl_has_are_refused_with_both_numbers(crawl, tmp_path):
+    with pytest.raises(UsageError, match=r"files is 9, but CC-MAIN-2024-10 has 3 WARC files, 2 of them"):
+        fetched(crawl, tmp_path, files=9, first_file=1)
+
+
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    "body",
     [
-        ({"index": CrawlIndex(max_pages=1), "download": True}, "download is True"),
-        ({"index": CrawlIndex(max_pages=1), "kind": "wet"}, "kind is wet"),
+        pytest.param(gzip.compress(b"crawl-data/../../../etc/cron.d/x.gz\n"), id="parent folder"),
+        pytest.param(gzip.compress(b"/etc/passwd\n"), id="absolute path"),
+        pytest.param(gzip.compress(b"https://elsewhere.example/crawl-data/a/b.warc.gz\n"), id="another server"),
+        pytest.param(gzip.compress("crawl-data/ä/b.warc.gz\n".encode()), id="not ASCII"),
+        pytest.param(gzip.compress(b""), id="empty"),
+        pytest.param(gzip.compress(b"crawl-data/a/b.warc.gz\n" * 99)[:-9], id="cut"),
+    ],
+)
+def test_a_damaged_or_hostile_list_is_refused_and_deleted(crawl, tmp_path, body):
+    crawl.files[f"crawl-data/{CRAWL}/warc.paths.gz"] = body
+    with pytest.raises(InputError, match=r"warc\.paths\.gz is (not a list|damaged)"):
+        fetched(crawl, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_unreachable_server_or_proxy_is_reported_with_the_proxy_setting(crawl, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "2")
+    with pytest.raises(InputError, match=r"connection refused(.|\n)*HTTPS_PROXY"):
+        fetched(crawl, tmp_path, address=f"http://127.0.0.1:{closed_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(InputError, match="HTTPS_PROXY"):
+        fetched(crawl, tmp_path)
+    assert not crawl.requests
+
+
+def test_retry_after_is_seconds_or_a_date_by_the_servers_clock():
+    date = "Thu, 22 Feb 2024 10:00:00 GMT"
+    assert seconds_asked("120", date) == 120
+    assert seconds_asked("Thu, 22 Feb 2024 10:00:30 GMT", date) == 30
+    assert seconds_asked("Thu, 22 Feb 2024 09:00:30 GMT", date) == 0
+    assert [seconds_asked(value, date) for value in (None, "", "soon", "-3", "²")] == [None] * 5
+
+
+def test_the_choice_of_files(crawl):
+    paths = [f"file {n}" for n in range(1000)]
+
+    def choose(**changes) -> list[str]:
+        return chosen(paths, config(crawl, **changes))
+
+    assert choose(files=2) == ["file 0", "file 1"]
+    assert choose(files=4, choice="spread") == ["file 0", "file 250", "file 500", "file 750"]
+    assert choose(files=2, choice="spread", first_file=900) == ["file 900", "file 950"]
+    few, more = choose(files=5, choice="random", seed=7), choose(files=50, choice="random", seed=7)
+    assert set(few) < set(more)
+    assert all(paths.index(a) < paths.index(b) for a, b in pairwise(more))
+    assert few != choose(files=5, choice="random", seed=8)
+    assert few == ["file 93", "file 389", "file 771", "file 826", "file 850"]  # on every machine
+    for choice in ("first", "spread", "random"):
+        assert choose(files=1000, choice=choice) == paths
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({"crawl": "2024-10"}, "'2024-10'"),
+        ({"crawl": "../x"}, "'../x'"),
+        ({"files": 0}, "files is 0, but crawl is CC-MAIN-2024-10"),
+        ({"first_file": -1}, "first_file is -1"),
         ({"address": "gs://x"}, "gs://x"),
-        ({"address": "s3://commoncrawl", "download": True}, "s3://commoncrawl"),
+        ({"index": CrawlIndex(max_pages=1), "kind": "wet"}, "kind is wet"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_impossible_combinations_are_refused(crawl, changes, told):
-    with pytest.raises(UsageError, match=told):
+def test_impossible_values_are_refused(crawl, changes, value):
+    with pytest.raises(UsageError, match=re.escape(value)):
         config(crawl, **changes)
 
 

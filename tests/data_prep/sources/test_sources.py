@@ -185,7 +185,7 @@ def test_fields_of_other_sources_do_not_matter_to_the_run():
     documents = dataclasses.replace(experiment.documents, dump=mirror.crawl)
     asked = [
         settings_of(STAGE, dataclasses.replace(experiment, documents=documents, pages=config(common_crawl=crawl)))
-        for crawl in (mirror, dataclasses.replace(mirror, address="http://mirror.example", downloads=9))
+        for crawl in (mirror, dataclasses.replace(mirror, address="http://mirror.example"))
     ]
     assert asked[0] == asked[1]
 
