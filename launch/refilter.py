@@ -42,7 +42,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     remove_empty_folders(paths.parts)
     out.mkdir(exist_ok=True)
     records = read_records(folder)
-    write_funnel(out / FUNNEL, now.counts, now.domains, now.files, records, config, now.min_quality)
+    write_funnel(out / FUNNEL, now.counts, now.files, records, config, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None

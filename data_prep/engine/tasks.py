@@ -78,18 +78,12 @@ def merge_files(unit: Unit[tuple[str, ...]], space: Workspace, folder: str, merg
 
 
 def merge_in_groups(
-    name: str,
-    files: Sequence[File],
-    merge: Merge,
-    folder: Place,
-    engine: EngineConfig,
-    on_progress: OnProgress,
-    at_once: int = FILES_AT_ONCE,
+    name: str, files: Sequence[File], merge: Merge, folder: Place, engine: EngineConfig, on_progress: OnProgress
 ) -> Sequence[File]:
-    """Merge the files `at_once` at a time in parts/<name>, repeatedly, until at most `at_once` are left; return these.
-    Raises like `run_step`."""
+    """Merge the files FILES_AT_ONCE at a time in parts/<name>, repeatedly, until at most FILES_AT_ONCE are left; return
+    these. Raises like `run_step`."""
     for level in itertools.count(1):
-        if len(files) <= at_once:
+        if len(files) <= FILES_AT_ONCE:
             return files
         units = [
             Unit(
@@ -98,7 +92,7 @@ def merge_in_groups(
                 len(group),
                 tuple(file for file, _ in group),
             )
-            for number, group in enumerate(itertools.batched(files, at_once))
+            for number, group in enumerate(itertools.batched(files, FILES_AT_ONCE))
         ]
         work = functools.partial(merge_files, folder=f"parts/{name}", merge=merge)
         step = Step(f"{name}-{level}", tuple(units), work, "rows", "groups")

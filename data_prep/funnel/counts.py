@@ -1,7 +1,7 @@
 """Counts of the funnel: pages read, pages dropped by stage and reason, and histograms of all signals.
 
 Files are counted separately and their counts are added. Examples are stored as positions (file, row); report.py reads
-their texts. Hosts are counted by domains.py.
+their texts.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -21,6 +22,11 @@ BINS_PER_OCTAVE = 8
 """Bins per factor of 2 for signals with "doubling" bins (data_prep/config/filters.py)."""
 CLUSTER_BINS = (1, 2, 3, 4, 5, 10, 30, 100, 300, 1000)
 """Lower bounds of the bins of cluster sizes; the last bin has no upper bound."""
+TOP_DOMAINS = 12
+"""Number of hosts in funnel.json."""
+COUNTED_DOMAINS = 2_000
+"""Hosts that are counted for one file, and for several: those with the most bytes. The largest hosts of a corpus are
+among the largest of nearly every file, so their counts are at most slightly too low."""
 GROUPS = ("kept", "dropped", "elsewhere")
 
 Counts = dict[str, Any]
@@ -40,6 +46,7 @@ def empty_counts() -> Counts:
         "clean_text_bytes": 0,
         "replaced": {},
         "languages": {},
+        "domains": {},
         "lengths": {},
         "values": {},
         "examples": {},
@@ -58,7 +65,7 @@ def count_rows(
 ) -> Counts:
     """Count consecutive rows of one file.
 
-    `columns` has id, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if
+    `columns` has id, url, language and text_bytes. `values` has the signals of `thresholds`, (rows,) float64, NaN if
     missing. `place` is (number of the file in the joins, number of the first row). `labels`, (rows,) str, is from
     `languages_of`.
     """
@@ -78,9 +85,13 @@ def count_rows(
             counts["reasons"]["/".join(verdict)] = pair
         if len(rows):
             counts["examples"]["/".join(verdict or ("kept",))] = smallest(orders, rows, place)
-    for language, size in zip(columns["language"], columns["text_bytes"], strict=True):
+    for language, url, size, verdict in zip(
+        columns["language"], columns["url"], columns["text_bytes"], verdicts, strict=True
+    ):
         if language:
             add_pair(counts["languages"], language, size)
+        if verdict is None:
+            add_pair(counts["domains"], host(url), size)
     exponents = np.frexp(np.maximum(sizes[kept], 1).astype(np.float64))[1] - 1
     counts["lengths"] = tally(exponents)
     count_values(counts, values, groups, numbers, thresholds, place, labels)
@@ -182,8 +193,21 @@ def cluster_bins(sizes: Mapping[int, int]) -> dict[str, list[int]]:
     return bins
 
 
-def add_pair(pairs: dict[str, list[int]], name: str | None, size: int) -> None:
-    pair = pairs.setdefault(name or "", [0, 0])
+def host(url: str | None) -> str:
+    """Return the host of a URL without "www."; empty if there is none."""
+    try:
+        return (urlsplit(url or "").hostname or "").removeprefix("www.")
+    except ValueError:
+        return ""
+
+
+def largest(pairs: Mapping[str, list[int]], number: int) -> dict[str, list[int]]:
+    """Return the `number` names with the most bytes, largest first."""
+    return dict(sorted(pairs.items(), key=lambda one: (-one[1][1], one[0]))[:number])
+
+
+def add_pair(pairs: dict[str, list[int]], name: str, size: int) -> None:
+    pair = pairs.setdefault(name, [0, 0])
     pair[0] += 1
     pair[1] += size
 
@@ -193,7 +217,7 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
-    """Return the sum of counts, independent of their order."""
+    """Return the sum of counts, independent of their order, with the largest COUNTED_DOMAINS."""
     total = empty_counts()
     for part in parts:
         total["rows"] += part["rows"]
@@ -201,7 +225,7 @@ def merge(parts: Iterable[Counts]) -> Counts:
         total["kept"] = [a + b for a, b in zip(total["kept"], part["kept"], strict=True)]
         for key in ("replaced", "lengths"):
             total[key] = add_counts(total[key], part[key])
-        for key in ("reasons", "languages", *({"cluster_sizes"} & {*part})):
+        for key in ("reasons", "languages", "domains", *({"cluster_sizes"} & {*part})):
             for name, (documents, size) in part[key].items():
                 pair = total.setdefault(key, {}).setdefault(name, [0, 0])
                 pair[0] += documents
@@ -220,6 +244,7 @@ def merge(parts: Iterable[Counts]) -> Counts:
             for name, places in part[key].items():
                 total[key][name] = sorted([*total[key].get(name, []), *places])[:EXAMPLES]
         total["pairs"] = sorted([*total["pairs"], *part["pairs"]])[:EXAMPLES]
+    total["domains"] = largest(total["domains"], COUNTED_DOMAINS)
     return ordered(total)
 
 

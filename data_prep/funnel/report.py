@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig, PersonalDataConfig
-from data_prep.funnel.counts import CLUSTER_BINS, GROUPS, Counts, bin_edges
-from data_prep.funnel.domains import TOP_DOMAINS, Domains
+from data_prep.funnel.counts import CLUSTER_BINS, GROUPS, TOP_DOMAINS, Counts, bin_edges, largest
 from data_prep.parquet import column_of, opened, remedy
 from data_prep.pii import replace_personal_data
 from data_prep.sources.inputs import Records
@@ -168,7 +167,6 @@ class Funnel:
     """Languages with their own thresholds, most frequent first."""
     domains: tuple[Tally, ...]
     """Hosts of kept documents, largest by bytes first; at most TOP_DOMAINS."""
-    domains_in_all: int
     lengths: tuple[LengthBin, ...]
     """Bins of doubling width, from the shortest to the longest kept document, without gaps."""
     clusters: tuple[ClusterBin, ...] = ()
@@ -235,7 +233,6 @@ def rows_at(place: Place, rows: list[int], columns: list[str]) -> Iterator[tuple
 def write_funnel(
     path: Place,
     counts: Counts,
-    domains: Domains,
     files: Mapping[int, str],
     records: Records,
     config: DocumentsConfig,
@@ -255,8 +252,7 @@ def write_funnel(
         "languages_kept": config.language.languages,
         "records": dataclasses.asdict(records),
         "keep_share": config.quality_classifier.keep_share if "quality_classifier" in config.steps else None,
-        "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
-        "domains_in_all": domains.in_all,
+        "counts": counts | {"domains": largest(counts["domains"], TOP_DOMAINS)},
     }
     write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
@@ -273,8 +269,6 @@ class Written:
     """Share of documents that the quality classifier keeps, from which its threshold was computed; None if it was not
     used."""
     counts: Counts
-    """Counts (counts.py), and the largest domains as {host: [documents, bytes]}."""
-    domains_in_all: int
 
 
 def read_counts(path: Path) -> Written:
@@ -283,7 +277,7 @@ def read_counts(path: Path) -> Written:
         written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         thresholds = [Threshold(**one) for one in written["thresholds"]]
         records = Records(**written["records"])
-        rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
+        rest = (written[name] for name in ("keep_share", "counts"))
         files = {int(number): relative_name(name, path) for number, name in written["files"].items()}
         return Written(files, thresholds, tuple(written["languages_kept"]), records, *rest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -329,7 +323,6 @@ def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
         languages=tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES),
         by_language=language_funnels(counts.get("by_language", {}), config),
         domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
-        domains_in_all=written.domains_in_all,
         lengths=tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents),
         clusters=tuple(ClusterBin(low, ends[low], *clusters[str(low)]) for low in sorted(map(int, clusters))),
     )

@@ -17,7 +17,6 @@ from data_prep.documents import document_schema
 from data_prep.engine import Workspace
 from data_prep.engine.tasks import StoredFile
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
-from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import read_footer, text_bytes_of, write_rows
 from data_prep.pii import replace_personal_data
@@ -81,7 +80,6 @@ def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, m
     """Write the file's kept and dropped documents, in order, with personal data replaced, and its counts."""
     counts: list[Counts] = [empty_counts()]
     kept, dropped = (space.output(f"{name}/{file.path.name}") for name in ("documents", "dropped"))
-    hosts = HostCounter(space.output(f"parts/hosts/{file.path.name}"))
     duplicates, sizes = read_duplicates(file, space)
     reasons = {row: (one.stage, one.reason) for row, one in duplicates.items()}
     parts = filtered_rows(file.path, config, min_quality, space.count, reasons)
@@ -90,9 +88,8 @@ def apply_filters(file: StoredFile, space: Workspace, config: DocumentsConfig, m
     parts = itertools.chain([first] if first else [], parts)
     schemas = {kept: kept_schema(config, from_table), dropped: dropped_schema(config, from_table)}
     edited = edits_of(file, space, config)
-    rows = kept_and_dropped(file.id, parts, duplicates, sizes, config, edited, schemas[kept].names, counts, hosts)
+    rows = kept_and_dropped(file.id, parts, duplicates, sizes, config, edited, schemas[kept].names, counts)
     write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, space.scratch)
-    hosts.write()
     write_atomically(space.output(f"parts/counts/{file.name}.json"), json.dumps(merge(counts)))
     footer = read_footer(kept)
     return {"documents": footer.num_rows, "text_bytes": sum(text_bytes_of(footer))}
@@ -107,10 +104,9 @@ def kept_and_dropped(
     edited: Mapping[int, Sequence[tuple[str, Edit]]],
     columns: list[str],
     counts: list[Counts],
-    hosts: HostCounter,
 ) -> Iterator[tuple[bool, dict]]:
     """Yield (whether it is kept, row) for each row to write. Dropped rows are left out unless config.write_dropped is
-    set. Appends to `counts`, and adds kept rows to `hosts`."""
+    set. Appends to `counts`."""
     for filtered in parts:
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
@@ -131,7 +127,6 @@ def kept_and_dropped(
             else:
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())
-                hosts.add(row["url"], row["text_bytes"])
                 if config.counts_clusters:
                     size = sizes.get(filtered.first + number, 1)
                     clusters[size] += 1

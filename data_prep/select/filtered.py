@@ -47,7 +47,7 @@ class FilteredRows:
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
         """Return the funnel counts of these rows; `file` is the number of their file."""
-        columns = {name: [row[name] for row in self.rows] for name in ("id", "language", "text_bytes")}
+        columns = {name: [row[name] for row in self.rows] for name in ("id", "url", "language", "text_bytes")}
         thresholds = thresholds_of(config, self.min_quality)
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)
 

@@ -13,7 +13,6 @@ from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine import Progress, Workspace
 from data_prep.engine.tasks import FileRunner, StoredFile, files_of, whole
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
-from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.filtered import texts_files
@@ -28,7 +27,6 @@ NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
 @dataclass(frozen=True)
 class Recounted:
     counts: Counts
-    domains: Domains
     files: dict[int, str]
     """{number of a file in `counts`: its name in texts/}."""
     min_quality: float | None
@@ -51,27 +49,21 @@ def count_again(
     run = FileRunner(scratch, whole(engine, len(files)), on_progress)
     _, min_quality = lowest_score(files, config, run)
     _, counted = run("counting", files, functools.partial(count_file, config=config, min_quality=min_quality), config)
-    domains = count_domains(files_of(counted.values(), "hosts/"), run)
     counts = merge_counts(files_of(counted.values(), "counts/"), run)
     shutil.rmtree(scratch)
-    return Recounted(counts, domains, {file.id: file.path.name for file in files}, min_quality)
+    return Recounted(counts, {file.id: file.path.name for file in files}, min_quality)
 
 
 def count_file(file: StoredFile, space: Workspace, config: DocumentsConfig, min_quality: float | None) -> None:
     parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
-    hosts = HostCounter(space.output(f"hosts/{file.path.name}"))
     names = ("id", "url", "language", "text_bytes")
     for rows in read_measured(file.path, list(dict.fromkeys([*columns_needed(config), *names]))):
         columns = {name: rows[name].to_pylist() for name in names}
         found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
         labels = languages_of(rows, config)
         parts.append(count_rows(columns, values, found, (file.id, first), thresholds, labels))
-        for url, size, verdict in zip(columns["url"], columns["text_bytes"], found, strict=True):
-            if verdict is None:
-                hosts.add(url, size)
         first += rows.num_rows
         space.count(rows.num_rows)
-    hosts.write()
     write_atomically(space.output(f"counts/{file.name}.json"), json.dumps(merge(parts)))
 
 

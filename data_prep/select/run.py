@@ -37,7 +37,6 @@ from data_prep.engine.tasks import (
 )
 from data_prep.funnel.counts import Counts as FunnelCounts
 from data_prep.funnel.counts import merge as add_up
-from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import FUNNEL, write_funnel
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
@@ -210,11 +209,10 @@ def prepare_documents(
         failed = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
         print(f"The joins are repeated without {failed}; see quarantine/{first_step(config)}/.", flush=True)
         engine = dataclasses.replace(engine, retry_failed=False)
-    domains = count_domains(file_of_each(made, "parts/hosts/"), run)
     counts = merge_counts(file_of_each(made, "parts/counts/"), run)
     with writing(folder / FUNNEL):
         names = {file.id: file.path.name for file in every}
-        write_funnel(folder / FUNNEL, counts, domains, names, records, config, min_quality)
+        write_funnel(folder / FUNNEL, counts, names, records, config, min_quality)
     outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(

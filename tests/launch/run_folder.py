@@ -15,7 +15,6 @@ from configs.experiment import load_config
 from data_prep.config import DocumentsConfig
 from data_prep.documents import Document, WebPage
 from data_prep.funnel.counts import count_rows, empty_counts, merge
-from data_prep.funnel.domains import HostCounter, largest_domains, read_host_counts
 from data_prep.funnel.report import FUNNEL, write_funnel
 from data_prep.select.apply_filters import kept_schema
 from data_prep.verdict import thresholds_of, values_of
@@ -85,24 +84,18 @@ def write_funnel_of(
     rows = [(text_row(document, config), None) for document in documents]
     rows += [(text_row(one.document, config, one.stage, one.reason), (one.stage, one.reason)) for one in rejections]
     thresholds, parts, paths = thresholds_of(config, None), [], []
-    hosts = HostCounter(workdir / "hosts.parquet")
     for file in range(files):
         mine = rows[file::files]
         paths.append(workdir / f"texts/{file:05d}.parquet")
         table = write_texts(paths[-1], [row for row, _ in mine])
-        columns = {name: table[name].to_pylist() for name in ("id", "language", "text_bytes")}
+        columns = {name: table[name].to_pylist() for name in ("id", "url", "language", "text_bytes")}
         verdicts = [verdict for _, verdict in mine]
-        for row, verdict in mine:
-            if verdict is None:
-                hosts.add(row["url"], row["text_bytes"])
         parts.append(count_rows(columns, values_of(table, thresholds), verdicts, (file, 0), thresholds))
     written = {"clean_text_bytes": sum(len(document.text.encode("utf-8", "replace")) for document in documents)}
     records = write_records(workdir / "texts", len(rows) + 1100, not_a_response=1000, not_html=100)
-    hosts.write()
-    counts, domains = merge([*parts, empty_counts() | written]), largest_domains(read_host_counts(hosts.counts_file))
-    hosts.counts_file.unlink()
+    counts = merge([*parts, empty_counts() | written])
     names = {file: path.name for file, path in enumerate(paths)}
-    write_funnel(workdir / FUNNEL, counts, domains, names, records, config)
+    write_funnel(workdir / FUNNEL, counts, names, records, config)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -356,7 +356,7 @@ def checked_logs(run: Path, name: str) -> Callable[[], object]:
 
 def funnel(run: Path, name: str) -> Callable[[], object]:
     records = {"seen": 1, "skipped": {}}
-    written = {"thresholds": [], "records": records, "keep_share": None, "counts": {}, "domains_in_all": 0}
+    written = {"thresholds": [], "records": records, "keep_share": None, "counts": {}}
     (run / FUNNEL).write_text(json.dumps(written | {"languages_kept": [], "files": {"0": name}}))
     return lambda: read_counts(run / FUNNEL)
 

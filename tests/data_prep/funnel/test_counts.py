@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.funnel import counts as counts_module
 from data_prep.funnel.counts import (
     EXAMPLES,
     Counts,
@@ -18,6 +19,7 @@ from data_prep.funnel.counts import (
     bins_of,
     count_rows,
     empty_counts,
+    host,
     merge,
     order_of,
     smallest,
@@ -32,7 +34,7 @@ WHOLE = ("words", "stop_words", "c4_lorem_ipsum", "c4_curly_brackets", "c4_sente
 
 def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
     table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
-    columns = {name: table[name].to_pylist() for name in ("id", "language", "text_bytes")}
+    columns = {name: table[name].to_pylist() for name in ("id", "url", "language", "text_bytes")}
     found, values = verdicts(table, CONFIG, None), values_of(table, THRESHOLDS)
     return count_rows(columns, values, found, (file, first), THRESHOLDS)
 
@@ -79,6 +81,29 @@ def test_counts_are_those_of_the_rows():
     assert {name: pair[0] for name, pair in counts["languages"].items()} == collections.Counter(
         row["language"] for row in rows if row["language"]
     )
+    assert {name: pair[0] for name, pair in counts["domains"].items()} == collections.Counter(
+        host(row["url"]) for row in kept
+    )
+
+
+def test_the_domains_with_the_most_bytes_are_counted(monkeypatch):
+    monkeypatch.setattr(counts_module, "COUNTED_DOMAINS", 2)
+    parts = [
+        empty_counts() | {"domains": {"a": [1, 5], "b": [2, 6], name: [1, size]}}
+        for name, size in (("c", 11), ("d", 20))
+    ]
+    assert merge(parts)["domains"] == {"b": [4, 12], "d": [1, 20]}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://www.a.example/x", "a.example"), ("http://A.example:80", "a.example"), ("http://[", ""), ("", ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_host(url: str | None, expected: str):
+    assert host(url) == expected
 
 
 def test_each_value_is_counted_in_one_group():

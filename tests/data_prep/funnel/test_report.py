@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.documents import Document
-from data_prep.funnel.counts import EXAMPLES, empty_counts
-from data_prep.funnel.domains import TOP_DOMAINS, Domains
+from data_prep.funnel.counts import EXAMPLES, TOP_DOMAINS, empty_counts
 from data_prep.funnel.report import EXCERPT_CHARACTERS, FUNNEL, Funnel, read_counts, read_funnel, write_funnel
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
@@ -129,11 +128,10 @@ def test_lengths_have_no_gaps_and_each_text_lies_in_its_bin(tmp_path: Path):
     assert all(one.high == 2 * one.low for one in lengths)
 
 
-def test_the_largest_domains_are_named_and_all_are_counted(tmp_path: Path):
+def test_the_largest_domains_are_named(tmp_path: Path):
     kept = [make_document(i, "a" * (i + 1), url=f"https://www.host-{i}.example/") for i in range(50)]
     funnel = funnel_of(tmp_path, kept, [])
     assert [one.name for one in funnel.domains] == [f"host-{i}.example" for i in range(49, 49 - TOP_DOMAINS, -1)]
-    assert funnel.domains_in_all == 50
 
 
 def test_nothing_dropped_and_nothing_kept(tmp_path: Path):
@@ -149,9 +147,7 @@ def test_pairs_of_duplicates_are_shown_side_by_side(tmp_path: Path):
     for path, mine in zip(paths, (rows[:5], rows[5:]), strict=True):
         write_texts(path, mine, rows_per_group=2)
     counts = empty_counts() | {"pairs": [[1, 1, 2, 0, 4]]}
-    write_funnel(
-        tmp_path / FUNNEL, counts, Domains((), 0), dict(enumerate(["a.parquet", "b.parquet"])), Records(9, {}), CONFIG
-    )
+    write_funnel(tmp_path / FUNNEL, counts, {0: "a.parquet", 1: "b.parquet"}, Records(9, {}), CONFIG)
     (pair,) = read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG).duplicates
     assert (pair.dropped.url, pair.stayed.url) == (rows[7]["url"], rows[4]["url"])
 

@@ -290,7 +290,7 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
     outcome = prepare_documents(texts, CONFIG, out, seen.append, engine)
     steps = list(dict.fromkeys(progress.step for progress in seen))
     joins = [step for step in steps if "duplicates" in step and step != "duplicates"]
-    assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering", "largest domains"]
+    assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering"]
     assert {step.split(",")[0] for step in joins} == {"exact duplicates", "near-duplicates"}
     assert all(progress.unit == "" for progress in seen if progress.step in joins)
     for step in ("keys", "filtering"):
