@@ -431,7 +431,7 @@ GUARDED = {
     "data_prep/engine/slurm.py: ask run": "Slurm's commands; settle_code has refused options that are not known",
     "data_prep/engine/worker.py: load loads": "a pipe of the parent process",
     "data_prep/engine/worker.py: attempt loads": "a pipe of the parent process",
-    "data_prep/engine/units.py: to_travel loads": "what it pickled itself",
+    "data_prep/engine/units.py: picklable loads": "what it pickled itself",
     "lm/own_process.py: in_own_process loads": "a pipe of the child process",
     "lm/own_process.py: main load": "a pipe of the parent process",
     "lm/trusted_code.py: find_spec spec_from_file_location": "checks the file's hash",

@@ -25,14 +25,14 @@ from data_prep.engine.units import (
     Marker,
     Step,
     Unit,
-    beside,
     delete_files,
+    in_folders_of,
     marker_of,
+    quarantine,
     quarantine_of,
     read_marker,
     read_quarantine,
     running_of,
-    set_aside,
     sizes_of,
     try_unit,
 )
@@ -87,11 +87,11 @@ class Attempts:
         self.bytes = sum(self.sizes.values())
         self.rows = self.bytes_done = 0
         """Rows and input bytes of the units that are done."""
-        self.find_what_is_there(engine.retry_failed)
+        self.load_state(engine.retry_failed)
         self.rows_found = self.rows
         self.bytes_found = self.bytes_done
 
-    def find_what_is_there(self, retry: bool) -> None:
+    def load_state(self, retry: bool) -> None:
         """Read the markers and quarantine records of earlier commands, and queue the remaining units."""
         there = files_in(self.folder / UNITS / self.step.name)
         self.done = finished(self.step, there, self.folder)
@@ -118,7 +118,7 @@ class Attempts:
         no other unit running; it is quarantined if the command dies during that attempt too.
         """
         if retry:
-            forget(self.step, [unit.name for unit in found], self.folder)
+            delete_running(self.step, [unit.name for unit in found], self.folder)
             return
         with ThreadPoolExecutor(READERS) as pool:
             records = list(pool.map(self.record_of, found))
@@ -130,7 +130,7 @@ class Attempts:
             if lost > self.engine.attempts:
                 failure = Failure(f"its worker process or the whole command died in each of {lost} attempts")
                 self.failed[unit.name] = failure.error
-                set_aside(self.step, unit, failure, lost, self.folder)
+                quarantine(self.step, unit, failure, lost, self.folder)
 
     def next(self) -> Unit | None:
         """Return the next unit to try: the largest first, retries last. Returns None if no unit is left, or if the next
@@ -160,7 +160,7 @@ class Attempts:
             named = InputError(f"{self.step.name}: {unit.name}: {error}")
             self.first = named if isinstance(error, InputError) else error
         self.tried[unit.name] = self.tried.get(unit.name, 0) + 1
-        spent = result.for_good or self.attempts_of(unit.name) >= self.engine.attempts
+        spent = result.permanent or self.attempts_of(unit.name) >= self.engine.attempts
         if not spent:
             self.queue.append(unit)
         elif result.died and unit.name not in self.suspects:  # another unit may be the cause
@@ -179,7 +179,7 @@ class Attempts:
     def attempts_of(self, name: str) -> int:
         return self.tried.get(name, 0) + self.lost.get(name, 0)
 
-    def again(self, unit: Unit) -> None:
+    def requeue(self, unit: Unit) -> None:
         self.working.pop(unit.name, None)
         self.queue.append(unit)
 
@@ -208,14 +208,14 @@ class Attempts:
         try:
             yield
         except BaseException:
-            forget(self.step, self.working, self.folder)
+            delete_running(self.step, self.working, self.folder)
             raise
 
     def write_records(self) -> None:
         """Write the quarantine records of failed units. Called once any unit is done; before that, the units may not be
         the cause."""
         for name, (unit, failure) in self.last.items():
-            set_aside(self.step, unit, failure, self.attempts_of(name), self.folder)
+            quarantine(self.step, unit, failure, self.attempts_of(name), self.folder)
         self.last.clear()
 
     def report_now_and_then(self) -> None:
@@ -236,14 +236,14 @@ class Attempts:
                 bytes=self.bytes,
                 pages_found=self.rows_found,
                 bytes_found=self.bytes_found,
-                step=self.step.told or self.step.name,
+                step=self.step.label or self.step.name,
                 unit=self.step.rows,
                 inputs=self.step.inputs,
             )
         )
 
 
-def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
+def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place) -> None:
     """Print the units that were quarantined. Raises InputError if their share of the step exceeds engine.max_failed."""
     where = folder / QUARANTINE / step.name
     lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
@@ -252,11 +252,11 @@ def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: P
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
-            f"{where} tells more of each. Mend the cause and give --engine.retry-failed True; take these inputs away; "
-            "or go on without them by a higher --engine.max-failed."
+            f"Details: {where}. Fix the cause and give --engine.retry-failed True, remove these inputs, or continue "
+            "without them by a higher --engine.max-failed."
         )
     if failed:
-        print(f"{said}\nThe others are done; {QUARANTINE}/{step.name}/ in the run folder tells more.", flush=True)
+        print(f"{said}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.", flush=True)
 
 
 def manifest_of(step: str, folder: Place) -> Place:
@@ -317,10 +317,10 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
     outputs = {output for marker in before.values() if marker for output in marker.outputs}
     if outputs:
         ours = {output for marker in done.values() for output in marker.outputs}
-        delete_files(folder, beside(ours, outputs - ours))
+        delete_files(folder, in_folders_of(ours, outputs - ours))
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
-    forget(step, named(there, RUNNING), folder)
+    delete_running(step, named(there, RUNNING), folder)
     delete_files(folder, [f"{UNITS}/{step.name}.{suffix}" for suffix in LISTS])
     if isinstance(folder, Path):
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
@@ -329,7 +329,7 @@ def clean_up(step: Step, folder: Place, done: Mapping[str, Marker], failed: Set[
                 empty.rmdir()
 
 
-def forget(step: Step, names: Iterable[str], folder: Place) -> None:
+def delete_running(step: Step, names: Iterable[str], folder: Place) -> None:
     delete_files(folder, [f"{UNITS}/{step.name}/{name}{RUNNING}" for name in names])
 
 

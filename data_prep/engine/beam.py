@@ -24,9 +24,9 @@ from data_prep.engine.units import (
     Marker,
     is_done,
     marker_of,
+    quarantine,
     quarantine_of,
     read_marker,
-    set_aside,
     try_unit,
 )
 from lm.errors import InputError, UsageError, shown
@@ -76,7 +76,7 @@ def run_units(attempts: Attempts) -> None:
         ) from error
     finally:
         listed.unlink(missing_ok=True)
-    attempts.find_what_is_there(retry=False)
+    attempts.load_state(retry=False)
     if not attempts.done:  # then the units may not be the cause
         for name in attempts.failed:
             quarantine_of(step.name, name, folder).unlink(missing_ok=True)
@@ -152,12 +152,12 @@ def run_range(bounds: tuple[int, int], places: tuple[Place, Place], version: str
         if is_done(unit, read_marker(marker_of(step.name, unit.name, folder)), folder):
             continue
         tries, result = 1, try_unit(step, unit, folder, engine)
-        while isinstance(result, Failure) and tries < engine.attempts and not (result.ends_run or result.for_good):
+        while isinstance(result, Failure) and tries < engine.attempts and not (result.ends_run or result.permanent):
             tries, result = tries + 1, try_unit(step, unit, folder, engine)
         TRIED["done" if isinstance(result, Marker) else "failed"] += 1
         Metrics.counter("gristmill", "units done" if isinstance(result, Marker) else "units failed").inc()
         if isinstance(result, Failure):
             if result.ends_run or (not TRIED["done"] and TRIED["failed"] >= HOPELESS):
-                write_atomically(stopped, pickle.dumps(result.to_travel()))
+                write_atomically(stopped, pickle.dumps(result.picklable()))
                 return
-            set_aside(step, unit, result, tries, folder)
+            quarantine(step, unit, result, tries, folder)

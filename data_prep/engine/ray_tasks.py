@@ -70,7 +70,7 @@ def run_units(attempts: Attempts) -> None:
                 for task in ready:
                     unit = running.pop(task)
                     result = result_of(task, attempts, unit, lost_nodes)
-                    attempts.ended(unit, result) if result else attempts.again(unit)
+                    attempts.ended(unit, result) if result else attempts.requeue(unit)
                 attempts.report_now_and_then()
         except BaseException:
             for task in running:

@@ -10,8 +10,8 @@ from pathlib import Path
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.attempts import (
     Attempts,
+    check_failures,
     clean_up,
-    judge,
     make_folders,
     manifest_of,
     read_manifest,
@@ -88,5 +88,5 @@ def run_step(
     if notes:
         notes.failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
         notes.outputs |= {str(folder / name) for marker in made.values() for name in marker.outputs}
-    judge(step, attempts.failed, engine, folder)
+    check_failures(step, attempts.failed, engine, folder)
     return made

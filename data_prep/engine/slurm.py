@@ -69,7 +69,7 @@ def run_units(attempts: Attempts) -> None:
     if before and before.next == own_job():
         error = read_json(folder / UNITS / f"{step.name}.stopped")
         if isinstance(error.get("error"), str) and (error.get("ends_run") or not attempts.done):
-            raise InputError(f"{error['error']}\nThe log of the tasks tells more: {before.log}")
+            raise InputError(f"{error['error']}\nLog of the tasks: {before.log}")
         if left == before.left and lost <= before.lost:
             raise InputError(
                 f"{step.name}: the array jobs {', '.join(before.arrays)} have ended, but no unit was done, and none "
@@ -139,7 +139,7 @@ def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words
     )  # fmt: skip
     job = said.strip().rpartition("\n")[2].partition(";")[0]
     if not job.isdigit():
-        raise InputError(f"sbatch printed {shown(said)}, and no job ID. Look whether sbatch is Slurm's.")
+        raise InputError(f"sbatch printed {shown(said)}, and no job ID. Check that this sbatch is part of Slurm.")
     return job
 
 
@@ -245,7 +245,7 @@ def main(words: list[str]) -> None:
     listed, sha256, first, world = words
     data = place_of(listed).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError(f"{listed} is another list than the one that was submitted. Nothing was done.")
+        raise InputError(f"{listed} is not the list that was submitted. No unit was run.")
     inherit()  # unpickling imports modules that the step names
     step, units, folder, engine = pickle.loads(data)
     rank = int(first) + int(os.environ["SLURM_ARRAY_TASK_ID"])

@@ -114,7 +114,7 @@ class TaskRunner:
     folder: Place
     engine: EngineConfig
     on_progress: OnProgress
-    told: str
+    label: str
     """Name of the work in progress lines."""
     identity: str = ""
     """Hash of everything besides the names that determines the outputs."""
@@ -127,9 +127,9 @@ class TaskRunner:
             for name, task in zip(names, tasks, strict=True)
         )
         # The path of the first file distinguishes this step from others of the same work, and of other digests.
-        named = f"{self.told.replace(' ', '-')}.{names[0].replace('/', '.')}"
-        told = f"{self.told}{self.detail(tasks[0].run_file.parent.name)}"
-        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", told=told)
+        named = f"{self.label.replace(' ', '-')}.{names[0].replace('/', '.')}"
+        label = f"{self.label}{self.detail(tasks[0].run_file.parent.name)}"
+        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="tasks", label=label)
         made = run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
         return [made[unit.name].counts for unit in units]
 
@@ -231,8 +231,8 @@ class FileRunner:
         the outputs."""
         of = identity if callable(identity) else lambda file: identity
         units = tuple(Unit(one.name, identity_of(step, one.identity, of(one)), one.bytes, one) for one in files)
-        run = functools.partial(run_file, work=work)
-        made = run_step(Step(step, units, run, told=step.replace("-", " ")), self.engine, self.folder, self.on_progress)
+        wanted = Step(step, units, functools.partial(run_file, work=work), label=step.replace("-", " "))
+        made = run_step(wanted, self.engine, self.folder, self.on_progress)
         for one in files:
             if one.name not in made:
                 self.failed.setdefault(one.name, step)
@@ -242,8 +242,8 @@ class FileRunner:
         few = merge_in_groups(name, files, merge, self.folder, self.engine, self.on_progress)
         return [self.folder / name for name, _ in few]
 
-    def tasks(self, told: str, identity: str = "") -> TaskRunner:
-        return TaskRunner(self.folder, self.engine, self.on_progress, told, identity)
+    def tasks(self, label: str, identity: str = "") -> TaskRunner:
+        return TaskRunner(self.folder, self.engine, self.on_progress, label, identity)
 
 
 def run_file(unit: Unit[Any], space: Workspace, work: Callable[[Any, Workspace], Counts | None]) -> Counts:

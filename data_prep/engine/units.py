@@ -18,7 +18,6 @@ import os
 import pickle
 import shutil
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
@@ -49,6 +48,7 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """Errors of a full or read-only disk, which every unit would have. EIO is not among them: it may be a bad sector of one
 input file."""
 SECONDS_BETWEEN_COUNTS = 0.5
+USUAL_THRESHOLDS = gc.get_threshold()
 ATTEMPT = "attempt of "
 """Prefix of a line of a running record (`running_of`), followed by the identity of the unit."""
 RUNNING = ".running"
@@ -90,7 +90,7 @@ class Step[Input]:
     """Noun for rows in progress lines; "" if none are counted."""
     inputs: str = "files"
     """Noun for units in progress lines."""
-    told: str = ""
+    label: str = ""
     """Name of the step in progress lines, if not `name`."""
     digest: Callable[[Unit[Input]], str] = no_digest
     """SHA-256 of the file that a unit reads, stored in its marker or quarantine record to detect another file with the
@@ -136,7 +136,7 @@ class Failure:
     host: str = dataclasses.field(default_factory=lambda: os.uname().nodename)
     ends_run: bool = False
     """Whether every other unit would fail of it too: impossible settings, a full disk, a missing package."""
-    for_good: bool = False
+    permanent: bool = False
     """Whether another attempt would fail the same way."""
     died: bool = False
     """Whether the process was killed or crashed; False if it was ended for hanging."""
@@ -149,7 +149,7 @@ class Failure:
             error=line_of(error),
             traceback="".join(traceback.format_exception(error)),
             ends_run=ends_run(error),
-            for_good=isinstance(error, TooManyBytesError),
+            permanent=isinstance(error, TooManyBytesError),
             exception=error,
         )
 
@@ -159,7 +159,7 @@ class Failure:
             return self.exception
         return RuntimeError(f"{self.error}\n{self.traceback}") if self.traceback else InputError(self.error)
 
-    def to_travel(self) -> "Failure":
+    def picklable(self) -> "Failure":
         """Return a picklable copy. Pickling loses tracebacks, so the exception gets its traceback as a note, unless it
         is an InputError. An exception that cannot be pickled is dropped."""
         error = self.exception
@@ -228,7 +228,7 @@ class Workspace:
         self.outputs: dict[str, Path] = {}
         self.rows = self.bytes = self.read = self.unpacked = 0
         self.max_bytes, self.on_rows = max_bytes, on_rows
-        self.told_at = 0.0
+        self.reported_at = 0.0
 
     def input(self, name: str) -> Path:
         """Path of a file in the step's folder; from a bucket, the file is downloaded. Raises FileNotFoundError."""
@@ -252,23 +252,23 @@ class Workspace:
         """Add rows made and bytes of contents read. Raises TooManyBytesError."""
         self.rows += rows
         self.bytes += bytes
-        self.refuse_more_than_may_be(self.bytes, "of contents were read")
+        self.check_bytes(self.bytes, "of contents were read")
         now = time.monotonic()
-        if rows and now - self.told_at >= SECONDS_BETWEEN_COUNTS:
-            self.told_at = now
+        if rows and now - self.reported_at >= SECONDS_BETWEEN_COUNTS:
+            self.reported_at = now
             self.on_rows(self.rows)
 
     def meter(self, read: int, unpacked: int) -> None:
         """Add bytes of the input as stored, and as unpacked (lm.storage.metered). Raises TooManyBytesError."""
         self.read += read
         self.unpacked += unpacked
-        self.refuse_more_than_may_be(self.read, "were read")
-        self.refuse_more_than_may_be(self.unpacked, f"were unpacked from {self.read:,}")
+        self.check_bytes(self.read, "were read")
+        self.check_bytes(self.unpacked, f"were unpacked from {self.read:,}")
 
-    def refuse_more_than_may_be(self, bytes: int, told: str) -> None:
+    def check_bytes(self, bytes: int, done: str) -> None:
         if bytes > self.max_bytes:
             raise TooManyBytesError(
-                f"{bytes:,} bytes {told}, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are "
+                f"{bytes:,} bytes {done}, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are "
                 "more. Look whether the input has an end; if it is only large, raise --engine.max-unit-bytes."
             )
 
@@ -298,33 +298,17 @@ def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int]
         shutil.rmtree(root, ignore_errors=True)
 
 
-class RareCollections:
-    """Context manager that makes Python's garbage collector run a fiftieth as often, and only over new objects, which
-    saves a tenth of the time per page. The settings are per process: of units in several threads, the first to enter
-    changes them and the last to leave restores them."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside, self.before = threading.Lock(), 0, gc.get_threshold()
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if not self.inside:
-                self.before = gc.get_threshold()
-                gc.freeze()
-                gc.set_threshold(min(50 * self.before[0], MOST_THRESHOLD), *self.before[1:])
-            self.inside += 1
-
-    def __exit__(self, *raised: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                gc.set_threshold(*self.before)
-                gc.unfreeze()
-
-
-MOST_THRESHOLD = 2**31 - 1
-"""Maximum threshold of gc.set_threshold."""
-RARE_COLLECTIONS = RareCollections()
+@contextlib.contextmanager
+def rare_collections() -> Generator[None]:
+    """Run Python's garbage collector a fiftieth as often, and only over new objects, which saves a tenth of the time
+    per page."""
+    gc.freeze()
+    gc.set_threshold(50 * USUAL_THRESHOLDS[0], *USUAL_THRESHOLDS[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*USUAL_THRESHOLDS)
+        gc.unfreeze()
 
 
 def run_unit(
@@ -336,7 +320,7 @@ def run_unit(
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
         read = step.digest(unit)  # before the work, so that the next run detects a file that is replaced meanwhile
-        with metered(space.meter), RARE_COLLECTIONS:
+        with metered(space.meter), rare_collections():
             counts = step.work(unit, space) or {}
         with storing(folder):
             outputs = space.publish()
@@ -345,7 +329,7 @@ def run_unit(
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, marker.to_json(), space.scratch if isinstance(folder, Path) else None)
-    delete_files(folder, beside(outputs, before.outputs.keys() - outputs.keys()) if before else ())
+    delete_files(folder, in_folders_of(outputs, before.outputs.keys() - outputs.keys()) if before else ())
     return marker
 
 
@@ -404,7 +388,7 @@ def sizes_of(places: Iterable[Place]) -> dict[Place, int]:
     return found
 
 
-def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
+def quarantine(step: Step, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
     read = ""
     with contextlib.suppress(OSError):  # the unit may have failed because the file is missing
         read = step.digest(unit)
@@ -425,14 +409,14 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"identity", "error"} <= found.keys() else None
 
 
-def beside(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
+def in_folders_of(outputs: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return those names that are in the folder of one of the outputs. A marker that lists files elsewhere was not
     written by this run and must not delete them."""
     folders = {output.rpartition("/")[0] for output in outputs}
     return [name for name in names if name.rpartition("/")[0] in folders]
 
 
-def delete_files(folder: Place, names: "Any") -> None:
+def delete_files(folder: Place, names: Iterable[str]) -> None:
     """Delete outputs that exist. Raises InputError for a name that leads out of the folder."""
     places = [inside(folder, name, folder / UNITS) for name in names]
     if isinstance(folder, Url):

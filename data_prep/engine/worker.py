@@ -10,7 +10,6 @@ import pickle
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -22,9 +21,6 @@ from data_prep.engine.units import ATTEMPT, Failure, Marker, running_of, storing
 from lm.errors import InputError
 from lm.storage import Place, write_atomically
 from lm.trusted_code import inherit
-
-MOST_GRACE = 60
-"""Maximum number of seconds to upload the stacks of a unit that hangs."""
 
 
 def main() -> None:
@@ -64,64 +60,43 @@ def attempt(
     try:
         step, folder, engine = load(pickled)
     except Exception as error:  # for example, a missing module
-        return dataclasses.replace(Failure.of(error), ends_run=True).to_travel()
+        return dataclasses.replace(Failure.of(error), ends_run=True).picklable()
     unit, deaths = pickle.loads(message)
     place, seconds = running_of(step.name, unit.name, folder), engine.unit_hours * 3600
     record = f"{ATTEMPT}{unit.identity}\n" * deaths
     record += f"{ATTEMPT}{unit.identity} on {os.uname().nodename}, process {os.getpid()}, "
     record += f"node {node}, since {time.time():.3f}\n"
     try:
-        with recorded_on_disk(place, record, seconds) if isinstance(place, Path) else recorded(place, record, seconds):
+        with recorded(place, record, seconds):
             result = try_unit(step, unit, folder, engine, on_rows)
         # A finished unit needs no record. In a bucket, `clean_up` deletes them, 1,000 per request.
         if isinstance(place, Path) or isinstance(result, Failure):
             place.unlink(missing_ok=True)
     except (OSError, InputError) as error:
         result = Failure.of(error)
-    return result.to_travel() if isinstance(result, Failure) else result
+    return result.picklable() if isinstance(result, Failure) else result
 
 
 @contextlib.contextmanager
-def recorded_on_disk(path: Path, record: str, seconds: float) -> Generator[None]:
-    """Write the running record. If the block takes longer than `seconds`, append the stacks of all threads and end the
-    process. The thread of faulthandler does that even if a library never returns to Python."""
-    path.unlink(missing_ok=True)  # the file may be hard-linked in a backup
-    with path.open("x", encoding="utf-8") as file:
-        file.write(record)
-        file.flush()
+def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
+    """Write the running record. If the block takes longer than `seconds`, a thread of faulthandler, which runs even if
+    a library never returns to Python, writes the stacks of all threads and ends the process: on a disk to the record,
+    otherwise to the log."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(place, Path):
+            place.unlink(missing_ok=True)  # the file may be hard-linked in a backup
+            file = stack.enter_context(place.open("x", encoding="utf-8"))
+            file.write(record)
+            file.flush()
+        else:
+            file = 2
+            with storing(place):
+                write_atomically(place, record)
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
-
-
-@contextlib.contextmanager
-def recorded(place: Place, record: str, seconds: float) -> Generator[None]:
-    """Like `recorded_on_disk`, for a bucket: a Python thread uploads the stacks and ends the process. If a library
-    never returns to Python, faulthandler ends the process a little later and prints the stacks to its log."""
-    with storing(place):
-        write_atomically(place, record)
-    timer = threading.Timer(seconds, end_with_stacks, (place, record))
-    timer.daemon = True
-    timer.start()
-    faulthandler.dump_traceback_later(seconds + min(seconds, MOST_GRACE), exit=True, file=2)
-    try:
-        yield
-    finally:
-        timer.cancel()
-        faulthandler.cancel_dump_traceback_later()
-
-
-def end_with_stacks(place: Place, record: str) -> None:
-    """Upload the running record with the stacks of all threads, and end this process."""
-    try:
-        with tempfile.TemporaryFile() as file:
-            faulthandler.dump_traceback(file)
-            file.seek(0)
-            write_atomically(place, record + file.read().decode(errors="replace"))
-    finally:
-        os._exit(1)
 
 
 def end_with_parent() -> None:

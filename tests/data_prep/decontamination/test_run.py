@@ -1,7 +1,6 @@
 """Decontamination from texts/ to documents/: what goes and stays, the reports, the same bytes however it is run."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig
 from data_prep.engine import tasks
-from data_prep.engine.tasks import merge_in_groups
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
 from tests.data_prep.measured import CONFIG, plain_row, prose, write_records, write_texts
@@ -126,7 +124,7 @@ def test_copies_make_an_n_gram_frequent_only_where_they_stay(texts, sets, tmp_pa
 
 def test_same_bytes_however_few_files_are_merged_at_once(texts, sets, tmp_path, monkeypatch):
     made(texts, config_of(sets), tmp_path / "one")
-    monkeypatch.setattr(tasks, "merge_in_groups", functools.partial(merge_in_groups, at_once=2))
+    monkeypatch.setattr(tasks, "FILES_AT_ONCE", 2)
     made(texts, config_of(sets), tmp_path / "groups")
     one, groups = (
         {

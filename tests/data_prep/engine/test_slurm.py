@@ -151,7 +151,7 @@ def test_an_array_that_does_nothing_ends_the_chain_and_a_list_of_others_is_not_r
     slurm.release()
     slurm.wait(HANG_SECONDS)
     assert len(slurm.jobs()) == 3 and not mark.exists() and slurm.codes()[2] == [1]
-    assert "is another list than the one that was submitted" in command.task_logs()
+    assert "is not the list that was submitted" in command.task_logs()
     (line,) = command.log().splitlines()
     assert "array jobs 1, 2 have ended, but no unit was done" in line and "runs/cloud/gristmill-" in line
     assert command("good").returncode == 0
