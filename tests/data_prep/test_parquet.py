@@ -38,13 +38,6 @@ def test_round_trip_through_plain_pyarrow(tmp_path, number):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_same_rows_same_bytes(tmp_path):
-    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    for path in paths:
-        write_rows(((path, row) for row in rows(1500)), {path: SCHEMA}, tmp_path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
 VALUES = {
     pa.string(): ("", "a", "é\U0001f600", " x" * 9),
     pa.float64(): (0.0, -1.5, float("inf"), 1e-300),

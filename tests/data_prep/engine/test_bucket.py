@@ -1,7 +1,6 @@
 """Units whose folder is in a bucket: the bytes of a disk, attempts recorded before they start, and few requests."""
 
 import dataclasses
-import signal
 
 import pytest
 
@@ -9,9 +8,8 @@ from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import run_step
 from lm.errors import InputError
 from lm.storage import Url
-from tests.data_prep.engine.test_units import COMMAND, GROUP, TWO, contents, start, step_of, texts
+from tests.data_prep.engine.test_units import GROUP, TWO, contents, step_of, texts
 from tests.object_store import HOPELESS, QUICK, serving, variables
-from tests.run_files import HANG_SECONDS
 
 RUN = Url("s3://bucket/run")
 
@@ -51,19 +49,6 @@ def test_units_that_hang_or_kill_their_process_group_are_set_aside(store, tmp_pa
     assert "engine.unit_hours" in found["sleep.json"] and "in work" in found["sleep.json"]
     assert "engine.unit_hours" in found["loop.json"] and "in spin" in found["loop.json"]
     assert '"attempts": 3' in found["group.json"]
-
-
-@pytest.mark.slow
-def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(store):
-    for _ in range(4):
-        process = start(RUN, 20, COMMAND)
-        process.communicate(timeout=HANG_SECONDS)
-        assert process.returncode == -signal.SIGKILL
-    assert len(outputs()) == 20
-    process = start(RUN, 20, COMMAND)
-    said, _ = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 0 and said.splitlines()[-1] == "20"
-    assert b"died in each of 4 attempts" in (RUN / f"quarantine/step/{COMMAND}-0.json").read_bytes()
 
 
 @pytest.mark.parametrize("what", ["running", "txt", "json"])

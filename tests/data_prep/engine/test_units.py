@@ -291,16 +291,6 @@ def test_a_unit_that_died_in_each_attempt_runs_once_more_while_no_other_does(tmp
         assert len(begun) == len([line for line in noted[:end] if line.startswith("end 0")])
 
 
-def test_an_interrupted_command_counts_against_no_unit(tmp_path):
-    process = start(tmp_path, 4, "wait")
-    deadline = time.monotonic() + HANG_SECONDS
-    while len(list(tmp_path.rglob("wait-*.running"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=HANG_SECONDS)[0] == "interrupted\n"
-    assert not list(tmp_path.rglob("*.running"))
-
-
 def test_more_failures_than_are_allowed_end_with_an_error_when_all_others_are_done(tmp_path):
     inputs, log = texts(9) | {"bad": f"{DAMAGED} "}, tmp_path / "log"
     log.mkdir()
@@ -317,7 +307,7 @@ def test_more_failures_than_are_allowed_end_with_an_error_when_all_others_are_do
     assert records(tmp_path) == {}
 
 
-def test_what_fails_but_once_is_no_failure(tmp_path):
+def test_a_unit_that_fails_once_is_tried_again(tmp_path):
     (tmp_path / "log").mkdir()
     inputs = texts(3) | {"bad": "once text"}
     assert len(run_step(step_of(inputs, tmp_path / "log"), ONE_PROCESS, tmp_path)) == 4
@@ -407,6 +397,7 @@ def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_i
             time.sleep(0.02)
         assert members(process.pid) == [] and len(done()) == 20
         assert list((tmp_path / "tmp").iterdir()) == []  # what they brought to this machine
+        assert number == signal.SIGKILL or not list(tmp_path.rglob("*.running"))  # it counts against no unit
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it

@@ -86,18 +86,6 @@ def stream(path: Path) -> tuple[list[int], list[int]]:
     return tokens, numbers
 
 
-def test_layout(tokens):
-    assert sorted(contents(tokens)) == [
-        "documents/00000-of-00002.parquet",
-        "documents/00001-of-00002.parquet",
-        "held_out_keys.parquet",
-        "manifest.json",
-        "train-00000-of-00002.array_record",
-        "train-00001-of-00002.array_record",
-        "val-00000-of-00001.array_record",
-    ]
-
-
 def test_every_document_is_whole_in_its_shard(tokens):
     first_of_second_group = -(-len(TEXTS) // 3)  # files 0 | 1, 2
     seen = set()
@@ -174,12 +162,6 @@ def test_bytes_are_the_same_by_gigatoken(tokens, documents, tmp_path, workers):
     save(TOKENIZER, tmp_path / "tokenizer")
     config = dataclasses.replace(CONFIG, encoder="gigatoken")
     assert run_program(documents, tmp_path, config, workers=workers)[0] == 0
-    assert contents(tmp_path / "tokens") == contents(tokens)
-
-
-def test_bytes_are_the_same_with_two_workers(tokens, documents, tmp_path):
-    save(TOKENIZER, tmp_path / "tokenizer")
-    assert run_program(documents, tmp_path, CONFIG, workers=2)[0] == 0
     assert contents(tmp_path / "tokens") == contents(tokens)
 
 
@@ -300,15 +282,6 @@ def test_a_device_without_room_and_a_folder_that_is_gone_get_their_errno_from_ar
         assert error.value.errno == code
 
 
-def test_a_full_disk_at_the_end_is_an_input_error(documents, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shards_module, "join_tables", full)
-    with pytest.raises(InputError, match=r"array_record cannot be written: No space left on device\. Make room"):
-        write_shards(documents, TOKENIZER, tmp_path / "tokens", CONFIG)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -327,29 +300,6 @@ def test_a_file_that_was_cut_since_is_made_again(tokens, documents, tmp_path, mo
     os.truncate(out / name, (out / name).stat().st_size // 2)
     write_shards(documents, TOKENIZER, out, CONFIG)
     assert contents(out) == contents(tokens)
-
-
-def test_leftovers_of_other_work_are_made_again(tokens, documents, tmp_path):
-    out = tmp_path / "tokens"
-    (out / "units/shards").mkdir(parents=True)
-    for path in tokens.glob("*.array_record"):
-        (out / path.name).write_bytes(b"half a shard")
-        marker = {"identity": "of other inputs", "counts": {}, "outputs": {path.name: [12, ""]}}
-        (out / "units/shards" / f"{path.stem}.json").write_text(json.dumps(marker))
-    (out / "units/shards/val-00000-of-00001.json").write_text('{"identity": "half of a')
-    write_shards(documents, TOKENIZER, out, CONFIG)
-    assert contents(out) == contents(tokens)
-
-
-def test_no_more_shards_than_files(documents, tmp_path):
-    config = dataclasses.replace(CONFIG, train_shards=9, token_dtype="uint32")
-    manifest = write_shards(documents, TOKENIZER, tmp_path, config)
-    assert [shard.file for shard in manifest.splits["train"].shards] == [
-        f"train-{i:05d}-of-00003.array_record" for i in range(3)
-    ]
-    assert {token for shard in manifest.splits["val"].shards for token in stream(tmp_path / shard.file)[0]} <= set(
-        range(400)
-    )
 
 
 def test_a_shard_without_documents_is_empty(tmp_path):
@@ -376,20 +326,6 @@ def test_a_vocabulary_beyond_the_dtype_is_a_usage_error(documents, tmp_path):
     with pytest.raises(UsageError, match=r"has 65936 symbols, but shards.token_dtype = uint16 holds ids below 65536"):
         write_shards(documents, dataclasses.replace(TOKENIZER, special_tokens=special), tmp_path, CONFIG)
     assert not list(tmp_path.iterdir())
-
-
-def test_damage_found_by_a_worker_is_an_input_error_and_mendable(documents, tokens, tmp_path):
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    for path in documents.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    whole = (folder / "00001.parquet").read_bytes()
-    (folder / "00001.parquet").write_bytes(whole[:50] + bytes(300) + whole[350:])
-    with pytest.raises(InputError, match=r"00001\.parquet is damaged.*launch.prepare_documents"):
-        write_shards(folder, TOKENIZER, tmp_path / "tokens", CONFIG)
-    (folder / "00001.parquet").write_bytes(whole)
-    write_shards(folder, TOKENIZER, tmp_path / "tokens", CONFIG)
-    assert contents(tmp_path / "tokens") == contents(tokens)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@
 import dataclasses
 import gzip
 import os
-import pickle
 import re
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from configs.experiment import parse_command
 from configs.fineweb import get_config as get_fineweb
 from configs.recipes.demo_pages import PACKAGES
 from data_prep.config import PagesConfig
@@ -101,12 +99,6 @@ def test_what_is_no_warc_file_is_refused_by_name_before_any_work(tmp_path, conte
     assert not (tmp_path / "run").exists()
 
 
-def test_an_uncompressed_file_is_taken(tmp_path):
-    (path,) = own_files(tmp_path, "a")
-    (tmp_path / "b.warc").write_bytes(gzip.decompress(path.read_bytes()))
-    assert len(fetch_pages(config(warc=(str(tmp_path / "*.warc*"),)), tmp_path / "run")["files"]) == 2
-
-
 def record(kind: str, block: bytes = b"x") -> bytes:
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Length: {len(block)}\r\n\r\n"
     return head.encode() + block + b"\r\n\r\n"
@@ -145,13 +137,6 @@ def test_metadata_alone_is_refused(tmp_path, name):
         fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")
 
 
-def test_the_kinds_of_real_files():
-    if not REAL.is_dir():
-        pytest.skip(f"there is no {REAL}")
-    kinds = {name: warc_kind(REAL / name) for name in ("whirlwind.warc.gz", "whirlwind.warc.wet.gz", "cc.warc.gz")}
-    assert kinds == {"whirlwind.warc.gz": "warc", "whirlwind.warc.wet.gz": "wet", "cc.warc.gz": "warc"}
-
-
 def test_two_sources_at_once_are_refused_with_both(tmp_path):
     with pytest.raises(UsageError, match=r"pages\.warc = \('a',\) and pages\.tables = \('b',\) are both given"):
         config(warc=("a",), tables=("b",))
@@ -162,17 +147,6 @@ def test_two_sources_at_once_are_refused_with_both(tmp_path):
         config(common_crawl=crawl, tfds=dataclasses.replace(NO_DATASET, dataset="x:1.0.0"))
     assert config(common_crawl=crawl, packages=PACKAGES).source == "common_crawl"
     assert config(warc=("a",), common_crawl=crawl).source == "warc"  # as when the config file has the crawl
-
-
-def test_own_files_given_on_the_command_line_take_the_place_of_the_packages():
-    for option, value, source in (
-        ("--pages.warc", "x", "warc"),
-        ("--pages.tables", "x", "tables"),
-        ("--pages.tfds.dataset", "x:1.0.0", "tfds"),
-    ):
-        experiment, _ = parse_command("launch.fetch_pages", "", [str(DEMO), option, value])
-        assert experiment.pages.source == source
-    assert parse_command("launch.fetch_pages", "", [str(DEMO)])[0].pages.source == "packages"
 
 
 def test_fields_of_other_sources_do_not_matter_to_the_run():
@@ -188,14 +162,6 @@ def test_fields_of_other_sources_do_not_matter_to_the_run():
         for crawl in (mirror, dataclasses.replace(mirror, address="http://mirror.example"))
     ]
     assert asked[0] == asked[1]
-
-
-def test_input_files_travel_light(tmp_path):
-    own_files(tmp_path, "a")
-    fetch_pages(config(warc=(str(tmp_path / "a.*"),)), tmp_path / "run")
-    (file,) = input_files(tmp_path / "run")
-    assert pickle.loads(pickle.dumps(file)) == file
-    assert len(pickle.dumps(file)) < 1000
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path):

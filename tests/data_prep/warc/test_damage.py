@@ -18,7 +18,6 @@ import zstandard
 from data_prep.documents import Damage
 from data_prep.warc import pages as reading
 from data_prep.warc import read_pages
-from data_prep.warc.digests import digest_holds, sha1_digest
 from data_prep.warc.http_response import MAX_CHUNKS
 from tests.damaged_warcs import (
     OK,
@@ -183,18 +182,6 @@ def test_a_record_without_a_digest_is_believed_in_an_uncompressed_file(tmp_path)
     bare = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", response(HTML, OK))
     path.write_bytes(bare.replace(b"length", b"Length"))
     assert read(path) == ([HTML.replace(b"length", b"Length")], [])
-
-
-@pytest.mark.parametrize("form", [bytes.hex, lambda digest: sha1_digest(b"x").partition(":")[2]], ids=["hex", "base32"])
-def test_a_digest_holds_for_one_of_its_forms_alone(form):
-    import hashlib
-
-    written = "sha1:" + form(hashlib.sha1(b"x").digest())
-    assert digest_holds(written, lambda: b"y", lambda: b"x") is True
-    assert digest_holds(written, lambda: b"y") is False
-    assert digest_holds(written.replace("sha1", "crc"), lambda: b"x") is None
-    assert digest_holds("", lambda: b"x") is None
-    assert digest_holds("sha1:" + "?" * 32, lambda: b"x") is False
 
 
 def test_a_page_above_the_limit_is_told_of(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import hashlib
-import os
 import re
 import zlib
 from collections import Counter
@@ -48,13 +47,6 @@ def test_round_trip_keeps_every_field(tmp_path):
     write_pages(path, pages)
     assert list(read_pages(path)) == filed(pages, path)
     assert not list(path.parent.glob("*.partial"))
-
-
-def test_the_data_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
-    write_pages(tmp_path / "a.warc.gz", [page(0)])
-    assert synced == [(tmp_path / "a.warc.gz").stat().st_ino]
 
 
 @settings(max_examples=30, deadline=None)
@@ -291,12 +283,6 @@ def test_missing_file_and_folder_are_refused(tmp_path):
     for path in (tmp_path / "missing.warc.gz", tmp_path):
         with pytest.raises(InputError, match=f"{path} cannot be read"):
             list(read_pages(path))
-
-
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match="cannot be written"):
-        write_pages(tmp_path / "file" / "a.warc.gz", [page(0)])
 
 
 @needs_samples
