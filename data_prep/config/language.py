@@ -87,29 +87,18 @@ class LanguageConfig(Filter):
 
     def check_language(self, code: str) -> None:
         """Raise UsageError if the detector does not know the language, or not in this notation."""
-        if self.labelled:
-            known = {one for one, _ in LABELS.values()}
-            if not LABEL.fullmatch(code):
-                meant = "_".join(LABELS.get(code, ("deu", "Latn")))
-                why = f"is no language with its script, as the others are. Write it as {meant!r}."
-            elif self.detector == "lid.176" and code[:3] not in known:
-                near = difflib.get_close_matches(code[:3], sorted(known), 1)
-                why = (
-                    "is none that lid.176 can tell (data_prep/config/language.py). "
-                    f"{f'Did you mean {near[0]}{code[3:]}? ' if near else ''}GlotLID knows more: "
-                    "--documents.language.detector glotlid"
-                )
-            else:
-                return
-        elif code in LANGUAGES:
-            return
-        else:
-            near = difflib.get_close_matches(code.lower(), sorted(LANGUAGES), 1)
-            why = (
-                f"is none of lid.176's {len(LANGUAGES)} codes "
-                f"(data_prep/config/language.py). {f'Did you mean {near[0]!r}?' if near else 'English is en.'}"
+        has = f"documents.language.languages has {code!r}, "
+        if self.labelled and not LABEL.fullmatch(code):
+            raise UsageError(f"{has}without its script. Write it as {'_'.join(LABELS.get(code, ('deu', 'Latn')))!r}.")
+        known = {language for language, _ in LABELS.values()} if self.labelled else LANGUAGES
+        name, rest = (code[:3], code[3:]) if self.labelled else (code, "")
+        if self.detector == "lid.176" and name not in known:
+            near = difflib.get_close_matches(name.lower(), sorted(known), 1)
+            raise UsageError(
+                f"{has}which lid.176 does not know (data_prep/config/language.py). "
+                f"{f'Did you mean {near[0]}{rest}? ' if near else ''}GlotLID knows more languages: "
+                "--documents.language.detector glotlid"
             )
-        raise UsageError(f"documents.language.languages has {code!r}, which {why}")
 
     @property
     def labelled(self) -> bool:
