@@ -11,8 +11,8 @@ from typing import NamedTuple
 from isal import isal_zlib
 
 from data_prep.warc.byte_sources import GZIP, STEP
-from data_prep.warc.headers import Headers, end_of_head
 from data_prep.warc.members import ZSTD_PIECE, IsalError
+from data_prep.warc.record import Headers, end_of_head
 
 STATUS = re.compile(rb"HTTP/\d+(?:\.\d+)?[ \t]+(\d{3})(?!\d)")
 CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")

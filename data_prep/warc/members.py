@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from isal import isal_zlib
 
 from data_prep.warc.byte_sources import STEP, BrokenError, FileBytes
-from data_prep.warc.damage import CUT_OFF, DAMAGED_MEMBER, TOO_LARGE
+from data_prep.warc.record import CUT_OFF, DAMAGED_MEMBER, TOO_LARGE
 from lm.storage import count_bytes
 
 ZSTD = b"\x28\xb5\x2f\xfd"  # first bytes of a zstd frame (RFC 8878)

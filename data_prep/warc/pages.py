@@ -11,18 +11,6 @@ from typing import BinaryIO
 
 from data_prep.documents import Damage, WebPage
 from data_prep.warc.byte_sources import FileBytes
-from data_prep.warc.damage import (
-    BAD_HTTP_HEADER,
-    BAD_WARC_HEADER,
-    DAMAGED_MEMBER,
-    SEGMENTED,
-    TOO_LARGE,
-    UNDECODABLE,
-    WRONG_BLOCK,
-    WRONG_PAYLOAD,
-)
-from data_prep.warc.digests import digest_holds
-from data_prep.warc.headers import Headers
 from data_prep.warc.http_response import (
     BodyTooLargeError,
     Response,
@@ -30,7 +18,22 @@ from data_prep.warc.http_response import (
     decode_body,
     parse_response,
 )
-from data_prep.warc.record import MAX_BLOCK_BYTES, MAX_HEAD_BYTES, MAX_PAGE_BYTES, Record
+from data_prep.warc.record import (
+    BAD_HTTP_HEADER,
+    BAD_WARC_HEADER,
+    DAMAGED_MEMBER,
+    MAX_BLOCK_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_PAGE_BYTES,
+    SEGMENTED,
+    TOO_LARGE,
+    UNDECODABLE,
+    WRONG_BLOCK,
+    WRONG_PAYLOAD,
+    Headers,
+    Record,
+    digest_holds,
+)
 from data_prep.warc.records import RecordReader
 from lm.errors import InputError
 from lm.storage import Place, is_url, place_of, streamed

@@ -1,13 +1,26 @@
-"""One WARC record: its headers, its block, and the checks of both."""
+"""One WARC record: its headers, its block, their digests, and the names of damage."""
 
+import base64
+import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from data_prep.warc.byte_sources import Source
-from data_prep.warc.damage import CUT_OFF, WRONG_LENGTH
-from data_prep.warc.digests import digest_holds
-from data_prep.warc.headers import Headers, end_of_head
+
+# Stable names of damage in a WARC file: the `reason` of a Damage.
+DAMAGED_MEMBER = "damaged_gzip_member"  # or zstd frame
+CUT_OFF = "cut_off"
+NO_RECORD = "no_record_here"
+BAD_WARC_HEADER = "bad_warc_header"
+WRONG_LENGTH = "wrong_content_length"
+TOO_LARGE = "record_too_large"
+WRONG_BLOCK = "wrong_block_digest"
+WRONG_PAYLOAD = "wrong_payload_digest"
+BAD_HTTP_HEADER = "bad_http_header"
+UNDECODABLE = "undecodable_body"
+SEGMENTED = "segmented_record"
 
 MAX_PAGE_BYTES = 64_000_000
 """Maximum bytes of a page, both as received and decoded; bounds the memory."""
@@ -24,6 +37,15 @@ REPEATED = ("warc-concurrent-to", "warc-protocol")  # headers that may be repeat
 FOLD = (" ", "\t")
 EMPTY_LINES = b"\r\n\r\n"
 AFTER = 16  # bytes after a block to check
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+ALGORITHMS = {
+    "md5": (hashlib.md5, 16),
+    "sha1": (hashlib.sha1, 20),
+    "sha256": (hashlib.sha256, 32),
+    "sha512": (hashlib.sha512, 64),
+}
+"""{name: (function, bytes of the digest)} of the supported digests."""
+FROM_BASE_32 = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "0123456789abcdefghijklmnopqrstuv")
 
 Checksum = Literal["valid", "broken", "none"]
 """Checksum of the gzip member around a record: right, wrong, or missing."""
@@ -31,6 +53,76 @@ Checksum = Literal["valid", "broken", "none"]
 
 class HeaderError(Exception):
     """WARC headers that cannot be parsed, or that are implausible and not covered by a checksum."""
+
+
+class Headers:
+    """Header lines including the first line (WARC version or HTTP status), up to the empty line.
+
+    Values are parsed on request: of about forty lines per page ten are used. WARC headers are UTF-8, HTTP headers
+    traditionally Latin-1.
+    """
+
+    __slots__ = ("_lowered", "head")
+
+    def __init__(self, head: bytes):
+        self.head, self._lowered = head, head.lower()
+
+    def get(self, name: bytes) -> str:
+        """Return the value of the first header `name`, given in lower case; "" if there is none."""
+        start = self._lowered.find(b"\n" + name + b":")
+        if start < 0:
+            return ""
+        start += len(name) + 2
+        end = self.head.find(b"\n", start)
+        while self.head[end + 1 : end + 2] in (b" ", b"\t"):  # the value continues in the next line
+            end = self.head.find(b"\n", end + 1)
+        value = self.head[start:end].strip()
+        if b"\n" in value:
+            value = b" ".join(value.split())
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.decode("latin-1")
+
+
+def end_of_head(data: bytes) -> int:
+    """Return the end of the empty line after the headers at the start of `data`; -1 if it is missing."""
+    first = data.find(b"\n")
+    if data[first - 1 : first] == b"\r":
+        end = data.find(b"\r\n\r\n")
+        if end >= 0:
+            return end + 4
+    found = HEAD_END.search(data)
+    return found.end() if found else -1
+
+
+def digest_holds(written: str, *forms: Callable[[], bytes]) -> bool | None:
+    """Check a digest such as "sha1:…": whether any of `forms` has it. None if it is missing or unsupported.
+
+    Crawlers write base 32 or hex, in upper or lower case.
+    """
+    algorithm, _, value = written.strip().lower().replace("-", "").partition(":")
+    value = value.strip().rstrip("=")
+    if algorithm not in ALGORITHMS:
+        return None
+    digest_of, size = ALGORITHMS[algorithm]
+    base_32_length = -(-8 * size // 5)
+    try:
+        if len(value) == 2 * size:
+            number = int(value, 16)
+        elif len(value) == base_32_length:  # the last character has padding bits
+            number = int(value.translate(FROM_BASE_32), 32) >> (5 * base_32_length - 8 * size)
+        else:
+            return None
+    except ValueError:
+        return False
+    digest = number.to_bytes(size, "big") if 0 <= number < 1 << 8 * size else b""
+    return any(digest_of(form(), usedforsecurity=False).digest() == digest for form in forms)
+
+
+def sha1_digest(data: bytes) -> str:
+    """Return "sha1:" and the SHA-1 of `data` in base 32, the usual form in WARC files."""
+    return "sha1:" + base64.b32encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode()
 
 
 @dataclass(slots=True)

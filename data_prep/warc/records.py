@@ -23,7 +23,6 @@ from data_prep.warc.byte_sources import (
     Source,
     search,
 )
-from data_prep.warc.damage import BAD_WARC_HEADER, CUT_OFF, NO_RECORD, TOO_LARGE
 from data_prep.warc.members import (
     ZSTD,
     GzipMember,
@@ -37,10 +36,14 @@ from data_prep.warc.members import (
 )
 from data_prep.warc.record import (
     AFTER,
+    BAD_WARC_HEADER,
+    CUT_OFF,
     EMPTY_LINES,
     MARK,
     MAX_BLOCK_BYTES,
     MAX_HEAD_BYTES,
+    NO_RECORD,
+    TOO_LARGE,
     Checksum,
     HeaderError,
     Record,

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_prep.documents import WebPage
-from data_prep.warc.digests import sha1_digest
 from data_prep.warc.pages import XHTML
+from data_prep.warc.record import sha1_digest
 from lm.storage import appearing, writing
 
 EPOCH = "1970-01-01T00:00:00Z"

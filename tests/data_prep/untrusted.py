@@ -37,9 +37,8 @@ from data_prep.text import words
 from data_prep.text.nltk_words import PUNKT, nltk_words
 from data_prep.url_filter.filter import reject_reason
 from data_prep.urls import page_key, split_address
-from data_prep.warc.headers import Headers
 from data_prep.warc.http_response import parse_response
-from data_prep.warc.record import HeaderError, raise_unless_plausible
+from data_prep.warc.record import HeaderError, Headers, raise_unless_plausible
 from lm.errors import InputError
 from lm.storage.parquet_pages import BadPageError, thrift_struct
 from tests.data_prep.pages import demo_config
@@ -313,7 +312,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "url_filter.filter.TOKEN": Anywhere("abc1-жук"),
     "url_filter.filter.any_of": Within("reject_reason"),
     "warc.byte_sources.Pattern": Trusted("only takes the patterns of warc.records"),
-    "warc.headers.HEAD_END": Anywhere("a: b\r\n\r\n"),
+    "warc.record.HEAD_END": Anywhere("a: b\r\n\r\n"),
     "warc.http_response.CHUNK_SIZE": AtPlace(" 1f ;a=b\r\n"),
     "warc.http_response.MARKUP": Bounded(100, "the begin of a body"),
     "warc.http_response.STATUS": AtPlace("HTTP/1.1 \t200"),

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from data_prep.documents import WebPage
 from data_prep.warc import read_pages, read_texts, record_id, write_pages
-from data_prep.warc.digests import sha1_digest
 from data_prep.warc.pages import page_of_response, pages_in
+from data_prep.warc.record import sha1_digest
 from data_prep.warc.writer import record_bytes, records_of_page
 from lm.errors import InputError
 
