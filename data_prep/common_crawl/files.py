@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_prep.common_crawl.index import chosen_records
 from data_prep.config.pages import CommonCrawlPages, PagesConfig
-from data_prep.sources.listing import Listed, asked, guessed
+from data_prep.sources.listing import Listed, with_estimated_sizes, with_known_sizes
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
 from lm.storage import Url, appearing, stores
@@ -29,7 +29,7 @@ INDEX_PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
     """Return the crawl's files, or the records selected by its index. Raises like `streamed_files`."""
     crawl = config.common_crawl
-    if crawl.index.asked:
+    if crawl.index.enabled:
         tables = [Url(address_of(crawl, path)) for path in listed(crawl, out, "cc-index-table", INDEX_PATH)]
         return chosen_records(crawl, tables, progress), []
     return streamed_files(crawl, out, progress), []
@@ -51,7 +51,7 @@ def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str]
     places = [Listed(Url(address_of(config, path)), path) for path in paths]
     files = [
         InputFile(one.place, one.name, config.kind, one.bytes, estimated=True)
-        for one in guessed(asked("pages.common_crawl", places))
+        for one in with_estimated_sizes(with_known_sizes("pages.common_crawl", places))
     ]
     size = sum(file.bytes for file in files)
     progress(f"{len(files)} {config.kind.upper()} files of {config.crawl}, about {size / 1e9:,.2f} GB, are streamed")

@@ -112,7 +112,7 @@ def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
             wanted = [column for column, values in conditions(index) if values]
             missing = {*wanted, *WHERE} - {*file.schema_arrow.names}
             if missing:
-                raise InputError(f"{url} is no file of the columnar index: it has no column {sorted(missing)[0]!r}.")
+                raise InputError(f"{url} is not a file of the columnar index: it has no column {sorted(missing)[0]!r}.")
             for group in range(file.num_row_groups):
                 if may_hold(file.metadata.row_group(group), index):
                     found += records_of(file, group, wanted, index)
@@ -137,9 +137,9 @@ def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
     bounds: dict[str, tuple[Any, Any]] = {}
     for number in range(group.num_columns):
         column = group.column(number)
-        told = column.statistics if column.path_in_schema in (DOMAIN, MIME, STATUS, ADDRESS) else None
-        if told is not None and told.has_min_max:
-            bounds[column.path_in_schema] = told.min, told.max
+        statistics = column.statistics if column.path_in_schema in (DOMAIN, MIME, STATUS, ADDRESS) else None
+        if statistics is not None and statistics.has_min_max:
+            bounds[column.path_in_schema] = statistics.min, statistics.max
     for name, values in conditions(index):
         if name in bounds and values and not any(bounds[name][0] <= value <= bounds[name][1] for value in values):
             return False
@@ -156,9 +156,9 @@ def records_of(
     """Yield the records of one row group, as in `records_in`."""
     rows: Any = None
     if wanted:
-        asked = file.read_row_group(group, columns=wanted)
-        holds = [pc.field(name).isin(values_of(asked[name], values)) for name, values in conditions(index) if values]
-        numbered = asked.append_column("row", pa.array(range(len(asked))))
+        filtered = file.read_row_group(group, columns=wanted)
+        holds = [pc.field(name).isin(values_of(filtered[name], values)) for name, values in conditions(index) if values]
+        numbered = filtered.append_column("row", pa.array(range(len(filtered))))
         rows = numbered.filter(functools.reduce(operator.and_, holds))["row"]
         if not len(rows):
             return

@@ -64,11 +64,11 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
         for offset, length in span.records:
             begin = offset - span.start
 
-            def tell(damage: Damage, offset: int = offset, archive: str = span.archive) -> None:
+            def report(damage: Damage, offset: int = offset, archive: str = span.archive) -> None:
                 on_damage(PlacedDamage(offset + damage.offset, damage.reason, damage.detail, archive))
 
             record = io.BytesIO(content[begin : begin + length])
-            yield from pages_in(record, span.archive, page_of_response, tell, counts, offset)
+            yield from pages_in(record, span.archive, page_of_response, report, counts, offset)
 
 
 def size(file: InputFile) -> int:

@@ -60,7 +60,7 @@ class CrawlIndex(Config):
     """Pages per unit of work; pages of the same WARC file stay together if possible."""
 
     @property
-    def asked(self) -> bool:
+    def enabled(self) -> bool:
         return bool(self.languages or self.domains or self.max_pages)
 
     def __post_init__(self):
@@ -108,11 +108,11 @@ class CommonCrawlPages(Config):
         super().__post_init__()
         if self.crawl and not CRAWL.fullmatch(self.crawl):
             raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; crawls are named as CC-MAIN-2024-10 is.")
-        if self.crawl and self.index.asked and self.kind != "warc":
+        if self.crawl and self.index.enabled and self.kind != "warc":
             raise UsageError(
                 f"pages.common_crawl.index selects records of WARC files, but kind is {self.kind}. Leave one out."
             )
-        if self.crawl and self.files < 1 and not self.index.asked:
+        if self.crawl and self.files < 1 and not self.index.enabled:
             raise UsageError(
                 f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
                 "each about 1 GB (warc) or 0.1 GB (wet)."
@@ -166,7 +166,7 @@ class Source:
     own: bool = False
     """Whether the source is the user's own files, which replace everything that a config fetches."""
 
-    def asked(self, config: "PagesConfig") -> object:
+    def value(self, config: "PagesConfig") -> object:
         return operator.attrgetter(self.option.removeprefix("pages."))(config)
 
 
@@ -224,9 +224,9 @@ class PagesConfig(Config):
         for own in (True, False):
             given = self.given(own)
             if len(given) > 1:
-                told = " and ".join(f"{SOURCES[source].option} = {value!r}" for source, value in given.items())
+                options = " and ".join(f"{SOURCES[source].option} = {value!r}" for source, value in given.items())
                 raise UsageError(
-                    f"{told} are both given, but a run has one source. Empty the one that is not meant "
+                    f"{options} are both given, but a run has one source. Clear one of them "
                     f"({', '.join(SOURCES[source].option for source in given)})."
                 )
 
@@ -238,8 +238,7 @@ class PagesConfig(Config):
 
     def given(self, own: bool) -> dict[str, object]:
         """Return {source: value of its option} of the user's own files, or of fetched sources, without packages."""
-        asked = {name: one.asked(self) for name, one in SOURCES.items() if one.own == own}
-        return {name: value for name, value in asked.items() if value}
+        return {name: value for name, one in SOURCES.items() if one.own == own and (value := one.value(self))}
 
     @property
     def source(self) -> str:

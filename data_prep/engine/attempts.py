@@ -248,15 +248,15 @@ def check_failures(step: Step, failed: Mapping[str, str], engine: EngineConfig, 
     where = folder / QUARANTINE / step.name
     lines = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
     lines += [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
-    said = "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *lines])
+    summary = "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *lines])
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
-            f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
+            f"{summary}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
             f"Details: {where}. Fix the cause and give --engine.retry-failed True, remove these inputs, or continue "
             "without them by a higher --engine.max-failed."
         )
     if failed:
-        print(f"{said}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.", flush=True)
+        print(f"{summary}\nThe others are done. Details: {QUARANTINE}/{step.name}/ in the run folder.", flush=True)
 
 
 def manifest_of(step: str, folder: Place) -> Place:
@@ -301,8 +301,8 @@ def run_here(attempts: "Attempts") -> None:
         attempts.report_now_and_then()
 
     while unit := attempts.next():
-        told = functools.partial(on_rows, unit)
-        attempts.ended(unit, try_unit(attempts.step, unit, attempts.folder, attempts.engine, told))
+        report = functools.partial(on_rows, unit)
+        attempts.ended(unit, try_unit(attempts.step, unit, attempts.folder, attempts.engine, report))
         attempts.report_now_and_then()
 
 

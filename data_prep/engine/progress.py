@@ -57,7 +57,7 @@ class ProgressLine:
         if self.start is None or progress.step != self.step:
             self.step, self.start, self.files_done = progress.step, now, 0
         named = dataclasses.replace(progress, step="" if progress.step == self.label else progress.step)
-        line = f"{self.label}: {told(named, now - self.start)}"
+        line = f"{self.label}: {describe(named, now - self.start)}"
         if self.status:
             self.status.update(line)
             return
@@ -67,7 +67,7 @@ class ProgressLine:
             self.printed_at, self.files_done = now, progress.files_done
 
 
-def told(progress: Progress, seconds: float) -> str:
+def describe(progress: Progress, seconds: float) -> str:
     parts = [progress.step] if progress.step else []
     counted = progress.unit and (progress.pages or not progress.files_done)  # some steps count no rows
     if counted:

@@ -55,13 +55,13 @@ def run_units(attempts: Attempts) -> None:
 
     running: dict[Any, Unit] = {}
     lost_nodes: dict[str, int] = {}
-    most, asked = 1, -math.inf
+    most, updated = 1, -math.inf
     with attempts.forgetting_running():
         try:
             while attempts.queue or running:
-                if time.monotonic() - asked >= SECONDS_BETWEEN_REPORTS:  # the number of nodes may change
+                if time.monotonic() - updated >= SECONDS_BETWEEN_REPORTS:  # the number of nodes may change
                     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
-                    asked = time.monotonic()
+                    updated = time.monotonic()
                 while len(running) < most and (unit := attempts.next()):
                     running[submit(unit)] = unit
                 ready, _ = ray.wait([*running], timeout=SECONDS_BETWEEN_REPORTS, fetch_local=False)

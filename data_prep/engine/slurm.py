@@ -132,14 +132,14 @@ def submit(attempts: Attempts, left: int, lost: int) -> Submission:
 def sbatch(engine: EngineConfig, name: str, command: list[str], log: str, *words: str) -> str:
     """Submit a job that runs a command in the working folder; return its ID. Later options override earlier ones.
     Raises InputError."""
-    said = ask(
+    printed = ask(
         "sbatch", "--parsable", "--cpus-per-task=1", *shlex.split(engine.slurm_options), "--nodes=1", "--ntasks=1",
         "--requeue", "--open-mode=append", f"--job-name={name}", f"--chdir={Path.cwd()}", f"--output={LOGS / log}",
         *words, f"--wrap=exec {shlex.join(command)}",
     )  # fmt: skip
-    job = said.strip().rpartition("\n")[2].partition(";")[0]
+    job = printed.strip().rpartition("\n")[2].partition(";")[0]
     if not job.isdigit():
-        raise InputError(f"sbatch printed {shown(said)}, and no job ID. Check that this sbatch is part of Slurm.")
+        raise InputError(f"sbatch printed {shown(printed)}, and no job ID. Check that this sbatch is part of Slurm.")
     return job
 
 

@@ -147,9 +147,9 @@ def delete_other_digests(folder: Place) -> None:
         return
     name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
     for other in [one for one in folder.parent.iterdir() if one != folder and name.fullmatch(one.name)]:
-        gone = other.with_name(f"{other.name.removesuffix('.deleted')}.deleted")
-        other.rename(gone)
-        shutil.rmtree(gone)
+        renamed = other.with_name(f"{other.name.removesuffix('.deleted')}.deleted")
+        other.rename(renamed)
+        shutil.rmtree(renamed)
 
 
 def absolute(place: Place) -> Place:
@@ -258,7 +258,7 @@ def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
     record = read_quarantine(quarantine_of(failed_in, file, folder))
     marker = read_marker(marker_of(step, file, folder))
     if record is None or marker is None:
-        raise InputError(f"{quarantine_of(failed_in, file, folder)} is gone, or damaged. Run the same command again.")
+        raise InputError(f"{quarantine_of(failed_in, file, folder)} is missing or damaged. Run the same command again.")
     record |= {"identity": marker.identity, "error": f"{failed_in}: {record['error']}"}
     place = quarantine_of(step, file, folder)
     with writing(folder):

@@ -115,4 +115,4 @@ def read_index(place: Place) -> np.ndarray:
                 raise InputError(f'{place} holds keys by the rule "{rule}", but this version has "{RULE}". {remedy}')
             return table.read(["key"])["key"].to_numpy()
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{place} is no held-out index: {error}. {remedy}") from error
+        raise InputError(f"{place} is not a held-out index: {error}. {remedy}") from error

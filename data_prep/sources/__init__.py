@@ -49,12 +49,12 @@ def input_files(workdir: Place) -> list[InputFile]:
             sizes[key] = size
         if key not in sizes:
             raise InputError(
-                f"{file.path} is in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
+                f"{file.path} is in {workdir / MANIFEST}, but no longer exists. Restore it, or fetch the pages again."
             )
         if sizes[key] != file.bytes:
             raise InputError(
-                f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Bring it back as it "
-                "was, or fetch the pages again."
+                f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Restore the "
+                "old file, or fetch the pages again."
             )
     return files
 
@@ -66,6 +66,5 @@ def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | 
     UsageError if a pattern matches nothing.
     """
     found = module_of_source(config).inputs(config)
-    told = lambda one: None if is_on_the_web(one.place) else one.bytes
-    told_by = {str(one.place): one.told_by for one in found if one.told_by is not None}
-    return {str(one.place): told(one) for one in found}, told_by
+    sizes: dict[str, object] = {str(one.place): None if is_on_the_web(one.place) else one.bytes for one in found}
+    return sizes, {str(one.place): one.version for one in found if one.version is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.config import PagesConfig
 from data_prep.sources.formats import FORMATS, GZIP, WARC, ZSTD, beginning, format_of, gunzipped, uncompressed
-from data_prep.sources.listing import ENDINGS, Listed, guessed, listed_files, passed_over
+from data_prep.sources.listing import ENDINGS, Listed, listed_files, skipped_files, with_estimated_sizes
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 from lm.storage import Place, Url
@@ -19,7 +19,7 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
     """List the user's files, and report files in folders that are ignored. Raises like `own_files`."""
     files = own_files(config.warc, config.tables, config.text_field, config.keep_columns)
     for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
-        for line in passed_over(option, patterns):
+        for line in skipped_files(option, patterns):
             progress(line)
     return files, []
 
@@ -38,10 +38,10 @@ def own_files(
     `keep_columns`.
     """
     file_of = lambda one, kind: InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated)
-    files = [file_of(one, warc_kind(one.place)) for one in guessed(listed_files("pages.warc", warc))]
-    for one in guessed(listed_files("pages.tables", tables)):
+    files = [file_of(one, warc_kind(one.place)) for one in with_estimated_sizes(listed_files("pages.warc", warc))]
+    for one in with_estimated_sizes(listed_files("pages.tables", tables)):
         rows = None
-        if not told_by_name(one.place, "pages.tables"):
+        if not known_by_name(one.place, "pages.tables"):
             reader = format_of(one.place, by_name=False).reader
             rows = reader.count(one.place)
             if keep_columns:
@@ -51,7 +51,7 @@ def own_files(
     return files
 
 
-def told_by_name(place: Place, option: str) -> bool:
+def known_by_name(place: Place, option: str) -> bool:
     """Whether the type of a remote file is known from its extension, which saves a request."""
     return isinstance(place, Url) and place.name.lower().endswith(ENDINGS[option])
 
@@ -61,13 +61,13 @@ def warc_kind(path: Place) -> str:
 
     Raises InputError if it cannot be read, is not a WARC file, or contains only metadata (WAT).
     """
-    begin = GZIP if told_by_name(path, "pages.warc") else beginning(path)
+    begin = GZIP if known_by_name(path, "pages.warc") else beginning(path)
     if begin.startswith(ZSTD) and path.name.lower().endswith(".warc.zst"):
         return "warc"
     if not begin.startswith((GZIP, WARC)):
         table = begin.startswith(ZSTD) or any(one.begins and one.begins.match(uncompressed(begin)) for one in FORMATS)
         raise InputError(
-            f"{path} is no WARC file: it begins with {begin[:5]!r}, not with {GZIP!r} (gzip) or {WARC!r}. "
+            f"{path} is not a WARC file: it begins with {begin[:5]!r}, not with {GZIP!r} (gzip) or {WARC!r}. "
             + ("It looks like a table of texts: give it by pages.tables." if table else "")
             + ("" if table else "Leave it out by a narrower pattern (pages.warc).")
         )
@@ -75,9 +75,9 @@ def warc_kind(path: Place) -> str:
     if "wet" in suffixes:
         return "wet"
     types = RECORD_TYPE.findall(gunzipped(begin))
-    told = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # occur in every kind of file
-    if "wat" in suffixes or (b"metadata" in types and not told):
+    kinds = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # occur in every kind of file
+    if "wat" in suffixes or (b"metadata" in types and not kinds):
         raise InputError(
             f"{path} holds metadata of pages (WAT), but no page. Give the WARC or WET files of the same crawl."
         )
-    return "wet" if told[:1] == [b"conversion"] else "warc"
+    return "wet" if kinds[:1] == [b"conversion"] else "warc"

@@ -74,11 +74,11 @@ class InputFile:
     def identity(self) -> str:
         """SHA-256 of the fields that determine what is read. It excludes the path and `etag`, so that a copy is the
         same input."""
-        told = [
+        parts = [
             self.name, self.kind, None if self.estimated else self.bytes, self.contents, self.rows, self.split,
             self.text_field, self.ranges, *([self.keep_columns] if self.keep_columns else []),
         ]  # fmt: skip
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def version(self) -> Object | None:
@@ -128,7 +128,7 @@ def input_file(entry: dict, workdir: Place) -> InputFile:
     """Convert an entry of the manifest in `workdir` to an InputFile."""
     path = entry["path"]
     if "\0" in entry["name"]:
-        raise refused(entry["name"], workdir / MANIFEST, "is no name of a file")
+        raise refused(entry["name"], workdir / MANIFEST, "is not a file name")
     whole = is_url(path) or Path(path).is_absolute()
     ranges = entry.get("ranges", {}).items()
     tuples: dict[str, Any] = {

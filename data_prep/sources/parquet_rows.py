@@ -63,13 +63,13 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
             source, metadata=about.metadata, buffer_size=BUFFER, pre_buffer=False, read_dictionary=strings
         )
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
+        raise InputError(f"{path} is not a complete Parquet file: {error}. Get it again, or leave it out.") from error
     with source, file:
         if text_field not in wanted:
             if any(name == text_field or name.startswith(text_field + ".") for name in leaves):
                 total = file.metadata.num_rows
                 raise InputError(
-                    f"{path} has no text in any of its {total:,} rows: {text_field!r} is no string. {NO_TEXT}"
+                    f"{path} has no text in any of its {total:,} rows: {text_field!r} is not a string. {NO_TEXT}"
                 )
             names = ", ".join(file.schema_arrow.names)
             raise InputError(f"{path} has no column {text_field!r}, but: {names}. {NO_TEXT}")
@@ -177,7 +177,7 @@ def footer_of(path: Place) -> Any:
         with path.open("rb") as file:
             return pq.read_metadata(file)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no whole Parquet file: {error}. Get it again, or leave it out.") from error
+        raise InputError(f"{path} is not a complete Parquet file: {error}. Get it again, or leave it out.") from error
 
 
 def opened(table: Table) -> CheckedFile:

@@ -8,7 +8,7 @@ from data_prep.config import PagesConfig
 from data_prep.parquet import read_footer
 from data_prep.sources.columns import lookup
 from data_prep.sources.formats import GZIP, PARQUET, PLAIN_TEXT, UTF_16_BOMS, ZSTD, beginning, gunzipped
-from data_prep.sources.listing import Listed, guessed, listed_files
+from data_prep.sources.listing import Listed, listed_files, with_estimated_sizes
 from lm.errors import InputError, UsageError
 
 SAMPLED_FILES = 16
@@ -35,11 +35,11 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
     or a pattern matches none, InputError if the files contain no text.
     """
     if pages.source == "warc":
-        packed = sum(one.bytes for one in guessed(listed_files("pages.warc", pages.warc)))
+        packed = sum(one.bytes for one in with_estimated_sizes(listed_files("pages.warc", pages.warc)))
         return InputSizes(packed // WARC_RATIO, max(packed // BYTES_PER_PAGE, 1))
     if pages.source != "tables":
         raise UsageError("pages.tables names no texts. Give your files or their folder: --pages.tables notes/")
-    files = [one for one in guessed(listed_files("pages.tables", pages.tables)) if one.bytes]
+    files = [one for one in with_estimated_sizes(listed_files("pages.tables", pages.tables)) if one.bytes]
     plain = [one for one in files if one.place.name.lower().endswith(PLAIN_TEXT)]
     tables = [one for one in files if one not in plain]
     sampled = tables[:: -(-len(tables) // SAMPLED_FILES) or 1]

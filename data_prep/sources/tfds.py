@@ -63,7 +63,7 @@ def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], 
     with library_errors(f"{builder.info.full_name} cannot be read"):
         first = source[0]
     if not isinstance(value := lookup(nested(first), text_field), (bytes, str)):
-        what = "has no feature" if value is None else f"is no text, but {type(value).__name__}, in"
+        what = "has no feature" if value is None else f"has {type(value).__name__}, not text, in"
         raise UsageError(
             f"{builder.info.full_name} {what} {text_field!r}; its features are {', '.join(map(repr, sorted(first)))}. "
             "Name the one with the text by pages.text_field."
@@ -100,7 +100,7 @@ def read_tfds(
     start, stop = rows or (0, len(source))
     if not 0 <= start <= stop <= len(source):
         raise InputError(
-            f"{folder} has {len(source)} rows in {split}, not those from {start} to {stop}. Fetch it anew."
+            f"{folder} has {len(source)} rows in {split}, not rows {start} to {stop}. Fetch the pages again."
         )
     called = name or f"{builder.info.full_name}/{split}"
     for begin in range(start, stop, ROWS_AT_ONCE):
@@ -198,7 +198,9 @@ def split_bytes(builder: "tfds.core.DatasetBuilder", split: str) -> int:
     files = [Path(instruction.filename) for instruction in builder.info.splits[split].file_instructions]
     for path in files:
         if not path.is_file():
-            raise InputError(f"{path} of {builder.info.full_name} is gone. Bring it back, or prepare the dataset anew.")
+            raise InputError(
+                f"{path} of {builder.info.full_name} is missing. Restore it, or prepare the dataset again."
+            )
     return sum(path.stat().st_size for path in dict.fromkeys(files))
 
 

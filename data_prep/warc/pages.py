@@ -108,17 +108,17 @@ def pages_in(
     the first bytes of the file if nothing in it looks like a WARC record, else None."""
     seen = Counter() if counts is None else counts
 
-    def tell(damage: Damage) -> None:
+    def report(damage: Damage) -> None:
         seen[damage.reason] += 1
         if on_damage:
             on_damage(damage)
 
-    reader = RecordReader(FileBytes(file), tell)
+    reader = RecordReader(FileBytes(file), report)
     for record in reader.records():
         try:
             outcome = page_of(record, name)
         except DamagedError as error:
-            tell(Damage(record.offset, error.reason, error.detail))
+            report(Damage(record.offset, error.reason, error.detail))
             continue
         if isinstance(outcome, str):
             seen[outcome] += 1

@@ -96,7 +96,7 @@ def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
         yield from ("", *table(("package", "what", "licence"), rows), "")
     if config.source == "common_crawl":
         crawl = config.common_crawl
-        what = "pages chosen by the index" if crawl.index.asked else f"{crawl.files:,} files ({crawl.kind})"
+        what = "pages chosen by the index" if crawl.index.enabled else f"{crawl.files:,} files ({crawl.kind})"
         yield f"They are {what} of the crawl {crawl.crawl} of Common Crawl."
 
 

@@ -237,7 +237,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
             "evaluate",
             ("--text", "bad.parquet"),
             1,
-            r"bad\.parquet is no whole Parquet file: .* Get it again, or leave it out",
+            r"bad\.parquet is not a complete Parquet file: .* Get it again, or leave it out",
         ),
         ("lm_eval", (), 2, "--tasks names no task"),
         ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*There are those of steps 4, 8"),

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from data_prep.engine.progress import Progress, ProgressLine, duration, told
+from data_prep.engine.progress import Progress, ProgressLine, describe, duration
 
 
 def progress_of(done: int, files: int, found: int = 0) -> Progress:
@@ -11,15 +11,15 @@ def progress_of(done: int, files: int, found: int = 0) -> Progress:
 
 
 def test_the_time_left_is_reckoned_in_bytes_and_from_this_run_alone():
-    assert told(progress_of(3, 10), 30.0) == "30 pages, 3 of 10 files, 1 pages/s, 1 min 10 s left"
-    assert told(progress_of(8, 10, found=6), 20.0) == "80 pages, 8 of 10 files, 1 pages/s, 20 s left"
+    assert describe(progress_of(3, 10), 30.0) == "30 pages, 3 of 10 files, 1 pages/s, 1 min 10 s left"
+    assert describe(progress_of(8, 10, found=6), 20.0) == "80 pages, 8 of 10 files, 1 pages/s, 20 s left"
     big_one_left = Progress(90, 9, 10, bytes_done=9_000, bytes=90_000, pages_found=0, bytes_found=0)
-    assert told(big_one_left, 10.0).endswith("1 min 30 s left")
+    assert describe(big_one_left, 10.0).endswith("1 min 30 s left")
 
 
 def test_no_time_left_is_told_when_nothing_is_known_or_all_is_done():
     for progress, seconds in ((progress_of(0, 5), 3.0), (progress_of(5, 5), 3.0), (progress_of(2, 5, found=2), 0.0)):
-        assert "left" not in told(progress, seconds)
+        assert "left" not in describe(progress, seconds)
 
 
 def test_without_a_terminal_there_is_a_line_every_few_seconds_and_one_at_the_end(capsys):
@@ -37,7 +37,7 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds_and_one_at_the_end
 
 def test_a_step_that_counts_nothing_tells_its_ranges_alone():
     joins = Progress(0, 1, 4, 1, 4, 0, 0, step="near copies, link", unit="", inputs="ranges of keys")
-    assert told(joins, 10.0) == "near copies, link, 1 of 4 ranges of keys, 30 s left"
+    assert describe(joins, 10.0) == "near copies, link, 1 of 4 ranges of keys, 30 s left"
 
 
 def test_each_step_has_a_time_of_its_own(capsys):

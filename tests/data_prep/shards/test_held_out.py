@@ -186,7 +186,7 @@ def test_an_index_of_another_rule_is_refused(tmp_path):
     with pytest.raises(InputError, match=r'holds keys by the rule "none", but this version has "url'):
         read_index(path)
     path.write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"keys\.parquet is no held-out index"):
+    with pytest.raises(InputError, match=r"keys\.parquet is not a held-out index"):
         read_index(path)
 
 

@@ -170,7 +170,7 @@ def test_a_file_that_was_replaced_since_it_was_listed_is_refused(served: Served,
     ]:
         served.replace(name, bytes(one.bytes))
         if one.etag:  # of a web server, nothing was told
-            with pytest.raises(InputError, match=r"was replaced|is no whole Parquet"):
+            with pytest.raises(InputError, match=r"was replaced|is not a complete Parquet"):
                 list(read_input(one))
     pages = read_input(archives[1])
     next(iter(pages))
@@ -207,7 +207,7 @@ def test_of_many_files_of_a_web_server_a_few_are_asked_for_their_size(tmp_path):
         assert len(set(identities.values())) == 200
         (alone,) = listed(tmp_path / "alone", warc=(f"{web.url}7.warc.gz",))
         assert (alone.bytes, alone.identity) == (1007, identities["7.warc.gz"])  # the same among few and among many
-        with pytest.raises(UsageError, match=r"none\.warc\.gz is not there"):
+        with pytest.raises(UsageError, match=r"none\.warc\.gz does not exist"):
             listed(tmp_path / "none", warc=(f"{web.url}none.warc.gz",))
 
 
@@ -228,7 +228,7 @@ def test_the_paths_of_common_crawls_own_lists_are_meant_from_the_top_of_its_serv
     [
         ("https://host/*.warc.gz", "a web server does not list its files"),
         ("s3://other/none/*.warc.gz", r"matches no file below s3://other/none"),
-        ("s3://other/none", "names no file"),
+        ("s3://other/none", "is neither a file nor a folder"),
         ("ftp://host/a", "begins with none of"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_whole_bucket_is_a_folder(store: Store):
 def test_a_list_of_what_is_not_there_is_refused(store: Store, tmp_path):
     for line in ("s3://other/gone.warc.gz", "gone.warc.gz", "# nothing"):
         (tmp_path / "list").write_text(f"{line}\n")
-        with pytest.raises(UsageError, match=r"is not there\. Mend the list|names no file"):
+        with pytest.raises(UsageError, match=r"does not exist\. Correct the list|names no file"):
             named_files("pages.warc", [f"@{tmp_path / 'list'}"])
     (tmp_path / "list").write_text("ftp://host/a\n")
     with pytest.raises(UsageError, match=rf"the list {tmp_path}/list: 'ftp://host/a' is not the address"):

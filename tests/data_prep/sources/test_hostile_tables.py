@@ -104,7 +104,7 @@ def test_other_columns_are_bounded_too(tmp_path):
 
 def test_lists_cannot_be_texts(tmp_path):
     for value in ([["a", "b"]], [{"a": ["b"]}]):
-        with pytest.raises(InputError, match="has no text in any of its 1 rows: 'text' is no string"):
+        with pytest.raises(InputError, match="has no text in any of its 1 rows: 'text' is not a string"):
             read(parquet(tmp_path / "l.parquet", {"text": value}))
 
 

@@ -404,7 +404,7 @@ def test_the_manifest_lists_tables_and_their_rows(tmp_path):
         (b"[1, 2]", "is not a table of texts"),
         (b"WARC/1.0\r\n", r"Give it by pages\.warc"),
         pytest.param(gzip.compress(b"WARC/1.0\r\n"), r"Give it by pages\.warc", id="compressed WARC"),
-        (b"PAR1 and then it breaks off", "is no whole Parquet file"),
+        (b"PAR1 and then it breaks off", "is not a complete Parquet file"),
     ],
 )
 def test_what_is_no_table_is_refused_before_any_work(tmp_path, content, told):
