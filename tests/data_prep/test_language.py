@@ -48,11 +48,6 @@ def test_low_language_score_at_the_threshold():
     assert reason("en", 0.650001) is None
 
 
-def test_other_language():
-    assert reason("de", 0.99) == "other_language"
-    assert reason("fr", 0.99) is None
-
-
 def test_digits_and_punctuation_do_not_count():
     plain = detect_language(document(PROSE), CONFIG)
     cited = detect_language(document(PROSE.replace(" and ", " [12] (1998), 3:45–67; and ")), CONFIG)

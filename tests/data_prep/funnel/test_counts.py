@@ -175,8 +175,3 @@ def test_no_value_is_in_no_bin():
 def test_smallest_of_equal_keys_are_the_first():
     keys = np.array([3, 1, 1, 2] * 10)
     assert smallest(keys, np.arange(40), (0, 0)) == [[1, 0, r] for r in range(40) if keys[r] == 1][:EXAMPLES]
-
-
-def test_nothing_is_counted_of_nothing():
-    assert merge([]) == empty_counts()
-    assert merge([count([])])["rows"] == 0

@@ -13,7 +13,7 @@ import pytest
 
 from data_prep.config.deduplicate import TRACKING
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.shards.held_out import article_keys, canonical_url, is_drawn, read_index, splits_of, union
+from data_prep.shards.held_out import article_keys, canonical_url, is_drawn, read_index, union
 from data_prep.shards.write import write_shards
 from data_prep.urls import same_page_key
 from lm.config import TokenizerConfig
@@ -188,8 +188,3 @@ def test_an_index_of_another_rule_is_refused(tmp_path):
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"keys\.parquet is not a held-out index"):
         read_index(path)
-
-
-def test_without_an_index_nothing_is_withheld():
-    documents = [(f"https://a.example/{n}", article(n)) for n in range(50)]
-    assert set(splits_of(documents, 0.3, np.empty(0, np.uint64))) == {"train", "val"}

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from data_prep.config import EngineConfig
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.shards.held_out import is_drawn
 from data_prep.shards.sample import drawn_texts, sample_texts
 from data_prep.shards.tokenize import cut_records, document_files, read_texts, tokenize_file
 from lm.config import TokenizerConfig
@@ -90,29 +89,6 @@ def test_a_sample_is_the_same_by_two_workers_and_of_the_files_in_their_order(tmp
     before = (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns
     assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected
     assert (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns == before
-
-
-def test_files_are_in_the_order_of_their_names(tmp_path):
-    write_documents(tmp_path / "b.parquet", [("2", "two"), ("3", "three")])
-    write_documents(tmp_path / "a.parquet", [("0", "zero"), ("1", "one")])
-    write_documents(tmp_path / "c.parquet", [])
-    files = document_files(tmp_path)
-    assert [(file.path.name, file.rows) for file in files] == [("a.parquet", 2), ("b.parquet", 2), ("c.parquet", 0)]
-    assert list(read_texts(files)) == ["zero", "one", "two", "three"]
-
-
-def test_each_document_is_headed_and_on_one_side(tmp_path):
-    texts = [(f"id-{i}", f"the theme {i}" * (i % 3)) for i in range(700)]
-    write_documents(tmp_path / "a.parquet", texts, row_group_size=37)
-    (file,) = document_files(tmp_path)
-    found = list(tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.4, NO_KEYS))
-    assert [d.number for d in found] == list(range(700))
-    assert 200 < sum(d.split == "val" for d in found) < 500
-    for d in found:
-        id, text = texts[d.number]
-        assert (d.id, d.url, d.file, d.text_bytes) == (id, f"http://example.com/{id}", "a.parquet", len(text))
-        assert d.tokens.tolist() == [TOKENIZER.bos_id, *TOKENIZER.encode(text)]
-        assert d.split == ("val" if is_drawn(d.url, text, 0.4) else "train")
 
 
 def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_path):
