@@ -4,7 +4,6 @@ A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one 
 the server.
 """
 
-import difflib
 import gzip
 import hashlib
 import re
@@ -20,6 +19,7 @@ from lm.errors import InputError, UsageError
 from lm.storage import Url, appearing, stores
 
 PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
+CRAWLS = "https://index.commoncrawl.org/collinfo.json"
 LISTS = "parts/crawl-lists"
 """Folder in the run folder, kept while the pages are incomplete."""
 MAX_LIST_BYTES = 100_000_000  # decompressed; the longest lists have 100,000 paths of 140 bytes
@@ -81,8 +81,8 @@ def address_of(config: CommonCrawlPages, path: str) -> str:
 
 
 def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Pattern[str] = PATH) -> list[str]:
-    """Return the paths of all files of a kind in the crawl. Raises UsageError that suggests similar crawls if it does
-    not exist, InputError if the list is damaged."""
+    """Return the paths of all files of a kind in the crawl. Raises UsageError if it does not exist, InputError if the
+    list is damaged."""
     kind = kind or config.kind
     path = out / LISTS / f"{config.crawl}-{kind}.paths.gz"
     url = address_of(config, f"crawl-data/{config.crawl}/{kind}.paths.gz")
@@ -92,8 +92,8 @@ def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Patter
                 stores.download(url, partial)
     except FileNotFoundError as error:
         raise UsageError(
-            f"There is no crawl {config.crawl} with {kind.upper()} files: {url} does not exist.{known_crawls(config)} "
-            "Correct pages.common_crawl.crawl."
+            f"There is no crawl {config.crawl} with {kind.upper()} files: {url} does not exist. Correct "
+            f"pages.common_crawl.crawl; {CRAWLS} lists all."
         ) from error
     try:
         with gzip.open(path) as file:
@@ -107,17 +107,3 @@ def listed(config: CommonCrawlPages, out: Path, kind: str = "", paths: re.Patter
         found = f"has the line {strange[0][:200]!r}" if strange else "is empty"
         raise InputError(f"{url} is not a list of a crawl's files: it {found}. Check pages.common_crawl.address.")
     return lines
-
-
-def known_crawls(config: CommonCrawlPages) -> str:
-    """Return a sentence with the most similar names of crawls; empty if the list of crawls cannot be downloaded."""
-    import requests
-
-    try:
-        answer = requests.get(config.crawls_address, timeout=30)
-        answer.raise_for_status()
-        ids = [entry["id"] for entry in answer.json()]
-        near = difflib.get_close_matches(config.crawl, ids, n=4, cutoff=0.0)
-    except (requests.RequestException, ValueError, KeyError, TypeError):
-        return ""
-    return f" The most similar names are: {', '.join(near)}." if near else ""

@@ -100,8 +100,6 @@ class CommonCrawlPages(Config):
     address: str = not_hashed(default="https://data.commoncrawl.org/")
     """Server or mirror with the folder crawl-data/: https://, http://, or s3://commoncrawl with the keys of an AWS
     account."""
-    crawls_address: str = not_hashed(default="https://index.commoncrawl.org/collinfo.json")
-    """URL of the list of all crawls, requested only if the crawl does not exist."""
     index: CrawlIndex = CrawlIndex()
 
     def __post_init__(self):

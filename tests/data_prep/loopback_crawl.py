@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import hashlib
-import json
 import re
 import threading
 import time
@@ -71,13 +70,11 @@ class LoopbackCrawl:
 
     @classmethod
     def of(cls, warcs: list[bytes], kind: str = "warc") -> "LoopbackCrawl":
-        """A crawl of these files, its list, and the list of crawls."""
+        """A crawl of these files, and its list."""
         suffix = {"warc": "warc.gz", "wet": "warc.wet.gz"}[kind]
         paths = [f"{SEGMENT}/{kind}/CC-MAIN-20240220211055-20240221001055-{n:05d}.{suffix}" for n in range(len(warcs))]
         served = cls(dict(zip(paths, warcs, strict=True)))
         served.files[f"crawl-data/{CRAWL}/{kind}.paths.gz"] = gzip.compress("".join(f"{p}\n" for p in paths).encode())
-        crawls = [{"id": name} for name in ("CC-MAIN-2024-18", CRAWL, "CC-MAIN-2023-50", "CC-MAIN-2013-20")]
-        served.files["collinfo.json"] = json.dumps(crawls).encode()
         return served
 
     @property
