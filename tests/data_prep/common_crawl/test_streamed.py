@@ -267,9 +267,7 @@ def test_a_damaged_record_is_named_by_its_archive_and_the_others_stay(crawl, tmp
 
 
 def test_an_unknown_crawl_is_refused_with_the_list_of_crawls(crawl, tmp_path):
-    with pytest.raises(
-        UsageError, match=r"no crawl CC-MAIN-2024-11 .*paths\.gz does not exist.*collinfo\.json"
-    ):
+    with pytest.raises(UsageError, match=r"no crawl CC-MAIN-2024-11 .*paths\.gz does not exist.*collinfo\.json"):
         fetched(crawl, tmp_path, crawl="CC-MAIN-2024-11")
 
 
