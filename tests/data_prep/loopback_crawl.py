@@ -37,8 +37,6 @@ class Fault:
     """Content-Length is this, whatever is sent."""
     chunked: bool = False
     """Sends it chunked, without a length."""
-    extra: bytes = b""
-    """Sends this behind the file's end; with `chunked`, since else the client stops at Content-Length."""
     replace: bytes | None = None
     """The file is this from now on."""
     body: bytes | None = None
@@ -62,8 +60,6 @@ class LoopbackCrawl:
         """(path, headers) in the order in which they came."""
         self.times: list[float] = []
         """When they came, in seconds of time.monotonic."""
-        self.sent = 0
-        """Bytes of bodies."""
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.url = ""
@@ -122,9 +118,7 @@ class LoopbackCrawl:
         start(request, status, {k: v for k, v in {**headers, **fault.headers}.items() if v})
         if request.command == "HEAD":
             return
-        body = body[: len(body) // 2 if fault.stall else fault.cut] + fault.extra
-        with self.lock:
-            self.sent += len(body)
+        body = body[: len(body) // 2 if fault.stall else fault.cut]
         if fault.chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) + (b"" if fault.cut is not None else b"0\r\n\r\n")
         request.wfile.write(body)
