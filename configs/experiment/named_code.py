@@ -5,7 +5,8 @@ names in the fields marked NAMES_CODE (lm/fields.py: norms, optimizers, hooks, e
 which imports the runner that they name and starts commands, those of sbatch, which set variables of the jobs, the
 address of a Ray cluster, whose results are pickles, and XLA options, some of which name files to write and the folder
 of a program that XLA runs. An eighth, the SHA-256 of a fastText model, allows loading that file
-(data_prep/fasttext_file.py), which fastText does not check; in an untrusted run folder it is ignored. lm/trusted_code.py identifies each piece and records which ones this user trusts.
+(data_prep/fasttext_file.py), which fastText does not check; in an untrusted run folder it is ignored.
+lm/trusted_code.py identifies each piece and records which ones this user trusts.
 """
 
 import dataclasses
