@@ -12,7 +12,7 @@ from typing import Any
 from lm.config import MeshConfig, ModelConfig, TrainConfig
 from lm.config.remat import RematName, Tensor
 from lm.errors import UsageError, shown
-from lm.planning.topology import Topology, topology_of
+from lm.planner.topology import Topology, topology_of
 
 
 @dataclass(frozen=True)

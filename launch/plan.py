@@ -19,11 +19,10 @@ from configs.layouts import LAYOUTS, on_hardware, row_on
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
 from lm.planner.compile import compiler_for, say
-from lm.planner.plan import make_plan
+from lm.planner.plan import COMPUTE_OPTIMAL, flops_in, make_plan, optimal_parameters
 from lm.planner.search import search, search_json, search_text
 from lm.planner.text import in_words, plan_text, ratio_text
-from lm.planning.bounds import COMPUTE_OPTIMAL, flops_in, optimal_parameters
-from lm.planning.topology import Topology
+from lm.planner.topology import Topology
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -84,8 +83,10 @@ class Size(NamedTuple):
 
 def sizes_in(topology: Topology, mfu: float, days: float) -> list[Size]:
     """Tokens that each model of configs/layouts.py could be trained on in `days` days, smallest model first."""
-    from lm.planning.flops import flops_per_token  # imports JAX
-    from lm.planning.memory import count_parameters
+    from lm.model.cost import (
+        count_parameters,
+        flops_per_token,  # imports JAX
+    )
 
     found = []
     for name in dict.fromkeys(row.model for row in LAYOUTS.values()):

@@ -112,8 +112,7 @@ MAY_IMPORT = {
     "lm.tokenizer": ("lm.config",),
     "lm.data": ("lm.config",),
     "lm.model": ("lm.config", "lm.devices", "lm.parallel"),
-    "lm.planning": ("lm.config", "lm.model", "lm.parallel"),
-    "lm.metrics": ("lm.planning",),
+    "lm.metrics": ("lm.config",),
     "lm.resilience": (),
     "lm.checkpoints": ("lm.config", "lm.model", "lm.parallel", "lm.resilience"),
     "lm.evaluation": ("lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
@@ -123,7 +122,7 @@ MAY_IMPORT = {
     "lm.serving": ("lm.config", "lm.inference", "lm.tokenizer"),
     "lm.corpus_index": ("lm.config", "lm.data", "lm.tokenizer"),
     "lm.formats": ("lm.checkpoints", "lm.config", "lm.model", "lm.tokenizer"),
-    "lm.scaling": ("lm.config", "lm.data", "lm.planning"),
+    "lm.scaling": ("lm.config", "lm.data", "lm.model"),
 }
 """The arrows inside lm: what each room may import of the others. lm.training may import all of them, and lm.planner
 lm.training too."""

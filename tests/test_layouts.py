@@ -13,7 +13,7 @@ from launch import plan
 from lm.devices import mesh_sizes
 from lm.errors import UsageError
 from lm.planner.plan import as_devices, make_plan
-from lm.planning.topology import topology_of
+from lm.planner.topology import topology_of
 from tests.lm.planner.test_plan import needs_libtpu, plan_command
 from tests.run_files import REPOSITORY
 

@@ -42,7 +42,7 @@ class Curves:
 
     @property
     def train_flops(self) -> int | None:
-        """FLOPs of all logged steps, counted from the config (lm/planning/flops.py), without evaluation and
+        """FLOPs of all logged steps, counted from the config (lm/model/cost.py), without evaluation and
         recomputation; None if not logged."""
         values = finite_values(self.train, "train_flops")
         return int(values[-1]) if values else None

@@ -14,7 +14,7 @@ import yaml
 from launch.cloud.job import PORT, job_parser, parse_job, refuse_lost, write_job
 from launch.stages.command import handle_cli_errors
 from lm.errors import UsageError, shown
-from lm.planning.topology import SHAPES
+from lm.planner.topology import SHAPES
 
 TEMPLATE = """apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet

@@ -14,7 +14,7 @@ from launch.cloud.names import accelerator, hosts_of
 from lm.errors import UsageError, shown
 from lm.planner.plan import make_plan
 from lm.planner.text import memory_lines
-from lm.planning.topology import Topology
+from lm.planner.topology import Topology
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?"  # what TPU VMs, Kubernetes and SkyPilot accept, with the suffixes they add

@@ -1,4 +1,4 @@
-"""Names of the hardware of lm.planning.topology in each cloud, and numbers of hosts.
+"""Names of the hardware of lm.planner.topology in each cloud, and numbers of hosts.
 
 From docs.cloud.google.com/tpu/docs (queued-resources: tpu7x is on GKE only) and /kubernetes-engine/docs/concepts, xpk's
 system_characteristics.py, docs.skypilot.co/en/latest/reference/tpu.html (0.14.1): stored copies of November 2026.
@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 from lm.errors import UsageError
-from lm.planning.topology import Topology
+from lm.planner.topology import Topology
 
 
 class Names(NamedTuple):

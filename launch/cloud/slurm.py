@@ -7,7 +7,7 @@ Run it in a clone that all nodes see. Options of sbatch replace those in the fil
 
 from launch.cloud.job import BASH, STOPPED, exports, job_parser, parse_job, write_job
 from launch.stages.command import handle_cli_errors
-from lm.planning.topology import GPU_NODE
+from lm.planner.topology import GPU_NODE
 
 
 def main(arguments: list[str] | None = None) -> None:

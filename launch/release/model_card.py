@@ -12,8 +12,7 @@ from launch.release.kept import kept_of
 from launch.release.stored_run import StoredRun
 from lm.checksums import log_damage
 from lm.formats.hugging_face.names import family_of
-from lm.planning.flops import flops_before
-from lm.planning.memory import count_parameters
+from lm.model.cost import count_parameters, flops_before
 from lm.run_paths import RunPaths
 from viewer.training_data import read_curves, read_json, read_splits
 

@@ -61,8 +61,8 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     use_bucket_cache()
     from lm.compression.codec import Packer
     from lm.compression.token_model import segments_for
+    from lm.model.cost import check_inference_memory
     from lm.parallel import one_device_mesh
-    from lm.planning.memory import check_inference_memory
 
     folder = RunFolder.to_read(Url(run)).root if is_url(run) else Path(run).expanduser()
     experiment = RunFolder(folder).experiment()

@@ -11,7 +11,7 @@ from launch.stages.processes import initialize_distributed, process_count, proce
 from lm.address_space import JAX, check_address_space
 from lm.compilation_cache import keep_compiled_programs, use_bucket_cache
 from lm.errors import InputError, UsageError
-from lm.planning.memory import check_inference_memory
+from lm.model.cost import check_inference_memory
 from lm.run_paths import RunPaths
 from lm.storage import shown_place
 
@@ -105,7 +105,7 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
     """Figures of evaluation.json over all held-out text; prints bits per byte. Raises like `load_trained`."""
     from lm.evaluation.evaluators import evaluate
-    from lm.planning.memory import count_parameters
+    from lm.model.cost import count_parameters
 
     config = experiment.evaluate
     run = load_trained(

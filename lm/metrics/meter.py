@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm.metrics.hardware import Peak
 from lm.metrics.writers import JsonLines, Row, TensorBoard, WeightsAndBiases, Writer
-from lm.planning.hardware import Peak
 from lm.run_paths import RunPaths
 from lm.terminal import duration
 
@@ -96,7 +96,7 @@ class Meter:
 
     def __init__(self, first: int, steps: int, tokens: Callable[[int], int], flops: Callable[[int], int], peak: Peak):
         """`first` of `steps` steps are already done. `tokens(step)` and `flops(step)` are the totals of all steps
-        before `step` (Stages.tokens_before, lm.planning.flops.flops_before)."""
+        before `step` (Stages.tokens_before, lm.model.cost.flops_before)."""
         self.first, self.steps = first, steps
         self.tokens, self.flops, self.peak = tokens, flops, peak
         self.started, self.last_logged, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0

@@ -13,12 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lm.config import ModelConfig, TrainConfig
-from lm.errors import UsageError
-from lm.planner.cuda import cuda_devices, has_cuda, prepare_cuda
-from lm.planner.libtpu import find_libtpu, prepare
-from lm.planning.overlap import Overlap, overlap_of
-from lm.planning.program import Collective, collectives, kernels
-from lm.planning.topology import Chip, Topology
+from lm.planner.compilers import cuda_devices, find_libtpu, has_cuda, prepare, prepare_cuda, topology_devices
+from lm.planner.hlo import Collective, Overlap, collectives, kernels, overlap_of
+from lm.planner.topology import Chip, Topology
 
 if TYPE_CHECKING:
     import jax
@@ -63,24 +60,6 @@ class OutOfMemory:
     """Temporary memory that a device would need, if the compiler reports it."""
     what: str = STEP
     """Phase that needs it: a step, or a key of Compiled.also_held."""
-
-
-def topology_devices(topology: Topology) -> "list[jax.Device]":
-    """Devices of a TPU topology, which need not be present. Raises UsageError if libtpu does not know it."""
-    from jax.experimental import topologies
-
-    shape = "x".join(map(str, topology.shape))
-    options = {"num_slices": topology.slices} if topology.slices > 1 else {}
-    try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.libtpu}:{shape}", **options)
-    except Exception as error:
-        said = str(error).splitlines()[0]
-        if "Failed to open" in said:
-            raise UsageError(
-                f"libtpu cannot be loaded: {said}. Unset TPU_LIBRARY_PATH and run `make libtpu`."
-            ) from error
-        raise UsageError(f"libtpu knows no {topology.name}: {said}. Choose another shape.") from error
-    return list(found.devices)
 
 
 def compile_for(

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,98 @@ from lm.devices import Devices, Target, training_mesh_sizes
 from lm.errors import UsageError
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.planner.compile import STEP, Compiled, OutOfMemory
-from lm.planning.bounds import Floors, floors, flops_in
-from lm.planning.bounds import days as days_of
-from lm.planning.topology import Topology
+from lm.planner.hlo import BETWEEN_SLICES, Collective
+from lm.planner.topology import Topology
 from lm.training.memory import of_device, training_bytes
 
 Compile = Callable[[ModelConfig, TrainConfig], Compiled | OutOfMemory]
 HOURS = 24
 STEPS = range(2**62)
+
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Lower bounds on the seconds of a step, from each limit by itself."""
+
+    arithmetic: float
+    """All FLOPs at the chips' peak rate, including those that remat repeats."""
+    memory: float
+    """Reading and writing parameters and optimizer state once."""
+    network: float
+    """All communication at the rated link speed, without contention."""
+    model: float
+    """Only the model's FLOPs, which MFU counts."""
+    exposed: float = 0.0
+    """Part of `network` that does not overlap with computation in the compiled schedule (lm/planner/hlo.py)."""
+
+    @property
+    def step(self) -> float:
+        """Largest of the bounds."""
+        return max(self.arithmetic, self.memory, self.network)
+
+    @property
+    def mfu_bound(self) -> float:
+        """Model FLOPs utilization (arXiv:2204.02311, appendix B) of a step that takes `step` seconds."""
+        return self.model / self.step
+
+    @property
+    def scheduled_step(self) -> float:
+        """Like `step`, if nothing overlaps with the exposed communication."""
+        return max(self.step, max(self.arithmetic, self.memory) + self.exposed)
+
+    @property
+    def scheduled_mfu_bound(self) -> float:
+        return self.model / self.scheduled_step
+
+    @property
+    def limit(self) -> str:
+        """Name of the largest bound."""
+        return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
+
+
+def floors(
+    topology: Topology,
+    flops: int,
+    state_bytes: int,
+    moved: Sequence[Collective],
+    recomputed: int = 0,
+    exposed: float = 0.0,
+) -> Floors:
+    """Compute the bounds of a step with `flops` model FLOPs and `recomputed` repeated ones on all chips together. Each
+    device reads and writes `state_bytes` of parameters and moments, and runs the collectives `moved`, of which
+    `exposed` seconds do not overlap with computation. Collectives between slices run at the speed of the hosts'
+    network."""
+    chip = topology.chip
+    rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
+    return Floors(
+        arithmetic=(flops + recomputed) / (topology.chips * chip.flops),
+        memory=2 * state_bytes * chip.devices / chip.memory_rate,
+        network=sum(one.wire_bytes * chip.devices / rate(one) for one in moved),
+        model=flops / (topology.chips * chip.flops),
+        exposed=exposed,
+    )
+
+
+def training_days(topology: Topology, flops_per_token: float, tokens: float, mfu: float) -> float:
+    """Days of training on `tokens` tokens at this MFU."""
+    return flops_per_token * tokens / flops_in(topology, 1, mfu)
+
+
+def flops_in(topology: Topology, days: float, mfu: float) -> float:
+    """Model FLOPs that all chips together compute in `days` days at this MFU."""
+    return topology.chips * topology.chip.flops * mfu * DAY * days
+
+
+COMPUTE_OPTIMAL = 20
+"""Tokens per parameter with the lowest loss for a given number of FLOPs, approximately (arXiv:2203.15556)."""
+
+
+def optimal_parameters(flops: float) -> float:
+    """Parameters of the compute-optimal model, at 6 FLOPs per parameter and token."""
+    return (flops / (6 * COMPUTE_OPTIMAL)) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -32,7 +116,7 @@ class Plan:
     tokens_per_step: int
     """Tokens of the largest batch."""
     flops_per_token: int
-    """Model FLOPs with that batch's context, counted from the config (lm/planning/flops.py)."""
+    """Model FLOPs with that batch's context, counted from the config (lm/model/cost.py)."""
     attention: str
     """Attention implementation: splash, cudnn or xla."""
     remarks: tuple[str, ...]
@@ -114,8 +198,7 @@ def make_plan(
         remarks += [f"from step {one.first_step:,} on: {one.describe()}" for one in reached]
         remarks.append("memory and the step are those of the largest batch, days those of all stages")
     found, needed_for = compiler(model, train) if compiler else None, STEP
-    from lm.planning.flops import flops_before, flops_per_token, recomputed_flops_per_token  # imports JAX
-    from lm.planning.memory import count_parameters
+    from lm.model.cost import count_parameters, flops_before, flops_per_token, recomputed_flops_per_token  # imports JAX
 
     tokens_per_step = stage.tokens
     per_token, bound = flops_per_token(stage.model(model)), None
@@ -146,7 +229,7 @@ def make_plan(
         steps = max(1, bisect.bisect_right(STEPS, flops_in(topology, days, mfu) / per_token_of_run, key=before) - 1)
         tokens = before(steps)
     tokens = float(of_run if tokens is None else tokens)
-    time = days_of(topology, per_token_of_run, tokens, mfu)
+    time = training_days(topology, per_token_of_run, tokens, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
     return Plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),

@@ -12,7 +12,7 @@ from lm.devices import training_mesh_sizes
 from lm.errors import UsageError
 from lm.planner.compile import MANY_LAYERS, Compiler, say
 from lm.planner.plan import Compile, Plan, as_devices, least_bytes, make_plan
-from lm.planning.topology import GIB, Topology
+from lm.planner.topology import GIB, Topology
 
 SHARES = (1, 2, 4, 8, 16)
 """Sizes of the tensor and context axes to try."""
@@ -98,8 +98,7 @@ def least_seconds(
 ) -> tuple[float, float]:
     """Estimate (arithmetic, network) seconds of a step without a compiler. Weights and their gradients are assumed to
     be in bfloat16, gathered forward and backward and reduced once per micro-batch."""
-    from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # they import JAX
-    from lm.planning.memory import count_parameters
+    from lm.model.cost import count_parameters, flops_per_token, recomputed_flops_per_token  # they import JAX
 
     chip, stage = topology.chip, train.stages(model.context_length).largest(train.steps)
     tokens, whole, model = stage.tokens, model, stage.model(model)

@@ -1,4 +1,4 @@
 """Scaling laws: train a ladder of small models, fit a law to their losses, and predict larger models.
 
-May import: lm.config, lm.data, lm.planning.
+May import: lm.config, lm.data, lm.model.
 """

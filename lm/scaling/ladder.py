@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 
 from lm.config import ModelConfig, OptimizerConfig, StartConfig, TrainConfig
 from lm.errors import UsageError
-from lm.planning.flops import parameters_in_products
+from lm.model.cost import parameters_in_products
 from lm.scaling.rungs import LadderConfig, Rung
 
 MULTIPLE = 8

@@ -17,8 +17,8 @@ from lm.data.batches import Batch, host_batch
 from lm.devices import target_of
 from lm.errors import UsageError
 from lm.metrics.writers import Row
+from lm.model.cost import flops_per_token
 from lm.parallel import batch_sharding
-from lm.planning.flops import flops_per_token
 from lm.resilience.multihost import agree
 from lm.terminal import quantity
 from lm.training.state import TrainState
@@ -38,7 +38,7 @@ class StepCost:
     """Cost of one training step."""
 
     flops: int
-    """FLOP on all devices together, counted from the config (lm/planning/flops.py), not by the compiler."""
+    """FLOP on all devices together, counted from the config (lm/model/cost.py), not by the compiler."""
     compile_seconds: float
     state_bytes: int | None
     """Bytes per device: its shard of the state, and the batch; the new state reuses the memory of the old one. None if

@@ -1,7 +1,7 @@
 """Lower bounds of the memory that training needs. The size of the optimizer state comes from the optimizer's own
 `init`.
 
-As in lm/planning/memory.py, they serve to reject a config before anything is allocated. Only functions that count
+As in lm/model/cost.py, they serve to reject a config before anything is allocated. Only functions that count
 import JAX, so that scripts can import this module before they fork.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lm.config import ModelConfig, OptimizerConfig, TrainConfig
-from lm.planning.memory import BATCH_BYTES, BYTES, by_layers, check_memory, host_bytes, kept_channels, on_host_alone
+from lm.model.cost import BATCH_BYTES, BYTES, by_layers, check_memory, host_bytes, kept_channels, on_host_alone
 
 if TYPE_CHECKING:
     import jax

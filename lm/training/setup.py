@@ -23,14 +23,13 @@ from lm.devices import target_of
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
 from lm.evaluation.evaluators import make_evaluators
 from lm.inference.requests import check_prompt
+from lm.metrics.hardware import peak_rate
 from lm.metrics.meter import Meter, MetricsLog
 from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
 from lm.model.attention.choice import attention_spec_of, choose, explain
+from lm.model.cost import count_parameters, flops_before
 from lm.parallel import own_rows, shard_batch, training_mesh
-from lm.planning.flops import flops_before
-from lm.planning.hardware import peak_rate
-from lm.planning.memory import count_parameters
 from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import settle
 from lm.resilience.preemption import PreemptionHandler

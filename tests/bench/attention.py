@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.devices import target_of
+from lm.metrics.hardware import median_seconds
 from lm.model.attention.choice import UNSUPPORTED, AttentionSpec
 from lm.model.attention.kernels import ATTENTION
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attend
-from lm.planning.hardware import median_seconds
 
 SHAPES = {  # batch, length, heads, key-value heads, channels, window
     "gpt2_124m": (8, 1024, 12, 12, 64, None),

@@ -27,9 +27,9 @@ from lm.config import MeshConfig, ModelConfig, SpikeConfig, TrainConfig
 from lm.data.batches import Batch, host_batch
 from lm.devices import target_of
 from lm.errors import UsageError
+from lm.metrics.hardware import peak_rate
+from lm.model.cost import flops_per_token
 from lm.planner.compile import is_out_of_memory, peak_bytes
-from lm.planning.flops import flops_per_token
-from lm.planning.hardware import peak_rate
 from lm.training.aot_compile import options_of
 from lm.training.memory import check_training_memory
 from tests.bench import attention as attention_bench

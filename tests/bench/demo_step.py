@@ -3,7 +3,7 @@
     python -m tests.bench.demo_step [--seconds 10]
 
 Prints one JSON line: tokens per second and compile time of the step in configs/demo.py, the arithmetic that it does
-(lm/planning/flops.py), and the rate of the best of some products of the model's own shapes (lm/planning/hardware.py).
+(lm/model/cost.py), and the rate of the best of some products of the model's own shapes (lm/metrics/hardware.py).
 """
 
 import argparse
@@ -15,10 +15,9 @@ import numpy as np
 
 from configs.demo import get_config
 from lm.data.batches import host_batch
+from lm.metrics.hardware import matmul_peak, median_seconds
+from lm.model.cost import count_parameters, flops_per_token
 from lm.parallel import make_mesh
-from lm.planning.flops import flops_per_token
-from lm.planning.hardware import matmul_peak, median_seconds
-from lm.planning.memory import count_parameters
 from lm.training.optimizer import make_optimizer
 from lm.training.state import initializer
 from lm.training.step import compile_step

@@ -16,7 +16,7 @@ from configs import gpt2_124m, llama3_1b
 from lm.config import MeshConfig
 from lm.planner.compile import Compiled, Compiler
 from lm.planner.plan import Plan, make_plan
-from lm.planning.topology import Topology, topology_of
+from lm.planner.topology import Topology, topology_of
 
 CASES = [
     (name, topology, remat)

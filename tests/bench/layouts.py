@@ -19,7 +19,7 @@ from typing import Any
 
 from configs.layouts import LAYOUTS, Layout
 from lm.planner.text import time_text
-from lm.planning.topology import GIB
+from lm.planner.topology import GIB
 from tests.run_files import REPOSITORY
 
 

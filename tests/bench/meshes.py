@@ -20,10 +20,9 @@ from typing import Any
 
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, MuonConfig, TrainConfig
-from lm.planner.compile import topology_devices
-from lm.planner.libtpu import find_libtpu, prepare
-from lm.planning.program import byte_count, collectives
-from lm.planning.topology import topology_of
+from lm.planner.compilers import find_libtpu, prepare, topology_devices
+from lm.planner.hlo import byte_count, collectives
+from lm.planner.topology import topology_of
 
 MESHES: dict[str, dict[str, Any]] = {
     "data 8": {},

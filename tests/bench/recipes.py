@@ -22,7 +22,7 @@ from configs.recipes.families import gpt2, modern
 from lm.checkpoints.reading import restore_model
 from lm.config import ModelConfig, MuonConfig, OptimizerConfig
 from lm.evaluation.evaluators import evaluate
-from lm.planning.memory import count_parameters
+from lm.model.cost import count_parameters
 from lm.tokenizer import load
 from lm.training.loop import train
 

@@ -3,8 +3,8 @@
     python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
 
 Prints one JSON line: tokens_per_second (the median of single steps, batches cut from random tokens included),
-compile_seconds, peak_mb of this process, and gflops_per_second (lm/planning/flops.py) beside
-matmul_peak_gflops_per_second, the best of some products of the model's own shapes (lm/planning/hardware.py).
+compile_seconds, peak_mb of this process, and gflops_per_second (lm/model/cost.py) beside
+matmul_peak_gflops_per_second, the best of some products of the model's own shapes (lm/metrics/hardware.py).
 
 Shapes S and M (layers, heads, width, context, batch = 4, 4, 128, 64, 12 and 6, 6, 384, 256, 8) do the work of nanoGPT's
 step: pre-norm blocks, GELU, tied head, AdamW, clipping at 1; ../shared/bench/torch_gpt.py does the same in PyTorch.
@@ -22,10 +22,9 @@ import numpy as np
 from configs.fineweb import get_config
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, host_batch
+from lm.metrics.hardware import matmul_peak, median_seconds
+from lm.model.cost import count_parameters, flops_per_token
 from lm.parallel import training_mesh
-from lm.planning.flops import flops_per_token
-from lm.planning.hardware import matmul_peak, median_seconds
-from lm.planning.memory import count_parameters
 from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch
 from lm.training.optimizer import make_optimizer
 from lm.training.state import TrainState, abstract_state, initializer

@@ -27,7 +27,7 @@ from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel
-from lm.planning.flops import flops_per_token
+from lm.model.cost import flops_per_token
 from lm.tokenizer import train_tokenizer
 from lm.tokenizer.published import load_published
 from lm.training.restore_or_init import check_start

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from lm.config import MeshConfig
-from lm.planning.program import COLLECTIVES, collectives, computations
+from lm.planner.hlo import COLLECTIVES, collectives, computations
 from tests.bench.meshes import MESHES, MIB, compiled, facts, measure, small, training_step
 from tests.traced import equations
 

@@ -16,7 +16,7 @@ from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.inference.devices import inference_mesh
 from lm.inspect.inspector import Inspector
-from lm.planning.memory import free_bytes
+from lm.model.cost import free_bytes
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ from configs.experiment import load_config, parse_command
 from configs.layouts import LAYOUTS
 from launch.cloud import job
 from lm.errors import UsageError
-from lm.planning.topology import CHIPS
+from lm.planner.topology import CHIPS
 from tests.launch.cloud.files import ANY, CONFIG, REPOSITORY, WORDS, commands_in, comments_in, dry_run, pod_of
 
 ON = {"gke": "h100:16", "skypilot": "h100:16", "slurm": "h100:16", "tpu_vm": "v6e:4x4"}

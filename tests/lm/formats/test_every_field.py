@@ -30,10 +30,9 @@ from lm.formats.hugging_face.writing import CODE
 from lm.formats.standalone.writing import write_standalone
 from lm.inspect.architecture import architecture
 from lm.model import layers
+from lm.model.cost import BYTES, count_parameters, flops_per_token
 from lm.model.param_names import replace_leaves
 from lm.model.transformer import Transformer
-from lm.planning.flops import flops_per_token
-from lm.planning.memory import BYTES, count_parameters
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.trusted_code import module_code, trust

@@ -17,9 +17,9 @@ import pytest
 from lm.data.batches import host_batch
 from lm.errors import InputError, for_terminal
 from lm.metrics import writers
+from lm.metrics.hardware import Peak
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
 from lm.metrics.writers import TensorBoard
-from lm.planning.hardware import Peak
 from lm.storage import write_json
 from lm.terminal import duration, quantity
 

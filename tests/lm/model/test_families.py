@@ -7,8 +7,8 @@ import pytest
 
 from configs.experiment import load_config
 from configs.recipes.families import LLAMA31_SCALING
+from lm.model.cost import count_parameters
 from lm.model.layers import rotary_frequencies
-from lm.planning.memory import count_parameters
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # GPT-2: of the released checkpoints (openai/gpt-2), the embeddings counted once. Llama: of Hugging Face's model cards.

@@ -10,9 +10,9 @@ import pytest
 from configs.experiment import load_config
 from lm.devices import Target, target_of
 from lm.planner.compile import compiler_for
-from lm.planner.cuda import CORES, has_cuda, target_config
+from lm.planner.compilers import CORES, has_cuda, target_config
 from lm.planner.plan import make_plan
-from lm.planning.topology import CHIPS, topology_of
+from lm.planner.topology import CHIPS, topology_of
 from tests.lm.planner.test_plan import REPOSITORY, plan_of_small_model
 
 GPUS = [chip for chip in CHIPS.values() if any(chip.capability)]

@@ -11,12 +11,12 @@ import pytest
 from configs.experiment import load_config
 from lm.config import MeshConfig
 from lm.errors import UsageError
-from lm.planner import libtpu
+from lm.planner import compilers
 from lm.planner.compile import RESUME, SAMPLE, STEP, VALIDATION, Compiled, OutOfMemory, out_of_memory, progress
+from lm.planner.hlo import Overlap
 from lm.planner.plan import make_plan
 from lm.planner.text import in_words, plan_text, time_text
-from lm.planning.overlap import Overlap
-from lm.planning.topology import topology_of
+from lm.planner.topology import topology_of
 from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment
 
@@ -36,7 +36,7 @@ def plan_command(*words: str) -> Ended:
 
 def has_libtpu() -> bool:
     try:
-        return libtpu.find_libtpu().is_file()
+        return compilers.find_libtpu().is_file()
     except UsageError:
         return False
 
@@ -186,33 +186,33 @@ def test_what_a_user_can_mend(words, said):
 
 def test_without_the_compiler_the_command_that_fetches_it_is_named(monkeypatch, tmp_path):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    monkeypatch.setattr(libtpu, "FETCHED", tmp_path / "none")
-    monkeypatch.setattr(libtpu.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(compilers, "FETCHED", tmp_path / "none")
+    monkeypatch.setattr(compilers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="make libtpu"):
-        libtpu.find_libtpu()
+        compilers.find_libtpu()
     monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "nothing.so"))
     with pytest.raises(UsageError, match=r"TPU_LIBRARY_PATH is .*nothing\.so, which is no file"):
-        libtpu.find_libtpu()
+        compilers.find_libtpu()
 
 
-def change_lane(lock: Path, ready, go) -> None:
-    libtpu.wait_for_turn(print, lock)
+def take_turn(lock: Path, ready, go) -> None:
+    compilers.wait_for_turn(print, lock)
     ready.set()
     go.wait()
 
 
 def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monkeypatch):
     """Until it ends, and not only until it has compiled: so long it has the library."""
-    monkeypatch.setattr(libtpu, "TURN", [])
+    monkeypatch.setattr(compilers, "TURN", [])
     context = multiprocessing.get_context("spawn")
     ready, go, said = context.Event(), context.Event(), []
-    first = context.Process(target=change_lane, args=(tmp_path / "lock", ready, go))
+    first = context.Process(target=take_turn, args=(tmp_path / "lock", ready, go))
     first.start()
     ready.wait()
     entered = threading.Event()
 
     def second() -> None:
-        libtpu.wait_for_turn(said.append, tmp_path / "lock")
+        compilers.wait_for_turn(said.append, tmp_path / "lock")
         entered.set()
 
     thread = threading.Thread(target=second)
@@ -224,8 +224,8 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
     thread.join()
     first.join()
     assert entered.is_set()
-    libtpu.wait_for_turn(said.append, tmp_path / "lock")  # it has its turn already
-    libtpu.TURN.pop().close()
+    compilers.wait_for_turn(said.append, tmp_path / "lock")  # it has its turn already
+    compilers.TURN.pop().close()
     assert len(said) == 1
 
 

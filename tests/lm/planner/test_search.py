@@ -9,9 +9,9 @@ import pytest
 from configs.experiment import load_config, parse_command
 from lm.errors import UsageError
 from lm.planner.compile import Compiled, OutOfMemory
+from lm.planner.hlo import Overlap
 from lm.planner.search import LESS, ROOM, WANTED, candidates, search, search_text
-from lm.planning.overlap import Overlap
-from lm.planning.topology import topology_of
+from lm.planner.topology import topology_of
 from tests.lm.planner.test_plan import needs_libtpu, plan_command
 from tests.run_files import REPOSITORY
 

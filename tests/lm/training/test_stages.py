@@ -14,10 +14,10 @@ import pytest
 from lm.config import MeshConfig, MixtureSource, MixtureStage
 from lm.devices import Devices, Target, training_mesh_sizes
 from lm.errors import UsageError
+from lm.model.cost import flops_per_token
 from lm.parallel import training_mesh
 from lm.planner.compile import Compiled, compile_for
-from lm.planning.flops import flops_per_token
-from lm.planning.topology import topology_of
+from lm.planner.topology import topology_of
 from lm.training.loop import train
 from lm.training.memory import training_bytes
 from lm.training.setup import Programs

@@ -18,10 +18,10 @@ from lm.config import REMAT, MeshConfig, MuonConfig
 from lm.data.batches import host_batch
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
+from lm.model.cost import block_channels
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.parallel import batch_sharding, make_mesh, shard_batch, shardings, traced_on
-from lm.planning.memory import block_channels
 from lm.training.aot_compile import compile_ahead
 from lm.training.memory import of_device, training_bytes
 from lm.training.optimizer import OPTIMIZERS, make_optimizer

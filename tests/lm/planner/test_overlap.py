@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from lm.planning.overlap import overlap_of
-from lm.planning.topology import topology_of
+from lm.planner.hlo import overlap_of
+from lm.planner.topology import topology_of
 
 CHIP = dataclasses.replace(topology_of("v5e:4x4").chip, devices=1, flops=2e12, link_rate=1e9)
 """A product of (1000, 1000) matrices takes 1 ms, and so do 1 MB on the links."""

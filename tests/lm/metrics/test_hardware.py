@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from lm.planning.hardware import matmul_peak, peak_rate
-from lm.planning.peaks import table_peak
+from lm.metrics.hardware import matmul_peak, peak_rate, table_peak
 from tests.lm.model_configs import LLAMA
 
 BFLOAT16 = dataclasses.replace(LLAMA, compute_dtype="bfloat16")
@@ -61,7 +60,7 @@ def test_devices_add_up():
 @pytest.mark.parametrize(
     ("kind", "model", "words"),
     [
-        ("NVIDIA H300", BFLOAT16, ["MFU is left out", '"NVIDIA H300"', "lm/planning/peaks.py"]),
+        ("NVIDIA H300", BFLOAT16, ["MFU is left out", '"NVIDIA H300"', "lm/metrics/hardware.py"]),
         ("NVIDIA H200", LLAMA, ["MFU is left out", "bfloat16", "compute_dtype = float32"]),
     ],
 )
@@ -72,7 +71,7 @@ def test_where_no_rate_is_known_the_reason_is_said(kind, model, words):
 
 
 def test_devices_of_a_cpu_share_one_measurement(monkeypatch):
-    monkeypatch.setattr("lm.planning.hardware.matmul_peak", lambda *_, **__: 5e10)
+    monkeypatch.setattr("lm.metrics.hardware.matmul_peak", lambda *_, **__: 5e10)
     one = peak_rate(jax.devices()[:1], LLAMA, 64)
     assert "50 GFLOP/s" in one.meaning
     assert peak_rate(jax.devices(), LLAMA, 64) == one
@@ -80,7 +79,7 @@ def test_devices_of_a_cpu_share_one_measurement(monkeypatch):
 
 
 def test_what_is_compared_with_a_measured_rate_is_not_called_mfu(monkeypatch):
-    monkeypatch.setattr("lm.planning.hardware.matmul_peak", lambda *_, **__: 5e10)
+    monkeypatch.setattr("lm.metrics.hardware.matmul_peak", lambda *_, **__: 5e10)
     peak = peak_rate(jax.devices()[:1], LLAMA, 64)
     assert peak.metric == "cpu_matmul_share"
     assert "MFU" not in peak.meaning and "measured" in peak.meaning
@@ -94,7 +93,7 @@ def test_the_rate_is_arithmetic_by_time(monkeypatch):
         shapes.append(run.__defaults__)
         return 1.0
 
-    monkeypatch.setattr("lm.planning.hardware.median_seconds", stopped)
+    monkeypatch.setattr("lm.metrics.hardware.median_seconds", stopped)
     assert matmul_peak(LLAMA, 100, 0.1) == 2 * 100 * 32 * 64  # the largest of its products, in one second each
     assert [(x.shape, w.shape) for x, w in shapes] == [
         ((100, 32), (32, 64)),  # 4 query heads and 2 x 2 of keys and values, of 8 channels

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm.planning.program import Collective, byte_count, collectives, kernels
+from lm.planner.hlo import Collective, byte_count, collectives, kernels
 
 LOOPS = """
 HloModule step

@@ -12,11 +12,49 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
 from lm.config import ModelConfig
-from lm.planning.peaks import TERA, table_peak
+
+TERA = 1e12
+
+# Part of JAX's `device_kind` that identifies a chip -> FLOP/s of one JAX device. The first match counts, so specific
+# names come before general ones. If a data sheet has only figures "with sparsity", half of them.
+GPUS = {
+    "B200": 2250 * TERA,  # NVIDIA's DGX B200 data sheet: 36 PFLOP/s with sparsity, of 8
+    "H200 NVL": 835 * TERA,  # nvidia.com/en-us/data-center/h200: 1,671 with sparsity
+    "H200": 989 * TERA,  # the same: 1,979 with sparsity
+    "H100 PCIe": 756 * TERA,  # NVIDIA's H100 data sheet: 1,513 with sparsity
+    "H100 NVL": 835 * TERA,  # the same: 1,671 with sparsity
+    "H100": 989 * TERA,  # SXM, "NVIDIA H100 80GB HBM3"; the same: 1,979 with sparsity
+    "A100": 312 * TERA,  # NVIDIA's A100 data sheet, SXM and PCIe
+    "MI300X": 1307.4 * TERA,  # AMD's Instinct MI300X data sheet: 2,614.9 with sparsity
+    "L40S": 362 * TERA,  # NVIDIA's L40S data sheet: 362.05, 733 with sparsity
+    "L4": 121 * TERA,  # NVIDIA's L4 data sheet: 242 with sparsity
+    "A10G": 70 * TERA,  # NVIDIA's A10G data sheet, of Amazon's g5: 140 with sparsity
+    "V100": 125 * TERA,  # NVIDIA's V100 data sheet; fp16: it has no bfloat16
+}
+
+# docs.cloud.google.com/tpu/docs, the pages v2 to v6e and tpu7x, per chip. In v2, v3 and 7x a JAX device is one of the
+# chip's two cores; in v4 and v5p it is both (jax/_src/tpu_info.py: "Megacore").
+TPUS = {
+    "TPU v2": 45 / 2 * TERA,
+    "TPU v3": 123 / 2 * TERA,
+    "TPU v4": 275 * TERA,
+    "TPU v5 lite": 197 * TERA,
+    "TPU v5e": 197 * TERA,
+    "TPU v5": 459 * TERA,
+    "TPU v5p": 459 * TERA,
+    "TPU v6 lite": 918 * TERA,
+    "TPU v6e": 918 * TERA,
+    "TPU7x": 2307 / 2 * TERA,
+}
+
+
+def table_peak(device_kind: str) -> float | None:
+    """bfloat16 FLOP/s of one JAX device, or None for a chip that is not in the tables."""
+    if device_kind in TPUS:
+        return TPUS[device_kind]
+    words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words: a GB200 is not a B200
+    return next((peak for name, peak in GPUS.items() if f" {name} " in words), None)
 
 
 @dataclass(frozen=True)
@@ -46,11 +84,11 @@ def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
         )
         return Peak(rate, meaning, "cpu_matmul_share")
     if model.compute_dtype != "bfloat16":
-        why = f"lm/planning/peaks.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
+        why = f"lm/metrics/hardware.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
         return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
     peak = table_peak(kind)
     if peak is None:
-        why = f'lm/planning/peaks.py has no "{kind}". Add its rate in bfloat16 there'
+        why = f'lm/metrics/hardware.py has no "{kind}". Add its rate in bfloat16 there'
         return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
     return Peak(
         peak * len(devices),
@@ -77,6 +115,9 @@ def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: 
 
     Each of the four is repeated for about `seconds`, in the compute dtype.
     """
+    import jax
+    import jax.numpy as jnp
+
     product = jax.jit(lambda x_ND, w_DF: x_ND @ w_DF)
     heads = (model.heads + 2 * model.kv_heads) * model.head_channels
     rates = []

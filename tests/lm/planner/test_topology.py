@@ -5,10 +5,10 @@ import math
 import pytest
 
 from lm.errors import UsageError
-from lm.planning.bounds import days, floors
-from lm.planning.peaks import GPUS, TERA, TPUS
-from lm.planning.program import BETWEEN_SLICES, Collective
-from lm.planning.topology import CHIPS, SHAPES, topology_of
+from lm.metrics.hardware import GPUS, TERA, TPUS
+from lm.planner.hlo import BETWEEN_SLICES, Collective
+from lm.planner.plan import floors, training_days
+from lm.planner.topology import CHIPS, SHAPES, topology_of
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,6 @@ def test_what_goes_between_slices_goes_at_the_network_s_speed():
 
 def test_days_of_a_run_that_was_published():
     """GPT-2 1.6B on 33.6 B tokens took llm.c 24 hours on eight H100 (discussion 677); its MFU was some 50 %."""
-    assert days(topology_of("h100:8"), 6 * 1_557_611_200 + 12 * 48 * 1600 * 1024, 33.6e9, 0.5) == pytest.approx(
-        1, rel=0.1
-    )
+    assert training_days(
+        topology_of("h100:8"), 6 * 1_557_611_200 + 12 * 48 * 1600 * 1024, 33.6e9, 0.5
+    ) == pytest.approx(1, rel=0.1)

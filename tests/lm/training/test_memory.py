@@ -9,8 +9,8 @@ import pytest
 from configs.experiment import load_config
 from lm.config import MeshConfig, MuonConfig
 from lm.errors import UsageError
-from lm.planning import memory
-from lm.planning.memory import (
+from lm.model import cost
+from lm.model.cost import (
     check_inference_memory,
     check_memory,
     free_bytes,
@@ -29,11 +29,11 @@ DEMO = load_config(CONFIGS / "demo.py")
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_more_layers_than_are_traced_are_counted_from_two(monkeypatch, scan_layers):
     model = dataclasses.replace(DEMO.model, layers=5, scan_layers=scan_layers)
-    exact = memory.count_parameters(model), state_bytes(model, DEMO.train.optimizer)
-    monkeypatch.setattr(memory, "LAYERS_TRACED", 2)
-    memory.counted_parameters.cache_clear()
+    exact = cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer)
+    monkeypatch.setattr(cost, "LAYERS_TRACED", 2)
+    cost.counted_parameters.cache_clear()
     state_bytes.cache_clear()
-    assert (memory.count_parameters(model), state_bytes(model, DEMO.train.optimizer)) == exact
+    assert (cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer)) == exact
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -64,8 +64,7 @@ def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_i
         check_memory(needed, model, sum(needed.values()) - 1, "this machine")
     message = str(refused.value)
     assert (
-        f"{sum(needed.values()) / 1e9:,.1f} GB" in message
-        and f"{memory.count_parameters(model):,} parameters" in message
+        f"{sum(needed.values()) / 1e9:,.1f} GB" in message and f"{cost.count_parameters(model):,} parameters" in message
     )
     for name in ("model.layers = 1000", "model.width = 19200", "train.batch_size", "moments", "gradients"):
         assert name in message

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from lm.errors import UsageError, shown
-from lm.planning.peaks import GPUS, TERA
+from lm.metrics.hardware import GPUS, TERA
 
 GIGA, GIB = 1e9, 2**30
 

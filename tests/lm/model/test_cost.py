@@ -8,9 +8,8 @@ import pytest
 
 from lm.config import REMAT, ModelConfig
 from lm.data.batches import host_batch
+from lm.model.cost import count_parameters, flops_per_token, recomputed_flops_per_token
 from lm.model.transformer import Transformer
-from lm.planning.flops import flops_per_token, recomputed_flops_per_token
-from lm.planning.memory import count_parameters
 from lm.training.step import loss_and_gradients
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA

@@ -1,8 +1,8 @@
-"""Lower bounds on the memory of a model, and the memory of this machine, so that a model that cannot fit is rejected
-before anything is allocated. JAX is imported only by the functions that count parameters.
+"""Cost of a model, from its config: parameters, FLOPs and lower bounds on memory; and the memory of this machine, so
+that a model that cannot fit is rejected before anything is allocated. Only counting parameters imports JAX.
 
-The bounds exclude activations within blocks, logits and copies, which XLA also needs. lm/training/memory.py has the
-bounds for training; before the first step lm/training/aot_compile.py prints the memory of the compiled step.
+The bounds on memory exclude activations within blocks, logits and copies, which XLA also needs. lm/training/memory.py
+has the bounds for training; before the first step lm/training/aot_compile.py prints the memory of the compiled step.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm.config import ModelConfig, RematPolicy
+from lm.config import ModelConfig, RematPolicy, Stages
 from lm.config.remat import Tensor
 from lm.errors import UsageError
 
@@ -26,8 +26,6 @@ ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 UNIT = 1e9
 TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
 SIZES = ("layers", "width", "mlp_width", "vocab_size", "ngram_rows", "context_length")
-
-
 LAYERS_TRACED = 256
 """Models with more layers are extrapolated from one and two of their layers; no published model has more."""
 LOOKED_UP = ("vocab", "position", "ngram")
@@ -86,6 +84,55 @@ def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
         return sum(channels.values())
     kept = {"decoder_layer_input", *policy.keep} - {*policy.offload}
     return sum(size for name, size in channels.items() if name in kept)
+
+
+def parameters_in_products(config: ModelConfig) -> int:
+    """Count the parameters in matrix products: all except lookup tables, which are the positions, the n-grams, and the
+    embedding unless it is also the output projection."""
+    total, looked_up = counted_parameters(config)
+    return total - looked_up + (config.vocab_size * config.width if config.tie_embeddings else 0)
+
+
+def flops_per_token(config: ModelConfig) -> int:
+    """Floating-point operations of training on one token of a full context (PaLM, arXiv:2204.02311, appendix B).
+
+    6 per parameter in a matrix product: a multiplication and an addition forward, twice as many backward. Attention is
+    12 * layers * context * (heads * head_dim): scores and weighted sum over the whole context (or the layer's window),
+    although an implementation may skip masked positions, up to half of them. Recomputation (remat) does not count.
+    """
+    attention = 12 * keys_seen(config) * config.heads * config.head_channels
+    return 6 * parameters_in_products(config) + attention
+
+
+def keys_seen(config: ModelConfig) -> int:
+    """Number of keys that a query may attend to, the layer's whole context or window, summed over layers."""
+    context = config.context_length
+    windows = config.attention_windows or (0,)  # layers cycle through the windows
+    layers_with = lambda place: len(range(place, config.layers, len(windows)))
+    return sum(layers_with(place) * min(window or context, context) for place, window in enumerate(windows))
+
+
+def recomputed_flops_per_token(config: ModelConfig, policy: RematPolicy | None) -> int:
+    """Lower bound on the floating-point operations per token that are repeated because the remat policy does not keep
+    their results. Attention counts half of its context, as a causal kernel computes it."""
+    if policy is None:
+        return 0
+    heads = config.heads * config.head_channels
+    again = block_channels(config).keys() - {"decoder_layer_input", *policy.keep, *policy.offload}
+    taken = lambda name: heads if name == "out_proj" else config.width  # input channels of a linear map
+    linear = sum(2 * taken(name) * block_channels(config)[name] for name in again - {"context"})
+    return config.layers * linear + (2 * keys_seen(config) * heads if "context" in again else 0)
+
+
+def flops_before(model: ModelConfig, stages: Stages) -> Callable[[int], int]:
+    """Return a function: step -> floating-point operations of training in steps 0 to step - 1, over all stages."""
+    of_stage = [(stage, flops_per_token(stage.model(model))) for stage in stages]
+
+    def before(step: int) -> int:
+        tokens = lambda stage: stages.tokens_before(min(step, stage.end)) - stages.tokens_before(stage.first_step)
+        return sum(each * tokens(stage) for stage, each in of_stage if stage.first_step < step)
+
+    return before
 
 
 def inference_bytes(model: ModelConfig, rows: int, tokens: int) -> dict[str, int]:
