@@ -45,8 +45,8 @@ def make_base(base: Path) -> None:
     from launch.release.stored_run import open_run
     from lm.compression.container import DIGEST, Body, Header, packed_raw
     from lm.config import TokenizerConfig
-    from lm.formats.hugging_face.names import parameter_shapes
     from lm.formats.source import SourceModel
+    from lm.formats.tensors import parameter_shapes
     from lm.tokenizer import train_bpe
     from tests.lm.model_configs import LLAMA
     from tests.lm.tokenizer.test_hugging_face_library import smollm2_like

@@ -24,7 +24,8 @@ def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions)
     from launch.release.model_card import model_card
     from lm.formats.hugging_face.names import stored_tensors
     from lm.formats.hugging_face.tokenizer_files import write_tokenizer
-    from lm.formats.hugging_face.writing import NAMES, write_hugging_face
+    from lm.formats.hugging_face.writing import write_hugging_face
+    from lm.formats.safetensors import NAMES
 
     if options.dtype not in ("", *NAMES):
         raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder has {', '.join(NAMES)}.")

@@ -10,8 +10,8 @@ from lm.checkpoints.manifest import folders_of, read_manifest
 from lm.checkpoints.reading import whole_parameters
 from lm.config import ModelConfig
 from lm.errors import InputError
-from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.parameters import StoredParameters
+from lm.formats.tensors import parameter_shapes
 from lm.run_paths import RunPaths
 from lm.storage import file_inside
 from lm.tokenizer import Tokenizer, load

@@ -8,6 +8,7 @@ ModelConfig later, must have its default value; otherwise the export is refused.
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from lm.config import ModelConfig
 from lm.errors import UsageError
@@ -47,6 +48,11 @@ OWN_PARAMETERS = re.compile(
 """Names of the parameters that these two forward passes read."""
 
 
+GPT2_VALUES: dict[str, Any] = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "biases": True}
+LLAMA_VALUES: dict[str, Any] = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "biases": False}
+"""Fields that have one value in every model of these architectures."""
+
+
 def no_window(config: ModelConfig) -> Expressed:
     """attention_windows of a format without windows: any value if it limits no layer of `config`, else ()."""
     limited = any(config.window(layer) for layer in range(min(config.layers, len(config.attention_windows))))
@@ -56,17 +62,15 @@ def no_window(config: ModelConfig) -> Expressed:
 def gpt2(config: ModelConfig) -> Expressed:
     """Fields that transformers' and llama.cpp's code for GPT-2 implements."""
     even = config.width // config.heads if config.width % config.heads == 0 else None
-    return SIZES | NO_EFFECT | no_window(config) | {
-        "norm": ("layernorm",), "position": ("learned",), "mlp": ("gelu",), "biases": (True,), "ngram_longest": ANY,
-        "kv_heads": (config.heads,), "head_dim": (None, even), "rope_theta": ANY,
+    return SIZES | NO_EFFECT | no_window(config) | {name: (value,) for name, value in GPT2_VALUES.items()} | {
+        "ngram_longest": ANY, "kv_heads": (config.heads,), "head_dim": (None, even), "rope_theta": ANY,
     }  # fmt: skip
 
 
 def llama(config: ModelConfig) -> Expressed:
     """Fields that transformers' and llama.cpp's code for Llama implements."""
-    return SIZES | NO_EFFECT | ROPE | no_window(config) | {
-        "norm": ("rmsnorm",), "position": ("rope",), "mlp": ("swiglu",), "biases": (False,), "ngram_longest": ANY,
-    }  # fmt: skip
+    fixed = {name: (value,) for name, value in LLAMA_VALUES.items()}
+    return SIZES | NO_EFFECT | ROPE | no_window(config) | fixed | {"ngram_longest": ANY}
 
 
 def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:

@@ -17,13 +17,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
-from lm.errors import InputError, shown
+from lm.errors import InputError, UsageError, shown
 from lm.storage import appearing, file_inside
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DAMAGED = "The file is damaged or was not copied whole; get it again."
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
 """Types that can be read as weights."""
+NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""{dtype: name in the format}."""
 MOST_HEADER_BYTES = 2**22
 """Maximum size of all headers of a checkpoint together: 4 MiB, about 30,000 tensors. The library accepts 100 MB per
 file, and takes 15 s and 1.2 GB for a million tensors."""
@@ -122,6 +124,21 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
             if homes.get(name) != home:
                 raise InputError(f"{folder / home} has {name}, which {place} has in {homes.get(name)}. {DAMAGED}")
     return {name: files[home][name] for name, home in homes.items()}
+
+
+def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
+    """Cast the values to the named type. Raises UsageError for values outside float16's range."""
+    if value.dtype == DTYPES[dtype]:
+        return value
+    with np.errstate(over="ignore"):
+        cast = value.astype(DTYPES[dtype])
+    if dtype == "F16" and not np.array_equal(np.isfinite(cast), np.isfinite(value)):
+        largest = np.max(np.abs(value.astype(np.float32)), where=np.isfinite(value), initial=0)
+        raise UsageError(
+            f"{name} has values up to {largest:g}, but float16 holds numbers up to 65,504. Take --dtype bfloat16, "
+            "which has the range of float32."
+        )
+    return cast
 
 
 def write_file(

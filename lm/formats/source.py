@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lm.config import ModelConfig
 from lm.config.model import least_parameters
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
@@ -85,6 +86,45 @@ class SourceModel:
     """{name: contents} of small files of the source that are kept unchanged."""
     notes: tuple[str, ...] = ()
     """Notes for the user."""
+
+
+class Fields:
+    """Fields of a source's config, read one by one; every error names the file and the field."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any], remedy: str):
+        self.path, self.values, self.remedy = path, values, remedy
+
+    def read[Value](self, name: str, kind: type[Value], default: Value | None = None) -> Value:
+        """Return the value of a field, or `default` if it is missing or null. Raises InputError if it has another type,
+        or is missing without a default."""
+        value = self.values.get(name)
+        value = default if value is None else value
+        if kind is float and type(value) is int and abs(value) <= 2**53:  # exactly representable as float
+            value = float(value)
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+            raise InputError(
+                f"{self.path}: {name} is {shown(value)}, but must be of type {kind.__name__}. {self.remedy}"
+            )
+        return value
+
+    def read_all(self, names: Mapping[str, str], **defaults: float) -> dict[str, Any]:
+        """Return {field of ModelConfig: value} for `names`, {field of ModelConfig: name here}."""
+        kind = lambda ours: float if ours == "norm_epsilon" else int
+        return {ours: self.read(theirs, kind(ours), defaults.get(ours)) for ours, theirs in names.items()}
+
+    def require(self, name: str, *known: object) -> None:
+        """Raise InputError unless the field has one of the values `known`. A missing or null field has the first."""
+        value = self.values.get(name)
+        value = known[0] if value is None else value
+        if not any(type(value) is type(one) and value == one for one in known):
+            raise InputError(
+                f"{self.path}: {name} is {shown(value)}, which is not supported; only {' or '.join(map(repr, known))} "
+                "is. This checkpoint cannot be converted."
+            )
+
+    def part(self, name: str) -> "Fields":
+        """Return a nested object as Fields, empty if it is missing or null."""
+        return Fields(self.path, self.read(name, dict, {}), self.remedy)
 
 
 def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None:

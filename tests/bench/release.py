@@ -69,8 +69,8 @@ class RandomParameters(Mapping[str, np.ndarray]):
 
 def main() -> None:
     from launch.release.imported import write_run
-    from lm.formats.hugging_face.names import parameter_shapes
     from lm.formats.source import SourceModel
+    from lm.formats.tensors import parameter_shapes
     from lm.tokenizer import train_tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__)

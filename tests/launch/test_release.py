@@ -25,8 +25,8 @@ from lm.checkpoints.manifest import read_manifest, write_manifest
 from lm.checksums import checksums
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel
+from lm.formats.tensors import parameter_shapes
 from lm.model.cost import flops_per_token
 from lm.tokenizer import train_tokenizer
 from lm.tokenizer.published import load_published

@@ -17,8 +17,8 @@ from launch.release.sources import open_source
 from launch.release.stored_run import open_run
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel
+from lm.formats.tensors import parameter_shapes
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.tokenizer import train_tokenizer

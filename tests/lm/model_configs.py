@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.config import ModelConfig
-from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.tensors import parameter_shapes
 from lm.model.param_names import replace_leaves
 from lm.model.transformer import Transformer, stack_layers
 

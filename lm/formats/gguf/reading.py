@@ -1,7 +1,6 @@
 """Read a GGUF file under our names, each tensor on access."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import gguf
@@ -10,12 +9,11 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.errors import InputError
-from lm.formats.gguf.header import GgufFile, read_gguf
-from lm.formats.gguf.metadata import ROPE_FACTORS, Header, config_of
-from lm.formats.gguf.names import stored_shape, stored_tensors, unpaired
+from lm.formats.gguf.header import read_gguf
+from lm.formats.gguf.model import ROPE_FACTORS, config_of, stored_tensors
 from lm.formats.gguf.tokenizer import read_special_tokens, read_tokenizer
-from lm.formats.hugging_face.names import parameter_shapes
-from lm.formats.source import SourceModel, check_size, check_symbols
+from lm.formats.source import Fields, SourceModel, check_size, check_symbols
+from lm.formats.tensors import FileParameters, parameter_shapes, stored_shape
 from lm.tokenizer.base import Tokenizer
 
 READ = (
@@ -26,44 +24,24 @@ READ = (
 are Q5_0, Q8_0 or IQ4_NL."""
 
 
-class GgufParameters(Mapping[str, np.ndarray]):
-    """{name: values} of the model in a file, under our names of unrolled layers: BF16 as bfloat16, F16 as float16, all
-    others as float32. Values are read on access and not cached."""
-
-    def __init__(self, path: Path, reader: GgufFile, config: ModelConfig):
-        """Raises InputError for a tensor that is missing, unexpected, of another shape than the config requires, or of
-        an unsupported type."""
-        self.path, self.shapes, self.stored = path, parameter_shapes(config), stored_tensors(config)
-        self.tensors = {tensor.name: tensor for tensor in reader.tensors}
-        self.home = {ours: theirs for theirs, stored in self.stored.items() for ours in stored.ours}
-        for name in sorted(self.stored.keys() | self.tensors.keys() - {ROPE_FACTORS}):
-            found = shape_of(self.tensors[name]) if name in self.tensors else None
-            wanted = stored_shape(self.stored[name], self.shapes) if name in self.stored else None
-            if found != wanted:
-                raise InputError(
-                    f"{path}: the tensor {name} is {found or 'absent'}, but {wanted or 'absent'} in the model of its "
-                    "header. Get the file again, or the model's Hugging Face folder."
-                )
-            if (kind := self.tensors[name].tensor_type.name) not in READ:
-                raise InputError(
-                    f"{path}: {name} is of type {kind}; {', '.join(READ)} are read. Get the model in one of these."
-                )
-        self.dtypes = {name: self.tensors[name].tensor_type.name for name in self.stored}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        theirs = self.home[name]
-        stored = self.stored[theirs]
-        value = unpacked(self.tensors[theirs])
-        value = unpaired(value, stored.turned_heads) if stored.turned_heads else value
-        value = value.T if stored.linear else value
-        start = sum(self.shapes[one][-1] for one in stored.ours[: stored.ours.index(name)])
-        return value[..., start : start + self.shapes[name][-1]]
+def parameters_of(path: Path, tensors: dict[str, gguf.ReaderTensor], config: ModelConfig) -> FileParameters:
+    """The model in a file: BF16 as bfloat16, F16 as float16, all other types as float32. Raises InputError for a tensor
+    that is missing, unexpected, of another shape than the config requires, or of an unsupported type."""
+    shapes, stored = parameter_shapes(config), stored_tensors(config)
+    for name in sorted(stored.keys() | tensors.keys() - {ROPE_FACTORS}):
+        found = shape_of(tensors[name]) if name in tensors else None
+        wanted = stored_shape(stored[name], shapes) if name in stored else None
+        if found != wanted:
+            raise InputError(
+                f"{path}: the tensor {name} is {found or 'absent'}, but {wanted or 'absent'} in the model of its "
+                "header. Get the file again, or the model's Hugging Face folder."
+            )
+        if (kind := tensors[name].tensor_type.name) not in READ:
+            raise InputError(
+                f"{path}: {name} is of type {kind}; {', '.join(READ)} are read. Get the model in one of these."
+            )
+    dtypes = {name: tensors[name].tensor_type.name for name in stored}
+    return FileParameters(config, stored, dtypes, lambda name: unpacked(tensors[name]))
 
 
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
@@ -90,14 +68,14 @@ def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
     cannot be reproduced.
     """
     reader = read_gguf(path)
-    header = Header(path, reader.fields)
+    header = Fields(path, reader.fields, "Get the file again.")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     factors = np.array(tensors[ROPE_FACTORS].data) if ROPE_FACTORS in tensors else None
     config = config_of(header, {name: shape_of(tensor) for name, tensor in tensors.items()}, factors)
     check_size(config, path, sum(tensor.n_elements for tensor in reader.tensors), len(tensors))
     if tokenizer is None:
         check_symbols(len(header.read("tokenizer.ggml.tokens", list)), config, path)
-    parameters = GgufParameters(path, reader, config)
+    parameters = parameters_of(path, tensors, config)
     matrices = {parameters.dtypes[name] for name, stored in parameters.stored.items() if not stored.exact}
     if matrices == {"BF16"}:
         config = dataclasses.replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")

@@ -8,8 +8,8 @@ import gguf
 
 from lm.errors import InputError, UsageError
 from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of
-from lm.formats.gguf.metadata import OWN, Header
-from lm.formats.source import SpecialTokens
+from lm.formats.gguf.model import OWN
+from lm.formats.source import Fields, SpecialTokens
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
@@ -46,11 +46,6 @@ NORMAL, CONTROL = 1, 3
 def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> None:
     """Write the vocabulary, padded with unused tokens to the model's `rows`. Raises UsageError for a tokenizer whose
     ids llama.cpp would not reproduce."""
-    if tokenizer.vocab_size > rows:
-        raise UsageError(
-            f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {rows}. Give the tokenizer that "
-            "the model was trained with."
-        )
     if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         tokens, kinds = add_byte_pairs(writer, tokenizer)
         end = tokenizer.special_tokens[tokenizer.end]
@@ -131,10 +126,10 @@ def add_sentencepiece(
     return [piece.text for piece in model.pieces], [piece.kind for piece in model.pieces]
 
 
-def read_special_tokens(header: Header) -> SpecialTokens:
+def read_special_tokens(header: Fields) -> SpecialTokens:
     """Read BOS, EOS and the chat template. Raises InputError for fields of another type."""
     id_of = lambda name: header.read(f"tokenizer.ggml.{name}_token_id", int, -1)
-    ends = header.read(EOS_IDS, list) if EOS_IDS in header else map(id_of, ("eos", "eot", "eom"))
+    ends = header.read(EOS_IDS, list) if EOS_IDS in header.values else map(id_of, ("eos", "eot", "eom"))
     # llama.cpp's own default: sentencepiece models and Llama 3's vocabulary begin with BOS.
     pre = header.read("tokenizer.ggml.pre", str, "default")
     headed = header.read("tokenizer.ggml.model", str) == "llama" or OTHER_NAMES.get(pre, pre) in WHOLE_PIECES
@@ -146,7 +141,7 @@ def read_special_tokens(header: Header) -> SpecialTokens:
     )
 
 
-def read_tokenizer(header: Header) -> Tokenizer:
+def read_tokenizer(header: Fields) -> Tokenizer:
     """Read the vocabulary. Raises UsageError, with the field and its value, if it cannot be reproduced, InputError if
     it is damaged."""
     kind = header.read("tokenizer.ggml.model", str)
@@ -166,7 +161,7 @@ def read_tokenizer(header: Header) -> Tokenizer:
 REMEDY = "Name the tokenizer yourself: --tokenizer FOLDER_OR_NAME."
 
 
-def read_byte_pairs(header: Header) -> Tokenizer:
+def read_byte_pairs(header: Fields) -> Tokenizer:
     """Read a byte-level BPE by converting it to an equivalent tokenizer.json."""
     pre = header.read("tokenizer.ggml.pre", str, "default")
     pre = OTHER_NAMES.get(pre, pre)
@@ -202,7 +197,7 @@ def read_byte_pairs(header: Header) -> Tokenizer:
     return of_json(json.dumps(contents).encode(), start, end)
 
 
-def read_sentencepiece(header: Header) -> SentencePieceTokenizer:
+def read_sentencepiece(header: Fields) -> SentencePieceTokenizer:
     """Read a sentencepiece model with the same ids as in llama.cpp."""
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     scores = header.read("tokenizer.ggml.scores", list)

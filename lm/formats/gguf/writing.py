@@ -10,11 +10,10 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.errors import UsageError
-from lm.formats.gguf.metadata import ROPE_FACTORS, add_config, rope_factors
-from lm.formats.gguf.names import Stored, arch_of, paired, stored_shape, stored_tensors
+from lm.formats.gguf.model import ROPE_FACTORS, add_config, arch_of, rope_factors, stored_tensors
 from lm.formats.gguf.tokenizer import add_tokenizer
-from lm.formats.hugging_face.names import parameter_shapes
-from lm.formats.hugging_face.writing import check_shapes, in_dtype
+from lm.formats.safetensors import in_dtype
+from lm.formats.tensors import Stored, check_written, parameter_shapes, stored_shape, stored_value
 from lm.storage import appearing
 from lm.tokenizer.base import Tokenizer
 
@@ -45,7 +44,7 @@ def write_gguf(
     if (dtype := dtype or config.parameter_dtype) not in TYPES:
         raise UsageError(f"--dtype is {dtype!r}; a GGUF file has {', '.join(TYPES)}.")
     stored, shapes = stored_tensors(config), parameter_shapes(config)
-    check_shapes(arrays, shapes)
+    check_written(config, arrays, tokenizer)
     kind, file_type = TYPES[dtype]
     factors = {ROPE_FACTORS: rope_factors(config)} if config.rope_scaling is not None else {}
     described = {theirs: stored_shape(one, shapes) for theirs, one in stored.items()}
@@ -65,7 +64,7 @@ def write_gguf(
         for factor_c in factors.values():
             writer.write_tensor_data(factor_c)
         for theirs, one in stored.items():
-            writer.write_tensor_data(packed(theirs, value_of(one, arrays), kinds[theirs]))
+            writer.write_tensor_data(packed(theirs, stored_value(one, arrays, config), kinds[theirs]))
 
 
 def kind_of(stored: Stored, shape: tuple[int, ...], wanted: Type) -> Type:
@@ -78,14 +77,6 @@ def size_of(shape: tuple[int, ...], kind: Type) -> int:
     """Bytes of a tensor."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return math.prod(shape) // block * size
-
-
-def value_of(stored: Stored, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A tensor in the file's layout, in the dtype of `arrays`."""
-    parts = [np.asarray(arrays[name]) for name in stored.ours]
-    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-    value = joined.T if stored.linear else joined
-    return paired(value, stored.turned_heads) if stored.turned_heads else value
 
 
 def packed(name: str, value: np.ndarray, kind: Type) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,17 +12,10 @@ from lm.bounded import MOST_TOKENIZER_BYTES, parse_json, read_bounded
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError, shown
 from lm.formats.hugging_face.config import model_config_of
-from lm.formats.hugging_face.names import (
-    HEAD,
-    NO_WEIGHT,
-    Stored,
-    family_of,
-    parameter_shapes,
-    stored_shape,
-    stored_tensors,
-)
+from lm.formats.hugging_face.names import HEAD, NO_WEIGHT, family_of, stored_tensors
 from lm.formats.safetensors import Tensor, read_folder, read_json_object
 from lm.formats.source import MOST_TEMPLATE, SourceModel, SpecialTokens, check_size, check_symbols
+from lm.formats.tensors import FileParameters, Tensors, parameter_shapes, stored_shape
 from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE as TOKENIZER
@@ -39,7 +31,7 @@ KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "t
 """Files of the tokenizer, which an export writes back unchanged."""
 
 
-def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stored], tied: bool) -> None:
+def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied: bool) -> None:
     """Raise InputError unless the checkpoint has exactly the tensors that the model needs.
 
     A tied model may include its output projection, if it equals the embeddings.
@@ -66,56 +58,29 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stor
             )
 
 
-class FolderParameters(Mapping[str, np.ndarray]):
-    """{name: values} of the model in a Hugging Face folder, under our names of unrolled layers, in the stored dtype.
-    Values are read on access and not cached."""
+def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
+    """The parameters in a Hugging Face folder, in their stored dtype; `config` is the folder's (`model_config_of`).
 
-    def __init__(self, folder: Path, config: ModelConfig):
-        """`config` is the folder's (`model_config_of`). Raises InputError for a damaged file, and for a tensor that is
-        missing, unexpected, or has another shape than the config requires."""
-        found = read_folder(folder)
-        values = sum(math.prod(tensor.shape) for tensor in found.values())
-        check_size(config, folder / "config.json", values, len(found))
-        self.shapes = parameter_shapes(config)
-        self.stored = stored_tensors(config)
-        self.tensors = tensors_of(folder, found, config, self.stored, self.shapes)
-        self.dtypes = {name: tensor.dtype for name, tensor in self.tensors.items() if name in self.stored}
-        self.home = {ours: theirs for theirs, stored in self.stored.items() for ours in stored.ours}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        theirs = self.home[name]
-        ours, transposed = self.stored[theirs]
-        value = self.tensors[theirs].read()
-        value = value.T if transposed else value
-        start = sum(self.shapes[one][-1] for one in ours[: ours.index(name)])
-        return value[..., start : start + self.shapes[name][-1]]
-
-
-def tensors_of(
-    folder: Path, found: Mapping[str, Tensor], config: ModelConfig, wanted: dict[str, Stored],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> dict[str, Tensor]:  # fmt: skip
-    """Validate the tensors `found` in the folder and return them by name, with GPT-2's prefix added if it is missing.
-    Raises InputError like FolderParameters."""
+    Raises InputError for a damaged file, and for a tensor that is missing, unexpected, or has another shape than the
+    config requires.
+    """
+    found = read_folder(folder)
+    values = sum(math.prod(tensor.shape) for tensor in found.values())
+    check_size(config, folder / "config.json", values, len(found))
+    shapes, stored = parameter_shapes(config), stored_tensors(config)
     tensors = {name: tensor for name, tensor in found.items() if not NO_WEIGHT.fullmatch(name)}
     if family_of(config) == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
         # GPT-2 as it was published: saved from the inner module, whose names lack the prefix.
         tensors = {name if name in HEAD else f"transformer.{name}": tensor for name, tensor in tensors.items()}
-    check_names(folder, tensors, wanted, config.tie_embeddings)
-    for name, stored in wanted.items():
-        shape = stored_shape(stored, shapes)
-        if tensors[name].shape != shape:
+    check_names(folder, tensors, stored, config.tie_embeddings)
+    for name, one in stored.items():
+        if tensors[name].shape != (shape := stored_shape(one, shapes)):
             raise InputError(
                 f"{tensors[name].file}: {name} has shape {tensors[name].shape}, but the model of its config.json needs "
                 f"{shape}. Are the config and the weights of the same model?"
             )
-    return tensors
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items() if name in stored}
+    return FileParameters(config, stored, dtypes, lambda name: tensors[name].read())
 
 
 def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
@@ -123,10 +88,10 @@ def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tu
 
     Tensors are read and converted one at a time, so memory use is that of the returned arrays plus one tensor. Build a
     Transformer from them with `lm.model.param_names.replace_leaves`. BOS and EOS ids belong to the tokenizer and are
-    not read. Raises InputError like `model_config_of` and FolderParameters.
+    not read. Raises InputError like `model_config_of` and folder_parameters.
     """
     config = model_config_of(folder, dtype)
-    parameters = FolderParameters(folder, config)
+    parameters = folder_parameters(folder, config)
     return config, {name: np.array(parameters[name], jnp.dtype(dtype), order="C") for name in parameters}
 
 
@@ -134,12 +99,12 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     """Open the model in a Hugging Face folder, with its tokenizer or the given one. Parameters stay in bfloat16 if all
     of them are stored in it, otherwise they become float32, which represents them exactly.
 
-    Raises InputError like `model_config_of` and FolderParameters, and for a file that is a link out of the folder
+    Raises InputError like `model_config_of` and folder_parameters, and for a file that is a link out of the folder
     (lm.storage.file_inside), UsageError for a tokenizer that cannot be reproduced.
     """
     refuse_pickles(folder)
     config = model_config_of(folder)
-    parameters = FolderParameters(folder, config)
+    parameters = folder_parameters(folder, config)
     if {*parameters.dtypes.values()} == {"BF16"}:
         config = model_config_of(folder, "bfloat16")
     special, named = special_tokens_of(folder)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from lm.config import ModelConfig
-from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.config import config_json, special_ids
-from lm.formats.hugging_face.names import family_of, parameter_shapes, stored_shape, stored_tensors
-from lm.formats.parameters import StoredParameters
-from lm.formats.safetensors import DTYPES, FILE, INDEX, write_file
+from lm.formats.hugging_face.names import family_of, stored_tensors
+from lm.formats.safetensors import DTYPES, FILE, INDEX, NAMES, in_dtype, write_file
+from lm.formats.tensors import check_written, parameter_shapes, stored_shape, stored_value
 from lm.model.param_names import are_stacked, unstack_names
 from lm.storage import write_json
 from lm.tokenizer.base import Tokenizer
@@ -22,8 +22,6 @@ SHARD_BYTES = 5_000_000_000
 """Maximum size of a file, unless one tensor is larger: Hugging Face's own limit."""
 CODE = Path(__file__).parent / "transformers_code"
 """Python for transformers, which does not run here: hence the extension .txt."""
-NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-"""{dtype: safetensors' name of it}."""
 
 
 def write_hugging_face(
@@ -42,21 +40,20 @@ def write_hugging_face(
     of its type}. Raises UsageError if the tokenizer is too large for the model or a value exceeds float16's range, and
     InputError if `arrays` are not the parameters of that model.
     """
-    text, shapes, stored = config_json(config), parameter_shapes(config), stored_tensors(config)
-    ids = special_ids(config, tokenizer)
+    text, ids, stored = config_json(config), special_ids(tokenizer), stored_tensors(config)
     if are_stacked(arrays):
         arrays = unstack_names(arrays, config.layers, lambda name, stack, layer: stack[layer])
-    check_shapes(arrays, shapes)
+    check_written(config, arrays, tokenizer)
     dtypes = dict.fromkeys(stored, NAMES[dtype or config.parameter_dtype]) if isinstance(dtype, str) else dtype
-    text["dtype"] = text["torch_dtype"] = main_dtype(dtypes)  # the current name, and that of transformers before 4.56
+    most = Counter(dtypes.values()).most_common(1)[0][0]
+    main_dtype = next(name for name, theirs in NAMES.items() if theirs == most)
+    text["dtype"] = text["torch_dtype"] = main_dtype  # the current name, and that of transformers before 4.56
 
     def value(theirs: str) -> np.ndarray:
-        ours, transposed = stored[theirs]
-        parts = [np.asarray(arrays[name]) for name in ours]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-        return in_dtype(theirs, joined.T if transposed else joined, dtypes[theirs])
+        return in_dtype(theirs, stored_value(stored[theirs], arrays, config), dtypes[theirs])
 
     folder.mkdir(parents=True, exist_ok=True)
+    shapes = parameter_shapes(config)
     described = {name: (dtypes[name], stored_shape(each, shapes)) for name, each in stored.items()}
     files = in_shards(described, shard_bytes)
     for name, tensors in files.items():
@@ -70,43 +67,6 @@ def write_hugging_face(
             (folder / path.name.removesuffix(".txt")).write_bytes(path.read_bytes())
     write_json(folder / "config.json", text | ids)
     write_json(folder / "generation_config.json", ids)
-
-
-def check_shapes(arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise InputError unless the arrays are those of a model with these shapes; does not read arrays from disk."""
-    given = (
-        arrays.shapes
-        if isinstance(arrays, StoredParameters)
-        else {name: tuple(array.shape) for name, array in arrays.items()}
-    )
-    for name in sorted(shapes.keys() | given.keys()):
-        if shapes.get(name) != given.get(name):
-            raise InputError(
-                f"{name} is {given.get(name, 'absent')}, but {shapes.get(name, 'absent')} in the config. Give the "
-                "parameters of the same model."
-            )
-
-
-def main_dtype(dtypes: Mapping[str, str]) -> str:
-    """Return the type that most tensors have."""
-    counts = {dtype: list(dtypes.values()).count(dtype) for dtype in dtypes.values()}
-    most = max(counts, key=counts.__getitem__)
-    return next(name for name, theirs in NAMES.items() if theirs == most)
-
-
-def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
-    """Cast the values to the named type. Raises UsageError for values outside float16's range."""
-    if value.dtype == DTYPES[dtype]:
-        return value
-    with np.errstate(over="ignore"):
-        cast = value.astype(DTYPES[dtype])
-    if dtype == "F16" and not np.array_equal(np.isfinite(cast), np.isfinite(value)):
-        largest = np.max(np.abs(value.astype(np.float32)), where=np.isfinite(value), initial=0)
-        raise UsageError(
-            f"{name} has values up to {largest:g}, but float16 holds numbers up to 65,504. Take --dtype bfloat16, "
-            "which has the range of float32."
-        )
-    return cast
 
 
 def bytes_of(described: tuple[str, tuple[int, ...]]) -> int:

@@ -9,10 +9,9 @@ import numpy as np
 from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, check_all_written, check_expressed
-from lm.formats.hugging_face.names import parameter_shapes
-from lm.formats.hugging_face.writing import NAMES, check_shapes, in_dtype
-from lm.formats.safetensors import write_file
+from lm.formats.safetensors import NAMES, in_dtype, write_file
 from lm.formats.standalone.tokenizer import features_of, tokenizer_json
+from lm.formats.tensors import check_written, parameter_shapes
 from lm.storage import write_atomically
 from lm.tokenizer.base import Tokenizer
 
@@ -41,13 +40,8 @@ def write_standalone(
     """
     if (dtype := dtype or config.parameter_dtype) not in NAMES:
         raise UsageError(f"--dtype is {dtype!r}; a standalone folder has {', '.join(NAMES)}.")
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UsageError(
-            f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {config.vocab_size}. Give the "
-            "tokenizer that the model was trained with."
-        )
+    check_written(config, arrays, tokenizer)
     shapes = parameter_shapes(config)
-    check_shapes(arrays, shapes)
     check_all_written(filter(OWN_PARAMETERS.fullmatch, shapes), shapes, "standalone")
     program, vocabulary = model_py(config, tokenizer, title, dtype), tokenizer_json(tokenizer)
     folder.mkdir(parents=True, exist_ok=True)

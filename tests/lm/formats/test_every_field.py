@@ -25,9 +25,9 @@ from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, unexpressed
 from lm.formats.gguf.reading import open_gguf
 from lm.formats.gguf.writing import write_gguf
 from lm.formats.hugging_face import load_hugging_face, write_hugging_face
-from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.hugging_face.writing import CODE
 from lm.formats.standalone.writing import write_standalone
+from lm.formats.tensors import parameter_shapes
 from lm.inspect.architecture import architecture
 from lm.model import layers
 from lm.model.cost import BYTES, count_parameters, flops_per_token

@@ -9,11 +9,10 @@ import pytest
 
 from lm.config import RopeScalingConfig, TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.formats.gguf.metadata import KNOWN_SCALINGS
-from lm.formats.gguf.names import paired, unpaired
+from lm.formats.gguf.model import KNOWN_SCALINGS
 from lm.formats.gguf.reading import open_gguf
 from lm.formats.gguf.writing import write_gguf
-from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.tensors import paired, parameter_shapes, unpaired
 from lm.model.layers import rotary_frequencies
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.characters import CharacterTokenizer

@@ -11,7 +11,7 @@ from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.formats.gguf.reading import READ, open_gguf
 from lm.formats.gguf.writing import write_gguf
-from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.tensors import parameter_shapes
 from lm.tokenizer import train_bpe
 from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import LLAMA

@@ -15,8 +15,8 @@ from lm.checkpoints.from_parameters import array_spec, write_parameters
 from lm.checkpoints.manifest import write_manifest
 from lm.checkpoints.reading import item_handler, restore_model
 from lm.errors import InputError
-from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.parameters import StoredParameters
+from lm.formats.tensors import parameter_shapes
 from lm.model.param_names import named_leaves, stack_names
 from tests.lm.model_configs import MODERN
 

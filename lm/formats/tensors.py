@@ -1,0 +1,142 @@
+"""Tensors of a model in other programs' files: which parameters each contains, in which layout, read one at a time.
+
+Our names are those of lm.model.param_names, such as "blocks.0.attention.query.weight". Our linear maps compute
+x @ weight, so our weights are (in, out).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.errors import InputError, UsageError
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer
+from lm.tokenizer.base import Tokenizer
+
+
+class Stored(NamedTuple):
+    """One tensor of a file and the parameters that it contains."""
+
+    ours: tuple[str, ...]
+    """Parameters concatenated in it, on the last axis."""
+    transposed: bool = False
+    """Weight of a linear map, stored as (out, in)."""
+    paired_heads: str = ""
+    """Field of ModelConfig: number of heads whose channels are stored in neighboring pairs; "": in our order."""
+    exact: bool = False
+    """Norm, bias or position, which GGUF always keeps in float32."""
+
+
+type Tensors = dict[str, Stored]
+"""{name in the file: its contents}. In tables of a block, {} stands for the layer."""
+
+
+def linear(theirs: str, *ours: str, transposed: bool = True, bias: bool = False, paired_heads: str = "") -> Tensors:
+    """A linear map, or several concatenated ones."""
+    weights, biases = (tuple(f"{name}.{part}" for name in ours) for part in ("weight", "bias"))
+    found = {f"{theirs}.weight": Stored(weights, transposed, paired_heads)}
+    return found | ({f"{theirs}.bias": Stored(biases, exact=True)} if bias else {})
+
+
+def norm(theirs: str, ours: str, bias: bool = False) -> Tensors:
+    found = {f"{theirs}.weight": Stored((f"{ours}.scale",), exact=True)}
+    return found | ({f"{theirs}.bias": Stored((f"{ours}.bias",), exact=True)} if bias else {})
+
+
+def of_layers(block: Tensors, layers: int) -> Tensors:
+    """Fill in the number of each layer."""
+    return {
+        theirs.format(layer): one._replace(ours=tuple(name.format(layer) for name in one.ours))
+        for layer in range(layers)
+        for theirs, one in block.items()
+    }
+
+
+@functools.cache
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return {name: shape} of our parameters, with unrolled layers, without allocating them. All layers have equal
+    shapes, so only one is traced."""
+    one_layer = dataclasses.replace(config, scan_layers=False, layers=1)
+    leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0))))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, leaf in leaves.items():
+        for layer in range(config.layers) if name.startswith("blocks.0.") else (0,):
+            shapes[name.replace("blocks.0.", f"blocks.{layer}.", 1)] = tuple(leaf.shape)
+    return shapes
+
+
+def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Shape of a file's tensor that contains parameters of these shapes."""
+    first = shapes[stored.ours[0]]
+    joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
+    return joined[::-1] if stored.transposed else joined
+
+
+def stored_value(stored: Stored, arrays: Mapping[str, Any], config: ModelConfig) -> np.ndarray:
+    """Values of a file's tensor, in the dtype of `arrays`."""
+    parts = [np.asarray(arrays[name]) for name in stored.ours]
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    value = joined.T if stored.transposed else joined
+    return paired(value, getattr(config, stored.paired_heads)) if stored.paired_heads else value
+
+
+class FileParameters(Mapping[str, np.ndarray]):
+    """{name: values} of the model in a file, under our names of unrolled layers. Values are read on access and not
+    cached."""
+
+    def __init__(
+        self, config: ModelConfig, stored: Tensors, dtypes: Mapping[str, str], read: Callable[[str], np.ndarray]
+    ):
+        """`dtypes` has the file's name of each tensor's type; `read(name)` returns the values of a tensor."""
+        self.config, self.stored, self.dtypes, self.read = config, stored, dtypes, read
+        self.shapes = parameter_shapes(config)
+        self.home = {ours: theirs for theirs, one in stored.items() for ours in one.ours}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        stored, value = self.stored[self.home[name]], self.read(self.home[name])
+        if stored.paired_heads:
+            value = unpaired(value, getattr(self.config, stored.paired_heads))
+        value = value.T if stored.transposed else value
+        start = sum(self.shapes[one][-1] for one in stored.ours[: stored.ours.index(name)])
+        return value[..., start : start + self.shapes[name][-1]]
+
+
+def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
+    """Reorder the rows of every head from pairs (c, c + C/2), as in lm.model.layers.rotate, to pairs (2c, 2c + 1)."""
+    rows, width = weight_OI.shape
+    return weight_OI.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
+
+
+def unpaired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
+    """Inverse of `paired`."""
+    rows, width = weight_OI.shape
+    return weight_OI.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
+
+
+def check_written(config: ModelConfig, arrays: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Check what an export is given, without reading arrays from disk. Raise InputError unless the arrays are the
+    parameters of a model with this config, UsageError if the tokenizer has more symbols than it has embedding rows."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UsageError(
+            f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {config.vocab_size}. Give the "
+            "tokenizer that the model was trained with."
+        )
+    shapes = parameter_shapes(config)
+    given = getattr(arrays, "shapes", None) or {name: tuple(array.shape) for name, array in arrays.items()}
+    for name in sorted(shapes.keys() | given.keys()):
+        if shapes.get(name) != given.get(name):
+            raise InputError(
+                f"{name} is {given.get(name, 'absent')}, but {shapes.get(name, 'absent')} in the config. Give the "
+                "parameters of the same model."
+            )
