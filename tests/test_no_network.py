@@ -95,7 +95,8 @@ def from_index(port: int, folder, monkeypatch) -> None:
 
 
 def from_vocabularies(port: int, folder, monkeypatch) -> None:
-    load_published("gpt2", f"http://127.0.0.1:{port}", {"XDG_CACHE_HOME": str(folder), "TIKTOKEN_CACHE_DIR": ""})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    load_published("gpt2", f"http://127.0.0.1:{port}")
 
 
 def from_tfds(port: int, folder, monkeypatch) -> None:

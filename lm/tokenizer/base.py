@@ -1,9 +1,11 @@
 """Interface of all tokenizers."""
 
 import codecs
+import functools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,12 +62,27 @@ class Tokenizer(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) over everything that determines the ids."""
 
-    @abstractmethod
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Return the token ids of `text`. Names of special tokens in it are plain text, except those in `special`.
+        """Return the token ids of `text`. Names of special tokens in it are plain text, except those in `special`; text
+        between these is encoded as separate texts.
 
-        Lone surrogates become U+FFFD. Raises ValueError if a name in `special` is not a special token.
+        Lone surrogates become U+FFFD. Raises ValueError if a name in `special` is not a special token, UsageError or
+        InputError for a text that the vocabulary cannot encode.
         """
+        if not special:
+            return self._encode(text)
+        if unknown := [name for name in special if name not in self.special_tokens]:
+            known = ", ".join(self.special_tokens) or "none"
+            raise ValueError(f"{unknown[0]!r} is no special token of this vocabulary, which has {known}.")
+        names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # longest match first
+        ids: list[int] = []
+        for i, part in enumerate(re.split(f"({names})", text)):
+            ids += [self.special_tokens[part]] if i % 2 else self._encode(part)
+        return ids
+
+    @abstractmethod
+    def _encode(self, text: str) -> list[int]:
+        """`encode` without special tokens."""
 
     @property
     @abstractmethod
@@ -114,10 +131,6 @@ class Tokenizer(ABC):
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self.encode, texts))
 
-    def encode_stream(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """Encode texts lazily, one at a time."""
-        return map(self.encode, texts)
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of `ids`; special tokens decode to their names. Raises ValueError for an id outside the
         vocabulary."""
@@ -141,11 +154,9 @@ class Tokenizer(ABC):
         if piece := decoder.decode(b"", final=True):
             yield piece
 
-    def check_special(self, names: Collection[str]) -> None:
-        """Raise ValueError if one of `names` is not a special token."""
-        if unknown := [name for name in names if name not in self.special_tokens]:
-            known = ", ".join(self.special_tokens) or "none"
-            raise ValueError(f"{unknown[0]!r} is no special token of this vocabulary, which has {known}.")
+    def __reduce__(self):  # without cached properties, such as a library's object
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        return functools.partial(type(self), **values), ()
 
     def outside(self, id: int) -> ValueError:
         """Build the error for an id outside the vocabulary."""

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,9 +75,8 @@ class CharacterTokenizer(Tokenizer):
             raise ValueError(f"{SYMBOLS} holds no string")
         return cls(symbols, documents=documents, characters=characters)
 
-    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Encode like `Tokenizer.encode`. Raises InputError for a character outside the vocabulary."""
-        self.check_special(special)
+    def _encode(self, text: str) -> list[int]:
+        """Raises InputError for a character outside the vocabulary."""
         try:
             return list(map(self._ids.__getitem__, whole_characters(text)))
         except KeyError as error:

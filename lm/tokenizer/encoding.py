@@ -4,10 +4,9 @@ import base64
 import contextlib
 import functools
 import hashlib
-import itertools
 import re
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -153,9 +152,6 @@ class BytePairTokenizer(Tokenizer):
         unused = dict.fromkeys(range(len(self.tokens), self.vocab_size), b"")
         return dict(enumerate(self.tokens)) | unused | {id: name.encode() for name, id in self.special_tokens.items()}
 
-    def __reduce__(self):  # without the tiktoken encoding, which pickles only when it is registered by name
-        return functools.partial(BytePairTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
-
     def settings(self) -> dict[str, object]:
         special = dict(self.special_tokens)
         return {"pattern": self.pattern, "special_tokens": special, "start": self.start, "end": self.end}
@@ -176,15 +172,8 @@ class BytePairTokenizer(Tokenizer):
                 _ = found._encoding  # raises ValueError if the pattern is invalid
         return found
 
-    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Encode like `Tokenizer.encode`. Raises UsageError if a custom split pattern skips part of the text or
-        backtracks for too long."""
-        if special:
-            self.check_special(special)
-            names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # longest match first
-            parts = re.split(f"({names})", text)
-            encoded = ([self.special_tokens[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts))
-            return list(itertools.chain.from_iterable(encoded))
+    def _encode(self, text: str) -> list[int]:
+        """Raises UsageError if a custom split pattern skips part of the text or backtracks for too long."""
         if not self._is_known:
             return self._encode_checked(text)
         if len(text) <= LONGEST_RUN:

@@ -1,9 +1,7 @@
 """Load published vocabularies, by name or from their files."""
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,59 +53,41 @@ _LLAMA3_SPECIAL = (
 # OpenAI's special tokens and SHA-256 are from tiktoken_ext/openai_public.py; the SHA-256 of Llama 3's file is
 # that of original/tokenizer.model in Meta-Llama-3-8B and Llama-3.1-8B on Hugging Face (the same file).
 PUBLISHED = {
-    "gpt2": Published(
-        SPLIT_PATTERNS["gpt2"],
-        {END_OF_TEXT: 50256},
-        END_OF_TEXT,
-        END_OF_TEXT,
-        "r50k_base.tiktoken",  # the tokens of GPT-2's vocab.bpe, in one file
+    "gpt2": Published(  # the tokens of GPT-2's vocab.bpe, in one file
+        SPLIT_PATTERNS["gpt2"], {END_OF_TEXT: 50256}, END_OF_TEXT, END_OF_TEXT, "r50k_base.tiktoken",
         "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
     ),
     "cl100k": Published(
         SPLIT_PATTERNS["cl100k"],
-        {
-            END_OF_TEXT: 100257,
-            "<|fim_prefix|>": 100258,
-            "<|fim_middle|>": 100259,
-            "<|fim_suffix|>": 100260,
-            "<|endofprompt|>": 100276,
-        },
-        END_OF_TEXT,
-        END_OF_TEXT,
-        "cl100k_base.tiktoken",
+        {END_OF_TEXT: 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
+         "<|endofprompt|>": 100276},
+        END_OF_TEXT, END_OF_TEXT, "cl100k_base.tiktoken",
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
     "o200k": Published(
-        SPLIT_PATTERNS["o200k"],
-        {END_OF_TEXT: 199999, "<|endofprompt|>": 200018},
-        END_OF_TEXT,
-        END_OF_TEXT,
-        "o200k_base.tiktoken",
-        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+        SPLIT_PATTERNS["o200k"], {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}, END_OF_TEXT, END_OF_TEXT,
+        "o200k_base.tiktoken", "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     ),
     "llama3": Published(
-        SPLIT_PATTERNS["cl100k"],
-        {name: 128_000 + i for i, name in enumerate(_LLAMA3_SPECIAL)},
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        "llama3.model",
+        SPLIT_PATTERNS["cl100k"], {name: 128_000 + i for i, name in enumerate(_LLAMA3_SPECIAL)},
+        "<|begin_of_text|>", "<|end_of_text|>", "llama3.model",
         "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55",
         gated="original/tokenizer.model of meta-llama/Meta-Llama-3-8B on Hugging Face, which gives access on request",
     ),
-}
+}  # fmt: skip
 
 
-def load_published(name_or_path: str, server: str = SERVER, environment: Mapping[str, str] = os.environ) -> Tokenizer:
+def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
     """Load the tokenizer of a name in PUBLISHED, or of a file or folder.
 
-    The file of a name is looked up in tiktoken's cache and in this user's (`cached_at`), else downloaded from `server`.
-    A path is a .tiktoken file with one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece .model, or a
-    folder: one written by lm.tokenizer.files.save, or one with a tokenizer.json or tokenizer.model.
+    The file of a name is in the user's cache (`cached_at`), else it is downloaded from `server`. A path is a .tiktoken
+    file with one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece .model, or a folder: one written by
+    lm.tokenizer.files.save, or one with a tokenizer.json or tokenizer.model.
 
     Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a missing or damaged file.
     """
     if name_or_path in PUBLISHED:
-        return load_named(name_or_path, server, environment)
+        return load_named(name_or_path, server)
     place = place_of(name_or_path)
     path = place if isinstance(place, Path) else fetched(place)
     try:
@@ -196,31 +176,19 @@ def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def cached_at(name: str, environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Paths where the file of a published vocabulary may be, in order: tiktoken's cache, which has no gated files, and
-    this user's cache."""
-    published = PUBLISHED[name]
-    ours = user_cache(environment) / "tokenizers" / published.file
-    default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
-    theirs = environment.get("TIKTOKEN_CACHE_DIR", environment.get("DATA_GYM_CACHE_DIR", default))
-    if published.gated or not theirs:  # "" turns tiktoken's cache off
-        return [ours]
-    return [Path(theirs) / hashlib.sha1(f"{SERVER}/{published.file}".encode()).hexdigest(), ours]
+def cached_at(name: str) -> Path:
+    """Path of the file of a published vocabulary in the user's cache."""
+    return user_cache() / "tokenizers" / PUBLISHED[name].file
 
 
-def load_named(name: str, server: str, environment: Mapping[str, str]) -> BytePairTokenizer:
+def load_named(name: str, server: str) -> BytePairTokenizer:
     """Load a name in PUBLISHED. Raises InputError if the file is not cached and cannot be downloaded."""
-    published, places = PUBLISHED[name], cached_at(name, environment)
-    others = ""
-    for place in places:
-        try:
-            data = place.read_bytes()
-        except OSError:
-            continue
+    published, place, put = PUBLISHED[name], cached_at(name), f"put it at {cached_at(name)}"
+    if place.is_file():
+        data = place.read_bytes()
         if (digest := hashlib.sha256(data).hexdigest()) == published.sha256:
             return published.tokenizer(data)
-        others += f" ({place} is another file: its SHA-256 is {digest}.)"
-    put = f"put it at {' or at '.join(map(str, reversed(places)))}{others}"
+        put += f" (where another file is: its SHA-256 is {digest})"
     if published.gated:
         raise InputError(
             f"The tokens of {name} are not here. Get the file (SHA-256 {published.sha256}) {published.gated}, and "
@@ -229,7 +197,7 @@ def load_named(name: str, server: str, environment: Mapping[str, str]) -> BytePa
     address = f"{server}/{published.file}"
     data, problem = download(address)
     if not problem and (digest := hashlib.sha256(data).hexdigest()) != published.sha256:
-        problem = f"what came has SHA-256 {digest}"
+        problem = f"the downloaded file has SHA-256 {digest}"
     if problem:
         raise InputError(
             f"The tokens of {name}, the file {published.file} (SHA-256 {published.sha256}), could not be downloaded "
@@ -237,9 +205,9 @@ def load_named(name: str, server: str, environment: Mapping[str, str]) -> BytePa
             f"elsewhere and {put}."
         )
     try:
-        write_atomically(places[-1], data)
+        write_atomically(place, data)
     except OSError as error:  # the data is right, only the cache failed
-        print(f"{name} could not be kept in {places[-1]}, and is downloaded again next time: {error}")
+        print(f"{name} could not be kept in {place}, and is downloaded again next time: {error}")
     return published.tokenizer(data)
 
 

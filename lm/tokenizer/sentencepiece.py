@@ -4,8 +4,8 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,9 +113,6 @@ class SentencePieceTokenizer(Tokenizer):
 
         return {id: spell(id) for id in range(self.vocab_size)}
 
-    def __reduce__(self):  # without the processor
-        return functools.partial(SentencePieceTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
-
     def settings(self) -> dict[str, object]:
         return {"exact": self.exact}
 
@@ -128,19 +125,8 @@ class SentencePieceTokenizer(Tokenizer):
         exact = settings["exact"] is True
         return cls.from_model(model, exact, documents, characters)
 
-    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Encode like `Tokenizer.encode`. Text between special tokens is encoded as separate texts."""
-        text = whole_characters(text)
-        if not special:
-            return self._encode(text)
-        self.check_special(special)
-        names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
-        ids: list[int] = []
-        for i, part in enumerate(re.split(f"({names})", text)):
-            ids += [self.special_tokens[part]] if i % 2 else self._encode(part)
-        return ids
-
     def _encode(self, text: str) -> list[int]:
+        text = whole_characters(text)
         if not self.exact or BLANK not in text:
             return self._processor.encode(text)
         first, *others = text.split(BLANK)

@@ -2,7 +2,6 @@
 ("llama")."""
 
 import json
-from typing import Any
 
 import gguf
 
@@ -13,6 +12,7 @@ from lm.formats.source import Fields, SpecialTokens
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
+from lm.tokenizer.hugging_face.writing import BYTE_LEVEL, bpe_model, tokenizer_json
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import of_json
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
@@ -171,27 +171,15 @@ def read_byte_pairs(header: Fields) -> Tokenizer:
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     special = {token: id for id, token in enumerate(tokens) if kinds[id] == CONTROL}
     vocabulary = {token: id for id, token in enumerate(tokens) if kinds[id] in (NORMAL, CONTROL)}
-    added = [
-        {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-         "special": True}
-        for name, id in special.items()
-    ]  # fmt: skip
     split = {"type": "Split", "pattern": {"Regex": patterns[pre]}, "behavior": "Isolated", "invert": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    steps = [split, byte_level]
+    steps = [split, BYTE_LEVEL]
     if patterns[pre] == DIGITS_ALONE:
         steps = [{**step, "trim_offsets": False} if step["type"] == "ByteLevel" else step for step in DIGITS_STEPS]
-    contents: dict[str, Any] = {
-        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
-        "added_tokens": added, "decoder": byte_level,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-            "ignore_merges": pre in WHOLE_PIECES, "vocab": vocabulary,
-            "merges": [merge.split(" ") for merge in header.read("tokenizer.ggml.merges", list)],
-        },
-    }  # fmt: skip
+    merges = [merge.split(" ") for merge in header.read("tokenizer.ggml.merges", list)]
+    contents = tokenizer_json(
+        bpe_model(vocabulary, merges, ignore_merges=pre in WHOLE_PIECES), special,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": steps}, decoder=BYTE_LEVEL,
+    )  # fmt: skip
     end = tokens[header.read("tokenizer.ggml.eos_token_id", int)]
     start = tokens[header.read("tokenizer.ggml.bos_token_id", int, special[end])]
     return of_json(json.dumps(contents).encode(), start, end)

@@ -17,9 +17,10 @@ from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import FILE, LibraryTokenizer
 from lm.tokenizer.hugging_face.reading import heading as named_heading
-from lm.tokenizer.hugging_face.sentencepiece import sentencepiece_json
-from lm.tokenizer.hugging_face.writing import hugging_face
-from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.hugging_face.writing import bpe_model, hugging_face
+from lm.tokenizer.hugging_face.writing import tokenizer_json as library_json
+from lm.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import BPE, BYTE, read_model
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
@@ -77,15 +78,55 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
     """A BPE without merges. Characters outside the vocabulary are dropped there; our tokenizer rejects them."""
-    model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-        "vocab": {symbol: id for id, symbol in enumerate(tokenizer.symbols)}, "merges": [],
-    }  # fmt: skip
-    return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-        "pre_tokenizer": None, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model,
-    }  # fmt: skip
+    model = bpe_model({symbol: id for id, symbol in enumerate(tokenizer.symbols)}, [])
+    return library_json(model, {}, decoder={"type": "Fuse"})
+
+
+def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
+    """Return the contents of tokenizer.json for a BPE or unigram model with byte fallback.
+
+    Ids are the same, except for a text that contains U+2581, which is read as a space, and, with a unigram model, if
+    two segmentations are equally likely, as for a run of one letter. Raises UsageError for a model that normalizes or
+    has no bytes.
+    """
+    found = read_model(tokenizer.model)
+    has_bytes = any(piece.kind == BYTE for piece in found.pieces)
+    if found.charsmap or found.shortens or not has_bytes:
+        raise UsageError(
+            f"This sentencepiece model normalises text (a table of {len(found.charsmap)} bytes, "
+            f"remove_extra_whitespaces = {found.shortens}) or has no bytes to fall back to (byte_fallback = "
+            f"{has_bytes}): a tokenizer.json would give other ids."
+        )
+    pieces = [(piece.text, piece.score) for piece in found.pieces]
+    if found.kind == BPE:
+        vocabulary = {piece: id for id, (piece, _) in enumerate(pieces)}
+        unknown = pieces[found.unk_id][0]
+        model = bpe_model(vocabulary, piece_merges(pieces), unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    else:
+        vocab = [[*one] for one in pieces]
+        model = {"type": "Unigram", "unk_id": found.unk_id, "byte_fallback": True, "vocab": vocab}
+    blanks = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
+    before = [{"type": "Prepend", "prepend": BLANK}] if found.dummy_prefix else []
+    decoders = [
+        {"type": "Replace", "pattern": {"String": BLANK}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}
+    ]  # fmt: skip
+    return library_json(
+        model, tokenizer.special_tokens, normalizer={"type": "Sequence", "normalizers": [*before, blanks]},
+        decoder={"type": "Sequence", "decoders": decoders},
+    )  # fmt: skip
+
+
+def piece_merges(pieces: list[tuple[str, float]]) -> list[list[str]]:
+    """Return every pair of pieces whose concatenation is a piece, ordered by its score (best first), then by the ids of
+    the halves."""
+    ids = {piece: id for id, (piece, _) in enumerate(pieces)}
+    found = []
+    for piece, score in pieces:
+        halves = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
+        found += [
+            (-score, ids[left], ids[right], left, right) for left, right in halves if left in ids and right in ids
+        ]
+    return [[left, right] for *_, left, right in sorted(found)]
 
 
 def heading(tokenizer: Tokenizer) -> Mapping[str, Any]:

@@ -6,8 +6,8 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +133,6 @@ class LibraryTokenizer(Tokenizer):
 
         return dict.fromkeys(range(self.vocab_size), b"") | {id: spell(piece) for piece, id in self._ids.items()}
 
-    def __reduce__(self):  # without the library's object
-        return functools.partial(LibraryTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
-
     def settings(self) -> dict[str, object]:
         return {"start": self.start, "end": self.end}
 
@@ -167,20 +164,12 @@ class LibraryTokenizer(Tokenizer):
         except Exception as error:
             raise UsageError(f"{failed} ({error})") from error
 
-    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
-        """Encode like `Tokenizer.encode`. Text between special tokens is encoded as separate texts. Raises UsageError
-        for a text that contains one of `missing_bytes`."""
+    def _encode(self, text: str) -> list[int]:
+        """Raises UsageError for a text that contains one of `missing_bytes`."""
         text = whole_characters(text)
-        if not special:
-            self.check_bytes(text)
-            with self._checked(text):
-                return self._library.encode(text, add_special_tokens=False).ids
-        self.check_special(special)
-        names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
-        ids: list[int] = []
-        for i, part in enumerate(re.split(f"({names})", text)):
-            ids += [self.special_tokens[part]] if i % 2 else self.encode(part) if part else []
-        return ids
+        self.check_bytes(text)
+        with self._checked(text):
+            return self._library.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         whole = [whole_characters(text) for text in texts]

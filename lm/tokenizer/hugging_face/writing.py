@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lm.errors import UsageError
@@ -51,35 +51,39 @@ def hugging_face(tokenizer: BytePairs) -> dict:
     if tokenizer.vocab_size > len(ranks) + len(tokenizer.special_tokens):
         # The library ignores "id" and numbers special tokens after the vocabulary, except those in it.
         vocabulary |= tokenizer.special_tokens
-    special = [
+    merged = [[spell(left), spell(right)] for left, right in merges]
+    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
+    return tokenizer_json(
+        bpe_model(vocabulary, merged, ignore_merges=whole_pieces), tokenizer.special_tokens,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL]}, decoder=BYTE_LEVEL,
+    )  # fmt: skip
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+"""The step that spells bytes by `byte_letters`."""
+
+
+def tokenizer_json(model: Mapping[str, object], special: Mapping[str, int], **steps: object) -> dict:
+    """Return the contents of a tokenizer.json with this model, these special tokens and only these `steps`."""
+    added = [
         {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": True}
-        for name, id in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+        for name, id in sorted(special.items(), key=lambda item: item[1])
     ]  # fmt: skip
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": special,
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": whole_pieces,
-            "vocab": vocabulary,
-            "merges": [[spell(left), spell(right)] for left, right in merges],
-        },
-    }
+    plain = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "pre_tokenizer": None, "post_processor": None, "decoder": None,
+    }  # fmt: skip
+    return plain | steps | {"model": model}
+
+
+def bpe_model(vocabulary: Mapping[str, int], merges: Sequence, **settings: object) -> dict:
+    """Return the BPE in a tokenizer.json, with the library's defaults for all settings but `settings`."""
+    plain = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+    }  # fmt: skip
+    return plain | settings | {"vocab": vocabulary, "merges": merges}
 
 
 def byte_letters() -> list[str]:

@@ -158,11 +158,6 @@ def test_a_stream_shows_each_character_as_soon_as_it_is_whole():
     assert shown == ["", "a", "a", "aé", "aé", "aé", "aé", "aé👩", "aé👩b"]
 
 
-def test_texts_that_come_one_by_one():
-    texts = LICENSE.split("\n\n")
-    assert list(TOKENIZER.encode_stream(iter(texts))) == TOKENIZER.encode_batch(texts)
-
-
 @pytest.mark.parametrize("blank", [" ", "\n ", "\x1c", "\u3000"])
 def test_endless_white_space_is_encoded(blank):
     text = "a" + blank * (1_100_000 // len(blank)) + "b"

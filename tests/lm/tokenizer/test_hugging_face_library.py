@@ -11,10 +11,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from lm.config import TokenizerConfig
 from lm.errors import UsageError
-from lm.formats.hugging_face.tokenizer_files import write_tokenizer
+from lm.formats.hugging_face.tokenizer_files import sentencepiece_json, write_tokenizer
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
-from lm.tokenizer.hugging_face.sentencepiece import sentencepiece_json
 from lm.tokenizer.hugging_face.writing import byte_letters
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
