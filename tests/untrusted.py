@@ -88,7 +88,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.serving.http.NAME": OPTION,
     "lm.serving.http.ORIGIN": OPTION,
     "lm.storage.files.HUB_REPOSITORY": Bounded(255, "the name of a folder"),
-    "lm.storage.names.DRIVE": AtPlace("C:"),
+    "lm.storage.places.DRIVE": AtPlace("C:"),
     **{
         f"lm.tokenizer.pattern_cost.{name}": Within("runs_of")
         for name in ("_ANCHOR", "_COUNTED", "_ESCAPE", "_FLAGS", "_GROUP", "_class_end", "runs_of")

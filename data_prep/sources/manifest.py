@@ -19,8 +19,8 @@ from typing import Any
 
 from lm.errors import InputError
 from lm.storage import Place, inside, is_url, place_of, write_json, writing
-from lm.storage.names import refused
 from lm.storage.objects import Object
+from lm.storage.places import refused
 
 MANIFEST = "pages/manifest.json"
 ARCHIVE = "data_prep.sources.inputs"

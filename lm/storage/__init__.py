@@ -5,7 +5,6 @@ local_copy.py holds the files of a run in a bucket that a command needs on this 
 """
 
 from lm.storage import stores
-from lm.storage.cache import as_local_file, fetched
 from lm.storage.environment import environment_of_storage, set_environment
 from lm.storage.files import (
     HASHING_THREADS,
@@ -17,17 +16,26 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
-from lm.storage.local_copy import LocalCopy, local_copy_of, local_folder, refuse_local_folder, shown_place
+from lm.storage.local_copy import (
+    LocalCopy,
+    as_local_file,
+    fetched,
+    local_copy_of,
+    local_folder,
+    refuse_local_folder,
+    shown_place,
+)
 from lm.storage.meter import MeteredFile, count_bytes, metered
-from lm.storage.names import inside, relative_name
 from lm.storage.places import (
     Place,
     appearing,
     delete_files,
     digest,
     file_sha256,
+    inside,
     move_folder,
     place_of,
+    relative_name,
     remove_empty_folders,
     size_of,
     sizes_below,

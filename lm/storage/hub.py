@@ -8,7 +8,7 @@ HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT selects another hub.
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -26,7 +26,7 @@ REMEDY = (
 )
 
 
-class Named(NamedTuple):
+class HubPath(NamedTuple):
     """Parts of an hf:// URL."""
 
     kind: str
@@ -35,7 +35,7 @@ class Named(NamedTuple):
     path: str
 
 
-def named(address: str) -> Named:
+def named(address: str) -> HubPath:
     """Parse an hf:// URL. Raises UsageError if it has no repository."""
     parts = address.removeprefix("hf://").split("/")
     kind = KINDS.get(parts[0], "model")
@@ -50,7 +50,7 @@ def named(address: str) -> Named:
     if revision == "refs" and path.split("/")[0] in ("convert", "pr"):  # refs/convert/parquet
         first, second, *others = [*path.split("/"), ""]
         revision, path = f"refs/{first}/{second}", "/".join(others).rstrip("/")
-    return Named(kind, f"{owner}/{name}", unquote(revision) or "main", path)
+    return HubPath(kind, f"{owner}/{name}", unquote(revision) or "main", path)
 
 
 def endpoint() -> str:
@@ -64,7 +64,7 @@ def address_of(address: str) -> str:
     return f"{endpoint()}/{room}{one.repository}/resolve/{quote(one.revision, safe='')}/{quote(one.path)}"
 
 
-def how() -> http.How:
+def request_options() -> http.RequestOptions:
     from huggingface_hub import get_token
 
     token = get_token()
@@ -74,7 +74,7 @@ def how() -> http.How:
             request.headers["Authorization"] = f"Bearer {token}"
         return request
 
-    return http.How(sign, LATER, linked=True, remedy=REMEDY)
+    return http.RequestOptions(sign, LATER, linked=True, remedy=REMEDY)
 
 
 def head(address: str) -> Object | None:
@@ -84,26 +84,23 @@ def head(address: str) -> Object | None:
 
     if not named(address).path:
         return None
-    limit = settings().timeout
-    try:  # without following the redirect, which may be signed for GET only
-        told = asked(
-            address,
-            "read",
-            lambda api, one: get_hf_file_metadata(address_of(address), timeout=limit, endpoint=endpoint()),
-        )
+    # Without following the redirect, which may be signed for GET only.
+    look = lambda *_: get_hf_file_metadata(address_of(address), timeout=settings().timeout, endpoint=endpoint())
+    try:
+        found = asked(address, "read", look)
     except FileNotFoundError:
         return None
-    if told.size is None:
+    if found.size is None:
         raise StorageError(f"{address}: the hub does not tell how long it is. Bring it to a disk first.")
-    return Object(told.size, told.etag or "")
+    return Object(found.size, found.etag or "")
 
 
 def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:
     """Like lm.storage.http.read."""
-    return http.read(address_of(address), start, end, version, how())
+    return http.read(address_of(address), start, end, version, request_options())
 
 
-def asked[T](address: str, verb: str, request: Callable[[Any, Named], T]) -> T:
+def asked[T](address: str, verb: str, request: Callable[[Any, HubPath], T]) -> T:
     """Return the result of `request(api, named)`, retrying transient errors. Raises FileNotFoundError if there is no
     such file or folder, StorageError for all other errors."""
     from huggingface_hub import HfApi
@@ -127,15 +124,15 @@ def asked[T](address: str, verb: str, request: Callable[[Any, Named], T]) -> T:
                 wait = http.seconds_asked(response.headers.get("Retry-After"), None) if response is not None else None
                 time.sleep(min(wait or http.FIRST_PAUSE * 2 ** (ROUNDS - left), http.LONGEST_WAIT))
                 continue
-            told = f"{status} {str(error).strip().splitlines()[0]}" if status else network_reason(error)
-            raise StorageError(f"{address} cannot be {verb}: {told[:400]}. {REMEDY}") from error
+            reason = f"{status} {str(error).strip().splitlines()[0]}" if status else network_reason(error)
+            raise StorageError(f"{address} cannot be {verb}: {reason[:400]}. {REMEDY}") from error
     raise AssertionError
 
 
 def listing(address: str) -> dict[str, Object]:
     """{path relative to `address`: object} of all files below it."""
 
-    def tree(api: Any, one: Named) -> dict[str, Object]:
+    def tree(api: Any, one: HubPath) -> dict[str, Object]:
         entries = api.list_repo_tree(
             one.repository, one.path or None, recursive=True, revision=one.revision, repo_type=one.kind
         )
@@ -156,7 +153,7 @@ def listing(address: str) -> dict[str, Object]:
 def upload(source: Path | bytes, address: str) -> Object:
     """Write the contents of a file, or bytes, to that address by one commit, atomically. The repository must exist."""
 
-    def commit(api: Any, one: Named) -> None:
+    def commit(api: Any, one: HubPath) -> None:
         api.upload_file(
             path_or_fileobj=source, path_in_repo=one.path, repo_id=one.repository, repo_type=one.kind,
             revision=one.revision, commit_message=f"Write {one.path}",
@@ -169,11 +166,12 @@ def upload(source: Path | bytes, address: str) -> Object:
     return found
 
 
-def delete(address: str) -> None:
-    """Delete the file by a commit; does nothing if it does not exist."""
+def delete(addresses: Iterable[str]) -> None:
+    """Delete each file by a commit, ignoring missing ones."""
 
-    def commit(api: Any, one: Named) -> None:
+    def commit(api: Any, one: HubPath) -> None:
         api.delete_file(one.path, one.repository, repo_type=one.kind, revision=one.revision)
 
-    with contextlib.suppress(FileNotFoundError):
-        asked(address, "deleted", commit)
+    for address in addresses:
+        with contextlib.suppress(FileNotFoundError):
+            asked(address, "deleted", commit)

@@ -47,7 +47,7 @@ class Lease:
         if found is None:
             return objects.ABSENT, {}
         try:
-            return found, dict(json.loads(objects.read(self.place.address, etag=found.etag)))
+            return found, dict(json.loads(objects.read(self.place.address, version=found)))
         except (ValueError, TypeError):
             return found, {}
 

@@ -209,19 +209,16 @@ def head(address: str) -> Object | None:
     return Object.of(found)
 
 
-def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -> bytes:
-    """Read bytes [start, end) of the object, by default all. Raises ReplacedError if its ETag is not
-    `etag`, if given."""
+def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
+    """Read bytes [start, end) of the object, by default all. Raises ReplacedError if it is no longer `version`."""
     import obstore
     from obstore.exceptions import PreconditionError
 
     if end is not None and end <= start:
         return b""
-    options: Any = (
-        {} if end is None and not start else {"range": (start, end) if end is not None else {"offset": start}}
-    )
-    if etag:
-        options["if_match"] = etag
+    options: Any = {"range": (start, end) if end is not None else {"offset": start}} if start or end is not None else {}
+    if version and version.etag:
+        options["if_match"] = version.etag
     try:
         return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
     except PreconditionError as error:
@@ -238,7 +235,7 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
         file.truncate(found.size)
 
         def bring(start: int) -> None:
-            data = read(address, start, min(start + CHUNK, found.size), found.etag)
+            data = read(address, start, min(start + CHUNK, found.size), found)
             os.pwrite(file.fileno(), data, start)
 
         list(pool.map(bring, range(0, found.size, CHUNK)))

@@ -1,25 +1,27 @@
-"""Functions for a `Place`, a path or a Url. Writes are atomic: the new contents appear whole or not at all."""
+"""Functions for a `Place`, a path or a Url. Writes are atomic: the new contents appear whole or not at all.
+Names from a file, a listing or a server are checked before they are joined to a folder."""
 
 import contextlib
 import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, cast, overload
 
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.storage import objects, stores
 from lm.storage.files import appearing_file
 from lm.storage.meter import MeteredFile
-from lm.storage.names import inside
 from lm.storage.objects import Object
 from lm.storage.url import Url, is_url
 
 Place = Path | Url
+DRIVE = re.compile("[A-Za-z]:")
 
 
 def place_of(text: object) -> Place:
@@ -32,6 +34,50 @@ def place_of(text: object) -> Place:
         return Path(str(text)).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{text} names the home of a user that does not exist here. Give another path.") from error
+
+
+def relative_name(name: object, source: object) -> str:
+    """Return `name`, which `source` (a file or an address) names, if it is a plain relative path such as `a/b.txt`.
+
+    Raises InputError for an absolute path, a drive letter, an empty name, a part that is empty, `.` or `..`, a
+    backslash, and a NUL: joined to a folder, such a name can point outside of it, here or on another system.
+    """
+    plain = (
+        isinstance(name, str)
+        and not {"", ".", ".."} & {*name.split("/")}
+        and not {"\0", "\\"} & {*name}
+        and not DRIVE.match(name)
+    )
+    if not plain:
+        raise refused(name, source, "is not a plain relative path")
+    return str(name)
+
+
+@overload
+def inside(folder: Path, name: object, source: object) -> Path: ...
+@overload
+def inside(folder: Url, name: object, source: object) -> Url: ...
+def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
+    """Return `folder / name`, where `source` names the file `name`.
+
+    The first folder of the name may be a link, as an output folder on another disk is. Raises InputError as
+    `relative_name`, and for a name that a link leads out of that folder.
+    """
+    plain = relative_name(name, source)
+    if isinstance(folder, Url):
+        return folder / plain
+    path, (first, *others) = folder / plain, plain.split("/")
+    real, *homes = (Path(os.path.realpath(one)) for one in (path, folder, folder / first if others else folder))
+    if not any(real.is_relative_to(home) for home in homes):
+        raise refused(name, source, f"leads through a link to {real}")
+    return path
+
+
+def refused(name: object, source: object, why: str) -> InputError:
+    return InputError(
+        f"{source} names the file {shown(name)}, which {why}. Nothing was changed. Delete {source} and make or "
+        "download it again, or take it from a copy that you trust."
+    )
 
 
 def size_of(place: Place) -> int | None:
@@ -146,7 +192,7 @@ def write_atomically(place: Place, data: str | bytes, scratch: Path | None = Non
     """Write `data`, text as UTF-8, to `place` atomically. Raises like `appearing`."""
     content = data.encode() if isinstance(data, str) else data
     if isinstance(place, Url):
-        stores.write(place.address, content)
+        stores.upload(content, place.address)
         return
     with appearing(place, scratch, durable) as partial:
         partial.write_bytes(content)

@@ -4,46 +4,43 @@ Web servers are read-only and cannot list files."""
 import contextlib
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import Any
 
 from lm.errors import UsageError
 from lm.storage import http, hub, objects
 from lm.storage.objects import CHUNK, Object, StorageError
 
 WEB = ("https", "http")
-SCHEMES = (*objects.SCHEMES, "hf", *WEB)
+CLIENTS: dict[str, Any] = dict.fromkeys(objects.SCHEMES, objects) | {"hf": hub} | dict.fromkeys(WEB, http)
+SCHEMES = tuple(CLIENTS)
 
 
 def scheme_of(address: str) -> str:
     return address.partition("://")[0]
 
 
-def refuse_web(address: str, verb: str) -> None:
-    if scheme_of(address) in WEB:
+def client_of(address: str, verb: str = "") -> Any:
+    """The module for this scheme. Raises UsageError if `verb` is not possible with a web server."""
+    if verb and scheme_of(address) in WEB:
+        remedy = "Give s3://, gs:// or hf://."
+        if verb == "listed":
+            remedy = "Give a text file with one address a line, as @FILE."
         raise UsageError(
             f"{address} cannot be {verb}: over {scheme_of(address)}:// files are only read, each by its own address. "
-            + (
-                "Give a text file with one address a line, as @FILE."
-                if verb == "listed"
-                else "Give s3://, gs:// or hf://."
-            )
+            + remedy
         )
+    return CLIENTS[scheme_of(address)]
 
 
 def head(address: str) -> Object | None:
     """Metadata of the object; None if it does not exist. Raises StorageError, like all functions here."""
-    if scheme_of(address) == "hf":
-        return hub.head(address)
-    return http.head(address) if scheme_of(address) in WEB else objects.head(address)
+    return client_of(address).head(address)
 
 
 def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
     """Read bytes [start, end), by default all. Raises FileNotFoundError if the object does not exist, StorageError if
     it is no longer the given `version`."""
-    if scheme_of(address) == "hf":
-        return hub.read(address, start, end, version)
-    if scheme_of(address) in WEB:
-        return http.read(address, start, end, version)
-    return objects.read(address, start, end, version.etag if version else "")
+    return client_of(address).read(address, start, end, version)
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
@@ -79,36 +76,29 @@ def note_write(place: str | Path) -> None:
         written.add(str(place.absolute()) if isinstance(place, Path) else place)
 
 
-def upload(path: Path, address: str) -> Object:
-    """Upload a file atomically; return the object's metadata. Raises UsageError if the store is read-only."""
-    refuse_web(address, "written")
+def upload(source: Path | bytes, address: str) -> Object:
+    """Write the contents of a file, or bytes, atomically; return the object's metadata. Raises UsageError if the store
+    is read-only."""
+    client = client_of(address, "written")
     note_write(address)
-    return hub.upload(path, address) if scheme_of(address) == "hf" else objects.upload(path, address)
-
-
-def write(address: str, data: bytes) -> Object:
-    """Write an object atomically; return its metadata. Raises like `upload`."""
-    refuse_web(address, "written")
-    note_write(address)
-    return hub.upload(data, address) if scheme_of(address) == "hf" else objects.write(address, data)
+    if client is objects and isinstance(source, bytes):
+        return objects.write(address, source)
+    return client.upload(source, address)
 
 
 def listing(address: str) -> dict[str, Object]:
     """{name relative to the address: metadata} of all objects below it, sorted. Raises UsageError if the store cannot
     list."""
-    refuse_web(address, "listed")
-    return hub.listing(address) if scheme_of(address) == "hf" else objects.listing(address)
+    return client_of(address, "listed").listing(address)
 
 
 def delete(addresses: Iterable[str]) -> None:
     """Delete objects, ignoring missing ones. Raises UsageError if the store is read-only."""
-    named = list(addresses)
-    for address in named:
-        refuse_web(address, "deleted")
-    objects.delete(address for address in named if scheme_of(address) in objects.SCHEMES)
-    for address in named:
-        if scheme_of(address) == "hf":
-            hub.delete(address)
+    by_client: dict[Any, list[str]] = {}
+    for address in addresses:
+        by_client.setdefault(client_of(address, "deleted"), []).append(address)
+    for client, some in by_client.items():
+        client.delete(some)
 
 
-__all__ = ["SCHEMES", "StorageError", "delete", "download", "head", "listing", "read", "upload", "write"]
+__all__ = ["SCHEMES", "StorageError", "delete", "download", "head", "listing", "read", "upload"]

@@ -37,8 +37,7 @@ from lm.formats.safetensors import read_folder
 from lm.metrics.writers import run_id_in
 from lm.resilience.goodput import Goodput
 from lm.storage import Appended, Url, fetched, inside, relative_name, write_atomically
-from lm.storage.cache import fetch_listed
-from lm.storage.local_copy import LocalCopy
+from lm.storage.local_copy import LocalCopy, fetch_listed
 from lm.storage.objects import Object
 from tests.commands import run_command
 from tests.launch.test_folder import EXPERIMENT, REPORT, TEXT, markers, run, snapshot, with_shards
@@ -469,7 +468,6 @@ MODULES_WITH_NAMES = (
     "data_prep/sources/manifest.py", "launch/run_folder/markers.py", "launch/run_folder/outputs.py",
     "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
-    "lm/storage/cache.py",
     "lm/storage/local_copy.py",
 )  # fmt: skip
 """Modules that read names of files from JSON: each has a kind in READERS."""

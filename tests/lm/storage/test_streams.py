@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from lm.errors import UsageError
-from lm.storage import StorageError, Url, appearing, cache, fetched, http, objects, stores, write_atomically
+from lm.storage import StorageError, Url, appearing, fetched, http, local_copy, objects, stores, write_atomically
 from lm.storage.ranges import Ranges, Stream
 from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl
 from tests.data_prep.loopback_crawl import serving as serving_files
@@ -300,7 +300,7 @@ def test_the_hubs_and_a_web_servers_files_are_fetched_too(served: Served, monkey
 
 def test_a_file_that_is_replaced_after_it_was_listed_is_fetched_again(served: Served, monkeypatch, tmp_path):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
-    listed, times = cache.below, []
+    listed, times = local_copy.below, []
 
     def then_replace(url: Url):
         found = listed(url)
@@ -309,5 +309,5 @@ def test_a_file_that_is_replaced_after_it_was_listed_is_fetched_again(served: Se
             served.replace(DATA[: -len(times)])
         return found
 
-    monkeypatch.setattr(cache, "below", then_replace)
+    monkeypatch.setattr(local_copy, "below", then_replace)
     assert fetched.__wrapped__(served.url).read_bytes() == DATA[:-3] and len(times) == 4
