@@ -19,8 +19,8 @@ from lm.data.records import read_manifest
 from lm.errors import InputError
 from lm.own_process import in_own_process
 from lm.run_paths import RunPaths
-from lm.scaling.rungs import LadderConfig as Options
-from lm.scaling.rungs import measured_on, refuse_repetition, windows_in
+from lm.scaling.ladder import LadderConfig as Options
+from lm.scaling.ladder import measured_on, refuse_repetition, windows_in
 from lm.storage import write_atomically, write_json
 from lm.training.memory import check_training_memory
 

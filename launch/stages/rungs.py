@@ -14,7 +14,7 @@ from launch.stages.supervision import Supervisor
 from lm.checksums import log_damage
 from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
-from lm.scaling.rungs import Rung
+from lm.scaling.ladder import Rung
 from lm.scaling.study import Measured, short
 from lm.storage import local_copy_of, write_atomically
 

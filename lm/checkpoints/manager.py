@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +39,13 @@ from lm.checkpoints.manifest import (
     steps_in,
     unlisted,
     unmark,
+    verify,
     write_manifest,
 )
 from lm.checkpoints.reading import item_handler, restore_items, verify_together
 from lm.errors import InputError
 from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer
 from lm.resilience.multihost import fail_together, settle
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, move_folder, sync, unused
@@ -402,3 +404,51 @@ FILE_BYTES = 2**28
 """Size of the files that arrays are put into: of several, threads hash several at a time."""
 MARGIN = 500_000
 """Bytes of a checkpoint besides its arrays."""
+
+
+class Parameters(NamedTuple):
+    """The one item of a snapshot."""
+
+    model: Transformer
+
+    def checkpoint_items(self) -> dict[str, object]:
+        return {"model": self.model}
+
+    def with_items(self, items: dict[str, object]) -> "Parameters":
+        return Parameters(cast(Transformer, items["model"]))
+
+
+class Snapshots(Checkpoints):
+    """Folder snapshots/<step>/ of a run: only the parameters at chosen steps, kept for good, in their own types. No run
+    continues from one; at steps 0, 1, 2, 4, 8, ... they show a model learn (Pythia, Biderman et al. 2023,
+    arXiv:2304.01373). A failed save is reported and does not end the run."""
+
+    kind = "snapshot"
+
+    def __init__(self, folder: Place, hooks: SaveHooks = NO_HOOKS):
+        super().__init__(folder, retention=None, hooks=hooks)
+
+    def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
+        """The steps of the snapshots that a run which goes on at step `first` need not take again, when it says `about`
+        itself what it would say with them.
+
+        Those of later steps, which an attempt before has taken, stay where they are whole and were said to be of the
+        same; else they are taken away, for this run will have other parameters there.
+        """
+        return {*settle("snapshots", None, lambda _: self.look(first, about))}
+
+    def look(self, first: int, about: Mapping[str, Any]) -> list[int]:
+        for step in self.tidied():
+            folder = self.folder / str(step)
+            if step >= first and not is_whole(folder, {**about, "step": step} if step > first or not first else {}):
+                self.clear(step)
+        return self.steps()
+
+
+def is_whole(folder: Place, about: Mapping[str, Any]) -> bool:
+    """Whether the files are what was written, and were said to be what `about` says. Raises InputError where one may
+    not be read."""
+    with contextlib.suppress(DamageError):
+        found = verify(folder)
+        return all(found.get(name) == value for name, value in about.items())
+    return False

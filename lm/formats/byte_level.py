@@ -1,6 +1,8 @@
-"""A byte-level BPE in the form that other programs need, from any of our tokenizer classes."""
+"""Vocabularies in the form that other programs need: byte-level BPE of any of our tokenizer classes, and sentencepiece
+models without steps that these programs lack."""
 
 import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from lm.errors import UsageError
@@ -9,6 +11,8 @@ from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.hugging_face.reading import split_pattern
 from lm.tokenizer.hugging_face.writing import hugging_face
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import BYTE, KINDS, SentencePieceModel, read_model
 
 DIGITS_ALONE = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 """SmolLM2's split pattern: each digit is a piece, and GPT-2's pattern splits the rest."""
@@ -56,3 +60,22 @@ def pattern_of(contents: dict[str, Any]) -> str:
     steps = steps.get("pretokenizers", [steps])
     told = [{name: step.get(name) for name in wanted} for step, wanted in zip(steps, DIGITS_STEPS, strict=False)]
     return DIGITS_ALONE if len(steps) == 2 and told == list(DIGITS_STEPS) else split_pattern(contents["pre_tokenizer"])
+
+
+def read_sentencepiece(
+    tokenizer: SentencePieceTokenizer, program: str, remedy: str, kinds: Collection[int], pieces: Collection[int]
+) -> SentencePieceModel:
+    """Return the model of a tokenizer. Raises UsageError if it has steps, a kind or kinds of pieces that `program` does
+    not support."""
+    model = read_model(tokenizer.model)
+    found = {piece.kind for piece in model.pieces}
+    for unsupported, what in (
+        (model.kind not in kinds, f"is of the kind {KINDS.get(model.kind, model.kind)}"),
+        (bool(model.charsmap), f"normalises characters by a table of {len(model.charsmap)} bytes"),
+        (model.shortens, "shortens runs of blanks (remove_extra_whitespaces)"),
+        (BYTE not in found, "has no bytes to fall back to (byte_fallback)"),
+        (not found <= {*pieces}, f"has pieces of the kinds {sorted(found)}, not only {sorted(pieces)}"),
+    ):
+        if unsupported:
+            raise UsageError(f"The sentencepiece model {what}, which {program} does not support. {remedy}")
+    return model

@@ -1,13 +1,11 @@
 """Compile the training step of a config for a topology: the program that a run there executes."""
 
-import contextlib
 import dataclasses
 import functools
 import re
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -91,10 +89,8 @@ def compile_for(
     try:
         program, cost = compile_ahead(step, state, batch, mesh, stage.model(model), train.xla_options)
         made = read(program, len(devices), chip, cost.compile_seconds)
-        waiting, start = (
-            made.argument_bytes - bytes_on_each(model, mesh),
-            time.perf_counter(),
-        )  # moments stay in memory meanwhile
+        waiting = made.argument_bytes - bytes_on_each(model, mesh)  # moments stay in memory meanwhile
+        start = time.perf_counter()
         if train.validate_every:
             what = VALIDATION
             rows, cut = example_batch(stage.shape[0] // stage.micro_batches, stage.context_length), batch_sharding(mesh)
@@ -149,9 +145,11 @@ class Compiler:
 
     def __call__(self, model: ModelConfig, train: TrainConfig) -> Compiled | OutOfMemory:
         devices = self.devices
-        say(f"compiling the step for {self.topology.name}, which takes seconds to minutes")
-        with progress(model, say):
-            return compile_for(model, train, devices, self.topology.chip)
+        hint = ""
+        if not model.scan_layers and model.layers >= MANY_LAYERS:
+            hint = f": each of the {model.layers} layers by itself; with --model.scan-layers True, only one"
+        say(f"compiling the step for {self.topology.name}, which takes seconds to minutes{hint}")
+        return compile_for(model, train, devices, self.topology.chip)
 
 
 def compiler_for(topology: Topology) -> Compiler | None:
@@ -164,31 +162,8 @@ def say(text: str) -> None:
     print(f"plan: {text}", file=sys.stderr, flush=True)
 
 
-SAID_EVERY = 30.0
-"""Seconds between progress messages of a compilation."""
 MANY_LAYERS = 16
 """From this number of layers, compiling each layer separately takes long."""
-
-
-@contextlib.contextmanager
-def progress(model: ModelConfig, say: Callable[[str], None], every: float = SAID_EVERY) -> Generator[None]:
-    """Print progress messages while the compiler works, with a hint on how to shorten it."""
-    start, done = time.monotonic(), threading.Event()
-    hint = ""
-    if not model.scan_layers and model.layers >= MANY_LAYERS:
-        hint = f"; each of the {model.layers} layers is compiled by itself: with --model.scan-layers True, one is"
-
-    def report() -> None:
-        while not done.wait(every):
-            say(f"still compiling, {time.monotonic() - start:.0f} s so far{hint}")
-
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -252,15 +252,13 @@ class Overlap:
         return self.overlapped_bytes / self.bytes if self.bytes else 1.0
 
 
-def overlap_of(text: str, devices: int, chip: Chip, kinds: tuple[str, ...] = COLLECTIVES) -> Overlap:
-    """Return the overlap of the collectives of these kinds within a slice, in a program for `devices` devices."""
-    schedule = Schedule(text, devices, chip)
+def overlap_of(text: str, devices: int, chip: Chip) -> Overlap:
+    """Return the overlap of the collectives within a slice, in a program for `devices` devices."""
     total = overlapped = exposed = 0.0
-    for one, left in schedule.collectives():
-        if one.kind in kinds:
-            total += one.wire_bytes
-            overlapped += one.wire_bytes if left <= 0 else 0.0
-            exposed += one.times * max(left, 0.0)
+    for one, left in Schedule(text, devices, chip).collectives():
+        total += one.wire_bytes
+        overlapped += one.wire_bytes if left <= 0 else 0.0
+        exposed += one.times * max(left, 0.0)
     return Overlap(total, overlapped, exposed)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.errors import UsageError
+from lm.scaling.ladder import Rung
 from lm.scaling.law import Fit, Interval, Measurement, fit
-from lm.scaling.rungs import Rung
 from lm.terminal import counted
 
 FAR = 100

@@ -5,7 +5,6 @@ local_copy.py holds the files of a run in a bucket that a command needs on this 
 """
 
 from lm.storage import stores
-from lm.storage.environment import environment_of_storage, set_environment
 from lm.storage.files import (
     HASHING_THREADS,
     Appended,
@@ -26,6 +25,7 @@ from lm.storage.local_copy import (
     shown_place,
 )
 from lm.storage.meter import MeteredFile, count_bytes, metered
+from lm.storage.objects import environment_of_storage, set_environment
 from lm.storage.places import (
     Place,
     appearing,

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.snapshots import Parameters, Snapshots
+from lm.checkpoints.manager import Checkpoints, Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError, for_terminal, shown
 from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator

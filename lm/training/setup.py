@@ -13,9 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lm.checkpoints.manager import NO_HOOKS, Checkpoints, SaveHooks
+from lm.checkpoints.manager import NO_HOOKS, Checkpoints, Parameters, SaveHooks, Snapshots
 from lm.checkpoints.manifest import RetentionPolicy, folders_of, lengths, steps_in
-from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, BatchSource, training_batches
 from lm.data.mixture import manifest_sha256

@@ -12,8 +12,7 @@ from launch import extract_texts, fetch_pages, prepare_documents, train, train_t
 from launch.stages.rungs import train_rungs
 from launch.stages.stage import run_stage
 from lm.config import MeshConfig
-from lm.scaling.ladder import make_ladder
-from lm.scaling.rungs import LadderConfig, Rung
+from lm.scaling.ladder import LadderConfig, Rung, make_ladder
 from lm.scaling.study import Measured
 from tests.corpus import tiny_experiment, web_pages
 

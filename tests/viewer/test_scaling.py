@@ -6,7 +6,7 @@ import lxml.html
 import pytest
 
 from configs import demo
-from lm.scaling.rungs import Rung
+from lm.scaling.ladder import Rung
 from lm.scaling.study import Measured, Study, study, study_text
 from tests.lm.scaling.synthetic import TRUE, measurements
 from viewer.scaling.page import render

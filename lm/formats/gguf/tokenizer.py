@@ -7,6 +7,7 @@ import gguf
 
 from lm.errors import InputError, UsageError
 from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of
+from lm.formats.byte_level import read_sentencepiece as sentencepiece_model_of
 from lm.formats.gguf.model import OWN
 from lm.formats.source import Fields, SpecialTokens
 from lm.tokenizer.base import Tokenizer
@@ -18,8 +19,6 @@ from lm.tokenizer.published import of_json
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import (
     BPE,
-    BYTE,
-    KINDS,
     UNUSED,
     Piece,
     SentencePieceModel,
@@ -104,18 +103,8 @@ def add_sentencepiece(
     writer: gguf.GGUFWriter, tokenizer: SentencePieceTokenizer, rows: int
 ) -> tuple[list[str], list[int]]:
     """Write the fields of a sentencepiece model; return its pieces and their kinds."""
-    model = read_model(tokenizer.model)
-    for found, what in (
-        (model.kind != BPE, f"is of the kind {KINDS.get(model.kind, model.kind)}, and llama.cpp's llama is bpe"),
-        (bool(model.charsmap), f"normalises characters by a table of {len(model.charsmap)} bytes"),
-        (model.shortens, "shortens runs of blanks (remove_extra_whitespaces)"),
-        (all(piece.kind != BYTE for piece in model.pieces), "has no bytes to fall back to (byte_fallback)"),
-    ):
-        if found:
-            raise UsageError(
-                f"The sentencepiece model {what}, which llama.cpp does not do. Take --format hugging_face or "
-                "standalone."
-            )
+    remedy = "Take --format hugging_face or standalone."
+    model = sentencepiece_model_of(tokenizer, "llama.cpp's llama", remedy, (BPE,), range(1, 7))
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_scores([*(piece.score for piece in model.pieces), *[0.0] * (rows - len(model.pieces))])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UsageError
+from lm.formats.byte_level import read_sentencepiece
 from lm.storage import write_json
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
@@ -20,7 +21,7 @@ from lm.tokenizer.hugging_face.reading import heading as named_heading
 from lm.tokenizer.hugging_face.writing import bpe_model, hugging_face
 from lm.tokenizer.hugging_face.writing import tokenizer_json as library_json
 from lm.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
-from lm.tokenizer.sentencepiece_model import BPE, BYTE, read_model
+from lm.tokenizer.sentencepiece_model import BPE, KINDS
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
@@ -89,14 +90,8 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     two segmentations are equally likely, as for a run of one letter. Raises UsageError for a model that normalizes or
     has no bytes.
     """
-    found = read_model(tokenizer.model)
-    has_bytes = any(piece.kind == BYTE for piece in found.pieces)
-    if found.charsmap or found.shortens or not has_bytes:
-        raise UsageError(
-            f"This sentencepiece model normalises text (a table of {len(found.charsmap)} bytes, "
-            f"remove_extra_whitespaces = {found.shortens}) or has no bytes to fall back to (byte_fallback = "
-            f"{has_bytes}): a tokenizer.json would give other ids."
-        )
+    remedy = "Export another format."
+    found = read_sentencepiece(tokenizer, "a tokenizer.json", remedy, KINDS, range(1, 7))
     pieces = [(piece.text, piece.score) for piece in found.pieces]
     if found.kind == BPE:
         vocabulary = {piece: id for id, (piece, _) in enumerate(pieces)}

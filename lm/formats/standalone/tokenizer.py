@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from lm.errors import UsageError
-from lm.formats.byte_level import ByteLevel, byte_level_of
+from lm.formats.byte_level import ByteLevel, byte_level_of, read_sentencepiece
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
@@ -40,8 +40,8 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
             f"The tokenizer is of the kind {tokenizer.kind}, but a standalone folder has bpe, sentencepiece and "
             "characters. Take --format hugging_face."
         )
-    check_sentencepiece(tokenizer)
-    model = read_model(tokenizer.model)
+    remedy, pieces = "Take --format hugging_face.", (NORMAL, UNKNOWN, CONTROL, BYTE)
+    model = read_sentencepiece(tokenizer, "a standalone folder", remedy, (BPE, UNIGRAM), pieces)
     named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
     return frozenset({"sentencepiece", *shared, *(name for name, present in named.items() if present)})
 
@@ -51,23 +51,6 @@ def check_ranks(found: ByteLevel) -> None:
     ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
     ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
     check_merges(found.merges, ranks, found.whole_pieces)
-
-
-def check_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
-    """Raise UsageError for a model that processes text in ways that model.py does not."""
-    model = read_model(tokenizer.model)
-    kinds = {piece.kind for piece in model.pieces}
-    for found, what in (
-        (bool(model.charsmap), f"normalises characters by a table of {len(model.charsmap)} bytes"),
-        (model.shortens, "shortens runs of blanks (remove_extra_whitespaces)"),
-        (model.kind not in (BPE, UNIGRAM), f"is of sentencepiece's kind {model.kind}, and neither BPE nor unigram"),
-        (BYTE not in kinds, "has no bytes to fall back to (byte_fallback)"),
-        (not kinds <= {NORMAL, UNKNOWN, CONTROL, BYTE}, f"has pieces of the kinds {sorted(kinds)}, of 1, 2, 3, 6"),
-    ):
-        if found:
-            raise UsageError(
-                f"The sentencepiece model {what}, which a standalone folder does not do. Take --format hugging_face."
-            )
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:

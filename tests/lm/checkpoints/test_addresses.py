@@ -9,9 +9,8 @@ from urllib.parse import unquote
 import pytest
 
 from lm.checkpoints import manager
-from lm.checkpoints.manager import Checkpoints, SaveHooks
+from lm.checkpoints.manager import Checkpoints, SaveHooks, Snapshots
 from lm.checkpoints.manifest import RetentionPolicy, steps_in
-from lm.checkpoints.snapshots import Snapshots
 from lm.errors import InputError
 from lm.storage import Url, write_atomically
 from tests.lm.checkpoints.test_manager import LIKE, opened, restored, same_bits, state_of, write

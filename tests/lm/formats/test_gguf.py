@@ -10,7 +10,7 @@ import pytest
 from lm.config import RopeScalingConfig, TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.formats.gguf.model import KNOWN_SCALINGS
-from lm.formats.gguf.reading import open_gguf
+from lm.formats.gguf.reading import READ, open_gguf
 from lm.formats.gguf.writing import write_gguf
 from lm.formats.tensors import paired, parameter_shapes, unpaired
 from lm.model.layers import rotary_frequencies
@@ -124,6 +124,25 @@ def test_files_of_four_bits_are_read(tmp_path, tokenizers, kind, levels):
         assert np.max(np.abs(source.parameters[parameter] - array)) <= 2 * np.max(np.abs(array)) / levels
 
 
+MATRIX = "blk.0.ffn_down.weight"
+
+
+@pytest.mark.parametrize("kind", gguf.GGMLQuantizationType, ids=lambda kind: kind.name)
+def test_every_type_is_read_or_refused_by_its_name(tmp_path, tokenizers, kind):
+    config = dataclasses.replace(CONFIGS["llama"], width=256, mlp_width=256, layers=1)
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
+    write_gguf(tmp_path / "m.gguf", config, zeros, tokenizers["gpt2"], "numbers")
+    data = bytearray((tmp_path / "m.gguf").read_bytes())
+    at = data.index(MATRIX.encode()) + len(MATRIX) + 4 + 2 * 8  # after the name, the count of axes, and two lengths
+    data[at : at + 4] = int(kind).to_bytes(4, "little")
+    (tmp_path / "m.gguf").write_bytes(data)
+    if kind.name in READ:
+        assert open_gguf(tmp_path / "m.gguf").parameters["blocks.0.mlp.down.weight"].shape == (256, 256)
+    else:
+        with pytest.raises(InputError, match=rf"(ffn_down.weight is of type {kind.name}; F32|no whole GGUF file)"):
+            open_gguf(tmp_path / "m.gguf")
+
+
 def test_turned_pairs_stand_beside_each_other():
     """llama.cpp turns rows 2c and 2c + 1 of a head, we turn c and c + C/2: the same queries, in another order."""
     weight_OI = np.arange(16.0).reshape(16, 1)  # two heads of 8
@@ -193,7 +212,7 @@ def test_what_gguf_cannot_hold_is_refused_by_name(tmp_path, tokenizers):
     refused(r"cannot express model.attention_windows = \(8, 0\) \(only \(\)\)", attention_windows=(8, 0))
     refused(r"\(gpt2 of llama.cpp\) cannot express model.kv_heads = 2 \(only 4\)\.", base=CONFIGS["gpt2"], kv_heads=2)
     refused("of the kind characters, but a GGUF file has bpe and sentencepiece", CharacterTokenizer("\nabc"))
-    refused("is of the kind unigram, and llama.cpp's llama is bpe", "sentencepiece_unigram")
+    refused("is of the kind unigram, which llama.cpp's llama does not support", "sentencepiece_unigram")
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
     refused("The tokenizer normalises text", by_characters)
     tokens = tuple(bytes([b]) for b in range(256))

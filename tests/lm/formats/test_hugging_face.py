@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.experiment import parse_command
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
-from lm.formats.hugging_face import load_hugging_face, model_config_of, special_ids, stored_tensors, write_hugging_face
+from lm.formats.hugging_face import load_hugging_face, model_config_of, stored_tensors, write_hugging_face
 from lm.formats.hugging_face.config import config_json
 from lm.formats.hugging_face.reading import open_folder
 from lm.formats.safetensors import read_folder
@@ -30,7 +29,6 @@ from lm.model.transformer import Transformer, stack_layers
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-from lm.tokenizer.published import PUBLISHED
 from tests.lm import reference_model
 from tests.lm.hugging_face_files import (
     FILE,
@@ -311,18 +309,6 @@ def test_rotary_frequencies_are_those_of_the_formula(scaling):
         assert slow.any() and (ratio == 1).any() and (~slow & (ratio < 1)).any()
 
 
-def test_scaled_positions_reach_the_logits():
-    scaling = dataclasses.replace(LLAMA31, original_context_length=16)
-    config = dataclasses.replace(LLAMA, rope_scaling=scaling, rope_theta=100.0)
-    model = random_model(config)
-    tokens_BT = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 16)), jnp.int32)
-    logits_BTV = np.asarray(model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))
-    expected_BTV = reference_model.logits(config, model, tokens_BT, jnp.ones_like(tokens_BT))
-    np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=2e-4)
-    plain_BTV = reference_model.logits(LLAMA, model, tokens_BT, jnp.ones_like(tokens_BT))
-    assert np.abs(expected_BTV - plain_BTV).max() > 1e-2
-
-
 def test_scaling_that_cannot_be_is_refused():
     for field in dataclasses.fields(LLAMA31):
         zero = type(getattr(LLAMA31, field.name))(0)
@@ -332,20 +318,6 @@ def test_scaling_that_cannot_be_is_refused():
         dataclasses.replace(LLAMA31, low_frequency_factor=4.0)
     with pytest.raises(UsageError, match=r"rope_scaling is given, but model.position = learned turns nothing"):
         dataclasses.replace(GPT2, rope_scaling=LLAMA31)
-
-
-def test_scaling_is_an_option_where_the_config_file_gives_it(tmp_path):
-    demo = REPOSITORY / "configs/demo.py"
-    assert parse_command("x", "", [str(demo), "--model.layers", "3"])[0].model.rope_scaling is None
-    path = tmp_path / "scaled.py"
-    path.write_text(
-        "import dataclasses\nimport configs.demo\nfrom lm.config.model import RopeScalingConfig\n"
-        "\n\ndef get_config():\n"
-        f"    demo = configs.demo.get_config()\n    scaling = {LLAMA31!r}\n"
-        "    return dataclasses.replace(demo, model=dataclasses.replace(demo.model, rope_scaling=scaling))\n"
-    )
-    experiment, _ = parse_command("x", "", [str(path), "--model.rope-scaling.factor", "32"])
-    assert experiment.model.rope_scaling == dataclasses.replace(LLAMA31, factor=32.0)
 
 
 EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
@@ -404,18 +376,6 @@ def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family,
     assert load_hugging_face(tmp_path, "float32")[0] == config
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama3"])
-def test_published_vocabularies_keep_the_ids_of_their_makers(name):
-    published = PUBLISHED[name]
-    special = dict(published.special_tokens)
-    tokenizer = BytePairTokenizer(published.pattern, BYTES, published.start, published.end, special_tokens=special)
-    found = special_ids(tokenizer)
-    assert (found["bos_token_id"], found["eos_token_id"]) == {
-        "gpt2": (50256, 50256),
-        "llama3": (128000, [128001, 128000]),
-    }[name]
-
-
 def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocab_size = 64"):
         write_hugging_face(tmp_path, LLAMA, random_parameters(LLAMA), OWN)
@@ -442,12 +402,6 @@ def test_parameters_of_another_model_are_not_written(tmp_path):
     with pytest.raises(InputError, match=r"norm.scale is absent, but \(32,\) in the config"):
         write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS)
     assert not list(tmp_path.iterdir())
-
-
-def test_fixtures_stay_small():
-    files = [path for path in FIXTURES.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 200_000
-    assert json.loads((FIXTURES / "llama31/config.json").read_text())["rope_parameters"]["rope_type"] == "llama3"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from configs.experiment import load_config
 from lm.config import MeshConfig
 from lm.errors import UsageError
 from lm.planner import compilers
-from lm.planner.compile import RESUME, SAMPLE, STEP, VALIDATION, Compiled, OutOfMemory, out_of_memory, progress
+from lm.planner.compile import RESUME, SAMPLE, STEP, VALIDATION, Compiled, OutOfMemory, out_of_memory
 from lm.planner.hlo import Overlap
 from lm.planner.plan import make_plan
 from lm.planner.text import in_words, plan_text, time_text
@@ -227,23 +227,6 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
     compilers.wait_for_turn(said.append, tmp_path / "lock")  # it has its turn already
     compilers.TURN.pop().close()
     assert len(said) == 1
-
-
-def test_a_compilation_that_goes_on_says_so_and_what_would_shorten_it():
-    said = []
-
-    def say(text: str) -> None:
-        said.append(text)
-        spoken.set()
-
-    spoken = threading.Event()
-    with progress(dataclasses.replace(EXPERIMENT.model, scan_layers=False), say, every=0.01):
-        spoken.wait()
-    assert "still compiling" in said[0] and "each of the 48 layers" in said[0] and "--model.scan-layers True" in said[0]
-    spoken.clear()
-    with progress(dataclasses.replace(EXPERIMENT.model, scan_layers=True), say, every=0.01):
-        spoken.wait()
-    assert "layers" not in said[-1]
 
 
 # By the compiler

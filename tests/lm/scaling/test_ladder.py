@@ -12,8 +12,7 @@ from lm.data.records import read_manifest
 from lm.errors import UsageError
 from lm.model.cost import flops_per_token, parameters_in_products
 from lm.model.transformer import Transformer
-from lm.scaling.ladder import make_ladder
-from lm.scaling.rungs import LadderConfig, measured_on, refuse_repetition, windows_in
+from lm.scaling.ladder import LadderConfig, make_ladder, measured_on, refuse_repetition, windows_in
 from tests.lm.shard_files import STREAMS, write_tokens
 
 DEMO = demo.get_config()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import obstore
 
-from lm.storage import environment, environment_of_storage, objects, set_environment
+from lm.storage import environment_of_storage, objects, set_environment
 from tests.object_store import variables
 
 NOT_SET_HERE = {"AWS_BUCKET", "AWS_BUCKET_NAME", "GOOGLE_BUCKET", "GOOGLE_BUCKET_NAME"}
@@ -17,15 +17,15 @@ def test_each_variable_that_the_clients_read_is_passed_on_or_named_as_one_of_the
     read = {name for text in [*stubs, Path(objects.__file__).read_text()]
             for name in re.findall(r"\b(?:AWS|GOOGLE|GRISTMILL_STORAGE)_[A-Z][A-Z_0-9]+", text)}  # fmt: skip
     listed = [
-        *environment.SETTINGS,
-        *environment.OF_THE_MACHINE,
-        *(name for group in environment.KEYS for name in group),
+        *objects.SETTINGS,
+        *objects.OF_THE_MACHINE,
+        *(name for group in objects.KEYS for name in group),
     ]
     assert len(read) > 30 and read - NOT_SET_HERE - {*listed} == set() and len(listed) == len(set(listed))
 
 
 def test_keys_are_passed_on_together_and_those_of_a_machine_stay_if_the_driver_has_none(monkeypatch):
-    for name in [*environment.SETTINGS, *(one for group in environment.KEYS for one in group)]:
+    for name in [*objects.SETTINGS, *(one for group in objects.KEYS for one in group)]:
         monkeypatch.delenv(name, raising=False)
     with variables({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "r", "AWS_ROLE_ARN": "x"}):
         told = environment_of_storage()

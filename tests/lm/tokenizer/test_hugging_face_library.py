@@ -95,23 +95,6 @@ def test_ids_are_the_librarys_and_the_bytes_come_back(made):
     assert ours.vocab_size == library.get_vocab_size()
 
 
-def test_special_tokens_may_stand_first_and_are_text_in_a_text(made):
-    library, ours, _ = made
-    assert ours.bos_id < 17 and ours.special_tokens[ours.start] == library.token_to_id(ours.start)
-    text = f"a{ours.start}b"
-    assert ours.bos_id not in ours.encode(text) and ours.encode(text, [ours.start]).count(ours.bos_id) == 1
-    assert ours.token_bytes(ours.bos_id) == ours.start.encode()
-
-
-def test_it_is_saved_loaded_and_sent_to_workers(made, tmp_path):
-    _, ours, _ = made
-    save(ours, tmp_path / "saved")
-    for again in (load(tmp_path / "saved"), pickle.loads(pickle.dumps(ours)), load_published(str(tmp_path / "saved"))):
-        assert again == ours and again.fingerprint == ours.fingerprint
-        assert again.encode(TEXTS[0]) == ours.encode(TEXTS[0])
-    assert replace(ours, end=ours.start).fingerprint != ours.fingerprint or ours.end == ours.start
-
-
 def test_a_folder_of_hugging_face_is_loaded_by_whichever_can(made, tmp_path):
     library, ours, _ = made
     library.save(str(tmp_path / "tokenizer.json"))

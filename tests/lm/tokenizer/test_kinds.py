@@ -79,14 +79,6 @@ def test_every_stage_works_with(algorithm, tmp_path):
     assert len(pieces) > 500
 
 
-def test_another_kind_refuses_the_shards(tmp_path):
-    experiment = experiment_with(config_of("sentencepiece_bpe", vocab_size=320))
-    write_tokens(tmp_path, experiment)
-    save(train_tokenizer(texts(40), config_of("bpe")), tmp_path / "tokenizer")
-    with pytest.raises(UsageError, match="were written with tokenizer"):
-        train(experiment.model, experiment.train, tmp_path)
-
-
 @pytest.mark.parametrize("algorithm", ["bpe", "sentencepiece_unigram", "characters"])
 def test_a_tokenizer_is_loaded_in_place_of_training(algorithm, tmp_path):
     trained = train_tokenizer(texts(40), config_of(algorithm))

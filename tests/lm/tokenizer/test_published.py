@@ -19,8 +19,6 @@ from pathlib import Path
 import pytest
 import tiktoken
 import tokenizers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
 from lm.config import TokenizerConfig
@@ -120,15 +118,6 @@ def test_hello_world(both, name):
 # Ids equal tiktoken's own
 
 
-@real
-def test_small_strings(both, name):
-    ours, theirs = both(name)
-    for length in range(6):
-        for letters in itertools.product("aS1 \n\r'\xa0", repeat=length):
-            text = "".join(letters)
-            assert ours.encode(text) == theirs.encode_ordinary(text), repr(text)
-
-
 @pytest.mark.parametrize("name", OF_TIKTOKEN)
 def test_small_strings_with_small_vocabularies(monkeypatch, name):
     """tiktoken's own patterns, which are spelled otherwise, cut as ours do."""
@@ -151,14 +140,6 @@ def test_odd_and_real_texts(both, name):
     assert len(packages) > 20
     for text in (ODD, LICENSE, "a\ud800b", f"{ENDS} x", *packages):
         assert ours.encode(text) == theirs.encode_ordinary(text)
-
-
-@real
-def test_special_tokens_that_are_asked_for(both, name):
-    ours, theirs = both(name)
-    for special in ours.special_tokens:
-        text = f"a {special}b{ENDS}\n {special}"
-        assert ours.encode(text, (special,)) == theirs.encode(text, allowed_special={special}, disallowed_special=())
 
 
 @pytest.mark.skipif(not (SHARED / "langid").is_dir(), reason="needs ../shared/data/langid")
@@ -185,20 +166,6 @@ def test_documents_of_the_demo(both, name):
     for path in sorted(DEMO.glob("*.parquet")):
         texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
         assert ours.encode_batch(texts) == theirs.encode_ordinary_batch(texts, num_threads=1), path.name
-
-
-@real
-def test_bytes_come_back(both, name):
-    ours, _ = both(name)
-
-    @settings(max_examples=300, deadline=None)
-    @given(st.one_of(st.binary(), st.text(max_size=30).map(lambda text: text.encode()[1:-1])))
-    def check(data):
-        assert ours.decode_bytes(ours.encode_bytes(data)) == data
-
-    check()
-    data = random.Random(0).randbytes(100_000)
-    assert ours.decode_bytes(ours.encode_bytes(data)) == data
 
 
 # Hostile texts
@@ -255,13 +222,6 @@ def test_hugging_face_gives_the_same_ids(both, name):
     for text in (ODD, LICENSE, f"{ENDS} x", "", "\r\n\r\n\t  I'LL don't 'ſ"):
         assert theirs.encode(text).ids == ours.encode(text)
     assert {special: theirs.token_to_id(special) for special in ours.special_tokens} == ours.special_tokens
-
-
-@pytest.mark.slow
-@real
-def test_what_is_written_is_read(both, name):
-    ours, _ = both(name)
-    assert read_hugging_face(write_hugging_face(ours)) == ours
 
 
 @pytest.mark.parametrize("pattern", [*SPLIT_PATTERNS, r"[^\s]+| ?\s+"])
@@ -537,14 +497,6 @@ def test_hugging_face_folders_name_what_heads_and_ends_a_document(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
     with pytest.raises(UsageError, match=r"'<eos>' shall head or end a document, but added_tokens has <s>, <\|end\|>"):
         load()
-
-
-def test_sentencepiece_models_are_read(tmp_path):
-    pieces = pytest.importorskip("lm.tokenizer.sentencepiece")
-    model = SHARED / "models/stories260K/tokenizer.model"
-    if not model.exists():
-        pytest.skip("needs ../shared/data/models")
-    assert load_published(str(model)) == pieces.SentencePieceTokenizer.from_model(model.read_bytes())
 
 
 def test_nothing_there(tmp_path):
