@@ -46,20 +46,10 @@ CONFIGS = FAMILIES | {
     "grouped_untied": dataclasses.replace(FAMILIES["llama"], kv_heads=1, tie_embeddings=False),
 }
 HOSTILE = (
-    "",
-    " ",
-    "\r\n\r\n a",
-    "it's IT'S 'ſ 'LL'",
-    "a\x85b\x1cc\xa0d\u2028e\u180ef",
-    "e\u0301 ๆ ไทย ﷽ 𝕏𝟙𐌀 🙂🏽‍👩",
-    "１２３٤٥Ⅻ½²",
-    "\ud83d \udc00x \ud83d\ude00",
-    "<|endoftext|>",
-    "▁ ▁▁a",
-    "tab\tx  \n \n\n  y   ",
-    "ǅǈ ªº ʰ ᾈ ß İı",
+    "", " ", "\r\n\r\n a", "it's IT'S 'ſ 'LL'", "a\x85b\x1cc\xa0d\u2028e\u180ef", "e\u0301 ๆ ไทย ﷽ 𝕏𝟙𐌀 🙂🏽‍👩",
+    "１２３٤٥Ⅻ½²", "\ud83d \udc00x \ud83d\ude00", "<|endoftext|>", "▁ ▁▁a", "tab\tx  \n \n\n  y   ", "ǅǈ ªº ʰ ᾈ ß İı",
     "\0\ufeff\u200b\U000e0001",
-)
+)  # fmt: skip
 
 
 BASE = TokenizerConfig(vocab_size=300, split_pattern="", train_characters=100_000)

@@ -19,27 +19,13 @@ def devices(kind: str, count: int = 1, platform: str = "gpu") -> list[SimpleName
 @pytest.mark.parametrize(
     ("kind", "tera"),
     [
-        ("NVIDIA A100-SXM4-40GB", 312),
-        ("NVIDIA A100 80GB PCIe", 312),
-        ("NVIDIA H100 80GB HBM3", 989),
-        ("NVIDIA H100 PCIe", 756),
-        ("NVIDIA H100 NVL", 835),
-        ("NVIDIA H200", 989),
-        ("NVIDIA B200", 2250),
-        ("NVIDIA L4", 121),
-        ("NVIDIA L40S", 362),
-        ("AMD Instinct MI300X", 1307.4),
-        ("NVIDIA A10G", 70),
-        ("Tesla V100-SXM2-16GB", 125),
-        ("TPU v2", 22.5),  # a core, half a chip
-        ("TPU v3", 61.5),
-        ("TPU v4", 275),
-        ("TPU v5 lite", 197),
-        ("TPU v5", 459),
-        ("TPU v6 lite", 918),
-        ("TPU7x", 1153.5),
+        ("NVIDIA A100-SXM4-40GB", 312), ("NVIDIA A100 80GB PCIe", 312), ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 NVL", 835), ("NVIDIA H200", 989), ("NVIDIA B200", 2250),
+        ("NVIDIA L4", 121), ("NVIDIA L40S", 362), ("AMD Instinct MI300X", 1307.4), ("NVIDIA A10G", 70),
+        ("Tesla V100-SXM2-16GB", 125), ("TPU v2", 22.5), ("TPU v3", 61.5), ("TPU v4", 275), ("TPU v5 lite", 197),
+        ("TPU v5", 459), ("TPU v6 lite", 918), ("TPU7x", 1153.5),
     ],
-)
+)  # fmt: skip
 def test_names_that_jax_gives_find_their_chip(kind, tera):
     assert table_peak(kind) == tera * 1e12
 
@@ -70,19 +56,11 @@ def test_where_no_rate_is_known_the_reason_is_said(kind, model, words):
     assert all(word in peak.meaning for word in words)
 
 
-def test_devices_of_a_cpu_share_one_measurement(monkeypatch):
+def test_devices_of_a_cpu_share_one_measurement_which_is_not_called_mfu(monkeypatch):
     monkeypatch.setattr("lm.metrics.hardware.matmul_peak", lambda *_, **__: 5e10)
     one = peak_rate(jax.devices()[:1], LLAMA, 64)
-    assert "50 GFLOP/s" in one.meaning
-    assert peak_rate(jax.devices(), LLAMA, 64) == one
-    assert one.rate == 5e10
-
-
-def test_what_is_compared_with_a_measured_rate_is_not_called_mfu(monkeypatch):
-    monkeypatch.setattr("lm.metrics.hardware.matmul_peak", lambda *_, **__: 5e10)
-    peak = peak_rate(jax.devices()[:1], LLAMA, 64)
-    assert peak.metric == "cpu_matmul_share"
-    assert "MFU" not in peak.meaning and "measured" in peak.meaning
+    assert peak_rate(jax.devices(), LLAMA, 64) == one and one.rate == 5e10 and one.metric == "cpu_matmul_share"
+    assert "50 GFLOP/s" in one.meaning and "measured" in one.meaning and "MFU" not in one.meaning
 
 
 def test_the_rate_is_arithmetic_by_time(monkeypatch):

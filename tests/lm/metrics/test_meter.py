@@ -20,7 +20,6 @@ from lm.metrics import writers
 from lm.metrics.hardware import Peak
 from lm.metrics.meter import Meter, MetricsLog, live_text, memory
 from lm.metrics.writers import TensorBoard
-from lm.storage import write_json
 from lm.terminal import duration, quantity
 
 
@@ -38,14 +37,6 @@ def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
         {"step": 2, "loss": 0.5, "tokens": 20},
         {"step": 3, "loss": 0.5},
     ]
-
-
-def test_lists_are_only_in_metrics_jsonl(tmp_path):
-    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
-        log.write(1, {"loss": 0.5, "host_seconds": [1 / 3, 2.0]})
-    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert row == {"step": 1, "loss": 0.5, "host_seconds": [0.3333333, 2.0]}
-    assert [value.tag for event in events_of(tmp_path / "tensorboard") for value in event.summary.value] == ["loss"]
 
 
 def test_events_lie_in_files_of_bounded_size(tmp_path, monkeypatch):
@@ -122,25 +113,21 @@ def test_a_full_disk_is_told_once_a_sink_and_the_rest_goes_on(tmp_path, capsys):
     assert events_of(tmp_path / "tensorboard")[-1].step == 50
 
 
-def test_what_is_not_finite_is_left_out(tmp_path):
-    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
-        log.write(1, {"loss": float("nan"), "gradient_norm": float("inf"), "skipped": 1})
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "skipped": 1}
-
-
-def test_every_sink_gets_the_same_rows(tmp_path, monkeypatch):
+def test_every_sink_gets_the_same_rows_but_lists_and_none_what_is_not_finite(tmp_path, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    told = [(1, {"loss": 1.234567, "tokens": 10}), (1, {"validation_loss": 2.0}), (2, {"mfu": 0.5})]
+    rows = [(1, {"loss": 1.234567, "tokens": 10}), (1, {"validation_loss": 2.0}), (2, {"mfu": 0.5})]
+    left_out = {"gradient_norm": float("inf"), "norm": float("nan")}
     with contextlib.closing(MetricsLog(tmp_path, 0, "mill", {"seed": 7})) as log:
-        for step, row in told:
-            log.write(step, row)
-    rows = [{"step": step} | row for step, row in told]
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rows
-    assert wandb.rows == rows
+        for step, row in rows:
+            log.write(step, row | left_out | {"host_seconds": [1 / 3, 2.0]})
+    expected = [{"step": step} | row for step, row in rows]
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert written == [row | {"host_seconds": [0.3333333, 2.0]} for row in expected]
+    assert wandb.rows == expected
     events = events_of(tmp_path / "tensorboard")
-    expected = [(step, name, np.float32(row[name])) for step, row in told for name in row]
-    assert [(event.step, v.tag, v.simple_value) for event in events for v in event.summary.value] == expected
+    scalars = [(step, name, np.float32(row[name])) for step, row in rows for name in row]
+    assert [(event.step, v.tag, v.simple_value) for event in events for v in event.summary.value] == scalars
     assert wandb.finished == 1
     assert (wandb.begun[0]["project"], wandb.begun[0]["config"]) == ("mill", {"seed": 7})
 
@@ -239,27 +226,21 @@ def test_speed_and_what_is_left_follow_batches_that_grow(monkeypatch):
     assert {(row["tokens_per_second"], row["mfu"]) for row in found} == {(100.0, 1.2)}
 
 
-def test_without_a_peak_rate_there_is_no_mfu(monkeypatch):
+@pytest.mark.parametrize(
+    ("peak", "share"),
+    [(Peak(None, ""), {}), (Peak(5_000.0, "", "cpu_matmul_share"), {"cpu_matmul_share": 2.4})],
+    ids=["unknown", "measured"],
+)
+def test_without_a_peak_rate_of_a_table_there_is_no_mfu(monkeypatch, peak, share):
+    """Other work on the machine while the rate was measured lets its share come out above 1."""
     clock = Clock(monkeypatch)
-    meter = Meter(first=0, steps=2, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=Peak(None, ""))
+    meter = Meter(first=0, steps=2, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=peak)
     with meter.training():
         clock.now += 0.5
     row = meter.row(1) | {"loss": 2.0}
-    assert "mfu" not in row
+    assert "mfu" not in row and share.items() <= row.items() and ("cpu_matmul_share" in row) == bool(share)
     assert live_text(1, 2, row) == "step 1/2  loss 2.000  200 tokens/s  0:00 left"
     assert live_text(1, 2, row | {"mfu": 0.543}) == "step 1/2  loss 2.000  200 tokens/s  MFU 54 %  0:00 left"
-
-
-def test_of_a_rate_that_was_measured_the_share_has_its_own_name_and_no_place_in_the_live_line(monkeypatch):
-    """Other work on the machine while the rate was measured lets it come out above 1."""
-    clock = Clock(monkeypatch)
-    meter = Meter(0, 2, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=Peak(5_000.0, "", "cpu_matmul_share"))
-    with meter.training():
-        clock.now += 0.5
-    row = meter.row(1) | {"loss": 2.0}
-    assert row["cpu_matmul_share"] == 2.4
-    assert "mfu" not in row
-    assert live_text(1, 2, row) == "step 1/2  loss 2.000  200 tokens/s  0:00 left"
 
 
 def test_memory_is_that_of_the_fullest_device_or_else_of_the_process():
@@ -275,25 +256,10 @@ def test_memory_is_that_of_the_fullest_device_or_else_of_the_process():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (314_000, "314 kB"),
-        (3_140_000_000, "3.1 GB"),
-        (2e21, "2000000 PB"),
-    ],
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (314_000, "314 kB"), (3.14e9, "3.1 GB"), (2e21, "2000000 PB")],
 )
 def test_quantities(value, text):
     assert quantity(value, "B") == text
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "folder/x.json"
-    write_json(path, {"a": "ü"})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ü"}
 
 
 def test_model_text_cannot_steer_the_terminal():

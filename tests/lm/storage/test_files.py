@@ -59,14 +59,6 @@ def test_two_processes_and_two_folders_do_not_share_a_name(tmp_path):
             partial.touch()
 
 
-def test_processes_of_the_same_number_on_two_machines_do_not_share_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "getpid", lambda: 7)
-    with appearing(tmp_path / "a", tmp_path) as ours, appearing(tmp_path / "a", tmp_path) as theirs:
-        assert ours != theirs
-        ours.write_bytes(b"ours")
-        theirs.write_bytes(b"theirs")
-
-
 def test_a_refusal_names_what_why_and_the_remedy(tmp_path):
     message = r"that cannot be written: No such file or directory\. Make room on the disk"
     with pytest.raises(InputError, match=message), writing("that"):

@@ -131,12 +131,6 @@ def test_what_was_replaced_or_deleted_there_is_no_longer_here_when_it_is_listed_
         assert copy.fetch(["a", "b", "c"]) == ["a"] and (copy.folder / "a").read_text() == "changed"
 
 
-def test_folders_of_different_processes_and_purposes_are_different(bucket, machines):
-    with machines("a"):
-        purposes = ["runs", "reading", *(f"process-{index}" for index in range(1, 20))]
-        assert len({local_folder(bucket / "run", purpose) for purpose in purposes}) == len(purposes)
-
-
 def test_a_log_that_grows_is_pushed_by_whole_lines(bucket, machines):
     with machines("a"):
         copy = opened(bucket / "run")
@@ -394,10 +388,6 @@ def test_folders_of_readers_that_were_killed_are_deleted(bucket, machines, tmp_p
         assert len([*(tmp_path / "a/readers").glob("*.lock")]) == 1
 
 
-def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
-    assert local_copy_of(tmp_path) is None
-
-
 @pytest.mark.parametrize("address", ["hf://datasets/a/b/run", "https://host/run"])
 def test_a_run_folder_needs_a_store_that_refuses_a_second_writer(address):
     with pytest.raises(UsageError, match=r"cannot be a run folder: give one on a disk, or in s3:// or gs://"):
@@ -406,21 +396,6 @@ def test_a_run_folder_needs_a_store_that_refuses_a_second_writer(address):
 
 def rows(*numbers: int) -> str:
     return "".join(f'{{"step": {number}}}\n' for number in numbers)
-
-
-def test_parts_of_a_log_are_its_lines_and_appending_changes_the_last_alone(monkeypatch):
-    monkeypatch.setattr(local_copy, "PART_BYTES", 40)
-    log = rows(*range(50)).encode()
-    ends = [end for end in range(len(log) + 1) if log[:end].endswith(b"\n")]
-    before: list[bytes] = []
-    for end in [0, *ends]:
-        for torn in (b"", b'{"step'):
-            parts = log_parts(log[:end] + torn)
-            assert b"".join(parts) == log[:end] and parts[: len(before) - 1] == before[:-1]
-            assert all(40 < len(part) <= 40 + len(rows(10)) and part.endswith(b"\n") for part in parts[:-1])
-            before = parts
-    assert len(before) > 10
-    assert log_parts(b"x" * 200 + b"\n") == [b"x" * 200 + b"\n"]
 
 
 def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, machines, store, monkeypatch):

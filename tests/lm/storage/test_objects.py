@@ -13,7 +13,7 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from lm.errors import UsageError
 from lm.storage import StorageError, Url, appearing, objects, place_of, size_of, write_atomically, write_json
-from tests.object_store import FAULTS, HOPELESS, IMPATIENT, QUICK, Request, Store, variables
+from tests.object_store import FAULTS, HOPELESS, IMPATIENT, Request, Store, variables
 from tests.run_files import REPOSITORY
 
 LARGE = objects.CHUNK + 12_345
@@ -77,13 +77,6 @@ def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(store):
     assert len(bucket.files()) == 1005
     objects.delete((bucket / name).address for name in bucket.files())
     assert bucket.files() == {}
-
-
-def test_a_bucket_of_these_tests_is_empty_though_an_earlier_test_left_something_in_one_of_its_name(store):
-    for _ in range(2):
-        store.bucket("twice")
-        assert Url("s3://twice").files() == {}
-        write_atomically(Url("s3://twice") / "left", b"")
 
 
 def test_a_file_is_read_from_anywhere(bucket):
@@ -283,10 +276,6 @@ def test_other_addresses_are_refused(text, message):
         place_of(text)
 
 
-def test_slashes_too_many_name_the_same():
-    assert Url("s3://bucket//a/b/") == Url("s3://bucket/a/b") == Url("s3://bucket") / "a" / "b"
-
-
 @pytest.mark.parametrize(("name", "value"), [("TIMEOUT", "soon"), ("TIMEOUT", "0"), ("RETRIES", "-1")])
 def test_settings_that_make_no_sense_are_refused(name, value):
     with (
@@ -294,7 +283,3 @@ def test_settings_that_make_no_sense_are_refused(name, value):
         pytest.raises(UsageError, match=f"GRISTMILL_STORAGE_{name} is '{value}'; give a number from"),
     ):
         objects.settings()
-
-
-def test_the_settings_are_those_of_the_environment():
-    assert objects.settings() == (float(QUICK["GRISTMILL_STORAGE_TIMEOUT"]), int(QUICK["GRISTMILL_STORAGE_RETRIES"]))

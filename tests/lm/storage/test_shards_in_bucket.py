@@ -20,7 +20,7 @@ from lm.data.mixture import manifest_sha256, mixture_of
 from lm.data.records import check_request, read_manifest
 from lm.data.verify_shards import verify_shards
 from lm.errors import InputError, UsageError
-from lm.storage import StorageError, Url, cache_folder, objects, write_atomically
+from lm.storage import StorageError, Url, objects, write_atomically
 from tests.lm.data.test_mixture import CONFIG
 from tests.lm.shard_files import FINGERPRINT, LENGTH, STREAMS, random_stream, same, write_tokens
 from tests.object_store import Store, variables
@@ -204,8 +204,3 @@ def test_requests_of_a_loader_that_is_closed_are_cancelled(uploaded, store: Stor
 def test_a_block_that_does_not_fit_into_memory_is_refused(uploaded):
     with pytest.raises(UsageError, match=r"train\.shuffle_block = 10000000 x 66 blocks .* Lower it to \d+"):
         source(uploaded, block=10_000_000).iterate()
-
-
-def test_the_cache_is_among_those_of_the_user():
-    with variables({"XDG_CACHE_HOME": "/caches", "GRISTMILL_CACHE": ""}):
-        assert cache_folder() == Path("/caches/gristmill")
