@@ -33,7 +33,7 @@ REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def orbax_path(place: Place) -> epath.Path:
-    """The file or folder as Orbax takes it."""
+    """The file or folder as Orbax's path type."""
     if isinstance(place, Url):
         register()
         return epath.Path(place.address)
@@ -57,7 +57,7 @@ def kvstore_spec(place: Place) -> dict[str, Any]:
 
 
 class Bucket(fsspec.AbstractFileSystem):
-    """The small files of Orbax, read and written by lm.storage, with its settings and its patience."""
+    """File system for Orbax's small files, through lm.storage with its settings and retries."""
 
     scheme: ClassVar[str]
 
@@ -95,7 +95,7 @@ class Bucket(fsspec.AbstractFileSystem):
 
 
 class Written(io.BytesIO):
-    """An object that is written whole when it is closed."""
+    """A file whose contents are uploaded as one object when it is closed."""
 
     def __init__(self, address: str):
         super().__init__()
@@ -109,7 +109,7 @@ class Written(io.BytesIO):
 
 @functools.cache
 def register() -> None:
-    """Makes fsspec and Orbax know the addresses, once a process."""
+    """Register the addresses with fsspec and Orbax, once per process."""
     for scheme, protocol in {"s3": "s3", "gs": "gcs"}.items():
         named = type(f"Bucket_{scheme}", (Bucket,), {"scheme": scheme, "protocol": (protocol, scheme)})
         fsspec.register_implementation(protocol, named, clobber=True)

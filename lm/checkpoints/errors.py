@@ -17,16 +17,16 @@ FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
 
 @contextlib.contextmanager
 def readable_errors(place: object, verb: str, remedy: str) -> Generator[None]:
-    """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
+    """Turn any error of Orbax and TensorStore, such as for a full disk or a damaged file, into an InputError."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         cause = " ".join(str(error).split())
-        # TensorStore says so too, at the end of a thousand characters.
+        # TensorStore reports it too, after a thousand other characters.
         of_the_disk = re.search(rf"({'|'.join(map(os.strerror, DISK_ERRORS))})( \([^)]*free\))?", cause)
-        first: BaseException = error  # TensorStore's, which names the array: around it Orbax prints all of its spec
+        first: BaseException = error  # TensorStore's error names the array; Orbax wraps it in the whole spec
         while first.__cause__ is not None:
             first = first.__cause__
         reason = of_the_disk[0] if of_the_disk else f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"

@@ -40,7 +40,7 @@ def write_parameters(
     item = checkpoint.resolve() / "model"
     with readable_errors(checkpoint, "written", FREE_SPACE):
         item.mkdir(parents=True)
-        # What Orbax writes beside the arrays, for arrays of one value; the arrays themselves then take their places.
+        # Let Orbax write its metadata for arrays of one value; the real arrays then replace these.
         tiny = {name: jnp.zeros((1,) * len(leaf.shape), leaf.dtype) for name, leaf in leaves.items()}
         handler = item_handler()
         handler.save(orbax_path(item), args=ocp.args.PyTreeSave(tiny))

@@ -65,7 +65,7 @@ def named_items(state: State) -> dict[str, dict[str, Any]]:
 
 @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
 def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
-    """`tree`, bit by bit, in the memory of `over`.
+    """Copy `tree` exactly into the memory of `over`.
 
     Every bit is XORed with a zero that XLA cannot know to be zero. So XLA treats the copy as a computation, which a CPU
     runs asynchronously; a plain copy would block the caller."""
@@ -105,7 +105,7 @@ class Checkpoints:
     ):
         """`retention=None` keeps all checkpoints. A save waits up to `timeout` seconds for the previous one, then it is
         skipped. `sidecars` are logs of the steps up to a checkpoint, which are forced to disk before its manifest."""
-        # Where the folder is a link, what is set aside must lie on the same disk.
+        # If the folder is a link, checkpoints are moved aside on the disk that it leads to.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
         self.may_write, self.before_manifest = hooks
@@ -118,12 +118,11 @@ class Checkpoints:
         self.primary = jax.process_index() == 0
         self.behind = jax.process_count() == 1 and jax.default_backend() == "cpu"
         self.snapshot: dict[str, dict[str, Any]] | None = None
-        """Where the state is copied to before it is written: Orbax writes from a CPU's own memory, and the next step,
-        which is to write there, would wait for it."""
+        """Copy of the state that Orbax writes from on a CPU: without it, the next step would wait for the write."""
 
     @property
     def linked(self) -> bool:
-        """Whether the folder is a link to another disk; files next to it there are not of this run."""
+        """Whether the folder is a link to another disk, where the files next to it belong to others."""
         return isinstance(self.place, Path) and self.place.is_symlink()
 
     def steps(self) -> list[int]:
@@ -137,12 +136,12 @@ class Checkpoints:
         A failed save is reported on stdout and leaves older checkpoints intact; `close` raises it unless a later save
         succeeds.
         """
-        # Several processes must not differ in whether they save.
+        # All processes must save, or none.
         if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.timeout):
             if not self.slow:
                 print(
-                    f"{self.kind}: step {step:,} is left out: after {self.timeout:.0f} s more, the checkpoint before "
-                    "it is still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
+                    f"{self.kind}: step {step:,} is left out: after waiting {self.timeout:.0f} s, the previous "
+                    "checkpoint is still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
                     flush=True,
                 )
             self.slow = True
@@ -155,14 +154,14 @@ class Checkpoints:
         return True
 
     def snap(self, state: State) -> dict[str, dict[str, Any]]:
-        """Begins to copy the state to where the next step does not write. No save may be under way."""
+        """Start copying the state into memory of its own. No save may be running."""
         items = named_items(state)
         over = jax.tree.map(jnp.zeros_like, items) if self.snapshot is None else self.snapshot
         self.snapshot = copied(items, over, jnp.zeros((), jnp.uint8))
         return self.snapshot
 
     def prepare(self, state: State) -> None:
-        """Makes all that the first save would otherwise have to make."""
+        """Allocate and compile what the first save needs."""
         if self.behind:
             self.snap(state)
 
@@ -171,7 +170,7 @@ class Checkpoints:
         return self.slow and self.pending is not None and not self.pending.done()
 
     def settled(self, timeout: float | None = None) -> bool:
-        """Waits for the save under way, `timeout` seconds at most (None: however long); False when it still is."""
+        """Wait for the running save, at most `timeout` seconds (None: without limit); return False if it still runs."""
         if self.pending is not None:
             try:
                 self.pending.result(timeout)
@@ -223,7 +222,7 @@ class Checkpoints:
         try:
             with readable_errors(self.folder, "written", FREE_SPACE):
                 wait_for_all(begun.result())
-                # Of process 0, once Orbax has put together what all have written.
+                # Process 0 lists its files after Orbax has merged those of all processes.
                 mine["files"] = {} if self.primary else files_of(self.folder / str(step), items, jax.process_index())
         except InputError as error:
             own, mine["error"] = error, str(error)
@@ -263,14 +262,14 @@ class Checkpoints:
                     sync(self.folder)
         except InputError:
             with contextlib.suppress(OSError, InputError):
-                self.may_write()  # else what is there may be another command's
-                delete_unfinished(self.folder)  # its space is needed
+                self.may_write()  # else these files may belong to another command
+                delete_unfinished(self.folder)  # to free the space
             raise
 
     def clear(self, step: int) -> None:
-        """Takes away a checkpoint of that step; with anything that training did not write there, it is moved aside,
-        whole. Raises InputError for that if the folder of checkpoints is a link: outside of the run folder, files of
-        others are not moved."""
+        """Delete a checkpoint of that step. If it contains files that training did not write, move all of it aside
+        instead, or raise InputError if the folder of checkpoints is a link: files outside of the run folder are not
+        moved."""
         place, files = self.folder / str(step), {}
         with contextlib.suppress(DamageError, InputError):
             files = {} if is_link(place) else read_manifest(place)["files"]
@@ -279,7 +278,7 @@ class Checkpoints:
             delete_step(self.folder, step)
             return
         if not others and not (isinstance(place, Path) and os.path.lexists(place)):
-            return  # nothing is there
+            return
         if self.linked:
             raise InputError(f"{place} is not what training wrote there. Move it to another folder.")
         aside = unused(place.parent.with_name(RunPaths.replaced)) / place.parent.name / place.name
@@ -287,13 +286,13 @@ class Checkpoints:
         print(f"{self.kind}: {place} is not what training wrote there. Moved to {aside}", flush=True)
 
     def sync_sidecars(self) -> None:
-        """A log that fails, or is not there, fails no checkpoint."""
+        """Force the logs to disk, ignoring missing files and errors."""
         for path in {*self.sidecars, *(path.parent for path in self.sidecars)}:
             with contextlib.suppress(OSError):
                 sync(path)
 
     def prune(self) -> None:
-        """Takes away the checkpoints that are not kept."""
+        """Delete the checkpoints that `retention` does not keep."""
         if self.retention is None:
             return
         self.may_write()
@@ -310,7 +309,7 @@ class Checkpoints:
             try:
                 delete_step(self.folder, step)
             except (OSError, InputError) as error:
-                print(f"checkpoint: step {step:,} could not be taken away: {error}", flush=True)
+                print(f"checkpoint: step {step:,} could not be deleted: {error}", flush=True)
 
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
         """Update the metadata of an existing checkpoint. I/O errors are logged, not raised."""
@@ -373,7 +372,7 @@ class Checkpoints:
                 aside: Place = unused(folder.with_name(f"{folder.name}.damaged"))
             else:
                 aside = self.folder.with_name(RunPaths.damaged_checkpoints) / folder.name
-                if isinstance(aside, Url) and aside.children():  # as of a move that a kill ended
+                if isinstance(aside, Url) and aside.children():  # of a move that was killed
                     aside = unused(aside)
             with readable_errors(aside, "written", FREE_SPACE):
                 move_folder(folder, aside)
@@ -401,7 +400,7 @@ def wait_for_all(commits: Sequence[Any]) -> None:
 
 
 FILE_BYTES = 2**28
-"""Size of the files that arrays are put into: of several, threads hash several at a time."""
+"""Size of the files that arrays are stored in; several files are hashed in parallel."""
 MARGIN = 500_000
 """Bytes of a checkpoint besides its arrays."""
 
@@ -429,11 +428,10 @@ class Snapshots(Checkpoints):
         super().__init__(folder, retention=None, hooks=hooks)
 
     def of_run(self, first: int, about: Mapping[str, Any]) -> set[int]:
-        """The steps of the snapshots that a run which goes on at step `first` need not take again, when it says `about`
-        itself what it would say with them.
+        """Return the steps that have a snapshot, after a run has resumed at step `first` with the metadata `about`.
 
-        Those of later steps, which an attempt before has taken, stay where they are whole and were said to be of the
-        same; else they are taken away, for this run will have other parameters there.
+        Later snapshots, from an earlier attempt, are kept if they are undamaged and have the same metadata; else they
+        are deleted, since this run will have other parameters at these steps.
         """
         return {*settle("snapshots", None, lambda _: self.look(first, about))}
 
@@ -446,8 +444,8 @@ class Snapshots(Checkpoints):
 
 
 def is_whole(folder: Place, about: Mapping[str, Any]) -> bool:
-    """Whether the files are what was written, and were said to be what `about` says. Raises InputError where one may
-    not be read."""
+    """Whether the files are undamaged and the manifest contains `about`. Raises InputError for a file that may not be
+    read."""
     with contextlib.suppress(DamageError):
         found = verify(folder)
         return all(found.get(name) == value for name, value in about.items())

@@ -147,7 +147,7 @@ def delete_step(folder: Place, step: int) -> None:
             names = [*read_manifest(place)["files"]]
         except (DamageError, InputError):
             names = [name for name in sizes_below(place) if name.split("/")[0] in PARTS]
-        (place / MANIFEST).unlink(missing_ok=True)  # first: half of it must not be taken for whole
+        (place / MANIFEST).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint does not look complete
         delete_files(place, [*names, HALF_MANIFEST])
     unmark(folder, step)
 
@@ -193,15 +193,15 @@ def digests(folder: Place, names: Iterable[str]) -> dict[str, tuple[int, str]]:
 
 
 def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """The manifest's text. Its last entry is the hash of the others, lest a flip in it go unseen."""
+    """Text of the manifest. Its last entry is the hash of the others, so that changes of the manifest are detected."""
     content = {"about": about, "files": files}
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps(content | {"sha256": seal}, indent=1, sort_keys=True) + "\n"
 
 
 def owner(name: str) -> int:
-    """The process that wrote a file of a checkpoint, by its name: Orbax gives each a folder of its own in every item,
-    and process 0 writes whatever is for all."""
+    """Return the process that wrote a file of a checkpoint, by its name: each process has a folder in every item, and
+    process 0 writes the common files."""
     found = re.search(r"(?:^|/)ocdbt\.process_(\d+)/", name)
     return int(found[1]) if found else 0
 

@@ -68,8 +68,8 @@ def whole_checkpoint(folder: Place, step: int | None = None) -> int:
 
 
 def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place:
-    """The checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it; without `step`
-    the newest in the first folder that has any. Its files are verified. Raises like `whole_checkpoint`."""
+    """Return the checkpoint of `step` in the first of the folders (checkpoints, then snapshots) that has it; without
+    `step` the newest in the first folder that has any. Verifies its files. Raises like `whole_checkpoint`."""
 
     def look(_: object) -> list[str]:
         found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
@@ -141,7 +141,7 @@ def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
 
 
 def shapes_of(config: ModelConfig) -> Transformer:
-    """The model, with a jax.ShapeDtypeStruct for each array."""
+    """The model with a jax.ShapeDtypeStruct for each array."""
     return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
 
 
@@ -155,9 +155,9 @@ def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
 
 
 def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
-    """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
-    ShapeDtypeStructs with shardings), whichever form its layers are stored in; its files are not verified. Raises as
-    `check_items`."""
+    """Restore the named items of the checkpoint in `folder`, each as the tree and in the layout of its `like` (arrays,
+    or ShapeDtypeStructs with shardings), whether layers are stored one by one or as a stack. Does not verify files.
+    Raises like `check_items`."""
     stored = check_items(folder, like, cast_types)
     restored, failure = {}, None
     try:
@@ -166,7 +166,7 @@ def restore_items(folder: Place, like: Mapping[str, object], cast_types: bool = 
                 restored[name] = read_arrays(folder / name, abstract)
     except InputError as error:
         failure = error
-    fail_together("restore", failure)  # lest the others wait for this one at what they compute together next
+    fail_together("restore", failure)  # else the other processes would wait for this one at their next collective
     for name, abstract in stored.items():
         for key, one in abstract.items():
             if first_replica(one.sharding):
@@ -192,8 +192,8 @@ def read_arrays(item: Place, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> di
 def check_items(
     folder: Place, like: Mapping[str, object], cast_types: bool
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """The arrays of `like` in the form in which the checkpoint has them. Raises InputError where shapes there differ,
-    or types, unless `cast_types`, and as `check_size`; reads no array."""
+    """Return the arrays of `like` in the checkpoint's form of layers, without reading any. Raises InputError if shapes
+    differ, or types unless `cast_types`, and like `check_size`."""
     with readable_errors(folder, "read", OTHER):
         found = {name: item_handler().metadata(orbax_path(folder / name)).tree for name in like}
     if "model" in found:
@@ -207,11 +207,8 @@ def check_items(
 def check_arrays(
     folder: Place, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
-    """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
-
-    def kind(array: Any) -> str:
-        return f"{tuple(array.shape)}" if cast_types else f"{tuple(array.shape)} {np.dtype(array.dtype).name}"
-
+    """Raise InputError unless the checkpoint's arrays `found` have the shapes and types of those `wanted`."""
+    kind = lambda x: f"{tuple(x.shape)}" if cast_types else f"{tuple(x.shape)} {np.dtype(x.dtype).name}"
     there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
     differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
     if differing:
@@ -224,10 +221,9 @@ def check_arrays(
 
 
 def check_finite(model: Transformer, checkpoint: Place) -> None:
-    """Raises InputError where a parameter holds NaN or infinity, by its name: all that such a model says is noise. Of a
-    model that several processes share, each looks through what it holds."""
+    """Raise InputError, with the name, if a parameter contains NaN or infinity. Each process checks its own shards."""
     on_device = jax.jit(lambda part: jnp.all(jnp.isfinite(part)))
-    # A CPU's arrays are the host's too, and NumPy has nothing to compile.
+    # On a CPU, NumPy reads the array in place and compiles nothing.
     finite = lambda part: np.isfinite(np.asarray(part)).all() if part.platform() == "cpu" else on_device(part)
     for name, array in named_leaves(model).items():
         if not all(finite(shard.data) for shard in array.addressable_shards):

@@ -13,16 +13,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding
 
 REPLICAS = "data"
-"""The axis of the mesh that replicas are along."""
+"""Mesh axis of the replicas."""
 PIECE_BYTES: int = 1 << 25
 """Bytes of an array that are broadcast at a time; a device needs twice as much memory on top of the state."""
 
 
 @functools.cache
 def first_replica(sharding: Sharding | None) -> NamedSharding | None:
-    """The layout of an array on the devices of the first replica, if that reads it for the others. None if each process
-    reads what its devices need: because it has the devices of all replicas for the same parts, or because the array is
-    cut over the replicas (ZeRO-1's moments)."""
+    """Return the layout of an array on the devices of the first replica, if that replica reads it for the others. None
+    if each process reads what its own devices need: if it has the devices of all replicas for the same shards, or if
+    the array is sharded over the replicas (ZeRO-1's moments)."""
     if not isinstance(sharding, NamedSharding) or REPLICAS not in sharding.mesh.shape:
         return None
     if REPLICAS in jax.tree.leaves(tuple(sharding.spec)):
@@ -37,10 +37,10 @@ def first_replica(sharding: Sharding | None) -> NamedSharding | None:
 
 
 def broadcast(array: jax.Array | None, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """Copy an array from the devices of the first replica to those of all, every bit: it is laid out as `like` then.
+    """Copy an array exactly from the devices of the first replica to all devices, with the sharding of `like`.
 
     All processes of the mesh must call it, for the same arrays in the same order; those without a device of the first
-    replica give None. `array` is deleted.
+    replica pass None. `array` is deleted.
     """
     sharding = cast(NamedSharding, like.sharding)
     held = {part.device: part.data for part in array.addressable_shards} if array is not None else {}
@@ -72,7 +72,7 @@ def broadcast_parts(whole: jax.Array, sharding: NamedSharding) -> jax.Array:
         rows = max(1, part.shape[axis] * PIECE_BYTES // size)
 
         def step(number: jax.Array, part: jax.Array) -> jax.Array:
-            # The last piece begins earlier where it would pass the end: its first rows are broadcast twice.
+            # The last piece ends at the end of the array, so its first rows may be broadcast twice.
             piece = share(jax.lax.dynamic_slice_in_dim(part, number * rows, rows, axis))
             return jax.lax.dynamic_update_slice_in_dim(part, piece, number * rows, axis)
 

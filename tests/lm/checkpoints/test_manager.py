@@ -520,7 +520,7 @@ def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, cap
     with opened(folder, RetentionPolicy(newest=1)) as checkpoints:
         checkpoints.save(9, state_of(9), {})
     assert checkpoints.steps() == [3, 6, 9]
-    assert "step 3 could not be taken away: busy" in (out := capsys.readouterr().out)
+    assert "step 3 could not be deleted: busy" in (out := capsys.readouterr().out)
     assert "is not saved" not in out
 
 
