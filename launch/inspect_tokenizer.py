@@ -41,8 +41,8 @@ class Command:
 def run(command: Command) -> None:
     from viewer.tokenizer.corpus import read_corpora
     from viewer.tokenizer.finding import find_tokenizer, newest_run, read_text, read_with
-    from viewer.tokenizer.page import write_page
     from viewer.tokenizer.terminal import show
+    from viewer.tokenizer.vocabulary import write_page
 
     given = [command.tokenizer or command.workdir or newest_run(), *filter(None, [command.beside])]
     text = read_text(command.text, command.file)

@@ -22,7 +22,6 @@ from launch import (
 )
 from launch.stages.command import run_command
 from launch.stages.stage import run_stage
-from lm.address_space import CHARTS, check_address_space
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import shown_place
@@ -54,8 +53,6 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
     if train in wanted:
         experiment.engine.refuse_detached("launch.pretrain")
     preflight.check(experiment, workdir, training=train in wanted)
-    if report in wanted:
-        check_address_space(CHARTS)
     start, made = time.perf_counter(), 0
     for number, script in enumerate(wanted, 1):
         stage = script.STAGE

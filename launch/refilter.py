@@ -12,7 +12,7 @@ from pathlib import Path
 from configs.experiment import Experiment
 from data_prep.by_language import refuse_other_stop_words, with_thresholds
 from data_prep.engine.progress import ProgressLine
-from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funnel
+from data_prep.funnel.report import FUNNEL, read_counts, write_funnel
 from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
@@ -27,7 +27,7 @@ NAME = RunPaths.refilter
 
 
 def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
-    from viewer.report.funnel_page import REDRAWN, render
+    from viewer.funnel import preview_html
 
     if source is not None:
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
@@ -43,11 +43,9 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     out.mkdir(exist_ok=True)
     records = read_records(folder)
     write_funnel(out / FUNNEL, now.counts, now.files, records, config, now.min_quality)
-    funnel = read_funnel(out / FUNNEL, folder, config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None
-    back = "../report/index.html" if paths.report_page.is_file() else ""
-    write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
+    write_atomically(out / "index.html", preview_html(out / FUNNEL, folder, config, workdir.resolve().name, changed))
     outputs.write_record(NAME, workdir, outputs.files_in(workdir, (NAME,)))
     bucket.push(workdir, (NAME,))
     print(comparison(before, changed or [], now.counts, config))

@@ -32,7 +32,8 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     else."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
-    from viewer.scaling.page import render
+    from viewer.answers import key_of
+    from viewer.page import window_html
 
     refuse_bucket(workdir)
     experiment.engine.refuse_detached("launch.scaling")
@@ -51,7 +52,8 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     measured, failed = train_rungs(train.STAGE, write_shards.STAGE, experiment, ladder, workdir)
     made = study(measured, failed, asked.budget, splits["train"].tokens)
     write_json(paths.scaling_json, made.as_json())
-    write_atomically(paths.scaling_page, render(made, workdir.resolve().name))
+    answers = {key_of("model", {}): {"name": workdir.resolve().name}, key_of("scaling", {}): made.as_json()}
+    write_atomically(paths.scaling_page, window_html(answers, pages=("scaling",)))
     print(f"\n{study_text(made)}\nSee {paths.scaling_page}, and {paths.scaling_json}", flush=True)
     if failed:
         raise InputError(f"{len(failed)} of {len(ladder)} rungs failed; the same command tries them again.")

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import jax
-import lxml.html
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +20,9 @@ from lm.evaluation.held_out import batch_losses
 from lm.tokenizer import load
 from tests.commands import Ended, run_command
 from tests.corpus import tiny_experiment, web_pages
+from tests.launch.run_folder import recorded_in
 from tests.run_files import digests, finish, parameters, start
+from viewer.answers import key_of
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")
 
@@ -93,7 +94,6 @@ def test_every_part_of_the_run_folder_is_there(finished):
         "tokens/manifest.json",
         "tokens/train-00000-of-0000*.array_record", "tokens/val-00000-of-00001.array_record", "checkpoints/12",
         "metrics.jsonl", "tensorboard/*", "samples/step-00000006.json", "samples/final.json", "report/index.html",
-        "report/funnel.html", "report/tokenizer.html",
     ):  # fmt: skip
         assert list(workdir.glob(pattern)), pattern
     assert not [*workdir.glob("stages/*.begun"), *workdir.glob("scratch"), *workdir.glob("parts")]
@@ -104,21 +104,23 @@ def test_every_part_of_the_run_folder_is_there(finished):
     ]  # fmt: skip
 
 
-def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished):
+def test_the_report_follows_a_held_out_document_to_the_losses_of_evaluation(finished):
     """The page that was read, the document that was written, and for each token the loss that evaluation gives it."""
     workdir, _ = finished
-    page = lxml.html.parse(workdir / "report/index.html").getroot()
-    (cells,), (source,) = page.xpath("//*[@data-tokens]"), page.xpath("//pre")
-    rows, url = json.loads(cells.get("data-tokens")), page.xpath("string(//section[1]//code)")
+    recorded = recorded_in(workdir / "report/index.html")
+    followed = recorded["followed{}"]
+    rows = recorded[key_of("score", {"tokens": followed["ids"]})]["tokens"]
+    url = followed["url"]
     (document,) = (
         row for path in (workdir / "documents").glob("*.parquet") for row in pq.read_table(path).to_pylist()
         if row["url"] == url
     )  # fmt: skip
     splits = pq.read_table(workdir / "tokens/documents").to_pylist()
     assert [row["split"] for row in splits if row["url"] == url] == ["val"]
-    assert document["text"].startswith(cells.text_content().replace("⏎", ""))
-    marks = source.xpath("mark/text()")
-    assert marks and "<nav>" in source.text_content() and all(mark in document["text"] for mark in marks)
+    assert document["text"].startswith(followed["text"]) and len(rows) == len(followed["ids"]) > 20
+    marks = [piece["text"] for piece in followed["html"] if piece["kind"] == "kept"]
+    assert marks and any("<nav>" in piece["text"] for piece in followed["html"])
+    assert all(mark in document["text"] for mark in marks)
 
     experiment, tokenizer = tiny_experiment(), load(workdir / "tokenizer")
     model = restore_model(experiment.model, workdir / "checkpoints")
@@ -127,7 +129,7 @@ def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished
     windows = strided_windows(ids, np.zeros_like(ids), config.context_length, experiment.evaluate.stride, 16)
     for batch in windows:
         found += np.asarray(jax.jit(batch_losses)(model, batch))[np.asarray(batch.weights_BT) == 1].tolist()
-    assert [row[1] for row in rows] == pytest.approx([nats / math.log(2) for nats in found], abs=1e-3)
+    assert [row["bits"] for row in rows] == pytest.approx([nats / math.log(2) for nats in found], abs=1e-3)
 
 
 def test_a_second_run_says_that_all_is_up_to_date(finished, warc):

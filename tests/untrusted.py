@@ -19,8 +19,7 @@ from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from tests.data_prep import untrusted as of_data_prep
 from tests.data_prep.untrusted import Anywhere, AtPlace, Bounded, Trusted, Within
-from viewer.report.html_marks import pieces_of, shown_pieces
-from viewer.tokenizer.look import single_bytes
+from viewer.html_marks import pieces_of, shown_pieces
 from viewer.training_data import short
 from viewer.window.corpus.listing import around
 
@@ -55,7 +54,6 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "runs_of": split_pattern,
     "around": lambda text: around(text, "needle"),
     "short": short,
-    "single_bytes": lambda text: single_bytes(text, TOKENIZER),
     "encode": lambda text: TOKENIZER.encode(text, SPECIAL),
     "encode_bytes": lambda text: TOKENIZER.encode_bytes(text.encode("utf-16", "replace")),
     "word_edges": lambda text: word_edges(
@@ -148,12 +146,9 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.tokenizer.sentencepiece._TOO_LARGE": Trusted("messages of SentencePiece's trainer"),
     "lm.tokenizer.sentencepiece._TOO_SMALL": Trusted("messages of SentencePiece's trainer"),
     "lm.training.aot_compile.REFUSED": COMPILER,
-    "viewer.charts.HIT": Trusted("a chart that we drew"),
-    "viewer.report.funnel_page.anchor": Trusted("names of our own stages and reasons"),
-    "viewer.report.html_marks.ENDS": Within("html_marks"),
-    "viewer.report.html_marks.PIECE": Within("html_marks"),
-    "viewer.report.html_marks.RAW": Within("html_marks"),
-    "viewer.tokenizer.look.single_bytes": Within("single_bytes"),
+    "viewer.html_marks.ENDS": Within("html_marks"),
+    "viewer.html_marks.PIECE": Within("html_marks"),
+    "viewer.html_marks.RAW": Within("html_marks"),
     "viewer.training_data.short": Within("short"),
     "viewer.window.corpus.listing.around": Within("around"),
 }

@@ -4,9 +4,8 @@ import itertools
 import re
 from pathlib import Path
 
-from viewer.templates import STYLE
-
 ROOT = Path(__file__).parents[1]
+STYLE = (ROOT / "viewer/static/style.css").read_text(encoding="utf-8")
 DOC_STYLE = """
 body { overflow-wrap: anywhere; max-width: 46rem; margin: 0 auto; padding: 1rem clamp(1.125rem, 4vw, 3rem) 4rem; }
 pre { overflow-x: auto; } img { max-width: 100%; } table { display: block; overflow-x: auto; }

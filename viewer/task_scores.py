@@ -1,12 +1,11 @@
 """Benchmark scores over the steps of a run: from its evaluators (metrics.jsonl, evaluation.json) and from lm-eval
 (lm_eval/). Does not import JAX."""
 
-import math
 from dataclasses import dataclass
 
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
-from viewer.training_data import Curves, read_json
+from viewer.training_data import Curves, finite, read_json
 
 FIGURES = ("acc", "acc_norm", "perplexity")
 """Figures of a task to show, in lm-eval's naming."""
@@ -43,9 +42,9 @@ def read_scores(paths: RunPaths, curves: Curves) -> tuple[Score, ...]:
     for task in SOURCES:
         for figure in FIGURES:
             key = f"{task}_{figure}"
-            points = tuple((line["step"], line[key]) for line in curves.evaluated if is_number(line.get(key)))
-            if points or is_number(final.get(key)):
-                own.append(Score(task, figure, points, final[key] if is_number(final.get(key)) else None))
+            points = tuple((line["step"], line[key]) for line in curves.evaluated if finite(line.get(key)) is not None)
+            if points or finite(final.get(key)) is not None:
+                own.append(Score(task, figure, points, final[key] if finite(final.get(key)) is not None else None))
     return (*own, *harness_scores(paths))
 
 
@@ -57,10 +56,6 @@ def harness_scores(paths: RunPaths) -> list[Score]:
         results = read_json(path, "launch.lm_eval").get("results", {})
         for task, figures in results.items() if step.isdecimal() else ():
             for figure in FIGURES:
-                if is_number(value := figures.get(f"{figure},none")):
+                if (value := finite(figures.get(f"{figure},none"))) is not None:
                     found.setdefault((task, figure), []).append((int(step), value))
     return [Score(*key, tuple(points), by_harness=True) for key, points in sorted(found.items())]
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Read the training data of a run: curves, samples, compression, vocabulary. Does not import JAX."""
+"""Read the training data of a run: curves, samples, compression. Does not import JAX."""
 
 import json
 import math
@@ -9,13 +9,9 @@ from pathlib import Path
 
 from lm.data.records import read_manifest
 from lm.errors import InputError
-from lm.tokenizer import BytePairTokenizer, Tokenizer
-from lm.tokenizer.hugging_face.writing import merged_from
 
-MINTED = 48
-"""Number of tokens to show from the beginning, the middle and the end of the merges."""
-LONGEST = 24
-PARAGRAPH_CHARACTERS = 900
+MOST = 1e300
+"""Maximum absolute value of a number: JavaScript reads longer integers as infinity."""
 
 
 @dataclass(frozen=True)
@@ -66,33 +62,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Token:
-    """One symbol of the vocabulary."""
-
-    rank: int
-    text: str
-    """Its bytes made visible, see `visible`."""
-    parts: tuple[str, ...]
-    """The two tokens that it was merged from; empty if not requested."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Vocabulary in the order of its merges."""
-
-    size: int
-    """Number of symbols, including special tokens."""
-    fingerprint: str
-    first: tuple[Token, ...]
-    middle: tuple[Token, ...]
-    last: tuple[Token, ...]
-    longest: tuple[Token, ...]
-    """Longest tokens with a letter: rules and indentation are longer, but uninteresting."""
-    lengths: tuple[tuple[int, int], ...]
-    """(bytes, number of tokens of that length), from 1 to the longest."""
-
-
-@dataclass(frozen=True)
 class Splits:
     """Counts of tokens/manifest.json."""
 
@@ -133,6 +102,13 @@ def read_json(path: Path, script: str) -> dict:
         ) from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a {type(value).__name__}, but an object is needed. Make it again: {script}.")
+    return value
+
+
+def finite(value: object) -> int | float | None:
+    """`value`, or None if it is not a number that JSON and JavaScript can represent."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
+        return None
     return value
 
 
@@ -243,41 +219,3 @@ def short(text: str) -> str:
 
 def has_letter(token: bytes) -> bool:
     return any(c.isalpha() for c in token.decode("utf-8", "ignore"))
-
-
-def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """The tokenizer's merges, or other tokens of more than one byte, and the lengths of its tokens."""
-    special = frozenset(tokenizer.special_tokens.values())
-    ids = [id for id in range(tokenizer.vocab_size) if id not in special]
-    tokens = [tokenizer.token_bytes(id) for id in ids]
-    ranks = dict(zip(tokens, ids, strict=True))
-    merges = [token for token in tokens if len(token) > 1]
-
-    def parts(token: bytes) -> tuple[bytes, ...]:
-        return merged_from(token, ranks) if isinstance(tokenizer, BytePairTokenizer) else (token,)
-
-    def show(tokens: list[bytes]) -> tuple[Token, ...]:
-        return tuple(
-            Token(ranks[token], short(visible(token)), tuple(short(visible(part)) for part in parts(token)))
-            for token in tokens
-        )
-
-    centre = max(0, (len(merges) - MINTED) // 2)
-    counts = [0] * (max(map(len, tokens)) + 1)
-    for token in tokens:
-        counts[len(token)] += 1
-    return Vocabulary(
-        size=tokenizer.vocab_size,
-        fingerprint=tokenizer.fingerprint,
-        first=show(merges[:MINTED]),
-        middle=show(merges[centre : centre + MINTED] if len(merges) > 3 * MINTED else []),
-        last=show(merges[-MINTED:] if len(merges) > 2 * MINTED else []),
-        longest=show(sorted(filter(has_letter, merges), key=lambda token: (-len(token), ranks[token]))[:LONGEST]),
-        lengths=tuple(enumerate(counts))[1:],
-    )
-
-
-def cut_into_tokens(text: str, tokenizer: Tokenizer) -> tuple[Token, ...]:
-    """Tokens of the beginning of `text`, at most PARAGRAPH_CHARACTERS."""
-    ids = tokenizer.encode(text[:PARAGRAPH_CHARACTERS])
-    return tuple(Token(id, visible(tokenizer.token_bytes(id)), ()) for id in ids)

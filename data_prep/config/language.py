@@ -70,7 +70,7 @@ class LanguageConfig(Filter):
     name = "language"
     title = "Language"
     summary = "A classifier (fastText's lid.176, arXiv:1607.01759, or GlotLID, arXiv:2310.16248) names the likeliest."
-    signals = (Signal("language_score", "Certainty of the language", "The probability of the likeliest language."),)
+    signals = (Signal("language_score", "Language score", "The probability of the likeliest language."),)
     rules = (Rule("low_language_score", "language_score", "at most", "min_score"),)
     other_reasons = (("other_language", "The likeliest language is not among those wanted."),)
 

@@ -57,9 +57,9 @@ def serve_on(
     """Serve on a bound socket."""
     from lm.inference.engine import Engine
     from lm.serving.server import is_loopback, serve, warm_up
+    from viewer.page import served_pages
     from viewer.window.inspections import inspections_of
     from viewer.window.model_views import MOST_TOKENS
-    from viewer.window.page import served_pages
     from viewer.window.window_run import WindowRun
 
     context = experiment.model.context_length
@@ -86,5 +86,5 @@ def serve_on(
     serve(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
         cors_origins=options.cors_origins, allowed_hosts=options.allowed_hosts, grace_seconds=options.grace_seconds,
-        on_start=listening, inspections=inspections_of(window), pages=served_pages(workdir, with_report=not key),
+        on_start=listening, inspections=inspections_of(window), pages=served_pages(),
     )  # fmt: skip

@@ -1,11 +1,9 @@
 """The modern recipe beside plain GPT-2: the same parameters, tokens and batches, on the demo's corpus.
 
     python -m tests.bench.recipes --recipe {gpt2,modern} [--seed 0] [--learning-rate R] [--steps 250]
-    python -m tests.bench.recipes --plot ROWS.jsonl --out curve.svg
 
-The first prints one JSON line: parameters, tokens, bits per byte over the whole held-out split, and the same on some
-held-out batches along the way. The second draws such lines, the mean of each recipe's. It needs runs/demo
-with its tokens (make demo, or its stages up to launch.write_shards).
+Prints one JSON line: parameters, tokens, bits per byte over the whole held-out split, and the same on some held-out
+batches along the way. It needs runs/demo with its tokens (make demo, or its stages up to launch.write_shards).
 """
 
 import argparse
@@ -88,48 +86,16 @@ def measure(recipe: str, seed: int, learning_rate: float | None, steps: int) -> 
     }
 
 
-def plot(rows: list[dict], out: Path) -> None:
-    """Bits per byte by tokens, the mean over the rows of each recipe."""
-    import vl_convert
-
-    tokens_per_step = rows[0]["tokens"] / rows[0]["curve"][-1][0]
-    values = [
-        {"recipe": row["recipe"], "million tokens": step * tokens_per_step / 1e6, "bits per byte": bits}
-        for row in rows
-        for step, bits in row["curve"]
-    ]
-    axis = lambda field, **more: {"field": field, "type": "quantitative", **more}
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "width": 560,
-        "height": 300,
-        "background": "white",
-        "data": {"values": values},
-        "mark": {"type": "line", "point": True},
-        "encoding": {
-            "x": axis("million tokens"),
-            "y": axis("bits per byte", aggregate="mean", scale={"zero": False}, title="bits per byte, held out"),
-            "color": {"field": "recipe", "type": "nominal"},
-        },
-    }
-    out.write_text(vl_convert.vegalite_to_svg(json.dumps(spec)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=("gpt2", "modern"), default="modern")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, help="of AdamW")
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--plot", type=Path, help="rows to draw, one JSON object a line")
-    parser.add_argument("--out", type=Path, default=Path("curve.svg"))
     arguments = parser.parse_args()
-    if not arguments.plot and not (DEMO / "tokens/manifest.json").is_file():
+    if not (DEMO / "tokens/manifest.json").is_file():
         raise SystemExit(f"There are no tokens in {DEMO}. First: make demo")
-    if arguments.plot:
-        plot([json.loads(line) for line in arguments.plot.read_text().splitlines()], arguments.out)
-    else:
-        print(json.dumps(measure(arguments.recipe, arguments.seed, arguments.learning_rate, arguments.steps)))
+    print(json.dumps(measure(arguments.recipe, arguments.seed, arguments.learning_rate, arguments.steps)))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
+import re
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,11 +21,9 @@ from data_prep.verdict import thresholds_of, values_of
 from data_prep.warc import write_pages
 from lm.config import TokenizerConfig
 from lm.data.records import Manifest, Split
-from lm.evaluation.token_view import TokenView
 from lm.resilience.goodput import Attempt
 from lm.tokenizer import save, train_bpe
 from tests.data_prep.measured import text_row, write_records, write_texts
-from viewer.report.followed import FollowedPage
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -68,13 +66,13 @@ def web_page(document: Document) -> WebPage:
     return WebPage(url, document.id, document.date, "text/html; charset=utf-8", content, document.file_path)
 
 
-def uniform_view(page: FollowedPage, symbols: int) -> TokenView:
-    """What a model that knows nothing makes of a page: every token is as likely as any other."""
-    tokens, k = len(page.ids) - 1, 5
-    return TokenView(
-        np.full(tokens, math.log(symbols), np.float32), np.ones(tokens, np.int32),
-        np.tile(np.arange(k, dtype=np.int32), (tokens, 1)), np.full((tokens, k), 1 / symbols, np.float32),
-    )  # fmt: skip
+RECORDED = re.compile(r'<script type="application/json" id="recorded">(.*)</script>')
+
+
+def recorded_in(page: Path) -> dict[str, Any]:
+    """{name and fields: answer} that an exported page holds."""
+    (text,) = RECORDED.findall(page.read_text("utf-8"))
+    return json.loads(text)
 
 
 def write_funnel_of(

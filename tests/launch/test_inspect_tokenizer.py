@@ -1,7 +1,5 @@
-"""launch.inspect_tokenizer as a user calls it: each way to ask, each error, and a page that is whole and harmless."""
+"""launch.inspect_tokenizer as a user calls it: each way to ask, each error, and what the page holds."""
 
-import base64
-import hashlib
 import json
 import os
 import re
@@ -9,7 +7,6 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-import lxml.html
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,13 +14,14 @@ import pytest
 from lm.config import TokenizerConfig
 from lm.tokenizer import Tokenizer, load, save, train_bpe, train_tokenizer
 from tests.commands import run_command
-from tests.launch.run_folder import REPOSITORY
+from tests.launch.run_folder import RECORDED, REPOSITORY, recorded_in
+from viewer.answers import key_of
 from viewer.tokenizer import terminal
 from viewer.tokenizer.corpus import read_corpus, sampled
 from viewer.tokenizer.finding import DEFAULT_TEXT, read_with
 from viewer.tokenizer.look import count_usage
-from viewer.tokenizer.page import SHOWN, rates_of, render, story_of
 from viewer.tokenizer.samples import KINDS, LANGUAGES
+from viewer.tokenizer.vocabulary import MOST_CHARACTERS, tokens_html, vocabulary
 
 HOSTILE = '</script><script>x()</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt; \x1b[31mred\x07 \u202eback \x9b2J'
 DOCUMENTS = [("en", text) for text in KINDS.values()] + [("de", LANGUAGES["German"]), ("ru", LANGUAGES["Russian"])]
@@ -106,7 +104,7 @@ def test_files_and_standard_input(room, how):
 def test_an_empty_input_has_no_tokens(room):
     out, _ = inspect(room, "-", "--html", "empty.html")
     assert "0 characters, 0 bytes, 0 tokens" in out
-    assert "nothing to follow" in (room / "empty.html").read_text(encoding="utf-8")
+    assert recorded_in(room / "empty.html")["model{}"]["prompt"] == ""
 
 
 def test_bytes_that_are_no_text_are_counted(room):
@@ -216,104 +214,60 @@ def test_long_texts_and_wide_characters_stay_within_the_terminal(room):
     assert f"the first 500 of {len(tokenizer.encode(text)):,} tokens" in out
 
 
-def page_of(path: Path) -> tuple[str, lxml.html.HtmlElement]:
-    html = path.read_text(encoding="utf-8")
-    return html, lxml.html.document_fromstring(html)
-
-
 @pytest.fixture(scope="module")
-def page(room) -> tuple[str, lxml.html.HtmlElement]:
+def page(room) -> dict:
+    """What the page of two tokenizers holds."""
     out, _ = inspect(
         room, "-", "--workdir", "runs/new", "--beside", "runs/old", "--html", "new/page.html", given=HOSTILE.encode()
     )
     assert out.endswith("page: new/page.html\n")
-    return page_of(room / "new/page.html")
-
-
-def test_the_page_loads_nothing_and_runs_its_own_script_alone(page):
-    html, tree = page
-    assert not tree.xpath("//@src | //link | //img | //iframe | //object | //embed | //form | //base")
-    assert not tree.xpath("//@*[starts-with(name(), 'on')]")
-    assert all(href.startswith("#") for href in tree.xpath("//@href"))
-    assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org)", html)
-    (script,) = tree.xpath("//script")
-    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
-    (policy,) = tree.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
-    assert policy.startswith("default-src 'none'") and f"script-src 'sha256-{digest}'" in policy
+    html = (room / "new/page.html").read_text(encoding="utf-8")
     assert not {c for c in html if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+    return recorded_in(room / "new/page.html")
 
 
-def test_the_page_holds_the_tokens_of_both(page, room):
-    _, tree = page
-    for figure, name in zip(tree.xpath("//figure[@class='cut']"), ("new", "old"), strict=True):
-        titles = "\n".join(figure.xpath(".//p/span/@title"))
-        ids = [int(id.replace(",", "")) for id in re.findall(r"^token ([\d,]+) · \d+ bytes?: ", titles, re.MULTILINE)]
-        assert ids == tokenizer_of(room, name).encode(HOSTILE)
-        shown = "".join(figure.xpath(".//p")[0].itertext())
-        assert shown.startswith(HOSTILE[:50])  # letter by letter
-    assert [one.text for one in tree.xpath("//*[@class='who']")] == ["new", "old"]
+def test_the_page_holds_the_text_and_both_vocabularies(page, room):
+    assert page["pages"] == ["tokens"]
+    assert page["model{}"] == {"name": "new and old", "prompt": HOSTILE, "beside": "old"}
+    for key, name in (("vocabulary{}", "new"), (key_of("vocabulary", {"tokenizer": "old"}), "old")):
+        assert page[key] == vocabulary(name, tokenizer_of(room, name)) | {"others": ["old"]}
 
 
-def test_the_page_tells_the_merges_from_bytes_to_tokens(page, room):
-    _, tree = page
-    for box, name in zip(tree.xpath("//*[@data-story]"), ("new", "old"), strict=True):
-        story = json.loads(box.get("data-story"))
-        assert bytes(int(bits, 2) for bits in story["bits"]) == HOSTILE.encode()
-        length = len(story["bytes"]) - sum(len(at) for *_, at in story["steps"])
-        assert length == len(tokenizer_of(room, name).encode(HOSTILE)) == len(box.xpath("./p[@class='cells']/span"))
-        assert len(story["steps"]) == len(box.xpath(".//tbody/tr"))  # the same without a script
-        (slider,) = box.xpath(".//input[@type='range']")
-        assert int(slider.get("max")) == len(story["steps"]) + 1 and slider.get("aria-label")
+def test_the_page_compares_languages_kinds_and_documents(page, room):
+    found, tokenizers = page["comparison{}"], [tokenizer_of(room, name) for name in ("new", "old")]
+    for samples, name in ((LANGUAGES, "languages"), (KINDS, "kinds")):
+        assert found[name] == [
+            {"name": one, "bytes": len(text.encode()), "tokens": [len(t.encode(text)) for t in tokenizers]}
+            for one, text in samples.items()
+        ]
+    for corpus, tokenizer in zip(found["corpora"], tokenizers, strict=True):
+        usage = count_usage([text for _, text in DOCUMENTS], tokenizer)
+        assert (corpus["read"], corpus["documents"], corpus["tokens"]) == (8, 8, usage.tokens)
+        assert corpus["unused"] == int((usage.counts[:-1] == 0).sum()) >= len(corpus["unused_examples"])
+        assert all(usage.counts[id] == count > 0 for id, count in corpus["rarest"])
+        assert not any(usage.counts[id] for id in corpus["unused_examples"])
 
 
-def test_the_page_compares_languages_kinds_and_documents(page):
-    _, tree = page
-    rows = [row.text for row in tree.xpath("//table[@class='rates']//th[@scope='row']")]
-    assert sorted(rows) == sorted([*LANGUAGES, *KINDS])
-    text = tree.text_content()
-    for words in ("The rarest, with how often they occur in 8 documents", "Never used in them", "by the language"):
-        assert words in text
-
-
-def test_rates_are_those_of_encoding(room):
-    readings = [read_with(name, tokenizer_of(room, name), "") for name in ("old", "new")]
-    for name, rates in rates_of(LANGUAGES, readings):
-        for rate, reading in zip(rates, readings, strict=True):
-            assert rate and rate.tokens == len(reading.tokenizer.encode(LANGUAGES[name]))
-            assert rate.bytes_per_token == len(LANGUAGES[name].encode()) / rate.tokens
-            assert rate.relative == rate.tokens / len(reading.tokenizer.encode(LANGUAGES["English"]))
-            assert 0 < rate.share < 100.001
-
-
-def test_vocabularies_that_are_not_made_of_merges(room):
+def test_vocabularies_that_are_not_merged(room):
     texts = [*KINDS.values()]
     config = TokenizerConfig(len({"\n", *"".join(texts)}), "cl100k", 10**6, algorithm="characters")
     save(train_tokenizer(texts, config), room / "characters")
     out, _ = inspect(room, KINDS["prose"], "--tokenizer", "characters", "--beside", "runs/old", "--html", "page.html")
     assert figures("characters", KINDS["prose"], load(room / "characters")) in out
-    _, tree = page_of(room / "page.html")
-    assert "characters is not made of merges" in tree.text_content()
-    thai = tree.xpath("//table[@class='rates']//tr[th='Thai']")[0]
-    assert "cannot be encoded" in thai.text_content() and thai.xpath(".//*[@class='line']")[0].text == "–"
+    languages = {one["name"]: one["tokens"] for one in recorded_in(room / "page.html")["comparison{}"]["languages"]}
+    assert languages["Thai"][0] == 0 < languages["Thai"][1]
     _, error = inspect(room, "Mühle", "--tokenizer", "characters", code=1)
     assert "'ü' (U+00FC) is none of the" in error
 
 
-def test_the_curve_falls_from_the_bytes_to_the_tokens(room):
-    reading = read_with("new", tokenizer_of(room, "new"), DEFAULT_TEXT)
-    story = story_of(reading)
-    assert story
-    points = [tuple(map(float, point.split(","))) for point in story.curve.split(" ")]
-    assert points[0] == (0.0, 0.0) and points[-1][0] == 1000.0
-    assert points == sorted(points)
-    assert points[-1][1] == pytest.approx(100 * (1 - len(reading.pieces) / reading.text_bytes), abs=0.06)
-
-
-def test_a_page_of_a_long_text_and_no_documents(room):
-    reading = read_with("new", tokenizer_of(room, "new"), "mill\n" * SHOWN)
-    tree = lxml.html.document_fromstring(render([reading], []))
-    assert len(tree.xpath("//figure[@class='cut']/p/span")) == SHOWN
-    assert "give the folder of a run with --workdir" in tree.text_content()
+def test_ids_of_a_tokenizer_that_the_page_cannot_run_are_recorded(room):
+    """For the text as JavaScript cuts it: by UTF-16 units, with U+FFFD for half of a pair."""
+    config = TokenizerConfig(700, "gpt2", 10**6, algorithm="sentencepiece_bpe")
+    tokenizer, text = train_tokenizer([*LANGUAGES.values()], config), "The mill 🙂 " * 2500
+    answers = tokens_html([read_with("pieces", tokenizer, text)], [])
+    (key,) = [key for key in json.loads(RECORDED.findall(answers)[0]) if key.startswith("encode{")]
+    cut = text.encode("utf-16-le")[: 2 * MOST_CHARACTERS].decode("utf-16-le", "replace")
+    assert json.loads(key.removeprefix("encode")) == {"text": cut} and len(cut) < MOST_CHARACTERS
 
 
 @pytest.mark.parametrize(("wanted", "read"), [(1, 1), (3, 3), (7, 7), (8, 8), (100, 8)])

@@ -1,10 +1,8 @@
-"""The page that the report follows: which one, that its parts are what the run folder holds, and what it says of it."""
+"""The document that the report follows: which one, and that its parts are what the run folder holds."""
 
 import dataclasses
-import json
 from pathlib import Path
 
-import lxml.html
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,30 +10,19 @@ import pytest
 from configs.experiment import load_config
 from lm.errors import InputError
 from tests.data_prep.measured import prose
-from tests.launch.run_folder import REPOSITORY, make_document, uniform_view, write_json, write_run
+from tests.launch.run_folder import REPOSITORY, make_document, write_json, write_run
 from tests.launch.test_report import DROPPED
-from viewer.report.followed import SHOWN, FollowedPage, lines_of, read_followed
-from viewer.report.html_marks import HtmlPiece
-from viewer.report.listed import thresholds_in_order
-from viewer.report.page import closeness, render
-from viewer.report.shown_tokens import SHADES, show_tokens
+from viewer.html_marks import HtmlPiece
 from viewer.run_folder import read_run
-from viewer.training_data import visible
+from viewer.window.followed import SHOWN, FollowedDocument, lines_of, read_followed
 
 EXPERIMENT = load_config(REPOSITORY / "configs/demo.py")
 KEPT = [make_document(n, prose(n) + "\n" + prose(n + 100)) for n in range(8)]
 
 
-def follow(workdir: Path, experiment=EXPERIMENT) -> FollowedPage:
+def follow(workdir: Path, experiment=EXPERIMENT) -> FollowedDocument:
     run = read_run(workdir, experiment.documents)
-    return read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
-
-
-def sections(workdir: Path) -> tuple[lxml.html.HtmlElement, FollowedPage]:
-    """The report's first section, and the page that it shows."""
-    run, page = read_run(workdir, EXPERIMENT.documents), follow(workdir)
-    html = render(run, page, uniform_view(page, run.vocabulary.size))
-    return lxml.html.document_fromstring(html).xpath("//section")[0], page
+    return read_followed(workdir, experiment, run.tokenizer, run.funnel.thresholds)
 
 
 def set_splits(workdir: Path, *splits: str) -> None:
@@ -61,14 +48,15 @@ def test_it_is_held_out_and_the_same_each_time(run_folder: Path):
 def test_its_parts_are_what_the_run_folder_holds(run_folder: Path):
     page, tokenizer = follow(run_folder), read_run(run_folder, EXPERIMENT.documents).tokenizer
     (document,) = (one for one in KEPT if one.url == page.url)
-    assert document.text.startswith(page.text) and len(page.ids) == SHOWN + 1
+    assert document.text.startswith(page.text) and len(page.ids) == SHOWN
     assert page.text == "\n".join(line for line, kept in page.lines if kept)
-    assert page.ids == (tokenizer.bos_id, *tokenizer.encode(document.text)[:SHOWN])
+    assert page.ids == tokenizer.encode(document.text)[:SHOWN]
     assert page.tokens == len(tokenizer.encode(document.text))
-    assert page.text_bytes == len(document.text.encode())
+    assert page.bytes == len(document.text.encode())
     measured = dict(pq.read_table(run_folder / "documents/00000.parquet").to_pylist()[int(document.id[-9:-1])])
-    assert [(t.signal, v) for t, v in page.values] == [(t.signal, measured[t.signal]) for t, _ in page.values]
-    assert len(page.values) == 31
+    thresholds = read_run(run_folder, EXPERIMENT.documents).funnel.thresholds
+    assert [value for value, _, _ in page.values] == [measured[one.signal] for one in thresholds]
+    assert len(page.values) == 31 and not any(dropped for _, _, dropped in page.values)
 
 
 def test_the_html_is_marked_where_the_text_is_and_has_no_personal_data(run_folder: Path, tmp_path: Path):
@@ -82,24 +70,18 @@ def test_the_html_is_marked_where_the_text_is_and_has_no_personal_data(run_folde
     assert len(footer) == 1 and "miller@mill.example" not in footer[0]
 
 
-def test_without_a_held_out_page_one_of_training_is_shown_and_said_to_be(tmp_path: Path):
+def test_without_a_held_out_document_one_of_training_is_shown(tmp_path: Path):
     write_run(tmp_path, KEPT, DROPPED)
     set_splits(tmp_path, *["train"] * 8)
-    section, page = sections(tmp_path)
+    page = follow(tmp_path)
     assert not page.held_out and page.html
-    assert "the model was trained on, and its loss is lower than an honest one" in " ".join(
-        section.text_content().split()
-    )
 
 
-def test_without_an_archive_text_and_tokens_are_shown_alone(run_folder: Path, tmp_path: Path):
+def test_without_an_archive_there_is_no_html(tmp_path: Path):
     write_run(tmp_path, KEPT, DROPPED)
     set_splits(tmp_path, *["train"] * 5, "val", "train", "val")
     (tmp_path / "pages/00000.warc.gz").unlink()
-    section, page = sections(tmp_path)
-    assert page.held_out and not page.html
-    assert not section.xpath(".//pre") and len(section.xpath(".//div[@class='pane']")) == 2
-    assert "so there is no HTML to show" in section.text_content()
+    assert follow(tmp_path).held_out and follow(tmp_path).html == ()
     (tmp_path / "pages/00000.warc.gz").write_bytes(b"not an archive any more")
     assert follow(tmp_path).html == ()
 
@@ -114,35 +96,6 @@ def test_the_held_out_end_of_a_document(tmp_path: Path):
     page = follow(tmp_path, dataclasses.replace(EXPERIMENT, shards=shards))
     assert page.held_out and page.is_end and end.startswith(page.text)
     assert page.tokens == len(tokenizer.encode(end))
-
-
-def test_the_tokens_say_what_the_view_holds(run_folder: Path):
-    run, page = read_run(run_folder, EXPERIMENT.documents), follow(run_folder)
-    symbols, view = run.vocabulary.size, uniform_view(page, run.vocabulary.size)
-    view.ranks[3], view.losses[3], view.losses[4] = 7, 100.0, float("nan")  # a model that diverged
-    shown = show_tokens(page, view, run.tokenizer)
-    assert "".join(one.space + one.text for one in shown.tokens) == page.text.replace("\n", "⏎\n")
-    rows = json.loads(shown.data)
-    assert len(rows) == len(page.ids) - 1
-    for id, (text, bits, probability, rank, alternatives), token in zip(page.ids[1:], rows, shown.tokens, strict=True):
-        assert text == visible(run.tokenizer.token_bytes(id))
-        assert 0 <= token.shade < SHADES and len(alternatives) == 5
-        assert sum(p for _, p in alternatives) <= 1 and 0 <= probability <= 1 and rank >= 1 and bits >= 0
-    assert rows[3][3] == 7 and shown.tokens[3].shade == SHADES - 1
-    assert rows[0][2] == pytest.approx(1 / symbols, rel=1e-3)
-    assert shown.guessed == len(rows) - 1 and shown.text_bytes == len(page.text.encode())
-
-
-def test_every_token_on_the_page_has_its_place_in_the_data(run_folder: Path):
-    section, page = sections(run_folder)
-    (cells,) = section.xpath(".//*[@data-tokens]")
-    spans, rows = cells.xpath("span[@data-token]"), json.loads(cells.get("data-tokens"))
-    assert len(spans) == len(rows) and all(span.get("title") for span in spans)
-    assert cells.text_content() == page.text.replace("\n", "⏎\n")
-    assert 0 <= int(cells.get("data-first")) < len(rows)
-    assert section.xpath(f".//*[@id='{cells.get('aria-controls')}'][@aria-live]")
-    (passage,) = section.xpath(".//div[@class='passage']")
-    assert "\n".join(passage.xpath("p/text()")) == page.text
 
 
 @pytest.mark.parametrize(
@@ -165,16 +118,6 @@ def test_lines_before_the_passage_s_first_are_shown_as_taken_out():
     assert lines_of("menu\na b.\nmore\nc d.", "a b.\nc d.", "a b.\nc d.") == (
         ("menu", False), ("a b.", True), ("more", False), ("c d.", True)
     )  # fmt: skip
-
-
-def test_closeness_is_one_at_the_threshold_and_never_more(run_folder: Path):
-    for threshold, number in follow(run_folder).values:
-        assert 0 <= closeness(threshold, number) <= 1
-        if threshold.value:
-            assert closeness(threshold, threshold.value) == 1
-            further = 0.5 if threshold.drops == "above" else 2
-            assert closeness(threshold, threshold.value * further) == pytest.approx(0.5)
-        assert closeness(threshold, None) == 0
 
 
 def test_a_run_without_documents_names_what_makes_them(run_folder: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Looking: pieces are the text, merges end where encoding does, every token of a text is counted once."""
+"""Tokens of a text are its bytes, and every token of a text is counted once."""
 
 import itertools
 from pathlib import Path
@@ -8,22 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.config import END_OF_TEXT, TokenizerConfig
-from lm.tokenizer import BytePairTokenizer, train_bpe, train_tokenizer
-from lm.tokenizer.encoding import numbered, read_ranks
-from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.config import TokenizerConfig
+from lm.tokenizer import train_bpe, train_tokenizer
 from viewer.tokenizer.look import (
     Usage,
     count_usage,
     cut,
-    joined,
-    joints,
     known,
     longest,
-    merges,
     never_used,
     rarest,
-    single_bytes,
     text_ids,
 )
 from viewer.tokenizer.samples import KINDS, LANGUAGES
@@ -31,33 +25,7 @@ from viewer.tokenizer.samples import KINDS, LANGUAGES
 REPOSITORY = Path(__file__).parents[2]
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 TOKENIZER = train_bpe([LICENSE, *LANGUAGES.values()], TokenizerConfig(900, "cl100k", 10**7))
-FEW_LETTERS = train_bpe(["aaaabbabaabb" * 40, "abab" * 99], TokenizerConfig(268, r"\s+|\S+", 10**6))
 TEXTS = {**LANGUAGES, **KINDS}
-VOCABULARIES = REPOSITORY.parent / "shared/data/vocab"
-
-
-def published(name: str) -> BytePairTokenizer:
-    file, pattern = {"gpt2": ("r50k_base", "gpt2"), "cl100k": ("cl100k_base", "cl100k")}[name]
-    path = VOCABULARIES / f"{file}.tiktoken"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not beside the clone")
-    tokens = read_ranks(path.read_bytes())
-    return BytePairTokenizer(SPLIT_PATTERNS[pattern], tokens, special_tokens=numbered(tokens, [END_OF_TEXT]))
-
-
-def check_merges(text: str, tokenizer: BytePairTokenizer) -> None:
-    """Each merge is of two tokens into one, at the places that it names; the last one leaves what encoding gives."""
-    ids = [id for piece in single_bytes(text, tokenizer) for id in piece]
-    assert tokenizer.decode_bytes(ids) == text.encode("utf-8", "replace") and all(
-        len(tokenizer.tokens[id]) == 1 for id in ids
-    )
-    for merge in merges(text, tokenizer):
-        assert tokenizer.tokens[merge.rank] == merge.left + merge.right and merge.at
-        for place in merge.at:
-            assert tokenizer.tokens[ids[place]] + tokenizer.tokens[ids[place + 1]] == tokenizer.tokens[merge.rank]
-        ids = joined(ids, merge.at, merge.rank)
-        assert tuple(ids) == merge.ids
-    assert ids == tokenizer.encode(text)
 
 
 @settings(max_examples=100, deadline=None)
@@ -68,38 +36,6 @@ def test_pieces_are_the_bytes_of_the_text_in_order(text):
     assert [piece.id for piece in pieces] == TOKENIZER.encode(text)
     assert all(a.start + len(a.bytes) == b.start for a, b in itertools.pairwise(pieces))
     assert not pieces or pieces[0].start == 0
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.text(max_size=120))
-def test_merges_of_any_text_end_where_encoding_does(text):
-    check_merges(text, TOKENIZER)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text("ab ", max_size=60))
-def test_merges_of_two_letters_do_so_too(text):
-    check_merges(text, FEW_LETTERS)
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_merges_of_the_samples(name):
-    check_merges(TEXTS[name], TOKENIZER)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "cl100k"])
-def test_merges_of_published_vocabularies(name):
-    tokenizer = published(name)
-    for text in TEXTS.values():
-        check_merges(text, tokenizer)
-    ranks = [merge.rank for merge in merges(TEXTS["English"], tokenizer)]
-    assert ranks == sorted(set(ranks))  # in the order in which they were minted
-
-
-def test_overlapping_places_are_taken_from_the_left():
-    tokens = (b"a", b"aa")
-    assert joints([0] * 5, b"aa", tokens) == [0, 2] and joined([0] * 5, [0, 2], 1) == [1, 1, 0]
-    assert joints([], b"aa", tokens) == joints([0], b"aa", tokens) == [] and joined([0], [], 1) == [0]
 
 
 @pytest.mark.parametrize("texts_at_once", [1, 3, 256])

@@ -28,8 +28,9 @@ from lm.storage import write_json
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment
+from viewer.answers import key_of
 from viewer.window import inspections, model_views
-from viewer.window.inspections import key_of, record
+from viewer.window.inspections import record
 from viewer.window.window_run import TO_READ, WindowRun
 
 EXPERIMENT = tiny_experiment()

@@ -6,33 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from lm.config import TokenizerConfig
 from lm.data.records import Manifest, Split
 from lm.errors import InputError
-from lm.tokenizer import BytePairTokenizer, train_bpe
 from viewer.training_data import (
-    MINTED,
-    cut_into_tokens,
     read_compression,
     read_curves,
     read_json,
     read_samples,
     read_splits,
-    read_vocabulary,
     short,
     visible,
 )
 
-TEXT = "The miller grinds the grain, the mill wheel turns; the grain is ground by the wheel of the mill. " * 3
 FIGURES = {
     "validation_loss": 3.0, "validation_bits_per_byte": 1.5, "validation_tokens": 9, "validation_bytes": 40,
     "gzip_bits_per_byte": 2.9, "xz_bits_per_byte": 2.7, "zstd_bits_per_byte": 2.8, "parameters": 7,
 }  # fmt: skip
-
-
-def make_tokenizer(vocab_size: int) -> BytePairTokenizer:
-    config = TokenizerConfig(vocab_size=vocab_size, split_pattern="gpt2", train_characters=10_000)
-    return train_bpe([TEXT + " ".join(f"w{i * i}" for i in range(200))], config)
 
 
 def write_lines(path: Path, lines: list[dict]) -> Path:
@@ -79,46 +68,6 @@ def test_samples_come_by_step_without_their_prompt(tmp_path: Path):
     assert [(sample.step, sample.continuation) for sample in during] == [(200, " mill 200"), (1000, " mill 1000")]
     assert [(sample.step, sample.prompt, sample.continuation) for sample in at_the_end] == [(None, "In", " the end")]
     assert read_samples(tmp_path / "nowhere") == ((), ())
-
-
-def test_the_parts_of_a_minted_token_are_older_tokens_that_spell_it():
-    tokenizer = make_tokenizer(420)
-    vocabulary = read_vocabulary(tokenizer)
-    rank = {visible(token): i for i, token in enumerate(tokenizer.tokens)}
-    for token in (*vocabulary.first, *vocabulary.middle, *vocabulary.last):
-        assert "".join(token.parts) == token.text == visible(tokenizer.tokens[token.rank])
-        assert all(rank[part] < token.rank for part in token.parts)
-
-
-def test_first_middle_and_last_are_in_order_and_apart():
-    vocabulary = read_vocabulary(make_tokenizer(420))
-    ranks = [token.rank for token in (*vocabulary.first, *vocabulary.middle, *vocabulary.last)]
-    assert len(ranks) == 3 * MINTED
-    assert ranks == sorted(set(ranks))
-    assert (ranks[0], ranks[-1]) == (256, 418)  # 419 is <|endoftext|>
-
-
-def test_every_token_counts_once_in_the_lengths():
-    tokenizer = make_tokenizer(420)
-    lengths = dict(read_vocabulary(tokenizer).lengths)
-    assert lengths[1] == 256
-    assert sum(lengths.values()) == 419
-    assert sum(n * tokens for n, tokens in lengths.items()) == sum(map(len, tokenizer.tokens))
-
-
-def test_a_vocabulary_of_bytes_has_no_merges():
-    vocabulary = read_vocabulary(make_tokenizer(257))
-    assert (vocabulary.first, vocabulary.last, vocabulary.longest) == ((), (), ())
-    assert vocabulary.lengths == ((1, 256),)
-
-
-def test_a_cut_text_is_the_text():
-    text = "the grain — ground\n\tby a wheel 🌾"
-    tokens = cut_into_tokens(text, make_tokenizer(300))
-    shown = "".join(token.text for token in tokens)
-    assert shown.startswith("the␣grain␣")
-    assert "⏎⇥" in shown
-    assert "\\xf0" in shown  # half a character is told by its bytes
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ from lm.storage.local_copy import COPIES
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, web_pages
 from tests.object_store import HOPELESS, QUICK, serving, variables
-from viewer.window import batches, documents, funnel
+from viewer.answers import key_of
+from viewer.window import batches, documents
 from viewer.window.corpus.shelf import Shelf
-from viewer.window.inspections import key_of
 from viewer.window.window_run import WindowRun
 
 STAGES = tuple(one.STAGE for one in (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards))
@@ -93,7 +93,7 @@ class Asked:
         model = Transformer(experiment.model, jax.random.key(0))
         mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
         self.run = WindowRun(experiment, folder, Loaded(experiment, tokenizer, model, mesh, step, ""), "run")
-        self.known = {one.name: one for room in (funnel, documents, batches) for one in room.inspections(self.run)}
+        self.known = {one.name: one for room in (documents, batches) for one in room.inspections(self.run)}
 
     def __call__(self, name: str, **fields):
         return json.loads(to_json(self.known[name].answer(Fields(fields, self.known[name].known))))
@@ -309,7 +309,7 @@ def test_what_a_run_lacks_is_told_and_breaks_nothing(made, tmp_path, lost):
         "documents": {"documents", "document", "beside"}, "dropped": {"dropped", "copy", "raw"},
         "tokens": {"batch", "seen"},
     }[lost]  # fmt: skip
-    for room in (funnel, documents, batches):  # an exported page is made of any run
+    for room in (documents, batches):  # an exported page is made of any run
         for name, fields in room.to_record(asked.run):
             assert key_of(name, fields)
             asked(name, **{field: value for field, value in fields.items() if value is not None})

@@ -12,7 +12,8 @@ from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
 from lm.tokenizer import save, train_bpe, train_tokenizer
 from tests.corpus import texts
-from viewer.window.tokens import IN_PAGE, MOST_CHARACTERS, asked_for, encoded, vocabulary
+from viewer.tokenizer.vocabulary import IN_PAGE, MOST_CHARACTERS, vocabulary
+from viewer.window.tokens import asked_for, encoded
 
 TEXTS = texts(40)
 BPE = train_bpe(TEXTS, TokenizerConfig(320, "cl100k", 10**6))

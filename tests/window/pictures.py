@@ -57,13 +57,13 @@ TOUR = {
     "network": View(f"inside?text={START}", ".inside-network", 900),
     "attention": View(f"inside?text={FOG}&layer=2&head=1&token=37", "section:has(> #inside-attention)", 1000),
     "lens": View(f"inside?text={FOG}", "section:has(> #inside-lens)", 1000),
-    "loss-0": View(f"predict?text={FOG}&step=0", ".page-predict .panel >> nth=-1", 320, press="text=Write the bits"),
-    "loss": View(f"predict?text={FOG}", ".page-predict .panel >> nth=-1", 900, press="text=Write the bits"),
-    "training": View(f"training?text={FOG}&step=256", ".training-watch", 1300, press="text=Ask every step"),
-    "recite": View("trace", ".trace-section:has(> #trace-recite)", 900, press="text=Let it recite"),
+    "loss-0": View(f"predict?text={FOG}&step=0", ".page-predict .panel >> nth=-1", 320, press="text=Show bits below"),
+    "loss": View(f"predict?text={FOG}", ".page-predict .panel >> nth=-1", 900, press="text=Show bits below"),
+    "training": View(f"training?text={FOG}&step=256", ".training-watch", 1300, press="text=Compute every step"),
+    "recite": View("trace", ".trace-section:has(> #trace-recite)", 900, press="text=Test memorization"),
     "predict": View(f"predict?text={START}&temperature=0.7", ".page-predict .split", 900),
     "trace": View(
-        f"trace?text={START}", ".trace-section:has(> #trace-trace)", 1000, ".trace-documents", "text=Write on and trace"
+        f"trace?text={START}", ".trace-section:has(> #trace-trace)", 1000, ".trace-documents", "text=Continue and trace"
     ),
     "contamination": View(
         f"trace?questions={FOG}%0A{TEST}", ".trace-section:has(> #trace-contamination)", 1000, ".trace-documents"

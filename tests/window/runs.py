@@ -83,8 +83,6 @@ def write_hostile_run(folder: Path) -> Path:
         )
     for name in (SCRIPT.replace("/", "\u2215"), "٣", "12.partial", f"{HANDLER}"):
         (run / "checkpoints" / name).mkdir()
-    (run / "report").mkdir()
-    (run / "report/index.html").write_text(REPORT, encoding="utf-8")
     return run
 
 
@@ -98,22 +96,18 @@ def write_stories_run(folder: Path) -> Path:
     return folder / "stories260K"
 
 
-REPORT = "<title>report</title><script>document.title = typeof localStorage</script><p>A report</p>"
-"""A report whose script reaches for what a page of the server's origin could read."""
-
-
 def write_exported(run: Path, folder: Path) -> Path:
     """Write the page that the report exports, as launch.report writes it and where; return its path."""
     from configs.experiment.run_folder import RunFolder
     from lm.parallel import one_device_mesh
+    from viewer.page import window_html
     from viewer.window.inspections import record
-    from viewer.window.page import window_html
     from viewer.window.window_run import WindowRun
 
     given = RunFolder(run)
     loaded = given.load(one_device_mesh(given.experiment().model))
     window = WindowRun(loaded.experiment, run, loaded, run.name)
-    out = run / "report/window.html"
+    out = run / "report/index.html"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(window_html(record(window), back="index.html"), encoding="utf-8")
+    out.write_text(window_html(record(window)), encoding="utf-8")
     return out

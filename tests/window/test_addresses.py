@@ -68,15 +68,15 @@ def test_a_page_that_is_open_follows_the_address(hostile, open_page):
     page = open_page(hostile.window + "#predict?text=The")
     settle(page)
     go(page, "#predict?text=The&temperature=0.7&top_k=3")
-    assert "3 of" in page.inner_text(".predict-told") and "0.70" in page.inner_text(".predict-sliders")
+    assert "3 of" in page.inner_text(".predict-summary") and "0.70" in page.inner_text(".predict-sliders")
     go(page, "#tokens?text=The&merges=1")
     go(page, "#tokens?text=The&merges=0&beside=bytes")
-    assert "Here are 24" in page.inner_text(".tokens-told") and page.locator(".tokens-view").count() == 2
+    assert "bits: 24 here" in page.inner_text(".tokens-told") and page.locator(".tokens-view").count() == 2
     go(page, "#training?text=The&xlog=1")
     go(page, "#training?text=The&x=tokens&other=8")
-    assert page.input_value("[aria-label='Along the bottom']") == "tokens"
-    assert page.input_value("[aria-label='Step beside']") == "8"
-    assert page.get_by_role("button", name="steps on a log scale").get_attribute("aria-pressed") == "false"
+    assert page.input_value("[aria-label='X axis']") == "tokens"
+    assert page.input_value("[aria-label='Other step']") == "8"
+    assert page.get_by_role("button", name="Log x axis").get_attribute("aria-pressed") == "false"
 
 
 @pytest.mark.slow
@@ -86,13 +86,13 @@ def test_another_step_than_the_served_one_is_told_on_every_page_with_a_way_back(
     told, back = page.locator("#step"), page.get_by_role("button", name="Back to step 12")
     for id in ("inside", "predict"):
         show(page, id)
-        assert "as it was at step 4" in told.inner_text() and back.is_visible()
+        assert "at step 4" in told.inner_text() and back.is_visible()
     first = page.inner_text(".predict-bars")
-    assert page.locator("text=Write on").first.is_disabled()
+    assert page.get_by_role("button", name="Continue").is_disabled()
     back.click()
     settle(page)
     assert not told.is_visible() and "step" not in page.url and page.inner_text(".predict-bars") != first
-    assert page.locator("text=Write on").first.is_enabled() and "of step 4" not in page.inner_text("main")
+    assert page.get_by_role("button", name="Continue").is_enabled() and "of step 4" not in page.inner_text("main")
     go(page, "#predict?text=The&step=4")
     assert page.inner_text(".predict-bars") == first
     go(page, "#predict?text=The")  # whole, and without a step
@@ -115,7 +115,7 @@ def test_a_page_goes_on_after_a_request_that_failed(hostile, open_page):
     page.wait_for_selector(".training-watch .token")
     settle(page)
     page.route("**/v1/inspect/*", lambda route: route.abort("failed"))
-    page.get_by_label("Text that every step is asked about").fill("The old mill")
+    page.get_by_label("Text", exact=True).fill("The old mill")
     page.locator(".training-answers > .problem").wait_for()
     page.unroute_all()
     page.locator(".training-player input").press("Home")

@@ -21,15 +21,15 @@ SHOWN = """(all) => all.map((one) => [
 ])"""
 TEXT_AT_STEP = "text={prompt}&step={step}"
 VIEWS = {
-    "predict?text={prompt}": (".predict-bar", ".predict-told", ".strip .token", ".predict-chart figcaption"),
-    f"predict?{TEXT_AT_STEP}": (".predict-bar", ".predict-told", ".strip .token", ".predict-chart figcaption"),
+    "predict?text={prompt}": (".predict-bar", ".predict-summary", ".strip .token", ".predict-chart output"),
+    f"predict?{TEXT_AT_STEP}": (".predict-bar", ".predict-summary", ".strip .token", ".predict-chart output"),
     "inside?text={prompt}": (
         OVER_THE_TEXT, ".inside-guess", ".inside-flow-number", ".inside-flow-name", ".inside-stream td",
         ".inside-best li", ".inside-about dd", ".inside-flow .inside-name",
     ),
     f"training?{TEXT_AT_STEP}": (
         ".training-watch .training-sums", ".training-strip .token", ".training-bars li",
-        ".training-watch .training-writes", ".training-compare .training-sums", ".training-chart path",
+        ".training-watch .training-writes", ".training-compare .training-sums", ".training-curves .chart path",
         ".training-state",
     ),
     "data": (".data-stage",),

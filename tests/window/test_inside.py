@@ -15,10 +15,10 @@ from lm.serving.fields import Fields
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.lm.model_configs import FAMILIES, MODERN
 from tests.window.browser import settle
+from viewer.answers import key_of
+from viewer.page import window_html
 from viewer.training_data import visible
 from viewer.window import model_views
-from viewer.window.inspections import key_of
-from viewer.window.page import window_html
 
 TEXT = "Once upon a time there was a little girl"
 TOKEN, LAYER, HEAD = 6, 2, 4

@@ -17,6 +17,7 @@ from lm.config import TokenizerConfig
 from lm.inference.requests import SamplingParams
 from lm.inference.sampling import Sampling, likeliest, weights
 from lm.tokenizer import BytePairTokenizer, Tokenizer, train_bpe
+from lm.tokenizer.base import whole_characters
 from lm.tokenizer.encoding import LONGEST_RUN, numbered
 from lm.tokenizer.fast import CODE_POINTS, surrounded, telling_tokenizer
 from lm.tokenizer.hugging_face.writing import merged_from
@@ -24,11 +25,10 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import load_published
 from lm.tokenizer.sentencepiece import train_sentencepiece
 from tests.run_files import REPOSITORY
-from viewer.tokenizer.look import merges
+from viewer.page import STATIC
 from viewer.tokenizer.samples import KINDS, LANGUAGES
+from viewer.tokenizer.vocabulary import vocabulary
 from viewer.training_data import visible
-from viewer.window.page import HERE
-from viewer.window.tokens import vocabulary
 
 SHARED_VOCAB = REPOSITORY / "../shared/data/vocab"
 SCRIPTS = ("dom", "bpe_pattern", "bpe", "tokens_text", "tokens_merges", "predict_sampling", "training_compare")
@@ -71,7 +71,7 @@ def tokenizers() -> dict[str, BytePairTokenizer]:
 def ask(browser) -> Generator[Callable[..., Any]]:
     """`ask("a => ...", a)` in a page that has the scripts and nothing else; what is sent may hold lone surrogates."""
     page = browser.new_page()
-    page.add_script_tag(content="\n".join((HERE / f"static/{name}.js").read_text() for name in SCRIPTS))
+    page.add_script_tag(content="\n".join((STATIC / f"{name}.js").read_text() for name in SCRIPTS))
     yield lambda function, *given: page.evaluate(f"(given) => ({function})(...JSON.parse(given))", json.dumps(given))
     page.close()
 
@@ -144,21 +144,31 @@ def test_work_is_cut_in_slices_and_ends_when_the_text_is_gone(ask, tokenizers):
     assert found == "AbortError"
 
 
-def test_merges_are_told_as_python_tells_them(ask, tokenizers):
-    tokenizer, sentence = tokenizers["cl100k"], LANGUAGES["German"][:150] + "\0  aaaa"
-    story, halves = ask(
-        "(answer, text) => { const made = bpeVocabulary(answer);"
-        " return [bpeStory(made, text), made.parts.map((_, id) => bpeHalves(made, id))]; }",
-        vocabulary("one", tokenizer), sentence,
+@pytest.mark.parametrize("name", ["cl100k", "two letters"])
+def test_merges_join_the_pair_of_lowest_rank_everywhere_until_the_tokens_are_those_of_encode(ask, tokenizers, name):
+    few = train_bpe(["aaaabbabaabb" * 40, "abab" * 99], TokenizerConfig(268, r"\s+|\S+", 10**6))
+    tokenizer = tokenizers.get(name, few)
+    letters = ["".join(random.Random(seed).choices("ab ", k=60)) for seed in range(50)]
+    texts = letters if tokenizer is few else [*(text[:200] for text in HOSTILE), *random_texts(40)]
+    stories, halves = ask(
+        "(answer, texts) => { const made = bpeVocabulary(answer);"
+        " return [texts.map((text) => bpeStory(made, text)), made.parts.map((_, id) => bpeHalves(made, id))]; }",
+        vocabulary("one", tokenizer), texts,
     )  # fmt: skip
-    told = [
-        {"rank": one.rank, "left": tokenizer.ranks[one.left], "right": tokenizer.ranks[one.right], "at": list(one.at),
-         "ids": list(one.ids)}
-        for one in merges(sentence, tokenizer)
-    ]  # fmt: skip
-    assert told and story["steps"] == told
-    ranks = tokenizer.ranks
-    expected = [[ranks[half] for half in merged_from(one, ranks)] if len(one) > 1 else None for one in tokenizer.tokens]
+    tokens, ranks = tokenizer.tokens, tokenizer.ranks
+    for text, story in zip(texts, stories, strict=True):
+        ids = story["start"]
+        assert b"".join(tokens[id] for id in ids) == whole_characters(text).encode()
+        assert all(len(tokens[id]) == 1 for id in ids)
+        for step in story["steps"]:
+            assert tokens[step["left"]] + tokens[step["right"]] == tokens[step["rank"]] and step["at"]
+            assert all(tokens[ids[at]] + tokens[ids[at + 1]] == tokens[step["rank"]] for at in step["at"])
+            left = {*step["at"]}
+            ids = [step["rank"] if i in left else id for i, id in enumerate(ids) if i - 1 not in left]
+            assert ids == step["ids"]
+        assert [step["rank"] for step in story["steps"]] == sorted({step["rank"] for step in story["steps"]})
+        assert ids == tokenizer.encode(text)
+    expected = [[ranks[half] for half in merged_from(one, ranks)] if len(one) > 1 else None for one in tokens]
     assert halves == [*expected, None]  # the special token's
 
 

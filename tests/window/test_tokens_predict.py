@@ -53,7 +53,7 @@ def test_a_text_is_cut_without_a_server(hostile, open_page, inspector):
     slider, told = page.locator(".page-tokens .panel .slider input"), page.locator(".tokens-told")
     cells = page.locator(".tokens-story span")
     size = len(TEXT.encode())
-    for value, words in (("0", f"Here are {8 * size}"), ("1", f"Here are {size}"), ("2", "Merge 1 of")):
+    for value, words in (("0", f"bits: {8 * size} here"), ("1", f": {size} bytes here"), ("2", "Merge 1 of")):
         slider.fill(value)
         assert words in told.inner_text()
     assert cells.count() < size and page.locator(".tokens-story .just-made").count() > 0
@@ -84,17 +84,17 @@ def test_a_line_of_1_mb_is_cut_and_the_page_lives(hostile, open_page, inspector)
     page.wait_for_function(
         "(count) => document.querySelector('.tokens-figures dd')?.textContent === count", arg=f"{count:,}"
     )
-    page.click("text=Later")
+    page.click("text=Next")
     assert "tokens 1,501 to 3,000" in page.inner_text(".tokens-pager")
-    page.click("text=Empty the box")
-    page.wait_for_selector("text=there are no tokens")
+    page.click("text=Clear")
+    page.wait_for_selector("text=The text is empty")
 
 
 def bars(page) -> dict[int, float]:
     """{id: percent of the draw} of the bars that are shown, 0 for what is left out."""
     found = {}
     for button in page.locator(".predict-bars button[data-id]").all():
-        percent = re.search(r", (?:< )?([\d.e-]+) %(, left out)?, the model's own", button.get_attribute("aria-label"))
+        percent = re.search(r", (?:< )?([\d.e-]+) %(, excluded)?, without sampling", button.get_attribute("aria-label"))
         assert percent
         found[int(button.get_attribute("data-id"))] = float(percent[1])
     return found
@@ -113,11 +113,11 @@ def test_what_comes_next_is_the_models_and_is_taken_word_by_word(hostile, open_p
         page.locator(".predict-sliders input").nth(index).fill(value)
     sharp = chances_V**2 * (chances_V >= np.sort(chances_V)[-3])
     np.testing.assert_allclose(list(bars(page).values()), 100 * (sharp / sharp.sum())[list(found)], atol=0.051)
-    assert "3 of" in page.inner_text(".predict-told") and "temperature=0.5" in page.url and "top_k=3" in page.url
+    assert "3 of" in page.inner_text(".predict-summary") and "temperature=0.5" in page.url and "top_k=3" in page.url
     page.reload()
     settle(page)
-    assert "3 of" in page.inner_text(".predict-told")
-    page.click("text=The model's own distribution")
+    assert "3 of" in page.inner_text(".predict-summary")
+    page.click("text=Reset")
     assert bars(page) == found
 
     id = next(id for id in found if inspector.tokenizer.token_bytes(id).isascii() and id != inspector.tokenizer.bos_id)
@@ -144,7 +144,7 @@ def test_branches_open_by_the_keyboard_and_have_their_paths_probability(hostile,
     page.wait_for_selector("[role=treeitem] [role=treeitem]")
     page.keyboard.press("ArrowRight")
     total = 100 * first_V[order[place]] * second_V.max()
-    assert f"2 tokens, together {total:{'.1g' if total < 0.1 else '.1f'}} %" in page.inner_text(".predict-chosen")
+    assert f"2 tokens, probability {total:{'.1g' if total < 0.1 else '.1f'}} %" in page.inner_text(".predict-chosen")
     assert page.evaluate("document.activeElement.getAttribute('aria-level')") == "2"
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
@@ -157,11 +157,11 @@ def test_a_tokens_surprise_is_told_and_the_text_goes_on_from_an_alternative(host
     score = inspector.score(TEXT, 5)
     strip = page.locator(".page-predict .strip")
     assert strip.locator(".token").count() == len(score.ids_N)
+    assert f"this model {score.bits_per_byte_N[-1]:.2f}" in page.inner_text(".predict-chart")
+    assert f"gzip {score.gzip_bits_per_byte_N[-1]:.2f}" in page.inner_text(".predict-chart")
     strip.locator(".token").nth(2).hover()
     told = page.inner_text(".predict-details [role=status]")
     assert f"{score.bits_N[2]:.2f} bits" in told
-    assert f"this model {score.bits_per_byte_N[-1]:.2f}" in page.inner_text(".predict-chart")
-    assert f"gzip {score.gzip_bits_per_byte_N[-1]:.2f}" in page.inner_text(".predict-chart")
     page.locator(".predict-details button:not(:disabled)").first.click()
     settle(page)
     special = set(inspector.tokenizer.special_tokens.values())
@@ -174,13 +174,13 @@ def test_write_on_draws_by_the_sliders(hostile, open_page):
     page = open_page(f"{hostile.window}#predict?temperature=0&text=The")
     settle(page)
     page.locator(".predict-write input").fill("8")
-    page.click("text=Write on")
-    page.wait_for_selector("text=Written:")
+    page.click("text=Continue")
+    page.wait_for_selector("text=characters generated")
     once = page.input_value("#prompt")
     page.fill("#prompt", "The")
     settle(page)
-    page.click("text=Write on")
-    page.wait_for_function("() => /Written/.test(document.querySelector('.predict-writing').textContent)")
+    page.click("text=Continue")
+    page.wait_for_function("() => /generated/.test(document.querySelector('.predict-writing').textContent)")
     assert page.input_value("#prompt") == once and once.startswith("The") and len(once) > 3
 
 
@@ -204,7 +204,7 @@ def test_llamas_tokens_are_merged_from_characters(stories, open_page):
     page = open_page(stories.window + "#tokens?text=The+caf\u00e9")
     settle(page)
     slider, told = page.locator(".page-tokens .panel .slider input"), page.locator(".tokens-told")
-    for value, words in (("0", "Here are 80"), ("1", "Here are 10"), ("2", "characters"), ("3", "Merge 1 of")):
+    for value, words in (("0", "bits: 80 here"), ("1", ": 10 bytes here"), ("2", "characters"), ("3", "Merge 1 of")):
         slider.fill(value)
         assert words in told.inner_text()
     slider.fill(slider.get_attribute("max"))

@@ -1,4 +1,4 @@
-"""The page Recite and trace shows what the Python API finds, takes hostile documents as text, and tells what a run
+"""The page Memorization shows what the Python API finds, takes hostile documents as text, and tells what a run
 lacks."""
 
 import json
@@ -53,7 +53,7 @@ def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(hostile, open_p
     text = f"{SCRIPT} and more"
     spans = trace(index, tokenizer, tokenizer.encode(text))
     page = open_page(at(hostile.window, text=text), width=width)
-    page.get_by_role("button", name="Trace the text as it is").click()
+    page.get_by_role("button", name="Trace the prompt").click()
     settle(page)
     assert page.inner_text(".trace-passage") == text
     buttons = page.locator(".trace-spans").first.get_by_role("button")
@@ -69,8 +69,8 @@ def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(hostile, open_p
 
 def test_the_model_writes_on(hostile, open_page):
     page = open_page(at(hostile.window, text="The miller"), dark=True)
-    page.get_by_role("button", name="Write on and trace").click()
-    page.wait_for_selector(".trace-note:has-text('training text')")
+    page.get_by_role("button", name="Continue and trace").click()
+    page.wait_for_selector(".trace-result [role=status]:has-text('training text')")
     settle(page)
     assert page.inner_text(".trace-passage").startswith("The miller")
 
@@ -88,7 +88,7 @@ def test_questions_are_looked_up_by_the_keyboard_as_the_index_has_them(hostile, 
     page = open_page(at(hostile.window, search="mill"), width=width, dark=dark)
     page.wait_for_selector("#trace-questions")
     page.fill("#trace-questions", "\n\n".join(questions))
-    page.get_by_role("button", name="Look them up").focus()
+    page.get_by_role("button", name="Check").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("[role=status]:has-text('3 questions')")
     settle(page)
@@ -96,7 +96,7 @@ def test_questions_are_looked_up_by_the_keyboard_as_the_index_has_them(hostile, 
     found, ngrams = sum(one.found for one in expected), sum(one.ngrams for one in expected)
     status = section.locator("[role=status]").inner_text()
     touched = sum(one.found > 0 for one in expected)
-    assert status.startswith(f"{touched} of 3") and f"{found:,} of {ngrams:,} runs of 13 tokens" in status
+    assert status.startswith(f"{touched} of 3") and f"{found:,} of {ngrams:,} 13-grams" in status
     assert section.locator(".trace-passage").all_inner_texts() == questions
     assert section.locator(".trace-questions > li").nth(0).locator(".trace-documents mark").count() >= 1
     page.locator(".trace-questions .trace-span").first.focus()
@@ -105,25 +105,25 @@ def test_questions_are_looked_up_by_the_keyboard_as_the_index_has_them(hostile, 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert not grave_faults(page)
     section.get_by_role("slider").fill("4")
-    page.wait_for_selector("[role=status]:has-text('runs of 4 tokens')")
+    page.wait_for_selector("[role=status]:has-text('4-grams in total')")
     assert "ngram=4" in page.url and "search=mill" in page.url and quote("quagga okapi").replace("%20", "+") in page.url
     page.reload()
-    page.wait_for_selector("[role=status]:has-text('runs of 4 tokens')")
+    page.wait_for_selector("[role=status]:has-text('4-grams in total')")
     assert page.input_value("#trace-questions").split("\n\n") == questions
 
 
 @pytest.mark.slow
 def test_what_was_refused_is_told_and_the_next_answer_is_shown(hostile, open_page):
     page = open_page(at(hostile.window, text="zq" * 900), expected=("1,024 at most", "400 (Bad Request)"))
-    page.get_by_role("button", name="Trace the text as it is").click()
+    page.get_by_role("button", name="Trace the prompt").click()
     page.wait_for_selector(".problem:has-text('1,024 at most')")
     page.fill("#trace-questions", "zq" * 900 + "\nquagga okapi")
-    page.get_by_role("button", name="Look them up").click()
+    page.get_by_role("button", name="Check").click()
     page.wait_for_selector("[role=status]:has-text('2 questions')")
     assert "1,024 at most" in page.locator(".trace-questions .problem").inner_text()
     page.fill("#prompt", f"{SCRIPT} and more")
     settle(page)
-    page.get_by_role("button", name="Trace the text as it is").click()
+    page.get_by_role("button", name="Trace the prompt").click()
     page.wait_for_selector(".trace-result .trace-documents")
     assert page.locator(".trace-result .problem").count() == 0
 
@@ -143,13 +143,13 @@ def test_the_examples_of_an_evaluation_set_of_the_config_are_looked_up_some_at_a
         settle(page)
         assert "hf://datasets/a/b/c.jsonl is not on this machine" in page.inner_text(".page-trace")
         assert page.locator(".trace-questions > li").count() == 20
-        page.get_by_role("button", name="The next 20").click()
+        page.get_by_role("button", name="Next 20").click()
         page.wait_for_selector("[role=status]:has-text('10 questions')")
         settle(page)
         first = page.locator(".trace-questions .trace-passage").first
         assert first.get_attribute("aria-label") == "Example 21 of quiz"
         assert first.inner_text().startswith(f"20 {SCRIPT}") and "\\u202e" in first.inner_text()
         assert "offset=20" in page.url and "set=quiz" in page.url and "questions" not in page.url
-        assert not page.get_by_role("button", name="The next 20").is_visible()
+        assert not page.get_by_role("button", name="Next 20").is_visible()
         page.reload()
         page.wait_for_selector("[role=status]:has-text('10 questions')")

@@ -41,8 +41,8 @@ def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_
     assert page.evaluate("location.hash").endswith("step=8")
     page.locator(".training-compare .training-sums", has_text="Step 8: ").wait_for()
     for chart in (
-        ".training-large",
-        ".training-watch .training-chart",
+        ".training-curves .chart-large",
+        ".training-watch .chart",
     ):  # the curves tell of the step that is looked at
         assert page.locator(f"{chart} output").inner_text().startswith("step 8 · ")
     slider.press("Home")
@@ -50,7 +50,7 @@ def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_
     at_step(page, "12")
     page.get_by_role("button", name="Play").wait_for()  # it has ended
     page.locator(".training-watch .strip").press("ArrowRight")
-    assert " bits, place " in page.locator(".training-watch .training-token").inner_text()
+    assert " bits, rank " in page.locator(".training-watch .training-token").inner_text()
     written(page)
 
 
@@ -61,8 +61,8 @@ def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(ho
     rows = [json.loads(line) for line in (hostile.folder / "metrics.jsonl").read_text().splitlines()]
     logged = [row for row in rows if "loss" in row]
     assert page.locator(".training-state").inner_text() == "Finished: 12 steps."
-    chart = page.locator(".training-large")
-    chart.locator(".training-plot").press("End")
+    chart = page.locator(".training-curves .chart-large")
+    chart.locator(".chart-plot").press("End")
     said = chart.locator("output").inner_text()
     assert f"step {logged[-1]['step']}" in said and f"as logged {logged[-1]['loss']:.4g}" in said
     chart.locator("summary").click()
@@ -77,11 +77,11 @@ def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(ho
 def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_page):
     page = open_page(f"{stories.window}#training?text=Once+upon+a+time")
     page.wait_for_selector(".training-watch .token")
-    assert "has no log of its training" in page.locator(".training-state").inner_text()
-    assert page.locator(".training-chart:visible").count() == 0
+    assert "There is no training log" in page.locator(".training-state").inner_text()
+    assert page.locator(".training-curves .chart:visible").count() == 0
     assert not page.locator(".training-curves").is_visible()
     assert page.get_by_role("button", name="Play").is_disabled()
-    assert "nothing to compare it with" in page.locator(".training-compare").inner_text()
+    assert "There is only one step" in page.locator(".training-compare").inner_text()
     written(page)
 
 
@@ -91,16 +91,16 @@ def test_asking_every_step_shows_each_answer_and_can_be_stopped(hostile, open_pa
     page.wait_for_selector(".training-watch .token")
     written(page)
     page.route("**/v1/inspect/score", lambda route: None)  # never answered
-    page.get_by_label("Text that every step is asked about").fill("The new mill")
+    page.get_by_label("Text", exact=True).fill("The new mill")
     page.wait_for_function("() => location.hash.includes('new')")  # a text that is typed ends what is asked of another
-    page.get_by_role("button", name="Ask every step").click()
-    page.get_by_role("button", name="Stop asking").click()
-    page.get_by_role("button", name="Ask every step").wait_for()
+    page.get_by_role("button", name="Compute every step").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Compute every step").wait_for()
     page.unroute_all()
     page.locator(".training-player input").press("Home")
     at_step(page, "4")
-    page.get_by_role("button", name="Ask every step").click()
-    chart = page.locator(".training-watch .training-chart")
+    page.get_by_role("button", name="Compute every step").click()
+    chart = page.locator(".training-watch .chart")
     chart.locator("summary").click()
-    page.wait_for_function("() => document.querySelectorAll('.training-watch .training-chart tbody tr').length === 3")
+    page.wait_for_function("() => document.querySelectorAll('.training-watch .chart tbody tr').length === 3")
     assert not page.locator(".problem:visible").count()

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import viewer.window
 from tests.window import runs
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, WIDE, page_ids, settle, show
 from tests.window.driven import ONLY_POINTED_AT, use_all, walk
+from viewer.page import STATIC
 
-STATIC = Path(viewer.window.__file__).parent / "static"
 HOSTILE_TEXT = "\n".join(line[:200] for line in runs.LINES.values())
 INERT = """() => {
   const count = (selector, wrong = () => true) => [...document.querySelectorAll(selector)].filter(wrong).length;
@@ -163,14 +162,14 @@ def test_an_address_brings_the_view_back(hostile, open_page):
 
 
 @pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
-def test_the_first_page_says_what_to_do_on_every_other_and_links_tour_and_report(hostile, open_page, form):
+def test_the_first_page_says_what_to_do_on_every_other_and_links_the_tour(hostile, open_page, form):
     page = open_page(getattr(hostile, form))
     settle(page)
-    assert page_ids(page)[0] == "start" and page.get_attribute("nav [aria-current=page]", "data-page") == "start"
-    listed = page.eval_on_selector_all(".overview a", "links => links.map((link) => link.hash.slice(1).split('?')[0])")
+    assert page_ids(page)[0] == "report" and page.get_attribute("nav [aria-current=page]", "data-page") == "report"
+    listed = page.eval_on_selector_all(".page-list a", "links => links.map((link) => link.hash.slice(1).split('?')[0])")
     assert listed == page_ids(page)[1:]
-    assert "docs/tour.md" in page.inner_html(".page-start")
-    page.click(".overview a >> nth=1")
+    assert "docs/tour.md" in page.inner_html(".page-report")
+    page.click(".page-list a >> nth=1")
     page.wait_for_selector(".page-predict")
 
 
@@ -201,10 +200,3 @@ def test_the_command_of_an_exported_page_serves_its_run(hostile, open_page):
     settle(page)
     python, dash_m, script, run = shlex.split(page.inner_text("footer .serve-command"))
     assert (python, dash_m, script, Path(run)) == (".venv/bin/python", "-m", "launch.serve", hostile.folder)
-
-
-def test_a_report_of_a_stranger_is_served_without_the_origin_of_the_server(hostile, browser):
-    page = browser.new_page()
-    page.goto(hostile.window.replace("/window", "/report/index.html"))
-    assert page.title() == "report"  # reading localStorage threw: the sandbox gives it an origin of its own
-    page.close()

@@ -1,14 +1,13 @@
-"""Analyze a tokenizer: the tokens of a text, the merges that lead to them, and the usage of tokens in texts."""
+"""Analyze a tokenizer: the tokens of a text, and the usage of tokens in texts."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lm.errors import InputError
 from lm.tokenizer.base import Tokenizer
-from lm.tokenizer.encoding import BytePairTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +18,6 @@ class Piece:
     bytes: bytes
     start: int
     """Bytes of the text before it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Merge:
-    """One merge as applied to a text."""
-
-    rank: int
-    """Id of the resulting token."""
-    left: bytes
-    right: bytes
-    at: tuple[int, ...]
-    """Indices of the left halves among the previous tokens, ascending."""
-    ids: tuple[int, ...]
-    """Tokens of the text after the merge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,61 +63,6 @@ def has_tokens(text: str, tokenizer: Tokenizer) -> bool:
     except InputError:
         return False
     return True
-
-
-def single_bytes(text: str, tokenizer: BytePairTokenizer) -> list[list[int]]:
-    """Tokens of `text` before any merge: the single bytes of each piece of the split pattern."""
-    import regex
-
-    text = text.encode("utf-8", "replace").decode()
-    return [
-        [tokenizer.ranks[bytes((byte,))] for byte in match.group().encode()]
-        for match in regex.finditer(tokenizer.pattern, text)
-    ]
-
-
-def merges(text: str, tokenizer: BytePairTokenizer) -> Iterator[Merge]:
-    """Yield the merges that shorten `text`, from single bytes to tokens, in order of rank.
-
-    This is the textbook algorithm: repeatedly merge the pair with the lowest rank everywhere, from left to right. It
-    takes quadratic time and is meant for a sentence. Published vocabularies may contain tokens that no merges lead to:
-    encoding uses them if they are a whole piece, this function does not.
-    """
-    pieces, tokens, ranks = single_bytes(text, tokenizer), tokenizer.tokens, tokenizer.ranks
-    while True:
-        found = {
-            rank: pair
-            for piece in pieces
-            for pair in itertools.pairwise(piece)
-            if (rank := ranks.get(tokens[pair[0]] + tokens[pair[1]])) is not None
-        }
-        if not found:
-            return
-        rank = min(found)
-        places, before = [], 0
-        for i, piece in enumerate(pieces):
-            at = joints(piece, tokens[rank], tokens)
-            places += [before + place for place in at]
-            before += len(piece)
-            if at:
-                pieces[i] = joined(piece, at, rank)
-        left, right = (tokens[id] for id in found[rank])
-        yield Merge(rank, left, right, tuple(places), tuple(itertools.chain.from_iterable(pieces)))
-
-
-def joints(ids: list[int], token: bytes, tokens: tuple[bytes, ...]) -> list[int]:
-    """Indices where two neighbors in `ids` form `token`, from left to right, without overlaps."""
-    places: list[int] = []
-    for i, (left, right) in enumerate(itertools.pairwise(ids)):
-        if tokens[left] + tokens[right] == token and (not places or places[-1] < i - 1):
-            places.append(i)
-    return places
-
-
-def joined(ids: list[int], places: Iterable[int], rank: int) -> list[int]:
-    """Replace the pairs at `places` by `rank`."""
-    left = set(places)
-    return [rank if i in left else id for i, id in enumerate(ids) if i - 1 not in left]
 
 
 def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int = 256, threads: int = 1) -> Usage:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 
 from lm.tokenizer import Tokenizer
-from viewer.formats import percent
 from viewer.tokenizer.corpus import Corpus
 from viewer.tokenizer.finding import Reading
 from viewer.tokenizer.look import Piece, never_used, rarest
@@ -106,7 +105,7 @@ def of_corpus(corpus: Corpus, tokenizer: Tokenizer) -> str:
         ),
         f"rarest: {'  '.join(rare) or 'none'}",
         f"never used: {len(unused):,} of {tokenizer.vocab_size:,} symbols "
-        f"({percent(len(unused), tokenizer.vocab_size)}){': ' if unused else ''}"
+        f"({100 * len(unused) / tokenizer.vocab_size:.1f} %){': ' if unused else ''}"
         f"{'  '.join(map(name, unused[-EXAMPLES:]))}",
     ]
     return "\n".join(lines)

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from viewer.training_data import finite
+
 MOST_LINES = 3_000
 """Maximum lines of an answer: for longer runs every second, third, … line, always including the last one."""
 MOST_DAMAGED = 5
 """Maximum damaged lines to report."""
-MOST = 1e300
-"""Maximum absolute value of a number: JavaScript reads longer integers as infinity."""
 TRAIN = (
     "loss", "learning_rate", "tokens_per_second", "mfu", "cpu_matmul_share", "gradient_norm", "tokens", "seconds",
     "seconds_left", "goodput",
@@ -21,14 +21,7 @@ STARTED = (
 )  # fmt: skip
 
 
-def finite(value: object) -> int | float | None:
-    """`value`, or None if it is not a number that JSON can represent."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
-        return None
-    return value
-
-
-def told(value: object) -> str | int | float | None:
+def text_or_number(value: object) -> str | int | float | None:
     """A string or number of a line, None for other types."""
     return value[:200] if isinstance(value, str) else finite(value)
 
@@ -80,7 +73,7 @@ class CurveLog:
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
             return False
         if isinstance(row.get("run"), dict):
-            self.starts.append({"step": step} | {name: told(row["run"].get(name)) for name in STARTED})
+            self.starts.append({"step": step} | {name: text_or_number(row["run"].get(name)) for name in STARTED})
         if "loss" in row:
             self.train[step] = {name: finite(row.get(name)) for name in TRAIN}
         if "validation_loss" in row:

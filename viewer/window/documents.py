@@ -12,11 +12,12 @@ from lm.run_paths import RunPaths
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from viewer.explanations import reason_sentence, stage_name
+from viewer.explanations import reason_sentence, stage_words
+from viewer.funnel import RECORDED, funnel_answer, measured
+from viewer.training_data import finite
 from viewer.window.corpus.listing import MOST_ADDRESS, Wanted, find_id, find_id_in, list_documents
 from viewer.window.corpus.raw_page import RawPages
 from viewer.window.corpus.run_data import SHELVES, RunData, data_of, or_missing
-from viewer.window.curve_log import finite
 from viewer.window.window_run import WindowRun
 
 MOST, USUAL = 100, 50
@@ -27,14 +28,18 @@ MOST_QUERY, MOST_WORDS = 200, 8
 SECONDS = 0.5
 """A search returns its results so far after this time; the client continues from there."""
 ID_SECONDS = 5.0
-RECORDED, RECORDED_CHARACTERS = 5, 1500
-"""Documents of each reason in an exported page, and characters of each."""
+RECORDED_CHARACTERS = 1500
+"""Characters of a document in an exported page."""
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
     data = data_of(run)
     looked, shown, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one per lane
     asked = [
+        Inspection(
+            "funnel", (), lambda fields: funnel_answer(data.funnel(), run.experiment.documents),
+            "pages read, kept and dropped, by stage and reason, with thresholds and the distributions of signals",
+        ),
         Inspection(
             "documents", ("reason", "offset", "limit", "query", "within"), lambda fields: documents(data, fields),
             "documents that were kept, or dropped for a reason, some at a time; those with the words of a query",
@@ -58,6 +63,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    yield "funnel", {}
     data = data_of(run)
     try:
         names = [None, *data.funnel().counts["reasons"]]
@@ -182,30 +188,15 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
     short = lambda key: (values.get(key) or "")[:MOST_ADDRESS]
     return {
         "file": f"{shelf_name}/{name}", "row": row, "kept": not dropped, "stage": stage, "reason": reason,
-        "stage_title": stage_name(stage) if stage else "", "about": reason_sentence(stage, reason) if stage else "",
+        "stage_title": stage_words(stage)[0] if stage else "", "about": reason_sentence(stage, reason) if stage else "",
         **{key: short(key) for key in ("url", "id", "date", "file_path", "dump", "language")},
         "language_score": finite(values.get("language_score")),
         "text": text[offset : offset + characters], "offset": offset, "characters": len(text),
         "bytes": len(text.encode()),
-        "values": measured(data, values, label),
+        "values": measured(data.thresholds(), values, label),
         "number": None if dropped else number_of(shelf.first_of(name) + row, run),
         "copy_of": copy_of(data, short("duplicate_of")) if dropped else None,
     }  # fmt: skip
-
-
-def measured(data: RunData, values: dict[str, Any], label: str) -> list[list[Any]]:
-    """[value, threshold, whether the value is on the dropped side] for each threshold of the funnel."""
-    found: list[list[Any]] = []
-    for one in data.thresholds():
-        value, line = finite(values.get(one.signal)), one.of_language(label)
-        found.append([value, line.value, value is not None and broken(line, float(value))])
-    return found
-
-
-def broken(line: Threshold, value: float) -> bool:
-    """Whether the value is on the dropped side."""
-    sides = {"below": value < line.value, "at most": value <= line.value, "above": value > line.value}
-    return sides.get(line.drops, value >= line.value)
 
 
 def number_of(position: int, run: WindowRun) -> int:

@@ -8,19 +8,11 @@ from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from viewer.window import batches, documents, funnel, model, model_views, tokens, trace, training
+from viewer.answers import key_of
+from viewer.window import batches, documents, model, model_views, report, tokens, trace, training
 from viewer.window.window_run import OUT_OF_MEMORY, WindowRun
 
-ROOMS = (
-    model,
-    model_views,
-    tokens,
-    training,
-    funnel,
-    documents,
-    batches,
-    trace,
-)
+ROOMS = (model, report, model_views, tokens, training, documents, batches, trace)
 """Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of the answers in an exported page."""
 
 
@@ -35,12 +27,6 @@ def inspections_of(run: WindowRun) -> list[Inspection]:
         dataclasses.replace(one, known=(*one.known, "run")) if "step" in one.known and "run" not in one.known else one
         for one in found
     ]
-
-
-def key_of(name: str, fields: Mapping[str, object]) -> str:
-    """Key of a recorded answer, as in source.js."""
-    given = {field: value for field, value in fields.items() if value is not None}
-    return name + json.dumps(given, sort_keys=True, separators=(",", ":"))
 
 
 def record(run: WindowRun) -> dict[str, object]:
@@ -69,10 +55,10 @@ def without_place(answer: object, run: WindowRun) -> object:
         return [without_place(one, run) for one in answer]
     if not isinstance(answer, dict):
         return answer
-    told = {}
+    shown = {}
     for key, value in answer.items():
         if isinstance(value, str) and (key in MESSAGES or (key == "name" and value.startswith(f"{here}/"))):
-            told[key] = value.replace(here, run.name)
+            shown[key] = value.replace(here, run.name)
         else:
-            told[key] = without_place(value, run)
-    return told
+            shown[key] = without_place(value, run)
+    return shown

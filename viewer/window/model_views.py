@@ -1,6 +1,5 @@
 """Inspections of a model: loss per token, next-token logits, activations of each layer, and its parts."""
 
-import base64
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from lm.inspect.inspector import MOST_POSITIONS, Inspector
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
+from viewer.answers import packed
 from viewer.training_data import read_samples, visible
 from viewer.window.window_run import WindowRun
 
@@ -174,10 +174,3 @@ def running(values_N: np.ndarray) -> list[float | None]:
 def short(value: float) -> float:
     """Round to six digits, about the precision of float32."""
     return float(f"{value:.6g}")
-
-
-def packed(array: np.ndarray) -> dict[str, object]:
-    """An array for toArray of dom.js: little-endian numbers in base64, in C order."""
-    kind = "int32" if array.dtype.kind in "iu" else "float32"
-    data = np.ascontiguousarray(array, f"<{kind[0]}4").tobytes()
-    return {"type": kind, "shape": list(array.shape), "data": base64.b64encode(data).decode("ascii")}

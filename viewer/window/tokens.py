@@ -9,23 +9,28 @@ from lm.errors import InputError
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from lm.tokenizer import BytePairTokenizer, Tokenizer
-from lm.tokenizer.sentencepiece import SentencePieceTokenizer
-from lm.tokenizer.sentencepiece_model import BPE, NORMAL, USER_DEFINED, read_model
-from viewer.training_data import visible
-from viewer.window.model_views import RECORDED_PROMPTS, packed
+from lm.tokenizer import Tokenizer
+from viewer.answers import packed
+from viewer.tokenizer.comparison import comparison
+from viewer.tokenizer.corpus import read_corpus
+from viewer.tokenizer.vocabulary import IN_PAGE, MOST_CHARACTERS, vocabulary
+from viewer.window.model_views import RECORDED_PROMPTS
 from viewer.window.window_run import WindowRun
 
-IN_PAGE = ("bpe", "characters")
-"""Kinds that static/bpe.js encodes in the page; "encode" handles the others, and split patterns that JavaScript does
-not support."""
-MOST_CHARACTERS = 20_000
-"""Maximum characters of a text for "encode"."""
+DOCUMENTS, DOCUMENT_CHARACTERS = 200, 10_000
+"""Documents of the run in which the uses of tokens are counted, and maximum characters of each, to bound the time."""
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
     named = {run.name: run.tokenizer} | run.beside
     others = list(named)[1:]
+
+    def compared(fields: Fields) -> dict[str, Any]:
+        documents, corpora = run.paths.documents, []
+        if any(documents.glob("*.parquet")):
+            corpora = [read_corpus(documents, one, DOCUMENTS, DOCUMENT_CHARACTERS) for one in named.values()]
+        return comparison(named, corpora)
+
     return [
         Inspection(
             "vocabulary", ("tokenizer",), lambda fields: vocabulary(*asked_for(named, fields)) | {"others": others},
@@ -33,13 +38,17 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ),
         Inspection(
             "encode", ("text", "tokenizer"), lambda fields: encoded(asked_for(named, fields)[1], fields),
-            "the token ids of a text, for tokenizers that the page cannot do itself",
+            "the token ids of a text, for tokenizers that the page cannot run itself",
+        ),
+        Inspection(
+            "comparison", (), compared, "bytes per token by language and kind of text, and uses of tokens in documents"
         ),
     ]  # fmt: skip
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "vocabulary", {}
+    yield "comparison", {}
     if run.tokenizer.kind not in IN_PAGE:
         for prompt in run.experiment.sample.prompts[:RECORDED_PROMPTS]:
             yield "encode", {"text": prompt}
@@ -49,39 +58,8 @@ def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Toke
     """(name, tokenizer) of the field "tokenizer", default: the first. Raises ApiError 400 for an unknown name."""
     name = fields.string("tokenizer", next(iter(named)))
     if name not in named:
-        raise wrong("tokenizer", name, f"one of {', '.join(named)}; launch.serve --beside gives it others")
+        raise wrong("tokenizer", name, f"one of {', '.join(named)}; launch.serve --beside adds others")
     return name, named[name]
-
-
-def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Text and bytes (in hexadecimal) of each id. Tokens of a BPE except the special ones are merged in order of their
-    ids, sentencepiece's in the order of `order`."""
-    parts = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
-    found: dict[str, Any] = {
-        "name": name,
-        "kind": tokenizer.kind,
-        "tokens": [visible(part) for part in parts],
-        "bytes": [part.hex() for part in parts],
-        "special": dict(tokenizer.special_tokens),
-    }
-    if isinstance(tokenizer, BytePairTokenizer):
-        found["pattern"] = tokenizer.pattern
-    elif isinstance(tokenizer, SentencePieceTokenizer) and (order := merge_order(tokenizer)):
-        found["order"] = order
-    return found
-
-
-def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
-    """Order in which the ids were merged, counted from 0, by the scores of sentencepiece's BPE; -1 for bytes and
-    special tokens, which are not merged. Empty for models of other kinds, and with user-defined pieces."""
-    model = read_model(tokenizer.model)
-    if model.kind != BPE or any(piece.kind == USER_DEFINED for piece in model.pieces):
-        return []
-    merged = sorted((-piece.score, id) for id, piece in enumerate(model.pieces) if piece.kind == NORMAL)
-    order = [-1] * len(model.pieces)
-    for place, (_, id) in enumerate(merged):
-        order[id] = place
-    return order
 
 
 def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:

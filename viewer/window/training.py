@@ -14,8 +14,8 @@ from lm.run_paths import RunPaths
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from viewer.training_data import as_sample, read_json
-from viewer.window.curve_log import CurveLog, finite
+from viewer.training_data import as_sample, finite, read_json
+from viewer.window.curve_log import CurveLog
 from viewer.window.model_views import RECORDED_STEPS, spread
 from viewer.window.window_run import WindowRun
 

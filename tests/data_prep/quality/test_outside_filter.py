@@ -5,7 +5,6 @@ import json
 import os
 from pathlib import Path
 
-import lxml.html
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +17,7 @@ from data_prep.select.apply_filters import dropped_schema, kept_schema
 from lm.errors import UsageError
 from tests.commands import run_command
 from tests.data_prep.measured import prose
+from tests.launch.run_folder import recorded_in
 
 DOCUMENTS = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS)
 REPOSITORY = Path(__file__).parents[3]
@@ -158,11 +158,13 @@ def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
 def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(outside_run: Outside):
     told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--engine.workers", "1")
     assert "documents.upper_case.max_share: 0.3 in the run, now 0.1  (too_many_upper_case_words)" in told
-    page = lxml.html.parse(outside_run.run / "refilter/index.html").getroot()
-    text = " ".join(page.text_content().split())
-    for words in ("Capitals", "Texts that shout are mostly advertisements.", "Words in capitals",
-                  "Share of words without a small letter.", "Above 0.1: 10 dropped"):  # fmt: skip
-        assert words in text
+    funnel = recorded_in(outside_run.run / "refilter/index.html")["funnel{}"]
+    (stage,) = [one for one in funnel["stages"] if one["stage"] == "upper_case"]
+    assert (stage["title"], stage["about"]) == ("Capitals", "Texts that shout are mostly advertisements.")
+    (reason,) = stage["reasons"]
+    line = reason["threshold"]
+    assert (reason["documents"], line["drops"], line["value"]) == (10, "above", 0.1)
+    assert (line["title"], line["sentence"]) == ("Words in capitals", "Share of words without a small letter.")
 
 
 def test_a_run_without_it_has_other_texts(outside_run: Outside):

@@ -17,7 +17,6 @@ from lm.inference.generate import sample_texts
 from lm.tokenizer import load, save, train_tokenizer
 from lm.training.loop import train
 from tests.corpus import texts, tiny_experiment, write_tokens
-from viewer.training_data import cut_into_tokens, read_vocabulary, visible
 
 CHARACTERS = len({*"".join(texts(40)), "\n"})
 SIZES = {"bpe": 330, "sentencepiece_bpe": 330, "sentencepiece_unigram": 330, "characters": CHARACTERS}
@@ -71,12 +70,7 @@ def test_every_stage_works_with(algorithm, tmp_path):
     assert drawn[0].startswith("The miller")
     assert json.loads((tmp_path / "samples/step-00000002.json").read_text())["text"] is not None
 
-    vocabulary = read_vocabulary(tokenizer)
-    assert vocabulary.size == SIZES[algorithm]
-    assert sum(count for _, count in vocabulary.lengths) == vocabulary.size - len(tokenizer.special_tokens)
-    pieces = "".join(token.text for token in cut_into_tokens(written[0], tokenizer))
-    assert visible(written[0].encode()).startswith(pieces)
-    assert len(pieces) > 500
+    assert tokenizer.vocab_size == SIZES[algorithm]
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "sentencepiece_unigram", "characters"])

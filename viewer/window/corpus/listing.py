@@ -14,8 +14,8 @@ from data_prep.parquet import column_of
 from data_prep.verdict import Threshold
 from lm.errors import InputError
 from lm.storage import StorageError
+from viewer.training_data import finite
 from viewer.window.corpus.shelf import Piece, Shelf
-from viewer.window.curve_log import finite
 
 BEGINNING = 200
 """Characters of a document in the list."""

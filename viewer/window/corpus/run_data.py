@@ -3,17 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 from weakref import WeakKeyDictionary
 
-from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import Written, read_counts
 from data_prep.verdict import Threshold
 from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.storage import Place, local_copy_of
-from viewer.explanations import reason_sentence, signal_words, stage_words
 from viewer.window.corpus.shelf import Shelf
 from viewer.window.window_run import WindowRun
 
@@ -84,13 +81,13 @@ def or_missing(asked: list[Inspection]) -> list[Inspection]:
     """Turn InputError and UsageError of the inspections into answers: {"missing": why}, since a run may lack any of its
     data."""
 
-    def told(ask: Callable[[Fields], Mapping[str, object]], fields: Fields) -> Mapping[str, object]:
+    def or_why(ask: Callable[[Fields], Mapping[str, object]], fields: Fields) -> Mapping[str, object]:
         try:
             return ask(fields)
         except (InputError, UsageError) as error:
             return {"missing": str(error)}
 
-    return [dataclasses.replace(one, answer=functools.partial(told, one.answer)) for one in asked]
+    return [dataclasses.replace(one, answer=functools.partial(or_why, one.answer)) for one in asked]
 
 
 _data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()
@@ -99,46 +96,3 @@ _data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()
 def data_of(run: WindowRun) -> RunData:
     """Shared RunData of a run."""
     return _data.setdefault(run, RunData(run))
-
-
-def told_threshold(one: Threshold) -> dict[str, Any]:
-    """A threshold with explanations, as JSON."""
-    title, sentence = signal_words(one.signal)
-    stage, about = stage_words(one.stage)
-    return {
-        "stage": one.stage, "stage_title": stage, "about": about, "reason": one.reason, "signal": one.signal,
-        "title": title, "sentence": sentence, "drops": one.drops, "value": one.value, "option": one.option,
-        "by_language": one.by_language,
-    }  # fmt: skip
-
-
-def told_funnel(written: Written, config: DocumentsConfig) -> dict[str, Any]:
-    """The funnel as JSON: stages in order, each with its reasons, the most frequent first."""
-    counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
-    stages: dict[str, dict[str, Any]] = {}
-    named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
-    for stage, reason, documents, size in sorted(named, key=lambda one: (config.stage_order(one[0]), -one[2], one[1])):
-        title, about = stage_words(stage)
-        told = stages.setdefault(
-            stage, {"stage": stage, "title": title, "about": about, "dropped": 0, "bytes": 0, "reasons": []}
-        )
-        told["dropped"] += documents
-        told["bytes"] += size
-        line = by_name.get((stage, reason))
-        told["reasons"].append(
-            {
-                "name": f"{stage}/{reason}", "reason": reason, "documents": documents, "bytes": size,
-                "about": "" if line else reason_sentence(stage, reason),
-                "threshold": told_threshold(line) if line else None,
-            }
-        )  # fmt: skip
-    entered = counts["rows"]
-    for told in stages.values():
-        told["entered"] = entered
-        entered -= told["dropped"]
-    return {
-        "pages": counts["rows"], "bytes": counts["kept"][1] + sum(one["bytes"] for one in stages.values()),
-        "kept": counts["kept"][0], "kept_bytes": counts["kept"][1], "clean_text_bytes": counts["clean_text_bytes"],
-        "seen": written.records.seen, "skipped": written.records.skipped, "replaced": counts["replaced"],
-        "stages": list(stages.values()), "thresholds": [told_threshold(one) for one in written.thresholds],
-    }  # fmt: skip

@@ -1,0 +1,89 @@
+"""Exported pages that hold one page: of tokenizers, of a funnel with other thresholds, of a ladder of models."""
+
+from pathlib import Path
+
+import pytest
+
+from lm.config import TokenizerConfig
+from lm.scaling.study import study
+from lm.tokenizer import train_bpe
+from tests.data_prep.measured import CONFIG
+from tests.launch.run_folder import write_funnel_of
+from tests.launch.test_report import HOSTILE
+from tests.lm.scaling.test_study import found, rung
+from tests.viewer.test_funnel import DROPPED, KEPT
+from tests.window.axe import grave_faults
+from tests.window.browser import PHONE, page_ids, settle
+from viewer.answers import key_of
+from viewer.funnel import preview_html
+from viewer.page import window_html
+from viewer.tokenizer.finding import read_with
+from viewer.tokenizer.samples import KINDS, LANGUAGES
+from viewer.tokenizer.vocabulary import tokens_html
+
+__all__ = ["found", "rung", "study"]
+
+
+@pytest.fixture
+def opened(open_page, tmp_path: Path):
+    """`opened(html)`: the page of a file, on a phone; it has one page, and no grave fault for a screen reader."""
+
+    def opened(html: str, hash: str = "", **options):
+        (tmp_path / "page.html").write_text(html, encoding="utf-8")
+        page = open_page((tmp_path / "page.html").as_uri() + hash, **options)
+        settle(page)
+        assert len(page_ids(page)) == 1 and not page.locator(".problem").count()
+        assert not grave_faults(page)
+        return page
+
+    return opened
+
+
+def test_two_tokenizers_are_compared(opened):
+    texts = [*LANGUAGES.values(), *KINDS.values()]
+    readings = [
+        read_with(name, train_bpe(texts, TokenizerConfig(size, "gpt2", 10**6)), HOSTILE)
+        for name, size in (("one", 700), (HOSTILE, 400))
+    ]
+    page = opened(tokens_html(readings, []))
+    left, right = page.locator(".tokens-view").all()
+    for view, reading in ((left, readings[0]), (right, readings[1])):
+        assert view.locator(".token").count() == len(reading.pieces)
+    assert page.input_value("#tokens-text") == HOSTILE and "Merge" in page.inner_text(".tokens-told")
+    (german,) = page.locator(".tokens-rates tr", has_text="German").all_inner_texts()
+    assert all(str(len(one.tokenizer.encode(LANGUAGES["German"]))) in german for one in readings)
+
+
+@pytest.mark.parametrize("width", [1200, PHONE])
+def test_a_preview_of_the_funnel_leads_to_its_rules_and_documents(opened, tmp_path, width):
+    write_funnel_of(tmp_path, KEPT, DROPPED, CONFIG)
+    html = preview_html(tmp_path / "funnel.json", tmp_path / "texts", CONFIG, HOSTILE, [f"now 20 {HOSTILE}"])
+    page = opened(html, width=width)
+    assert f"now 20 {HOSTILE}" in page.inner_text(".panel") and "length < 50: dropped" in page.inner_text(
+        ".data-funnel"
+    )
+    page.click("text=Rules")
+    settle(page)
+    rule = page.locator(".data-rule", has_text="length < 50")
+    assert "4 documents dropped" in rule.inner_text() and rule.locator(".chart-limit").all_text_contents()[0] == "← 50"
+    assert not grave_faults(page)
+    rule.get_by_text("4 documents dropped").click()
+    settle(page)
+    assert page.locator("[aria-label=Documents] .data-list li").count() == 4
+    assert page.locator("[aria-label=Kept] .data-list li").count() == 10
+    assert "Too short." in page.inner_text("[aria-label=Documents]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_ladder_shows_every_run_and_its_law(opened, found):
+    page = opened(
+        window_html({key_of("model", {}): {"name": "tales"}, key_of("scaling", {}): found.as_json()}, ("scaling",))
+    )
+    assert page.locator("table tbody tr").count() == 17 + 1 + 5
+    text = page.inner_text("main")
+    assert "launch.train ended with code 1 <b>" in text and f"{found.held_out[0].loss:.4f}" in text
+    best = found.fit.law.loss(*found.fit.law.optimum(found.budget))
+    chart = page.locator(".chart").nth(1)
+    chart.locator(".chart-plot").press("End")
+    chart.locator("summary").click()
+    assert page.locator(".chart circle").count() > 2 * 17 and best == pytest.approx(found.loss.value, rel=0.01)

@@ -1,0 +1,133 @@
+"""The funnel: pages read, and dropped by each rule, with the distribution of each measured signal."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import DocumentsConfig
+from data_prep.funnel.counts import CLUSTER_BINS
+from data_prep.funnel.domains import TOP_DOMAINS
+from data_prep.funnel.report import (
+    TOP_LANGUAGES,
+    Example,
+    Written,
+    language_funnels,
+    read_counts,
+    read_funnel,
+    tallies,
+)
+from data_prep.verdict import Threshold
+from viewer.answers import key_of
+from viewer.distributions import columns_of
+from viewer.explanations import reason_sentence, signal_words, stage_words
+from viewer.page import window_html
+from viewer.run_folder import reasons_in_order
+from viewer.training_data import finite
+
+RECORDED = 5
+"""Documents of each reason in an exported page."""
+
+
+def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
+    """The funnel as JSON: stages in order, each with its reasons, the most frequent first."""
+    counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
+    stages: dict[str, dict[str, Any]] = {}
+    entered = counts["rows"]
+    for stage, reason, documents, size in reasons_in_order(counts, config):
+        if stage not in stages:
+            title, about = stage_words(stage)
+            stages[stage] = {"stage": stage, "title": title, "about": about, "dropped": 0, "bytes": 0, "reasons": []}
+            stages[stage]["entered"] = entered
+        threshold = by_name.get((stage, reason))
+        stages[stage]["dropped"] += documents
+        stages[stage]["bytes"] += size
+        entered -= documents
+        stages[stage]["reasons"].append(
+            {
+                "name": f"{stage}/{reason}", "reason": reason, "documents": documents, "bytes": size,
+                "about": "" if threshold else reason_sentence(stage, reason),
+                "threshold": threshold_json(threshold) if threshold else None,
+            }
+        )  # fmt: skip
+    lengths = {int(exponent): documents for exponent, documents in counts["lengths"].items()}
+    exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
+    clusters, ends = counts.get("cluster_sizes", {}), dict(zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], None], strict=True))
+    languages = language_funnels(counts.get("by_language", {}), config)
+    return {
+        "pages": counts["rows"], "bytes": counts["kept"][1] + sum(one["bytes"] for one in stages.values()),
+        "kept": counts["kept"][0], "kept_bytes": counts["kept"][1], "clean_text_bytes": counts["clean_text_bytes"],
+        "seen": written.records.seen, "skipped": written.records.skipped, "replaced": counts["replaced"],
+        "stages": list(stages.values()), "thresholds": [threshold_json(one) for one in written.thresholds],
+        "signals": [signal_json(signal, written) for signal in dict.fromkeys(one.signal for one in written.thresholds)],
+        "languages": [
+            dataclasses.astuple(one) for one in tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES)
+        ],
+        "domains": [dataclasses.astuple(one) for one in tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS)],
+        "domains_in_all": written.domains_in_all,
+        "by_language": [dataclasses.asdict(one) | {"dropped": [(t.name, t.documents) for t in one.dropped[:3]]}
+                        for one in languages],
+        "lengths": [[2**e, 2 ** (e + 1), lengths.get(e, 0)] for e in exponents],
+        "clusters": [[low, ends[low], *clusters[str(low)]] for low in sorted(map(int, clusters))],
+    }  # fmt: skip
+
+
+def threshold_json(one: Threshold) -> dict[str, Any]:
+    """A threshold with explanations."""
+    title, sentence = signal_words(one.signal)
+    stage, about = stage_words(one.stage)
+    return dataclasses.asdict(one) | {"stage_title": stage, "about": about, "title": title, "sentence": sentence}
+
+
+def signal_json(signal: str, written: Written) -> dict[str, Any]:
+    """Distribution of a signal, in columns to draw."""
+    thresholds = [one for one in written.thresholds if one.signal == signal]
+    columns = columns_of(signal, thresholds, written.counts["values"].get(signal, {}))
+    title, sentence = signal_words(signal)
+    return {"signal": signal, "title": title, "sentence": sentence} | dataclasses.asdict(columns)
+
+
+def measured(thresholds: list[Threshold], values: Mapping[str, Any], label: str) -> list[list[Any]]:
+    """[value, threshold, whether the value is on the dropped side] of a document, for each threshold. `label` is its
+    language, for thresholds by language."""
+    found: list[list[Any]] = []
+    for one in thresholds:
+        value, line = finite(values.get(one.signal)), one.of_language(label)
+        found.append([value, line.value, value is not None and is_dropped(line, value)])
+    return found
+
+
+def is_dropped(line: Threshold, value: float) -> bool:
+    """Whether the value is on the dropped side."""
+    sides = {"below": value < line.value, "at most": value <= line.value, "above": value > line.value}
+    return sides.get(line.drops, value >= line.value)
+
+
+def preview_html(path: Path, texts: Path, config: DocumentsConfig, name: str, changes: list[str] | None) -> str:
+    """Page of launch.refilter: the funnel `path` with other thresholds, and examples from texts/. `changes` lists the
+    changed thresholds; None if there is no funnel to compare with."""
+    written, funnel = read_counts(path), read_funnel(path, texts, config)
+    answers: dict[str, object] = {
+        key_of("model", {}): {"name": name},
+        key_of("funnel", {}): funnel_answer(written, config) | {"preview": True, "changes": changes},
+        key_of("documents", {"limit": RECORDED}): examples_answer(funnel.kept[:RECORDED], ""),
+    }
+    for one in funnel.reasons:
+        fields = {"reason": f"{one.stage}/{one.reason}"}
+        signal = one.threshold.signal if one.threshold else ""
+        answers[key_of("documents", fields | {"limit": RECORDED})] = examples_answer(one.examples[:RECORDED], signal)
+    for distribution in funnel.distributions:
+        for one, near in zip(distribution.thresholds, distribution.near, strict=True):
+            fields = {"reason": f"{one.stage}/{one.reason}"}
+            answers[key_of("beside", fields)] = examples_answer(near, one.signal)
+    return window_html(answers, pages=("data",))
+
+
+def examples_answer(examples: tuple[Example, ...], signal: str) -> dict[str, Any]:
+    """Examples of the funnel in the form of the answer "documents"; they have no file to open."""
+    documents = [
+        {"file": "", "row": number, "url": one.url, "beginning": " ".join(one.excerpt.split()), "bytes": one.text_bytes,
+         "language": one.language, "value": one.values.get(signal), "passage": ""}
+        for number, one in enumerate(examples)
+    ]  # fmt: skip
+    return {"documents": documents, "next": None, "rows": None, "total": None, "unreadable": []}

@@ -1,0 +1,75 @@
+"""HTML of the window: one file with its scripts. The served page queries the server; an exported page, such as a run's
+report, contains its answers."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+from starlette.responses import RedirectResponse, Response
+
+from viewer.answers import script_json
+from viewer.doc_pages import doc_files, doc_html
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = (
+    "dom", "source", "colours", "frame", "strip", "chart", "bpe_pattern", "bpe", "tokens_text", "predict_text",
+    "data", "data_documents", "data_batches", "report", "tokens_merges", "tokens_vocabulary", "tokens",
+    "predict_sampling", "predict_bars", "predict_tree", "predict", "inside_tree", "inside_drawing", "inside_attention",
+    "inside_lens", "inside", "training_watch", "training_compare", "training", "trace_parts", "trace_contamination",
+    "trace", "scaling", "start",
+)  # fmt: skip
+"""Files of static/, in the order in which they run; they share one scope."""
+STYLES = ("style", "window", "report", "tokens", "predict", "inside", "training", "data", "trace")
+
+
+def read_static(names: Sequence[str], suffix: str) -> str:
+    return "\n".join((STATIC / f"{name}.{suffix}").read_text(encoding="utf-8") for name in names)
+
+
+def sha256_source(text: str) -> str:
+    """Hash source of an inline script or style, for a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def window_html(recorded: Mapping[str, object] | None = None, pages: Sequence[str] = ()) -> str:
+    """Return the HTML of the served page, or of an exported page, which contacts no server.
+
+    `recorded`, {key: answer} of inspections.record, makes it an exported page; `pages` limits it to these (default:
+    all but "scaling").
+    """
+    script = f'"use strict";\n(() => {{\n{read_static(SCRIPTS, "js")}\n}})();\n'
+    style = read_static(STYLES, "css")
+    answers = ""
+    if recorded is not None:
+        answers = f'<script type="application/json" id="recorded">{script_json({**recorded, "pages": pages})}</script>'
+    policy = (
+        f"default-src 'none'; script-src {sha256_source(script)}; style-src {sha256_source(style)}; "
+        f"img-src data:; connect-src {'self' if recorded is None else 'none'!r}; base-uri 'none'; form-action 'none'"
+    )
+    template = Template((STATIC / "window.html").read_text(encoding="utf-8"))
+    return template.substitute(policy=policy, style=style, script=script, recorded=answers)
+
+
+HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def served_pages() -> dict[str, Callable[[], Response]]:
+    """Return {path: function that responds}: the window, and docs/."""
+    html = window_html()
+
+    def page(content: str | bytes, policy: str, media_type: str = "text/html; charset=utf-8") -> Response:
+        headers = HEADERS | {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
+        return Response(content, headers=headers, media_type=media_type)
+
+    pages: dict[str, Callable[[], Response]] = {
+        "/": lambda: RedirectResponse("/window"),
+        "/window": lambda: page(html, "base-uri 'none'"),
+    }
+    for address, path in doc_files().items():
+        if path.suffix == ".md":
+            pages[address] = lambda path=path: page(*doc_html(path))
+        else:
+            pages[address] = lambda path=path: page(path.read_bytes(), "default-src 'none'", f"image/{path.suffix[1:]}")
+    return pages

@@ -1,0 +1,225 @@
+"""Follow one document from its HTML to the model: choose it, and collect the data to show. Does not import JAX.
+
+The document is chosen by the hash of its id, so the same run always shows the same one, and from held-out documents if
+possible, so that the model has not been trained on it.
+"""
+
+import difflib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from configs.experiment import Experiment
+from data_prep.documents import WebPage
+from data_prep.extract.charset import decode
+from data_prep.funnel.counts import order_of
+from data_prep.funnel.report import rows_at
+from data_prep.parquet import read_batches, rows_in
+from data_prep.pii import replace_personal_data
+from data_prep.shards.sizes import estimated_tokens, held_out_fraction
+from data_prep.shards.tokenize import document_files
+from data_prep.sources import InputFile
+from data_prep.sources.manifest import manifest_files
+from data_prep.verdict import Threshold
+from lm.data.records import document_tables
+from lm.errors import InputError
+from lm.run_paths import RunPaths
+from lm.tokenizer import Tokenizer
+from viewer.funnel import measured
+from viewer.html_marks import HtmlPiece, pieces_of, shown_pieces
+
+SHOWN = 384
+"""Maximum tokens of the document to show."""
+MODERATE = range(300, 2001)
+"""Preferred number of tokens: neither a fragment nor a book."""
+CHARACTERS = 40 * SHOWN
+"""Characters of the text to encode: SHOWN tokens rarely need more."""
+FILES = 100
+"""Number of files of documents/ whose first row groups the document is chosen from."""
+CANDIDATES = 4
+"""Number of candidates whose HTML is read: the first one from which extraction removed text is shown."""
+SENTENCES = 0.5
+"""A text counts as prose if this share of its lines ends a sentence."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A document that may be shown."""
+
+    path: Path
+    """File in documents/."""
+    row: int
+    archive: InputFile | None
+    """WARC file with its HTML; None if there is none."""
+    held_out: bool
+    tokens: int
+    """Tokens of the whole document (of its held-out part, if ends are held out), without BOS."""
+    columns: dict
+    """id, file_path, terminal_punctuation_lines."""
+
+    @property
+    def rank(self) -> tuple:
+        """Sort key; the lowest is shown."""
+        prose = (self.columns.get("terminal_punctuation_lines") or 0.0) >= SENTENCES
+        order = order_of(self.columns["id"])
+        return self.archive is None, not self.held_out, self.tokens not in MODERATE, not prose, order
+
+
+@dataclass(frozen=True)
+class FollowedDocument:
+    """Data of the document at every stage."""
+
+    url: str
+    date: str
+    file_path: str
+    """Its input file."""
+    held_out: bool
+    is_end: bool
+    """Whether it is the held-out end of a document, by shards.held_out."""
+    html: tuple[HtmlPiece, ...]
+    """HTML with the extracted text marked; () if there is none."""
+    html_bytes: int
+    lines: tuple[tuple[str, bool], ...]
+    """(line of the passage, whether it is in the document); False for lines that filters removed."""
+    text: str
+    """The shown passage: the beginning of the document in documents/."""
+    bytes: int
+    """Bytes of the whole document."""
+    tokens: int
+    """Tokens of the whole document, without BOS."""
+    ids: list[int]
+    """Tokens of the passage, without BOS."""
+    language: str
+    language_score: float
+    values: list[list[Any]]
+    """[measured value, threshold, False] for each threshold."""
+
+
+def read_followed(
+    workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: list[Threshold], most_tokens: int = SHOWN
+) -> FollowedDocument:
+    """Choose the document of a run, and read its first `most_tokens` tokens. Raises InputError if documents/, tokens/
+    or pages/manifest.json is missing."""
+    ends = experiment.shards.held_out == "ends"
+    ranked = sorted(candidates(workdir, ends), key=lambda one: one.rank)[:CANDIDATES]
+    if not ranked:
+        raise InputError(
+            f"There are no documents in {RunPaths(workdir).documents}. First run: python -m launch.pretrain"
+        )
+    if ranked[0].archive is None:
+        ranked = ranked[:1]
+    read = (follow(one, workdir, experiment, tokenizer, thresholds, most_tokens) for one in ranked)
+    first = next(read)
+    return next((one for one in itertools.chain([first], read) if any(p.kind == "text" for p in one.html)), first)
+
+
+def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
+    """Documents in the first row groups of the first FILES files that have at least one token to predict."""
+    here = lambda file: file.kind == "warc" and isinstance(file.path, Path) and file.path.is_file()
+    archives = {file.name: file for file in manifest_files(workdir) if here(file)}
+    paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
+    firsts = list(itertools.accumulate((rows_in(path) or 0 for path in paths), initial=0))
+    splits = split_of(RunPaths(workdir).tokens, firsts[-1] * (2 if ends else 1))
+    for path, first in zip(paths, firsts, strict=False):
+        wanted = ["id", "file_path", "terminal_punctuation_lines"]
+        columns = [name for name in wanted if name in pq.read_schema(path).names]
+        for row, values in enumerate(next(read_batches(path, columns)).to_pylist() if rows_in(path) else []):
+            number = 2 * (first + row) + 1 if ends else first + row
+            if number < len(splits) and splits[number][1] > 1:
+                split, tokens = splits[number]
+                yield Candidate(path, row, archives.get(values["file_path"]), split == "val", tokens - 1, values)
+
+
+def split_of(tokens: Path, rows: int) -> list[tuple[str, int]]:
+    """(split, tokens) of the first `rows` documents, by number."""
+    found: list[tuple[str, int]] = []
+    for path in document_tables(tokens):
+        for batch in read_batches(Path(str(path)), ["split", "tokens"]):
+            if len(found) >= rows:
+                return found
+            found += zip(batch["split"].to_pylist(), batch["tokens"].to_pylist(), strict=True)
+    return found
+
+
+def follow(
+    one: Candidate, workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: list[Threshold],
+    most_tokens: int,
+) -> FollowedDocument:  # fmt: skip
+    """Collect the data to show of one document."""
+    paths, shards, personal_data = RunPaths(workdir), experiment.shards, experiment.documents.personal_data
+    ((_, row),) = rows_at(one.path, [one.row], pq.read_schema(one.path).names)
+    is_end = shards.held_out == "ends"
+    document = text = row["text"]
+    if is_end:
+        in_all = estimated_tokens(document_files(paths.documents), tokenizer.encode_array)
+        text = document[int(len(document) * (1 - held_out_fraction(in_all, shards))) :]
+    ids = tokenizer.encode(text[:CHARACTERS])[: min(SHOWN, most_tokens)]
+    passage = tokenizer.decode_bytes(ids).decode("utf-8", "ignore")
+    if is_end:
+        lines = tuple((line, True) for line in passage.split("\n"))
+    else:  # compare with the extracted text, before filters removed lines
+        extracted = extracted_text(paths.texts / one.path.name, row["id"]) or document
+        lines = lines_of(replace_personal_data(extracted, personal_data)[0], document, passage)
+    # With the complete last line, which identifies the last paragraph of the HTML.
+    kept = "\n".join([*(line for line, _ in lines[:-1]), text.split("\n")[passage.count("\n")]])
+    page = page_of(one)
+    html = shown_pieces(pieces_of(decode(page.body, page.content_type), kept)) if page else []
+    return FollowedDocument(
+        url=row["url"] or "",
+        date=row["date"] or "",
+        file_path=row["file_path"] or "",
+        held_out=one.held_out,
+        is_end=is_end,
+        html=tuple(HtmlPiece(piece.kind, replace_personal_data(piece.text, personal_data)[0]) for piece in html),
+        html_bytes=len(page.body) if page else 0,
+        lines=lines,
+        text=passage,
+        bytes=len(text.encode("utf-8", "replace")),
+        tokens=one.tokens,
+        ids=ids,
+        language=row["language"] or "",
+        language_score=row["language_score"] or 0.0,
+        values=measured(thresholds, row, f"{row['language']}_{row.get('language_script')}"),
+    )
+
+
+def page_of(one: Candidate) -> WebPage | None:
+    """The web page; None if there is no archive, or the archive has changed."""
+    from data_prep.warc import read_pages
+
+    try:
+        pages = read_pages(one.archive.path) if one.archive else ()
+        return next((page for page in pages if page.id == one.columns["id"]), None)
+    except InputError:
+        return None
+
+
+def extracted_text(texts: Path, id: str) -> str | None:
+    """Text of a document as extracted; None if it is not found."""
+    if not texts.is_file():
+        return None
+    for batch in read_batches(texts, ["id", "text"]):
+        ids = batch["id"].to_pylist()
+        if id in ids:
+            return batch["text"][ids.index(id)].as_py()
+    return None
+
+
+def lines_of(extracted: str, document: str, passage: str) -> tuple[tuple[str, bool], ...]:
+    """Lines of `passage`, the beginning of `document`, and between them the lines of `extracted` that were removed."""
+    shown = passage.split("\n")
+    # Enough lines for the passage and for lines that were removed before them.
+    before = extracted[: 4 * len(passage) + 2000].split("\n")
+    after = document.split("\n")[: len(shown)]
+    lines: list[tuple[str, bool]] = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if c >= len(shown) or (tag == "delete" and c == len(after)):
+            break
+        if tag == "delete":
+            lines += [(line, False) for line in before[a:b]]
+        lines += [(line, True) for line in shown[c:d]]
+    return tuple(lines)

@@ -1,0 +1,103 @@
+"""The report of a finished run: its figures, settings and sources, and one document followed from its HTML to the
+model's loss."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from lm.fields import flatten
+from lm.resilience.goodput import PHASES, share_of_steps
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.run_folder import FinishedRun, read_run
+from viewer.training_data import finite
+from viewer.window.corpus.run_data import data_of, or_missing
+from viewer.window.followed import read_followed
+from viewer.window.window_run import WindowRun
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+MOST_FILES = 20
+"""Maximum input files to list."""
+
+
+def inspections(run: WindowRun) -> list[Inspection]:
+    def report(fields: Fields) -> dict[str, Any]:
+        stages = run.experiment.train.stages(run.experiment.model.context_length)
+        return report_answer(read_run(run.paths.root, run.experiment.documents, stages.windows_before))
+
+    def followed(fields: Fields) -> dict[str, Any]:
+        return dataclasses.asdict(followed_document(run))
+
+    return or_missing(
+        [
+            Inspection("report", (), report, "figures of the run: data, training, scores, time, settings, sources"),
+            Inspection("followed", (), followed, "one document, from its HTML to its tokens"),
+        ]
+    )
+
+
+def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    yield "report", {}
+    yield "followed", {}
+    if run.paths.documents.is_dir() and run.paths.tokens.is_dir():
+        yield "score", {"tokens": followed_document(run).ids}
+
+
+def followed_document(run: WindowRun):
+    thresholds, most = data_of(run).thresholds(), run.experiment.model.context_length - 1
+    return read_followed(run.paths.root, run.experiment, run.tokenizer, thresholds, most)
+
+
+def report_answer(run: FinishedRun) -> dict[str, Any]:
+    """Figures of a run for the page "Report". Figures that are not finite are null."""
+    counts, curves, config = run.funnel.counts, run.curves, run.config
+    files, last = run.pages["files"], curves.train[-1] if curves.train else {}
+    return {
+        "name": run.name, "damage": run.damage,
+        "pages_read": counts["rows"], "documents_kept": counts["kept"][0],
+        "clean_text_bytes": counts["clean_text_bytes"],
+        "splits": dataclasses.asdict(run.splits) | {"bytes_per_token": run.splits.bytes_per_token},
+        "vocab_size": run.tokenizer.vocab_size, "fingerprint": run.tokenizer.fingerprint,
+        "parameters": run.compression.parameters,
+        "model": {name: config["model"][name] for name in ("layers", "width", "heads", "context_length")},
+        "steps": curves.steps, "tokens_read": finite(last.get("tokens")),
+        "tokens_per_second": curves.tokens_per_second,
+        "mfu": curves.median("mfu"), "cpu_matmul_share": curves.median("cpu_matmul_share"),
+        "validation_loss": finite(run.compression.validation_loss),
+        "validation_bytes": run.compression.validation_bytes,
+        **compression(run),
+        "scores": [
+            {"task": one.task, "figure": one.figure, "ends": [one.points[0], one.points[-1]] if one.points else [],
+             "final": one.final, "by_harness": one.by_harness, "guessing": one.guessing}
+            for one in run.scores
+        ],
+        "seconds": run.seconds, "attempts": run.attempts, "goodput": finite(share_of_steps(run.phases)),
+        "phases": {PHASES.get(phase, phase): seconds for phase, seconds in run.phases.items() if seconds >= 0.1},
+        "settings": settings(config), "versions": run.versions,
+        "files": [{name: one.get(name) for name in ("path", "pages", "bytes")} for one in files[:MOST_FILES]],
+        "files_in_all": len(files), "files_bytes": sum(one["bytes"] for one in files),
+        "packages": run.pages.get("packages", []),
+    }  # fmt: skip
+
+
+def compression(run: FinishedRun) -> dict[str, Any]:
+    """Size of the whole clean text if compressed at the held-out rate, including what is needed to decompress it."""
+    rates = dict(run.compression.bits_per_byte)
+    parameter_bytes = run.compression.parameters * DTYPE_BYTES[run.config["model"]["parameter_dtype"]]
+    saved = rates["gzip -9"] - rates["this model"]
+    return {
+        "rates": {name: finite(rate) for name, rate in rates.items()},
+        "parameter_bytes": parameter_bytes,
+        "parameter_dtype": run.config["model"]["parameter_dtype"],
+        "breaks_even": 8 * parameter_bytes / saved if saved > 0 else None,
+    }
+
+
+def settings(config: dict) -> dict[str, dict[str, object]]:
+    """{section: {field: value}} of config.json, without the packages, which are listed separately."""
+    sections = {name: dict(values) for name, values in config.items() if isinstance(values, dict)}
+    sections.get("pages", {}).pop("packages", None)
+    return {
+        name: {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in flatten(values).items()}
+        for name, values in sections.items()
+    }
