@@ -24,11 +24,11 @@ VIEWS = {
     "predict?text={prompt}": (".predict-bar", ".predict-summary", ".strip .token", ".predict-chart output"),
     f"predict?{TEXT_AT_STEP}": (".predict-bar", ".predict-summary", ".strip .token", ".predict-chart output"),
     "inside?text={prompt}": (
-        OVER_THE_TEXT, ".inside-guess", ".inside-flow-number", ".inside-flow-name", ".inside-stream td",
-        ".inside-best li", ".inside-about dd", ".inside-flow .inside-name",
+        OVER_THE_TEXT, ".inside-guess", ".inside-stream td",
+        ".inside-answer .token-bars li", ".inside-about dd", ".inside-flow .inside-name",
     ),
     f"training?{TEXT_AT_STEP}": (
-        ".training-watch .training-sums", ".training-strip .token", ".training-bars li",
+        ".training-watch .training-sums", ".training-strip .token", ".training-watch .token-bars li",
         ".training-watch .training-writes", ".training-compare .training-sums", ".training-curves .chart path",
         ".training-state",
     ),

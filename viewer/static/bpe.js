@@ -4,7 +4,7 @@
 // and stops if its signal is aborted.
 
 const BPE_NONE = 2 ** 31; // rank of a pair that is not a token
-const BPE_SHORT = 96; // parts: below, searching for the best pair repeatedly is faster than a heap
+const BPE_SHORT = 96; // characters of a piece whose ids are cached
 const BPE_LONGEST_RUN = 200000; // as in lm/tokenizer/encoding.py
 const BPE_REMEMBERED = 50000; // pieces
 const BPE_SLICE = 12; // ms
@@ -19,7 +19,7 @@ const bpeFinish = async (work, signal) => {
     if (done) return value;
     if (performance.now() < until) continue;
     await bpePause();
-    if (signal && signal.aborted) throw new DOMException("stopped", "AbortError");
+    if (signal?.aborted) throw new DOMException("stopped", "AbortError");
     until = performance.now() + BPE_SLICE;
   }
 };
@@ -102,23 +102,6 @@ const bpeCharacters = (vocabulary, bytes) => {
 };
 const bpeStart = (vocabulary, bytes) => (vocabulary.order ? bpeCharacters : bpeSingles)(vocabulary, bytes);
 
-// Merge the pair of the lowest rank, leftmost first, until no pair is a token.
-const bpeMergeShort = (vocabulary, bytes) => {
-  const ids = bpeSingles(vocabulary, bytes);
-  const joined = [];
-  for (let i = 0; i + 1 < ids.length; i++) joined.push(bpeJoin(vocabulary, ids[i], ids[i + 1]));
-  for (;;) {
-    let best = BPE_NONE;
-    let at = -1;
-    for (let i = 0; i < joined.length; i++) if (joined[i] < best) { best = joined[i]; at = i; }
-    if (at < 0) return ids;
-    ids.splice(at, 2, best);
-    joined.splice(at, 1);
-    if (at > 0) joined[at - 1] = bpeJoin(vocabulary, ids[at - 1], best);
-    if (at < joined.length) joined[at] = bpeJoin(vocabulary, best, ids[at + 1]);
-  }
-};
-
 // Min-heap of numbers in a preallocated array.
 const bpeHeap = (room) => {
   const heap = new Float64Array(room);
@@ -152,8 +135,9 @@ const bpeHeap = (room) => {
   return { push, pop };
 };
 
-// The same in O(n log n): pairs are in a heap by rank and position; outdated ones are skipped.
-const bpeMergeLong = function* (vocabulary, bytes) {
+// Merge the pair of the lowest rank, leftmost first, until no pair is a token, in O(n log n): pairs are in a heap by rank
+// and position; outdated ones are skipped.
+const bpeMerge = function* (vocabulary, bytes) {
   yield;
   const ids = Int32Array.from(bpeSingles(vocabulary, bytes));
   yield;
@@ -231,7 +215,7 @@ const bpeEncode = function* (vocabulary, text) {
       const bytes = bpeUtf8(piece);
       const whole = bytes.length <= vocabulary.longest ? vocabulary.ranks.get(bytes) : undefined; // a piece that is a token becomes that token, even if no merges lead to it
       if (whole !== undefined) ids = [whole];
-      else ids = bytes.length <= BPE_SHORT ? bpeMergeShort(vocabulary, bytes) : yield* bpeMergeLong(vocabulary, bytes);
+      else ids = yield* bpeMerge(vocabulary, bytes);
       if (vocabulary.pieces.size > BPE_REMEMBERED) vocabulary.pieces.clear();
       if (short) vocabulary.pieces.set(piece, ids);
     }

@@ -92,7 +92,7 @@ const lineChart = (title, about, { choose, large = false, keyed = true } = {}) =
   };
 
   const read = () => {
-    drawing.querySelectorAll(".chart-cursor").forEach((old) => old.remove());
+    for (const old of drawing.querySelectorAll(".chart-cursor")) old.remove();
     if (!shown || !shown.series.length || !place) { output.replaceChildren(); return; }
     const at = cursor === null ? resting() : cursor; // show values without a pointer too, so that the layout does not jump
     const parts = [h("span", {}, `${shown.x.name} ${exactNumber(at)}`)];
@@ -162,7 +162,7 @@ const lineChart = (title, about, { choose, large = false, keyed = true } = {}) =
 
   // The selected step, else the last.
   const resting = () => (shown.chosen && shown.at >= place.left && shown.at <= place.right ? shown.at : longest().at(-1)[0]);
-  const longest = () => (shown && shown.series.length ? shown.series.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points : []);
+  const longest = () => (shown?.series.length ? shown.series.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points : []);
   const valueAt = (event) => {
     if (!longest().length || !place) return null;
     let best = null;
@@ -215,8 +215,13 @@ const columnChart = (label, { edges, counts, names, lines = [], kind = "", above
   const ticksX = kind === "doubling" ? [0, ...Array.from({ length: 22 }, (_, i) => [1, 3][i % 2] * 10 ** (i >> 1))].filter((one) => one >= first && one <= last)
     : kind === "whole" ? Array.from({ length: Math.ceil((last - first) / Math.max(1, Math.ceil((last - first) / 10))) }, (_, i) => first + i * Math.max(1, Math.ceil((last - first) / 10))) : chartTicks(first, last, false, 0, 5);
   const shift = kind === "whole" ? 0.5 : 0; // an integer is in the middle of its column
-  const ticksY = [1, 2, 5].flatMap((part) => Array.from({ length: String(most).length }, (_, power) => part * 10 ** power)).filter((one) => one <= most).sort((a, b) => b - a)
-    .reduce((kept, one) => (kept.length && Math.sqrt(kept.at(-1) / most) - Math.sqrt(one / most) < 0.28 ? kept : [...kept, one]), []);
+  const ticksY = []; // round numbers, well separated on the scale
+  for (let power = String(most).length - 1; power >= 0; power--) {
+    for (const part of [5, 2, 1]) {
+      const one = part * 10 ** power;
+      if (one <= most && (!ticksY.length || Math.sqrt(ticksY.at(-1) / most) - Math.sqrt(one / most) > 0.28)) ticksY.push(one);
+    }
+  }
   const range = (i) => (kind === "whole" && edges[i + 1] - edges[i] <= 1 ? showX(edges[i]) : `${showX(edges[i])} to ${showX(edges[i + 1])}`);
   const described = (i) => `${range(i)}: ${names.map(([name], part) => [name, counts[i][part]]).filter(([, count]) => count).map(([name, count]) => `${whole(count)} ${name}`).join(", ") || "none"}`;
   const output = h("output", { class: "chart-values" });

@@ -101,7 +101,7 @@ const dataShowRules = (place) => context.run(place, async (signal) => {
     h("p", {}, "Each rule compares one measured value with a threshold. The charts show that value for all documents, including dropped ones; the tinted side of the threshold is dropped. A document is counted under the first rule that it breaks. Heights are proportional to the square root of the count."),
     h("p", { class: "data-key" }, DATA_GROUPS.map(([name, colour]) => h("span", {}, h("i", { style: { background: colour } }), name))),
     funnel.signals.length ? null : note("This run used no rule with a threshold."),
-    [...stages].map(([stage, signals]) => [h("h3", {}, linesOf(signals[0])[0].stage_title), note(linesOf(signals[0])[0].about), h("div", { class: "data-rules" }, signals.filter(drops).map(rule)),
+    [...stages.values()].map((signals) => [h("h3", {}, linesOf(signals[0])[0].stage_title), note(linesOf(signals[0])[0].about), h("div", { class: "data-rules" }, signals.filter(drops).map(rule)),
       signals.every(drops) ? null : h("details", {}, h("summary", {}, `${plural(signals.filter((one) => !drops(one)).length, "more rule")} dropped nothing: ${signals.filter((one) => !drops(one)).map((one) => one.title.toLowerCase()).join(", ")}`), h("div", { class: "data-rules" }, signals.filter((one) => !drops(one)).map(rule)))]));
 });
 

@@ -42,7 +42,7 @@ const dataSeenText = (seen) => {
 };
 
 // A sequence as a bar: its documents in order, padding at the end.
-const dataSequence = (one, length, chosen, choose) => {
+const dataSequence = (one, chosen, choose) => {
   const names = one.documents.map((part) => `${part.url || "document " + whole(part.document)}, ${plural(part.tokens, "token")}`).join("; ");
   return h("li", {}, h("button", {
     type: "button", class: "data-sequence", "aria-pressed": String(chosen), on: { click: choose },
@@ -77,7 +77,7 @@ const dataTokens = (batch, sequence) => {
   const parts = sequence.documents;
   const readout = h("p", { class: "data-readout", role: "status" }, "Choose a token to see the target after it.");
   const strip = tokenStrip("Tokens of the sequence.", batch.ids.map((id, i) => ({ text: batch.segments[i] ? text(id) : "·" })), {
-    decorate: (span, token, i) => {
+    decorate: (span, _, i) => {
       const begins = i > 0 && batch.segments[i] !== batch.segments[i - 1];
       span.classList.add(batch.segments[i] ? (batch.segments[i] % 2 ? "data-odd" : "data-even") : "data-padding");
       if (begins) span.classList.add("data-begins");
@@ -87,7 +87,7 @@ const dataTokens = (batch, sequence) => {
       if (!batch.segments[i]) { readout.textContent = `Position ${whole(i + batch.first + 1)} is padding.`; return; }
       const number = batch.documents[batch.segments[i] - 1];
       const part = parts[batch.segments[i] - 1];
-      put(readout, `Position ${whole(i + batch.first + 1)}, document ${whole(number)}`, part && part.url ? [" (", dataAddress(part.url, DATA_SHORT), ")"] : "", ": after ", h("code", {}, text(batch.ids[i])),
+      put(readout, `Position ${whole(i + batch.first + 1)}, document ${whole(number)}`, part?.url ? [" (", dataAddress(part.url, DATA_SHORT), ")"] : "", ": after ", h("code", {}, text(batch.ids[i])),
         batch.weights[i] ? [" the target is ", h("code", {}, text(batch.targets[i])), ", the next token."] : " there is no target: the shard ends here.");
     },
   });
@@ -111,7 +111,7 @@ const dataShowBatch = (place, parameters) => context.run(place, async (signal) =
     return context.run(result, async (inner) => {
       const fields = { step, sequence };
       if (from) fields.offset = from;
-      dataBatch(result, await source.ask("batch", fields, inner), about, { choose: (next) => { sequence = next; ask(); }, turn: (next) => { from = next; sequence = next; ask(); } });
+      dataBatch(result, await source.ask("batch", fields, inner), { choose: (next) => { sequence = next; ask(); }, turn: (next) => { from = next; sequence = next; ask(); } });
     });
   };
   const later = settled(ask, 60);
@@ -125,12 +125,12 @@ const dataShowBatch = (place, parameters) => context.run(place, async (signal) =
   await ask();
 });
 
-const dataBatch = (result, batch, about, { choose, turn }) => {
+const dataBatch = (result, batch, { choose, turn }) => {
   const chosen = batch.sequences.find((one) => one.sequence === batch.sequence.sequence);
   const [first, last] = batch.epochs;
   const keep = result.contains(document.activeElement) ? document.activeElement.getAttribute("data-index") : null;
   const live = source.live;
-  const list = h("ol", { class: "data-sequences" }, batch.sequences.map((one) => dataSequence(one, about.context_length, one === chosen, () => { if (live) choose(one.sequence); })));
+  const list = h("ol", { class: "data-sequences" }, batch.sequences.map((one) => dataSequence(one, one === chosen, () => { if (live) choose(one.sequence); })));
   list.querySelectorAll("button").forEach((button, i) => { button.dataset.index = batch.sequences[i].sequence; if (!live) button.disabled = batch.sequences[i] !== chosen; });
   const pager = batch.sequences.length < batch.batch_size && live
     ? h("div", { class: "data-pager" },

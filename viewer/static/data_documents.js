@@ -48,7 +48,7 @@ const dataShowDocuments = (place, parameters) => context.run(place, async (signa
   const near = h("div", {});
   put(place,
     dataHeading(parameters.reason ? "Dropped: " + reasonText(parameters.reason.split("/").pop()) : "Kept documents"),
-    reason ? h("p", {}, line ? [h("b", {}, thresholdText(line)), `. ${line.sentence}`] : reason.about, line && line.about ? h("span", { class: "data-about" }, line.about) : null) : null,
+    reason ? h("p", {}, line ? [h("b", {}, thresholdText(line)), `. ${line.sentence}`] : reason.about, line?.about ? h("span", { class: "data-about" }, line.about) : null) : null,
     line && !parameters.query ? dataDistribution(funnel, funnel.signals.find((one) => one.signal === line.signal)) : null,
     dataChoice(funnel, parameters),
     h("div", { class: line && !parameters.query ? "split" : "" }, h("div", { role: "group", "aria-label": "Documents" }, status, list, h("div", { class: "data-pager" }, stop, pager)), near));
@@ -60,7 +60,7 @@ const dataShowDocuments = (place, parameters) => context.run(place, async (signa
 const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
   const words = (parameters.query || "").split(/\s+/).filter(Boolean);
   let next = offset, found = 0, rows = null, ended = false;
-  const tell = () => {
+  const showStatus = () => {
     const end = next === null ? "all" : `the first ${whole(next)}`;
     if (!parameters.query && !parameters.reason) status.textContent = found ? `Documents ${whole(offset + 1)} to ${whole(offset + found)}${rows === null ? "" : " of " + whole(rows)}` : "No documents.";
     else status.textContent = `${plural(found, "document")} found; searched ${end}${rows === null ? "" : " of " + whole(rows)} ${parameters.reason ? "dropped" : "kept"} documents.`;
@@ -78,7 +78,7 @@ const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
       found += answer.documents.length;
       next = source.live ? answer.next : null;
       rows = answer.rows === null && !parameters.reason ? answer.total : answer.rows;
-      tell();
+      showStatus();
       if (answer.unreadable.length) status.append(` Damaged files were skipped: ${answer.unreadable.map(plainText).join(", ")}.`);
     }
     if (!source.live && !ended) status.textContent = `${plural(found, "document")} recorded as examples${limited ? "" : "; the served page has all"}.`;
@@ -127,21 +127,21 @@ const dataValues = (funnel, found) => {
 // A long text, truncated by the server; more is loaded on request.
 const dataText = (label, first, more) => {
   const box = h("pre", { class: "data-text", dir: "auto", tabindex: "0", role: "region", "aria-label": label }, plainText(first.text) || "No text.");
-  const told = h("p", { class: "note", role: "status" });
+  const lengthText = h("p", { class: "note", role: "status" });
   const button = h("button", { type: "button" }, "Show more");
   let shownPoints = [...first.text].length; // in code points, like the server
-  const tell = () => {
-    told.textContent = shownPoints < first.characters ? `The first ${whole(shownPoints)} of ${plural(first.characters, "character")}.` : `${plural(first.characters, "character")}.`;
+  const showLength = () => {
+    lengthText.textContent = shownPoints < first.characters ? `The first ${whole(shownPoints)} of ${plural(first.characters, "character")}.` : `${plural(first.characters, "character")}.`;
     button.hidden = shownPoints >= first.characters || !source.live || !more;
   };
-  button.addEventListener("click", () => context.run(told, async (signal) => {
+  button.addEventListener("click", () => context.run(lengthText, async (signal) => {
     const answer = await more(shownPoints, signal);
     box.append(plainText(answer.text));
     shownPoints += [...answer.text].length;
-    tell();
+    showLength();
   }));
-  tell();
-  return [box, told, button];
+  showLength();
+  return [box, lengthText, button];
 };
 
 // Explanation of the rule that dropped it.

@@ -18,7 +18,7 @@ const context = {
     Object.assign(shared, values);
     remember();
     showStep();
-    if (current && current.update) current.update(changed);
+    if (current?.update) current.update(changed);
   },
 
   show(id, parameters = {}) {
@@ -123,7 +123,7 @@ const route = (before = "") => {
   if (another || (!current.follows && canonical(pageParameters()) !== canonical(pageParameters(before)))) {
     for (const control of running.values()) control.abort();
     running.clear();
-    if (current && current.unmount) current.unmount();
+    if (current?.unmount) current.unmount();
     currentId = page.id;
     const root = h("div", { class: "page page-" + page.id });
     main.replaceChildren(h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, page.about), root);
@@ -140,7 +140,7 @@ const route = (before = "") => {
       scrollTo(0, 0);
       main.querySelector("h1").focus({ preventScroll: true });
     }
-  } else if (current && current.update) {
+  } else if (current?.update) {
     current.update(["text", "step", "address"]);
   }
 };

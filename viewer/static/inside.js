@@ -1,5 +1,6 @@
 // The page Inside: the network drawn from its config, and the reader's own text flowing through it.
 
+const insideArray = ({ shape, ...array }) => ({ shape, data: toArray(array) });
 // The answer "layers": attention [layers, heads, T, T], lengths [layers, T], and those of the residual stream [layers + 1, T].
 const insideData = (answer) => {
   const attention = insideArray(answer.attention);
@@ -17,18 +18,18 @@ const INSIDE_EXAMPLE = "Once upon a time there was a little girl who liked to re
 const insideMount = (root, context, parameters) => {
   if (!shared.text && source.live) shared.text = INSIDE_EXAMPLE; // default for a run without prompts
   const say = (parts, ...rest) => h("p", { class: "inside-lead" }, parts, ...rest);
-  const [drawing, crumbs, about] = [h("div", { class: "inside-canvas" }), h("nav", { class: "inside-crumbs", "aria-label": "Where in the network" }), h("aside", { class: "inside-about" })];
+  const [drawing, crumbs, about] = [h("div", { class: "inside-canvas" }), h("nav", { class: "inside-crumbs", "aria-label": "Path in the network" }), h("aside", { class: "inside-about" })];
   const places = { attention: h("div"), stream: h("div"), lens: h("div") };
   const stripPlace = h("div");
   const problem = h("div", { "aria-live": "polite" });
   const network = h("section", { class: "inside-section inside-network", "aria-label": "The network" }, crumbs, h("div", { class: "inside-view" }, drawing, about));
   const flow = h("div", {},
-    h("section", { class: "inside-section", "aria-labelledby": "inside-attention" }, h("h2", { id: "inside-attention" }, "Attention: where each token looks"),
-      say("Each square is one head: a row for each token that looks, a column for each token that is looked at. A diagonal line of colour is a head that reads the token just before; a column of colour is a token that all look at."), places.attention),
-    h("section", { class: "inside-section", "aria-labelledby": "inside-stream" }, h("h2", { id: "inside-stream" }, "The stream: who adds how much"),
-      say("Every token has one vector that runs through all layers, the residual stream. Attention and MLP never replace it: they add to it, and here is how much."), places.stream),
-    h("section", { class: "inside-section", "aria-labelledby": "inside-lens" }, h("h2", { id: "inside-lens" }, "The logit lens: what each layer would say"),
-      say("Take the stream as it is after some layer, and turn it into a prediction right away. One sees the answer form: early layers guess, late ones settle."), places.lens));
+    h("section", { class: "inside-section", "aria-labelledby": "inside-attention" }, h("h2", { id: "inside-attention" }, "Attention"),
+      say("Each square is one head: rows are queries, columns are keys. A colored diagonal is a head that attends to the previous token; a colored column is a token that all attend to."), places.attention),
+    h("section", { class: "inside-section", "aria-labelledby": "inside-stream" }, h("h2", { id: "inside-stream" }, "Residual stream"),
+      say("Each token has one vector that runs through all layers, the residual stream. Attention and MLP add to it."), places.stream),
+    h("section", { class: "inside-section", "aria-labelledby": "inside-lens" }, h("h2", { id: "inside-lens" }, "Logit lens"),
+      say("The residual stream after each layer, turned into a prediction: early layers guess, later ones settle."), places.lens));
 
   const view = {
     model: null, data: null, at: "", token: -1, layer: 0, head: 0, lens: -1,
@@ -51,16 +52,16 @@ const insideMount = (root, context, parameters) => {
       if (!changed.length) return;
       Object.assign(view, values);
       history.replaceState(null, "", address("inside", view.address()));
-      tell(changed);
+      showChanges(changed);
     },
   };
   let [parts, strip, drawnAt, drawnFor, zoomed] = [[], null, null, 0, false];
   const followed = h("output", { class: "note inside-followed", "aria-live": "polite" });
   const follow = () => {
     strip.mark(view.token, true);
-    followed.replaceChildren(`Followed: token ${view.token + 1} of ${view.data.count}, “`, h("bdi", {}, view.data.tokens[view.token]), "”.");
+    followed.replaceChildren(`Selected: token ${view.token + 1} of ${view.data.count}, “`, h("bdi", {}, view.data.tokens[view.token]), "”.");
   };
-  const tell = (changed) => {
+  const showChanges = (changed) => {
     if (changed.includes("token") && strip) follow();
     for (const part of parts) part.update(changed);
     if (changed.some((name) => ["token", "layer", "head"].includes(name))) draw();
@@ -107,12 +108,12 @@ const insideMount = (root, context, parameters) => {
     [parts, strip] = [[], null]; // the existing ones are of the previous text
     if (before) view.set({ token: atEnd ? view.data.count - 1 : Math.min(view.token, view.data.count - 1) });
     readOwn(pageParameters());
-    strip = insideTokens("Your text as tokens. The marked one is followed through the network.", view.data.tokens, { choose: (at) => view.set({ token: at }) });
+    strip = insideTokens("Your text as tokens. The views below show the selected one.", view.data.tokens, (at) => view.set({ token: at }));
     follow();
-    stripPlace.replaceChildren(h("p", { class: "note" }, followed, " Choose another with the pointer or the arrow keys.",
-      view.data.dropped ? ` Only the first ${whole(view.data.count)} tokens are looked at; ${plural(view.data.dropped, "token")} more were left out.` : ""), strip);
+    stripPlace.replaceChildren(h("p", { class: "note" }, followed, " Select another with the pointer or the arrow keys.",
+      view.data.dropped ? ` Only the first ${whole(view.data.count)} tokens are shown; ${plural(view.data.dropped, "more token")} omitted.` : ""), strip);
     parts = [insideAttention(view), insideStream(view), insideLens(view)];
-    Object.values(places).forEach((place, at) => place.replaceChildren(parts[at]));
+    for (const [at, place] of Object.values(places).entries()) place.replaceChildren(parts[at]);
     flow.hidden = false;
     problem.replaceChildren();
     for (const part of parts) part.update(["token"]); // after insertion, so that they can scroll
@@ -123,7 +124,7 @@ const insideMount = (root, context, parameters) => {
     const fields = { text: shared.text, step: shared.step };
     if (!source.has("layers", fields)) {
       flow.hidden = true;
-      problem.replaceChildren(h("p", { class: "note" }, "What goes on inside was not recorded for this text. Live, on any text: ", h("code", {}, "python -m launch.serve RUN")));
+      problem.replaceChildren(servedNote("The activations were not recorded for this text."));
       return;
     }
     fill(await source.ask("layers", fields, signal));
@@ -133,15 +134,15 @@ const insideMount = (root, context, parameters) => {
     readOwn(pageParameters());
   });
 
-  const box = source.live ? promptBox("Your text: the first 64 tokens flow through the network", () => askLayers()) : h("p", {}, shared.text ? ["Recorded for the text ", h("q", { dir: "auto" }, shared.text)] : "");
+  const box = source.live ? promptBox("Text (the first 64 tokens are shown)", () => askLayers()) : h("p", {}, shared.text ? ["Recorded for the text ", h("q", { dir: "auto" }, shared.text)] : "");
   root.append(box, problem, stripPlace, network, flow);
   flow.hidden = true;
-  const escape = (event) => {
+  const zoomOut = (event) => {
     if (event.key !== "Escape" || !view.model || !view.node().above) return;
     event.preventDefault();
     view.zoom(view.node().above.path);
   };
-  document.addEventListener("keydown", escape);
+  document.addEventListener("keydown", zoomOut);
   const watch = new ResizeObserver(settled(() => { if (drawing.clientWidth !== drawnFor) draw(); }, 60));
   watch.observe(drawing);
   const shades = matchMedia("(prefers-color-scheme: dark)");
@@ -162,12 +163,12 @@ const insideMount = (root, context, parameters) => {
       if (!changed.includes("address") || !view.model) return;
       const before = { token: view.token, layer: view.layer, head: view.head, lens: view.lens };
       readOwn(pageParameters());
-      tell(Object.keys(before).filter((name) => before[name] !== view[name]));
+      showChanges(Object.keys(before).filter((name) => before[name] !== view[name]));
       draw();
     },
     unmount() {
       watch.disconnect();
-      document.removeEventListener("keydown", escape);
+      document.removeEventListener("keydown", zoomOut);
       shades.removeEventListener("change", recolour);
     },
   };
@@ -176,7 +177,7 @@ const insideMount = (root, context, parameters) => {
 // Breadcrumbs: a link to each parent.
 const insideCrumbs = (view, node, crumbs) => {
   if (!node.above) {
-    crumbs.replaceChildren(h("p", { class: "note" }, "From the tokens above to a prediction below, step by step. Choose any part to go into it."));
+    crumbs.replaceChildren(h("p", { class: "note" }, "From tokens to predictions, step by step. Choose a part to zoom in."));
     return;
   }
   const link = (one) => h("button", { type: "button", class: "inside-link", on: { click: () => view.zoom(one.path) } }, one.above ? insideTitle(one) : "The network");
@@ -189,16 +190,16 @@ const insideCrumbs = (view, node, crumbs) => {
 const insideCard = (node) => {
   const fact = (name, value) => (value ? [h("dt", {}, name), h("dd", {}, value)] : []);
   const formula = insideFormula(node);
-  const above = node.above && node.above.above && node.above.parameters ? `${percent(node.parameters / node.above.parameters)} of ${insideTitle(node.above).toLowerCase()}` : "";
+  const above = node.above?.above && node.above.parameters ? `${percent(node.parameters / node.above.parameters)} of ${insideTitle(node.above).toLowerCase()}` : "";
   return [
     h("h2", { tabindex: "-1" }, node.above ? insideTitle(node) : "The network"),
     h("p", {}, insideExplain(node)),
     h("dl", {},
-      fact("Parameters", node.tied ? "none of its own" : h("b", {}, whole(node.parameters))),
+      fact("Parameters", node.tied ? "none (shared)" : h("b", {}, whole(node.parameters))),
       fact("Share", node.above && !node.tied ? h("span", {}, percent(insideShare(node)) + " of the network", above ? [h("br"), above] : "") : ""),
       fact("Shape", node.shape ? insideShape(node, true) : ""),
       fact("Heads", node.kind === "attention" && node.heads ? `${whole(node.heads)}${node.kv_heads && node.kv_heads !== node.heads ? `, sharing ${whole(node.kv_heads)} sets of keys and values` : ""}` : ""),
-      fact("Sees", node.kind === "attention" ? (node.window ? `the last ${plural(node.window, "token")}` : "all earlier tokens") : "")),
+      fact("Attends to", node.kind === "attention" ? (node.window ? `the last ${plural(node.window, "token")}` : "all earlier tokens") : "")),
     formula ? h("div", { class: "inside-formula" }, h("span", {}, "Formula"), h("code", {}, formula.replaceAll("(", "(\u200b"))) : "",
   ];
 };
@@ -207,12 +208,12 @@ const insideCard = (node) => {
 const insideHeadMap = (view, node) => {
   const layer = insideLayerOf(node);
   if (layer === null || layer >= view.data.layers || node.index >= view.data.heads) return "";
-  const canvas = h("canvas", { class: "inside-thumb", role: "img", "aria-label": "This head's attention over your text; below it is shown at large." });
+  const canvas = h("canvas", { class: "inside-thumb", role: "img", "aria-label": "Attention of this head on your text; a larger map is below." });
   insidePaint(canvas, view.data, layer, node.index, view.data.windows[layer], insidePalette());
-  return h("figure", {}, canvas, h("figcaption", {}, "What this head looks at in your text: rows look, columns are looked at."));
+  return h("figure", {}, canvas, h("figcaption", {}, "Attention of this head on your text: rows are queries, columns are keys."));
 };
 
 pages.push({
   id: "inside", title: "Inside", mount: insideMount,
-  about: "The whole network, drawn from its config with every shape and number true, and your own text on its way through it. Click any part to go into it; Escape goes back.",
+  about: "The network, drawn from its config to scale, and the activations for your text. Click a part to zoom in; Escape goes back.",
 });

@@ -40,43 +40,10 @@ const insidePaint = (canvas, data, layer, head, window, palette) => {
 
 const insideWeight = (data, layer, head, query, key) => data.attention[((layer * data.heads + head) * data.count + query) * data.count + key];
 
-// Scroll only the box, not the page.
-const insideKeepInSight = (box, child) => {
-  const [outer, inner] = [box.getBoundingClientRect(), child.getBoundingClientRect()];
-  if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - (outer.height - inner.height) / 2;
-  if (inner.left < outer.left + 90 || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
-};
-
-// The text as tokens, each with a small line below it; select one by pointer, arrow keys and Enter.
-const insideTokens = (label, texts, { choose, peek }) => {
-  const notes = texts.map(() => h("small", {}));
-  const spans = texts.map((text, at) => h("span", { class: "inside-token", "data-index": at }, h("bdi", {}, text), notes[at]));
-  let here = 0;
-  const indexOf = (event) => Number(event.target.closest(".inside-token")?.dataset.index ?? -1);
-  const jumps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
-  const node = h("div", {
-    class: "strip inside-strip", tabindex: "0", role: "group", "aria-label": label + " The arrow keys go from token to token.",
-    on: {
-      pointerover: (event) => { const at = indexOf(event); if (at >= 0 && peek && event.pointerType === "mouse") peek(at); },
-      pointerleave: () => { if (peek) peek(-1); },
-      click: (event) => { const at = indexOf(event); if (at >= 0) choose(at); },
-      keydown: (event) => {
-        if (!(event.key in jumps) || event.ctrlKey || event.metaKey || event.altKey) return;
-        event.preventDefault();
-        choose(Math.min(texts.length - 1, Math.max(0, here + jumps[event.key])));
-      },
-    },
-  }, spans);
-  node.mark = (at, scroll = false) => {
-    spans[here]?.classList.remove("here");
-    here = at;
-    spans[here]?.classList.add("here");
-    if (scroll && spans[here]) insideKeepInSight(node, spans[here]);
-  };
-  node.spans = spans;
-  node.notes = notes;
-  return node;
-};
+// The text as tokens, each with a small line below it.
+const insideTokens = (label, texts, choose, peek = () => {}) => tokenStrip(label, texts.map((text) => ({ text })), {
+  choose, peek, decorate: (span) => { span.classList.add("inside-token"); span.append(h("small", {})); },
+});
 
 const insideAttention = (view) => {
   const { data } = view;
@@ -91,14 +58,14 @@ const insideAttention = (view) => {
   const windowNote = h("p", { class: "note" });
   let [peeked, key] = [-1, -1];
   const query = () => (peeked >= 0 ? peeked : view.token);
-  const strip = insideTokens("Your text: what the marked token attends to.", data.tokens, { choose: (at) => { key = -1; view.set({ token: at }); }, peek: (at) => { peeked = at; key = -1; show(); } });
+  const strip = insideTokens("Your text, colored by the attention of the selected token.", data.tokens, (at) => { key = -1; view.set({ token: at }); }, (at) => { peeked = at; key = -1; show(); });
 
-  const told = () => {
+  const describe = () => {
     const from = query();
     const name = (at) => `“${data.tokens[at]}”`;
-    if (key >= 0 && key > from) return `${name(from)} cannot see ${name(key)}: it comes later.`;
-    if (key >= 0 && !insideVisible(from, key, data.windows[view.layer])) return `${name(from)} cannot see ${name(key)}: it is outside this layer's window.`;
-    if (key >= 0) return `${name(from)} attends to ${name(key)} with ${percent(insideWeight(data, view.layer, view.head, from, key))}.`;
+    if (key >= 0 && key > from) return `${name(from)} cannot attend to ${name(key)}: it is later.`;
+    if (key >= 0 && !insideVisible(from, key, data.windows[view.layer])) return `${name(from)} cannot attend to ${name(key)}: it is outside this layer's window.`;
+    if (key >= 0) return `${name(from)} attends to ${name(key)}: ${percent(insideWeight(data, view.layer, view.head, from, key))}.`;
     const order = Array.from({ length: from + 1 }, (_, at) => at).sort((a, b) => insideWeight(data, view.layer, view.head, from, b) - insideWeight(data, view.layer, view.head, from, a));
     return `${name(from)} attends most to ` + order.slice(0, 3).map((at) => `${name(at)} ${percent(insideWeight(data, view.layer, view.head, from, at))}`).join(", ") + ".";
   };
@@ -113,12 +80,12 @@ const insideAttention = (view) => {
       const depth = insideDepth(weight);
       span.classList.toggle("inside-hidden", !sees);
       span.style.backgroundColor = sees ? cool(INSIDE_UNDER_TEXT * depth) : "";
-      strip.notes[at].textContent = !sees ? "–" : weight < 0.0005 ? "0" : (100 * weight).toFixed(weight < 0.0995 ? 1 : 0);
+      span.lastChild.textContent = !sees ? "–" : weight < 0.0005 ? "0" : (100 * weight).toFixed(weight < 0.0995 ? 1 : 0);
     });
     for (const [part, share] of [["top", from], ["height", 1]]) cross.style.setProperty(part, (100 * share) / data.count + "%");
     cell.hidden = key < 0;
     for (const [part, share] of [["top", from], ["left", key], ["height", 1], ["width", 1]]) cell.style.setProperty(part, (100 * share) / data.count + "%");
-    read.textContent = told();
+    read.textContent = describe();
   };
 
   const place = (event) => {
@@ -141,8 +108,8 @@ const insideAttention = (view) => {
     const window = data.windows[view.layer];
     insidePaint(large, data, view.layer, view.head, window, palette);
     title.textContent = `Layer ${view.layer + 1}, head ${view.head + 1}`;
-    large.setAttribute("aria-label", `Attention map of layer ${view.layer + 1}, head ${view.head + 1}: rows are tokens that look, columns tokens that are looked at. The arrow keys go over it; the weights are told below.`);
-    windowNote.textContent = window === null ? "Hatched: later tokens, which no token can see." : `Hatched: later tokens, and those beyond this layer's window of ${plural(window, "token")}, which a token cannot see.`;
+    large.setAttribute("aria-label", `Attention map of layer ${view.layer + 1}, head ${view.head + 1}: rows are queries, columns are keys. Arrow keys move the selection; the weights are below.`);
+    windowNote.textContent = window === null ? "Hatched: masked, later tokens." : `Hatched: masked, later tokens and those outside this layer's window of ${plural(window, "token")}.`;
     grid.mark();
     show();
   };
@@ -152,7 +119,7 @@ const insideAttention = (view) => {
   const node = h("div", { class: "inside-heads-and-map" }, grid,
     h("div", { class: "inside-two" },
       h("figure", { class: "inside-figure" + (names ? "" : " inside-bare") }, title, h("div", { class: "inside-framed" }, names, frame, below), windowNote),
-      h("div", {}, h("h3", {}, "Over the text"), strip, read, h("p", { class: "note" }, "Below each token: percent of the marked token's attention that goes there. All of them add up to 100. Colours go by the square root of the weight, so that small ones show."))));
+      h("div", {}, h("h3", {}, "On the text"), strip, read, note("Below each token: its share of the selected token's attention, in percent; the sum is 100. Colors follow the square root of the weight, so that small ones are visible."))));
   draw();
   node.update = (changed) => {
     if (changed.includes("layer") || changed.includes("head")) draw();
@@ -165,7 +132,7 @@ const insideAttention = (view) => {
 const insideGrid = (view, palette) => {
   const { data } = view;
   const all = data.layers * data.heads <= INSIDE_MAPS;
-  const box = h("div", { class: "inside-grid", role: "group", "aria-label": "Attention maps, a row for each layer, a column for each head. The arrow keys choose one.", style: { "--heads": data.heads, "--cell": (all ? Math.max(2.1, Math.min(5.5, 34 / data.layers)) : 5.5) + "rem" } });
+  const box = h("div", { class: "inside-grid", role: "group", "aria-label": "Attention maps, a row per layer and a column per head. Arrow keys select one.", style: { "--heads": data.heads, "--cell": (all ? Math.max(2.1, Math.min(5.5, 34 / data.layers)) : 5.5) + "rem" } });
   let maps = new Map();
   const fill = (layers) => {
     maps = new Map();

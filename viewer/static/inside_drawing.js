@@ -7,7 +7,7 @@ const INSIDE_LINES = 9; // full lines for the whole network
 const insideButton = (view, node, attributes, ...children) =>
   h("button", {
     ...attributes, type: "button", class: "inside-part " + (attributes.class || ""),
-    "aria-label": `${insideTitle(node)}: ${plural(node.parameters, "parameter")}${node.shape ? ", " + insideShape(node) : ""}. Look inside.`,
+    "aria-label": `${insideTitle(node)}: ${plural(node.parameters, "parameter")}${node.shape ? ", " + insideShape(node) : ""}. Zoom in.`,
     on: { click: () => view.zoom(node.path) },
   }, ...children);
 
@@ -124,7 +124,7 @@ const insideRow = (view, node, drawing, said) =>
     h("span", { class: "inside-sign", "aria-hidden": "true" }, INSIDE_SIGNS[node.kind] || INSIDE_SIGNS[node.family] || "·"),
     h("div", { class: "inside-name" },
       h("button", { type: "button", class: "inside-link", on: { click: () => view.zoom(node.path) } }, insideTitle(node)),
-      h("small", {}, node.tied ? "no table of its own" : whole(node.parameters) + " · " + percent(insideShare(node)))),
+      h("small", {}, node.tied ? "shared" : whole(node.parameters) + " · " + percent(insideShare(node)))),
     h("div", { class: "inside-drawn" }, drawing),
     said ? h("div", { class: "inside-said" }, said) : null);
 
@@ -177,14 +177,14 @@ const insideNetwork = (view, node, width) => {
 
 const insideTiles = (view, blocks, draw) =>
   h("li", { class: "inside-stage" }, h("span", { class: "inside-sign", "aria-hidden": "true" }, "+"),
-    h("div", { class: "inside-name" }, h("b", {}, plural(blocks.length, "block")), h("small", {}, `${whole(blocks[0].parameters)} parameters each, one after the other`)),
+    h("div", { class: "inside-name" }, h("b", {}, plural(blocks.length, "block")), h("small", {}, `${whole(blocks[0].parameters)} parameters each, in sequence`)),
     h("div", { class: "inside-drawn inside-tiles" }, blocks.map((one) => insideButton(view, one, { class: "inside-tile" }, draw(one), h("small", {}, one.index + 1)))));
 
 const insideLegend = (square) =>
   h("p", { class: "inside-legend" },
-    h("span", {}, h("i", { class: "inside-key inside-embedding" }), "tables of tokens"), h("span", {}, h("i", { class: "inside-key inside-attention" }), "attention"),
+    h("span", {}, h("i", { class: "inside-key inside-embedding" }), "embedding tables"), h("span", {}, h("i", { class: "inside-key inside-attention" }), "attention"),
     h("span", {}, h("i", { class: "inside-key inside-mlp" }), "MLP"), h("span", {}, h("i", { class: "inside-key inside-head" }), "output"), h("span", {}, h("i", { class: "inside-key inside-norm" }), "norms and other small vectors"),
-    square ? h("span", {}, `Areas are true: a square of a ribbon's height holds ${whole(square)} parameters.`) : h("span", {}, "Matrices are drawn to one scale: as high as they have inputs, as wide as they have outputs."));
+    square ? h("span", {}, `Areas are to scale: a square as high as a ribbon is ${whole(square)} parameters.`) : h("span", {}, "Matrices are drawn to scale: height is inputs, width is outputs."));
 
 const insideParts = (view, node, width) => {
   const inRows = node.children.some((child) => child.children.length > 1 || INSIDE_FAMILIES.includes(child.kind));
@@ -194,7 +194,7 @@ const insideParts = (view, node, width) => {
   const heads = (node.slices || []).map((slice) => h("button", { type: "button", class: "inside-head-button", "aria-label": "Head " + (slice.index + 1), on: { click: () => view.zoom(slice.path) } }, slice.index + 1));
   return [
     inRows ? flow() : h("div", { class: "inside-drawn inside-sheets" }, drawn(node)),
-    heads.length ? h("div", { class: "inside-heads", role: "group", "aria-label": "Heads" }, h("span", {}, "Look at one head: "), heads) : null,
+    heads.length ? h("div", { class: "inside-heads", role: "group", "aria-label": "Heads" }, h("span", {}, "Zoom in on a head: "), heads) : null,
     insideLegend(0),
   ];
 };
@@ -211,7 +211,7 @@ const insideLeafView = (node, width) => {
   return h("figure", { class: "inside-leaf" },
     node.shape.length > 1 ? h("span", { class: "inside-rows" }, letter(0) + whole(rows) + (node.axes ? " · " + node.axes[0] : "")) : null,
     sheet, h("span", { class: "inside-columns" }, letter(last) + whole(columns) + (node.axes ? " · " + node.axes[last] : "")),
-    sheet.strips > 1 ? h("figcaption", {}, `Too long for its own proportions: drawn in ${sheet.strips} strips.`) : null);
+    sheet.strips > 1 ? h("figcaption", {}, `Too long to draw in proportion: cut into ${sheet.strips} strips.`) : null);
 };
 
 // Complete view of one part.

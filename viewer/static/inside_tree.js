@@ -2,17 +2,17 @@
 
 // Explanations of parts for newcomers, in addition to the answer's own description.
 const insideWhy = {
-  model: "A language model reads tokens and says, after each one, which token may come next. All that it knows is in the tables of numbers below, and each is drawn as large as it has numbers.",
-  embedding: "Tokens are only numbers in a list, so each is given a row of this table: a vector that says what it is like. Training moved tokens that are used alike close together.",
-  blocks: "The same machine, many times over: each block reads the stream of vectors and adds something to it. Later blocks build on what earlier ones wrote.",
-  block: "A block has two steps: attention fetches from earlier tokens, then the MLP works on each token by itself. Both only add to the stream, so nothing that was known is lost.",
-  attention: "Attention is how a token learns of the tokens before it. Each head asks its own question, finds the earlier tokens that answer it, and brings back a mixture of what they hold.",
-  headslice: "One head is a slice of the attention's matrices: it asks, compares and fetches by itself. What all heads fetch is put back together by the last matrix.",
-  mlp: "The MLP looks at one token at a time: it widens the vector, keeps what passes a threshold, and narrows it again. Much of what a model knows of the world is kept in here.",
-  norm: "A norm brings a vector to a common length before a step reads it. Without it the numbers would grow from block to block, and training would fail.",
-  head: "The output compares the finished vector with a vector of every token in the vocabulary. The better the match, the likelier that token comes next.",
-  matrix: "A matrix turns one vector into another: every output is a weighted sum of all inputs. The weights were found by training.",
-  vector: "A vector of one number per channel: it scales or shifts each channel by itself. It is so small that it is drawn as a line.",
+  model: "A language model reads tokens and predicts the next one after each. Everything it learned is in the arrays below; areas are proportional to their parameters.",
+  embedding: "Each token has a row in this table, a vector. Training moved tokens that are used alike close together.",
+  blocks: "Each block reads the residual stream and adds something to it. Later blocks build on earlier ones.",
+  block: "A block has two steps: attention reads from earlier tokens, then the MLP works on each token by itself. Both only add to the stream.",
+  attention: "Attention lets a token read from earlier tokens. Each head computes weights over them, and a weighted sum of their values.",
+  headslice: "A head is a slice of the attention matrices with its own weights. The last matrix combines all heads.",
+  mlp: "The MLP works on one token at a time: it widens the vector, applies an activation, and narrows it again. Much of a model's knowledge is in here.",
+  norm: "A norm scales a vector to a common length before a step reads it. Without norms the numbers would grow from block to block, and training would fail.",
+  head: "The output compares the final vector with a vector for each token of the vocabulary. The better the match, the likelier the token.",
+  matrix: "A matrix maps one vector to another: each output is a weighted sum of all inputs.",
+  vector: "One number per channel, which scales or shifts the channel. It is small, so it is drawn as a line.",
 };
 
 const insideSentences = (text) => (text.match(/[.!?](\s|$)/g) || []).length;
@@ -62,9 +62,9 @@ const insideRead = (answer) => {
   const config = answer.config || {};
   const walk = (given, above, index) => {
     const node = { ...insideMerged(given), above, index };
-    node.shape = node.shape && node.shape.length ? node.shape : null;
+    node.shape = node.shape?.length ? node.shape : null;
     node.path = above ? (above.path ? above.path + "/" : "") + node.name : "";
-    node.family = insideFamily(node.kind, above && above.family);
+    node.family = insideFamily(node.kind, above?.family);
     if (node.kind === "block") {
       node.index = blocks.length;
       blocks.push(node);
@@ -104,7 +104,7 @@ const insideHeads = (node, config, nodes) => {
         name: named, kind: leaf.kind, above: slice, family: "attention", children: [], shape, shared, of: leaf,
         axes: leaf.axes.map((one, place) => (place === axis ? "channels" : one)), from: axis, at, count,
         parameters: shape.reduce((product, size) => product * size, 1), path: slice.path + "/" + named,
-        about: `The part of "${insideTitle(leaf)}" that is this head's` + (shared > 1 ? `; ${whole(shared)} heads share it.` : "."),
+        about: `This head's part of "${insideTitle(leaf)}"` + (shared > 1 ? `, shared by ${whole(shared)} heads.` : "."),
       };
     });
     slice.parameters = slice.children.reduce((sum, one) => sum + one.parameters, 0);
@@ -120,13 +120,4 @@ const insideChain = (node) => (node.above ? [...insideChain(node.above), node] :
 const insideLayerOf = (node) => {
   const block = insideChain(node).find((one) => one.kind === "block");
   return block ? block.index : null;
-};
-
-// Arrays of an answer, in either form: {shape, data}.
-const insideArray = (value) => {
-  if (!value) return null;
-  if (!Array.isArray(value)) return { shape: value.shape, data: toArray(value) };
-  const shape = [];
-  for (let at = value; Array.isArray(at); at = at[0]) shape.push(at.length);
-  return { shape, data: value.flat(Infinity) };
 };

@@ -27,9 +27,9 @@ const predictSliders = (settings, changed) => {
 // A node with `set(logits, vocabulary, settings)`; `take(id)` is called with the clicked token.
 const predictBars = (take) => {
   const list = h("ol", { class: "predict-bars" });
-  const told = h("p", { class: "note predict-summary", role: "status", "aria-live": "polite" });
+  const summary = h("p", { class: "note predict-summary", role: "status", "aria-live": "polite" });
   const more = h("button", { type: "button", on: { click: () => { count += PREDICT_MORE; draw(); } } }, "More tokens");
-  const node = h("div", {}, told, list, more);
+  const node = h("div", {}, summary, list, more);
   let count = PREDICT_BARS;
   let given = null;
 
@@ -59,7 +59,7 @@ const predictBars = (take) => {
     const rows = Array.from(shown, (id) => bar(id, own[id], shares[id], most));
     list.replaceChildren(...rows);
     if (focus >= 0) list.querySelectorAll("button")[Math.min(focus, rows.length - 1)]?.focus();
-    told.textContent = `${whole(kept)} of ${plural(logits.length, "token")} can be sampled. Entropy: ${decimals(bits)} bits, like ${plural(2 ** bits, "equally likely token")}. Bars are scaled to the largest; the vertical marks are the probabilities without the sampling settings.`;
+    summary.textContent = `${whole(kept)} of ${plural(logits.length, "token")} can be sampled. Entropy: ${decimals(bits)} bits, like ${plural(2 ** bits, "equally likely token")}. Bars are scaled to the largest; the vertical marks are the probabilities without the sampling settings.`;
     more.hidden = count >= Math.min(order.length, PREDICT_MOST_BARS);
   };
   node.set = (logits, vocabulary, settings, reset) => {

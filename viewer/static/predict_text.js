@@ -7,7 +7,10 @@ const predictChart = () => {
   let ends = [];
   node.set = (score) => {
     let bytes = 0;
-    ends = score.tokens.map((token) => (bytes += token.bytes.length / 2));
+    ends = score.tokens.map((token) => {
+      bytes += token.bytes.length / 2;
+      return bytes;
+    });
     const points = (values) => values.flatMap((value, i) => (value === null ? [] : [[ends[i], value]]));
     const last = Math.max(2, ...[score.bits_per_byte, score.gzip_bits_per_byte].map((values) => values.at(-1) ?? 0));
     chart.draw({ x: { name: "byte" }, y: { zero: true, most: 1.3 * last, show: (value) => decimals(value) }, series: [

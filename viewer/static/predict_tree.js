@@ -5,9 +5,9 @@ const PREDICT_CHILDREN = 6;
 // `ask(ids, signal)` returns the logits after the text and these tokens; `take(ids)` appends a path to the text.
 const predictTree = (ask, take) => {
   const tree = h("ul", { class: "predict-tree", role: "tree", "aria-label": "Branches. Right opens a token, left closes it, Enter appends the path." });
-  const told = h("p", { class: "predict-path", role: "status", "aria-live": "polite" });
+  const pathText = h("p", { class: "predict-path", role: "status", "aria-live": "polite" });
   const button = h("button", { type: "button", on: { click: () => { if (chosen) take(chosen.path); } } }, "Append this path");
-  const node = h("div", {}, tree, h("div", { class: "predict-chosen" }, told, button));
+  const node = h("div", {}, tree, h("div", { class: "predict-chosen" }, pathText, button));
   let root = null;
   let chosen = null;
   let vocabulary = null;
@@ -46,22 +46,22 @@ const predictTree = (ask, take) => {
     chosen = chosen || root.children[0] || null;
     tree.replaceChildren(...root.children.map((child) => draw(child, 1)));
     if (focused && chosen) chosen.item.focus({ preventScroll: true });
-    tell();
+    showPath();
   };
-  const tell = () => {
+  const showPath = () => {
     button.hidden = !chosen;
-    told.replaceChildren(...(chosen ? [h("code", {}, chosen.path.map((id) => tokensVisible(vocabulary.part(id))).join("")), ` ${plural(chosen.path.length, "token")}, probability ${predictShare(chosen.total)}`] : []));
+    pathText.replaceChildren(...(chosen ? [h("code", {}, chosen.path.map((id) => tokensVisible(vocabulary.part(id))).join("")), ` ${plural(chosen.path.length, "token")}, probability ${predictShare(chosen.total)}`] : []));
     button.disabled = !chosen || chosen.path.some((id) => vocabulary.special.has(id));
   };
   const listed = (from = root) => from.children.flatMap((child) => [child, ...(child.open ? listed(child) : [])]);
   const choose = (one) => {
     if (!one) return;
-    if (chosen && chosen.item) { chosen.item.tabIndex = -1; chosen.item.setAttribute("aria-selected", "false"); }
+    if (chosen?.item) { chosen.item.tabIndex = -1; chosen.item.setAttribute("aria-selected", "false"); }
     chosen = one;
     one.item.tabIndex = 0;
     one.item.setAttribute("aria-selected", "true");
     one.item.focus({ preventScroll: false });
-    tell();
+    showPath();
   };
 
   const toggle = (one, open = !one.open) => {

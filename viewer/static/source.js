@@ -37,7 +37,7 @@ const source = {
   // Description of a long operation of the server, if it reports one.
   async doing() {
     const answer = recorded ? null : await fetch("/v1/inspect", { headers: source.headers() }).catch(() => null);
-    return answer && answer.ok ? (await answer.json()).doing : "";
+    return answer?.ok ? (await answer.json()).doing : "";
   },
 
   headers() {

@@ -27,7 +27,7 @@ const tokensDetails = (cut, index, said) => {
   const more = bytes.length > short.length ? " …" : "";
   const row = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
   const tree = tokensTree(tokenizer, id);
-  const minted = tokenizer.vocabulary && tokenizer.vocabulary.merges;
+  const minted = tokenizer.vocabulary?.merges;
   const single = tokenizer.vocabulary?.order && bpeCharacters(tokenizer.vocabulary, bytes).length === 1;
   const byteId = tokenizer.kind === "bytes" || bytes.length === 1;
   said.replaceChildren(h("code", {}, tokensVisible(bytes)), ` token ${whole(index + 1)} of ${whole(ids.length)}, id `, h("b", {}, id));
@@ -47,7 +47,7 @@ const tokensView = (look) => {
   let first = 0;
   let strip = null;
   let way = "text";
-  const words = { text: (bytes) => tokensLines(tokensVisible(bytes)), ids: (bytes, id) => id + " ", bytes: (bytes) => tokensHex(bytes) + " " };
+  const words = { text: (bytes) => tokensLines(tokensVisible(bytes)), ids: (_, id) => id + " ", bytes: (bytes) => tokensHex(bytes) + " " };
 
   const draw = (size, title) => {
     const { tokenizer, ids } = cut;
@@ -100,7 +100,7 @@ const tokensMount = (root, context, parameters) => {
     if (index >= cut.ids.length) return;
     facts.replaceChildren(...tokensDetails(cut, index, said).filter(Boolean));
     for (const other of [left, right]) if (other !== view && other.isConnected) other.mark(cut.starts[index], cut.starts[index + 1]);
-    if (index % TOKENS_IN_VIEW === 0 && index !== lookedAt && view === told()) tell();
+    if (index % TOKENS_IN_VIEW === 0 && index !== lookedAt && view === mergeView()) showMerges();
     lookedAt = index;
   };
   let lookedAt = 0;
@@ -109,8 +109,8 @@ const tokensMount = (root, context, parameters) => {
   const right = tokensView(look);
 
   // Show the merges of the run's tokenizer, or, if it has none, of the second one.
-  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.merges) || left);
-  const tell = () => story.set(told().cut().tokenizer, told().idsInView(), step);
+  const mergeView = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.merges) || left);
+  const showMerges = () => story.set(mergeView().cut().tokenizer, mergeView().idsInView(), step);
 
   const refresh = () => context.run(views, async (signal) => {
     const own = await tokensLoad("", signal);
@@ -121,7 +121,7 @@ const tokensMount = (root, context, parameters) => {
     left.set(cut, size, own.name, way);
     if (other) right.set(other, size, other.tokenizer.name, way);
     views.replaceChildren(left, ...(other ? [right] : []));
-    tell();
+    showMerges();
     if (first) look(left, 0); // later the reader selects
     first = false;
   });

@@ -19,11 +19,11 @@ const tokensTold = (tokenizer, ids) => {
 // A node with `set(tokenizer, ids)`: a new story. `moved(step)` is called with the position of the slider.
 const tokensStory = (moved) => {
   const cells = h("div", { class: "strip tokens-story", dir: "auto", tabindex: "0", role: "group", "aria-label": "The text at this step" });
-  const told = h("p", { class: "tokens-told", role: "status", "aria-live": "polite" });
+  const caption = h("p", { class: "tokens-told", role: "status", "aria-live": "polite" });
   const place = h("div", {});
   const note = h("p", { class: "note" });
   const title = h("h2", { id: "tokens-story-title" });
-  const node = h("div", { class: "panel", role: "region", "aria-labelledby": "tokens-story-title" }, title, note, place, told, cells);
+  const node = h("div", { class: "panel", role: "region", "aria-labelledby": "tokens-story-title" }, title, note, place, caption, cells);
   let story = null;
   let vocabulary = null;
   let states = [];
@@ -35,22 +35,22 @@ const tokensStory = (moved) => {
     const size = story.bytes.length;
     if (step === 0) {
       cells.replaceChildren(...Array.from(story.bytes, (byte, i) => h("span", { class: "tokens-bits" + (i % 2 ? " odd" : "") }, byte.charCodeAt(0).toString(2).padStart(8, "0") + "\u200b")));
-      told.replaceChildren("A computer stores text as bits: ", h("b", {}, whole(8 * size)), " here.");
+      caption.replaceChildren("A computer stores text as bits: ", h("b", {}, whole(8 * size)), " here.");
       return;
     }
     if (step === 1) {
       cells.replaceChildren(...Array.from(story.bytes, (byte, i) => h("span", { class: "token k" + (i % 4) }, tokensLines(tokensVisible(byte)))));
-      told.replaceChildren("Eight bits are a byte, one of 256 values: ", h("b", {}, plural(size, "byte")), " here, before any merge.");
+      caption.replaceChildren("Eight bits are a byte, one of 256 values: ", h("b", {}, plural(size, "byte")), " here, before any merge.");
       return;
     }
     const merge = step - leading() + 1;
     cells.replaceChildren(...states[merge].map(([id, created], i) => h("span", { class: created ? "token just-made" : "token k" + (i % 4) }, tokensLines(shown(id)))));
     if (merge === 0) {
-      told.replaceChildren("sentencepiece starts from characters, and from the bytes of unknown ones: ", h("b", {}, whole(story.start.length)), " here.");
+      caption.replaceChildren("sentencepiece starts from characters, and from the bytes of unknown ones: ", h("b", {}, whole(story.start.length)), " here.");
       return;
     }
     const { rank, left, right, at } = story.steps[merge - 1];
-    told.replaceChildren(
+    caption.replaceChildren(
       `Merge ${whole(merge)} of ${whole(story.steps.length)}: `, h("code", {}, shown(left)), " and ", h("code", {}, shown(right)), " become ", h("code", {}, shown(rank)),
       ", in " + plural(at.length, "place") + `. Its ${vocabulary.order ? "id" : "rank"} is `, h("b", {}, whole(rank)), "; ", h("b", {}, plural(states[merge].length, "token")), " remain.",
     );
@@ -59,11 +59,11 @@ const tokensStory = (moved) => {
   node.set = (tokenizer, ids, at) => {
     vocabulary = tokenizer.vocabulary;
     title.textContent = `Byte-pair merges of ${tokenizer.name}, step by step`;
-    story = vocabulary && vocabulary.merges ? tokensTold(tokenizer, ids) : null;
+    story = vocabulary?.merges ? tokensTold(tokenizer, ids) : null;
     if (!story) {
       note.textContent = `${tokenizer.name} has no byte-pair merges, or a split pattern that this page does not support.`;
       place.replaceChildren();
-      told.replaceChildren();
+      caption.replaceChildren();
       cells.hidden = true;
       return;
     }
@@ -95,7 +95,7 @@ const tokensStory = (moved) => {
 
 // Merge tree of a token: halves, recursively down to bytes. At most `room` of them.
 const tokensTree = (tokenizer, id, room = { left: 48 }) => {
-  const halves = tokenizer.vocabulary && tokenizer.vocabulary.merges ? bpeHalves(tokenizer.vocabulary, id) : null;
+  const halves = tokenizer.vocabulary?.merges ? bpeHalves(tokenizer.vocabulary, id) : null;
   if (!halves || room.left < 2) return halves ? h("ul", {}, h("li", {}, "…")) : null;
   room.left -= 2;
   return h("ul", {}, halves.map((half) => h("li", {},

@@ -9,7 +9,7 @@ const tokensList = (title, tokenizer, ids, counts) => (ids.length ? [h("h4", {},
 }))] : null);
 
 // Bytes per token of each sample, with a bar for each tokenizer; `relative`: also tokens relative to the first sample.
-const tokensRates = (caption, names, samples, relative) => {
+const tokensRates = (caption, samples, relative) => {
   const rate = (one, i) => (one.tokens[i] ? one.bytes / one.tokens[i] : 0);
   const most = Math.max(...samples.flatMap((one) => one.tokens.map((_, i) => rate(one, i))), 1e-9);
   const each = (one, show) => one.tokens.map((tokens, i) => h("span", { class: "tokens-each" }, tokens ? show(tokens, i) : "–"));
@@ -45,8 +45,8 @@ const tokensComparison = (place) => context.run(place, async (signal) => {
     h("h2", {}, "Languages and kinds of text"),
     note("A vocabulary fits the texts that it was trained on; rare languages need more tokens for the same meaning. Bytes per token flatters scripts with two or three bytes per letter; tokens relative to English does not."),
     names.length > 1 ? h("p", { class: "data-key" }, names.map((name, i) => h("span", {}, h("i", { style: { background: i ? "var(--second)" : "var(--bar)" } }), name))) : null,
-    tokensRates(`The same three sentences in ${plural(found.languages.length, "language")}`, names, found.languages, true),
-    tokensRates("Kinds of text", names, found.kinds, false),
+    tokensRates(`The same three sentences in ${plural(found.languages.length, "language")}`, found.languages, true),
+    tokensRates("Kinds of text", found.kinds, false),
     h("h2", {}, "Vocabulary"),
     note("The first merges join what was most frequent in the training texts. The two tones of a token are the tokens that it was merged from."),
     names.map((_, i) => ends(i)),

@@ -109,12 +109,12 @@ const traceRecite = (about) => {
     put(result, chart, h("div", { class: "trace-scroll", tabindex: "0", role: "region", "aria-label": "The figures of the chart" }, table), h("h3", {}, "Longest runs"), list, shown);
   };
   const showDocument = (one) => {
-    const told = h("p", { class: "note", "aria-live": "polite" }, "Underlined tokens are the model's first guess. Select another token to see its first guess there.");
+    const hint = h("p", { class: "note", "aria-live": "polite" }, "Underlined tokens are the model's first guess. Select another token to see its first guess there.");
     const strip = tokenStrip("The document.", one.tokens, {
       decorate: (span, token) => span.classList.add(token.right ? "trace-right" : "trace-wrong"),
-      choose: (index) => { const token = one.tokens[index]; if (token) told.textContent = token.right ? `${token.text}: correct.` : `${token.text}: the model predicts ${token.said}.`; },
+      choose: (index) => { const token = one.tokens[index]; if (token) hint.textContent = token.right ? `${token.text}: correct.` : `${token.text}: the model predicts ${token.said}.`; },
     });
-    shown.replaceChildren(h("h3", {}, traceAddress(one.document), traceOf(one.document)), told, strip);
+    shown.replaceChildren(h("h3", {}, traceAddress(one.document), traceOf(one.document)), hint, strip);
   };
   const begin = () => context.run(place, async (signal) => {
     const found = [];

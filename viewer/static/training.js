@@ -39,7 +39,7 @@ const trainingState = (log) => {
   if (!log.train.step.length && !log.validation.step.length) {
     return state === "training" ? "The run has started but not logged a step yet." : "There is no training log: the model was imported, or metrics.jsonl is missing. Predictions of its checkpoints are below.";
   }
-  const left = log.train.seconds_left && log.train.seconds_left.at(-1);
+  const left = log.train.seconds_left?.at(-1);
   if (state === "done") return `Finished: ${whole(at)} steps.`;
   if (state === "stopped") return `Stopped at step ${whole(at)} of ${whole(steps)}. The same command resumes it.`;
   if (state === "silent") return `No heartbeat for ${duration(since)}: training ended or hangs, at step ${whole(at)} of ${whole(steps)}.`;

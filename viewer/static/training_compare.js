@@ -38,7 +38,7 @@ const trainingCompare = (context, view, remembered) => {
   const at = h("span");
   const few = h("p", { class: "note" });
   const sides = [0, 1].map(() => {
-    const [title, bars] = [h("h3"), h("ol", { class: "training-bars" })];
+    const [title, bars] = [h("h3"), h("div", {})];
     const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "Continuation" });
     return { title, bars, writes, node: h("div", {}, title, bars, writes) };
   });

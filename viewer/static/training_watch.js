@@ -15,36 +15,12 @@ const trainingAsk = async (name, fields, signal) => {
   return answer;
 };
 
-// Most likely tokens of the logits: [[id, probability], …]
-const trainingLikeliest = (logits, count) => {
-  let most = -Infinity;
-  for (const one of logits) if (one > most) most = one;
-  let sum = 0;
-  for (const one of logits) sum += Math.exp(one - most);
-  const ids = [];
-  for (let id = 0; id < logits.length; id++) {
-    if (ids.length < count || logits[id] > logits[ids.at(-1)]) {
-      let at = ids.findIndex((other) => logits[id] > logits[other]);
-      if (at < 0) at = ids.length;
-      ids.splice(at, 0, id);
-      if (ids.length > count) ids.pop();
-    }
-  }
-  return ids.map((id) => [id, Math.exp(logits[id] - most) / sum]);
-};
-
 const trainingOptional = async (name, fields, signal) => (source.has(name, fields) ? trainingAsk(name, fields, signal) : null);
 
-// Draw the most likely tokens as bars; without a vocabulary, show ids.
-const trainingDrawBars = (bars, logits, vocabulary) => {
-  const found = trainingLikeliest(logits, TRAINING_BARS);
-  while (bars.children.length < found.length) bars.append(h("li", {}, h("span", { class: "training-quoted" }), h("span", { class: "training-bar" }), h("span", { class: "n" })));
-  found.forEach(([id, share], i) => {
-    const [name, bar, number] = bars.children[i].children;
-    name.textContent = vocabulary ? tokensVisible(vocabulary.part(id)) : "token " + id;
-    bar.style.setProperty("--share", (100 * share).toFixed(2) + "%");
-    number.textContent = percent(share);
-  });
+// The most likely tokens as bars; without a vocabulary, ids.
+const trainingDrawBars = (place, logits, vocabulary) => {
+  const shares = predictReshape(logits, PREDICT_PLAIN);
+  put(place, tokenBars(Array.from(predictOrder(logits).subarray(0, TRAINING_BARS), (id) => [vocabulary ? tokensVisible(vocabulary.part(id)) : "token " + id, shares[id]])));
 };
 
 // Continuation: the end of the text, and the generated text.
@@ -57,8 +33,8 @@ const trainingTexts = (samples) => {
   return [...new Set(texts)].filter((text) => text && source.has("score", { text, step: context.model.step })).slice(0, 8);
 };
 
-// `told()` is called after each change of the step.
-const trainingWatch = (context, told) => {
+// `moved()` is called after each change of the step.
+const trainingWatch = (context, moved) => {
   // An exported page has the answers of some steps.
   const held = (all) => (source.live ? all : all.filter((one) => source.has("score", { text: context.model.prompt, step: one })));
   let steps = held(context.model.steps);
@@ -75,7 +51,7 @@ const trainingWatch = (context, told) => {
   const strip = h("div", { class: "training-strip" });
   const readout = h("p", { class: "training-token note", "aria-live": "polite" });
   const sums = h("p", { class: "training-sums" });
-  const bars = h("ol", { class: "training-bars" });
+  const bars = h("div", {});
   const barsTitle = h("h3", {}, "Next token");
   const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "Continuation" });
   const sample = h("div", { class: "training-sample" });
@@ -110,7 +86,8 @@ const trainingWatch = (context, told) => {
   };
   // Play the steps, each until its answers have arrived, at least TRAINING_PACE.
   const start = async () => {
-    const mine = (playing = new AbortController());
+    const mine = new AbortController();
+    playing = mine;
     play.textContent = "Stop";
     play.setAttribute("aria-pressed", "true");
     let at = index() === steps.length - 1 ? 0 : index();
@@ -170,7 +147,7 @@ const trainingWatch = (context, told) => {
     };
     const decorate = (span, token) => { paint(span, surprise(token.bits)); span.dataset.bits = decimals(token.bits, 1); };
     if (now === ids && strip.firstChild) {
-      [...strip.querySelectorAll(".token")].forEach((span, i) => decorate(span, score.tokens[i]));
+      for (const [i, span] of strip.querySelectorAll(".token").entries()) decorate(span, score.tokens[i]);
     } else {
       ids = now;
       strip.replaceChildren(tokenStrip("Tokens, colored by loss.", score.tokens, { decorate, choose: (at) => { chosen = at; speak(at); } }));
@@ -280,7 +257,7 @@ const trainingWatch = (context, told) => {
       if (changed.includes("text") && !changed.includes("step")) { stop(); context.cancel(sums); }
       if (changed.includes("address") && box.field.value !== context.shared.text) box.field.value = context.shared.text;
       show();
-      told();
+      moved();
     },
     end() { stop(); ahead.abort(); cost.end(); },
   };
