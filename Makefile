@@ -80,10 +80,11 @@ test: $(READY)  ## the tests, in WORKERS=2 processes
 slow: $(READY)  ## the tests that are marked slow: more rows of the same laws, kills and several processes
 	@$(PYTHON) -m pytest -m slow --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-lint: $(READY)  ## ruff and the type checker
+lint: $(READY)  ## ruff, the type checker, and biome for JavaScript if `make checkers` installed it
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ty check
+	@if [ -x .tools/checkers/bin/biome ]; then .tools/checkers/bin/biome lint; fi
 
 bench: $(READY)  ## the benchmarks, one JSON line each (an accelerator: docs/accelerators.md)
 	@for bench in $(filter-out tests/bench/card%,$(wildcard tests/bench/[a-z]*.py)); do name=$$(basename $$bench .py); $(PYTHON) -m tests.bench.$$name; done
@@ -95,7 +96,7 @@ libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into 
 	@$(INSTALL) --python $(PYTHON) --target .tools/libtpu -r requirements-tpu.lock
 	@echo "libtpu: ready in .tools/libtpu"
 
-checkers: $(READY)  ## fetch what checks the files of launch/cloud in tests: SkyPilot, shellcheck, schemas (470 MB, into .tools)
+checkers: $(READY)  ## fetch what checks the files of launch/cloud and viewer/static: SkyPilot, shellcheck, schemas, biome (470 + 51 MB, into .tools)
 	@$(UV) venv --quiet --clear --no-project --python $(PYTHON) .tools/checkers
 	@$(SYNC) --python .tools/checkers/bin/python requirements-checkers.lock
 	@echo "checkers: ready in .tools/checkers"

@@ -98,10 +98,10 @@ def read_json(path: Path, script: str) -> dict:
         raise InputError(f"{path} is needed and cannot be read ({error.strerror}). First run {script}.") from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is no JSON ({error}). Delete it and its marker under stages/, and run {script}."
+            f"{path} is not JSON ({error}). Delete it and its marker under stages/, and run {script}."
         ) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, but an object is needed. Make it again: {script}.")
+        raise InputError(f"{path} holds a {type(value).__name__}, but must hold an object. Write it again: {script}.")
     return value
 
 
@@ -136,7 +136,9 @@ def read_curves(path: Path) -> Curves:
                 raise TypeError(step)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             text = line[:80].decode("utf-8", "replace")
-            raise InputError(f"{path}, line {number}, is no line of metrics: {text!r}. Mend or delete it.") from error
+            raise InputError(
+                f"{path}, line {number}, is not a line of metrics: {text!r}. Repair or delete it."
+            ) from error
         if "loss" in values:
             train[step] = values
         elif "run" not in values:
@@ -166,7 +168,7 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
                 final = [as_sample(value, None) for value in read_json(path, "launch.sample")["samples"]]
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{path} holds no sample ({type(error).__name__}: {error}). Restore it from a copy, or delete it."
+                f"{path} is not a sample ({type(error).__name__}: {error}). Restore it from a copy, or delete it."
             ) from error
     return tuple(sorted(during, key=lambda sample: sample.step)), tuple(final)
 

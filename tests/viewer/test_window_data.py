@@ -35,7 +35,7 @@ from tests.corpus import texts, tiny_experiment, web_pages
 from tests.object_store import HOPELESS, QUICK, serving, variables
 from viewer.answers import key_of
 from viewer.window import batches, documents
-from viewer.window.corpus.shelf import Shelf
+from viewer.window.corpus.parquet_folder import ParquetFolder
 from viewer.window.window_run import WindowRun
 
 STAGES = tuple(one.STAGE for one in (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards))
@@ -117,7 +117,7 @@ def asked(made) -> Asked:
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch):
     """An answer that leaves out what it had no time for would depend on how busy the machine is."""
-    for module, name in ((batches, "ADDRESS_SECONDS"), (batches, "SECONDS"), (documents, "ID_SECONDS")):
+    for module, name in ((batches, "URL_SECONDS"), (batches, "SECONDS"), (documents, "ID_SECONDS")):
         monkeypatch.setattr(module, name, 600.0)
 
 
@@ -387,25 +387,27 @@ def test_a_row_with_kept_columns_of_a_table_is_read_whatever_the_year_of_a_times
     (tmp_path / "documents").mkdir()
     kept = {"at": pa.array([2**62], pa.timestamp("ms")), "tags": [["a", "b"]], "about.editor": ["x"]}
     pq.write_table(pa.table({"text": ["A text."], "id": ["1"], **kept}), tmp_path / "documents/a.parquet")
-    shelf = Shelf(tmp_path / "documents")
-    assert shelf.look()
-    assert {"text": "A text.", "id": "1", "at": 2**62, "about.editor": "x"}.items() <= shelf.row("a.parquet", 0).items()
+    folder = ParquetFolder(tmp_path / "documents")
+    assert folder.refresh()
+    assert {"text": "A text.", "id": "1", "at": 2**62, "about.editor": "x"}.items() <= folder.row(
+        "a.parquet", 0
+    ).items()
 
 
 def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_it_must(tmp_path):
     write_many(tmp_path / "documents", 80, 100)
-    shelf = Shelf(tmp_path / "documents")
-    assert shelf.look()
-    assert shelf.locate(0) == (0, 0)
-    assert shelf.counted is None  # 64 files were counted
-    assert shelf.locate(79 * 100 + 5) == (79, 5)
-    assert shelf.counted == 8000
-    assert shelf.locate(8000) is None
+    folder = ParquetFolder(tmp_path / "documents")
+    assert folder.refresh()
+    assert folder.locate(0) == (0, 0)
+    assert folder.counted is None  # 64 files were counted
+    assert folder.locate(79 * 100 + 5) == (79, 5)
+    assert folder.counted == 8000
+    assert folder.locate(8000) is None
     (tmp_path / "documents/00003.parquet").write_bytes(b"no Parquet")
     (tmp_path / "documents/00099.parquet").write_bytes(b"nor this")
-    assert shelf.look()
-    assert shelf.locate(10**9) is None
-    assert (shelf.counted, shelf.unreadable) == (7900, {"00003.parquet", "00099.parquet"})
+    assert folder.refresh()
+    assert folder.locate(10**9) is None
+    assert (folder.counted, folder.unreadable) == (7900, {"00003.parquet", "00099.parquet"})
 
 
 @pytest.mark.slow
@@ -450,13 +452,13 @@ def test_documents_are_listed_and_looked_through_without_pandas(made):
     program = f"""
 import sys
 from pathlib import Path
-from viewer.window.corpus.listing import Wanted, find_id_in, list_documents
-from viewer.window.corpus.shelf import Shelf
+from viewer.window.corpus.listing import DocumentFilter, find_id_in, list_documents
+from viewer.window.corpus.parquet_folder import ParquetFolder
 for name, reason in (("documents", ""), ("dropped", "exact_dedup/exact_duplicate")):
-    shelf = Shelf(Path({str(run)!r}) / name)
-    assert shelf.look()
-    found = list_documents(shelf, Wanted(reason, ("miller",)), 0, 9, None, 60)["documents"]
-    print(len(found), find_id_in(shelf, found[0]["file"].partition("/")[2], "none"))
+    folder = ParquetFolder(Path({str(run)!r}) / name)
+    assert folder.refresh()
+    found = list_documents(folder, DocumentFilter(reason, ("miller",)), 0, 9, None, 60)["documents"]
+    print(len(found), find_id_in(folder, found[0]["file"].partition("/")[2], "none"))
 print("pandas" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -68,7 +68,7 @@ def test_the_log_is_followed_while_it_grows_and_read_anew_after_a_restart(tmp_pa
     found = log.read(after=1)
     assert found["train"] == {"step": [2], "loss": [2.5]}
     assert found["validation"] == {"step": [2], "validation_loss": [2.0]} and found["last"] == 2
-    assert log.damaged == [f"{path}, line {n}, is no line of metrics, and is left out." for n in (5, 6, 7)]
+    assert log.damaged == [f"{path}, line {n}, is not a line of metrics, and is skipped." for n in (5, 6, 7)]
     path.unlink()  # as a run that goes on from step 1 writes it
     path.write_text(
         lines({"step": 0, "run": {"steps": 9}}, {"step": 1, "loss": 3.0}, {"step": 1, "run": {"steps": 9}})

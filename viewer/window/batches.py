@@ -25,7 +25,7 @@ MOST_SEQUENCES, MOST_SEGMENTS, MOST_TOKENS = 64, 24, 1024
 """Maximum sequences of an answer, listed documents of each, and tokens of one."""
 MOST_PLACES = 1000
 SECONDS = 0.5
-ADDRESS_SECONDS = 0.1
+URL_SECONDS = 0.1
 """Time for looking up the URLs of a batch's documents; the others are listed by number only."""
 GROUPS_HELD = 16
 
@@ -48,13 +48,13 @@ class Tables:
             self._firsts.append(self._firsts[-1] + read_footer(self.files[len(self._firsts) - 1]).num_rows)
         if number >= self._firsts[-1]:
             return None
-        place = bisect_right(self._firsts, number) - 1
-        first = self._firsts[place]
-        with opened(self.files[place]) as file:
+        file_number = bisect_right(self._firsts, number) - 1
+        first = self._firsts[file_number]
+        with opened(self.files[file_number]) as file:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if number < first + rows:
-                    self._groups[place, group] = first, file.read_row_group(group).to_pylist()
+                    self._groups[file_number, group] = first, file.read_row_group(group).to_pylist()
                     break
                 first += rows
         while len(self._groups) > GROUPS_HELD:
@@ -78,7 +78,7 @@ class Batches:
         if stamp != self._stamp:
             for folder in mixture_of(self.config, self.run.paths.tokens):
                 if not isinstance(folder, Path):
-                    raise InputError(f"The run reads {folder}, which is not on this machine; nothing is fetched here.")
+                    raise InputError(f"The run reads {folder}, which is not on this machine; nothing is downloaded.")
             self.source = training_batches(
                 self.run.experiment.model, self.config, self.run.paths.tokens, self.run.tokenizer.fingerprint, 1
             )
@@ -106,12 +106,12 @@ def inspections(run: WindowRun) -> list[Inspection]:
     asked = [
         Inspection(
             "batch", ("step", "sequence", "offset", "token"), lambda fields: batch(batches, fields),
-            "which documents were in the batch of a step of training, and the tokens of one of its sequences",
+            "the documents in the batch of a training step, and the tokens of one of its sequences",
             "batches",
         ),
         Inspection(
             "seen", ("document", "folder", "step"), lambda fields: seen(batches, fields),
-            "at which steps of training a document was in the batch",
+            "training steps whose batch has a document",
             "batches",
         ),
     ]  # fmt: skip
@@ -133,27 +133,27 @@ def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     source = batches.open()
     if fields.get("step") is None:
         stages = source.stages.between(0, batches.config.steps)
-        told = [{"step": one.first_step + 1, "batch_size": one.windows, "parts": one.parts} for one in stages]
-        return batches.about() | {"stages": told}
+        shown = [{"step": one.first_step + 1, "batch_size": one.windows, "parts": one.parts} for one in stages]
+        return batches.about() | {"stages": shown}
     step = fields.integer("step", 1, 1, batches.config.steps)
     stage, first = source.stages.at(step - 1), source.stages.windows_before(step - 1)
     sequence = fields.integer("sequence", 0, 0, stage.windows - 1)
     offset = fields.integer("offset", 0, 0, stage.windows - 1)
     token = fields.integer("token", 0, 0, source.context_length - 1)
     places = source.places(step - 1)
-    until = time.monotonic() + ADDRESS_SECONDS
+    until = time.monotonic() + URL_SECONDS
     sequences = [
-        sequence_told(batches, index, *places[index], until)
+        sequence_json(batches, index, *places[index], until)
         for index in range(offset, min(offset + MOST_SEQUENCES, len(places)))
     ]
     return batches.about() | {
         "step": step, "offset": offset, "sequences": sequences, "batch_size": stage.windows, "parts": stage.parts,
         "epochs": [1 + first // source.windows, 1 + (first + stage.windows - 1) // source.windows],
-        "sequence": tokens_told(batches, sequence, *places[sequence], token),
+        "sequence": tokens_json(batches, sequence, *places[sequence], token),
     }  # fmt: skip
 
 
-def sequence_told(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
+def sequence_json(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
     """Documents of one sequence."""
     windows = batches.source.sources[source].windows
     _, _, segments, weights = windows[number]
@@ -161,7 +161,7 @@ def sequence_told(batches: Batches, index: int, source: int, number: int, until:
     used = int(np.count_nonzero(segments))
     ends = [*starts[1:].tolist(), used]
     documents = [
-        {"document": document, "begin": begin, "tokens": end - begin} | address(batches, source, document, until)
+        {"document": document, "begin": begin, "tokens": end - begin} | url_of(batches, source, document, until)
         for document, begin, end in zip(
             windows.segments(number)[:MOST_SEGMENTS], starts.tolist()[:MOST_SEGMENTS], ends[:MOST_SEGMENTS], strict=True
         )
@@ -172,7 +172,7 @@ def sequence_told(batches: Batches, index: int, source: int, number: int, until:
     }  # fmt: skip
 
 
-def address(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
+def url_of(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
     """URL of a document, if it is found in time."""
     try:
         found = batches.tables[source].at(document) if time.monotonic() < until else None
@@ -181,7 +181,7 @@ def address(batches: Batches, source: int, document: int, until: float) -> dict[
     return {"url": found["url"][:2000]} if found and found["url"] else {}
 
 
-def tokens_told(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
+def tokens_json(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
     """Inputs and targets of one sequence."""
     windows = batches.source.sources[source].windows
     arrays = windows[number]
@@ -220,13 +220,13 @@ def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
         if known["split"] == "train"
         else (np.zeros(0, np.int64), True)
     )
-    found, place = [], None
+    found, next_step = [], None
     if len(numbers):
-        found, place = batches.order.places(source.numbered(folder, numbers), first - 1, stop)
+        found, next_step = batches.order.places(source.numbered(folder, numbers), first - 1, stop)
     return batches.about() | {
         "document": document, "folder": folder, "split": known["split"], "tokens": known["tokens"],
         "url": (known["url"] or "")[:2000], "in_windows": len(numbers), "whole": whole, "from": first,
-        "next": None if place is None else place + 1, "count": len(found),
+        "next": None if next_step is None else next_step + 1, "count": len(found),
         "places": [[step + 1, sequence] for step, sequence in found[:MOST_PLACES]],
     }  # fmt: skip
 

@@ -32,9 +32,9 @@ class CurveLog:
 
     def __init__(self, path: Path):
         self.path = path
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self.inode, self.read_to = -1, 0
         self.train: dict[int, dict] = {}
         self.validation: dict[int, dict] = {}
@@ -49,19 +49,19 @@ class CurveLog:
             with self.path.open("rb") as file:
                 now = os.fstat(file.fileno())
                 if now.st_ino != self.inode or now.st_size < self.read_to:
-                    self.forget()
+                    self.reset()
                     self.inode = now.st_ino
                 file.seek(self.read_to)
                 data = file.read()
         except OSError:
-            self.forget()
+            self.reset()
             return
         whole = data[: data.rfind(b"\n") + 1]
         self.read_to += len(whole)
         for line in whole.splitlines():
             self.lines += 1
             if line.strip() and not self.take(line) and len(self.damaged) < MOST_DAMAGED:
-                self.damaged.append(f"{self.path}, line {self.lines:,}, is no line of metrics, and is left out.")
+                self.damaged.append(f"{self.path}, line {self.lines:,}, is not a line of metrics, and is skipped.")
 
     def take(self, line: bytes) -> bool:
         """Parse a line; return whether it is a line of metrics."""
@@ -96,5 +96,5 @@ def columns(rows: dict[int, dict], names: tuple[str, ...], after: int) -> tuple[
     every = max(1, -(-len(steps) // MOST_LINES))
     steps = steps[::-every][::-1]
     found = {name: [rows[step][name] for step in steps] for name in names}
-    told = {name: values for name, values in found.items() if any(value is not None for value in values)}
-    return every, {"step": steps, **told}
+    shown = {name: values for name, values in found.items() if any(value is not None for value in values)}
+    return every, {"step": steps, **shown}

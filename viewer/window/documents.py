@@ -15,9 +15,9 @@ from lm.serving.inspections import Inspection
 from viewer.explanations import reason_sentence, stage_words
 from viewer.funnel import RECORDED, funnel_answer, measured
 from viewer.training_data import finite
-from viewer.window.corpus.listing import MOST_ADDRESS, Wanted, find_id, find_id_in, list_documents
+from viewer.window.corpus.listing import MOST_ADDRESS, DocumentFilter, find_id, find_id_in, list_documents
 from viewer.window.corpus.raw_page import RawPages
-from viewer.window.corpus.run_data import SHELVES, RunData, data_of, or_missing
+from viewer.window.corpus.run_data import FOLDERS, RunData, data_of, or_missing
 from viewer.window.window_run import WindowRun
 
 MOST, USUAL = 100, 50
@@ -34,7 +34,7 @@ RECORDED_CHARACTERS = 1500
 
 def inspections(run: WindowRun) -> list[Inspection]:
     data = data_of(run)
-    looked, shown, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one per lane
+    one_document, one_page, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one per lane
     asked = [
         Inspection(
             "funnel", (), lambda fields: funnel_answer(data.funnel(), run.experiment.documents),
@@ -42,7 +42,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ),
         Inspection(
             "documents", ("reason", "offset", "limit", "query", "within"), lambda fields: documents(data, fields),
-            "documents that were kept, or dropped for a reason, some at a time; those with the words of a query",
+            "a page of the documents that were kept, or dropped for a reason; or those with the words of a query",
             "documents",
         ),
         Inspection(
@@ -51,12 +51,12 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ),
         Inspection(
             "document", ("file", "row", "id", "number", "offset", "characters"),
-            lambda fields: document(looked, run, fields),
-            "one document: its text, what was measured of it, and why it was kept or dropped",
+            lambda fields: document(one_document, run, fields),
+            "one document: its text, measured values, and why it was kept or dropped",
         ),
         Inspection(
-            "raw", ("file", "row", "offset", "characters"), lambda fields: raw(shown, pages, fields),
-            "the page that a document was taken out of, as text; looked for a second at a time",
+            "raw", ("file", "row", "offset", "characters"), lambda fields: raw(one_page, pages, fields),
+            "the web page of a document, as text; searched for half a second at a time",
         ),
     ]  # fmt: skip
     return or_missing(asked)
@@ -72,7 +72,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     for name in names:
         fields = {"reason": name, "limit": RECORDED}
         try:
-            found = list_of(data, name or "", Wanted(name or ""), 0, RECORDED)
+            found = list_of(data, name or "", DocumentFilter(name or ""), 0, RECORDED)
             yield "documents", fields
             if name:
                 yield "beside", {"reason": name}
@@ -94,15 +94,16 @@ def documents(data: RunData, fields: Fields) -> dict[str, Any]:
     within = fields.string("within", "all")
     if within not in ("all", "address"):
         raise wrong("within", within, 'all or "address"')
-    return list_of(data, reason, Wanted(reason, words, within == "address"), offset, limit)
+    return list_of(data, reason, DocumentFilter(reason, words, within == "address"), offset, limit)
 
 
-def list_of(data: RunData, reason: str, wanted: Wanted, offset: int, limit: int) -> dict[str, Any]:
-    shelf = data.shelf("dropped" if reason else "documents")
-    return list_documents(shelf, wanted, offset, limit, line_of(data, reason), SECONDS) | {"total": total(data, reason)}
+def list_of(data: RunData, reason: str, wanted: DocumentFilter, offset: int, limit: int) -> dict[str, Any]:
+    folder = data.folder("dropped" if reason else "documents")
+    found = list_documents(folder, wanted, offset, limit, threshold_of(data, reason), SECONDS)
+    return found | {"total": total(data, reason)}
 
 
-def line_of(data: RunData, reason: str) -> Threshold | None:
+def threshold_of(data: RunData, reason: str) -> Threshold | None:
     """Threshold of the reason, if it has one."""
     return next((one for one in data.thresholds() if f"{one.stage}/{one.reason}" == reason), None)
 
@@ -124,77 +125,77 @@ def bounded(fields: Fields, name: str, most: int) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise wrong(name, value, "text: it holds half a character") from None
+        raise wrong(name, value, "text: it holds a lone surrogate") from None
     return value
 
 
 def beside(data: RunData, fields: Fields) -> dict[str, Any]:
     """Kept documents closest to the threshold of a reason, from funnel.json."""
     reason = bounded(fields, "reason", 200)
-    line = line_of(data, reason)
+    threshold = threshold_of(data, reason)
     found: list[dict[str, Any]] = []
-    if line is not None:
-        written, shelf, texts = data.funnel(), data.shelf("documents"), data.place(RunPaths.texts)
+    if threshold is not None:
+        written, folder, texts = data.funnel(), data.folder("documents"), data.place(RunPaths.texts)
         for _, file, row in written.counts["near"].get(reason, []):
             name = written.files[file]
             try:
-                ((_, told),) = rows_at(texts / name, [row], ["id", "url", line.signal])
-                place = find_id_in(shelf, name, told["id"])
+                ((_, values),) = rows_at(texts / name, [row], ["id", "url", threshold.signal])
+                place = find_id_in(folder, name, values["id"])
             except (InputError, ValueError):
                 continue  # texts/ may have been deleted
             if place is not None:
-                url = (told["url"] or "")[:MOST_ADDRESS]
+                url = (values["url"] or "")[:MOST_ADDRESS]
                 found.append(
-                    {"file": f"documents/{name}", "row": place, "url": url, "value": finite(told[line.signal])}
+                    {"file": f"documents/{name}", "row": place, "url": url, "value": finite(values[threshold.signal])}
                 )
     return {"documents": found}
 
 
-def chosen(data: RunData, fields: Fields, ends: bool = False) -> tuple[str, str, int]:
-    """Return (shelf, file, row) from the fields file and row, or id, or number: the number in tokens/, where each
+def document_row(data: RunData, fields: Fields, ends: bool = False) -> tuple[str, str, int]:
+    """Return (folder, file, row) from the fields file and row, or id, or number: the number in tokens/, where each
     document has two if the `ends` of documents are held out. Raises ApiError and InputError."""
     if fields.get("number") is not None:
         number = fields.integer("number", 0, 0, 2**53)
-        shelf = data.shelf("documents")
-        place = shelf.locate(number // 2 if ends else number)
+        folder = data.folder("documents")
+        place = folder.locate(number // 2 if ends else number)
         if place is None:
             raise InputError(f"There is no document {number:,} in documents/.")
-        return "documents", shelf.name(place[0]), place[1]
+        return "documents", folder.name(place[0]), place[1]
     if id := bounded(fields, "id", MOST_ADDRESS):
         until = time.monotonic() + ID_SECONDS
-        for name in SHELVES:
-            if data.shelves[name].look() and (
-                found := find_id(data.shelves[name], id, lambda: time.monotonic() > until)
+        for name in FOLDERS:
+            if data.folders[name].refresh() and (
+                found := find_id(data.folders[name], id, lambda: time.monotonic() > until)
             ):
                 return name, *found
         raise InputError(f"No document with the id {id[:200]!r} was found in {ID_SECONDS:.0f} seconds.")
     file = bounded(fields, "file", 1000)
-    shelf_name, _, name = file.partition("/")
-    if shelf_name not in SHELVES or not name:
+    folder_name, _, name = file.partition("/")
+    if folder_name not in FOLDERS or not name:
         raise wrong("file", file, "documents/NAME.parquet or dropped/NAME.parquet")
-    return shelf_name, name, fields.integer("row", 0, 0, 2**53)
+    return folder_name, name, fields.integer("row", 0, 0, 2**53)
 
 
 def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
     """One document."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
-    shelf_name, name, row = chosen(data, fields, run.experiment.shards.held_out == "ends")
-    shelf = data.shelf(shelf_name)
-    values = shelf.row(name, row)
-    text, dropped = values["text"] or "", shelf_name == "dropped"
+    folder_name, name, row = document_row(data, fields, run.experiment.shards.held_out == "ends")
+    folder = data.folder(folder_name)
+    values = folder.row(name, row)
+    text, dropped = values["text"] or "", folder_name == "dropped"
     stage, reason = values.get("stage") or "", values.get("reason") or ""
     label = f"{values.get('language') or ''}_{values.get('language_script') or ''}"
     short = lambda key: (values.get(key) or "")[:MOST_ADDRESS]
     return {
-        "file": f"{shelf_name}/{name}", "row": row, "kept": not dropped, "stage": stage, "reason": reason,
+        "file": f"{folder_name}/{name}", "row": row, "kept": not dropped, "stage": stage, "reason": reason,
         "stage_title": stage_words(stage)[0] if stage else "", "about": reason_sentence(stage, reason) if stage else "",
         **{key: short(key) for key in ("url", "id", "date", "file_path", "dump", "language")},
         "language_score": finite(values.get("language_score")),
         "text": text[offset : offset + characters], "offset": offset, "characters": len(text),
         "bytes": len(text.encode()),
         "values": measured(data.thresholds(), values, label),
-        "number": None if dropped else number_of(shelf.first_of(name) + row, run),
+        "number": None if dropped else number_of(folder.first_of(name) + row, run),
         "copy_of": copy_of(data, short("duplicate_of")) if dropped else None,
     }  # fmt: skip
 
@@ -209,26 +210,26 @@ def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
     if not stays:
         return None
     name, _, row = stays.rpartition(":")
-    told: dict[str, Any] = {"name": stays, "file": None, "row": None}
+    kept: dict[str, Any] = {"name": stays, "file": None, "row": None}
     if not row.isdecimal():
-        return told
-    for shelf_name in SHELVES:  # a later step may have dropped the document that was kept
+        return kept
+    for folder_name in FOLDERS:  # a later step may have dropped the document that was kept
         try:
             ((_, found),) = rows_at(data.place(RunPaths.texts) / name, [int(row)], ["id"])
-            place = find_id_in(data.shelf(shelf_name), name, found["id"])
+            place = find_id_in(data.folder(folder_name), name, found["id"])
         except (InputError, ValueError):
             continue
         if place is not None:
-            return told | {"file": f"{shelf_name}/{name}", "row": place}
-    return told
+            return kept | {"file": f"{folder_name}/{name}", "row": place}
+    return kept
 
 
 def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
     """The web page of a document."""
     offset = fields.integer("offset", 0, 0, 2**53)
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
-    shelf_name, name, row = chosen(data, fields)
-    values = data.shelf(shelf_name).row(name, row, ("id", "file_path"))
+    folder_name, name, row = document_row(data, fields)
+    values = data.folder(folder_name).row(name, row, ("id", "file_path"))
     data.bring(RunPaths.pages_manifest)
     found = pages.look(values["file_path"] or "", values["id"] or "", SECONDS)
     if found["state"] == "found":

@@ -34,8 +34,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
     asked = ("text", "tokens", "step")
     view = lambda answer: lambda fields: answer(run, run.at(fields), fields)
     return [
-        Inspection("score", (*asked, "top"), view(score), "each token's loss in bits, and what was likelier", LANE),
-        Inspection("next", asked, view(next_logits), "the logits of the token behind a text", LANE),
+        Inspection("score", (*asked, "top"), view(score), "each token's loss in bits, and likelier tokens", LANE),
+        Inspection("next", asked, view(next_logits), "logits of the token after a text", LANE),
         Inspection("layers", (*asked, "top"), view(layers), "attention, residual norms and logit lens of a text", LANE),
         Inspection("architecture", (), lambda fields: architecture(run), "the network's parts, as a tree"),
     ]

@@ -82,25 +82,25 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ("corpus", (), about, "whether the training text is indexed, and how large it is"),
         (
             "search", ("text", "tokens", "split", "documents", "context"), search,
-            "how often a text or tokens stand in the training text, and in which documents",
+            "how often a text or tokens occur in the training text, and in which documents",
         ),
         (
             "trace", ("text", "start", "least_tokens", "most_count", "share", "documents", "context"), traced,
-            "the passages of a text that stand in the training text, by OLMoTrace's rule",
+            "the passages of a text that occur in the training text, by OLMoTrace's rule",
         ),
         (
             "contamination", ("text", "ngram", "split", "documents", "context"), contamination,
-            "how many of a text's n-grams stand in the training text, and in which documents",
+            "how many of a text's n-grams occur in the training text, and in which documents",
         ),
         (
             "recite", ("split", "document", "of", "step"), recited,
-            "what the model goes on with behind the first 8, 16, 32, … tokens of a document, word for word",
+            "how much of a document the model continues verbatim after its first 8, 16, 32, … tokens",
         ),
     )  # fmt: skip
     bound = lambda answer: lambda fields: answer(corpus, fields)
     of_run = [
-        Inspection(name, fields, bound(answer), told, "" if name == "corpus" else "corpus_index")
-        for name, fields, answer, told in asked
+        Inspection(name, fields, bound(answer), summary, "" if name == "corpus" else "corpus_index")
+        for name, fields, answer, summary in asked
     ]
     return [*of_run, evaluation_sets.inspection(run)]
 

@@ -30,7 +30,7 @@ TEMPERATURE = 0.8
 
 def inspections(run: WindowRun) -> list[Inspection]:
     logs: dict[Path, CurveLog] = {}
-    spoilt: dict[Path, tuple[object, list[str]]] = {}
+    damaged: dict[Path, tuple[object, list[str]]] = {}
 
     def curves(fields: Fields) -> dict[str, object]:
         asked = run.of(fields)
@@ -38,14 +38,14 @@ def inspections(run: WindowRun) -> list[Inspection]:
         log = logs.setdefault(path, CurveLog(path))
         after = fields.integer("after", -1, -1, 2**31)
         read, versions = log.read(after), [changed_at(one) for one in (path, asked.paths.marker("train"))]
-        if path not in spoilt or spoilt[path][0] != versions:  # the checksum of a whole log is too slow for every poll
-            spoilt[path] = versions, log_damage(asked.paths.root, (RunPaths.metrics,))
+        if path not in damaged or damaged[path][0] != versions:  # checksums are too slow for every poll
+            damaged[path] = versions, log_damage(asked.paths.root, (RunPaths.metrics,))
         return read | state_of(asked.paths) | {
             "name": asked.name,
             "steps": asked.experiment.train.steps,
             "checkpoints": asked.steps(),
             "samples": sorted(sampled_steps(asked.paths)),
-            "damaged": [*log.damaged, *spoilt[path][1]],
+            "damaged": [*log.damaged, *damaged[path][1]],
         }  # fmt: skip
 
     def write(fields: Fields) -> dict[str, object]:
@@ -53,10 +53,10 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
     return [
         Inspection("curves", ("run", "after"), curves, "loss, learning rate and speed by step, after a step if given"),
-        Inspection("samples", ("run",), lambda fields: samples(run.of(fields)), "the texts that training took"),
-        Inspection("runs", (), lambda fields: {"runs": [one.about() for one in run.all_runs()]}, "the runs here"),
+        Inspection("samples", ("run",), lambda fields: samples(run.of(fields)), "samples during and after training"),
+        Inspection("runs", (), lambda fields: {"runs": [one.about() for one in run.all_runs()]}, "the served runs"),
         Inspection(
-            "write", ("text", "step", "tokens", "temperature", "seed"), write, "what a step's model goes on with"
+            "write", ("text", "step", "tokens", "temperature", "seed"), write, "a continuation by the model of a step"
         ),
     ]  # fmt: skip
 
@@ -115,7 +115,7 @@ def samples(run: WindowRun) -> dict[str, object]:
             "damaged": log_damage(run.paths.root, [f"{RunPaths.samples}/{path.name}" for path in taken.values()]),
         }
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{run.paths.samples} holds what is no sample: {error}. Delete or mend it.") from error
+        raise InputError(f"{run.paths.samples} holds a file that is not a sample: {error}. Repair it.") from error
 
 
 def shown(value: dict, step: int | None) -> dict[str, object]:
@@ -155,6 +155,6 @@ def written(inspector: Inspector, fields: Fields) -> dict[str, object]:
             fields.check_cancelled()
             draft.add(event)
     except UsageError as error:
-        raise wrong("text", prompt, f"one that this model can go on from: {error}") from error
+        raise wrong("text", prompt, f"a prompt that this model can continue: {error}") from error
     done = draft.completion()
     return {"text": done.text, "tokens": len(done.tokens), "finish_reason": done.finish_reason}

@@ -76,8 +76,8 @@ def evaluation_sets(run: WindowRun, fields: Fields) -> dict[str, Any]:
     sets, left_out = named_sets(run.experiment)
     offset = fields.integer("offset", 0, 0, MOST_EXAMPLES - 1)
     if fields.get("set") is None:
-        told = [{"set": number, "name": one.name, "option": one.option} for number, one in enumerate(sets)]
-        return {"sets": told, "left_out": [one[:2000] for one in left_out]}
+        shown = [{"set": number, "name": one.name, "option": one.option} for number, one in enumerate(sets)]
+        return {"sets": shown, "left_out": [one[:2000] for one in left_out]}
     if not sets:
         raise wrong(
             "set", fields.get("set"), "left out, since the run's config names no evaluation set on this machine"

@@ -15,7 +15,7 @@ from data_prep.verdict import Threshold
 from lm.errors import InputError
 from lm.storage import StorageError
 from viewer.training_data import finite
-from viewer.window.corpus.shelf import Piece, Shelf
+from viewer.window.corpus.parquet_folder import ParquetFolder, Piece
 
 BEGINNING = 200
 """Characters of a document in the list."""
@@ -28,8 +28,8 @@ COLUMNS = ("url", "text", "language", "language_score", "stage", "reason", "text
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Filter for documents of a shelf."""
+class DocumentFilter:
+    """Which documents of a folder to list."""
 
     reason: str = ""
     """"stage/reason" that dropped them; "" for any."""
@@ -40,60 +40,62 @@ class Wanted:
 
 
 def list_documents(
-    shelf: Shelf, wanted: Wanted, offset: int, limit: int, line: Threshold | None, seconds: float
+    folder: ParquetFolder, wanted: DocumentFilter, offset: int, limit: int, threshold: Threshold | None, seconds: float
 ) -> dict[str, Any]:
-    """Return at most `limit` matching documents from position `offset` of the shelf on; `next` is the position to
-    continue from, None at the end. Stops after `seconds`. `line` is the threshold of the reason, if any.
+    """Return at most `limit` matching documents from position `offset` of the folder on; `next` is the position to
+    continue from, None at the end. Stops after `seconds`. `threshold` is that of the reason, if any.
 
-    Damaged files are skipped and listed in shelf.unreadable. Raises StorageError.
+    Damaged files are skipped and listed in folder.unreadable. Raises StorageError.
     """
     until = time.monotonic() + seconds
     found: list[dict[str, Any]] = []
-    place = offset
-    for piece in shelf.pieces(offset):
-        if place > offset and time.monotonic() > until:
-            return answer(found, offset, place, shelf)
-        place = piece.position + piece.rows
+    position = offset
+    for piece in folder.pieces(offset):
+        if position > offset and time.monotonic() > until:
+            return answer(found, offset, position, folder)
+        position = piece.position + piece.rows
         try:
-            rows, table = matching(shelf, piece, wanted, line)
+            rows, table = matching(folder, piece, wanted, threshold)
         except StorageError:
             raise
         except InputError:
             continue
         left = limit - len(found)
-        found += told_rows(shelf, piece, rows[:left], table, line, wanted)
+        found += list_entries(folder, piece, rows[:left], table, threshold, wanted)
         if len(rows) > left or len(found) == limit:
-            place = piece.position + int(rows[left - 1]) + 1
-            return answer(found, offset, place if shelf.locate(place) else None, shelf)
-    return answer(found, offset, None, shelf)
+            position = piece.position + int(rows[left - 1]) + 1
+            return answer(found, offset, position if folder.locate(position) else None, folder)
+    return answer(found, offset, None, folder)
 
 
-def answer(found: list[dict[str, Any]], offset: int, place: int | None, shelf: Shelf) -> dict[str, Any]:
+def answer(found: list[dict[str, Any]], offset: int, position: int | None, folder: ParquetFolder) -> dict[str, Any]:
     return {
-        "offset": offset, "next": place, "documents": found, "rows": shelf.counted,
-        "unreadable": sorted(shelf.unreadable)[:20],
+        "offset": offset, "next": position, "documents": found, "rows": folder.counted,
+        "unreadable": sorted(folder.unreadable)[:20],
     }  # fmt: skip
 
 
-def matching(shelf: Shelf, piece: Piece, wanted: Wanted, line: Threshold | None) -> tuple[np.ndarray, pa.Table]:
+def matching(
+    folder: ParquetFolder, piece: Piece, wanted: DocumentFilter, threshold: Threshold | None
+) -> tuple[np.ndarray, pa.Table]:
     """(matching rows of the piece, the columns of the list); texts are not read if no row matches."""
     rows = np.arange(piece.rows)
     if wanted.reason:
         stage, _, reason = wanted.reason.partition("/")
-        if not (shelf.can_hold(piece, "stage", stage) and shelf.can_hold(piece, "reason", reason)):
+        if not (folder.can_hold(piece, "stage", stage) and folder.can_hold(piece, "reason", reason)):
             return rows[:0], NO_ROWS
-        marks = shelf.read(piece, ("stage", "reason"))
+        marks = folder.read(piece, ("stage", "reason"))
         same = [equal(marks["stage"], stage), equal(marks["reason"], reason)]
         rows = true_rows(call_function("and", same))
     if wanted.words and wanted.in_address and len(rows):
-        rows = rows[holds_words(taken(shelf.read(piece, ("url",)), rows), wanted.words)]
+        rows = rows[holds_words(take_rows(folder.read(piece, ("url",)), rows), wanted.words)]
     if not len(rows):
         return rows, NO_ROWS
-    signal = (line.signal,) if line else ()
-    table = taken(shelf.read(piece, list(dict.fromkeys([*COLUMNS, *signal]))), rows)
+    signal = (threshold.signal,) if threshold else ()
+    table = take_rows(folder.read(piece, list(dict.fromkeys([*COLUMNS, *signal]))), rows)
     if wanted.words and not wanted.in_address:
         hit = holds_words(table, wanted.words)
-        rows, table = rows[hit], taken(table, hit)
+        rows, table = rows[hit], take_rows(table, hit)
     return rows, table
 
 
@@ -102,7 +104,7 @@ def true_rows(mask: pa.ChunkedArray) -> np.ndarray:
     return np.array(call_function("indices_nonzero", [mask]).to_pylist(), np.int64)
 
 
-def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """Rows with these indices."""
     return table.take(column_of(rows.tolist(), pa.int64()))
 
@@ -131,8 +133,13 @@ def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
     return true_rows(found)
 
 
-def told_rows(
-    shelf: Shelf, piece: Piece, rows: np.ndarray, table: pa.Table, line: Threshold | None, wanted: Wanted
+def list_entries(
+    folder: ParquetFolder,
+    piece: Piece,
+    rows: np.ndarray,
+    table: pa.Table,
+    threshold: Threshold | None,
+    wanted: DocumentFilter,
 ) -> Iterator[dict[str, Any]]:
     """Entries of the list."""
     if not len(rows):
@@ -142,15 +149,15 @@ def told_rows(
     found = (
         [around(text.as_py() or "", wanted.words[0]) for text in table["text"]] if wanted.words else [""] * len(rows)
     )
-    table = cut(table, {"text": BEGINNING, "url": MOST_ADDRESS})
+    table = truncate(table, {"text": BEGINNING, "url": MOST_ADDRESS})
     for row, size, passage, values in zip(rows.tolist(), sizes, found, table.to_pylist(), strict=True):
         dropped = values.get("stage") is not None
         yield {
-            "file": f"{shelf.folder.name}/{shelf.name(piece.file)}", "row": piece.row + row,
+            "file": f"{folder.path.name}/{folder.name(piece.file)}", "row": piece.row + row,
             "position": piece.position + row, "url": values["url"] or "", "beginning": " ".join(values["text"].split()),
             "bytes": values.get("text_bytes") if dropped else size, "language": values["language"] or "",
             "name": f"{values['stage']}/{values['reason']}" if dropped else "",
-            "value": finite(values.get(line.signal)) if line else None, "passage": passage,
+            "value": finite(values.get(threshold.signal)) if threshold else None, "passage": passage,
         }  # fmt: skip
 
 
@@ -163,7 +170,7 @@ def around(text: str, word: str) -> str:
     return " ".join(text[begin : begin + BEGINNING].split())
 
 
-def cut(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
+def truncate(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
     """Truncate columns to these numbers of characters."""
     for name, length in lengths.items():
         place = table.column_names.index(name)
@@ -179,30 +186,30 @@ def row_of(ids: pa.ChunkedArray, id: str) -> int:
     return next(iter(true_rows(equal(ids, id)).tolist()), -1)
 
 
-def find_id(shelf: Shelf, id: str, stop: Callable[[], bool]) -> tuple[str, int] | None:
+def find_id(folder: ParquetFolder, id: str, stop: Callable[[], bool]) -> tuple[str, int] | None:
     """(file, row) of the first document with that id; None if there is none, or `stop` returns True."""
-    for piece in shelf.pieces(0):
+    for piece in folder.pieces(0):
         try:
-            ids = shelf.read(piece, ("id",))["id"]
+            ids = folder.read(piece, ("id",))["id"]
         except StorageError:
             raise
         except InputError:
             continue
         row = row_of(ids, id)
         if row >= 0:
-            return shelf.name(piece.file), piece.row + row
+            return folder.name(piece.file), piece.row + row
         if stop():
             return None
     return None
 
 
-def find_id_in(shelf: Shelf, name: str, id: str) -> int | None:
+def find_id_in(folder: ParquetFolder, name: str, id: str) -> int | None:
     """Row of a document in one file, None if it is not in it. Raises InputError if there is no such file."""
-    first = shelf.first_of(name)
-    for piece in shelf.pieces(first):
-        if shelf.name(piece.file) != name:
+    first = folder.first_of(name)
+    for piece in folder.pieces(first):
+        if folder.name(piece.file) != name:
             return None
-        row = row_of(shelf.read(piece, ("id",))["id"], id)
+        row = row_of(folder.read(piece, ("id",))["id"], id)
         if row >= 0:
             return piece.row + row
     return None

@@ -11,10 +11,10 @@ from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.storage import Place, local_copy_of
-from viewer.window.corpus.shelf import Shelf
+from viewer.window.corpus.parquet_folder import ParquetFolder
 from viewer.window.window_run import WindowRun
 
-SHELVES = ("documents", "dropped")
+FOLDERS = ("documents", "dropped")
 
 
 class RunData:
@@ -25,8 +25,8 @@ class RunData:
         self._funnel: tuple[tuple[int, int], Written] | None = None
 
     @functools.cached_property
-    def shelves(self) -> dict[str, Shelf]:
-        return {name: Shelf(self.place(name)) for name in SHELVES}
+    def folders(self) -> dict[str, ParquetFolder]:
+        return {name: ParquetFolder(self.place(name)) for name in FOLDERS}
 
     def place(self, name: str) -> Place:
         """Location of a folder of the run: local, or in its bucket if the local copy is incomplete."""
@@ -59,13 +59,13 @@ class RunData:
         except InputError:
             return []
 
-    def shelf(self, name: str) -> Shelf:
+    def folder(self, name: str) -> ParquetFolder:
         """documents/ or dropped/. Raises InputError if it has no files."""
-        found = self.shelves[name]
-        if not found.look():
+        found = self.folders[name]
+        if not found.refresh():
             if name == "dropped" and not self.config.write_dropped:
                 raise InputError("This run did not keep what it dropped: documents.write_dropped is off.")
-            raise InputError(self.missing(found.folder, "launch.prepare_documents"))
+            raise InputError(self.missing(found.path, "launch.prepare_documents"))
         return found
 
     def missing(self, path: Place, script: str) -> str:

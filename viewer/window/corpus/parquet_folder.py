@@ -42,12 +42,12 @@ class Piece(NamedTuple):
     """Number of remaining rows."""
 
 
-class Shelf:
+class ParquetFolder:
     """documents/ or dropped/."""
 
-    def __init__(self, folder: Place):
+    def __init__(self, path: Place):
         """Files in a bucket are read by ranges."""
-        self.folder = folder
+        self.path = path
         self._stamp = -1
         self._names: list[str] = []
         self._firsts = [0]  # position of the first row of each counted file, and the end of the last one
@@ -55,15 +55,15 @@ class Shelf:
         """Files with an unreadable footer or a damaged row group."""
         self._indices: dict[str, pq.FileMetaData] = {}
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Check for new or deleted files; return whether there are any. Call it first. A bucket is not listed again
         once files were found."""
         try:
-            stamp = self.folder.stat().st_mtime_ns if isinstance(self.folder, Path) else 0
+            stamp = self.path.stat().st_mtime_ns if isinstance(self.path, Path) else 0
         except OSError:
             stamp = 0
         if stamp != self._stamp or not self._names:
-            self._names, self._firsts = [place.name for place in parquet_files(self.folder)], [0]
+            self._names, self._firsts = [place.name for place in parquet_files(self.path)], [0]
             self._stamp = stamp
             self.unreadable.clear()
             self._indices.clear()
@@ -80,7 +80,7 @@ class Shelf:
     def first_of(self, name: str) -> int:
         """Position of the first row of a file. Raises InputError if there is no such file."""
         if name not in self._names:
-            raise InputError(f"{self.folder} has no file {name!r}.")
+            raise InputError(f"{self.path} has no file {name!r}.")
         file = self._names.index(name)
         while len(self._firsts) <= file + 1:  # including its end
             self._count_more()
@@ -114,14 +114,14 @@ class Shelf:
         names = found.schema.names
         if column not in names:
             return True
-        told = found.row_group(piece.group).column(names.index(column)).statistics
+        statistics = found.row_group(piece.group).column(names.index(column)).statistics
         # The statistics may truncate long values, and exclude nulls.
-        return not (told and told.has_min_max) or told.min <= value <= told.max
+        return not (statistics and statistics.has_min_max) or statistics.min <= value <= statistics.max
 
     def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
         """Read the columns of the remaining rows, as far as the file has them; missing text columns are null. Raises
         InputError if the file is damaged or a text column is not text, and StorageError."""
-        place = self.folder / self._names[piece.file]
+        place = self.path / self._names[piece.file]
         try:
             index = self._index(place.name)
             there = [name for name in columns if name in index.schema.names]
@@ -139,7 +139,7 @@ class Shelf:
         first = self.first_of(name)
         rows = self._firsts[self._names.index(name) + 1] - first
         if not 0 <= row < rows:
-            raise InputError(f"{self.folder / name} has {rows:,} rows, from 0 on; there is no row {row:,}.")
+            raise InputError(f"{self.path / name} has {rows:,} rows, from 0 on; there is no row {row:,}.")
         piece = next(self.pieces(first + row))
         columns = [*dict.fromkeys([*self._index(name).schema.names, "text"])] if columns is None else columns
         return rows_of(self.read(piece, columns).slice(0, 1).combine_chunks().to_batches()[0])[0]
@@ -149,7 +149,7 @@ class Shelf:
         return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
 
     def _index(self, name: str) -> pq.FileMetaData:
-        found = self._indices.pop(name, None) or read_footer(self.folder / name)
+        found = self._indices.pop(name, None) or read_footer(self.path / name)
         self._indices[name] = found
         while len(self._indices) > INDICES:
             self._indices.pop(next(iter(self._indices)))
@@ -160,7 +160,7 @@ class Shelf:
         begin = len(self._firsts) - 1
         names = self._names[begin : begin + FILES_AT_ONCE]
         with ThreadPoolExecutor(THREADS) as pool:
-            counts = list(pool.map(lambda name: rows_in(self.folder / name), names))
+            counts = list(pool.map(lambda name: rows_in(self.path / name), names))
         for name, rows in zip(names, counts, strict=True):
             if rows is None:
                 self.unreadable.add(name)
