@@ -43,7 +43,8 @@ def window_html(recorded: Mapping[str, object] | None = None, pages: Sequence[st
     style = read_static(STYLES, "css")
     answers = ""
     if recorded is not None:
-        answers = f'<script type="application/json" id="recorded">{script_json({**recorded, "pages": pages})}</script>'
+        only = {"pages": pages} if pages else {}
+        answers = f'<script type="application/json" id="recorded">{script_json({**recorded, **only})}</script>'
     policy = (
         f"default-src 'none'; script-src {sha256_source(script)}; style-src {sha256_source(style)}; "
         f"img-src data:; connect-src {'self' if recorded is None else 'none'!r}; base-uri 'none'; form-action 'none'"

@@ -9,8 +9,6 @@ const BPE_LONGEST_RUN = 200000; // as in lm/tokenizer/encoding.py
 const BPE_REMEMBERED = 50000; // pieces
 const BPE_SLICE = 12; // ms
 
-const bpePause = () => new Promise((resolve) => setTimeout(resolve, 0));
-
 // Run `work`, a generator, and return its result. Throws AbortError if `signal` is aborted.
 const bpeFinish = async (work, signal) => {
   let until = performance.now() + BPE_SLICE;
@@ -18,7 +16,7 @@ const bpeFinish = async (work, signal) => {
     const { done, value } = work.next();
     if (done) return value;
     if (performance.now() < until) continue;
-    await bpePause();
+    await new Promise((resolve) => setTimeout(resolve, 0));
     if (signal?.aborted) throw new DOMException("stopped", "AbortError");
     until = performance.now() + BPE_SLICE;
   }
@@ -82,11 +80,7 @@ const bpeJoin = (vocabulary, left, right) => {
   return found;
 };
 
-const bpeSingles = (vocabulary, bytes) => {
-  const ids = new Array(bytes.length);
-  for (let i = 0; i < bytes.length; i++) ids[i] = vocabulary.single[bytes.charCodeAt(i)];
-  return ids;
-};
+const bpeSingles = (vocabulary, bytes) => Array.from(bytes, (byte) => vocabulary.single[byte.charCodeAt(0)]);
 
 // Initial ids of sentencepiece: characters, or the bytes of those that are not tokens.
 const bpeCharacters = (vocabulary, bytes) => {

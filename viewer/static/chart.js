@@ -144,7 +144,7 @@ const lineChart = (title, about, { choose, large = false, keyed = true } = {}) =
     if (shown.at !== null && shown.at !== undefined && shown.at >= left && shown.at <= right) {
       drawing.append(svg("line", { class: "chart-at", x1: x(shown.at), x2: x(shown.at), y1: room.top, y2: bottom }));
     }
-    let labelled = [];
+    const labelled = [];
     for (const one of shown.series) {
       if (one.band) drawing.append(svg("path", { class: "chart-band", d: line([...one.band.map(([a, b]) => [a, b]), ...[...one.band].reverse().map(([a, , b]) => [a, b])]) + "Z", style: { fill: one.colour, stroke: one.colour } }));
       if (one.raw) drawing.append(svg("path", { class: "chart-raw", d: line(clipped(one.raw)), style: { stroke: one.colour } }));
@@ -152,11 +152,11 @@ const lineChart = (title, about, { choose, large = false, keyed = true } = {}) =
       if (one.dots || one.scatter || one.points.length === 1) for (const point of one.points) drawing.append(svg("circle", { cx: x(point[0]), cy: y(point[1]), r: one.scatter ? 4 : 3, style: { fill: one.colour } }));
       if (one.label) labelled.push([y(one.points.at(-1)[1]), one]);
     }
-    labelled = labelled.sort((a, b) => a[0] - b[0]);
-    labelled.forEach(([at, one], i) => {
-      if (i) at = labelled[i][0] = Math.max(at, labelled[i - 1][0] + 14);
-      drawing.append(svg("text", { class: "chart-label", x: x(one.points.at(-1)[0]) + 8, y: at + 4, style: { fill: one.colour } }, one.label));
-    });
+    let lowest = 0; // of the labels so far, which must not overlap
+    for (const [at, one] of labelled.sort((a, b) => a[0] - b[0])) {
+      lowest = Math.max(at, lowest + 14);
+      drawing.append(svg("text", { class: "chart-label", x: x(one.points.at(-1)[0]) + 8, y: lowest + 4, style: { fill: one.colour } }, one.label));
+    }
     read();
   };
 

@@ -138,7 +138,7 @@ const dataBatch = (result, batch, { choose, turn }) => {
       h("button", { type: "button", disabled: batch.offset + batch.sequences.length >= batch.batch_size, on: { click: () => turn(batch.offset + batch.sequences.length) } }, "Next sequences"))
     : null;
   put(result,
-    note(first === last ? `Epoch ${whole(first)}.` : `The end of epoch ${whole(first)} and the start of epoch ${whole(last)}.`, batch.folders.length > 1 ? ` A mixture of ${batch.folders.length} folders: ${batch.folders.map((one) => `${plainText(one.name)} (${percent(one.share)})`).join(", ")}.` : "", dataToCome(batch) ? " The run has not reached this step." : ""),
+    note(first === last ? `Epoch ${whole(first)}.` : `The end of epoch ${whole(first)} and the start of epoch ${whole(last)}.`, batch.folders.length > 1 ? ` A mixture of ${batch.folders.length} folders: ${batch.folders.map((one) => `${plainText(one.name)} (${percent(one.share)})`).join(", ")}.` : "", batch.step > batch.trained ? " The run has not reached this step." : ""),
     list, pager,
     chosen ? h("h3", {}, `Sequence ${whole(chosen.sequence + 1)}`) : null,
     chosen ? h("ul", { class: "data-list data-members" }, chosen.documents.map((part) => h("li", {}, dataMember(part, batch.folders[chosen.folder], chosen.folder), h("span", { class: "data-meta" }, `document ${whole(part.document)} · ${plural(part.tokens, "token")} from position ${whole(part.begin + 1)}`)))) : null,
@@ -147,8 +147,6 @@ const dataBatch = (result, batch, { choose, turn }) => {
   );
   if (keep !== null) result.querySelector(`button[data-index="${keep}"]`)?.focus();
 };
-
-const dataToCome = (batch) => batch.step > batch.trained;
 
 // Documents of this run can be opened; of another run's shards only the number is known.
 const dataMember = (part, folder, index) => {

@@ -1,8 +1,5 @@
 // Page "Data": list of documents, search, and one document with its values, its page and its steps.
 
-const dataTrail = []; // positions of the previous pages of the list
-let dataTrailKey = "";
-
 // A text with the search words highlighted.
 const dataMarked = (text, words) => {
   const pattern = new RegExp("(" + words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") + ")", "giu");
@@ -39,8 +36,6 @@ const dataShowDocuments = (place, parameters) => context.run(place, async (signa
   const reason = reasons.find((one) => one.name === parameters.reason);
   const line = reason ? reason.threshold : null;
   const offset = Number(parameters.offset) || 0;
-  const key = JSON.stringify([parameters.reason, parameters.query, parameters.within]);
-  if (key !== dataTrailKey || offset === 0) { dataTrail.length = 0; dataTrailKey = key; }
   const list = h("ul", { class: "data-list" });
   const status = h("p", { class: "note", role: "status" });
   const stop = h("button", { type: "button", hidden: true, on: { click: () => context.cancel(list) } }, "Stop");
@@ -87,8 +82,7 @@ const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
     const turn = (to) => () => { location.hash = dataHash("documents", { ...parameters, offset: to || undefined }); };
     put(pager,
       offset ? h("button", { type: "button", on: { click: turn(0) } }, "First page") : null,
-      offset && dataTrail.length ? h("button", { type: "button", on: { click: () => turn(dataTrail.pop())() } }, "Previous page") : null,
-      next !== null ? h("button", { type: "button", on: { click: () => { dataTrail.push(offset); turn(next)(); } } }, found < DATA_LIMIT ? "Continue searching" : "Next page") : null);
+      next !== null ? h("button", { type: "button", on: { click: turn(next) } }, found < DATA_LIMIT ? "Continue searching" : "Next page") : null);
   });
 };
 

@@ -129,11 +129,8 @@ const route = (before = "") => {
     main.replaceChildren(h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, page.about), root);
     document.title = page.title + " · " + (context.model ? context.model.name : "Gristmill");
     for (const link of document.querySelectorAll("nav a")) {
-      if (link.dataset.page !== page.id) link.removeAttribute("aria-current");
-      else {
-        link.setAttribute("aria-current", "page");
-        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone not all names fit
-      }
+      if (link.dataset.page === page.id) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
     }
     current = page.mount(root, context, pageParameters()) || {};
     if (another && before) { // like a newly opened page: at its top

@@ -1,7 +1,6 @@
 // Attention on the reader's text: a small map for each head, one of them large, and over the text.
 
 const INSIDE_MAPS = 200; // small maps at once; of a larger model one layer's alone
-const INSIDE_UNDER_TEXT = 0.55; // strongest background color: keeps the contrast of text above 4.5
 
 // 65 colors from the paper to the color of attention, as red, green, blue.
 const insidePalette = () => {
@@ -79,7 +78,7 @@ const insideAttention = (view) => {
       const weight = sees ? insideWeight(data, view.layer, view.head, from, at) : 0;
       const depth = insideDepth(weight);
       span.classList.toggle("inside-hidden", !sees);
-      span.style.backgroundColor = sees ? cool(INSIDE_UNDER_TEXT * depth) : "";
+      span.style.backgroundColor = sees ? cool(UNDER_TEXT * depth) : "";
       span.lastChild.textContent = !sees ? "–" : weight < 0.0005 ? "0" : (100 * weight).toFixed(weight < 0.0995 ? 1 : 0);
     });
     for (const [part, share] of [["top", from], ["height", 1]]) cross.style.setProperty(part, (100 * share) / data.count + "%");

@@ -46,7 +46,7 @@ const insideLens = (view) => {
       class: "inside-guess" + (changed ? " inside-changed" : "") + (right ? " inside-right" : ""), tabindex: "-1", "data-layer": layer, "data-at": at,
       "aria-label": `${insideStage(layer)}, after ${data.tokens[at]}: ${text}, ${percent(probability)}${changed ? ", changed" : ""}${right ? ", correct" : ""}`,
     }, h("bdi", {}, text), h("small", {}, (right ? "✓ " : "") + Math.round(100 * probability)));
-    cell.style.backgroundColor = heat(INSIDE_UNDER_TEXT * probability);
+    paint(cell, probability);
     return cell;
   }));
   const heads = data.tokens.map((text, at) => h("th", { scope: "col", "data-at": at }, h("bdi", {}, text)));

@@ -15,10 +15,9 @@ const insideWhy = {
   vector: "One number per channel, which scales or shifts the channel. It is small, so it is drawn as a line.",
 };
 
-const insideSentences = (text) => (text.match(/[.!?](\s|$)/g) || []).length;
 const insideExplain = (node) => {
   const why = insideWhy[node.kind] || insideWhy[node.family] || (node.shape ? insideWhy[node.shape.length > 1 ? "matrix" : "vector"] : "");
-  return insideSentences(node.about || "") > 1 ? node.about : [node.about, why].filter(Boolean).join(" ");
+  return [node.about, why].filter(Boolean).join(" ");
 };
 
 const INSIDE_FAMILIES = ["embedding", "attention", "mlp", "norm", "head"];

@@ -1,7 +1,7 @@
 // Last script: all pages are registered; show the first.
 
 // Pages of this file: those that it names, else all that a run has.
-const limited = recorded?.pages.length ? recorded.pages : null;
+const limited = recorded?.pages ?? null;
 const PAGE_ORDER = ["report", "tokens", "predict", "inside", "training", "data", "trace"];
 pages.splice(0, pages.length, ...(limited || PAGE_ORDER).map((id) => pages.find((page) => page.id === id)));
 const navigation = document.querySelector("nav ol");

@@ -41,7 +41,7 @@ const tracePassage = (label, parts, spans, promptCharacters, choose, describe = 
       "aria-label": `${plainText(part.text)}: ${describe(rarest)}`,
       on: { click: act, keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); act(); } } },
     }, plainText(part.text));
-    paint(node, Math.min(0.55, 0.15 + spans[rarest].bits / 250));
+    paint(node, Math.min(1, 0.3 + spans[rarest].bits / 125));
     marks.push({ node, part });
     return node;
   });

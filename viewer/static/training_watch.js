@@ -1,6 +1,5 @@
 // One text, evaluated by every checkpoint and snapshot; a slider selects the step.
 
-const TRAINING_PACE = 700; // minimum ms per step during playback
 const TRAINING_KEPT = 600; // answers
 const TRAINING_BARS = 8;
 
@@ -40,7 +39,6 @@ const trainingWatch = (context, moved) => {
   let steps = held(context.model.steps);
   let samples = null;
   let sampledAt = "";
-  let playing = null;
   const costs = new Map(); // text: Map(step: bits per byte)
   const index = () => {
     const step = context.shared.step ?? context.model.step;
@@ -62,47 +60,19 @@ const trainingWatch = (context, moved) => {
 
   const set = (next) => context.set({ step: next === context.model.step && next === steps.at(-1) ? null : next });
   const go = (wanted) => {
-    stop();
     const near = steps.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
     set(near);
   };
-  const control = slider("Step", { min: 0, max: Math.max(0, steps.length - 1), value: index(), show: (i) => whole(steps[i] ?? 0), on: (i) => { stop(); wanted(steps[i]); } });
+  const control = slider("Step", { min: 0, max: Math.max(0, steps.length - 1), value: index(), show: (i) => whole(steps[i] ?? 0), on: (i) => wanted(steps[i]) });
   const wanted = settled((value) => set(value), 40);
-  const play = h("button", { type: "button", "aria-pressed": "false", on: { click: () => (playing ? stop() : start()) } }, "Play");
-  const earlier = h("button", { type: "button", on: { click: () => { stop(); set(steps[Math.max(0, index() - 1)]); } } }, "Previous");
-  const later = h("button", { type: "button", on: { click: () => { stop(); set(steps[Math.min(steps.length - 1, index() + 1)]); } } }, "Next");
+  const earlier = h("button", { type: "button", on: { click: () => set(steps[Math.max(0, index() - 1)]) } }, "Previous");
+  const later = h("button", { type: "button", on: { click: () => set(steps[Math.min(steps.length - 1, index() + 1)]) } }, "Next");
   const all = h("button", { type: "button", "aria-pressed": "false", hidden: !source.live, on: { click: () => everyStep() } }, "Compute every step");
 
   const box = promptBox("Text", () => {});
   const choice = h("select", { "aria-label": "Example text", on: { change: () => { if (choice.value !== "") { box.field.value = choice.value; context.set({ text: choice.value }); } } } });
   box.hidden = !source.live;
 
-  const stop = () => {
-    if (!playing) return;
-    playing.abort();
-    playing = null;
-    play.textContent = "Play";
-    play.setAttribute("aria-pressed", "false");
-  };
-  // Play the steps, each until its answers have arrived, at least TRAINING_PACE.
-  const start = async () => {
-    const mine = new AbortController();
-    playing = mine;
-    play.textContent = "Stop";
-    play.setAttribute("aria-pressed", "true");
-    let at = index() === steps.length - 1 ? 0 : index();
-    try {
-      for (; at < steps.length && !mine.signal.aborted; at++) {
-        await answersOf(steps[at], mine.signal);
-        set(steps[at]);
-        if (at === steps.length - 1) break;
-        await Promise.all([answersOf(steps[at + 1], mine.signal), new Promise((done) => setTimeout(done, TRAINING_PACE))]);
-      }
-    } catch (error) {
-      if (!mine.signal.aborted) place.prepend(h("p", { class: "problem", role: "alert" }, error.message));
-    }
-    if (playing === mine) stop();
-  };
   let asking = false;
   const everyStep = async () => {
     if (asking) {
@@ -128,12 +98,6 @@ const trainingWatch = (context, moved) => {
     if (score.bytes) costs.get(text).set(at, score.bits / score.bytes);
     return score;
   };
-  const answersOf = async (at, signal) => ({
-    score: await scoreOf(at, signal),
-    next: await trainingOptional("next", fields(at), signal),
-    write: await trainingOptional("write", fields(at), signal),
-  });
-
   const drawCost = () => {
     const known = [...(costs.get(context.shared.text) || [])].sort((a, b) => a[0] - b[0]);
     cost.draw({ series: known.length > 1 ? [{ name: "bits per byte", colour: "var(--accent)", dash: "", dots: true, points: known }] : [], x: { name: "step", logarithmic: true }, y: { zero: true }, at: step(), chosen: context.shared.step !== null });
@@ -173,26 +137,11 @@ const trainingWatch = (context, moved) => {
       taken ? h("blockquote", { class: "text training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "The sample" }, h("b", {}, taken.prompt), taken.text, cut(taken)) : "");
   };
 
-  // Prefetch the neighboring steps.
-  const lookAhead = settled(async () => {
-    const [text, at] = [context.shared.text, index()];
-    for (const near of [at + 1, at - 1]) {
-      if (!source.live || playing || context.shared.text !== text || index() !== at || steps[near] === undefined) continue;
-      try {
-        await answersOf(steps[near], ahead.signal);
-      } catch {
-        return; // reported when the step is selected
-      }
-    }
-  }, 400);
-  const ahead = new AbortController();
-
   const show = () => {
     control.input.max = Math.max(0, steps.length - 1);
     control.set(index());
     earlier.disabled = index() === 0;
     later.disabled = index() === steps.length - 1;
-    play.disabled = steps.length < 2;
     drawSample();
     drawCost();
     const at = step();
@@ -209,7 +158,6 @@ const trainingWatch = (context, moved) => {
       sums.replaceChildren(`At step ${whole(at)}: `, h("b", {}, decimals(score.bits, 1)), ` bits for ${plural(score.bytes, "byte")}, `, h("b", {}, decimals(score.bits / score.bytes)), " bits per byte; gzip needs ", decimals(score.gzip_bits_per_byte.at(-1)), "." + (score.dropped ? ` ${plural(score.dropped, "token")} beyond the context omitted.` : ""));
       drawCost();
       drawBars(next, vocabulary);
-      lookAhead();
     });
     context.run(writes, async (signal) => {
       await seen;
@@ -225,7 +173,7 @@ const trainingWatch = (context, moved) => {
   const node = h("div", { class: "training-watch panel", role: "region", "aria-label": "One text, step by step" },
     h("h2", {}, "One text, step by step"),
     note("The same text at every checkpoint and snapshot. The darker a token, the higher its loss."),
-    box, choice, h("div", { class: "training-player" }, play, earlier, later, control, all), h("p", { class: "note training-few", hidden: true }), place, cost);
+    box, choice, h("div", { class: "training-player" }, earlier, later, control, all), h("p", { class: "note training-few", hidden: true }), place, cost);
 
   return {
     node,
@@ -235,7 +183,7 @@ const trainingWatch = (context, moved) => {
       const now = held(all);
       if (now.join() !== steps.join()) {
         steps = now;
-        if (!playing) show();
+        show();
       }
       const few = node.querySelector(".training-few");
       few.hidden = steps.length > 3;
@@ -254,11 +202,11 @@ const trainingWatch = (context, moved) => {
       if (!strip.firstChild) show();
     },
     update(changed) {
-      if (changed.includes("text") && !changed.includes("step")) { stop(); context.cancel(sums); }
+      if (changed.includes("text") && !changed.includes("step")) context.cancel(sums);
       if (changed.includes("address") && box.field.value !== context.shared.text) box.field.value = context.shared.text;
       show();
       moved();
     },
-    end() { stop(); ahead.abort(); cost.end(); },
+    end() { cost.end(); },
   };
 };
