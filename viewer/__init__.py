@@ -1,4 +1,4 @@
-"""HTML pages: the report of a run, the page of a tokenizer, and the window.
+"""The window: one HTML page to explore a run, served next to the API or exported as a file, such as a run's report.
 
 May import: configs, data_prep, lm.
 """

@@ -1,10 +1,9 @@
-"""Pictures of the window for docs/, each page in light, in dark and as wide as a phone.
+"""Pictures of the window for docs/tour.md.
 
-    python -m tests.window.pictures runs/demo docs/window [--text 'The mill stood by the river'] [--pages tokens inside]
+    python -m tests.window.pictures runs/demo docs/window [--only funnel merges]
 
-Serves the run, and writes OUT/PAGE.png, OUT/PAGE-dark.png and OUT/PAGE-narrow.png, each below 150 kB: the first screens
-of the page, in as few colours as that takes. With --tour it writes the pictures of docs/tour.md, OUT/tour-NAME.png,
-each below 120 kB; the run is then the demo's, with an index of its corpus. Needs `make browser` and chromium.
+Serves the demo's run, with an index of its corpus, and writes OUT/tour-NAME.png, each below 120 kB, in as few colours
+as that takes. Needs `make browser` and chromium.
 """
 
 import argparse
@@ -18,13 +17,9 @@ from PIL import Image
 
 from tests.run_files import has_model
 from tests.server_process import serving
-from tests.window.browser import PHONE, WIDE, Watched, chromium, missing, page_ids, settle
+from tests.window.browser import WIDE, Watched, chromium, missing, settle
 
 MOST_BYTES = 150_000
-HEIGHTS = {WIDE: 1500, PHONE: 1400}
-"""{width: CSS pixels of a page's top that are taken, at most}."""
-LOOKS = {"": (WIDE, False), "-dark": (WIDE, True), "-narrow": (PHONE, False)}
-"""{end of the name: (width, dark)}."""
 
 
 class View(NamedTuple):
@@ -84,26 +79,6 @@ def reduced(png: bytes, most_bytes: int = MOST_BYTES) -> bytes:
     return out.getvalue()
 
 
-def take(window: str, out: Path, text: str, only: list[str]) -> None:
-    """Pictures of the pages of the window at this address. Raises AssertionError where anything went wrong in one."""
-    with chromium() as browser:
-        for end, (width, dark) in LOOKS.items():
-            watched = Watched(browser, width=width, dark=dark)
-            page = watched.page
-            page.goto(window)
-            settle(page)
-            for id in only or page_ids(page):
-                page.goto(f"{window}#{id}?text={quote(text)}" if text else f"{window}#{id}")
-                page.wait_for_selector(f".page-{id}")
-                settle(page)
-                page.wait_for_timeout(1000)  # what is drawn after the answers
-                height = min(HEIGHTS[width], page.evaluate("document.documentElement.scrollHeight"))
-                png = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height}, full_page=True)
-                (out / f"{id}{end}.png").write_bytes(small := reduced(png))
-                print(f"{out / f'{id}{end}.png'}: {width} x {height}, {len(small) / 1000:.0f} kB")
-            watched.close()
-
-
 def take_tour(window: str, out: Path, only: list[str]) -> None:
     """The pictures of TOUR, each of a page that was opened anew. Raises AssertionError as `take`."""
     with chromium() as browser:
@@ -133,19 +108,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--text", default="", help="what all pages look at; by default the run's first prompt")
-    parser.add_argument("--pages", nargs="*", default=[], help="names as in the window's addresses; by default all")
-    parser.add_argument("--tour", action="store_true", help="the pictures of docs/tour.md; --pages are then its names")
+    parser.add_argument("--only", nargs="*", default=[], help="names of the pictures; by default all")
     given = parser.parse_args()
     if reason := missing():
         sys.exit(f"pictures: {reason}")
     if has_model(given.run, "pictures"):
         given.out.mkdir(parents=True, exist_ok=True)
         with serving(given.run) as server:
-            if given.tour:
-                take_tour(f"{server.url}/window", given.out, given.pages)
-            else:
-                take(f"{server.url}/window", given.out, given.text, given.pages)
+            take_tour(f"{server.url}/window", given.out, given.only)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.window.browser import PHONE, page_ids, settle, show
+from tests.window.browser import settle, show
 
 TOLD = "console: "
 """What Chromium says of an answer that is an error."""
@@ -124,13 +124,3 @@ def test_a_page_goes_on_after_a_request_that_failed(hostile, open_page):
     assert not page.locator(".problem:visible").count()
     assert page.locator(".training-watch .strip").inner_text() == "The␣old␣mill"
     assert page.locator(".training-sides .training-prompt").all_inner_texts() == ["The old mill"] * 2
-
-
-@pytest.mark.slow
-def test_the_name_of_the_page_is_in_sight_on_a_phone(hostile, open_page):
-    page = open_page(hostile.exported + "#trace", width=PHONE)
-    settle(page)
-    for id in ("trace", *page_ids(page)):
-        show(page, id)
-        box = page.locator("nav [aria-current=page]").bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE, id

@@ -1,1 +1,1 @@
-"""Inspect a tokenizer: how it splits a text, and where it spends tokens, in the terminal and as a page."""
+"""Inspect tokenizers: how they split a text and spend tokens, in the terminal and as a page."""

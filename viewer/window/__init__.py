@@ -1,1 +1,1 @@
-"""The window: one page to explore a run, served next to the API and exported by the report."""
+"""Inspections: what the window asks of a run and its models."""

@@ -1,10 +1,12 @@
 """The report of a finished run: its figures, settings and sources, and one document followed from its HTML to the
 model's loss."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.resilience.goodput import PHASES, share_of_steps
 from lm.serving.fields import Fields
@@ -12,7 +14,7 @@ from lm.serving.inspections import Inspection
 from viewer.run_folder import FinishedRun, read_run
 from viewer.training_data import finite
 from viewer.window.corpus.run_data import data_of, or_missing
-from viewer.window.followed import read_followed
+from viewer.window.followed import FollowedDocument, read_followed
 from viewer.window.window_run import WindowRun
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -39,11 +41,11 @@ def inspections(run: WindowRun) -> list[Inspection]:
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "report", {}
     yield "followed", {}
-    if run.paths.documents.is_dir() and run.paths.tokens.is_dir():
+    with contextlib.suppress(InputError, UsageError):  # the page says why there is no document
         yield "score", {"tokens": followed_document(run).ids}
 
 
-def followed_document(run: WindowRun):
+def followed_document(run: WindowRun) -> FollowedDocument:
     thresholds, most = data_of(run).thresholds(), run.experiment.model.context_length - 1
     return read_followed(run.paths.root, run.experiment, run.tokenizer, thresholds, most)
 
