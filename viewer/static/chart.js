@@ -10,7 +10,7 @@ const exactNumber = (value) => {
 };
 const shortNumber = (value) => {
   const size = Math.abs(value);
-  for (const [unit, least] of [["e", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
+  for (const [unit, least] of [["e", 1e15], ["T", 1e12], ["B", 1e9], ["M", 1e6], ["k", 1e3]]) {
     if (size >= (unit === "k" ? 1e4 : least)) return unit === "e" ? value.toExponential(0).replace("+", "") : Number((value / least).toPrecision(3)) + " " + unit;
   }
   return size !== 0 && size < 0.001 ? value.toExponential(0) : String(Number(value.toPrecision(4)));

@@ -6,7 +6,7 @@ const TRAINING_CURVES = [
   { title: "Learning rate", about: "", column: "learning_rate", zero: true },
   { title: "Tokens per second", about: "", column: "tokens_per_second", zero: true, smooth: true },
   { title: "MFU", line: "MFU", about: "model FLOPs as a fraction of the device's peak", column: "mfu", zero: true, smooth: true },
-  { title: "CPU utilization", about: "model FLOPs as a fraction of the fastest matrix product measured on this machine", column: "cpu_matmul_share", zero: true, smooth: true },
+  { title: "FLOPs utilization (CPU)", line: "utilization", about: "model FLOPs as a fraction of the fastest matrix product measured on this machine", column: "cpu_matmul_share", zero: true, smooth: true },
   { title: "Gradient norm", about: "", column: "gradient_norm", smooth: true },
 ];
 
