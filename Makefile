@@ -87,7 +87,7 @@ lint: $(READY)  ## ruff, the type checker, and biome for JavaScript if `make che
 	@if [ -x .tools/checkers/bin/biome ]; then .tools/checkers/bin/biome lint; fi
 
 bench: $(READY)  ## the benchmarks, one JSON line each (an accelerator: docs/accelerators.md)
-	@for bench in $(filter-out tests/bench/card%,$(wildcard tests/bench/[a-z]*.py)); do name=$$(basename $$bench .py); $(PYTHON) -m tests.bench.$$name; done
+	@$(PYTHON) -m tests.bench
 
 chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come out (2 hours)
 	@for proof in tests/chaos/[a-z]*.py; do $(PYTHON) -m tests.chaos.$$(basename $$proof .py); done

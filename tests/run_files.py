@@ -14,15 +14,6 @@ HANG_SECONDS = 600
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
 
 
-def has_model(run: Path, bench: str) -> bool:
-    """Whether there is a trained model in this run folder. Else says what makes one: `make bench` goes on to the next
-    benchmark."""
-    if (run / "checkpoints").is_dir():
-        return True
-    print(f"{bench}: {run} has no trained model. Name the folder of a run, or make one: make demo.")
-    return False
-
-
 def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretrain") -> subprocess.Popen:
     """The main job on the tiny config, as a user starts it."""
     command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(workdir)]

@@ -9,9 +9,7 @@ Ends with an error when one is above 2 %: bfloat16 has 8 bits, so that a right i
 command thus verifies a machine with a GPU or a TPU. On a CPU the shapes are small, and xla alone runs.
 """
 
-import argparse
 import functools
-import json
 from collections.abc import Callable, Iterator
 
 import jax
@@ -24,6 +22,7 @@ from lm.model.attention.choice import UNSUPPORTED, AttentionSpec
 from lm.model.attention.kernels import ATTENTION
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import attend
+from tests.bench.runner import run_benchmark
 
 SHAPES = {  # batch, length, heads, key-value heads, channels, window
     "gpt2_124m": (8, 1024, 12, 12, 64, None),
@@ -78,7 +77,6 @@ def measure(shape: str, seconds: float) -> Iterator[dict[str, object]]:
         ]
         milliseconds = 1000 * median_seconds(lambda run=run: jax.block_until_ready(run()), seconds)
         yield {
-            "bench": "attention",
             "device": jax.devices()[0].device_kind,
             "implementation": name,
             "shape": shape,
@@ -88,20 +86,17 @@ def measure(shape: str, seconds: float) -> Iterator[dict[str, object]]:
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2)
-    arguments = parser.parse_args()
+def main(seconds: float = 2) -> Iterator[dict[str, object]]:
     small = jax.default_backend() == "cpu"
     agree = True
     for shape in SHAPES:
         if shape.startswith("small") == small:
-            for row in measure(shape, arguments.seconds):
-                print(json.dumps(row), flush=True)
+            for row in measure(shape, seconds):
+                yield row
                 agree &= bool(row["agrees"])
     if not agree:
-        raise SystemExit(f"An implementation differs from the plain form by more than {TOLERANCE:.0%}.")
+        raise SystemExit(f"An implementation differs from plain attention by more than {TOLERANCE:.0%}.")
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

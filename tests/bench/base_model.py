@@ -12,7 +12,6 @@ trains the demo's model on it (configs/demo.py without deduplication, five minut
 - few_shot: bits per byte of the n-th line of a made-up form, by the model of RUN. (arXiv:2005.14165.)
 """
 
-import argparse
 import itertools
 import json
 import math
@@ -26,12 +25,13 @@ from pathlib import Path
 from statistics import mean
 
 import pyarrow.parquet as pq
+import tyro
 
 from configs.experiment.run_folder import Loaded, RunFolder
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
-from tests.run_files import has_model
+from tests.bench.runner import require_model, run_benchmark
 
 COPIES = (0, 1, 2, 4, 8, 16, 32, 64)
 PASSAGES = 6
@@ -89,7 +89,7 @@ def recitation(run: Loaded, chosen: dict[int, list[str]]) -> Iterator[dict[str, 
         scores = log_likelihoods.score(run.model, run.mesh, requests)
         bits = [-one.log_likelihood / math.log(2) / len(rest.encode()) for one, rest in zip(scores, rests, strict=True)]
         yield {
-            "bench": "recitation", "copies": copies, "passages": len(passages), "characters": sorted(map(len, rests)),
+            "copies": copies, "passages": len(passages), "characters": sorted(map(len, rests)),
             "recited": sorted(same), "bits_per_byte": round(mean(bits), 3),
         }  # fmt: skip
 
@@ -111,28 +111,24 @@ def few_shot(run: Loaded) -> Iterator[dict[str, object]]:
         for n, (one, text) in enumerate(zip(scores, lines, strict=True)):
             bits[n].append(-one.log_likelihood / math.log(2) / len(text.encode()))
     for n, found in bits.items():
-        yield {"bench": "few_shot", "lines_before": n, "forms": FORMS, "bits_per_byte": round(mean(found), 3)}
+        yield {"lines_before": n, "forms": FORMS, "bits_per_byte": round(mean(found), 3)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "run", nargs="?", type=Path, default=Path("runs/demo"), help="whose documents and model are taken"
-    )
-    parser.add_argument("--workdir", type=Path, help="where the model of the copies is to be (default: nowhere)")
-    options = parser.parse_args()
-    if not has_model(options.run, "base_model"):
-        return
-    run = RunFolder(options.run)
-    chosen, others = passages_of(run)
-    for row in few_shot(run.load()):
-        print(json.dumps(row), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        workdir = options.workdir or Path(folder) / "copies"
-        train(chosen, others, workdir)  # nothing is left to do where it stands already
-        for row in recitation(RunFolder(workdir).load(), chosen):
-            print(json.dumps(row), flush=True)
+def main(
+    run: tyro.conf.Positional[Path] = Path("runs/demo"), workdir: Path | None = None
+) -> Iterator[dict[str, object]]:
+    """Args:
+    run: Run folder with the documents and the model.
+    workdir: Keep the model trained on the copies in this folder.
+    """
+    folder = RunFolder(require_model(run))
+    chosen, others = passages_of(folder)
+    yield from few_shot(folder.load())
+    with tempfile.TemporaryDirectory() as scratch:
+        workdir = workdir or Path(scratch) / "copies"
+        train(chosen, others, workdir)  # finds it finished if it was trained before
+        yield from recitation(RunFolder(workdir).load(), chosen)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -8,13 +8,11 @@ over the whole state, as training does); seconds until the checkpoint is on disk
 manifest included; seconds to restore it, its verification included. Medians of the turns.
 """
 
-import argparse
-import json
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -26,6 +24,7 @@ from lm.checkpoints.manifest import RetentionPolicy
 from lm.config import SpikeConfig
 from lm.training.anomaly_guard import make_guard
 from lm.training.state import TrainState
+from tests.bench.runner import run_benchmark
 
 
 def make_state(megabytes: int) -> TrainState:
@@ -92,45 +91,42 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=1536)
-    parser.add_argument("--turns", type=int, default=7)
-    arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp())
-    try:
-        loop = Loop(arguments.megabytes)
+def main(megabytes: int = 1536, turns: int = 7) -> Iterator[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as name:
+        root, loop = Path(name), Loop(megabytes)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), loop.state)
         ours = Checkpoints(root / "ours", RetentionPolicy(newest=1))
         ours.prepare(loop.state)
-        rows = {
-            "lm.checkpoints.manager": measure(
-                loop, lambda n: ours.save(n, loop.state, {}), ours.settled, arguments.turns
-            )
-        }
+        save_ours = lambda number: ours.save(number, loop.state, {})
+        rows = {"lm.checkpoints.manager": measure(loop, save_ours, ours.settled, turns)}
         ours.close()
         plain = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
-        def save(number: int, loop: Loop = loop) -> None:
+        def save(number: int) -> None:
             shutil.rmtree(root / f"plain{number - 1}", ignore_errors=True)
             items = {name: ocp.args.StandardSave(item) for name, item in named_items(loop.state).items()}
             plain.save(root / f"plain{number}", args=ocp.args.Composite(**items))
 
-        rows["orbax"] = measure(loop, save, plain.wait_until_finished, arguments.turns)
-        del loop
-        last = root / f"plain{2 * arguments.turns}"
+        rows["orbax"] = measure(loop, save, plain.wait_until_finished, turns)
+        del loop.state
         wanted = {name: ocp.args.StandardRestore(item) for name, item in named_items(like).items()}
         reader = Checkpoints(root / "ours", RetentionPolicy(newest=1))
-        times: dict[str, list[float]] = {"lm.checkpoints.manager": [], "orbax": []}
-        for _ in range(arguments.turns):
-            times["lm.checkpoints.manager"].append(timed(lambda: reader.restore_newest(like)))
-            times["orbax"].append(timed(lambda: dict(plain.restore(last, args=ocp.args.Composite(**wanted)).items())))
+        restore = {
+            "lm.checkpoints.manager": lambda: reader.restore_newest(like),
+            "orbax": lambda: dict(plain.restore(root / f"plain{2 * turns}", args=ocp.args.Composite(**wanted)).items()),
+        }
+        times: dict[str, list[float]] = {name: [] for name in restore}
+        for _ in range(turns):
+            for name, function in restore.items():
+                times[name].append(timed(function))
         for name, row in rows.items():
-            row["restore_seconds"] = round(statistics.median(times[name]), 4)
-            print(json.dumps({"bench": "checkpoint", "by": name, "megabytes": arguments.megabytes} | row))
-    finally:
-        shutil.rmtree(root)
+            yield {
+                "by": name,
+                "megabytes": megabytes,
+                **row,
+                "restore_seconds": round(statistics.median(times[name]), 4),
+            }
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -13,7 +13,6 @@ process, no unit is set aside, and the time is at most 1.3 times that of the und
 use a processor for a fifth of their time, and write one object. Prints one JSON line for each run.
 """
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -26,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,9 @@ from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step, run_unit
 from data_prep.engine.attempts import make_folders
 from lm.storage import Url, write_atomically
+from tests.bench.runner import REPOSITORY, run_benchmark
 from tests.object_store import Request, Store, serving, variables
-from tests.run_files import HANG_SECONDS, REPOSITORY
+from tests.run_files import HANG_SECONDS
 
 BUCKET, RUN = "bucket", Url("s3://bucket/run")
 INPUT_BYTES = 200_000
@@ -218,8 +218,8 @@ def kinds(requests: list[Request]) -> dict[str, int]:
     return {kind: found[kind] for kind in ("get", "head", "list", "writes", "deletes")}
 
 
-def count(store: Store, home: str, units: list[int], workers: list[int]) -> None:
-    """Print the requests of each undisturbed run, and hold them against the law."""
+def request_counts(store: Store, home: str, units: Sequence[int], workers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Count the requests of each undisturbed run. Raises AssertionError if they exceed the law."""
     for many in units:
         for cpus in workers:
             fill(store, many)
@@ -230,36 +230,43 @@ def count(store: Store, home: str, units: list[int], workers: list[int]) -> None
             row["reads a unit"], row["writes a unit"] = round(reads / many, 2), round(found["writes"] / many, 2)
             row["bytes read, of the inputs"] = round(sum(store.downloaded.values()) / (many * INPUT_BYTES), 3)
             assert outputs(store) == expected(many)
-            print(json.dumps({"benchmark": "cluster requests"} | row), flush=True)
+            yield row
             assert reads <= READS_A_UNIT * many + READS_A_WORKER * cpus, "more reads than 4 U + 20 W"
             assert found["writes"] <= WRITES_A_UNIT * many + 5, "more writes than 3 U"
             assert row["bytes read, of the inputs"] <= MOST_BYTES
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", action="store_true", help="count requests")
-    parser.add_argument("--units", type=int, nargs="+", help="by default 320; with --count 40 400")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16], help="with --count")
-    parser.add_argument("--seconds", type=float, default=1.2, help="of a unit")
-    parser.add_argument("--kill-every", type=float, default=30.0, help="seconds between killed workers")
-    parser.add_argument("--any-time", action="store_true", help="do not compare times")
-    arguments = parser.parse_args()
+def main(
+    count: bool = False,
+    units: tuple[int, ...] = (),
+    workers: tuple[int, ...] = (1, 4, 16),
+    seconds: float = 1.2,
+    kill_every: float = 30.0,
+    any_time: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Args:
+    count: Count requests.
+    units: 320 by default, with --count 40 and 400.
+    workers: With --count.
+    seconds: Duration of a unit.
+    kill_every: Seconds between killed workers.
+    any_time: Do not compare times.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as home, serving() as store:
-        if arguments.count:
-            count(store, home, arguments.units or [40, 400], arguments.workers)
+        if count:
+            yield from request_counts(store, home, units or (40, 400), workers)
             return
-        units = (arguments.units or [320])[0]
+        number = (units or (320,))[0]
         with cluster(home) as nodes:
-            quiet = measured(store, nodes, home, units, arguments.seconds)
-            print(json.dumps({"benchmark": "cluster", "run": "undisturbed"} | quiet), flush=True)
-            loud = measured(store, nodes, home, units, arguments.seconds, arguments.kill_every)
+            quiet = measured(store, nodes, home, number, seconds)
+            yield {"run": "undisturbed"} | quiet
+            loud = measured(store, nodes, home, number, seconds, kill_every)
             times = round(loud["seconds"] / quiet["seconds"], 3)
-            print(json.dumps({"benchmark": "cluster", "run": "disturbed"} | loud | {"times": times}), flush=True)
+            yield {"run": "disturbed"} | loud | {"times": times}
         assert quiet["all bytes read, of the inputs"] <= MOST_BYTES and loud["node removed and added"]
-        assert arguments.any_time or times <= MOST_TIME, f"{times} times the undisturbed run"
+        assert any_time or times <= MOST_TIME, f"{times} times the undisturbed run"
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -7,10 +7,9 @@ line: bytes of the file and of the others' files, bits per byte, how far the cod
 and tokens per second of both directions, compilation not counted. With --segments a line for each number of segments.
 """
 
-import argparse
-import json
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from lm.compression.codec import Packer, compress, decompress
 from lm.data.records import document_tables
 from lm.evaluation.bits_per_byte import compressed_bits_per_byte
 from lm.run_paths import RunPaths
-from tests.run_files import has_model
+from tests.bench.runner import require_model, run_benchmark
 
 
 def held_out_text(run: Path, size: int) -> bytes:
@@ -48,7 +47,6 @@ def measure(packer: Packer, data: bytes, segments: int | None) -> dict[str, obje
     ended = time.perf_counter()
     others = compressed_bits_per_byte(data, len(data))
     return {
-        "bench": "compression",
         "bytes": len(data),
         "tokens": packed.tokens,
         "segments": packed.header.segments,
@@ -65,18 +63,13 @@ def measure(packer: Packer, data: bytes, segments: int | None) -> dict[str, obje
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--bytes", type=int, default=100_000)
-    parser.add_argument("--segments", type=int, nargs="*", default=[None])
-    arguments = parser.parse_args()
-    if not has_model(arguments.run, "compression"):
-        return
-    packer, data = load_packer(str(arguments.run)), held_out_text(arguments.run, arguments.bytes)
-    for segments in arguments.segments:
-        print(json.dumps(measure(packer, data, segments)), flush=True)
+def main(
+    run: Path = Path("runs/demo"), bytes: int = 100_000, segments: tuple[int, ...] = ()
+) -> Iterator[dict[str, object]]:
+    packer, data = load_packer(str(require_model(run))), held_out_text(run, bytes)
+    for number in segments or (None,):
+        yield measure(packer, data, number)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

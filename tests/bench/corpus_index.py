@@ -8,11 +8,7 @@ of its own, whose peak memory is told, and opened by another; 1,000 passages of 
 go through the page cache, which the build has filled.
 """
 
-import argparse
-import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,9 +19,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.bench.runner import ask_peer, run_benchmark
+
 VOCABULARY, RECORD, PLANTED = 32_000, 4096, 1000
 FOLLOWERS = 64
 PASSAGE = 8
+BUILD = """
+import json, resource, sys, time
+from pathlib import Path
+from lm.corpus_index.build import build_index
+run, start = Path(sys.argv[1]), time.perf_counter()
+build_index(run / "tokens", run / "corpus_index")
+seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+row = {"seconds": round(seconds, 1), "cpu_seconds": round(used.ru_utime + used.ru_stime, 1)}
+print(json.dumps(row | {"peak_mb": round(used.ru_maxrss / 1024)}))  # kilobytes on Linux
+"""
 
 
 def documents(tokens: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
@@ -92,17 +100,6 @@ def write_run(run: Path, tokens: int) -> list[list[int]]:
     return planted
 
 
-def build(run: Path) -> None:
-    from lm.corpus_index.build import build_index
-
-    start = time.perf_counter()
-    build_index(run / "tokens", run / "corpus_index")
-    seconds = time.perf_counter() - start
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    row = {"seconds": round(seconds, 1), "cpu_seconds": round(used.ru_utime + used.ru_stime, 1)}
-    print(json.dumps(row | {"peak_mb": round(used.ru_maxrss / 1024)}))  # kilobytes on Linux
-
-
 def look_up(run: Path, planted: list[list[int]], lookups: int) -> dict[str, object]:
     from lm.corpus_index.index import CorpusIndex
 
@@ -130,25 +127,15 @@ def look_up(run: Path, planted: list[list[int]], lookups: int) -> dict[str, obje
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=float, default=1e8, help="of the corpus (default: 100 million)")
-    parser.add_argument("--lookups", type=int, default=2000, help="that are timed (default: 2,000)")
-    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.build:
-        build(arguments.build)
-        return
+def main(tokens: float = 1e8, lookups: int = 2000) -> Iterator[dict[str, object]]:
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
-        planted = write_run(run, int(arguments.tokens))
-        command = [sys.executable, "-m", "tests.bench.corpus_index", "--build", str(run)]
-        built = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        planted = write_run(run, int(tokens))
+        built = ask_peer(sys.executable, BUILD, run)
         bytes_written = sum(path.stat().st_size for path in (run / "corpus_index").iterdir())
-        row = {"bench": "corpus_index", "tokens": int(arguments.tokens), **built}
-        row["bytes_per_token"] = round(bytes_written / arguments.tokens, 2)
-        print(json.dumps(row | look_up(run, planted, arguments.lookups)))
+        size = {"tokens": int(tokens), "bytes_per_token": round(bytes_written / tokens, 2)}
+        yield built | size | look_up(run, planted, lookups)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

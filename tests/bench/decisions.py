@@ -10,14 +10,13 @@ for each filter by itself, for the four in a row, for language, URLs and persona
 alike; and each disagreement with both reasons and our value. Both are given the small language model lid.176.ftz.
 """
 
-import argparse
 import dataclasses
 import json
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +34,7 @@ from data_prep.pii import replace_personal_data
 from data_prep.url_filter.filter import reject_reason
 from data_prep.verdict import verdicts
 from tests.bench import decisions_texts
+from tests.bench.runner import SkippedError, run_benchmark
 
 STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 URL_REASONS = {
@@ -158,18 +158,19 @@ def compare_all(asked: dict, answers: dict, names: list[str], recipe: ModuleType
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", type=Path, help="of an environment in which datatrove can be imported")
-    parser.add_argument("--source", type=Path, help="the folder src/ of datatrove at 05194d39; else 0.10 is installed")
-    parser.add_argument("--run", type=Path, help="a run folder of the demo, whose texts are asked too")
-    parser.add_argument("--shown", type=int, default=10, help="disagreements shown of each kind (default: 10)")
-    arguments = parser.parse_args()
-    if arguments.python is None or not arguments.python.exists():
-        print("decisions: give --python of an environment with datatrove.")
-        return
-    recipe = fineweb_2024 if arguments.source else datatrove_0_10
-    texts = decisions_texts.texts(arguments.run)
+def main(
+    python: Path | None = None, source: Path | None = None, run: Path | None = None, shown: int = 10
+) -> Iterator[dict[str, Any]]:
+    """Args:
+    python: Python of an environment with datatrove.
+    source: src/ of datatrove at 05194d39; by default 0.10 is installed.
+    run: Run folder of the demo; its texts are compared too.
+    shown: Disagreements of each kind in a row.
+    """
+    if python is None or not python.exists():
+        raise SkippedError("give --python of an environment with datatrove")
+    recipe = fineweb_2024 if source else datatrove_0_10
+    texts = decisions_texts.texts(run)
     asked = {
         "texts": list(texts.values()),
         "urls": decisions_texts.urls(recipe.URL_FILTER, 3_000),
@@ -179,16 +180,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "asked.json", Path(folder) / "answers.json"
         question.write_text(json.dumps(asked), encoding="utf-8")
-        path = os.pathsep.join([*([str(arguments.source)] if arguments.source else []), os.fspath(Path.cwd())])
-        command = [arguments.python, "-m", "tests.bench.decisions_peer", question, answer]
+        path = os.pathsep.join([*([str(source)] if source else []), os.fspath(Path.cwd())])
+        command = [python, "-m", "tests.bench.decisions_peer", question, answer]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
         answers = json.loads(answer.read_text(encoding="utf-8"))
     for name, found in compare_all(asked, answers, list(texts), recipe).items():
         disagreements: Any = found.pop("disagreements", [])
-        print(json.dumps({"bench": "decisions", "recipe": recipe.__name__, "of": name, **found}))
-        for one in disagreements[: arguments.shown]:
-            print("   ", json.dumps(one, ensure_ascii=False)[:400])
+        yield {"recipe": recipe.__name__, "of": name, **found, "disagreements": disagreements[:shown]}
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

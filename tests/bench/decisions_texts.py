@@ -17,10 +17,10 @@ from data_prep.package_index import fetch_package
 from data_prep.warc import read_pages
 from tests.bench.language import SENTENCES, labelled_sentences
 from tests.bench.pii_texts import labelled_texts
+from tests.bench.runner import ARTICLES
 from tests.fixtures.datatrove_texts import MAKERS, NOUNS, SINGLE, Prose, pages
 from tests.fixtures.datatrove_words import WORDS
 
-ARTICLES = Path(__file__).parents[2] / "../shared/data/extraction/aeb.warc.gz"
 LONGEST = 60_000
 MARKS = """. ? ! , ; : ' " ( ) [ ] { } - ` * # @ & % $ … “ ” ‘ ’ « » < > ... -- '' `` 's n't 'll cannot gonna 'tis U.S.
 Mr. e.g. 1. 3,5 The J. Ph.D I we""".split()  # noqa: SIM905 - as in data_prep/text/words.py

@@ -7,25 +7,24 @@ starts before anything heavy is imported and before the lists are loaded; start_
 first page is read. The URL lists lie in the user's cache, as they do for the peer.
 """
 
-import argparse
 import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-SAMPLE = Path(__file__).parents[2] / "../shared/data/extraction/aeb.warc.gz"
+import tyro
+
+from tests.bench.runner import ARTICLES, require_file, run_benchmark
 
 
-def main() -> None:
+def main(
+    warc: tyro.conf.Positional[Path] = ARTICLES,
+    out: tyro.conf.Positional[Path] = Path("/tmp/gristmill-bench-documents"),
+) -> Iterator[dict[str, object]]:
     begun = time.perf_counter()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("warc", type=Path, nargs="?", default=SAMPLE)
-    parser.add_argument("out", type=Path, nargs="?", default=Path("/tmp/gristmill-bench-documents"))
-    arguments = parser.parse_args()
-    if not arguments.warc.is_file():
-        print(json.dumps({"benchmark": "documents", "skipped": f"there is no {arguments.warc}"}))
-        return
+    require_file(warc)
     from configs.fineweb import get_config
     from data_prep.measure.row import warm_up
     from data_prep.measure.run import extract_texts
@@ -37,13 +36,11 @@ def main() -> None:
     config = get_config().documents
     steps = tuple(step for step in config.steps if step not in ("exact_dedup", "minhash_dedup"))
     config = dataclasses.replace(config, steps=steps)
-    out = arguments.out
     shutil.rmtree(out, ignore_errors=True)
     prepare_lists(config.url_filter)
     warm_up(config)
     start_up = time.perf_counter() - begun
-    warc = InputFile(arguments.warc.resolve(), arguments.warc.name, "warc", arguments.warc.stat().st_size)
-    extract_texts([warc], config, out)
+    extract_texts([InputFile(warc.resolve(), warc.name, "warc", warc.stat().st_size)], config, out)
     outcome = prepare_documents(out / "texts", config, out)
     wall = time.perf_counter() - begun
     with (out / "decisions.jsonl").open("w", encoding="utf-8") as file:
@@ -53,19 +50,14 @@ def main() -> None:
                     decision, reason = row.get("stage") or "kept", row.get("reason")
                     line = {"url": row["url"], "decision": decision, "reason": reason, "text": row["text"]}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    print(
-        json.dumps(
-            {
-                "benchmark": "documents",
-                "read": outcome.pages,
-                "kept": outcome.kept,
-                "wall_seconds": round(wall, 3),
-                "start_up_seconds": round(start_up, 3),
-                "documents_per_second": round(outcome.pages / wall, 1),
-            }
-        )
-    )
+    yield {
+        "read": outcome.pages,
+        "kept": outcome.kept,
+        "wall_seconds": round(wall, 3),
+        "start_up_seconds": round(start_up, 3),
+        "documents_per_second": round(outcome.pages / wall, 1),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -6,9 +6,11 @@ Every rate is an option, since it is your machine's: `--help` says what measures
 prices stand in configs/recipes/data_prices.py. Nothing here was run on a whole dump.
 """
 
-import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import tyro
 
 from configs.recipes.data_prices import (
     DOLLARS_PER_CORE_HOUR,
@@ -105,23 +107,7 @@ def requests() -> tuple[float, float]:
     return reads, writes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dumps", type=int, nargs="+", default=[1, 100], help="columns of the table")
-    measured = {
-        "texts": (109.0, "pages/s of a core, WARC to documents/ without keys (tests.bench.documents, less its start)"),
-        "keys": (5111.0, "documents/s of a core (tests.bench.minhash)"),
-        "join": (1_033_000.0, "rows/s of a core through all steps of a join (tests.bench.join)"),
-        "shards": (4.5, "MB/s of a core, with the keys that say what is held out (write_shards)"),
-    }
-    for name, (default, told) in measured.items():
-        parser.add_argument(f"--{name}-rate", type=float, default=default, help=f"{told} (default: {default:g})")
-    arguments = parser.parse_args()
-    rates = Rates(**{name: getattr(arguments, f"{name}_rate") for name in measured})
-    print_table(stages(rates), arguments.dumps)
-
-
-def print_table(rows: list[Row], dumps: list[int]) -> None:
+def print_table(rows: list[Row], dumps: Sequence[int]) -> None:
     """The stages, then what is paid for besides cores; then the sums."""
     print(
         "| stage | of one dump | core-seconds | "
@@ -150,7 +136,7 @@ def print_table(rows: list[Row], dumps: list[int]) -> None:
     print(f"\nOn {cores:,} cores: {columns(total / cores / 24, dumps, ' days')}.")
 
 
-def columns(amount: float, dumps: list[int], unit: str = "", before: str = "") -> str:
+def columns(amount: float, dumps: Sequence[int], unit: str = "", before: str = "") -> str:
     """`amount` of one dump, times each number of dumps, in three figures."""
     return " | ".join(f"{before}{three_figures(amount * n)}{unit}" for n in dumps)
 
@@ -159,5 +145,22 @@ def three_figures(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def main(
+    dumps: tuple[int, ...] = (1, 100),
+    texts_rate: float = 109.0,
+    keys_rate: float = 5111.0,
+    join_rate: float = 1_033_000.0,
+    shards_rate: float = 4.5,
+) -> None:
+    """Args:
+    dumps: Columns of the table.
+    texts_rate: Pages per second of a core, WARC to documents/ without keys (tests.bench.documents without its start).
+    keys_rate: Documents per second of a core (tests.bench.minhash).
+    join_rate: Rows per second of a core through all steps of a join (tests.bench.join).
+    shards_rate: MB per second of a core, with the keys for the held-out split (write_shards).
+    """
+    print_table(stages(Rates(texts_rate, keys_rate, join_rate, shards_rate)), dumps)
+
+
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

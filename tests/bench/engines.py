@@ -1,46 +1,24 @@
-"""Pages a second of the stage texts by two worker processes: on a disk, and with inputs and outputs in a bucket.
+"""Overhead of small units in the executors Ray and Slurm: units of 3 ms of a core and one small file each.
 
-    python -m tests.bench.engines [PAGES.warc.gz] [--copies 24]
-    python -m tests.bench.engines --ray 90000        # what small units cost besides their work
+    python -m tests.bench.engines --ray 90000
+    python -m tests.bench.engines --slurm 90000
 
-Prints one JSON line. The store is moto's S3 server on this machine, whose work is done by the same cores. The rate
-counts the seconds of the units alone, as their markers tell them, and not the start of the command.
+Prints one JSON line: seconds of the step, milliseconds per unit besides its work, memory and time of the driver.
 """
 
-import argparse
 import json
-import logging
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.engine import Step, Unit, Workspace, identity_of
-from data_prep.engine.attempts import read_manifest
-from lm.storage import Place, Url, write_atomically
+from lm.storage import write_atomically
 from tests import local_slurm
-from tests.object_store import QUICK, serving, variables
-
-REPOSITORY = Path(__file__).parents[2]
-SAMPLE = REPOSITORY / "../shared/data/extraction/aeb.warc.gz"
-
-
-def measured(run: Place, warcs: str, home: Path) -> dict[str, float]:
-    """Seconds of the whole command, and pages a second that each of its two workers did."""
-    home.mkdir()
-    begin = time.perf_counter()
-    options = ["--workdir", str(run), "--pages.warc", warcs, "--until", "texts", "--engine.workers", "2"]
-    command = [sys.executable, "-m", "launch.pretrain", str(REPOSITORY / "configs/demo.py"), *options]
-    environment = os.environ | {name: str(home) for name in ("XDG_CACHE_HOME", "TMPDIR", "HOME")}
-    environment |= {"PYTHONPATH": str(REPOSITORY)}
-    subprocess.run(command, cwd=home, env=environment, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - begin
-    made = read_manifest("texts", run).values()
-    rate = sum(marker.counts["rows"] for marker in made) / sum(marker.seconds for marker in made)
-    return {"seconds": round(seconds, 1), "rate": rate}
-
+from tests.bench.runner import REPOSITORY, SkippedError, run_benchmark
 
 WORK_SECONDS = 0.003
 RAY_MAIN = """
@@ -81,7 +59,7 @@ def small_units(count: int) -> Step[int]:
     return Step("small", units, small_work)
 
 
-def ray(count: int) -> dict[str, object]:
+def on_ray(count: int) -> dict[str, object]:
     """A step of small units on a Ray cluster of this machine: what a unit costs besides its work, and the memory and
     processor time of the driver."""
     cores = os.cpu_count() or 1
@@ -119,7 +97,7 @@ if __name__ == "__main__":
 """
 
 
-def slurm(count: int, tasks: int = 4) -> dict[str, object]:
+def on_slurm(count: int, tasks: int = 4) -> dict[str, object]:
     """A step of small units on a real Slurm of this machine: what a unit costs besides its work, and the memory and
     time of the processes that submit and continue."""
     if reason := local_slurm.why_not():
@@ -144,37 +122,15 @@ def slurm(count: int, tasks: int = 4) -> dict[str, object]:
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("warc", type=Path, nargs="?", default=SAMPLE)
-    parser.add_argument("--copies", type=int, default=24)
-    parser.add_argument("--ray", type=int, default=0, help="only this many small units on Ray")
-    parser.add_argument("--slurm", type=int, default=0, help="only this many small units on a Slurm of this machine")
-    arguments = parser.parse_args()
-    if arguments.ray or arguments.slurm:
-        small = ray(arguments.ray) if arguments.ray else slurm(arguments.slurm)
-        print(json.dumps({"benchmark": "engines"} | small))
-        return
-    if not arguments.warc.is_file():
-        print(json.dumps({"benchmark": "engines", "skipped": f"there is no {arguments.warc}"}))
-        return
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    data = arguments.warc.read_bytes()
-    with tempfile.TemporaryDirectory() as folder, serving() as store:
-        root = Path(folder)
-        (root / "warc").mkdir()
-        with variables(store.environment() | QUICK):
-            store.bucket("bucket")
-            for number in range(arguments.copies):
-                (root / f"warc/{number:05d}.warc.gz").write_bytes(data)
-                write_atomically(Url(f"s3://bucket/warc/{number:05d}.warc.gz"), data)
-            disk = measured(root / "run", str(root / "warc"), root / "disk")
-            bucket = measured(Url("s3://bucket/run"), "s3://bucket/warc", root / "bucket")
-    result = {"benchmark": "engines", "files": arguments.copies}
-    result |= {f"{name}_disk": round(value, 1) for name, value in disk.items()}
-    result |= {f"{name}_bucket": round(value, 1) for name, value in bucket.items()}
-    print(json.dumps(result | {"bucket_of_disk": round(bucket["rate"] / disk["rate"], 3)}))
+def main(ray: int = 0, slurm: int = 0) -> Iterator[dict[str, object]]:
+    """Args:
+    ray: Number of small units on Ray.
+    slurm: Number of small units on a Slurm of this machine.
+    """
+    if not ray and not slurm:
+        raise SkippedError("give a number of units: --ray 90000 or --slurm 90000")
+    yield on_ray(ray) if ray else on_slurm(slurm)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

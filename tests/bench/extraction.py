@@ -12,16 +12,15 @@ Where datatrove's environment lies in $PEERS_DIR (../shared/bench/peers.sh), a l
 same file, by the CPU time of all its processes, with a limit of 30 s a page; its texts go to OUT.jsonl.datatrove.
 """
 
-import argparse
 import collections
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import tyro
 
 from configs.recipes.gristmill import EXTRACT
 from data_prep.config import ExtractConfig
@@ -29,8 +28,8 @@ from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract import extract_text
 from data_prep.warc import read_pages
+from tests.bench.runner import ARTICLES, PEERS, ask_peer, choose, require_file, run_benchmark
 
-PEERS = Path(os.environ.get("PEERS_DIR", "~/.cache/gristmill-peers")).expanduser()
 DATATROVE = """
 import json, pathlib, resource, statistics, sys
 from datatrove.pipeline.extractors import Trafilatura
@@ -54,7 +53,6 @@ rate = len(pages) / statistics.median(taken)
 row = {"peer": "datatrove", "pages": len(pages), "texts": len(texts)}
 print(json.dumps(row | {"pages_per_cpu_second": round(rate, 1)}))
 """
-PAGES = Path(__file__).parents[2] / "../shared/data/extraction/aeb.warc.gz"
 
 
 def config_for(engine: str, min_probability: float) -> ExtractConfig:
@@ -63,7 +61,7 @@ def config_for(engine: str, min_probability: float) -> ExtractConfig:
         EXTRACT,
         engine=engine,
         min_probability=min_probability,
-        max_depth=min(EXTRACT.max_depth, ENGINES[engine].max_depth),
+        max_depth=min(EXTRACT.max_depth, choose(ENGINES, engine).max_depth),
         max_elements=min(EXTRACT.max_elements, ENGINES[engine].max_elements),
     )
 
@@ -78,7 +76,6 @@ def measure(pages: list[WebPage], config: ExtractConfig, repeats: int) -> tuple[
         seconds.append(time.process_time() - started)
     reasons = collections.Counter(reason for _, reason in results if reason)
     row = {
-        "bench": "extraction",
         "engine": config.engine,
         "pages": len(pages),
         "pages_per_cpu_second": round(len(pages) / statistics.median(seconds), 1),
@@ -87,35 +84,33 @@ def measure(pages: list[WebPage], config: ExtractConfig, repeats: int) -> tuple[
     return row, [text for text, _ in results]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", type=Path, nargs="?", help="a WARC file")
-    parser.add_argument("out", type=Path, nargs="?", help="where the texts go")
-    parser.add_argument("--engine", choices=sorted(ENGINES), help=f"default: the recipe's, {EXTRACT.engine}")
-    parser.add_argument("--min-probability", type=float, default=EXTRACT.min_probability, help="of gristmill")
-    parser.add_argument("--repeats", type=int, default=1, help="passes to take the median of (default: 1)")
-    arguments = parser.parse_args()
-    path = arguments.pages or PAGES
-    if not path.exists():
-        print(f"extraction: no pages at {path}; give a WARC file")
-        sys.exit(1 if arguments.pages else 0)
-    pages = list(read_pages(path))
-    if not pages:
-        sys.exit(f"extraction: {path} holds no page")
-    engines = [arguments.engine] if arguments.engine else [EXTRACT.engine] if arguments.pages else list(ENGINES)
-    for engine in engines:
-        row, texts = measure(pages, config_for(engine, arguments.min_probability), arguments.repeats)
-        if arguments.out:
-            with arguments.out.open("w", encoding="utf-8") as out:
-                for page, text in zip(pages, texts, strict=True):
-                    out.write(json.dumps({"url": page.url, "text": text}) + "\n")
-        print(json.dumps(row))
+def main(
+    pages: tyro.conf.Positional[Path | None] = None,
+    out: tyro.conf.Positional[Path | None] = None,
+    engine: str | None = None,
+    min_probability: float = EXTRACT.min_probability,
+    repeats: int = 1,
+) -> Iterator[dict[str, object]]:
+    """Args:
+    pages: A WARC file.
+    out: Write the texts to this file.
+    engine: By default the recipe's.
+    min_probability: Of the engine gristmill.
+    repeats: Passes to take the median of.
+    """
+    path = require_file(pages or ARTICLES)
+    read = list(read_pages(path))
+    if not read:
+        raise SystemExit(f"{path} has no page.")
+    for name in [engine] if engine else [EXTRACT.engine] if pages else list(ENGINES):
+        row, texts = measure(read, config_for(name, min_probability), repeats)
+        if out:
+            rows = ({"url": page.url, "text": text} for page, text in zip(read, texts, strict=True))
+            out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        yield row
     if (python := PEERS / "datatrove/bin/python").exists():
-        texts_out = f"{arguments.out}.datatrove" if arguments.out else ""
-        command = [str(python), "-c", DATATROVE, str(path), texts_out, str(arguments.repeats)]
-        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-        print(told.splitlines()[-1])
+        yield ask_peer(python, DATATROVE, path, f"{out}.datatrove" if out else "", repeats)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -8,53 +8,48 @@ counts 1 where nothing is found, else 0. Prints one JSON line; for trafilatura t
 and trafilatura.extract(html), as its manual calls it. Without arguments it does nothing.
 """
 
-import argparse
 import collections
 import gzip
 import json
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import trafilatura
+import tyro
 
 from configs.recipes.gristmill import EXTRACT
-from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract import extract_text
 from tests.bench.extract_fit.__main__ import word_f1
 from tests.bench.extraction import config_for
+from tests.bench.runner import SkippedError, run_benchmark
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wcxb", type=Path, nargs="?", help="the checkout")
-    parser.add_argument("--split", choices=("test", "dev"), default="test")
-    parser.add_argument("--engine", choices=sorted(ENGINES), default=EXTRACT.engine)
-    arguments = parser.parse_args()
-    if not arguments.wcxb:
-        print("extraction_kinds: give a checkout of WCXB")
-        return
-    config = config_for(arguments.engine, EXTRACT.min_probability)
-    calls = {arguments.engine: lambda html: extract_text(WebPage("", "", "", "", html, ""), config)[0]}
-    if arguments.engine == "trafilatura":
+def main(
+    wcxb: tyro.conf.Positional[Path | None] = None,
+    split: Literal["test", "dev"] = "test",
+    engine: str = EXTRACT.engine,
+) -> Iterator[dict[str, object]]:
+    if wcxb is None:
+        raise SkippedError("give a checkout of WCXB")
+    config = config_for(engine, EXTRACT.min_probability)
+    calls = {engine: lambda html: extract_text(WebPage("", "", "", "", html, ""), config)[0]}
+    if engine == "trafilatura":
         logging.disable(logging.CRITICAL)
         calls["trafilatura.extract(html)"] = lambda html: trafilatura.extract(html) or ""
     for name, text_of in calls.items():
-        print(
-            json.dumps(
-                {"bench": "extraction_kinds", "engine": name, "split": arguments.split} | score(arguments, text_of)
-            )
-        )
+        yield {"engine": name, "split": split} | score(wcxb / split, text_of)
 
 
-def score(arguments: argparse.Namespace, text_of: Callable[[bytes], str]) -> dict[str, object]:
+def score(folder: Path, text_of: Callable[[bytes], str]) -> dict[str, object]:
     """Mean F1 of `text_of` over the pages of the split, and by kind of page."""
     scores = collections.defaultdict(list)
-    for path in sorted((arguments.wcxb / arguments.split / "ground-truth").glob("*.json")):
+    for path in sorted((folder / "ground-truth").glob("*.json")):
         truth = json.loads(path.read_text(encoding="utf-8"))
-        html = gzip.decompress((path.parents[1] / "html" / f"{path.stem}.html.gz").read_bytes())
+        html = gzip.decompress((folder / "html" / f"{path.stem}.html.gz").read_bytes())
         kind = truth["_internal"]["page_type"]["primary"].replace("category", "collection")
         scores[kind].append(word_f1(text_of(html), truth["ground_truth"].get("main_content") or ""))
     pages = [f1 for some in scores.values() for f1 in some]
@@ -63,4 +58,4 @@ def score(arguments: argparse.Namespace, text_of: Callable[[bytes], str]) -> dic
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

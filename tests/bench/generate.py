@@ -10,10 +10,9 @@ GPT-2 124M shapes, random weights, greedy. Prints one JSON line:
   memory_bound_tokens_per_second: what the two allow, if steps did nothing else.
 """
 
-import argparse
 import dataclasses
-import json
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.inference.weights import Weights, for_inference
 from lm.model.transformer import Transformer
 from lm.tokenizer.characters import CharacterTokenizer
+from tests.bench.runner import run_benchmark
 
 
 def timed(engine: Engine, requests: list[GenerationRequest]) -> tuple[float, float]:
@@ -79,7 +79,6 @@ def measure(
     first, whole = min((timed(engine, requests) for _ in range(runs)), key=lambda one: one[1])
     read, speed = step_bytes(model), memory_speed()
     return {
-        "bench": "generate",
         "batch": batch,
         "weights": weights,
         "tokens_per_second": round(batch * new / whole, 1),
@@ -91,20 +90,12 @@ def measure(
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--new", type=int, default=128)
-    parser.add_argument("--runs", type=int, default=3)
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--bf16", dest="weights", action="store_const", const="bfloat16", default="float32")
-    form.add_argument("--int8", dest="weights", action="store_const", const="int8")
-    arguments = parser.parse_args()
+def main(
+    batch: int = 1, prompt: int = 64, new: int = 128, runs: int = 3, bf16: bool = False, int8: bool = False
+) -> Iterator[dict[str, str | int | float]]:
     config = dataclasses.replace(get_config().model, parameter_dtype="float32", compute_dtype="float32")
-    row = measure(config, arguments.weights, arguments.batch, arguments.prompt, arguments.new, arguments.runs)
-    print(json.dumps(row))
+    yield measure(config, "bfloat16" if bf16 else "int8" if int8 else "float32", batch, prompt, new, runs)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

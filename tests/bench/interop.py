@@ -11,12 +11,13 @@ With --llama, a Python that has llama-cpp-python, also how many of our likeliest
 llama.cpp and model.py before the first that differs (interop_greedy.py), of the trained run RUN too.
 """
 
-import argparse
 import dataclasses
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer, train_tokenizer
 from tests.adversarial import GENERATORS
 from tests.bench.interop_greedy import agreement, cases
+from tests.bench.runner import REPOSITORY, SkippedError, run_benchmark
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
 THERE = """
@@ -69,7 +71,7 @@ json.dump(found, open(answers, "w"))
 """
 LLAMA31 = RopeScalingConfig(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=32)
 FORWARD = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
-LICENSE = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 NEW, PROMPT = 50, 12
 SAMPLE = [
     "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",
@@ -189,7 +191,7 @@ def tensors_in(folder: Path) -> dict[str, tuple[str, bytes]]:
     return {name: (one.dtype, one.read().tobytes()) for name, one in read_folder(folder).items()}
 
 
-def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> None:
+def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     """Models that transformers made: its logits beside those of the run folder, and the tensors after the way back."""
     subprocess.run([peer, "-c", MAKE, scratch], check=True, capture_output=True)
     for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
@@ -201,62 +203,52 @@ def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> None:
             found = compare(peer, scratch / f"{folder.name} out {scanned}", run, f"import {folder.name}, {scanned}")
             after = tensors_in(scratch / f"{folder.name} out {scanned}")
             found["same_tensors"] = all(before[name] == after[name] for name in after) and before.keys() >= after.keys()
-            print(json.dumps(found), flush=True)
+            yield found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", default="", help="a Python with torch and transformers 5")
-    parser.add_argument("--llama", default="", help="a Python with llama-cpp-python")
-    parser.add_argument("--run", default="", help="a trained run, for --llama")
-    parser.add_argument("--only", default="", help="cases whose name has this")
-    asked = parser.parse_args()
-    if not asked.peer:
-        print("interop: name a Python that has torch and transformers 5 by --peer.")
-        return
+def main(peer: str = "", llama: str = "", run: str = "", only: str = "") -> Iterator[dict[str, Any]]:
+    """Args:
+    peer: A Python with torch and transformers 5.
+    llama: A Python with llama-cpp-python.
+    run: A trained run, for --llama.
+    only: Run cases with this in their name.
+    """
+    if not peer:
+        raise SkippedError("give --peer, a Python that has torch and transformers 5")
     made = tokenizers()
     numbers = [(f"{name}, {form}", config, made["bpe"], form == "scanned") for name, config in models().items()
              for form in ("unrolled", "scanned") if form == "unrolled" or config.layers_alike]  # fmt: skip
     numbers += [(f"tokenizer {name}", dataclasses.replace(models()["llama"], vocab_size=512), one, False)
               for name, one in made.items()]  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
         for number, (name, config, tokenizer, scanned) in enumerate(numbers):
-            if asked.only not in name:
+            if only not in name:
                 continue
-            place = Path(scratch) / str(number)
+            place = scratch / str(number)
             source = SourceModel(config, tokenizer, parameters_of(config))
             write_run(source, place / "run", "random", scanned)
-            print(json.dumps(compare(asked.peer, place / "hf", RunFolder(place / "run"), name)), flush=True)
+            yield compare(peer, place / "hf", RunFolder(place / "run"), name)
             again = open_source(place / "hf", None)
             write_run(again, place / "again", "hf", scanned)
             export(open_run(RunFolder(place / "again")), place / "hf2", "hugging_face", ExportOptions())
             for one in ("model.safetensors", "tokenizer.json"):
                 assert (place / "hf" / one).read_bytes() == (place / "hf2" / one).read_bytes(), f"{name}: {one}"
-
-        if asked.only in "import":
-            (Path(scratch) / "imports").mkdir()
-            imports(asked.peer, Path(scratch) / "imports", made["bpe"])
-
-        if asked.llama:
-            greedy_cases(asked, Path(scratch), made)
-
-
-def greedy_cases(asked: argparse.Namespace, scratch: Path, made: dict[str, Tokenizer]) -> None:
-    small = {
-        name: SourceModel(models()[name], made[tokenizer], parameters_of(models()[name]))
-        for name, tokenizer in (
-            ("gpt2", "bpe"),
-            ("gpt2 tied", "bpe cl100k"),
-            ("llama", "bpe cl100k"),
-            ("llama 3.1", "bpe"),
-        )
-    }
-    for number, (name, run, prompt) in enumerate(cases(scratch, asked.run, small)):
-        place = scratch / f"greedy-{number}"
-        place.mkdir()
-        if asked.only in f"greedy {name}":
-            print(json.dumps(agreement(run, place, name, prompt, asked.peer, asked.llama, NEW)), flush=True)
+        if only in "import":
+            (scratch / "imports").mkdir()
+            yield from imports(peer, scratch / "imports", made["bpe"])
+        if llama:
+            tokenizer_of = {"gpt2": "bpe", "gpt2 tied": "bpe cl100k", "llama": "bpe cl100k", "llama 3.1": "bpe"}
+            small = {
+                name: SourceModel(models()[name], made[tokenizer], parameters_of(models()[name]))
+                for name, tokenizer in tokenizer_of.items()
+            }
+            for number, (name, found, prompt) in enumerate(cases(scratch, run, small)):
+                place = scratch / f"greedy-{number}"
+                place.mkdir()
+                if only in f"greedy {name}":
+                    yield agreement(found, place, name, prompt, peer, llama, NEW)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

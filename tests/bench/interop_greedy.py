@@ -22,8 +22,9 @@ from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, UNKNOWN, Piece, SentencePieceModel, write_model
+from tests.bench.runner import SHARED
 
-STORIES = Path(__file__).parents[2] / "../shared/data/models/stories260K"
+STORIES = SHARED / "models/stories260K"
 TRANSFORMERS = """
 import json, sys, torch, transformers
 folder, prompt, new = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -6,10 +6,9 @@ Documents of 15 random keys each, a third of them copies of others, in so many f
 second through the merges and all steps, the number of rounds, and the largest resident memory.
 """
 
-import argparse
-import json
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +17,7 @@ import numpy as np
 from data_prep.config import ONE_PROCESS
 from data_prep.dedup.clusters import find_duplicates, writing_pairs
 from data_prep.engine.tasks import TaskRunner
+from tests.bench.runner import run_benchmark
 
 KEYS = 15
 
@@ -38,32 +38,23 @@ def write_files(folder: Path, documents: int, files: int) -> list[Path]:
     return paths
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=300_000)
-    parser.add_argument("--files", type=int, default=100)
-    arguments = parser.parse_args()
+def main(documents: int = 300_000, files: int = 100) -> Iterator[dict[str, object]]:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        paths = write_files(folder, arguments.documents, arguments.files)
+        paths = write_files(folder, documents, files)
         begun = time.process_time()
         run = TaskRunner(folder, ONE_PROCESS, lambda progress: None, "join")
         find_duplicates(paths, folder / "steps", run)
         seconds = time.process_time() - begun
         rounds = len(list((folder / "steps").glob("*-small-star")))
-    rows = arguments.documents // arguments.files * arguments.files * KEYS
-    print(
-        json.dumps(
-            {
-                "bench": "join",
-                "rows": rows,
-                "rows_per_cpu_second": round(rows / seconds),
-                "rounds": rounds,
-                "largest_resident_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            }
-        )
-    )
+    rows = documents // files * files * KEYS
+    yield {
+        "rows": rows,
+        "rows_per_cpu_second": round(rows / seconds),
+        "rounds": rounds,
+        "largest_resident_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -8,16 +8,15 @@ sentences over 100 characters kept, of others kept, the same for the text scored
 as FineWeb does; and documents of 10,000 characters a second of CPU time.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import tyro
 
 from configs.demo import get_config
 from configs.recipes.gristmill import LANGUAGE
@@ -25,8 +24,9 @@ from data_prep.documents import Document
 from data_prep.language import LABEL_PREFIX, detect_language, model
 from data_prep.measure.row import text_schema
 from data_prep.verdict import verdicts
+from tests.bench.runner import SHARED, require_file, run_benchmark
 
-SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
+SENTENCES = SHARED / "langid/sentences-75-languages.tar.xz"
 LONG = 100  # characters
 DOCUMENT_CHARACTERS, DOCUMENTS = 10_000, 100
 
@@ -91,24 +91,16 @@ def documents_per_cpu_second(sentences: list[tuple[str, str]]) -> float:
     return round(DOCUMENTS / (time.process_time() - started), 1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", nargs="?", type=Path, default=SENTENCES)
-    archive = parser.parse_args().archive
-    if not archive.is_file():
-        print(f"language: {archive} is not there; give an archive of sentences")
-        return
-    sentences = labelled_sentences(archive)
-    result = {
-        "benchmark": "language",
+def main(archive: tyro.conf.Positional[Path] = SENTENCES) -> Iterator[dict[str, object]]:
+    sentences = labelled_sentences(require_file(archive))
+    yield {
         "sentences": len(sentences),
         "min_score": LANGUAGE.min_score,
         **shares_kept(kept, sentences),
         "as_it_is": shares_kept(kept_as_they_are, sentences),
         "documents_per_cpu_second": documents_per_cpu_second(sentences),
     }
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -13,13 +13,13 @@ splitter and filters; and beside the peer the ratio of words, the shares of equa
 disagreements. Of pages it prints how many are kept, and the peer's part.
 """
 
-import argparse
 import json
 import os
 import random
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ from data_prep.measure.row import text_schema, values_of
 from data_prep.verdict import verdicts
 from lm.errors import InputError
 from tests.bench.language import SENTENCES
+from tests.bench.runner import SkippedError, require_file, run_benchmark
 
 CODES = dict(zip(recipe.TEN_LANGUAGES, ("zh", "ja", "ar", "hi", "th", "ru", "de", "es", "vi", "sw"), strict=True))
 PAGES = {"de": "deu_Latn", "es": "spa_Latn", "fr": "fra_Latn", "ja": "jpn_Jpan", "pt-br": "por_Latn", "ru": "rus_Cyrl",
@@ -163,7 +164,7 @@ def row_of(
     kept = [stage == "" for stage, _ in ours]
     splitter, whole = splitter_of(label), "\n".join(texts)
     told = {
-        "benchmark": "languages", "language": label, "documents": len(texts),
+        "language": label, "documents": len(texts),
         "documents_told": told_as(texts[::2], label, config), "sentences_told": told_as(sentences, label, config),
         "kept": round(sum(kept) / len(kept), 4), "undisturbed_kept": round(sum(kept[::2]) / len(kept[::2]), 4),
         "stop_words": round(sum(row["stop_words"] for row in rows[::2]) / len(rows[::2]), 2),
@@ -173,38 +174,36 @@ def row_of(
     return told, ours
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sentences", type=Path, default=SENTENCES)
-    parser.add_argument("--thresholds", default="")
-    parser.add_argument("--peer", default="")
-    parser.add_argument("--documents", type=int, default=200)
-    parser.add_argument("--pages", type=Path)
-    parser.add_argument("--languages", nargs="+", default=recipe.TEN_LANGUAGES)
-    asked = parser.parse_args()
-    if not asked.sentences.is_file() or not asked.thresholds:
-        print("languages: give the folder of FineWeb-2's thresholds, and an archive of sentences")
-        return
+def main(
+    sentences: Path = SENTENCES,
+    thresholds: str = "",
+    peer: str = "",
+    documents: int = 200,
+    pages: Path | None = None,
+    languages: tuple[str, ...] = recipe.TEN_LANGUAGES,
+) -> Iterator[dict[str, object]]:
+    require_file(sentences)
+    if not thresholds:
+        raise SkippedError("give --thresholds, the folder of FineWeb-2's thresholds")
     wanted = (*dict.fromkeys((*recipe.TEN_LANGUAGES, *PAGES.values())),)
-    config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, wanted, asked.thresholds))
-    if asked.pages:
-        for label, texts in pages_of(asked.pages, config).items():
+    config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, wanted, thresholds))
+    if pages:
+        cases = pages_of(pages, config)
+    else:
+        cases = {label: lines for label, lines in sentences_of(sentences).items() if label in languages}
+    for label, lines in cases.items():
+        if pages:
+            texts = lines
             ours, _, _ = decided(texts, label, config)
-            kept = round(sum(stage == "" for stage, _ in ours) / len(ours), 4)
-            told: dict[str, object] = {"benchmark": "languages", "language": label, "pages": len(texts), "kept": kept}
-            if asked.peer:
-                told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)
-            print(json.dumps(told, ensure_ascii=False), flush=True)
-        return
-    for label, sentences in sentences_of(asked.sentences).items():
-        if label not in asked.languages:
-            continue
-        texts = made_documents(sentences, asked.documents)
-        told, ours = row_of(label, sentences, texts, config)
-        if asked.peer:
-            told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)
-        print(json.dumps(told, ensure_ascii=False), flush=True)
+            kept = sum(stage == "" for stage, _ in ours) / len(ours)
+            row: dict[str, object] = {"language": label, "pages": len(texts), "kept": round(kept, 4)}
+        else:
+            texts = made_documents(lines, documents)
+            row, ours = row_of(label, lines, texts, config)
+        if peer:
+            row |= compared(texts, ours, peer_decisions(texts, label, peer, thresholds), label)
+        yield row
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -8,19 +8,19 @@ compiled. Rows of GPUs are reckoned by arithmetic where JAX's CUDA packages are 
 the table of docs/scale.md from such lines.
 """
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from configs.layouts import LAYOUTS, Layout
 from lm.planner.text import time_text
 from lm.planner.topology import GIB
-from tests.run_files import REPOSITORY
+from tests.bench.runner import REPOSITORY, choose, run_benchmark
 
 
 def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest child so far
-    return {"bench": "layouts", "layout": row.name, "layers": layers or "all"} | json.loads(done.stdout) | {
+    return {"layout": row.name, "layers": layers or "all"} | json.loads(done.stdout) | {
         "seconds": round(seconds, 1), "largest_process_gib": round(most, 2)
     }  # fmt: skip
 
@@ -43,7 +43,7 @@ def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
 HEAD = "| layout | mesh | a device holds, GiB | MFU, at most | time, price at a stated MFU |"
 
 
-def table(plans: list[dict[str, Any]]) -> str:
+def markdown_table(plans: list[dict[str, Any]]) -> str:
     """The plans as the table of docs/scale.md."""
     lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
     for plan in plans:
@@ -61,18 +61,19 @@ def table(plans: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=LAYOUTS, help="one row (default: all)")
-    parser.add_argument("--layers", type=int, help="cut the model to so many layers")
-    parser.add_argument("--table", type=Path, help="print the table of docs/scale.md from such lines, and compile none")
-    given = parser.parse_args()
-    if given.table:
-        print(table([json.loads(line) for line in given.table.read_text(encoding="utf-8").splitlines()]))
+def main(only: str | None = None, layers: int | None = None, table: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Args:
+    only: One row of configs/layouts.py.
+    layers: Cut the model to this number of layers.
+    table: Print the table of docs/scale.md from these lines; compile nothing.
+    """
+    if table:
+        lines = map(json.loads, table.read_text(encoding="utf-8").splitlines())
+        print(markdown_table([line for line in lines if "layout" in line]))
         return
-    for row in [LAYOUTS[given.only]] if given.only else LAYOUTS.values():
-        print(json.dumps(plan_of(row, given.layers)), flush=True)
+    for row in [choose(LAYOUTS, only)] if only else LAYOUTS.values():
+        yield plan_of(row, layers)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

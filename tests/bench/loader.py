@@ -7,13 +7,11 @@ Prints one JSON line: tokens per second of batch(step) and of iterate(), at 16 x
 tokens that the benchmark writes itself.
 """
 
-import argparse
 import hashlib
 import itertools
-import json
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter  # ty: ign
 
 from lm.data.batches import Batch, BatchSource
 from lm.data.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
+from tests.bench.runner import run_benchmark
 
 LENGTH, RECORDS = 4096, 2000
 
@@ -54,25 +53,25 @@ def tokens_per_second(batches: Iterable[Batch], seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5, help="for each figure (default: 5)")
-    parser.add_argument("--threads", type=int, default=1, help="loader threads of iterate() (default: 1)")
-    arguments = parser.parse_args()
-    row: dict[str, object] = {"bench": "loader", "threads": arguments.threads}
+def main(seconds: float = 5, threads: int = 1) -> Iterator[dict[str, object]]:
+    """Args:
+    seconds: Of each measurement.
+    threads: Loader threads of iterate().
+    """
+    row: dict[str, object] = {"threads": threads}
     with tempfile.TemporaryDirectory() as name:
         one, other = (write_shard(Path(name) / f"tokens-{seed}", seed) for seed in range(2))
         mixture = {one: 3.0, other: 7.0}
         cases = (16, 4096, one), (8, 256, one), (16, 3000, one), (16, 4096, mixture)
         for batch_size, context, folders in cases:
-            source = BatchSource(folders, "train", context, batch_size, 0, arguments.threads)
+            source = BatchSource(folders, "train", context, batch_size, 0, threads)
             next(source.iterate())  # warm
             direct = (source.batch(step) for step in itertools.count())
             shape = f"{batch_size}x{context}" + ("_mixture" if folders is mixture else "")
-            row[f"batch_{shape}_tokens_per_second"] = round(tokens_per_second(direct, arguments.seconds))
-            row[f"iterate_{shape}_tokens_per_second"] = round(tokens_per_second(source.iterate(), arguments.seconds))
-    print(json.dumps(row))
+            row[f"batch_{shape}_tokens_per_second"] = round(tokens_per_second(direct, seconds))
+            row[f"iterate_{shape}_tokens_per_second"] = round(tokens_per_second(source.iterate(), seconds))
+    yield row
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

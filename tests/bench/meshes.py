@@ -10,19 +10,18 @@ CPU devices, and runs none of it; or two layers of Llama 3 8B for TPUs that are 
 array that one of them moves, with its type.
 """
 
-import argparse
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, MuonConfig, TrainConfig
 from lm.planner.compilers import find_libtpu, prepare, topology_devices
 from lm.planner.hlo import byte_count, collectives
 from lm.planner.topology import topology_of
+from tests.bench.runner import choose, run_benchmark
 
 MESHES: dict[str, dict[str, Any]] = {
     "data 8": {},
@@ -155,33 +154,31 @@ def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
     } | found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=MESHES, help="one of the meshes (default: all)")
-    parser.add_argument("--what", choices=WHAT, default="training", help="what is compiled")
-    parser.add_argument("--topology", help="two layers of 8B for these TPUs, such as v5p:4x4x2; needs make libtpu")
-    given = parser.parse_args()
+def main(
+    only: str | None = None,
+    what: Literal["training", "validation", "sampling", "update"] = "training",
+    topology: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Args:
+    only: One of the meshes.
+    what: Compiled program.
+    topology: Compile two layers of 8B for these TPUs, such as v5p:4x4x2; needs make libtpu.
+    """
     if "jax" in sys.modules:
         raise SystemExit("JAX has started already, with its own count of devices")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    if given.topology:
+    if topology:
         for attention in ("auto", "xla"):
-            print(json.dumps({"bench": "meshes"} | llama_on_tpus(given.topology, attention)), flush=True)
+            yield llama_on_tpus(topology, attention)
         return
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    alone = measure({}, count=1, what=given.what)
-    for name in [given.only] if given.only else MESHES:
-        found = measure(MESHES[name], what=given.what)
-        work = found.pop("flops") * 8 / alone["flops"]
-        row = {
-            "bench": "meshes",
-            "what": given.what,
-            "mesh": name,
-            "work": round(work, 3),
-            "ideal_temp_mib": round(alone["temp_mib"] / 8, 1),
-        }
-        print(json.dumps(row | found), flush=True)
+    single = measure({}, count=1, what=what)
+    for name in [only] if only else MESHES:
+        found = measure(choose(MESHES, name), what=what)
+        work = found.pop("flops") * 8 / single["flops"]
+        ideal = round(single["temp_mib"] / 8, 1)
+        yield {"what": what, "mesh": name, "work": round(work, 3), "ideal_temp_mib": ideal} | found
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

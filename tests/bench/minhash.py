@@ -7,23 +7,19 @@ environment lies in $PEERS_DIR (../shared/bench/peers.sh), with its word split a
 known Jaccard similarity the share with a key in common, beside the law 1 - (1 - s^rows)^bands.
 """
 
-import argparse
 import itertools
 import json
-import os
 import random
 import statistics
-import subprocess
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from configs.recipes.gristmill import MINHASH
 from data_prep.config import MinHashConfig
 from data_prep.dedup.minhash import band_keys
+from tests.bench.runner import PEERS, SHARED, ask_peer, run_benchmark
 
-TEXTS = Path(__file__).parents[2] / "../shared/data/extraction/aeb-ground-truth.json"
-PEERS = Path(os.environ.get("PEERS_DIR", "~/.cache/gristmill-peers")).expanduser()
+TEXTS = SHARED / "extraction/aeb-ground-truth.json"
 SIMILARITIES = (0.4, 0.6, 0.72, 0.8, 0.9)
 UNION = 500  # shingles of a generated pair together
 WORDS = ["".join(letters) for letters in itertools.product("aeioklmnrs", repeat=5)]  # digits would all become 0
@@ -78,36 +74,34 @@ def documents_per_second(run: Callable[[str], object], texts: list[str], seconds
     return rates[0], statistics.median(rates[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5, help="of CPU for each measurement (default: 5)")
-    parser.add_argument("--pairs", type=int, default=6000, help="for each similarity (default: 6000)")
-    arguments = parser.parse_args()
-    row: dict[str, object] = {"bench": "minhash"}
+def main(seconds: float = 5, pairs: int = 6000) -> Iterator[dict[str, object]]:
+    """Args:
+    seconds: CPU seconds of each measurement.
+    pairs: For each similarity.
+    """
+    row: dict[str, object] = {}
     if TEXTS.is_file():
         texts = [article["articleBody"] for article in json.loads(TEXTS.read_text(encoding="utf-8")).values()]
-        first_pass, ours = documents_per_second(lambda text: band_keys(text, "", MINHASH), texts, arguments.seconds)
+        first_pass, ours = documents_per_second(lambda text: band_keys(text, "", MINHASH), texts, seconds)
         row |= {"characters_per_document": round(statistics.mean(map(len, texts))), "documents_per_second": round(ours)}
         row |= {"first_pass": round(first_pass)}
         python = PEERS / "datatrove/bin/python"
         if python.is_file():
-            command = [str(python), "-c", DATATROVE, "unused", str(arguments.seconds)]
-            told = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True).stdout
-            theirs, without_split = json.loads(told.splitlines()[-1])
+            theirs, without_split = ask_peer(python, DATATROVE, "unused", seconds, input=json.dumps(texts))
             row |= {"datatrove": round(theirs, 1), "ratio": round(ours / theirs, 1)}
-            row |= {"datatrove_permutations_alone": round(without_split)}
+            row |= {"datatrove_without_word_split": round(without_split)}
     else:
         row["missing"] = f"{TEXTS.name} and so the speed"
     rng = random.Random(0)
     shares = {}
     for similarity in SIMILARITIES:
         met = 0
-        for _ in range(arguments.pairs):
+        for _ in range(pairs):
             first, second = (band_keys(text, "", MINHASH) for text in similar_pair(similarity, rng))
             met += not set(first or ()).isdisjoint(second or ())
-        shares[similarity] = [round(met / arguments.pairs, 4), round(collision_probability(similarity, MINHASH), 4)]
-    print(json.dumps(row | {"pairs": arguments.pairs, "share_met_and_law": shares}))
+        shares[similarity] = [round(met / pairs, 4), round(collision_probability(similarity, MINHASH), 4)]
+    yield row | {"pairs": pairs, "share_met_and_law": shares}
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

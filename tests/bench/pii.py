@@ -17,19 +17,23 @@ one ("28245", "Suite 501"), and most others are put together of several countrie
 4. A unit is found if each of its letters and digits is replaced; `units_recall` is the share of units found.
 """
 
-import argparse
 import json
 import re
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import tyro
 
 from configs.recipes.gristmill import PERSONAL_DATA
 from data_prep.config import PersonalDataConfig
 from data_prep.pii import FINDERS, replace_personal_data
 from tests.bench.pii_texts import labelled_texts
+from tests.bench.runner import SHARED, run_benchmark
 
-LABELLED = Path(__file__).parents[2] / "../shared/data/pii/synth_dataset_v2.json"
+LABELLED = SHARED / "pii/synth_dataset_v2.json"
 KINDS = {
     "EMAIL_ADDRESS": "email",
     "IBAN_CODE": "iban",
@@ -127,26 +131,23 @@ def score(texts: list[dict], config: PersonalDataConfig) -> dict[str, dict[str, 
     return scores
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", type=Path, nargs="?", default=LABELLED)
-    path = parser.parse_args().texts
+def main(texts: tyro.conf.Positional[Path] = LABELLED) -> Iterator[dict[str, Any]]:
     made = {half: labelled_texts(half, MADE) for half in ("tune", "report")}
-    row: dict = {"bench": "pii", "made": {half: score(texts, PERSONAL_DATA) for half, texts in made.items()}}
-    texts = made["report"]
-    if path.is_file():
-        texts = json.loads(path.read_text(encoding="utf-8"))
-        row |= {"texts": len(texts), "kinds": score(texts, PERSONAL_DATA)}
+    row: dict[str, Any] = {"made": {half: score(found, PERSONAL_DATA) for half, found in made.items()}}
+    labelled = made["report"]
+    if texts.is_file():
+        labelled = json.loads(texts.read_text(encoding="utf-8"))
+        row |= {"texts": len(labelled), "kinds": score(labelled, PERSONAL_DATA)}
     else:
-        row["missing"] = str(path)
-    page = "\n".join(text["full_text"] for text in texts[:40])[:5000]
-    for name, documents in (("documents", [text["full_text"] for text in texts]), ("pages_of_5_kB", [page] * 200)):
+        row["missing"] = str(texts)
+    page = "\n".join(text["full_text"] for text in labelled[:40])[:5000]
+    for name, documents in (("documents", [text["full_text"] for text in labelled]), ("pages_of_5_kB", [page] * 200)):
         start = time.process_time()
         for document in documents:
             replace_personal_data(document, PERSONAL_DATA)
         row[f"{name}_per_second"] = round(len(documents) / (time.process_time() - start))
-    print(json.dumps(row))
+    yield row
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -8,19 +8,19 @@ one JSON line: tokens a second of one client and of all, their ratio, seconds to
 that failed, and the milliseconds of the health checks. Server and clients share the machine.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 
-from tests.run_files import has_model
+from tests.bench.runner import require_model, run_benchmark
 from tests.server_process import ServerProcess, serving
 
 PROMPTS = ("The people of", "In the year 1990", "It is said that", "A small town in the", "The history of", "She was")
@@ -120,20 +120,12 @@ def measure(
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder of a trained run (`make demo`)")
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer, at most")
-    parser.add_argument("--calls", type=int, default=3, help="of each client")
-    given = parser.parse_args()
-    if not has_model(given.run, "serve"):
-        return
-    options = ("--slots", str(given.slots), "--max-queue", str(2 * given.clients), "--warm-up")
-    row = measure(serving(given.run, *options), given.clients, given.slots, given.tokens, given.calls)
-    print(json.dumps({"bench": "serve"} | row))
+def main(
+    run: Path = Path("runs/demo"), clients: int = 64, slots: int = 16, tokens: int = 64, calls: int = 3
+) -> Iterator[dict[str, int | float | str | None]]:
+    options = ("--slots", str(slots), "--max-queue", str(2 * clients), "--warm-up")
+    yield measure(serving(require_model(run), *options), clients, slots, tokens, calls)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -9,7 +9,6 @@ into by goodput.json: `starting` is interpreter, imports, config, what stands in
 The clock counts what else the machine does; the CPU seconds do not.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -18,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.bench.runner import REPOSITORY, run_benchmark
+
 CONFIG = '''
 """The demo on other texts, all of which are kept; nothing is evaluated."""
 
@@ -130,15 +131,14 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="warm starts (default: 3)")
-    parser.add_argument("--keep", type=Path, help="folder for what is made (default: one that is removed)")
-    given = parser.parse_args()
+def main(runs: int = 3, keep: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Args:
+    runs: Warm starts.
+    keep: Folder for the outputs; by default a temporary one.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(given.keep or Path(scratch), given.runs)
-    print(json.dumps({"bench": "startup"} | found))
+        yield measure(keep or Path(scratch), runs)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -8,7 +8,6 @@ is an S3 server of the benchmark's own on loopback, in another process, that wai
 all its shards have the bytes of one, of 1 GB, that the benchmark writes. The process may open 1,024 files.
 """
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -17,6 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +28,7 @@ from array_record.python.array_record_module import ArrayRecordWriter  # ty: ign
 from lm.data.batches import BatchSource
 from lm.data.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 from lm.storage import Place, Url
+from tests.bench.runner import run_benchmark
 from tests.object_store import NO_METADATA, variables
 
 PAGE = 1000
@@ -137,15 +138,13 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def measure(arguments: argparse.Namespace, folder: Place, server: str, window_bytes: int) -> dict[str, object]:
+def measure(
+    folder: Place, context: int, batch_size: int, threads: int, shuffle_block: int, steps: int
+) -> dict[str, object]:
+    """Read the batches of `steps` steps."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    counts = lambda: json.loads(urllib.request.urlopen(f"{server}/counts").read())
-    steps = max(arguments.tokens // (arguments.batch_size * arguments.context), 2)
     began = time.perf_counter()
-    source = BatchSource(
-        folder, "train", arguments.context, arguments.batch_size, 0, arguments.threads,
-        shuffle_block=arguments.shuffle_block,
-    )  # fmt: skip
+    source = BatchSource(folder, "train", context, batch_size, 0, threads, shuffle_block=shuffle_block)
     opened = time.perf_counter()
     batches = source.iterate(stop_step=steps)
     next(batches)
@@ -153,67 +152,75 @@ def measure(arguments: argparse.Namespace, folder: Place, server: str, window_by
     for step, _ in enumerate(batches):
         files = max(files, open_files()) if step % 16 == 0 else files
     seconds = time.perf_counter() - first
-    gets, sent = counts()
-    used = steps * arguments.batch_size * window_bytes
-    of_requests = {
-        "gets": gets, "bytes_read_per_byte_used": round(sent / used, 3), "bytes_used_per_get": round(used / gets),
-    } if gets else {}  # fmt: skip
-    return of_requests | {
+    return {
         "open_seconds": round(opened - began, 2), "first_batch_seconds": round(first - began, 2),
-        "tokens_per_second": round((steps - 1) * arguments.batch_size * arguments.context / seconds),
-        "tokens": steps * arguments.batch_size * arguments.context,
+        "tokens_per_second": round((steps - 1) * batch_size * context / seconds),
+        "tokens": steps * batch_size * context,
         "most_open_files": files, "memory_mb_before": before // 1024,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, default=60_000, help="(default: 60,000)")
-    parser.add_argument("--records", type=int, default=95_000, help="of a shard (default: 95,000, about 1 GB)")
-    parser.add_argument("--record-length", type=int, default=4096, help="(default: 4096)")
-    parser.add_argument("--context", type=int, default=4096, help="(default: 4096)")
-    parser.add_argument("--batch-size", type=int, default=64, help="(default: 64)")
-    parser.add_argument("--shuffle-block", type=int, default=128, help="train.shuffle_block (default: 128)")
-    parser.add_argument("--tokens", type=int, default=200_000_000, help="to read (default: 200,000,000)")
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds before each answer (default: 0.05)")
-    parser.add_argument("--threads", type=int, default=1, help="loader threads (default: 1)")
-    parser.add_argument("--disk", action="store_true", help="read from a disk: as many hard links to the shard")
-    arguments = parser.parse_args()
+def main(
+    shards: int = 60_000,
+    records: int = 95_000,
+    record_length: int = 4096,
+    context: int = 4096,
+    batch_size: int = 64,
+    shuffle_block: int = 128,
+    tokens: int = 200_000_000,
+    delay: float = 0.05,
+    threads: int = 1,
+    disk: bool = False,
+) -> Iterator[dict[str, object]]:
+    """Args:
+    records: In a shard; the default is about 1 GB.
+    delay: Seconds before each answer of the server.
+    threads: Loader threads.
+    disk: Read from a disk: as many hard links to the shard.
+    """
+    settings = {name: value for name, value in locals().items() if name != "tokens"}
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
     with tempfile.TemporaryDirectory() as name:
-        cache = Path(name) / "cache"
-        shard = write_shard(Path(name) / "shard", arguments.records, arguments.record_length)
-        manifest = manifest_of(shard, arguments.shards, arguments.record_length)
+        root = Path(name)
+        shard = write_shard(root / "shard", records, record_length)
+        manifest = manifest_of(shard, shards, record_length)
         names = [one.file for one in manifest.splits["train"].shards]
         ports, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(Path(name) / "shard", manifest.to_json().encode(), names, arguments.delay, theirs)
+            target=serve, args=(root / "shard", manifest.to_json().encode(), names, delay, theirs)
         )
         process.start()
         server = f"http://127.0.0.1:{ports.recv()}"
-        window_bytes = shard.bytes * arguments.context // (shard.records * arguments.record_length)
         environment = {
             "AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1", "GRISTMILL_CACHE": str(cache), **NO_METADATA,
+            "AWS_REGION": "us-east-1", "GRISTMILL_CACHE": str(root / "cache"), **NO_METADATA,
         }  # fmt: skip
         try:
             folder: Place = Url("s3://b/tokens")
-            if arguments.disk:
-                folder = Path(name) / "tokens"
+            if disk:
+                folder = root / "tokens"
                 folder.mkdir()
                 (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
                 for one in names:
-                    (folder / one).hardlink_to(Path(name) / "shard")
+                    (folder / one).hardlink_to(root / "shard")
+            steps = max(tokens // (batch_size * context), 2)
             with variables(environment):
-                row = measure(arguments, folder, server, window_bytes)
+                row = measure(folder, context, batch_size, threads, shuffle_block, steps)
+                gets, sent = json.loads(urllib.request.urlopen(f"{server}/counts").read())
         finally:
             process.kill()
             process.join()
-        disk = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.exists() else 0
-    settings = {"bench": "stream_shards"} | {k: v for k, v in vars(arguments).items() if k != "tokens"}
-    print(json.dumps(settings | {"shard_bytes": shard.bytes} | row | {"disk_bytes": disk}))
+        cached = sum(path.stat().st_size for path in root.glob("cache/**/*") if path.is_file())
+    if gets:
+        used = steps * batch_size * shard.bytes * context // (shard.records * record_length)
+        row |= {
+            "gets": gets,
+            "bytes_read_per_byte_used": round(sent / used, 3),
+            "bytes_used_per_get": round(used / gets),
+        }
+    yield settings | {"shard_bytes": shard.bytes} | row | {"disk_bytes": cached}
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

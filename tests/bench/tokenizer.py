@@ -8,11 +8,8 @@ encoding is by one thread, ours and tiktoken's in turns, the median of the turns
 and with two, by the clock, start-up counted (nearly two seconds, those of Beam).
 """
 
-import argparse
 import itertools
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-SAMPLE = Path(__file__).parents[2] / "../shared/data/text/tinyshakespeare.txt"
+import tyro
+
+from tests.bench.runner import SHARED, ask_peer, require_file, run_benchmark
+
 DOCUMENT = 4000
 """Characters of the documents that the text is cut into, at line ends."""
 FILES = 16
@@ -66,11 +66,6 @@ def documents(path: str | Path) -> Iterator[str]:
         yield "".join(part)
 
 
-def trained(who: str, text: Path, out: Path, vocabulary: int, pattern: str) -> dict[str, float]:
-    command = [sys.executable, "-c", TRAIN, who, str(text), str(out), str(vocabulary), pattern]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def megabytes_per_second(runs: Mapping[str, Callable[[str], object]], texts: list[str], turns: int) -> dict[str, float]:
     """By CPU time of one thread, the median of the turns."""
     size = sum(len(text.encode()) for text in texts) / 1e6
@@ -95,7 +90,7 @@ def write_documents(texts: list[str], folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet", row_group_size=1000)
 
 
-def pipeline_seconds(folder: Path, tokenizer, workers: int, encoder: Literal["tiktoken", "gigatoken"]) -> float:
+def seconds_of(folder: Path, tokenizer, workers: int, encoder: Literal["tiktoken", "gigatoken"]) -> float:
     from data_prep.config import EngineConfig, ShardsConfig
     from data_prep.shards.write import write_shards
 
@@ -108,63 +103,55 @@ def pipeline_seconds(folder: Path, tokenizer, workers: int, encoder: Literal["ti
         return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", type=Path, nargs="?", default=SAMPLE)
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--pattern", default="cl100k")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--pipeline-mb", type=float, default=200)
-    arguments = parser.parse_args()
-    if not arguments.text.is_file():
-        print(json.dumps({"benchmark": "tokenizer", "skipped": f"there is no {arguments.text}"}))
-        return
+def main(
+    text: tyro.conf.Positional[Path] = SHARED / "text/tinyshakespeare.txt",
+    vocabulary: int = 8192,
+    pattern: str = "cl100k",
+    turns: int = 5,
+    pipeline_mb: float = 200,
+) -> Iterator[dict[str, object]]:
     import tiktoken
 
     from lm.tokenizer import BytePairTokenizer, load
     from lm.tokenizer.fast import fast_encoder
 
+    require_file(text)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        directly = trained("rustbpe", arguments.text, folder, arguments.vocabulary, arguments.pattern)
-        ours = trained("ours", arguments.text, folder / "tokenizer", arguments.vocabulary, arguments.pattern)
+        directly = ask_peer(sys.executable, TRAIN, "rustbpe", text, folder, vocabulary, pattern)
+        ours = ask_peer(sys.executable, TRAIN, "ours", text, folder / "tokenizer", vocabulary, pattern)
         tokenizer = load(folder / "tokenizer")
         assert isinstance(tokenizer, BytePairTokenizer)
         peer = tiktoken.Encoding("x", pat_str=tokenizer.pattern, mergeable_ranks=tokenizer.ranks, special_tokens={})
-        texts = list(documents(arguments.text))
-        size = sum(len(text.encode()) for text in texts)
+        texts = list(documents(text))
+        size = sum(len(one.encode()) for one in texts)
         runs = {"ours": tokenizer.encode, "tiktoken": peer.encode_ordinary, "fast": fast_encoder(tokenizer)}
-        rates = megabytes_per_second(runs, texts, arguments.turns)
-        copies = max(1, round(arguments.pipeline_mb * 1e6 / size))
+        rates = megabytes_per_second(runs, texts, turns)
+        copies = max(1, round(pipeline_mb * 1e6 / size))
         write_documents(texts * copies, folder / "documents")
-        seconds = {
-            (workers, encoder): pipeline_seconds(folder / "documents", tokenizer, workers, encoder)
+        pipeline = {
+            (workers, encoder): copies * size / 1e6 / seconds_of(folder / "documents", tokenizer, workers, encoder)
             for encoder in ("tiktoken", "gigatoken")
             for workers in (1, 2)
         }
-    print(
-        json.dumps(
-            {
-                "benchmark": "tokenizer",
-                "text_mb": round(size / 1e6, 1),
-                "vocabulary": arguments.vocabulary,
-                "train_seconds": round(ours["seconds"], 2),
-                "rustbpe_seconds": round(directly["seconds"], 2),
-                "train_peak_mb": round(ours["peak_mb"]),
-                "rustbpe_peak_mb": round(directly["peak_mb"]),
-                "texts_in_memory_mb": round(ours["texts_mb"]),
-                "encode_mb_per_second": round(rates["ours"], 2),
-                "tiktoken_mb_per_second": round(rates["tiktoken"], 2),
-                "gigatoken_mb_per_second": round(rates["fast"], 2),
-                "pipeline_mb_per_second": round(copies * size / 1e6 / seconds[2, "tiktoken"], 2),
-                "pipeline_one_worker_mb_per_second": round(copies * size / 1e6 / seconds[1, "tiktoken"], 2),
-                "pipeline_gigatoken_mb_per_second": round(copies * size / 1e6 / seconds[2, "gigatoken"], 2),
-                "pipeline_one_worker_gigatoken_mb_per_second": round(copies * size / 1e6 / seconds[1, "gigatoken"], 2),
-                "bytes_per_token": round(size / sum(len(tokenizer.encode(text)) for text in texts), 3),
-            }
-        )
-    )
+    yield {
+        "text_mb": round(size / 1e6, 1),
+        "vocabulary": vocabulary,
+        "train_seconds": round(ours["seconds"], 2),
+        "rustbpe_seconds": round(directly["seconds"], 2),
+        "train_peak_mb": round(ours["peak_mb"]),
+        "rustbpe_peak_mb": round(directly["peak_mb"]),
+        "texts_in_memory_mb": round(ours["texts_mb"]),
+        "encode_mb_per_second": round(rates["ours"], 2),
+        "tiktoken_mb_per_second": round(rates["tiktoken"], 2),
+        "gigatoken_mb_per_second": round(rates["fast"], 2),
+        "pipeline_mb_per_second": round(pipeline[2, "tiktoken"], 2),
+        "pipeline_one_worker_mb_per_second": round(pipeline[1, "tiktoken"], 2),
+        "pipeline_gigatoken_mb_per_second": round(pipeline[2, "gigatoken"], 2),
+        "pipeline_one_worker_gigatoken_mb_per_second": round(pipeline[1, "gigatoken"], 2),
+        "bytes_per_token": round(size / sum(len(tokenizer.encode(one)) for one in texts), 3),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

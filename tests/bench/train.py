@@ -1,6 +1,6 @@
 """How fast one step of training is, beside what a bare matrix product reaches on the same machine.
 
-    python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
+    python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m,demo} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
 
 Prints one JSON line: tokens_per_second (the median of single steps, batches cut from random tokens included),
 compile_seconds, peak_mb of this process, and gflops_per_second (lm/model/cost.py) beside
@@ -10,16 +10,14 @@ Shapes S and M (layers, heads, width, context, batch = 4, 4, 128, 64, 12 and 6, 
 step: pre-norm blocks, GELU, tied head, AdamW, clipping at 1; ../shared/bench/torch_gpt.py does the same in PyTorch.
 """
 
-import argparse
 import dataclasses
-import json
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
-from configs.fineweb import get_config
+from configs import demo, fineweb
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, host_batch
 from lm.metrics.hardware import matmul_peak, median_seconds
@@ -29,6 +27,7 @@ from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch
 from lm.training.optimizer import make_optimizer
 from lm.training.state import TrainState, abstract_state, initializer
 from lm.training.step import compile_step
+from tests.bench.runner import choose, run_benchmark
 
 SHAPES = {
     "S": (4, 4, 128, 64, 12),
@@ -72,47 +71,50 @@ def step_seconds(step: Step, state: TrainState, batch: Callable[[], Batch], seco
     return median_seconds(one_step, seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="M")
-    parser.add_argument("--vocab", type=int, default=65)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--loss-chunks", type=int, default=1)
-    parser.add_argument("--bf16", action="store_true", help="products in bfloat16; parameters stay float32")
-    parser.add_argument("--seconds", type=float, default=10)
-    arguments = parser.parse_args()
-    layers, heads, width, length, batch = SHAPES[arguments.shape]
-    batch = arguments.batch or batch
-    dtype = "bfloat16" if arguments.bf16 else "float32"
-    experiment = get_config()
-    model = dataclasses.replace(
-        experiment.model, vocab_size=arguments.vocab, context_length=length, layers=layers, width=width,
-        heads=heads, kv_heads=heads, mlp_width=4 * width, compute_dtype=dtype,
-    )  # fmt: skip
-    train = dataclasses.replace(
-        experiment.train, batch_size=batch, loss_chunks=arguments.loss_chunks,
-        optimizer=dataclasses.replace(
+def main(
+    shape: str = "M",
+    vocab: int = 65,
+    batch: int | None = None,
+    loss_chunks: int = 1,
+    bf16: bool = False,
+    seconds: float = 10,
+) -> Iterator[dict[str, object]]:
+    """Args:
+    shape: S, M, gpt2_124m, gpt2_1558m, or demo (model, batch and optimizer of configs/demo.py).
+    bf16: Products in bfloat16; parameters stay float32.
+    """
+    if shape == "demo":
+        experiment = demo.get_config()
+        model, train = experiment.model, experiment.train
+    else:
+        layers, heads, width, length, usual_batch = choose(SHAPES, shape)
+        experiment = fineweb.get_config()
+        model = dataclasses.replace(
+            experiment.model, vocab_size=vocab, context_length=length, layers=layers, width=width, heads=heads,
+            kv_heads=heads, mlp_width=4 * width, compute_dtype="bfloat16" if bf16 else "float32",
+        )  # fmt: skip
+        optimizer = dataclasses.replace(
             experiment.train.optimizer, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.99
-        ),
-    )  # fmt: skip
+        )
+        train = dataclasses.replace(
+            experiment.train, batch_size=batch or usual_batch, loss_chunks=loss_chunks, optimizer=optimizer
+        )
     step, cost, make_state = compiled(model, train)
-    seconds = step_seconds(step, make_state(), random_batches(model, batch), arguments.seconds)
-    tokens = batch * length
-    row = {
-        "bench": "train",
-        "shape": arguments.shape,
-        "vocab": arguments.vocab,
-        "bf16": arguments.bf16,
+    taken = step_seconds(step, make_state(), random_batches(model, train.batch_size), seconds)
+    tokens = train.batch_size * model.context_length
+    yield {
+        "shape": shape,
+        "vocab": model.vocab_size,
+        "bf16": bf16,
         "device": jax.devices()[0].device_kind,
         "parameters": count_parameters(model),
-        "tokens_per_second": round(tokens / seconds, 1),
+        "tokens_per_second": round(tokens / taken, 1),
         "compile_seconds": round(cost.compile_seconds, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "gflops_per_second": round(flops_per_token(model) * tokens / seconds / 1e9, 1),
+        "gflops_per_second": round(flops_per_token(model) * tokens / taken / 1e9, 1),
         "matmul_peak_gflops_per_second": round(matmul_peak(model, tokens) / 1e9, 1),
     }
-    print(json.dumps(row))
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -11,16 +11,14 @@ its own, and is held to nothing: the page of a document, its steps, what a step'
 another median is above what is allowed, in milliseconds. Browser and server share the machine.
 """
 
-import argparse
-import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.parquet import parquet_files, read_batches
-from tests.run_files import has_model
+from tests.bench.runner import SkippedError, require_model, run_benchmark
 from tests.server_process import serving
 from tests.window.browser import Watched, chromium, missing, page_ids, settle
 
@@ -141,28 +139,23 @@ def measure(window: str, times: int, passage: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--most-paint", type=float, default=1000)
-    parser.add_argument("--most-answer", type=float, default=150)
-    given = parser.parse_args()
+def main(
+    run: Path = Path("runs/demo"), times: int = 5, most_paint: float = 1000, most_answer: float = 150
+) -> Iterator[dict[str, Any]]:
     if reason := missing():
-        print(f"window: {reason}")
-    elif has_model(given.run, "window"):
-        with serving(given.run) as server:
-            found = measure(f"{server.url}/window", given.times, passage_of(given.run))
-        print(json.dumps({"bench": "window", "run": str(given.run), "times": given.times, **found}))
-        slow = [
-            name
-            for name, (median, _) in found["answers_ms"].items()
-            if median > given.most_answer and name.rpartition(".")[2] not in LATER
-        ]
-        slow += ["first_paint_ms"] if found["first_paint_ms"][0] > given.most_paint else []
-        if slow:
-            sys.exit(f"window: slower than allowed: {', '.join(slow)}")
+        raise SkippedError(reason)
+    with serving(require_model(run)) as server:
+        found = measure(f"{server.url}/window", times, passage_of(run))
+    yield {"run": str(run), "times": times, **found}
+    slow = [
+        name
+        for name, (median, _) in found["answers_ms"].items()
+        if median > most_answer and name.rpartition(".")[2] not in LATER
+    ]
+    slow += ["first_paint_ms"] if found["first_paint_ms"][0] > most_paint else []
+    if slow:
+        sys.exit(f"window: slower than allowed: {', '.join(slow)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

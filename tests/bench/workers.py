@@ -8,20 +8,22 @@ process of its own turns into documents; its peak of memory is that of the syste
 that out.
 """
 
-import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-SAMPLE = Path(__file__).parents[2] / "../shared/data/extraction/aeb.warc.gz"
-ALONE = """
-import resource, sys
+import tyro
+
+from tests.bench.runner import ARTICLES, ask_peer, require_file, run_benchmark
+
+LARGE_FILE = """
+import json, resource, sys
 from pathlib import Path
 from tests.bench.workers import seconds
-print(seconds([Path(sys.argv[1])], Path(sys.argv[2]), 1), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+taken = seconds([Path(sys.argv[1])], Path(sys.argv[2]), 1)
+print(json.dumps([taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 
 
@@ -49,37 +51,31 @@ def uncompressed(path: Path) -> int:
         return sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("warc", type=Path, nargs="?", default=SAMPLE)
-    parser.add_argument("--copies", type=int, default=72)
-    parser.add_argument("--gigabytes", type=float, default=1)
-    arguments = parser.parse_args()
-    if not arguments.warc.is_file():
-        print(json.dumps({"benchmark": "workers", "skipped": f"there is no {arguments.warc}"}))
-        return
-    data = arguments.warc.read_bytes()
-    result: dict[str, object] = {"benchmark": "workers", "files": arguments.copies}
+def main(
+    warc: tyro.conf.Positional[Path] = ARTICLES, copies: int = 72, gigabytes: float = 1
+) -> Iterator[dict[str, object]]:
+    data = require_file(warc).read_bytes()
+    result: dict[str, object] = {"files": copies}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        warcs = [folder / f"{number:05d}.warc.gz" for number in range(arguments.copies)]
+        warcs = [folder / f"{number:05d}.warc.gz" for number in range(copies)]
         for path in warcs:
             path.write_bytes(data)
         taken = {workers: seconds(warcs, folder / f"out-{workers}", workers) for workers in (1, 2)}
         result |= {f"seconds_{workers}_workers": round(value, 1) for workers, value in taken.items()}
         result["times_one"] = round(taken[1] / taken[2], 2)
-        if arguments.gigabytes:
-            copies = round(arguments.gigabytes * 1e9 / uncompressed(arguments.warc))
+        if gigabytes:
+            size = uncompressed(warc)
+            repeats = round(gigabytes * 1e9 / size)
             large = folder / "large.warc.gz"
             with large.open("wb") as file:
-                for _ in range(copies):
+                for _ in range(repeats):
                     file.write(data)
-            command = [sys.executable, "-c", ALONE, str(large), str(folder / "large")]
-            wall, peak = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-            result |= {"gigabytes": round(copies * uncompressed(arguments.warc) / 1e9, 2), "peak_mb": round(peak)}
+            wall, peak = ask_peer(sys.executable, LARGE_FILE, large, folder / "large")
+            result |= {"gigabytes": round(repeats * size / 1e9, 2), "peak_mb": round(peak)}
             result["large_seconds"] = round(wall, 1)
-    print(json.dumps(result))
+    yield result
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from tests.run_files import has_model
 from tests.server_process import serving
 from tests.window.browser import WIDE, Watched, chromium, missing, settle
 
@@ -112,10 +111,11 @@ def main() -> None:
     given = parser.parse_args()
     if reason := missing():
         sys.exit(f"pictures: {reason}")
-    if has_model(given.run, "pictures"):
-        given.out.mkdir(parents=True, exist_ok=True)
-        with serving(given.run) as server:
-            take_tour(f"{server.url}/window", given.out, given.only)
+    if not (given.run / "checkpoints").is_dir():
+        sys.exit(f"pictures: {given.run} has no trained model")
+    given.out.mkdir(parents=True, exist_ok=True)
+    with serving(given.run) as server:
+        take_tour(f"{server.url}/window", given.out, given.only)
 
 
 if __name__ == "__main__":

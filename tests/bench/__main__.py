@@ -1,0 +1,44 @@
+"""Run all benchmarks without options, one after the other: python -m tests.bench (make bench).
+
+A benchmark whose sample data, peer or model is missing prints a row with the reason.
+"""
+
+import subprocess
+import sys
+
+PROGRAMS = {
+    "attention": "attention kernels: speed, and difference to plain float32 attention",
+    "base_model": "recitation of repeated passages, and few-shot learning",
+    "checkpoint": "saving and restoring 1.5 GB, compared with plain Orbax",
+    "cluster": "a step on a Ray cluster with failing nodes and requests",
+    "compression": "text compressed by a model, compared with gzip, zstd and xz",
+    "corpus_index": "building and searching the suffix array of 100 M tokens",
+    "decisions": "verdicts compared with datatrove's on the same texts",
+    "documents": "WARC file to documents in one process",
+    "dump_cost": "computed cost of a crawl's dump",
+    "engines": "overhead of small units on Ray and Slurm",
+    "extraction": "speed of main-text extraction",
+    "extraction_kinds": "F1 of main-text extraction on seven kinds of pages",
+    "generate": "tokens per second of the engine",
+    "interop": "exports and imports compared with transformers and llama.cpp",
+    "join": "rows of deduplication keys joined per second",
+    "language": "accuracy of English or not, 75 languages",
+    "languages": "verdicts in ten languages compared with datatrove's",
+    "layouts": "every row of configs/layouts.py compiled by libtpu",
+    "loader": "batches per second from warm shards",
+    "meshes": "arithmetic, memory and communication of compiled steps on eight devices",
+    "minhash": "MinHash keys per second, and pairs found",
+    "pii": "recall and precision of personal data",
+    "serve": "throughput and latency of the HTTP server",
+    "startup": "process start to first training step",
+    "stream_shards": "batches from a bucket of 60,000 shards",
+    "tokenizer": "training and encoding compared with rustbpe and tiktoken",
+    "train": "a training step compared with a bare matrix product",
+    "window": "response times of the window in Chromium",
+    "workers": "two workers compared with one, and memory of a worker",
+}
+"""{module: what it measures}. Not here: tests.bench.card (docs/accelerators.md) and tests.bench.extract_fit."""
+
+if __name__ == "__main__":
+    for name in PROGRAMS:
+        subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=False)
