@@ -90,7 +90,7 @@ bench: $(READY)  ## the benchmarks, one JSON line each (an accelerator: docs/acc
 	@$(PYTHON) -m tests.bench
 
 chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come out (2 hours)
-	@for proof in tests/chaos/[a-z]*.py; do $(PYTHON) -m tests.chaos.$$(basename $$proof .py); done
+	@$(PYTHON) -m tests.chaos
 
 libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into .tools)
 	@$(INSTALL) --python $(PYTHON) --target .tools/libtpu -r requirements-tpu.lock

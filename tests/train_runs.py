@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-MEASURED = re.compile("second|mfu|share|bytes|step_flops|goodput")
+MEASURED = re.compile("second|mfu|share|bytes|step_flops|goodput|slowest")
 
 
 def copy(source: Path, run: Path) -> Path:

@@ -1,21 +1,16 @@
-"""Kills processes that train together and share only a bucket, and flips bits of the checkpoints there.
+"""Processes that train together and share only a bucket: killed at random requests, and bits of its objects flipped.
 
-    python -m tests.chaos.bucket_processes [--seed 0] [--flips 100] [--meshes 2] [--victims one "process 0" all]
-
-Every twentieth request fails. Rows: a run of four processes that nobody kills; for each mesh, one process, process 0 or
-all are killed at a random request between the first step and the last checkpoint, and the run resumes on one, two and
-four processes: the losses are those of one process on a disk, and every row is there once; then one bit at a time is
-flipped in objects of these checkpoints. Prints a JSON line a row, `N passed, N failed` last.
+Every twentieth request fails. For each mesh: a run of four processes that no one kills; then one process, process 0 or
+all are killed between the first step and the last checkpoint, and the run resumes on one, two and four processes.
 """
 
-import argparse
 import os
 import random
 import re
 import signal
 import subprocess
-import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +23,7 @@ from lm.resilience.goodput import read_heartbeat
 from lm.run_paths import UNFINISHED, RunPaths
 from lm.storage import Url, write_atomically
 from tests.bucket_processes import HANGS, TWO_HEADS, difference, flip, now_and_then, on_disk, outputs, start_on_machines
-from tests.chaos_rows import Clock, Rows
+from tests.chaos.runner import Figures, Trial
 from tests.corpus import web_pages
 from tests.object_store import Request, Store, serving, variables
 from tests.run_files import finish, start
@@ -48,7 +43,7 @@ BUCKET = Url("s3://corpus")
 
 
 @dataclass
-class Trials:
+class Setup:
     """What all trials have in common."""
 
     server: Store
@@ -97,50 +92,50 @@ def has_stepped(machines: Path) -> bool:
     return any(heart is not None and heart["step"] >= 1 for heart in hearts)
 
 
-def undisturbed(rows: Rows, trials: Trials, mesh: str, base: Url) -> None:
+def undisturbed(setup: Setup, mesh: str, base: Url) -> Figures:
     """Count the requests, too."""
-    name, clock, first, last = f"{mesh}-undisturbed".replace(" ", "-"), Clock(), [], []
-    run = trials.copy(base, name)
+    name, first, last = f"{mesh}-undisturbed".replace(" ", "-"), [], []
+    run = setup.copy(base, name)
 
     def fault(request: Request) -> str | None:
-        if not first and has_stepped(trials.root / name):
+        if not first and has_stepped(setup.root / name):
             first.append(request.number)
         if re.search(rf"PUT .*checkpoints/{STEPS}/{MANIFEST}", f"{request.method} {request.path}"):
             last.append(request.number)
         return now_and_then(request)
 
-    trials.server.fail(fault)
-    found = ended(trials, trials.start(run, name, 4, MESHES[mesh]), run)
-    trials.requests[mesh] = last[0] - first[0]
-    rows.add(f"{mesh}: nobody killed", not found["wrong"], requests=trials.requests[mesh], **found, seconds=clock())
+    setup.server.fail(fault)
+    found = ended(setup, setup.start(run, name, 4, MESHES[mesh]), run)
+    setup.requests[mesh] = last[0] - first[0]
+    return {"row": f"{mesh}: not killed", "passed": not found["wrong"], "requests": setup.requests[mesh], **found}
 
 
-def ended(trials: Trials, processes: list[subprocess.Popen], run: Url, newest: int = 0) -> dict[str, Any]:
+def ended(setup: Setup, processes: list[subprocess.Popen], run: Url, newest: int = 0) -> dict[str, Any]:
     """Figures of a run that is to train to the end, from the checkpoint of step `newest`."""
     said, codes = outputs(processes), [process.returncode for process in processes]
     if any(codes) or "Traceback" in "".join(said):
         return {"wrong": [f"exit codes {codes}", *said]}
-    wrong, worst = trials.check(run)
+    wrong, worst = setup.check(run)
     resumed = re.findall(r"going on from the checkpoint at step (\d+)", said[0])
     wrong += [] if resumed == [str(newest)] * bool(newest) else [f"step {newest} was whole: {said[0]}"]
     return {"wrong": wrong, "largest_relative_difference_of_losses": worst}
 
 
-def killed(rows: Rows, trials: Trials, mesh: str, victim: str, base: Url) -> None:
+def killed(setup: Setup, mesh: str, victim: str, base: Url) -> Iterator[Figures]:
     """Kill, then resume copies of what is left in the bucket on one and two fresh machines, and the run on its four."""
-    name, clock, generator = f"{mesh}-{victim}".replace(" ", "-"), Clock(), trials.generator
-    run = trials.copy(base, name)
-    after = generator.randrange(trials.requests[mesh] * 4 // 5)  # logs are uploaded by time, so counts vary
+    name, generator = f"{mesh}-{victim}".replace(" ", "-"), setup.generator
+    run = setup.copy(base, name)
+    after = generator.randrange(setup.requests[mesh] * 4 // 5)  # logs are uploaded by time, so counts vary
     indices = {"one": [generator.randrange(1, 4)], "process 0": [0], "all": [0, 1, 2, 3]}[victim]
     child = generator.random() < 0.5  # the one that trains (launch/stages/parent.py), as of a kernel without memory
     first, hit = [], []
-    trials.server.fail(now_and_then)
-    processes = trials.start(run, name, 4, MESHES[mesh])
+    setup.server.fail(now_and_then)
+    processes = setup.start(run, name, 4, MESHES[mesh])
     # A child must be there before it can be killed; it begins with seconds of imports.
     numbers = [child_of(processes[index]) if child else processes[index].pid for index in indices]
 
     def fault(request: Request) -> str | None:
-        if not first and has_stepped(trials.root / name):
+        if not first and has_stepped(setup.root / name):
             first.append(request.number)
         if first and not hit and request.number >= first[0] + after:
             hit.append(time.monotonic())
@@ -148,7 +143,7 @@ def killed(rows: Rows, trials: Trials, mesh: str, victim: str, base: Url) -> Non
                 os.kill(number, signal.SIGKILL)
         return now_and_then(request)
 
-    trials.server.fail(fault)
+    setup.server.fail(fault)
     said, codes = outputs(processes), [process.returncode for process in processes]
     seconds = round(time.monotonic() - hit[0], 1) if hit else None
     wrong = damaged(run) + ([] if hit else [f"not killed: exit codes {codes}"])
@@ -160,23 +155,21 @@ def killed(rows: Rows, trials: Trials, mesh: str, victim: str, base: Url) -> Non
         if codes[index] != code or victims not in text or "Traceback" in text or HANGS in text:
             wrong.append(f"process {index} ends with {codes[index]}, not {code}: {text}")
     newest = max(steps_in(run / "checkpoints"), default=0)
-    rows.add(
-        f"{mesh}: SIGKILL of {victim}", not wrong, after_requests=after, processes=indices, child=child, newest=newest,
-        seconds_until_all_ended=seconds, messages=messages, wrong=wrong, seconds=clock(),
-    )  # fmt: skip
-    copies = {count: trials.copy(run, f"{name}-{count}") for count in (1, 2)}
+    yield {
+        "row": f"{mesh}: SIGKILL of {victim}", "passed": not wrong, "after_requests": after, "processes": indices,
+        "child": child, "newest": newest, "seconds_until_all_ended": seconds, "messages": messages, "wrong": wrong,
+    }  # fmt: skip
+    copies = {count: setup.copy(run, f"{name}-{count}") for count in (1, 2)}
     for count, again in ((1, {}), (2, {"fsdp": 2}), (4, MESHES[mesh])):
-        clock, place = Clock(), copies.get(count, run)
-        found = ended(trials, trials.start(place, place.name, count, again), place, newest)
-        rows.add(
-            f"{mesh}: SIGKILL of {victim}, resumed on {count}", not found["wrong"], **found, seconds=clock()
-        )  # fmt: skip
+        place = copies.get(count, run)
+        found = ended(setup, setup.start(place, place.name, count, again), place, newest)
+        yield {"row": f"{mesh}: SIGKILL of {victim}, resumed on {count}", "passed": not found["wrong"], **found}
 
 
-def flips(rows: Rows, trials: Trials, count: int) -> None:
+def flips(setup: Setup, count: int) -> Figures:
     """By the function that finds a checkpoint for launch.evaluate and all others that read one."""
-    trials.server.fail(lambda request: None)
-    clock, found, missed, generator = Clock(), 0, [], trials.generator
+    setup.server.fail(lambda request: None)
+    found, missed, generator = 0, [], setup.generator
     runs = [name for name in BUCKET.children() if name != "base"]
     for _ in range(count):
         run = BUCKET / generator.choice(runs)
@@ -192,35 +185,24 @@ def flips(rows: Rows, trials: Trials, count: int) -> None:
             named = str(error).startswith(f"{checkpoint} is damaged: ") and str(flipped) in str(error)
             found, missed = found + named, missed if named else [*missed, f"{flipped}: {error}"]
         write_atomically(flipped, before)
-    rows.add("one bit flipped in an object", found == count, flips=count, by_name=found, missed=missed, seconds=clock())
+    return {"row": "bit flips", "passed": found == count, "flips": count, "by_name": found, "missed": missed}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--meshes", type=int, default=len(MESHES), help="the first so many of them (default: all)")
-    parser.add_argument("--victims", nargs="*", default=VICTIMS, choices=VICTIMS)
-    parser.add_argument("--flips", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0, help="chooses moments, processes and bits (default: 0)")
-    arguments = parser.parse_args()
-    rows, lease = Rows(), {"GRISTMILL_LEASE_SECONDS": "3"}
-    with tempfile.TemporaryDirectory() as folder, serving() as server:
-        root = Path(folder)
+def trials(trial: Trial) -> Iterator[Figures]:
+    """All meshes and victims, then `trial.count` bit flips."""
+    with serving() as server:
+        root = trial.folder
         cache = {"GRISTMILL_CACHE": str(root / "cache"), "XDG_STATE_HOME": str(root / "state")}
-        with variables(server.environment() | lease | cache):
+        with variables(server.environment() | {"GRISTMILL_LEASE_SECONDS": "3"} | cache):
             server.bucket("corpus")
             pages, base = web_pages(40), BUCKET / "base"
             for part in (0, 1):
                 write_pages(root / f"warc/{part}.warc.gz", pages[part::2])
             finish(start(root / "disk", root / "warc", "--until", "train", *OPTIONS))
             finish(start(base, root / "warc", "--until", "shards", *OPTIONS))  # ty: ignore[invalid-argument-type]
-            trials = Trials(server, root, root / "warc", told(root / "disk"), random.Random(arguments.seed))
-            for mesh in [*MESHES][: arguments.meshes]:
-                undisturbed(rows, trials, mesh, base)
-                for victim in arguments.victims:
-                    killed(rows, trials, mesh, victim, base)
-            flips(rows, trials, arguments.flips)
-    rows.end()
-
-
-if __name__ == "__main__":
-    main()
+            setup = Setup(server, root, root / "warc", told(root / "disk"), trial.random)
+            for mesh in MESHES:
+                yield undisturbed(setup, mesh, base)
+                for victim in VICTIMS:
+                    yield from killed(setup, mesh, victim, base)
+            yield flips(setup, trial.count)

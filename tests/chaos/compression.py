@@ -1,19 +1,13 @@
-"""Every file comes back, bit for bit, and a damaged one never as another: random and hostile files, packed by a model.
+"""Files packed by a model: every file comes back bit for bit, and a damaged one never as another file.
 
-    python -m tests.chaos.compression [--run runs/demo] [--files 200] [--largest 20000]
-
-Without --run a small model is trained first. Prints a JSON line a row: round trips in one process (what xz packs better
-goes through the model's coder too) and, of some files, by launch.compress and launch.decompress in two; the most bytes
-that a file grew by, and the most by which the coder was above the model's cross-entropy; flips of a bit and cuts.
+Without --run a small model is trained first.
 """
 
-import argparse
+import contextlib
 import dataclasses
 import itertools
-import random
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,13 +20,12 @@ from lm.compression.token_model import Layout, TokenModel, segments_for
 from lm.errors import InputError
 from lm.run_paths import RunPaths
 from lm.storage import write_json
-from tests.chaos_rows import Clock, Rows
+from tests.chaos.runner import Figures, Trial
 from tests.corpus import tiny_experiment, write_tokens
 from tests.hostile_files import hostile_file
 
-MOST_GROWTH = 150
-PROCESSES = 6
-"""Files that go through two processes."""
+MOST_GROWTH, LARGEST = 150, 20_000
+"""Bytes."""
 
 
 def small_run(folder: Path, steps: int = 60) -> Path:
@@ -50,26 +43,30 @@ def small_run(folder: Path, steps: int = 60) -> Path:
     return folder
 
 
-def round_trips(rows: Rows, packer: Packer, files: int, largest: int) -> None:
-    clock, wrong, growth, worst, by_model = Clock(), [], 0, 0.0, 0
-    for number in range(files):
-        kind, data = hostile_file(number, largest)
+def run_of(trial: Trial) -> Path:
+    return trial.run or small_run(trial.folder / "run")
+
+
+def round_trips(trial: Trial) -> Figures:
+    """Random and hostile files in one process; files that xz packs better go through the model's coder, too."""
+    packer, wrong, growth, worst, by_model = load_packer(str(run_of(trial))), [], 0, 0.0, 0
+    for number in range(trial.count):
+        kind, data = hostile_file(number, LARGEST)
         packed = compress(data, packer)
-        if decompress(packed.data, packer, kind) != data:
-            wrong.append(number)
+        same = decompress(packed.data, packer, kind) == data
         growth = max(growth, len(packed.data) - len(data))
         coded_bits, bits = 8 * packed.coded_bytes, packed.cross_entropy_bits
-        if packed.tokens:
-            by_model += 1
-        else:
-            same, coded_bits, bits = through_the_coder(packer, data)
-            wrong += [] if same else [number]
+        by_model += bool(packed.tokens)
+        if not packed.tokens:
+            through, coded_bits, bits = through_the_coder(packer, data)
+            same = same and through
+        wrong += [] if same else [number]
         if bits:  # the coder ends in whole words of 32 bits
             worst = max(worst, (coded_bits - 64) / bits - 1)
-    rows.add(
-        "round trips", not wrong and growth <= MOST_GROWTH and worst < 0.01, files=files, wrong=wrong,
-        by_the_model=by_model, most_growth_bytes=growth, most_above_cross_entropy=round(worst, 5), seconds=clock(),
-    )  # fmt: skip
+    return {
+        "passed": not wrong and growth <= MOST_GROWTH and worst < 0.01, "files": trial.count, "wrong": wrong,
+        "by_the_model": by_model, "most_growth_bytes": growth, "most_above_cross_entropy": round(worst, 5),
+    }  # fmt: skip
 
 
 def through_the_coder(packer: Packer, data: bytes) -> tuple[bool, int, float]:
@@ -89,58 +86,36 @@ def documents(run: Path, size: int = 3000) -> list[bytes]:
     """The beginnings of documents of the run, which its model packs better than xz."""
     file = min(RunPaths(run).documents.glob("*.parquet"))
     texts = pq.read_table(file, columns=["text"])["text"].to_pylist()
-    return [text.encode()[:size] for text in texts[:PROCESSES]]
+    return [text.encode()[:size] for text in texts[:6]]
 
 
-def damage(rows: Rows, packer: Packer, text: bytes, trials: int = 500) -> None:
-    """One bit flipped, or the end cut off: told, and nothing comes out."""
-    generator, missed = random.Random(0), 0
-    made = compress(text, packer)
-    packed = made.data
-    for number in range(trials):
-        data = bytearray(packed)
+def damage(trial: Trial) -> Figures:
+    """One bit flipped, or the end cut off: an error, and no output."""
+    run, missed = run_of(trial), 0
+    packer = load_packer(str(run))
+    packed = compress(documents(run)[0], packer)
+    for number in range(trial.count):
+        data = bytearray(packed.data)
         if number % 5:
-            data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+            data[trial.random.randrange(len(data))] ^= 1 << trial.random.randrange(8)
         else:
-            del data[generator.randrange(len(data)) :]
-        try:
+            del data[trial.random.randrange(len(data)) :]
+        with contextlib.suppress(InputError):
             decompress(bytes(data), packer, "x")
             missed += 1
-        except InputError:
-            pass
-    rows.add("damage", not missed, trials=trials, missed=missed, tokens=made.tokens)
+    return {"passed": not missed, "trials": trial.count, "missed": missed, "tokens": packed.tokens}
 
 
-def two_processes(rows: Rows, run: Path, folder: Path) -> None:
-    """What one process packs, another unpacks: it computes the same bits."""
-    same = 0
-    files = documents(run)
+def two_processes(trial: Trial) -> Figures:
+    """launch.decompress in one process restores the file that launch.compress packed in another."""
+    run, same = run_of(trial), 0
+    files = documents(run)[: trial.count]
     for number, data in enumerate(files):
-        file, again = folder / f"{number}", folder / f"{number}.again"
+        file, again = trial.folder / f"{number}", trial.folder / f"{number}.again"
         file.write_bytes(data)
         python = [sys.executable, "-m"]
         subprocess.run([*python, "launch.compress", str(run), str(file)], check=True, stdout=subprocess.DEVNULL)
-        packed = f"{file}.grist"
-        done = subprocess.run([*python, "launch.decompress", str(run), packed, str(again)], stdout=subprocess.DEVNULL)
+        command = [*python, "launch.decompress", str(run), f"{file}.grist", str(again)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL)
         same += done.returncode == 0 and again.read_bytes() == data
-    rows.add("two processes", same == len(files), files=len(files), same=same)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--files", type=int, default=200)
-    parser.add_argument("--largest", type=int, default=20_000, help="bytes")
-    arguments = parser.parse_args()
-    rows = Rows()
-    with tempfile.TemporaryDirectory() as folder:
-        run = arguments.run or small_run(Path(folder) / "run")
-        packer = load_packer(str(run))
-        round_trips(rows, packer, arguments.files, arguments.largest)
-        damage(rows, packer, documents(run)[0])
-        two_processes(rows, run, Path(folder))
-    rows.end()
-
-
-if __name__ == "__main__":
-    main()
+    return {"passed": same == len(files), "files": len(files), "same": same}

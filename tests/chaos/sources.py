@@ -1,19 +1,14 @@
-"""Stream files over a network that fails at random: a stream gives one version of the file, or StorageError.
+"""Stream files over a network that fails at random: a stream gives one version of the file, or StorageError."""
 
-    python -m tests.chaos.sources [--seed N] [--trials N]
-
-One JSON line per trial; exit code 1 if any byte was wrong.
-"""
-
-import argparse
 import gzip
-import json
-import os
 import random
+from collections.abc import Callable
 
 from lm.storage import StorageError, Url, http
 from lm.storage.ranges import Stream
+from tests.chaos.runner import Figures, Trial
 from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl, serving
+from tests.object_store import variables
 
 
 def random_fault(rng: random.Random, size: int) -> Fault:
@@ -67,20 +62,15 @@ def random_stream(seed: int) -> dict:
     return {"seed": seed, "ok": ok, "faults": asked, "bytes": len(came), "of": len(before), "told": told[-120:]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=100)
-    arguments = parser.parse_args()
-    os.environ |= {"NO_PROXY": "127.0.0.1", "GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "4"}
-    http.FIRST_PAUSE = 0.0
-    failed = 0
-    for seed in range(arguments.seed, arguments.seed + arguments.trials):
-        row = random_stream(seed)
-        failed += not row["ok"]
-        print(json.dumps(row), flush=True)
-    raise SystemExit(1 if failed else 0)
+def trials(run: Callable[[int], Figures]) -> Callable[[Trial], Figures]:
+    """A row that calls `run` with one seed after the other."""
 
+    def check(trial: Trial) -> Figures:
+        settings = {"NO_PROXY": "127.0.0.1", "GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "4"}
+        http.FIRST_PAUSE = 0.0
+        with variables(settings):
+            found = [run(seed) for seed in range(trial.seed, trial.seed + trial.count)]
+        return {"passed": all(one["ok"] for one in found), "trials": len(found),
+                "failed": [one for one in found if not one["ok"]]}  # fmt: skip
 
-if __name__ == "__main__":
-    main()
+    return check

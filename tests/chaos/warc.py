@@ -1,20 +1,8 @@
-"""Damages WARC files in every way that we could think of, and asks what the reader makes of it.
+"""Damaged, fuzzed and hostile WARC files: records out of the fault's reach come out, no altered one does."""
 
-    python -m tests.chaos.warc [--faults 300] [--fuzzed 10000] [--seed 0]
-
-Single faults on a file of 40 pages: every record that the fault does not touch comes out, no altered one does, nothing
-goes missing unsaid. FastWARC on the same copies, for comparison. Fuzzed files: no crash, no hang, and every record is
-kept, filtered or told of. Hostile files: each decided within bounds of time and memory.
-
-Prints one JSON line a row, and `N passed, N failed` last; exits with code 1 when a row failed.
-"""
-
-import argparse
 import gzip
-import json
 import multiprocessing
 import random
-import tempfile
 import time
 import zlib
 from collections import Counter
@@ -25,6 +13,7 @@ import brotli
 import zstandard
 
 from data_prep.warc import read_pages
+from tests.chaos.runner import Figures, Trial
 from tests.damaged_warcs import (
     OK,
     Archive,
@@ -46,19 +35,21 @@ ZERO_IF_COMPRESSED = ("unsaid", "altered heads")
 MAX_SHARE_UNSEEN = 0.02  # of single faults in an uncompressed file: in heads, which no checksum covers
 
 
-def single_faults(folder: Path, count: int, seed: int, compressed: bool) -> dict:
-    """`count` copies with one fault each, and what the reader gets wrong about them."""
-    generator = random.Random(seed)
-    archive = archive_of([numbered_page(number, generator) for number in range(40)], compressed)
-    totals: Counter[str] = Counter()
-    path = folder / ("faulty.warc.gz" if compressed else "faulty.warc")
-    for number in range(count):
-        fault = single_fault(archive.data, random.Random(f"{seed} {number}"))
-        totals.update(faults_of(archive, fault, path))
-        totals.update(fastwarc_faults(archive, path, fault))
-    unseen = sum(totals[name] for name in ZERO_IF_COMPRESSED)
-    passed = unseen <= (0 if compressed else MAX_SHARE_UNSEEN * count) and not any(totals[n] for n in MUST_BE_ZERO)
-    return {"row": "single faults", "compressed": compressed, "copies": count, **totals, "passed": passed}
+def single_faults(trial: Trial) -> Iterator[Figures]:
+    """Copies of a file of 40 pages with one fault each, compressed and not, also read by FastWARC."""
+    for compressed in (True, False):
+        generator = random.Random(0)
+        archive = archive_of([numbered_page(number, generator) for number in range(40)], compressed)
+        totals: Counter[str] = Counter()
+        path = trial.folder / ("faulty.warc.gz" if compressed else "faulty.warc")
+        for number in range(trial.count):
+            fault = single_fault(archive.data, random.Random(f"{trial.seed} {number}"))
+            totals.update(faults_of(archive, fault, path))
+            totals.update(fastwarc_faults(archive, path, fault))
+        unseen = sum(totals[name] for name in ZERO_IF_COMPRESSED)
+        allowed = 0 if compressed else MAX_SHARE_UNSEEN * trial.count
+        passed = unseen <= allowed and not any(totals[name] for name in MUST_BE_ZERO)
+        yield {"compressed": compressed, "passed": passed, "copies": trial.count, **totals}
 
 
 def fastwarc_faults(archive: Archive, path: Path, fault: Fault) -> dict[str, int]:
@@ -81,15 +72,16 @@ def fastwarc_faults(archive: Archive, path: Path, fault: Fault) -> dict[str, int
     }
 
 
-def fuzzed_files(folder: Path, count: int, seed: int) -> dict:
+def fuzzed_files(trial: Trial) -> Figures:
+    """Fuzzed files: no crash, no hang, and every record is kept, filtered or counted."""
     totals: Counter[str] = Counter()
     slowest = 0.0
-    for number in range(count):
+    for number in range(trial.count):
         begun = time.process_time()
-        totals.update(account_of(fuzzed_file(seed * 10**6 + number), folder / "fuzzed.warc"))
+        totals.update(account_of(fuzzed_file(trial.seed * 10**6 + number), trial.folder / "fuzzed.warc"))
         slowest = max(slowest, time.process_time() - begun)
     passed = not any(totals.values()) and slowest <= FUZZ_SECONDS
-    return {"row": "fuzzed files", "files": count, **totals, "slowest_seconds": round(slowest, 3), "passed": passed}
+    return {"passed": passed, "files": trial.count, **totals, "slowest_seconds": round(slowest, 3)}
 
 
 def head_of(length: int, stated: int | None = None) -> bytes:
@@ -147,9 +139,8 @@ def hostile_files() -> Iterator[tuple[str, Iterator[bytes] | list[bytes], str]]:
     yield "300,000 heads of gzip", [b"\x1f\x8b\x08\0\0\0\0\0\0\3" * 300_000], "damaged_gzip_member"
 
 
-def measure(path: str, results) -> None:
-    """In a process of its own: the CPU seconds and the megabytes of reading the file, start-up counted, and what was
-    told. Linux only."""
+def measure(path: str, results: multiprocessing.Queue) -> None:
+    """CPU seconds and megabytes of reading the file, start-up included, and the counts. Linux only."""
     counts: Counter[str] = Counter()
     for _ in read_pages(path, counts=counts):
         pass
@@ -157,49 +148,22 @@ def measure(path: str, results) -> None:
     results.put((time.process_time(), int(status["VmHWM"].split()[0]) / 1024, dict(counts)))
 
 
-def bounds(folder: Path, name: str, content, reason: str) -> dict:
-    good = archive_of([numbered_page(0, random.Random(0))], compressed=True).data
-    good = good if "gzip" in name or "page" in name else gzip.decompress(good)
-    if "zstd frame" in name:
-        good = zstandard.compress(good)
-    path = folder / "hostile.warc"
-    with path.open("wb") as file:
-        for piece in (good, *content, good):
-            file.write(piece)
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure, args=(str(path), results))
-    process.start()
-    seconds, memory, counts = results.get(timeout=120)
-    process.join()
-    path.unlink()
-    passed = seconds <= MAX_SECONDS and memory <= MAX_MEMORY_MB and counts["kept"] >= 2 and reason in counts
-    told = {name: count for name, count in counts.items() if name not in ("kept", "not_a_response")}
-    return {"row": name, "seconds": round(seconds, 2), "memory_mb": round(memory), **told, "passed": passed}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=300, help="copies with one fault each (default: 300)")
-    parser.add_argument("--fuzzed", type=int, default=10_000, help="fuzzed files (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the faults (default: 0)")
-    arguments = parser.parse_args()
-    outcomes: Counter[bool] = Counter()
-
-    def say(row: dict) -> None:
-        outcomes[row["passed"]] += 1
-        print(json.dumps(row), flush=True)
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for compressed in (True, False):
-            say(single_faults(folder, arguments.faults, arguments.seed, compressed))
-        say(fuzzed_files(folder, arguments.fuzzed, arguments.seed))
-        for hostile in hostile_files():
-            say(bounds(folder, *hostile))
-    print(f"{outcomes[True]} passed, {outcomes[False]} failed")
-    raise SystemExit(1 if outcomes[False] else 0)
-
-
-if __name__ == "__main__":
-    main()
+def hostile(trial: Trial) -> Iterator[Figures]:
+    """Files with one hostile record between two good ones, each read in its own process: bounded time and memory."""
+    path, context = trial.folder / "hostile.warc", multiprocessing.get_context("spawn")
+    for name, content, reason in hostile_files():
+        good = archive_of([numbered_page(0, random.Random(0))], compressed=True).data
+        good = good if "gzip" in name or "page" in name else gzip.decompress(good)
+        if "zstd frame" in name:
+            good = zstandard.compress(good)
+        with path.open("wb") as file:
+            for piece in (good, *content, good):
+                file.write(piece)
+        results = context.Queue()
+        process = context.Process(target=measure, args=(str(path), results))
+        process.start()
+        seconds, memory, counts = results.get(timeout=120)
+        process.join()
+        passed = seconds <= MAX_SECONDS and memory <= MAX_MEMORY_MB and counts["kept"] >= 2 and reason in counts
+        others = {name: count for name, count in counts.items() if name not in ("kept", "not_a_response")}
+        yield {"file": name, "passed": passed, "cpu_seconds": round(seconds, 2), "memory_mb": round(memory), **others}

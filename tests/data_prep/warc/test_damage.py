@@ -1,6 +1,6 @@
 """Damaged and hostile WARC files: what is intact is read, what is not is told of by name, and nothing grows or hangs.
 
-`python -m tests.chaos.warc` says the same at length.
+`python -m tests.chaos warc` runs more of the same.
 """
 
 import gzip

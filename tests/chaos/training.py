@@ -1,0 +1,545 @@
+"""Small training runs that are killed or moved, and damage to their checkpoints, shards, gradients and disk."""
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from launch.stages.supervision import Supervisor
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import DamageError, RetentionPolicy, steps_in, verify
+from lm.config import MeshConfig
+from lm.data.batches import BatchSource
+from lm.data.records import read_manifest
+from lm.data.verify_shards import verify_shards
+from lm.errors import InputError
+from lm.model.param_names import named_leaves
+from lm.parallel import make_mesh
+from lm.resilience.goodput import read_attempts, read_heartbeat, totals
+from lm.training.optimizer import make_optimizer
+from lm.training.state import abstract_state
+from tests import train_process
+from tests.chaos.runner import Figures, Trial, until_killed
+from tests.corpus import tiny_experiment
+from tests.train_process import finished
+from tests.train_runs import bits, copy, steps_there, told
+
+KILLED = {
+    "steps": 300, "checkpoint_every": 4, "validate_every": 50, "sample_every": 150, "log_every": 10,
+    "checkpoints_kept": 3, "model": {"layers": 1},
+}  # fmt: skip
+DAMAGED = {
+    "steps": 80, "checkpoint_every": 20, "validate_every": 40, "sample_every": 80, "log_every": 1,
+    "checkpoints_kept": 9,
+}  # fmt: skip
+STEPS = 300
+MOVED = {
+    "steps": STEPS, "checkpoint_every": 15, "validate_every": 100, "sample_every": 150, "log_every": 1,
+    "checkpoints_kept": 99, "model": {"layers": 1, "kv_heads": 2},
+    # At 1e-2 the rounding of two devices in one process grows to 5e-4 of the loss within 600 steps.
+    "optimizer": {"learning_rate": 1e-3, "final_learning_rate": 1e-4},
+}  # fmt: skip
+KILL_MINUTES, SUPERVISED_MINUTES = 3.0, 10.0
+
+
+def kills(trial: Trial) -> Figures:
+    """SIGKILL at random moments, in as many runs as it takes."""
+    tokens = trial.tokens()
+    undisturbed, begun = copy(tokens, trial.folder / "undisturbed"), time.monotonic()
+    finished(undisturbed, KILLED)
+    whole, expected = time.monotonic() - begun, (bits(undisturbed), told(undisturbed))
+    hits, same, runs = 0, 0, 0
+    while hits < trial.count:
+        run = copy(tokens, trial.folder / "killed")
+        start = lambda run=run: train_process.start(run, KILLED)
+        here = until_killed(start, trial.count - hits, lambda: trial.random.uniform(0.2, 0.9 * whole))
+        finished(run, KILLED)
+        runs, hits = runs + 1, hits + here
+        same += here if (bits(run), told(run)) == expected else 0
+    return {"passed": same == hits == trial.count, "kills": hits, "identical": same, "runs": runs}
+
+
+def terms(trial: Trial) -> Figures:
+    """SIGTERM at random steps: exit code 0 within 10 s, at most one step lost, and the resumed run is identical."""
+    tokens = trial.tokens()
+    undisturbed = copy(tokens, trial.folder / "undisturbed")
+    finished(undisturbed, KILLED)
+    expected = bits(undisturbed), told(undisturbed)
+    good, seconds, lost, runs, identical = 0, [], [], 0, True
+    while len(lost) < trial.count:
+        run, runs = copy(tokens, trial.folder / "asked"), runs + 1
+        while len(lost) < trial.count:
+            process = train_process.start(run, KILLED)
+            target = trial.random.randrange(0, 120) + max(steps_there(run), default=0)
+            if not wait_for_step(run, process, target):
+                break
+            process.send_signal(signal.SIGTERM)
+            asked = time.monotonic()
+            output, _ = process.communicate(timeout=60)
+            took, last = time.monotonic() - asked, read_heartbeat(run / "heartbeat.json")
+            assert last is not None
+            if process.returncode in (0, -signal.SIGTERM) and last["state"] == "done":
+                break  # it had ended
+            seconds.append(took)
+            lost.append(last["step"] - max(steps_there(run)))
+            well = process.returncode == 0 and took < 10 and 0 <= lost[-1] <= 1 and "saved at step" in output
+            good += well
+            if not well:
+                print(f"exit code {process.returncode} after {last}\n{output[-1500:]}", flush=True)
+        finished(run, KILLED)
+        identical = identical and (bits(run), told(run)) == expected
+    return {
+        "passed": good == trial.count and identical, "signals": len(lost), "good": good, "identical": identical,
+        "seconds_to_exit_max": round(max(seconds), 3), "steps_lost_max": max(lost), "runs": runs,
+    }  # fmt: skip
+
+
+def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> bool:
+    """Wait until the process is at `step`; False if it ends before."""
+    while process.poll() is None:
+        heart = read_heartbeat(run / "heartbeat.json")
+        if heart and heart["process"] == process.pid and heart["step"] >= step:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+SAVER = """
+import sys, jax, jax.numpy as jnp
+from pathlib import Path
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import RetentionPolicy
+from lm.config import SpikeConfig
+from lm.training.anomaly_guard import make_guard
+from lm.training.state import TrainState
+checkpoints = Checkpoints(Path(sys.argv[1]), RetentionPolicy(newest=2))
+step = max(checkpoints.steps(), default=0)
+while True:
+    step += 1
+    model = {f"w{i}": jnp.full((256, 1024), step * 100 + i, jnp.float32) for i in range(8)}
+    state = TrainState(jnp.array(step), model, {"mu": model["w0"] / 3}, make_guard(SpikeConfig()))
+    checkpoints.save(step, state, {})
+    checkpoints.settled()
+    print(step, flush=True)
+"""
+
+
+def saves(trial: Trial) -> Figures:
+    """SIGKILL while one checkpoint of 9 MB after the other is saved: none is damaged or lost."""
+    folder, torn, lost = trial.folder / "saves", 0, 0
+    for _ in range(trial.count):
+        command = [sys.executable, "-c", SAVER, str(folder)]
+        process = subprocess.Popen(command, cwd=train_process.REPOSITORY, text=True, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        first = process.stdout.readline()  # from now on it saves without end
+        time.sleep(trial.random.uniform(0, 0.25))
+        process.kill()
+        done = [int(line) for line in (first + process.stdout.read()).splitlines() if line.strip().isdecimal()]
+        process.wait()
+        steps = steps_in(folder)
+        for step in steps:
+            try:
+                verify(folder / str(step))
+            except DamageError as damage:
+                torn += 1
+                print(damage, flush=True)
+        lost += max(steps, default=0) < max(done, default=0)
+    return {"passed": torn == lost == 0, "kills": trial.count, "torn": torn, "lost": lost}
+
+
+def supervised(trial: Trial) -> Figures:
+    """A kill every 3 minutes under the supervisor: 95 % of the time goes into steps that count."""
+    rare = {"checkpoint_every": 50, "validate_every": 10**6, "sample_every": 10**6, "log_every": 50}
+    # Steps of some 20 ms: with steps of 2 ms, as of KILLED, a twentieth of the time goes into the loop itself.
+    fields, tokens = KILLED | rare | {"batch_size": 128, "validation_batches": 1}, trial.tokens()
+    probe = copy(tokens, trial.folder / "probe")
+    finished(probe, fields | {"steps": 400})
+    (attempt,) = read_attempts(probe)
+    rate = 400 / (attempt.seconds["steps"] + attempt.seconds["data"] + attempt.seconds["saving"])
+    fields |= {"steps": int(rate * 60 * SUPERVISED_MINUTES)}
+    run, ended, hits = copy(tokens, trial.folder / "supervised"), threading.Event(), 0
+    supervisor = Supervisor(
+        [sys.executable, "-m", "tests.train_process", str(run), json.dumps(fields)], run / "heartbeat.json",
+        run / "supervisor.jsonl",
+    )  # fmt: skip
+
+    def kill() -> None:
+        nonlocal hits
+        while not ended.wait(60 * KILL_MINUTES):
+            process = supervisor.process
+            if process is not None and process.poll() is None:
+                process.kill()
+                hits += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    os.environ.update(train_process.QUICK)
+    code = supervisor.run()
+    ended.set()
+    killer.join()
+    sums = totals(read_attempts(run))
+    share = sums["steps"] / sum(sums.values())
+    lost = {name: round(sums[name], 1) for name in ("repeated", "down", "starting", "compiling", "restoring", "saving")}
+    passed = code == 0 and hits >= SUPERVISED_MINUTES // KILL_MINUTES - 1 and share >= 0.95
+    return {"passed": passed, "kills": hits, "effective_share": round(share, 4), "exit_code": code, "lost": lost}
+
+
+def pair(trial: Trial) -> Figures:
+    """Two processes of four devices each, over loopback; one is killed, and both start again."""
+    fields = KILLED | {"steps": 300, "checkpoint_every": 20, "validate_every": 300, "sample_every": 300}
+    ends, restarts, tokens = {}, [], trial.tokens()
+    for name in ("pair", "pair killed"):
+        run, port = copy(tokens, trial.folder / name), train_process.free_port()
+        devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+        command = [sys.executable, "-m", "tests.supervised_process", str(run), json.dumps(fields)]
+        processes = [
+            subprocess.Popen(
+                command, cwd=train_process.REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env=os.environ | train_process.QUICK | devices | train_process.told_by("hand", index, 2, port),
+            )
+            for index in range(2)
+        ]  # fmt: skip
+        if name == "pair killed":
+            while (heart := read_heartbeat(run / "heartbeat-1.json")) is None or heart["step"] < 130:
+                time.sleep(0.05)
+            os.kill(heart["process"], signal.SIGKILL)
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
+        ends[name] = bits(run), told(run), [process.returncode for process in processes]
+        restarts = [output.count("starting again") for output in outputs]
+    passed = ends["pair"] == ends["pair killed"] and ends["pair"][2] == [0, 0]
+    return {"passed": passed, "restarts": restarts, "exit_codes": ends["pair killed"][2]}
+
+
+def flip(path: Path, generator: random.Random) -> None:
+    """One bit of the file, at a random place."""
+    data = bytearray(path.read_bytes())
+    data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+    path.write_bytes(data)
+
+
+def checkpoint_flips(trial: Trial) -> Figures:
+    """One bit flipped in a checkpoint: the file is named, and the checkpoint before it is restored."""
+    experiment, generator = tiny_experiment(), trial.random
+    run = copy(trial.tokens(), trial.folder / "run")
+    finished(run, DAMAGED)
+    mesh = make_mesh(MeshConfig(), experiment.model, experiment.train.batch_size, jax.devices()[:1])
+    optimizer = make_optimizer(experiment.train.optimizer, DAMAGED["steps"])
+    like = abstract_state(experiment.model, optimizer, mesh)
+    newest, before = run / "checkpoints/80", run / "checkpoints/60"
+    expected = bits(run, 60)
+    files = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
+    found = 0
+    with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(newest=9))) as checkpoints:
+        for _ in range(trial.count):
+            (path,) = generator.choices(files, [path.stat().st_size for path in files])
+            if generator.random() < 0.5:  # else the small files would hardly be hit
+                path = generator.choice(files)
+            whole, out = path.read_bytes(), io.StringIO()
+            flip(path, generator)
+            with contextlib.redirect_stdout(out):
+                restored = checkpoints.restore_newest(like)
+            assert restored is not None
+            leaves = named_leaves({"model": restored[0].model})
+            same = all(np.asarray(x).tobytes() == expected[name] for name, x in leaves.items())
+            found += restored[1]["step"] == 60 and same and f"{path} " in out.getvalue()
+            if not newest.exists():
+                shutil.move(run / "checkpoints.damaged/80", newest)
+            path.write_bytes(whole)
+    return {"passed": found == trial.count and before.exists(), "flips": trial.count, "found": found}
+
+
+def shard_flips(trial: Trial) -> Figures:
+    """One bit flipped in a shard: the shard is named, also if it was damaged after it was verified."""
+    folder, generator = trial.tokens() / "tokens", trial.random
+    manifest = read_manifest(folder)
+    named, later, silent = 0, 0, 0
+    expected = [batch.inputs_BT.copy() for batch in BatchSource(folder, "train", 32, 8, 0, 1).sequential_windows()]
+    paths = [folder / shard.file for split in manifest.splits.values() for shard in split.shards]
+    for _ in range(trial.count):
+        path = generator.choice(paths)
+        whole = path.read_bytes()
+        flip(path, generator)
+        try:
+            verify_shards([(folder, "train"), (folder, "val")])
+        except InputError as error:
+            named += str(path) in str(error)
+        if path.name.startswith("train"):
+            try:
+                batches = list(BatchSource(folder, "train", 32, 8, 0, 1).sequential_windows())
+                silent += not all((a.inputs_BT == b).all() for a, b in zip(batches, expected, strict=True))
+            except InputError:
+                later += 1
+        path.write_bytes(whole)
+    return {
+        "passed": named == trial.count and not silent, "flips": trial.count, "found": named,
+        "found_when_read": later, "read_wrongly": silent,
+    }  # fmt: skip
+
+
+POISON = """
+import json, sys
+from pathlib import Path
+import jax
+import jax.numpy as jnp
+from lm.training import step as train_step
+from lm.data.batches import BatchSource
+from tests.corpus import tiny_experiment
+from tests.poison import poisoned
+poison = {int(k): float(v) for k, v in json.loads(sys.argv[3]).items()}
+source = BatchSource(Path(sys.argv[1]) / "tokens", "train", 32, 8, tiny_experiment().train.seed, 1)
+train_step.loss_and_gradients = poisoned(source, poison)
+if sys.argv[4] == "skip":  # the batches are not seen at all: the state is moved behind them
+    import lm.training.setup
+    real_compile = lm.training.setup.compile_ahead
+    def compile_ahead(*arguments):
+        step, cost = real_compile(*arguments)
+        @jax.transfer_guard("allow")
+        def skipping(state, batch):
+            number = int(state.step) + 1
+            if number not in poison:
+                return step(state, batch)
+            metrics = {name: jnp.zeros(()) for name in ("loss", "gradient_norm", "learning_rate", "skipped", "in_row")}
+            return state._replace(step=state.step + 1), metrics | {"applied": jnp.array(True)}
+        return skipping, cost
+    lm.training.setup.compile_ahead = compile_ahead
+sys.argv = sys.argv[:3]
+from tests.train_process import main
+main()
+"""
+
+
+def skipped_steps(trial: Trial) -> Figures:
+    """20 of 200 steps with gradients of NaN, infinity and 1e6 times as large end as if they were skipped."""
+    steps, tokens = sorted(trial.random.sample(range(40, 200), 20)), trial.tokens()
+    factors = [(math.nan, math.inf, 1e6)[i % 3] for i in range(20)]
+    poison = json.dumps({step: str(factor) for step, factor in zip(steps, factors, strict=True)})
+    fields = DAMAGED | {"steps": 200, "spikes": {"window": 32, "deviations": 50.0, "stop_after": 10}}
+    ends = {}
+    for name in ("spoil", "skip"):
+        run = copy(tokens, trial.folder / name)
+        process = train_process.start(run, fields, code=POISON, arguments=(poison, name))
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        ends[name] = {key: value for key, value in bits(run).items() if ".guard.in_row" not in key}
+    lines = (trial.folder / "spoil/skipped_steps.jsonl").read_text().splitlines()
+    logged, same = [json.loads(line)["step"] for line in lines], ends["spoil"] == ends["skip"]
+    return {"passed": same and logged == steps, "skipped": len(logged), "identical_to_skipping": same}
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Generator[None]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def full_disk(trial: Trial) -> Figures:
+    """Checkpoints fill the disk: training continues to its end and fails with the reason; with space, it resumes."""
+    if os.geteuid():
+        return {"passed": False, "reason": "only root can mount a tmpfs"}
+    fields, tokens = (
+        DAMAGED | {"steps": 120, "checkpoint_every": 5, "checkpoints_kept": 99, "sample_every": 30},
+        trial.tokens(),
+    )
+    undisturbed = copy(tokens, trial.folder / "space")
+    finished(undisturbed, fields)
+    with small_disk(trial.folder / "full", "4m"):
+        run = copy(tokens, trial.folder / "full/run")
+        output, _ = (process := train_process.start(run, fields)).communicate(timeout=120)
+        found = unsaved(run, process, output, "is not saved, and training goes on" in output, 120)
+        there = steps_there(run)
+        for step in there[:-1]:
+            shutil.rmtree(run / f"checkpoints/{step}")
+        return resumed(run, undisturbed, fields | {"checkpoints_kept": 2}, there, found, 1 < len(there) < 24)
+
+
+def read_only_disk(trial: Trial) -> Figures:
+    """The disk becomes read-only, as a kernel leaves a failed one: the same, and it resumes when writable again."""
+    if os.geteuid():
+        return {"passed": False, "reason": "only root can mount a tmpfs"}
+    fields, tokens = DAMAGED | {"steps": 1200, "checkpoint_every": 50, "sample_every": 300}, trial.tokens()
+    undisturbed = copy(tokens, trial.folder / "writable")
+    finished(undisturbed, fields)
+    run = copy(tokens, trial.folder / "failing")
+    with small_disk(run / "checkpoints", "64m"):
+        remount = lambda how: subprocess.run(["mount", "-o", f"remount,{how}", str(run / "checkpoints")]).returncode
+        process = train_process.start(run, fields)
+        while len(steps_there(run)) < 2 or remount("ro"):  # busy during a save
+            time.sleep(0.01)
+        output, _ = process.communicate(timeout=120)
+        found = unsaved(run, process, output, output.count(os.strerror(errno.EROFS)) > 1, 1200)
+        remount("rw")
+        there = steps_there(run)
+        return resumed(run, undisturbed, fields, there, found, there[-1] < 1200)
+
+
+def unsaved(run: Path, process: subprocess.Popen, output: str, reason: bool, steps: int) -> dict[str, bool]:
+    """Whether a run that could not save ended with the reason, and left whole checkpoints."""
+    clear = process.returncode == 1 and reason and f"step {steps:,}  validation loss" in output
+    clear = clear and "Traceback" not in output
+    if not clear:
+        print(output[-3000:])
+    whole = all(verify(run / f"checkpoints/{step}")["step"] == step for step in steps_there(run))
+    return {"clear_message": clear, "checkpoints_whole": whole}
+
+
+def resumed(
+    run: Path, undisturbed: Path, fields: dict, there: list[int], found: dict[str, bool], enough: bool
+) -> Figures:
+    """Run the same command again: it resumes at the newest checkpoint and ends in the same bits."""
+    again = finished(run, fields)
+    found |= {"resumed": f"going on from the checkpoint at step {there[-1]}" in again}
+    found |= {"identical": bits(run) == bits(undisturbed)}
+    return {"passed": all(found.values()) and enough, "checkpoints": len(there), **found}
+
+
+PAIR = 0  # instead of a number of devices: two processes of four each
+QUARTERS: dict[str, list[tuple[int, dict[str, int]]]] = {
+    "8 to 2 to 4 to 8 devices": [(8, {}), (2, {}), (4, {}), (8, {})],
+    "fsdp to tensor and back": [(2, {"fsdp": 2}), (2, {"tensor": 2}), (2, {"fsdp": 2}), (1, {})],
+    "2 processes x 4 devices to 1 x 8 and back": [(PAIR, {}), (8, {}), (PAIR, {}), (8, {})],
+}
+
+
+def meshes(trial: Trial) -> Iterator[Figures]:
+    """Every quarter of a run on another mesh."""
+    common, tokens = DAMAGED | {"model": {"kv_heads": 2}}, trial.tokens()
+    undisturbed = copy(tokens, trial.folder / "one")
+    finished(undisturbed, common)
+    for name, quarters in QUARTERS.items():
+        run = copy(tokens, trial.folder / "moved")
+        for quarter, (devices, mesh) in enumerate(quarters, 1):
+            fields = common | {"mesh": mesh} | ({"leave_at": 20 * quarter} if quarter < 4 else {})
+            if devices == PAIR:
+                processes = train_process.start_together(run, fields, 2, devices=4)
+            else:
+                processes = [train_process.start(run, fields, devices=devices)]
+            for process in processes:
+                output, _ = process.communicate(timeout=300)
+                assert process.returncode == 0, output
+            assert max(steps_there(run)) == 20 * quarter
+        same_order, worst = compared(run, undisturbed, relative=False)
+        yield {"mesh": name, "passed": worst <= 1e-5 and same_order, "largest_loss_difference": worst}
+
+
+def compared(run: Path, undisturbed: Path, relative: bool = True) -> tuple[bool, float]:
+    """(whether steps and token counts are equal, the largest difference of a loss)."""
+    pairs = list(zip(told(run), told(undisturbed), strict=True))
+    worst = max(
+        abs(a[key] - b[key]) / (abs(b[key]) if relative else 1)
+        for a, b in pairs for key in a.keys() & b.keys() if "loss" in key
+    )  # fmt: skip
+    return all(a["step"] == b["step"] and a.get("tokens") == b.get("tokens") for a, b in pairs), worst
+
+
+PLACES: list[tuple[int, dict[str, int]]] = [
+    (1, {}), (2, {"fsdp": 2}), (2, {"tensor": 2}), (2, {"context": 2}), (2, {}), (4, {"fsdp": 2, "tensor": 2}),
+    (4, {"fsdp": 2, "context": 2}), (4, {"tensor": 2, "context": 2}), (4, {"fsdp": 4}),
+]  # fmt: skip
+"""(processes of one device each, mesh)."""
+
+
+def moves(trial: Trial) -> Figures:
+    """A run killed or asked to end at random steps resumes on other processes and another mesh each time."""
+    generator, tokens = trial.random, trial.tokens()
+    undisturbed, run = copy(tokens, trial.folder / "alone"), copy(tokens, trial.folder / "moved")
+    train_process.finished(undisturbed, MOVED)
+    sent, ends_well, before = {signal.SIGKILL: 0, signal.SIGTERM: 0}, True, (0, {})
+    for move in range(trial.count):
+        before = generator.choice([place for place in PLACES if place[0] != before[0]])
+        processes = train_process.start_together(run, MOVED | {"mesh": before[1]}, before[0])
+        step = max(steps_there(run), default=0)
+        until = step + generator.randrange(1, max(2, 2 * (STEPS - step) // (trial.count - move)))
+        victim, number = generator.choice(processes), generator.choice((signal.SIGKILL, signal.SIGTERM))
+        while all(process.poll() is None for process in processes):
+            heart = read_heartbeat(run / "heartbeat.json")
+            if heart and heart["process"] == processes[0].pid and heart["step"] >= until:
+                victim.send_signal(number)
+                sent[number] += 1
+                break
+            time.sleep(0.01)
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
+        if number == signal.SIGTERM and any(process.returncode for process in processes):
+            ends_well = False
+            print("\n".join(outputs)[-5000:], flush=True)
+    for process in (last := train_process.start_together(run, MOVED | {"mesh": {"fsdp": 2}}, 2)):
+        process.communicate(timeout=600)
+    same_order, worst = compared(run, undisturbed)
+    ended = not any(process.returncode for process in last)
+    return {
+        "passed": ended and ends_well and same_order and worst <= 1e-5, "killed": sent[signal.SIGKILL],
+        "asked_to_end": sent[signal.SIGTERM], "asked_end_with_0": ends_well,
+        "largest_relative_difference_of_losses": worst,
+    }  # fmt: skip
+
+
+class Lines:
+    """What a process prints, with the time of each line."""
+
+    def __init__(self, process: subprocess.Popen):
+        self.lines: list[tuple[float, str]] = []
+        self.thread = threading.Thread(target=self.read, args=(process,))
+        self.thread.start()
+
+    def read(self, process: subprocess.Popen) -> None:
+        assert process.stdout is not None
+        self.lines.extend((time.monotonic(), line) for line in process.stdout)
+
+    def first(self, text: str, after: float) -> float | None:
+        """When the first line with `text` was printed since."""
+        return next((at for at, line in list(self.lines) if text in line and at > after), None)
+
+
+def failed_saves(trial: Trial) -> Figures:
+    """A limit on file sizes (RLIMIT_FSIZE) fails the saves of process 1 of two; then it is lifted."""
+    fields, tokens = MOVED | {"mesh": {"fsdp": 2}}, trial.tokens()
+    undisturbed, run = copy(tokens, trial.folder / "both"), copy(tokens, trial.folder / "failing")
+    for process in train_process.start_together(undisturbed, fields, 2):
+        process.communicate(timeout=600)
+    pair = train_process.start_together(run, fields, 2)
+    prints = [Lines(process) for process in pair]
+    waits, limited = [], train_process.child_of(pair[1])
+    for _ in range(trial.count):
+        there = len(steps_there(run))
+        while len(steps_there(run)) < there + 2 and pair[1].poll() is None:
+            time.sleep(0.01)
+        began = time.monotonic()
+        resource.prlimit(limited, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        while not [*(run / "checkpoints").glob("*.unfinished")] and pair[1].poll() is None:
+            time.sleep(0.001)
+        save, said = time.monotonic(), []
+        while len(said) < 2 and pair[1].poll() is None:
+            time.sleep(0.01)
+            said = [at for one in prints if (at := one.first("is not saved, and training goes on", began))]
+        resource.prlimit(limited, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if len(said) == 2:
+            waits.append(round(max(said) - save, 3))
+    for process, one in zip(pair, prints, strict=True):
+        process.wait(timeout=600)
+        one.thread.join()
+    codes = [process.returncode for process in pair]
+    whole = all(verify(run / f"checkpoints/{step}")["step"] == step for step in steps_there(run))
+    same = codes == [0, 0] and bits(run) == bits(undisturbed)
+    missing = len(steps_there(undisturbed)) - len(steps_there(run))
+    return {
+        "passed": same and whole and missing >= trial.count == len(waits), "exit_codes": codes, "identical": same,
+        "saves_lost": missing, "torn": int(not whole), "seconds_until_both_report_it": waits,
+    }  # fmt: skip
