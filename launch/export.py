@@ -5,23 +5,21 @@
 Holds only one parameter in memory at a time. The run is not changed.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from configs.experiment import run_named
-from configs.experiment.command_line import parse_alone
-from launch.stages.command import handle_cli_errors
+from launch.stages.command import run_alone
 from lm.errors import UsageError, shown
 
 
 @dataclass(frozen=True)
 class Command:
-    run: tyro.conf.Positional[str] = ""
+    run: tyro.conf.Positional[str]
     """Run folder, on a disk or in a bucket."""
-    out: tyro.conf.Positional[str] = ""
+    out: tyro.conf.Positional[str]
     """Output folder: new, empty, or written by this script before. For gguf, the output file."""
     format: str = "hugging_face"
     """Format: hugging_face, gguf (llama.cpp), or standalone (a folder that needs only NumPy)."""
@@ -35,8 +33,6 @@ def run(command: Command) -> None:
     from launch.release.formats import ExportOptions, export
     from launch.release.stored_run import open_run
 
-    if not command.run or not command.out:
-        raise UsageError("Name a run folder, and the folder to write: python -m launch.export runs/demo release/demo")
     folder = run_named(command.run)
     if folder is None:
         raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
@@ -46,5 +42,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with handle_cli_errors(program := "launch.export"):
-        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))
+    run_alone("launch.export", Command, run)

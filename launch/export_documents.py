@@ -5,23 +5,21 @@
 Columns are those of FineWeb and of pages.keep_columns. The run is not changed.
 """
 
-import sys
 from dataclasses import dataclass
 
 import tyro
 
 from configs.experiment import run_named
-from configs.experiment.command_line import parse_alone
-from launch.stages.command import handle_cli_errors
+from launch.stages.command import run_alone
 from lm.errors import UsageError, shown
 from lm.storage import place_of
 
 
 @dataclass(frozen=True)
 class Command:
-    run: tyro.conf.Positional[str] = ""
+    run: tyro.conf.Positional[str]
     """Run folder, on a disk or in a bucket."""
-    out: str = ""
+    out: str
     """Output folder or URL: new, empty, or written by this script before."""
     format: str = "parquet"
     """Format: parquet, or jsonl (JSON lines)."""
@@ -38,10 +36,6 @@ def run(command: Command) -> None:
     from launch.release.documents import export_documents
     from launch.release.documents_run import open_documents
 
-    if not command.run or not command.out:
-        raise UsageError(
-            "Name a run folder, and the folder to write: python -m launch.export_documents runs/demo --out release/demo"
-        )
     folder = run_named(command.run)
     if folder is None:
         raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
@@ -54,5 +48,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with handle_cli_errors(program := "launch.export_documents"):
-        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))
+    run_alone("launch.export_documents", Command, run)

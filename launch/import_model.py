@@ -6,22 +6,19 @@ You can then sample, evaluate and export it like any other run, and continue its
 tensor in memory at a time.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from configs.experiment.command_line import parse_alone
-from launch.stages.command import handle_cli_errors
-from lm.errors import UsageError
+from launch.stages.command import run_alone
 
 
 @dataclass(frozen=True)
 class Command:
-    source: tyro.conf.Positional[str] = ""
+    source: tyro.conf.Positional[str]
     """Model to import: a Hugging Face folder, or a .gguf file."""
-    run: tyro.conf.Positional[str] = ""
+    run: tyro.conf.Positional[str]
     """Run folder to create; it must not exist."""
     tokenizer: str = ""
     """Tokenizer to use instead of the source's: a folder, a tokenizer.json, a sentencepiece .model, or a published name
@@ -35,10 +32,6 @@ def run(command: Command) -> None:
     from launch.release.sources import open_source
     from lm.tokenizer.published import load_published
 
-    if not command.source or not command.run:
-        raise UsageError(
-            "Name what to import, and the run folder to make: python -m launch.import_model SOURCE runs/NAME"
-        )
     source, folder = Path(command.source).expanduser(), Path(command.run).expanduser()
     opened = open_source(source, load_published(command.tokenizer) if command.tokenizer else None)
     write_run(opened, folder, source.resolve().name, command.scan_layers)
@@ -52,5 +45,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with handle_cli_errors(program := "launch.import_model"):
-        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))
+    run_alone("launch.import_model", Command, run)

@@ -8,14 +8,12 @@ A tokenizer is a run folder, a tokenizer's folder, or a published vocabulary, by
 file. Default: that of --workdir, or else of the newest run in runs/.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from configs.experiment.command_line import parse_alone
-from launch.stages.command import handle_cli_errors
+from launch.stages.command import run_alone
 
 
 @dataclass(frozen=True)
@@ -55,5 +53,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with handle_cli_errors(program := "launch.inspect_tokenizer"):
-        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))
+    run_alone("launch.inspect_tokenizer", Command, run)

@@ -6,13 +6,11 @@
 Pass folders of shards or of runs. The exit code is 0 if all shards are intact, 1 if one is not.
 """
 
-import sys
 from dataclasses import dataclass
 
 import tyro
 
-from configs.experiment.command_line import parse_alone
-from launch.stages.command import handle_cli_errors
+from launch.stages.command import run_alone
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import place_of
@@ -42,5 +40,4 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with handle_cli_errors(program := "launch.verify_shards"):
-        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))
+    run_alone("launch.verify_shards", Command, run)

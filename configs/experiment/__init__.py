@@ -1,7 +1,6 @@
 """Build an Experiment from a config file or a run folder, and a command line."""
 
 import dataclasses
-import difflib
 import importlib.util
 import json
 import os
@@ -89,21 +88,14 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
 
 
 def refuse_no_config(path: Path) -> None:
-    """Raise UsageError, with the most similar config, unless `path` is an existing .py file."""
+    """Raise UsageError unless `path` is an existing .py file."""
     shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem not in NO_CONFIGS)
     name = shown(str(path), quotes=False)
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
         return
     if os.path.exists(path):  # noqa: PTH110
         raise UsageError(f"{name} is no Python file (.py), but a config is one with get_config(), such as {DEMO}.")
-    beside = [p for p in ([] if len(str(path)) > 4096 else path.parent.glob("*.py")) if p.stem not in NO_CONFIGS]
-    files = {p.name: str(p) for p in beside} | {one: f"configs/{one}" for one in shipped}
-    likeness = lambda file: difflib.SequenceMatcher(a=f"{path.stem}.py", b=file).ratio()
-    near = [file for file in sorted(files, key=lambda file: (-likeness(file), file))[:1] if likeness(file) > 0.6]
-    raise UsageError(
-        f"There is no config file or run folder {name}. {f'Did you mean {files[near[0]]}? ' if near else ''}"
-        f"Shipped in configs/: {', '.join(shipped)}."
-    )
+    raise UsageError(f"There is no config file or run folder {name}. Shipped in configs/: {', '.join(shipped)}.")
 
 
 type Fit = Callable[[Experiment, InputSizes, Collection[str]], tuple[Experiment, list[str]]]
@@ -149,8 +141,8 @@ def parse_run(
 
     `reads` are the sections that --help shows first ("documents.filters": those of the recipe's filters); default: all.
     `options` is a dataclass of the script's own options, with a default for each field. Exits with code 0 after --help,
-    which runs no code that a run folder names. Raises UsageError for unknown or malformed options, impossible values
-    and untrusted code of a run folder, and like RunFolder.experiment.
+    which runs no code that a run folder names, and with code 2 after tyro's message for unknown or malformed options.
+    Raises UsageError for impossible values and untrusted code of a run folder, and like RunFolder.experiment.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
@@ -209,7 +201,7 @@ def parse_run(
         if hidden := [name for name in own if name not in base.documents.sections]:
             print(f"\nNot listed: options of {', '.join(hidden)}, filters whose code --help does not run.")
         raise SystemExit(0)
-    asked = parse_options(Asked, default, program, config_name, words, registry)
+    asked = parse_options(default, program, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
     trust_named(json.loads(experiment_json(part_of(Experiment))), code)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from configs.experiment import Experiment, parse_run
 from launch.run_folder import bucket
 from launch.run_folder.checks import refuse_inputs_in_outputs, refuse_no_run
@@ -158,6 +160,17 @@ def run_command(
         workdir = bucket.process_folder(workdir, process_index())
         with locked(workdir):
             run(experiment, workdir, source, *([asked] if options is not None and not on_the_side else []))
+
+
+def run_alone[Command](program: str, command: type[Command], run: Callable[[Command], None]) -> None:
+    """Main function of a script without config; `command` is the class of its options."""
+    description = (sys.modules["__main__"].__doc__ or "").strip()
+    with handle_cli_errors(program):
+        run(
+            tyro.cli(
+                command, prog=f"python -m {program}", description=description, config=(tyro.conf.FlagCreatePairsOff,)
+            )
+        )
 
 
 def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:

@@ -339,7 +339,7 @@ def objects_of(out: Url) -> dict[str, bytes]:
 
 
 def test_a_run_in_a_bucket_gives_the_same_bytes_there_and_on_a_disk(made, bucket, tmp_path):
-    for command in (Command(shard_bytes=1, workers=2), Command(format="jsonl")):
+    for command in (Command("", "", shard_bytes=1, workers=2), Command("", "", format="jsonl")):
         exported = lambda source, out, command=command: run(dataclasses.replace(command, run=str(source), out=str(out)))
         exported(made, tmp_path / "disk/out")
         expected = contents(tmp_path / "disk/out")

@@ -145,13 +145,6 @@ def test_usage_over_the_documents_of_a_run(room):
         (("a text", "--file", "mill.txt"), 2, "a text \\('a text'\\) and --file 'mill.txt'. Give one"),
         (("a text", "--html", "runs"), 1, "--html runs cannot be written: Is a directory"),
         (("--beside", "runs/nowhere"), 2, "no tokenizer 'runs/nowhere'"),
-        (
-            ("a text", "--tokenzer", "runs/new"),
-            2,
-            "no option --tokenzer. Did you mean --tokenizer\\? .* --help",
-        ),
-        (("--documents", "many"), 2, "--documents is no whole number in digits: 'many'"),
-        (("a", "text"), 2, "'text' belongs to no option.*in quotes.*python -m launch.inspect_tokenizer --help"),
     ],
 )
 def test_what_a_user_can_mend(room, arguments, code, message):

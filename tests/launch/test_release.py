@@ -251,12 +251,12 @@ def start(script, *words):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("launch.export", [], "Name a run folder, and the folder to write"),
+        ("launch.export", [], "Required options"),
         ("launch.export", ["nowhere", "out"], "There is no run folder nowhere"),
         ("launch.export", ["{run}", "out", "--format", "onnx"], "--format is 'onnx'; there are hugging_face"),
         ("launch.export", ["{run}", "out", "--dtype", "int4"], "--dtype is 'int4'; a Hugging Face folder has float32"),
         ("launch.export", ["{run}", "out", "--step", "7"], "There is no checkpoint of step 7"),
-        ("launch.import_model", ["{out}"], "Name what to import, and the run folder to make"),
+        ("launch.import_model", ["{out}"], "Required options"),
         ("launch.import_model", ["nowhere", "new"], "SOURCE nowhere is not there"),
         ("launch.import_model", ["{run}/tokenizer", "new"], "holds no config.json"),
     ],

@@ -149,7 +149,7 @@ def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
     assert "--documents.upper-case.max-share" in told and "Share of words in capitals." in told
     assert "--documents.upper-case.max-share" in outside_run.call("refilter", "--help")
     told = outside_run.call("prepare_documents", "--documents.upper-case.max-shar", "0.5", code=2)
-    assert "Did you mean --documents.upper-case.max-share?" in told
+    assert "--documents.upper-case.max-share FLOAT" in told
     assert "documents.upper_case.max_share is 2" in outside_run.call(
         "prepare_documents", "--documents.upper-case.max-share", "2", code=2
     )

@@ -128,8 +128,6 @@ def test_one_host_runs_all_stages_and_several_train_and_a_topology_without_a_lay
     ("cloud", "words", "said"),
     [
         ("gke", ["v9:2x2"], "There is no topology"),
-        ("gke", ["v6e:2x4", "--train.step", "9"], "Did you mean --train.steps"),
-        ("gke", ["v6e:2x4", "run"], "run"),
         ("tpu_vm", ["v6e:2x4", "--train.mesh.fsdp", "16"], "16.*does not divide what is here: 8 devices"),
         ("slurm", ["h100:256", "--train.batch-size", "100"], "batch_size = 100"),
         ("slurm", ["h100:8", "--model.layers", "9000"], "configs/gpt2_124m.py on h100:8 does not fit: .*What helps:"),
@@ -146,6 +144,13 @@ def test_one_host_runs_all_stages_and_several_train_and_a_topology_without_a_lay
 def test_what_would_fail_on_paid_hardware_is_refused(cloud, words, said, capsys):
     with pytest.raises(UsageError, match=f"(?s){said}"):
         dry_run(capsys, cloud, *words)
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--train.step", "9"], "--train.steps INT"), (["run"], "options: run")])
+def test_an_unknown_option_is_refused(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        dry_run(capsys, "gke", "v6e:2x4", *words)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_a_config_that_the_hosts_do_not_get_is_refused(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,6 @@ import typing
 import pytest
 
 from configs.demo import get_config
-from configs.experiment import parse_command
 from lm.config import (
     REMAT,
     MeshConfig,
@@ -28,7 +27,6 @@ from lm.model.transformer import BLOCKS
 from lm.resilience.goodput import PHASES, Phase
 from lm.training.optimizer import OPTIMIZERS
 from lm.training.schedule import SCHEDULES
-from tests.run_files import REPOSITORY
 
 DEMO = get_config()
 VALID = (
@@ -78,11 +76,6 @@ def test_numbers_that_contradict_each_other_are_refused_with_both_and_the_remedy
     with pytest.raises(UsageError) as error:
         replaced(DEMO.train, **changes)
     assert all(word in str(error.value) for word in words), error.value
-
-
-def test_the_old_name_of_the_optimizer_is_refused_with_the_new_one():
-    with pytest.raises(UsageError, match=r"train\.optimizer\.rule\. Did you mean --train\.optimizer\.name\?"):
-        parse_command("launch.train", "", [str(REPOSITORY / "configs/demo.py"), "--train.optimizer.rule", "lion"])
 
 
 @pytest.mark.parametrize(
