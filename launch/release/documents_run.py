@@ -10,7 +10,7 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from launch import prepare_documents, train_tokenizer
 from launch.run_folder import bucket
-from launch.run_folder.links import claim_links
+from launch.run_folder.links import refuse_link
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths
@@ -61,7 +61,7 @@ def open_documents(folder: RunFolder) -> DocumentsRun:
     root, place = folder.root, shown_place(folder.root)
     experiment = folder.experiment()
     bucket.fetch(root, [RunPaths.funnel], [RunPaths.tokenizer])
-    claim_links(root, [name for name in (RunPaths.documents,) if (root / name).is_symlink()], claim=False)
+    refuse_link(root / RunPaths.documents)
     for part in (RunPaths.config_json, RunPaths.funnel, RunPaths.tokenizer):
         file_inside(root, part)
     marker = read_marker(prepare_documents.STAGE, root)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources.listing import WILDCARD
-from launch.run_folder.links import NAMES, contents, refuse_links
+from launch.run_folder.links import NAMES, refuse_links
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
@@ -47,8 +47,8 @@ def refuse_no_run(workdir: Path) -> None:
         raise UsageError(f"--workdir {workdir} is a file. Give a folder that is empty or does not exist yet.")
     if not workdir.is_dir():
         return
+    refuse_links(workdir)
     if is_run(workdir):
-        refuse_links(workdir)
         return
     others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))
     if others and not is_run(workdir):  # another process may have begun one since
@@ -57,16 +57,13 @@ def refuse_no_run(workdir: Path) -> None:
             f"--workdir {workdir} is not empty ({shown}), and is not the folder of a run. Nothing was changed. Give a "
             "folder that is empty or does not exist yet."
         )
-    refuse_links(workdir)
 
 
 def may_be_there(path: Path) -> bool:
     """Whether a run may begin in a folder that contains `path`."""
     if path.name == RunPaths.stages:  # a kill may have come before the first file in it was whole
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
-    if path.is_dir() and not contents(path):  # or a link to an empty folder, on a larger disk
-        return True
-    if path.is_symlink() and not path.exists():  # refused where it is written to, by its name
+    if path.is_dir() and not any(path.iterdir()):
         return True
     return path.name in PASSED_OVER or (path.is_file() and any(path.match(log) for log in LOGS))
 

@@ -3,9 +3,6 @@
 `stages/<stage>.files` lists the files that a finished stage wrote, with their sizes. It outlives the marker: if a user
 deletes the marker to run the stage again, its old outputs are still known to be the run's. Before a stage runs, all
 other files in its output folders are the user's, and are moved to `replaced-<n>/` in the run folder.
-
-An output folder may be a link to a folder on another disk that the run has claimed (links.py). Foreign files there are
-neither deleted nor moved: the stage is refused.
 """
 
 import json
@@ -15,8 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
-from launch.run_folder.links import CLAIM, claim_links
-from lm.errors import UsageError
+from launch.run_folder.links import refuse_link
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 
@@ -53,17 +49,16 @@ def files_in(folder: Path, outputs: Iterable[str]) -> dict[str, int]:
     for output in outputs:
         path = folder / output
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and file.name != CLAIM:
+            if file.is_file():
                 found[str(file.relative_to(folder))] = file.stat().st_size
     return found
 
 
 def entries(path: Path) -> list[Path]:
-    """All files and links at `path`. A link is followed only if it is `path` itself."""
+    """All files and links at `path`."""
     if path.is_dir():
-        found = (entry for entry in sorted(path.rglob("*")) if entry.is_symlink() or not entry.is_dir())
-        return [entry for entry in found if entry != path / CLAIM]
-    return [path] if path.is_symlink() or path.exists() else []
+        return [entry for entry in sorted(path.rglob("*")) if entry.is_symlink() or not entry.is_dir()]
+    return [path] if path.exists() else []
 
 
 def below(file: str, output: str) -> bool:
@@ -78,27 +73,21 @@ def is_kept_beside(file: str) -> bool:
 
 def make_room(name: str, workdir: Path, outputs: Iterable[str]) -> None:
     """Move files in the outputs of the stage to `replaced-<n>/` if the stage did not write them, or they were changed
-    since. Raises UsageError for such files behind a link; then nothing is changed."""
-    outputs = tuple(outputs)
-    claim_links(workdir, outputs)
-    record = read_record(name, workdir)
-    is_ours = lambda path: path.is_file() and record.get(str(path.relative_to(workdir))) == path.stat().st_size
-    others: dict[str, list[Path]] = {}
+    since. Raises UsageError if an output is a link."""
+    outputs, record = tuple(outputs), read_record(name, workdir)
     for output in outputs:
-        there = [path for path in entries(workdir / output) if not is_kept_beside(str(path.relative_to(workdir)))]
-        others[output] = [path for path in there if not is_ours(path)]
-    for output, paths in others.items():
-        if paths and (workdir / output).is_symlink():
-            why = "holds files that this run did not write, or that were changed since"
-            refuse_foreign(workdir / output, paths, why)
-    move_aside(workdir, [path for paths in others.values() for path in paths], NOT_OURS)
+        refuse_link(workdir / output)
+    is_ours = lambda path: path.is_file() and record.get(str(path.relative_to(workdir))) == path.stat().st_size
+    there = [path for output in outputs for path in entries(workdir / output)]
+    others = [path for path in there if not is_kept_beside(str(path.relative_to(workdir))) and not is_ours(path)]
+    move_aside(workdir, others, NOT_OURS)
     for output in outputs:
         remove_empty_folders(workdir / output)  # one may be where a file is to be
 
 
 def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str, int]) -> None:
     """Record `files`, {relative path: bytes}, as those of the stage. In its outputs, delete other files that it wrote,
-    and move the rest to `replaced-<n>/`. Files behind a link stay."""
+    and move the rest to `replaced-<n>/`."""
     record, others = read_record(name, workdir), []
     for output in outputs:
         for path in entries(workdir / output):
@@ -109,7 +98,7 @@ def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str,
             half_copied = whole != file and not files.keys().isdisjoint({whole, whole.rpartition(".")[0]})
             if half_copied or (path.is_file() and record.get(file) == path.stat().st_size):
                 path.unlink()
-            elif not (workdir / output).is_symlink():
+            else:
                 others.append(path)
         remove_empty_folders(workdir / output)
     move_aside(workdir, others, NOT_OURS)
@@ -117,13 +106,10 @@ def keep_only(name: str, workdir: Path, outputs: Iterable[str], files: dict[str,
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete all that is in the folder, and the folder itself if it is not a link to another disk."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != CLAIM:
-            path.unlink()
-    remove_empty_folders(folder)
+    """Delete the folder with all that is in it. Raises UsageError if it is a link."""
+    refuse_link(folder)
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 NOT_OURS = "was not written by this run, or was changed since"
@@ -142,19 +128,7 @@ def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
     print(f"{workdir}: what is there as {shown} {why}. Moved to {aside}", flush=True)
 
 
-def refuse_foreign(place: Path, others: list[Path], why: str) -> None:
-    shown = ", ".join(str(path.relative_to(place)) for path in others[:3]) + (", …" if others[3:] else "")
-    raise UsageError(
-        f"{place} is a link to {place.resolve()}, which {why} ({shown}). Behind a link, such files are neither deleted "
-        "nor moved. Nothing was changed. Move them to another folder; then run it again."
-    )
-
-
 def set_aside(workdir: Path, names: Iterable[str], why: str) -> None:
-    """Move outputs to `replaced-<n>/`, whole. Raises UsageError for files behind a link; then nothing is changed."""
+    """Move outputs to `replaced-<n>/`, whole."""
     places = [workdir / name for name in names]
-    claim_links(workdir, names)
-    for place in places:
-        if place.is_symlink() and (others := entries(place)):
-            refuse_foreign(place, others, f"holds files of which each {why}")
-    move_aside(workdir, [place for place in places if place.exists() and not place.is_symlink()], why)
+    move_aside(workdir, [place for place in places if place.exists()], why)

@@ -38,7 +38,7 @@ def check_source(source: Path, workdir: Path) -> None:
         raise UsageError(f"--from {place} {there}. Name the folder of a run, such as runs/demo.")
     if place == shown_place(workdir) or source.resolve() == workdir.resolve():
         raise UsageError(f"--from and --workdir are both {place}. Give the new run a folder of its own.")
-    refuse_links(source, claim=False)
+    refuse_links(source)
     with held(source):
         pass
 

@@ -97,8 +97,6 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     marker = read_note(path)
     if marker is None:
         return None
-    for output in stage.outputs:
-        links.refuse_broken_link(workdir / output)
     for name, size in marker["files"].items():
         file, found = workdir / name, bucket.size_in(workdir, name)
         if found != size and stage.grows:
@@ -358,12 +356,12 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
     """Prepare the outputs for a new attempt or a resume, write `.begun`, and delete the marker. Adds to `note` what is
     known of the earlier attempt.
 
-    Raises UsageError if that attempt left work with other settings or library versions, and for foreign files behind a
-    link.
+    Raises UsageError if that attempt left work with other settings or library versions, and for links.
     """
     begun = RunPaths(workdir).begun(stage.name)
     found = None if marker else read_note(begun)
-    links.claim_links(workdir, {name.split("/")[0] for name in (*stage.intermediate, RunPaths.scratch)})
+    for name in (*stage.outputs, *stage.intermediate, RunPaths.scratch):
+        links.refuse_link(workdir / name.split("/")[0])
     if found is None:
         delete_intermediate(stage, workdir)  # a kill may have come while it was deleted
         if not stage.grows:

@@ -26,7 +26,6 @@ from launch.release import documents
 from launch.release.documents import FORMATS, Group, cut
 from launch.release.documents_run import open_documents
 from launch.release.out_folder import RECORD
-from launch.run_folder.links import CLAIM
 from launch.stages.stage import run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -383,13 +382,6 @@ def test_an_export_to_an_address_goes_on_where_it_was_interrupted(made, bucket, 
     assert {name.split("/")[0] for name in out.files()} == {"data", "README.md", RECORD}
     run(Command(str(made), str(bucket / "fresh/out"), shard_bytes=1))
     assert objects_of(bucket / "fresh/out") == objects_of(out)
-
-
-def test_documents_on_another_disk_that_are_the_runs_are_exported(copied, tmp_path):
-    (copied / "documents").rename(tmp_path / "disk")
-    (copied / "documents").symlink_to(tmp_path / "disk")
-    (tmp_path / "disk" / CLAIM).write_text(f"{copied.resolve()}\n")
-    assert export(copied, tmp_path / "out").num_rows == 59
 
 
 @pytest.mark.parametrize("name", ["documents/../../private.parquet", "/etc/x.parquet", "documents/../../x.parquet"])

@@ -1,34 +1,26 @@
 """A stage that is made by units: other inputs touch those units alone, and nothing that a run has made is lost."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import obstore
 import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.select import duplicates
-from data_prep.sources.inputs import read_input
-from data_prep.sources.manifest import input_file
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
 from launch.run_folder import user_inputs, versions
-from launch.run_folder.links import CLAIM
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
-from lm.storage import Url, objects
 from tests.corpus import tiny_experiment, web_pages
 from tests.data_prep.loopback_crawl import LoopbackCrawl, serving
 from tests.launch.run_folder import NO_OUTPUTS
-from tests.object_store import QUICK, variables
-from tests.object_store import serving as serving_store
 
 STAGES = (fetch_pages.STAGE, extract_texts.STAGE)
 
@@ -82,23 +74,6 @@ def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
     make(warcs[1:], tmp_path / "run")
     assert markers(tmp_path / "run")["1"] == before["1"] and markers(tmp_path / "run")["2"] != before["2"]
     assert not list((tmp_path / "run").glob("replaced-*")) and not list(tmp_path.glob("run/stages/*.begun"))
-
-
-def test_outputs_on_another_disk_are_written_and_replaced_there(warcs, tmp_path, other_disk):
-    """`scratch` stays on the disk of the run folder, or may be on a third."""
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("texts", "units"):
-        (other_disk / name).mkdir()
-        (run / name).symlink_to(other_disk / name)
-    make(warcs[:3], run)
-    make(warcs[1:], run)
-    make(warcs[1:], tmp_path / "fresh")
-    found = texts(run)
-    assert found.pop(CLAIM) and found == texts(tmp_path / "fresh") and (run / "texts").is_symlink()
-    (other_disk / "texts/own.txt").write_text("the user's")
-    with pytest.raises(UsageError, match=r"texts is a link to .* \(own\.txt\)"):
-        make(warcs[:3], run)
 
 
 def test_what_no_unit_made_is_moved_aside_and_what_units_before_made_is_deleted(warcs, tmp_path):
@@ -180,47 +155,6 @@ def test_a_second_dump_of_the_same_file_names_leaves_the_units_of_the_first(tmp_
     assert len({row["id"] for row in rows}) == len(rows) == 12
     made_of_tables([first], tmp_path / "run")
     assert markers(tmp_path / "run") == before
-
-
-def test_an_object_whose_etag_alone_is_another_is_the_same_input_and_so_is_its_copy(tmp_path):
-    """An ETag of S3 tells in how many parts an object was uploaded; parts have at least 5 MiB."""
-    padding = json.dumps({"no": "x" * (11 << 20)})
-    data, other = (f"{json.dumps({'text': text})}\n{padding}\n".encode() for text in ("as it was", "is not so"))
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    with serving_store() as store, variables(store.environment() | QUICK):
-        store.bucket("own")
-        put = lambda data, **how: obstore.put(objects.store("s3", "own"), "x.jsonl", data, **how)
-        run = lambda: made_of_tables(["s3://own/*.jsonl"], tmp_path / "run")
-        words = lambda: pq.read_table(tmp_path / "run/texts/x.parquet")["text"][0].as_py()
-        put(data, use_multipart=False)
-        assert run() == [True, True] and run() == [False, False]
-        before = markers(tmp_path / "run")
-        for parts in (5 << 20, 8 << 20, 16 << 20, None):
-            etag = objects.head("s3://own/x.jsonl")
-            put(data, **({"use_multipart": True, "chunk_size": parts} if parts else {"use_multipart": False}))
-            assert objects.head("s3://own/x.jsonl") != etag
-            assert run() == [False, False] and markers(tmp_path / "run") == before
-            (entry,) = json.loads((tmp_path / "run/pages/manifest.json").read_text())["files"]
-            assert list(read_input(input_file(entry, tmp_path)))  # of the version that is there now
-        (folder / "x.jsonl").write_bytes(data)
-        assert made_of_tables([f"{folder}/*.jsonl"], tmp_path / "run") == [True, True]  # another list of inputs
-        assert markers(tmp_path / "run") == before
-        run()
-        put(other, use_multipart=True, chunk_size=5 << 20)
-        assert run() == [True, True] and run() == [False, False]
-        assert words() == "is not so"
-        put(data, use_multipart=False)
-        assert run() == [True, True]
-        assert words() == "as it was"
-
-
-@pytest.mark.parametrize("etag", ["", "abc", '"CKih16GjycICEAE="', 'W/"x-2"', f"{'0' * 32}-0", "0" * 32])
-def test_an_etag_that_is_no_hash_or_another_tells_of_no_contents(etag, tmp_path):
-    with serving(LoopbackCrawl({"x": b"y"})) as web:
-        assert not user_inputs.same_contents(Url(f"{web.url}x"), etag, "now")
-        for known in (hashlib.md5(b"y"), hashlib.sha256(b"y"), hashlib.sha1(b"blob 1\0y")):
-            assert user_inputs.same_contents(Url(f"{web.url}x"), f'"{known.hexdigest()}"', "now")
 
 
 def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_path):
