@@ -1,20 +1,24 @@
 """Train the model on the run's shards. If interrupted, run the same command to resume from the last checkpoint."""
 
+import shlex
 import time
 from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import preflight, train_tokenizer, write_shards
-from launch.run_folder import training
 from launch.stages.agreement import agree_on
 from launch.stages.command import run_stage_command
 from launch.stages.processes import load_training
 from launch.stages.stage import Stage
 from lm.address_space import TRAINING, check_address_space
 from lm.checkpoints import manifest as checkpoint_files
+from lm.checkpoints.manifest import DamageError, folders_of, lengths, read_manifest, steps_in
 from lm.data.mixture import mixture_manifests
+from lm.errors import UsageError
 from lm.fields import code_names
+from lm.resilience.goodput import read_attempts
 from lm.run_paths import TRAINING_LOGS, RunPaths
+from lm.storage import shown_place
 from lm.trusted_code import code_hashes
 
 
@@ -39,6 +43,43 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return found
 
 
+def newest(workdir: Path) -> tuple[str, ...]:
+    """The newest checkpoint. Finished training requires only this one; users may delete older ones."""
+    return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(folders_of(RunPaths(workdir))[0])[-1:])
+
+
+def holds_work(workdir: Path) -> bool:
+    """Whether there is a checkpoint, or an earlier attempt resumed from one."""
+    return bool(newest(workdir)) or any(one.first_step for one in read_attempts(workdir))
+
+
+def goes_on(old: dict, new: dict, workdir: Path) -> bool:
+    """Whether `new` differs from `old` only in train.steps. Raises UsageError if it has fewer steps than are done."""
+    steps = new["train"]["steps"]
+    if old | {"train": old["train"] | {"steps": steps}} != new:
+        return False
+    done = max(steps_in(folders_of(RunPaths(workdir))[0]), default=0)
+    if steps < done:
+        place = shown_place(workdir)
+        other = "--workdir OTHER" + (f" --from {shlex.quote(str(workdir))}" if place == workdir else "")
+        raise UsageError(
+            f"train.steps = {steps}, but {done} steps are made already in {place}. Nothing was changed. Give {done} "
+            f"or more to train on; or train anew in another folder: {other}"
+        )
+    return True
+
+
+def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
+    """Earlier values of train.steps of this run (lm.checkpoints.manifest.lengths)."""
+    for checkpoint in newest(workdir):
+        try:
+            about = read_manifest(shown_place(workdir / checkpoint))["about"]
+        except DamageError:  # whoever reads its arrays says so
+            return []
+        return lengths(about, settings["train"]["steps"])["continued_from"]
+    return []
+
+
 STAGE = Stage(
     name="train",
     script="launch.train",
@@ -48,11 +89,11 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.checkpoints, RunPaths.snapshots),
     optional=(RunPaths.snapshots,),
-    required_outputs=training.newest,
+    required_outputs=newest,
     grows=True,
-    holds_work=training.holds_work,
-    goes_on=training.goes_on,
-    continued_from=training.continued_from,
+    holds_work=holds_work,
+    goes_on=goes_on,
+    continued_from=continued_from,
     multi_process=True,
     by_products=TRAINING_LOGS,
     checked=(RunPaths.metrics, RunPaths.goodput, RunPaths.skipped_steps, f"{RunPaths.samples}/step-*.json"),

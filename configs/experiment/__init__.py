@@ -116,7 +116,7 @@ class Command(NamedTuple):
     given: frozenset[str]
     """Names of the given options, such as "train.steps"."""
     fit: Fit | None
-    """The config file's rules for defaults that depend on the data, not yet applied (launch/stages/fit.py)."""
+    """The config file's rules for defaults that depend on the data, not yet applied (launch/stages/command.py)."""
     run: RunFolder | None
     """Run folder given instead of a config file."""
 

@@ -10,7 +10,7 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from launch import prepare_documents, train_tokenizer
 from launch.run_folder import bucket
-from launch.run_folder.links import refuse_link
+from launch.run_folder.checks import refuse_link
 from launch.stages.stage import read_marker
 from lm.errors import InputError
 from lm.run_paths import RunPaths

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
-from launch.run_folder.links import refuse_link
+from launch.run_folder.checks import refuse_link
 from lm.run_paths import RunPaths
 from lm.storage import Url, relative_name, remove_empty_folders, shown_place, unused, write_atomically
 

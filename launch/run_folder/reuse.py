@@ -14,8 +14,7 @@ from typing import Any
 
 from configs.experiment.run_folder import RunFolder
 from launch.run_folder import bucket
-from launch.run_folder.checks import is_run
-from launch.run_folder.links import refuse_links
+from launch.run_folder.checks import is_run, refuse_links
 from launch.run_folder.markers import read_note
 from launch.run_folder.outputs import entries
 from lm.checkpoints.manifest import MANIFEST, delete_unfinished, mark_unfinished, steps_in, unmark

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.run_folder.versions import installed
+from launch.run_folder.markers import installed
 from launch.stages.processes import process_count, process_index
 from lm.data.records import MANIFEST
 from lm.errors import InputError

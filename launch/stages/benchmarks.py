@@ -13,7 +13,7 @@ import tyro
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded
 from data_prep.sources.formats import FORMATS
-from launch.run_folder.links import refuse_links
+from launch.run_folder.checks import refuse_links
 from launch.stages.processes import process_count, process_index
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
 from lm.config import TasksConfig

@@ -21,9 +21,18 @@ from typing import Any
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.engine.run import noting
-from launch.run_folder import bucket, links, outputs, reuse, user_inputs
-from launch.run_folder.markers import all_of, differences, key_of, read_note, refuse_trained, report_damage
-from launch.run_folder.versions import compare_versions, installed
+from launch.run_folder import bucket, outputs, reuse, user_inputs
+from launch.run_folder.checks import refuse_link
+from launch.run_folder.markers import (
+    all_of,
+    compare_versions,
+    differences,
+    installed,
+    key_of,
+    read_note,
+    refuse_trained,
+    report_damage,
+)
 from launch.stages.processes import process_count, process_index
 from lm.checksums import checksums
 from lm.errors import InputError, UsageError
@@ -361,7 +370,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
     begun = RunPaths(workdir).begun(stage.name)
     found = None if marker else read_note(begun)
     for name in (*stage.outputs, *stage.intermediate, RunPaths.scratch):
-        links.refuse_link(workdir / name.split("/")[0])
+        refuse_link(workdir / name.split("/")[0])
     if found is None:
         delete_intermediate(stage, workdir)  # a kill may have come while it was deleted
         if not stage.grows:

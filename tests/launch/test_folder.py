@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.run_folder import outputs, versions
+from launch.run_folder import markers as notes
+from launch.run_folder import outputs
 from launch.run_folder.checks import refuse_inputs_in_outputs, refuse_no_run
 from launch.run_folder.reuse import LINKED_FROM, check_source
 from launch.stages.command import locked
@@ -416,7 +417,7 @@ def test_parts_of_other_library_versions_are_neither_mixed_nor_deleted(tmp_path,
     assert contents(tmp_path) == before
     message = str(refusal.value)
     if note == "other version":
-        assert f"lxml: '1.2' when they were made, {versions.installed('lxml')!r} now" in message
+        assert f"lxml: '1.2' when they were made, {notes.installed('lxml')!r} now" in message
         assert "lxml==1.2" in message and "numpy" not in message
     subprocess.run(message.rpartition("start over: ")[2], shell=True, check=True)  # the remedy
     assert run_stage(TEXT, EXPERIMENT, tmp_path) is True

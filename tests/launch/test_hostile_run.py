@@ -19,7 +19,7 @@ from data_prep.engine import attempts, units
 from data_prep.funnel.report import FUNNEL, read_counts
 from data_prep.sources.manifest import manifest_files
 from launch.run_folder import outputs
-from launch.run_folder.links import NAMES
+from launch.run_folder.checks import NAMES
 from launch.run_folder.markers import read_note
 from launch.run_folder.reuse import check_source
 from launch.stages.command import locked
@@ -455,7 +455,7 @@ MODULES_WITHOUT = (
     "data_prep/sources/json_rows.py", "data_prep/sources/sizes.py", "data_prep/sources/tfds.py",
     "data_prep/url_filter/lists.py", "launch/run_folder/bucket.py", "launch/run_folder/user_inputs.py",
     "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/agreement.py",
-    "launch/stages/fit.py", "launch/stages/meeting.py", "launch/stages/stage.py",
+    "launch/stages/command.py", "launch/stages/meeting.py", "launch/stages/stage.py",
     "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
     "lm/evaluation/harness_run.py", "lm/formats/byte_level.py",
     "lm/formats/hugging_face/config.py", "lm/formats/hugging_face/reading.py",

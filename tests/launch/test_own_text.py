@@ -12,7 +12,7 @@ from configs.experiment import parse_run
 from configs.experiment.run_folder import RunFolder
 from data_prep.sources.sizes import input_sizes
 from launch.release.imported import write_run
-from launch.stages.fit import fit_to_data
+from launch.stages.command import fit_to_data
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import train_tokenizer

@@ -9,7 +9,7 @@ import pytest
 from configs.experiment import Experiment
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents, train, train_tokenizer, write_shards
-from launch.stages.rungs import train_rungs
+from launch.scaling import train_rungs
 from launch.stages.stage import run_stage
 from lm.config import MeshConfig
 from lm.scaling.ladder import LadderConfig, Rung, make_ladder

@@ -15,7 +15,8 @@ from data_prep.config import EngineConfig
 from data_prep.select import duplicates
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
-from launch.run_folder import user_inputs, versions
+from launch.run_folder import markers as notes
+from launch.run_folder import user_inputs
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment, web_pages
@@ -323,7 +324,7 @@ def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeyp
     with pytest.raises(InputError, match="1 of 4 units failed"):
         make(warcs, tmp_path)
     before = markers(tmp_path)
-    monkeypatch.setattr(versions, "installed", lambda library: f"{library} of tomorrow")
+    monkeypatch.setattr(notes, "installed", lambda library: f"{library} of tomorrow")
     warcs[2].write_bytes(whole)
     make(warcs, tmp_path, retry_failed=True)
     assert {name: markers(tmp_path)[name] for name in before} == before and set(before) == {"0", "1", "3"}

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from launch.stages.served import named_tokenizers
+from launch.serve import named_tokenizers
 from lm.config import TokenizerConfig
 from lm.errors import UsageError
 from lm.serving.errors import ApiError

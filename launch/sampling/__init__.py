@@ -1,1 +1,0 @@
-"""Sample from a run without changing it: continue prompts, streaming the texts, or interactively."""

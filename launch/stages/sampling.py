@@ -1,0 +1,306 @@
+"""Sample from a run without changing it: continue prompts, streaming the texts, or interactively."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from configs.experiment import Experiment
+from launch.stages.processes import process_count, process_index
+from launch.stages.trained import leave_together, load_trained, say
+from lm.errors import UsageError, for_terminal, shown
+from lm.inference.requests import GenerationEvent, GenerationRequest, SamplingParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from lm.inference.engine import Engine
+    from lm.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """With any of these options, texts are only printed, as they are generated, and the run is not changed."""
+
+    prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Prompts to continue, instead of sample.prompts."""
+    step: int | None = None
+    """Step of the checkpoint or snapshot to sample from; default: the newest."""
+    interactive: tyro.conf.UseCounterAction[int] = 0
+    """Continue what you type, line by line. Default on a terminal if neither --prompt nor --step is set, but another
+    option is."""
+    n: int = 1
+    """Texts per prompt and temperature, with consecutive seeds."""
+    temperature: float | None = None
+    """Temperature, instead of sample.temperatures: 0 is greedy decoding, 1 samples from the model's distribution."""
+    top_k: int = 0
+    """Sample only from the k most likely tokens; 0: all."""
+    top_p: float = 1.0
+    """Sample only from the most likely tokens whose probabilities add up to p (nucleus sampling)."""
+    min_p: float = 0.0
+    """Sample only from tokens with at least this fraction of the probability of the most likely one."""
+    repetition_penalty: float = 1.0
+    """Values above 1 make tokens that already occur in the text less likely."""
+    max_tokens: int | None = None
+    """Maximum new tokens per text; default: sample.tokens minus the prompt."""
+    stop: tuple[str, ...] = ()
+    """End a text before the first occurrence of one of these strings."""
+    seed: int | None = None
+    """Random seed, instead of sample.seed; the same seed gives the same text."""
+    logprobs: int | None = None
+    """Print the log-probability of each token, and of the N most likely tokens at its position."""
+    weights: Literal["float32", "bfloat16", "int8"] | None = None
+    """Convert the weights to this type, in a layout for fast decoding on one device; default: as trained."""
+
+    def params(self, temperature: float, max_tokens: int, seed: int) -> SamplingParams:
+        """Sampling parameters. Raises UsageError for invalid values."""
+        return SamplingParams(
+            max_tokens, temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty, self.stop, seed,
+            self.logprobs,
+        )  # fmt: skip
+
+
+MOST_SLOTS = 16
+"""Maximum number of texts to generate at once."""
+STREAMED_STEPS = 4
+"""Tokens to generate between two outputs."""
+
+
+class Text(NamedTuple):
+    """A requested text."""
+
+    title: str
+    prompt: str
+    request: GenerationRequest
+
+
+def write(text: str) -> None:
+    """Print without a line end, in process 0 only."""
+    if process_index() == 0:
+        sys.stdout.write(for_terminal(text))
+        sys.stdout.flush()
+
+
+def continue_prompts(experiment: Experiment, workdir: Path, options: Options, prompts: Sequence[str]) -> None:
+    """Print a continuation of each prompt at each temperature. Raises like `load_trained`, and UsageError for a prompt
+    that leaves no room and for invalid options."""
+    if options.n < 1:
+        raise UsageError(f"--n is {options.n}; it must be at least 1.")
+    config = experiment.sample
+    temperatures = config.temperatures if options.temperature is None else (options.temperature,)
+    first_seed = config.seed if options.seed is None else options.seed
+    for temperature in temperatures:  # validate before loading the model
+        options.params(temperature, options.max_tokens or 0, first_seed + options.n - 1)
+    count = len(prompts) * len(temperatures) * options.n
+    slots = 1 << (min(count, MOST_SLOTS) - 1).bit_length()
+    tokens = min(experiment.model.context_length, config.tokens + (options.max_tokens or 0))
+    run = load_trained(experiment, workdir, slots, tokens, "the number of prompts", options.step, options.weights)
+    texts = []
+    for prompt in prompts:
+        row, most = tokens_of(run.tokenizer, prompt, experiment, options)
+        for temperature in temperatures:
+            for seed in range(first_seed, first_seed + options.n):
+                title = f"{prompt!r} at temperature {temperature:g}" + (f", seed {seed}" if options.n > 1 else "")
+                request = GenerationRequest(tuple(row), options.params(temperature, most, seed))
+                texts.append(Text(title, prompt, request))
+    from lm.inference.engine import Engine, bucket
+
+    longest = max(len(text.request.prompt) + text.request.params.max_tokens for text in texts)
+    engine = Engine(
+        run.model, experiment.model, run.tokenizer, slots=slots, mesh=run.mesh, decode_steps=STREAMED_STEPS,
+        context=bucket(longest, experiment.model.context_length),
+    )  # fmt: skip
+    engine.warm_up(len(texts[0].request.prompt))
+    print_in_order(engine, run.tokenizer, texts)
+    say("")
+    leave_together()
+
+
+def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, options: Options) -> tuple[list[int], int]:
+    """Return (BOS and prompt as ids, maximum new tokens). Raises UsageError if there is no room for new tokens."""
+    from lm.inference.requests import check_prompt
+
+    if options.max_tokens is None:
+        row = check_prompt(tokenizer, prompt, experiment.sample.tokens)
+        return row, experiment.sample.tokens - len(row)
+    row = check_prompt(
+        tokenizer, prompt, experiment.model.context_length, "That is the model's context: shorten the prompt."
+    )
+    return row, min(options.max_tokens, experiment.model.context_length - len(row))
+
+
+def print_in_order(engine: "Engine", tokenizer: "Tokenizer", texts: Sequence[Text]) -> None:
+    """Print each text under its title: the first unfinished one is streamed, later ones are buffered."""
+    numbers = {engine.submit(text.request): text for text in texts}
+    events: dict[int, list[GenerationEvent]] = {id: [] for id in numbers}
+    for id, text in numbers.items():
+        say(f"\n--- {text.title}")
+        write(text.prompt)
+        told, ended = 0, False
+        while not ended:
+            for event in engine.step() if told == len(events[id]) else ():
+                events[event.request_id].append(event)
+            for event in events[id][told:]:
+                write(event.text)
+                ended = event.finish_reason is not None
+            told = len(events[id])
+        say("")
+        if text.request.params.logprobs is not None:
+            say(for_terminal(logprob_lines(tokenizer, (one for event in events[id] for one in event.logprobs))))
+        del events[id]
+
+
+def logprob_lines(tokenizer: "Tokenizer", logprobs: Iterable[TokenLogprob]) -> str:
+    """One line per token: its log-probability, the token, and the most likely tokens at its position with theirs."""
+    shown = lambda id: repr(tokenizer.decode([id]))
+    lines = []
+    for one in logprobs:
+        others = "  ".join(f"{shown(id)} {value:.3f}" for id, value in one.top)
+        lines.append(f"{one.logprob:9.3f}  {shown(one.token):<20} {others}".rstrip())
+    return "\n".join(lines)
+
+
+HELP = """A line is the beginning of a document; what the model continues it with follows. Ctrl-C ends a text.
+  /temperature 0.8    changes a setting; others: /top-k, /top-p, /min-p, /repetition-penalty, /max-tokens, /seed and
+                      /logprobs, which alone shows none
+  /stop END           ends texts before END; /stop alone ends them there no more
+  /settings           shows the settings
+  /quit               ends the program; so does Ctrl-D"""
+SETTINGS: dict[str, type] = {
+    "temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float, "max_tokens": int,
+    "seed": int, "logprobs": int,
+}  # fmt: skip
+
+
+def changed(params: SamplingParams, command: str) -> SamplingParams:
+    """Apply a command such as "/temperature 0.8" to `params`. Raises UsageError for an invalid one."""
+    name, _, value = command.removeprefix("/").partition(" ")
+    field, value = name.replace("-", "_"), value.strip()
+    if field == "stop":
+        return dataclasses.replace(params, stop=(*params.stop, value) if value else ())
+    if field not in SETTINGS:
+        raise UsageError(f"There is no command {shown('/' + name)}. /help lists them.")
+    if field == "logprobs" and not value:
+        return dataclasses.replace(params, logprobs=None)
+    try:
+        number = SETTINGS[field](value)
+    except ValueError:
+        raise UsageError(f"/{name} wants a number, and is given {shown(value)}.") from None
+    return dataclasses.replace(params, **{field: number})
+
+
+def settings(params: SamplingParams) -> str:
+    """Text of /settings."""
+    values: dict[str, Any] = {name: getattr(params, name) for name in SETTINGS} | {"stop": params.stop or None}
+    return "\n".join(f"  {name.replace('_', '-'):<19} {value}" for name, value in values.items())
+
+
+class Interrupts:
+    """Records whether Ctrl-C was pressed."""
+
+    def __init__(self):
+        self.pressed = False
+
+    @contextlib.contextmanager
+    def noted(self) -> Generator[None]:
+        """Context in which the first Ctrl-C is recorded, and a second one ends the program."""
+
+        def note(*_: object) -> None:
+            if self.pressed:
+                raise KeyboardInterrupt
+            self.pressed = True
+
+        self.pressed, before = False, signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class Conversation:
+    """Reads lines and writes texts. The seed increases by one with each text."""
+
+    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", params: SamplingParams):
+        self.engine, self.tokenizer, self.params = engine, tokenizer, params
+
+    def line(self, line: str) -> bool:
+        """Process one line; return False if it ends the conversation."""
+        if line.strip() == "/quit":
+            return False
+        try:
+            if line.strip() == "/help":
+                say(HELP)
+            elif line.strip() == "/settings":
+                say(settings(self.params))
+            elif line.startswith("/"):
+                self.params = changed(self.params, line)
+            else:
+                self.text(line)
+        except UsageError as error:
+            say(for_terminal(str(error)))
+        return True
+
+    def text(self, prompt: str) -> None:
+        """Continue the prompt until the text ends, or is interrupted."""
+        tokens = tuple(self.tokenizer.prompt_ids(prompt))
+        interrupts, logprobs = Interrupts(), list[TokenLogprob]()
+        with interrupts.noted():
+            id = self.engine.submit(GenerationRequest(tokens, self.params))
+            write(prompt)
+            while self.engine.has_work:
+                if interrupts.pressed:
+                    self.engine.cancel(id)
+                for event in self.engine.step():
+                    write(event.text)
+                    logprobs += event.logprobs
+        say("\n")
+        if logprobs:
+            say(for_terminal(logprob_lines(self.tokenizer, logprobs)))
+        self.params = dataclasses.replace(self.params, seed=(self.params.seed + 1) % 2**32)
+
+
+def lines() -> Generator[str]:
+    """Yield typed or piped lines; on a terminal with a prompt and line editing. Ctrl-C discards a line."""
+    if not sys.stdin.isatty():
+        for line in sys.stdin:
+            yield line.rstrip("\n")
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives `input` its editing and history
+    while True:
+        try:
+            yield input("> ")
+        except KeyboardInterrupt:
+            print()
+        except EOFError:
+            print()
+            return
+
+
+def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
+    """Continue what is typed until /quit or the end of the input. Raises like `load_trained`, and UsageError for
+    invalid options."""
+    if process_count() > 1:
+        raise UsageError(
+            f"--interactive is for one process, but there are {process_count()} here. Give --prompt instead."
+        )
+    config, model = experiment.sample, experiment.model
+    temperature = config.temperatures[-1] if options.temperature is None else options.temperature
+    most = config.tokens if options.max_tokens is None else options.max_tokens
+    params = options.params(temperature, most, config.seed if options.seed is None else options.seed)
+    run = load_trained(
+        experiment, workdir, 1, model.context_length, "model.context_length", options.step, options.weights
+    )
+    from lm.inference.engine import Engine
+
+    engine = Engine(run.model, model, run.tokenizer, slots=1, mesh=run.mesh, decode_steps=STREAMED_STEPS)
+    engine.warm_up(1)  # before the user has typed anything
+    if sys.stdin.isatty():
+        say(f"The model at step {run.step:,}. Type the beginning of a text; /help for more, /quit to end.")
+    conversation = Conversation(engine, run.tokenizer, params)
+    for line in lines():
+        if not conversation.line(line):
+            break
