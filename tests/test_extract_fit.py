@@ -1,6 +1,5 @@
 """Trees: fitted, stored, evaluated; and what of a page counts as its main text when they are fitted."""
 
-import dataclasses
 import gzip
 import importlib.util
 import json
@@ -15,10 +14,7 @@ from data_prep.extract.trees import CHUNK, MODEL, SCALE, Model, Trees, load_mode
 from lm.errors import InputError
 from tests.bench.extract_fit import __main__ as fit
 from tests.bench.extract_fit import corpora as collections
-from tests.bench.extract_fit.__main__ import fold_of, held_out_f1, table, word_f1
 from tests.bench.extract_fit.corpora import (
-    UNLIMITED,
-    MarkedPage,
     Source,
     pages_at,
     read_readability,
@@ -26,16 +22,12 @@ from tests.bench.extract_fit.corpora import (
     site_of,
 )
 from tests.bench.extract_fit.model import (
-    KIND_FEATURES,
     Boosting,
-    fit_kind,
     fit_trees,
-    mean_of,
     model_json,
     trees_json,
     trees_of,
 )
-from tests.bench.extract_fit.rows import targets, training_rows
 from tests.data_prep.pages import GERMAN, PROSE, html
 
 CATBOOST = importlib.util.find_spec("catboost")
@@ -83,50 +75,12 @@ def test_the_trees_of_catboost_score_as_it_does_itself():
     assert "constant" not in trees.features and len(trees.features) > 1
 
 
-def test_a_tree_of_fewer_questions_is_widened():
-    model = FIXTURE["model"] | {"scale_and_bias": [2, [0.5]]}
-    split = model["oblivious_trees"][0]["splits"][0]
-    short = {"splits": [split], "leaf_values": [-0.25, 0.75]}
-    both = model | {"oblivious_trees": [model["oblivious_trees"][0], short, {"splits": None, "leaf_values": [0.1]}]}
-    seen = {name: np.array(row) for name, row in FIXTURE["rows"].items()}
-    alone = trees_of(model | {"oblivious_trees": model["oblivious_trees"][:1]}, tuple(seen)).score(seen)
-    names = list(seen)
-    feature = model["features_info"]["float_features"][split["float_feature_index"]]["flat_feature_index"]
-    yes = seen[names[feature]] > split["border"]
-    assert (trees_of(both, tuple(seen)).score(seen) - alone == np.where(yes, 1500, -500) + 200).all()
-
-
-def test_the_mean_of_two_sets_of_trees_scores_what_they_score_in_the_mean():
-    """Whatever features they name in which order, and however deep they are; a leaf is rounded to a thousandth."""
-    seen, one, other = rows(500), trees_at_random(20, 3), trees_at_random(30, 2)
-    mean = mean_of([one, other])
-    assert len(mean.leaves) == 50 and sorted(mean.features) == sorted({*one.features, *other.features})
-    difference = mean.score(seen) - (one.score(seen) + other.score(seen)) / 2
-    assert abs(difference).max() <= 0.5 * (50 + 1)
-    assert (mean_of([one]).score(seen) == one.score(seen)).all()
-
-
-@pytest.mark.skipif(CATBOOST is not None, reason="catboost is installed")
-def test_without_catboost_the_message_says_how_to_get_it():
-    with pytest.raises(InputError, match=r"not installed\. Install it first: make add PACKAGE=catboost"):
-        fit_trees(rows(10), np.zeros(10), np.ones(10), SETTINGS)
-
-
 @needs_catboost
 def test_trees_learn_what_no_feature_tells_alone():
     seen, new = rows(4000), rows(1000, seed=1)
     trees = fit_trees(seen, truth(seen), np.ones(4000), SETTINGS)
     assert np.mean((trees.score(new) > 0) == truth(new)) > 0.95
     assert "constant" not in trees.features
-
-
-@needs_catboost
-def test_a_weight_of_nothing_is_not_learnt():
-    seen = rows(4000)
-    wrong = np.arange(4000) % 2 == 0
-    target = np.where(wrong, 1 - truth(seen), truth(seen))
-    trees = fit_trees(seen, target, np.where(wrong, 0.0, 1.0), SETTINGS)
-    assert np.mean((trees.score(seen) > 0) == truth(seen)) > 0.95
 
 
 def test_scores_are_those_of_a_walk_through_each_tree_and_survive_the_file():
@@ -145,13 +99,6 @@ def test_scores_are_those_of_a_walk_through_each_tree_and_survive_the_file():
     assert trees_json(Trees.from_content(json.loads(trees_json(trees)))) == trees_json(trees)
 
 
-@needs_catboost
-def test_the_same_rows_give_the_same_trees():
-    seen = rows(4000)
-    fitted = [trees_json(fit_trees(seen, truth(seen), np.ones(4000), SETTINGS)) for _ in range(2)]
-    assert fitted[0] == fitted[1]
-
-
 def test_the_order_of_blocks_does_not_matter_to_scores():
     seen, trees = rows(2 * CHUNK + 7), trees_at_random()
     order = np.random.default_rng(5).permutation(2 * CHUNK + 7)
@@ -165,27 +112,6 @@ def test_the_shipped_trees_are_in_bounds():
         assert trees.feature.max() < len(trees.features) and trees.leaves.shape[0] == len(trees.feature)
         assert trees.leaves.shape[1] == 2 ** trees.feature.shape[1] and abs(trees.leaves).max() < 5 * SCALE
     assert model_json(model) == MODEL.read_text(encoding="utf-8")
-
-
-def test_what_counts_as_main_text():
-    marked = MarkedPage("http://a.example/", "", f"{PROSE}\nThe second day\n{GERMAN}", "article", (), ("Der Müller",))
-    blocks = [
-        "Home",
-        "The miller set",
-        PROSE,
-        "The second day",
-        "of",
-        "***",
-        f"{GERMAN} Der Müller",
-        "Der Müller",
-        "bridge",
-    ]
-    share, weight = targets(blocks, marked)
-    assert (share > 0.5).tolist() == [False, True, True, True, False, False, True, False, False]
-    assert weight[5] == 0 and weight[2] > weight[0] > 0
-    wanted = MarkedPage("", "", PROSE, "article", ("Home",), ("nobody had ever asked him such a thing",))
-    share, _ = targets(["Home", "because nobody had ever asked him such a thing"], wanted)
-    assert share.tolist() == [1, 0]
 
 
 @pytest.fixture
@@ -266,57 +192,3 @@ def test_fitting_from_the_command_line_leaves_out_the_excluded_sites(sources, tm
     fit.main()
     assert capsys.readouterr().out.startswith("3 blocks")
     assert Model.from_json((tmp_path / "model.json").read_text()).other.leaves.shape[0] == 40
-
-
-def test_the_f1_of_words_counts_each_as_often_as_it_is_there():
-    assert word_f1("a b b c", "B b d") == pytest.approx(2 * 2 / (4 + 3))
-    assert (word_f1("", ""), word_f1("...", ""), word_f1("a", ""), word_f1("", "a")) == (1, 1, 0, 0)
-
-
-def test_the_pages_of_a_site_are_in_one_fold():
-    pages = [MarkedPage(f"http://{site}.example/{n}", "", "", "article") for site in range(40) for n in range(3)]
-    folds = [fold_of(page, 4) for page in pages]
-    assert folds[::3] == folds[1::3] == folds[2::3] and set(folds) == {0, 1, 2, 3}
-
-
-def test_without_a_page_neither_its_blocks_nor_its_measures_are_fitted_to():
-    """What is left is what the other pages alone give."""
-    pages = [MarkedPage(f"http://{n}.example/", html(PROSE, GERMAN).decode(), PROSE, "article") for n in range(2)]
-    pages.insert(1, MarkedPage("http://empty.example/", "", PROSE, "forum"))
-    both = training_rows(pages)
-    assert (both.page_number.tolist(), set(both.number.tolist())) == ([0, 2], {0, 2})
-    kept, alone = both.without(np.array([True, False, False])), training_rows(pages[2:])
-    assert set(kept.number.tolist()) == {2} == set(kept.page_number.tolist())
-    assert (kept.target == alone.target).all() and (kept.weight == alone.weight).all()
-    for of_kept, of_alone in ((kept.features, alone.features), (kept.of_pages, alone.of_pages)):
-        assert list(of_kept) == list(of_alone) and all((of_kept[name] == of_alone[name]).all() for name in of_kept)
-    assert {len(row) for row in kept.of_pages.values()} == {1}
-
-
-@needs_catboost
-def test_few_of_many_features_tell_the_kind_of_a_page():
-    noise = np.random.default_rng(1).normal(size=(3 * KIND_FEATURES, 2000)).astype(np.float32)
-    seen = {f"noise{n}": row for n, row in enumerate(noise)} | rows(2000)
-    kinds = np.where(seen["a"] + 2 * seen["flag"] > 1, "article", "forum")
-    trees = fit_kind(seen, kinds, SETTINGS)
-    assert len(trees.features) <= KIND_FEATURES and {"a", "flag"} <= set(trees.features)
-    assert np.mean((trees.score(seen) > 0) == (kinds == "article")) > 0.9
-
-
-@needs_catboost
-def test_cross_validation_tells_kind_by_kind_what_trees_fitted_to_other_sites_find():
-    """Every page is told of once, by trees that its site had no part in: a class that is main text on one site only
-    is not found there."""
-    pages, kinds = [], ([], [])
-    for n in range(12):
-        name = "odd" if n == 0 else "story"
-        main = f'<div class="{name}"><p>{PROSE} {n} <a href="x">more</a></p></div>'
-        rest = "<div class=footer><p>Imprint, privacy, contact and the rights of the mill</p></div>"
-        page = MarkedPage(f"http://{n}.example/", f"<body>{main}{rest}", f"{PROSE} {n} more", "forum")
-        of_fold = kinds[fold_of(page, 2)]
-        of_fold.append(("forum", "article")[len(of_fold) % 2])  # each fold needs both
-        pages.append(dataclasses.replace(page, kind=of_fold[-1]))
-    scores = list(held_out_f1(pages, 2, ALL_SETTINGS, UNLIMITED))
-    assert sorted(kind for kind, _ in scores) == sorted(page.kind for page in pages)
-    lines = [line.split() for line in table([("forum", 0.5), ("article", 1.0)]).splitlines()]
-    assert [(line[0], line[-1]) for line in lines] == [("article", "1.000"), ("forum", "0.500"), ("all", "0.750")]

@@ -37,7 +37,7 @@ PROGRAMS = {
     "window": "response times of the window in Chromium",
     "workers": "two workers compared with one, and memory of a worker",
 }
-"""{module: what it measures}. Not here: tests.bench.card (docs/accelerators.md) and tests.bench.extract_fit."""
+"""{module: description}. Not here: tests.bench.card (docs/accelerators.md) and tests.bench.extract_fit."""
 
 if __name__ == "__main__":
     for name in PROGRAMS:

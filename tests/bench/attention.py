@@ -1,12 +1,11 @@
-"""Every implementation of attention that runs on this device: its speed, and how far it is from the plain float32 form.
+"""Speed of every attention implementation of this device, and its error against plain float32 attention.
 
     python -m tests.bench.attention [--seconds 2]
 
-Prints one JSON line for each implementation and shape (packed documents, a sliding window, a length that no kernel's
-blocks divide), forward and backward: milliseconds (the median), and
-greatest_error of the result and of the gradients of q, k, v, each in units of the greatest value of the plain form.
-Ends with an error when one is above 2 %: bfloat16 has 8 bits, so that a right implementation stays below 1 %. One
-command thus verifies a machine with a GPU or a TPU. On a CPU the shapes are small, and xla alone runs.
+Prints a JSON line for each implementation and shape (packed documents, a sliding window, a length that no block size
+divides), forward and backward: median milliseconds, and greatest_error of the result and of the gradients of q, k and v
+in units of the largest plain value. Exits with an error above 2 %: bfloat16 has 8 bits, so correct implementations stay
+below 1 %. On a CPU the shapes are small and only xla runs.
 """
 
 import functools

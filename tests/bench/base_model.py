@@ -1,15 +1,13 @@
-"""What a base model does with a prompt, in figures: recitation of pages by how often they were seen, and form taken
-from examples in the prompt. docs/base_model.md shows both as text.
+"""Memorization of passages by number of copies, and few-shot learning of a format. docs/base_model.md shows both.
 
     python -m tests.bench.base_model [RUN] [--workdir FOLDER]
 
-Makes a corpus of the documents of RUN (default: runs/demo, of `make demo`) in which some passages stand 1 to 64 times,
-trains the demo's model on it (configs/demo.py without deduplication, five minutes on two cores), and prints JSON lines:
+Trains the demo's model on the documents of RUN (default: runs/demo), in which some passages are repeated 1 to 64 times
+(configs/demo.py without deduplication, five minutes on two cores), and prints JSON lines:
 
-- recitation: for each number of copies, of a passage's text behind its first 24 tokens, how many characters the
-  model goes on with as they stand there, at temperature 0, and bits per byte. (arXiv:2202.07646 measures larger
-  models so.)
-- few_shot: bits per byte of the n-th line of a made-up form, by the model of RUN. (arXiv:2005.14165.)
+- recitation, by number of copies: characters of the passage that greedy decoding continues correctly after its first
+  24 tokens, and bits per byte (arXiv:2202.07646 does so for larger models);
+- few_shot: bits per byte of the n-th line of an invented format, by the model of RUN (arXiv:2005.14165).
 """
 
 import itertools

@@ -43,7 +43,7 @@ WHEELS = (
     "simplejson", "sniffio", "starlette", "tensorboardx", "tensorstore", "treescope", "typing-extensions", "tyro",
     "uvicorn", "uvloop", "zstandard",
 )  # fmt: skip
-"""What the parts import beside JAX and the packages that come with it (numpy, scipy, ml_dtypes, opt_einsum)."""
+"""Imports of the parts besides JAX and the packages that come with it (numpy, scipy, ml_dtypes, opt_einsum)."""
 MOST_BYTES = 50_000_000
 """Of the prepared folder."""
 
@@ -60,7 +60,7 @@ class Part:
     function: str
     """In tests/bench/card_parts.py."""
     seconds: int
-    """Least time left to start it with; an estimate, which nobody has measured on an accelerator."""
+    """Least time left to start it with; an estimate, not measured on an accelerator."""
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -173,7 +173,7 @@ class Runner:
         print(json.dumps({"bench": "card", "part": part} | in_json(row) | {"machine": self.machine}), flush=True)
 
     def rows(self, part: str, budget: float, expected: float) -> Iterator[dict[str, Any]]:
-        """What the part finds, as it finds it; a process that ends otherwise is a row with its error. At the end of
+        """Rows of the part as they are printed; a process that ends otherwise is a row with its error. At the end of
         the budget a part is skipped, unless it has run for three times the `expected` seconds: that is a failure."""
         command = [
             sys.executable,

@@ -1,11 +1,10 @@
-"""What a checkpoint of 1.5 GB costs a training loop, beside plain Orbax.
+"""Cost of a checkpoint of 1.5 GB, compared with plain Orbax.
 
     python -m tests.bench.checkpoint [--megabytes 1536] [--turns 7]
 
-Prints one JSON line for lm.checkpoints.manager and one for Orbax's AsyncCheckpointer as it comes: held_seconds, for
-which `save` keeps the loop; the steps behind it beside a step without a save (a step of half a second, which writes
-over the whole state, as training does); seconds until the checkpoint is on disk while nothing else runs, SHA-256
-manifest included; seconds to restore it, its verification included. Medians of the turns.
+Prints a JSON line for lm.checkpoints.manager and for Orbax's AsyncCheckpointer, with medians: held_seconds, for which
+`save` blocks the loop; the steps after it and a usual step (half a second, which overwrites the whole state like
+training); seconds until the checkpoint is on disk, with SHA-256 manifest; seconds to restore and verify it.
 """
 
 import shutil

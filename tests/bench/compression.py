@@ -1,10 +1,9 @@
-"""The model of a run as a compressor of text that it has not seen, beside gzip, zstd and xz.
+"""Text compressed by the model of a run, compared with gzip, zstd and xz.
 
     python -m tests.bench.compression [--run runs/demo] [--bytes 100000] [--segments 1 4 16 64]
 
-Packs and unpacks so many bytes of the run's held-out documents, whole ones in an order drawn once, and prints one JSON
-line: bytes of the file and of the others' files, bits per byte, how far the coder is above the model's cross-entropy,
-and tokens per second of both directions, compilation not counted. With --segments a line for each number of segments.
+Compresses and decompresses held-out documents of the run. Prints a JSON line for each number of segments: bytes, bits
+per byte, the coder's excess over the model's cross-entropy, and tokens per second without compilation.
 """
 
 import random

@@ -1,11 +1,10 @@
-"""How long an index of the corpus takes, how much memory, and how long a look-up in it.
+"""Time, memory and lookups of a corpus index.
 
     python -m tests.bench.corpus_index [--tokens 1e8] [--lookups 2000]
 
-Prints one JSON line. The corpus is invented: words by Zipf's law, each with followers of its own, in documents of 200
-to 2,000 tokens, of which one in 20 is a copy, and 1,000 planted passages of 8 tokens. The index is made by a process
-of its own, whose peak memory is told, and opened by another; 1,000 passages of no document are looked up too. Look-ups
-go through the page cache, which the build has filled.
+The corpus is synthetic: Zipf-distributed words with preferred followers, documents of 200 to 2,000 tokens, one in 20 a
+copy, and 1,000 planted passages of 8 tokens. A separate process builds the index; another looks up planted, absent and
+random passages, through the page cache that the build has filled.
 """
 
 import statistics

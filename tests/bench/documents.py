@@ -1,10 +1,9 @@
-"""The whole way from a WARC file to documents in one process, MinHash off, beside which stands datatrove's FineWeb.
+"""From a WARC file to documents in one process, without MinHash; the peer is datatrove's FineWeb example.
 
     python -m tests.bench.documents PAGES.warc.gz OUT_DIR
 
-Writes OUT_DIR/decisions.jsonl ({"url", "decision": "kept" or the stage, "reason"}) and prints one JSON line. The clock
-starts before anything heavy is imported and before the lists are loaded; start_up_seconds is what passes until the
-first page is read. The URL lists lie in the user's cache, as they do for the peer.
+Writes OUT_DIR/decisions.jsonl ({"url", "decision": "kept" or the stage, "reason", "text"}). The time includes imports
+and loading the URL lists, which are in the user's cache; start_up_seconds is the time before the first page.
 """
 
 import dataclasses

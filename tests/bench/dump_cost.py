@@ -1,9 +1,9 @@
-"""What a crawl's dump costs from WARC to tokens, in core-hours and dollars: arithmetic on measured rates.
+"""Cost of processing a crawl's dump from WARC to tokens, in core-hours and dollars: computed from measured rates.
 
     python -m tests.bench.dump_cost [--dumps 1 100] [--texts-rate 109] [--keys-rate 5111] [--shards-rate 4.5] ...
 
-Every rate is an option, since it is your machine's: `--help` says what measures each. Prints a Markdown table; the
-prices stand in configs/recipes/data_prices.py. Nothing here was run on a whole dump.
+Measure the rates on your machine; --help names the benchmarks. Prints a Markdown table with the prices in
+configs/recipes/data_prices.py. No whole dump was processed.
 """
 
 import math
@@ -30,7 +30,7 @@ KEPT = 0.06
 """Documents that FineWeb keeps of the pages of a dump, about: 15 T tokens of 96 dumps (arXiv:2406.17557) are some
 0.2 billion documents a dump."""
 COMPARED = 0.15
-"""Documents of which keys are made, those that pass the rules: an assumption, 2.5 times what is kept, as FineWeb had
+"""Documents with keys, which pass the rules: an assumption, 2.5 times the kept ones, as FineWeb had
 36 T tokens before deduplication and its last rules, and 15 T at the end."""
 BYTES_A_DOCUMENT, BYTES_A_TOKEN, BYTES_A_STORED_TOKEN = 3_300, 4.4, 2
 BYTES_A_PAGE_OF_TEXTS = 900
@@ -40,12 +40,12 @@ MONTHS = 1.0
 """That texts, documents and tokens are kept."""
 MAPPED_STEPS, JOINS = 7, 4
 """Steps with a unit for each file (texts, keys, duplicates, filtering, held-out keys, encoding, shards), and joins of
-MinHash keys, of which the later ones have fewer keys than is assumed here."""
+MinHash keys, the later ones with fewer keys than assumed here."""
 REQUESTS_A_UNIT = 3
 """Reads, and as many writes, of a step of one input and one output a unit: 3 U + 5 and 3 U + 1 at U = 40 and 400 and
 W = 1, 4 and 16 (tests.bench.cluster --count)."""
 BYTES_A_READ = 8e6
-"""Of an input that is streamed: so many more reads."""
+"""Per read of a streamed input."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def stages(rates: Rates) -> list[Row]:
 
 
 def stored_gigabytes() -> float:
-    """What lies in the store at the most, of one dump: texts/ and dropped/, documents/, keys (three times while these
+    """Largest size of one dump in the store: texts/ and dropped/, documents/, keys (three times while these
     are merged) and tokens."""
     kept, compared = PAGES * KEPT, PAGES * COMPARED
     tokens = kept * BYTES_A_DOCUMENT / BYTES_A_TOKEN * BYTES_A_STORED_TOKEN
@@ -108,7 +108,7 @@ def requests() -> tuple[float, float]:
 
 
 def print_table(rows: list[Row], dumps: Sequence[int]) -> None:
-    """The stages, then what is paid for besides cores; then the sums."""
+    """The stages, then the other costs, then the sums."""
     print(
         "| stage | of one dump | core-seconds | "
         + " | ".join(f"{n:,} dumps" if n > 1 else "1 dump" for n in dumps)

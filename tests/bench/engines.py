@@ -60,7 +60,7 @@ def small_units(count: int) -> Step[int]:
 
 
 def on_ray(count: int) -> dict[str, object]:
-    """A step of small units on a Ray cluster of this machine: what a unit costs besides its work, and the memory and
+    """A step of small units on a Ray cluster of this machine: overhead per unit, and the memory and
     processor time of the driver."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -98,7 +98,7 @@ if __name__ == "__main__":
 
 
 def on_slurm(count: int, tasks: int = 4) -> dict[str, object]:
-    """A step of small units on a real Slurm of this machine: what a unit costs besides its work, and the memory and
+    """A step of small units on a real Slurm of this machine: overhead per unit, and the memory and
     time of the processes that submit and continue."""
     if reason := local_slurm.why_not():
         return {"slurm_skipped": reason}

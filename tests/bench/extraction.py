@@ -1,15 +1,13 @@
-"""How fast main text is extracted, and by which engine; the text goes to a file that can be scored.
+"""Speed of main-text extraction by each engine.
 
     python -m tests.bench.extraction PAGES.warc.gz OUT.jsonl [--engine gristmill|trafilatura|resiliparse]
         [--min-probability P]
 
-OUT.jsonl has one {"url", "text"} a line. Prints one JSON line: engine, pages, pages_per_cpu_second (reading left out,
-character sets and parsing included; the median of --repeats passes), and how many pages gave no text, by reason.
-Without arguments it reads the article pages of ../shared, where they exist, with each engine. An engine that is safe
-for smaller pages only narrows the recipe's limits.
-
-Where datatrove's environment lies in $PEERS_DIR (../shared/bench/peers.sh), a last line tells of its own step on the
-same file, by the CPU time of all its processes, with a limit of 30 s a page; its texts go to OUT.jsonl.datatrove.
+OUT.jsonl gets one {"url", "text"} per line, for scoring. Prints pages per CPU-second (charset detection and parsing
+included, reading excluded; median of --repeats passes) and the number of pages without text, by reason. Without
+arguments each engine reads the article pages in ../shared. If $PEERS_DIR has datatrove (../shared/bench/peers.sh), a
+last row has its step on the same file, by CPU time of all its processes, with a limit of 30 s per page; its texts go to
+OUT.jsonl.datatrove.
 """
 
 import collections

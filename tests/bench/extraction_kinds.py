@@ -1,11 +1,10 @@
-"""How well main text is found on pages of seven kinds: mean F1 of words, kind by kind, as WCXB's evaluate.py counts.
+"""Mean F1 of words in main text on seven kinds of pages, as counted by WCXB's evaluate.py.
 
     python -m tests.bench.extraction_kinds WCXB [--split test|dev] [--engine gristmill|trafilatura|resiliparse]
 
-WCXB is a checkout of the repository at the commit of tests/bench/extract_fit/corpora.py. The shipped trees are fitted
-to dev, so that only test says something of them. All pages of the split count; one without main text by its truth
-counts 1 where nothing is found, else 0. Prints one JSON line; for trafilatura two: the engine, which favors precision,
-and trafilatura.extract(html), as its manual calls it. Without arguments it does nothing.
+WCXB is a checkout at the commit in tests/bench/extract_fit/corpora.py. The shipped trees are fitted to dev, so only
+test is a fair measure. A page without main text counts 1 if no text is found, else 0. trafilatura has two rows: the
+engine, which favors precision, and trafilatura.extract(html) with default settings.
 """
 
 import collections

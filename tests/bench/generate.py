@@ -1,13 +1,11 @@
-"""How fast a model generates, by the engine that users run (lm/inference/engine.py).
+"""Generation speed of the engine (lm/inference/engine.py).
 
     python -m tests.bench.generate --batch B [--bf16 | --int8] [--prompt 64] [--new 128] [--runs 3]
 
-GPT-2 124M shapes, random weights, greedy. Prints one JSON line:
-
-- tokens_per_second: new tokens, the reading of the prompts included, as ../shared/bench/hf_generate.py counts them; the
-  best of some runs. prefill_ms: until every row has its first token. decode_ms: a step of all rows.
-- step_mb: bytes of weights that a step reads; memory_gb_per_second: what the memory gives to plain sums by all threads;
-  memory_bound_tokens_per_second: what the two allow, if steps did nothing else.
+GPT-2 124M shapes, random weights, greedy. Prints a JSON line: new tokens_per_second including prefill, as counted by
+../shared/bench/hf_generate.py (best run); prefill_ms, until every row has its first token; decode_ms of a step;
+step_mb, bytes of weights that a step reads; memory_gb_per_second of plain sums by all threads; and
+memory_bound_tokens_per_second, the limit from these two.
 """
 
 import dataclasses
@@ -52,13 +50,13 @@ def memory_speed(megabytes: int = 256) -> float:
 
 
 def step_bytes(model: Transformer) -> int:
-    """Bytes of the weights that one step reads: all but the embeddings, of which it looks up rows."""
+    """Bytes of the weights that one step reads: all except embeddings, whose rows it looks up."""
     tables = (model.embedding[...], *([] if model.positions is None else [model.positions[...]]))
     return sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - sum(table.nbytes for table in tables)
 
 
 def characters(symbols: int) -> CharacterTokenizer:
-    """A tokenizer with so many symbols, the printable ones of ASCII among them."""
+    """A tokenizer with `symbols` symbols, printable ASCII among them."""
     ascii = "\n" + "".join(map(chr, range(32, 127)))
     return CharacterTokenizer(ascii + "".join(map(chr, range(0x10000, 0x10000 + symbols - len(ascii)))))
 

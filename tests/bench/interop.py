@@ -1,14 +1,12 @@
-"""Models out to Hugging Face's transformers and back: what it computes beside what we compute.
+"""Models exported to Hugging Face's transformers and imported back: both sides compute the same.
 
     python -m tests.bench.interop --peer PYTHON [--llama PYTHON] [--run RUN] [--only greedy]
 
-PYTHON has torch and transformers 5. Models are small and random, one for each thing that a config may have; each is
-written as a checkpoint, scanned and unrolled, exported by launch.export's own functions, and loaded there. Prints one
-JSON line a case: the largest difference of logits, whether the greedy tokens are the same (with a cache, without one,
-and in a batch with padding on the left), and how many texts get other ids.
-
-With --llama, a Python that has llama-cpp-python, also how many of our likeliest 50 tokens come from transformers,
-llama.cpp and model.py before the first that differs (interop_greedy.py), of the trained run RUN too.
+PYTHON has torch and transformers 5. Small random models cover the features of a config, scanned and unrolled. Prints a
+JSON line for each: largest difference of logits, whether greedy tokens agree (with a cache, without, and in a batch
+with left padding), and the number of texts with different ids. With --llama, a Python that has llama-cpp-python, also
+how many of our 50 greedy tokens transformers, llama.cpp and model.py produce before the first difference
+(interop_greedy.py).
 """
 
 import dataclasses
@@ -142,7 +140,7 @@ def ask(peer: str, folder: Path, tokens: np.ndarray, asked: list[str]) -> tuple[
 
 
 def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
-    """What transformers makes of the export of a run, beside what we make of the run."""
+    """Compare transformers on the export of a run with our engine on the run."""
     export(open_run(run), folder, "hugging_face", ExportOptions())
     experiment = run.experiment()
     model = dataclasses.replace(experiment.model, compute_dtype="float32")  # as it is computed there
@@ -192,7 +190,7 @@ def tensors_in(folder: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """Models that transformers made: its logits beside those of the run folder, and the tensors after the way back."""
+    """Models made by transformers: compare its logits with our import, and tensors after a round trip."""
     subprocess.run([peer, "-c", MAKE, scratch], check=True, capture_output=True)
     for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
         write_tokenizer(folder, tokenizer, 128)

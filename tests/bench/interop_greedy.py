@@ -1,7 +1,7 @@
-"""The likeliest 50 tokens by four programs: ours, transformers, llama.cpp, and model.py of a standalone folder.
+"""The 50 greedy tokens of our engine, transformers, llama.cpp and model.py of a standalone folder.
 
-Part of tests.bench.interop, which says how it is run. Each program reads the export of the same run folder, cuts the
-prompt into tokens itself, and goes on from there with a cache.
+Part of tests.bench.interop. Each program reads an export of the same run, tokenizes the prompt itself, and decodes with
+a cache.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ def stories_tokenizer() -> SentencePieceTokenizer:
 
 
 def ours(run: RunFolder, prompt: str, new: int) -> tuple[list[int], list[int]]:
-    """(the prompt's tokens, the likeliest ones behind them)."""
+    """(the prompt's tokens, the greedy tokens after them)."""
     loaded = run.load()
     tokenizer, config = loaded.tokenizer, loaded.experiment.model
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]

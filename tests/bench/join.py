@@ -1,9 +1,9 @@
-"""How many rows of keys one core joins in a second, from files of keys to who stays.
+"""Rows of deduplication keys that one core joins per second.
 
     python -m tests.bench.join [--documents 300000] [--files 100]
 
-Documents of 15 random keys each, a third of them copies of others, in so many files. Prints one JSON line: rows per CPU
-second through the merges and all steps, the number of rounds, and the largest resident memory.
+Documents have 15 random keys each; a third are copies of others. Prints a JSON line: rows per CPU-second through the
+merges and all steps, number of rounds, and peak memory.
 """
 
 import resource

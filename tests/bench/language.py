@@ -1,11 +1,11 @@
-"""How well and how fast English is told from 74 other languages.
+"""Accuracy and speed of language identification: English or one of 74 other languages.
 
     python -m tests.bench.language [SENTENCES.tar.xz]
 
-The archive holds one file a language, `en.txt` and so on, one sentence a line (by default the Leipzig sentences in
-../shared). Prints one JSON line: the share of right verdicts English / not English at FineWeb's threshold, of English
-sentences over 100 characters kept, of others kept, the same for the text scored as it is, with digits and punctuation,
-as FineWeb does; and documents of 10,000 characters a second of CPU time.
+The archive has a file per language, such as `en.txt`, with one sentence per line (default: the Leipzig sentences in
+../shared). Prints a JSON line: accuracy of English or not at FineWeb's threshold, share of English sentences over 100
+characters kept, share of others kept, the same for raw text as FineWeb scores it, and documents of 10,000 characters
+per CPU-second.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def unscored(text: str) -> Document:
 
 
 def kept(texts: list[str]) -> list[bool]:
-    """Which of the texts pass, by what the pipeline says of their languages."""
+    """Whether each text passes the pipeline's language filter."""
     config = dataclasses.replace(get_config().documents, steps=(), language=LANGUAGE)
     rows = [dataclasses.asdict(detect_language(unscored(text), LANGUAGE)) for text in texts]
     table = pa.Table.from_pylist(rows, text_schema(config))

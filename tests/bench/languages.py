@@ -1,16 +1,15 @@
-"""Do ten languages get the verdicts of FineWeb-2? Detection, words, stop words and filters, beside datatrove's.
+"""Agreement with FineWeb-2 in ten languages: detection, words, stop words and filters, compared with datatrove.
 
     python -m tests.bench.languages --thresholds CONFIGS [--peer PYTHON] [--documents 200] [--pages PAGES.tar.xz]
 
-CONFIGS is the folder of FineWeb-2's files (configs/ of huggingface/fineweb-2); `make languages` brings the libraries.
-PYTHON is one with datatrove 0.10.1, spacy, jieba, pyvi, sudachipy, sudachidict-core, pythainlp and indic-nlp-library.
-Documents are made of real sentences (../shared), some of them repeated, shortened, cut into lists or mixed with
-numbers, so that every rule finds some; with --pages they are web pages, in folders de, fr and so on.
+CONFIGS is configs/ of huggingface/fineweb-2; `make languages` installs the libraries. PYTHON has datatrove 0.10.1,
+spacy, jieba, pyvi, sudachipy, sudachidict-core, pythainlp and indic-nlp-library. Documents are made of real sentences
+(../shared), some repeated, shortened, listed or mixed with numbers, so that every rule drops some; with --pages they
+are web pages in folders de, fr and so on.
 
-Prints one JSON line a language: the share of documents told as it (lid.176), sentences likewise, the share of documents
-kept, of the undisturbed ones too, the mean number of its stop words, characters a word, documents a CPU second through
-splitter and filters; and beside the peer the ratio of words, the shares of equal verdicts and equal reasons, and
-disagreements. Of pages it prints how many are kept, and the peer's part.
+Prints a JSON line per language: share of documents and sentences identified correctly, share of documents kept, mean
+number of stop words, characters per word, documents per CPU-second; with the peer, the ratio of words, shares of equal
+verdicts and reasons, and disagreements.
 """
 
 import json
@@ -150,7 +149,7 @@ def compared(texts: list[str], ours: list[tuple[str, str]], theirs: list[dict], 
 
 
 def told_as(texts: list[str], label: str, config: DocumentsConfig) -> float:
-    """The share of texts whose language is told as `label`."""
+    """Share of texts identified as `label`."""
     unscored = (Document(text, "", "", "", "", "", "", 0.0) for text in texts)
     found = [detect_language(one, config.language).label == label for one in unscored]
     return round(sum(found) / len(found), 4)
@@ -159,7 +158,7 @@ def told_as(texts: list[str], label: str, config: DocumentsConfig) -> float:
 def row_of(
     label: str, sentences: list[str], texts: list[str], config: DocumentsConfig
 ) -> tuple[dict[str, object], list[tuple[str, str]]]:
-    """What is printed of one language, by its sentences and the documents made of them, and the verdicts on these."""
+    """The row of a language from its sentences and the documents made of them, and the verdicts."""
     ours, rows, seconds = decided(texts, label, config)
     kept = [stage == "" for stage, _ in ours]
     splitter, whole = splitter_of(label), "\n".join(texts)

@@ -1,9 +1,9 @@
-"""What datatrove's filters and word tokenizers say of texts, by FineWeb-2's thresholds; run by datatrove's own Python.
+"""Verdicts and words of datatrove with FineWeb-2's thresholds, run by datatrove's Python.
 
     PYTHON tests/bench/languages_peer.py CONFIGS < TEXTS.jsonl > DECISIONS.jsonl
 
-A line in is {"label": "deu_Latn", "text"}, a line out {"reasons": {filter: its reason, "" where it keeps the text},
-"words": how many}. CONFIGS is the folder of FineWeb-2's files. The filters are called as fineweb-2-pipeline.py does it.
+An input line is {"label": "deu_Latn", "text"}; an output line is {"reasons": {filter: reason, "" if kept}, "words":
+count}. CONFIGS is configs/ of huggingface/fineweb-2. Filters are called as in fineweb-2-pipeline.py.
 """
 
 import functools

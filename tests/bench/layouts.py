@@ -1,11 +1,10 @@
-"""What the TPUs' compiler says of every row of configs/layouts.py: whether it fits, what it holds and moves.
+"""Every row of configs/layouts.py compiled for its hardware: whether it fits, its memory and its communication.
 
     python -m tests.bench.layouts [--only llama3_8b/v5p:4x4x2] [--layers 2]        # after: make libtpu
 
-Compiles the whole training step of each row for its hardware, none of which has to be here, one after the other, and
-prints one JSON line each: what `launch.plan --json` says, with the seconds and the memory (GiB) of the process that
-compiled. Rows of GPUs are reckoned by arithmetic where JAX's CUDA packages are not installed. `--table FILE` makes
-the table of docs/scale.md from such lines.
+Compiles whole training steps one after the other, without the hardware, and prints what `launch.plan --json` reports,
+with the seconds and the memory (GiB) of the compiling process. Without JAX's CUDA packages, GPU rows are estimated.
+`--table FILE` makes the table of docs/scale.md from such lines.
 """
 
 import json
@@ -24,7 +23,7 @@ from tests.bench.runner import REPOSITORY, choose, run_benchmark
 
 
 def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
-    """The plan of a row, of its model cut to so many `layers` where they are given."""
+    """Plan of a row; `layers` cuts the model."""
     cut = [] if layers is None else ["--model.layers", str(layers)]
     command = [
         sys.executable, "-m", "launch.plan", f"configs/{row.model}.py", "--train.layout", row.name, "--json", *cut

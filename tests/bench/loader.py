@@ -1,10 +1,9 @@
-"""How fast batches come out of warm shards.
+"""Batches per second from warm shards.
 
     python -m tests.bench.loader [--seconds 5] [--threads 1]
 
-Prints one JSON line: tokens per second of batch(step) and of iterate(), at 16 x 4096, at the demo's 8 x 256, at
-16 x 3000 (windows over the ends of records) and from a mixture of two folders at 16 x 4096, from records of random
-tokens that the benchmark writes itself.
+Prints a JSON line: tokens per second of batch(step) and of iterate(), at 16 x 4096, 8 x 256 (the demo), 16 x 3000
+(windows across record boundaries) and from a mixture of two folders at 16 x 4096, from random tokens.
 """
 
 import hashlib

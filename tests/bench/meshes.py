@@ -1,13 +1,12 @@
-"""What the compiler makes of the training step on meshes of eight devices: arithmetic, memory, communication.
+"""Arithmetic, memory and communication of compiled steps on meshes of eight devices.
 
     python -m tests.bench.meshes [--only "fsdp 8"] [--what update]
     python -m tests.bench.meshes --topology v5p:4x4x2        # after: make libtpu
 
-Compiles the step, validation, sampling or Muon's update alone (the optimizer without the gradients) for eight simulated
-CPU devices, and runs none of it; or two layers of Llama 3 8B for TPUs that are not there. Prints one JSON line a mesh:
-`work`, the arithmetic of a device times the devices, over that of one device alone; `temp_mib` of a device, beside
-`ideal_temp_mib`, an eighth of one device's; what a device moves a step by each kind of collective, and the largest
-array that one of them moves, with its type.
+Compiles the training step, validation, sampling or only Muon's update for eight simulated CPU devices, or two layers of
+Llama 3 8B for TPUs, and runs nothing. Prints a JSON line per mesh: `work`, FLOP of a device times the number of devices
+over those of one device; `temp_mib` of a device and `ideal_temp_mib`, an eighth of one device's; MiB moved by each kind
+of collective, and the largest array in one.
 """
 
 import dataclasses
@@ -106,7 +105,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
 
 
 def facts(program: Any, devices: int) -> dict[str, Any]:
-    """What one device takes for a program compiled for so many."""
+    """FLOP, memory and communication of one device of a compiled program."""
     moved = [one for one in collectives(program.as_text(), devices) if one.group > 1]
     total = lambda kind: round(sum(one.bytes * one.times for one in moved if one.kind == kind) / MIB, 1)
     largest = max((byte_count(one.type), one.type) for one in moved) if moved else (0, "")
@@ -123,7 +122,7 @@ def facts(program: Any, devices: int) -> dict[str, Any]:
 def measure(
     sizes: dict[str, Any], count: int = 8, layers: int = 4, what: str = "training", scan_layers: bool = False
 ) -> dict[str, Any]:
-    """What the small model takes on `count` simulated devices with a mesh of these sizes."""
+    """`facts` of the small model on `count` simulated devices with a mesh of these sizes."""
     import jax
 
     model, train = small()

@@ -1,10 +1,10 @@
-"""How fast MinHash keys are made, beside datatrove's signatures in the same run, and how often similar texts meet.
+"""MinHash keys per second, compared with datatrove's signatures, and the share of similar pairs found.
 
     python -m tests.bench.minhash [--seconds 5] [--pairs 6000]
 
-Prints one JSON line: documents per CPU second on the article texts of ../shared, the same of datatrove where its
-environment lies in $PEERS_DIR (../shared/bench/peers.sh), with its word split and without; and of generated pairs of
-known Jaccard similarity the share with a key in common, beside the law 1 - (1 - s^rows)^bands.
+Prints a JSON line: documents per CPU-second on the article texts in ../shared; the same of datatrove, with and without
+its word split, if $PEERS_DIR has it (../shared/bench/peers.sh); and for generated pairs of known Jaccard similarity the
+share with a common key, next to the law 1 - (1 - s^rows)^bands.
 """
 
 import itertools

@@ -4,7 +4,7 @@
 
 Two sets of texts: those of microsoft/presidio-research (1,500, synthetic, 17 kinds; six of them are ours), and those of
 pii_texts.py. An entity is found if it is replaced whole, and touched if a part of it is; a replacement is right if it
-lies on an entity of its kind. Prints one JSON line.
+overlaps an entity of its kind. Prints one JSON line.
 
 Addresses are counted a second time by their units, which stand together on a line: of "12 Oak Lane, Apt. 3\\nTulsa, OK
 74103" these are "12 Oak Lane, Apt. 3" and "Tulsa, OK 74103". For of presidio's 598 labelled addresses 230 are parts of
@@ -96,7 +96,7 @@ def is_covered(text: str, unit: tuple[int, int], found: list[tuple[str, int, int
 
 
 def score(texts: list[dict], config: PersonalDataConfig) -> dict[str, dict[str, float]]:
-    """Recall, the share that is touched, and precision, kind by kind, with the numbers behind them."""
+    """Recall, the share that is touched, and precision, kind by kind, with the counts."""
     counts: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in FINDERS}
     for text in texts:
         labelled = [

@@ -1,9 +1,8 @@
-"""Labelled texts with addresses and phone numbers of sixteen countries, made at random; names are invented or common.
+"""Random labelled texts with addresses and phone numbers of sixteen countries, with invented or common names.
 
-A second measure beside presidio-research's texts, written apart from the patterns of data_prep/pii. Names, towns and
-sentences are in two halves: the patterns may be tuned on "tune", figures are reported on "report",
-which shares none of
-them. Half of the texts hold no personal data, but what looks like it: prices, dates, ISBNs, orders, scores, verses.
+A second test set besides presidio-research's, written independently of the patterns in data_prep/pii. Names, towns and
+sentences are divided in two halves: patterns may be tuned on "tune", figures are reported on "report". Half of the
+texts have no personal data, but similar strings: prices, dates, ISBNs, orders, scores, verses.
 """
 
 import random

@@ -1,11 +1,10 @@
-"""How much many clients together get out of launch.serve, beside one alone, and whether it still says how it is.
+"""Throughput of launch.serve with many clients compared with one, and latency of /health meanwhile.
 
     python -m tests.bench.serve [--run runs/demo] [--clients 64] [--slots 16] [--tokens 64] [--calls 3]
 
-Starts a server of the run. One client makes its calls one after the other, then all clients do at once; each asks for
-`tokens` tokens behind a prompt of its own. Meanwhile a process of its own asks for /health fifty times a second. Prints
-one JSON line: tokens a second of one client and of all, their ratio, seconds to the first token (median and p99), calls
-that failed, and the milliseconds of the health checks. Server and clients share the machine.
+Each client requests `tokens` tokens after its own prompt; a separate process requests /health fifty times a second.
+Prints a JSON line: tokens per second of one client and of all, their ratio, seconds to the first token (median, p99),
+failed calls, and milliseconds of health checks. Server and clients share the machine.
 """
 
 import asyncio

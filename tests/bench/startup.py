@@ -1,12 +1,10 @@
-"""How long the demo's model takes from the start of the process to the end of its first step.
+"""Time from process start to the end of the first training step of the demo's model.
 
     python -m tests.bench.startup [--runs 3] [--keep FOLDER]
 
-Makes shards of this repository's own texts, by the demo's stages, then starts `launch.train` on the demo's model: with
-an empty compilation cache (cold), then with a full one (warm), from step 0 and from a checkpoint (resumed). Prints one
-JSON line: seconds by the clock (the median of the runs), CPU seconds of the process and its threads, and what they went
-into by goodput.json: `starting` is interpreter, imports, config, what stands in the run folder, and opening the shards.
-The clock counts what else the machine does; the CPU seconds do not.
+Makes shards of this repository's texts, then starts `launch.train` with an empty compilation cache (cold), with a full
+one (warm), and from a checkpoint (resumed). Prints a JSON line: wall seconds (median) and CPU seconds, and the phases
+in goodput.json; `starting` is interpreter, imports, config, checks of the run folder, and opening the shards.
 """
 
 import json
@@ -27,7 +25,7 @@ import pyarrow.parquet as pq
 from tests.bench.runner import REPOSITORY, run_benchmark
 
 CONFIG = '''
-"""The demo on other texts, all of which are kept; nothing is evaluated."""
+"""The demo on other texts, without filters and evaluation."""
 
 import dataclasses
 
@@ -73,7 +71,7 @@ STAGES = ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer"
 
 
 def make_run(folder: Path) -> Path:
-    """A run folder with shards, and the config beside it."""
+    """Make a run folder with shards, and its config next to it."""
     files = sorted(
         [
             *REPOSITORY.glob("docs/*.md"),
@@ -94,7 +92,7 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def first_step(run: Path, cache: Path) -> dict[str, Any]:
-    """What a process says at the end of its first step, and the seconds by the clock until then."""
+    """Figures that a process prints at the end of its first step, and the wall seconds until then."""
     command = [sys.executable, "-c", FIRST_STEP, str(run.parent / "config.py"), "--workdir", str(run)]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=REPOSITORY, env=environment(cache), capture_output=True, text=True, check=False)

@@ -1,11 +1,10 @@
-"""How fast batches come from a bucket of many large shards, and what is requested for them.
+"""Batches from a bucket of many large shards, and the requests they cost.
 
     python -m tests.bench.stream_shards [--shards 60000] [--shuffle-block 128] [--tokens 200000000] [--delay 0.05]
 
-Prints one JSON line: seconds from opening the shards to the first batch, tokens per second after it, bytes read as a
-multiple of the stored bytes of the windows used, bytes of used windows per GET, open files, disk and memory. The bucket
-is an S3 server of the benchmark's own on loopback, in another process, that waits --delay seconds before each answer;
-all its shards have the bytes of one, of 1 GB, that the benchmark writes. The process may open 1,024 files.
+Prints a JSON line: seconds from opening the shards to the first batch, tokens per second after it, bytes read per byte
+used, bytes used per GET, open files, disk and memory. The bucket is an S3 server on loopback in another process that
+waits --delay seconds before each answer; all shards have the bytes of one of 1 GB. The process may open 1,024 files.
 """
 
 import hashlib

@@ -1,11 +1,10 @@
-"""How fast a vocabulary is trained and text is encoded, beside rustbpe and tiktoken called directly, in the same run.
+"""Training and encoding speed of tokenizers, compared with rustbpe and tiktoken.
 
     python -m tests.bench.tokenizer TEXT_FILE [--vocabulary 8192] [--pattern cl100k] [--pipeline-mb 200]
 
-Prints one JSON line. Training runs in processes of its own, ours and rustbpe's, so that the peak of memory is its own;
-encoding is by one thread, ours and tiktoken's in turns, the median of the turns by CPU time; the pipeline is
-`write_shards` on documents in Parquet, the text again and again until it is as large as --pipeline-mb, with one worker
-and with two, by the clock, start-up counted (nearly two seconds, those of Beam).
+Prints a JSON line. Trainers run in separate processes, to measure peak memory; encoders take turns in one thread
+(median CPU time); the pipeline is `write_shards` on Parquet documents, the text repeated up to --pipeline-mb, with one
+and two workers (wall time with two seconds of start-up).
 """
 
 import itertools

@@ -1,10 +1,10 @@
-"""How fast one step of training is, beside what a bare matrix product reaches on the same machine.
+"""Speed of a training step, compared with a bare matrix product on the same machine.
 
     python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m,demo} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
 
-Prints one JSON line: tokens_per_second (the median of single steps, batches cut from random tokens included),
-compile_seconds, peak_mb of this process, and gflops_per_second (lm/model/cost.py) beside
-matmul_peak_gflops_per_second, the best of some products of the model's own shapes (lm/metrics/hardware.py).
+Prints a JSON line: tokens_per_second (median step, batches cut from random tokens), compile_seconds, peak_mb of the
+process, gflops_per_second (lm/model/cost.py) and matmul_peak_gflops_per_second, the best of some products of the
+model's shapes (lm/metrics/hardware.py).
 
 Shapes S and M (layers, heads, width, context, batch = 4, 4, 128, 64, 12 and 6, 6, 384, 256, 8) do the work of nanoGPT's
 step: pre-norm blocks, GELU, tied head, AdamW, clipping at 1; ../shared/bench/torch_gpt.py does the same in PyTorch.

@@ -1,14 +1,12 @@
-"""How long the window takes until it is seen, and until it has answered a hand.
+"""Response times of the window in Chromium.
 
     python -m tests.bench.window [--run runs/demo] [--times 5] [--most-paint 1000] [--most-answer 150]
 
-Serves the run and opens its window in Chromium (`make browser`), each time in a profile of its own. Prints one JSON
-line: milliseconds to the first paint and to the whole first page, and for each act of a reader those from its event (a
-letter typed, a step of a slider, a token chosen by an arrow key, a link or button taken by Enter) to the last change
-that it made in the page, a request's answer included: [median, worst]. What a page waits for another event (150 ms
-after a letter, 60 after a step of the slider of batches) is taken off. What comes by itself behind that has a line of
-its own, and is held to nothing: the page of a document, its steps, what a step's model writes. Ends with 1 where
-another median is above what is allowed, in milliseconds. Browser and server share the machine.
+Serves the run and opens its window (`make browser`), each time in a new profile. Prints a JSON line: milliseconds to
+the first paint and to the whole first page, and for each action (a typed letter, a slider step, a token selected by
+arrow key, a link or button activated by Enter) from the event to the last change in the page: [median, worst]. The
+debounce of a page (150 ms after a letter, 60 after a batch slider step) is subtracted. Later changes (LATER) have
+separate names and no limit. Exits with 1 if another median is above its limit. Browser and server share the machine.
 """
 
 import statistics
@@ -80,13 +78,13 @@ ACTS: Mapping[str, Sequence[Act]] = {
         Act("passage", ".trace-spans li:last-child button", "Enter"),
     ),
 }  # fmt: skip
-"""Of the pages of which a reader goes from view to view, in that order."""
+"""Actions on pages with several views, in that order."""
 LATER = {
     "raw": "[role=group][aria-label=Page]",
     "seen": ".data-pair ~ div",
     "writes": ".training-writes, .training-compare .split",
 }
-"""{name: selector} of what is not waited for: it comes by itself."""
+"""{name: selector} of changes that arrive later and have no limit."""
 
 
 def passage_of(run: Path) -> str:

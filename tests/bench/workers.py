@@ -1,11 +1,9 @@
-"""What a second worker brings, and what memory a worker takes on a large WARC: texts and documents, whole recipe.
+"""Speedup by a second worker, and memory of a worker on a large WARC file, with the whole recipe.
 
     python -m tests.bench.workers [PAGES.warc.gz] [--copies 72] [--gigabytes 1]
 
-Prints one JSON line. The sample is copied into several WARC files, which one worker and then two turn into documents,
-by the clock, start-up counted. Then copies are joined to one WARC of that many gigabytes, uncompressed size, which a
-process of its own turns into documents; its peak of memory is that of the system's own accounts. --gigabytes 0 leaves
-that out.
+Copies the sample into several WARC files, which one worker and then two turn into documents (wall time with start-up);
+then a separate process processes one WARC of --gigabytes uncompressed size (0: skip) and reports its peak memory.
 """
 
 import sys
