@@ -74,7 +74,7 @@ ACTS: Mapping[str, Sequence[Act]] = {
     ),
     "trace": (
         Act("search", "#trace-query", "Enter", field="#trace-query", text="the people of"),
-        Act("trace", "main .trace-form button >> text=Trace the text", "Enter", field="main textarea"),
+        Act("trace", "main .trace-form button >> text=Trace the prompt", "Enter", field="main textarea"),
         Act("passage", ".trace-spans li:last-child button", "Enter"),
     ),
 }  # fmt: skip
@@ -83,6 +83,8 @@ LATER = {
     "raw": "[role=group][aria-label=Page]",
     "seen": ".data-pair ~ div",
     "writes": ".training-writes, .training-compare .split",
+    "comparison": ".tokens-comparison",
+    "followed": "#report-document",
 }
 """{name: selector} of changes that arrive later and have no limit."""
 

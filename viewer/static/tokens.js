@@ -93,7 +93,7 @@ const tokensMount = (root, context, parameters) => {
     const own = { way: way === "text" ? undefined : way, beside: beside || undefined, merges: step };
     history.replaceState(null, "", address("tokens", Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined))));
   };
-  const comparison = h("div", {});
+  const comparison = h("div", { class: "tokens-comparison" });
   const story = tokensStory((at) => { step = at; keep(); });
   const look = (view, index) => {
     const cut = view.cut();
