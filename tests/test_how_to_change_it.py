@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -48,7 +49,7 @@ MODULES = [
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """A user's folder with the files of all examples, which this process trusts and remembers nowhere else."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -70,7 +71,7 @@ def settings_of(module: str) -> dict[str, object]:
     return next(settings for settings in SETTINGS if f"{module}." in str(settings))
 
 
-def experiment_of(folder: Path, settings: dict[str, object]) -> Experiment:
+def experiment_of(folder: Path, settings: Mapping[str, object]) -> Experiment:
     """The experiment of the page's config file with these settings and the tiny experiment in place of the demo. As a
     command does, this trusts the code that it names."""
     text = FILES["my_config.py"].replace("configs.demo import get_config", "tests.corpus import tiny_experiment")

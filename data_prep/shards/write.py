@@ -165,7 +165,7 @@ def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[G
         for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
             group = Group(split, i, count, tuple(named[begin:end]))
             hashes = [one.outputs for _, one in files[begin:end]]
-            settings = [config.record_length, config.token_dtype, config.shard_bytes]
+            settings: list[object] = [config.record_length, config.token_dtype, config.shard_bytes]
             settings += [config.packing] if split == "train" and config.packing != "concatenate" else []
             size = sum(one.counts[f"{split}_tokens"] for _, one in files[begin:end])
             planned.append(Unit(group.name, identity_of("shards", group, hashes, settings), size, group))

@@ -145,22 +145,28 @@ def setup(
     `train`."""
     config.check_model(model)
     check_training_memory(model, config, jax.local_devices(), jax.process_count())
-    say: Say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda text: None
-    goodput = stack.enter_context(contextlib.closing(Goodput(folder, began, jax.process_index())))
+    primary, paths = jax.process_index() == 0, RunPaths(folder)
+    checkpoint_folder, snapshot_folder = folders_of(paths)
+    say: Say = functools.partial(print, flush=True) if primary else lambda text: None
+    closing = lambda resource: stack.enter_context(contextlib.closing(resource))
+    goodput = closing(Goodput(folder, began, jax.process_index()))
     preemption = stack.enter_context(PreemptionHandler(jax.process_count(), goodput.stop_before_training))
-    profiler = Profiler(RunPaths(folder).profile, config.profile_step, config.profile_steps)
-    stack.enter_context(contextlib.closing(profiler))
+    profiler = closing(Profiler(paths.profile, config.profile_step, config.profile_steps))
     if served := profiler.serve():
         print(f"train: {served}", flush=True)  # in every process: each has its own server
 
     data = open_data(model, config, folder, preemption, say)
     mesh = training_mesh(config, model)
-    if config.start.checkpoint and not steps_in(folders_of(RunPaths(folder))[0]):
+    if config.start.checkpoint and not steps_in(checkpoint_folder):
         with goodput.phase("verifying"):
             check_start(model, config, data.tokenizer.fingerprint, files=True)
-    verified = start_verifying(config, data.source, folder, stack)  # while the step is compiled
+    # Shards that no earlier start has verified are verified while the step is compiled.
+    splits = [(one.folder, "train") for one in data.source.sources]
+    splits += [(shown_place(paths.tokens), "val")] if config.validate_every else []
+    verified = ShardVerification(splits if config.verify_shards else [], paths.verified_shards, stack)
+
     say(f"train: compiling the step for {mesh.devices.size} x {mesh.devices.flat[0].device_kind}")
-    newest = settle("newest checkpoint", None, lambda _: max(steps_in(folders_of(RunPaths(folder))[0]), default=0))
+    newest = settle("newest checkpoint", None, lambda _: max(steps_in(checkpoint_folder), default=0))
     likely = min(newest, config.steps - 1)  # the first step, unless that checkpoint is damaged
     programs = Programs(model, config, mesh)
     goodput.work = programs.stages.windows_before
@@ -173,45 +179,82 @@ def setup(
     for text in description_texts(describe(programs, likely), config, data.source):
         say(f"train: {text}")
     say(f"train: {program.cost}\ntrain: {peak.meaning}")
+    step_seconds = None  # if the run is too short for a forecast, the first logged row shows the speed
     with goodput.phase("compiling"):
-        step_seconds = measure(programs, program, flops(config.steps), mesh)
+        if worth_measuring(flops(config.steps), mesh.devices.flat[0].platform):
+            batch = shard_batch(program.batch, mesh, program.batch.inputs_BT.shape[0])
+            step_seconds = measure_step_seconds(program.step, programs.fresh, batch)
     with goodput.phase("verifying"):
         verified.check(WAIT_SECONDS)
     if not verified.finished:
         say("train: the shards are still being compared with their SHA-256; that goes on while the run trains")
 
-    checkpoints = open_checkpoints(config, folder, stack)
+    save_hooks = NO_HOOKS
+    if (copy := local_copy_of(folder)) is not None:  # in a bucket: check write access before a save, upload the logs
+        save_hooks = SaveHooks(copy.may_write, lambda: copy.push(copy.here(TRAINING_LOGS)))
+    kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
+    checkpoints = Checkpoints(
+        checkpoint_folder, kept, sidecars=(paths.metrics, paths.skipped_steps), hooks=save_hooks
+    )  # fmt: skip
+    stack.callback(checkpoints.close, raising=False)
+    own = identity(config, data.tokenizer, data.source, mesh)
     with goodput.phase("restoring"):
-        state, metadata, pending = restore(config, checkpoints, data, mesh, programs, goodput.has_resumed(), say)
-    first = int(state.step)
+        state, found = restore_or_init(
+            checkpoints, config.start, programs.abstract, programs.fresh, own, say, goodput.has_resumed()
+        )
+        checkpoints.prepare(state)
+    first, pending = int(state.step), not found.get("evaluated", True)
+    metadata = own | lengths(found, config.steps)
+    if found.get("steps", config.steps) != config.steps:
+        say(
+            f"train: a run of {found['steps']:,} steps until now; from step {first:,} on, the learning rate is that of "
+            f"a run of {config.steps:,}"
+        )
     if step_seconds is not None and first < config.steps:
         left = flops(config.steps) - flops(first)
-        say(forecast(config.steps - first, left, step_seconds * left / program.cost.flops))
+        seconds = step_seconds * left / program.cost.flops
+        say(
+            f"train: {config.steps - first:,} steps are {quantity(left, 'FLOP')} and take about {duration(seconds)} "
+            f"here, at {seconds / (config.steps - first):.3g} s a step, measured just now; validation and samples come "
+            "on top"
+        )
+
     meter = Meter(first, config.steps, programs.stages.tokens_before, flops, peak)
-    tools = open_instruments(
-        model, config, folder, data.source, meter, first, pending, goodput, preemption, profiler, stack
-    )
-    tools.log.write_run(first, describe(programs, min(first, config.steps - 1)))
-    if jax.process_index() == 0:
-        hooks.remove_later_samples(RunPaths(folder).samples, first)
+    settings = {"model": asdict(model), "train": asdict(config)}
+    log = closing(MetricsLog(folder, first, config.wandb_project, settings, primary, pending))  # drops later rows
+    skipped = closing(SkippedSteps(folder, data.source, config, first))
+    goodput.busy = skipped.running
+    line = LiveLine(quiet=not primary)
+    tools = hooks.Instruments(goodput, HostTimes(goodput), preemption, skipped, meter, profiler, log, line)
+    log.write_run(first, describe(programs, min(first, config.steps - 1)))
+    if primary:
+        hooks.remove_later_samples(paths.samples, first)
     progress = hooks.Progress(config.steps, cost=programs.at(min(first, config.steps - 1)).cost.row())
-    snapshotting = open_snapshots(config, folder, state, metadata, tools, checkpoints, stack)
+
+    snapshots = Snapshots(snapshot_folder, hooks=save_hooks)
+    stack.callback(snapshots.close, raising=False)
+    wanted = {step for step in config.snapshot_steps if first <= step <= config.steps}
+    wanted -= snapshots.of_run(first, metadata)  # those of this run are kept
+    if wanted:
+        snapshots.prepare(Parameters(state.model_to_use))
+    snapshotting = hooks.Snapshotting(wanted, tools, checkpoints, snapshots, metadata)
     checkpointing = hooks.Checkpointing(
-        config.checkpoint_every, progress, tools, checkpoints, snapshotting.snapshots, config, metadata, saved_at=first
+        config.checkpoint_every, progress, tools, checkpoints, snapshots, config, metadata, saved_at=first
     )
-    evaluations = evaluation_hooks(model, config, folder, data, mesh, progress, tools)
-    hook_config = hooks.HookConfig(model, config, data.tokenizer, mesh, RunPaths(folder))
-    evaluations += hooks.own_hooks(hook_config, progress, tools)
+    evaluations: list[hooks.Hook] = [
+        hooks.Evaluation(config.validate_every, progress, tools, data.evaluators, mesh),
+        hooks.Samples(config.sample_every, progress, tools, model, config, data.tokenizer, paths),
+        *hooks.own_hooks(hooks.HookConfig(model, config, data.tokenizer, mesh, paths), progress, tools),
+    ]
     logging = hooks.Logging(config.log_every, progress, tools, mesh.local_devices)
-    others = [
+    in_order = [
         hooks.Heartbeat(1, progress, tools), hooks.Profile(1 if config.profile_step else 0, progress, tools), logging,
-        hooks.Preemption(1, progress, tools),
+        hooks.Preemption(1, progress, tools), *evaluations, snapshotting,
+        hooks.Verifying(config.checkpoint_every, progress, tools, verified), checkpointing,
     ]  # fmt: skip
     return Run(
-        config, folder, mesh, data.source, programs, state, first, pending,
-        checkpoints, progress, tools, logging, evaluations, snapshotting, checkpointing,
-        [*others, *evaluations, snapshotting, hooks.Verifying(config.checkpoint_every, progress, tools, verified),
-         checkpointing], say,
+        config, folder, mesh, data.source, programs, state, first, pending, checkpoints, progress, tools, logging,
+        evaluations, snapshotting, checkpointing, in_order, say,
     )  # fmt: skip
 
 
@@ -246,16 +289,6 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     if config.wandb_project:
         import_wandb(config.wandb_project)
     return Data(tokenizer, source, lambda step: evaluators_of(source.stages.at(max(step - 1, 0)).context_length))
-
-
-def start_verifying(
-    config: TrainConfig, source: BatchSource, folder: Path, stack: contextlib.ExitStack
-) -> ShardVerification:
-    """Start to verify, in the background, the shards that no earlier start has verified."""
-    splits = [(one.folder, "train") for one in source.sources]
-    if config.validate_every:
-        splits.append((shown_place(RunPaths(folder).tokens), "val"))
-    return ShardVerification(splits if config.verify_shards else [], RunPaths(folder).verified_shards, stack)
 
 
 def describe(programs: Programs, step: int) -> dict[str, Any]:
@@ -313,67 +346,6 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
             )
 
 
-def measure(programs: Programs, program: Program, flops: int, mesh: Mesh) -> float | None:
-    """Measure the seconds per step if a run of `flops` FLOP is worth a forecast; otherwise return None, and the first
-    logged row shows the speed."""
-    if not worth_measuring(flops, mesh.devices.flat[0].platform):
-        return None
-    batch = shard_batch(program.batch, mesh, program.batch.inputs_BT.shape[0])
-    return measure_step_seconds(program.step, programs.fresh, batch)
-
-
-def forecast(steps: int, flops: int, seconds: float) -> str:
-    return (
-        f"train: {steps:,} steps are {quantity(flops, 'FLOP')} and take about {duration(seconds)} here, at "
-        f"{seconds / steps:.3g} s a step, measured just now; validation and samples come on top"
-    )
-
-
-def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
-    kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
-    logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
-    checkpoints = Checkpoints(folders_of(RunPaths(folder))[0], kept, sidecars=logs, hooks=hooks_of(folder))
-    stack.callback(checkpoints.close, raising=False)
-    return checkpoints
-
-
-def hooks_of(folder: Path) -> SaveHooks:
-    """Save hooks for a run in a bucket: check write access before a save, and upload the training logs."""
-    copy = local_copy_of(folder)
-    if copy is None:
-        return NO_HOOKS
-    return SaveHooks(copy.may_write, lambda: copy.push(copy.here(TRAINING_LOGS)))
-
-
-def open_snapshots(
-    config: TrainConfig, folder: Path, state: TrainState, metadata: Mapping[str, Any], tools: hooks.Instruments,
-    checkpoints: Checkpoints, stack: contextlib.ExitStack,
-) -> hooks.Snapshotting:  # fmt: skip
-    """Prepare the snapshots of a run that starts with `state`. Existing snapshots of the same run are kept."""
-    snapshots = Snapshots(folders_of(RunPaths(folder))[1], hooks=hooks_of(folder))
-    stack.callback(snapshots.close, raising=False)
-    there = snapshots.of_run(int(state.step), metadata)
-    wanted = {step for step in config.snapshot_steps if int(state.step) <= step <= config.steps} - there
-    if wanted:
-        snapshots.prepare(Parameters(state.model_to_use))
-    return hooks.Snapshotting(wanted, tools, checkpoints, snapshots, metadata)
-
-
-def restore(
-    config: TrainConfig, checkpoints: Checkpoints, data: Data, mesh: Mesh, programs: Programs, resumed: bool, say: Say
-) -> tuple[TrainState, dict[str, Any], bool]:
-    """Return (state to resume from, metadata of the checkpoints of this run, whether evaluations are pending)."""
-    own = identity(config, data.tokenizer, data.source, mesh)
-    state, found = restore_or_init(checkpoints, config.start, programs.abstract, programs.fresh, own, say, resumed)
-    if found.get("steps", config.steps) != config.steps:
-        say(
-            f"train: a run of {found['steps']:,} steps until now; from step {int(state.step):,} on, the learning rate "
-            f"is that of a run of {config.steps:,}"
-        )
-    checkpoints.prepare(state)
-    return state, own | lengths(found, config.steps), not found.get("evaluated", True)
-
-
 def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh) -> dict[str, Any]:
     """Metadata of a checkpoint that identifies its run; restore_or_init.py compares a part of it on resume."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
@@ -386,42 +358,3 @@ def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mes
         "processes": jax.process_count(),
         "versions": versions,
     }
-
-
-def open_instruments(
-    model: ModelConfig,
-    config: TrainConfig,
-    folder: Path,
-    source: BatchSource,
-    meter: Meter,
-    first: int,
-    pending: bool,
-    goodput: Goodput,
-    preemption: PreemptionHandler,
-    profiler: Profiler,
-    stack: contextlib.ExitStack,
-) -> hooks.Instruments:
-    """Open the logs and measurements of the run. Log rows of steps after `first` are deleted."""
-    primary = jax.process_index() == 0
-    closing = lambda resource: stack.enter_context(contextlib.closing(resource))
-    settings = {"model": asdict(model), "train": asdict(config)}
-    log = closing(MetricsLog(folder, first, config.wandb_project, settings, primary, pending))
-    skipped = closing(SkippedSteps(folder, source, config, first))
-    goodput.busy = skipped.running
-    hosts = HostTimes(goodput)
-    return hooks.Instruments(goodput, hosts, preemption, skipped, meter, profiler, log, LiveLine(quiet=not primary))
-
-
-def evaluation_hooks(
-    model: ModelConfig,
-    config: TrainConfig,
-    folder: Path,
-    data: Data,
-    mesh: Mesh,
-    progress: hooks.Progress,
-    tools: hooks.Instruments,
-) -> list[hooks.Hook]:
-    return [
-        hooks.Evaluation(config.validate_every, progress, tools, data.evaluators, mesh),
-        hooks.Samples(config.sample_every, progress, tools, model, config, data.tokenizer, RunPaths(folder)),
-    ]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 
+from lm.errors import UsageError
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
@@ -44,6 +45,10 @@ def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[
                 if error.code != OUT_OF_MEMORY:
                     raise
                 continue  # the page reports that this step was not recorded
+            except UsageError:
+                if run.experiment.model.block == "pre_norm":
+                    raise
+                continue  # a block of the user's own need not have the values that these pages show
             yield key_of(name, fields), json.loads(to_json(without_place(answer, run)))
 
 
