@@ -136,7 +136,7 @@ def test_the_rows_of_hooks_metrics_and_evaluators_are_logged(folder, tokens):
     for step, row in found[0].items():
         assert (logged <= row.keys()) == (step % 2 == 0)
         assert ("largest_matrix_norm" in row) == (step % 4 == 0)
-        assert row.get("evaluated_step", step) == step and ("momentum_ratio" in row) == (step % 6 == 0)
+        assert row.get("evaluated_step", step) == step and ("moments_ratio" in row) == (step % 6 == 0)
         for name in logged & row.keys():
             assert found[1][step][name] == pytest.approx(row[name], rel=0.02), name
     assert len((folder / "run-0/largest_matrix.txt").read_text().splitlines()) == 3
