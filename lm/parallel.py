@@ -1,9 +1,9 @@
 """The device mesh, and the table from logical axes of parameters and activations to mesh axes.
 
-Every parameter names its logical axes where it is created (lm.model.layers.parameter), and every large activation where
-it is computed (`constrain`); only this file says over which devices each is cut. XLA's partitioner (Auto axes) then
-chooses the communication. Activations are named because XLA may otherwise cut them like the parameters: with fsdp over
-8 devices it all-reduced activations and logits of the whole batch.
+Every parameter gets the names of its logical axes when it is created (lm.model.layers.parameter), and every large
+activation when it is computed (`constrain`); only this file maps them to devices. XLA's partitioner (Auto axes) then
+chooses the communication. Activations are constrained because XLA may otherwise shard them like the parameters: with
+fsdp over 8 devices it all-reduced activations and logits of the whole batch.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from lm.devices import Target, describe, mesh_sizes, target_of, training_mesh_si
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 type Table = Mapping[str, str | tuple[str, ...] | None]
-"""{logical axis: axes of the mesh that it is cut over}."""
+"""{logical axis: mesh axes over which it is sharded}."""
 AXES: Table = {
     "batch": ("data", "fsdp"),
     "rows": "data",
@@ -42,43 +42,42 @@ AXES: Table = {
     "position": None,
     "layers": None,
 }
-"""Of activations: batch, length, residual_length (between blocks, where the devices along tensor need not all hold
-every position: sequence parallelism, arXiv:2205.05198), embed, rows (of the batch, where activations come to the
-weights and not the weights to them: `weights_stay`), and drawn (rows that a token is drawn for, by all devices). Of
-parameters: ngram, width (of the residual stream; devices along context hold parts of each parameter too), position,
-layers. Of both: heads, kv_heads, mlp, vocab."""
+"""Activations have batch, length, residual_length (between blocks, sharded along tensor too: sequence parallelism,
+arXiv:2205.05198), embed, rows (of the batch, if activations move to the weights: `weights_stay`), and drawn (rows whose
+next token is sampled, over all devices). Parameters have ngram, width (of the residual stream; also sharded along
+context), position, layers. Both have heads, kv_heads, mlp, vocab."""
 
 ZERO1: Table = {**AXES, "width": ("fsdp", "context", "data")}
-"""For optimizer state with MeshConfig.zero1. `data` is the last axis, so that the parts of devices along it are
-neighbors within the part of a parameter that these devices hold."""
+"""For optimizer state with MeshConfig.zero1. `data` is the last axis, so that the shards of devices along it are
+neighbors within the shard of the parameter that these devices hold."""
 
 
 def spec_of(*axes: str | None, table: Table = AXES) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; None for an axis that is whole everywhere."""
+    """Return the PartitionSpec of an array with these logical axes; None: not sharded."""
     return PartitionSpec(*(table[axis] if axis else None for axis in axes))
 
 
 TOKENS = ("batch", "length")
 BATCH = spec_of(*TOKENS)
-"""How a (B, T) array is cut: sequences over data and fsdp (whose devices also hold a part of each parameter), positions
-over context. Devices along tensor hold the same tokens."""
+"""Sharding of a (B, T) array: sequences over data and fsdp (whose devices also hold a shard of each parameter),
+positions over context. Devices along tensor hold the same tokens."""
 
 
 def mesh_axes(axis: str | None, table: Table = AXES) -> tuple[str, ...]:
-    """The axes of the mesh that a logical axis is cut over."""
+    """Return the mesh axes over which a logical axis is sharded."""
     cut = table[axis] if axis else None
     return (cut,) if isinstance(cut, str) else cut or ()
 
 
 def devices_of(axis: str | None, mesh: Mesh | AbstractMesh, table: Table = AXES) -> int:
-    """How many parts the logical axis is cut into."""
+    """Return the number of shards of the logical axis."""
     return math.prod(mesh.shape.get(name, 1) for name in mesh_axes(axis, table))
 
 
 def cuts_evenly(
     mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int], table: Table = AXES
 ) -> bool:
-    """Whether the mesh divides an array of this shape, whose leading axes are these logical ones."""
+    """Whether the mesh divides an array of this shape evenly; `axes` are the logical names of its leading axes."""
     return not any(size % devices_of(axis, mesh, table) for axis, size in zip(axes, shape, strict=False))
 
 
@@ -113,7 +112,7 @@ def forward_only() -> Generator[None]:
 
 
 def inference_width_is_cut() -> bool:
-    """Whether a parameter's width is cut over devices in this trace, and no gradients are taken."""
+    """Whether the width of parameters is sharded in this trace, and no gradients are taken."""
     return FORWARD_ONLY.get() and devices_of("width", jax.sharding.get_abstract_mesh()) > 1 and not manual_axes("width")
 
 
@@ -131,12 +130,12 @@ def weights_stay(tokens: int, weight: jax.Array) -> bool:
 
 
 def rows_are_cut() -> bool:
-    """Whether the rows of a batch are cut over devices in this trace."""
+    """Whether the rows of a batch are sharded in this trace."""
     return devices_of("batch", jax.sharding.get_abstract_mesh()) > 1
 
 
 def length_is_cut() -> bool:
-    """Whether sequences are cut over devices in this trace."""
+    """Whether sequences are sharded along their length in this trace."""
     return devices_of("length", jax.sharding.get_abstract_mesh()) > 1
 
 
@@ -150,12 +149,12 @@ def manual_axes(*axes: str) -> tuple[str, ...]:
 def on_each_device[**P, R](
     in_axes: Sequence[Sequence[str | None]], out_axes: object, left_to_xla: Sequence[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates what is computed of each device's part of its arguments, on the mesh that `traced_on` has named: XLA
-    cuts nothing in it and adds no communication, but over the mesh axes `left_to_xla`. Where there is no mesh, or one
-    that does not divide an argument, the function is given the whole of them.
+    """Decorate a function that each device applies to its shards of the arguments (jax.shard_map), on the mesh of
+    `traced_on`. XLA shards nothing in it and adds no communication, except over the mesh axes `left_to_xla`. Without a
+    mesh, or if the mesh does not divide an argument, the function is applied to the whole arguments.
 
-    The axes are logical ones, a tuple an argument: of the first axes of the array, or of each array in a pytree.
-    `manual_axes` are those to sum over within the function. Arguments given by name are the same on all devices.
+    `in_axes` has the logical names of the leading axes of each argument, or of each array in a pytree. Within the
+    function, sum over `manual_axes`. Keyword arguments are equal on all devices.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -187,16 +186,16 @@ def on_each_device[**P, R](
 
 
 def gathers_weights() -> bool:
-    """Whether to gather weights explicitly, by `gather_width` within `on_each_device`: where their width is cut over
-    devices and gradients are taken."""
+    """Whether to gather weights explicitly, by `gather_width` within `on_each_device`: if their width is sharded and
+    gradients are taken."""
     mesh = jax.sharding.get_abstract_mesh()
     return not FORWARD_ONLY.get() and not mesh.manual_axes and devices_of("width", mesh) > 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather_width(part: jax.Array, axis: int) -> jax.Array:
-    """Within `on_each_device`: all-gather an array whose axis number `axis` is the width, cut over devices. The
-    gradient is reduce-scattered by `reduce_scatter_width`.
+    """Within `on_each_device`: all-gather an array whose axis number `axis` is the sharded width. The gradient is
+    reduce-scattered by `reduce_scatter_width`.
 
     `constrain` would gather it too; but XLA then sums the gradient by an all-reduce, twice the bytes of a
     reduce-scatter, and slices it.
@@ -268,7 +267,7 @@ gather_width.defvjp(
 SCATTER_STEPS: contextvars.ContextVar[dict[str, tuple[int, ...]] | None] = contextvars.ContextVar(
     "scatter_steps", default=None
 )
-"""{axis of the mesh: group sizes of the successive reduce-scatters over it, whose product is the axis' size}."""
+"""{mesh axis: group sizes of the successive reduce-scatters over it; their product is the size of the axis}."""
 
 
 def scatter_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
@@ -289,10 +288,10 @@ def scatter_steps(mesh: Mesh) -> dict[str, tuple[int, ...]]:
 
 
 def device_grid(shape: list[int], devices: Sequence[jax.Device], slices: int = 1) -> np.ndarray:
-    """The devices in an array of that shape.
+    """Return the devices as an array of this shape.
 
-    On TPUs neighbours along an axis are neighbours in the torus, as far as its shape allows. Slices, which only the
-    data-centre network joins, divide the first axis: between them goes nothing but the sum of the gradients.
+    On TPUs, neighbours along an axis are neighbours in the torus, as far as its shape allows. Slices, which are
+    connected only by the data-centre network, divide the first axis, so only gradient sums cross it.
     """
     if slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
@@ -307,7 +306,7 @@ def make_mesh(
     devices: list[jax.Device] | None = None,
     micro_batches: int = 1,
 ) -> Mesh:
-    """A mesh of MESH_AXES over all devices, by mesh_sizes. Raises UsageError as it does."""
+    """Return a mesh of MESH_AXES over all devices. Raises UsageError like `mesh_sizes`."""
     devices = jax.devices() if devices is None else devices
     found = describe(devices)
     sizes = mesh_sizes(config, model, batch_size, found, micro_batches)
@@ -316,7 +315,7 @@ def make_mesh(
 
 
 def training_mesh(train: TrainConfig, model: ModelConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of a training run over all devices. Raises UsageError like `training_mesh_sizes`."""
+    """Return the mesh of a training run over all devices. Raises UsageError like `training_mesh_sizes`."""
     devices = jax.devices() if devices is None else devices
     training_mesh_sizes(train, model, describe(devices))
     stage = train.stages(model.context_length).at(0)
@@ -324,7 +323,7 @@ def training_mesh(train: TrainConfig, model: ModelConfig, devices: list[jax.Devi
 
 
 def one_device_mesh(model: ModelConfig) -> Mesh:
-    """A mesh of one device of this process, for the model."""
+    """Return a mesh of one device of this process."""
     return make_mesh(MeshConfig(), model, 1, jax.local_devices()[:1])
 
 
@@ -341,15 +340,15 @@ def is_parameter(node: object) -> bool:
 
 
 def shardings(tree: object, mesh: Mesh | AbstractMesh, zero1: bool = False) -> object:
-    """The NamedSharding of every leaf of `tree`, a model, an optimizer state or both: parameters and their moments by
-    AXES, or by ZERO1, anything else whole on every device."""
+    """Return the NamedSharding of every leaf of `tree`, a model, an optimizer state or both: parameters and their
+    moments by AXES, or by ZERO1; other leaves are replicated."""
     table = ZERO1 if zero1 else AXES
 
     def of(node: object) -> object:
         if not is_parameter(node):
             return NamedSharding(mesh, PartitionSpec())
         axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
-        # Adafactor has rows, columns and single values in a parameter's place: those are small, and whole everywhere.
+        # Adafactor has rows, columns and single values instead of a parameter: those are small, and replicated.
         even = lambda leaf: leaf.ndim == len(axes) and cuts_evenly(mesh, axes, leaf.shape, table)
         fits = lambda leaf: spec_of(*axes, table=table) if even(leaf) else PartitionSpec()
         return jax.tree.map(lambda leaf: NamedSharding(mesh, fits(leaf)), node)
@@ -363,8 +362,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def own_rows(mesh: Mesh, batch_size: int, context_length: int, process: int | None = None) -> np.ndarray:
-    """Row numbers of a batch that the devices of a process need, ascending; by default of this process. They may be
-    scattered, since the mesh follows the torus."""
+    """Return the row numbers of a batch that the devices of a process need, ascending; by default of this process.
+    They may be scattered, since the mesh follows the torus."""
     process = jax.process_index() if process is None else process
     parts = batch_sharding(mesh).devices_indices_map((batch_size, context_length))
     cut = cast(dict[jax.Device, tuple[slice, ...]], parts).items()
@@ -372,10 +371,10 @@ def own_rows(mesh: Mesh, batch_size: int, context_length: int, process: int | No
     return np.unique(np.concatenate(mine))
 
 
-@jax.transfer_guard("allow")  # this transfer is asked for, and with several processes JAX cannot know that
+@jax.transfer_guard("allow")  # an explicit transfer, which JAX cannot recognize with several processes
 def shard_batch[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.ndarray | None = None) -> Arrays:
-    """The batch on the mesh's devices. `batch` has these `rows` of it, those of `own_rows` or more; all, if not
-    given."""
+    """Put a batch on the devices of the mesh. `batch` has the rows `rows` of it, at least those of `own_rows`; by
+    default all."""
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
@@ -393,7 +392,7 @@ def shard_batch[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.nda
 
 
 def on_host(array: jax.Array) -> np.ndarray:
-    """The whole array, also if other processes hold parts of it; all processes must call it."""
+    """Return the whole array, even if other processes hold shards of it; all processes must call it."""
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     from jax.experimental import multihost_utils
@@ -402,8 +401,8 @@ def on_host(array: jax.Array) -> np.ndarray:
 
 
 def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with the axes of the mesh set while it is traced, for `constrain` and for kernels that XLA cannot
-    partition, which use jax.sharding.get_abstract_mesh(). `target` is that of the mesh's devices."""
+    """Return `function` with the mesh set while it is traced, for `constrain` and for kernels that XLA cannot
+    partition, which use jax.sharding.get_abstract_mesh(). `target` returns the kind of the mesh's devices."""
 
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -195,8 +195,6 @@ def read_manifest(folder: Place) -> Manifest:
         raise InputError(f"There are no token shards in {folder}: {MANIFEST} is missing. {MAKE_SHARDS}")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        if "vocabulary_size" in fields:  # name until November 2026; old shards must remain readable
-            fields["vocab_size"] = fields.pop("vocabulary_size")
         for name, split in fields["splits"].items():
             shards = tuple(Shard(**shard) for shard in split["shards"])
             fields["splits"][name] = Split(**(split | {"shards": shards}))
