@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from lm.inference.cpu import argmax
 from lm.inference.requests import SamplingParams
-from lm.model import cpu
 from lm.model.cpu import on_cpu
 from lm.parallel import constrain
 
@@ -95,7 +95,7 @@ def draw(
     return Drawn(token_B, *found)
 
 
-@on_cpu(cpu.argmax)
+@on_cpu(argmax)
 def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Id of the maximum of each row; the lowest id in case of ties."""
     return jnp.argmax(x_BV, axis=-1)

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
 from lm.errors import UsageError
+from lm.inference.cpu import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
 from lm.model.layers import Linear
-from lm.model.prepared import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
+from lm.model.loss import softcapped
 from lm.model.transformer import Block, Transformer, with_blocks
 from lm.parallel import target
 
@@ -35,14 +37,29 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
             f"weights = {weights} work on one device only, and this model is on {len(devices)}. Use the model as "
             "it is there, or restore it on one device."
         )
-    blocks = [prepared_block(block, config, weights) for block in model.layer_blocks()]
-    prepared = with_blocks(model, blocks)
+    prepared = with_blocks(model, [prepared_block(block, config, weights) for block in model.layer_blocks()])
     if not is_plain(weights):
-        head = prepared_linear(np.asarray(model.output_table()).T, None, config, weights)
-        prepared.head = nnx.data(head)  # with tied embeddings there was none
-    elif isinstance(prepared.head, Linear):
+        return PreparedTransformer(prepared, prepared_linear(np.asarray(model.output_table()).T, None, config, weights))
+    if prepared.head is not None:
         prepared.head = rounded(prepared.head, weights)
     return prepared
+
+
+class PreparedTransformer(Transformer):
+    """`model` with a prepared output projection, also if it was tied to the embedding."""
+
+    def __init__(self, model: Transformer, output: PreparedLinear):
+        for name, value in vars(model).items():
+            if not name.startswith("_pytree") and name != "head":
+                setattr(self, name, value)
+        self.output = output
+
+    def output_table(self) -> Float[Array, "V D"]:
+        return self.output.table()
+
+    def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        logits_NV = self.output.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
+        return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
 
 
 def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
@@ -65,11 +82,8 @@ def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block
     for part in (attention, mlp):
         for name, linear in list(vars(part).items()):
             if isinstance(linear, Linear):
-                setattr(
-                    part,
-                    name,
-                    rounded(linear, weights) if is_plain(weights) else side_by_side([linear], config, weights),
-                )
+                plain = is_plain(weights)
+                setattr(part, name, rounded(linear, weights) if plain else side_by_side([linear], config, weights))
     return block
 
 

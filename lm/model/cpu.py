@@ -2,7 +2,7 @@
 replaces them, depending on the compilation target.
 
 Axes: B batch, T query position, S key position, K key-value heads, G query heads per key-value head, C channels of a
-head; I and O inputs and outputs of a linear map, N rows, t tiles and b blocks of o outputs; V vocabulary.
+head; I and O inputs and outputs of a linear map, N rows.
 """
 
 import functools
@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lm.parallel import target
@@ -82,70 +81,6 @@ def _product_backward(saved, g_BKGTC):
 
 
 product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
-
-
-TILE = 32
-"""Outputs per tile: their sums stay in registers while a thread reads the weights of the tile, which are contiguous."""
-
-
-def in_tiles(weight_IO: np.ndarray) -> np.ndarray:
-    """Split the weight along its outputs, padded with zeros: (tiles, I, TILE)."""
-    filled_IO = np.pad(weight_IO, ((0, 0), (0, -weight_IO.shape[1] % TILE)))
-    return np.ascontiguousarray(filled_IO.reshape(len(weight_IO), -1, TILE).transpose(1, 0, 2))
-
-
-def by_tiles(x_NI: Float[Array, "N I"], weight_tIo: Float[Array, "t I o"]) -> Float[Array, "N O"]:
-    """x @ weight for a weight from `in_tiles`, all float32: a multiply-add loop over the tiles. With few rows, the
-    backend's own matrix product reads a weight at only two thirds of the speed."""
-    y_tNo = jnp.sum(x_NI[None, :, :, None] * weight_tIo[:, None], axis=2)
-    return y_tNo.transpose(1, 0, 2).reshape(x_NI.shape[0], -1)
-
-
-def bfloat16_product(x_NI: Float[Array, "N I"], weight_OI: Float[Array, "O I"]) -> Float[Array, "N O"]:
-    """x @ weight.T with float32 sums. A single row is duplicated, because the backend has no fast bfloat16 product for
-    one row."""
-    rows = x_NI.shape[0]
-    x_NI = jnp.concatenate([x_NI, x_NI]) if rows == 1 else x_NI
-    narrow_NI, axes = x_NI.astype(jnp.bfloat16), (((1,), (1,)), ((), ()))
-    return jax.lax.dot_general(narrow_NI, weight_OI, axes, preferred_element_type=jnp.float32)[:rows]
-
-
-DIGIT = 254.0
-"""Ratio of the first to the second int8 digit of an activation, such that half a step of the first digit is 127."""
-
-
-BLOCK = 768
-"""Outputs per block of an int8 weight: the backend is several times slower at one product with about 50,000 outputs."""
-
-
-def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
-    """x @ weight.T for an int8 weight in blocks of outputs, by an integer product: each row of x becomes a scale and
-    two int8 digits (steps of 1 / 64,000 of the row's maximum), each digit a row of the operand. The backend is many
-    times slower at products of int8 with floats, and at a single int8 row."""
-    rows = x_NI.shape[0]
-    x_NI = x_NI.astype(jnp.float32)
-    greatest_N1 = jnp.max(jnp.abs(x_NI), axis=1, keepdims=True)
-    scale_N1 = jnp.where(greatest_N1 > 0, greatest_N1, 1.0) / 127
-    scaled_NI = x_NI / scale_N1
-    first_NI = jnp.round(scaled_NI)
-    second_NI = jnp.round((scaled_NI - first_NI) * DIGIT)
-    digits_NI = jnp.concatenate([first_NI, second_NI]).astype(jnp.int8)
-    digits_bNI = jnp.broadcast_to(digits_NI[None], (weight_boI.shape[0], *digits_NI.shape))
-    axes = (((2,), (2,)), ((0,), (0,)))
-    y_boN = jax.lax.dot_general(weight_boI, digits_bNI, axes, preferred_element_type=jnp.int32)
-    y_NO = y_boN.transpose(2, 0, 1).reshape(2 * rows, -1).astype(jnp.float32)
-    return (y_NO[:rows] + y_NO[rows:] / DIGIT) * scale_N1
-
-
-def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """Index of the first maximum of each row: first the maximum by column blocks, then its position. The backend's own
-    argmax compares (value, index) pairs one after the other."""
-    width = x_BV.shape[1]
-    filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
-    by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)
-    greatest_B1 = jnp.max(by_columns_BV, axis=1, keepdims=True)
-    places_1V = jnp.arange(width)[None]
-    return jnp.min(jnp.where(x_BV == greatest_B1, places_1V, width - 1), axis=1)
 
 
 def written_by_head(

@@ -30,9 +30,8 @@ from lm.model.layers import (
     shift_share,
     shifted,
 )
-from lm.model.loss import logits_of, softcapped
+from lm.model.loss import logits_of
 from lm.model.ngrams import ngram_embeddings, tokens_before
-from lm.model.prepared import PreparedLinear
 from lm.model.taps import ANY_LAYER, Taps, at, tap
 from lm.parallel import (
     TOKENS,
@@ -200,7 +199,7 @@ class Transformer(nnx.Module):
             else nnx.List([make_block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
         )
         self.norm = make_norm(config)
-        self.head: Linear | PreparedLinear | None = (
+        self.head: Linear | None = (
             None
             if config.tie_embeddings
             else Linear(
@@ -369,15 +368,10 @@ class Transformer(nnx.Module):
 
     def output_table(self) -> Float[Array, "V D"]:
         """Output projection of `logits`: one row per token."""
-        if isinstance(self.head, PreparedLinear):
-            return self.head.table()
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return float32 logits of the next token from the output of `__call__`."""
-        if isinstance(self.head, PreparedLinear):
-            logits_NV = self.head.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
-            return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
         x_ND, table_VD = x_BTD.reshape(-1, x_BTD.shape[-1]), self.output_table()
         if weights_stay(x_ND.shape[0], table_VD):
             x_ND = constrain(constrain(x_ND, "batch", "embed"), "rows", "width")

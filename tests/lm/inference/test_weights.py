@@ -11,10 +11,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.errors import UsageError
+from lm.inference.cpu import Int8Linear, argmax, int8_product
 from lm.inference.weights import for_inference, inference_config
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
-from lm.model.prepared import Int8Linear, int8_product
 from tests.lm.model.test_transformer import tokens
 from tests.lm.model_configs import FAMILIES, MODERN, random_model
 
@@ -75,7 +75,7 @@ def test_in_fewer_bytes_logits_move_by_a_small_part_of_their_spread(name, weight
 def test_products_with_int8_weights_are_those_of_its_table(monkeypatch):
     """What rounding moves is the weight alone: activations in two digits lose a sixty thousandth of the greatest. Also
     where the weight is of several blocks, the last of which is filled up."""
-    monkeypatch.setattr("lm.model.cpu.BLOCK", 16)
+    monkeypatch.setattr("lm.inference.cpu.BLOCK", 16)
     generator = np.random.default_rng(0)
     weight_OI = generator.standard_normal((50, 32)).astype(np.float32)
     weight_OI[7] = 0.0
@@ -103,3 +103,10 @@ def test_a_model_on_several_devices_is_refused():
     model = jax.device_put(case("gpt2")[1], NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec()))
     with pytest.raises(UsageError, match=r"weights = int8 work on one device only, and this model is on 2"):
         for_inference(model, CONFIGS["gpt2"], "int8")
+
+
+def test_argmax_returns_the_first_of_equal_maxima():
+    generator = np.random.default_rng(0)
+    x_BV = jnp.asarray(generator.integers(-3, 3, (7, 131)), jnp.float32).at[3].set(-jnp.inf)
+    x_BV = x_BV.at[4, -1].set(9.0).at[5, 0].set(9.0)
+    np.testing.assert_array_equal(argmax(x_BV), jnp.argmax(x_BV, axis=-1))

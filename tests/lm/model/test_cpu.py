@@ -79,10 +79,3 @@ def test_both_forms_have_the_same_values_and_gradients(chosen, fast, plain, shap
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert one.dtype == other.dtype == jnp.dtype(dtype)
         np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=atol, rtol=atol)
-
-
-def test_the_place_of_the_greatest_value_is_the_first_one():
-    generator = np.random.default_rng(0)
-    x_BV = jnp.asarray(generator.integers(-3, 3, (7, 131)), jnp.float32).at[3].set(-jnp.inf)
-    x_BV = x_BV.at[4, -1].set(9.0).at[5, 0].set(9.0)
-    np.testing.assert_array_equal(cpu.argmax(x_BV), jnp.argmax(x_BV, axis=-1))

@@ -1,8 +1,8 @@
-"""Linear maps with weights laid out for inference, which replace the trained ones: fewer bytes, read in memory order.
-Created by lm/inference/weights.py.
+"""Linear maps with weights laid out for generation, which replace the trained ones: fewer bytes, read in memory order.
+Most are for CPUs, where decoding a few rows is limited by memory bandwidth. Created by lm.inference.weights.
 
 Axes: B batch, T position, D width, I and O inputs and outputs of a linear map, N rows, t tiles and b blocks of o
-outputs.
+outputs, V vocabulary.
 """
 
 import jax
@@ -11,12 +11,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.model import cpu
 from lm.model.attention.layer import Attention
 from lm.model.cpu import on_cpu
 
+TILE = 32
+"""Outputs per tile: their sums stay in registers while a thread reads the weights of the tile, which are contiguous."""
+BLOCK = 768
+"""Outputs per block of an int8 weight: the CPU backend is several times slower at one product with about 50,000
+outputs."""
+DIGIT = 254.0
+"""Ratio of the first to the second int8 digit of an activation, such that half a step of the first digit is 127."""
 
-def kept(array: jax.Array | np.ndarray) -> nnx.Param:
+
+def unsharded(array: jax.Array | np.ndarray) -> nnx.Param:
     """Return an unsharded parameter."""
     return nnx.Param(jnp.asarray(array), axes=(None,) * array.ndim)
 
@@ -26,7 +33,7 @@ class PreparedLinear(nnx.Module):
 
     def __init__(self, outputs: int, bias_O: jax.Array | None, compute_dtype: str):
         self.outputs, self.compute_dtype = outputs, compute_dtype
-        self.bias = None if bias_O is None else kept(bias_O)
+        self.bias = None if bias_O is None else unsharded(bias_O)
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
         """x @ weight, float32."""
@@ -45,14 +52,18 @@ class PreparedLinear(nnx.Module):
 
 
 class TiledLinear(PreparedLinear):
-    """For CPUs: float32 weight in tiles of a few outputs (lm.model.cpu.in_tiles)."""
+    """For CPUs: float32 weight in tiles of TILE outputs, padded with zeros."""
 
     def __init__(self, weight_IO: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_IO.shape[1], bias_O, compute_dtype)
-        self.weight = kept(cpu.in_tiles(weight_IO))
+        filled_IO = np.pad(weight_IO, ((0, 0), (0, -self.outputs % TILE)))
+        self.weight = unsharded(np.ascontiguousarray(filled_IO.reshape(len(weight_IO), -1, TILE).transpose(1, 0, 2)))
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
-        return cpu.by_tiles(x_NI.astype(jnp.float32), self.weight[...])[:, : self.outputs]
+        # A multiply-add loop over the tiles: with few rows, the backend's own matrix product reads a weight at only two
+        # thirds of the speed.
+        y_tNo = jnp.sum(x_NI.astype(jnp.float32)[None, :, :, None] * self.weight[...][:, None], axis=2)
+        return y_tNo.transpose(1, 0, 2).reshape(x_NI.shape[0], -1)[:, : self.outputs]
 
     def table(self) -> Float[Array, "O I"]:
         weight_tIo = self.weight[...]
@@ -64,10 +75,14 @@ class Bfloat16Linear(PreparedLinear):
 
     def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
-        self.weight = kept(jnp.asarray(weight_OI).astype(jnp.bfloat16))
+        self.weight = unsharded(jnp.asarray(weight_OI).astype(jnp.bfloat16))
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
-        return cpu.bfloat16_product(x_NI, self.weight[...])
+        # A single row is duplicated, because the backend has no fast bfloat16 product for one row.
+        rows = x_NI.shape[0]
+        x_NI = jnp.concatenate([x_NI, x_NI]) if rows == 1 else x_NI
+        narrow_NI, axes = x_NI.astype(jnp.bfloat16), (((1,), (1,)), ((), ()))
+        return jax.lax.dot_general(narrow_NI, self.weight[...], axes, preferred_element_type=jnp.float32)[:rows]
 
     def table(self) -> Float[Array, "O I"]:
         return self.weight[...].astype(jnp.float32)
@@ -82,10 +97,10 @@ class Int8Linear(PreparedLinear):
         greatest_O = np.abs(weight_OI).max(axis=1)
         scale_O = np.where(greatest_O > 0, greatest_O, 1.0).astype(np.float32) / np.float32(127)
         rounded_OI = np.round(weight_OI / scale_O[:, None]).astype(np.int8)
-        blocks = -(-self.outputs // cpu.BLOCK)
+        blocks = -(-self.outputs // BLOCK)
         filled_OI = np.pad(rounded_OI, ((0, -self.outputs % blocks), (0, 0)))
-        self.weight = kept(filled_OI.reshape(blocks, -1, weight_OI.shape[1]))
-        self.scale = kept(scale_O)
+        self.weight = unsharded(filled_OI.reshape(blocks, -1, weight_OI.shape[1]))
+        self.scale = unsharded(scale_O)
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
         return int8_product(x_NI, self.weight[...])[:, : self.outputs] * self.scale[...][None, :]
@@ -95,7 +110,26 @@ class Int8Linear(PreparedLinear):
         return weight_boI.reshape(-1, weight_boI.shape[2])[: self.outputs] * self.scale[...][:, None]
 
 
-@on_cpu(cpu.int8_product)
+def int8_product_on_cpu(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
+    """x @ weight.T for an int8 weight in blocks of outputs, by an integer product: each row of x becomes a scale and
+    two int8 digits (steps of 1 / 64,000 of the row's maximum), each digit a row of the operand. The backend is many
+    times slower at products of int8 with floats, and at a single int8 row."""
+    rows = x_NI.shape[0]
+    x_NI = x_NI.astype(jnp.float32)
+    greatest_N1 = jnp.max(jnp.abs(x_NI), axis=1, keepdims=True)
+    scale_N1 = jnp.where(greatest_N1 > 0, greatest_N1, 1.0) / 127
+    scaled_NI = x_NI / scale_N1
+    first_NI = jnp.round(scaled_NI)
+    second_NI = jnp.round((scaled_NI - first_NI) * DIGIT)
+    digits_NI = jnp.concatenate([first_NI, second_NI]).astype(jnp.int8)
+    digits_bNI = jnp.broadcast_to(digits_NI[None], (weight_boI.shape[0], *digits_NI.shape))
+    axes = (((2,), (2,)), ((0,), (0,)))
+    y_boN = jax.lax.dot_general(weight_boI, digits_bNI, axes, preferred_element_type=jnp.int32)
+    y_NO = y_boN.transpose(2, 0, 1).reshape(2 * rows, -1).astype(jnp.float32)
+    return (y_NO[:rows] + y_NO[rows:] / DIGIT) * scale_N1
+
+
+@on_cpu(int8_product_on_cpu)
 def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
     """x @ weight.T for an int8 weight in blocks of outputs, with float32 sums."""
     weight_OI = weight_boI.reshape(-1, weight_boI.shape[2]).astype(x_NI.dtype)
@@ -118,3 +152,14 @@ class JoinedAttention(Attention):
         inner, inner_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         y_BTO = self.joined(x_BTD)
         return y_BTO[..., :inner], y_BTO[..., inner : inner + inner_kv], y_BTO[..., inner + inner_kv :]
+
+
+def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """Index of the first maximum of each row: first the maximum by column blocks, then its position. The backend's own
+    argmax compares (value, index) pairs one after the other."""
+    width = x_BV.shape[1]
+    filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
+    by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)
+    greatest_B1 = jnp.max(by_columns_BV, axis=1, keepdims=True)
+    places_1V = jnp.arange(width)[None]
+    return jnp.min(jnp.where(x_BV == greatest_B1, places_1V, width - 1), axis=1)
