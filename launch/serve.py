@@ -65,7 +65,7 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
     """Serve the run in `workdir` by launch.serve's Options until asked to end. Raises UsageError for impossible
     options, InputError if the address cannot be bound, and like `load_trained`."""
     from lm.serving.http import check_names
-    from lm.serving.limits import Limits
+    from lm.serving.protocol import Limits
     from lm.serving.server import bind, is_loopback, read_key
 
     if process_count() > 1:

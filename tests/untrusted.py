@@ -10,7 +10,7 @@ from collections.abc import Callable
 from lm.checkpoints.manifest import owner
 from lm.corpus_index.spans import word_edges
 from lm.errors import UsageError
-from lm.evaluation.tasks.hellaswag import cleaned
+from lm.evaluation.tasks.benchmarks import cleaned
 from lm.formats.standalone.tokenizer import python_pattern
 from lm.storage.objects import first_line, may_pass
 from lm.tokenizer import BytePairTokenizer
@@ -103,7 +103,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "lm.checkpoints.manifest.owner": Within("owner"),
     "lm.config.training.XLA_OPTION": AtPlace("xla_gpu_autotune_level=0"),
     "lm.corpus_index.spans.WORD": Bounded(1, "a character"),
-    "lm.evaluation.tasks.hellaswag.BRACKETS": Anywhere("[a] b"),
+    "lm.evaluation.tasks.benchmarks.BRACKETS": Anywhere("[a] b"),
     "lm.formats.hugging_face.names.NO_WEIGHT": AtPlace(
         "transformer.h.0.attn.masked_bias", "model.layers.10.self_attn.rotary_emb.inv_freq"
     ),

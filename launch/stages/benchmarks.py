@@ -228,8 +228,7 @@ def evaluate_by_harness(
             "evaluates those that are known here in several."
         )
     refuse_links(workdir)
-    from lm.evaluation.harness import HarnessLM
-    from lm.evaluation.harness_run import add_results, run_harness
+    from lm.evaluation.harness import HarnessLM, add_results, run_harness
     from lm.evaluation.held_out import rows_on
     from lm.terminal import LiveLine
 

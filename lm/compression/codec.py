@@ -2,23 +2,30 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import io
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 from jax.sharding import Mesh
 
+from lm.compilation_cache import cpu_kind
 from lm.compression import coder
 from lm.compression.container import DIGEST, VERSION, Body, Header, damaged, packed_raw, read_body
-from lm.compression.identity import machine, parameters_digest, refuse_other, tokenizer_digest
 from lm.compression.pieces import cut_pieces, joined
 from lm.compression.token_model import MOST_SEGMENTS, Layout, TokenModel, segments_for
 from lm.config import ModelConfig
 from lm.errors import InputError
+from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
+from lm.parallel import on_host
 from lm.tokenizer import Tokenizer
 
+LIBRARIES = ("jax", "jaxlib", "numpy", "constriction")
+"""Their versions are stored in each file: if one bit of a probability differs, all text after it is wrong."""
 HARDLY_ANYTHING = 50
 """If xz makes a file this many times smaller, its result is used: on a long run or a repeated text the model takes as
 long as on any other and needs no fewer bits."""
@@ -112,7 +119,7 @@ def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None
         tokens=tokens,
         segments=segments,
         parameters=parameters_digest(packer.model) if model else blank,
-        tokenizer=tokenizer_digest(packer.tokenizer) if model else blank,
+        tokenizer=bytes.fromhex(packer.tokenizer.fingerprint)[:DIGEST] if model else blank,
         program=model.program()[:DIGEST] if model else blank,
         machine=machine(packer.mesh) if model else {},
         body=len(body),
@@ -184,3 +191,58 @@ def decoded(
 
 def no_numbers(error: FloatingPointError) -> InputError:
     return InputError(f"The model cannot compress: {error}. Give another checkpoint with --step.")
+
+
+def parameters_digest(model: Transformer) -> bytes:
+    """Truncated SHA-256 over the parameters' names, types, shapes and bytes, independent of where and in which format
+    they were stored."""
+    whole = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(model).items()):
+        array = np.ascontiguousarray(on_host(leaf))
+        whole.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        whole.update(array.view(np.uint8).data)
+    return whole.digest()[:DIGEST]
+
+
+def machine(mesh: Mesh) -> dict[str, str]:
+    """{name: value} of everything besides the program that affects floating-point results: versions, processor, number
+    of threads."""
+    device = mesh.devices.flat[0]
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    if device.platform == "cpu":
+        # XLA divides a matrix product among as many threads as this process has cores.
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        found |= {"processor": cpu_kind(), "threads": str(threads)}
+    else:
+        found |= {"processor": device.device_kind, "driver": " ".join(device.client.platform_version.split())}
+    if mesh.size > 1:
+        found["mesh"] = ",".join(f"{axis}:{size}" for axis, size in mesh.shape.items())
+    flags = " ".join(os.environ.get("XLA_FLAGS", "").split())
+    return found | ({"XLA_FLAGS": flags} if flags else {})
+
+
+def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> None:
+    """Raise InputError, with both values, if the file was compressed with anything that differs from `here`. With
+    `try_anyway`, the program and the machine may differ: the SHA-256 of the file shows whether it worked."""
+    for what, written, found, remedy in (
+        (
+            "model",
+            header.parameters.hex(),
+            here.parameters.hex(),
+            "Give the run with the checkpoint that compressed it.",
+        ),
+        ("tokenizer", header.tokenizer.hex(), here.tokenizer.hex(), "Give the run that compressed it."),
+    ):
+        if written != found:
+            raise InputError(f"{name} was compressed with the {what} {written}; this {what} is {found}. {remedy}")
+    if try_anyway:
+        return
+    names = [*header.machine, *(one for one in here.machine if one not in header.machine)]
+    written = {one: header.machine.get(one, "nothing") for one in names} | {"program": header.program.hex()}
+    found = {one: here.machine.get(one, "nothing") for one in names} | {"program": here.program.hex()}
+    other = [f"{one}: {written[one]} there, {found[one]} here" for one in written if written[one] != found[one]]
+    if other:
+        raise InputError(
+            f"{name} was compressed on a machine that may round differently ({'; '.join(other)}); one bit can change "
+            "the text. Decompress it there, or try --try-anyway: the result is compared with the original's SHA-256."
+        )

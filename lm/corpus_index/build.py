@@ -21,11 +21,11 @@ from lm.corpus_index.format import (
     Header,
     Part,
     Source,
+    copy_names,
     file_of,
     names_of,
     token_type,
 )
-from lm.corpus_index.names import copy_names
 from lm.corpus_index.suffix_array import suffix_array
 from lm.data.batches import Windows
 from lm.data.mixture import manifest_sha256, mixture_of

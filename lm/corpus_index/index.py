@@ -12,7 +12,6 @@ import numpy as np
 from lm.config import TrainConfig
 from lm.corpus_index import format as files
 from lm.corpus_index.build import crc32_of
-from lm.corpus_index.names import DocumentNames
 from lm.data.records import MANIFEST, document_tables
 from lm.errors import InputError
 from lm.run_paths import RunPaths
@@ -127,7 +126,10 @@ class CorpusIndex:
         self.dtype = np.dtype(dtype)
         again = files.MAKE_AGAIN.format(run=run)
         copies = [files.names_of(self.folder, number) for number, _ in enumerate(self.header.sources, start=1)]
-        self.names = [DocumentNames(document_tables(self.shards)), *(DocumentNames([one], again) for one in copies)]
+        self.names = [
+            files.DocumentNames(document_tables(self.shards)),
+            *(files.DocumentNames([one], again) for one in copies),
+        ]
 
     def refuse_others(self, train: TrainConfig | None) -> None:
         """Raise InputError if the index is of other shards than the run's. Folders of the mixture that no longer exist,

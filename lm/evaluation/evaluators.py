@@ -1,5 +1,5 @@
-"""Table of evaluators. A new evaluator is one file, with a class as described in lm/evaluation/evaluator.py, and one
-line here; or no line, if train.evaluators and evaluate.evaluators name the class with its module.
+"""Table of evaluators. A new evaluator is a class as described in lm/evaluation/evaluator.py, and one line here; or
+no line, if train.evaluators and evaluate.evaluators name the class with its module.
 
 JAX is not imported until an evaluator is created, because names are checked before the first stage.
 """
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 EVALUATORS: dict[str, str] = {
     "validation": "lm.evaluation.held_out.Validation",
     "bits_per_byte": "lm.evaluation.bits_per_byte.BitsPerByte",
-    "hellaswag": "lm.evaluation.tasks.hellaswag.HellaSwag",
-    "lambada_openai": "lm.evaluation.tasks.lambada.Lambada",
-    "arc_easy": "lm.evaluation.tasks.arc.ArcEasy",
-    "arc_challenge": "lm.evaluation.tasks.arc.ArcChallenge",
-    "winogrande": "lm.evaluation.tasks.winogrande.WinoGrande",
-    "piqa": "lm.evaluation.tasks.piqa.Piqa",
-    "blimp": "lm.evaluation.tasks.blimp.Blimp",
+    "hellaswag": "lm.evaluation.tasks.benchmarks.HellaSwag",
+    "lambada_openai": "lm.evaluation.tasks.benchmarks.Lambada",
+    "arc_easy": "lm.evaluation.tasks.benchmarks.ArcEasy",
+    "arc_challenge": "lm.evaluation.tasks.benchmarks.ArcChallenge",
+    "winogrande": "lm.evaluation.tasks.benchmarks.WinoGrande",
+    "piqa": "lm.evaluation.tasks.benchmarks.Piqa",
+    "blimp": "lm.evaluation.tasks.benchmarks.Blimp",
 }
 """{name: module and class}."""
 HELD_OUT = ("validation", "bits_per_byte")

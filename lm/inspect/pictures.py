@@ -15,8 +15,7 @@ import treescope
 from flax import nnx
 
 from lm.errors import UsageError
-from lm.inspect.answers import Layers
-from lm.inspect.inspector import Inspector
+from lm.inspect.inspector import Inspector, Layers
 from lm.model.param_names import part_name, unstack_names
 from lm.parallel import is_parameter, on_host
 

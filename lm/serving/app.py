@@ -16,52 +16,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lm.serving.answers import ChoiceWriter, Envelope, Usage, joined, to_json
-from lm.serving.errors import ApiError
+from lm.serving.fields import ApiError, Fields, parse_object, wrong
 from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_disconnected
 from lm.serving.inspections import Inspection, InspectRoutes
-from lm.serving.limits import Limits
-from lm.serving.metrics import ServerMetrics, outcome_of
-from lm.serving.protocol import CompletionCall, parse_completion
-from lm.serving.tokens import TokenRoutes
+from lm.serving.metrics import CallRecord, ServerMetrics, outcome_of
+from lm.serving.protocol import CompletionCall, Limits, encode_text, parse_completion
 from lm.serving.worker import EngineWorker, RunningCall
 from lm.tokenizer import Tokenizer
 
 SMALL_BODY = 8192
 """Bodies up to this size in bytes are parsed in the event loop; larger ones in a thread, to avoid blocking it."""
 type Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class CallRecord:
-    """Records the outcome and the timing of one call for the metrics."""
-
-    def __init__(self, metrics: ServerMetrics):
-        self.metrics, self.began = metrics, time.monotonic()
-        self.outcome = ""
-        self.first: dict[int, tuple[float, int]] = {}
-        """{choice: (time of its first tokens, number of tokens since)}."""
-
-    def saw(self, choice: int, tokens: int, ended: bool) -> None:
-        """Record `tokens` more tokens of a choice."""
-        now = time.monotonic()
-        if tokens and choice not in self.first:
-            self.metrics.first_token.observe(now - self.began)
-            self.first[choice] = (now, 0)
-        elif choice in self.first:
-            first, count = self.first[choice]
-            self.first[choice] = (first, count + tokens)
-        if ended and choice in self.first and self.first[choice][1]:
-            first, count = self.first[choice]
-            self.metrics.token.observe((now - first) / count)
-        self.metrics.generated_tokens.inc(tokens)
-
-    def end(self, outcome: str) -> None:
-        """Record the outcome; only the first call counts."""
-        if self.outcome:
-            return
-        self.outcome = outcome
-        self.metrics.count(outcome)
-        if outcome == "answered":
-            self.metrics.request.observe(time.monotonic() - self.began)
 
 
 class CompletionServer:
@@ -86,7 +51,7 @@ class CompletionServer:
         self.key = api_key.encode()
         self.fingerprint, self.created = f"{model}-step-{step}", int(time.time())
         self.parsing = concurrent.futures.ThreadPoolExecutor(1, "parse")
-        """Parses large bodies one at a time: does not block the event loop, and bounds memory."""
+        """Parses and encodes large bodies one at a time: does not block the event loop, and bounds memory."""
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
         self.inspect = InspectRoutes(inspections, self.limits)
         self.pages = pages or {}
@@ -96,16 +61,15 @@ class CompletionServer:
         """Return the ASGI application. Allows requests from web pages of `cors_origins` and requests under the host
         names `allowed_hosts` (lm.serving.http.check_page)."""
         self.origins, self.hosts = frozenset(cors_origins), frozenset(allowed_hosts)
-        tokens = TokenRoutes(self.tokenizer, self.limits, self.parsing)
         routes = [
             Route("/health", self.health),
             Route("/metrics", self.guarded(self.show_metrics)),
             Route("/v1/models", self.guarded(self.models)),
             Route("/v1/models/{name:path}", self.guarded(self.one_model)),
             Route("/v1/completions", self.guarded(self.completions), methods=["POST"]),
-            Route("/tokenize", self.guarded(tokens.tokenize), methods=["POST"]),
-            Route("/detokenize", self.guarded(tokens.detokenize), methods=["POST"]),
-            Route("/tokenizer_info", self.guarded(tokens.info)),
+            Route("/tokenize", self.guarded(self.tokenize), methods=["POST"]),
+            Route("/detokenize", self.guarded(self.detokenize), methods=["POST"]),
+            Route("/tokenizer_info", self.guarded(self.tokenizer_info)),
             Route("/v1/inspect", self.guarded(self.inspect.list)),
             Route("/v1/inspect/{name}", self.guarded(self.inspect.ask), methods=["POST"]),
             *(Route(path, self.shown(answer)) for path, answer in self.pages.items()),
@@ -188,13 +152,51 @@ class CompletionServer:
             record.end("cancelled")
             raise
 
+    async def in_thread[*A, R](self, function: Callable[[*A], R], *given: *A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self.parsing, function, *given)
+
+    async def token_fields(self, request: Request, *known: str) -> Fields:
+        """Parse the body. Raises ApiError 400 if it is not an object with these fields, and like `read_body`."""
+        body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
+        return Fields(await self.in_thread(parse_object, body), ("model", *known))
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize, as in vLLM's server, which lm-eval's local-completions calls if no tokenizer is configured.
+
+        A text that equals the name of a special token is that token, so that clients can look up its id; within other
+        texts, such a name is plain text.
+        """
+        fields = await self.token_fields(request, "prompt", "add_special_tokens")
+        text, tokenizer = fields.string("prompt", ""), self.tokenizer
+        special = tokenizer.special_tokens.get(text)
+        ids = [special]
+        if special is None:
+            with_bos = fields.boolean("add_special_tokens", True)
+            ids = await self.in_thread(encode_text, text, tokenizer, with_bos)
+        return json_answer({"tokens": ids, "count": len(ids), "max_model_len": self.limits.context})
+
+    async def detokenize(self, request: Request) -> Response:
+        fields = await self.token_fields(request, "tokens")
+        ids = fields.get("tokens", [])
+        if not isinstance(ids, list) or not all(type(id) is int for id in ids):
+            raise wrong("tokens", ids, "a list of token ids", "invalid_type")
+        if outside := [id for id in ids if not 0 <= id < self.tokenizer.vocab_size]:
+            raise wrong("tokens", outside[0], f"of ids from 0 to {self.tokenizer.vocab_size - 1:,}")
+        return json_answer({"prompt": await self.in_thread(self.tokenizer.decode, ids)})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        names = {id: name for name, id in self.tokenizer.special_tokens.items()}
+        ends = sorted(self.tokenizer.eos_ids)
+        return json_answer({
+            "bos_token": names.get(self.tokenizer.bos_id), "eos_token": names.get(ends[0]) if ends else None,
+            "vocab_size": self.tokenizer.vocab_size, "fingerprint": self.tokenizer.fingerprint,
+        })  # fmt: skip
+
     async def read_call(self, request: Request) -> CompletionCall:
         """Raises like `read_body` and `parse_completion`."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         given = (body, self.model, self.tokenizer, self.limits)
-        if len(body) <= SMALL_BODY:
-            return parse_completion(*given)
-        return await asyncio.get_running_loop().run_in_executor(self.parsing, parse_completion, *given)
+        return parse_completion(*given) if len(body) <= SMALL_BODY else await self.in_thread(parse_completion, *given)
 
     def stream(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
         def ended() -> None:
@@ -206,17 +208,12 @@ class CompletionServer:
     def envelope(self) -> Envelope:
         return Envelope(uuid.uuid4().hex, int(time.time()), self.model, self.fingerprint)
 
-    def writers(self, call: CompletionCall) -> list[ChoiceWriter]:
-        return [
-            ChoiceWriter(index, call.prompts[index // call.n], call, self.tokenizer)
-            for index in range(len(call.prompts) * call.n)
-        ]
-
     async def choices(
         self, call: CompletionCall, running: RunningCall, record: CallRecord, usage: Usage
     ) -> AsyncGenerator[dict]:
         """Yield the pieces of all choices as they arrive, and count their tokens."""
-        writers = self.writers(call)
+        prompts = [prompt for prompt in call.prompts for _ in range(call.n)]
+        writers = [ChoiceWriter(index, prompt, call, self.tokenizer) for index, prompt in enumerate(prompts)]
         async for index, event in running.events():
             usage.completion_tokens += len(event.tokens)
             record.saw(index, len(event.tokens), event.finish_reason is not None)

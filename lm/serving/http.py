@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lm.errors import UsageError, shown
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
+from lm.serving.fields import ApiError
 
 JSON = "application/json"
 

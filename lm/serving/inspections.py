@@ -17,10 +17,9 @@ from starlette.responses import Response
 
 from lm.errors import InputError, UsageError
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
-from lm.serving.fields import Cancelled, Fields, parse_object
+from lm.serving.fields import ApiError, Cancelled, Fields, parse_object
 from lm.serving.http import JSON, json_answer, read_body, unless_disconnected
-from lm.serving.limits import Limits
+from lm.serving.protocol import Limits
 
 RETRY_SECONDS = 1
 

@@ -1,5 +1,6 @@
 """Prometheus metrics of the server (prometheus.io/docs/practices/naming)."""
 
+import time
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -66,3 +67,36 @@ class ServerMetrics:
     def text(self) -> bytes:
         """Metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class CallRecord:
+    """Records the outcome and the timing of one call for the metrics."""
+
+    def __init__(self, metrics: ServerMetrics):
+        self.metrics, self.began = metrics, time.monotonic()
+        self.outcome = ""
+        self.first: dict[int, tuple[float, int]] = {}
+        """{choice: (time of its first tokens, number of tokens since)}."""
+
+    def saw(self, choice: int, tokens: int, ended: bool) -> None:
+        """Record `tokens` more tokens of a choice."""
+        now = time.monotonic()
+        if tokens and choice not in self.first:
+            self.metrics.first_token.observe(now - self.began)
+            self.first[choice] = (now, 0)
+        elif choice in self.first:
+            first, count = self.first[choice]
+            self.first[choice] = (first, count + tokens)
+        if ended and choice in self.first and self.first[choice][1]:
+            first, count = self.first[choice]
+            self.metrics.token.observe((now - first) / count)
+        self.metrics.generated_tokens.inc(tokens)
+
+    def end(self, outcome: str) -> None:
+        """Record the outcome; only the first call counts."""
+        if self.outcome:
+            return
+        self.outcome = outcome
+        self.metrics.count(outcome)
+        if outcome == "answered":
+            self.metrics.request.observe(time.monotonic() - self.began)

@@ -15,10 +15,10 @@ from lm.errors import InputError, UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.serving.app import CompletionServer
-from lm.serving.errors import ApiError
+from lm.serving.fields import ApiError
 from lm.serving.http import protocol_class
 from lm.serving.inspections import Inspection
-from lm.serving.limits import Limits
+from lm.serving.protocol import Limits
 from lm.serving.worker import EngineWorker
 from lm.tokenizer import Tokenizer
 

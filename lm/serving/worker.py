@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from lm.errors import UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationEvent, GenerationRequest
-from lm.serving.errors import ApiError
+from lm.serving.fields import ApiError
 
 RETRY_SECONDS = 1
 

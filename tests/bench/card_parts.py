@@ -375,7 +375,7 @@ def serve_model(dry_run: bool) -> None:
     from lm.inference.engine import Engine
     from lm.inference.weights import for_inference
     from lm.model.transformer import Transformer
-    from lm.serving.limits import Limits
+    from lm.serving.protocol import Limits
     from lm.serving.server import bind, warm_up
     from lm.serving.server import serve as serve_on
 

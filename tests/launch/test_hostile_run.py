@@ -457,7 +457,7 @@ MODULES_WITHOUT = (
     "launch/release/kept.py", "launch/release/out_folder.py", "launch/stages/agreement.py",
     "launch/stages/command.py", "launch/stages/meeting.py", "launch/stages/stage.py",
     "lm/bounded.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
-    "lm/evaluation/harness_run.py", "lm/formats/byte_level.py",
+    "lm/evaluation/harness.py", "lm/formats/byte_level.py",
     "lm/formats/hugging_face/config.py", "lm/formats/hugging_face/reading.py",
     "lm/formats/hugging_face/tokenizer_files.py", "lm/metrics/writers.py", "lm/resilience/goodput.py",
     "lm/resilience/multihost.py", "lm/resilience/stragglers.py", "lm/serving/fields.py",

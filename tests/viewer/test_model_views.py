@@ -20,10 +20,9 @@ from lm.inspect.inspector import Inspector
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields
 from lm.serving.inspections import InspectRoutes
-from lm.serving.limits import Limits
+from lm.serving.protocol import Limits
 from lm.storage import write_json
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer

@@ -26,8 +26,7 @@ from lm.config import MixtureSource
 from lm.data.batches import BatchSource
 from lm.model.transformer import Transformer
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields
 from lm.storage import Url, local_copy_of, stores
 from lm.storage.local_copy import COPIES
 from lm.tokenizer import load

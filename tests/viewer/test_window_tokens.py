@@ -8,8 +8,7 @@ import pytest
 from launch.serve import named_tokenizers
 from lm.config import TokenizerConfig
 from lm.errors import UsageError
-from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields
 from lm.tokenizer import save, train_bpe, train_tokenizer
 from tests.corpus import texts
 from viewer.tokenizer.vocabulary import IN_PAGE, MOST_CHARACTERS, vocabulary

@@ -23,8 +23,7 @@ from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
-from lm.serving.fields import Cancelled, Fields
+from lm.serving.fields import ApiError, Cancelled, Fields
 from lm.tokenizer import load
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment, write_tokens

@@ -12,8 +12,7 @@ from configs.experiment.run_folder import RunFolder
 from lm.checksums import checksums
 from lm.errors import InputError
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields
 from lm.storage import write_json
 from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens

@@ -14,8 +14,7 @@ from lm.data.mixture import mixture_of
 from lm.data.records import MANIFEST, document_tables
 from lm.data.seen import StepOrder, numbers_rise, windows_with
 from lm.errors import InputError, UsageError
-from lm.serving.errors import wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.training_data import short, visible
 from viewer.window.corpus.run_data import data_of, or_missing

@@ -9,8 +9,7 @@ from data_prep.funnel.report import rows_at
 from data_prep.verdict import Threshold
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.serving.errors import wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.explanations import reason_sentence, stage_words
 from viewer.funnel import RECORDED, funnel_answer, measured

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from lm.errors import UsageError
 from lm.serving.answers import to_json
-from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields
 from lm.serving.inspections import Inspection
 from viewer.answers import key_of
 from viewer.window import batches, documents, model, model_views, report, tokens, trace, training

@@ -9,8 +9,7 @@ import numpy as np
 from lm.errors import InputError
 from lm.inspect.forward import ALTERNATIVES
 from lm.inspect.inspector import MOST_POSITIONS, Inspector
-from lm.serving.errors import ApiError, wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.answers import packed
 from viewer.training_data import read_samples, visible

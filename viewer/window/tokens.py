@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from lm.errors import InputError
-from lm.serving.errors import ApiError, wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields, wrong
 from lm.serving.inspections import Inspection
 from lm.tokenizer import Tokenizer
 from viewer.answers import packed

@@ -17,8 +17,7 @@ from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
 from lm.corpus_index.spans import TraceRule, trace
 from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
-from lm.serving.errors import ApiError, wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.training_data import read_samples, visible
 from viewer.window.corpus import evaluation_sets

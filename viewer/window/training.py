@@ -6,13 +6,11 @@ from pathlib import Path
 
 from lm.checksums import log_damage
 from lm.errors import InputError, UsageError
-from lm.inference.engine import Engine
+from lm.inference.engine import Draft, Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
-from lm.inference.running import Draft
 from lm.inspect.inspector import Inspector
 from lm.run_paths import RunPaths
-from lm.serving.errors import wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.training_data import as_sample, finite, read_json
 from viewer.window.curve_log import CurveLog

@@ -17,8 +17,7 @@ from lm.errors import UsageError
 from lm.inference.devices import inference_mesh
 from lm.inspect.inspector import Inspector
 from lm.model.cost import free_bytes
-from lm.serving.errors import ApiError, wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import ApiError, Fields, wrong
 from lm.tokenizer import Tokenizer
 
 LEAST_MODELS, MOST_BYTES = 2, 2**29

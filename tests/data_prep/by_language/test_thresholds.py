@@ -215,11 +215,11 @@ class Archive(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.server.requests += 1  # ty: ignore[unresolved-attribute]
+        self.server.requests += 1  # ty: ignore[missing-attribute]
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        data = self.server.archive  # ty: ignore[unresolved-attribute]
+        data = self.server.archive  # ty: ignore[missing-attribute]
         for piece in (data[:1000], data[1000:], b""):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
@@ -246,9 +246,9 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHA256", module.digest(dict(sorted(files.items()))))
     module.published_files.cache_clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as served:
-        served.requests, served.files = 0, files  # ty: ignore[unresolved-attribute]
+        served.requests, served.files = 0, files  # ty: ignore[missing-attribute]
         inside = {f"fineweb-2-d0defb24/configs/{name}": data for name, data in files.items()}
-        served.archive = archive_of({"fineweb-2-d0defb24/README.md": b"x", **inside})  # ty: ignore[unresolved-attribute]
+        served.archive = archive_of({"fineweb-2-d0defb24/README.md": b"x", **inside})  # ty: ignore[missing-attribute]
         monkeypatch.setattr(module, "ARCHIVE", f"http://127.0.0.1:{served.server_address[1]}/tar.gz")
         thread = threading.Thread(target=served.serve_forever, args=(0.01,))
         thread.start()

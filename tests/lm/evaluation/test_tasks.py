@@ -21,7 +21,7 @@ from lm.config import TasksConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import TASKS, check_tasks, make_evaluators, task_files
-from lm.evaluation.tasks.hellaswag import cleaned, text_rows
+from lm.evaluation.tasks.benchmarks import cleaned, text_rows
 from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES, local_files, read_rows
 from lm.evaluation.tasks.task import Task
@@ -71,8 +71,7 @@ def test_scores_and_their_errors_are_those_of_lm_eval(data, model, tokenizer, mo
     import lm_eval.tasks
     from lm_eval.evaluator import simple_evaluate
 
-    from lm.evaluation.harness import HarnessLM
-    from lm.evaluation.harness_run import with_data
+    from lm.evaluation.harness import HarnessLM, with_data
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

@@ -18,8 +18,7 @@ from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_texts
 from lm.evaluation.token_view import view_tokens
 from lm.inference.weights import for_inference
-from lm.inspect.answers import gzip_bits_per_byte
-from lm.inspect.inspector import Inspector
+from lm.inspect.inspector import Inspector, gzip_bits_per_byte
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer, unstack_layers, with_blocks
 from lm.parallel import make_mesh, one_device_mesh, shardings

@@ -11,8 +11,7 @@ import pytest
 
 from lm.errors import UsageError
 from lm.inspect import pictures
-from lm.inspect.answers import Layers
-from lm.inspect.inspector import Inspector
+from lm.inspect.inspector import Inspector, Layers
 from lm.model.param_names import named_leaves
 from lm.parallel import one_device_mesh
 from lm.tokenizer.characters import CharacterTokenizer

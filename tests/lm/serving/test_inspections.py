@@ -16,7 +16,7 @@ from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.serving.app import CompletionServer
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from lm.serving.limits import Limits
+from lm.serving.protocol import Limits
 from lm.serving.worker import EngineWorker
 from tests.lm.serving.test_worker import CONFIG, TOKENIZER, answer, engine, model  # noqa: F401  (fixtures)
 

@@ -1,24 +1,17 @@
 """Bodies of /v1/completions: what OpenAI's clients send becomes requests, and whatever else is refused by its name."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import Route
-from starlette.testclient import TestClient
 
 from lm.inference.requests import GenerationEvent, TokenLogprob
 from lm.serving.answers import LISTS, ChoiceWriter, joined, to_json, token_text
-from lm.serving.app import error_response
-from lm.serving.errors import ApiError
-from lm.serving.limits import Limits
-from lm.serving.protocol import KNOWN, CompletionCall, parse_completion
-from lm.serving.tokens import TokenRoutes
+from lm.serving.fields import ApiError
+from lm.serving.protocol import KNOWN, CompletionCall, Limits, parse_completion
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
@@ -247,9 +240,3 @@ def test_a_text_that_the_tokenizer_cannot_encode_is_a_wrong_value_of_the_client(
     with pytest.raises(ApiError, match=r"The character 'é' .* is none of the 4 of this vocabulary") as refused:
         parse_completion(json.dumps({"prompt": "é"}).encode(), "tiny", characters, LIMITS)
     assert (refused.value.status, refused.value.param) == (400, "prompt")
-    routes = TokenRoutes(characters, LIMITS, ThreadPoolExecutor(1))
-    route = Route("/tokenize", routes.tokenize, methods=["POST"])
-    with TestClient(Starlette(routes=[route], exception_handlers={ApiError: error_response})) as client:
-        assert client.post("/tokenize", json={"prompt": "ab"}).json()["tokens"] == [0, 1, 2]
-        answer = client.post("/tokenize", json={"prompt": "é"})
-        assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"

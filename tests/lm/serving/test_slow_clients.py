@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from lm.errors import UsageError
-from lm.serving.errors import ApiError
+from lm.serving.fields import ApiError
 from lm.serving.http import EventStream, error_answer, protocol_class, read_body
 from lm.serving.server import bind
 

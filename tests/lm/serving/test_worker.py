@@ -15,11 +15,11 @@ from lm.model.transformer import Transformer
 from lm.serving import app
 from lm.serving.answers import ChoiceWriter, joined
 from lm.serving.app import SMALL_BODY, CompletionServer
-from lm.serving.errors import ApiError
-from lm.serving.limits import Limits
-from lm.serving.protocol import CompletionCall, parse_completion
+from lm.serving.fields import ApiError
+from lm.serving.protocol import CompletionCall, Limits, parse_completion
 from lm.serving.worker import EngineWorker
 from lm.tokenizer import train_bpe
+from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment
 
 CONFIG = tiny_experiment().model
@@ -142,3 +142,17 @@ def test_the_end_of_a_document_counts_as_a_token_with_its_log_probability(model)
     assert isinstance(logprobs, dict)
     assert logprobs["tokens"] == [TOKENIZER.decode([65]), TOKENIZER.decode([66]), "<|endoftext|>"]
     assert len(logprobs["token_logprobs"]) == 3
+
+
+def test_tokenize_rejects_a_text_that_the_tokenizer_cannot_encode(engine):
+    async def run() -> None:
+        worker = EngineWorker(engine, 2, 10)
+        server = CompletionServer(worker, CharacterTokenizer("\nabc"), "tiny", 4, Limits(context=32))
+        transport = httpx.ASGITransport(server.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.post("/tokenize", json={"prompt": "ab"})).json()["tokens"] == [0, 1, 2]
+            refused = await client.post("/tokenize", json={"prompt": "é"})
+            assert refused.status_code == 400 and refused.json()["error"]["type"] == "invalid_request_error"
+        await worker.stop()
+
+    asyncio.run(run())

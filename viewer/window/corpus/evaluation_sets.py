@@ -9,8 +9,7 @@ from data_prep.decontamination.examples import OPTION, ExampleFile, example_file
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.evaluation.tasks.sources import SOURCES, local_files
-from lm.serving.errors import wrong
-from lm.serving.fields import Fields
+from lm.serving.fields import Fields, wrong
 from lm.serving.inspections import Inspection
 from lm.storage import is_url
 from viewer.window.window_run import WindowRun
