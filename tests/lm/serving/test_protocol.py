@@ -12,13 +12,11 @@ from lm.inference.requests import GenerationEvent, TokenLogprob
 from lm.serving.answers import LISTS, ChoiceWriter, joined, to_json, token_text
 from lm.serving.fields import ApiError
 from lm.serving.protocol import KNOWN, CompletionCall, Limits, parse_completion
-from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
-from tests.corpus import texts, tiny_experiment
+from tests.lm.serving.in_process import TOKENIZER
 from tests.lm.tokenizer.test_hugging_face_library import lacking_bytes
 
-TOKENIZER = train_bpe(texts(20), tiny_experiment().tokenizer)
 LIMITS = Limits(context=32, max_choices=8)
 BOS = TOKENIZER.bos_id
 
