@@ -42,29 +42,19 @@ class SamplingParams:
     """Also return log-probabilities of the prompt's tokens, except the first."""
 
     def __post_init__(self):
-        in_range = {
-            "max_tokens": self.max_tokens >= 0,
-            "temperature": 0 <= self.temperature <= MAX_TEMPERATURE,
-            "top_k": self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": 0.01 <= self.repetition_penalty <= 100,
-            "seed": 0 <= self.seed < 2**32,
-            "logprobs": self.logprobs is None or self.logprobs >= 0,
+        valid = {
+            "max_tokens": (self.max_tokens >= 0, "0 or more"),
+            "temperature": (0 <= self.temperature <= MAX_TEMPERATURE, f"from 0 to {MAX_TEMPERATURE:g}"),
+            "top_k": (self.top_k >= 0, "0 (for all) or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
+            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100"),
+            "seed": (0 <= self.seed < 2**32, "from 0 to 4,294,967,295"),
+            "logprobs": (self.logprobs is None or self.logprobs >= 0, "0 or more"),
         }
-        wanted = {
-            "max_tokens": "0 or more",
-            "temperature": f"from 0 to {MAX_TEMPERATURE:g}",
-            "top_k": "0 (for all) or more",
-            "top_p": "above 0 and at most 1",
-            "min_p": "from 0 to 1",
-            "repetition_penalty": "from 0.01 to 100",
-            "seed": "from 0 to 4,294,967,295",
-            "logprobs": "0 or more",
-        }
-        for name, fine in in_range.items():
+        for name, (fine, wanted) in valid.items():
             if not fine:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be {wanted[name]}.")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
         if not all(self.stop):
             raise UsageError(f"stop is {self.stop!r}: an empty string would stop immediately. Remove it.")
 

@@ -1,16 +1,19 @@
 # ruff: noqa: N815  (names of fields end in their axes)
-"""Inspect a model with its config and tokenizer.
+"""Inspect a model with its config and tokenizer. Programs are compiled once per padded length, for all models of one
+architecture on the same mesh.
 
-Axes of the results: N tokens of a text, V vocabulary, K alternatives; T positions, the first of which is the document
-head and not a token of the text; L layers, E the L + 1 stages of the residual stream, H heads, S key positions.
+Axes: N tokens of a text, or positions of one chunk, V vocabulary, K alternatives, D width; T positions, the first of
+which is the document head and not a token of the text; L layers, E the L + 1 stages of the residual stream (after the
+embedding and after each block), H heads, S key positions.
 """
 
 import contextlib
+import functools
 import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,28 +23,31 @@ from jax.sharding import Mesh
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
 from lm.inspect.architecture import Part, architecture
-from lm.inspect.forward import ALTERNATIVES, Guesses, padded_length, programs
+from lm.model.attention.mask import AttentionMask
 from lm.model.transformer import Transformer
-from lm.parallel import on_host
+from lm.parallel import constrain, devices_of, forward_only, on_host, traced_on
 from lm.tokenizer import Tokenizer
 
+SHORTEST = 32
+"""Minimum padded length of a text."""
+LOGITS_AT_ONCE = 1 << 26
+"""256 MB of float32."""
+ALTERNATIVES = 20
+"""Number of most likely tokens; fixed, so that one program serves all calls."""
 MOST_POSITIONS = 64
 """Maximum number of positions in `layers`."""
 MOST_SHARES = 1 << 22
 """Maximum number of attention weights, over all layers and heads, returned by `layers`: 16 MB."""
 REMEMBERED = 8
 """Number of texts whose results are cached; a page requests the scores of a text and then the next token."""
-
+GZIP_FRAME = 18
+"""Bytes of a gzip file in addition to its deflated data: 10 of header without a name, 8 of checksum and length (RFC
+1952)."""
 type Tell = Callable[[str], None]
 
 
 def silent(text: str) -> None:
     """Ignore the message."""
-
-
-GZIP_FRAME = 18
-"""Bytes of a gzip file in addition to its deflated data: 10 of header without a name, 8 of checksum and length (RFC
-1952)."""
 
 
 class Score(NamedTuple):
@@ -126,6 +132,78 @@ def gzip_bits_per_byte(pieces: Sequence[bytes]) -> np.ndarray:
     return per_byte(8.0 * np.array(sizes, np.float64), pieces)
 
 
+class Guesses(NamedTuple):
+    """Predictions at each position, compared with the actual next token."""
+
+    losses_T: jax.Array
+    """-log p of the actual token, in nats, float32."""
+    ranks_T: jax.Array
+    """1 if no token is more likely, 2 if one is, ..."""
+    ids_TK: jax.Array
+    probabilities_TK: jax.Array
+    """Of the most likely tokens, best first."""
+
+
+def padded_length(tokens: int, config: ModelConfig, mesh: Mesh) -> int:
+    """Round up to a power of two, or to a multiple of the devices along length; at most the context length."""
+    parts = devices_of("length", mesh)
+    power = 1 << max(0, tokens - 1).bit_length()
+    return min(config.context_length, parts * math.ceil(max(SHORTEST, power) / parts))
+
+
+def guesses(logits_NV: jax.Array, next_N: jax.Array, symbols: int) -> Guesses:
+    """Predictions among the first `symbols` ids, the tokenizer's; further rows of the table are unused."""
+    log_sums_N1 = jax.nn.logsumexp(logits_NV, axis=-1, keepdims=True)
+    target_N1 = jnp.take_along_axis(logits_NV, next_N[:, None], axis=-1)
+    best_NK, ids_NK = jax.lax.top_k(logits_NV[:, :symbols], min(ALTERNATIVES, symbols))
+    ranks_N = 1 + jnp.sum(logits_NV[:, :symbols] > target_N1, axis=-1, dtype=jnp.int32)
+    return Guesses((log_sums_N1 - target_N1)[:, 0], ranks_N, ids_NK, jnp.exp(best_NK - log_sums_N1))
+
+
+def whole[Arrays](arrays: Arrays) -> Arrays:
+    """Replicate on every device."""
+    return jax.tree.map(lambda array: constrain(array, *[None] * array.ndim), arrays)
+
+
+def read_text(symbols: int, model: Transformer, tokens_1T: jax.Array, last: jax.Array) -> tuple[Guesses, jax.Array]:
+    """Return (predictions at every position, logits of `symbols` ids after position `last`). Padding follows the text,
+    and is not visible to it."""
+    length = tokens_1T.shape[1]
+    with forward_only():
+        x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
+        parts = math.ceil(length * model.embedding.shape[0] / LOGITS_AT_ONCE)
+        padding = (0, -length % parts)
+        x_PND = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(parts, -1, x_1TD.shape[-1])
+        next_PN = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(parts, -1)
+        of_part = lambda part: guesses(model.logits(part[0][None])[0], part[1], symbols)
+        found = jax.lax.map(of_part, (x_PND, next_PN))
+        logits_V = model.logits(jax.lax.dynamic_slice_in_dim(x_1TD, last, 1, axis=1))[0, 0, :symbols]
+    return whole((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], found), logits_V))
+
+
+def look_inside(symbols: int, model: Transformer, tokens_1T: jax.Array) -> tuple[list[jax.Array], Guesses]:
+    """Return (fields of Layers from `attention_LHTS` to `mlp_out_LT`, guesses of the lens with a first axis E)."""
+    names = ("embedding", "blocks.*.attention.weights", "blocks.*.*.out", "blocks.*.*.residual")
+    with forward_only():
+        found = model.forward_with_taps(tokens_1T, AttentionMask(jnp.ones_like(tokens_1T)), names)
+        of_layers = lambda name: jnp.concatenate([found[f"blocks.{one}.{name}"] for one in range(model.layers)])
+        stream_ETD = jnp.concatenate([found["embedding"], of_layers("mlp.residual")])
+        next_T = jnp.roll(tokens_1T[0], -1)
+        said = lambda x_TD: guesses(model.logits(model.norm(x_TD[None]))[0], next_T, symbols)
+        lens = jax.lax.map(said, stream_ETD)
+    size = lambda x: jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1))
+    parts = [of_layers(f"attention.{name}") for name in ("residual", "out")] + [of_layers("mlp.out")]
+    return whole(([of_layers("attention.weights"), *map(size, (stream_ETD, *parts))], lens))
+
+
+@functools.cache
+def programs(mesh: Mesh, symbols: int) -> tuple[dict[str, Callable[..., Any]], set[tuple[ModelConfig, str, int]]]:
+    """Return ({name: jitted function} for models on this mesh with `symbols` tokens, (config, name, padded length) of
+    those compiled); all steps of a run share them."""
+    jitted = lambda function: traced_on(mesh, jax.jit(functools.partial(function, symbols)))
+    return {"read_text": jitted(read_text), "look_inside": jitted(look_inside)}, set()
+
+
 class Inspector:
     """Inspects a model. Texts are read as documents, after a head (tokenizer.bos_id), which is not one of their tokens.
     A text is a string, in which names of special tokens are plain text, or a sequence of token ids; if these start with
@@ -135,7 +213,7 @@ class Inspector:
         """`model` is on `mesh` (configs.experiment.run_folder.RunFolder.load returns all four), or prepared by
         lm.inference.weights."""
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
-        self._programs = programs(mesh, tokenizer.vocab_size)
+        self._programs, self._ready = programs(mesh, tokenizer.vocab_size)
         self._special = frozenset(tokenizer.special_tokens.values())
         self._remembered: OrderedDict[tuple[int, ...], tuple[Guesses, np.ndarray]] = OrderedDict()
 
@@ -153,7 +231,13 @@ class Inspector:
         """Tree of the network's parts."""
         return architecture(self.config)
 
-    def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None, tell: Tell = silent) -> Score:
+    def score(
+        self,
+        text: str | Sequence[int],
+        top: int = 5,
+        most: int | None = None,
+        tell: Tell = silent,
+    ) -> Score:
         """Score each token, with the `top` most likely alternatives (at most 20). Tokens beyond `most`, or the context
         length of the model, are not read. `tell` is called before a program is compiled. Raises like `ids_of`, and
         InputError if the model returns NaN."""
@@ -185,14 +269,14 @@ class Inspector:
         count = len(tokens)
         row_1T = self._row(tokens)
         with self._compiled_once("look_inside", row_1T.shape[1], tell):
-            found = jax.tree.map(on_host, self._programs.look_inside(self.model, row_1T))
-        lens = jax.tree.map(lambda array: array[:, :count], found.lens)
+            inside, lens = jax.tree.map(on_host, self._programs["look_inside"](self.model, row_1T))
+        attention_LHTS, *sizes = inside
+        lens = jax.tree.map(lambda array: array[:, :count], lens)
         check_finite(lens.probabilities_TK)
         came_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
         came_ET[:, -1], rank_ET[:, -1] = np.nan, 0
         return Layers(
-            np.array(tokens, np.int32), found.attention_LHTS[:, :, :count, :count], found.stream_ET[:, :count],
-            found.behind_attention_LT[:, :count], found.attention_out_LT[:, :count], found.mlp_out_LT[:, :count],
+            np.array(tokens, np.int32), attention_LHTS[:, :, :count, :count], *(one[:, :count] for one in sizes),
             lens.ids_TK[..., :top], lens.probabilities_TK[..., :top], came_ET, rank_ET, dropped,
         )  # fmt: skip
 
@@ -233,10 +317,10 @@ class Inspector:
     def _compiled_once(self, program: str, length: int, tell: Tell) -> Generator[None]:
         """Context manager around a call of a program: reports the compilation, if no earlier call has returned."""
         key = self.config, program, length
-        if key not in self._programs.ready:
+        if key not in self._ready:
             tell(f"compiling a program for texts of up to {length - 1:,} tokens (once)")
         yield
-        self._programs.ready.add(key)
+        self._ready.add(key)
 
     def _read(self, ids: tuple[int, ...], tell: Tell) -> tuple[Guesses, np.ndarray]:
         """Like `_read_anew`, with a cache of the last results. Not by functools.lru_cache, which would keep the
@@ -251,7 +335,7 @@ class Inspector:
         """Return (predictions at the head and each token of a text, logits after it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
         with self._compiled_once("read_text", row_1T.shape[1], tell):
-            return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))
+            return jax.tree.map(on_host, self._programs["read_text"](self.model, row_1T, jnp.int32(len(ids))))
 
 
 def check_finite(array: np.ndarray) -> None:

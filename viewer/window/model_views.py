@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lm.errors import InputError
-from lm.inspect.forward import ALTERNATIVES
-from lm.inspect.inspector import MOST_POSITIONS, Inspector
+from lm.inspect.inspector import ALTERNATIVES, MOST_POSITIONS, Inspector
 from lm.serving.fields import ApiError, Fields, wrong
 from lm.serving.inspections import Inspection
 from viewer.answers import packed
