@@ -146,16 +146,18 @@ def test_an_attempt_that_was_killed_leaves_no_index_and_its_whole_parts_are_kept
     assert not list((run / "corpus_index").glob("*.partial")) and not list((run / "corpus_index").glob("train*.json"))
 
 
-def test_parts_of_other_shards_are_made_again(tmp_path):
-    """Their notes stay when an attempt is killed; what the index is made from may be made again before the next."""
-    run, out = write_run(tmp_path / "run", corpus(3, 60), length=64), tmp_path / "index"
-    other = write_run(tmp_path / "other", corpus(4, 60), length=64)
-    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "Header", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
-        build_index(run / "tokens", out, part_tokens=1000)
+@pytest.mark.parametrize("interrupted", [[("b", "Header")], [("a", "Header"), ("b", "crc32_of")]], ids=["one", "two"])
+def test_parts_of_other_shards_are_rebuilt_after_interrupted_builds(tmp_path, interrupted):
+    """Interrupted before the header is written, the notes of all parts remain; at a checksum, arrays without a note."""
+    runs = {name: write_run(tmp_path / name, corpus(seed, 60), length=64) for name, seed in (("a", 3), ("b", 4))}
+    out = tmp_path / "index"
+    for name, function in interrupted:
+        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, function, lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+            build_index(runs[name] / "tokens", out, part_tokens=1000)
     assert list(out.glob("train*.json"))
-    build_index(other / "tokens", out, part_tokens=1000)
-    build_index(other / "tokens", tmp_path / "fresh", part_tokens=1000)
+    for folder in (out, tmp_path / "fresh"):
+        build_index(runs["a"] / "tokens", folder, part_tokens=1000)
     for path in (tmp_path / "fresh").iterdir():
         assert path.read_bytes() == (out / path.name).read_bytes()
 
@@ -168,20 +170,6 @@ def test_a_damaged_note_of_a_part_has_the_part_made_again(tmp_path, note):
     (out / "train-00000.json").write_text(note)
     assert len(build_index(run / "tokens", out, part_tokens=1000).parts) > 1
     assert not (out / "train-00000.json").exists()
-
-
-def test_a_note_of_a_part_never_tells_of_other_arrays(tmp_path):
-    """Shards A leave the note of a part, B are killed between its arrays and its note, and A come again."""
-    a, b = (write_run(tmp_path / name, corpus(seed, 60), length=64) for name, seed in (("a", 3), ("b", 4)))
-    out = tmp_path / "index"
-    for run, name in ((a, "Header"), (b, "crc32_of")):
-        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, name, lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
-            build_index(run / "tokens", out, part_tokens=1000)
-    build_index(a / "tokens", out, part_tokens=1000)
-    build_index(a / "tokens", tmp_path / "fresh", part_tokens=1000)
-    for path in (tmp_path / "fresh").iterdir():
-        assert path.read_bytes() == (out / path.name).read_bytes()
 
 
 def test_of_two_that_make_one_index_at_once_the_second_is_told_and_the_first_ends_well(tmp_path):

@@ -13,7 +13,7 @@ from lm.data.batches import BatchSource, document_stream
 from lm.evaluation.bits_per_byte import compressed_bits_per_byte, strided_windows
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import evaluate
-from lm.evaluation.held_out import Validation, byte_lengths
+from lm.evaluation.held_out import Validation
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh
 from lm.tokenizer import load
@@ -94,14 +94,6 @@ def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_p
     assert figures["validation_documents"] > 2
     assert found == pytest.approx({name: figures[name] for name in found}, rel=1e-6)
     assert found.keys() == {"validation_loss", "validation_bits_per_byte"}
-
-
-def test_the_head_of_a_document_is_no_text(tmp_path):
-    write_tokens(tmp_path, EXPERIMENT, count=20)
-    tokenizer = load(tmp_path / "tokenizer")
-    lengths = byte_lengths(tokenizer)
-    assert lengths[tokenizer.bos_id] == 0
-    assert lengths[: tokenizer.bos_id].min() == 1
 
 
 def test_compressors_are_counted_in_bits_for_each_byte():

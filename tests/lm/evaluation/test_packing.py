@@ -3,27 +3,19 @@
 import dataclasses
 import itertools
 import random
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.config import TasksConfig, TokenizerConfig
-from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.evaluators import make_evaluators
 from lm.evaluation.log_likelihood import TOKENS_AT_ONCE, LogLikelihoods, Request
 from lm.evaluation.packing import BRANCHES, ROW, bucket, computed, fill
-from lm.evaluation.tasks.task import Task
 from lm.model.attention.mask import AttentionMask
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
-from lm.tokenizer import train_tokenizer
 from tests.lm.model_configs import FAMILIES, LLAMA
 
-REPOSITORY = Path(__file__).parents[3]
-SHARED = REPOSITORY / "../shared/data/eval"
 LONG = dataclasses.replace(LLAMA, context_length=8192)
 AT_MOST = 1.5
 
@@ -67,20 +59,6 @@ def test_at_most_half_more_is_computed_than_the_questions_have_and_in_few_shapes
         assert all(rows * length <= max(TOKENS_AT_ONCE["cpu"], length) for (rows, length, _), _ in layouts)
         if name in ("hellaswag", "arc", "lambada") and count >= 50:
             assert len(layouts) == 1
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/eval")
-@pytest.mark.parametrize("limit", [1, 10, 200])
-@pytest.mark.parametrize("name", ["hellaswag", "arc_easy", "winogrande", "lambada_openai"])
-def test_at_most_half_more_is_computed_on_benchmarks(name, limit):
-    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
-    tokenizer = train_tokenizer([text], TokenizerConfig(600, "gpt2", 100_000))
-    config = dataclasses.replace(LONG, vocab_size=600)
-    made = EvaluatorConfig(config, tokenizer, Path(), 16, 1, tasks=TasksConfig(str(SHARED), limit))
-    task = make_evaluators((name,), made, "tasks")[name]
-    assert isinstance(task, Task)
-    layouts = LogLikelihoods(config, 16).lay_out(one_device_mesh(config), task.requests)
-    assert computed(layouts) <= AT_MOST * tokens_of(task.requests)
 
 
 def test_a_shared_context_is_computed_once():

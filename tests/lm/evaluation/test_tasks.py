@@ -21,7 +21,7 @@ from lm.config import TasksConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import TASKS, check_tasks, make_evaluators, task_files
-from lm.evaluation.tasks.benchmarks import cleaned, text_rows
+from lm.evaluation.tasks.benchmarks import cleaned
 from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES, local_files, read_rows
 from lm.evaluation.tasks.task import Task
@@ -31,8 +31,6 @@ from lm.tokenizer import load
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import PARADIGMS, sentence, write_jsonl, write_parquet, write_tasks
 
-REPOSITORY = Path(__file__).parents[3]
-SHARED = REPOSITORY / "../shared/data/eval"
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
 COUNT = 12
 
@@ -145,17 +143,6 @@ def test_other_forms_of_the_same_examples(tokenizer, tmp_path):
     row = {"context_options": ["Ann so Ann", "Ann so Bea"], "continuation": "won.", "gold": 0}
     write_jsonl(tmp_path / "winogrande.jsonl", [row])
     assert task("winogrande", tokenizer, tmp_path).questions[0].pairs[1] == ("Ann so Bea", " won.")
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/eval")
-def test_files_that_others_publish_are_read(tokenizer):
-    for name, texts in (("hellaswag", 4), ("lambada_openai", 1), ("arc_easy", 4), ("winogrande", 2)):
-        found = task(name, tokenizer, SHARED, 3)
-        assert len(found.questions) == 3 and all(len(one.pairs) == texts for one in found.questions)
-    (file,) = local_files(SOURCES["hellaswag"], SHARED, "x")
-    assert sum(1 for _ in text_rows(file)) == 10_042
-    (file,) = local_files(SOURCES["lambada_openai"], SHARED, "x")
-    assert sum(1 for _ in read_rows(file)) == 5_153
 
 
 def test_a_model_that_knows_nothing_scores_at_chance(model, tokenizer, tmp_path):

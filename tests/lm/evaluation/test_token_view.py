@@ -1,6 +1,5 @@
 """The view of a text token by token: the losses of evaluation, and alternatives that are what the logits say."""
 
-import dataclasses
 import functools
 import math
 
@@ -9,14 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.data.batches import document_stream
 from lm.evaluation.bits_per_byte import strided_windows
-from lm.evaluation.evaluators import evaluate
 from lm.evaluation.held_out import batch_losses
 from lm.evaluation.token_view import view_tokens
 from lm.model.transformer import Transformer
-from lm.tokenizer import load
-from tests.corpus import tiny_experiment, write_tokens
 from tests.lm.model_configs import FAMILIES
 
 K = 5
@@ -65,30 +60,6 @@ def test_probabilities_and_ranks_are_what_the_logits_say():
     assert (view.probabilities.sum(axis=1) <= 1 + 1e-6).all()
     first = view.ranks == 1
     assert first.any() and (view.alternatives[first, 0] == ids[1:][first]).all()
-
-
-def test_a_document_alone_costs_what_evaluate_says_of_a_split_of_it(tmp_path):
-    experiment = tiny_experiment()
-    experiment = dataclasses.replace(
-        experiment, shards=dataclasses.replace(experiment.shards, held_out="ends", validation_fraction=0.4)
-    )
-    write_tokens(tmp_path, experiment, count=1)
-    tokenizer = load(tmp_path / "tokenizer")
-    model = make_model(experiment.model)
-    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
-    ids, _ = document_stream(tmp_path / "tokens", "val")
-    view = view_tokens(model, experiment.model, ids, experiment.evaluate.stride, K, tokenizer.vocab_size)
-    assert float(view.losses.mean()) == pytest.approx(figures["validation_loss"], abs=1e-5)
-
-
-def test_padding_changes_nothing():
-    """A text shorter than its window: what comes after it is not seen."""
-    config = FAMILIES["llama"]
-    model, ids = make_model(config), random_ids(config, 9)
-    short = view_tokens(model, config, ids[:5], 8, K, config.vocab_size)
-    whole = view_tokens(model, config, ids, 8, K, config.vocab_size)
-    for one, other in zip(short, whole, strict=True):
-        np.testing.assert_allclose(one, other[:4], atol=1e-6)
 
 
 def test_a_text_without_a_token_to_predict_is_refused():

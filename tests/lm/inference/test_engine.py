@@ -10,11 +10,13 @@ import pytest
 
 from lm.errors import UsageError
 from lm.inference.engine import Engine, bucket
+from lm.inference.generate import sample_texts
 from lm.inference.requests import GenerationRequest, QueueFull, SamplingParams
 from lm.inference.weights import for_inference
 from lm.model.transformer import Transformer
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
+from tests.lm.inference.models import always_predicting
 from tests.lm.model_configs import FAMILIES
 
 CONTEXT = 48
@@ -173,11 +175,8 @@ def test_text_ends_at_a_stop_string_the_end_of_the_document_and_the_end_of_the_c
 
 def test_a_text_ends_where_its_document_ends():
     """A model whose every prediction is <|endoftext|> says nothing behind the prompt."""
-    config, end = config_of(), tokenizer().bos_id
-    direction = jnp.ones(config.width)
-    model = jax.tree.map(jnp.zeros_like, model_of(config))
-    model.embedding[...] = jnp.zeros((config.vocab_size, config.width)).at[end].set(direction) + 0.01 * direction[None]
-    model.norm.scale[...] = direction
+    config = config_of()
+    model = always_predicting(model_of(config), tokenizer().bos_id)
     engine = Engine(model, config, tokenizer(), slots=4, decode_steps=4)
     (one,) = engine.complete([request(WORDS[0], temperature=0.0)])
     assert (one.text, one.tokens, one.finish_reason) == ("", (), "stop")
@@ -244,3 +243,20 @@ def test_numbers_that_cannot_be():
 
 def test_few_lengths_of_prompts_are_compiled_for():
     assert [bucket(n, 100) for n in (1, 16, 17, 33, 64, 65, 100)] == [16, 16, 32, 64, 64, 100, 100]
+
+
+def test_sampled_texts_begin_with_their_prompts_and_depend_only_on_the_key():
+    model = model_of(config_of(initial_std=0.5))
+
+    def sample(seed, prompt):
+        arguments = (model, config_of(), tokenizer(), [prompt, ""], [0.9, 0.9], 24)
+        return sample_texts(*arguments, jax.random.key(seed))
+
+    first = sample(0, "The miller")
+    assert first[0].startswith("The miller")
+    assert sample(0, "The miller") == first
+    assert sample(0, "A farmer")[1] == first[1]
+    assert sample(1, "The miller") != first
+    assert len({sample(seed, "The miller")[1] for seed in range(4)}) == 4
+    with pytest.raises(UsageError, match=r"that leaves no room within\s+5"):
+        sample_texts(model, config_of(), tokenizer(), ["The miller carried a sack"], [0.0], 5, jax.random.key(0))
