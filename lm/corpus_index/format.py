@@ -58,7 +58,7 @@ class Part:
     bytes: dict[str, int]
     """{array: size of its file}."""
     crc32: dict[str, int]
-    source: int = 0
+    source: int
     """Its folder: 0 for the run's own shards, n for the n-th of Header.sources."""
 
 
@@ -86,7 +86,7 @@ class Header:
     shards: str
     """SHA-256 of the manifest of the run's own shards."""
     parts: tuple[Part, ...]
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Source, ...]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -124,7 +124,7 @@ def read_header(folder: Path, run: Path) -> Header:
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
         for part in fields["parts"]:
             relative_name(part.name, path)
-        fields["sources"] = tuple(Source(**source) for source in fields.get("sources", ()))
+        fields["sources"] = tuple(Source(**source) for source in fields["sources"])
         return Header(**fields)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(

@@ -280,8 +280,8 @@ def pages(run: Path, name: str) -> Callable[[], object]:
 
 
 def indexed_corpus(run: Path, name: str) -> Callable[[], object]:
-    part = corpus_index.Part(name, "train", 1, 1, {}, {})
-    header = corpus_index.Header(corpus_index.FORMAT, "", 1, "", (part,))
+    part = corpus_index.Part(name, "train", 1, 1, {}, {}, 0)
+    header = corpus_index.Header(corpus_index.FORMAT, "", 1, "", (part,), ())
     (run / corpus_index.INDEX).write_text(header.to_json())
     return lambda: corpus_index.read_header(run, run)
 

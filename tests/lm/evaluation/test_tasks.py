@@ -64,7 +64,7 @@ def test_hellaswags_brackets_go_as_lm_eval_has_it(text):
 
 
 @pytest.mark.filterwarnings("ignore")  # of other packages
-def test_scores_and_their_errors_are_those_of_lm_eval(data, model, tokenizer, monkeypatch, tmp_path):
+def test_scores_and_their_errors_equal_those_of_lm_eval(data, model, tokenizer, monkeypatch, tmp_path):
     import datasets.config
     import lm_eval.tasks
     from lm_eval.evaluator import simple_evaluate

@@ -1,4 +1,4 @@
-"""Weights for inference: the same model in another layout, or in fewer bytes and almost the same."""
+"""Weights for inference: the same model in another layout, or with small rounding errors in fewer bytes."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""A server process, as its clients see it: OpenAI's own client, curl-like requests, clients that leave, and SIGTERM."""
+"""A server process: OpenAI's client, plain HTTP requests, clients that disconnect, and SIGTERM."""
 
 import concurrent.futures
 import contextlib
@@ -141,13 +141,12 @@ def test_a_stream_joined_is_the_whole_answer(client):
     assert len(set(texts[:2])) == 2  # choices of a prompt differ
 
 
-def test_the_bytes_of_a_stream_are_server_sent_events(server):
-    fields = {"prompt": "The", "max_tokens": 4, "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=fields, timeout=120, headers=HEADERS) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = [line for line in answer.iter_lines() if line]
-    assert lines[-1] == "data: [DONE]"
-    assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in lines[:-1])
+def test_streams_are_server_sent_events(server):
+    answer = post(server, prompt="The", max_tokens=4, stream=True)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *pieces, last = filter(None, answer.text.splitlines())
+    assert last == "data: [DONE]"
+    assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in pieces)
 
 
 def test_fields_of_our_own_pass_through_extra_body(client):
