@@ -55,7 +55,7 @@ def token_model(mine, tokens: int) -> TokenModel:
 
 
 @pytest.mark.parametrize("number", HOSTILE)
-def test_hostile_files_come_back(number, mine):
+def test_compression_is_lossless_for_hostile_files(number, mine):
     _, data = hostile_file(number, 1500)
     made = compress(data, mine, segments=4)
     assert decompress(made.data, mine, "x") == data

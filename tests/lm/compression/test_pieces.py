@@ -28,7 +28,7 @@ def cut_and_join(data: bytes, by) -> bytes:
 
 
 @pytest.mark.parametrize("number", range(len(SINGLE) + 2 * len(KINDS)))
-def test_pieces_are_the_file_again(number, characters):
+def test_pieces_are_lossless(number, characters):
     _, data = hostile_file(number, 6000)
     for by in (tokenizer(), characters):
         assert cut_and_join(data, by) == data
@@ -36,11 +36,11 @@ def test_pieces_are_the_file_again(number, characters):
 
 @settings(max_examples=30)
 @given(st.lists(st.binary(max_size=40) | st.text(max_size=40).map(str.encode)).map(b"".join))
-def test_any_bytes_are_the_same_again(data):
+def test_any_bytes_are_lossless(data):
     assert cut_and_join(data, tokenizer()) == data
 
 
-def test_text_is_tokens_and_noise_is_none():
+def test_text_becomes_tokens_and_noise_raw_bytes():
     noise = KINDS["noise"](random.Random(0), 5000)
     pieces = cut_pieces(PROSE + noise + PROSE, tokenizer())
     assert len(pieces.lengths) == 3
@@ -48,18 +48,18 @@ def test_text_is_tokens_and_noise_is_none():
     assert pieces.lengths[1] == pytest.approx(len(noise), abs=2 * SMALLEST)
 
 
-def test_a_stray_byte_in_a_text_is_a_token_of_it():
+def test_a_stray_byte_in_a_text_becomes_a_token():
     data = PROSE[:500] + b"\xe9" + PROSE[500:]
     pieces = cut_pieces(data, tokenizer())
     assert (pieces.raw, pieces.lengths) == (b"", [len(data)])
 
 
-def test_a_character_that_the_vocabulary_lacks_costs_the_text_near_it_alone(characters):
+def test_a_missing_character_makes_only_nearby_text_raw(characters):
     pieces = cut_pieces(PROSE + "漢".encode() + PROSE, characters)
     assert 3 <= len(pieces.raw) <= SMALLEST + 3 and "漢".encode() in pieces.raw
 
 
-def test_text_is_text_too_where_the_tokenizer_puts_a_blank_before_it():
+def test_tokenizers_that_prepend_a_space_are_supported():
     """As Llama 2's does: all but what stands before the first blank, and near what is no text."""
     letters = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
     letters += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
@@ -75,12 +75,12 @@ def test_text_is_text_too_where_the_tokenizer_puts_a_blank_before_it():
     assert cut_and_join(b"nonsense", by) == b"nonsense" and cut_and_join(b"", by) == b""
 
 
-def test_bytes_that_are_no_utf_8_are_found_where_they_stand():
+def test_broken_bytes_are_located():
     assert broken_bytes("aé漢".encode()) == []
     assert broken_bytes(b"a\xffb\xe6\xbcc\xc3") == [1, 3, 4, 6]
 
 
-def test_lengths_that_are_not_those_of_the_streams_are_refused():
+def test_inconsistent_lengths_are_rejected():
     for text, raw in (([b"abc"], [b"xy"]), ([b"a", b"", b"bc"], [b"x", b"y"])):
         assert b"".join(joined(text, raw, [1, 2, 2])) == b"axybc"
     for lengths, said in (([1, 2, 1], "shorter than the data"), ([1, 3, 2], "pieces that are 1 bytes longer")):

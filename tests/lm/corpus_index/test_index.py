@@ -53,7 +53,7 @@ def places_in(index: CorpusIndex, passage, split=None) -> list[tuple[int, int]]:
     st.sampled_from([6, 30, 999]),
 )  # fmt: skip
 @settings(max_examples=12, deadline=None)
-def test_every_passage_is_found_where_a_naive_reading_finds_it(train, val, passages, part_tokens):
+def test_every_passage_is_found_as_by_naive_search(train, val, passages, part_tokens):
     longest = max(len(one) for one in (*train, *val))
     part_tokens = max(part_tokens, longest + 1)  # a document that is longer is cut
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def corpus(seed: int, documents: int = 200) -> list[list[int]]:
     return [generator.integers(1, VOCABULARY, generator.integers(30, 200)).tolist() for _ in range(documents)]
 
 
-def test_all_planted_passages_are_found_and_none_that_is_absent(tmp_path):
+def test_planted_passages_are_found_and_absent_ones_are_not(tmp_path):
     documents, generator = corpus(0), np.random.default_rng(1)
     planted = [generator.integers(1, VOCABULARY, 6).tolist() for _ in range(PLANTED)]
     owners = generator.integers(0, len(documents), PLANTED).tolist()
@@ -90,7 +90,7 @@ def test_all_planted_passages_are_found_and_none_that_is_absent(tmp_path):
         assert not index.find(passage).count
 
 
-def test_the_same_index_comes_out_of_tokens_of_32_bits(tmp_path, monkeypatch):
+def test_tokens_of_32_bits_give_the_same_index(tmp_path, monkeypatch):
     documents = corpus(2, 20)
     one, other = (write_run(tmp_path / dtype, documents, dtype=dtype) for dtype in ("uint16", "uint32"))
     manifest = other / "tokens/manifest.json"
@@ -99,7 +99,7 @@ def test_the_same_index_comes_out_of_tokens_of_32_bits(tmp_path, monkeypatch):
         assert places_in(indexed(one), passage) == places_in(indexed(other), passage)
 
 
-def test_a_document_that_is_longer_than_a_part_is_cut_and_both_pieces_are_its_own(tmp_path):
+def test_both_pieces_of_a_document_longer_than_a_part_belong_to_it(tmp_path):
     documents = [[7] * 5, list(range(1, 101)), [8] * 5, [9]]
     index = indexed(write_run(tmp_path / "run", documents), 40)
     for token in range(10, 101):
@@ -108,13 +108,13 @@ def test_a_document_that_is_longer_than_a_part_is_cut_and_both_pieces_are_its_ow
     assert sum(one["tokens"] for one in index.splits().values()) == 111
 
 
-def test_equal_documents_and_one_token_without_end_are_sorted_in_time(tmp_path):
+def test_repetitive_documents_are_sorted(tmp_path):
     index = indexed(write_run(tmp_path / "run", [[5] * 20_000, *[[3, 4] * 500] * 40], length=4096))
     assert index.find([5] * 19_999).count == 2 and index.find([5] * 20_001).count == 0
     assert index.find([3, 4] * 498 + [3]).count == 80
 
 
-def test_a_few_of_many_matches_are_spread_over_all_of_them(tmp_path):
+def test_spots_are_spread_over_all_matches(tmp_path):
     index = indexed(write_run(tmp_path / "run", [[2, 1, n] for n in range(3, 103)]), 50)
     spots = list(index.find([2, 1]).spots(10))
     numbers = [index.document_at(spot).number for spot in spots]
@@ -122,7 +122,7 @@ def test_a_few_of_many_matches_are_spread_over_all_of_them(tmp_path):
     assert len(list(index.find([2, 1]).spots(1000))) == 100
 
 
-def test_an_attempt_that_was_killed_leaves_no_index_and_its_whole_parts_are_kept(tmp_path):
+def test_a_killed_build_leaves_no_index_and_its_complete_parts_are_reused(tmp_path):
     run = write_run(tmp_path / "run", corpus(3, 60), length=64)
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom lm.corpus_index import build\n"
@@ -163,7 +163,7 @@ def test_parts_of_other_shards_are_rebuilt_after_interrupted_builds(tmp_path, in
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"shards": null}', '{"shards": "", "part": 3}'])
-def test_a_damaged_note_of_a_part_has_the_part_made_again(tmp_path, note):
+def test_a_part_with_a_damaged_note_is_rebuilt(tmp_path, note):
     run = write_run(tmp_path / "run", corpus(3, 20), length=64)
     out = tmp_path / "index"
     out.mkdir()
@@ -172,7 +172,7 @@ def test_a_damaged_note_of_a_part_has_the_part_made_again(tmp_path, note):
     assert not (out / "train-00000.json").exists()
 
 
-def test_of_two_that_make_one_index_at_once_the_second_is_told_and_the_first_ends_well(tmp_path):
+def test_a_second_concurrent_build_is_rejected(tmp_path):
     run, told = write_run(tmp_path / "run", corpus(6, 40), length=64), []
     make = lambda say: build_index(run / "tokens", run / "corpus_index", part_tokens=1000, say=say)
 

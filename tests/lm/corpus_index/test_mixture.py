@@ -61,7 +61,7 @@ def expected(train: TrainConfig, passage: list[int]) -> list[tuple[str, str, int
 
 
 @pytest.mark.parametrize("own_weight", [1.0, 0.0])
-def test_every_passage_is_found_in_all_that_is_trained_on_under_its_own_name(mixed, own_weight):
+def test_every_passage_of_the_mixture_is_found_with_its_names(mixed, own_weight):
     run, train = mixed
     train = dataclasses.replace(train, own_weight=own_weight)
     index = built(run, train)
@@ -75,7 +75,7 @@ def test_every_passage_is_found_in_all_that_is_trained_on_under_its_own_name(mix
     assert {source for source, _ in sampled} == {source for source, *_ in expected(train, [1])}
 
 
-def test_what_the_index_holds_stays_when_the_others_go_and_is_out_of_date_when_they_change(mixed, tmp_path):
+def test_the_index_works_without_the_mixtures_folders_but_not_if_they_change(mixed, tmp_path):
     run, train = mixed
     places = found(built(run, train), [1, 2], "train")
     shutil.rmtree(tmp_path / "b.example")
@@ -98,7 +98,7 @@ def test_an_index_of_another_mixture_is_out_of_date(mixed, tmp_path):
         CorpusIndex(run, alone)
 
 
-def test_the_names_are_checked_too_and_another_tokenizer_is_refused(mixed, tmp_path):
+def test_damaged_names_and_other_tokenizers_are_rejected(mixed, tmp_path):
     run, train = mixed
     index = built(run, train)
     index.check()
@@ -114,7 +114,7 @@ def test_the_names_are_checked_too_and_another_tokenizer_is_refused(mixed, tmp_p
 
 
 @pytest.mark.slow
-def test_a_folder_in_a_bucket_is_indexed_and_not_asked_when_a_text_is_looked_up(mixed, tmp_path):
+def test_lookups_do_not_read_an_indexed_bucket(mixed, tmp_path):
     run, train = mixed
     with serving() as store, variables(store.environment() | QUICK | {"XDG_CACHE_HOME": str(tmp_path / "cache")}):
         store.bucket("shards")

@@ -39,7 +39,7 @@ def by_the_rule(documents, passage, edges, rule) -> list[tuple[int, int, int]]:
     st.sampled_from([TraceRule(), TraceRule(2, 3, 0.3), TraceRule(1, 1, 1.0), TraceRule(3, 10, 0.5)]),
 )  # fmt: skip
 @settings(max_examples=20, deadline=None)
-def test_the_spans_are_those_of_the_rule(documents, passage, inner, rule):
+def test_spans_follow_the_rule(documents, passage, inner, rule):
     edges = np.array([True, *inner[: len(passage) - 1], True])
     with tempfile.TemporaryDirectory() as folder:
         index = indexed(write_run(Path(folder) / "run", documents), 20)
@@ -55,7 +55,7 @@ def test_the_spans_are_those_of_the_rule(documents, passage, inner, rule):
         assert np.allclose(sorted(one.log_probability for one in found), sorted(weights))
 
 
-def test_words_begin_and_end_where_no_letter_goes_on():
+def test_word_edges_are_between_words():
     flour = (b" \xe9\xba", b"\xa6\xe7\xb2\x89")
     pieces = [b"The", b" mil", b"ler", b"'s", *flour, b" 12", b"3", b".", b"\n", b"\xc3\xa9t"]
     edges = word_edges(pieces).tolist()
@@ -63,7 +63,7 @@ def test_words_begin_and_end_where_no_letter_goes_on():
     assert edges == [True, True, False, True, True, False, True, False, True, True, True, True]
 
 
-def test_an_overlap_covers_all_that_stands_in_the_corpus(tmp_path):
+def test_an_overlap_covers_all_ngrams_in_the_corpus(tmp_path):
     index = indexed(write_run(tmp_path / "run", [[1, 2, 3, 4, 5, 6, 7], [9, 8]]))
     found = overlap(index, [1, 2, 3, 4, 11, 4, 5, 6, 11, 9], 3)
     assert (found.ngrams, found.found) == (8, 3)
@@ -72,11 +72,11 @@ def test_an_overlap_covers_all_that_stands_in_the_corpus(tmp_path):
     assert overlap(index, [], 13).share == 0.0
 
 
-def test_an_ngram_is_longer_where_a_token_is_a_character():
+def test_ngrams_of_characters_are_longer():
     assert usual_ngram(CharacterTokenizer("\nab")) == 64
 
 
-def test_texts_come_of_the_field_of_each_line(tmp_path):
+def test_texts_are_read_from_the_field_of_each_line(tmp_path):
     path = tmp_path / "questions.jsonl"
     path.write_text('{"question": "a"}\n\n{"question": "b"}\n')
     assert [text for _, text in texts_of(path, "question")] == ["a", "b"]

@@ -3,8 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from lm_eval.api.instance import Instance
 
@@ -15,6 +13,7 @@ from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment
+from tests.lm.inference.models import log_probabilities
 
 CONTEXT = 64
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=CONTEXT, initial_std=0.2)
@@ -32,22 +31,16 @@ def harness(model, tokens) -> HarnessLM:
 
 @pytest.fixture(scope="module")
 def log_p(model):
-    """ids -> log p of the next, by the forward pass over the whole row."""
-    forward = jax.jit(lambda ids: jax.nn.log_softmax(model.logits(model.read(ids, jnp.ones_like(ids)))[0]))
-
-    def of(ids: list[int]) -> np.ndarray:
-        padded = np.zeros((1, CONTEXT), np.int32)
-        padded[0, : len(ids)] = ids
-        return np.asarray(forward(padded))[len(ids) - 1]
-
-    return of
+    """ids -> log p of the next token, by a forward pass over the whole row."""
+    of_each = log_probabilities(model, CONTEXT)
+    return lambda ids: of_each(ids)[-1]
 
 
 def asked(kind, *arguments) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
 
 
-def test_a_text_is_what_taking_the_likeliest_token_again_and_again_writes(harness, log_p):
+def test_generated_text_is_greedy_decoding(harness, log_p):
     tokenizer, prompts = harness.tokenizer, ["The miller", "", "A farmer found", texts(1)[0]]
     written = []
     for prompt in prompts:
@@ -68,7 +61,7 @@ def test_a_text_is_what_taking_the_likeliest_token_again_and_again_writes(harnes
     ]  # fmt: skip
 
 
-def test_room_for_a_long_answer_is_made_of_the_context_but_not_all_of_it(harness):
+def test_long_answers_truncate_the_context_to_no_less_than_half(harness):
     sampled = {"max_gen_toks": 10_000, "do_sample": True, "temperature": 0.5, "top_p": 0.9}
     prompt, params = dataclasses.astuple(harness.prompt_of(3, texts(1)[0], sampled))
     assert len(prompt) == CONTEXT // 2 and list(prompt) == harness.tokenizer.encode(texts(1)[0])[-len(prompt) :]
@@ -89,7 +82,7 @@ def test_a_document_longer_than_the_context_counts_each_token_once(harness, log_
         assert harness.loglikelihood_rolling([asked("loglikelihood_rolling", text)]) == [pytest.approx(nats, abs=2e-3)]
 
 
-def test_the_head_of_a_document_stands_before_a_context_unless_told_otherwise(harness, log_p, model):
+def test_contexts_begin_with_bos_by_default(harness, log_p, model):
     tokenizer = harness.tokenizer
     ids = tokenizer.encode("The miller found")
     cut = len(tokenizer.encode("The miller"))

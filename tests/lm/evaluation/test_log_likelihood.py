@@ -21,6 +21,7 @@ from lm.model.transformer import Transformer
 from lm.parallel import make_mesh, one_device_mesh, shardings
 from lm.tokenizer import Tokenizer, load
 from lm.tokenizer.characters import CharacterTokenizer
+from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import LLAMA, MODERN
 
 REPOSITORY = Path(__file__).parents[3]
@@ -45,36 +46,34 @@ def test_a_trained_model_gives_the_log_likelihoods_that_transformers_gives():
     assert {row["greedy"] for row in golden} == {True, False}
 
 
-def naive(logits, context: int, request: Request) -> tuple[float, bool]:
+def naive(log_p, context: int, request: Request) -> tuple[float, bool]:
     """Each token alone, in the window that the definition gives it."""
     whole, nats, greedy = [*request.context, *request.continuation], 0.0, True
     first = len(request.context)
     for at in range(first, len(whole)):
         end = min(first + context * ((at - first) // context + 1), len(whole))
         seen = whole[max(0, end - context - 1) : at]
-        ids = np.zeros((1, context), np.int32)
-        ids[0, : len(seen)] = seen
-        logits_V = np.asarray(logits(ids)[0, len(seen) - 1], np.float64)
-        nats += logits_V[whole[at]] - np.log(np.sum(np.exp(logits_V)))
-        greedy &= int(logits_V.argmax()) == whole[at]
+        log_p_V = log_p(seen)[-1]
+        nats += log_p_V[whole[at]]
+        greedy &= int(log_p_V.argmax()) == whole[at]
     return nats, greedy
 
 
-def test_batches_of_all_lengths_give_what_each_token_gives_alone():
+def test_batches_of_all_lengths_equal_token_by_token_scores():
     config = MODERN
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
-    logits = jax.jit(lambda tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
-    best = int(logits(np.array([[7, 8, *[0] * 14]], np.int32))[0, 1].argmax())
+    log_p = log_probabilities(model, config.context_length)
+    best = int(log_p([7, 8])[-1].argmax())
     requests = [*REQUESTS, Request([7, 8], [best])]
     found = LogLikelihoods(config, 2).score(model, one_device_mesh(config), requests)
     for request, one in zip(requests, found, strict=True):
-        nats, greedy = naive(logits, config.context_length, request)
+        nats, greedy = naive(log_p, config.context_length, request)
         assert one.log_likelihood == pytest.approx(nats, abs=2e-4)
         assert one.greedy == greedy
     assert found[-1].greedy and not all(one.greedy for one in found)
 
 
-def test_scores_are_the_same_on_a_mesh_that_cuts_everything():
+def test_scores_are_the_same_on_a_fully_sharded_mesh():
     config = dataclasses.replace(LLAMA, kv_heads=4)
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
     alone = LogLikelihoods(config, 2).score(model, one_device_mesh(config), REQUESTS)
@@ -115,7 +114,7 @@ def tokenizer(request, tokens) -> Tokenizer:
     ("context", "continuation"),
     [("the miller", " found it"), ("the old ", "baker"), ("", "a farmer"), ("a", "b"), ("  ", "by")],
 )
-def test_a_pair_is_the_ids_of_the_whole_text_behind_the_head(tokenizer, context, continuation, add_bos_token):
+def test_a_pair_is_encoded_as_the_whole_text_after_the_head(tokenizer, context, continuation, add_bos_token):
     found = encode_pair(tokenizer, context, continuation, add_bos_token)
     ids, head = [*found.context, *found.continuation], tokenizer.bos_id
     assert found.context and found.continuation
@@ -125,7 +124,7 @@ def test_a_pair_is_the_ids_of_the_whole_text_behind_the_head(tokenizer, context,
     assert said.endswith(continuation) and not tokenizer.decode(ids[: len(ids) - len(found.continuation)]).endswith(" ")
 
 
-def test_where_the_last_tokens_of_both_are_one_that_one_is_the_continuation(tokens):
+def test_a_token_across_the_boundary_belongs_to_the_continuation(tokens):
     tokenizer = load(tokens / "tokenizer")
     (joined,) = [id for id in range(tokenizer.vocab_size) if tokenizer.token_bytes(id) == b"he"]
     found = encode_pair(tokenizer, "h", "e")

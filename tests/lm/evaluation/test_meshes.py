@@ -81,7 +81,7 @@ def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
     assert samples == alone[2]
 
 
-def test_rows_that_fill_the_devices_are_cut_over_context_too_and_no_parameter_moves():
+def test_rows_are_sharded_over_the_context_axis_without_moving_parameters():
     mesh = make_mesh(MeshConfig(fsdp=2, context=2), MODEL, 8)
     assert mesh_for_rows(mesh, 4) is mesh and mesh_for_rows(mesh, 12) is mesh
     rows_mesh = mesh_for_rows(mesh, 16)
@@ -112,14 +112,14 @@ def test_a_text_is_scored_token_by_token_as_one_document(run):
         evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, [""])
 
 
-def test_a_mesh_that_does_not_fit_the_devices_here_is_one_device_and_says_why():
+def test_a_mesh_that_does_not_fit_falls_back_to_one_device_with_a_reason():
     mesh, why = inference_mesh(MeshConfig(fsdp=2, tensor=2), MODEL)
     assert (mesh.devices.size, mesh.shape["data"], why) == (8, 2, "")
     mesh, why = inference_mesh(MeshConfig(fsdp=3), MODEL)
     assert mesh.devices.size == 1 and "fsdp = 3" in why and "8 devices" in why
 
 
-def test_a_step_that_is_not_there_names_those_that_are(run, tmp_path):
+def test_a_missing_step_is_reported_with_existing_ones(run, tmp_path):
     with pytest.raises(UsageError, match=r"no checkpoint of step 7 in .*checkpoints\. There are those of steps 1\."):
         restore_model(MODEL, run.checkpoints, step=7)
     assert restore_model(MODEL, run.checkpoints, step=1) is not None

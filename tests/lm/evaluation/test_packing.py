@@ -14,6 +14,7 @@ from lm.evaluation.packing import BRANCHES, ROW, bucket, computed, fill
 from lm.model.attention.mask import AttentionMask
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
+from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import FAMILIES, LLAMA
 
 LONG = dataclasses.replace(LLAMA, context_length=8192)
@@ -46,7 +47,7 @@ MIXES = {
 
 @pytest.mark.parametrize("shared", [True, False], ids=["contexts shared", "contexts alone"])
 @pytest.mark.parametrize("name", MIXES)
-def test_at_most_half_more_is_computed_than_the_questions_have_and_in_few_shapes(name, shared):
+def test_padding_is_at_most_half_of_the_tokens_with_few_shapes(name, shared):
     config = LONG if shared else dataclasses.replace(LONG, token_shift=True)
     scorer, mesh = LogLikelihoods(config, 16), one_device_mesh(config)
     assert scorer.branches(mesh) is shared
@@ -69,11 +70,11 @@ def test_a_shared_context_is_computed_once():
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "windows"])
-def test_packed_and_shared_scores_are_those_of_each_request_alone(name):
+def test_packed_scores_equal_those_of_each_request_alone(name):
     changes = {"attention_windows": (8, 0)} if name == "windows" else {}
     config = dataclasses.replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
-    logits = jax.jit(lambda ids: jax.nn.log_softmax(model.logits(model.read(ids, jnp.ones_like(ids)))[0]))
+    log_p_of = log_probabilities(model, 64)
     draw, requests = random.Random(0), []
     for _ in range(12):
         requests += question(draw, draw.randint(1, 40), draw.randint(1, 5), 6)
@@ -82,21 +83,21 @@ def test_packed_and_shared_scores_are_those_of_each_request_alone(name):
     found = LogLikelihoods(config, 4).score(model, one_device_mesh(config), requests)
     for request, one in zip(requests, found, strict=True):
         whole = [*request.context, *request.continuation]
-        log_p = np.asarray(logits(np.array([whole[:-1] + [0] * (65 - len(whole))], np.int32)), np.float64)
+        log_p = log_p_of(whole[:-1])
         rows = np.arange(len(request.context) - 1, len(whole) - 1)
         wanted = log_p[rows, list(request.continuation)]
         assert one.log_likelihood == pytest.approx(wanted.sum(), abs=2e-4)
         assert one.greedy == bool((wanted >= log_p[rows].max(-1)).all())
 
 
-def test_branches_see_their_beginning_and_themselves_and_nothing_else():
+def test_branches_see_only_their_context_and_themselves():
     segments_BT = jnp.array([[64, 64, 65, 65, 66, 128, 129, 130, 0]])
     seen = np.asarray(AttentionMask(segments_BT, branched=True).all_visible()[0])
     wanted = {0: {0}, 1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 2, 3}, 4: {0, 1, 4}, 5: {5}, 6: {5, 6}, 7: {5, 7}, 8: {8}}
     assert {query: {*np.flatnonzero(row).tolist()} for query, row in enumerate(seen)} == wanted
 
 
-def test_each_scored_token_has_one_place_at_which_it_is_predicted():
+def test_each_scored_token_is_predicted_at_one_position():
     requests = [one for _ in range(9) for one in MIXES["arc"](random.Random(3))]
     scorer, mesh = LogLikelihoods(LONG, 16), one_device_mesh(LONG)
     found: dict[int, list[tuple[list[int], int]]] = {}
@@ -114,7 +115,7 @@ def test_each_scored_token_has_one_place_at_which_it_is_predicted():
         assert found[number] == wanted
 
 
-def test_lengths_are_four_an_octave():
+def test_there_are_four_lengths_per_power_of_two():
     lengths = sorted({bucket(length) for length in range(1, 8193)})
     assert lengths[:12] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16] and lengths[-4:] == [5120, 6144, 7168, 8192]
     assert all(length <= bucket(length) <= max(length, 1.25 * length) for length in range(1, 8193))

@@ -58,7 +58,7 @@ def task(name: str, tokenizer, folder: Path | str, limit: int = 0) -> Task:
 
 
 @given(st.text("[] a\n", max_size=30))
-def test_hellaswags_brackets_go_as_lm_eval_has_it(text):
+def test_hellaswag_markup_is_removed_as_in_lm_eval(text):
     expected = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
     assert cleaned(text) == expected
 
@@ -117,13 +117,13 @@ def test_the_same_examples_are_read_in_every_layout(data, tokenizer, tmp_path):
     assert len(task_files(TASKS, TasksConfig(str(data)))) == len(TASKS) + len(PARADIGMS)  # of two files one
 
 
-def test_a_limit_takes_the_first_examples_of_each_paradigm_too(data, tokenizer):
+def test_a_limit_applies_to_each_paradigm(data, tokenizer):
     assert texts_of(task("arc_easy", tokenizer, data, 5)) == texts_of(task("arc_easy", tokenizer, data))[:5]
     blimp = task("blimp", tokenizer, data, 2)
     assert sorted(blimp.paradigms) == sorted([*PARADIGMS, *PARADIGMS])  # ty: ignore[missing-attribute]
 
 
-def test_blanks_and_marks_of_pages_are_as_lm_eval_has_them(data, tokenizer, tmp_path):
+def test_prompts_are_those_of_lm_eval(data, tokenizer, tmp_path):
     row = {"activity_label": "Sowing", "ctx_a": "[header] How to sow [title] Begin.", "ctx_b": "the old Man"}
     write_jsonl(tmp_path / "hellaswag.jsonl", [row | {"endings": ["a [x] b", "c", "d", "e"], "label": "1"}])
     ((pairs, right, lengths),) = task("hellaswag", tokenizer, tmp_path).questions
@@ -134,7 +134,7 @@ def test_blanks_and_marks_of_pages_are_as_lm_eval_has_them(data, tokenizer, tmp_
     assert pairs == [("Ann saw Bea, and Ann", " smiled."), ("Ann saw Bea, and Bea", " smiled.")] and right == 1
 
 
-def test_other_forms_of_the_same_examples(tokenizer, tmp_path):
+def test_other_formats_of_examples_are_read(tokenizer, tmp_path):
     (tmp_path / "hellaswag_val.txt").write_text("Sowing: A man sits. he\n2\nruns.\nsleeps.\nsings.\neats.\n")
     ((pairs, right, _),) = task("hellaswag", tokenizer, tmp_path).questions
     assert pairs[2] == ("Sowing: A man sits. he", " sings.") and right == 2
@@ -145,7 +145,7 @@ def test_other_forms_of_the_same_examples(tokenizer, tmp_path):
     assert task("winogrande", tokenizer, tmp_path).questions[0].pairs[1] == ("Ann so Bea", " won.")
 
 
-def test_a_model_that_knows_nothing_scores_at_chance(model, tokenizer, tmp_path):
+def test_an_untrained_model_scores_at_chance(model, tokenizer, tmp_path):
     """Which answer is right was drawn by lot. Of 200 such questions the share of right answers has a standard deviation
     of sqrt(p (1 - p) / 200): 0.031 for one of four, 0.035 for one of two; it lies within four of them but once in
     16,000 times."""
@@ -178,7 +178,7 @@ def test_a_model_that_knows_nothing_scores_at_chance(model, tokenizer, tmp_path)
         ("hellaswag", {"query": "a", "choices": None, "gold": 0}, "TypeError"),
     ],
 )
-def test_a_row_that_is_none_is_named(tokenizer, tmp_path, name, row, words):
+def test_invalid_rows_are_named(tokenizer, tmp_path, name, row, words):
     write_jsonl(tmp_path / f"{SOURCES[name].file}.jsonl", [row])
     with pytest.raises(InputError, match=words):
         task(name, tokenizer, tmp_path)
@@ -199,7 +199,7 @@ def test_damaged_files_are_named(tokenizer, tmp_path):
         task("hellaswag", tokenizer, tmp_path)
 
 
-def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
+def test_missing_examples_are_rejected_before_reading(tmp_path):
     for config, words in (
         (TasksConfig(), "task piqa needs its examples, but train.tasks.data is empty"),
         (TasksConfig(str(tmp_path / "no")), "is not a folder"),
@@ -255,7 +255,7 @@ def hub(data) -> Generator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_the_hub_is_asked_once_and_its_files_stay(hub, data, tmp_path, tokenizer, monkeypatch):
+def test_hub_files_are_downloaded_once(hub, data, tmp_path, tokenizer, monkeypatch):
     address, asked = hub
     environment = {"XDG_CACHE_HOME": str(tmp_path), "HF_ENDPOINT": address, "HF_TOKEN": "secret", "NO_PROXY": "*"}
     for name, value in environment.items():

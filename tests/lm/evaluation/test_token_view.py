@@ -27,7 +27,7 @@ def random_ids(config, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("family", "count"), [("llama", 2), ("llama", 41), ("gpt2", 41), ("modern", 41)])
-def test_losses_are_those_of_evaluation_on_the_same_windows(family: str, count: int):
+def test_losses_equal_those_of_evaluation(family: str, count: int):
     config = FAMILIES[family]
     model, ids = make_model(config), random_ids(config, count)
     view = view_tokens(model, config, ids, stride=6, alternatives=K, symbols=config.vocab_size)
@@ -39,7 +39,7 @@ def test_losses_are_those_of_evaluation_on_the_same_windows(family: str, count: 
     assert len(view.losses) == count - 1
 
 
-def test_probabilities_and_ranks_are_what_the_logits_say():
+def test_probabilities_and_ranks_follow_from_the_logits():
     config = FAMILIES["modern"]
     model, ids = make_model(config), random_ids(config, config.context_length + 1)
     symbols = config.vocab_size - 7  # the last ids stand for nothing
@@ -62,7 +62,7 @@ def test_probabilities_and_ranks_are_what_the_logits_say():
     assert first.any() and (view.alternatives[first, 0] == ids[1:][first]).all()
 
 
-def test_a_text_without_a_token_to_predict_is_refused():
+def test_a_text_without_a_token_to_predict_is_rejected():
     config = FAMILIES["llama"]
     with pytest.raises(ValueError, match="1 ids hold no token"):
         view_tokens(make_model(config), config, np.array([3]), 8, K, config.vocab_size)

@@ -16,7 +16,7 @@ from lm.inference.weights import for_inference
 from lm.model.transformer import Transformer
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
-from tests.lm.inference.models import always_predicting
+from tests.lm.inference.models import always_predicting, log_probabilities
 from tests.lm.model_configs import FAMILIES
 
 CONTEXT = 48
@@ -64,7 +64,7 @@ MIXED = [
 ]
 
 
-def test_a_request_has_the_same_tokens_and_bits_alone_and_amid_others(engine):
+def test_a_request_has_the_same_tokens_and_bits_in_any_batch(engine):
     alone = [engine.complete([one])[0] for one in MIXED]
     together = engine.complete(MIXED)
     assert together == alone
@@ -76,7 +76,7 @@ def test_a_request_has_the_same_tokens_and_bits_alone_and_amid_others(engine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
-def test_weights_that_are_laid_out_for_drawing_change_none_of_that(engine, weights):
+def test_prepared_weights_keep_the_guarantee(engine, weights):
     config = config_of("llama", scan_layers=True)
     laid_out = for_inference(model_of(config), config, weights)
     other = Engine(laid_out, config, tokenizer(), slots=4, decode_steps=4)
@@ -97,7 +97,7 @@ def test_weights_that_are_laid_out_for_drawing_change_none_of_that(engine, weigh
     ],
     ids=str,
 )
-def test_tokens_drawn_from_the_cache_have_the_probabilities_of_the_whole_forward_pass(family, changes):
+def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family, changes):
     """Rows of different lengths, some of which begin when others are far; slots that others had before."""
     engine = engine_of(config_of(family, **changes))
     words = [words for words in WORDS if len(words) < 20] * 2  # more than there are slots
@@ -133,9 +133,7 @@ def test_prompts_are_scored_and_greedy_tokens_are_the_likeliest_by_the_whole_for
     (new,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
     ids = (*request(WORDS[0]).prompt, *new.tokens)
     (scored,) = engine.complete([GenerationRequest(ids, SCORED)])
-    row = jnp.array([ids], jnp.int32)
-    forward = jax.jit(lambda model, row: jax.nn.log_softmax(model.logits(model.read(row, jnp.ones_like(row)))[0]))
-    logprobs_SV = np.asarray(forward(model_of(config_of()), row))
+    logprobs_SV = log_probabilities(model_of(config_of()), len(ids))(ids)
     of_tokenizer = logprobs_SV[:, : tokenizer().vocab_size]
     np.testing.assert_array_equal(of_tokenizer[-len(new.tokens) - 1 : -1].argmax(-1), new.tokens)
     first, *others = scored.prompt_logprobs
@@ -173,7 +171,7 @@ def test_text_ends_at_a_stop_string_the_end_of_the_document_and_the_end_of_the_c
     assert full.finish_reason == "length" and len(full.tokens) == CONTEXT - len(prompt)
 
 
-def test_a_text_ends_where_its_document_ends():
+def test_generation_ends_at_the_end_of_the_document():
     """A model whose every prediction is <|endoftext|> says nothing behind the prompt."""
     config = config_of()
     model = always_predicting(model_of(config), tokenizer().bos_id)
@@ -182,7 +180,7 @@ def test_a_text_ends_where_its_document_ends():
     assert (one.text, one.tokens, one.finish_reason) == ("", (), "stop")
 
 
-def test_a_cancelled_request_ends_and_the_others_do_not_notice(engine):
+def test_a_cancelled_request_ends_without_effect_on_others(engine):
     expected = engine.complete(MIXED)
     ids = [engine.submit(one) for one in MIXED]
     events = engine.step()
@@ -218,13 +216,13 @@ def test_a_cancelled_request_ends_and_the_others_do_not_notice(engine):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(engine, prompt, params, said):
+def test_invalid_requests_are_rejected(engine, prompt, params, said):
     with pytest.raises(UsageError, match=said):
         engine.submit(GenerationRequest(prompt, SamplingParams(**params)))
     assert not engine.has_work
 
 
-def test_no_more_wait_than_may():
+def test_a_full_queue_rejects_requests():
     engine = engine_of(config_of(), max_queue=2)
     for _ in range(2):
         engine.submit(MIXED[0])
@@ -235,13 +233,13 @@ def test_no_more_wait_than_may():
     assert len(engine.complete(MIXED)) == len(MIXED)  # they wait for room
 
 
-def test_numbers_that_cannot_be():
+def test_invalid_sizes_are_rejected():
     for wrong in ({"slots": 0}, {"context": CONTEXT + 1}, {"decode_steps": 0}):
         with pytest.raises(UsageError, match="must be at least 1"):
             engine_of(config_of(), **wrong)
 
 
-def test_few_lengths_of_prompts_are_compiled_for():
+def test_prompts_are_padded_to_few_lengths():
     assert [bucket(n, 100) for n in (1, 16, 17, 33, 64, 65, 100)] == [16, 16, 32, 64, 64, 100, 100]
 
 

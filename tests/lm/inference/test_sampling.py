@@ -63,7 +63,7 @@ def expected(shares, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, penalty=1.0
     ],
     ids=str,
 )
-def test_draws_follow_the_distribution_that_the_settings_leave(settings):
+def test_samples_follow_the_distribution_of_the_settings(settings):
     order = np.array([3, 0, 5, 1, 4, 2])  # likelihoods are not in the order of the ids
     shares, seen = SHARES[order], (1, 2)
     seen_BV = np.isin(np.arange(6), seen)[None].repeat(ROWS, 0)
@@ -76,7 +76,7 @@ def test_draws_follow_the_distribution_that_the_settings_leave(settings):
     assert (found[wanted == 0] == 0).all()
 
 
-def test_a_row_is_drawn_alike_whatever_the_others_ask_for():
+def test_a_sample_does_not_depend_on_other_rows():
     rng = np.random.default_rng(0)
     logits_BV = rng.normal(size=(ROWS, 6)).astype(np.float32)
     mixed = [
@@ -117,7 +117,7 @@ def test_the_lowest_and_the_highest_temperatures_have_no_infinities():
     np.testing.assert_allclose(np.bincount(hot.token_B, minlength=6) / ROWS, 1 / 6, atol=0.025)
 
 
-def test_an_id_without_weight_is_never_drawn_however_the_sums_round():
+def test_ids_of_weight_0_are_never_sampled_despite_rounding():
     """XLA's running sums grow, by rounding, at blocks of ids without weight: targets in between must not stay there."""
     blocks, found = 400, 0
     at_shares = jax.jit(jax.vmap(at_share, (None, 0)))

@@ -43,7 +43,7 @@ def test_any_tokens_have_the_text_that_decode_gives(tokens):
     assert "".join(found) == TOKENIZER.decode(tokens)
 
 
-def test_half_a_character_is_not_sent_and_nothing_that_may_become_a_stop_string():
+def test_incomplete_characters_and_possible_stop_strings_are_held_back():
     found, _ = pieces([BYTES[bytes([byte])] for byte in "a😀b".encode()])
     assert found == ["a", "", "", "", "😀", "b", ""]
     found, stopped = pieces([BYTES[bytes([byte])] for byte in b"xSTOxSTOP!"], ("STOP",))
@@ -51,7 +51,7 @@ def test_half_a_character_is_not_sent_and_nothing_that_may_become_a_stop_string(
     assert pieces([BYTES[b"S"], BYTES[b"T"]], ("STOP",)) == (["", "", "ST"], False)
 
 
-def test_a_long_stop_string_costs_a_step_or_two_a_character():
+def test_long_stop_strings_take_linear_time():
     tokens = [BYTES[b"a"]] * 40_000
     pieces(tokens[:100], ("a" * 99 + "b",))
     began = time.process_time()

@@ -66,7 +66,7 @@ def test_in_float32_it_is_the_same_model(name):
         pytest.param("modern, softcap", "int8", 0.04, marks=pytest.mark.slow),
     ],
 )
-def test_in_fewer_bytes_logits_move_by_a_small_part_of_their_spread(name, weights, bound):
+def test_rounded_weights_change_logits_by_a_small_part_of_their_spread(name, weights, bound):
     expected_BTV, found_BTV = logits_of(name, None), logits_of(name, weights)
     moved = np.sqrt(np.mean(np.square(found_BTV - expected_BTV))) / expected_BTV.std()
     assert 1e-5 < moved < bound
@@ -99,7 +99,7 @@ def test_the_output_table_is_that_of_the_model(weights):
     np.testing.assert_allclose(for_inference(model, config, weights).output_table(), table_VD, rtol=0, atol=bound)
 
 
-def test_a_model_on_several_devices_is_refused():
+def test_a_model_on_several_devices_is_rejected():
     model = jax.device_put(case("gpt2")[1], NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec()))
     with pytest.raises(UsageError, match=r"weights = int8 work on one device only, and this model is on 2"):
         for_inference(model, CONFIGS["gpt2"], "int8")

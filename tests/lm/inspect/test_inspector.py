@@ -1,4 +1,4 @@
-"""A model looked at gives what the model computes, whatever its family, its layout and the length of the text."""
+"""The Inspector's results equal the model's own, for every family, layout and length of text."""
 
 import dataclasses
 import functools
@@ -23,6 +23,7 @@ from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer, unstack_layers, with_blocks
 from lm.parallel import make_mesh, one_device_mesh, shardings
 from lm.tokenizer.characters import CharacterTokenizer
+from tests.lm.inference.models import log_probabilities
 from tests.lm.model_configs import FAMILIES, LLAMA, MODERN
 
 TOKENIZER = CharacterTokenizer("\n" + "".join(map(chr, range(32, 64))) + "abcdefghijklmnopqrstuvwxyz")
@@ -35,8 +36,7 @@ CONFIGS = {
 EACH = [
     pytest.param(one, id=name, marks=() if name == "windows" else pytest.mark.slow) for name, one in CONFIGS.items()
 ]
-"""Windows have all that is modern; compiling is slow."""
-
+"""Windows have all options of MODERN; compiling is slow."""
 
 MOST = CONFIGS["windows"]
 SMALLEST = dataclasses.replace(LLAMA, layers=1)
@@ -54,7 +54,7 @@ def inspector_of(config, model=None) -> Inspector:
     return Inspector(model or model_of(config), config, TOKENIZER, one_device_mesh(config))
 
 
-def test_a_program_that_is_compiled_is_told_once():
+def test_each_compilation_is_reported_once():
     config, told = dataclasses.replace(SMALLEST, rope_theta=9_000.0), []
     for inspector in (inspector_of(config), inspector_of(config)):
         for text in ("a", "bcd"):
@@ -64,10 +64,8 @@ def test_a_program_that_is_compiled_is_told_once():
 
 
 def distribution(model, ids) -> np.ndarray:
-    """(T, V): behind each token, without padding."""
-    row_1T = jnp.asarray([ids], jnp.int32)
-    read = lambda model: jax.nn.softmax(model.logits(model.read(row_1T, jnp.ones_like(row_1T)))[0])
-    return np.asarray(jax.jit(read)(model))
+    """(T, V): probabilities after each token, without padding."""
+    return np.exp(log_probabilities(model, len(ids))(ids))
 
 
 @pytest.mark.parametrize("config", EACH)
@@ -90,7 +88,7 @@ def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
 
 
 @pytest.mark.parametrize("config", EACH)
-def test_attention_is_of_what_came_before_and_adds_up_to_one(config):
+def test_attention_is_causal_and_sums_to_one(config):
     found = inspector_of(config).layers(TEXT)
     length = len(TEXT) + 1
     assert found.attention_LHTS.shape == (config.layers, config.heads, length, length)
@@ -102,7 +100,7 @@ def test_attention_is_of_what_came_before_and_adds_up_to_one(config):
 
 
 @pytest.mark.slow
-def test_the_stream_is_what_the_parts_have_added():
+def test_the_stream_is_the_sum_of_the_parts():
     """Along one channel: of a model one wide, sizes are absolute values."""
     config = dataclasses.replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
     model = model_of(config)
@@ -113,14 +111,12 @@ def test_the_stream_is_what_the_parts_have_added():
         *zip(found.stream_ET, found.attention_out_LT, found.behind_attention_LT, strict=False),
         *zip(found.behind_attention_LT, found.mlp_out_LT, found.stream_ET[1:], strict=True),
     ):
-        either = np.isclose(after_T, before_T + added_T, atol=1e-5) | np.isclose(
-            after_T, np.abs(before_T - added_T), atol=1e-5
-        )
-        assert either.all()
+        near = lambda size_T, after_T=after_T: np.isclose(after_T, size_T, atol=1e-5)
+        assert (near(before_T + added_T) | near(np.abs(before_T - added_T))).all()
 
 
 @pytest.mark.parametrize("config", EACH)
-def test_scores_are_those_of_the_evaluators(config):
+def test_scores_equal_those_of_the_evaluators(config):
     found = inspector_of(config).score(TEXT, top=3)
     ids = np.array([TOKENIZER.bos_id, *TOKENIZER.encode(TEXT), *TOKENIZER.encode("?")])
     expected = view_tokens(model_of(config), config, ids, 8, 3, TOKENIZER.vocab_size)
@@ -136,16 +132,14 @@ def test_scores_are_those_of_the_evaluators(config):
     np.testing.assert_allclose(differences, likeliest + expected.losses[-1], atol=1e-4)
 
 
-def test_bits_per_byte_run_as_the_evaluation_and_gzip_have_them():
+def test_bits_per_byte_equal_those_of_the_evaluation_and_gzip():
     found = inspector_of(MOST).score(TEXT)
     figures = evaluate_texts(model_of(MOST), MOST, EvaluateConfig(stride=8, batch_size=1), TOKENIZER, [TEXT])
     assert found.bits_per_byte_N[-1] == pytest.approx(figures["bits_per_byte"], rel=1e-5)
     assert found.gzip_bits_per_byte_N[-1] == pytest.approx(figures["gzip_bits_per_byte"])
-    for count, bits in enumerate(found.gzip_bits_per_byte_N, 1):
-        assert bits == 8 * len(gzip.compress(TEXT[:count].encode(), 9)) / count
 
 
-def test_gzip_of_a_prefix_is_what_gzip_makes_of_it_by_itself():
+def test_the_size_of_each_prefix_equals_gzip():
     """Also beyond the 32 KiB that deflate looks back; pieces of no bytes change nothing."""
     words = np.random.default_rng(0).choice([b"meal ", b"mill", b" ground ", b"\n"], 30_000)
     whole = b"".join(map(bytes, words))
@@ -157,7 +151,7 @@ def test_gzip_of_a_prefix_is_what_gzip_makes_of_it_by_itself():
 
 
 @pytest.mark.parametrize("context", [40, pytest.param(96, marks=pytest.mark.slow)])
-def test_typing_compiles_nothing_anew(context, monkeypatch):
+def test_each_padded_length_is_compiled_once(context, monkeypatch):
     """A program is traced for each padded length, for every text in it and every step; layers are of 64 positions."""
     config = dataclasses.replace(SMALLEST, context_length=context)
     traced = []
@@ -185,7 +179,7 @@ def test_typing_compiles_nothing_anew(context, monkeypatch):
 @pytest.mark.parametrize(
     "weights", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "bfloat16")), "int8"]
 )
-def test_weights_laid_out_for_drawing_are_looked_into_as_well(weights):
+def test_prepared_weights_can_be_inspected(weights):
     """The tied and the joined forms: Llama's attention is one product there."""
     prepared = for_inference(model_of(SMALLEST), SMALLEST, weights)
     inspector = inspector_of(SMALLEST, prepared)
@@ -200,7 +194,7 @@ def test_weights_laid_out_for_drawing_are_looked_into_as_well(weights):
 
 
 @pytest.mark.slow
-def test_a_model_on_several_devices_is_looked_into_as_on_one():
+def test_a_sharded_model_gives_the_same_results():
     config = dataclasses.replace(LLAMA, kv_heads=4)
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)
     model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
@@ -211,7 +205,7 @@ def test_a_model_on_several_devices_is_looked_into_as_on_one():
                 np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_what_is_beyond_the_context_is_cut_and_counted():
+def test_tokens_beyond_the_context_are_dropped_and_counted():
     inspector = inspector_of(MOST)
     text = "abcdefghijklmnopqrstuvwxyz"
     whole, cut = inspector.score(text), inspector.score(text, most=4)
@@ -220,7 +214,7 @@ def test_what_is_beyond_the_context_is_cut_and_counted():
     assert inspector.next_logits(text).tokens == inspector.layers(text).ids_T.size - 1 == 15
 
 
-def test_no_text_ids_and_a_head_of_ones_own():
+def test_empty_texts_ids_and_explicit_heads():
     inspector = inspector_of(MOST)
     empty = inspector.score("")
     assert len(empty.ids_N) == len(empty.bits_per_byte_N) == 0 and inspector.layers("").ids_T.tolist() == [0]
@@ -232,9 +226,11 @@ def test_no_text_ids_and_a_head_of_ones_own():
         inspector.score(TEXT, top=21)
 
 
-def test_an_inspector_that_nobody_holds_is_gone_at_once_with_its_parameters():
+def test_an_inspector_caches_the_last_texts_and_is_freed_without_garbage_collection():
     inspector = inspector_of(SMALLEST)
-    assert inspector.next_logits(TEXT).tokens == inspector.next_logits(TEXT).tokens  # the second is remembered
+    for ids in range(20):
+        inspector.score([ids + 1], 1)
+    assert len(inspector._remembered) == 8
     gone = weakref.ref(inspector)
     gc.disable()
     try:
@@ -244,14 +240,7 @@ def test_an_inspector_that_nobody_holds_is_gone_at_once_with_its_parameters():
         gc.enable()
 
 
-def test_only_the_last_texts_are_remembered():
-    inspector = inspector_of(SMALLEST)
-    for ids in range(20):
-        inspector.score([ids + 1], 1)
-    assert len(inspector._remembered) == 8
-
-
-def test_a_model_that_gives_no_numbers_is_told():
+def test_nan_is_reported():
     inspector = inspector_of(SMALLEST, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), model_of(SMALLEST)))
     for ask in (inspector.score, inspector.next_logits, inspector.layers):
         with pytest.raises(InputError, match="NaN"):

@@ -51,7 +51,7 @@ def test_parameters_have_the_names_of_checkpoints_and_axes():
         pictures.parameters(inspector(), "blocks.2.*")
 
 
-def test_what_is_drawn_says_what_it_is_of():
+def test_plots_are_labelled():
     def shares(*shape: int) -> np.ndarray:
         return np.full(shape, 0.25, np.float32)
 

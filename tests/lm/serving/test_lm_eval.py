@@ -1,14 +1,12 @@
-"""lm-eval's local-completions against a server: its log-likelihoods are those of the model, and not of what stands one
-place beside."""
+"""lm-eval's local-completions with a server: its log-likelihoods are those of the model, and of the right tokens."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.experiment.run_folder import RunFolder
 from lm.parallel import one_device_mesh
 from tests.corpus import texts, tiny_experiment
+from tests.lm.inference.models import log_probabilities
 from tests.server_process import quick_environment, serving
 
 MODEL = tiny_experiment().model
@@ -24,15 +22,12 @@ PAIRS = [
 def log_likelihoods(run) -> list[tuple[float, bool]]:
     """By the whole forward pass: (log p of each continuation behind its context, whether it is the likeliest)."""
     loaded = RunFolder(run).load(mesh=one_device_mesh(MODEL))
-    forward = jax.jit(lambda model, tokens_BS: model.logits(model.read(tokens_BS, jnp.ones_like(tokens_BS))))
+    log_p = log_probabilities(loaded.model, MODEL.context_length)
     found = []
     for context, continuation in PAIRS:
         whole = loaded.tokenizer.encode(context + continuation)
         before = len(loaded.tokenizer.encode(context.rstrip())) if context else 0
-        row = np.zeros((1, MODEL.context_length), np.int32)
-        row[0, : len(whole) + 1] = loaded.tokenizer.bos_id, *whole
-        logits_SV = forward(loaded.model, jnp.asarray(row))[0, :, : loaded.tokenizer.vocab_size]
-        scores_SV = np.asarray(jax.nn.log_softmax(logits_SV, axis=-1), np.float64)
+        scores_SV = log_p([loaded.tokenizer.bos_id, *whole])
         places = range(before, len(whole))
         likeliest = all(scores_SV[i].argmax() == whole[i] for i in places)
         found.append((sum(scores_SV[i, whole[i]] for i in places), likeliest))
@@ -41,7 +36,7 @@ def log_likelihoods(run) -> list[tuple[float, bool]]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_local_completions_score_as_the_model_does(run):
+def test_local_completions_return_the_models_log_likelihoods(run):
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 

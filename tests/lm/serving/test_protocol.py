@@ -45,7 +45,7 @@ def test_the_four_kinds_of_prompts_are_headed_by_bos_once():
     assert parse(prompt="").prompts[0].tokens == parse().prompts[0].tokens == (BOS,)
 
 
-def test_prompts_of_an_imported_tokenizer_begin_as_its_own_do_and_lacking_bytes_are_the_callers_error():
+def test_prompts_of_an_imported_tokenizer_begin_as_its_own_and_missing_bytes_are_rejected():
     tokenizer = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
     bos, ids = tokenizer.bos_id, tuple(tokenizer.encode("a mill"))
     for add_bos in (True, False):
@@ -67,7 +67,7 @@ def test_defaults_are_those_of_openai():
     assert parse(prompt="The").params.seed != parse(prompt="The").params.seed
 
 
-def test_choices_of_a_prompt_have_seeds_of_their_own_and_the_first_the_calls():
+def test_choices_of_a_prompt_have_different_seeds_and_the_first_has_that_of_the_call():
     alone, beside = parse(prompt="The", seed=7), parse(prompt=["A", "The"], seed=7, n=3)
     seeds = [request.params.seed for request in beside.requests]
     assert alone.requests[0].params.seed == seeds[0] == seeds[3] == 7
@@ -129,7 +129,7 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("fields", "param", "told"), REFUSED, ids=lambda value: str(value)[:50])
-def test_what_cannot_be_is_refused_with_field_value_and_limit(fields, param, told):
+def test_invalid_fields_are_rejected_with_name_value_and_limit(fields, param, told):
     error = refusal(**{"prompt": "The", "model": "tiny"} | fields)
     assert (error.status, error.param) == (400, param)
     assert all(word in error.message for word in told), error.message
@@ -142,7 +142,7 @@ def test_another_model_is_not_found():
     assert "gpt-4" in error.message and "tiny" in error.message
 
 
-def test_the_bytes_of_a_prompt_are_bounded_where_no_text_would_fit():
+def test_prompts_that_cannot_fit_are_rejected_by_their_bytes():
     limits = LIMITS.for_tokenizer(TOKENIZER)
     longest = max((TOKENIZER.token_bytes(id) for id in range(TOKENIZER.vocab_size - 1)), key=len).decode()
     read = lambda text: parse_completion(json.dumps({"prompt": text}).encode(), "tiny", TOKENIZER, limits)
@@ -158,7 +158,7 @@ def test_the_bytes_of_a_prompt_are_bounded_where_no_text_would_fit():
     "body", [b"", b"{", b"[]", b"3", b'{"prompt": NaN}', b"\xff", b"[" * 100_000, b'{"n":' + b"9" * 5000 + b"}"],
     ids=range(8),
 )  # fmt: skip
-def test_what_is_no_json_object_is_refused(body):
+def test_bodies_that_are_not_json_objects_are_rejected(body):
     assert refusal(body).status == 400
 
 
@@ -171,7 +171,7 @@ JSON = st.recursive(
 
 @hypothesis.given(st.dictionaries(st.sampled_from(KNOWN), JSON, max_size=6))
 @hypothesis.settings(max_examples=100)
-def test_any_body_gives_requests_or_a_refusal(body):
+def test_any_body_gives_requests_or_an_error(body):
     try:
         call = parse_completion(json.dumps(body).encode(), "tiny", TOKENIZER, LIMITS)
     except ApiError as error:
@@ -215,7 +215,7 @@ def test_pieces_joined_are_the_whole_and_offsets_count_characters():
     assert logprobs["text_offset"] == places
 
 
-def test_a_bos_of_the_clients_own_is_shown_and_has_no_logprob():
+def test_a_bos_from_the_client_is_shown_and_has_no_logprob():
     call = parse(prompt=[BOS, 65], echo=True, logprobs=0, max_tokens=0)
     heads = (TokenLogprob(BOS, None), TokenLogprob(65, -0.5))
     piece = ChoiceWriter(0, call.prompts[0], call, TOKENIZER).piece(GenerationEvent(1, (), "", (), heads, "length"))
@@ -225,7 +225,7 @@ def test_a_bos_of_the_clients_own_is_shown_and_has_no_logprob():
     assert logprobs["top_logprobs"][1] == {token_text(TOKENIZER, 65): -0.5}
 
 
-def test_a_token_of_half_a_character_is_its_bytes():
+def test_an_incomplete_character_is_shown_as_bytes():
     assert token_text(TOKENIZER, TOKENIZER.encode_bytes(b"\xe2")[0]) == "bytes:\\xe2"
 
 
@@ -233,7 +233,7 @@ def test_every_answer_is_ascii_json():
     assert json.loads(to_json({"text": "\ud800é"})) == {"text": "\ud800é"}
 
 
-def test_a_text_that_the_tokenizer_cannot_encode_is_a_wrong_value_of_the_client():
+def test_a_text_that_the_tokenizer_cannot_encode_is_rejected():
     characters = CharacterTokenizer("\nabc")
     with pytest.raises(ApiError, match=r"The character 'é' .* is none of the 4 of this vocabulary") as refused:
         parse_completion(json.dumps({"prompt": "é"}).encode(), "tiny", characters, LIMITS)

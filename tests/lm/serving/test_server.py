@@ -11,7 +11,6 @@ from collections.abc import Generator
 
 import httpx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import openai
 import pytest
@@ -20,6 +19,7 @@ from configs.experiment.run_folder import RunFolder
 from lm.inference.generate import sample_texts
 from lm.parallel import one_device_mesh
 from tests.corpus import tiny_experiment
+from tests.lm.inference.models import log_probabilities
 from tests.server_process import ServerProcess, quick_environment, start
 
 MODEL = tiny_experiment().model
@@ -69,7 +69,7 @@ def until(holds, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_the_official_client_gets_the_text_that_the_model_writes(client, loaded):
+def test_the_official_client_gets_the_models_text(client, loaded):
     """As lm.inference.generate has it: no server, no batch."""
     expected = sample_texts(loaded.model, MODEL, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, jax.random.key(0))
     for prompt, text in zip(PROMPTS, expected, strict=True):
@@ -81,7 +81,7 @@ def test_the_official_client_gets_the_text_that_the_model_writes(client, loaded)
     assert model.id == client.models.retrieve("mine").id == "mine"
 
 
-def test_greedy_answers_under_load_are_those_of_an_empty_server_bit_for_bit(client):
+def test_greedy_answers_under_load_equal_those_of_an_idle_server_bit_for_bit(client):
     """Text, tokens and log-probabilities, of requests that join and leave at all times."""
     asked = [
         {"prompt": prompt, "max_tokens": tokens, "logprobs": 3, "echo": tokens % 2 == 0, "temperature": 0}
@@ -102,9 +102,7 @@ def test_echo_gives_the_log_probabilities_of_the_whole_forward_pass(client, load
     """Those of the prompt, with the BOS that the server puts there, and of the token that is drawn."""
     bos, text = loaded.tokenizer.bos_id, "The miller carried grain"
     ids = loaded.tokenizer.encode(text)
-    row = jnp.array([[bos, *ids]], jnp.int32)
-    forward = lambda model: jax.nn.log_softmax(model.logits(model.read(row, jnp.ones_like(row)))[0, :, :320])
-    wanted_TV = np.asarray(jax.jit(forward)(loaded.model))
+    wanted_TV = log_probabilities(loaded.model, MODEL.context_length)([bos, *ids])
     wanted = [float(wanted_TV[i, id]) for i, id in enumerate(ids)] + [float(wanted_TV[-1].max())]
     for prompt, more in ((ids, 0), ([bos, *ids], 1), (text, 0)):
         answer = client.completions.create(
@@ -120,7 +118,7 @@ def test_echo_gives_the_log_probabilities_of_the_whole_forward_pass(client, load
             assert answer.choices[0].text.startswith(token, offset) or token == logprobs.tokens[-1]
 
 
-def test_a_stream_joined_is_the_whole_answer(client):
+def test_a_joined_stream_equals_the_whole_answer(client):
     asked = {
         "model": "mine", "prompt": ["The miller", "A"], "n": 2, "max_tokens": 8, "seed": 3, "logprobs": 1, "echo": True,
     }  # fmt: skip
@@ -149,7 +147,7 @@ def test_streams_are_server_sent_events(server):
     assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in pieces)
 
 
-def test_fields_of_our_own_pass_through_extra_body(client):
+def test_additional_fields_pass_through_extra_body(client):
     ask = lambda **extra: client.completions.create(
         model="mine", prompt="The", max_tokens=6, seed=1, temperature=5.0, extra_body=extra
     )
@@ -189,7 +187,7 @@ def test_errors_are_those_that_the_official_client_knows(client, server):
         assert httpx.post(f"{server.url}/v1/completions", content=chunks(), headers=HEADERS).status_code == 413
 
 
-def test_a_queue_that_is_full_says_when_to_come_again(server):
+def test_a_full_queue_returns_429_with_retry_after(server):
     """Of 128 texts asked for at once, 44 fit: none of the call is taken, and others are answered meanwhile."""
     answer = post(server, prompt=["The"] * 64, n=2)
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
@@ -210,7 +208,7 @@ def leave(server: ServerProcess, fields: dict) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_its_slots(server, stream):
+def test_a_client_that_disconnects_frees_its_slots(server, stream):
     cancelled = 'gristmill_requests_total{outcome="cancelled"}'
     before = metric(server, cancelled)
     until(lambda: metric(server, "gristmill_slots_busy") == 0)
@@ -231,7 +229,7 @@ def test_metrics_count_calls_and_tokens(server):
     assert metric(server, "gristmill_slots") == SLOTS
 
 
-def test_tokens_and_text_by_the_routes_that_lm_eval_asks(server, loaded):
+def test_tokenizer_routes_of_lm_eval(server, loaded):
     ask = lambda path, **fields: httpx.post(f"{server.url}/{path}", json=fields, headers=HEADERS).json()
     ids = loaded.tokenizer.encode("The miller")
     assert ask("tokenize", prompt="The miller", add_special_tokens=False)["tokens"] == ids
@@ -249,7 +247,7 @@ def test_scores_are_finite(client):
     assert all(math.isfinite(one) for one in answer.choices[0].logprobs.token_logprobs)
 
 
-def test_a_key_is_asked_for_but_not_by_health(server):
+def test_every_path_but_health_requires_the_key(server):
     assert httpx.get(f"{server.url}/health").status_code == 200
     for key in ("", "Bearer open", "Bearer öpen", "open-sesame!"):
         for path in ("/v1/models", "/metrics"):
@@ -257,7 +255,7 @@ def test_a_key_is_asked_for_but_not_by_health(server):
             assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
 
 
-def test_sigterm_ends_what_runs_and_the_process_with_code_0(server, client):
+def test_sigterm_ends_running_calls_and_the_process_with_code_0(server, client):
     """After the grace time running calls are told."""
 
     def ask() -> int:
