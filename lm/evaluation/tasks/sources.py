@@ -14,7 +14,7 @@ from lm.storage.example_rows import read_json_rows, read_parquet_rows
 
 TABLES = (".jsonl", ".json", ".parquet")
 PACKED = ("", ".bz2", ".gz", ".zst")
-REMEDY = "Bring the file anew, or give another folder."
+REMEDY = "Download the file again, or give another folder."
 Example = dict[str, Any]
 """Row of a task's file."""
 

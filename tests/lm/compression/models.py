@@ -1,4 +1,4 @@
-"""Small models that pack."""
+"""Small models for compression."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from tests.corpus import texts, tiny_experiment
 
 EXPERIMENT = tiny_experiment()
 CONFIG = dataclasses.replace(EXPERIMENT.model, vocab_size=512, initial_std=0.05)
-"""A context of 32 tokens: most files are longer. Untrained, it finds all tokens about as likely."""
+"""A context of 32 tokens: most files are longer. Untrained: all tokens are about equally likely."""
 
 
 @functools.cache
@@ -25,7 +25,7 @@ def tokenizer() -> Tokenizer:
 
 @functools.cache
 def soup(tokens: int, seed: int = 0) -> bytes:
-    """Text of which an untrained model is a good one: tokens drawn alike."""
+    """Text with the distribution of an untrained model: uniformly drawn tokens."""
     words = [word for i in range(tokenizer().vocab_size - 1) if (word := tokenizer().token_bytes(i)).isascii()]
     return b"".join(random.Random(seed).choices(words, k=tokens))
 

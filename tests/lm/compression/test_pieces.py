@@ -1,4 +1,4 @@
-"""Any bytes are cut into text and what is none, and joined again; a tokenizer never changes them."""
+"""Splitting bytes into text and raw bytes, and joining them, is lossless."""
 
 import random
 
@@ -60,7 +60,7 @@ def test_a_missing_character_makes_only_nearby_text_raw(characters):
 
 
 def test_tokenizers_that_prepend_a_space_are_supported():
-    """As Llama 2's does: all but what stands before the first blank, and near what is no text."""
+    """As Llama 2's does: only bytes before the first space, or near bytes that are not text, are raw."""
     letters = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
     letters += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     letters += [Piece(letter, -1.0) for letter in ("\u2581", *"abcdefghijklmnopqrstuvwxyz")]

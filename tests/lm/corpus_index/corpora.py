@@ -1,4 +1,4 @@
-"""Small corpora as run folders with an index, and what a naive reading finds in them."""
+"""Small corpora as run folders with an index, and a naive search in them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ Documents = Sequence[Sequence[int]]
 
 
 def stream_of(documents: Documents, first: int) -> Stream:
-    """Each document behind a head; their numbers begin at `first`."""
+    """Each document after a head; their numbers begin at `first`."""
     tokens = [token for document in documents for token in (HEAD, *document)]
     owners = [first + number for number, document in enumerate(documents) for _ in range(1 + len(document))]
     return np.array(tokens, np.int64), np.array(owners, np.int64)
@@ -48,7 +48,7 @@ def indexed(run: Path, part_tokens: int = 2**25) -> CorpusIndex:
 
 
 def naive_places(documents: Documents, passage: Sequence[int]) -> list[tuple[int, int]]:
-    """(document, offset) of each place at which the passage stands."""
+    """(document, offset) of each occurrence of the passage."""
     wanted, length = list(passage), len(passage)
     return [
         (number, offset)

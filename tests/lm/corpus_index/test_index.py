@@ -1,5 +1,4 @@
-"""An index finds each passage as often as a naive reading of the documents does, and where it does; it is whole or
-absent, and what is damaged is named."""
+"""The index finds the same passages as a naive search; it is complete or absent, and damaged files are named."""
 
 import os
 import signal
@@ -182,7 +181,7 @@ def test_a_second_concurrent_build_is_rejected(tmp_path):
 
     make(second)
     assert not told and sum(one["documents"] for one in CorpusIndex(run).splits().values()) == 40
-    make(told.append)  # nobody holds it any more
+    make(told.append)  # the lock is free again
     assert told
 
 

@@ -1,4 +1,4 @@
-"""The passages that are shown are those of the rule as it is written, by a naive reading of the documents."""
+"""Traced passages follow the rule, implemented here by naive search."""
 
 import math
 import tempfile

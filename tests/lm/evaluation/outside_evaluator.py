@@ -1,4 +1,4 @@
-"""An evaluator that the house does not know, as a user has it in a package of their own."""
+"""Evaluators as in a user's own package."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,6 @@ from lm.model.transformer import Transformer
 
 
 class Failing:
-    """Has a defect."""
-
     def __init__(self, config: EvaluatorConfig):
         pass
 

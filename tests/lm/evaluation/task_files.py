@@ -1,4 +1,4 @@
-"""Data sets of the tasks that tests make themselves, with the columns and in the layout of Hugging Face's hub."""
+"""Synthetic data sets of the tasks, with the columns and the layout of Hugging Face's hub."""
 
 import bz2
 import json
@@ -58,7 +58,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def write_tasks(folder: Path, count: int) -> Path:
-    """`count` examples of each task (of BLiMP, of each paradigm) in `folder`, which is returned."""
+    """Write `count` examples of each task (for BLiMP, of each paradigm) to `folder`, and return it."""
     draw = random.Random(0)
     some = lambda make, *arguments: [make(draw, *arguments) for _ in range(count)]
     write_parquet(folder / "Rowan/hellaswag/data/validation-00000-of-00001.parquet", some(hellaswag))

@@ -1,4 +1,4 @@
-"""Bits per byte: every token is scored once, with documents apart, and the sum is what a naive loop finds."""
+"""Bits per byte: every token is scored once, documents are separate, and the sum equals a naive loop."""
 
 import dataclasses
 import gzip
@@ -42,7 +42,7 @@ def test_windows_score_every_token_but_the_first_once_in_order(length, context, 
 
 
 def test_bits_equal_a_naive_loop_over_targets(tmp_path):
-    """Each target alone, in the window that the definition gives it, with the tokens of its document in view."""
+    """Each target by itself, in the window of the definition, with only the tokens of its document."""
     experiment = dataclasses.replace(
         EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.3, record_length=32)
     )
@@ -59,7 +59,7 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     for target in range(1, len(tokens_N)):
         start = 0 if target <= context else math.ceil((target - context) / stride) * stride
         own = [i for i in range(start, target) if documents_N[i] == documents_N[target - 1]]
-        # The document's tokens moved to the window's left end: rotary positions see distances alone.
+        # The document's tokens moved to the window's left end: rotary positions depend only on distances.
         nats -= float(log_p(tokens_N[own])[-1, tokens_N[target]])
 
     content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.bos_id)
@@ -71,8 +71,8 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
 
 @pytest.mark.parametrize("kind", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"])
 def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_path, kind):
-    """All windows of the validation split, one after the other: the last figures of a run are those of its
-    evaluation. The head of a document is text for neither, also where it is a newline."""
+    """On all windows of the validation split. The head of a document is not text for either, even if it is a
+    newline."""
     symbols = len({*"".join(texts(40)), "\n"}) if kind == "characters" else 320
     experiment = dataclasses.replace(
         EXPERIMENT,

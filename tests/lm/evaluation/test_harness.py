@@ -1,4 +1,4 @@
-"""The model as lm-eval asks for one: its likelihoods and its texts are those of the forward pass."""
+"""The model interface of lm-eval: likelihoods and texts follow from the forward pass."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods: transformers' numbers on a trained model, and the laws of cutting, batching and windows.
+"""Log-likelihoods: transformers' numbers on a trained model, and sharding, batching and windows.
 
 The numbers in tests/fixtures/log_likelihood come from transformers; tests/fixtures/make_log_likelihood.py made them.
 """
@@ -29,7 +29,7 @@ STORIES = REPOSITORY / "../shared/data/models/stories260K"
 GOLDEN = REPOSITORY / "tests/fixtures/log_likelihood/stories260k.json"
 DRAW = np.random.default_rng(0)
 LENGTHS = [(1, 1), (3, 2), (9, 4), (14, 2), (15, 1), (30, 5), (1, 16), (2, 40), (7, 0)]
-"""(context, continuation): short, full, too long a context, longer than the context, and none."""
+"""(context, continuation): short, full, context too long, continuation too long, and empty."""
 REQUESTS = [Request(DRAW.integers(0, 64, a).tolist(), DRAW.integers(0, 64, b).tolist()) for a, b in LENGTHS]
 
 
@@ -47,7 +47,7 @@ def test_a_trained_model_gives_the_log_likelihoods_that_transformers_gives():
 
 
 def naive(log_p, context: int, request: Request) -> tuple[float, bool]:
-    """Each token alone, in the window that the definition gives it."""
+    """Each token by itself, in the window of the definition."""
     whole, nats, greedy = [*request.context, *request.continuation], 0.0, True
     first = len(request.context)
     for at in range(first, len(whole)):

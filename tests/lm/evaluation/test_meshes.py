@@ -1,4 +1,4 @@
-"""A trained model is evaluated and sampled with the same figures and texts on every mesh, whatever it is cut over."""
+"""Evaluation and sampling give the same metrics and texts on every mesh."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ PROMPTS, TEMPERATURES = ["The miller", "", "A farmer"] * 8, [0.0, 0.8, 0.0, 0.8,
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunPaths:
-    """A run with shards, tokenizer and a checkpoint that a mesh of eight devices has saved, its parameters cut."""
+    """A run with shards, tokenizer, and a checkpoint saved from a mesh of eight devices with sharded parameters."""
     paths = RunPaths(tmp_path_factory.mktemp("meshes") / "run")
     write_tokens(paths.root, EXPERIMENT)
     optimizer = make_optimizer(EXPERIMENT.train.optimizer, EXPERIMENT.train.steps)
@@ -99,7 +99,7 @@ def test_rows_are_sharded_over_the_context_axis_without_moving_parameters():
 
 
 def test_a_text_is_scored_token_by_token_as_one_document(run):
-    """A model that knows nothing: every token costs log(vocabulary) nats, whatever the windows."""
+    """A model with uniform predictions: every token costs log(vocabulary) nats in any window."""
     tokenizer, text = load(run.tokenizer), texts(1, seed=9)[0]
     model = jax.tree.map(np.zeros_like, restore_model(MODEL, run.checkpoints))
     found = evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, [text])

@@ -1,4 +1,4 @@
-"""How requests are packed: little is computed in vain, in few shapes, and every request is asked as it is alone."""
+"""Packing has little padding and few shapes, and does not change the scores of a request."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ AT_MOST = 1.5
 
 
 def tokens_of(requests) -> int:
-    """Tokens that the model reads if each request is asked alone, without padding."""
+    """Tokens that the model reads for separate requests without padding."""
     return sum(len(one.context) + len(one.continuation) - 1 for one in requests)
 
 

@@ -1,4 +1,4 @@
-"""Tasks: the scores of lm-eval on the same examples, wherever these are; chance for a model that knows nothing."""
+"""Tasks: scores equal those of lm-eval on the same examples in every layout; untrained models score at chance."""
 
 import dataclasses
 import http.server
@@ -7,7 +7,6 @@ import math
 import random
 import re
 import shutil
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,6 +29,8 @@ from lm.parallel import one_device_mesh
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment
 from tests.lm.evaluation.task_files import PARADIGMS, sentence, write_jsonl, write_parquet, write_tasks
+from tests.loopback_hub import send
+from tests.loopback_server import listening
 
 MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
 COUNT = 12
@@ -146,7 +147,7 @@ def test_other_formats_of_examples_are_read(tokenizer, tmp_path):
 
 
 def test_an_untrained_model_scores_at_chance(model, tokenizer, tmp_path):
-    """Which answer is right was drawn by lot. Of 200 such questions the share of right answers has a standard deviation
+    """The right answer is random. Of 200 such questions the share of right answers has a standard deviation
     of sqrt(p (1 - p) / 200): 0.031 for one of four, 0.035 for one of two; it lies within four of them but once in
     16,000 times."""
     draw, count = random.Random(5), 200
@@ -214,45 +215,32 @@ def test_missing_examples_are_rejected_before_reading(tmp_path):
 
 @pytest.fixture
 def hub(data) -> Generator[tuple[str, list[str]]]:
-    """(address, paths that were asked for) of a server that answers as the hub does."""
-    asked: list[str] = []
-    blimp = {one: f"nyu-mll/blimp/{one}/train-00000-of-00001.parquet" for one in PARADIGMS}
-    hellaswag = {"default": "Rowan/hellaswag/data/validation-00000-of-00001.parquet"}
+    """(address, requested paths) of a server with the hub's API for Parquet files."""
+    requested: list[str] = []
+    blimp = {one: {"train": f"nyu-mll/blimp/{one}/train-00000-of-00001.parquet"} for one in PARADIGMS}
+    hellaswag = {"default": {"validation": "Rowan/hellaswag/data/validation-00000-of-00001.parquet"}}
     files = {"Rowan/hellaswag": hellaswag, "nyu-mll/blimp": blimp}
 
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            repository = self.path.removeprefix("/api/datasets/").removesuffix("/parquet")
-            if self.path.startswith("/moved/"):
-                self.answer((data / self.path.removeprefix("/moved/")).read_bytes())
-            elif self.path.startswith("/file/"):
-                self.send_response(302)
-                self.send_header("Location", self.path.replace("/file/", "/moved/"))
-                self.end_headers()
-            elif repository in files and self.headers["Authorization"] == "Bearer secret":
-                split = "train" if repository == "nyu-mll/blimp" else "validation"
-                address = lambda file: f"http://127.0.0.1:{self.server.server_port}/file/{file}"  # ty: ignore[missing-attribute]
-                listed = {subset: {split: [address(file)]} for subset, file in files[repository].items()}
-                self.answer(json.dumps(listed).encode())
-            else:
-                self.send_error(404)
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        path = request.path
+        requested.append(path)
+        repository = path.removeprefix("/api/datasets/").removesuffix("/parquet")
+        if path.startswith("/moved/"):
+            send(request, 200, {}, (data / path.removeprefix("/moved/")).read_bytes())
+        elif path.startswith("/file/"):
+            send(request, 302, {"Location": path.replace("/file/", "/moved/")}, b"")
+        elif repository in files and request.headers["Authorization"] == "Bearer secret":
+            address = lambda file: f"http://{request.headers['Host']}/file/{file}"
+            listed = {
+                subset: {split: [address(file)] for split, file in splits.items()}
+                for subset, splits in files[repository].items()
+            }
+            send(request, 200, {}, json.dumps(listed).encode())
+        else:
+            send(request, 404, {}, b"")
 
-        def answer(self, content: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+    with listening(answer) as address:
+        yield address, requested
 
 
 def test_hub_files_are_downloaded_once(hub, data, tmp_path, tokenizer, monkeypatch):

@@ -1,4 +1,4 @@
-"""The view of a text token by token: the losses of evaluation, and alternatives that are what the logits say."""
+"""Scores of a text token by token: losses equal the evaluation's, alternatives follow from the logits."""
 
 import functools
 import math
@@ -42,11 +42,11 @@ def test_losses_equal_those_of_evaluation(family: str, count: int):
 def test_probabilities_and_ranks_follow_from_the_logits():
     config = FAMILIES["modern"]
     model, ids = make_model(config), random_ids(config, config.context_length + 1)
-    symbols = config.vocab_size - 7  # the last ids stand for nothing
+    symbols = config.vocab_size - 7  # the last ids are unused
     ids %= symbols
     before = jnp.asarray(ids[None, :-1], jnp.int32)
     logits_BTV = model.logits(model.read(before, jnp.ones_like(before)))
-    ids[-1] = jnp.argmax(logits_BTV[0, -1, :symbols])  # one that is the likeliest
+    ids[-1] = jnp.argmax(logits_BTV[0, -1, :symbols])  # a token of rank 1
     view = view_tokens(model, config, ids, stride=8, alternatives=K, symbols=symbols)
     tokens = jnp.asarray(ids[None, :-1], jnp.int32)
     p_TV = np.asarray(jax.nn.softmax(model.logits(model.read(tokens, jnp.ones_like(tokens)))[0]))

@@ -1,4 +1,4 @@
-"""The engine: a request's answer is its own whatever else is in the batch, and the cache changes no probability."""
+"""The engine: the output of a request does not depend on the batch, and the cache changes no probability."""
 
 import dataclasses
 import functools
@@ -98,7 +98,7 @@ def test_prepared_weights_keep_the_guarantee(engine, weights):
     ids=str,
 )
 def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family, changes):
-    """Rows of different lengths, some of which begin when others are far; slots that others had before."""
+    """Rows of different lengths that begin at different times, in slots that earlier requests had used."""
     engine = engine_of(config_of(family, **changes))
     words = [words for words in WORDS if len(words) < 20] * 2  # more than there are slots
     asked = [request(one, seed=i, max_tokens=CONTEXT, logprobs=0) for i, one in enumerate(words)]
@@ -108,7 +108,9 @@ def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family,
     whole = [GenerationRequest((*one.prompt, *tokens), SCORED) for one, tokens in zip(asked, told, strict=True)]
     for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
         assert max(new.tokens, default=0) < tokenizer().vocab_size
-        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # the end of the document is told, too
+        end = (
+            tokenizer().eos_ids if new.finish_reason == "stop" else ()
+        )  # the end of the document has a log-probability, too
         assert [token.token for token in new.logprobs] == [*new.tokens, *end]
         found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
         np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
@@ -116,7 +118,7 @@ def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family,
 
 @pytest.mark.parametrize("penalty", [5.0, 0.2])
 def test_the_repetition_penalty_counts_the_prompt_and_the_text_so_far(engine, penalty):
-    """By the definition (arXiv:1909.05858), from the whole forward pass; in slots that others had."""
+    """By the definition (arXiv:1909.05858), from the whole forward pass; in reused slots."""
     asked = [request(one, temperature=0.0, max_tokens=8, repetition_penalty=penalty) for one in (*WORDS[:5], "The")]
     whole = [(*one.prompt, *new.tokens) for one, new in zip(asked, engine.complete(asked), strict=True)]
     rows_BT = np.array([[*ids, *[0] * (CONTEXT - len(ids))] for ids in whole], np.int32)
@@ -172,7 +174,6 @@ def test_text_ends_at_a_stop_string_the_end_of_the_document_and_the_end_of_the_c
 
 
 def test_generation_ends_at_the_end_of_the_document():
-    """A model whose every prediction is <|endoftext|> says nothing behind the prompt."""
     config = config_of()
     model = always_predicting(model_of(config), tokenizer().bos_id)
     engine = Engine(model, config, tokenizer(), slots=4, decode_steps=4)

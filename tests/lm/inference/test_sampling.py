@@ -1,5 +1,5 @@
-"""What is drawn: the distributions that temperature, top-k, top-p, min-p and the repetition penalty leave, each row's
-own, and never an id that the tokenizer does not have."""
+"""Samples follow the distribution of each row's own temperature, top-k, top-p, min-p and repetition penalty, and are
+always ids of the tokenizer."""
 
 import functools
 
@@ -21,7 +21,7 @@ def compiled():
 
 
 def drawn(params, logits_BV, seen_BV=None):
-    """A draw a row, whose logits have three ids more than may be drawn, likelier than all others."""
+    """Sample each row; its logits have three more ids, which must not be sampled, though they are the most likely."""
     logits_BW = np.full((len(params), WIDER), 50.0, np.float32)
     logits_BW[:, : logits_BV.shape[1]] = logits_BV
     seen_BV = np.zeros(logits_BV.shape, bool) if seen_BV is None else seen_BV
@@ -30,7 +30,7 @@ def drawn(params, logits_BV, seen_BV=None):
 
 
 def expected(shares, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, penalty=1.0, seen=()):
-    """The same by the definitions, an id at a time."""
+    """The same distribution by the definitions."""
     logits = np.log(shares)
     for id in seen:
         logits[id] = logits[id] / penalty if logits[id] > 0 else logits[id] * penalty
@@ -118,7 +118,7 @@ def test_the_lowest_and_the_highest_temperatures_have_no_infinities():
 
 
 def test_ids_of_weight_0_are_never_sampled_despite_rounding():
-    """XLA's running sums grow, by rounding, at blocks of ids without weight: targets in between must not stay there."""
+    """By rounding, XLA's running sums grow at blocks of weight 0: targets there must move on to the next weight."""
     blocks, found = 400, 0
     at_shares = jax.jit(jax.vmap(at_share, (None, 0)))
     for seed in (0, 2, 9, 12, 16, 18, 23, 27):

@@ -1,4 +1,4 @@
-"""Text as it grows: together the pieces are the text, up to the first stop string, and no piece is taken back."""
+"""The streamed pieces are the text up to the first stop string."""
 
 import time
 
@@ -23,7 +23,7 @@ def pieces(tokens, stop=()):
 
 
 def until(text, stop):
-    """By the definition: up to the stop string that is complete first, the longest of those that are at once."""
+    """By the definition: up to the first complete stop string, the longest if several end together."""
     for end in range(len(text) + 1):
         if ends := [one for one in stop if text[:end].endswith(one)]:
             return text[: end - max(map(len, ends))], True

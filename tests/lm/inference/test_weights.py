@@ -33,7 +33,7 @@ def case(name):
 
 @functools.partial(jax.jit, static_argnums=2)
 def by_cache(model, tokens_BT, config):
-    """Logits of a prompt that is read at once but for its last two tokens, which follow one by one."""
+    """Logits of a prompt; its last two tokens are read one by one, the others together."""
     ones_BT, logits = jnp.ones_like(tokens_BT), []
     cache = empty_cache(inference_config(model, config), len(tokens_BT))
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
@@ -73,8 +73,8 @@ def test_rounded_weights_change_logits_by_a_small_part_of_their_spread(name, wei
 
 
 def test_products_with_int8_weights_are_those_of_its_table(monkeypatch):
-    """What rounding moves is the weight alone: activations in two digits lose a sixty thousandth of the greatest. Also
-    where the weight is of several blocks, the last of which is filled up."""
+    """Only the weight is rounded: activations in two digits lose a 60,000th of the greatest. Several blocks, with
+    padding."""
     monkeypatch.setattr("lm.inference.cpu.BLOCK", 16)
     generator = np.random.default_rng(0)
     weight_OI = generator.standard_normal((50, 32)).astype(np.float32)

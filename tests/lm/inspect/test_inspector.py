@@ -44,7 +44,7 @@ SMALLEST = dataclasses.replace(LLAMA, layers=1)
 
 @functools.cache
 def model_of(config) -> Transformer:
-    """With any numbers, which is quicker than to compile what draws initial ones."""
+    """With NumPy's random numbers, to avoid compiling the initialization."""
     generator = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(generator.normal(0.0, 0.3, leaf.shape), leaf.dtype)
     return jax.tree.map(draw, jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
@@ -70,7 +70,7 @@ def distribution(model, ids) -> np.ndarray:
 
 @pytest.mark.parametrize("config", EACH)
 def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
-    """The last one is the model: its own distribution."""
+    """The last stage is the model's own distribution."""
     model, found = model_of(config), inspector_of(config).layers(TEXT, top=4)
     assert found.lens_ids_ETK.shape == (config.layers + 1, len(TEXT) + 1, 4) and found.dropped == 0
     whole = unstack_layers(model)
@@ -101,7 +101,7 @@ def test_attention_is_causal_and_sums_to_one(config):
 
 @pytest.mark.slow
 def test_the_stream_is_the_sum_of_the_parts():
-    """Along one channel: of a model one wide, sizes are absolute values."""
+    """In a model of width 1, sizes are absolute values."""
     config = dataclasses.replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
     model = model_of(config)
     found = inspector_of(config).layers(TEXT)
@@ -124,7 +124,7 @@ def test_scores_equal_those_of_the_evaluators(config):
     np.testing.assert_array_equal(found.ranks_N, expected.ranks[:-1])
     np.testing.assert_array_equal(found.top_ids_NK, expected.alternatives[:-1])
     np.testing.assert_allclose(found.top_probabilities_NK, expected.probabilities[:-1], rtol=1e-4)
-    logits_V = inspector_of(config).next_logits(TEXT).logits_V  # of the token that "?" stands in the place of
+    logits_V = inspector_of(config).next_logits(TEXT).logits_V  # of the token after the text, here "?"
     assert logits_V.shape == (TOKENIZER.vocab_size,)
     np.testing.assert_array_equal(np.argsort(-logits_V)[:3], expected.alternatives[-1])
     likeliest = np.log(expected.probabilities[-1])
@@ -140,7 +140,7 @@ def test_bits_per_byte_equal_those_of_the_evaluation_and_gzip():
 
 
 def test_the_size_of_each_prefix_equals_gzip():
-    """Also beyond the 32 KiB that deflate looks back; pieces of no bytes change nothing."""
+    """Also beyond the 32 KiB window of deflate, and with empty pieces."""
     words = np.random.default_rng(0).choice([b"meal ", b"mill", b" ground ", b"\n"], 30_000)
     whole = b"".join(map(bytes, words))
     cuts = [0, 0, 1, 50, 20_000, 20_000, 40_000, 99_999, len(whole)]
@@ -180,7 +180,7 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
     "weights", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "bfloat16")), "int8"]
 )
 def test_prepared_weights_can_be_inspected(weights):
-    """The tied and the joined forms: Llama's attention is one product there."""
+    """Tied embeddings, and attention with one joined product."""
     prepared = for_inference(model_of(SMALLEST), SMALLEST, weights)
     inspector = inspector_of(SMALLEST, prepared)
     found, scored = inspector.layers(TEXT, top=1), inspector.score(TEXT)

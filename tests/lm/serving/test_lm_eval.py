@@ -20,7 +20,7 @@ PAIRS = [
 
 
 def log_likelihoods(run) -> list[tuple[float, bool]]:
-    """By the whole forward pass: (log p of each continuation behind its context, whether it is the likeliest)."""
+    """(log p of each continuation after its context, whether it is greedy), by the whole forward pass."""
     loaded = RunFolder(run).load(mesh=one_device_mesh(MODEL))
     log_p = log_probabilities(loaded.model, MODEL.context_length)
     found = []

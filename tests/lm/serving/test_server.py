@@ -256,8 +256,6 @@ def test_every_path_but_health_requires_the_key(server):
 
 
 def test_sigterm_ends_running_calls_and_the_process_with_code_0(server, client):
-    """After the grace time running calls are told."""
-
     def ask() -> int:
         try:
             client.completions.create(model="mine", prompt=["The"] * 44, max_tokens=29)
@@ -271,4 +269,4 @@ def test_sigterm_ends_running_calls_and_the_process_with_code_0(server, client):
         server.process.send_signal(signal.SIGTERM)
         said, _ = server.process.communicate(timeout=60)
         assert server.process.returncode == 0 and "Traceback" not in said, said
-        assert running.result() in (200, 503)  # 200 where it was quick enough
+        assert running.result() in (200, 503)  # 200 if it was quick enough
