@@ -29,7 +29,10 @@ def make(experiment: Experiment, run: Path) -> None:
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """Hashes of the data files of the tasks."""
     config = experiment.evaluate
-    return {f"SHA-256 of {path}": file_sha256(path) for path in task_files(config.evaluators, config.tasks)}
+    return {
+        f"SHA-256 of {path}": file_sha256(path)
+        for path in task_files(config.evaluators, config.tasks, "evaluate.tasks.data")
+    }
 
 
 STAGE = Stage(

@@ -9,7 +9,7 @@ from launch import train_tokenizer, write_shards
 from launch.stages.processes import process_count
 from lm.address_space import TRAINING, check_address_space
 from lm.errors import InputError
-from lm.evaluation.evaluators import EVALUATORS, check_classes, check_evaluators, check_tasks
+from lm.evaluation.evaluators import EVALUATORS, check_classes, check_evaluators, task_files
 from lm.inference.requests import check_prompt
 from lm.own_process import in_own_process
 from lm.run_paths import RunPaths
@@ -35,7 +35,7 @@ def check(experiment: Experiment, workdir: Path, training: bool = True) -> None:
         return
     check_address_space(TRAINING)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
-    check_tasks(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
+    task_files(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
     for names, option in (
         (experiment.evaluate.evaluators, "evaluate.evaluators"),
         (experiment.train.evaluators if experiment.train.validate_every else (), "train.evaluators"),

@@ -18,7 +18,7 @@ from launch.stages.processes import process_count, process_index
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
 from lm.config import TasksConfig
 from lm.errors import InputError, UsageError
-from lm.evaluation.evaluators import check_evaluators, check_tasks
+from lm.evaluation.evaluators import check_evaluators, task_files
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
 from lm.storage import shown_place
@@ -55,7 +55,7 @@ class Options:
             raise UsageError(f"--limit is {self.limit}; it must be at least 0, which is all.")
         own = experiment.evaluate.tasks
         config = TasksConfig(self.task_data or own.data, self.limit or own.limit)
-        check_tasks(self.tasks, config, "--task-data")
+        task_files(self.tasks, config, "--task-data")
         return config
 
 

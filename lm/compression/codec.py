@@ -88,7 +88,7 @@ def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments
         try:
             coded = coder.encode(pieces.tokens, model, packer.tokenizer, lambda done: progress(done, count))
         except FloatingPointError as error:
-            raise no_numbers(error) from error
+            raise not_finite(error) from error
         body = Body(pieces.lengths, *packed_raw(pieces.raw), coded.data).pack()
         by_model = packed(data, body, packer, model, coded, began)
         if len(by_model.data) < len(by_others.data):
@@ -185,11 +185,11 @@ def decoded(
     except ValueError as error:
         raise damaged(name, f"its coder holds {error}") from error
     except FloatingPointError as error:
-        raise no_numbers(error) from error
+        raise not_finite(error) from error
     return map(packer.tokenizer.decode_bytes, tokens)
 
 
-def no_numbers(error: FloatingPointError) -> InputError:
+def not_finite(error: FloatingPointError) -> InputError:
     return InputError(f"The model cannot compress: {error}. Give another checkpoint with --step.")
 
 

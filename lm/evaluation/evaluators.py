@@ -41,9 +41,10 @@ TASKS = tuple(SOURCES)
 """Evaluators that read benchmark examples, named as in lm-eval."""
 
 
-def check_tasks(names: Sequence[str], tasks: TasksConfig, option: str) -> None:
-    """Raise UsageError if a task is listed in `names` but its examples are not in tasks.data; `option` is the name of
-    that option in messages. Downloads nothing."""
+def task_files(names: Sequence[str], tasks: TasksConfig, option: str) -> list[Path]:
+    """Return the local files with examples of the tasks in `names`; none for tasks from the hub. Raises UsageError if a
+    task's examples are not in tasks.data; `option` is the name of that option in messages. Downloads nothing."""
+    found = []
     for name in [name for name in names if name in TASKS]:
         if not tasks.data:
             raise UsageError(
@@ -51,17 +52,8 @@ def check_tasks(names: Sequence[str], tasks: TasksConfig, option: str) -> None:
                 f"{option} = {HUB} to download them from Hugging Face's hub."
             )
         if tasks.data != HUB:
-            local_files(SOURCES[name], Path(tasks.data), option)
-
-
-def task_files(names: Sequence[str], tasks: TasksConfig) -> list[Path]:
-    """Return the local files with examples of the listed tasks; empty if they come from the hub. Raises like
-    `check_tasks`."""
-    check_tasks(names, tasks, "evaluate.tasks.data")
-    if tasks.data == HUB:
-        return []
-    found = [local_files(SOURCES[name], Path(tasks.data), "evaluate.tasks.data") for name in names if name in TASKS]
-    return [path for of_one in found for path in of_one]
+            found += local_files(SOURCES[name], Path(tasks.data), option)
+    return found
 
 
 def check_evaluators(names: Sequence[str], option: str) -> None:

@@ -53,13 +53,20 @@ class Part:
 def architecture(config: ModelConfig) -> Part:
     """Return the tree for a config, without allocating parameters; stacked layers are listed one by one."""
     shapes = shapes_of(config)
-    parts = [leaf(shapes, "embedding", "embedding", *EMBEDDING)]
+    about = "A vector for each token of the vocabulary: what the network is given in its place."
+    parts = [leaf(shapes, "embedding", "embedding", about, "x_BTD = W_VD[token_BT]")]
     if tables := [name for name in shapes if name.startswith("ngrams.")]:
-        each = [leaf(shapes, name, "table", *ngram(length), name=str(length)) for length, name in enumerate(tables, 2)]
+        each = []
+        for length, name in enumerate(tables, 2):
+            about = (
+                f"Vectors for the last {length} tokens together. A hash chooses the row, so that groups may share one."
+            )
+            each.append(leaf(shapes, name, "table", about, f"x_BTD += W_ND[hash(last {length} tokens)]", str(length)))
         about = "Tables for groups of tokens: what the last few together mean, found by a hash of them."
         parts.append(group("ngrams", "ngrams", "embedding", about, "x_BTD += tables[hash(last tokens)]", each))
     if "positions" in shapes:
-        parts.append(leaf(shapes, "positions", "embedding", *POSITIONS))
+        about = "A vector for each position in the text, added to the token's."
+        parts.append(leaf(shapes, "positions", "embedding", about, "x_BTD += W_TD"))
     blocks = [block(config, shapes, layer) for layer in range(config.layers)]
     about = "The same kind of block again and again, each with weights of its own. All read and write one stream."
     parts += [group("blocks", "blocks", "blocks", about, "x_BTD = block(x_BTD), layer by layer", blocks)]
@@ -107,18 +114,6 @@ def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[
     return [leaf(shapes, path, "vector", "A parameter.") for path in every if path not in paths]
 
 
-EMBEDDING = (
-    "A vector for each token of the vocabulary: what the network is given in its place.",
-    "x_BTD = W_VD[token_BT]",
-)
-POSITIONS = "A vector for each position in the text, added to the token's.", "x_BTD += W_TD"
-
-
-def ngram(length: int) -> tuple[str, str]:
-    about = f"Vectors for the last {length} tokens together. A hash chooses the row, so that groups may share one."
-    return about, f"x_BTD += W_ND[hash(last {length} tokens)]"
-
-
 def linear(shapes: Shapes, path: str, about: str, formula: str) -> Part:
     """Return the part of a matrix with its bias, if any."""
     name = path.rpartition(".")[2]
@@ -140,14 +135,9 @@ NORM_FORMULAS = {"rmsnorm": "x / rms(x) · scale", "layernorm": "(x − mean(x))
 
 def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
     formula = NORM_FORMULAS.get(config.norm, f"{config.norm}(x) · scale")
-    children = [
-        leaf(shapes, f"{path}.{name}", "vector", about_it, how)
-        for name, about_it, how in (
-            ("scale", "A factor for each channel.", "· scale"),
-            ("bias", "A bias for each channel.", "+ bias"),
-        )
-        if has(shapes, f"{path}.{name}")
-    ]
+    each = ("scale", "A factor for each channel.", "· scale"), ("bias", "A bias for each channel.", "+ bias")
+    present = [one for one in each if has(shapes, f"{path}.{one[0]}")]
+    children = [leaf(shapes, f"{path}.{name}", "vector", of_each, how) for name, of_each, how in present]
     formula += " + bias" if has(shapes, f"{path}.bias") else ""
     found = group(path.rpartition(".")[2], path, "norm", about, formula, children)
     return dataclasses.replace(found, shape=children[0].shape, axes=children[0].axes) if children else found
@@ -155,32 +145,26 @@ def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
     """Return the share of a token shift; empty if the config has none."""
+    if not has(shapes, path):
+        return []
     about = f"How much {of} take from the token before, for each channel."
-    return (
-        [leaf(shapes, path, "vector", about, "h_BTD += (h_BTD of the token before − h_BTD) · share")]
-        if has(shapes, path)
-        else []
-    )
+    return [leaf(shapes, path, "vector", about, "h_BTD += (h_BTD of the token before − h_BTD) · share")]
 
 
 def attention(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     path, window = f"blocks.{layer}.attention", config.window(layer)
     done = (["scaled to one size"] if config.qk_norm else []) + ["turned by its position"] * (config.position == "rope")
     then = f" Then {' and '.join(done)}." if done else ""
-    children = [
-        *share(shapes, f"{path}.query_share", "queries"),
-        linear(shapes, f"{path}.query", f"The query of each token in each head.{then}", "q_BTHC = h_BTD · W_DI"),
-        *share(shapes, f"{path}.key_share", "keys"),
-        linear(shapes, f"{path}.key", f"The key of each token in each head.{then}", "k_BSKC = h_BSD · W_DJ"),
-        *share(shapes, f"{path}.value_share", "values"),
-        linear(
-            shapes,
-            f"{path}.value",
-            "The value that each token gives to tokens that attend to it.",
-            "v_BSKC = h_BSD · W_DJ",
-        ),
-        linear(shapes, f"{path}.out", "Combines the outputs of the heads into one vector.", "out_BTD = o_BTI · W_ID"),
-    ]
+    children = []
+    for name, plural, about, formula in (
+        ("query", "queries", f"The query of each token in each head.{then}", "q_BTHC = h_BTD · W_DI"),
+        ("key", "keys", f"The key of each token in each head.{then}", "k_BSKC = h_BSD · W_DJ"),
+        ("value", "values", "The value that each token gives to tokens that attend to it.", "v_BSKC = h_BSD · W_DJ"),
+    ):
+        children += share(shapes, f"{path}.{name}_share", plural)
+        children.append(linear(shapes, f"{path}.{name}", about, formula))
+    about = "Combines the outputs of the heads into one vector."
+    children.append(linear(shapes, f"{path}.out", about, "out_BTD = o_BTI · W_ID"))
     seen = f"the last {window:,} tokens, itself among them" if window else "itself and all tokens before it"
     heads = "one head" if config.heads == 1 else f"{config.heads} heads, each by a question of its own"
     about = f"Each token gathers from {seen}, in {heads}."
@@ -195,16 +179,10 @@ ACTIVATION_FORMULAS = {"swiglu": "silu({})", "gelu": "gelu({})", "relu_squared":
 
 def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     path = f"blocks.{layer}.mlp"
-    up = linear(
-        shapes, f"{path}.up", "Detects features in the residual stream, one per column.", "u_BTF = h_BTD · W_DF"
-    )
-    down = linear(
-        shapes,
-        f"{path}.down",
-        "Writes the detected features back to the residual stream, one per row.",
-        "out_BTD = a_BTF · W_FD",
-    )
-    children = [up, down]
+    about = "Detects features in the residual stream, one per column."
+    children = [linear(shapes, f"{path}.up", about, "u_BTF = h_BTD · W_DF")]
+    about = "Writes the detected features back to the residual stream, one per row."
+    children.append(linear(shapes, f"{path}.down", about, "out_BTD = a_BTF · W_FD"))
     activation = ACTIVATION_FORMULAS.get(config.mlp, f"{config.mlp}({{}})")
     inside = activation.format("up(h)")
     if config.gated_mlp:

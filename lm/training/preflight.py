@@ -9,7 +9,7 @@ from lm.data.mixture import mixture_of
 from lm.data.records import check_request, read_manifest
 from lm.devices import Devices, find_devices, training_mesh_sizes
 from lm.errors import UsageError
-from lm.evaluation.evaluators import check_evaluators, check_tasks
+from lm.evaluation.evaluators import check_evaluators, task_files
 from lm.fields import code_names
 from lm.metrics.writers import WANDB_REMEDY
 from lm.model.attention.choice import check_attention
@@ -44,7 +44,7 @@ def check_training(
         raise UsageError(f"train.wandb_project is {config.wandb_project!r}, but wandb is not installed. {WANDB_REMEDY}")
     evaluators = config.evaluators if config.validate_every else ()
     check_evaluators(evaluators, "train.evaluators")
-    check_tasks(evaluators, config.tasks, "train.tasks.data")
+    task_files(evaluators, config.tasks, "train.tasks.data")
     for folder in mixture_of(config, own):
         if folder != own:
             check_source(folder, tokenizer, model, fingerprint)

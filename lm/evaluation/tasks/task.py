@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from lm.config.evaluation import HUB
 from lm.errors import InputError, shown
 from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.evaluators import check_tasks
+from lm.evaluation.evaluators import task_files
 from lm.evaluation.log_likelihood import LogLikelihoods, Request, Score, encode_pair
 from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES, Example, local_files, read_rows
@@ -51,7 +51,7 @@ class Task:
     def __init__(self, config: EvaluatorConfig):
         """Read the examples. Raises UsageError if there are none, InputError if a row is malformed."""
         self.config = config
-        check_tasks((self.name,), config.tasks, "tasks.data")
+        task_files((self.name,), config.tasks, "tasks.data")
         self.questions = list(self.first(config.tasks.limit))
         if not self.questions:
             raise InputError(f"{', '.join(map(str, self.files()))} has no example of {self.name}. Download it again.")

@@ -11,7 +11,7 @@ from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
 from lm.evaluation.bits_per_byte import evaluate_texts
 from lm.evaluation.evaluators import evaluate
 from lm.inference.devices import inference_mesh, mesh_for_rows, moved_onto
@@ -117,11 +117,3 @@ def test_a_mesh_that_does_not_fit_falls_back_to_one_device_with_a_reason():
     assert (mesh.devices.size, mesh.shape["data"], why) == (8, 2, "")
     mesh, why = inference_mesh(MeshConfig(fsdp=3), MODEL)
     assert mesh.devices.size == 1 and "fsdp = 3" in why and "8 devices" in why
-
-
-def test_a_missing_step_is_reported_with_existing_ones(run, tmp_path):
-    with pytest.raises(UsageError, match=r"no checkpoint of step 7 in .*checkpoints\. There are those of steps 1\."):
-        restore_model(MODEL, run.checkpoints, step=7)
-    assert restore_model(MODEL, run.checkpoints, step=1) is not None
-    with pytest.raises(InputError, match="There is no checkpoint in"):
-        restore_model(MODEL, tmp_path, step=7)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lm.config import TasksConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.evaluators import TASKS, check_tasks, make_evaluators, task_files
+from lm.evaluation.evaluators import TASKS, make_evaluators, task_files
 from lm.evaluation.tasks.benchmarks import cleaned
 from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES, local_files, read_rows
@@ -115,7 +115,7 @@ def test_the_same_examples_are_read_in_every_layout(data, tokenizer, tmp_path):
         (write_parquet if name.endswith(".parquet") else write_jsonl)(folder / name, rows)
         write_jsonl(folder / "hellaswag_train.jsonl", rows[:1])
         assert texts_of(task("hellaswag", tokenizer, folder)) == expected, name
-    assert len(task_files(TASKS, TasksConfig(str(data)))) == len(TASKS) + len(PARADIGMS)  # of two files one
+    assert len(task_files(TASKS, TasksConfig(str(data)), "x")) == len(TASKS) + len(PARADIGMS)  # of two files one
 
 
 def test_a_limit_applies_to_each_paradigm(data, tokenizer):
@@ -207,8 +207,8 @@ def test_missing_examples_are_rejected_before_reading(tmp_path):
         (TasksConfig(str(tmp_path)), "has no examples of baber/piqa: neither baber/piqa/"),
     ):
         with pytest.raises(UsageError, match=words):
-            check_tasks(("validation", "piqa"), config, "train.tasks.data")
-    check_tasks(("validation",), TasksConfig(), "train.tasks.data")
+            task_files(("validation", "piqa"), config, "train.tasks.data")
+    task_files(("validation",), TasksConfig(), "train.tasks.data")
     with pytest.raises(UsageError, match="s3://a' is neither a folder nor hf://"):
         TasksConfig("s3://a")
 

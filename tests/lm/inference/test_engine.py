@@ -108,9 +108,7 @@ def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family,
     whole = [GenerationRequest((*one.prompt, *tokens), SCORED) for one, tokens in zip(asked, told, strict=True)]
     for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
         assert max(new.tokens, default=0) < tokenizer().vocab_size
-        end = (
-            tokenizer().eos_ids if new.finish_reason == "stop" else ()
-        )  # the end of the document has a log-probability, too
+        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # has a log-probability, too
         assert [token.token for token in new.logprobs] == [*new.tokens, *end]
         found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
         np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
