@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.config import DocumentsConfig
-from data_prep.funnel.counts import CLUSTER_BINS
-from data_prep.funnel.domains import TOP_DOMAINS
+from data_prep.funnel.counts import CLUSTER_BINS, TOP_DOMAINS
 from data_prep.funnel.report import (
     TOP_LANGUAGES,
     Example,
@@ -64,7 +63,6 @@ def funnel_answer(written: Written, config: DocumentsConfig) -> dict[str, Any]:
             dataclasses.astuple(one) for one in tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES)
         ],
         "domains": [dataclasses.astuple(one) for one in tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS)],
-        "domains_in_all": written.domains_in_all,
         "by_language": [dataclasses.asdict(one) | {"dropped": [(t.name, t.documents) for t in one.dropped[:3]]}
                         for one in languages],
         "lengths": [[2**e, 2 ** (e + 1), lengths.get(e, 0)] for e in exponents],

@@ -51,7 +51,7 @@ const dataShowFunnel = (place) => context.run(place, async (signal) => {
   const tables = [
     funnel.by_language.length ? dataTable("Languages with their own thresholds", ["Language", "Texts", "Kept", "Text kept", "Most dropped by"], funnel.by_language.map((one) => [plainText(one.language), whole(one.documents), `${whole(one.kept)} (${dataShare(one.kept, one.documents)})`, bytesText(one.kept_bytes), one.dropped.map(([name, count]) => `${reasonText(name.split("/").pop())} ${whole(count)}`).join(", ") || "–"])) : null,
     funnel.languages.length ? dataTable("Detected languages, including dropped documents", ["Language", "Documents", "Text"], funnel.languages.map(([name, documents, bytes]) => [plainText(name), whole(documents), bytesText(bytes)])) : null,
-    funnel.domains.length ? dataTable(`Largest of ${plural(funnel.domains_in_all, "domain")} of kept documents`, ["Domain", "Documents", "Text"], funnel.domains.map(([name, documents, bytes]) => [h("bdi", { class: "url" }, plainText(name) || "no URL"), whole(documents), bytesText(bytes)])) : null,
+    funnel.domains.length ? dataTable("Largest domains of kept documents", ["Domain", "Documents", "Text"], funnel.domains.map(([name, documents, bytes]) => [h("bdi", { class: "url" }, plainText(name) || "no URL"), whole(documents), bytesText(bytes)])) : null,
     funnel.clusters.length ? dataTable("Kept documents by the size of their cluster of duplicates", ["Documents in the cluster", "Kept", "In all"], funnel.clusters.map(([low, high, kept, documents]) => [high === null ? `${whole(low)} or more` : high > low + 1 ? `${whole(low)} to ${whole(high - 1)}` : whole(low), whole(kept), whole(documents)])) : null,
   ];
   put(place,

@@ -60,7 +60,7 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
         start = 0 if target <= context else math.ceil((target - context) / stride) * stride
         own = [i for i in range(start, target) if documents_N[i] == documents_N[target - 1]]
         # The document's tokens moved to the window's left end: rotary positions depend only on distances.
-        nats -= float(log_p(tokens_N[own])[-1, tokens_N[target]])
+        nats -= float(log_p(tokens_N[own])[-1, tokens_N[target]])  # ty: ignore[invalid-argument-type]
 
     content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.bos_id)
     assert figures["validation_bytes"] == content
