@@ -3,11 +3,10 @@
 documents ─ keys ─► held-out index ─ encode ─► tokens by split ─► shards (write.py)
 """
 
+import bisect
 import contextlib
 import functools
 import hashlib
-import heapq
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -193,66 +192,44 @@ def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Ent
             yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
 
 
-# Copies of a document are spread over the stream. With P copies of the most repeated document, the group of files is
-# read in P interleaved passes, and pass i starts at i/P of the group. A document with r copies is in r evenly chosen
-# passes, so that its copies are about 1/r of the group apart.
-
-
 def repeated(space: Workspace, files: Sequence[tuple[str, int]], split: str) -> Iterator[Entry]:
     """Yield the documents of a split of several units with their copies, far apart from one another. `files` is (name,
     number of the first document) of each unit.
 
+    With P copies of the most repeated document, P cursors walk through all documents together; cursor i starts at i/P.
+    A document with r copies is yielded by r evenly chosen cursors, so its copies are about 1/r of the documents apart.
     Raises InputError if a document would be written less than once or more than MOST_COPIES times.
     """
-    times = [column(space, name, split) for name, _ in files]
-    wanted = np.concatenate([np.empty(0, np.int64), *times])
-    if not len(wanted):
-        return
-    count, passes = len(wanted), int(wanted.max())
-    if passes > MOST_COPIES or wanted.min() < 1:
-        raise InputError(
-            f"Documents of {files[0][0]} to {files[-1][0]} are to stand there {wanted.min()} to {passes} times; 1 to "
-            f"{MOST_COPIES} can be. Give other documents.minhash.upsampling_weights."
-        )
-    sizes = [len(one) for one in times]
-    spread_over = lambda value: [copy * passes // value for copy in range(value)]  # passes that contain a document
-
-    def of_pass(number: int) -> Iterator[tuple[int, Entry]]:
-        having = [value for value in np.unique(wanted).tolist() if number in spread_over(value)]
-        chosen, start = np.isin(wanted, having), number * count // passes
-        for begin, end in ((start, count), (0, start)):
-            for place, entry in entries(space, files, sizes, split, chosen, begin, end):
-                yield (place - start) % count, entry
-
-    for _, entry in heapq.merge(*map(of_pass, range(passes)), key=lambda found: found[0]):
-        yield entry
-
-
-def column(space: Workspace, name: str, split: str) -> np.ndarray:
-    """Return the number of copies of each document of a unit, int64 (documents,)."""
-    with opened(space.input(f"{PARTS}/encoded/{name}.{split}")) as table:
-        return table.read(["repeat"])["repeat"].to_numpy()
-
-
-def entries(
-    space: Workspace, files: Sequence[tuple[str, int]], sizes: Sequence[int], split: str, chosen: np.ndarray,
-    begin: int, end: int,
-) -> Iterator[tuple[int, Entry]]:  # fmt: skip
-    """Yield (position in the group, document) of the `chosen` documents from position `begin` to `end`. Reads only row
-    groups that contain one."""
-    for (name, first), before, size in zip(files, itertools.accumulate(sizes, initial=0), sizes, strict=False):
-        if not chosen[max(before, begin) : min(before + size, end)].any():
-            continue
-        with opened(space.input(f"{PARTS}/encoded/{name}.{split}")) as table:
-            place = before
+    times: list[int] = []
+    groups: list[tuple[Path, int, int]] = []  # (file, number of its first document, row group)
+    begins: list[int] = []  # position of the first document of each group
+    for name, first in files:
+        path = space.input(f"{PARTS}/encoded/{name}.{split}")
+        with opened(path) as table:
             for group in range(table.num_row_groups):
-                rows = table.metadata.row_group(group).num_rows
-                low, high = max(place, begin), min(place + rows, end)
-                hit = low + np.flatnonzero(chosen[low:high]) if low < high else []
-                if len(hit):
-                    read = table.read_row_group(group, ENTRY)
-                    for at in hit:
-                        number, text_bytes, tokens = (read[name][int(at) - place] for name in ENTRY)
-                        entry = Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
-                        yield int(at), entry
-                place += rows
+                groups.append((path, first, group))
+                begins.append(len(times))
+                times += table.read_row_group(group, ["repeat"])["repeat"].to_pylist()
+    if not times:
+        return
+    count, cursors = len(times), max(times)
+    if cursors > MOST_COPIES or min(times) < 1:
+        raise InputError(
+            f"Documents of {files[0][0]} to {files[-1][0]} are to be repeated {min(times)} to {cursors} times; give "
+            f"documents.minhash.upsampling_weights of 1 to {MOST_COPIES}."
+        )
+
+    @functools.lru_cache(cursors + 1)
+    def read(group: int) -> pa.Table:
+        path, _, number = groups[group]
+        with opened(path) as table:
+            return table.read_row_group(number, ENTRY)
+
+    chosen = {number: {copy * cursors // number for copy in range(number)} for number in set(times)}
+    for step in range(count):
+        for cursor in range(cursors):
+            place = (step + cursor * count // cursors) % count
+            if cursor in chosen[times[place]]:
+                group = bisect.bisect_right(begins, place) - 1
+                number, text_bytes, tokens = (read(group)[name][place - begins[group]] for name in ENTRY)
+                yield Entry(groups[group][1] + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())

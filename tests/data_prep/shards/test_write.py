@@ -404,7 +404,7 @@ def test_without_being_asked_nothing_is_repeated(documents, tokens, tmp_path):
     with pytest.raises(UsageError, match=r"repeat_documents is True, but .* has no column repeat.*upsampling_weights"):
         write_shards(documents, TOKENIZER, tmp_path / "none", dataclasses.replace(CONFIG, repeat_documents=True))
     many = with_repeats(documents, tmp_path / "many", lambda number: 101)
-    with pytest.raises(InputError, match="are to stand there 101 to 101 times; 1 to 100 can be"):
+    with pytest.raises(InputError, match=r"are to be repeated 101 to 101 times; give .* of 1 to 100"):
         write_shards(many, TOKENIZER, tmp_path / "none", dataclasses.replace(CONFIG, repeat_documents=True))
 
 
