@@ -37,7 +37,7 @@ from data_prep.engine.units import (
     try_unit,
 )
 from lm.errors import InputError, for_terminal, shown
-from lm.storage import Place, Url, relative_name, write_atomically, writing
+from lm.storage import Place, Url, write_atomically, writing
 
 HOPELESS = 5
 """Stop the step after this many different units failed while none is done: then the cause is a bug or a setting, not
@@ -271,18 +271,14 @@ def write_manifest(step: str, folder: Place, made: Mapping[str, Marker]) -> None
 
 
 def read_manifest(step: str, folder: Place) -> dict[str, Marker]:
-    """Return {name of a unit: marker}; empty if the manifest is missing or damaged. Raises InputError for an output
-    outside of the step's folder."""
+    """Return {name of a unit: marker}; empty if the manifest is missing or damaged. Raises InputError like
+    `Marker.of`."""
     place = manifest_of(step, folder)
     try:
-        found = json.loads(place.read_bytes())
-        markers = {name: Marker.of(one) for name, one in found.items()}
+        found = json.loads(place.read_bytes()).items()
     except (*NO_RECORD, AttributeError):
         return {}
-    for marker in markers.values():
-        for name in marker.outputs if marker else ():
-            relative_name(name, place)
-    return {name: marker for name, marker in markers.items() if marker}
+    return {name: marker for name, one in found if (marker := Marker.of(one, place))}
 
 
 def make_folders(step: Step, folder: Place) -> None:

@@ -114,16 +114,20 @@ class Marker:
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     @classmethod
-    def of(cls, found: Any) -> "Marker | None":
-        """Return the marker with these JSON values; None if they are invalid."""
+    def of(cls, found: Any, place: Place) -> "Marker | None":
+        """Return the marker with these JSON values, from the file `place`; None if they are invalid. Raises InputError
+        for an output outside of the step's folder."""
         try:
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
             counts, seconds = found["counts"], float(found["seconds"])
             if not isinstance(counts.get("rows", 0), int):
                 return None
-            return cls(found["identity"], counts, outputs, seconds, found["host"], found.get("read", ""))
+            marker = cls(found["identity"], counts, outputs, seconds, found["host"], found.get("read", ""))
         except (ValueError, ArithmeticError, KeyError, TypeError, AttributeError):
             return None
+        for name in outputs:
+            relative_name(name, place)
+        return marker
 
 
 @dataclass(frozen=True)
@@ -357,15 +361,11 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def read_marker(path: Place) -> Marker | None:
-    """Return the marker; None if it is missing or damaged. Raises InputError for an output outside of the step's
-    folder."""
+    """Return the marker; None if it is missing or damaged. Raises InputError like `Marker.of`."""
     try:
-        marker = Marker.of(json.loads(path.read_bytes()))
+        return Marker.of(json.loads(path.read_bytes()), path)
     except NO_RECORD:
         return None
-    for name in marker.outputs if marker else ():
-        relative_name(name, path)
-    return marker
 
 
 def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:

@@ -72,10 +72,10 @@ def held_out_index(
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
     step = Step("keys", tuple(units), functools.partial(write_keys, fraction=fraction))
     tables = files_of(run_step(step, engine, folder, on_progress).values())
-    some = merge_in_groups("join-keys", tables, join_tables_of_keys, folder, engine, on_progress)
+    some = merge_in_groups("join-keys", tables, join_keys, folder, engine, on_progress)
     settings = [[sha256 for _, sha256 in some], [identity_of_index(place) for place in earlier]]
     unit = Unit("index", identity_of("index", settings), len(some), tuple(name for name, _ in some))
-    step = Step("index", (unit,), functools.partial(join_keys, earlier=tuple(earlier)), "keys", "tables")
+    step = Step("index", (unit,), functools.partial(join_all_keys, earlier=tuple(earlier)), "keys", "tables")
     return files_of(run_step(step, whole(engine, 1), folder, on_progress).values())[0]
 
 
@@ -88,25 +88,20 @@ def write_keys(unit: Unit[DocumentFile], space: Workspace, fraction: float) -> d
     a URL may be drawn."""
     some = texts_where(unit.input, "url", lambda url: may_be_drawn(url, fraction))
     keys = union(article_keys(url, text) for url, text in some if is_drawn(url, text, fraction))
-    write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space.scratch)
+    write_index(space.output(f"{PARTS}/keys/{unit.name}.parquet"), keys, space.scratch)
     return {"rows": unit.input.rows}
 
 
-def join_keys(unit: Unit[tuple[str, ...]], space: Workspace, earlier: Sequence[Place]) -> dict[str, int]:
-    keys = union(map(read_index, [*map(space.input, unit.input), *earlier]))
-    write_keys_table(keys, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)
-    return {"rows": len(keys)}
-
-
-def join_tables_of_keys(tables: Sequence[Path], path: Path, scratch: Path) -> int:
+def join_keys(tables: Sequence[Place], path: Path, scratch: Path) -> int:
+    """Write the keys of all tables, each once, and return their number."""
     keys = union(map(read_index, tables))
-    write_keys_table(keys, path, scratch)
+    write_index(path, keys, scratch)
     return len(keys)
 
 
-def write_keys_table(keys: np.ndarray, path: Path, scratch: Path) -> None:
-    with writing(path), appearing(path, scratch=scratch) as partial:
-        write_index(partial, keys)
+def join_all_keys(unit: Unit[tuple[str, ...]], space: Workspace, earlier: Sequence[Place]) -> dict[str, int]:
+    tables = [*map(space.input, unit.input), *earlier]
+    return {"rows": join_keys(tables, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)}
 
 
 def encode_file(

@@ -23,7 +23,7 @@ from data_prep.dedup.keys import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.urls import same_page_key
 from lm.errors import InputError
-from lm.storage import Place
+from lm.storage import Place, appearing, writing
 
 SplitName = Literal["train", "val", "withheld"]
 NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
@@ -98,8 +98,9 @@ def splits_of(documents: Sequence[tuple[str | None, str]], fraction: float, inde
     return ["val" if aside else "withheld" if i in withheld else "train" for i, aside in enumerate(drawn)]
 
 
-def write_index(path: Path, keys: np.ndarray) -> None:
-    pq.write_table(pa.table([pa.array(keys, pa.uint64())], INDEX_SCHEMA), path, compression="zstd")
+def write_index(path: Path, keys: np.ndarray, scratch: Path) -> None:
+    with writing(path), appearing(path, scratch) as partial:
+        pq.write_table(pa.table([pa.array(keys, pa.uint64())], INDEX_SCHEMA), partial, compression="zstd")
 
 
 def read_index(place: Place) -> np.ndarray:

@@ -28,7 +28,7 @@ from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, WriteError, delet
 from data_prep.parquet import read_batches, read_footer
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, Entry, encode_file, encoded, held_out_index, repeated
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
-from data_prep.shards.tokenize import REPEAT, DocumentFile, cut_records, document_files, packed_records
+from data_prep.shards.tokenize import REPEAT, cut_records, document_files, packed_records
 from lm.data.records import (
     DTYPES,
     HELD_OUT_KEYS,
@@ -88,9 +88,8 @@ def write_shards(
     `fast_encoder`; InputError if there are no documents or a split has no token to predict, and like `run_step`.
     """
     documents, out = absolute(documents), absolute(out)
-    (out / MANIFEST).unlink(
-        missing_ok=True
-    )  # readers that ignore the stage's marker find no shards until all are written
+    # Readers that ignore the stage's marker find no shards until all are written.
+    (out / MANIFEST).unlink(missing_ok=True)
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
         raise UsageError(
@@ -99,7 +98,11 @@ def write_shards(
         )
     check_record_fits(config)
     files = document_files(documents)
-    check_repeats(files, config)
+    if config.repeat_documents and REPEAT not in read_footer(files[0].path).schema.names:
+        raise UsageError(
+            f"shards.repeat_documents is {config.repeat_documents}, but {files[0].path} has no column {REPEAT}. "
+            "Prepare the documents with documents.minhash.upsampling_weights, or leave shards.repeat_documents out."
+        )
     fraction = held_out_fraction(estimated_tokens(files, tokenizer.encode_array), config)
     index, index_sha256 = None, ""
     if config.held_out == "documents":
@@ -129,28 +132,14 @@ def write_shards(
         tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld,
         repeats, config.packing,
     )  # fmt: skip
-    finish(out, index, manifest)
-    return manifest
-
-
-def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
-    """Raise UsageError if documents are to be repeated but have no column with the number of copies."""
-    if config.repeat_documents and REPEAT not in read_footer(files[0].path).schema.names:
-        raise UsageError(
-            f"shards.repeat_documents is {config.repeat_documents}, but {files[0].path} has no column {REPEAT}. "
-            "Prepare the documents with documents.minhash.upsampling_weights, or leave shards.repeat_documents out."
-        )
-
-
-def finish(out: Place, index: str | None, manifest: Manifest) -> None:
-    """Write the held-out index and, last, the manifest. Delete the quarantine unless it has records of failed units."""
     scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
         if index:
             write_atomically(out / HELD_OUT_KEYS, (out / index).read_bytes(), scratch)
         write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch)
-        if not any(names_in(out / QUARANTINE / step) for step in ("keys", "encode")):
+        if not any(names_in(out / QUARANTINE / step) for step in ("keys", "encode")):  # unless units failed
             delete_all(out / QUARANTINE)
+    return manifest
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
