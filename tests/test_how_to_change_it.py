@@ -25,6 +25,7 @@ from data_prep.quality.function import FunctionFilter
 from data_prep.text.passage import Passage
 from launch import extract_texts
 from launch import train as launch_train
+from launch.stages.agreement import facts
 from lm import trusted_code
 from lm.errors import UsageError
 from lm.fields import code_names
@@ -171,6 +172,7 @@ def test_the_hash_of_code_that_determines_the_outputs_is_an_input_of_the_stage(f
         experiment = experiment_of(folder, settings_of(module))
         before = script.external_inputs(experiment)
         (name,) = [name for name in before if module in name]
+        assert script is extract_texts or facts(experiment, folder)[name] == before[name]  # all processes have the same
         with (folder / f"{module}.py").open("a") as file:
             file.write("# changed\n")
         assert script.external_inputs(experiment) == before | {name: script.external_inputs(experiment)[name]} != before

@@ -15,9 +15,10 @@ from launch.run_folder.markers import installed
 from launch.stages.processes import process_count, process_index
 from lm.data.records import MANIFEST
 from lm.errors import InputError
-from lm.fields import flatten
+from lm.fields import code_names, flatten
 from lm.run_paths import RunPaths
 from lm.storage import Place, StorageError, place_of, shown_place, write_atomically
+from lm.trusted_code import code_hashes
 
 LIBRARIES = ("python", "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "optax",
              "orbax-checkpoint", "tensorstore")  # fmt: skip
@@ -84,6 +85,7 @@ def facts(experiment: Experiment, run: Place) -> dict[str, Any]:
         | {name: os.environ.get(name, "") for name in FLAGS}
         | {"SHA-256 of the shards' manifest": hashlib.sha256(own.encode()).hexdigest()}
         | manifests
+        | code_hashes(code_names(experiment.model, "model.") | code_names(experiment.train, "train."))
         | {f"SHA-256 of the Python files in {' and '.join(CODE)}": code.hexdigest()}
     )
 
