@@ -110,4 +110,4 @@ def sizes_text(sizes: Sequence[Size], topology: Topology, mfu: float, days: floa
 
 
 if __name__ == "__main__":
-    run_command("launch.plan", (__doc__ or "").strip(), lambda *given: None, ("model", "train"), Options, plan)
+    run_command("launch.plan", (__doc__ or "").strip(), None, ("model", "train"), Options, plan)

@@ -147,4 +147,4 @@ def loss_of(folder: Path, step: int) -> float:
 
 
 if __name__ == "__main__":
-    run_command("launch.scaling", (__doc__ or "").strip(), lambda *given: None, ("model", "train"), Options, scale)
+    run_command("launch.scaling", (__doc__ or "").strip(), None, ("model", "train"), Options, scale)

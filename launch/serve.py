@@ -141,4 +141,4 @@ def serve_on(
 
 
 if __name__ == "__main__":
-    run_command("launch.serve", (__doc__ or "").strip(), lambda *given: None, ("model",), Options, serve_run)
+    run_command("launch.serve", (__doc__ or "").strip(), None, ("model",), Options, serve_run)

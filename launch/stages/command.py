@@ -122,7 +122,7 @@ def cut_lines(text: str) -> str:
 def run_command(
     program: str,
     description: str,
-    run: Callable[..., None],
+    run: Callable[..., None] | None,
     reads: Sequence[str] | None = None,
     options: type | None = None,
     on_the_side: Callable[[Experiment, Path, Any], bool] | None = None,
@@ -132,7 +132,7 @@ def run_command(
     `run` gets the experiment, the run folder, and the run folder of --from. `reads` lists the sections of the config
     that its help shows; by default all. `options` is the class of the script's own options, which `run` gets too; if
     there is `on_the_side`, that gets them instead: it does what they ask for without changing the run folder, or
-    returns False if they ask for nothing.
+    returns False if they ask for nothing. A script without `run` only has `on_the_side`.
     """
     with (
         ending_together(),
@@ -151,6 +151,7 @@ def run_command(
         with handle_cli_errors(program, "interrupted; the run stays as it was."):
             if on_the_side and on_the_side(experiment, bucket.to_read(workdir) if options else workdir, asked):
                 return
+        assert run is not None, "on_the_side does all there is to do"
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)

@@ -55,6 +55,16 @@ def markers(workdir: Path) -> dict[str, str]:
     return {path.stem: path.read_text() for path in sorted((workdir / "units/texts").glob("*.json"))}
 
 
+def interrupted(stage: Stage) -> Stage:
+    """The stage, interrupted after it has made all its outputs."""
+
+    def make(experiment: Experiment, run: Path) -> None:
+        stage.make(experiment, run)
+        raise KeyboardInterrupt
+
+    return dataclasses.replace(stage, make=make)
+
+
 def damage(warcs: list[Path]) -> bytes:
     """Makes the third file one that cannot be read, in its old size; what it was."""
     whole = warcs[2].read_bytes()
@@ -80,14 +90,14 @@ def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
 def test_what_no_unit_made_is_moved_aside_and_what_units_before_made_is_deleted(warcs, tmp_path):
     """A kill comes between the outputs of a unit and its marker, and its input goes: no stage must read those."""
 
-    def interrupted(experiment: Experiment, run: Path) -> None:
+    def killed(experiment: Experiment, run: Path) -> None:
         extract_texts.make(experiment, run)
         (run / "units/texts/0.json").unlink()
         raise KeyboardInterrupt
 
     run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run_stage(dataclasses.replace(extract_texts.STAGE, make=interrupted), experiment_of(warcs[:3]), tmp_path)
+        run_stage(dataclasses.replace(extract_texts.STAGE, make=killed), experiment_of(warcs[:3]), tmp_path)
     make(warcs[1:], tmp_path)
     assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
     assert (tmp_path / "replaced-1/texts/0.parquet").is_file()
@@ -201,24 +211,20 @@ def test_a_file_of_a_web_server_that_was_replaced_is_told_by_its_etag(tmp_path, 
 
 
 def test_a_replaced_input_is_noticed_after_pages_was_interrupted(tables, tmp_path):
-    def interrupted(*arguments) -> None:
+    def killed(*arguments) -> None:
         raise KeyboardInterrupt
 
     made_of_tables(tables, tmp_path)
     write_table(tables[1], "THE SAME SIZE")
     with pytest.raises(KeyboardInterrupt):
-        run_stage(dataclasses.replace(fetch_pages.STAGE, make=interrupted), of_tables(tables), tmp_path)
+        run_stage(dataclasses.replace(fetch_pages.STAGE, make=killed), of_tables(tables), tmp_path)
     assert made_of_tables(tables, tmp_path) == [True, True]
     assert "THE SAME" in pq.read_table(tmp_path / "texts/1.parquet")["text"][0].as_py()
 
 
 def test_an_input_may_be_added_after_pages_was_interrupted(warcs, tmp_path):
-    def interrupted(experiment: Experiment, run: Path) -> None:
-        fetch_pages.make(experiment, run)
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_stage(dataclasses.replace(fetch_pages.STAGE, make=interrupted), experiment_of(warcs[:3]), tmp_path)
+        run_stage(interrupted(fetch_pages.STAGE), experiment_of(warcs[:3]), tmp_path)
     make(warcs, tmp_path)
     assert set(markers(tmp_path)) == {"0", "1", "2", "3"}
 
@@ -244,13 +250,9 @@ def test_a_strangers_unit_marker_deletes_nothing_outside_of_the_outputs(warcs, t
 
 
 def test_an_interrupted_stage_makes_what_was_replaced_meanwhile(tables, tmp_path):
-    def interrupted(experiment: Experiment, run: Path) -> None:
-        extract_texts.make(experiment, run)
-        raise KeyboardInterrupt
-
     run_stage(fetch_pages.STAGE, of_tables(tables), tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run_stage(dataclasses.replace(extract_texts.STAGE, make=interrupted), of_tables(tables), tmp_path)
+        run_stage(interrupted(extract_texts.STAGE), of_tables(tables), tmp_path)
     before = markers(tmp_path)
     write_table(tables[1], "THE SAME SIZE")
     assert made_of_tables(tables, tmp_path) == [True, True]
@@ -278,11 +280,7 @@ def test_other_settings_are_refused_and_their_units_stay(warcs, tmp_path):
 
 
 def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
-    def interrupted(experiment: Experiment, run: Path) -> None:
-        extract_texts.make(experiment, run)
-        raise KeyboardInterrupt
-
-    stage: Stage = dataclasses.replace(extract_texts.STAGE, make=interrupted)
+    stage: Stage = interrupted(extract_texts.STAGE)
     run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_stage(stage, experiment_of(warcs[:3]), tmp_path)
@@ -293,10 +291,6 @@ def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
 
 
 def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypatch):
-    def interrupted(experiment: Experiment, run: Path) -> None:
-        prepare_documents.make(experiment, run)
-        raise KeyboardInterrupt
-
     def made(stage: Stage, warcs: list[Path], workdir: Path) -> None:
         make(warcs, workdir)
         experiment = experiment_of(warcs)
@@ -307,7 +301,7 @@ def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypat
     real = duplicates.write_keys
     noting = lambda file, space, **rest: keys.append(file.name) or real(file, space, **rest)
     monkeypatch.setattr(duplicates, "write_keys", noting)
-    stage: Stage = dataclasses.replace(prepare_documents.STAGE, make=interrupted)
+    stage: Stage = interrupted(prepare_documents.STAGE)
     for some in (warcs[:3], warcs[1:], warcs[:3]):
         with pytest.raises(KeyboardInterrupt):
             made(stage, some, tmp_path / "run")
