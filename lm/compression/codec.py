@@ -60,7 +60,7 @@ class Packed:
     """Size of the range coder's output."""
     cross_entropy_bits: float
     """The model's cross-entropy, summed over the tokens."""
-    seconds: float
+    seconds: float = 0.0
 
 
 def nothing(done: int, tokens: int) -> None:
@@ -77,35 +77,26 @@ def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments
     `segments` is a power of two; default: `segments_for`. Raises InputError if the model's logits are not finite.
     """
     began = time.monotonic()
-    by_others = packed(
-        data, Body([0, len(data)] if data else [], *packed_raw(data), b"").pack(), packer, None, None, began
-    )
-    if by_others.raw_bytes * HARDLY_ANYTHING >= len(data) and (pieces := cut_pieces(data, packer.tokenizer)).tokens:
-        count = len(pieces.tokens)
-        context = packer.config.context_length
+    best = sealed(data, packer, Body([0, len(data)] if data else [], *packed_raw(data), b""))
+    if best.raw_bytes * HARDLY_ANYTHING >= len(data) and (pieces := cut_pieces(data, packer.tokenizer)).tokens:
+        count, context = len(pieces.tokens), packer.config.context_length
         layout = Layout(count, segments or segments_for(count, context), context)
         model = TokenModel(packer.model, packer.config, packer.mesh, layout)
         try:
             coded = coder.encode(pieces.tokens, model, packer.tokenizer, lambda done: progress(done, count))
         except FloatingPointError as error:
             raise not_finite(error) from error
-        body = Body(pieces.lengths, *packed_raw(pieces.raw), coded.data).pack()
-        by_model = packed(data, body, packer, model, coded, began)
-        if len(by_model.data) < len(by_others.data):
-            return by_model
-    return dataclasses.replace(by_others, seconds=time.monotonic() - began)
+        by_model = sealed(data, packer, Body(pieces.lengths, *packed_raw(pieces.raw), coded.data), model, coded.bits)
+        best = min(best, by_model, key=lambda one: len(one.data))
+    return dataclasses.replace(best, seconds=time.monotonic() - began)
 
 
-def packed(
-    data: bytes, body: bytes, packer: Packer, model: TokenModel | None, coded: coder.Coded | None, began: float
-) -> Packed:
-    header = header_of(data, body, packer, model)
-    head = header.pack()
-    coder_bytes, bits = (len(coded.data), coded.bits) if coded else (0, 0.0)
-    return Packed(
-        head + body, header, header.tokens, len(head), len(body) - coder_bytes, coder_bytes, bits,
-        time.monotonic() - began,
-    )  # fmt: skip
+def sealed(data: bytes, packer: Packer, body: Body, model: TokenModel | None = None, bits: float = 0.0) -> Packed:
+    """Return the file of `data` with this body; `bits` is the cross-entropy of its tokens."""
+    tail = body.pack()
+    header = header_of(data, tail, packer, model)
+    head, coded = header.pack(), len(body.coded)
+    return Packed(head + tail, header, header.tokens, len(head), len(tail) - coded, coded, bits)
 
 
 def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None) -> Header:
@@ -225,16 +216,13 @@ def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> N
     """Raise InputError, with both values, if the file was compressed with anything that differs from `here`. With
     `try_anyway`, the program and the machine may differ: the SHA-256 of the file shows whether it worked."""
     for what, written, found, remedy in (
-        (
-            "model",
-            header.parameters.hex(),
-            here.parameters.hex(),
-            "Give the run with the checkpoint that compressed it.",
-        ),
-        ("tokenizer", header.tokenizer.hex(), here.tokenizer.hex(), "Give the run that compressed it."),
+        ("model", header.parameters, here.parameters, "Give the run with the checkpoint that compressed it."),
+        ("tokenizer", header.tokenizer, here.tokenizer, "Give the run that compressed it."),
     ):
         if written != found:
-            raise InputError(f"{name} was compressed with the {what} {written}; this {what} is {found}. {remedy}")
+            raise InputError(
+                f"{name} was compressed with the {what} {written.hex()}; this {what} is {found.hex()}. {remedy}"
+            )
     if try_anyway:
         return
     names = [*header.machine, *(one for one in here.machine if one not in header.machine)]
