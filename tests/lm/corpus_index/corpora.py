@@ -1,6 +1,6 @@
 """Small corpora as run folders with an index, and a naive search in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm.corpus_index.build import build_index
-from lm.corpus_index.index import CorpusIndex
+from lm.corpus_index.index import CorpusIndex, Document, Spot
 from tests.lm.shard_files import FINGERPRINT, Stream, write_tokens
 
 HEAD = 0
@@ -56,3 +56,12 @@ def naive_places(documents: Documents, passage: Sequence[int]) -> list[tuple[int
         for offset in range(len(document) - length + 1)
         if list(document[offset : offset + length]) == wanted
     ]
+
+
+def occurrences(index: CorpusIndex, passage: Sequence[int], split: str | None = None) -> Iterator[tuple[Document, int]]:
+    """Yield (document, offset) of each occurrence that the index finds."""
+    for part, low, high in index.find(passage, split).ranges:
+        for position in part.positions[low:high]:
+            own = index.document_at(Spot(part, position))
+            assert own.begin <= position and position + len(passage) <= own.end
+            yield own, position - own.begin

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from lm.corpus_index import build
 from lm.corpus_index.build import build_index
-from lm.corpus_index.index import CorpusIndex, Spot
+from lm.corpus_index.index import CorpusIndex
 from lm.corpus_index.suffix_array import suffix_array
 from lm.errors import InputError
-from tests.lm.corpus_index.corpora import indexed, naive_places, write_run
+from tests.lm.corpus_index.corpora import indexed, naive_places, occurrences, write_run
 
 REPOSITORY = Path(__file__).parents[3]
 document = st.lists(st.integers(1, 3), min_size=1, max_size=12)
@@ -37,13 +37,7 @@ def test_the_suffix_array_is_sorted_as_the_tokens_up_to_the_separator(documents,
 
 
 def places_in(index: CorpusIndex, passage, split=None) -> list[tuple[int, int]]:
-    found = []
-    for part, low, high in index.find(passage, split).ranges:
-        for position in part.positions[low:high]:
-            own = index.document_at(Spot(part, position))
-            assert own.begin <= position and position + len(passage) <= own.end
-            found.append((own.number, position - own.begin))
-    return sorted(found)
+    return sorted((own.number, offset) for own, offset in occurrences(index, passage, split))
 
 
 @given(

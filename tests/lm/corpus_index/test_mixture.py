@@ -9,11 +9,11 @@ import pytest
 from lm.config import MixtureSource, TrainConfig
 from lm.corpus_index.build import build_index
 from lm.corpus_index.format import settings_of
-from lm.corpus_index.index import CorpusIndex, Spot
+from lm.corpus_index.index import CorpusIndex
 from lm.errors import InputError, UsageError
 from lm.storage import Url, write_atomically
 from tests.corpus import tiny_experiment
-from tests.lm.corpus_index.corpora import naive_places, write_run
+from tests.lm.corpus_index.corpora import naive_places, occurrences, write_run
 from tests.object_store import QUICK, serving, variables
 
 OWN, HELD_OUT = [[1, 2, 3, 4], [5, 6, 7], [1, 2, 9]], [[1, 2, 8]]
@@ -41,13 +41,8 @@ def built(run: Path, train: TrainConfig, part_tokens: int = 9) -> CorpusIndex:
 
 
 def found(index: CorpusIndex, passage: list[int], split: str) -> list[tuple[str, str, int]]:
-    """(source, URL, offset) of each place."""
-    places = []
-    for part, low, high in index.find(passage, split).ranges:
-        for position in part.positions[low:high]:
-            own = index.document_at(Spot(part, position))
-            places.append((own.source, own.url, position - own.begin))
-    return sorted(places)
+    """(source, URL, offset) of each occurrence."""
+    return sorted((own.source, own.url, offset) for own, offset in occurrences(index, passage, split))
 
 
 def expected(train: TrainConfig, passage: list[int]) -> list[tuple[str, str, int]]:
