@@ -12,7 +12,6 @@ from lm.inference.requests import GenerationEvent, TokenLogprob
 from lm.serving.answers import LISTS, ChoiceWriter, joined, to_json, token_text
 from lm.serving.fields import ApiError
 from lm.serving.protocol import KNOWN, CompletionCall, Limits, parse_completion
-from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from tests.lm.serving.in_process import TOKENIZER
 from tests.lm.tokenizer.test_hugging_face_library import lacking_bytes
@@ -231,10 +230,3 @@ def test_an_incomplete_character_is_shown_as_bytes():
 
 def test_every_answer_is_ascii_json():
     assert json.loads(to_json({"text": "\ud800é"})) == {"text": "\ud800é"}
-
-
-def test_a_text_that_the_tokenizer_cannot_encode_is_rejected():
-    characters = CharacterTokenizer("\nabc")
-    with pytest.raises(ApiError, match=r"The character 'é' .* is none of the 4 of this vocabulary") as refused:
-        parse_completion(json.dumps({"prompt": "é"}).encode(), "tiny", characters, LIMITS)
-    assert (refused.value.status, refused.value.param) == (400, "prompt")
