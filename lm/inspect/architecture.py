@@ -53,7 +53,7 @@ class Part:
 def architecture(config: ModelConfig) -> Part:
     """Return the tree for a config, without allocating parameters; stacked layers are listed one by one."""
     shapes = shapes_of(config)
-    about = "A vector for each token of the vocabulary: what the network is given in its place."
+    about = "A vector for each token of the vocabulary: the network's input."
     parts = [leaf(shapes, "embedding", "embedding", about, "x_BTD = W_VD[token_BT]")]
     if tables := [name for name in shapes if name.startswith("ngrams.")]:
         each = []
@@ -62,18 +62,18 @@ def architecture(config: ModelConfig) -> Part:
                 f"Vectors for the last {length} tokens together. A hash chooses the row, so that groups may share one."
             )
             each.append(leaf(shapes, name, "table", about, f"x_BTD += W_ND[hash(last {length} tokens)]", str(length)))
-        about = "Tables for groups of tokens: what the last few together mean, found by a hash of them."
+        about = "Vectors for groups of the last few tokens, found by a hash of the group."
         parts.append(group("ngrams", "ngrams", "embedding", about, "x_BTD += tables[hash(last tokens)]", each))
     if "positions" in shapes:
         about = "A vector for each position in the text, added to the token's."
         parts.append(leaf(shapes, "positions", "embedding", about, "x_BTD += W_TD"))
     blocks = [block(config, shapes, layer) for layer in range(config.layers)]
-    about = "The same kind of block again and again, each with weights of its own. All read and write one stream."
+    about = "Blocks of the same structure, each with its own weights. All read and write one residual stream."
     parts += [group("blocks", "blocks", "blocks", about, "x_BTD = block(x_BTD), layer by layer", blocks)]
     parts += [norm(config, shapes, "norm", "Normalizes the residual stream before the logits.")]
     parts += [head(config, shapes)]
     parts += others(shapes, parts)
-    about = "Reads tokens, and gives every token of the vocabulary a score for coming next."
+    about = "Reads tokens, and returns for each token of the vocabulary a score of being the next."
     return group("model", "", "model", about, "logits_BTV = head(norm(blocks(embedding(tokens_BT))))", parts)
 
 
@@ -153,7 +153,7 @@ def share(shapes: Shapes, path: str, of: str) -> list[Part]:
 
 def attention(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     path, window = f"blocks.{layer}.attention", config.window(layer)
-    done = (["scaled to one size"] if config.qk_norm else []) + ["turned by its position"] * (config.position == "rope")
+    done = (["normalized"] if config.qk_norm else []) + ["rotated by its position"] * (config.position == "rope")
     then = f" Then {' and '.join(done)}." if done else ""
     children = []
     for name, plural, about, formula in (
@@ -165,9 +165,9 @@ def attention(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
         children.append(linear(shapes, f"{path}.{name}", about, formula))
     about = "Combines the outputs of the heads into one vector."
     children.append(linear(shapes, f"{path}.out", about, "out_BTD = o_BTI · W_ID"))
-    seen = f"the last {window:,} tokens, itself among them" if window else "itself and all tokens before it"
-    heads = "one head" if config.heads == 1 else f"{config.heads} heads, each by a question of its own"
-    about = f"Each token gathers from {seen}, in {heads}."
+    seen = f"the last {window:,} tokens, including itself" if window else "itself and all tokens before it"
+    heads = "one head" if config.heads == 1 else f"{config.heads} heads, each with its own query"
+    about = f"Each token reads from {seen}, in {heads}."
     return group(
         "attention", path, "attention", about, "o_BTHC = softmax(q_BTHC · k_BSKC / √C) · v_BSKC", children,
         heads=config.heads, kv_heads=config.kv_heads, head_channels=config.head_channels, window=window,
@@ -187,9 +187,9 @@ def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     inside = activation.format("up(h)")
     if config.gated_mlp:
         inside = f"{activation.format('gate(h)')} · up(h)"
-        about = "Says how far each feature is let through."
+        about = "How strongly each feature passes."
         children.insert(0, linear(shapes, f"{path}.gate", about, "g_BTF = h_BTD · W_DF"))
-    about = f"Each token by itself: {config.mlp_width:,} features are looked for, and what they stand for is added."
+    about = f"For each token separately: detects {config.mlp_width:,} features, and adds their outputs to the stream."
     return group("mlp", path, "mlp", about, f"down({inside})", children)
 
 
@@ -211,7 +211,7 @@ def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
 def head(config: ModelConfig, shapes: Shapes) -> Part:
     """Return the part of the output projection, which is a separate matrix or the embedding table."""
     cap = f", then {config.logit_softcap:g} · tanh(· / {config.logit_softcap:g})" if config.logit_softcap else ""
-    about = "Compares the stream with a vector for each token: the score of that token for coming next."
+    about = "Compares the stream with a vector for each token: the score of that token to be the next."
     if not config.tie_embeddings:
         weight = leaf(shapes, "head.weight", "matrix", about, f"logits_BTV = x_BTD · W_DV{cap}")
         found = group("head", "head", "head", about, weight.formula, [weight], tied=False)

@@ -70,6 +70,6 @@ def test_plots_are_labelled():
     html = {name: text_of(one) for name, one in drawn.items()}
     assert "width: 32" in html["one"] and "mlp: 48" in html["one"]
     assert "1 'm'" in html["attention"] and "query" in html["attention"]
-    assert "behind block 1" in html["lens"]
+    assert "after block 1" in html["lens"]
     tree = text_of(pictures.parameters(inspector(), "blocks.0.mlp.*"))
     assert all(name in tree for name in ("gate", "down", "width: 32", "mlp: 48")) and "attention" not in tree
