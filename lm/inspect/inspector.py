@@ -94,7 +94,7 @@ class Layers(NamedTuple):
     stream_ET: np.ndarray
     """(L + 1, T) float32: root mean square, over the channels, of the residual stream: after the embedding, and after
     each block."""
-    behind_attention_LT: np.ndarray
+    after_attention_LT: np.ndarray
     """(L, T) float32: the same between a block's attention and its MLP."""
     attention_out_LT: np.ndarray
     """(L, T) float32: the same of the output of attention, which is added to the stream."""
@@ -105,9 +105,9 @@ class Layers(NamedTuple):
     applied to the stream (nostalgebraist 2020, "the logit lens"). The last stage is the model's prediction."""
     lens_probabilities_ETK: np.ndarray
     """(L + 1, T, K) float32."""
-    came_ET: np.ndarray
+    next_probability_ET: np.ndarray
     """(L + 1, T) float32: probability of the actual next token at each stage; NaN at the last position."""
-    came_rank_ET: np.ndarray
+    next_rank_ET: np.ndarray
     """(L + 1, T) int32: its rank, from 1; 0 at the last position."""
     dropped: int
 
@@ -273,11 +273,11 @@ class Inspector:
         attention_LHTS, *sizes = inside
         lens = jax.tree.map(lambda array: array[:, :count], lens)
         check_finite(lens.probabilities_TK)
-        came_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
-        came_ET[:, -1], rank_ET[:, -1] = np.nan, 0
+        next_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
+        next_ET[:, -1], rank_ET[:, -1] = np.nan, 0
         return Layers(
             np.array(tokens, np.int32), attention_LHTS[:, :, :count, :count], *(one[:, :count] for one in sizes),
-            lens.ids_TK[..., :top], lens.probabilities_TK[..., :top], came_ET, rank_ET, dropped,
+            lens.ids_TK[..., :top], lens.probabilities_TK[..., :top], next_ET, rank_ET, dropped,
         )  # fmt: skip
 
     def warm(self, most: int | None = None) -> None:

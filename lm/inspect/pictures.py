@@ -106,9 +106,9 @@ def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
 def lens(inspector: Inspector, layers: Layers) -> Any:
     """Plot the probability of the actual next token at each stage of the stream: one row after the embedding and after
     each block."""
-    stages = ["embedded", *(f"after block {layer}" for layer in range(len(layers.came_ET) - 1))]
+    stages = ["embedded", *(f"after block {layer}" for layer in range(len(layers.next_probability_ET) - 1))]
     return treescope.render_array(
-        layers.came_ET[:, :-1], rows=[0], columns=[1], vmin=0.0, vmax=1.0, around_zero=False,
+        layers.next_probability_ET[:, :-1], rows=[0], columns=[1], vmin=0.0, vmax=1.0, around_zero=False,
         axis_labels={0: "stage", 1: "after"},
         axis_item_labels={0: stages, 1: token_labels(inspector, layers)[:-1]},
     )  # fmt: skip

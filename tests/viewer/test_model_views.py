@@ -92,12 +92,12 @@ def test_next_and_layers_are_the_arrays_of_the_inspector(run):
     arrays = {
         "attention": (found["attention"], expected.attention_LHTS),
         "embedding": (found["residual"]["embedding"], expected.stream_ET[0]),
-        "behind attention": (found["residual"]["attention"], expected.behind_attention_LT),
+        "behind attention": (found["residual"]["attention"], expected.after_attention_LT),
         "behind MLP": (found["residual"]["mlp"], expected.stream_ET[1:]),
         "attention added": (found["added"]["attention"], expected.attention_out_LT),
         "MLP added": (found["added"]["mlp"], expected.mlp_out_LT),
-        "came": (found["came"], np.nan_to_num(expected.came_ET)),
-        "rank": (found["came_rank"], expected.came_rank_ET),
+        "came": (found["came"], np.nan_to_num(expected.next_probability_ET)),
+        "rank": (found["came_rank"], expected.next_rank_ET),
     }
     for name, (packed, array) in arrays.items():
         np.testing.assert_array_equal(unpacked(packed), array, err_msg=name)

@@ -72,7 +72,7 @@ def test_the_numbers_of_a_text_are_those_of_the_python_api(stories, inspector, o
     rows = page.locator(".inside-stream tbody tr")
     numbers = [[float(one) for one in row.locator(".inside-number").all_text_contents()] for row in rows.all()[1:]]
     np.testing.assert_allclose([row[:2] for row in numbers], added.reshape(-1, 2), atol=0.0051)
-    assert f"actual token: {100 * found.came_ET[-1, TOKEN]:.1f} %" in page.inner_text(".inside-truth")
+    assert f"actual token: {100 * found.next_probability_ET[-1, TOKEN]:.1f} %" in page.inner_text(".inside-truth")
 
 
 @pytest.mark.slow

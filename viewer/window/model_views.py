@@ -139,13 +139,13 @@ def layers(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, ob
         "windows": [inspector.config.window(layer) for layer in range(inspector.config.layers)],
         "residual": {
             "embedding": packed(found.stream_ET[0]),
-            "attention": packed(found.behind_attention_LT),
+            "attention": packed(found.after_attention_LT),
             "mlp": packed(found.stream_ET[1:]),
         },
         "added": {"attention": packed(found.attention_out_LT), "mlp": packed(found.mlp_out_LT)},
         "lens": lens,
-        "came": packed(np.nan_to_num(found.came_ET)),
-        "came_rank": packed(found.came_rank_ET),
+        "came": packed(np.nan_to_num(found.next_probability_ET)),
+        "came_rank": packed(found.next_rank_ET),
         "dropped": found.dropped,
     }
 

@@ -81,10 +81,10 @@ def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
         np.testing.assert_allclose(found.lens_probabilities_ETK[stage], top_TK, rtol=1e-4)
         named_TK = np.take_along_axis(p_TV, found.lens_ids_ETK[stage], axis=-1)
         np.testing.assert_allclose(found.lens_probabilities_ETK[stage], named_TK, rtol=1e-4)
-        came_T = p_TV[np.arange(len(TEXT)), found.ids_T[1:]]
-        np.testing.assert_allclose(found.came_ET[stage, :-1], came_T, rtol=1e-4)
-        ranks_T = 1 + (p_TV[:-1, : TOKENIZER.vocab_size] > came_T[:, None]).sum(-1)
-        np.testing.assert_array_equal(found.came_rank_ET[stage, :-1], ranks_T)
+        next_T = p_TV[np.arange(len(TEXT)), found.ids_T[1:]]
+        np.testing.assert_allclose(found.next_probability_ET[stage, :-1], next_T, rtol=1e-4)
+        ranks_T = 1 + (p_TV[:-1, : TOKENIZER.vocab_size] > next_T[:, None]).sum(-1)
+        np.testing.assert_array_equal(found.next_rank_ET[stage, :-1], ranks_T)
 
 
 @pytest.mark.parametrize("config", EACH)
@@ -108,8 +108,8 @@ def test_the_stream_is_the_sum_of_the_parts():
     assert found.stream_ET.shape == (config.layers + 1, len(TEXT) + 1)
     np.testing.assert_allclose(found.stream_ET[0], np.abs(np.asarray(model.embedding[...])[found.ids_T, 0]), rtol=1e-5)
     for before_T, added_T, after_T in (
-        *zip(found.stream_ET, found.attention_out_LT, found.behind_attention_LT, strict=False),
-        *zip(found.behind_attention_LT, found.mlp_out_LT, found.stream_ET[1:], strict=True),
+        *zip(found.stream_ET, found.attention_out_LT, found.after_attention_LT, strict=False),
+        *zip(found.after_attention_LT, found.mlp_out_LT, found.stream_ET[1:], strict=True),
     ):
         near = lambda size_T, after_T=after_T: np.isclose(after_T, size_T, atol=1e-5)
         assert (near(before_T + added_T) | near(np.abs(before_T - added_T))).all()
@@ -189,7 +189,7 @@ def test_prepared_weights_can_be_inspected(weights):
     np.testing.assert_allclose(
         found.lens_probabilities_ETK[-1, :, 0], p_TV[:, : TOKENIZER.vocab_size].max(-1), rtol=rough
     )
-    np.testing.assert_allclose(2.0**-scored.bits_N, found.came_ET[-1, :-1], rtol=rough)
+    np.testing.assert_allclose(2.0**-scored.bits_N, found.next_probability_ET[-1, :-1], rtol=rough)
     assert inspector.parameters == inspector_of(SMALLEST).parameters
 
 
