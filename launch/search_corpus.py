@@ -30,7 +30,7 @@ class Options:
 
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    from lm.corpus_index.report import overlaps, search_report
+    from lm.corpus_index.lookups import overlaps, search_report
 
     if bool(options.text) == bool(options.file) or options.ngram == 0 or min(options.ngram or 0, options.shown) < 0:
         raise UsageError("Give a text by --text or a file by --file, and with an --ngram of 1 or more.")

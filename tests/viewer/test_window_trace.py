@@ -14,7 +14,7 @@ import pytest
 from configs.experiment.run_folder import Loaded
 from lm.config import MixtureSource, TasksConfig
 from lm.corpus_index.build import build_index
-from lm.corpus_index.report import overlaps, search_report
+from lm.corpus_index.lookups import overlaps, search_report
 from lm.data.batches import BatchSource
 from lm.data.records import document_tables
 from lm.errors import InputError

@@ -7,8 +7,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from lm.corpus_index.contamination import overlap_of, ways_to_write
 from lm.corpus_index.index import CorpusIndex
+from lm.corpus_index.lookups import overlap_of, ways_to_write
 from lm.corpus_index.spans import trace
 from lm.tokenizer import load
 from tests.server_process import quick_environment, serving

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from configs.experiment import Experiment
-from lm.corpus_index.contamination import overlap_of, usual_ngram, ways_to_write
 from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
+from lm.corpus_index.lookups import overlap_of, usual_ngram, ways_to_write
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
 from lm.corpus_index.spans import TraceRule, trace
 from lm.data.records import MANIFEST

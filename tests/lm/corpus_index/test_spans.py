@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.corpus_index.contamination import overlap, texts_of, usual_ngram
+from lm.corpus_index.lookups import overlap, texts_of, usual_ngram
 from lm.corpus_index.spans import TraceRule, chosen, longest_spans, word_edges
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.lm.corpus_index.corpora import indexed, naive_places, write_run
