@@ -147,7 +147,7 @@ def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Top
     """
     row = LAYOUTS.get(train.layout)
     if not asked and row is None:
-        raise UsageError("Name the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
+        raise UsageError("Give the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
     topology = topology_of(asked or (row.topology if row else ""))
     there = row_on(row.model, topology) if row else None
     topology = topology_of(there.topology) if there else topology

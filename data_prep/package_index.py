@@ -49,7 +49,8 @@ class PackageFile(Config):
         super().__post_init__()
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise UsageError(
-                f"sha256 of the package {self.project} is {self.sha256!r}; give 64 hexadecimal digits in lower case."
+                f"The sha256 of the package {self.project} is {self.sha256!r}; it must be 64 hexadecimal digits "
+                "in lower case."
             )
         if "/" in self.name or not self.name.endswith((".whl", ".tar.gz")):
             raise UsageError(
@@ -77,8 +78,8 @@ def fetch_package(file: PackageFile, progress: Callable[[str], None] = print) ->
             download(file, partial, progress)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be fetched or written: {error.strerror or error}. Make room on the disk, correct the "
-            f"permissions of {path.parent}, or choose another cache folder by XDG_CACHE_HOME."
+            f"{path} cannot be downloaded or written: {error.strerror or error}. Free space on the disk, fix the "
+            f"permissions of {path.parent}, or set XDG_CACHE_HOME to another folder."
         ) from error
     return path
 
@@ -116,9 +117,9 @@ def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) 
                 ) from error
             except DigestMismatchError as error:
                 raise InputError(
-                    f"{file.name} from {index.endpoint} is not the pinned file, and was deleted.\n"
-                    f"  SHA-256 pinned:   {file.sha256}\n  SHA-256 received: {error.actual_digest}\n"
-                    "Find out which is right before changing the pin: the index, or something on the way, may be lying."
+                    f"{file.name} from {index.endpoint} is not the pinned file, and was deleted.\n  SHA-256 pinned:   "
+                    f"{file.sha256}\n  SHA-256 received: {error.actual_digest}\nFind out which is right before you "
+                    "change the pin: the index, or something in between, may have sent a forged file."
                 ) from error
             except RequestException as error:
                 if pause is None:
@@ -126,14 +127,14 @@ def download(file: PackageFile, partial: Path, progress: Callable[[str], None]) 
                         f"{file.name} cannot be fetched from the package index {index.endpoint}: "
                         f"{network_reason(error)}.\nCheck the network and pip's settings (PIP_INDEX_URL, PIP_CERT, "
                         f"PIP_PROXY). Or put the file, with SHA-256 {file.sha256}, at {package_cache() / file.name}. "
-                        "Then give the same command again."
+                        "Then run the same command again."
                     ) from error
                 progress(f"{file.name}: {network_reason(error)}; trying again in {pause:g} s")
                 time.sleep(pause)
             except (UnsupportedContentTypeError, UnsupportedRepoVersionError, ValueError) as error:
                 raise InputError(
-                    f"{index.endpoint} does not answer as a package index does: {error}. Correct the address "
-                    "(PIP_INDEX_URL or pip's index-url: it commonly ends in /simple)."
+                    f"{index.endpoint} is not a package index: {error}. Correct the address (PIP_INDEX_URL or pip's "
+                    "index-url; it usually ends in /simple)."
                 ) from error
 
 
@@ -146,8 +147,8 @@ def index_client(settings: Mapping[str, str]) -> "PyPISimple":
 
     if settings.get("no-index", "").strip().lower() in YES:
         raise InputError(
-            f"pip's settings forbid to ask a package index: no-index is {settings['no-index'].strip()} (PIP_NO_INDEX "
-            "or pip's files). Remove that, or give your own files (pages.warc, pages.tables)."
+            f"pip's settings forbid a package index: no-index is {settings['no-index'].strip()} (PIP_NO_INDEX or "
+            "pip's files). Remove that, or give your own files (pages.warc, pages.tables)."
         )
     url = settings.get("index-url", "").strip() or PYPI_SIMPLE_ENDPOINT
     client = PyPISimple(urldefragauth(url))  # so that no message shows a password

@@ -177,7 +177,7 @@ def check_columns(file: pq.ParquetFile, path: Place, columns: Iterable[str]) -> 
 def remedy(path: Place) -> str:
     """Return how to replace a damaged file of a run folder, for messages."""
     script = "extract_texts" if path.parent.name == "texts" else "prepare_documents"
-    return f"Delete it and make it again: python -m launch.{script}"
+    return f"Delete it, and run: python -m launch.{script}"
 
 
 def read_rows(path: Place, columns: list[str] | None = None) -> Iterator[dict]:

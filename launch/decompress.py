@@ -38,7 +38,7 @@ class Command:
 
 def without_suffix(file: Path) -> Path:
     if file.suffix != SUFFIX:
-        raise UsageError(f"{file} does not end in {SUFFIX}: give the name of the file to write too.")
+        raise UsageError(f"{file} does not end in {SUFFIX}: give the name of the output file too.")
     return file.with_suffix("")
 
 

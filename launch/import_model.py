@@ -38,9 +38,9 @@ def run(command: Command) -> None:
     for note in opened.notes:
         print(f"import_model: {note}")
     print(
-        f"import_model: {folder} is a run folder now\n"
-        f"To try it: python -m launch.sample {folder} --prompt 'Once upon a time'\n"
-        f"To train it on your texts: python -m launch.pretrain {folder} --workdir runs/NEW --pages.tables TEXTS/"
+        f"import_model: wrote the run folder {folder}\nTo try it: python -m launch.sample {folder} --prompt 'Once "
+        f"upon a time'\nTo train it on your texts: python -m launch.pretrain {folder} --workdir runs/NEW "
+        "--pages.tables TEXTS/"
     )
 
 

@@ -36,7 +36,7 @@ class Options:
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
     if not options.tasks:
-        raise UsageError("--tasks names no task. Give one of lm-eval's, such as --tasks hellaswag.")
+        raise UsageError("--tasks is empty. Give a task of lm-eval, such as --tasks hellaswag.")
     evaluate_by_harness(
         experiment, workdir, options.tasks, options.num_fewshot, options.limit, options.include_path, options.data,
         options.add_bos_token, options.step,

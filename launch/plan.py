@@ -50,7 +50,7 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Print the plan; return True, since the script does nothing else."""
     topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
     if train.layout != experiment.train.layout:
-        say(f"as the row {train.layout} of configs/layouts.py says; to train so: --train.layout {train.layout}")
+        say(f"the row {train.layout} of configs/layouts.py; to train with it: --train.layout {train.layout}")
     of_plan = {
         "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens, "days": options.days,
         "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(topology.chip.name),
@@ -101,7 +101,7 @@ def sizes_text(sizes: Sequence[Size], topology: Topology, mfu: float, days: floa
     lines = [
         f"{days:g} days at {100 * mfu:g} % MFU on {topology.name} are {flops:.2e} FLOP: compute-optimal is a model of "
         f"{in_words(optimal_parameters(flops))} parameters ({COMPUTE_OPTIMAL} tokens each, arXiv:2203.15556); models "
-        "that are to be cheap to use are smaller, and see more tokens each. The shipped sizes:"
+        "that should be cheap to use are smaller and train on more tokens. The shipped sizes:"
     ]
     for one in sizes:
         ratio, layout = ratio_text(one.tokens / one.parameters), f"layout {one.layout}" if one.layout else "--search"

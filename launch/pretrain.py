@@ -64,7 +64,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None, optio
         tokenizer = RunPaths(workdir).tokenizer
         if script is train_tokenizer and train in wanted and tokenizer.is_dir():  # in a bucket, training downloads it
             preflight.check_prompts(experiment, tokenizer)
-    done = f"Done in {duration(time.perf_counter() - start)}" if made else "All is up to date"
+    done = f"Done in {duration(time.perf_counter() - start)}" if made else "Everything is up to date"
     print(f"{done}. Open {RunPaths(workdir).report_page if report in wanted else shown_place(workdir)}")
 
 

@@ -30,7 +30,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     from viewer.funnel import preview_html
 
     if source is not None:
-        raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
+        raise UsageError(f"--from {source}: launch.refilter runs no stage. Give the run as --workdir.")
     check_outputs(extract_texts.STAGE, experiment, workdir)  # pages/ may have been deleted
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))

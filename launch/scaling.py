@@ -63,7 +63,7 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     write_atomically(paths.scaling_page, window_html(answers, pages=("scaling",)))
     print(f"\n{study_text(made)}\nSee {paths.scaling_page}, and {paths.scaling_json}", flush=True)
     if failed:
-        raise InputError(f"{len(failed)} of {len(ladder)} rungs failed; the same command tries them again.")
+        raise InputError(f"{len(failed)} of {len(ladder)} rungs failed; run the same command to try them again.")
     return True
 
 
@@ -75,8 +75,8 @@ def refuse_bucket(workdir: Path) -> None:
     """Raise UsageError for a run folder in a bucket: a ladder's runs would stay on this machine."""
     if copy := local_copy_of(workdir):
         raise UsageError(
-            f"--workdir {copy.url} is in a bucket, but a ladder is trained in a folder of this machine. Give one, "
-            "such as --workdir runs/ladder."
+            f"--workdir {copy.url} is in a bucket, but a ladder needs a local folder. Give one, such as --workdir "
+            "runs/ladder."
         )
 
 
@@ -112,8 +112,8 @@ def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: P
     here, there = read_marker(shards, folder), read_marker(shards, workdir)
     if here and there and here["key"] != there["key"]:
         raise UsageError(
-            f"{folder} was trained on other {', '.join(shards.outputs)} ({here['key'][:12]}) than {workdir} holds now "
-            f"({there['key'][:12]}). Move {folder} away, and it is trained anew."
+            f"{folder} was trained on other {', '.join(shards.outputs)} ({here['key'][:12]}) than {workdir} has now "
+            f"({there['key'][:12]}). Move {folder} away to train it again."
         )
     if read_marker(training, folder):
         check_outputs(training, experiment, folder)
@@ -124,9 +124,9 @@ def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: P
     supervisor = Supervisor(command, paths.heartbeat(), paths.supervisor(), same_step=ATTEMPTS)
     code = supervisor.run()
     if supervisor.asked is not None:
-        raise Stopped("asked to end; the same command goes on from here.", 128 + supervisor.asked)
+        raise Stopped("stopped; run the same command to continue.", 128 + supervisor.asked)
     if code:
-        raise InputError(f"{training.script} ended with code {code}, as it says above ({folder}).")
+        raise InputError(f"{training.script} ended with code {code}; see above ({folder}).")
     return True
 
 
@@ -135,13 +135,13 @@ def loss_of(folder: Path, step: int) -> float:
     from viewer.training_data import read_curves
 
     if damaged := log_damage(folder, (RunPaths.metrics,)):
-        raise InputError(f"{damaged[0]} Or move {folder} away, and it is trained from scratch.")
+        raise InputError(f"{damaged[0]} Or move {folder} away to train it from scratch.")
     losses = {line["step"]: line["validation_loss"] for line in read_curves(RunPaths(folder).metrics).validation}
     loss = losses.get(step)
     if not isinstance(loss, float) or not math.isfinite(loss):
         raise InputError(
-            f"{RunPaths(folder).metrics} has {loss} as the validation loss of step {step}, and that is no number. Move "
-            f"{folder} away, and it is trained anew."
+            f"{RunPaths(folder).metrics} has {loss} as the validation loss of step {step}. Move {folder} away to "
+            "train it again."
         )
     return loss
 

@@ -33,7 +33,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
     from lm.corpus_index.lookups import overlaps, search_report
 
     if bool(options.text) == bool(options.file) or options.ngram == 0 or min(options.ngram or 0, options.shown) < 0:
-        raise UsageError("Give a text by --text or a file by --file, and with an --ngram of 1 or more.")
+        raise UsageError("Give a --text or a --file, and an --ngram of at least 1.")
     if options.text:
         print(search_report(workdir, options.text, options.shown, experiment.train))
     for line in (

@@ -69,10 +69,10 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
     from lm.serving.server import bind, is_loopback, read_key
 
     if process_count() > 1:
-        raise UsageError(f"launch.serve is for one process, but there are {process_count()} here. Start it by itself.")
+        raise UsageError(f"launch.serve needs one process, but there are {process_count()}. Start only one.")
     if not 1 <= options.slots <= 1024 or not 1 <= options.decode_steps <= 1024:
         raise UsageError(
-            f"--slots is {options.slots}, --decode-steps {options.decode_steps}; both are from 1 to 1,024."
+            f"--slots is {options.slots}, --decode-steps {options.decode_steps}; both must be from 1 to 1,024."
         )
     if not 0 <= options.grace_seconds < math.inf:
         raise UsageError(f"--grace-seconds is {options.grace_seconds}; it must be a number of seconds, 0 or more.")
@@ -129,9 +129,9 @@ def serve_on(
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def listening() -> None:
-        say(f"serve: {name} at step {run.step:,}, on {url}/v1; look inside: {url}/window")
+        say(f"serve: {name} at step {run.step:,}, on {url}/v1; window: {url}/window")
         if not key and not is_loopback(bound):
-            say("serve: whoever reaches this address may use it; --api-key-file asks for a key")
+            say("serve: anyone who can reach this address can use it; --api-key-file requires a key")
 
     serve(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,

@@ -28,7 +28,7 @@ def main() -> None:
         prog="python -m launch.supervise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--same-step", type=int, default=3, help="give up after this many crashes at one step (default: 3)"
+        "--same-step", type=int, default=3, help="give up after this many crashes at the same step (default: 3)"
     )
     parser.add_argument(
         "--hang-minutes", type=float, default=30, help="restart after this time without a step; 0: never (default: 30)"
@@ -42,7 +42,7 @@ def main() -> None:
     given = parser.parse_args()
     with handle_cli_errors("launch.supervise"):
         if given.same_step < 1:
-            raise UsageError(f"--same-step is {given.same_step}; it must be at least 1: the crash that ends it.")
+            raise UsageError(f"--same-step is {given.same_step}; it must be at least 1.")
         if not 0 <= given.hang_minutes < float("inf"):
             raise UsageError(f"--hang-minutes is {given.hang_minutes}; it must be a number of minutes, or 0 for never.")
         options = getattr(importlib.import_module(given.script), "Options", None)

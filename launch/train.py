@@ -63,8 +63,8 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
         place = shown_place(workdir)
         other = "--workdir OTHER" + (f" --from {shlex.quote(str(workdir))}" if place == workdir else "")
         raise UsageError(
-            f"train.steps = {steps}, but {done} steps are made already in {place}. Nothing was changed. Give {done} "
-            f"or more to train on; or train anew in another folder: {other}"
+            f"train.steps = {steps}, but {place} already has {done} steps. Nothing was changed. To train further, "
+            f"give more than {done}; to start again, use another folder: {other}"
         )
     return True
 

@@ -31,7 +31,7 @@ def make(experiment: Experiment, run: Path) -> None:
     for name, counts in trained["documents"].items():
         print(f"quality classifier: {counts['trained']:,} documents of the set {name}, {counts['held_out']:,} held out")
     if trained["held_out"] is None:
-        print("quality classifier: a set has no held-out documents, so how well it does is not known")
+        print("quality classifier: a set has no held-out documents, so its accuracy is unknown")
     else:
         print(
             f"quality classifier: held out, balanced accuracy {trained['held_out']['balanced_accuracy']:.4f}, "

@@ -42,8 +42,8 @@ def make(experiment: Experiment, run: Path) -> None:
     )
     if tokenizer.vocab_size < experiment.tokenizer.vocab_size:
         print(
-            f"tokenizer: tokenizer.vocab_size = {experiment.tokenizer.vocab_size}, but the documents hold no more than "
-            f"{tokenizer.vocab_size} symbols; the other rows of the model stay unused"
+            f"tokenizer: tokenizer.vocab_size = {experiment.tokenizer.vocab_size}, but the documents give only "
+            f"{tokenizer.vocab_size} symbols; the other rows of the model are unused"
         )
 
 

@@ -27,7 +27,7 @@ def run(command: Command) -> None:
     from lm.data.verify_shards import verify_shards
 
     if not command.folders:
-        raise UsageError("No folder is given: python -m launch.verify_shards runs/demo")
+        raise UsageError("Give a run folder: python -m launch.verify_shards runs/demo")
     for name in command.folders:
         folder = place_of(name)
         if not (folder / MANIFEST).is_file() and (folder / RunPaths.tokens / MANIFEST).is_file():
@@ -36,7 +36,7 @@ def run(command: Command) -> None:
         shards = [shard for split in splits.values() for shard in split.shards]
         verify_shards([(folder, split) for split in splits])
         total = sum(shard.bytes for shard in shards)
-        print(f"{folder}: {len(shards):,} shards, {total:,} bytes: all are as they were written", flush=True)
+        print(f"{folder}: {len(shards):,} shards, {total:,} bytes: all unchanged", flush=True)
 
 
 if __name__ == "__main__":

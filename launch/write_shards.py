@@ -30,7 +30,10 @@ def make(experiment: Experiment, run: Path) -> None:
             f"in {len(split.shards)} shards"
         )
     if manifest.withheld_documents:
-        print(f"shards: {manifest.withheld_documents:,} documents withheld: they say what a held-out one says")
+        print(
+            f"shards: {manifest.withheld_documents:,} training documents removed, because they are near-duplicates of "
+            "held-out ones"
+        )
 
 
 STAGE = Stage(

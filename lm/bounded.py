@@ -23,8 +23,8 @@ def read_bounded(path: Path, most: int) -> bytes:
         data = file.read(most + 1)
     if len(data) > most:
         raise InputError(
-            f"{path} is {path.stat().st_size:,} bytes, but at most {most:,} are read of such a file. Get it again, or "
-            "give another."
+            f"{path} is {path.stat().st_size:,} bytes, but the limit for such a file is {most:,}. Download it again, "
+            "or give another."
         )
     return data
 
@@ -34,5 +34,5 @@ def parse_json(data: bytes) -> Any:
     RecursionError if it is nested too deeply."""
     values = sum(map(data.count, (b",", b"[", b"{")))
     if values > MOST_JSON_VALUES:
-        raise ValueError(f"it has up to {values:,} values, but at most {MOST_JSON_VALUES:,} are read of a JSON file")
+        raise ValueError(f"it has up to {values:,} values, but the limit for a JSON file is {MOST_JSON_VALUES:,}")
     return json.loads(data)

@@ -46,7 +46,7 @@ def use_bucket_cache() -> None:
         return
     folder = Url(address)
     if folder.scheme not in ("s3", "gs"):
-        raise UsageError(f"{VARIABLE} is {address}; compiled programs are kept in a folder, in s3:// or in gs://.")
+        raise UsageError(f"{VARIABLE} is {address}; it must be a folder, an s3:// or a gs:// address.")
     from jax._src import compilation_cache  # JAX has no public way to give it a store
     from jax._src.compilation_cache_interface import CacheInterface
 

@@ -84,7 +84,7 @@ def mesh_sizes(
             there, remedy = "1 device", "Leave all three at 1."
         raise UsageError(
             f"train.mesh: fsdp = {config.fsdp} times context = {config.context} times tensor = {config.tensor} is "
-            f"{inner}, which does not divide what is here: {there} ({devices.kind}). {remedy}"
+            f"{inner}, which does not divide {there} ({devices.kind}). {remedy}"
         )
     sizes = {
         "data": devices.count // inner, "fsdp": config.fsdp, "context": config.context, "tensor": config.tensor,
@@ -92,7 +92,7 @@ def mesh_sizes(
     if sizes["data"] % devices.slices:
         raise UsageError(
             f"train.mesh: fsdp x context x tensor = {inner} leaves data = {sizes['data']} over, which the "
-            f"{devices.slices} slices do not divide: parameters would be cut over the data-centre network. Choose "
+            f"{devices.slices} slices do not divide: parameters would be sharded over the data-center network. Choose "
             f"numbers whose product divides the {devices.count // devices.slices} devices of a slice."
         )
     for field, axes in CUT:
@@ -100,20 +100,20 @@ def mesh_sizes(
         if getattr(model, field) % math.prod(sizes[axis] for axis in axes):
             over = " times ".join(f"train.mesh.{axis} = {sizes[axis]}" for axis in axes)
             raise UsageError(
-                f"model.{field} = {getattr(model, field)} is cut over {over}, which does not divide it. Change one of "
-                "them."
+                f"model.{field} = {getattr(model, field)} is sharded over {over}, which does not divide it. Change "
+                "one of them."
             )
     parts = sizes["data"] * sizes["fsdp"] * sizes["context"]
     if config.zero1 and model.width % parts:
         raise UsageError(
-            f"train.mesh.zero1 cuts model.width = {model.width} over data x fsdp x context = {sizes['data']} x "
+            f"train.mesh.zero1 shards model.width = {model.width} over data x fsdp x context = {sizes['data']} x "
             f"{sizes['fsdp']} x {sizes['context']} devices, which do not divide it. Set --train.mesh.zero1 False."
         )
     least = sizes["data"] * sizes["fsdp"] * micro_batches
     if batch_size % least:
         parts = f" in train.micro_batches = {micro_batches} parts" if micro_batches > 1 else ""
         raise UsageError(
-            f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
+            f"train.batch_size = {batch_size} sequences{parts} cannot be split over data x fsdp = {sizes['data']} x "
             f"{sizes['fsdp']} devices. Make it a multiple of {least}."
         )
     return sizes

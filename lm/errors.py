@@ -32,7 +32,7 @@ def network_reason(error: BaseException) -> str:
     elif any("CERTIFICATE_VERIFY_FAILED" in str(one) for one in chain):
         reason = "the server's certificate is not trusted"
     elif any("NameResolution" in name or name == "gaierror" for name in names):
-        reason = "the host's name is not known here (is there a network?)"
+        reason = "the host name cannot be resolved (is there a network?)"
     elif any("Timeout" in name for name in names):
         reason = "no answer in time"
     elif "IncompleteRead" in names:

@@ -56,9 +56,7 @@ class Config:
             if not is_plainly(value, hint) and not is_of_type(value, hint):
                 wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
                 kind = type(value).__name__
-                raise UsageError(
-                    f"{type(self).__name__}.{field.name} must be {wanted}, but is {shown(value)} ({kind})."
-                )
+                raise UsageError(f"{type(self).__name__}.{field.name} must be {wanted}; it is {shown(value)} ({kind}).")
 
 
 def literal_values(hint: typing.Any) -> tuple[typing.Any, ...]:
@@ -121,7 +119,7 @@ def check_numbers(config: object, path: str = "") -> None:
             if isinstance(one, float) and not math.isfinite(one):
                 raise UsageError(f"{name} is {one}; it must be a finite number.")
             if isinstance(one, int) and abs(one) >= 2**63:
-                raise UsageError(f"{name} is {shown(one)}; no number here is beyond 64 bits (9.2e18).")
+                raise UsageError(f"{name} is {shown(one)}; numbers must fit into 64 bits (9.2e18).")
 
 
 def positive(config: Config, path: str, *names: str) -> None:

@@ -66,7 +66,7 @@ def module_code(module: str) -> list[Code]:
         if origin is None:
             continue  # a folder without __init__.py: no code
         if not Path(origin).is_file():
-            raise ImportError(f"the module {name!r} is not in a file of its own, but in {origin}")
+            raise ImportError(f"the module {name!r} is not in its own file, but in {origin}")
         file = Path(origin).resolve()
         if parts[0] in ROOMS and file.is_relative_to(REPOSITORY / parts[0]):
             continue
@@ -195,7 +195,7 @@ def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
     try:
         rows = [Code(*row) for row in json.loads(data)]
         if not all(isinstance(part, str) for row in rows for part in row):
-            raise ValueError("its rows must be texts")
+            raise ValueError("its rows must be strings")
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{what} is damaged: {error}. {remedy}.") from error
     return rows

@@ -140,11 +140,11 @@ def test_a_config_that_is_not_there_names_the_shipped_ones():
 @pytest.mark.parametrize(
     ("name", "contents", "expected"),
     [
-        ("a.json", b"{}", "is no Python file (.py)"),
-        ("a.yaml", b"a: 1", "is no Python file (.py)"),
+        ("a.json", b"{}", "is not a Python file. (.py)"),
+        ("a.yaml", b"a: 1", "is not a Python file. (.py)"),
         ("empty.py", b"", "has no function get_config"),
         ("syntax.py", b"a = 1\nx = (\n", "syntax.py, line 2: '(' was never closed"),
-        ("binary.py", b"\x7fELF\x00\x01", "cannot be read as Python"),
+        ("binary.py", b"\x7fELF\x00\x01", "is not valid Python"),
         ("no_text.py", b"x = '\xff\xfe'", "no_text.py"),
         ("missing.py", b"\nimport no_such_module_here", "missing.py, line 2, gives no config: ModuleNotFoundError"),
         ("number.py", b"def get_config(): return 3", "returned int"),
@@ -171,7 +171,7 @@ def test_a_config_may_import_a_file_beside_it(tmp_path):
 
 def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
     (tmp_path / "folder.py").mkdir()
-    assert "is not the folder of a run" in refusal(config=str(tmp_path / "folder.py"))
+    assert "is not a run" in refusal(config=str(tmp_path / "folder.py"))
     assert "has no function get_config" in refusal(config=str(REPOSITORY / "configs/recipes/families.py"))
     assert len(refusal(config=LONG)) < 1000
 

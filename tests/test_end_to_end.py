@@ -136,7 +136,7 @@ def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     printed = pretrain(workdir, warc).stdout
-    assert "All is up to date" in printed and printed.count("up to date") == len(STAGES) + 1
+    assert "Everything is up to date" in printed and printed.count("up to date") == len(STAGES) + 1
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == before
 
@@ -166,7 +166,7 @@ def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, t
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        resumed = resumed or "going on from the checkpoint at step" in "".join(seen)
+        resumed = resumed or "resuming from the checkpoint at step" in "".join(seen)
     finish(start(workdir, warc))
     assert resumed, "no run went on from a checkpoint: restarting from scratch would pass for it"
     assert digests(workdir) == digests(finished[0])
@@ -180,7 +180,7 @@ def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, war
     assert re.findall(rf"(\w+): taken from {source}", printed) == list(STAGES[:7])
     assert digests(workdir) == digests(source) and parameters(workdir) == parameters(source)
     assert (workdir / "metrics.jsonl").read_bytes() == (source / "metrics.jsonl").read_bytes()
-    assert "All is up to date" in finish(start(workdir, warc, "--sample.seed", "5"))
+    assert "Everything is up to date" in finish(start(workdir, warc, "--sample.seed", "5"))
 
 
 def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, warc):

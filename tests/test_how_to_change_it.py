@@ -112,7 +112,7 @@ def test_an_example_trains_resumes_and_is_refused_where_it_is_not_trusted(folder
     with (folder / f"{module}.py").open("a") as file:
         file.write("# changed\n")
     trusted_code.TRUSTED.clear()
-    with pytest.raises(UsageError, match=rf"{module}, file .*SHA-256 .*; what you trust by this name is SHA-256"):
+    with pytest.raises(UsageError, match=rf"{module}, file .*SHA-256 .*; you trust another version, SHA-256"):
         RunFolder(run).experiment_of(saved, "refuse")
     for option, names in code_names(experiment).items():
         for name in names:

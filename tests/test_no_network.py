@@ -79,7 +79,7 @@ def test_the_reason_of_every_fault_is_a_few_words(closed_port, silent_port, rude
     }
     rude = [failure(f"http://127.0.0.1:{rude_port}/"), failure(f"https://127.0.0.1:{rude_port}/", verify=False)]
     monkeypatch.setattr(socket, "getaddrinfo", no_name_server)
-    reasons["the host's name is not known here (is there a network?)"] = failure("http://no-such-host.invalid/")
+    reasons["the host name cannot be resolved (is there a network?)"] = failure("http://no-such-host.invalid/")
     for reason, error in reasons.items():
         assert network_reason(error) == reason
         assert said(error) == reason

@@ -113,7 +113,7 @@ def test_a_run_folder_stands_in_the_place_of_a_config(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_said(tmp_path):
-    with pytest.raises(UsageError, match=r"is not the folder of a run.* no config\.json.*configs/demo\.py"):
+    with pytest.raises(UsageError, match=r"is not a run.* no config\.json.*configs/demo\.py"):
         parse_run("launch.x", "", [str(tmp_path)])
 
 

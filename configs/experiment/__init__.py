@@ -75,7 +75,7 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
         raise UsageError(f"{path}: {error}") from error
     except SyntaxError as error:
         if error.filename != str(path):  # in a module that it imports, or the file is not text
-            raise UsageError(f"{path} cannot be read as Python: {error}. Give a file such as {DEMO}.") from error
+            raise UsageError(f"{path} is not valid Python: {error}. See {DEMO} for an example.") from error
         line = shown((error.text or "").strip())
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}, in {line}.") from error
     except (Exception, SystemExit) as error:  # any error in a config file is for the user to fix
@@ -83,7 +83,7 @@ def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
     if not isinstance(experiment, Experiment):
-        raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, but must return an Experiment.")
+        raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, instead of an Experiment.")
     return experiment, getattr(module, "fit", None)
 
 
@@ -94,7 +94,7 @@ def refuse_no_config(path: Path) -> None:
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
         return
     if os.path.exists(path):  # noqa: PTH110
-        raise UsageError(f"{name} is no Python file (.py), but a config is one with get_config(), such as {DEMO}.")
+        raise UsageError(f"{name} is not a Python file. A config is a .py file with get_config(), such as {DEMO}.")
     raise UsageError(f"There is no config file or run folder {name}. Shipped in configs/: {', '.join(shipped)}.")
 
 
@@ -147,10 +147,8 @@ def parse_run(
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
         raise UsageError(
-            f"Name the config file first, or the folder of a run that has one.\n"
-            f"usage: python -m {program} CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]"
-            "\n"
-            f"For example: python -m {program} {DEMO}"
+            f"Give a config file or a run folder first.\nusage: python -m {program} CONFIG.py|RUN_FOLDER [--workdir "
+            f"DIR] [--from DIR] [--section.field value ...]\nFor example: python -m {program} {DEMO}"
         )
     config_name = DEMO if help_first else arguments[0]
     words = arguments if help_first else arguments[1:]
@@ -195,11 +193,11 @@ def parse_run(
 
             base, _ = fit(base, InputSizes(bytes=1_000_000, documents=100), ())
             default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
-            description += "\n\nDefaults that follow the data are shown for 1 MB of text in 100 files."
+            description += "\n\nDefaults that depend on the data are shown for 1 MB of text in 100 files."
         print_help(program, description, config_name, default, words, read, registry)
         own = part(saved, OWN_FILTERS) if isinstance(saved, dict) else {}
         if hidden := [name for name in own if name not in base.documents.sections]:
-            print(f"\nNot listed: options of {', '.join(hidden)}, filters whose code --help does not run.")
+            print(f"\nNot listed: options of {', '.join(hidden)}; --help does not run the code of these filters.")
         raise SystemExit(0)
     asked = parse_options(default, program, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
@@ -231,7 +229,7 @@ def folder_of(option: str, given: str) -> Path:
     """Resolve the folder given by an option, with `~` expanded; for a bucket, the local working copy. Raises UsageError
     if it is not a folder name."""
     if not given.strip():
-        raise UsageError(f"{option} is {given!r}, which names no folder. Give one, such as runs/demo.")
+        raise UsageError(f"{option} is {given!r}, which is not a folder. Give one, such as runs/demo.")
     place = place_of(given)
     if isinstance(place, Path):
         refuse_local_folder(place)

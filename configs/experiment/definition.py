@@ -57,7 +57,7 @@ class Experiment(Config):
         if self.pages.source == "common_crawl" and self.documents.dump != crawl:
             raise UsageError(
                 f"documents.dump = {self.documents.dump!r}, but the pages are those of pages.common_crawl.crawl = "
-                f"{crawl!r}. Documents must tell their crawl: give --documents.dump {crawl} too."
+                f"{crawl!r}. Documents record their crawl: also give --documents.dump {crawl}."
             )
         limit = TOKEN_LIMITS[self.shards.token_dtype]
         if self.tokenizer.vocab_size > limit:
@@ -68,7 +68,7 @@ class Experiment(Config):
         if self.model.vocab_size < self.tokenizer.vocab_size:
             raise UsageError(
                 f"model.vocab_size = {self.model.vocab_size} is smaller than tokenizer.vocab_size = "
-                f"{self.tokenizer.vocab_size}. Give the model at least as many rows as there are symbols."
+                f"{self.tokenizer.vocab_size}. Raise model.vocab_size."
             )
         for name, tokens in (
             ("train.sample_tokens", self.train.sample_tokens),
@@ -98,13 +98,13 @@ def check_prompts(experiment: Experiment) -> None:
             length = len(prompt.encode())
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"{option}: {shown(prompt)} is no text: {prompt[error.start]!r} at character {error.start} is no "
-                "character (bytes that are no UTF-8?). Give it in UTF-8."
+                f"{option}: {shown(prompt)} is not valid text: {prompt[error.start]!r} at character {error.start} "
+                "cannot be encoded (was the input not UTF-8?). Give it in UTF-8."
             ) from None
         by_character = experiment.tokenizer.algorithm == "characters"
         least = len(prompt) if by_character else -(-length // LONGEST_TOKEN)
         if least >= tokens:
             raise UsageError(
                 f"{option}: {shown(prompt)} is {length:,} bytes, at least {least:,} tokens, but {limit} = {tokens}, "
-                "the prompt included. Shorten it, or ask for more tokens."
+                f"including the prompt. Shorten it, or raise {limit}."
             )

@@ -145,9 +145,9 @@ def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
     if refused:
         listed = "\n".join(f"  {code}{known_as(code)}" for code in dict.fromkeys(refused))
         raise UsageError(
-            f"{folder}/config.json names code that you have not run from a config file here, and that may do anything "
-            f"with your files. It was not run:\n{listed}\n"
-            f"Read it. If you trust it, add --trust-code, or give the run's config file (CONFIG.py --workdir {folder})."
+            f"{folder}/config.json names code that you have not trusted, and that can do anything with your files. It "
+            f"was not run:\n{listed}\nRead it. If you trust it, add --trust-code, or use the run's config file "
+            f"(CONFIG.py --workdir {folder})."
         )
     trust(trusted)
     return trusted
@@ -156,7 +156,7 @@ def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
 def known_as(code: Code) -> str:
     """Message about trusted code of the same name as an unknown one."""
     others = [one.sha256 for one in known() if one.name == code.name]
-    return f"; what you trust by this name is SHA-256 {others[-1]}" if others else ""
+    return f"; you trust another version, SHA-256 {others[-1]}" if others else ""
 
 
 def trust_named(saved: dict, settled: list[Code]) -> None:

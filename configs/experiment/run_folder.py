@@ -79,15 +79,15 @@ class RunFolder(RunPaths):
         except (FileNotFoundError, NotADirectoryError):
             place = shown_place(self.root)
             raise UsageError(
-                f"{shown(str(place), quotes=False)} is not the folder of a run that has made something: it holds no "
-                f"{path.name}. Give the folder of a run, or a config file such as configs/demo.py."
+                f"{shown(str(place), quotes=False)} is not a run folder: it has no {path.name}. Give a run folder, or "
+                "a config file such as configs/demo.py."
             ) from None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{path} is damaged ({error}). Give the run's config file in place of its folder (CONFIG.py --workdir "
-                f"{self.root}); the next stage that it makes writes {path.name} anew."
+                f"{path} is damaged ({error}). Give the run's config file instead of its folder (CONFIG.py --workdir "
+                f"{self.root}); the next stage writes {path.name} again."
             ) from error
 
     def experiment_of(self, saved: object, policy: CodePolicy = "leave out") -> tuple[Experiment, list[Code]]:
@@ -100,17 +100,15 @@ class RunFolder(RunPaths):
             self.import_filters(saved, leave_out=policy in ("leave out", "read only"))
         unknown, missing = differing_fields(Experiment, saved)
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
-        wrong = [f"it has {named(unknown)}, which this version does not know"] if unknown else []
+        wrong = [f"it has {named(unknown)}, which is unknown to this version"] if unknown else []
         wrong += [f"it lacks {named(missing)}"] if missing else []
-        wrong += [] if isinstance(saved, dict) else [f"it holds {shown(saved)}, and not an object"]
+        wrong += [] if isinstance(saved, dict) else [f"it holds {shown(saved)} instead of an object"]
         if not wrong:
             try:
                 return from_json(Experiment, saved), code
             except (UsageError, TypeError) as error:
                 wrong = [f"this version refuses it: {str(error).removesuffix('.')}"]
-        raise InputError(
-            f"{self.config_json} is of another version of this program: {'; '.join(wrong)}. {self.remedy()}"
-        )
+        raise InputError(f"{self.config_json} was written by another version: {'; '.join(wrong)}. {self.remedy()}")
 
     def import_filters(self, saved: dict, leave_out: bool) -> None:
         """Import the filters in OWN_FILTERS of `saved`, {name: module and class}, whose modules may run. A filter that
@@ -127,20 +125,20 @@ class RunFolder(RunPaths):
                     leave_out_filter(saved, name)
                     continue
                 raise InputError(
-                    f"{self.config_json} names the filter {name}, the class {path} of your own, which cannot be "
-                    f"imported: {error}. Put the folder of its module on PYTHONPATH, or give the run's config file in "
-                    f"place of its folder (CONFIG.py --workdir {self.root})."
+                    f"{self.config_json} names the filter {name}, your class {path}, which cannot be imported: "
+                    f"{error}. Put its folder on PYTHONPATH, or give the run's config file instead of its folder "
+                    f"(CONFIG.py --workdir {self.root})."
                 ) from error
             if not (isinstance(kind, type) and issubclass(kind, Filter)):
                 raise InputError(
-                    f"{self.config_json} names the filter {name}, but {path} is no class of filters. {self.remedy()}"
+                    f"{self.config_json} names the filter {name}, but {path} is not a filter class. {self.remedy()}"
                 )
             KNOWN[name] = kind
 
     def remedy(self) -> str:
         return (
-            f"Give the run's config file in place of its folder (CONFIG.py --workdir {self.root}), or go back to the "
-            "git commit that made the run."
+            f"Give the run's config file instead of its folder (CONFIG.py --workdir {self.root}), or use the git "
+            "commit that wrote the run."
         )
 
     def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
@@ -165,13 +163,13 @@ class RunFolder(RunPaths):
         tokenizer, trained_with = load(self.tokenizer), read_manifest(found)["about"].get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(
-                f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is "
-                f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
+                f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is {tokenizer.fingerprint}. "
+                "Restore the tokenizer that the run was trained with."
             )
         if tokenizer.vocab_size > config.vocab_size:
             raise InputError(
-                f"The tokenizer in {self.tokenizer} has ids up to {tokenizer.vocab_size - 1:,}, but model.vocab_size = "
-                f"{config.vocab_size:,} in {self.config_json}. Bring back the files that the run was trained with."
+                f"The tokenizer in {self.tokenizer} has ids up to {tokenizer.vocab_size - 1:,}, but model.vocab_size "
+                f"= {config.vocab_size:,} in {self.config_json}. Restore the files that the run was trained with."
             )
         model = read_parameters(config, found, mesh)
         check_finite(model, found)

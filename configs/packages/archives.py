@@ -55,7 +55,9 @@ def read_members(path: Path, pattern: str, limit: int = LIMIT) -> Iterator[Membe
     try:
         yield from (read_zip if path.name.endswith((".whl", ".zip")) else read_tar)(path, pattern, limit)
     except DAMAGE as error:
-        raise InputError(f"{path} is damaged or no archive: {error}. Delete it and run again.") from error
+        raise InputError(
+            f"{path} is damaged or not an archive: {error}. Delete it, and run the command again."
+        ) from error
 
 
 def read_zip(path: Path, pattern: str, limit: int) -> Iterator[Member]:

@@ -106,7 +106,7 @@ def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
     """
     found = json.loads(member.data)
     if not isinstance(found, dict):
-        raise ValueError("no JSON object of summaries")
+        raise ValueError("not a JSON object of summaries")
     entries = sorted(found.values(), key=lambda entry: (entry["topic"], entry["title"]))
     for topic, of_topic in groupby(entries, key=lambda entry: entry["topic"]):
         for number, group in enumerate(batched(of_topic, pin.entries_per_page), start=1):

@@ -51,7 +51,7 @@ def fetch_package_pages(
             html_bytes += sum(len(page.body) for page in batch)
         if not pages:
             raise InputError(
-                f"No file in {path.name} matches {pin.pattern!r}, or none holds a page. Correct the pin's pattern."
+                f"No file in {path.name} matches {pin.pattern!r}, or none has a page. Correct the pin's pattern."
             )
         entries.append({**dataclasses.asdict(pin), "pages": pages, "html_bytes": html_bytes})
         progress(f"{project} {pin.file.version}: {pages} pages, {html_bytes / 1e6:.1f} MB of HTML")

@@ -21,7 +21,7 @@ def encoding_fixes() -> "TextFixerConfig":
         from ftfy import TextFixerConfig  # ty: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
-            f"documents.by_language.fix_encoding needs ftfy: {error}. Install it (make languages), or leave it out: "
+            f"documents.by_language.fix_encoding needs ftfy: {error}. Install it (make languages), or turn it off: "
             "--documents.by-language.fix-encoding False"
         ) from error
     return TextFixerConfig(

@@ -194,7 +194,7 @@ def parse_thresholds(language: str, data: bytes, place: str) -> LanguageThreshol
         except (TypeError, ValueError):
             raise refused(f"{name} is {shown(values[name])}") from None
         if [size for size, _ in pairs] != sizes:
-            raise refused(f"{name} has the sizes {[size for size, _ in pairs]}, not {sizes}")
+            raise refused(f"{name} has the sizes {[size for size, _ in pairs]} instead of {sizes}")
         values[name] = tuple(value for _, value in pairs)
     if not isinstance(values["stopwords"], list):
         raise refused(f"stopwords is {shown(values['stopwords'])}")

@@ -54,7 +54,9 @@ def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str]
         for one in with_estimated_sizes(with_known_sizes("pages.common_crawl", places))
     ]
     size = sum(file.bytes for file in files)
-    progress(f"{len(files)} {config.kind.upper()} files of {config.crawl}, about {size / 1e9:,.2f} GB, are streamed")
+    progress(
+        f"{len(files)} {config.kind.upper()} files of {config.crawl}, about {size / 1e9:,.2f} GB, will be streamed"
+    )
     return files
 
 
@@ -64,7 +66,7 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
     if config.files > len(places):
         raise UsageError(
             f"pages.common_crawl.files is {config.files}, but {config.crawl} has {len(paths)} {config.kind.upper()} "
-            f"files, {len(places)} of them from first_file = {config.first_file} on. Ask for fewer."
+            f"files, {len(places)} of them from first_file = {config.first_file}. Choose fewer."
         )
     if config.choice == "first":
         picked = list(places[: config.files])

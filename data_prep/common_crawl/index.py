@@ -63,15 +63,15 @@ def chosen_records(config: CommonCrawlPages, tables: list[Url], progress: Callab
             progress(f"{read} of {len(tables)} files of the index of {config.crawl}: {count:,} pages chosen")
             if count > MOST_PAGES:
                 raise UsageError(
-                    f"pages.common_crawl.index chooses more than {MOST_PAGES:,} pages. Ask for fewer (max_pages, "
-                    "domains, parts), or for whole WARC files (files)."
+                    f"pages.common_crawl.index chooses more than {MOST_PAGES:,} pages. Choose fewer (max_pages, "
+                    "domains, parts), or whole WARC files (files)."
                 )
             if index.max_pages and count == index.max_pages:
                 break
     if not count:
         raise UsageError(
             f"The index of {config.crawl} has no page of languages = {index.languages}, domains = {index.domains}, "
-            f"mime = {index.mime}, status = {index.status} in the {len(tables)} files that were read. Ask for others."
+            f"mime = {index.mime}, status = {index.status} in the {len(tables)} files that were read. Choose others."
         )
     base = Url(config.address.rstrip("/"))
     return [
@@ -119,7 +119,7 @@ def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
                 if index.max_pages and len(found) >= index.max_pages:
                     break
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{url} of the columnar index cannot be read: {error}. Run it again.") from error
+        raise InputError(f"{url} of the columnar index cannot be read: {error}. Run the command again.") from error
     return found[: index.max_pages or None]
 
 

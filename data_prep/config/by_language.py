@@ -55,7 +55,7 @@ class LanguageThresholds(Config):
         if self.min_avg_word_length > (self.max_avg_word_length or ABOVE_ALL):
             raise UsageError(
                 f"{path}: min_avg_word_length = {self.min_avg_word_length} is above max_avg_word_length = "
-                f"{self.max_avg_word_length}: nothing could pass. Lower the first or raise the second."
+                f"{self.max_avg_word_length}, so nothing could pass. Lower the first or raise the second."
             )
 
     def limits(self) -> Mapping[tuple[str, str], tuple[float, ...]]:
@@ -109,7 +109,7 @@ class ByLanguageConfig(Config):
         if not languages:
             raise UsageError(
                 "documents.by_language has thresholds for each language, but documents.language.languages is empty. "
-                "Name those to keep, as deu_Latn tha_Thai."
+                "List the languages to keep, such as deu_Latn tha_Thai."
             )
         if plain := [code for code in languages if "_" not in code]:
             raise UsageError(
@@ -125,8 +125,8 @@ class ByLanguageConfig(Config):
         found = {one.language: one for one in self.thresholds}
         if missing := [one for one in languages if one not in found]:
             raise UsageError(
-                f"documents.by_language.thresholds has none of {', '.join(missing)}; it has "
-                f"{', '.join(sorted(found)) or 'none yet'}. Add them, or leave the language out of "
+                f"documents.by_language.thresholds lacks {', '.join(missing)}; it has "
+                f"{', '.join(sorted(found)) or 'none yet'}. Add them, or remove the language from "
                 "documents.language.languages."
             )
         return {one: found[one] for one in languages}

@@ -79,8 +79,8 @@ class MinHashConfig(Config):
             )
         if bad := [weight for _, weight in self.upsampling_weights if weight < 1]:
             raise UsageError(
-                f"documents.minhash.upsampling_weights has the weight {bad[0]}; it must be at least 1. What is not "
-                "wanted at all is left out by a filter."
+                f"documents.minhash.upsampling_weights has the weight {bad[0]}; it must be at least 1. To drop "
+                "documents, use a filter."
             )
 
 

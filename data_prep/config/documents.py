@@ -76,19 +76,19 @@ class DocumentsConfig(Config):
         super().__post_init__()
         within(self, "documents", 0, 2**63 - 1, "sample_seed")
         if not 0 < self.sample_rate <= 1:
-            raise UsageError(f"documents.sample_rate is {self.sample_rate}; give a share above 0, at most 1.")
+            raise UsageError(f"documents.sample_rate is {self.sample_rate}; it must be above 0 and at most 1.")
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
         if self.steps != (wanted := tuple(step for step in known if step in self.steps)):
             raise UsageError(
-                f"documents.steps is {' '.join(self.steps)}, but the filters see what those before them leave, and "
-                f"their order is the recipe's: {' '.join(wanted)}. Give them in this order, each once."
+                f"documents.steps is {' '.join(self.steps)}, but each filter sees the output of the one before, and "
+                f"the recipe's order is {' '.join(wanted)}. Give them in this order, each once."
             )
         if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
-                "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
+                "folder of a model (from python -m launch.train_quality_classifier), or remove the step."
             )
 
         if self.by_language is not None:
@@ -101,13 +101,13 @@ class DocumentsConfig(Config):
         }
         if given := [name for name, value in asked.items() if value and not set(DEDUP) & set(self.steps)]:
             raise UsageError(
-                f"documents.{given[0]} is given, but documents.steps has no step of deduplication "
-                f"({', '.join(DEDUP)}), whose work it would be. Name one, or leave it out."
+                f"documents.{given[0]} is given, but documents.steps has no deduplication step ({', '.join(DEDUP)}). "
+                "Add one, or remove it."
             )
         if "decontamination" in self.steps and not self.decontamination.sets:
             raise UsageError(
                 "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
-                "the evaluation sets (.jsonl), or leave the step out."
+                "the evaluation sets (.jsonl), or remove the step."
             )
 
     @property

@@ -77,7 +77,7 @@ class EngineConfig(Config):
                 if getattr(self, option) and name != self.runner:
                     raise UsageError(
                         f"engine.{option} is {shown(getattr(self, option))}, but engine.runner is {self.runner}; only "
-                        f"{name} reads it. Give --engine.runner {name}, or leave it out."
+                        f"{name} uses it. Give --engine.runner {name}, or remove the option."
                     )
         refuse_bad_words("beam_options", self.beam_options, "--runner=FlinkRunner --flink_master=HOST:8081")
         words = refuse_bad_words("slurm_options", self.slurm_options, "--partition=cpu --mem=4G")
@@ -86,16 +86,16 @@ class EngineConfig(Config):
             if not name.startswith("--") or any(own.startswith(name) for own in SET_BY_US):
                 raise UsageError(
                     f"engine.slurm_options has {shown(word)}. Give long options of sbatch, each as one word with its "
-                    f"value, such as --partition=cpu, and none of {', '.join(SET_BY_US)}: the command gives these."
+                    f"value, such as --partition=cpu, except {', '.join(SET_BY_US)}, which Gristmill sets."
                 )
 
     def refuse_detached(self, script: str) -> None:
         """Raise UsageError if jobs of one core would continue the script, which needs more."""
         if self.executor.detached:
             raise UsageError(
-                f"engine.runner is {self.runner}, which continues a command in jobs of one core, and {script} trains "
-                "after the data stages. Make the data first: python -m launch.pretrain CONFIG --workdir DIR "
-                f"--engine.runner {self.runner} --until shards; then run {script} with --engine.runner processes."
+                f"engine.runner is {self.runner}, which continues the command in jobs with one core, but {script} "
+                "trains after the data stages. Prepare the data first: python -m launch.pretrain CONFIG --workdir "
+                f"DIR --engine.runner {self.runner} --until shards; then run {script} with --engine.runner processes."
             )
 
     @property
@@ -109,7 +109,7 @@ def refuse_bad_words(field: str, text: str, example: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise UsageError(
-            f"engine.{field} is {shown(text)}: {error}. Give options as a shell takes them, as "
+            f"engine.{field} is {shown(text)}: {error}. Give options in shell syntax, such as "
             f"--engine.{field.replace('_', '-')}='{example}'."
         ) from error
 

@@ -70,16 +70,16 @@ class ExtractConfig(Config):
         for name, most in (("max_depth", engine.max_depth), ("max_elements", engine.max_elements)):
             if not 1 <= getattr(self, name) <= most:
                 raise UsageError(
-                    f"documents.extract.{name} is {getattr(self, name)}; with the engine {self.engine} choose "
-                    f"1 to {most}."
+                    f"documents.extract.{name} is {getattr(self, name)}; with the engine {self.engine} it must be "
+                    f"from 1 to {most}."
                 )
         if self.deduplicate and self.engine != "trafilatura":
             raise UsageError(
-                f"documents.extract.deduplicate is an option of trafilatura, but the engine is {self.engine}. Leave it "
-                "out, or choose documents.extract.engine trafilatura."
+                f"documents.extract.deduplicate is an option of trafilatura, but the engine is {self.engine}. Remove "
+                "it, or set documents.extract.engine trafilatura."
             )
         if not 0 < self.min_probability < 1:
             raise UsageError(
-                f"documents.extract.min_probability is {self.min_probability}; choose between 0 and 1, both excluded."
+                f"documents.extract.min_probability is {self.min_probability}; it must be above 0 and below 1."
             )
         within(self, "documents.extract", 1, math.inf, "max_bytes", "max_attributes")

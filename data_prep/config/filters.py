@@ -122,7 +122,7 @@ class Filter(Config):
     def measure(self, passage: "Passage") -> list[float]:
         """Return the values of `signals` for a non-empty text. Must be a pure function of the text and the `measured`
         fields."""
-        raise NotImplementedError(f"{type(self).__name__} has signals, and so needs measure().")
+        raise NotImplementedError(f"{type(self).__name__} has signals, so it needs measure().")
 
     def rewrite(self, passage: "Passage") -> "Passage":
         """Return the text that is kept, and that later filters see, if this filter is used; see `rewrites`."""
@@ -166,19 +166,19 @@ def check_filters(kinds: tuple[type[Filter], ...], names_taken: set[str]) -> Non
         ):
             if bad := [one for one in found if one in used or found.count(one) > 1 or not one.isidentifier()]:
                 raise UsageError(
-                    f"The filter {kind.__name__} has the {what} {bad[0]!r}, which is taken already, or is no name as "
-                    "Python's are. Give it another."
+                    f"The filter {kind.__name__} has the {what} {bad[0]!r}, which is already taken or not a Python "
+                    "name. Rename it."
                 )
             used.update(found)
         fields = {field.name for field in dataclasses.fields(kind)}
         for rule in kind.rules:
             if rule.signal not in columns:
                 raise UsageError(
-                    f"{kind.__name__}: the rule {rule.reason} looks at {rule.signal!r}, which is no signal of this "
-                    f"filter. It has {', '.join(columns) or 'none'}."
+                    f"{kind.__name__}: the rule {rule.reason} uses {rule.signal!r}, which is not a signal of this "
+                    f"filter. Its signals: {', '.join(columns) or 'none'}."
                 )
             if missing := {rule.option, rule.limit_falls} - {"", *fields}:
                 raise UsageError(
-                    f"{kind.__name__}: the rule {rule.reason} asks the field {missing.pop()!r}, which is not there. It "
-                    f"has {', '.join(sorted(fields)) or 'none'}."
+                    f"{kind.__name__}: the rule {rule.reason} uses the field {missing.pop()!r}, which the filter does "
+                    f"not have. Its fields: {', '.join(sorted(fields)) or 'none'}."
                 )

@@ -69,10 +69,13 @@ class LanguageConfig(Filter):
 
     name = "language"
     title = "Language"
-    summary = "A classifier (fastText's lid.176, arXiv:1607.01759, or GlotLID, arXiv:2310.16248) names the likeliest."
+    summary = (
+        "A classifier (fastText's lid.176, arXiv:1607.01759, or GlotLID, arXiv:2310.16248) gives the likeliest "
+        "language."
+    )
     signals = (Signal("language_score", "Language score", "The probability of the likeliest language."),)
     rules = (Rule("low_language_score", "language_score", "at most", "min_score"),)
-    other_reasons = (("other_language", "The likeliest language is not among those wanted."),)
+    other_reasons = (("other_language", "The likeliest language is not wanted."),)
 
     def __post_init__(self):
         super().__post_init__()

@@ -105,7 +105,7 @@ class CommonCrawlPages(Config):
     def __post_init__(self):
         super().__post_init__()
         if self.crawl and not CRAWL.fullmatch(self.crawl):
-            raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; crawls are named as CC-MAIN-2024-10 is.")
+            raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; names of crawls look like CC-MAIN-2024-10.")
         if self.crawl and self.index.enabled and self.kind != "warc":
             raise UsageError(
                 f"pages.common_crawl.index selects records of WARC files, but kind is {self.kind}. Leave one out."
@@ -142,7 +142,7 @@ class TfdsPages(Config):
         super().__post_init__()
         within(self, "pages.tfds", 1, math.inf, "rows_per_file")
         if self.dataset and not self.split:
-            raise UsageError("pages.tfds.split is empty; name one, for example train.")
+            raise UsageError("pages.tfds.split is empty; give one, for example train.")
 
 
 CRAWL = re.compile(r"CC-[A-Z]+-\d{4}(-\d{2})?(-[A-Za-z0-9]+)*")
@@ -206,18 +206,17 @@ class PagesConfig(Config):
         for name in self.keep_columns:
             if not all(name.split(".")) or not name.isprintable():
                 raise UsageError(
-                    f"pages.keep_columns names {shown(name)}; give printable names, or names joined by single dots."
+                    f"pages.keep_columns has {shown(name)}; give printable names, or names joined by single dots."
                 )
             if name == self.text_field:
                 raise UsageError(
-                    f"pages.keep_columns names {shown(name)}, but it is the text (pages.text_field), which every "
-                    "document has. Leave it out."
+                    f"pages.keep_columns has {shown(name)}, which is the text (pages.text_field) that every document "
+                    "has. Remove it."
                 )
             others = [one for one in self.keep_columns if one == name or one.startswith(f"{name}.")]
             if others[1:]:
                 raise UsageError(
-                    f"pages.keep_columns names {shown(others[0])} and {shown(others[1])}, which are the same column or "
-                    "a part of it. Leave one out."
+                    f"pages.keep_columns has {shown(others[0])} and {shown(others[1])}, which overlap. Remove one."
                 )
         for own in (True, False):
             given = self.given(own)
@@ -230,8 +229,8 @@ class PagesConfig(Config):
 
         if self.keep_columns and self.source != "tables":
             raise UsageError(
-                f"pages.keep_columns names {shown(self.keep_columns[0])}, but the pages are of {self.source}, and only "
-                "tables (pages.tables) have columns that can be kept. Leave it out, or give tables."
+                f"pages.keep_columns has {shown(self.keep_columns[0])}, but the pages come from {self.source}; only "
+                "tables (pages.tables) have columns. Remove it, or give tables."
             )
 
     def given(self, own: bool) -> dict[str, object]:

@@ -50,20 +50,20 @@ class PersonalDataConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         if len(set(self.kinds)) < len(self.kinds):
-            raise UsageError(f"personal_data.kinds names a kind twice: {self.kinds}. Name each once.")
+            raise UsageError(f"personal_data.kinds has a kind twice: {self.kinds}. List each once.")
         for kind in self.kinds:
             if not (placeholder := self.placeholder(kind)).strip():
                 raise UsageError(
                     f"personal_data.{kind}_placeholder is {placeholder!r}, but {kind} is among personal_data.kinds: "
-                    f"give it a text that shows, or leave the kind out."
+                    "give a visible text, or remove the kind."
                 )
         if self.phone_regions:
             from phonenumbers import SUPPORTED_REGIONS
 
             if wrong := [region for region in self.phone_regions if region not in SUPPORTED_REGIONS]:
                 raise UsageError(
-                    f"personal_data.phone_regions has {wrong[0]!r}, of which libphonenumber knows no numbers. Give "
-                    'countries by the two capital letters of ISO 3166, as "US".'
+                    f"personal_data.phone_regions has {wrong[0]!r}, a region that libphonenumber does not know. Give "
+                    'two-letter codes of ISO 3166, such as "US".'
                 )
 
     def placeholder(self, kind: str) -> str:

@@ -40,7 +40,7 @@ class QualityTrainingConfig(Config):
         within(self, where, 0, math.inf, "seed")
         positive(self, where, "learning_rate")
         if not 0 <= self.held_out_share < 1:
-            raise UsageError(f"{where}.held_out_share is {self.held_out_share}; give a share from 0 to below 1.")
+            raise UsageError(f"{where}.held_out_share is {self.held_out_share}; it must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class QualityClassifierConfig(Filter):
     title = "Quality classifier"
     summary = (
         "A trained classifier scores each text by its likeness to texts of a wanted kind (Li et al. 2024, "
-        "arXiv:2406.11794, section 4.4). The line lies where the wanted share of the documents is above it."
+        "arXiv:2406.11794, section 4.4). The threshold is set so that the wanted share of documents passes."
     )
     signals = (
         Signal(
@@ -74,5 +74,5 @@ class QualityClassifierConfig(Filter):
         super().__post_init__()
         if not 0 < self.keep_share <= 1:
             raise UsageError(
-                f"documents.quality_classifier.keep_share is {self.keep_share}; give a share above 0, at most 1."
+                f"documents.quality_classifier.keep_share is {self.keep_share}; it must be above 0 and at most 1."
             )

@@ -49,7 +49,7 @@ class ShardsConfig(Config):
         super().__post_init__()
         if not 0 < self.validation_fraction < 1:
             raise UsageError(
-                f"shards.validation_fraction is {self.validation_fraction}; it must lie between 0 and 1, both excluded."
+                f"shards.validation_fraction is {self.validation_fraction}; it must be above 0 and below 1."
             )
         within(self, "shards", 1, 2**26, "record_length")
         within(self, "shards", 1, 99_999, "train_shards")

@@ -65,13 +65,13 @@ class UrlFilterConfig(Config):
         for domain in self.banned_domains:
             if "/" in domain:
                 raise UsageError(
-                    f"documents.url_filter.banned_domains holds {domain!r}; give the domain alone, as in example.com. "
-                    "Single pages go into the file `urls` of a folder of lists."
+                    f"documents.url_filter.banned_domains has {domain!r}; give only the domain, such as example.com. "
+                    "Put single pages into the file `urls` of a folder of lists."
                 )
         if self.soft_word_threshold is None and (self.soft_banned_words or self.folders or self.packages):
             raise UsageError(
-                "documents.url_filter has soft words or lists that may hold some, but soft_word_threshold is None. "
-                "Say how many of them ban a URL (FineWeb: 2)."
+                "documents.url_filter has soft words, or lists that may have some, but soft_word_threshold is None. "
+                "Set how many of them ban a URL (FineWeb: 2)."
             )
         if self.soft_word_threshold is not None:
             within(self, "documents.url_filter", 1, math.inf, "soft_word_threshold")

@@ -79,8 +79,8 @@ def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterat
             texts = texts_of(row, fields)
             if not texts:
                 raise InputError(
-                    f"{file.path}, example {number}, has no text of an example: its fields are "
-                    f"{shown(', '.join(map(str, row)))}. Name them: documents.decontamination.fields = prompt=FIELD "
+                    f"{file.path}, example {number}, has no known text field: its fields are "
+                    f"{shown(', '.join(map(str, row)))}. Set documents.decontamination.fields = prompt=FIELD "
                     "answer=FIELD."
                 )
             own = next((row[name] for name in IDS if isinstance(row.get(name), str | int)), "")

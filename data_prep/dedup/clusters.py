@@ -171,7 +171,7 @@ def take_step(
             write_json(done, {"changes": sum(one["changes"] for one in counts), "bits": made.bits})
     state = json.loads(done.read_text())
     if not 0 <= state["bits"] <= MOST_BITS:
-        raise damaged(done, f"bits is {state['bits']!r}, but may be from 0 to {MOST_BITS}")
+        raise damaged(done, f"bits is {state['bits']!r}, but must be from 0 to {MOST_BITS}")
     return Partitions(folder, state["bits"]), state["changes"]
 
 

@@ -128,7 +128,7 @@ def read_range(place: Place, start: int, end: int) -> bytes:
 
 
 def damaged(place: Place, how: str) -> InputError:
-    return InputError(f"{place} cannot be read: {how}. Delete the folder {place.parent} and give the command again.")
+    return InputError(f"{place} cannot be read: {how}. Delete the folder {place.parent}, and run the command again.")
 
 
 def runs_in(place: Place) -> list[Run]:
@@ -144,12 +144,12 @@ def runs_in(place: Place) -> list[Run]:
     magic, count, index_bytes, crc32 = (int(value) for value in trailer)
     start = size - TRAILER.itemsize - index_bytes
     if magic != MAGIC or start < 0 or index_bytes < 16 * count:
-        raise damaged(place, "it does not end as a run file does")
+        raise damaged(place, "its end is not that of a run file")
     index = end[start - guess : -TRAILER.itemsize] if start >= guess else read_range(place, start, start + index_bytes)
     words = np.frombuffer(index, "<u8").astype(np.uint64, copy=False)
     table = words[: 2 * count].reshape(-1, 2).astype(np.int64)
     if zlib.crc32(index) != crc32 or ROW_BYTES * table[:, 0].sum() != start:
-        raise damaged(place, "its index is not the one that was written")
+        raise damaged(place, "its index has changed since it was written")
     runs, offset, at = [], 0, 2 * count
     for rows, samples in table.tolist():
         runs.append(Run(place, offset, rows, words[at : at + samples]))

@@ -80,9 +80,7 @@ class Index:
             here = np.isin(group["row"].to_numpy(), wanted)
             found |= dict(zip(group["row"].filter(here).to_pylist(), group["id"].filter(here).to_pylist(), strict=True))
         if len(found) < len(rows):
-            raise InputError(
-                f"{path} has no id of row {min({*rows} - {*found})}: it is of another index than its folder."
-            )
+            raise InputError(f"{path} has no id of row {min({*rows} - {*found})}: it belongs to another index.")
         return found
 
 
@@ -146,7 +144,7 @@ def open_index(where: str) -> Index:
             header = json.loads((folder / HEADER).read_text())
             if header["format"] != FORMAT:
                 raise InputError(
-                    f"{folder} is of the format {shown(header['format'])}, but this version reads {FORMAT!r}. Write it "
+                    f"{folder} has the format {shown(header['format'])}; this version reads {FORMAT!r}. Write it "
                     "again from its run."
                 )
             keys = {kind: tuple(KeyFile(*file) for file in files) for kind, files in header["keys"].items()}
@@ -158,7 +156,7 @@ def open_index(where: str) -> Index:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{folder / HEADER} cannot be read ({type(error).__name__}: {error}).") from error
     raise InputError(
-        f"There is no index in {place}: neither {HEADER} nor {FOLDER}/{HEADER}. A run writes one with "
+        f"{place} has no index: neither {HEADER} nor {FOLDER}/{HEADER}. A run writes one with "
         "--documents.dedup-index.write True."
     )
 
@@ -172,16 +170,16 @@ def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
         for step, kinds in KINDS_OF.items():
             if step in config.steps and (lacking := [kind for kind in kinds if kind not in index.keys]):
                 raise UsageError(
-                    f"documents.steps has {step}, but the index {index.where} has no keys of the kind "
-                    f"{', '.join(lacking)}, only {', '.join(index.keys)}: its run did not have that step. Write it "
-                    "with the step, or leave the step or the index out."
+                    f"documents.steps has {step}, but the index {index.where} has no {', '.join(lacking)} keys, only "
+                    f"{', '.join(index.keys)}, because its run did not have that step. Write it with the step, or "
+                    "remove the step or the index."
                 )
         for name, value in wanted.items():
             asked_for = "url_dedup" if name.startswith("url_dedup") else "minhash_dedup"
             if index.settings.get(name) != value and (asked_for in config.steps or name.endswith("before_filters")):
                 raise UsageError(
-                    f"The index {index.where} was made with documents.{name} = {shown(index.settings.get(name))}, but "
-                    f"here it is {shown(value)}, so that their keys cannot meet. Give the same value, or another index."
+                    f"The index {index.where} was written with documents.{name} = {shown(index.settings.get(name))}; "
+                    f"this run has {shown(value)}, so their keys cannot match. Give the same value, or another index."
                 )
     return indices
 

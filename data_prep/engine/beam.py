@@ -72,7 +72,7 @@ def run_units(attempts: Attempts) -> None:
             raise KeyboardInterrupt from None
         raise InputError(
             f"The Beam runner ended ({engine.beam_options or 'FnApiRunner'}): {type(error).__name__}: "
-            f"{shown(last, quotes=False)}. Finished units are kept, and the same command runs those that are left."
+            f"{shown(last, quotes=False)}. Finished units are kept; the same command runs the rest."
         ) from error
     finally:
         listed.unlink(missing_ok=True)
@@ -89,8 +89,8 @@ def run_units(attempts: Attempts) -> None:
         raise InputError(f"{step.name}: {name}: {error}")
     if attempts.queue:
         raise InputError(
-            f"Beam's runner ended, but {len(attempts.queue):,} of {len(step.units):,} units of {step.name} are neither "
-            "done nor failed. Look at the runner's logs; the same command runs the units that are left."
+            f"Beam's runner ended, but {len(attempts.queue):,} of {len(step.units):,} units of {step.name} are "
+            "neither done nor failed. See the runner's logs; the same command runs the remaining units."
         )
 
 
@@ -110,7 +110,7 @@ def beam_options(engine: EngineConfig) -> "PipelineOptions":
     elif engine.workers > 1:
         raise UsageError(
             f"engine.workers is {engine.workers}, but of Beam's runners only {DASK} starts workers on this machine. "
-            "Leave it out, or give --engine.runner processes."
+            "Remove it, or give --engine.runner processes."
         )
     from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -68,7 +68,7 @@ class Worker:
     def death(self) -> str:
         code = self.process.wait()
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
-        memory = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        memory = ", perhaps because memory ran out" if code == -signal.SIGKILL else ""
         return f"the worker process {how}{memory}"
 
     def end(self) -> None:

@@ -107,8 +107,8 @@ def connect(engine: EngineConfig) -> Any:
                     continue  # Ray gives its servers 30 s to start, which a busy machine may exceed
                 raise InputError(
                     f"No Ray cluster can be used at engine.address {engine.address or '(this machine)'}: "
-                    f"{shown(' '.join(str(error).split()), quotes=False)}. Look whether it runs (ray status), with the "
-                    "versions of Ray and Python that are installed here."
+                    f"{shown(' '.join(str(error).split()), quotes=False)}. Check whether it is running (ray status) "
+                    "with the same versions of Ray and Python."
                 ) from error
         CONNECTED[:] = wanted
     return ray
@@ -147,7 +147,7 @@ def result_of(task: Any, attempts: Attempts, unit: Unit, lost_nodes: dict[str, i
         last = (str(error).strip() or repr(error)).splitlines()[-1]
         raise InputError(
             f"Ray could not run {unit.name}: {type(error).__name__}: {shown(last, quotes=False)}. Its nodes need the "
-            "environment of make setup and this repository; what is done is kept."
+            "environment of make setup and this repository; finished work is kept."
         ) from error
     if lost:
         lost_nodes[unit.name] = lost_nodes.get(unit.name, 0) + 1

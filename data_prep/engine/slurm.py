@@ -72,10 +72,10 @@ def run_units(attempts: Attempts) -> None:
             raise InputError(f"{error['error']}\nLog of the tasks: {before.log}")
         if left == before.left and lost <= before.lost:
             raise InputError(
-                f"{step.name}: the array jobs {', '.join(before.arrays)} have ended, but no unit was done, and none "
-                f"failed. Look into {before.log}: the nodes may lack this folder or its environment; a unit may need "
-                "more time or memory than engine.slurm_options ask for; or the jobs were cancelled. The same command "
-                "submits them again."
+                f"{step.name}: the array jobs {', '.join(before.arrays)} have ended, but no unit finished or failed. "
+                f"See {before.log}: the nodes may lack this folder or its environment; a unit may need more time or "
+                "memory than engine.slurm_options ask for; or the jobs were cancelled. The same command submits them "
+                "again."
             )
     if engine.retry_failed:
         for name in names_in(folder / QUARANTINE / step.name) & {unit.name for unit in attempts.queue}:
@@ -84,7 +84,7 @@ def run_units(attempts: Attempts) -> None:
     name = chain(engine)[0]
     raise Stopped(
         f"{step.name}: {left:,} units are submitted to Slurm as array {', '.join(submitted.arrays)}; then job "
-        f"{submitted.next} continues this command. Logs: {submitted.log}. Look: squeue --name={name}. Stop all: "
+        f"{submitted.next} continues this command. Logs: {submitted.log}. Status: squeue --name={name}. Cancel: "
         f"scancel --name={name}",
         exit_code=0,
     )
@@ -170,8 +170,8 @@ def ask(*words: str) -> str:
             ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         except OSError as error:
             raise UsageError(
-                f"{words[0]} cannot be run: {error.strerror or error}. It is a part of Slurm: run this on a login node "
-                "of the cluster, in a folder that its nodes see, or choose another --engine.runner."
+                f"{words[0]} cannot be run: {error.strerror or error}. It is part of Slurm: run this on a login node, "
+                "in a folder that the nodes share, or choose another --engine.runner."
             ) from error
         if not ended.returncode:
             return ended.stdout
@@ -199,15 +199,16 @@ def refuse_submitted(step: str, folder: Place) -> None:
         queued = {*ask("squeue", "--noheader", "--format=%F").split()} & {*submitted.jobs}
     except InputError as error:
         raise InputError(
-            f"{step}: jobs {', '.join(submitted.jobs)} of Slurm may be at work on this step. {error} If none of them "
-            f"is left, delete {place}."
+            f"{step}: jobs {', '.join(submitted.jobs)} of Slurm may be working on this step. {error} If all of them "
+            f"have ended, delete {place}."
         ) from error
     if queued:
         done, last = len(names_in(folder / UNITS / step)), submitted.next
         continues = f", of which {last} continues the command" if last in queued else ""
         raise InputError(
-            f"{step}: {done:,} units are done, and Slurm's queue has the jobs {', '.join(sorted(queued, key=int))}"
-            f"{continues}. Wait for them, or end them: scancel {' '.join(submitted.jobs)}"
+            f"{step}: {done:,} units are done, and Slurm's queue has the jobs "
+            f"{', '.join(sorted(queued, key=int))}{continues}. Wait for them, or cancel them: scancel "
+            f"{' '.join(submitted.jobs)}"
         )
 
 

@@ -272,8 +272,8 @@ class Workspace:
     def check_bytes(self, bytes: int, done: str) -> None:
         if bytes > self.max_bytes:
             raise TooManyBytesError(
-                f"{bytes:,} bytes {done}, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are "
-                "more. Look whether the input has an end; if it is only large, raise --engine.max-unit-bytes."
+                f"{bytes:,} bytes {done}, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are more. "
+                "If the input is just large, raise --engine.max-unit-bytes."
             )
 
     def publish(self) -> dict[str, tuple[int, str]]:

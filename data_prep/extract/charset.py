@@ -159,7 +159,7 @@ def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
     for codec in [*declared, "utf-8"]:
         if codec == REPLACEMENT:
             if body.isascii():  # all of these encodings use 7 bits
-                raise UnicodeError("declared to be in an encoding that the web has given up")
+                raise UnicodeError("declared in an encoding that the web has abandoned")
             continue
         try:
             return body.decode(codec), codec

@@ -196,7 +196,7 @@ class Excerpts:
                 self.found[file, number] = self.example(row)
             if missing := [row for row in sorted(rows) if (file, row) not in self.found]:
                 raise InputError(
-                    f"{path} has no row {missing[0]}: it is not the file that was counted. {remedy(path)}, then "
+                    f"{path} has no row {missing[0]}: it has changed since it was counted. {remedy(path)}, then "
                     "launch.prepare_documents"
                 )
 
@@ -282,8 +282,8 @@ def read_counts(path: Path) -> Written:
         return Written(files, thresholds, tuple(written["languages_kept"]), records, *rest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). "
-            "Delete it and make it again: python -m launch.prepare_documents"
+            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it, and run: python -m "
+            "launch.prepare_documents"
         ) from error
 
 

@@ -149,9 +149,9 @@ def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, fl
         found = one.measure(passage) if passage.text and one.signals else [0.0] * len(one.signals)
         if len(found) != len(one.signals):
             raise UsageError(
-                f"The filter {one.name} measured {len(found)} values, {shown(list(found))}, but has {len(one.signals)} "
-                f"signals: {', '.join(signal.name for signal in one.signals)}. Let its measure() return one value a "
-                "signal, in their order."
+                f"The filter {one.name} measured {len(found)} values, {shown(list(found))}, but has "
+                f"{len(one.signals)} signals: {', '.join(signal.name for signal in one.signals)}. Its measure() must "
+                "return one value per signal, in their order."
             )
         values |= {signal.name: float(value) for signal, value in zip(one.signals, found, strict=True)}
         if one.rewrites and one.name in config.steps:

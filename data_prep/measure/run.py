@@ -123,8 +123,8 @@ def typed_columns(
                 if common is None:
                     raise InputError(
                         f"{file.path}: the column {shown(name)} is {kind} in {shown(row['id'])} and {before} before "
-                        "it, but a kept column has one type (pages.keep_columns). Correct the file, or leave the "
-                        "column out."
+                        "it, but a kept column has one type (pages.keep_columns). Correct the file, or remove the "
+                        "column."
                     )
                 types[name] = common
                 row[name] = json.dumps(value, ensure_ascii=False)
@@ -138,7 +138,8 @@ def typed_columns(
         if isinstance(value, int) and kind == pa.float64() and int(float(value)) != value:
             raise InputError(
                 f"{file.path}: the column {shown(name)} has the integer {value} in {shown(id)}, and floats elsewhere, "
-                "as which it is not exact (pages.keep_columns). Correct the file, or leave the column out."
+                "but the integer is not exact as a float (pages.keep_columns). Correct the file, or remove the "
+                "column."
             )
         return float(value) if isinstance(value, int) and kind == pa.float64() else value
 
@@ -148,8 +149,8 @@ def typed_columns(
         missing = [name for name in file.keep_columns if name not in types]
         if missing and documents:
             raise InputError(
-                f"{file.path} has no column {shown(missing[0])} in any of its documents (pages.keep_columns). Give it "
-                "the column (null is a value), leave the file out, or leave the column out."
+                f"{file.path} has no column {shown(missing[0])} in any of its documents (pages.keep_columns). Add the "
+                "column (null is a value), or remove the file or the column."
             )
         yield typed(), [pa.field(name, types[name]) for name in file.keep_columns if name in types]
     finally:

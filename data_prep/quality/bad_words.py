@@ -31,15 +31,15 @@ class BadWordsFilter(Filter):
 
     name = "bad_words"
     title = "Bad words"
-    summary = "Texts with words of a list, as C4 dropped them (Raffel et al. 2020, arXiv:1910.10683, section 2.2)."
-    signals = (Signal("bad_words_found", "Bad words", "How often words and phrases of the list occur.", "whole"),)
+    summary = "Drops texts with words of a list, as C4 did (Raffel et al. 2020, arXiv:1910.10683, section 2.2)."
+    signals = (Signal("bad_words_found", "Bad words", "Occurrences of words and phrases of the list.", "whole"),)
     rules = (Rule("too_many_bad_words", "bad_words_found", "above", "max_bad_words", datatrove="document_removed_with_badwords"),)  # fmt: skip  # noqa: E501
 
     def __post_init__(self):
         super().__post_init__()
         within(self, self.path(), 0, math.inf, "max_bad_words")
         if not self.files:
-            raise UsageError(f"{self.path()}.files is empty: name a list of words, or leave the filter out.")
+            raise UsageError(f"{self.path()}.files is empty: give a list of words, or remove the filter.")
 
     def external_inputs(self) -> dict[str, object]:
         return {file: digest(as_local_file(place_of(file)))[1] for file in self.files}
@@ -75,11 +75,11 @@ def words_of(files: tuple[str, ...], whole_words: bool) -> WordList:
             lines = as_local_file(place).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"The list {place} of documents.bad_words.files cannot be read: {error}. Give a file in UTF-8 with a "
-                f"word a line{' that the workers reach' if isinstance(place, Url) else ''}."
+                f"The list {place} of documents.bad_words.files cannot be read: {error}. Give a UTF-8 file with one "
+                f"word per line{' that the workers reach' if isinstance(place, Url) else ''}."
             ) from error
         found = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")}
         if not found:
-            raise InputError(f"The list {place} of documents.bad_words.files holds no word. Give another.")
+            raise InputError(f"The list {place} of documents.bad_words.files has no words. Give another.")
         entries |= found
     return WordList(frozenset(entries), whole_words)

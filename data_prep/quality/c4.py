@@ -60,26 +60,26 @@ class C4Filter(Filter):
     name = "c4"
     title = "C4"
     summary = (
-        "Rules made for C4, the corpus of the model T5 (Raffel et al. 2020, arXiv:1910.10683, section 2.2). Lines of "
-        "boilerplate are left out first; these rules look at what remains."
+        "Rules of C4, the corpus of the model T5 (Raffel et al. 2020, arXiv:1910.10683, section 2.2). Lines of "
+        "boilerplate are removed first; the rules apply to the rest."
     )
     signals = (
         Signal(
             "c4_lorem_ipsum",
             "Filler text",
-            "Lines with “lorem ipsum”, which stands where the text is still to come.",
+            "Lines with “lorem ipsum”, a placeholder for missing text.",
             "whole",
         ),
         Signal("c4_curly_brackets", "Curly brackets", "Lines with “{”, a sign of program code.", "whole"),
-        Signal("c4_sentences", "Sentences", "Sentences in the lines that remain.", "doubling"),
-        Signal("c4_characters", "What remains", "Characters in the lines that remain, citations taken out."),
+        Signal("c4_sentences", "Sentences", "Sentences in the remaining lines.", "doubling"),
+        Signal("c4_characters", "What remains", "Characters in the remaining lines, without citations."),
     )
     rules = (
         Rule("c4_lorem_ipsum", "c4_lorem_ipsum", "above", "max_lorem_ipsum", datatrove="lorem_ipsum"),
         Rule("c4_curly_bracket", "c4_curly_brackets", "above", "max_curly_brackets", datatrove="curly_bracket"),
         Rule("c4_too_few_sentences", "c4_sentences", "below", "min_sentences", datatrove="too_few_sentences"),
         # datatrove has no such reason: most such texts have too few sentences, others are "empty" for a later filter.
-        Rule("c4_no_lines", "c4_characters", "at most", fixed=0, sentence="C4's rules on lines left none."),
+        Rule("c4_no_lines", "c4_characters", "at most", fixed=0, sentence="C4's line rules removed every line."),
     )
     rewrites = True
 

@@ -48,7 +48,7 @@ class EmbeddingFilter(Filter):
     """Maximum tokens; longer texts are truncated."""
 
     name = "embedding"
-    title = "Score of an embedding"
+    title = "Score of the embedding"
     summary = "A linear head on a BERT's embedding scores each text, as FineWeb-Edu does (arXiv:2406.17557, section 4)."
     signals = (Signal("embedding_score", "Score", "The output of the head; FineWeb-Edu's is from 0 to 5.", 0.05),)
     rules = (Rule("embedding_low_score", "embedding_score", "below", "min_score"),)
@@ -59,7 +59,7 @@ class EmbeddingFilter(Filter):
             raise UsageError(f"{self.path()}.min_score is {self.min_score}; give a finite number.")
         within(self, self.path(), 3, 100_000, "max_tokens")
         if not self.model:
-            raise UsageError(f"{self.path()}.model is empty: name the folder of a model, or leave the filter out.")
+            raise UsageError(f"{self.path()}.model is empty: give the folder of a model, or remove the filter.")
 
     def external_inputs(self) -> dict[str, object]:
         return {str(path): digest(path)[1] for path in load_classifier(self).files}
@@ -177,8 +177,8 @@ def read_tokenizer(path: Path, max_tokens: int) -> Any:
                 steps += step.get(f"{name}s") or step["pretokenizers"]
             elif step is not None and step["type"] not in known:
                 raise InputError(
-                    f"{path} has the {name} {step['type']!r}, but a BERT's has {', '.join(known)}. Choose another "
-                    "model."
+                    f"{path} has the {name} {step['type']!r}, but only {', '.join(known)} are supported. Choose "
+                    "another model."
                 )
     with no_panic(f"{path} is not a tokenizer that the tokenizers library can read; choose another model"):
         tokenizer = Tokenizer.from_file(str(path))

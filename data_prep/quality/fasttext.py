@@ -36,7 +36,7 @@ class FastTextFilter(Filter):
     name = "fasttext"
     title = "fastText classifier"
     summary = "A published classifier scores each text (Joulin et al. 2017, arXiv:1607.01759)."
-    signals = (Signal("fasttext_score", "Score", "The probability that the model gives to the label, from 0 to 1."),)
+    signals = (Signal("fasttext_score", "Score", "The model's probability of the label, from 0 to 1."),)
     rules = (
         Rule("fasttext_low_score", "fasttext_score", "below", "min_score"),
         Rule("fasttext_high_score", "fasttext_score", "above", "max_score"),
@@ -47,12 +47,12 @@ class FastTextFilter(Filter):
         within(self, self.path(), 0, 1, "min_score", "max_score")
         if self.min_score > self.max_score:
             raise UsageError(
-                f"{self.path()}.min_score = {self.min_score} is above max_score = {self.max_score}: nothing could "
+                f"{self.path()}.min_score = {self.min_score} is above max_score = {self.max_score}, so nothing could "
                 "pass. Lower the first or raise the second."
             )
         if not self.model or not self.label or self.label.startswith(PREFIX):
             raise UsageError(
-                f"{self.path()}: model = {self.model!r}, label = {self.label!r}. Name the model's file, and the label "
+                f"{self.path()}: model = {self.model!r}, label = {self.label!r}. Give the model's file, and the label "
                 f"without {PREFIX}."
             )
 

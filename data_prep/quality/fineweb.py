@@ -42,20 +42,20 @@ class FineWebFilter(Filter):
     name = "fineweb"
     title = "FineWeb"
     summary = (
-        "Rules made for the corpus FineWeb (Penedo et al. 2024, arXiv:2406.17557, section 3.6). They find lists, menus "
-        "and tables that got past the others."
+        "Rules of the corpus FineWeb (Penedo et al. 2024, arXiv:2406.17557, section 3.6). They find lists, menus and "
+        "tables that pass the other rules."
     )
     signals = (
         Signal(
             "terminal_punctuation_lines",
             "Lines that end a sentence",
-            "Share of lines that end with a full stop, a question mark or the like. Menus have few.",
+            "Share of lines that end with a period, a question mark or similar. Menus have few.",
         ),
         Signal("short_lines", "Short lines", "Share of lines with few characters (in FineWeb, at most 30)."),
         Signal(
             "fineweb_duplicate_line_characters",
             "Text in repeated lines",
-            "Characters of lines that stood before, as a share of the text without line breaks.",
+            "Characters of repeated lines, as a share of the text without line breaks.",
         ),
         Signal("newlines_per_word", "Line breaks", "Line breaks per word or mark. Lists have many."),
     )

@@ -50,7 +50,7 @@ class FunctionFilter(Filter):
         if not isinstance(value, int | float) or math.isnan(value):
             raise UsageError(
                 f"The function {self.function} of the filter {self.name} returned {shown(value)} for a text of "
-                f"{len(passage.text)} characters. Let it return a number, or True or False."
+                f"{len(passage.text)} characters. It must return a number, True or False."
             )
         return [float(value)]
 
@@ -71,13 +71,14 @@ def keep_if(
     """
     if at_least is not None and at_most is not None:
         raise UsageError(
-            f"keep_if: at_least = {at_least} and at_most = {at_most} are both given. Give one; two filters do both."
+            f"keep_if: at_least = {at_least} and at_most = {at_most} are both given. Give one; use two filters "
+            "for both."
         )
     where = getattr(function, "__qualname__", "")
     if not isinstance(function, types.FunctionType) or "<" in where or "." in where:
         raise UsageError(
-            f"keep_if: {shown(function)} is no plain function at the top of a file, and could not be sent to workers. "
-            "Write it as def NAME(text): ... in a file of its own."
+            f"keep_if: {shown(function)} is not a top-level function of a file, and could not be sent to workers. "
+            "Write it as def NAME(text): ... in its own file."
         )
     try:
         source = Path(inspect.getsourcefile(function) or "").read_text(encoding="utf-8")
@@ -112,12 +113,14 @@ def filter_class(name: str, drops: Side) -> Any:
     """Make the class of filters `name` that drop values on that side of the limit. Raises UsageError if `name` is not
     an identifier."""
     if not name.isidentifier():
-        raise UsageError(f"keep_if: name is {name!r}; give one as Python's are.")
+        raise UsageError(f"keep_if: name is {name!r}; it must be a Python identifier.")
     body = {
         "name": name,
         "title": name.replace("_", " ").capitalize(),
-        "summary": f"A filter of the user's own: the function {name}.",
-        "signals": (Signal(f"{name}_value", name.replace("_", " ").capitalize(), f"What {name} gives for the text."),),
+        "summary": f"A user-defined filter: the function {name}.",
+        "signals": (
+            Signal(f"{name}_value", name.replace("_", " ").capitalize(), f"The value of {name} for the text."),
+        ),
         "rules": (Rule(f"{name}_{drops}", f"{name}_value", drops, "limit"),),
         "__doc__": FunctionFilter.__doc__,
     }

@@ -54,18 +54,18 @@ class GopherQualityFilter(Filter):
     name = "gopher_quality"
     title = "Gopher: quality"
     summary = (
-        "Rules made for the model Gopher (the same paper, appendix A.1.1). They ask whether a text is prose at all: of "
-        "a sensible length, made of words, and with the small words that prose needs."
+        "Rules of the model Gopher (the same paper, appendix A.1.1). They check that a text is prose: of reasonable "
+        "length, made of words, with common stop words."
     )
     signals = (
         Signal("words", "Length", "Words of the document; punctuation is not counted.", "doubling"),
         Signal("mean_word_length", "Mean length of a word", "In characters. English prose has about five.", 0.1),
         Signal("hashes_per_word", "Hash signs", "“#” per word or mark. Lists of tags have many."),
-        Signal("ellipses_per_word", "Ellipses", "“…” per word or mark. Teasers that break off have many."),
+        Signal("ellipses_per_word", "Ellipses", "“…” per word or mark. Truncated teasers have many."),
         Signal("bullet_lines", "Bulleted lines", "Share of lines that begin with a bullet, “•” or “-”."),
         Signal(
             "ellipsis_lines",
-            "Lines that break off",
+            "Truncated lines",
             "Share of lines that end with an ellipsis, as previews of articles do.",
         ),
         Signal(
@@ -76,7 +76,7 @@ class GopherQualityFilter(Filter):
         Signal(
             "stop_words",
             "Stop words",
-            "How many of a few words that prose can hardly do without occur: the, of, and …",
+            "Number of stop words that occur: the, of, and …",
             "whole",
         ),
     )
@@ -111,13 +111,13 @@ class GopherQualityFilter(Filter):
         for low, high in (("min_words", "max_words"), ("min_mean_word_length", "max_mean_word_length")):
             if getattr(self, low) > getattr(self, high):
                 raise UsageError(
-                    f"{self.path()}.{low} = {getattr(self, low)} is above {high} = {getattr(self, high)}: "
-                    "nothing could pass. Lower the first or raise the second."
+                    f"{self.path()}.{low} = {getattr(self, low)} is above {high} = {getattr(self, high)}, so nothing "
+                    "could pass. Lower the first or raise the second."
                 )
         if self.count_stop_words == "different" and self.min_stop_words > len(set(self.stop_words)):
             raise UsageError(
                 f"{self.path()}.min_stop_words = {self.min_stop_words}, but there are only "
-                f"{len(set(self.stop_words))} stop words: nothing could pass. Lower it or add to stop_words."
+                f"{len(set(self.stop_words))} stop words, so nothing could pass. Lower it, or add stop words."
             )
 
     def external_inputs(self) -> dict[str, object]:

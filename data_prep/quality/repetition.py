@@ -53,23 +53,25 @@ class GopherRepetitionFilter(Filter):
     name = "gopher_repetition"
     title = "Gopher: repetition"
     summary = (
-        "Rules made for the model Gopher (Rae et al. 2021, arXiv:2112.11446, table A1). A text that repeats itself is "
-        "mostly a menu, a list or the work of a machine, and a model that learns from it repeats itself too."
+        "Rules of the model Gopher (Rae et al. 2021, arXiv:2112.11446, table A1). A repetitive text is mostly a "
+        "menu, a list or machine-made, and a model trained on it repeats itself too."
     )
     signals = (
         Signal(
-            "duplicate_paragraphs", "Repeated paragraphs", "Share of paragraphs that stood before in the same document."
+            "duplicate_paragraphs",
+            "Repeated paragraphs",
+            "Share of paragraphs that repeat an earlier one of the document.",
         ),
         Signal(
             "duplicate_paragraph_characters",
             "Text in repeated paragraphs",
-            "Characters of paragraphs that stood before, as a share of the text.",
+            "Characters of repeated paragraphs, as a share of the text.",
         ),
-        Signal("duplicate_lines", "Repeated lines", "Share of lines that stood before in the same document."),
+        Signal("duplicate_lines", "Repeated lines", "Share of lines that repeat an earlier one of the document."),
         Signal(
             "duplicate_line_characters",
             "Text in repeated lines",
-            "Characters of lines that stood before, as a share of the text.",
+            "Characters of repeated lines, as a share of the text.",
         ),
         Signal(
             "top_2_gram",
@@ -88,7 +90,7 @@ class GopherRepetitionFilter(Filter):
             Signal(
                 f"duplicate_{n}_grams",
                 f"Repeated runs of {NUMBERS[n]} words",
-                f"Characters in runs of {NUMBERS[n]} words that stood before, as a share of the text.",
+                f"Characters in repeated runs of {NUMBERS[n]} words, as a share of the text.",
             )
             for n in DUPLICATE
         ),

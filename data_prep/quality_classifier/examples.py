@@ -47,8 +47,8 @@ def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[D
     for file in sets["other"]:
         if file.sha256 in by_contents:
             raise UsageError(
-                f"{OPTION}: {by_contents[file.sha256]} of `good` and {file.path} of `other` are the same file; nothing "
-                "can be learnt from it. Take it out of one of the sets."
+                f"{OPTION}: {by_contents[file.sha256]} of `good` and {file.path} of `other` are the same file. Remove "
+                "it from one of the sets."
             )
     return sets
 

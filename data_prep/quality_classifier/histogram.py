@@ -23,7 +23,7 @@ def histogram(scores: ArrayLike) -> np.ndarray:
     values = np.asarray(scores, np.float64).reshape(-1)
     wrong = values[~((values >= 0) & (values <= 1))]  # includes NaN, of documents without a score
     if len(wrong):
-        raise UsageError(f"A score is {wrong[0]}, but must be from 0 to 1. Count only documents that have one.")
+        raise UsageError(f"A score is {wrong[0]}; it must be from 0 to 1. Count only documents that have one.")
     millionths, counts = np.unique(np.rint(values * STEPS).astype(np.int64), return_counts=True)
     return np.stack([millionths, counts], axis=1)
 
@@ -46,7 +46,7 @@ def threshold(scores: np.ndarray, keep_share: float) -> float:
     are no documents. Raises UsageError unless 0 < keep_share <= 1.
     """
     if not 0 < keep_share <= 1:
-        raise UsageError(f"keep_share is {keep_share}; give a share above 0, at most 1.")
+        raise UsageError(f"keep_share is {keep_share}; it must be above 0 and at most 1.")
     millionths, counts = np.asarray(scores, np.int64).reshape(-1, 2).T
     wanted = math.ceil(Fraction(str(keep_share)) * int(counts.sum()))  # 0.07 of 100 is 7; with floats it would be 8
     from_above = np.cumsum(counts[::-1])

@@ -125,7 +125,7 @@ def read_description(folder: Path) -> dict:
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged: {error!r}. {REMEDY}") from error
     if found[0] != FORMAT:
-        raise InputError(f"{folder} is of format {found[0]}, but {FORMAT} is read here. {REMEDY}")
+        raise InputError(f"{folder} has format {found[0]}; this version reads {FORMAT}. {REMEDY}")
     return description
 
 
@@ -142,8 +142,8 @@ def load_model(folder: str | Path) -> QualityClassifier:
     description = read_description(path)
     if description["features_sha256"] != features_sha256():
         raise InputError(
-            f"The quality classifier in {path} was trained when texts were split into words in another way; "
-            f"its scores would be wrong. {REMEDY}"
+            f"The quality classifier in {path} was trained with another word splitter, so its scores would be wrong. "
+            f"{REMEDY}"
         )
     try:
         size = (path / WEIGHTS).stat().st_size
@@ -153,10 +153,10 @@ def load_model(folder: str | Path) -> QualityClassifier:
                 f"{REMEDY}"
             )
         if file_sha256(path / WEIGHTS) != description["weights_sha256"]:
-            raise InputError(f"{path / WEIGHTS} is not the file that {DESCRIPTION} beside it tells of. {REMEDY}")
+            raise InputError(f"{path / WEIGHTS} does not match its {DESCRIPTION}. {REMEDY}")
         weights, bias = load_npz(path / WEIGHTS, {"weights": ("<i4", (None,)), "bias": ("<i8", ())})
         if len(weights) not in [1 << bits for bits in range(1, MAX_BITS + 1)]:
-            raise ValueError(f"weights.npy has {len(weights):,} weights, which is no power of 2 up to 2**{MAX_BITS}")
+            raise ValueError(f"weights.npy has {len(weights):,} weights, which is not a power of 2 up to 2**{MAX_BITS}")
         return QualityClassifier(weights, int(bias))
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path / WEIGHTS} cannot be read: {error}. {REMEDY}") from error

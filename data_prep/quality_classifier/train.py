@@ -42,7 +42,7 @@ def train_quality_classifier(
             if not count["trained"]:
                 raise InputError(
                     f"The set {name} leaves no document to train on: {count['held_out']} with words were found in "
-                    f"{', '.join(str(file.path) for file in sets[name])}, and all of them held out (a share of "
+                    f"{', '.join(str(file.path) for file in sets[name])}, and all are held out (held_out_share = "
                     f"{config.held_out_share}). Give more documents, or hold out fewer."
                 )
         model = train(examples, config, progress)
@@ -97,8 +97,8 @@ def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) ->
     largest = max(float(np.abs(weights).max()), abs(bias))
     if not largest < 2**31 * UNIT:
         raise UsageError(
-            f"documents.quality_classifier.training.learning_rate = {config.learning_rate} has driven a weight to "
-            f"{largest:g}, and {2**31 * UNIT:g} is the most that a model holds. Lower it."
+            f"documents.quality_classifier.training.learning_rate = {config.learning_rate} drove a weight to "
+            f"{largest:g}; the limit of a model is {2**31 * UNIT:g}. Lower it."
         )
     return QualityClassifier(np.rint(weights / UNIT).astype(np.int32), round(bias / UNIT))
 

@@ -56,14 +56,11 @@ def refuse_own_columns(names: Iterable[str], config: DocumentsConfig) -> None:
     computed = {*text_schema(config).names, CLUSTER_SIZE, REPEAT, DUPLICATE_OF} - {*documents}
     for name in names:
         if name in documents:
-            raise UsageError(
-                f"pages.keep_columns names {shown(name)}, which every document has: the table's value is kept without "
-                "it. Leave it out."
-            )
+            raise UsageError(f"pages.keep_columns has {shown(name)}, which every document has anyway. Remove it.")
         if (head := name.split(".")[0]) in {*documents, *computed}:  # pyarrow would read "a.b" as a part of "a"
             raise UsageError(
-                f"pages.keep_columns names {shown(name)}, but {head} is a column that is computed here. Rename the "
-                "column in your files, or leave it out."
+                f"pages.keep_columns has {shown(name)}, but {head} is a computed column. Rename the column in your "
+                "files, or remove it."
             )
 
 

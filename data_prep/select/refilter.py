@@ -120,13 +120,13 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
     if before:
         columns.insert(0, passing(before.counts))
         lines += ["Changed:", *changed, ""] if changed else ["The thresholds are the run's own.", ""]
-    lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
+    lines += [*table(columns, config), "A document counts for the first rule that rejects it."]
     if before:
         duplicates = sum(dropped_as(DEDUP, before.counts).values())
         passed = "passed the stage language" if config.minhash.before_filters else "passed"
         counted = ", and are counted under the rules" if config.minhash.before_filters else ""
         lines.append(
-            f"{duplicates:,} of those that {passed} were duplicates in the run. They are not looked for again{counted}."
+            f"{duplicates:,} of those that {passed} were duplicates in the run; deduplication is not repeated{counted}."
         )
     return "\n".join(lines)
 

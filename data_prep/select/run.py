@@ -200,9 +200,7 @@ def prepare_documents(
         if not late or not {*AFTER_FILTERS} & set(config.steps):
             break
         if late.keys() <= given_up:
-            raise InputError(
-                f"{', '.join(sorted(late))}: failed again after being set aside. Run the same command again."
-            )
+            raise InputError(f"{', '.join(sorted(late))}: failed again after quarantine. Run the same command again.")
         given_up |= late.keys()
         for name, step in late.items():
             set_aside_in(first_step(config), name, step, run.folder)
@@ -216,8 +214,8 @@ def prepare_documents(
     outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(
-            f"No document survives of {outcome.pages} pages in {len(made)} files:\n{outcome.table()}\n"
-            "Loosen the rule that takes the most (documents.* in the config), or bring other pages (pages.*)."
+            f"No document is left of {outcome.pages} pages in {len(made)} files:\n{outcome.table()}\nRelax the rule "
+            "that drops the most (documents.* in the config), or give other pages (pages.*)."
         )
     return outcome
 

@@ -106,14 +106,12 @@ def write_index(path: Path, keys: np.ndarray, scratch: Path) -> None:
 def read_index(place: Place) -> np.ndarray:
     """Return the sorted keys of a held-out index. Raises InputError if it is missing, damaged, or made by another
     rule."""
-    remedy = (
-        "Name the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write that run's again."
-    )
+    remedy = "Give the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write it again."
     try:
         with place.open("rb") as file, pq.ParquetFile(file) as table:
             rule = (table.schema_arrow.metadata or {}).get(b"rule", b"none").decode()
             if rule != RULE:
-                raise InputError(f'{place} holds keys by the rule "{rule}", but this version has "{RULE}". {remedy}')
+                raise InputError(f'{place} has keys of the rule "{rule}"; this version uses "{RULE}". {remedy}')
             return table.read(["key"])["key"].to_numpy()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{place} is not a held-out index: {error}. {remedy}") from error

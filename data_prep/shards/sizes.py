@@ -67,7 +67,7 @@ def check_record_fits(config: ShardsConfig) -> None:
     least = most_bytes(config.record_length + 1, 1, config)
     if least > config.shard_bytes:
         raise UsageError(
-            f"shards.shard_bytes = {config.shard_bytes:,} cannot hold a record: a file with one of "
-            f"shards.record_length = {config.record_length:,} tokens takes {least:,} bytes. Give shard_bytes at least "
-            "as many, or shorter records."
+            f"shards.shard_bytes = {config.shard_bytes:,} is too small: a file with one record of "
+            f"shards.record_length = {config.record_length:,} tokens needs {least:,} bytes. Raise shard_bytes, or "
+            "shorten the records."
         )

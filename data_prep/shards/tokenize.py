@@ -59,8 +59,7 @@ def document_files(folder: Place) -> list[DocumentFile]:
     files = [DocumentFile(one.path, one.bytes, one.sha256, one.counts) for one in stored]
     if not any(file.rows for file in files):
         raise InputError(
-            f"There are no documents in {folder} ({len(files)} Parquet files). Make them: "
-            "python -m launch.prepare_documents"
+            f"There are no documents in {folder} ({len(files)} Parquet files). Run: python -m launch.prepare_documents"
         )
     return files
 

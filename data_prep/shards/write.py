@@ -101,7 +101,8 @@ def write_shards(
     if config.repeat_documents and REPEAT not in read_footer(files[0].path).schema.names:
         raise UsageError(
             f"shards.repeat_documents is {config.repeat_documents}, but {files[0].path} has no column {REPEAT}. "
-            "Prepare the documents with documents.minhash.upsampling_weights, or leave shards.repeat_documents out."
+            "Prepare the documents with documents.minhash.upsampling_weights, or set shards.repeat_documents to "
+            "False."
         )
     fraction = held_out_fraction(estimated_tokens(files, tokenizer.encode_array), config)
     index, index_sha256 = None, ""

@@ -140,7 +140,7 @@ def kept_of(
             raise NoDocumentError("too_long", f"more than {MAX_TEXT_BYTES:,} bytes in {name!r}")
         kind = types.get(name) or type_of(value)
         if kind is None:
-            raise UnkeptValueError(f"the column {shown(name)} holds {in_words(value)}, which cannot be kept")
+            raise UnkeptValueError(f"the column {shown(name)} has {in_words(value)}, which cannot be kept")
         if isinstance(value, str):
             value = storable(value)
         elif isinstance(value, list):

@@ -21,7 +21,7 @@ from lm.storage.objects import Object
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NO_TEXT = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
+NO_TEXT = "Set pages.text_field to the column with the text (in the sets of a quality classifier it must be `text`)."
 """Remedy for a table without texts, for messages."""
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
 UTF_8_BOM = codecs.BOM_UTF8
@@ -127,9 +127,9 @@ def format_of(path: Place, by_name: bool = True) -> Format:
     if named and by_name and begin:
         return named
     if not begin:
-        raise InputError(f"{path} is empty, 0 bytes: an interrupted download? Download it again, or leave it out.")
+        raise InputError(f"{path} is empty, 0 bytes: an interrupted download? Download it again, or remove it.")
     known = ", ".join(f"{one.title} ({', '.join(one.endings)})" for one in FORMATS)
-    remedy = "Give it by pages.warc" if plain.startswith(WARC) else "Leave it out by a narrower pattern (pages.tables)"
+    remedy = "Give it by pages.warc" if plain.startswith(WARC) else "Exclude it with a narrower pattern (pages.tables)"
     raise InputError(
         f"{path} is not a table of texts: it begins with {plain.lstrip()[:5]!r}. {remedy}. Formats of tables: {known}."
     )

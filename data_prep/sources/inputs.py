@@ -31,7 +31,7 @@ def read_records(texts: Place) -> Records:
         return Records(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read: {error}. Delete {texts} and make it again: python -m launch.extract_texts"
+            f"{path} cannot be read: {error}. Delete {texts}, and run: python -m launch.extract_texts"
         ) from error
 
 

@@ -51,8 +51,8 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 yield number, place, row
     except (OSError, EOFError, zlib.error) as error:
         if not found:
-            raise InputError(f"{table.path} cannot be read: {error}. Get it again, or leave it out.") from error
-        table.quarantine(number + 1, f"after {unit} {number + 1}", "damaged", f"{error}; what follows is lost")
+            raise InputError(f"{table.path} cannot be read: {error}. Download it again, or remove it.") from error
+        table.quarantine(number + 1, f"after {unit} {number + 1}", "damaged", f"{error}; the rest is lost")
 
 
 def count(path: Place) -> None:

@@ -85,9 +85,7 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
     found: dict[Place, Listed] = {}
     for pattern in patterns:
         if not pattern.strip():
-            raise UsageError(
-                f"{option}: {pattern!r} names nothing. Leave it out, or give a file, a folder or a pattern."
-            )
+            raise UsageError(f"{option}: {pattern!r} is empty. Remove it, or give a file, a folder or a pattern.")
         find = files_in_list if pattern.startswith("@") else remote_files if is_url(pattern) else local_files
         for one in find(option, pattern):
             found.setdefault(one.place, one)
@@ -95,7 +93,7 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
         written = str(place).encode(errors="ignore").decode()  # without lone surrogates, which are not UTF-8
         if isinstance(place, Path) and written != str(place):
             raise UsageError(
-                f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or leave it out by a "
+                f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or exclude it with a "
                 "narrower pattern."
             )
     names = distinct_names({place: one.name for place, one in found.items()})
@@ -149,7 +147,7 @@ def remote_files(option: str, pattern: str) -> list[Listed]:
         if "*" in pattern:
             raise UsageError(
                 f"{option}: {pattern!r} is a pattern, but a web server does not list its files. Write their addresses "
-                "into a text file, one a line, and give it as @FILE."
+                "into a text file, one per line, and give it as @FILE."
             )
         return [Listed(url, url.name)]
     if not WILDCARD.search(pattern):
@@ -214,7 +212,7 @@ def files_in_list(option: str, pattern: str) -> list[Listed]:
             name = place.key if is_url(line) and isinstance(place, Url) else line
             names.append((place, name.lstrip("/")))
     if not names:
-        raise UsageError(f"{option}: the list {source} names no file. Write one path or address a line.")
+        raise UsageError(f"{option}: the list {source} is empty. Write one path or address per line.")
     folders = {place.parent for place, _ in names if isinstance(place, Url) and not is_on_the_web(place)}
     objects = {folder / name: one for folder in sorted(folders) for name, one in folder.files().items()}
     found = []
@@ -245,10 +243,12 @@ def files_to_read(option: str, pattern: str, sizes: Mapping[str, int]) -> list[s
         return found
     seen = [name for name in sizes if not is_hidden(name)]
     others = [other for other, known in ENDINGS.items() if any(name.lower().endswith(known) for name in seen)]
-    holds = f"holds {len(seen):,} files, but none" if seen else "is a folder without files, so none"
+    holds = f"holds {len(seen):,} files, but none" if seen else "is a folder without files"
     empty = " (those files are empty)" if option in others else ""
-    remedy = f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
-    remedy = "Name another folder, or a pattern." if empty else remedy
+    remedy = (
+        f"It has files for {others[0]}: give it as that option." if others else "Give another folder, or a pattern."
+    )
+    remedy = "Give another folder, or a pattern." if empty else remedy
     raise UsageError(f"{option}: {pattern!r} {holds} with the ending {', '.join(endings)}{empty}. {remedy}")
 
 

@@ -68,8 +68,8 @@ def warc_kind(path: Place) -> str:
         table = begin.startswith(ZSTD) or any(one.begins and one.begins.match(uncompressed(begin)) for one in FORMATS)
         raise InputError(
             f"{path} is not a WARC file: it begins with {begin[:5]!r}, not with {GZIP!r} (gzip) or {WARC!r}. "
-            + ("It looks like a table of texts: give it by pages.tables." if table else "")
-            + ("" if table else "Leave it out by a narrower pattern (pages.warc).")
+            + ("It looks like a table of texts: give it as pages.tables." if table else "")
+            + ("" if table else "Exclude it with a narrower pattern (pages.warc).")
         )
     suffixes = path.name.lower().split(".")[1:]
     if "wet" in suffixes:
@@ -78,6 +78,6 @@ def warc_kind(path: Place) -> str:
     kinds = [kind for kind in types if kind not in (b"warcinfo", b"metadata")]  # occur in every kind of file
     if "wat" in suffixes or (b"metadata" in types and not kinds):
         raise InputError(
-            f"{path} holds metadata of pages (WAT), but no page. Give the WARC or WET files of the same crawl."
+            f"{path} has metadata of pages (WAT), but no pages. Give the WARC or WET files of the same crawl."
         )
     return "wet" if kinds[:1] == [b"conversion"] else "warc"

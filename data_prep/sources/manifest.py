@@ -118,8 +118,8 @@ def manifest_files(workdir: Place) -> list[InputFile]:
     wrong += [repr(entry["kind"]) for entry in entries if not wrong and entry["kind"] not in KINDS]
     if wrong:
         raise InputError(
-            f"A file in {manifest} has no {wrong[0]}, or one of another version of this program. Fetch the pages "
-            f"again: {shlex.join(['rm', str(workdir / 'stages/pages.json')])}"
+            f"A file in {manifest} has no valid {wrong[0]}. Fetch the pages again: "
+            f"{shlex.join(['rm', str(workdir / 'stages/pages.json')])}"
         )
     return [input_file(entry, workdir) for entry in entries]
 

@@ -100,7 +100,7 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 table.quarantine(number, f"row group {group}, from row {number} on", reason, last)
             start += chunks.num_rows
         if damaged == file.num_row_groups and damaged:
-            raise InputError(f"{path}: no row group can be read: {last}. Get it again, or leave it out.")
+            raise InputError(f"{path}: no row group can be read: {last}. Download it again, or remove it.")
 
 
 def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple[list[str], set[str]]:
@@ -117,9 +117,9 @@ def kept_leaves(file, leaves: dict[str, tuple[int, Any]], table: Table) -> tuple
         unbounded = is_list and file.metadata.num_row_groups and not may_stay_a_dictionary(file, *leaves[path])
         if leaf.max_repetition_level != is_list or leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" or unbounded:
             raise InputError(
-                f"{table.path}: the column {shown(name)} has a form that is not read in bounded memory "
+                f"{table.path}: the column {shown(name)} has an encoding that cannot be read in bounded memory "
                 f"({leaf.physical_type}, {', '.join(encodings_of(file, leaves[path][0]))}). Write the file again with "
-                "plain or dictionary encoding, or leave the column out of pages.keep_columns."
+                "plain or dictionary encoding, or remove the column from pages.keep_columns."
             )
         paths.append(path)
         lists |= {path} if is_list else set()
@@ -135,8 +135,8 @@ def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
         outer = next((one for one in fields if pa.types.is_struct(one.type) and rest.startswith(f"{one.name}.")), None)
         if found is None and outer is None:
             raise InputError(
-                f"{path} has no column {shown(name)} (pages.keep_columns), but: {', '.join(map(shown, schema.names))}. "
-                "Leave the column or the file out."
+                f"{path} has no column {shown(name)} (pages.keep_columns); it has "
+                f"{', '.join(map(shown, schema.names))}. Remove the column or the file."
             )
         if found is None and outer is not None:
             rest, fields = (
@@ -147,13 +147,13 @@ def type_in(schema: pa.Schema, name: str, path: Place) -> pa.DataType:
     if kind is None:
         inner = pa.types.is_struct(found.type) and found.type.num_fields
         remedy = (
-            f"Name a part of it, as {shown(f'{name}.{found.type.field(0).name}')}, or leave it out"
+            f"Give a part of it, such as {shown(f'{name}.{found.type.field(0).name}')}, or remove it"
             if inner
             else "Leave it out"
         )
         raise InputError(
             f"{path}: the column {shown(name)} is {shown(str(found.type), quotes=False)}, which cannot be kept "
-            f"(pages.keep_columns). Kept are {KINDS}. {remedy}."
+            f"(pages.keep_columns). Supported: {KINDS}. {remedy}."
         )
     return kind
 

@@ -38,7 +38,7 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
         packed = sum(one.bytes for one in with_estimated_sizes(listed_files("pages.warc", pages.warc)))
         return InputSizes(packed // WARC_RATIO, max(packed // BYTES_PER_PAGE, 1))
     if pages.source != "tables":
-        raise UsageError("pages.tables names no texts. Give your files or their folder: --pages.tables notes/")
+        raise UsageError("pages.tables is empty. Give your files or their folder: --pages.tables notes/")
     files = [one for one in with_estimated_sizes(listed_files("pages.tables", pages.tables)) if one.bytes]
     plain = [one for one in files if one.place.name.lower().endswith(PLAIN_TEXT)]
     tables = [one for one in files if one not in plain]
@@ -50,7 +50,7 @@ def input_sizes(pages: PagesConfig) -> InputSizes:
         len(plain) + round(times * sum(one.documents for one in found)),
     )
     if not total.bytes:
-        raise InputError(f"pages.tables = {' '.join(pages.tables)} holds no text in {len(files)} files. Name others.")
+        raise InputError(f"pages.tables = {' '.join(pages.tables)} has no text in {len(files)} files. Give others.")
     return total
 
 

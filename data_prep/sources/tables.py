@@ -70,7 +70,7 @@ class BadRows:
         """End the sequence of consecutive bad rows: before a document, and after the last row."""
         if self.more:
             (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
-            detail += f"; {self.more:,} rows in succession, up to {last}" if self.more > 1 else ""
+            detail += f"; {self.more:,} consecutive rows, up to {last}" if self.more > 1 else ""
             self.on_quarantine(QuarantinedRow(number, self.reason, detail, self.called, place))
         self.reason, self.listed, self.more, self.rest = "", 0, 0, []
 
@@ -117,8 +117,8 @@ def read_table(
                     document = dataclasses.replace(document, kept=kept_of(row, keep_columns, table.types))
             except UnkeptValueError as error:
                 raise InputError(
-                    f"{path}, {place}: {error} (pages.keep_columns). Kept are {KINDS}. Name a part of an object by a "
-                    "dot, or leave the column out."
+                    f"{path}, {place}: {error} (pages.keep_columns). Supported: {KINDS}. Give a part of an object "
+                    "with a dot, or remove the column."
                 ) from None
             except NoDocumentError as error:
                 quarantine(number, place, error.reason, error.detail)

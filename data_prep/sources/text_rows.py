@@ -40,9 +40,9 @@ def rows(table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 yield number, f"part {number}", {table.text_field: rest[:end].decode()}
                 rest, number = rest[end:], number + 1
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}. Get it again, or leave it out.") from error
+        raise InputError(f"{path} cannot be read: {error}. Download it again, or remove it.") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}. Convert it first, as by iconv -t UTF-8.") from error
+        raise InputError(f"{path} is not UTF-8: {error}. Convert it first, for example with iconv -t UTF-8.") from error
 
 
 def part_end(part: bytes) -> int:
@@ -60,8 +60,8 @@ def part_end(part: bytes) -> int:
 def check_columns(path: Place, names: Sequence[str]) -> None:
     """Raise InputError: a plain text has no columns."""
     raise InputError(
-        f"{path} is a plain text and has no column {shown(names[0])} (pages.keep_columns). Leave the column out, or "
-        "give tables only."
+        f"{path} is plain text without a column {shown(names[0])} (pages.keep_columns). Remove the column, or give "
+        "only tables."
     )
 
 

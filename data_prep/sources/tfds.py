@@ -59,14 +59,14 @@ def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], 
     builder = opened(config, progress)
     source = source_of(builder, config.split)
     if not len(source):
-        raise InputError(f"The split {config.split!r} of {builder.info.full_name} is empty. Name another.")
+        raise InputError(f"The split {config.split!r} of {builder.info.full_name} is empty. Give another.")
     with library_errors(f"{builder.info.full_name} cannot be read"):
         first = source[0]
     if not isinstance(value := lookup(nested(first), text_field), (bytes, str)):
         what = "has no feature" if value is None else f"has {type(value).__name__}, not text, in"
         raise UsageError(
             f"{builder.info.full_name} {what} {text_field!r}; its features are {', '.join(map(repr, sorted(first)))}. "
-            "Name the one with the text by pages.text_field."
+            "Set pages.text_field to the one with the text."
         )
     folder = Path(builder.data_dir).absolute()
     size, stops = split_bytes(builder, config.split), range(0, len(source), config.rows_per_file)
@@ -129,8 +129,8 @@ def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.Dat
         return builder_in(folder)
     if not NAME.fullmatch(config.dataset):
         raise UsageError(
-            f"pages.tfds.dataset is {config.dataset!r}: neither a folder with {INFO} in it, nor a name with its "
-            "version, as ag_news_subset:1.0.0 and wikipedia/20230601.en:1.0.0 are."
+            f"pages.tfds.dataset is {config.dataset!r}: neither a folder with {INFO}, nor a name with a version, such "
+            "as ag_news_subset:1.0.0 or wikipedia/20230601.en:1.0.0."
         )
     with library_errors(f"{config.dataset} cannot be had"):
         import tensorflow_datasets as tfds
@@ -148,7 +148,7 @@ def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.Dat
 
 
 def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
-    with library_errors(f"{folder} holds no dataset that tensorflow-datasets can read"):
+    with library_errors(f"{folder} has no dataset that tensorflow-datasets can read"):
         import tensorflow_datasets as tfds
 
         refuse_foreign_features(Path(folder))
@@ -167,8 +167,8 @@ def refuse_foreign_features(folder: Path) -> None:
         for key in ("pythonClassName", "python_class_name", "type") if isinstance(one, dict) else ():
             if "." in (name := str(one.get(key, ""))) and not name.startswith("tensorflow_datasets."):
                 raise InputError(
-                    f"{path} names the class {shown(name)}, whose module would be imported, but only the features of "
-                    "tensorflow-datasets are read. Convert the dataset to .jsonl or .parquet where you trust it."
+                    f"{path} names the class {shown(name)}, whose module would be imported; only features of "
+                    "tensorflow-datasets are allowed. If you trust the dataset, convert it to .jsonl or .parquet."
                 )
 
 
@@ -178,7 +178,7 @@ def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.dat
     known = ", ".join(sorted(builder.info.splits))
     if re.split(r"[\[+]", split)[0].strip() not in builder.info.splits:
         raise UsageError(
-            f"pages.tfds.split is {split!r}, but {builder.info.full_name} has: {known or 'none'}. Name one of them."
+            f"pages.tfds.split is {split!r}, but {builder.info.full_name} has: {known or 'none'}. Give one of them."
         )
     try:
         with quiet():
@@ -186,8 +186,8 @@ def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.dat
     except NotImplementedError as error:
         raise InputError(
             f"{builder.info.full_name} in {builder.data_dir} is stored as {builder.info.file_format}, which needs "
-            "TensorFlow. Convert it to array_record (python -m tensorflow_datasets.scripts.convert_format --help), or "
-            "have it prepared in another folder (pages.tfds.data_dir)."
+            "TensorFlow. Convert it to array_record (python -m tensorflow_datasets.scripts.convert_format --help), "
+            "or prepare it in another folder (pages.tfds.data_dir)."
         ) from error
     except Exception as error:
         raise UsageError(f"pages.tfds.split is {split!r}, which cannot be read: {error}. It has: {known}.") from error
@@ -230,12 +230,12 @@ def library_errors(what: str) -> Generator[None]:
     except ModuleNotFoundError as error:
         raise InputError(
             f"{what}: {error}. Install it: make add PACKAGE='tensorflow-datasets importlib-resources', and the "
-            "packages that are named when a dataset is prepared."
+            "packages that the dataset asks for."
         ) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] in ("requests", "urllib3"):
             raise InputError(
                 f"{what}: {network_reason(error)}. Check the network, and whether a proxy is needed (HTTPS_PROXY); or "
-                "prepare it elsewhere and give its folder by pages.tfds.dataset."
+                "prepare it elsewhere and give its folder as pages.tfds.dataset."
             ) from error
         raise InputError(f"{what}: {type(error).__name__}: {shown(str(error), quotes=False)}") from error

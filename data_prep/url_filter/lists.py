@@ -171,7 +171,7 @@ def load_lists(config: UrlFilterConfig, progress: Callable[[str], None] = print)
         compile_lists(open_lists(config, progress), path, progress)
     compiled = read_blocklist(path)
     if compiled is None:
-        raise InputError(f"{path} was written, but does not read back as it was written. Check the disk.")
+        raise InputError(f"{path} does not read back as it was written. Check the disk.")
     return compiled
 
 
@@ -203,9 +203,9 @@ def user_lists(given: Iterable[str]) -> list[Place]:
                 folders = [] if isinstance(place, Url) else sorted(place.glob("*/domains"))
                 names = ", ".join(path.parent.name for path in folders)
                 raise InputError(
-                    f"documents.url_filter.folders: {place} is none of the files {', '.join(NAMES)}, no .tar.gz, and "
-                    "no folder with at least one of them. "
-                    + (f"It has the categories {names}: name those to ban." if names else "Give one of these.")
+                    f"documents.url_filter.folders: {place} is neither one of {', '.join(NAMES)}, nor a .tar.gz or "
+                    "folder with at least one of them. "
+                    + (f"It has the categories {names}: give those to ban." if names else "Give one of these.")
                 )
     return found
 
@@ -242,7 +242,7 @@ def open_lists(config: UrlFilterConfig, progress: Callable[[str], None]) -> Iter
                 yield path, name, stream
         if not found:
             where = f"its folder {folder!r}" if folder else "it"
-            raise InputError(f"{path} has none of the files {', '.join(NAMES)} in {where}. Name another.")
+            raise InputError(f"{path} has none of the files {', '.join(NAMES)} in {where}. Give another.")
 
 
 def lists_in(path: Path, folder: str) -> Iterator[tuple[str, BinaryIO]]:
@@ -287,7 +287,7 @@ def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progr
             else:
                 raise InputError(
                     f"The list {name} in {source} has more than {MAX_WORD_LIST:,} bytes. Shorten it: only lists of "
-                    "domains and pages may be that large."
+                    "domains and URLs may be larger."
                 )
     banned = BannedWords(**{kind: tuple(found) for kind, found in words.items()})
     joined = np.concatenate([*hashes, np.empty(0, dtype=np.uint64)])

@@ -67,7 +67,7 @@ def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tup
     for coding in reversed(codings):
         decoded = remove_coding(decoded, coding, limit, whole)
     if len(decoded) > limit:
-        raise BodyTooLargeError(f"a page of {len(decoded)} bytes; {limit} are read")
+        raise BodyTooLargeError(f"a page of {len(decoded)} bytes; the limit is {limit}")
     return body, decoded
 
 
@@ -105,7 +105,7 @@ def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
         return body
     try:
         if decode is None:
-            raise UndecodableError(f"the content coding {coding[:40]!r} is not known")
+            raise UndecodableError(f"the content coding {coding[:40]!r} is unknown")
         return decode(body, limit, whole)
     except UndecodableError:
         if MARKUP.match(body[:100]):

@@ -171,7 +171,7 @@ def zstd_dictionary(file: FileBytes) -> tuple[bytes, int]:
         return b"", 0
     size = int.from_bytes(head[4:8], "little")
     if size > MAX_DICTIONARY_BYTES:
-        raise BrokenError(TOO_LARGE, f"a zstd dictionary of {size} bytes; {MAX_DICTIONARY_BYTES} are read")
+        raise BrokenError(TOO_LARGE, f"a zstd dictionary of {size} bytes; the limit is {MAX_DICTIONARY_BYTES}")
     dictionary = file.at(8, size)
     if dictionary.startswith(ZSTD):
         try:

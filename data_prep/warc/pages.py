@@ -128,7 +128,7 @@ def pages_in(
     return None if reader.is_warc else reader.lead
 
 
-REMEDY = ". Give WARC files (.warc, .warc.gz, .warc.zst); is it a web archive at all?"
+REMEDY = ". Give WARC files (.warc, .warc.gz, .warc.zst); is this a web archive?"
 REMEDIES = {
     b"file": ": it looks like ARC, the format before WARC. Convert it with `warcio recompress`.",
     b"\x04\x22\x4d\x18": ": it is compressed with lz4. Uncompress it, or compress it with gzip or zstd.",
@@ -216,7 +216,7 @@ read_texts = functools.partial(read, page_of_text)
 
 def whole_block(record: Record) -> bytes:
     if record.length > MAX_BLOCK_BYTES:
-        raise DamagedError(TOO_LARGE, f"a record of {record.length} bytes; {MAX_BLOCK_BYTES} are read")
+        raise DamagedError(TOO_LARGE, f"a record of {record.length} bytes; the limit is {MAX_BLOCK_BYTES}")
     return record.block()
 
 

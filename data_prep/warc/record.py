@@ -189,7 +189,7 @@ class Record:
             return None
         if self.checksum == "valid" and after.startswith(EMPTY_LINES):  # the next record is checked separately
             return None
-        return WRONG_LENGTH, f"after a block of {self.length} bytes there is no end of the record, but {after!r}"
+        return WRONG_LENGTH, f"after a block of {self.length} bytes, the record should end, but {after!r} follows"
 
     def may_end(self) -> bool:
         """Whether at least two empty lines follow the block, which is rare by chance."""

@@ -58,7 +58,7 @@ INDEX = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/jo
 
 def main(arguments: list[str] | None = None) -> None:
     parser = job_parser("gke", __doc__)
-    parser.add_argument("--image", required=True, help="the image's name in a registry that the cluster reads")
+    parser.add_argument("--image", required=True, help="name of the image in a registry that the cluster can access")
     parser.add_argument("--spot", action="store_true", help="on spot nodes")
     parser.add_argument("--queue", help="Kueue's local queue")
     parser.add_argument("--account", default="default", help="Kubernetes service account that may use the bucket")

@@ -56,9 +56,9 @@ def job_parser(cloud: str, description: str | None) -> ArgumentParser:
     )  # fmt: skip
     parser.add_argument("config", metavar="CONFIG.py", help="a config in this repository")
     parser.add_argument("--topology", default="", help="v6e:2x4, v5p-512, 2xv6e-256, h100:16 (default: the layout's)")
-    parser.add_argument("--workdir", help="the run folder: gs://, s3:// or a path that all hosts see")
-    parser.add_argument("--name", help="of the job (default: the config's)")
-    parser.add_argument("--cuda", choices=("cuda12", "cuda13"), default="cuda13", help="the build of jax for GPUs")
+    parser.add_argument("--workdir", help="run folder: gs://, s3:// or a path that all hosts share")
+    parser.add_argument("--name", help="name of the job (default: the config's)")
+    parser.add_argument("--cuda", choices=("cuda12", "cuda13"), default="cuda13", help="JAX's build for GPUs")
     parser.add_argument("--dry-run", action="store_true", help="print the file instead of writing it into runs/cloud")
     parser.set_defaults(cloud=cloud)
     return parser
@@ -116,8 +116,8 @@ def refuse_lost(job: Job, *places: str) -> None:
     folder = job.workdir if "://" in job.workdir else os.path.normpath(job.workdir)
     if not folder.startswith(places):
         raise UsageError(
-            f"The run folder is {shown(job.workdir, quotes=False)}, which is deleted with the hosts or out of their "
-            f"reach. Give --workdir {' or '.join(f'{place}...' for place in places)}, such as gs://BUCKET/runs/NAME."
+            f"The run folder is {shown(job.workdir, quotes=False)}, which is deleted with the hosts or not accessible "
+            f"to them. Give --workdir {' or '.join(f'{place}...' for place in places)}, such as gs://BUCKET/runs/NAME."
         )
 
 

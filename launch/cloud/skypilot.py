@@ -19,7 +19,7 @@ MEET += 'NUM_PROCESSES="$SKYPILOT_NUM_NODES" PROCESS_ID="$SKYPILOT_NODE_RANK" '
 
 def main(arguments: list[str] | None = None) -> None:
     parser = job_parser("skypilot", __doc__)
-    parser.add_argument("--spot", action="store_true", help="cheaper machines that may be taken away")
+    parser.add_argument("--spot", action="store_true", help="cheaper machines that may be preempted")
     job, given = parse_job(parser, arguments)
     refuse_lost(job, "gs://", "s3://")
     nodes = 1 if job.tpu else job.hosts

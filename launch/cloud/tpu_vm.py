@@ -13,7 +13,7 @@ from launch.stages.command import handle_cli_errors
 def main(arguments: list[str] | None = None) -> None:
     parser = job_parser("tpu_vm", __doc__)
     parser.add_argument("--zone", required=True, help="such as us-east5-b")
-    parser.add_argument("--spot", action="store_true", help="cheaper capacity that may be taken away")
+    parser.add_argument("--spot", action="store_true", help="cheaper capacity that may be preempted")
     job, given = parse_job(parser, arguments)
     log, process = "/var/log/gristmill.log", "/run/gristmill.pid"
     refuse_lost(job, "gs://")  # the hosts' service account has no keys for s3://
@@ -42,7 +42,7 @@ exec {job.command}
         "state": queued("describe", "--format=value(state.state)"),
         "follow": queued("ssh", f"--command=sudo tail -n 100 -F {log}"),
         "stop": queued("ssh", "--node=all", "--worker=all", f"--command=sudo kill -TERM $(cat {process})"),
-        "delete (it is paid for until then)": queued("delete", "--force"),
+        "delete (you pay until then)": queued("delete", "--force"),
     }
     write_job(job, ".sh", text, commands, given.dry_run)
 

@@ -21,7 +21,7 @@ COLUMNS = {
     "file_path": "the file that it is from",
     "language": "its language",
     "language_script": "its script",
-    "language_score": "probability of that language",
+    "language_score": "probability of the language",
     TOKEN_COUNT: "tokens of the text",
 }
 
@@ -59,7 +59,8 @@ def features(schema: pa.Schema) -> Iterator[str]:
 def about(run: DocumentsRun, exported: Exported) -> str:
     return (
         f"# {run.name}\n\n{exported.rows:,} documents with {exported.text_bytes:,} bytes of text, in "
-        f"{exported.files:,} files ({exported.format}). They are what Gristmill kept in the run {run.name}."
+        f"{exported.files:,} files ({exported.format}). They are the documents that Gristmill kept in the run "
+        f"{run.name}."
     )
 
 
@@ -71,7 +72,7 @@ def how_to_load(folder: str) -> str:
 
 
 def columns(run: DocumentsRun, schema: pa.Schema) -> str:
-    counted = "by the run's own tokenizer" if run.tokenizer else "as the input table says, of the text as it was there"
+    counted = "by the run's own tokenizer" if run.tokenizer else "from the input table, for the text in it"
     kept = dict.fromkeys(run.experiment.pages.keep_columns, "a column of the input tables")
     words = {**COLUMNS, TOKEN_COUNT: f"{COLUMNS[TOKEN_COUNT]}, {counted} (FineWeb counts those of GPT-2)"} | kept
     rows = [(f"`{one.name}`", str(one.type), words.get(one.name, "measured on the text")) for one in schema]
@@ -90,7 +91,7 @@ def dropped(run: DocumentsRun) -> str:
 def limits(run: DocumentsRun) -> str:
     kinds = ", ".join(run.experiment.documents.personal_data.kinds) or "none"
     return (
-        f"## Limits\n\nKinds of personal data that were replaced: {kinds}. Others, and what was not recognized, are "
-        "still there, and columns of the input tables are as they came. The texts belong to their authors; no licence "
-        "to them is given here."
+        f"## Limits\n\nKinds of personal data that were replaced: {kinds}. Other kinds, and personal data that was "
+        "not recognized, are still there; columns of the input tables are unchanged. The texts belong to their "
+        "authors; this dataset gives no licence to them."
     )

@@ -76,7 +76,7 @@ def export_documents(
         )
     whole = lambda place: f"{place.resolve() if isinstance(place, Path) else place}/"
     if whole(out).startswith(whole(run.place)):
-        raise UsageError(f"--out {out} is in the run folder {run.place}. Give a folder outside of it.")
+        raise UsageError(f"--out {out} is in the run folder {run.place}. Give a folder outside it.")
     schema, groups = contents_of(run, columns)
     shards = cut(groups, shard_bytes)
     names = [f"{DATA}/train-{n:05d}-of-{len(shards):05d}.{format}" for n in range(len(shards))]
@@ -96,7 +96,7 @@ def export_documents(
         folder = run.folder if isinstance(run.place, Path) else RunFolder.to_read(run.place)
         marker = read_marker(prepare_documents.STAGE, folder.root)
         if marker is None or marker["key"] != run.key:
-            raise InputError(f"The documents of {run.place} were made again meanwhile. Run the same command again.")
+            raise InputError(f"The documents of {run.place} were written again meanwhile. Run the same command again.")
         total = lambda name: sum(one.counts[name] for one in made)
         exported = Exported(schema, total("rows"), total("text_bytes"), len(shards), format)
         write_atomically(partial / CARD, dataset_card(run, exported, out.name))
@@ -112,19 +112,19 @@ def contents_of(run: DocumentsRun, columns: Sequence[str]) -> tuple[pa.Schema, l
         found = [one for one in pool.map(index_of, run.files) if one[1]]
     if not found:
         raise InputError(
-            f"{run.place / RunPaths.documents} has no documents. Make them again: python -m launch.prepare_documents"
+            f"{run.place / RunPaths.documents} has no documents. Run again: python -m launch.prepare_documents"
         )
     there = list(dict.fromkeys(name for schema, _ in found for name in schema.names))
     script = [name for name in ("language_script",) if name in there]
     names = list(columns) or [*DOCUMENT_SCHEMA.names, *script, *run.experiment.pages.keep_columns]
     if unknown := [name for name in names if name not in there]:
         raise UsageError(
-            f"--columns names {shown(unknown[0])}, but the documents have: {', '.join(map(shown, there))}."
+            f"--columns has {shown(unknown[0])}, but the documents have: {', '.join(map(shown, there))}."
             if columns
-            else f"The documents of {run.place} have no column {shown(unknown[0])}. Name others by --columns."
+            else f"The documents of {run.place} have no column {shown(unknown[0])}. Give others with --columns."
         )
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"--columns names {shown(twice[0])} twice. Name each column once.")
+        raise UsageError(f"--columns has {shown(twice[0])} twice. List each column once.")
     fields = [pa.field(name, type_in(name, found)) for name in names]
     if run.tokenizer is not None:
         fields = [pa.field(one.name, pa.int64()) if one.name == TOKEN_COUNT else one for one in fields]
@@ -146,14 +146,14 @@ def type_in(name: str, found: list[tuple[pa.Schema, list[Group]]]) -> pa.DataTyp
         place = schema.get_field_index(name)
         if place < 0:
             raise InputError(
-                f"{groups[0].file} has no column {shown(name)}, but other files have. Leave it out by --columns."
+                f"{groups[0].file} has no column {shown(name)}, but other files have it. Exclude it with --columns."
             )
         kind = schema.field(place).type
         common = common_type(known, kind)
         if common is None:
             raise InputError(
                 f"The column {shown(name)} is {known} in {known_in} and {kind} in {groups[0].file}, which have no "
-                "common type. Leave it out by --columns."
+                "common type. Exclude it with --columns."
             )
         known, known_in = common, known_in if common == known else groups[0].file
     return known
@@ -216,8 +216,8 @@ class WriteShard:
                 columns.append(batch[field.name].cast(field.type))
             except pa.ArrowInvalid as error:
                 raise InputError(
-                    f"{file}: the column {shown(field.name)} has a value that {field.type}, the type that the files "
-                    f"have in common, does not hold: {shown(str(error), quotes=False)}. Leave it out by --columns."
+                    f"{file}: the column {shown(field.name)} has a value that does not fit {field.type}, the common "
+                    f"type of the files: {shown(str(error), quotes=False)}. Exclude it with --columns."
                 ) from error
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 

@@ -28,7 +28,7 @@ def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions)
     from lm.formats.safetensors import NAMES
 
     if options.dtype not in ("", *NAMES):
-        raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder has {', '.join(NAMES)}.")
+        raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder supports {', '.join(NAMES)}.")
     kept = kept_of(run)
     same = run.step == 0 and kept.dtypes.keys() == stored_tensors(run.config).keys()
     dtype = options.dtype or (kept.dtypes if same else "")  # an unchanged imported model keeps its original types
@@ -65,7 +65,7 @@ def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> No
     `whole_folder`, and UsageError if the file exists."""
     if format in FILE_FORMATS:
         if out.exists() or out.is_symlink():
-            raise UsageError(f"OUT {out} is there already. Nothing was changed. Give a file that does not exist yet.")
+            raise UsageError(f"OUT {out} already exists. Nothing was changed. Give a file that does not exist yet.")
         with writing(out):
             FILE_FORMATS[format](run, out, options)
         return

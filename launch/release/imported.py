@@ -29,7 +29,7 @@ def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = F
     Raises UsageError if `run` exists and is not empty, InputError if the disk cannot be written.
     """
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UsageError(f"RUN {run} is there already. Nothing was changed. Give a folder that does not exist yet.")
+        raise UsageError(f"RUN {run} already exists. Nothing was changed. Give a folder that does not exist yet.")
     check_symbols(source.tokenizer.vocab_size, source.config, origin)
     target = run.resolve()
     config = dataclasses.replace(source.config, scan_layers=scan_layers)

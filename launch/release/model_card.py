@@ -47,8 +47,8 @@ def language_lines(experiment: Experiment) -> list[str]:
 def about(run: StoredRun) -> str:
     model, origin = run.config, kept_of(run).origin
     family = {"gpt2": "GPT-2's", "llama": "Llama's", "gristmill": "its own"}[family_of(model)]
-    made = f"It was imported from {origin}, and trained on here for {run.step:,} steps." if run.step else (
-        f"It was imported from {origin}, and not trained here.")  # fmt: skip
+    made = f"It was imported from {origin}, and trained further for {run.step:,} steps." if run.step else (
+        f"It was imported from {origin}, and not trained further.")  # fmt: skip
     made = made if origin else f"It was trained from random parameters for {run.step:,} steps."
     values = [(field.name, getattr(model, field.name)) for field in dataclasses.fields(model)]
     shown = [(name, value) for name, value in values if value not in (None, False, 0, ())]
@@ -63,7 +63,8 @@ def how_to_load(run: StoredRun) -> str:
     own = family_of(run.config) == "gristmill"
     trust = ", trust_remote_code=True" if own else ""
     note = (
-        "`trust_remote_code=True` runs `modeling_gristmill.py` of this folder, 300 lines to be read first.\n\n"
+        "`trust_remote_code=True` runs `modeling_gristmill.py` of this folder, 300 lines that you should read "
+        "first.\n\n"
         if own
         else ""
     )
@@ -89,7 +90,7 @@ def pages(folder: RunFolder, experiment: Experiment) -> Iterator[str]:
     if not folder.marker("pages").is_file():
         return
     config = experiment.pages
-    yield f"Pages are of the source `{config.source}`."
+    yield f"The pages come from the source `{config.source}`."
     if config.source == "packages":
         rows = [(f"{one.file.project} {one.file.version}", one.credit, one.licence) for one in config.packages]
         yield from ("", *table(("package", "what", "licence"), rows), "")
@@ -123,7 +124,7 @@ def shard_lines(run: StoredRun) -> Iterator[str]:
     ]
     figures = [(name, *(f"{number:,}" for number in numbers)) for name, *numbers in rows]
     yield from ("", *table(("split", "documents", "tokens", "bytes of text"), figures))
-    yield f"\nOne token stands for {found.bytes_per_token:.2f} bytes."
+    yield f"\nA token has {found.bytes_per_token:.2f} bytes on average."
 
 
 def recipe(run: StoredRun) -> str:
@@ -183,18 +184,17 @@ def evaluation(run: StoredRun) -> str:
         if isinstance(value, int | float) and not name.endswith("bits_per_byte")
     ]
     return "\n".join([
-        "## Evaluation", "", "On the documents that were held out, the model as a compressor beside others:", "",
+        "## Evaluation", "", "The model as a compressor of held-out documents, compared with others:", "",
         *table(("", "bits per byte"), rows), "", *table(("figure", "value"), others),
     ])  # fmt: skip
 
 
 def limits(run: StoredRun) -> str:
     return (
-        "## Limits\n\n"
-        "It continues text, and was not trained to follow instructions, to answer, or to refuse: a question may be "
-        "continued by more questions. What it writes may be false, may repeat the prejudices of its data, and may "
-        f"be text that it has read. It reads {run.config.context_length:,} tokens at most. `generation_config.json` "
-        "sets no way of sampling: choose one for your use."
+        "## Limits\n\nIt continues text, and was not trained to follow instructions, to answer, or to refuse: a "
+        "question may be continued by more questions. Its output may be false, may repeat the biases of its data, "
+        f"and may repeat training text. Its context is {run.config.context_length:,} tokens. `generation_config.json` "
+        "has no sampling settings: choose your own."
     )
 
 

@@ -69,7 +69,7 @@ def refuse_others(out: Path, option: str) -> None:
     if (not out.exists() and not out.is_symlink()) or is_export(out):
         return
     raise UsageError(
-        f"{option} {out} is there already, and is not what launch.export wrote alone. Nothing was changed. Give a "
+        f"{option} {out} already exists, and has files that launch.export did not write. Nothing was changed. Give a "
         "folder that does not exist yet."
     )
 
@@ -119,7 +119,7 @@ def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
     resumes where it was interrupted. Raises UsageError if there are other objects, or changed ones, and if the URL is
     not writable."""
     if out.scheme not in objects.SCHEMES:
-        raise UsageError(f"{option} {out} cannot be written: give a folder of a disk, or an address of s3:// or gs://.")
+        raise UsageError(f"{option} {out} cannot be written: give a folder on a disk, or an s3:// or gs:// address.")
     there, record = out.files(), {}
     if RECORD in there:
         with contextlib.suppress(ValueError):
@@ -130,8 +130,8 @@ def at_address(out: Url, option: str, names: Iterable[str]) -> Generator[Url]:
     others = [name for name in there if not is_ours(name) and not (begun and name.startswith(f"{UNITS}/"))]
     if others:
         raise UsageError(
-            f"{option} {out} is there already, and is not what launch.export_documents wrote alone ({others[0]}). "
-            "Nothing was changed. Give an address below which nothing is."
+            f"{option} {out} already has files that launch.export_documents did not write ({others[0]}). Nothing was "
+            "changed. Give an address without objects."
         )
     write_json(out / RECORD, {UNFINISHED: list(dict.fromkeys([CARD, *names, *ours]))})
     yield out

@@ -16,8 +16,8 @@ def hugging_face(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
 
     if tokenizer is None and not any((path / name).is_file() for name in (META, HUGGING_FACE, MODEL)):
         raise UsageError(
-            f"SOURCE {shown(str(path), quotes=False)} holds a model and no tokenizer: none of {META}, {HUGGING_FACE} "
-            f"and {MODEL}. Name the one that the model was trained with by --tokenizer."
+            f"SOURCE {shown(str(path), quotes=False)} has a model but no tokenizer ({META}, {HUGGING_FACE} or "
+            f"{MODEL}). Give the tokenizer that the model was trained with as --tokenizer."
         )
     return open_folder(path, tokenizer)
 
@@ -50,7 +50,7 @@ def open_source(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
         if is_of_format(path):
             return open_it(path, tokenizer)
     there = (
-        "holds no config.json" if path.is_dir() else "is a file of no known format" if path.exists() else "is not there"
+        "holds no config.json" if path.is_dir() else "is a file of unknown format" if path.exists() else "is not there"
     )
     raise UsageError(
         f"SOURCE {shown(str(path), quotes=False)} {there}. Give a Hugging Face folder of GPT-2 or Llama, which "

@@ -61,7 +61,7 @@ def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
     if about.get("tokenizer") not in (None, tokenizer.fingerprint):
         raise InputError(
             f"{found} was trained with tokenizer {about['tokenizer']}, but {folder.tokenizer} is "
-            f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
+            f"{tokenizer.fingerprint}. Restore the tokenizer that the run was trained with."
         )
     parameters = StoredParameters(found)
     parameters.check(parameter_shapes(experiment.model))

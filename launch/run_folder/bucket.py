@@ -47,7 +47,7 @@ def held(workdir: Path, index: int = 0) -> Generator[None]:
         yield
         return
     refuse_no_run_there(copy)
-    print(f"run folder: {copy.url}; what has to be on this disk for it is in {workdir}", flush=True)
+    print(f"run folder: {copy.url}; local files in {workdir}", flush=True)
     with copy.held(GROWING, joined=(SUPERVISORS,)):  # a supervisor writes before its command is here
         copy.fetch((), BOOKS)
         try:
@@ -83,8 +83,8 @@ def refuse_no_run_there(copy: LocalCopy) -> None:
     if others:
         more = f" and {len(others) - 3} more" if others[3:] else ""
         raise UsageError(
-            f"--workdir {copy.url} is not empty ({', '.join(others[:3])}{more}), and is not the folder of a run. "
-            "Nothing was changed. Give an address below which nothing is."
+            f"--workdir {copy.url} is not empty ({', '.join(others[:3])}{more}), and is not a run folder. Nothing was "
+            "changed. Give an address without objects."
         )
 
 
@@ -140,7 +140,7 @@ def move_aside(copy: LocalCopy, stage: str, names: Iterable[str]) -> None:
             objects.rename(f"{copy.url}/{part}", f"{aside}/{part}")
     copy.listed = None
     shown = ", ".join(found[:3]) + (", …" if found[3:] else "")
-    print(f"{copy.url}: what is there as {shown} {NOT_OURS}. Moved to {aside}", flush=True)
+    print(f"{copy.url}: {shown} {NOT_OURS}. Moved to {aside}", flush=True)
 
 
 def delete_joins(workdir: Path) -> None:

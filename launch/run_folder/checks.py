@@ -59,7 +59,7 @@ def refuse_link(path: Path) -> None:
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UsageError(
-            f"{path} is a pipe, socket or device, where a run has files. Nothing was changed. To delete it: {remove}"
+            f"{path} is a pipe, socket or device instead of a file. Nothing was changed. To delete it: {remove}"
         )
 
 
@@ -98,12 +98,13 @@ def refuse_no_run(workdir: Path) -> None:
         return
     if workdir.is_symlink() and not workdir.exists():
         raise UsageError(
-            f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."
+            f"--workdir {workdir} is a link to {workdir.readlink()}, which does not exist. Mount its disk, or "
+            "create it."
         )
     if found := set("*?[") & set(str(workdir.absolute())):
         raise UsageError(
-            f"--workdir {workdir} has {' and '.join(sorted(found))} in its path, which Orbax takes for a pattern: "
-            "checkpoints in it could not be read. Give a path without *, ? and [."
+            f"--workdir {workdir} has {' and '.join(sorted(found))} in its path, which Orbax reads as a pattern, so "
+            "checkpoints could not be read. Give a path without *, ? and [."
         )
     if workdir.exists() and not workdir.is_dir():
         raise UsageError(f"--workdir {workdir} is a file. Give a folder that is empty or does not exist yet.")
@@ -116,8 +117,8 @@ def refuse_no_run(workdir: Path) -> None:
     if others and not is_run(workdir):  # another process may have begun one since
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise UsageError(
-            f"--workdir {workdir} is not empty ({shown}), and is not the folder of a run. Nothing was changed. Give a "
-            "folder that is empty or does not exist yet."
+            f"--workdir {workdir} is not empty ({shown}), and is not a run folder. Nothing was changed. Give a folder "
+            "that is empty or does not exist yet."
         )
 
 
@@ -137,8 +138,8 @@ def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
             output = (workdir / name).resolve()
             if found := inside(path, output):
                 raise UsageError(
-                    f"{option} = {path!r} names {found}, but {workdir / name} is where this run writes. Nothing was "
-                    "changed. Move your files to a folder outside of the run, or give another --workdir."
+                    f"{option} = {path!r} has {found}, but this run writes to {workdir / name}. Nothing was changed. "
+                    "Move your files out of the run folder, or give another --workdir."
                 )
 
 

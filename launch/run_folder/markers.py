@@ -57,7 +57,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         wrong = str(error) or type(error).__name__
     else:
-        wrong = "" if isinstance(found, dict) else f"it holds {json.dumps(found)[:40]}, and not an object"
+        wrong = "" if isinstance(found, dict) else f"it holds {json.dumps(found)[:40]} instead of an object"
         if not wrong:
             needed = (*NEEDED, *(("continued_from", "files") if path.suffix == ".json" else ()))
             missing = [name for name in needed if name not in found]
@@ -69,7 +69,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
                 relative_name(name, path)
             found["replaces"] = [key for key in found["replaces"] if isinstance(key, str)]
             return found
-    raise InputError(f"{path} is damaged ({wrong}). To make again what it describes, delete it: {remove_command(path)}")
+    raise InputError(f"{path} is damaged ({wrong}). To run that step again, delete it: {remove_command(path)}")
 
 
 def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:
@@ -101,7 +101,7 @@ def differences(old: dict, new: dict, there: str = "there", here: str = "asked f
         if name in untold:
             continue
         if name.startswith("<"):
-            lines.append(f"  {name[1:-1]}: made again since, with other contents")
+            lines.append(f"  {name[1:-1]}: written again since, with other contents")
         else:
             lines.append(f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}")
     return [*lines, *([f"  and {len(untold):,} more input files"] if untold else [])]
@@ -112,9 +112,8 @@ def refuse_trained(workdir: Path, stage: str) -> None:
     run = RunPaths(workdir)
     if run.marker("train").is_file() or run.begun("train").is_file():
         raise UsageError(
-            f"engine.retry_failed is given, but {shown_place(workdir)} holds training on what was made of {stage} "
-            "without the units that failed. Nothing was changed. Leave it out; or begin another --workdir, "
-            "with finished stages of this run by --from."
+            f"engine.retry_failed is given, but {shown_place(workdir)} has already trained on {stage} without the "
+            "failed units. Nothing was changed. Remove the option, or start another --workdir with --from this run."
         )
 
 
@@ -133,15 +132,15 @@ def compare_versions(stage: str, begun: Path, note: dict[str, Any], libraries: I
     """Raise UsageError if versions of the libraries changed since the parts of the unfinished stage were made, by its
     `note` in the file `begun`; with `warn_only`, print a warning."""
     old, new = note.get("versions", {}), {library: installed(library) for library in libraries}
-    changed = differences(old, new, "when they were made", "now")
+    changed = differences(old, new, "when they were written", "now")
     if not changed:
         return
-    told = f"{stage}: library versions changed since some parts were made"
+    told = f"{stage}: library versions have changed since some parts were written"
     if warn_only:
         print(f"{told}; those parts are kept:\n" + "\n".join(changed), flush=True)
         return
     wanted = [f"{name}=={version}" for name, version in old.items() if version and version != new.get(name)]
-    keep = f"To keep the parts, install those again ({' '.join(wanted)}). " if wanted else ""
+    keep = f"To keep the parts, install those versions ({' '.join(wanted)}). " if wanted else ""
     raise UsageError(
         f"{told}:\n" + "\n".join(changed) + f"\nNothing was changed. {keep}To start over: {remove_command(begun)}"
     )

@@ -125,7 +125,7 @@ def move_aside(workdir: Path, paths: list[Path], why: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
     shown = ", ".join(str(path.relative_to(workdir)) for path in paths[:3]) + (", …" if paths[3:] else "")
-    print(f"{workdir}: what is there as {shown} {why}. Moved to {aside}", flush=True)
+    print(f"{workdir}: {shown} {why}. Moved to {aside}", flush=True)
 
 
 def set_aside(workdir: Path, names: Iterable[str], why: str) -> None:

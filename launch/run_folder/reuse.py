@@ -33,10 +33,10 @@ def check_source(source: Path, workdir: Path) -> None:
     if isinstance(place, Url):
         RunFolder.to_read(place)
     if not is_run(source):
-        there = "is not the folder of a run" if source.is_dir() else "is not there"
-        raise UsageError(f"--from {place} {there}. Name the folder of a run, such as runs/demo.")
+        there = "is not a run folder" if source.is_dir() else "is not there"
+        raise UsageError(f"--from {place} {there}. Give a run folder, such as runs/demo.")
     if place == shown_place(workdir) or source.resolve() == workdir.resolve():
-        raise UsageError(f"--from and --workdir are both {place}. Give the new run a folder of its own.")
+        raise UsageError(f"--from and --workdir are both {place}. Give the new run another folder.")
     refuse_links(source)
     with held(source):
         pass
@@ -54,8 +54,8 @@ def held(source: Path) -> Generator[None]:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {source}, which --from names. "
-                "Wait for it to end."
+                f"Another process ({lock.read().strip() or 'unknown'}) is working in --from {source}. Wait for it to "
+                "end."
             ) from error
         yield
 
@@ -71,9 +71,8 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
         found = bucket.size_in(source, name)
         if found != size:
             raise InputError(
-                f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}, but "
-                f"{size} bytes were written. Bring it back, or run that run's own command again first; or leave --from "
-                "out."
+                f"--from {shown_place(source)}: {name} is {'missing' if found is None else f'{found} bytes'}, instead "
+                f"of {size} bytes. Restore it, run that run's command again first, or remove --from."
             )
 
 
@@ -122,7 +121,7 @@ def copy_file(source: Place, target: Place, link: bool) -> None:
                 with streamed(source) as stream, partial.open("wb") as file:
                     shutil.copyfileobj(stream, file, 1 << 20)
             except FileNotFoundError as error:
-                raise InputError(f"{source} was taken away while it was read. Run it again.") from error
+                raise InputError(f"{source} was deleted while it was read. Run the command again.") from error
             return
         real = source.resolve()
         if link and isinstance(target, Path) and real.stat().st_size >= LINKED_FROM:

@@ -77,12 +77,12 @@ def digests(workdir: Path, paths: list[str]) -> dict[str, tuple[str, str]]:
     units = {str(file.path): name for file, name in zip(files, unit_names(files), strict=True)}
     known = {path: digest for path in paths if path in units and (digest := digest_in(place, TEXTS, units[path]))}
     if known:
-        print(f"pages: {len(known):,} files have another time of change; their contents are compared", flush=True)
+        print(f"pages: {len(known):,} files have a new modification time; comparing their contents", flush=True)
     try:
         with ThreadPoolExecutor(HASHING_THREADS) as pool:
             found = dict(zip(known, pool.map(lambda path: file_sha256(Path(path)), known), strict=True))
     except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}. Mend its permissions.") from error
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}. Fix its permissions.") from error
     return {path: (known[path], found[path]) for path in known}
 
 

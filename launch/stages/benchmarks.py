@@ -49,10 +49,10 @@ class Options:
     def check(self, experiment: Experiment) -> TasksConfig:
         """Find the tasks' examples. Raises UsageError for options that are impossible."""
         if any(not name.strip() for name in self.text):
-            raise UsageError(f"--text is {list(self.text)}, which names no file. Give the path of a text file.")
+            raise UsageError(f"--text is {list(self.text)}, which is not a file. Give the path of a text file.")
         check_evaluators(self.tasks, "--tasks")
         if self.limit < 0:
-            raise UsageError(f"--limit is {self.limit}; it must be at least 0, which is all.")
+            raise UsageError(f"--limit is {self.limit}; it must be at least 0 (0: all).")
         own = experiment.evaluate.tasks
         config = TasksConfig(self.task_data or own.data, self.limit or own.limit)
         task_files(self.tasks, config, "--task-data")
@@ -93,7 +93,9 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
         say(json.dumps(found, indent=1))
         return True
     if texts:
-        say(f"\nThe model at step {run.step:,}, bits per byte beside compressors:\n{text_table(found['texts'])}")
+        say(
+            f"\nThe model at step {run.step:,}, bits per byte, compared with compressors:\n{text_table(found['texts'])}"
+        )
     if options.tasks:
         say(f"\nThe model at step {run.step:,}, scores of tasks:\n{task_table(found['tasks'])}")
     return True
@@ -106,7 +108,7 @@ def documents_of(path: Path, options: Options) -> list[str]:
     from data_prep.sources.tables import read_table
 
     if not path.expanduser().is_file():
-        raise InputError(f"{path} is no file. Give the path of a text, a Parquet or a JSONL file.")
+        raise InputError(f"{path} is not a file. Give the path of a text, a Parquet or a JSONL file.")
     found, unread = [], []
     for document in read_table(path.expanduser(), text_field=options.column, on_quarantine=unread.append):
         found.append(document.text)
@@ -116,9 +118,9 @@ def documents_of(path: Path, options: Options) -> list[str]:
     if not found and unread:
         raise InputError(f"{path}: none of its rows can be read; {first}. Give another file.")
     if not found:
-        raise InputError(f"{path} has no document with a text in its column {options.column}. Name it by --column.")
+        raise InputError(f"{path} has no text in its column {options.column}. Give the column as --column.")
     if unread:
-        print(f"{path}: {counted(len(unread), 'row')} left out, which cannot be read; {first}", file=sys.stderr)
+        print(f"{path}: {counted(len(unread), 'row')} skipped, which cannot be read; {first}", file=sys.stderr)
     return found
 
 
@@ -224,8 +226,8 @@ def evaluate_by_harness(
     `load_trained` and `run_harness`, and UsageError for several processes."""
     if process_count() > 1:
         raise UsageError(
-            f"lm-eval's tasks are for one process, but there are {process_count()} here. launch.evaluate --tasks "
-            "evaluates those that are known here in several."
+            f"lm-eval's tasks need one process, but there are {process_count()}. launch.evaluate --tasks runs the "
+            "built-in tasks in several."
         )
     refuse_links(workdir)
     from lm.evaluation.harness import HarnessLM, add_results, run_harness

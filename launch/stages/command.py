@@ -30,11 +30,14 @@ LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 REMEDIES = (
     dict.fromkeys(
         (errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
-        "A file lies where a folder is to be, or a folder where a file is. Move it away, then run again.",
+        (
+            "There is a file instead of a folder, or a folder instead of a file. Move it away, and run the command "
+            "again."
+        ),
     )
     | dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-        "What is done is kept; free space or mend permissions, then run again.",
+        "Finished work is kept; free space or fix the permissions, and run the command again.",
     )
     | {errno.ENAMETOOLONG: "Give a shorter --workdir, or files with shorter names."}
 )
@@ -61,8 +64,8 @@ def locked(workdir: Path) -> Generator[None]:
         if error.errno == errno.ENAMETOOLONG:
             raise
         raise InputError(
-            f"The run folder {workdir} cannot be written: {error.strerror or error}. "
-            "Give a folder of yours with --workdir, or mend its permissions."
+            f"The run folder {workdir} cannot be written: {error.strerror or error}. Give a writable --workdir, or "
+            "fix its permissions."
         ) from error
     with lock:
         try:
@@ -70,8 +73,8 @@ def locked(workdir: Path) -> Generator[None]:
         except BlockingIOError as error:
             lock.seek(0)
             raise InputError(
-                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {shown_place(workdir)}. "
-                "Wait for it to end, or give another folder with --workdir."
+                f"Another process ({lock.read().strip() or 'unknown'}) is working in {shown_place(workdir)}. Wait for "
+                "it to end, or give another --workdir."
             ) from error
         if os.fstat(lock.fileno()).st_nlink == 1:  # else it is another file of the user's too
             lock.truncate(0)
@@ -136,7 +139,7 @@ def run_command(
     """
     with (
         ending_together(),
-        handle_cli_errors(program, "interrupted; what is done is kept, and the same command goes on from there."),
+        handle_cli_errors(program, "interrupted; finished work is kept; run the same command to continue."),
     ):
         run_in_child(program)
         command = parse_run(program, description, sys.argv[1:], reads, options)
@@ -145,20 +148,20 @@ def run_command(
         experiment, workdir, source, asked = fit_to_data(command), command.workdir, command.source, command.options
         if source is not None and on_the_side and options is not None and asked != options():
             raise UsageError(
-                f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, and makes no "
-                f"run. Leave out --from; to ask the run in {source} itself: python -m {program} {source}"
+                f"--from {source} starts a run in {workdir}, but this command only prints. Remove --from; to query "
+                f"the run in {source}: python -m {program} {source}"
             )
-        with handle_cli_errors(program, "interrupted; the run stays as it was."):
+        with handle_cli_errors(program, "interrupted; the run was not changed."):
             if on_the_side and on_the_side(experiment, bucket.to_read(workdir) if options else workdir, asked):
                 return
-        assert run is not None, "on_the_side does all there is to do"
+        assert run is not None, "nothing to do: on_the_side did the work"
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)
             if process_count() > 1:
                 raise UsageError(
-                    f"--from {source} is for one process, but there are {process_count()} here. First run "
-                    "launch.write_shards with it in one process; then launch.train without it in all of them."
+                    f"--from {source} needs one process, but there are {process_count()}. First run "
+                    "launch.write_shards with it in one process, then launch.train without it in all processes."
                 )
         workdir = bucket.process_folder(workdir, process_index())
         with locked(workdir):
@@ -207,7 +210,7 @@ def fit_to_data(command: Command) -> Experiment:
     sizes = recorded or input_sizes(command.experiment.pages)
     experiment, reasons = fit(command.experiment, sizes, command.given)
     if recorded is None and process_index() == 0:
-        print("Defaults that follow the data; an option of the same name changes one:")
+        print("Defaults chosen for this data; change one with the option of the same name:")
         print("".join(f"  {line}\n" for line in reasons), flush=True)
     return dataclasses.replace(experiment, fitted_to=tuple(sizes))
 

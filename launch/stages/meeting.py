@@ -20,7 +20,7 @@ READ_SECONDS = 2.0
 """Time for the one line that a process sends after it has connected."""
 RETRY_SECONDS = 0.5
 CONFLICT = "PROCESS_ID must be different, and NUM_PROCESSES the same, in all processes"
-REMEDY = "Look at its output, start it, or raise --train.join-timeout."
+REMEDY = "See its output, start it, or raise --train.join-timeout."
 LATE_NAMES = "KUBERNETES_SERVICE_HOST"
 """A variable of Kubernetes, where a host name resolves only after its pod was scheduled."""
 
@@ -59,12 +59,12 @@ def gather(count: int, port: int, timeout: float) -> None:
                 error = admit(newcomer, there, count)
                 continue
             missing = named(set(range(1, count)) - {*there})
-            come = f"s {len(there) + 1} of {count} processes have come; missing: {missing}."
+            come = f"s {len(there) + 1} of {count} processes are connected; missing: {missing}."
             if time.monotonic() - began >= timeout:
                 error = PeerError(f"After {timeout:g} {come} {REMEDY}")
             else:
                 noticed = True
-                print(f"processes: after {NOTICE_SECONDS:g} {come} Waiting for {timeout:g} s in all.", flush=True)
+                print(f"processes: after {NOTICE_SECONDS:g} {come} Waiting {timeout:g} s in total.", flush=True)
     for connection, _ in there.values():
         tell(connection, error)
     if error is not None:
@@ -129,24 +129,24 @@ def call(index: int, count: int, host: str, port: int, timeout: float) -> None:
                 error, usage = str(answer["error"]), bool(answer["usage"])
                 break
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError):
-            reason = f"{where} is answered by another program, a run that is at work, or a process that ended"
+            reason = f"{where} belongs to another program, a running run, or a process that ended"
         except (socket.gaierror, UnicodeError) as error:
             reason = f"the name {host} cannot be resolved ({error.args[-1]})"
             if time.monotonic() - began >= min(NOTICE_SECONDS, timeout) and LATE_NAMES not in os.environ:
                 raise InputError(
-                    f"Process {index} of {count} does not find process 0: after {NOTICE_SECONDS:g} s {reason}. "
-                    "Correct JAX_COORDINATOR_ADDRESS."
+                    f"Process {index} of {count} cannot find process 0: after {NOTICE_SECONDS:g} s {reason}. Correct "
+                    "JAX_COORDINATOR_ADDRESS."
                 ) from error
         except OSError as error:
             reason = f"{where} does not answer ({error.strerror or error})"
         waited = time.monotonic() - began
         if waited >= timeout:
-            raise PeerError(f"After {timeout:g} s process 0 has not come to process {index}: {reason}. {REMEDY}")
+            raise PeerError(f"After {timeout:g} s process {index} cannot reach process 0: {reason}. {REMEDY}")
         if waited >= NOTICE_SECONDS and not noticed:
             noticed = True
             print(
-                f"processes: after {waited:.0f} s process 0 has not come to process {index}: {reason}. Start it, or "
-                f"correct JAX_COORDINATOR_ADDRESS. This process waits for {timeout:g} s in all.",
+                f"processes: after {waited:.0f} s process {index} cannot reach process 0: {reason}. Start it, or "
+                f"correct JAX_COORDINATOR_ADDRESS. This process waits {timeout:g} s in total.",
                 flush=True,
             )
         time.sleep(RETRY_SECONDS)

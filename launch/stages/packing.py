@@ -46,9 +46,9 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
     if target.is_dir():
         raise UsageError(f"{target} is a folder. Give the path of a file to write.")
     if target.exists() and target.samefile(source):
-        raise UsageError(f"{target} is the file to read, too, and would be lost. Give another path to write.")
+        raise UsageError(f"{target} is also the input file, which would be lost. Give another output path.")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists. Give another path, or, if it may be replaced, --overwrite.")
+        raise UsageError(f"{target} exists. Give another path, or --overwrite to replace it.")
     return Files(data, source, target)
 
 
@@ -56,7 +56,7 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     """Load the model of the run folder, on one device or all, for files of `size` bytes. Raises like RunFolder.load,
     and UsageError if there are several processes or the model does not fit into memory."""
     if process_count() > 1:
-        raise UsageError(f"One process packs a file, but there are {process_count()} here. Start it in one alone.")
+        raise UsageError(f"This command needs one process, but there are {process_count()}.")
     keep_compiled_programs()
     use_bucket_cache()
     from lm.compression.codec import Packer
@@ -69,7 +69,9 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
     fetch(folder, (), (RunPaths.tokenizer,))
     config = experiment.model
     segments = segments_for(size, config.context_length)  # a token has a byte at least
-    check_inference_memory(config, segments, config.context_length, "the size of the file, which is cut in segments")
+    check_inference_memory(
+        config, segments, config.context_length, "the size of the file, which is split into segments"
+    )
     loaded = RunFolder(folder).load(None if all_devices else one_device_mesh(config), step, experiment)
     return Packer(loaded.model, config, loaded.tokenizer, loaded.mesh, loaded.step)
 
@@ -122,7 +124,7 @@ def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool)
         for part in decompress_parts(files.data, packer, name, progress, try_anyway):
             out.write(part)
         line.end()
-    print(f"{name} -> {files.target}: {counted(header.size, 'byte')}, the same as were packed")
+    print(f"{name} -> {files.target}: {counted(header.size, 'byte')}, equal to the original")
 
 
 def report(files: Files, packed: "Packed", packer: "Packer") -> str:
@@ -144,7 +146,7 @@ def report(files: Files, packed: "Packed", packer: "Packer") -> str:
             f"step {packer.step:,} {of_file(packed.cross_entropy_bits / 8)}, coder {of_file(packed.coded_bytes)}"
         )
     else:
-        lines.append("no model is needed to unpack it: the file is no text, is short, or xz packs it better")
+        lines.append("no model is needed to decompress it: the file is short or not text, or xz compresses it better")
     if size:
         others = compressed_bits_per_byte(files.data, size)
         names = {"gzip -9": "gzip", "zstd -19": "zstd", "xz -9e": "xz"}
@@ -158,7 +160,7 @@ def report(files: Files, packed: "Packed", packer: "Packer") -> str:
     parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(packer.model))
     if packed.tokens:
         lines.append(
-            f"who unpacks it needs the model too, {quantity(parameters, 'B')} of parameters: with them it is "
-            f"{of_file(made + parameters)} bits per byte of this file"
+            f"decompression needs the model too ({quantity(parameters, 'B')} of parameters); including it, the file "
+            f"has {of_file(made + parameters)} bits per byte"
         )
     return "\n".join(lines)

@@ -68,7 +68,7 @@ def run_in_child(program: str) -> None:
     reason = reason_in(held.decode(errors="replace")) if code == -signal.SIGABRT else ""
     if reason:
         print(
-            f"{program}: process {index} of {count} ends, since {reason}. Look at the output of the others; the same "
+            f"{program}: process {index} of {count} ends, because {reason}. See the output of the others; the same "
             "command in all processes continues from the last checkpoint.",
             file=sys.stderr,
         )

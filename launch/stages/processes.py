@@ -94,15 +94,17 @@ def by_hand() -> Found | None:
     if missing:
         there = ", ".join(f"{name}={value}" for name, value in given.values() if value is not None)
         raise UsageError(
-            f"{there} is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not. Of several "
-            f"processes each needs all three: {ADDRESS[0]}=HOST:PORT of process 0, the same to all, {COUNT[0]}, and "
-            f"{INDEX[0]} from 0 on. Unset them for one process."
+            f"{there} is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not. Each of several "
+            f"processes needs all three: {ADDRESS[0]}=HOST:PORT of process 0, the same for all, {COUNT[0]}, and "
+            f"{INDEX[0]} from 0. Unset them for one process."
         )
     assert address is not None and index is not None and count is not None
     port = os.environ.get("COORDINATOR_PORT", "")
     if not address.rpartition(":")[2].isdecimal():
         if not port.isdecimal():
-            raise UsageError(f"{address_name}={address!r} has no port. Give HOST:PORT of process 0, as host-0:8476.")
+            raise UsageError(
+                f"{address_name}={address!r} has no port. Give HOST:PORT of process 0, such as host-0:8476."
+            )
         address = f"{address}:{port}"
     return Found(*numbers(index_name, index, count_name, count), f"{count_name} and {index_name}", address)
 
@@ -171,7 +173,7 @@ def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, 
     if not (mine is not None and mine.isdecimal() and total.isdecimal() and int(mine) < int(total)):
         raise UsageError(
             f"{count} is {total!r} and {index} is {mine or 'not set'!r}: they must be the number of processes, and "
-            f"which this is, from 0 to one less than that. For one process alone, set {COUNT[0]}=1."
+            f"the index of this one, from 0. For a single process, set {COUNT[0]}=1."
         )
     return int(mine), int(total)
 
@@ -197,8 +199,8 @@ def initialize_distributed(timeout: float = JOIN_SECONDS) -> None:
             raise ValueError("coordinator_address should be defined.")
     except (KeyError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"This is process {found.index} of {found.count}, by {found.by}, but JAX cannot tell where they meet: "
-            f"{error} Set {ADDRESS[0]}=HOST:PORT of process 0, {COUNT[0]} and {INDEX[0]} by hand."
+            f"This is process {found.index} of {found.count} ({found.by}), but JAX cannot determine the coordinator: "
+            f"{error} Set {ADDRESS[0]}=HOST:PORT of process 0, {COUNT[0]} and {INDEX[0]}."
         ) from error
     meet(found.index, found.count, address, timeout)
     jax.distributed.initialize(

@@ -163,12 +163,12 @@ def logprob_lines(tokenizer: "Tokenizer", logprobs: Iterable[TokenLogprob]) -> s
     return "\n".join(lines)
 
 
-HELP = """A line is the beginning of a document; what the model continues it with follows. Ctrl-C ends a text.
+HELP = """Type the beginning of a document; the model continues it. Ctrl-C ends a text.
   /temperature 0.8    changes a setting; others: /top-k, /top-p, /min-p, /repetition-penalty, /max-tokens, /seed and
-                      /logprobs, which alone shows none
-  /stop END           ends texts before END; /stop alone ends them there no more
+                      /logprobs (without a number: none)
+  /stop END           ends texts before END; /stop without a text removes it
   /settings           shows the settings
-  /quit               ends the program; so does Ctrl-D"""
+  /quit               ends the program, as does Ctrl-D"""
 SETTINGS: dict[str, type] = {
     "temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float, "max_tokens": int,
     "seed": int, "logprobs": int,
@@ -188,7 +188,7 @@ def changed(params: SamplingParams, command: str) -> SamplingParams:
     try:
         number = SETTINGS[field](value)
     except ValueError:
-        raise UsageError(f"/{name} wants a number, and is given {shown(value)}.") from None
+        raise UsageError(f"/{name} needs a number; it got {shown(value)}.") from None
     return dataclasses.replace(params, **{field: number})
 
 
@@ -284,9 +284,7 @@ def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     """Continue what is typed until /quit or the end of the input. Raises like `load_trained`, and UsageError for
     invalid options."""
     if process_count() > 1:
-        raise UsageError(
-            f"--interactive is for one process, but there are {process_count()} here. Give --prompt instead."
-        )
+        raise UsageError(f"--interactive needs one process, but there are {process_count()}. Give --prompt instead.")
     config, model = experiment.sample, experiment.model
     temperature = config.temperatures[-1] if options.temperature is None else options.temperature
     most = config.tokens if options.max_tokens is None else options.max_tokens

@@ -111,12 +111,12 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         if found != size and stage.grows:
             there = "missing" if found is None else f"{found} bytes"
             raise InputError(
-                f"{shown_place(file)} is {there}, but {size} bytes were written. Bring it back; or, to train again "
-                f"from step 0: {outputs.remove_command(path)}"
+                f"{shown_place(file)} is {there} instead of {size} bytes. Restore it; or, to train again from step 0: "
+                f"{outputs.remove_command(path)}"
             )
         if found != size:
             return None
-    again = f" Or make it again: python -m {stage.script} {shlex.quote(str(workdir))}"
+    again = f" Or run it again: python -m {stage.script} {shlex.quote(str(workdir))}"
     damaged = report_damage(stage.name, workdir, marker, "" if stage.grows else again)
     return None if damaged and not stage.grows else marker
 
@@ -149,9 +149,9 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     if marker is None:
         folder = shown_place(workdir)
         raise InputError(
-            f"{stage.name} needs {', '.join(before.outputs)} in {folder}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {shlex.quote(str(folder))}  "
-            "(or python -m launch.pretrain …), with the same options."
+            f"{stage.name} needs {', '.join(before.outputs)} in {folder}, which is missing or unfinished. First run: "
+            f"python -m {before.script} CONFIG.py --workdir {shlex.quote(str(folder))}  (or python -m launch.pretrain "
+            "…), with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:
@@ -168,8 +168,8 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
     if marker is None:
         folder = shown_place(workdir)
         raise InputError(
-            f"{folder} holds no finished {', '.join(stage.outputs)}/. Give the folder of a run with --workdir; or "
-            f"first run: python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(folder))}"
+            f"{folder} has no finished {', '.join(stage.outputs)}/. Give a run folder as --workdir, or first run: "
+            f"python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(folder))}"
         )
     found = {name: value for name, value in marker["settings"].items() if not name.startswith("<")}
     if found != settings_of(stage, experiment):
@@ -178,13 +178,14 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raise UsageError that lists every setting in which `old` and `new` differ."""
-    other = (
-        f" (--from {shlex.quote(str(workdir))} begins it from what is the same)" if not local_copy_of(workdir) else ""
-    )
+    other = f" (--from {shlex.quote(str(workdir))} reuses what is the same)" if not local_copy_of(workdir) else ""
     raise UsageError(
-        f"What {shown_place(workdir)} holds as {', '.join(stage.outputs)} is of another experiment:\n"
+        f"{shown_place(workdir)} has {', '.join(stage.outputs)} of another experiment:\n"
         + "\n".join(differences(old, new))
-        + f"\nNothing was changed. Choose another --workdir{other}; or, to make them and all that follows from them "
+        + (
+            f"\nNothing was changed. Choose another --workdir{other}; or, to replace them and everything that depends "
+            "on them "
+        )
         + "again: "
         + outputs.remove_command(*what_follows(stage, workdir))
     )
@@ -240,8 +241,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     index, processes = process_index(), process_count()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
-            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, with "
-            "NUM_PROCESSES=1 before it, and only launch.train, launch.evaluate and launch.sample in all of them."
+            f"{stage.name} needs one process, but there are {processes}. Run {stage.script} in one, with "
+            "NUM_PROCESSES=1, and only launch.train, launch.evaluate and launch.sample in all."
         )
     if index == 0 and source and not marker and take(stage, experiment, source, workdir, note, external):
         return True
@@ -291,8 +292,8 @@ def inputs_kept(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
     told = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds.items() if names]
     other = shlex.quote(f"{shown_place(workdir)}-2")
     print(
-        f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it "
-        f"has read. To train on the files as they are now, begin another run: --workdir {other}",
+        f"{stage.name}: files have changed since this run read them: {', '.join(told)}. The run keeps what it has "
+        f"read. To use the new files, start another run: --workdir {other}",
         flush=True,
     )
     return True
@@ -339,7 +340,7 @@ def refuse_missing(stage: Stage, workdir: Path, files: dict[str, int]) -> None:
     made = lambda output: any(outputs.below(file, output) for file in files) or (workdir / output).is_dir()
     for output in stage.outputs:
         if output not in stage.optional and not made(output):
-            raise FileNotFoundError(errno.ENOENT, f"the stage {stage.name} did not make it", str(workdir / output))
+            raise FileNotFoundError(errno.ENOENT, f"the stage {stage.name} did not write it", str(workdir / output))
 
 
 def tidy(stage: Stage, workdir: Path, made_here: bool = True) -> None:
@@ -377,7 +378,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
             outputs.make_room(stage.name, workdir, stage.outputs)
         elif marker is None:
             names = (*stage.outputs, *by_products_in(stage, workdir))
-            outputs.set_aside(workdir, names, "is of a run whose marker is gone, and is made anew")
+            outputs.set_aside(workdir, names, "belongs to a run without its marker, and is replaced")
             bucket.set_aside(workdir, stage.name, stage.outputs)
         if marker and stage.grows:
             note["damaged"] = [*marker.get("damaged", []), *report_damage(stage.name, workdir, marker, "")]
@@ -391,7 +392,7 @@ def begin(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marke
     elif stage.grows:
         names = (*stage.optional, *by_products_in(stage, workdir))
         logs = tuple(name for name in names if outputs.files_in(workdir, (name,)))
-        outputs.set_aside(workdir, logs, "is of an attempt with other settings that came to no checkpoint")
+        outputs.set_aside(workdir, logs, "belongs to an attempt with other settings that wrote no checkpoint")
         bucket.set_aside(workdir, stage.name, stage.optional)
     versions = {"versions": {one: installed(one) for one in stage.libraries}} if stage.libraries else {}
     write_atomically(begun, json.dumps(note | versions))

@@ -68,10 +68,10 @@ class Supervisor:
                 if code == 0 and not stopped:
                     return self.say("done", took, code, step)
                 if code == 0:
-                    self.say("stopped", f"asked to end behind step {step}, but not by me; starting again", code, step)
+                    self.say("stopped", f"stopped after step {step} by another program; restarting", code, step)
                     continue
                 if code == UsageError.exit_code:
-                    return self.say("gave up", f"{how}: the command cannot be run as it is", code, step)
+                    return self.say("gave up", f"{how}: the command has invalid settings", code, step)
                 crashes += 1
                 repeated = repeated + 1 if crashes > 1 and step == last_step else 1
                 last_step = step
@@ -81,11 +81,11 @@ class Supervisor:
                 if repeated >= self.same_step:
                     return self.say("gave up", f"{how} {place}, {repeated} times in a row; {took}", code, step)
                 if stuck >= self.no_progress:
-                    in_vain = f"{stuck} crashes in a row without a step behind {furthest:,}"
+                    in_vain = f"{stuck} crashes in a row without progress beyond step {furthest:,}"
                     return self.say("gave up", f"{how} {place}, {in_vain}; {took}", code, step)
                 again = max(repeated - 1, stuck)
                 wait = min(self.first_wait * 2 ** (again - 1), self.longest_wait) if again else 0.0
-                self.say("crash", f"{how} {place}; starting again{f' in {wait:.0f} s' if wait else ''}", code, step)
+                self.say("crash", f"{how} {place}; restarting{f' in {wait:.0f} s' if wait else ''}", code, step)
                 self.sleep(wait)
             return self.say("asked to end", f"{self.starts} starts", self.stopped_code, None)
         finally:
@@ -121,7 +121,7 @@ class Supervisor:
         step, state = (int(heart["step"]), heart["state"]) if heart else (None, "")
         how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
         if hung:
-            how = f"killed, without a sign of life for {time.monotonic() - changed:.0f} s,"
+            how = f"killed after {time.monotonic() - changed:.0f} s without progress,"
         return (code if code >= 0 else 128 - code), step, state == "stopped", how
 
     def beat(self, before: dict | None) -> dict | None:

@@ -47,7 +47,7 @@ def load_trained(
         return with_weights(experiment, workdir, step, weights)
     run = RunFolder(workdir).load(step=step, experiment=experiment)
     if run.one_device:
-        say(f"One device is used, since the mesh of the config does not fit those that are here: {run.one_device}")
+        say(f"Using one device, because the mesh of the config does not fit this machine: {run.one_device}")
     return run
 
 
@@ -57,9 +57,7 @@ def with_weights(experiment: Experiment, workdir: Path, step: int | None, weight
     from lm.parallel import one_device_mesh, traced_on
 
     if process_count() > 1:
-        raise UsageError(
-            f"--weights {weights} are for one process, but there are {process_count()} here. Leave it out."
-        )
+        raise UsageError(f"--weights {weights} needs one process, but there are {process_count()}. Remove it.")
     run = RunFolder(workdir).load(one_device_mesh(experiment.model), step, experiment)
     model = traced_on(run.mesh, for_inference)(run.model, experiment.model, weights)
     return run._replace(model=model)
@@ -132,9 +130,9 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {reason}. Give the path of a text file.") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is no text in UTF-8: byte {error.start:,} is {error.object[error.start]:#04x}. Convert it (iconv "
+            f"{path} is not UTF-8 text: byte {error.start:,} is {error.object[error.start]:#04x}. Convert it (iconv "
             "-t UTF-8), or give another file."
         ) from error
     if not text:
-        raise InputError(f"{path} is empty: there is nothing to evaluate. Give a file with text in it.")
+        raise InputError(f"{path} is empty. Give a file with text.")
     return text

@@ -12,7 +12,7 @@ from lm.errors import InputError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 OTHER = "Use another checkpoint."
-FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
+FREE_SPACE = "Free space there or repair the disk: older checkpoints are complete."
 
 
 @contextlib.contextmanager

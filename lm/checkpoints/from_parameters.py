@@ -77,12 +77,15 @@ def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, .
     value = parameters.get(name)
     found = "absent" if value is None else tuple(value.shape)
     if value is None or found != tuple(shape):
-        raise InputError(f"{name} is {found}, but the model's config needs {tuple(shape)}. Give its own parameters.")
+        raise InputError(
+            f"{name} is {found}, but the model's config needs {tuple(shape)}. Give parameters that belong to this "
+            "config."
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         converted = np.ascontiguousarray(value, dtype)
     if bad := converted.size - np.count_nonzero(np.isfinite(converted)):
         raise InputError(
-            f"{name} holds {bad:,} values that are NaN or infinite in {dtype.name}, of {converted.size:,}; all weights "
-            "must be finite. Get the model again, or another."
+            f"{name} holds {bad:,} values that are NaN or infinite in {dtype.name}, of {converted.size:,}; all "
+            "weights must be finite. Download the model again, or use another."
         )
     return converted

@@ -231,14 +231,14 @@ class Checkpoints:
         except InputError as error:
             self.failure = own or error
             if self.primary or own is not None:
-                print(f"{self.kind}: step {step:,} is not saved, and training goes on. {self.failure}", flush=True)
+                print(f"{self.kind}: step {step:,} is not saved; training continues. {self.failure}", flush=True)
         else:
             self.failure = None
             if self.primary:
                 try:
                     self.prune()
                 except (OSError, InputError) as error:
-                    print(f"{self.kind}: older ones could not be deleted: {error}", flush=True)
+                    print(f"{self.kind}: older steps could not be deleted: {error}", flush=True)
 
     def commit(self, step: int, items: Sequence[str], about: Mapping[str, Any], said: Sequence[dict[str, Any]]) -> None:
         """In process 0: turn the files of all processes into a checkpoint. If a process failed, or this fails, delete
@@ -280,10 +280,10 @@ class Checkpoints:
         if not others and not (isinstance(place, Path) and os.path.lexists(place)):
             return
         if self.linked:
-            raise InputError(f"{place} is not what training wrote there. Move it to another folder.")
+            raise InputError(f"{place} was not written by training. Move it to another folder.")
         aside = unused(place.parent.with_name(RunPaths.replaced)) / place.parent.name / place.name
         move_folder(place, aside)
-        print(f"{self.kind}: {place} is not what training wrote there. Moved to {aside}", flush=True)
+        print(f"{self.kind}: {place} was not written by training. Moved to {aside}", flush=True)
 
     def sync_sidecars(self) -> None:
         """Force the logs to disk, ignoring missing files and errors."""
@@ -304,7 +304,7 @@ class Checkpoints:
         for step in losses.keys() - self.retention.of(losses):
             if others := unlisted(self.folder / str(step), files[step]):
                 other = self.folder / str(step) / others[0]
-                print(f"checkpoint: step {step:,} stays, since training did not write {other} in it", flush=True)
+                print(f"checkpoint: step {step:,} is kept, because training did not write {other} in it", flush=True)
                 continue
             try:
                 delete_step(self.folder, step)
@@ -352,9 +352,9 @@ class Checkpoints:
                 return about
         if damaged:
             raise InputError(
-                f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. The "
-                f"newest: {next(iter(damaged.values()))}. Bring one back from a copy; or, to train again from step 0, "
-                "delete that folder."
+                f"No checkpoint in {self.folder} is intact: {', '.join(path.name for path in damaged)} are damaged. "
+                f"The newest: {next(iter(damaged.values()))}. Restore one from a copy, or delete that folder to train "
+                "again from step 0."
             )
         return None
 
@@ -376,7 +376,7 @@ class Checkpoints:
                     aside = unused(aside)
             with readable_errors(aside, "written", FREE_SPACE):
                 move_folder(folder, aside)
-            print(f"checkpoint: set aside as {aside}; going back to step {step:,}", flush=True)
+            print(f"checkpoint: moved to {aside}; resuming from step {step:,}", flush=True)
 
     def close(self, raising: bool = True) -> None:
         """Wait for all saves. With `raising`, raises InputError if the last save failed."""

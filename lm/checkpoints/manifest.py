@@ -50,7 +50,7 @@ def reading(path: Place) -> Generator[None]:
         found = f"{path} cannot be read: {os.strerror(error.errno or errno.EIO)}"
         if error.errno == errno.EIO:
             raise DamageError(found) from error
-        raise InputError(f"{found}. Nothing is changed; mend that, and run it again.") from error
+        raise InputError(f"{found}. Nothing was changed; fix this, and run the command again.") from error
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def read_manifest(folder: Place) -> dict[str, Any]:
     try:
         read = json.loads(data)
         if render(read["about"], read["files"]).encode() != data:
-            raise DamageError(f"{path} is not what was written: its own SHA-256 differs")
+            raise DamageError(f"{path} has changed since it was written: its SHA-256 differs")
         for name, one in read["files"].items():
             relative_name(name, path)
             if type(one["bytes"]) is not int or not isinstance(one["sha256"], str):
@@ -273,7 +273,7 @@ def read_manifest(folder: Place) -> dict[str, Any]:
     except InputError as error:
         raise DamageError(str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamageError(f"{path} is not what was written: {type(error).__name__}: {error}") from error
+        raise DamageError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return read
 
 
@@ -283,7 +283,9 @@ def files_sha256(folder: Place) -> str:
     try:
         files = read_manifest(folder)["files"]
     except DamageError as damage:
-        raise InputError(f"train.start.checkpoint: {damage}. Take another, or bring it back.") from damage
+        raise InputError(
+            f"train.start.checkpoint: {damage}. Use another checkpoint, or restore it from a copy."
+        ) from damage
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
@@ -307,8 +309,8 @@ def verify(folder: Place, part: int = 0, parts: int = 1) -> dict[str, Any]:
         written = files[name]["bytes"]
         if size != written:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise DamageError(f"{folder / name} {found}, but {written} bytes were written")
+            raise DamageError(f"{folder / name} {found} instead of {written} bytes")
     for name, (_, sha) in digests(folder, names).items():
         if sha != files[name]["sha256"]:
-            raise DamageError(f"{folder / name} has a SHA-256 of {sha}, but {files[name]['sha256']} was written")
+            raise DamageError(f"{folder / name} has the SHA-256 {sha} instead of {files[name]['sha256']}")
     return manifest["about"]

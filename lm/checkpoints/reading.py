@@ -81,8 +81,8 @@ def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place
         chosen = [place for one, place in found if step in (None, one)]
         if not chosen:
             raise UsageError(
-                f"There is no checkpoint of step {step:,} in {' or '.join(map(str, folders))}. There are those of "
-                f"steps {', '.join(map(str, sorted({one for one, _ in found})))}."
+                f"There is no checkpoint of step {step:,} in {' or '.join(map(str, folders))}. The steps there are "
+                f"{', '.join(map(str, sorted({one for one, _ in found})))}."
             )
         return [chosen[0], *(place for _, place in found if place != chosen[0])]
 
@@ -91,10 +91,8 @@ def whole_parameters(folders: Sequence[Place], step: int | None = None) -> Place
     try:
         verify_together(chosen)
     except DamageError as damage:
-        others = f", or take that of step {max(steps)}" if steps else ""
-        raise InputError(
-            f"{chosen} is damaged: {damage}. Bring it back from a copy{others}, or train again."
-        ) from damage
+        others = f", or use step {max(steps)}" if steps else ""
+        raise InputError(f"{chosen} is damaged: {damage}. Restore it from a copy{others}, or train again.") from damage
     return chosen
 
 
@@ -136,7 +134,7 @@ def check_size(item: Place, arrays: Mapping[str, Any]) -> None:
     if claimed > max(FROM_BYTES, MOST_RATIO * stored):
         raise InputError(
             f"{item.parent} claims {claimed / 1e9:,.1f} GB of parameters, but its files are {stored:,} bytes: nearly "
-            "all would be zeros. Take another checkpoint by --step, or get the run again."
+            "all would be zeros. Choose another checkpoint with --step, or download the run again."
         )
 
 
@@ -216,7 +214,7 @@ def check_arrays(
         raise InputError(
             f"{folder} cannot be restored into this model: {len(differing)} arrays of {item} differ, first {key}: "
             f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the config "
-            "that the run was started with, or another --workdir (train.start.checkpoint takes what fits)."
+            "that the run was started with, or another --workdir (train.start.checkpoint loads the arrays that fit)."
         )
 
 
@@ -228,6 +226,6 @@ def check_finite(model: Transformer, checkpoint: Place) -> None:
     for name, array in named_leaves(model).items():
         if not all(finite(shard.data) for shard in array.addressable_shards):
             raise InputError(
-                f"{checkpoint}: {name} holds NaN or infinity, where all numbers must be finite. Take another "
-                "checkpoint by --step, or import or train the model again."
+                f"{checkpoint}: {name} has NaN or infinite values. Choose another checkpoint with --step, or import "
+                "or train the model again."
             )

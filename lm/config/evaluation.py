@@ -24,11 +24,11 @@ class TasksConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         if self.limit < 0:
-            raise UsageError(f"tasks.limit is {self.limit}; it must be at least 0, which is all examples.")
+            raise UsageError(f"tasks.limit is {self.limit}; it must be at least 0 (0: all examples).")
         if "://" in self.data and self.data != HUB:
             raise UsageError(
-                f"tasks.data = {self.data!r} is neither a folder nor {HUB}, which stands for the data set of each task "
-                "on Hugging Face's hub. Give one of them."
+                f"tasks.data = {self.data!r} is neither a folder nor {HUB} (the data set of each task on Hugging "
+                "Face's hub). Give one of these."
             )
 
 
@@ -55,8 +55,8 @@ class EvaluateConfig(Config):
             )
         if "bits_per_byte" not in self.evaluators:
             raise UsageError(
-                f"evaluate.evaluators is {' '.join(self.evaluators) or 'empty'}, without bits_per_byte, of whose "
-                "figures the report is made. Name it too."
+                f"evaluate.evaluators is {' '.join(self.evaluators) or 'empty'}, without bits_per_byte, which the "
+                "report needs. Add it."
             )
 
 

@@ -161,20 +161,21 @@ class ModelConfig(Config):
             )
         if self.position != "rope" and self.rope_scaling is not None:
             raise UsageError(
-                f"model.rope_scaling is given, but model.position = {self.position} turns nothing. "
-                "Leave rope_scaling out, or set model.position = rope."
+                f"model.rope_scaling is given, but model.position = {self.position}. Remove rope_scaling, or set "
+                "model.position = rope."
             )
         if not 0 <= self.ngram_rows <= LARGEST_SIZE or not 2 <= self.ngram_longest <= LONGEST_NGRAM:
             raise UsageError(
-                f"model.ngram_rows is {shown(self.ngram_rows)} and model.ngram_longest is {shown(self.ngram_longest)}; "
-                f"rows must be at least 0 (none), and an n-gram has 2 to {LONGEST_NGRAM} tokens."
+                f"model.ngram_rows is {shown(self.ngram_rows)} and model.ngram_longest is "
+                f"{shown(self.ngram_longest)}; rows must be at least 0 (0: no n-gram embeddings), and n-grams have 2 "
+                f"to {LONGEST_NGRAM} tokens."
             )
         if self.logit_softcap is not None:
             positive(self, "model", "logit_softcap")
         if self.position == "rope" and self.head_channels % 2:
             raise UsageError(
                 f"model.head_dim (by default model.width / model.heads) = {self.head_channels} is odd, but rotary "
-                "positions turn channels in pairs. Choose an even one, or model.position = learned."
+                "positions rotate pairs of channels. Choose an even number, or model.position = learned."
             )
         self.check_windows()
 
@@ -187,12 +188,14 @@ class ModelConfig(Config):
         """Raise UsageError for negative windows, and for different windows with scan_layers."""
         if min(self.attention_windows, default=0) < 0:
             raise UsageError(
-                f"model.attention_windows = {self.attention_windows}; a window has at least 0 tokens (all)."
+                f"model.attention_windows = {self.attention_windows}; a window must be at least 0 tokens (0: no "
+                "window)."
             )
         if self.scan_layers and not self.layers_alike:
             raise UsageError(
-                f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different windows, "
-                "but model.scan_layers = True runs one program for them all. Set scan_layers to False, or one window."
+                f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different "
+                "windows, but model.scan_layers = True needs equal layers. Set scan_layers to False, or give one "
+                "window."
             )
 
 

@@ -73,11 +73,12 @@ class OptimizerConfig(Config):
         if self.final_learning_rate > self.learning_rate:
             raise UsageError(
                 f"train.optimizer.final_learning_rate = {self.final_learning_rate} is above learning_rate = "
-                f"{self.learning_rate}, so the rate would rise to the end. Lower the one, or raise the other."
+                f"{self.learning_rate}, so the rate would rise until the end. Lower final_learning_rate, or raise "
+                "learning_rate."
             )
         decays = "." in self.schedule or (self.decay_steps > 0) == (self.schedule == "warmup_stable_decay")
         if not decays or self.decay_steps < 0:
             raise UsageError(
-                f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: it is above 0 with "
-                "warmup_stable_decay, and 0 with any other."
+                f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: it must be above "
+                "0 with warmup_stable_decay, and 0 with other schedules."
             )

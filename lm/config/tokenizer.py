@@ -37,20 +37,20 @@ class TokenizerConfig(Config):
         names = self.special_tokens
         if END_OF_TEXT not in names or len(set(names)) < len(names) or not all(names):
             raise UsageError(
-                f"tokenizer.special_tokens is {', '.join(map(repr, names)) or 'empty'}; give {END_OF_TEXT!r}, which "
-                "heads every document, and each other name once."
+                f"tokenizer.special_tokens is {', '.join(map(repr, names)) or 'empty'}; it must have {END_OF_TEXT!r}, "
+                "the first token of every document, and no name twice."
             )
         if odd := [name for name in names if not name.isprintable()]:
-            raise UsageError(f"tokenizer.special_tokens has {odd[0]!r}; names must be of printable characters.")
+            raise UsageError(f"tokenizer.special_tokens has {odd[0]!r}; names must consist of printable characters.")
         if names != (END_OF_TEXT,) and (self.load or self.algorithm != "bpe"):
             what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
             raise UsageError(
-                f"tokenizer.special_tokens is {', '.join(names)}, but tokenizer.{what} has its own. Leave one out."
+                f"tokenizer.special_tokens is {', '.join(names)}, but tokenizer.{what} has its own. Remove one of them."
             )
         if self.load and self.algorithm != "bpe":
             raise UsageError(
-                f"tokenizer.load = {self.load!r} is trained already, but tokenizer.algorithm is {self.algorithm}. "
-                "Leave one out."
+                f"tokenizer.load = {self.load!r} is already trained, but tokenizer.algorithm is {self.algorithm}. "
+                "Remove one of them."
             )
         if self.allow_fewer and (self.load or self.algorithm not in ("bpe", "characters")):
             what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
@@ -60,12 +60,12 @@ class TokenizerConfig(Config):
         least = 256 + len(names)
         if self.algorithm == "bpe" and not self.load and self.vocab_size < least:
             raise UsageError(
-                f"tokenizer.vocab_size is {self.vocab_size}, but 256 bytes and {len(names)} special tokens "
-                f"alone need {least}. Set it to {least} or more."
+                f"tokenizer.vocab_size is {self.vocab_size}, but 256 bytes and {len(names)} special tokens need "
+                f"{least}. Set it to {least} or more."
             )
         positive(self, "tokenizer", "vocab_size", "train_characters")
         if self.train_characters > 700_000_000:  # 32-bit pair counts; up to 3 pairs per character
             raise UsageError(
                 f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "
-                "700,000,000 characters. Lower it: a sample of the documents makes as good a vocabulary."
+                "700,000,000 characters. Lower it: a sample of the documents gives as good a vocabulary."
             )

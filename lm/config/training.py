@@ -76,7 +76,7 @@ class StartConfig(Config):
         place = place_of(self.checkpoint)
         if isinstance(place, Url) and place.scheme not in ("s3", "gs"):
             raise UsageError(
-                f"train.start.checkpoint = {self.checkpoint!r}: a checkpoint is read from a disk, s3:// or gs://. "
+                f"train.start.checkpoint = {self.checkpoint!r}: a checkpoint must be on a disk, in s3:// or gs://. "
                 "Download it, and give its folder."
             )
         folder = place.absolute() if isinstance(place, Path) else place
@@ -106,7 +106,7 @@ class MixtureSource(Config):
     def __post_init__(self):
         super().__post_init__()
         if not self.tokens:
-            raise UsageError("train.mixture has a source whose tokens is empty; name the tokens/ of another run.")
+            raise UsageError("train.mixture has a source with empty tokens; give the tokens/ folder of another run.")
         if not 0 <= self.weight < math.inf:
             raise UsageError(
                 f"train.mixture has {self.tokens} with a weight of {self.weight}; it must be 0 or more, and finite."
@@ -127,8 +127,8 @@ class MixtureStage(Config):
         super().__post_init__()
         if not all(0 <= weight < math.inf for weight in self.weights) or not sum(self.weights):
             raise UsageError(
-                f"train.mixture_schedule has the weights {shown_numbers(self.weights)} from step {self.step} on; each "
-                "must be 0 or more and finite, and one above 0."
+                f"train.mixture_schedule has the weights {shown_numbers(self.weights)} from step {self.step} on; all "
+                "must be finite and at least 0, and one above 0."
             )
 
 
@@ -273,7 +273,7 @@ class TrainConfig(Config):
         if not self.own_weight and not sum(source.weight for source in self.mixture):
             raise UsageError(
                 "train.own_weight is 0 and train.mixture has no folder with a weight above 0, so there is nothing to "
-                "train on. Give the run's own shards a weight, or name others."
+                "train on. Set train.own_weight above 0, or add a folder."
             )
         for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks",
                      "loader_threads", "micro_batches", "profile_steps", "shuffle_block"):  # fmt: skip
@@ -310,13 +310,13 @@ class TrainConfig(Config):
         profiled = self.profile_step + self.profile_steps - 1
         if self.profile_step < 0 or (self.profile_step and profiled > self.steps):
             raise UsageError(
-                f"train.profile_step = {self.profile_step} and profile_steps = {self.profile_steps} do not lie within "
-                f"train.steps = {self.steps}. Begin at 1 or later and end at {self.steps} or before, or set "
-                "profile_step = 0 for no profile."
+                f"train.profile_step = {self.profile_step} and profile_steps = {self.profile_steps} exceed "
+                f"train.steps = {self.steps}. Choose steps between 1 and {self.steps}, or profile_step = 0 for no "
+                "profile."
             )
         if self.optimizer.warmup_steps >= self.steps:
             raise UsageError(
-                f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "
+                f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} is not below train.steps = "
                 f"{self.steps}. Warm up for fewer steps, or train longer."
             )
 
@@ -342,7 +342,7 @@ class TrainConfig(Config):
             if context_length % length:
                 raise UsageError(
                     f"train.context_schedule has {length} tokens, which does not divide model.context_length = "
-                    f"{context_length}. Give divisors: sequences are cut into equal parts."
+                    f"{context_length}. Use divisors: sequences are split into equal parts."
                 )
         weights: list[tuple[int, tuple[float, ...]]] = [(stage.step, stage.weights) for stage in self.mixture_schedule]
         if weights:
@@ -390,7 +390,7 @@ class TrainConfig(Config):
             if not source.weight and not any(stage.weights[number] for stage in self.mixture_schedule):
                 raise UsageError(
                     f"train.mixture has {source.tokens} with a weight of 0, and no stage of train.mixture_schedule "
-                    "gives it another. Leave it out, or give it a weight above 0."
+                    "changes it. Remove it, or give it a weight above 0."
                 )
         mixture_steps = tuple((stage.step, 1) for stage in self.mixture_schedule)
         for name, least, pairs in (
@@ -402,8 +402,8 @@ class TrainConfig(Config):
             for (before, _), (step, value) in itertools.pairwise(((least - 1, 1), *pairs)):
                 if not before < step < 2**31:
                     raise UsageError(
-                        f"train.{name} has step {step}; steps must rise from {least} and be below 2**31. Before it "
-                        f"there is {before if before >= least else 'none'}."
+                        f"train.{name} has step {step}; steps must rise from {least} and be below 2**31. The step "
+                        f"before it is {before if before >= least else 'none'}."
                     )
                 if not 1 <= value < 2**31:
                     raise UsageError(f"train.{name} has {value} from step {step} on; it must be from 1 to 2**31 - 1.")
@@ -422,35 +422,36 @@ class TrainConfig(Config):
         both = sorted({*self.remat_keep} & {*self.remat_offload})
         if both:
             raise UsageError(
-                f"train.remat_keep and train.remat_offload both have {', '.join(both)}. A tensor is kept on the device "
-                "or sent to the host: take it out of one of them."
+                f"train.remat_keep and train.remat_offload both have {', '.join(both)}. A tensor is either kept on "
+                "the device or offloaded to the host: remove it from one of them."
             )
         if self.remat == "none" and (self.remat_keep or self.remat_offload):
             raise UsageError(
                 "train.remat is none, which keeps everything on the device, but train.remat_keep is "
-                f"[{' '.join(self.remat_keep)}] and train.remat_offload is [{' '.join(self.remat_offload)}]. Choose "
-                "a policy that computes the rest again, such as train.remat = full."
+                f"[{' '.join(self.remat_keep)}] and train.remat_offload is [{' '.join(self.remat_offload)}]. Choose a "
+                "policy that recomputes the rest, such as train.remat = full."
             )
 
     def check_hooks(self) -> None:
         """Raise UsageError for invalid intervals of evaluation, samples, checkpoints and logs."""
         for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 0:
-                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0, which is never.")
+                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0 (0: never).")
         within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best", "snapshot_steps")
         if self.checkpoints_kept_best and not self.validate_every:
             raise UsageError(
-                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "
-                "train.validate_every = 0. Validate, or keep none for its loss."
+                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} needs validation losses, but "
+                "train.validate_every = 0. Set train.validate_every, or train.checkpoints_kept_best = 0."
             )
         if self.checkpoints_kept_best and not {"validation", "bits_per_byte"} & {*self.evaluators}:
             raise UsageError(
-                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "
-                f"train.evaluators is {' '.join(self.evaluators)}. Name validation too, or keep none for its loss."
+                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} needs validation losses, but "
+                f"train.evaluators is {' '.join(self.evaluators)}. Add validation, or set train.checkpoints_kept_best "
+                "= 0."
             )
         if self.validate_every and not self.evaluators:
             raise UsageError(
-                f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Name one, such as "
+                f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Add one, such as "
                 "validation, or set train.validate_every = 0."
             )
 

@@ -76,9 +76,7 @@ def offsets_of(footer: bytes, start: int, records: int) -> np.ndarray:
     """
     chunks, data = chunk_of(without_block_headers(footer, start), len(footer))
     if chunks != records + 1:
-        raise InputError(
-            f"The shard has {chunks - 1} chunks of records, but {records} of one record each are expected."
-        )
+        raise InputError(f"The shard has {chunks - 1} chunks of records; {records} of one record each are expected.")
     sizes, values = parts_of(data, records + 10, 24 * records + 4096)
     metadata, at = varint(sizes, 0)
     lengths = np.frombuffer(sizes, np.uint8)[at:].astype(np.int32)
@@ -152,12 +150,12 @@ def decompressed(data: bytes | memoryview, limit: int) -> bytes:
     try:
         # zstandard allocates the size in the frame header, regardless of max_output_size.
         if size > limit or zstandard.frame_content_size(frame) not in (size, -1):
-            raise InputError(f"A damaged chunk, or one of another format: {size} bytes, where {limit} are the most.")
+            raise InputError(f"A damaged chunk, or one of another format: {size} bytes; the limit is {limit}.")
         found = decompressor().decompress(frame, max_output_size=size)
     except zstandard.ZstdError as error:
         raise InputError(f"A damaged chunk: {error}.") from error
     if len(found) != size:
-        raise InputError(f"A damaged chunk: {len(found)} bytes, but {size} were written.")
+        raise InputError(f"A damaged chunk: {len(found)} bytes instead of {size}.")
     return found
 
 
@@ -176,4 +174,4 @@ def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
         if data[index] < 128:
             return value, index + 1
         shift += 7
-    raise InputError("A damaged chunk: a number has no end.")
+    raise InputError("A damaged chunk: a varint is cut off.")

@@ -122,7 +122,7 @@ class BatchSource:
         weights = [stage.weights or tuple(given.values()) for stage in self.stages]
         if not given or not all(0 < sum(each) < math.inf for each in zip(*weights, strict=True)):
             told = ", ".join(f"{folder}: {weight}" for folder, weight in given.items())
-            raise UsageError(f"The weights are {{{told}}}; give one folder or more, each above 0 and finite.")
+            raise UsageError(f"The weights are {{{told}}}; give at least one, each above 0 and finite.")
         self.sources: list[Source] = []
         for folder, weight in zip(given, weights[0], strict=True):
             manifest = read_manifest(folder)
@@ -152,9 +152,9 @@ class BatchSource:
             wanted = 2**20 if 4 * len(records) <= OFFSETS_BYTES else 2**22  # offsets of all records do not fit then
             if records.is_remote and 4 * window * self.shuffle_block < wanted:
                 return (
-                    f"warning: {one.folder} is read by one request for every {window * self.shuffle_block:,} bytes; "
-                    f"--train.shuffle-block {-(-wanted // window)} makes that a request for {wanted >> 20} MB, from "
-                    "another order of the data (docs/long_runs.md)"
+                    f"warning: {one.folder} is read with one request per {window * self.shuffle_block:,} bytes; "
+                    f"--train.shuffle-block {-(-wanted // window)} makes that {wanted >> 20} MB, with another order "
+                    "of the data (docs/long_runs.md)"
                 )
         return None
 
@@ -330,8 +330,8 @@ def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
         path = folder / shard.file
         if shard.sha256 in seen:
             raise InputError(
-                f"{path} holds the same bytes as {seen[shard.sha256]} (SHA-256 {shard.sha256}), so that its documents "
-                "would count twice. Name each folder of shards once, and write shards that were copied by hand again."
+                f"{path} holds the same bytes as {seen[shard.sha256]} (SHA-256 {shard.sha256}), so its documents "
+                "would count twice. List each folder of shards once, and write shards again instead of copying them."
             )
         seen[shard.sha256] = path
 
@@ -494,7 +494,7 @@ class Windows:
 
 
 WRITE_AGAIN = (
-    "Bring the shard back from a copy, or delete the tokens folder and write it again: python -m launch.write_shards"
+    "Restore the shard from a copy, or delete the tokens folder and write it again: python -m launch.write_shards"
 )
 
 

@@ -30,8 +30,8 @@ def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
         named = f"{source.tokens} (with weight {source.weight:g})"
         if folder.resolve() in names:
             raise UsageError(
-                f"train.mixture has the same folder twice: {names[folder.resolve()]} and {named}. "
-                "Name each once, with the sum of the weights; the run's own by train.own_weight alone."
+                f"train.mixture has the same folder twice: {names[folder.resolve()]} and {named}. List each once, "
+                "with the sum of the weights; weight the run's own shards with train.own_weight."
             )
         manifest_of(folder)
         names[folder.resolve()] = named
@@ -83,7 +83,7 @@ class Turns:
             if before - left_before < after - left_after:
                 return source, before - left_before
             rest, before, after = rest - part, left_before, left_after
-        raise AssertionError("the last source takes all that is left")
+        raise AssertionError("the last source gets the rest")
 
     def counts(self, number: int) -> list[int]:
         """Count how many of the first `number` sequences come from each source."""

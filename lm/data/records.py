@@ -68,7 +68,7 @@ def to_bytes(record: SequenceRecord) -> bytes:
             f"{len(starts)} segment starts and {len(ids)} document ids; starts must rise from 0: {starts[:8]}"
         )
     if starts[-1] >= record.valid:
-        raise ValueError(f"a segment starts at {starts[-1]}, behind the {record.valid} valid tokens")
+        raise ValueError(f"a segment starts at {starts[-1]}, after the {record.valid} valid tokens")
     tokens = record.tokens.astype(f"<u{dtype.itemsize}", copy=False).tobytes()
     tokens += b"\0" * (-len(tokens) % 4)
     head = HEADER.pack(MAGIC, dtype.itemsize, record.length, record.valid, len(starts))
@@ -83,10 +83,10 @@ def from_bytes(data: bytes) -> SequenceRecord:
     (stored,) = struct.unpack("<I", data[-4:])
     computed = zlib.crc32(memoryview(data)[:-4])
     if stored != computed:
-        raise InputError(f"A damaged sequence record: its checksum is {computed:08x}, but {stored:08x} was written.")
+        raise InputError(f"A damaged sequence record: its checksum is {computed:08x} instead of {stored:08x}.")
     _, width, length, valid, segments = HEADER.unpack_from(data)
     if width not in DTYPES.values():
-        raise InputError(f"A sequence record of another format: tokens of {width} bytes, not 2 or 4.")
+        raise InputError(f"A sequence record with tokens of {width} bytes; only 2 and 4 are supported.")
     token_bytes = (length + 1) * width
     starts_at = HEADER.size + token_bytes + (-token_bytes % 4)
     ids_at = starts_at + 4 * segments
@@ -207,7 +207,7 @@ def read_manifest(folder: Place) -> Manifest:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error
 
 
-MAKE_SHARDS = "Delete that folder, should it be there, and make them: python -m launch.write_shards"
+MAKE_SHARDS = "Delete that folder if it exists, and run: python -m launch.write_shards"
 
 
 def check_request(
@@ -229,8 +229,8 @@ def check_request(
     if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
         raise UsageError(
             f"The shards in {folder} were written with tokenizer {manifest.tokenizer_fingerprint}, but this "
-            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that are "
-            "to share shards need one tokenizer: name the folder of the one's in tokenizer.load of the other.)"
+            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that "
+            "share shards need the same tokenizer: give the folder of one run's as tokenizer.load of the other.)"
         )
     shards = manifest.splits[split].shards
     sizes = sizes_of(folder, [shard.file for shard in shards])

@@ -171,7 +171,7 @@ class ShardRecords:
         offsets = self.offsets(shard)[begin - first : end - first + 1]
         most = stored_limit(self.limit) * (end - begin)
         if int(offsets[-1]) - int(offsets[0]) > most:
-            raise InputError(f"It has {int(offsets[-1]) - int(offsets[0])} bytes, but can have at most {most}.")
+            raise InputError(f"It has {int(offsets[-1]) - int(offsets[0])} bytes; the limit is {most}.")
         return Run(begin, self.read_bytes(shard, int(offsets[0]), int(offsets[-1])), offsets, self.limit)
 
     def run_end(self, begin: int) -> int:

@@ -48,15 +48,15 @@ def verify_shards(
         if size is None:
             wrong.append(f"{path} cannot be read: {sha}")
         elif size != shard.bytes:
-            wrong.append(f"{path} has {size} bytes, but {shard.bytes} were written")
+            wrong.append(f"{path} has {size} bytes instead of {shard.bytes}")
         elif sha != shard.sha256:
-            other = f", and holds what {owners[sha]} should" if sha in owners else ""
-            wrong.append(f"{path} has a SHA-256 of {sha}, but {shard.sha256} was written{other}")
+            other = f", and has the contents of {owners[sha]}" if sha in owners else ""
+            wrong.append(f"{path} has the SHA-256 {sha} instead of {shard.sha256}{other}")
     if wrong:
         raise InputError(
-            f"{len(wrong)} of {len(listed)} shards are not what {MANIFEST} says: {'; '.join(wrong[:5])}"
-            f"{'; …' if len(wrong) > 5 else ''}. Bring them back from a copy, or delete the folder and write it again: "
-            "python -m launch.write_shards"
+            f"{len(wrong)} of {len(listed)} shards differ from {MANIFEST}: "
+            f"{'; '.join(wrong[:5])}{'; …' if len(wrong) > 5 else ''}. Restore them from a copy, or delete the folder "
+            "and write it again: python -m launch.write_shards"
         )
     return {key_of(path): now for path, now in stamps.items() if now is not None}
 

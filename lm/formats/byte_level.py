@@ -43,7 +43,7 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
         contents = json.loads(tokenizer.contents)
         pattern = pattern_of(contents)
     else:
-        raise UsageError(f"The tokenizer is of the kind {tokenizer.kind}, and no byte-level BPE.")
+        raise UsageError(f"The tokenizer is {tokenizer.kind} instead of byte-level BPE.")
     model, special = contents["model"], {*tokenizer.special_tokens}
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     vocabulary = {token: id for token, id in model["vocab"].items() if token not in special}
@@ -53,9 +53,13 @@ def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
 def pattern_of(contents: dict[str, Any]) -> str:
     """Return the split pattern of a tokenizer.json. Raises UsageError for any other processing steps."""
     if contents.get("normalizer") is not None:
-        raise UsageError(f"The tokenizer normalises text ({contents['normalizer']['type']}), which is not done there.")
+        raise UsageError(
+            f"The tokenizer normalizes text ({contents['normalizer']['type']}), which this format does not support."
+        )
     if plain := [token["content"] for token in contents.get("added_tokens") or [] if not token["special"]]:
-        raise UsageError(f"The tokenizer has {plain[0]!r}, which is cut out of every text and is not done there.")
+        raise UsageError(
+            f"The tokenizer has {plain[0]!r}, which is removed from every text; this format does not support that."
+        )
     steps = contents["pre_tokenizer"] or {}
     steps = steps.get("pretokenizers", [steps])
     told = [{name: step.get(name) for name in wanted} for step, wanted in zip(steps, DIGITS_STEPS, strict=False)]
@@ -71,9 +75,9 @@ def read_sentencepiece(
     found = {piece.kind for piece in model.pieces}
     for unsupported, what in (
         (model.kind not in kinds, f"is of the kind {KINDS.get(model.kind, model.kind)}"),
-        (bool(model.charsmap), f"normalises characters by a table of {len(model.charsmap)} bytes"),
-        (model.shortens, "shortens runs of blanks (remove_extra_whitespaces)"),
-        (BYTE not in found, "has no bytes to fall back to (byte_fallback)"),
+        (bool(model.charsmap), f"normalizes characters by a table of {len(model.charsmap)} bytes"),
+        (model.shortens, "shortens runs of spaces (remove_extra_whitespaces)"),
+        (BYTE not in found, "has no byte_fallback"),
         (not found <= {*pieces}, f"has pieces of the kinds {sorted(found)}, not only {sorted(pieces)}"),
     ):
         if unsupported:

@@ -106,8 +106,8 @@ def check_all_written(written: Iterable[str], shapes: Mapping[str, object], form
     names = {*written}
     if left_out := sorted(shapes.keys() - names):
         raise UsageError(
-            f"The format {format} writes {len(names)} of the model's {len(shapes)} parameters; {left_out[0]} is in "
-            "none of its tensors, so its model would compute something else. Choose another --format, or add the "
+            f"The format {format} writes {len(names)} of the model's {len(shapes)} parameters; {left_out[0]} is not "
+            "among them, so the exported model would compute something else. Choose another --format, or add the "
             "parameter to this one (docs/contracts.md, a field of the model)."
         )
     if unknown := sorted(names - shapes.keys()):

@@ -83,8 +83,8 @@ class StoredParameters(Mapping[str, np.ndarray]):
         for name in sorted(shapes.keys() | self.shapes.keys()):
             if shapes.get(name) != self.shapes.get(name):
                 raise InputError(
-                    f"{self.folder.parent} is of another model than the run's config.json: {name} is "
-                    f"{self.shapes.get(name, 'absent')} there, {shapes.get(name, 'absent')} in the config. Bring back "
+                    f"{self.folder.parent} belongs to another model than the run's config.json: {name} is "
+                    f"{self.shapes.get(name, 'absent')} there, {shapes.get(name, 'absent')} in the config. Restore "
                     "the config.json that the run was trained with."
                 )
 

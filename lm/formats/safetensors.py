@@ -21,7 +21,7 @@ from lm.errors import InputError, UsageError, shown
 from lm.storage import appearing, file_inside
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DAMAGED = "The file is damaged or was not copied whole; get it again."
+DAMAGED = "The file is damaged or incomplete; download it again."
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
 """Types that can be read as weights."""
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -45,8 +45,8 @@ class Tensor(NamedTuple):
         """Copy the values from the file. Raises InputError for a type that is not in DTYPES."""
         if self.dtype not in DTYPES:
             raise InputError(
-                f"{self.file}: {self.name} has dtype {self.dtype}, but weights are read from {', '.join(DTYPES)} only. "
-                "Convert the checkpoint to one of these first."
+                f"{self.file}: {self.name} has dtype {self.dtype}, but only {', '.join(DTYPES)} are supported. "
+                "Convert the checkpoint first."
             )
         return self.opened.get_tensor(self.name)
 
@@ -56,11 +56,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         found = parse_json(read_bounded(path, MOST_CONFIG_BYTES))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give the folder of a whole checkpoint.") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. Give the folder of a complete checkpoint."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} holds no JSON: {error}. {DAMAGED}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds {type(found).__name__} where a JSON object should be. {DAMAGED}")
+        raise InputError(f"{path} holds {type(found).__name__} instead of a JSON object. {DAMAGED}")
     return found
 
 
@@ -75,8 +77,8 @@ def check_headers(paths: Iterable[Path]) -> None:
             continue
         if MOST_HEADER_BYTES < total <= path.stat().st_size:
             raise InputError(
-                f"{path}: the headers up to this one are {total:,} bytes, but at most {MOST_HEADER_BYTES:,} are read "
-                f"of a checkpoint. {DAMAGED}"
+                f"{path}: the headers up to this one are {total:,} bytes, but the limit for a checkpoint is "
+                f"{MOST_HEADER_BYTES:,}. {DAMAGED}"
             )
 
 
@@ -87,7 +89,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     try:
         opened = safe_open(path, framework="numpy")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}. Give the folder of a whole checkpoint.") from error
+        raise InputError(f"{path} cannot be read: {error}. Give the folder of a complete checkpoint.") from error
     except SafetensorError as error:
         raise InputError(f"{path}, a file of {path.stat().st_size} bytes: {error}. {DAMAGED}") from error
     places = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
@@ -108,11 +110,13 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         raise InputError(f"There is neither {FILE} nor {INDEX} in {folder}. Give the folder of a checkpoint.")
     homes = read_json_object(place := file_inside(folder, INDEX)).get("weight_map")
     if not isinstance(homes, dict) or not homes:
-        raise InputError(f"{place} has the weight_map {shown(homes)}, but it must name a file for each tensor.")
+        raise InputError(f"{place} has the weight_map {shown(homes)}, but it must give a file for each tensor.")
     for name, home in homes.items():
         plain = isinstance(home, str) and home.isprintable() and home.endswith(".safetensors")
         if not plain or Path(home).name != home:
-            raise InputError(f"{place} has {shown(name)} in {shown(home)}, which is no file beside it. {DAMAGED}")
+            raise InputError(
+                f"{place} has {shown(name)} in {shown(home)}, which is not a file in the same folder. {DAMAGED}"
+            )
     paths = {home: file_inside(folder, home) for home in sorted(set(homes.values()))}
     check_headers(paths.values())
     files = {home: read_header(path) for home, path in paths.items()}
@@ -135,8 +139,8 @@ def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "F16" and not np.array_equal(np.isfinite(cast), np.isfinite(value)):
         largest = np.max(np.abs(value.astype(np.float32)), where=np.isfinite(value), initial=0)
         raise UsageError(
-            f"{name} has values up to {largest:g}, but float16 holds numbers up to 65,504. Take --dtype bfloat16, "
-            "which has the range of float32."
+            f"{name} has values up to {largest:g}, but float16 ends at 65,504. Use --dtype bfloat16, which has the "
+            "range of float32."
         )
     return cast
 

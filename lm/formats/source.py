@@ -32,7 +32,7 @@ class SpecialTokens:
     def __post_init__(self):
         if len(self.chat_template) > MOST_TEMPLATE:
             raise InputError(
-                f"The chat template has {len(self.chat_template):,} characters; at most {MOST_TEMPLATE:,} are read. "
+                f"The chat template has {len(self.chat_template):,} characters; the limit is {MOST_TEMPLATE:,}. "
                 "Shorten it."
             )
 
@@ -66,8 +66,8 @@ class SpecialTokens:
         if found.missing_bytes:
             listed = ", ".join(f"0x{byte:02X}" for byte in found.missing_bytes)
             notes.append(
-                f"the vocabulary has no token for {len(found.missing_bytes)} of the 256 bytes ({listed}): a text that "
-                "needs one of them, as prompt or to train on, is refused."
+                f"the vocabulary has no token for {len(found.missing_bytes)} of the 256 bytes ({listed}): a prompt or "
+                "training text that needs one of them is refused."
             )
         return found, tuple(notes)
 
@@ -133,7 +133,7 @@ def check_symbols(symbols: int, config: ModelConfig, source: Path | str) -> None
     if symbols > config.vocab_size:
         raise UsageError(
             f"{source}: the tokenizer has {symbols:,} symbols, but the model has {config.vocab_size:,} rows of "
-            "embeddings. Name the tokenizer that the model was trained with by --tokenizer."
+            "embeddings. Give the tokenizer that the model was trained with as --tokenizer."
         )
 
 
@@ -149,6 +149,6 @@ def check_size(config: ModelConfig, source: Path, values: int, tensors: int) -> 
     if needed > FAR_MORE * values or config.layers > tensors:
         raise InputError(
             f"{source} describes a model of at least {needed:,} parameters in {config.layers:,} layers, but its "
-            f"weights are {values:,} numbers in {tensors:,} tensors. Are the config and the weights of the same model, "
-            "and all there? Get both again."
+            f"weights are {values:,} numbers in {tensors:,} tensors. Do the config and the weights belong to the same "
+            "model, and are the weights complete? Download both again."
         )

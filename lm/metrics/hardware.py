@@ -79,20 +79,20 @@ def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
     if devices[0].platform == "cpu":
         rate = matmul_peak(model, rows, seconds=0.05, most_flop=5e8)
         meaning = (
-            f"this CPU's best matrix product of the model's shapes, measured just now, makes {rate / 1e9:,.0f} "
-            "GFLOP/s; cpu_matmul_share in metrics.jsonl compares with that (other work on the machine moves both)"
+            f"this CPU's best matrix product of the model's shapes, measured just now, reaches {rate / 1e9:,.0f} "
+            "GFLOP/s; cpu_matmul_share in metrics.jsonl is relative to that (other work on the machine affects both)"
         )
         return Peak(rate, meaning, "cpu_matmul_share")
     if model.compute_dtype != "bfloat16":
         why = f"lm/metrics/hardware.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
-        return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
+        return Peak(None, f"MFU is not shown, because the peak rate is unknown: {why}")
     peak = table_peak(kind)
     if peak is None:
         why = f'lm/metrics/hardware.py has no "{kind}". Add its rate in bfloat16 there'
-        return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
+        return Peak(None, f"MFU is not shown, because the peak rate is unknown: {why}")
     return Peak(
         peak * len(devices),
-        f"MFU compares with {peak / TERA:,.0f} TFLOP/s a device, the maker's rate of {kind} in bfloat16",
+        f"MFU is relative to {peak / TERA:,.0f} TFLOP/s per device, the vendor's bfloat16 rate of {kind}",
     )
 
 

@@ -78,7 +78,7 @@ class MetricsLog:
         except OSError as error:
             if writer not in self.failed:
                 self.failed.add(writer)
-                print(f"train: {type(writer).__name__} cannot be written, and training goes on: {error}", flush=True)
+                print(f"train: {type(writer).__name__} cannot be written; training continues: {error}", flush=True)
 
     def close(self) -> None:
         for writer in self.writers:

@@ -42,7 +42,7 @@ class JsonLines:
                 except (ValueError, TypeError, KeyError, RecursionError):
                     if line.endswith(b"\n"):  # else truncated by a kill
                         text = shown(line.decode("utf-8", "replace").strip())
-                        print(f"train: {path}, line {number:,}, is damaged and left out: {text}", flush=True)
+                        print(f"train: {path}, line {number:,}, is damaged and skipped: {text}", flush=True)
                     continue
                 if earlier and not drop(row):
                     kept.append(line.rstrip(b"\r\n") + b"\n")
@@ -142,7 +142,7 @@ def run_id_in(path: Path) -> str:
         write_atomically(path, uuid.uuid4().hex)
     run_id = path.read_text(encoding="utf-8", errors="replace").strip()
     if not re.fullmatch(r"[\w-]{1,64}", run_id):
-        raise InputError(f"{path} holds {shown(run_id)}, which is no id of a run. Delete it: a new id is chosen.")
+        raise InputError(f"{path} holds {shown(run_id)}, which is not a run id. Delete it, and a new id is chosen.")
     return run_id
 
 
@@ -157,6 +157,6 @@ def import_wandb(project: str) -> ModuleType:
 
 
 WANDB_REMEDY = (
-    "Install it (make add PACKAGE=wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the "
-    "same."
+    "Install it (make add PACKAGE=wandb), or set train.wandb_project to '': metrics.jsonl and TensorBoard have the "
+    "same values."
 )

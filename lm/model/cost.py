@@ -213,11 +213,11 @@ def check_memory(
     parts = ", ".join(f"{name} {value / UNIT:,.1f} GB" for name, value in needed.items() if value > total / 1000)
     training = "moments" in needed
     sizes = ", ".join(f"model.{name} = {getattr(model, name)}" for name in SIZES)
-    meshes = ", or cut it over more devices (train.mesh.fsdp)" if training else ""
+    meshes = ", or shard it over more devices (train.mesh.fsdp)" if training else ""
     raise UsageError(
         f"The model cannot fit: {'training' if training else 'it'} needs at least {total / UNIT:,.1f} GB ({parts}), "
-        f"but {devices} has {available / UNIT:,.1f} GB. Lower what makes it large ({sizes}: "
-        f"{count_parameters(model):,} parameters); or {rows}; or take devices with more memory{meshes}."
+        f"but {devices} has {available / UNIT:,.1f} GB. Make it smaller ({sizes}: {count_parameters(model):,} "
+        f"parameters); or {rows}; or use devices with more memory{meshes}."
     )
 
 

@@ -363,7 +363,9 @@ class Transformer(nnx.Module):
         if taps.wants("logits"):
             taps.keep("logits", self.logits(x_BTD))
         if unknown := taps.unmatched():
-            raise UsageError(f"The model has nothing under {', '.join(unknown)}. Its names: {', '.join(taps.seen)}.")
+            raise UsageError(
+                f"The model has no activations named {', '.join(unknown)}. Its names: {', '.join(taps.seen)}."
+            )
         return taps.found
 
     def output_table(self) -> Float[Array, "V D"]:

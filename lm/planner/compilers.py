@@ -25,7 +25,9 @@ def find_libtpu() -> Path:
     UsageError."""
     if given := os.environ.get("TPU_LIBRARY_PATH"):
         if not Path(given).is_file():
-            raise UsageError(f"TPU_LIBRARY_PATH is {given}, which is no file. Unset it, or give the path of {LIBRARY}.")
+            raise UsageError(
+                f"TPU_LIBRARY_PATH is {given}, which is not a file. Unset it, or give the path of {LIBRARY}."
+            )
         return Path(given)
     if FETCHED.is_file():
         return FETCHED
@@ -34,8 +36,8 @@ def find_libtpu() -> Path:
         if (Path(folder) / LIBRARY).is_file():
             return Path(folder) / LIBRARY
     raise UsageError(
-        "To compile for a TPU that is not here, libtpu is needed. Fetch it with `make libtpu` (some 200 MB), or name "
-        f"the path of {LIBRARY} in TPU_LIBRARY_PATH."
+        "Compiling for TPUs needs libtpu. Download it with `make libtpu` (200 MB), or set TPU_LIBRARY_PATH to the "
+        f"path of {LIBRARY}."
     )
 
 
@@ -55,7 +57,7 @@ def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say("another process compiles for TPUs here, and libtpu takes one at a time: waiting for it to end")
+        say("waiting for another process that compiles for TPUs, because libtpu allows one at a time")
         fcntl.flock(handle, fcntl.LOCK_EX)
     TURN.append(handle)
 
@@ -88,7 +90,7 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
             raise UsageError(
                 f"libtpu cannot be loaded: {said}. Unset TPU_LIBRARY_PATH and run `make libtpu`."
             ) from error
-        raise UsageError(f"libtpu knows no {topology.name}: {said}. Choose another shape.") from error
+        raise UsageError(f"libtpu does not know {topology.name}: {said}. Choose another shape.") from error
     return list(found.devices)
 
 

@@ -219,8 +219,8 @@ def make_plan(
         if target.platform == "rocm":
             needs = "takes an AMD GPU"
         remarks.append(
-            f"no program was compiled, which {needs}: exchanges are not counted, and memory is a lower bound by "
-            "arithmetic"
+            f"no program was compiled, which {needs}: communication is not counted, and memory is a calculated lower "
+            "bound"
         )
     of_run = stages.tokens_before(train.steps)
     per_token_of_run = flops_before(model, stages)(train.steps) / of_run

@@ -169,11 +169,11 @@ def nothing_fits(model: ModelConfig, train: TrainConfig, topology: Topology, cou
     if not count:
         return (
             f"Nothing fits {topology.name}: with {whole}, no mesh divides the {topology.devices:,} devices and leaves "
-            "room for the state. Take more chips, or another batch."
+            "room for the state. Use more chips, or another batch size."
         )
     return (
-        f"None of the {tried} layouts that were compiled for {topology.name} fits, with {whole}. Take more chips, or "
-        "a model that is smaller."
+        f"None of the {tried} layouts that were compiled for {topology.name} fits, with {whole}. Use more chips, or a "
+        "smaller model."
     )
 
 

@@ -66,8 +66,8 @@ def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str
     has = plan.topology.device_memory
     if plan.fits is None and plan.needed_bytes is not None:
         return [
-            f"may fit: a device holds at least {gib(plan.needed_bytes)} of {gib(has)}; what is inside blocks, logits "
-            "and copies come on top"
+            f"may fit: a device holds at least {gib(plan.needed_bytes)} of {gib(has)}; activations inside blocks, "
+            "logits and copies are not counted"
         ]
     if plan.fits and plan.compiled is not None:
         one = plan.compiled
@@ -95,7 +95,7 @@ def exchange_lines(plan: Plan) -> list[str]:
     each = ", ".join(f"{kind} {gib(size)} in {count:,}" for kind, (size, count) in plan.compiled.exchanged().items())
     largest = made[0]
     return [
-        f"exchanges of a device in a step: {each}",
+        f"communication of a device in a step: {each}",
         f"the largest: {largest.kind} of {largest.type}, {counted(largest.times, 'time')}, over "
         f"{counted(largest.group, 'device')}",
     ]
@@ -108,8 +108,8 @@ def bound_lines(plan: Plan) -> list[str]:
     one = plan.floors
     return [
         f"a step takes at least {one.step:.3g} s: arithmetic {one.arithmetic:.3g} s, memory {one.memory:.3g} s, "
-        f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} %, a bound "
-        f"that {one.limit} sets and no run reaches",
+        f"network {one.network:.3g} s at rated speeds. So MFU is at most {100 * one.mfu_bound:.0f} % (limited by "
+        f"{one.limit}); no run reaches this bound",
         *overlap_lines(plan),
     ]
 
@@ -132,21 +132,23 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
     mesh, devices = plan.mesh, plan.topology.devices
     cut = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     rest = devices // (mesh["tensor"] * mesh["context"])
-    whole = f"--train.mesh.fsdp {rest}: parameters and moments are cut over all devices"
+    whole = f"--train.mesh.fsdp {rest}: parameters and moments are sharded over all devices"
     if state / cut > has:
         if cut < devices and state / devices <= has:
             return [whole]
         least = math.ceil(state / has)
         return [
-            f"more chips: parameters, moments and gradients alone are {state / GIB:,.0f} GiB, so at least {least:,} "
-            "such devices, each with a part (--train.mesh.fsdp)"
+            f"more chips: parameters, moments and gradients are {state / GIB:,.0f} GiB, which need at least {least:,} "
+            "such devices (--train.mesh.fsdp)"
         ]
     if plan.needed_for == SAMPLE:
-        return [f"--train.sample-tokens below {train.sample_tokens}, or --train.sample-every 0: no samples meanwhile"]
+        return [
+            f"--train.sample-tokens below {train.sample_tokens}, or --train.sample-every 0: no samples during training"
+        ]
     found = within_a_device(plan, model, train)
     if plan.mesh["data"] > 1:
         if not train.mesh.zero1 and model.width % (plan.mesh["data"] * mesh["fsdp"] * mesh["context"]) == 0:
-            found.append(f"--train.mesh.zero1 True: moments are cut over data, too, {plan.mesh['data']} devices")
+            found.append(f"--train.mesh.zero1 True: moments are sharded over data, too, {plan.mesh['data']} devices")
         found.append(whole)
     return found or ["more chips, or chips with more memory (--topology)"]
 
@@ -156,12 +158,12 @@ def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[
     for."""
     found = []
     if train.remat == "none":
-        found.append("--train.remat full: what is inside a block is computed again in the backward pass")
+        found.append("--train.remat full: activations inside a block are recomputed in the backward pass")
     stage = train.stages(model.context_length).largest(train.steps)
     rows = stage.windows // (plan.mesh["data"] * plan.mesh["fsdp"] * stage.micro_batches)
     if rows > 1:
         parts = rows * train.micro_batches
-        found.append(f"--train.micro-batches {parts}: {rows} sequences a device are computed at once now")
+        found.append(f"--train.micro-batches {parts}: now {rows} sequences per device are computed at once")
     if plan.topology.chip.torus and not model.scan_layers and model.layers_alike:
         found.append("--model.scan-layers True: one block's memory is free before the next")
     if plan.topology.chip.torus and model.context_length % (2 * train.loss_chunks) == 0:

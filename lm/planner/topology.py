@@ -144,7 +144,7 @@ def topology_of(name: str) -> Topology:
 
 def gpus(chip: Chip, name: str, times: int, size: str) -> Topology:
     if "x" in size:
-        raise UsageError(f"The topology {shown(name)} has a shape, but GPUs have none. Give a number: {chip.name}:16.")
+        raise UsageError(f"The topology {shown(name)} has a shape; for GPUs, give a number: {chip.name}:16.")
     count = times * int(size)
     if count < 1 or (count > GPU_NODE and count % GPU_NODE):
         raise UsageError(
@@ -161,7 +161,7 @@ def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
         shape = tuple(int(one) for one in size.split("x") if one)
         if len(shape) != chip.torus or sorted(shape) not in [sorted(one) for one in known.values()] or min(shape) < 1:
             some = ", ".join("x".join(map(str, one)) for one in known.values())
-            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} does not come in: {some}.")
+            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} does not have: {some}.")
         return shape
     count = int(size) if size else 0
     if count % chip.named_by or count // chip.named_by not in known:

@@ -27,12 +27,12 @@ PHASES: dict[str, str] = {
     "validation": "validation losses",
     "samples": "samples",
     "saving": "held by saves",
-    "host_overhead": "metrics, and all else between steps",
+    "host_overhead": "metrics and other work between steps",
     "starting": "starting",
     "verifying": "verifying shards",
     "compiling": "compiling",
-    "restoring": "making or restoring the state",
-    "repeated": "steps lost, and made again",
+    "restoring": "initializing or restoring the state",
+    "repeated": "steps lost and repeated",
     "down": "nothing ran between two attempts",
 }
 """{phase: description}, in the order of the table."""

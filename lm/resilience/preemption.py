@@ -71,9 +71,9 @@ class PreemptionHandler:
             interrupts += number == signal.SIGINT
             if not self.training and (self.processes == 1 or number == signal.SIGINT):
                 name = signal.Signals(number).name
-                self.exit_now(number, f"asked to end ({name}) before the first step; nothing is lost")
+                self.exit_now(number, f"stopped by {name} before the first step; nothing is lost")
             if number == signal.SIGINT and interrupts > 1:
-                self.exit_now(number, "interrupted twice; not waiting for the save; what was saved before is whole")
+                self.exit_now(number, "interrupted twice; not waiting for the save; earlier saves are complete")
         os.close(pipe)
 
     def exit_now(self, number: int, why: str) -> None:
@@ -100,6 +100,6 @@ class PreemptionHandler:
         """Return the exception to raise after the save."""
         name = signal.Signals(self.signal).name if self.signal else "a notice"
         return Stopped(
-            f"asked to end ({name}); saved at step {step:,}, and the same command goes on from there",
+            f"stopped by {name}; saved at step {step:,}; run the same command to continue",
             EXIT_CODES.get(self.signal or signal.SIGTERM, 0),
         )

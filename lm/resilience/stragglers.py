@@ -112,7 +112,7 @@ def warning_of(times: Sequence[HostTime], slow: Sequence[int], step_seconds: flo
     own, median = times[slow[0]], others_median([one.seconds for one in times], slow[0])
     more = f" {len(slow) - 1:,} more are slow." if slow[1:] else ""
     return (
-        f"warning: process {slow[0]} ({own.host}) holds up the others: its host takes {own.seconds:.3g} s of a step of "
-        f"{step_seconds:.3g} s, {own.data:.3g} s of that for data; the median of the others is {median:.3g} s.{more} "
-        'See "Stragglers" in docs/long_runs.md'
+        f"warning: process {slow[0]} ({own.host}) slows down the others: its host takes {own.seconds:.3g} s of a step "
+        f"of {step_seconds:.3g} s, including {own.data:.3g} s for data; the median of the others is {median:.3g} "
+        f's.{more} See "Stragglers" in docs/long_runs.md'
     )

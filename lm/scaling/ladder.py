@@ -84,7 +84,7 @@ class LadderConfig:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} has {bad[0]:g}; give numbers from 1 up, such as --{option} 1e6 2e6 4e6.")
         if not 1 <= self.seeds <= 100:
-            raise UsageError(f"--seeds is {self.seeds}; it must be from 1 to 100: the runs of each rung.")
+            raise UsageError(f"--seeds is {self.seeds}; the number of runs per rung must be from 1 to 100.")
         if not 0 < self.epochs <= 1000:
             raise UsageError(f"--epochs is {self.epochs:g}; it must be above 0, and at most 1000, as in --epochs 2.")
 
@@ -95,14 +95,14 @@ class LadderConfig:
         for name in ("batch_schedule", "context_schedule", "mixture_schedule"):
             if getattr(train, name):
                 raise UsageError(
-                    f"train.{name} is set, but its steps are those of the whole run, and a rung has other ones. Leave "
-                    f"it out: --train.{name.replace('_', '-')} without a value."
+                    f"train.{name} is set, but its steps count for the whole run, and rungs have other numbers of "
+                    f"steps. Remove it: --train.{name.replace('_', '-')} without a value."
                 )
         if train.mixture:
             folders = ", ".join(source.tokens for source in train.mixture)
             raise UsageError(
-                f"train.mixture has {folders}, but a ladder is measured on one corpus: the run's own. Leave the "
-                "mixture out, or write one set of shards of all sources."
+                f"train.mixture has {folders}, but a ladder uses one corpus, the run's own. Remove the mixture, or "
+                "write one set of shards from all sources."
             )
 
 
@@ -128,7 +128,7 @@ def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) ->
     names = [rung.name for rung in made]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(
-            f"{twice[0]} is to be fitted and held out. Give --held-out models that are larger, such as "
+            f"{twice[0]} is both in --rungs and in --held-out. Give --held-out models that are larger, such as "
             f"{4 * max(rungs):.3g}, 4 times the largest of --rungs."
         )
     return sorted(made, key=lambda rung: (rung.held_out, rung.parameters * rung.tokens, rung.name))
@@ -141,8 +141,8 @@ def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: 
         made = make(size)
         if made in found:
             raise UsageError(
-                f"{option}: {found[made]:g} and {size:g} {unit} make the same rung. Leave one out, or give numbers "
-                "that lie further apart."
+                f"{option}: {found[made]:g} and {size:g} {unit} make the same rung. Remove one, or give numbers that "
+                "differ more."
             )
         found[made] = size
     return list(found)
@@ -228,9 +228,9 @@ def refuse_repetition(ladder: Sequence[Rung], corpus_tokens: int, epochs: float)
     longest = max(ladder, key=lambda rung: rung.tokens)
     if longest.tokens > epochs * corpus_tokens:
         raise UsageError(
-            f"{longest.name} takes {longest.tokens:,} tokens, but the corpus has {corpus_tokens:,}, to be read "
-            f"{epochs:g} times at most. Give fewer (--tokens{', --held-out-tokens' if longest.held_out else ''}), "
-            f"bring more text, or let it be read again: --epochs {longest.tokens / corpus_tokens + 0.05:.1f}"
+            f"{longest.name} needs {longest.tokens:,} tokens, but the corpus has {corpus_tokens:,}, and --epochs is "
+            f"{epochs:g}. Give fewer (--tokens{', --held-out-tokens' if longest.held_out else ''}), add text, or "
+            f"repeat it: --epochs {longest.tokens / corpus_tokens + 0.05:.1f}"
         )
 
 

@@ -173,7 +173,7 @@ def problem_of(measurements: Sequence[Measurement]) -> Problem:
         bad = next(one for one in measurements if not (np.isfinite(one).all() and min(one) > 0))
         raise UsageError(
             f"A measurement has {bad.parameters:g} parameters, {bad.tokens:g} tokens and a loss of {bad.loss:g}; each "
-            "must be above 0, and finite. Leave it out, or measure it again."
+            "must be above 0, and finite. Remove it, or measure it again."
         )
     sizes, lengths = len({*table[:, 0]}), len({*table[:, 1]})
     if len(table) < LEAST or sizes < SIZES or lengths < SIZES:

@@ -16,7 +16,7 @@ FAR = 100
 AS_GOOD_AS_NEW = 4
 """Epochs up to which repeated text is about as good as new text (arXiv:2305.16264)."""
 CONSTANTS = {
-    "E": "the loss that is left", "A": "of parameters", "a": "exponent of parameters", "B": "of tokens",
+    "E": "irreducible loss", "A": "of parameters", "a": "exponent of parameters", "B": "of tokens",
     "b": "exponent of tokens",
 }  # fmt: skip
 
@@ -80,22 +80,22 @@ class Study:
         if self.fit.at_bounds:
             names = " and ".join(self.fit.at_bounds)
             said.append(
-                f"These rungs do not determine {names}: the best fit lies at the end of the range that was searched. "
-                "Predictions near the rungs may still hold; for the constants, add sizes and lengths further apart."
+                f"These rungs do not determine {names}: the best fit is at the edge of the search range. Predictions "
+                "near the rungs may still hold; to determine the constants, add sizes and lengths that differ more."
             )
         if self.beyond > FAR:
             said.append(
-                f"The budget is {self.beyond:,.0f} times the arithmetic of the largest rung. So far away N* and D* are "
-                "a guess, and their interval has only the noise of the measurements in it, not that the law may bend."
+                f"The budget is {self.beyond:,.0f} times the arithmetic of the largest rung. At that distance N* and "
+                "D* are a guess; their interval covers the noise of the measurements, not the error of the law."
             )
         if (epochs := self.tokens.value / self.corpus_tokens) > 1:
             said.append(
                 f"D* is {epochs:,.1f} times the {counted(self.corpus_tokens, 'token')} of this corpus"
-                + (", and text read so often is worth less" if epochs > AS_GOOD_AS_NEW else "")
-                + ". The law is of text that is read once: bring more."
+                + (", and text repeated so often helps less" if epochs > AS_GOOD_AS_NEW else "")
+                + ". The law holds for text that is read once: add text."
             )
         if not self.held_out:
-            said.append("No larger rung was measured, so nothing tells how well the law predicts one.")
+            said.append("No larger rung was measured, so the error of predictions is unknown.")
         return said
 
     def as_json(self) -> dict[str, Any]:
@@ -105,13 +105,13 @@ class Study:
         return {
             "law": "loss = E + A / parameters^a + B / tokens^b",
             "loss": "nats a token, of held-out text",
-            "parameters": "those in products: all but tables that are looked up",
+            "parameters": "parameters in matrix products (without embedding tables)",
             "rungs": [row(one, held_out) | {"predicted": interval(self.prediction(one)), "error": self.error(one)}
                       for one, held_out in rows],
             "failed": [{"name": rung.name, "why": why} for rung, why in self.failed],
             "fit": {name: interval(self.fit.interval(lambda law, name=name: getattr(law, name))) for name in CONSTANTS},
             "not_determined": list(self.fit.at_bounds),
-            "interval": "90 %, of a bootstrap of the residuals",
+            "interval": "90 % interval, by a bootstrap of the residuals",
             "draws": [dataclasses.asdict(law) for law in self.fit.draws],
             "budget": {
                 "flops": self.budget, "parameters": interval(self.parameters), "tokens": interval(self.tokens),

@@ -88,12 +88,12 @@ def read_json_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 if (values := sum(map(line.count, (b",", b"[", b"{")))) > MAX_LINE_VALUES:
-                    raise ValueError(f"it has up to {values:,} values, of at most {MAX_LINE_VALUES:,}")
+                    raise ValueError(f"it has up to {values:,} values; the limit is {MAX_LINE_VALUES:,}")
                 row = json.loads(line.decode())
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}, is no JSON: {error}. {remedy}") from error
             if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}, is {shown(row)}, and not an object. {remedy}")
+                raise InputError(f"{path}, line {number}, is {shown(row)} instead of an object. {remedy}")
             yield row
 
 
@@ -116,10 +116,12 @@ def read_parquet_rows(path: Path, remedy: str) -> Iterator[dict[str, Any]]:
                 chunks = about.metadata.row_group(group)
                 columns = {leaf.path: chunks.column(number) for number, leaf in leaves.items()}
                 if (values := max((columns[name].num_values for name in lists), default=0)) > MAX_LIST_VALUES:
-                    raise PageTooLargeError(f"lists of {values:,} values in a row group; {MAX_LIST_VALUES:,} are read")
+                    raise PageTooLargeError(
+                        f"lists of {values:,} values in a row group; the limit is {MAX_LIST_VALUES:,}"
+                    )
                 yield from rows_of_group(file, source, group, columns, set(strings), lists)
     except (OSError, pa.ArrowException, BadPageError, PageTooLargeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no whole Parquet file, or too large: {error}. {remedy}") from error
+        raise InputError(f"{path} is not a complete Parquet file, or too large: {error}. {remedy}") from error
 
 
 def rows_of_group(
@@ -135,7 +137,7 @@ def rows_of_group(
                 new = batch.slice(max(done - at, 0))
                 at += batch.num_rows
                 if (unpacked := decoded_bytes(new.to_struct_array())) > MAX_BATCH_BYTES:
-                    raise PageTooLargeError(f"{len(new)} rows of {unpacked:,} bytes; {MAX_BATCH_BYTES:,} are read")
+                    raise PageTooLargeError(f"{len(new)} rows of {unpacked:,} bytes; the limit is {MAX_BATCH_BYTES:,}")
                 yield from new.to_pylist()
                 done = max(done, at)
             return

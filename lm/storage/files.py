@@ -47,7 +47,8 @@ def file_inside(folder: Path, name: str) -> Path:
         raise InputError(f"{path} cannot be followed: {error}. Put the file itself there.") from error
     if not target.is_relative_to(root):
         raise InputError(
-            f"{path} is a link to {target}, outside of {root}, and is not followed. Copy it there if it belongs there."
+            f"{path} is a link to {target}, outside of {root}, and is not followed. Replace it by a copy if it "
+            "belongs there."
         )
     return path
 
@@ -107,7 +108,7 @@ def writing(what: object) -> Generator[None]:
         raise
     except OSError as error:
         raise InputError(
-            f"{what} cannot be written: {error.strerror or error}. Make room on the disk, or mend the permissions."
+            f"{what} cannot be written: {error.strerror or error}. Free space on the disk, or fix the permissions."
         ) from error
 
 

@@ -95,7 +95,7 @@ def head(url: str, options: RequestOptions = PLAIN) -> Object | None:
     except FileNotFoundError:
         return None
     if found.size < 0:
-        raise StorageError(f"{url}: the server does not tell how long it is. Bring it to a disk first.")
+        raise StorageError(f"{url}: the server does not report its size. Download it first.")
     return found
 
 
@@ -159,17 +159,17 @@ def attempt(
             found = object_of(response, options)
             if version is not None and differs(version, found):
                 if still_there(url, version, options):  # an error page of a proxy, or a login page, with status 200
-                    raise TryAgainError("an answer was of something else, though the file is still the same")
-                raise ReplacedError(f"{url} was replaced while it was read. Run it again.")
+                    raise TryAgainError("a response was of another file, although the file has not changed")
+                raise ReplacedError(f"{url} was replaced while it was read. Run the command again.")
             if 0 <= (length := length_of(response)) != found.size:  # on the hub, whose files are on another server
-                raise TryAgainError(f"an answer was of a file of {length:,} bytes, not of {found.size:,}")
+                raise TryAgainError(f"a response was of a file of {length:,} bytes instead of {found.size:,}")
             receive(response, begin, end, found, got)
             return found
     except OutOfRangeError:
         if version is None or begin >= version.size:
             return version or Object(begin, "")
         if not still_there(url, version, options):
-            raise ReplacedError(f"{url} was replaced while it was read. Run it again.") from None
+            raise ReplacedError(f"{url} was replaced while it was read. Run the command again.") from None
         raise
 
 
@@ -219,11 +219,11 @@ def answer(url: str, options: RequestOptions, headers: dict[str, str], method: s
             check_status(url, response, options.later)
             yield response
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
-        raise InputError(f"{url} cannot be asked for: {network_reason(error)}. Correct the address.") from error
+        raise InputError(f"{url} cannot be requested: {network_reason(error)}. Correct the address.") from error
     except requests.RequestException as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise InputError(
-                f"{url}: the server's certificate is not trusted. Name the authorities to trust in REQUESTS_CA_BUNDLE."
+                f"{url}: the server's certificate is not trusted. Set REQUESTS_CA_BUNDLE to the authorities to trust."
             ) from error
         raise TryAgainError(said(error)) from error
     except urllib3.exceptions.HTTPError as error:
@@ -239,12 +239,14 @@ def check_status(url: str, response: "Response", later: frozenset[int]) -> None:
     if response.status_code == 416:
         raise OutOfRangeError(f"the server has no bytes from where the part ends ({status})")
     if response.status_code not in later:
-        raise RefusedError(f"{url} is refused: {status}. Check the address, and whether it or a proxy wants a login.")
+        raise RefusedError(
+            f"{url} is refused: {status}. Check the address, and whether it or a proxy requires a login."
+        )
     pause = seconds_asked(response.headers.get("Retry-After"), response.headers.get("Date"))
     if pause is not None and pause > LONGEST_WAIT:
         raise InputError(
-            f"{url}: {status}, and the server asks to come back in {pause / 3600:.1f} hours. What has come is kept: "
-            "give the same command then."
+            f"{url}: {status}, and the server asks to retry in {pause / 3600:.1f} hours. What was downloaded is kept; "
+            "run the same command then."
         )
     raise TryAgainError(status, pause, refused=response.status_code == 403)
 
@@ -312,13 +314,13 @@ def receive(response: "Response", begin: int, end: int | None, found: Object, go
     if response.status_code == 206:
         sent = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if not sent or int(sent[1]) != begin:
-            raise TryAgainError(f"the server sent {response.headers.get('Content-Range')!r}, not what was asked for")
+            raise TryAgainError(f"the server sent {response.headers.get('Content-Range')!r}, not the requested range")
     else:
         skip = begin  # the server does not support ranges
         if skip > SKIPPED_BYTES:
             raise StorageError(
-                f"{response.url}: the server sends no ranges, so a file that long cannot be read where it is. Bring it "
-                "to a disk first."
+                f"{response.url}: the server does not support ranges, so a file of this size cannot be read there. "
+                "Download it first."
             )
     stop = found.size if end is None else min(end, found.size) if found.size >= 0 else end
     wanted = None if stop < 0 else stop - begin

@@ -21,9 +21,7 @@ SERVER = "https://huggingface.co"
 KINDS = {"datasets": "dataset", "spaces": "space"}
 LATER = http.LATER - {403}
 """On the hub, 403 is permanent: the terms of a gated repository were not accepted."""
-REMEDY = (
-    "Check the name; for a private or gated repository set HF_TOKEN to a token that may do so, and agree to its terms."
-)
+REMEDY = "Check the name; for a private or gated repository set HF_TOKEN to a token with access, and accept its terms."
 
 
 class HubPath(NamedTuple):
@@ -44,7 +42,7 @@ def named(address: str) -> HubPath:
     name, _, revision = name.partition("@")
     if not owner or not name or "@" in owner:
         raise UsageError(
-            f"{shown(address)} names no repository of the hub: give hf://datasets/OWNER/NAME/PATH, or with a revision "
+            f"{shown(address)} is not a file on the hub: give hf://datasets/OWNER/NAME/PATH, or with a revision "
             "hf://datasets/OWNER/NAME@REVISION/PATH."
         )
     if revision == "refs" and path.split("/")[0] in ("convert", "pr"):  # refs/convert/parquet
@@ -91,7 +89,7 @@ def head(address: str) -> Object | None:
     except FileNotFoundError:
         return None
     if found.size is None:
-        raise StorageError(f"{address}: the hub does not tell how long it is. Bring it to a disk first.")
+        raise StorageError(f"{address}: the hub does not report its size. Download it first.")
     return Object(found.size, found.etag or "")
 
 
@@ -162,7 +160,7 @@ def upload(source: Path | bytes, address: str) -> Object:
     asked(address, "written", commit)
     found = head(address)
     if found is None:
-        raise StorageError(f"{address} was written, but the hub does not have it. Write it again.")
+        raise StorageError(f"{address} was written, but is not on the hub. Write it again.")
     return found
 
 

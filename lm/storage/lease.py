@@ -26,7 +26,7 @@ def lease_seconds() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise UsageError(f"GRISTMILL_LEASE_SECONDS is {given!r}; give a number of seconds, or leave it out.")
+        raise UsageError(f"GRISTMILL_LEASE_SECONDS is {given!r}; give a number of seconds, or unset it.")
     return seconds
 
 
@@ -71,8 +71,8 @@ class Lease:
 
     def taken(self, said: dict[str, Any]) -> str:
         return (
-            f"Another process ({said.get('number', '?')} on {said.get('host', 'an unknown host')}) is at work in "
-            f"{self.place.parent}. Wait for it to end, or give another place with --workdir."
+            f"Another process ({said.get('number', '?')} on {said.get('host', 'an unknown host')}) is working in "
+            f"{self.place.parent}. Wait for it to end, or give another --workdir."
         )
 
     def take(self) -> str | None:
@@ -96,7 +96,9 @@ class Lease:
         """Renew it. Raises InputError if another process has taken it, StorageError if the store does not answer."""
         with self.lock:
             if self.version is None:
-                raise StorageError(f"{self.place.parent} was taken over by another process: nothing is written there.")
+                raise StorageError(
+                    f"{self.place.parent} was taken over by another process; nothing more is written there."
+                )
             self.write(True, self.version)
 
     def check(self) -> None:

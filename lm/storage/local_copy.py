@@ -158,8 +158,8 @@ class LocalCopy:
             write_atomically(name, holder := secrets.token_hex(8))
         except OSError as error:
             raise InputError(
-                f"{self.folder}, for files of {self.url}, cannot be written: {error.strerror or error}. Make room "
-                "there, or name another folder in GRISTMILL_CACHE."
+                f"{self.folder}, for files of {self.url}, cannot be written: {error.strerror or error}. Free space "
+                "there, or set GRISTMILL_CACHE to another folder."
             ) from error
         return holder
 
@@ -333,7 +333,7 @@ class LocalCopy:
 
     def may_write(self) -> None:
         if self.lease is None:
-            raise StorageError(f"{self.url} is only read here; this is a bug.")
+            raise StorageError(f"{self.url} is read-only here; this is a bug.")
         self.lease.check()
 
     def join(self, name: str) -> None:
@@ -397,7 +397,7 @@ def download(url: Url, path: Path, version: Object) -> None:
 
 
 def deleted(url: Url) -> ReplacedError:
-    return ReplacedError(f"{url} was deleted while it was read. Run it again.")
+    return ReplacedError(f"{url} was deleted while it was read. Run the command again.")
 
 
 def announce(size: int, files: int, url: Url) -> None:

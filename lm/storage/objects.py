@@ -75,7 +75,7 @@ def settings() -> Settings:
         with contextlib.suppress(ValueError):
             if least <= float(given) <= 86_400:
                 return float(given)
-        raise UsageError(f"{name} is {given!r}; give a number from {least:g} to 86,400, or leave it out.")
+        raise UsageError(f"{name} is {given!r}; give a number from {least:g} to 86,400, or unset it.")
 
     return Settings(number("GRISTMILL_STORAGE_TIMEOUT", 60, 0.1), int(number("GRISTMILL_STORAGE_RETRIES", 8, 0)))
 
@@ -143,11 +143,13 @@ def credentials_told(address: str) -> Generator[None]:
         raise
     except Exception as error:
         reason = first_line(error)
-        raise StorageError(f"{address} cannot be reached: {reason}. Mend what AWS_* or GOOGLE_* say.") from error
+        raise StorageError(
+            f"{address} cannot be reached: {reason}. Correct the AWS_* or GOOGLE_* variables."
+        ) from error
 
 
 def no_bucket(scheme: str, bucket: str) -> str:
-    return f"there is no bucket {bucket}. Make it, or correct the name in {scheme}://{bucket}."
+    return f"there is no bucket {bucket}. Create it, or correct the name in {scheme}://{bucket}."
 
 
 def may_pass(error: Exception) -> bool:
@@ -178,16 +180,16 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
     if "NoSuchBucket" in text:
         return no_bucket(scheme, bucket)
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or NO_KEYS.search(text):
-        return f"{first_line(error)}. Give credentials that may do so ({keys}, or a role of the machine)."
+        return f"{first_line(error)}. Give credentials with access ({keys}, or a role of the machine)."
     if is_name(error):
         return f"{first_line(error)}. Give the file or object another name."
     if "redirect" in text.lower():
         return f"{first_line(error)}. Is the bucket in another region? Set AWS_REGION."
     if isinstance(error, OSError) and error.strerror:  # of a file that is read or written here
-        return f"{error.strerror} ({error.filename}). Make room on the disk, or mend the permissions."
+        return f"{error.strerror} ({error.filename}). Free space on the disk, or fix the permissions."
     return (
-        f"{first_line(error)}. Tried {ROUNDS * (settings().retries + 1)} times. See whether the "
-        "store and the network work, then run it again: what is done is kept."
+        f"{first_line(error)}. Tried {ROUNDS * (settings().retries + 1)} times. Check the store and the network, then "
+        "run the command again: finished work is kept."
     )
 
 
@@ -222,7 +224,7 @@ def read(address: str, start: int = 0, end: int | None = None, version: Object |
     try:
         return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
     except PreconditionError as error:
-        raise ReplacedError(f"{address} was replaced while it was read. Run it again.") from error
+        raise ReplacedError(f"{address} was replaced while it was read. Run the command again.") from error
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:

@@ -89,7 +89,7 @@ class CheckedFile(MeteredFile):
         self.chunks.sort(key=lambda chunk: chunk.start)
         for one, other in zip(self.chunks, self.chunks[1:], strict=False):
             if other.start < one.end:
-                raise BadPageError("two columns lie at the same place")
+                raise BadPageError("two columns overlap")
 
     def begin_batch(self) -> None:
         """Note that the pages of lists read so far have become rows."""
@@ -141,7 +141,7 @@ class CheckedFile(MeteredFile):
             chunk.heaviest = chunk.heaviest + weight if chunk.is_list else max(chunk.heaviest, weight)
             total = sum(one.heaviest for one in self.chunks)
             if total > (MAX_PAGE_BYTES if self.rows_at_once == 1 else MAX_PAGE_BYTES // 4):
-                raise PageTooLargeError(f"pages of {total:,} bytes in memory; {MAX_PAGE_BYTES:,} are read")
+                raise PageTooLargeError(f"pages of {total:,} bytes in memory; the limit is {MAX_PAGE_BYTES:,}")
             chunk.next += size + packed
 
 

@@ -33,7 +33,7 @@ def place_of(text: object) -> Place:
     try:
         return Path(str(text)).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{text} names the home of a user that does not exist here. Give another path.") from error
+        raise UsageError(f"{text} is the home of an unknown user. Give another path.") from error
 
 
 def relative_name(name: object, source: object) -> str:
@@ -75,8 +75,8 @@ def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
 
 def refused(name: object, source: object, why: str) -> InputError:
     return InputError(
-        f"{source} names the file {shown(name)}, which {why}. Nothing was changed. Delete {source} and make or "
-        "download it again, or take it from a copy that you trust."
+        f"{source} names the file {shown(name)}, which {why}. Nothing was changed. Delete {source} and create or "
+        "download it again, or restore it from a copy that you trust."
     )
 
 

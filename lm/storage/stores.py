@@ -24,10 +24,10 @@ def client_of(address: str, verb: str = "") -> Any:
     if verb and scheme_of(address) in WEB:
         remedy = "Give s3://, gs:// or hf://."
         if verb == "listed":
-            remedy = "Give a text file with one address a line, as @FILE."
+            remedy = "Give a text file with one address per line, as @FILE."
         raise UsageError(
-            f"{address} cannot be {verb}: over {scheme_of(address)}:// files are only read, each by its own address. "
-            + remedy
+            f"{address} cannot be {verb}: over {scheme_of(address)}:// files can only be read, each by its own "
+            "address. " + remedy
         )
     return CLIENTS[scheme_of(address)]
 

@@ -40,10 +40,11 @@ class Url:
         strange = set(bucket) & set("?#@ " if scheme in WEB else "?#@: ")
         if not bucket or {".", ".."} & {*parts} or not bucket.isprintable() or strange:
             raise UsageError(
-                f"{shown(self.address)} names no object: give {scheme}://BUCKET/NAME, where NAME has no . and .. in it."
+                f"{shown(self.address)} is not the address of an object: give {scheme}://BUCKET/NAME, with no . "
+                "or .. in NAME."
             )
         if scheme in WEB and not self.address.isprintable():
-            raise UsageError(f"{shown(self.address)} has letters that no address has. Write them as %XX.")
+            raise UsageError(f"{shown(self.address)} has characters that addresses cannot have. Write them as %XX.")
         object.__setattr__(self, "address", "/".join([f"{scheme}://{bucket}", *parts]) + mark + query)
         if scheme == "hf":
             hub.named(self.address)
@@ -128,7 +129,7 @@ class Url:
         """Open the object for random access; only mode "rb". All reads are of one version, by default the current one;
         a read raises StorageError if the object was replaced. Reads at least `buffering` bytes at a time, if not 0."""
         if mode != "rb":
-            raise ValueError(f"mode = {mode!r}: an object is only read so; lm.storage.appearing writes one")
+            raise ValueError(f"mode = {mode!r}: objects can only be read with open(); lm.storage.appearing writes one")
         raw = Ranges(self.address, self.held_to(version))
         return io.BufferedReader(raw, buffering) if buffering else raw
 
@@ -152,8 +153,8 @@ class Url:
         found = self.surely()
         if version is not None and version.size != found.size:
             raise StorageError(
-                f"{self.address} has {found.size} bytes, but had {version.size} when it was listed. Bring it back as "
-                "it was, or fetch the pages again."
+                f"{self.address} has {found.size} bytes, but had {version.size} when it was listed. Restore that "
+                "version, or fetch the pages again."
             )
         return found
 

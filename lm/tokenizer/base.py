@@ -73,7 +73,7 @@ class Tokenizer(ABC):
             return self._encode(text)
         if unknown := [name for name in special if name not in self.special_tokens]:
             known = ", ".join(self.special_tokens) or "none"
-            raise ValueError(f"{unknown[0]!r} is no special token of this vocabulary, which has {known}.")
+            raise ValueError(f"{unknown[0]!r} is not a special token of this vocabulary, which has {known}.")
         names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # longest match first
         ids: list[int] = []
         for i, part in enumerate(re.split(f"({names})", text)):
@@ -170,7 +170,7 @@ MOST_SYMBOLS = 2**20
 def check_size(symbols: int) -> None:
     """Raise ValueError if a vocabulary has more than MOST_SYMBOLS ids: each takes memory, even if unused."""
     if symbols > MOST_SYMBOLS:
-        raise ValueError(f"the highest token id is {symbols - 1:,}; at most {MOST_SYMBOLS - 1:,} is read")
+        raise ValueError(f"the highest token id is {symbols - 1:,}; the limit is {MOST_SYMBOLS - 1:,}")
 
 
 def whole_characters(text: str) -> str:

@@ -39,8 +39,8 @@ class TrainingText:
         """Raise UsageError if there was no text."""
         if not self.characters:
             raise UsageError(
-                f"tokenizer.train_characters is {config.train_characters:,}, and {self.documents} documents of no "
-                "character came of it. Raise it, or prepare documents that hold text."
+                f"tokenizer.train_characters is {config.train_characters:,}, which gave {self.documents} documents "
+                "without text. Raise it, or prepare documents with text."
             )
 
 
@@ -91,14 +91,14 @@ def check_pattern(pattern: str, what: str) -> None:
         raise UsageError(f"{what} is {shown(pattern)}: {error}. {names} without that.") from error
     bytes_alone = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
     try:
-        with no_panic(f"{what} is {pattern!r}, by which no text is cut. {names}"):
+        with no_panic(f"{what} is {pattern!r}, which splits no text. {names}"):
             left_out = list(itertools.islice(left_out_by(bytes_alone), 8))
     except ValueError as error:
-        raise UsageError(f"{what} is {pattern!r}, which is no expression: {error}. {names}.") from error
+        raise UsageError(f"{what} is {pattern!r}, which is not a regular expression: {error}. {names}.") from error
     if left_out:
         raise UsageError(
-            f"{what} is {pattern!r}, which leaves out {' '.join(map(repr, left_out))}: no token would stand for "
-            f"it. {names} that ends with an alternative for all the rest, as |\\s+|."
+            f"{what} is {pattern!r}, which does not match {' '.join(map(repr, left_out))}, so that text would be "
+            f"lost. {names} that ends with an alternative for everything else, such as |\\s+|."
         )
 
 

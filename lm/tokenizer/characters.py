@@ -34,9 +34,9 @@ class CharacterTokenizer(Tokenizer):
 
     def __post_init__(self):
         if list(self.symbols) != sorted(set(self.symbols)) or SEPARATOR not in self.symbols:
-            raise ValueError(f"{self.symbols[:40]!r} is no rising list of characters with a newline among them")
+            raise ValueError(f"{self.symbols[:40]!r} is not a sorted list of characters with a newline")
         if whole_characters(self.symbols) != self.symbols:
-            raise ValueError("a surrogate is no character")
+            raise ValueError("a surrogate is not a character")
 
     @property
     def vocab_size(self) -> int:
@@ -82,9 +82,9 @@ class CharacterTokenizer(Tokenizer):
         except KeyError as error:
             character = error.args[0]
             raise InputError(
-                f"The character {character!r} (U+{ord(character):04X}) is none of the {self.vocab_size} of this "
-                "vocabulary. Leave it out of the text, or make the vocabulary from text that has it: raise "
-                "tokenizer.train_characters, or take tokenizer.algorithm = bpe, which knows every text."
+                f"The character {character!r} (U+{ord(character):04X}) is not one of the {self.vocab_size} of this "
+                "vocabulary. Remove it from the text, or train the vocabulary on text that has it: raise "
+                "tokenizer.train_characters, or use tokenizer.algorithm = bpe, which encodes any text."
             ) from None
 
 
@@ -102,7 +102,7 @@ def train_characters(texts: Iterable[str], config: TokenizerConfig) -> Character
     if len(symbols) > config.vocab_size or (len(symbols) < config.vocab_size and not config.allow_fewer):
         raise UsageError(
             f"tokenizer.vocab_size is {config.vocab_size}, but {training.characters} characters in "
-            f"{training.documents} documents are {len(symbols)} different ones, with the newline that heads each "
+            f"{training.documents} documents have {len(symbols)} different ones, including the newline before each "
             f"document. Set it to {len(symbols)}, and model.vocab_size to at least that."
         )
     ordered = "".join(sorted(symbols))

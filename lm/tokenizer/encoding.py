@@ -100,7 +100,7 @@ class BytePairTokenizer(Tokenizer):
         missing = 256 - sum(len(token) == 1 for token in self.tokens)
         if missing or not {self.start, self.end} <= set(self.special_tokens):
             raise ValueError(
-                f"{missing} single bytes are missing; documents are headed by {self.start!r} and end in {self.end!r}, "
+                f"{missing} single bytes are missing; documents start with {self.start!r} and end with {self.end!r}, "
                 f"and the special tokens are {tuple(self.special_tokens)}"
             )
         ids = set(self.special_tokens.values())
@@ -199,8 +199,8 @@ class BytePairTokenizer(Tokenizer):
         lost = len(whole_characters(text).encode()) - sum(len(self.tokens[id]) for id in ids)
         if lost:
             raise UsageError(
-                f"the split pattern {self.pattern!r} leaves out {lost} bytes of a text that begins with {text[:60]!r}: "
-                "no token would stand for them. End it with an alternative for all the rest, as |\\s+|."
+                f"the split pattern {self.pattern!r} does not match {lost} bytes of a text that begins with "
+                f"{text[:60]!r}, which would be lost. End it with an alternative for everything else, such as |\\s+|."
             )
         return ids
 

@@ -21,7 +21,7 @@ KINDS = {
 """Class of each kind; imported when needed."""
 IMPORTED: dict[str, Any] = {"add_bos": True, "stop_ids": (), "chat_template": ""}
 """Fields of Tokenizer that imported models set, with their defaults. Defaults are not written."""
-REMEDY = "Delete the folder and make it again: python -m launch.train_tokenizer CONFIG.py --workdir RUN"
+REMEDY = "Delete the folder, and run: python -m launch.train_tokenizer CONFIG.py --workdir RUN"
 
 
 def class_of(kind: str) -> type[Tokenizer]:
@@ -64,7 +64,7 @@ def load(folder: Path) -> Tokenizer:
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise InputError(
-            f"There is no tokenizer in {folder}: {missing} is missing. Make one: python -m launch.train_tokenizer"
+            f"There is no tokenizer in {folder}: {missing} is missing. Run: python -m launch.train_tokenizer"
         ) from None
     except UsageError as error:
         raise InputError(f"The tokenizer in {folder} cannot be loaded: {error} {REMEDY}") from error
@@ -73,7 +73,7 @@ def load(folder: Path) -> Tokenizer:
         raise InputError(f"The tokenizer in {folder} is damaged: {type(error).__name__}: {error}. {REMEDY}") from error
     if found != stored:
         raise InputError(
-            f"The tokenizer in {folder} is not the one that was saved: its fingerprint is {found}, "
-            f"but {META} says {stored}. {REMEDY}"
+            f"The tokenizer in {folder} has changed since it was saved: its fingerprint is {found}, but {META} says "
+            f"{stored}. {REMEDY}"
         )
     return tokenizer

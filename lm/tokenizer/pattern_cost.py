@@ -59,8 +59,8 @@ def check_text(pattern: str, text: str) -> None:
     if steps > most:
         raise UsageError(
             f"the split pattern {shown(pattern)} would backtrack too long over {shown(text[:60])}: a text of "
-            f"{len(text):,} characters with long runs could take {steps:,} steps; at most {most:,} may be. Break its "
-            "long runs, or take another tokenizer."
+            f"{len(text):,} characters with long runs could take {steps:,} steps; the limit is {most:,}. Break the "
+            "long runs, or use another tokenizer."
         )
 
 
@@ -77,7 +77,7 @@ def runs_of(pattern: str) -> Any:
     if pattern in SPLIT_PATTERNS.values():
         return None
     if len(pattern) > MOST_CHARACTERS:
-        raise ValueError(f"the split pattern has {len(pattern):,} characters; at most {MOST_CHARACTERS:,} are read")
+        raise ValueError(f"the split pattern has {len(pattern):,} characters; the limit is {MOST_CHARACTERS:,}")
     tree, end = _branches(pattern, 0, 0)
     if end < len(pattern):
         raise ValueError(f"the split pattern has a ')' without '(' at character {end}")
@@ -88,14 +88,14 @@ def runs_of(pattern: str) -> Any:
         found = f"{degree} repetitions" if degree > 1 else f"{ways:,} ways"
         raise ValueError(
             f"the split pattern can backtrack too long: {found} in one branch can be tried again when a later part "
-            f"fails; at most {'1' if degree > 1 else MOST_WAYS} may be"
+            f"fails; the limit is {'1' if degree > 1 else MOST_WAYS}"
         )
     try:
         each = [f"(?:{one})+" for one in sorted(scanned)]
         return regex.compile("|".join(each), regex.IGNORECASE | regex.DOTALL | regex.V1) if each else None
     except regex.error as error:
         what = shown(" ".join(sorted(scanned)))
-        raise ValueError(f"the split pattern repeats {what}, which is not read here: {error}") from error
+        raise ValueError(f"the split pattern repeats {what}, which is not supported: {error}") from error
 
 
 def _branches(pattern: str, at: int, nested: int) -> tuple[Node, int]:
@@ -145,7 +145,7 @@ def _atom(pattern: str, at: int, nested: int) -> tuple[Node, int]:
     if pattern[at] == "(":
         special = _GROUP.match(pattern, at)
         if special is None and pattern[at : at + 2] == "(?":
-            raise ValueError(f"the split pattern has {pattern[at : at + 4]!r}, which is not read here")
+            raise ValueError(f"the split pattern has {pattern[at : at + 4]!r}, which is not supported")
         inner, end = _branches(pattern, special.end() if special else at + 1, nested + 1)
         if pattern[end : end + 1] != ")":
             raise ValueError("the split pattern has a '(' without ')'")
@@ -156,7 +156,7 @@ def _atom(pattern: str, at: int, nested: int) -> tuple[Node, int]:
     if pattern[at] == "\\":
         escape = _ESCAPE.match(pattern, at)
         if escape is None:
-            raise ValueError(f"the split pattern has {pattern[at : at + 3]!r}, which is not read here")
+            raise ValueError(f"the split pattern has {pattern[at : at + 3]!r}, which is not supported")
         return Node("character"), escape.end()
     if pattern[at] == "[":
         return Node("character"), _class_end(pattern, at)
@@ -187,7 +187,7 @@ def _check_copies(node: Node, copies: int) -> None:
     if node.kind == "repeat":
         copies *= max(1, node.least, 1 if math.isinf(node.most) else int(node.most))
         if copies > MOST_COPIES:
-            raise ValueError(f"the split pattern repeats a part up to {copies:,} times; at most {MOST_COPIES:,} may be")
+            raise ValueError(f"the split pattern repeats a part up to {copies:,} times; the limit is {MOST_COPIES:,}")
     for part in node.parts:
         _check_copies(part, copies)
 
@@ -228,8 +228,8 @@ def _cost(node: Node, fails_after: bool, scanned: set[str]) -> tuple[int, int]:
         return _cost(part, False, scanned)
     if node.most > 1 and fails_after and _cost(part, True, scanned) != (0, 1):
         raise ValueError(
-            "the split pattern repeats a part that repeats or chooses itself, as (a+)+x and (a|b)*x do: it can "
-            "backtrack too long"
+            "the split pattern repeats a part that itself repeats or has alternatives, such as (a+)+x and (a|b)*x: "
+            "it can backtrack too long"
         )
     degree, ways = _cost(part, fails_after, scanned)
     if not fails_after and node.most > 1:  # the part may fail once per iteration

@@ -100,7 +100,7 @@ def load_published(name_or_path: str, server: str = SERVER) -> Tokenizer:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"The tokenizer in {path} is damaged: {type(error).__name__}: {error}. Get it again, or give another."
+            f"The tokenizer in {path} is damaged: {type(error).__name__}: {error}. Download it again, or give another."
         ) from error
 
 
@@ -140,8 +140,8 @@ def recognised(ranks: bytes) -> BytePairTokenizer:
         if published.sha256 == digest:
             return published.tokenizer(ranks)
     raise UsageError(
-        f"these ranks (SHA-256 {digest}) are none of {', '.join(PUBLISHED)}, and ranks do not say how text is cut "
-        f"before merging. Give a folder with a {META} beside them, or a {HUGGING_FACE}."
+        f"these ranks (SHA-256 {digest}) belong to none of {', '.join(PUBLISHED)}, and ranks do not say how text is "
+        f"split before merging. Give a folder that also has a {META}, or a {HUGGING_FACE}."
     )
 
 
@@ -172,7 +172,7 @@ def names_in(folder: Path, tokenizer: bytes) -> tuple[str, str]:
             id = ids[0][0] if ids and isinstance(ids[0], list) and ids[0] else ids[0] if ids else None
             found.append(token["content"] if isinstance(token, dict) else token or special.get(id, ""))
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: {', '.join(files)} name special tokens in no known form ({error}).") from error
+        raise InputError(f"{folder}: {', '.join(files)} list special tokens in an unknown form ({error}).") from error
     return found[0], found[1]
 
 
@@ -191,8 +191,8 @@ def load_named(name: str, server: str) -> BytePairTokenizer:
         put += f" (where another file is: its SHA-256 is {digest})"
     if published.gated:
         raise InputError(
-            f"The tokens of {name} are not here. Get the file (SHA-256 {published.sha256}) {published.gated}, and "
-            f"{put}. Or give the path of the file."
+            f"The tokens of {name} are not on this machine. Download the file (SHA-256 {published.sha256}) "
+            f"{published.gated}, and {put}. Or give the path of the file."
         )
     address = f"{server}/{published.file}"
     data, problem = download(address)
@@ -201,8 +201,8 @@ def load_named(name: str, server: str) -> BytePairTokenizer:
     if problem:
         raise InputError(
             f"The tokens of {name}, the file {published.file} (SHA-256 {published.sha256}), could not be downloaded "
-            f"from {address}: {problem}. Check the network, and whether a proxy is needed (HTTPS_PROXY); or fetch it "
-            f"elsewhere and {put}."
+            f"from {address}: {problem}. Check the network, and whether a proxy is needed (HTTPS_PROXY); or download "
+            f"it elsewhere and {put}."
         )
     try:
         write_atomically(place, data)

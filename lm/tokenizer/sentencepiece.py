@@ -56,11 +56,11 @@ class SentencePieceTokenizer(Tokenizer):
         processor = open_model(model)
         knows_all = processor.is_byte(processor.piece_to_id("<0x00>"))
         if exact and not knows_all:
-            raise ValueError("a model without bytes to fall back to cannot be exact")
+            raise ValueError("a model without byte fallback cannot be lossless")
         if max(processor.bos_id(), processor.eos_id()) < 0:
             raise UsageError(
-                "the sentencepiece model marks neither the beginning nor the end of a text (bos_id and eos_id are -1), "
-                "so that nothing could head a document. Make it with --bos_id=1, or take another."
+                "the sentencepiece model marks neither the beginning nor the end of a text (bos_id and eos_id are "
+                "-1), so no token could begin a document. Train it with --bos_id=1, or use another."
             )
         special = {
             processor.id_to_piece(id): id
@@ -147,7 +147,7 @@ def open_model(model: bytes) -> "SentencePieceProcessor":
             raise RuntimeError("there is nothing in it")  # sentencepiece would accept b"" and wait for a later load
         return SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
-        raise ValueError(f"{len(model)} bytes are no sentencepiece model: {error}") from error
+        raise ValueError(f"{len(model)} bytes are not a sentencepiece model: {error}") from error
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokenizer:
@@ -234,10 +234,10 @@ def explained(error: RuntimeError, training: TrainingText, config: TokenizerConf
         )
     if most := _TOO_LARGE.search(str(error)):
         return UsageError(
-            f"{asked} is too large for {config.algorithm}: {found} hold {most[1]} pieces. Set it to {most[1]} or less, "
-            "or train on more text."
+            f"{asked} is too large for {config.algorithm}: {found} have {most[1]} pieces. Set it to {most[1]} or "
+            "less, or train on more text."
         )
     return UsageError(
-        f"{config.algorithm} cannot make {asked} of {found}: {error}. Train on more text, or set tokenizer.algorithm = "
-        "bpe."
+        f"{config.algorithm} cannot train {asked} on {found}: {error}. Train on more text, or set tokenizer.algorithm "
+        "= bpe."
     )

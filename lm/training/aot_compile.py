@@ -97,7 +97,7 @@ def compile_ahead(
         if refused is None:
             raise
         raise UsageError(
-            f"train.xla_options has {refused[1] or refused[2]}, which this XLA does not take: {error}. Remove or "
+            f"train.xla_options has {refused[1] or refused[2]}, which this XLA does not accept: {error}. Remove or "
             "change it; names and values differ between versions of jaxlib and libtpu."
         ) from error
     seconds = time.perf_counter() - start

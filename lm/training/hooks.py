@@ -382,7 +382,7 @@ def sample(
         try:
             write_json(run.sample(step), row)
         except OSError as error:
-            print(f"train: the sample at step {step:,} is not saved, and training goes on: {error}", flush=True)
+            print(f"train: the sample at step {step:,} is not saved; training continues: {error}", flush=True)
     return text
 
 

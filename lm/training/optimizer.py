@@ -53,7 +53,7 @@ def label_of(axes: tuple[str, ...]) -> str:
     if len(axes) < 2 or set(axes) & set(TABLES):
         return "rule"
     raise UsageError(
-        f"train.optimizer.muon is given, but a parameter has the axes {', '.join(axes)}, which are neither one of "
+        f"train.optimizer.muon is given, but a parameter has the axes {', '.join(axes)}, which are neither in "
         f"{'; '.join(map(', '.join, LINEAR_MAPS))} nor a table or vector. Add them to LINEAR_MAPS or TABLES in "
         "lm/training/optimizer.py, or set train.optimizer.muon to None."
     )

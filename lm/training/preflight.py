@@ -66,9 +66,9 @@ def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, 
     manifest = read_manifest(folder)
     if manifest.vocab_size != tokenizer.vocab_size:
         raise UsageError(
-            f"train.mixture names {folder}, which was written with a tokenizer of {manifest.vocab_size} symbols, "
-            f"but tokenizer.vocab_size = {tokenizer.vocab_size}. All shards of a run need one tokenizer: "
-            "name the tokenizer/ of the one run in tokenizer.load of the other."
+            f"train.mixture names {folder}, which was written with a tokenizer of {manifest.vocab_size} symbols, but "
+            f"tokenizer.vocab_size = {tokenizer.vocab_size}. All shards of a run need the same tokenizer: give the "
+            "tokenizer/ of one run as tokenizer.load of the other."
         )
     check_request(manifest, folder, "train", model.context_length, fingerprint)
 

@@ -39,24 +39,21 @@ def restore_or_init(
         for name in IDENTITY:
             if saved.get(name) != metadata[name]:
                 raise InputError(
-                    f"{checkpoints.folder / str(saved['step'])} is of another run: {name} is {saved.get(name)!r} "
-                    f"there, {metadata[name]!r} here. Give the run that made it, or another --workdir."
+                    f"{checkpoints.folder / str(saved['step'])} belongs to another run: its {name} is "
+                    f"{saved.get(name)!r}, this run's {metadata[name]!r}. Give the run that wrote it, or another "
+                    "--workdir."
                 )
-        say(f"train: going on from the checkpoint at step {saved['step']:,}")
+        say(f"train: resuming from the checkpoint at step {saved['step']:,}")
         return state, saved
     if start.checkpoint:
         state = start_from(checkpoints, start, abstract, fresh)
         say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
     if has_resumed or (checkpoints.linked and not checkpoints.place.exists()):
-        why = (
-            "earlier attempts of this run went on from one (goodput.json)"
-            if has_resumed
-            else "it is a link into nothing"
-        )
+        why = "earlier attempts of this run resumed from one (goodput.json)" if has_resumed else "it is a broken link"
         raise InputError(
-            f"There is no checkpoint in {checkpoints.place}, but {why}. Bring the folder back, or mount its disk; to "
-            "train again from step 0, take another --workdir."
+            f"There is no checkpoint in {checkpoints.place}, but {why}. Restore the folder, or mount its disk; to "
+            "train again from step 0, use another --workdir."
         )
     return fresh(), {}
 
@@ -75,13 +72,15 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
         raise InputError(f"train.start.checkpoint is damaged: {damage}. Restore it from a copy.") from damage
     if tokenizer is not None and about.get("tokenizer") != tokenizer:
         raise InputError(
-            f"train.start.checkpoint = {folder} was trained with tokenizer {about.get('tokenizer')}, but this run's is "
-            f"{tokenizer}: its embeddings mean other tokens. Name the other run's tokenizer/ in tokenizer.load."
+            f"train.start.checkpoint = {folder} was trained with tokenizer {about.get('tokenizer')}, but this run's "
+            f"is {tokenizer}: its embeddings belong to other tokens. Give the other run's tokenizer/ as "
+            "tokenizer.load."
         )
     if start.take == "everything" and about["step"] >= config.steps:
         raise UsageError(
             f"train.start.checkpoint = {start.checkpoint} is at step {about['step']}, and train.steps is "
-            f"{config.steps}: nothing is left to train. Give more steps, or take the parameters alone."
+            f"{config.steps}: nothing is left to train. Train for more steps, or load only the parameters "
+            "(train.start.take)."
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes, config.ema_decay > 0))

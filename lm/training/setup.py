@@ -187,7 +187,7 @@ def setup(
     with goodput.phase("verifying"):
         verified.check(WAIT_SECONDS)
     if not verified.finished:
-        say("train: the shards are still being compared with their SHA-256; that goes on while the run trains")
+        say("train: the shards are still being compared with their SHA-256; training continues meanwhile")
 
     save_hooks = NO_HOOKS
     if (copy := local_copy_of(folder)) is not None:  # in a bucket: check write access before a save, upload the logs
@@ -207,8 +207,8 @@ def setup(
     metadata = own | lengths(found, config.steps)
     if found.get("steps", config.steps) != config.steps:
         say(
-            f"train: a run of {found['steps']:,} steps until now; from step {first:,} on, the learning rate is that of "
-            f"a run of {config.steps:,}"
+            f"train: so far a run of {found['steps']:,} steps; from step {first:,} on, the learning rate is that of a "
+            f"run of {config.steps:,}"
         )
     if step_seconds is not None and first < config.steps:
         left = flops(config.steps) - flops(first)
@@ -341,8 +341,8 @@ def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSou
             of_source = lambda step, index=index: source.windows_read(step)[index]
             fewer = max(bisect.bisect_right(range(config.steps), windows, key=of_source) - 1, 1)
             yield (
-                f"warning: {epochs:.1f} epochs of {one.folder}. From {MOST_EPOCHS} on, repeated text teaches less and "
-                f"the model begins to recite it (arXiv:2305.16264). Give more text, or --train.steps {fewer}"
+                f"warning: {epochs:.1f} epochs of {one.folder}. From {MOST_EPOCHS} on, repeated text helps less, and "
+                f"the model begins to memorize it (arXiv:2305.16264). Add text, or --train.steps {fewer}"
             )
 
 

@@ -65,7 +65,7 @@ class SkippedSteps:
                 f"{float(metrics['gradient_norm'])}, and the {self.in_row} steps up to it were all skipped "
                 "(train.spikes.stop_after)"
             )
-            raise diverged(found, self.config, f" Should the data be at fault: {self.path} names the documents.")
+            raise diverged(found, self.config, f" The data may be the cause: {self.path} lists the documents.")
 
     def report(self, step: int, metrics: dict[str, np.ndarray]) -> None:
         figures = {name: float(metrics[name]) for name in ("loss", "gradient_norm", "loss_bound", "norm_bound")}
@@ -77,7 +77,7 @@ class SkippedSteps:
         try:
             self.open().write(step, finite | {"in_row": self.in_row, "sequences": sequences})
         except OSError as error:
-            print(f"train: {self.path} cannot be written, and training goes on: {error}", flush=True)
+            print(f"train: {self.path} cannot be written; training continues: {error}", flush=True)
         named = list(dict.fromkeys(itertools.chain.from_iterable(one["documents"] for one in sequences)))
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         print(
@@ -96,8 +96,8 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
     """Return the error to raise if a run has diverged; `found` is the evidence."""
     return InputError(
         f"{found}: the run has diverged, with train.optimizer.learning_rate = {config.optimizer.learning_rate} and "
-        f"warmup_steps = {config.optimizer.warmup_steps}. Lower the one or raise the other, and start in another "
-        f"--workdir.{more}"
+        f"warmup_steps = {config.optimizer.warmup_steps}. Lower the learning rate or raise warmup_steps, and start in "
+        f"another --workdir.{more}"
     )
 
 

@@ -220,7 +220,7 @@ def pair(trial: Trial) -> Figures:
             os.kill(heart["process"], signal.SIGKILL)
         outputs = [process.communicate(timeout=600)[0] for process in processes]
         ends[name] = bits(run), told(run), [process.returncode for process in processes]
-        restarts = [output.count("starting again") for output in outputs]
+        restarts = [output.count("restarting") for output in outputs]
     passed = ends["pair"] == ends["pair killed"] and ends["pair"][2] == [0, 0]
     return {"passed": passed, "restarts": restarts, "exit_codes": ends["pair killed"][2]}
 
@@ -364,7 +364,7 @@ def full_disk(trial: Trial) -> Figures:
     with small_disk(trial.folder / "full", "4m"):
         run = copy(tokens, trial.folder / "full/run")
         output, _ = (process := train_process.start(run, fields)).communicate(timeout=120)
-        found = unsaved(run, process, output, "is not saved, and training goes on" in output, 120)
+        found = unsaved(run, process, output, "is not saved; training continues" in output, 120)
         there = steps_there(run)
         for step in there[:-1]:
             shutil.rmtree(run / f"checkpoints/{step}")
@@ -528,7 +528,7 @@ def failed_saves(trial: Trial) -> Figures:
         save, said = time.monotonic(), []
         while len(said) < 2 and pair[1].poll() is None:
             time.sleep(0.01)
-            said = [at for one in prints if (at := one.first("is not saved, and training goes on", began))]
+            said = [at for one in prints if (at := one.first("is not saved; training continues", began))]
         resource.prlimit(limited, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if len(said) == 2:
             waits.append(round(max(said) - save, 3))

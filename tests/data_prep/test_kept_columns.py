@@ -171,9 +171,9 @@ def test_a_date_that_python_does_not_have_counts_as_missing(tmp_path):
 
 UNKEPT: dict[str, tuple[Any, str]] = {
     "object": ({"x": 1}, "an object"),
-    "list": ([1], "a list of other values"),
-    "nested": ([["a"]], "a list of other values"),
-    "large": (2**63, "an integer beyond 64 bits"),
+    "list": ([1], "a list of values"),
+    "nested": ([["a"]], "a list of values"),
+    "large": (2**63, "an integer of more than 64 bits"),
 }
 
 
@@ -285,7 +285,7 @@ def test_a_column_that_every_document_has_is_refused_with_the_remedy(name):
     "name", ["reason", "text_bytes", "stop_words", "quality_score", "cluster_size", "repeat", "duplicate_of", "text.x"]
 )
 def test_a_column_that_is_computed_here_is_refused_with_the_remedy(name):
-    with pytest.raises(UsageError, match=rf"names '{name}', but .* computed here. Rename the column"):
+    with pytest.raises(UsageError, match=rf"names '{name}', but .*computed column. Rename the column"):
         dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, tables=("in/",), keep_columns=(name,)))
 
 

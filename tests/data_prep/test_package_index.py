@@ -120,7 +120,7 @@ def test_no_such_file_names_what_there_is(index, tmp_path):
 
 def test_a_page_that_is_no_index(index, tmp_path):
     index.project_page = lambda: ("image/png", b"\x89PNG")
-    with pytest.raises(InputError, match="does not answer as a package index does"):
+    with pytest.raises(InputError, match="is not a package index"):
         fetch()
 
 

@@ -134,5 +134,5 @@ def test_damage_and_missing_columns_are_named_with_the_remedy(tmp_path):
 
 def test_a_folder_that_is_not_there(tmp_path):
     path = tmp_path / "a.parquet"
-    with pytest.raises(InputError, match=r"a\.parquet cannot be written: .*Make room"):
+    with pytest.raises(InputError, match=r"a\.parquet cannot be written: .*Free space"):
         write_rows([], {path: SCHEMA}, tmp_path / "missing")

@@ -39,7 +39,7 @@ def test_a_file_is_packed_and_unpacked_and_the_figures_are_told(run, tmp_path, c
     file.write_bytes(b"")
     decompress.run(decompress.Command(str(run), str(packed), overwrite=True))
     assert file.read_bytes() == TEXT
-    with pytest.raises(UsageError, match=r"is the file to read, too, and would be lost\. Give another path"):
+    with pytest.raises(UsageError, match=r"is also the input file, which would be lost\. Give another output path"):
         compress.run(compress.Command(str(run), str(file), str(file), overwrite=True))
     assert file.read_bytes() == TEXT
     assert sorted(path for path in run.rglob("*")) == before

@@ -276,7 +276,7 @@ def test_of_two_commands_started_together_one_makes_the_data(place, times, stage
         said = [one.communicate(timeout=HANG_SECONDS)[0] for one in both]
         codes = sorted(one.returncode for one in both)
         assert codes in ([0, 0], [0, 1]) and "Traceback" not in "".join(said), said
-        assert codes == [0, 0] or sum("is at work in" in one for one in said) == 1, said
+        assert codes == [0, 0] or sum("is working in" in one for one in said) == 1, said
         assert digests(workdir, *DATA) == expected
 
 

@@ -201,7 +201,7 @@ def test_the_columns_that_are_asked_for_are_written_in_their_order(made, tmp_pat
 
 
 def test_without_a_tokenizer_tokens_are_as_the_table_says_and_the_card_says_so(made, copied, tmp_path):
-    own, without = "by the run's own tokenizer", "as the input table says"
+    own, without = "by the run's own tokenizer", "from the input table"
     export(made, tmp_path / "with")
     (copied / "stages/tokenizer.json").unlink()
     assert {*export(copied, tmp_path / "without")["token_count"].to_pylist()} == {7}
@@ -233,7 +233,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_an_older_export_is_replaced(m
     export(made, out)
     assert {Path(name).suffix for name in contents(out)} == {".parquet", ".md", ".json"}
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"is there already"):
+    with pytest.raises(UsageError, match=r"already exists"):
         export(made, out)
     for inside in (made, made / "documents/out", made / "new"):
         with pytest.raises(UsageError, match=r"--out .* is in the run folder"):
@@ -303,7 +303,7 @@ def test_documents_that_are_made_again_meanwhile_are_refused(copied, tmp_path, m
 
     write = documents.write_parquet
     monkeypatch.setattr(documents, "write_parquet", remade)
-    with pytest.raises(InputError, match=r"were made again meanwhile"):
+    with pytest.raises(InputError, match=r"were written again meanwhile"):
         export(copied, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -356,7 +356,7 @@ def test_what_is_not_the_exports_at_an_address_stays(made, bucket):
     for name in ("mine.txt", "data/train-00000-of-00001.parquet", "units/mine"):
         kept = objects_of(out).get(name)
         write_atomically(out / name, "the user's")
-        with pytest.raises(UsageError, match=rf"--out {out} is there already, .* \({name}\)"):
+        with pytest.raises(UsageError, match=rf"--out {out} already exists, .* \({name}\)"):
             run(Command(str(made), str(out), format="jsonl"))
         assert (out / name).read_bytes() == b"the user's"
         write_atomically(out / name, kept) if kept else (out / name).unlink()
@@ -364,7 +364,7 @@ def test_what_is_not_the_exports_at_an_address_stays(made, bucket):
         with pytest.raises(UsageError, match=r"--out .* is in the run folder"):
             run(Command(f"{bucket}/run", f"{bucket}/{place}"))
     for place in ("hf://datasets/a/b", "https://host/x"):
-        with pytest.raises(UsageError, match=r"--out .* cannot be written: give a folder of a disk, or an address of"):
+        with pytest.raises(UsageError, match=r"--out .* cannot be written: give a folder on a disk, or an"):
             run(Command(str(made), place))
 
 

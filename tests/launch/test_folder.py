@@ -131,7 +131,7 @@ def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path
                     try:
                         run(tmp_path, experiment, source)
                     except InputError as error:
-                        assert "is of another experiment" in str(error) or "needs text" in str(error)
+                        assert " of another experiment" in str(error) or "needs text" in str(error)
         there = contents(tmp_path)
         assert [one for one in theirs if one not in there] == [], number
 
@@ -341,7 +341,7 @@ def test_inputs_where_the_run_writes_are_refused_before_anything_is_done(tmp_pat
         ("mixture", (MixtureSource(f"{workdir}/parts/x", 1.0),)),
         ("warc", (f"{workdir}/scratch/x.warc.gz",)),
     ):
-        with pytest.raises(UsageError, match=rf"{option}.* where this run writes.*--workdir"):
+        with pytest.raises(UsageError, match=rf"{option}.*this run writes.*--workdir"):
             refuse_inputs_in_outputs(inputs(**{option: value}), workdir)
     for option, value in (
         ("warc", (f"{workdir}/data/*.warc.gz", f"{workdir}/*.warc.gz", f"{tmp_path}/nothing/**/*")),
@@ -553,12 +553,12 @@ def test_a_source_that_is_no_run_or_damaged_or_at_work_or_the_run_itself_is_refu
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)
     (tmp_path / "link").symlink_to(source)
-    for place, words in ((tmp_path / "none", "is not there"), (tmp_path, "is not the folder of a run")):
+    for place, words in ((tmp_path / "none", "is not there"), (tmp_path, "is not a run")):
         with pytest.raises(UsageError, match=f"--from .* {words}"):
             check_source(place, workdir)
     with pytest.raises(UsageError, match="--from and --workdir are both"):
         check_source(tmp_path / "link", source)
-    with locked(source), pytest.raises(InputError, match=rf"process {os.getpid()}.*at work in .*source"):
+    with locked(source), pytest.raises(InputError, match=rf"process {os.getpid()}.*working in .*source"):
         check_source(source, workdir)
     check_source(source, workdir)
     (source / "text/all.txt").write_text("cut")

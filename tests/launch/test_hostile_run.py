@@ -106,7 +106,7 @@ def test_a_link_where_a_run_writes_is_refused_by_its_name_and_not_written_throug
         said = rf"{re.escape(str(path))} is a link to"
         with pytest.raises(InputError, match=said), locked(workdir):
             run(workdir, with_shards(train_shards=3))
-        with pytest.raises(InputError, match="is not the folder of a run" if name == "stages" else said):
+        with pytest.raises(InputError, match="is not a run" if name == "stages" else said):
             check_source(workdir, finished)
         assert path.is_symlink() and snapshot(victim) == before, name
         shutil.rmtree(workdir)
@@ -162,7 +162,7 @@ def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, vi
         for name in logs[1:]:
             with (finished / name).open("a") as file:
                 file.write("more")
-        with pytest.raises(InputError, match="is at work"), locked(finished):
+        with pytest.raises(InputError, match="is working"), locked(finished):
             pass
     os.link(victim / "keys", finished / "new")
     appended = Appended(finished / "new")
@@ -420,7 +420,7 @@ def test_a_run_id_that_is_a_path_is_refused(tmp_path):
     assert run_id_in(tmp_path / "wandb/run_id") == run_id_in(tmp_path / "wandb/run_id")
     for name in ("../x", "/etc/x", "a/b", "a b", "..", ""):
         (tmp_path / "wandb/run_id").write_text(name)
-        with pytest.raises(InputError, match="which is no id of a run"):
+        with pytest.raises(InputError, match="which is not a run"):
             run_id_in(tmp_path / "wandb/run_id")
 
 

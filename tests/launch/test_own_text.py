@@ -70,7 +70,7 @@ def test_a_mixed_folder_becomes_a_model_and_one_more_note_changes_nothing(tmp_pa
     assert said.count("up to date") == 10 and (run / "config.json").read_bytes() == config
     assert pretrain(run).count("up to date") == 10  # as is, from its own config.json
     # Other files that are asked for are not passed over.
-    assert "is of another experiment" in pretrain(CONFIG, "--pages.tables", notes / "deep", *words[3:], code=2)
+    assert " of another experiment" in pretrain(CONFIG, "--pages.tables", notes / "deep", *words[3:], code=2)
 
 
 def test_the_stages_after_the_one_named_by_until_are_left_out(tmp_path):

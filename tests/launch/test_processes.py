@@ -241,7 +241,7 @@ def test_an_answer_of_another_program_is_no_process_0(answer):
     with contextlib.closing(listen(0, 2)) as listener:
         port = listener.getsockname()[1]
         threading.Thread(target=answer_all, args=(listener,), daemon=True).start()
-        with pytest.raises(PeerError, match=f"localhost:{port} (is answered by another|does not answer)"):
+        with pytest.raises(PeerError, match=f"localhost:{port} (belongs to another|does not answer)"):
             meet(1, 2, f"localhost:{port}", 0.1)
         listener.shutdown(socket.SHUT_RDWR)
 

@@ -119,7 +119,7 @@ def test_a_closed_stdout_is_no_error(run):
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "what?"])
 def test_a_run_folder_whose_name_is_a_pattern_is_refused(name, tmp_path):
-    with pytest.raises(UsageError, match=r"which Orbax takes for a pattern.*Give a path without \*, \? and \["):
+    with pytest.raises(UsageError, match=r"which Orbax reads as a pattern.*Give a path without \*, \? and \["):
         refuse_no_run(tmp_path / name)
 
 

@@ -174,7 +174,7 @@ def test_what_is_not_an_export_is_never_replaced(exported, tmp_path):
     for name in ("foreign", "mixed"):
         (tmp_path / name / "notes.txt").write_text("mine")
         before = files_of(tmp_path / name)
-        with pytest.raises(UsageError, match=r"is there already, and is not what launch\.export wrote alone"):
+        with pytest.raises(UsageError, match=r"already exists, and has files that launch\.export did not write"):
             export(run, tmp_path / name, "hugging_face", ExportOptions())
         assert files_of(tmp_path / name) == before
     (tmp_path / "mixed/notes.txt").unlink()
@@ -232,7 +232,7 @@ def test_an_import_that_fails_leaves_nothing_and_replaces_nothing(exported, tmp_
         write_run(source, tmp_path / "run", "numbers")
     assert not list(tmp_path.iterdir())
     before = sorted(exported[0].rglob("*"))
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_run(source_of(CONFIGS["llama"], tokenizer), exported[0], "numbers")
     assert sorted(exported[0].rglob("*")) == before
     small = source_of(dataclasses.replace(CONFIGS["llama"], vocab_size=200), tokenizer)

@@ -63,7 +63,7 @@ def test_a_run_is_written_as_gguf_and_comes_back(runs, tmp_path, monkeypatch, ca
         np.testing.assert_array_equal(after.parameters[name], before.parameters[name])
     whole = out.read_bytes()
     assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 2
-    assert "is there already" in capsys.readouterr().err and out.read_bytes() == whole
+    assert "already exists" in capsys.readouterr().err and out.read_bytes() == whole
 
 
 def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, capsys):
@@ -74,11 +74,11 @@ def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, c
     with pytest.raises(UsageError, match="there are hugging_face, standalone, gguf"):
         export(open_run(runs["modern"]), tmp_path / "out", "onnx", ExportOptions())
     (tmp_path / "no.gguf").write_bytes(b"GGUF and no more")
-    with pytest.raises(InputError, match="is no whole GGUF file"):
+    with pytest.raises(InputError, match="is not a complete GGUF file"):
         open_source(tmp_path / "no.gguf", None)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"no tokenizer: none of .*tokenizer\.model\. Name the one .* by --tokenizer"):
+    with pytest.raises(UsageError, match=r"no tokenizer (.*tokenizer\.model\. Name the one .* as --tokenizer"):
         open_source(tmp_path / "bare", None)
     assert {path.name for path in tmp_path.iterdir()} == {"no.gguf", "bare"}
 

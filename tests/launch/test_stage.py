@@ -336,7 +336,7 @@ def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):
     run_stage(second, EXPERIMENT, tmp_path)
     other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
     with pytest.raises(
-        UsageError, match=r"holds as first.* is of another experiment[\s\S]*validation_fraction: 0\.2 there"
+        UsageError, match=r"holds as first.* of another experiment[\s\S]*validation_fraction: 0\.2 there"
     ):
         run_stage(third, other, tmp_path)
     assert run_stage(third, EXPERIMENT, tmp_path) is True

@@ -239,7 +239,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
             1,
             r"bad\.parquet is not a complete Parquet file: .* Get it again, or leave it out",
         ),
-        ("lm_eval", (), 2, "--tasks names no task"),
+        ("lm_eval", (), 2, "--tasks is empty"),
         ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*There are those of steps 4, 8"),
         ("evaluate", ("--txt", "empty.txt"), 2, "Unrecognized options: --txt, empty.txt"),
         ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
@@ -248,7 +248,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
         ("sample", ("--prompt", "x", "--temperature", "1e31"), 2, r"temperature is 1e\+31; .* from 0 to 1e\+30"),
         ("sample", ("--prompt", "x", "--repetition-penalty", "1e39"), 2, "it must be from 0.01 to 100"),
         ("sample", ("--step", "5"), 2, "no checkpoint of step 5"),
-        ("sample", ("--from", ".", "--step", "4"), 2, "only printed, and makes no run. Leave out --from; to ask"),
+        ("sample", ("--from", ".", "--step", "4"), 2, "only prints. Remove --from; to query"),
         ("sample", ("--sample.temperature", "0"), 2, "--sample.temperatures"),
     ],
 )
@@ -279,7 +279,7 @@ def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
 def test_one_device_is_said_where_the_mesh_does_not_fit(run, capsys):
     assert call("launch.sample", run.root, "--prompt", "The miller", "--train.mesh.fsdp", "16") == 0
     said = capsys.readouterr().out
-    assert "One device is used, since the mesh of the config does not fit" in said and "fsdp = 16" in said
+    assert "Using one device, because the mesh of the config does not fit" in said and "fsdp = 16" in said
 
 
 def start(script: str, run: RunPaths, devices: int, environment: dict[str, str]) -> subprocess.Popen:
@@ -305,7 +305,7 @@ def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run
     run.marker(script.partition(".")[2]).unlink()
     alone = start(script, run, 1, {})
     output, _ = alone.communicate(timeout=600)
-    assert alone.returncode == 0 and "One device is used" in output, output
+    assert alone.returncode == 0 and "Using one device" in output, output
     of_one = json.loads(made.read_text())
     assert of_two == (pytest.approx(of_one, rel=1e-5) if script == "launch.evaluate" else of_one)
 

@@ -100,7 +100,7 @@ def test_a_tar_header_that_claims_gigabytes_is_refused_at_the_limit(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive at all", zlib.compress(b"x")], ids=["empty", "text", "zlib"])
 def test_no_archive_is_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"{name} is damaged or no archive"):
+    with pytest.raises(InputError, match=f"{name} is damaged or not an archive"):
         list(read_members(tmp_path / name, "*", LIMIT))
 
 

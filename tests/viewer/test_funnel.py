@@ -74,7 +74,7 @@ def test_every_threshold_has_its_option_its_words_and_its_signal(folder: Path):
 def test_everything_is_explained():
     words = [*map(signal_words, (*VALUES, LANGUAGE_SCORE)), *map(stage_words, CONFIG.stages)]
     assert all(name and (sentence.endswith((".", "…", ")")) or ":" in sentence) for name, sentence in words)
-    assert reason_sentence("c4", "c4_no_lines") == "C4's rules on lines left none."
+    assert reason_sentence("c4", "c4_no_lines") == "C4's line rules removed every line."
     assert reason_sentence("extract", "html_too_many_elements") == stage_words("extract")[1]  # no sentence of its own
 
 

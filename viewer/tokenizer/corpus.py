@@ -47,7 +47,7 @@ def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> l
     """`read_corpus` of a run for each tokenizer. Raises UsageError if `documents` is not positive, InputError if the
     run has no documents."""
     if documents < 1:
-        raise UsageError(f"--documents is {documents}, but at least 1 must be looked at.")
+        raise UsageError(f"--documents is {documents}; it must be at least 1.")
     folder = RunPaths(Path(workdir).expanduser()).documents
     return [read_corpus(folder, tokenizer, documents, DOCUMENT_CHARACTERS) for tokenizer in tokenizers]
 

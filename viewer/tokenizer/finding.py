@@ -50,7 +50,7 @@ def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
     if (path / FOLDER / META).is_file():
         return path.resolve().name, load(path / FOLDER)
     if RunPaths(path).stages.is_dir() or RunPaths(path).documents.is_dir():
-        raise InputError(f"The run {path} has no tokenizer yet. Make it: python -m launch.train_tokenizer CONFIG.py")
+        raise InputError(f"The run {path} has no tokenizer yet. Run: python -m launch.train_tokenizer CONFIG.py")
     if given not in PUBLISHED and not path.exists():
         runs = ", ".join(sorted(str(path.parents[1]) for path in RUNS.glob(f"*/{FOLDER}/{META}"))) or "there is none"
         raise UsageError(
@@ -74,8 +74,8 @@ def newest_run() -> str:
     found = [path.parents[1] for path in RUNS.glob(f"*/{FOLDER}/{META}")]
     if not found:
         raise InputError(
-            f"There is no run with a tokenizer in {RUNS.resolve()}. Name one with --tokenizer: a run folder, a "
-            "tokenizer's folder, or a published vocabulary such as gpt2 or cl100k; or make one: make demo"
+            f"There is no run with a tokenizer in {RUNS.resolve()}. Give --tokenizer: a run folder, a tokenizer's "
+            "folder, or a published vocabulary such as gpt2 or cl100k; or run: make demo"
         )
     return str(max(found, key=lambda run: ((run / FOLDER / META).stat().st_mtime_ns, run)))
 
@@ -87,7 +87,7 @@ def read_text(text: str, file: str) -> str:
     InputError for a file that cannot be read.
     """
     if text and file:
-        raise UsageError(f"There are a text ({text[:40]!r}) and --file {file!r}. Give one of them.")
+        raise UsageError(f"Both a text ({text[:40]!r}) and --file {file!r} are given. Give one of them.")
     if not (text == "-" or file):
         return text or DEFAULT_TEXT
     name = "standard input" if "-" in (text, file) else file
@@ -97,5 +97,5 @@ def read_text(text: str, file: str) -> str:
         raise InputError(f"{file} cannot be read: {error.strerror}. Give the path of a text file.") from None
     decoded = data.decode("utf-8", "surrogateescape")
     if broken := sum("\udc80" <= c <= "\udcff" for c in decoded):
-        print(f"{name}: {broken:,} of {len(data):,} bytes are no UTF-8, and are read as U+FFFD.", file=sys.stderr)
+        print(f"{name}: {broken:,} of {len(data):,} bytes are not UTF-8 and are read as U+FFFD.", file=sys.stderr)
     return data.decode("utf-8", "replace")

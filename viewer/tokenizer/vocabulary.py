@@ -81,6 +81,6 @@ def write_page(path: Path, readings: list[Reading], corpora: list[Corpus]) -> Pa
         write_atomically(path, tokens_html(readings, corpora))
     except OSError as error:
         raise InputError(
-            f"--html {path} cannot be written: {error.strerror}. Give a file in a folder that is there."
+            f"--html {path} cannot be written: {error.strerror}. Give a file in an existing folder."
         ) from None
     return path

@@ -21,7 +21,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "prompt": prompt_of(asked),
         }
 
-    return [Inspection("model", ("step",), model, "the model's name, its checkpoints' steps, its size")]
+    return [Inspection("model", ("step",), model, "name and size of the model, steps of its checkpoints")]
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:

@@ -33,7 +33,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
     return [
         Inspection(
             "vocabulary", ("tokenizer",), lambda fields: vocabulary(*asked_for(named, fields)) | {"others": others},
-            "the tokens of the run's tokenizer, or of another that the server was given",
+            "the vocabulary of the run's tokenizer, or of another one on the server",
         ),
         Inspection(
             "encode", ("text", "tokenizer"), lambda fields: encoded(asked_for(named, fields)[1], fields),

@@ -68,8 +68,9 @@ class Corpus:
                 index = CorpusIndex(self.run.paths.root, self.run.experiment.train)
                 if index.header.tokenizer_fingerprint != self.run.tokenizer.fingerprint:
                     raise InputError(
-                        f"The shards in {self.run.paths.tokens} are of tokenizer {index.header.tokenizer_fingerprint}, "
-                        f"but the model's is {self.run.tokenizer.fingerprint}. Look at the run that they were made for."
+                        f"The shards in {self.run.paths.tokens} are of tokenizer "
+                        f"{index.header.tokenizer_fingerprint}, but the model's is {self.run.tokenizer.fingerprint}. "
+                        "Use the run that they were written for."
                     )
                 self._opened = made, index
             return self._opened[1]
@@ -78,7 +79,7 @@ class Corpus:
 def inspections(run: WindowRun) -> list[Inspection]:
     corpus = Corpus(run)
     asked = (
-        ("corpus", (), about, "whether the training text is indexed, and how large it is"),
+        ("corpus", (), about, "whether the training text is indexed, and its size"),
         (
             "search", ("text", "tokens", "split", "documents", "context"), search,
             "how often a text or tokens occur in the training text, and in which documents",

@@ -66,7 +66,7 @@ class WindowRun:
             check_layers(experiment.model, next((one for one in stored if one.is_dir()), stored[0]))
             mesh, _ = inference_mesh(experiment.train.mesh, experiment.model)
             if lacking := self.lacks_room(experiment.model, mesh):
-                raise UsageError(f"--beside {folder}: its model {lacking} Leave it out, or serve it by itself.")
+                raise UsageError(f"--beside {folder}: its model {lacking} Remove it, or serve it separately.")
             loaded = paths.load(mesh, experiment=experiment)
             run = WindowRun(experiment, folder, loaded, folder.resolve().name, free=self._free)
             taken = [one.name for one in self.all_runs()]
@@ -111,7 +111,7 @@ class WindowRun:
         if step == self.step:
             return self.served
         # One at a time: a model in use keeps its memory.
-        fields.change_lane("step", "" if step in self._others else f"the model of step {step:,} is read")
+        fields.change_lane("step", "" if step in self._others else f"loading the model of step {step:,}")
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:
@@ -131,8 +131,8 @@ class WindowRun:
             self._others.pop(next(iter(self._others)))
         if lacking:
             raise ApiError(
-                503, f"The model of step {step:,} {lacking} Serve it by itself, with --step {step}; or take less for "
-                "the served one, with --weights bfloat16.",
+                503, f"The model of step {step:,} {lacking} Serve only that step, with --step {step}; or make the "
+                    "served model smaller, with --weights bfloat16.",
                 param="step", code=OUT_OF_MEMORY,
             )  # fmt: skip
 
@@ -143,6 +143,6 @@ class WindowRun:
         if free is None or TO_READ * size <= free:
             return ""
         return (
-            f"takes {size / 1e6:,.1f} MB, and {TO_READ * size / 1e6:,.1f} while it is read, but "
+            f"takes {size / 1e6:,.1f} MB, and {TO_READ * size / 1e6:,.1f} MB while it is loaded, but "
             f"{devices[0].device_kind} has {free / 1e6:,.1f} MB free."
         )

@@ -71,7 +71,7 @@ class Cursor:
     def count(self, count: int, what: str, most: int = MOST_ITEMS) -> None:
         self.items += count
         if count > most or self.items > MOST_ITEMS:
-            raise ValueError(f"{what} has {count:,} items; at most {most:,} are read of a header")
+            raise ValueError(f"{what} has {count:,} items; the limit in a header is {most:,}")
 
     def value(self, kind: int, what: str) -> Any:
         """Read the value of a field. Raises ValueError for nested arrays, which no supported field uses."""
@@ -83,7 +83,7 @@ class Cursor:
             raise ValueError(f"{what} has the unknown type {kind}")
         inner, length = self.number("I", what), self.number("Q", what)
         if inner not in SCALARS and inner != STRING:
-            raise ValueError(f"{what} is an array of type {inner}; arrays of numbers and strings are read")
+            raise ValueError(f"{what} is an array of type {inner}; only arrays of numbers and strings are supported")
         self.need(length, 8 if inner == STRING else struct.calcsize(f"<{SCALARS[inner]}"), what)
         self.count(length, what)
         if inner == STRING:
@@ -100,20 +100,18 @@ def read_gguf(path: Path) -> GgufFile:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise InputError(
-            f"{path} is no whole GGUF file: {error}. It may not have been copied whole; get it again."
-        ) from error
+        raise InputError(f"{path} is not a complete GGUF file: {error}. Download it again.") from error
 
 
 def fields_of(cursor: Cursor) -> dict[str, Any]:
     """Read the fields; the cursor is then at the tensors' descriptions."""
     magic = bytes(cursor.data[:4])
     if magic != b"GGUF":
-        raise ValueError(f"it begins with {magic!r}, and not with b'GGUF'")
+        raise ValueError(f"it begins with {magic!r} instead of b'GGUF'")
     cursor.at = 4
     version = cursor.number("I", "the version")
     if version not in VERSIONS:
-        raise ValueError(f"it is of version {version}; {' and '.join(map(str, VERSIONS))} are read, little-endian")
+        raise ValueError(f"its version is {version}; {' and '.join(map(str, VERSIONS))} are supported, little-endian")
     tensors, count = cursor.number("Q", "the count of tensors"), cursor.number("Q", "the count of fields")
     cursor.need(tensors, 24, "the list of tensors")
     cursor.need(count, 13, "the list of fields")
@@ -123,7 +121,7 @@ def fields_of(cursor: Cursor) -> dict[str, Any]:
     for number in range(count):
         name = cursor.string(f"the name of field {number}")
         if name in fields:
-            raise ValueError(f"the field {shown(name)} is there twice")
+            raise ValueError(f"the field {shown(name)} occurs twice")
         fields[name] = cursor.value(cursor.number("I", shown(name)), shown(name))
     return fields
 
@@ -134,16 +132,16 @@ def tensors_of(cursor: Cursor, data: np.ndarray, fields: dict[str, Any]) -> list
     for number in range(fields["GGUF.tensor_count"]):
         name = cursor.string(f"the name of tensor {number}")
         if name in found:
-            raise ValueError(f"the tensor {shown(name)} is there twice")
+            raise ValueError(f"the tensor {shown(name)} occurs twice")
         axes = cursor.number("I", shown(name))
         if axes > MOST_AXES:
-            raise ValueError(f"the tensor {shown(name)} has {axes:,} axes; at most {MOST_AXES} are read")
+            raise ValueError(f"the tensor {shown(name)} has {axes:,} axes; the limit is {MOST_AXES}")
         lengths = cursor.numbers("Q", axes, shown(name))
         kind = gguf.GGMLQuantizationType(cursor.number("I", shown(name)))
         found[name] = lengths, kind, cursor.number("Q", shown(name))
     alignment = fields.get(ALIGNMENT, gguf.GGUF_DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise ValueError(f"{ALIGNMENT} is {shown(alignment)}, and no power of two")
+        raise ValueError(f"{ALIGNMENT} is {shown(alignment)}, which is not a power of two")
     start = -(-cursor.at // alignment) * alignment
     size, taken, tensors = len(data), 0, []
     for name, (lengths, kind, offset) in found.items():
@@ -151,13 +149,15 @@ def tensors_of(cursor: Cursor, data: np.ndarray, fields: dict[str, Any]) -> list
         elements = math.prod(shape)
         block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
         if elements and shape[-1] % block:
-            raise ValueError(f"the tensor {shown(name)} has rows of {shape[-1]:,}, which blocks of {block} do not fill")
+            raise ValueError(
+                f"the tensor {shown(name)} has rows of {shape[-1]:,}, not a multiple of the block size {block}"
+            )
         length, begin = elements // block * block_bytes, start + offset
         taken += length
         if begin + length > size or taken > size:
             raise ValueError(
-                f"the tensor {shown(name)} of shape {shape} is {length:,} bytes from byte {begin:,} on, but the file "
-                f"has {size:,}"
+                f"the tensor {shown(name)} of shape {shape} is {length:,} bytes from byte {begin:,}, but the file has "
+                f"{size:,}"
             )
         values, part = VALUES.get(kind.name), data[begin : begin + length]
         stored = shape if values else (*shape[:-1], shape[-1] // block * block_bytes) if shape else (length,)

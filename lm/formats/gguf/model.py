@@ -122,11 +122,11 @@ def config_of(header: Fields, tensors: Mapping[str, tuple[int, ...]], factors: n
     arch = header.read("general.architecture", str)
     if arch not in ("gpt2", "llama"):
         raise InputError(
-            f"{header.path}: general.architecture is {shown(arch)}; gpt2 and llama are read. Get a model of these, or "
-            "its Hugging Face folder."
+            f"{header.path}: general.architecture is {shown(arch)}; gpt2 and llama are supported. Use such a model, "
+            "or its Hugging Face folder."
         )
     if "token_embd.weight" not in tensors:
-        raise InputError(f"{header.path} has no tensor token_embd.weight. Get the file again.")
+        raise InputError(f"{header.path} has no tensor token_embd.weight. Download the file again.")
     names = {ours: f"{arch}.{theirs}" for ours, theirs in NAMES[arch].items()}
     heads = header.read(names["heads"], int)
     found = header.read_all(names, kv_heads=heads)
@@ -154,7 +154,7 @@ def config_of(header: Fields, tensors: Mapping[str, tuple[int, ...]], factors: n
         }  # fmt: skip
         return ModelConfig(**LLAMA_VALUES | found)
     except UsageError as error:  # the values come from a file, not from options
-        raise InputError(f"{header.path} gives no model of ours: {error}") from error
+        raise InputError(f"{header.path} is not a supported model: {error}") from error
 
 
 def nearest(value: float) -> float:
@@ -179,5 +179,5 @@ def scaling_of(header: Fields, factors: np.ndarray | None, head_dim: int, theta:
             return scaling
     raise InputError(
         f"{header.path}: {ROPE_FACTORS} is {factors.ravel()[:8].tolist()}..., which is neither Llama 3.1's nor Llama "
-        "3.2's scaling of rotary frequencies. Get the model's Hugging Face folder."
+        "3.2's scaling of rotary frequencies. Use the model's Hugging Face folder."
     )

@@ -34,11 +34,11 @@ def parameters_of(path: Path, tensors: dict[str, gguf.ReaderTensor], config: Mod
         if found != wanted:
             raise InputError(
                 f"{path}: the tensor {name} is {found or 'absent'}, but {wanted or 'absent'} in the model of its "
-                "header. Get the file again, or the model's Hugging Face folder."
+                "header. Download the file again, or use the model's Hugging Face folder."
             )
         if (kind := tensors[name].tensor_type.name) not in READ:
             raise InputError(
-                f"{path}: {name} is of type {kind}; {', '.join(READ)} are read. Get the model in one of these."
+                f"{path}: {name} is of type {kind}; {', '.join(READ)} are supported. Use the model in one of these."
             )
     dtypes = {name: tensors[name].tensor_type.name for name in stored}
     return FileParameters(config, stored, dtypes, lambda name: unpacked(tensors[name]))
@@ -68,7 +68,7 @@ def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
     cannot be reproduced.
     """
     reader = read_gguf(path)
-    header = Fields(path, reader.fields, "Get the file again.")
+    header = Fields(path, reader.fields, "Download the file again.")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     factors = np.array(tensors[ROPE_FACTORS].data) if ROPE_FACTORS in tensors else None
     config = config_of(header, {name: shape_of(tensor) for name, tensor in tensors.items()}, factors)

@@ -54,7 +54,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
         end = end if end >= 0 else tokenizer.bos_id
     else:
         raise UsageError(
-            f"The tokenizer is of the kind {tokenizer.kind}, but a GGUF file has bpe and sentencepiece. Take --format "
+            f"The tokenizer is of the kind {tokenizer.kind}, but GGUF supports bpe and sentencepiece. Use --format "
             "hugging_face or standalone."
         )
     unused = range(len(tokens), rows)
@@ -77,14 +77,14 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
     found = byte_level_of(tokenizer)
     if found.pattern not in PATTERNS:
         raise UsageError(
-            f"The split pattern {found.pattern!r} is none that llama.cpp knows; of ours it has "
-            f"{', '.join(SPLIT_PATTERNS)}. Take --format hugging_face or standalone."
+            f"llama.cpp does not support the split pattern {found.pattern!r}; it has {', '.join(SPLIT_PATTERNS)}. Use "
+            "--format hugging_face or standalone."
         )
     pre = PATTERNS[found.pattern]
     if found.whole_pieces and pre not in WHOLE_PIECES:
         raise UsageError(
-            f"Some tokens of the vocabulary come of no merges, which llama.cpp takes with the split pattern cl100k "
-            f"alone, and not with {pre}. Take --format hugging_face or standalone."
+            "Some tokens of the vocabulary do not result from merges, which llama.cpp supports only with the split "
+            f"pattern cl100k, not with {pre}. Use --format hugging_face or standalone."
         )
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
@@ -143,7 +143,7 @@ def read_tokenizer(header: Fields) -> Tokenizer:
         raise UsageError(f"{header.path}: the tokenizer cannot be reproduced: {error} {REMEDY}") from error
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{header.path}: the tokenizer is damaged: {type(error).__name__}: {error}. Get the file again."
+            f"{header.path}: the tokenizer is damaged: {type(error).__name__}: {error}. Download the file again."
         ) from error
 
 
@@ -179,7 +179,7 @@ def read_sentencepiece(header: Fields) -> SentencePieceTokenizer:
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
     scores = header.read("tokenizer.ggml.scores", list)
     if header.read("tokenizer.ggml.remove_extra_whitespaces", bool, False):
-        raise UsageError("tokenizer.ggml.remove_extra_whitespaces is True, and False is what is read here.")
+        raise UsageError("tokenizer.ggml.remove_extra_whitespaces is True; only False is supported.")
     count = len(tokens)
     while count and kinds[count - 1] == UNUSED:
         count -= 1

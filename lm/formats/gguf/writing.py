@@ -42,7 +42,7 @@ def write_gguf(
     outside float16's range; InputError if `arrays` are not the parameters of that model.
     """
     if (dtype := dtype or config.parameter_dtype) not in TYPES:
-        raise UsageError(f"--dtype is {dtype!r}; a GGUF file has {', '.join(TYPES)}.")
+        raise UsageError(f"--dtype is {dtype!r}; GGUF supports {', '.join(TYPES)}.")
     stored, shapes = stored_tensors(config), parameter_shapes(config)
     check_written(config, arrays, tokenizer)
     kind, file_type = TYPES[dtype]

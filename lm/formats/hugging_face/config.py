@@ -41,7 +41,7 @@ def rope_of(fields: Fields) -> tuple[float, RopeScalingConfig | None]:
     new, old = fields.part("rope_parameters"), fields.part("rope_scaling")
     if new.values and old.values and new.values != old.values:
         raise InputError(
-            f"{fields.path}: rope_parameters is {shown(new.values)}, but rope_scaling is {shown(old.values)}. Take out "
+            f"{fields.path}: rope_parameters is {shown(new.values)}, but rope_scaling is {shown(old.values)}. Remove "
             "one of them."
         )
     rope = new if new.values else old
@@ -96,7 +96,7 @@ def own_fields(fields: Fields) -> dict[str, Any]:
             continue
         value = values.get(field.name)
         if value is None and field.default is dataclasses.MISSING:
-            raise InputError(f"{fields.path} has no model.{field.name}, which its model needs. Get it again.")
+            raise InputError(f"{fields.path} has no model.{field.name}, which the model needs. Download it again.")
         if field.name == "rope_scaling" and isinstance(value, dict):
             value = RopeScalingConfig(**value)
         found[field.name] = tuple(value) if isinstance(value, list) else value
@@ -129,7 +129,7 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
             initial_std=fields.read("initializer_range", float, 0.02), parameter_dtype=dtype, compute_dtype=dtype,
         )  # fmt: skip
     except (UsageError, TypeError, ValueError, OverflowError) as error:  # the values come from a file
-        raise InputError(f"{path} gives no model of ours: {error}") from error
+        raise InputError(f"{path} is not a supported model: {error}") from error
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:

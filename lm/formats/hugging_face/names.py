@@ -70,8 +70,8 @@ def family_of(config: ModelConfig) -> Family:
         if not unexpressed(config, fields):
             return family
     remedy = (
-        "Train with values that it has, or add the fields to modeling_gristmill.py.txt (docs/contracts.md, a field of "
-        "the model)."
+        "Train with values that it supports, or add the fields to modeling_gristmill.py.txt (docs/contracts.md, a "
+        "field of the model)."
     )
     check_expressed(config, OWN_FORWARD, "hugging_face", remedy)
     raise AssertionError("check_expressed has raised")

@@ -40,7 +40,8 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied:
         if name not in tensors:
             raise InputError(
                 f"{folder} has no tensor {name}, which its config.json asks for. It has {len(tensors)}, first "
-                f"{min(tensors, default='none')}. Are the config and the weights of the same model, and all there?"
+                f"{min(tensors, default='none')}. Do the config and the weights belong to the same model, and are the "
+                "weights complete?"
             )
     for name in tensors:
         if name in wanted:
@@ -48,13 +49,13 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: Tensors, tied:
         (head,), table = HEAD, tensors[next(iter(wanted))]  # the embedding is first in both tables
         if not tied or name != head:
             raise InputError(
-                f"{folder} has a tensor {name} of shape {tensors[name].shape}, which the model of its config.json does "
-                "not use. Are the config and the weights of the same model?"
+                f"{folder} has a tensor {name} of shape {tensors[name].shape}, which the model of its config.json "
+                "does not use. Do the config and the weights belong to the same model?"
             )
         if tensors[name].shape != table.shape or not np.array_equal(tensors[name].read(), table.read()):
             raise InputError(
-                f"{folder} has {head} {tensors[name].shape} other than {table.name} {table.shape}, though its "
-                "config.json says that they are one. Set tie_word_embeddings to false there."
+                f"{folder} has {head} {tensors[name].shape} other than {table.name} {table.shape}, but its "
+                "config.json ties them. Set tie_word_embeddings to false there."
             )
 
 
@@ -76,8 +77,8 @@ def folder_parameters(folder: Path, config: ModelConfig) -> FileParameters:
     for name, one in stored.items():
         if tensors[name].shape != (shape := stored_shape(one, shapes)):
             raise InputError(
-                f"{tensors[name].file}: {name} has shape {tensors[name].shape}, but the model of its config.json needs "
-                f"{shape}. Are the config and the weights of the same model?"
+                f"{tensors[name].file}: {name} has shape {tensors[name].shape}, but the model of its config.json "
+                f"needs {shape}. Do the config and the weights belong to the same model?"
             )
     dtypes = {name: tensor.dtype for name, tensor in tensors.items() if name in stored}
     return FileParameters(config, stored, dtypes, lambda name: tensors[name].read())
@@ -177,7 +178,7 @@ def refuse_pickles(folder: Path) -> None:
     pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pth"))
     if pickles and not any(folder.glob("*.safetensors")):
         raise InputError(
-            f"{folder} has its weights in {pickles[0]}, a pickle: reading it runs whatever code is in it, so it is "
-            "not read here. Convert it where you trust it, with torch and transformers: "
+            f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is loaded, so it is "
+            "refused. If you trust it, convert it with torch and transformers: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT, safe_serialization=True)."
         )

@@ -74,7 +74,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         return sentencepiece_json(tokenizer)
     if isinstance(tokenizer, CharacterTokenizer):
         return characters_json(tokenizer)
-    raise UsageError(f"A tokenizer of the kind {tokenizer.kind} has no tokenizer.json.")
+    raise UsageError(f"A {tokenizer.kind} tokenizer has no tokenizer.json.")
 
 
 def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
         return frozenset({"characters", *shared})
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise UsageError(
-            f"The tokenizer is of the kind {tokenizer.kind}, but a standalone folder has bpe, sentencepiece and "
-            "characters. Take --format hugging_face."
+            f"The tokenizer is of the kind {tokenizer.kind}, but standalone folders support bpe, sentencepiece and "
+            "characters. Use --format hugging_face."
         )
     remedy, pieces = "Take --format hugging_face.", (NORMAL, UNKNOWN, CONTROL, BYTE)
     model = read_sentencepiece(tokenizer, "a standalone folder", remedy, (BPE, UNIGRAM), pieces)
@@ -99,8 +99,8 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
     if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
         raise UsageError(
             f"The split pattern {pattern!r} is none of {', '.join(SPLIT_PATTERNS)}, and Python's re may read it "
-            "otherwise: only characters, sets, \\s, \\S, \\p, look-ahead and plain repetition mean the same. Take "
-            "--format hugging_face."
+            "differently: only characters, sets, \\s, \\S, \\p, look-ahead and plain repetition are the same in "
+            "both. Use --format hugging_face."
         )
     written, classes, inside = "", {}, False
     for part in re.split(rf"({CLASS.pattern}|\\.|[\[\]])", pattern):
@@ -110,7 +110,7 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
             written += part
             continue
         if part == "\\S" and inside:
-            raise UsageError(f"The split pattern {pattern!r} has \\S between brackets. Take --format hugging_face.")
+            raise UsageError(f"The split pattern {pattern!r} has \\S between brackets. Use --format hugging_face.")
         name = "\\s" if part == "\\S" else part
         classes[name] = class_members(name)
         written += name if inside else f"[^{name}]" if part == "\\S" else f"[{name}]"
@@ -120,7 +120,7 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
             filled = filled.replace(name, members)
         re.compile(filled)
     except re.error as error:
-        raise UsageError(f"The split pattern {pattern!r} is none of Python's: {error}.") from error
+        raise UsageError(f"Python's re cannot compile the split pattern {pattern!r}: {error}.") from error
     return written, classes
 
 

@@ -39,7 +39,7 @@ def write_standalone(
     `arrays` are not the parameters of that model.
     """
     if (dtype := dtype or config.parameter_dtype) not in NAMES:
-        raise UsageError(f"--dtype is {dtype!r}; a standalone folder has {', '.join(NAMES)}.")
+        raise UsageError(f"--dtype is {dtype!r}; a standalone folder supports {', '.join(NAMES)}.")
     check_written(config, arrays, tokenizer)
     shapes = parameter_shapes(config)
     check_all_written(filter(OWN_PARAMETERS.fullmatch, shapes), shapes, "standalone")
@@ -60,8 +60,8 @@ def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) 
     """Return the text of model.py: the parts of model_template.txt that this model needs, with its numbers. Raises
     UsageError for a field that the template does not support."""
     remedy = (
-        "Train with values that it has, or add the fields to model_template.txt (docs/contracts.md, a field of the "
-        "model)."
+        "Train with values that it supports, or add the fields to model_template.txt (docs/contracts.md, a field of "
+        "the model)."
     )
     check_expressed(config, OWN_FORWARD, "standalone", remedy)
     values: dict[str, object] = {

@@ -42,32 +42,32 @@ def packs_documents(target: Target) -> bool:
 def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
     """Why cuDNN's fused attention cannot run, by the rules of jax.nn.dot_product_attention; None if it can."""
     if target.platform != "cuda":
-        return f"it needs the platform cuda, and this device's is {target.platform}"
+        return f"it needs the platform cuda; this device's is {target.platform}"
     if target.capability < (8, 0):
-        return "it needs compute capability 8.0, and this GPU has {}.{}".format(*target.capability)
+        return "it needs compute capability 8.0; this GPU has {}.{}".format(*target.capability)
     if spec.dtype not in ("bfloat16", "float16"):
-        return f"it takes bfloat16 or float16, and model.compute_dtype = {spec.dtype}"
+        return f"it needs bfloat16 or float16; model.compute_dtype = {spec.dtype}"
     widest = 256 if target.capability >= (9, 0) else 128
     if spec.head_dim > widest:
         return (
-            f"it takes heads of up to {widest} channels on this GPU, and model.head_dim (by default model.width / "
+            f"it supports heads of up to {widest} channels on this GPU; model.head_dim (by default model.width / "
             f"model.heads) = {spec.head_dim}"
         )
     if spec.context_shards > 1:
-        return f"it needs whole sequences, and they are cut over train.mesh.context = {spec.context_shards} devices"
+        return f"it needs whole sequences; they are sharded over train.mesh.context = {spec.context_shards} devices"
     return None
 
 
 def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
     """Why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
-        return f"it needs the platform tpu, and this device's is {target.platform}"
+        return f"it needs the platform tpu; this device's is {target.platform}"
     if spec.prefix:
-        return "it has no mask in which the first positions see one another in both directions"
+        return "it has no prefix mask, in which the first positions attend to one another in both directions"
     if spec.context_shards > 1 and spec.length % (2 * SPLASH_LENGTH * spec.context_shards):
         return (
-            f"it takes {2 * SPLASH_LENGTH}, {4 * SPLASH_LENGTH}, ... positions a device, and model.context_length = "
-            f"{spec.length} is cut over train.mesh.context = {spec.context_shards}"
+            f"it supports {2 * SPLASH_LENGTH}, {4 * SPLASH_LENGTH}, ... positions per device; model.context_length = "
+            f"{spec.length} is sharded over train.mesh.context = {spec.context_shards}"
         )
     return None
 
@@ -108,7 +108,7 @@ def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
         return f"attention by {name}" + (f" ({costs})" if costs else "")
     fused = FUSED.get(target.platform)
     if fused is None:
-        return f"attention by xla (plain operations): there is no fused kernel for {target.platform} here"
+        return f"attention by xla (plain operations): there is no fused kernel for {target.platform}"
     return f"attention by xla (plain operations), not by {fused}: {UNSUPPORTED[fused](target, spec)}"
 
 
@@ -117,9 +117,9 @@ def costs_of(name: str, target: Target, spec: AttentionSpec) -> list[str]:
     channels, length = {"cudnn": (CUDNN_CHANNELS, 1), "splash": (SPLASH_CHANNELS, SPLASH_LENGTH)}.get(name, (1, 1))
     found = []
     if missing := -spec.head_dim % channels:
-        found.append(f"heads of {spec.head_dim} channels are filled up to {spec.head_dim + missing}")
+        found.append(f"heads of {spec.head_dim} channels are padded to {spec.head_dim + missing}")
     if missing := -spec.length % length:
-        found.append(f"sequences of {spec.length} positions are filled up to {spec.length + missing}")
+        found.append(f"sequences of {spec.length} positions are padded to {spec.length + missing}")
     if name == "cudnn" and not packs_documents(target):
         found.append("documents by a mask of context x context values: packed ones need compute capability 9.0")
     return found

@@ -191,8 +191,8 @@ class LibraryTokenizer(Tokenizer):
         character = data.decode()[len(before)]
         raise UsageError(
             f"Character {len(before):,} of the text, {character!r} (U+{ord(character):04X}), needs the byte "
-            f"0x{data[position]:02X}, for which this vocabulary has no token. Remove the character, or use a tokenizer "
-            "that has all 256 bytes."
+            f"0x{data[position]:02X}, which is not in this vocabulary. Remove the character, or use a tokenizer that "
+            "has all 256 bytes."
         )
 
 
@@ -227,20 +227,22 @@ def check_steps(contents: Mapping[str, Any]) -> tuple[str, ...]:
     vocabulary = dict(contents["model"]["vocab"])  # a unigram model's is a list of (piece, score)
     if not is_byte_level(contents):
         if not contents["model"].get("byte_fallback"):
-            reason = (
-                "only a vocabulary of bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows all text"
-            )
+            reason = "only a byte-level vocabulary (ByteLevel), or one with byte_fallback, can encode any text"
             raise refusal("pre_tokenizer", contents.get("pre_tokenizer"), reason)
         wanted = [f"<0x{byte:02X}>" for byte in range(256)]
         if missing := [letter for letter in wanted if letter not in vocabulary]:
-            raise refusal("model.vocab", missing[0], "this byte is not in it, so that texts with it would lose it")
+            raise refusal(
+                "model.vocab", missing[0], "this byte is not in the vocabulary, so texts with it would lose it"
+            )
     for step in parts_of(contents.get("pre_tokenizer"), "pretokenizers"):
         if step["type"] not in KEEPING or step.get("behavior") == "Removed":
-            raise refusal("pre_tokenizer", step, f"only {', '.join(KEEPING)} that remove nothing keep all of a text")
+            raise refusal(
+                "pre_tokenizer", step, f"only {', '.join(KEEPING)} that remove nothing preserve the whole text"
+            )
     for step in parts_of(contents.get("normalizer"), "normalizers"):
         blank = step["type"] != "Replace" or (step["pattern"], step["content"]) == ({"String": " "}, BLANK)
         if step["type"] not in NORMALISING or not blank:
-            raise refusal("normalizer", step, f"only {', '.join(NORMALISING)} (of blanks) keep all of a text")
+            raise refusal("normalizer", step, f"only {', '.join(NORMALISING)} (of spaces) preserve the whole text")
     return expressions
 
 

@@ -51,7 +51,7 @@ def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTo
 def demand(where: Mapping, field: str, *accepted: object, path: str = "") -> None:
     """Raise UsageError unless where[field], or None if it is absent, is one of `accepted`."""
     if (value := where.get(field)) not in accepted:
-        raise refusal(path + field, value, f"only {' or '.join(map(repr, accepted))} keeps the ids the same here")
+        raise refusal(path + field, value, f"only {' or '.join(map(repr, accepted))} gives the same ids here")
 
 
 def refusal(field: str, value: object, reason: str) -> UsageError:
@@ -87,7 +87,7 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
         steps = steps[0]["pretokenizers"]
     kinds = [step.get("type") for step in steps]
     if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
-        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, alone or after one Split, is reproduced here")
+        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, alone or after one Split, is supported here")
     demand(steps[-1], "add_prefix_space", False, path="pre_tokenizer: ByteLevel.")
     if len(steps) == 1:
         demand(steps[0], "use_regex", True, None, path="pre_tokenizer: ByteLevel.")
@@ -96,16 +96,17 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
     split = steps[0]
     # If a pattern skips nothing, removing all except the matches is the same as isolating them.
     if (split["behavior"], split["invert"]) not in (("Isolated", False), ("Removed", True)):
-        raise refusal("pre_tokenizer: Split", split, "only an isolating split is reproduced here")
+        raise refusal("pre_tokenizer: Split", split, "only an isolating split is supported here")
     pattern = split["pattern"].get("Regex")
     if pattern is None:
-        raise refusal("pre_tokenizer: Split.pattern", split["pattern"], "only a Regex is reproduced here")
+        raise refusal("pre_tokenizer: Split.pattern", split["pattern"], "only a Regex is supported here")
     if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
         raise refusal(
             "pre_tokenizer: Split.pattern",
             pattern,
-            "the regular expressions of Hugging Face's library (Oniguruma) may read this otherwise than ours "
-            "(fancy-regex); only characters, sets, \\s, \\S, \\p, look-ahead and plain repetition mean the same",
+            "the regular expressions of Hugging Face's library (Oniguruma) may read this differently from ours "
+            "(fancy-regex); only characters, sets, \\s, \\S, \\p, look-ahead and plain repetition are the same in "
+            "both",
         )
     return pattern
 
@@ -132,7 +133,7 @@ def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> d
             demand(token, field, accepted, path=f"added_tokens: {name!r}.")
         known = vocabulary.get(name, max(len(vocabulary), *(id + 1 for id in special.values()), 0))
         if id != known:
-            raise refusal(f"added_tokens: {name!r}.id", id, f"Hugging Face's library gives it {known} all the same")
+            raise refusal(f"added_tokens: {name!r}.id", id, f"Hugging Face's library gives it {known} anyway")
         special[name] = id
     return special
 
@@ -146,7 +147,7 @@ def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[by
         if spelled in special:
             continue
         if not set(spelled) <= set(byte_of):
-            raise refusal("model.vocab", spelled, "this is no token of bytes (byte-level BPE alone is read here)")
+            raise refusal("model.vocab", spelled, "this is not a token of bytes (only byte-level BPE is supported)")
         if id != len(ranks):
             expected = f"{len(ranks)} is expected: ids of tokens are 0, 1, ... here, and those of special tokens follow"
             raise refusal(f"model.vocab: {spelled}", id, expected)
@@ -166,9 +167,11 @@ def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: boo
         return
     for number, (merge, wanted) in enumerate(itertools.zip_longest(given, expected)):
         if merge != wanted:
-            raise UsageError(f"model.merges[{number}] is {merge}, but the vocabulary's order tells {wanted}.")
+            raise UsageError(f"model.merges[{number}] is {merge}, but the order of the vocabulary requires {wanted}.")
     if needs_whole_pieces and not whole_pieces:
-        raise UsageError("model.ignore_merges is false, but some tokens come of no merges: no text would have them.")
+        raise UsageError(
+            "model.ignore_merges is false, but some tokens do not result from merges: no text would contain them."
+        )
 
 
 def heading(post_processor: dict | None) -> str:
@@ -178,7 +181,7 @@ def heading(post_processor: dict | None) -> str:
     if post_processor["type"] == "Sequence":
         return next(filter(None, map(heading, post_processor["processors"])), "")
     if post_processor["type"] != "TemplateProcessing":
-        raise refusal("post_processor", post_processor, "only ByteLevel and TemplateProcessing are reproduced here")
+        raise refusal("post_processor", post_processor, "only ByteLevel and TemplateProcessing are supported here")
     first = post_processor["single"][0].get("SpecialToken")
     return first["id"] if first else ""
 
@@ -186,14 +189,14 @@ def heading(post_processor: dict | None) -> str:
 def document_names(special: Mapping[str, int], start: str, end: str) -> tuple[str, str]:
     """Return the names of the tokens at the beginning and end of a document. Raises UsageError if there are none."""
     if unknown := {start, end} - {"", *special}:
-        raise UsageError(f"{unknown.pop()!r} shall head or end a document, but added_tokens has {', '.join(special)}.")
+        raise UsageError(f"{unknown.pop()!r} should begin or end documents, but added_tokens has {', '.join(special)}.")
     if not start and not end:
         start, end = next(((a, b) for a, b in DOCUMENT_NAMES if a in special and b in special), ("", ""))
     elif not end:
         end = next((b for a, b in DOCUMENT_NAMES if a == start and b in special), start)
     if not end:
         raise UsageError(
-            f"added_tokens, {', '.join(special) or 'empty'}, does not tell which of them head and end a document. Give "
-            "the folder of the file with a tokenizer_config.json in it that names them: bos_token and eos_token."
+            f"added_tokens, {', '.join(special) or 'empty'}, does not say which of them begin and end documents. Give "
+            "a folder that also has a tokenizer_config.json with bos_token and eos_token."
         )
     return start or end, end

@@ -45,8 +45,9 @@ def hugging_face(tokenizer: BytePairs) -> dict:
     vocabulary = {spell(token): rank for token, rank in ranks.items()}
     if same := [name for name in tokenizer.special_tokens if name in vocabulary]:
         raise UsageError(
-            f"tokenizer.special_tokens has {same[0]!r}, which is token {vocabulary[same[0]]} of the vocabulary too: "
-            "Hugging Face's library could not tell them apart. Choose a name that no text holds, as <|name|>."
+            f"tokenizer.special_tokens has {same[0]!r}, which is also token {vocabulary[same[0]]} of the vocabulary: "
+            "Hugging Face's library could not distinguish them. Choose a name that no text contains, such as "
+            "<|name|>."
         )
     if tokenizer.vocab_size > len(ranks) + len(tokenizer.special_tokens):
         # The library ignores "id" and numbers special tokens after the vocabulary, except those in it.
@@ -104,7 +105,7 @@ def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
         joined = [ranks.get(left + right, len(ranks)) for left, right in itertools.pairwise(parts)]
         best = min(range(len(joined)), key=joined.__getitem__)
         if joined[best] >= ranks[token]:
-            raise ValueError(f"token {ranks[token]}, {token!r}, is no merge of two tokens before it, but of {parts}")
+            raise ValueError(f"token {ranks[token]}, {token!r}, is not a merge of two earlier tokens, but of {parts}")
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts[0], parts[1]
 

@@ -85,7 +85,7 @@ def pages_at(checkouts: Path, name: str) -> Path:
         )
     if changed := git("-C", str(clone), "status", "--porcelain", "--", source.folder):
         raise InputError(
-            f"{clone} differs from its commit: {changed.splitlines()[0].strip()}. Delete it and run again."
+            f"{clone} differs from its commit: {changed.splitlines()[0].strip()}. Delete it, and run the command again."
         )
     return clone / source.folder
 

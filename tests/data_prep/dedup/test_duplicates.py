@@ -244,5 +244,5 @@ def test_a_document_is_repeated_by_the_largest_size_that_its_cluster_reaches():
     for weights in (((2, 1),), ((1, 1), (1, 2)), ((1, 1), (5, 2), (3, 1)), ((1, 0),)):
         with pytest.raises(UsageError, match="upsampling_weights"):
             minhash_config(upsampling_weights=weights)
-    with pytest.raises(UsageError, match="no step of deduplication"):
+    with pytest.raises(UsageError, match="no deduplication step"):
         demo_config(steps=("c4",), minhash=minhash_config(cluster_sizes=True))

@@ -87,7 +87,7 @@ def test_nothing_but_what_was_found_is_touched(text):
     [
         ({"kinds": ("email", "email")}, "twice"),
         ({"kinds": ("phone",), "phone_placeholder": " "}, "phone_placeholder is ' '"),
-        ({"phone_regions": ("us",)}, "two capital letters"),
+        ({"phone_regions": ("us",)}, "codes"),
         ({"phone_regions": ("QQ",)}, "'QQ'"),
         ({"kinds": ("e-mail",)}, "kinds must be"),
         ({"emails": "strict"}, "emails must be"),

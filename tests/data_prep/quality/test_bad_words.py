@@ -43,5 +43,5 @@ def test_lists_that_are_not_there_or_empty_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         BadWordsFilter(max_bad_words=0, files=(str(tmp_path / "nowhere"),)).measure(Passage("a"))
     (tmp_path / "blank").write_text("# nothing\n", encoding="utf-8")
-    with pytest.raises(InputError, match="holds no word"):
+    with pytest.raises(InputError, match="has no words"):
         BadWordsFilter(max_bad_words=0, files=(str(tmp_path / "blank"),)).measure(Passage("a"))

@@ -58,7 +58,7 @@ def test_only_a_model_with_the_sha256_of_the_config_is_loaded(tmp_path):
     ("changes", "told"),
     [
         ({"min_score": 0.9, "max_score": 0.1}, r"min_score = 0\.9 is above max_score = 0\.1"),
-        ({"label": ""}, "Name the model's file, and the label"),
+        ({"label": ""}, "Give the model's file, and the label"),
         ({"label": "__label__de"}, "without __label__"),
         ({"model": ""}, "model = ''"),
     ],

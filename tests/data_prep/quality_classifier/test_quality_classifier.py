@@ -192,7 +192,7 @@ def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
     refused("no json", lambda folder: (folder / "model.json").write_text("{"), "damaged")
     refused("empty json", lambda folder: (folder / "model.json").write_text("{}"), "damaged")
     refused("a later format", say(format=2), "format 2")
-    refused("another word split", say(features_sha256="0"), "another way")
+    refused("another word split", say(features_sha256="0"), "another word splitter, so")
 
 
 # Training

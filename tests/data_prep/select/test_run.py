@@ -244,9 +244,9 @@ def test_nothing_survives(files, tmp_path):
             tmp_path / "out",
             dataclasses.replace(CONFIG, url_filter=UrlFilterConfig(("example",), ())),
         )
-    assert f"No document survives of {len(PAGES)} pages in 2 files" in str(caught.value)
+    assert f"No document is left of {len(PAGES)} pages in 2 files" in str(caught.value)
     assert "banned_domain" in str(caught.value)
-    assert "Loosen the rule" in str(caught.value)
+    assert "Relax the rule" in str(caught.value)
 
 
 def test_no_page_at_all_is_no_matter_of_the_filters(tmp_path):

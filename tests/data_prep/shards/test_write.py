@@ -252,7 +252,7 @@ def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tm
     code, last = run_program(documents, tmp_path, config, limit)
     assert code == 1
     assert re.fullmatch(
-        r"lm\.errors\.InputError: \S+ cannot be written: .*File too large.* Make room on the disk.*", last
+        r"lm\.errors\.InputError: \S+ cannot be written: .*File too large.* Free space on the disk.*", last
     )
     out = tmp_path / "tokens"
     assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]  # they would fill the disk on

@@ -226,7 +226,7 @@ def test_a_zstandard_warc_is_told_from_a_table_by_its_name(tmp_path):
     (tmp_path / "a.warc.zst").write_bytes(data)
     (tmp_path / "a.zst").write_bytes(data)
     assert warc_kind(tmp_path / "a.warc.zst") == "warc"
-    with pytest.raises(InputError, match=r"It looks like a table of texts: give it by pages\.tables\."):
+    with pytest.raises(InputError, match=r"It looks like a table of texts: give it as pages\.tables\."):
         warc_kind(tmp_path / "a.zst")
 
 
@@ -284,7 +284,7 @@ def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypat
     (tmp_path / "a.txt").write_text("a")
     monkeypatch.chdir(tmp_path)
     for pattern in ("", " "):
-        with pytest.raises(UsageError, match="names nothing"):
+        with pytest.raises(UsageError, match="is empty"):
             named_files("pages.tables", [pattern])
     assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
 

@@ -103,7 +103,7 @@ def test_a_row_without_text_is_a_quarantined_row(dataset):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"dataset": "reviews"}, r"'reviews': neither a folder .* nor a name with its version"),
+        ({"dataset": "reviews"}, r"'reviews': neither a folder .* nor a name with a version"),
         ({"dataset": "/nowhere/reviews/1.0.2"}, "neither a folder"),
         ({"dataset": "reviews:1.0.2", "split": "test"}, "split is 'test', but reviews/1.0.2 has: blank, train"),
         ({"dataset": "reviews:1.0.2", "split": "train[oops]"}, r"split is 'train\[oops\]', which cannot be read"),

@@ -285,7 +285,7 @@ def test_folders_without_lists_and_a_cache_that_cannot_be_written_are_refused(tm
     [
         ({"soft_banned_words": ("free",)}, "soft_word_threshold is None"),
         ({"packages": (PIN,)}, "soft_word_threshold is None"),
-        ({"banned_domains": ("https://bad.example/",)}, "give the domain alone"),
+        ({"banned_domains": ("https://bad.example/",)}, "give only the domain"),
         ({"soft_word_threshold": 0}, "soft_word_threshold is 0"),
     ],
 )

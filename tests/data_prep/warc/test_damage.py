@@ -88,7 +88,7 @@ REASONS = {
     "a Content-Length below zero": (member(re.sub(rb"(?<=Content-Length: )\d+", b"-5", GOOD)), "bad_warc_header"),
     "a Content-Length of 40 digits": (member(re.sub(rb"(?<=Content-Length: )\d+", b"9" * 40, GOOD)), "bad_warc_header"),
     "no type": (member(GOOD.replace(b"WARC-Type", b"WARC-Tepy")), "bad_warc_header"),
-    "no address": (member(GOOD.replace(b"WARC-Target-URI", b"WARC-Target-URL")), "bad_warc_header"),
+    "addresses cannot": (member(GOOD.replace(b"WARC-Target-URI", b"WARC-Target-URL")), "bad_warc_header"),
     "no id": (GOOD.replace(b"<urn:uuid", b"no address"), "bad_warc_header"),
     "headers without end": (member(b"WARC/1.1\r\nA: " + b"a" * 10**5), "bad_warc_header"),
     "headers that are no text": (GOOD.replace(b"https://odd", b"https://\xff\0d"), "bad_warc_header"),

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(two,
     assert about["step"] == 3
     out = capsys.readouterr().out
     assert "step 6 is damaged: " in out
-    assert f"set aside as {tmp_path}/checkpoints.damaged/6; going back to step 3" in out
+    assert f"moved to {tmp_path}/checkpoints.damaged/6; going back to step 3" in out
     assert not (folder / "6").exists()
     assert (tmp_path / "checkpoints.damaged/6").is_dir()
 
@@ -297,7 +297,7 @@ def test_a_manifest_of_other_types_is_damage(two, tmp_path, changed):
     folder = copy(two, tmp_path)
     read = json.loads((folder / "6" / MANIFEST).read_text()) | changed
     (folder / "6" / MANIFEST).write_text(render(read["about"], read["files"]))
-    with pytest.raises(DamageError, match=r"is not what was written|which"):
+    with pytest.raises(DamageError, match=r"has changed since it was written|which"):
         read_manifest(folder / "6")
     assert restored(folder)[1]["step"] == 3
 
@@ -413,7 +413,7 @@ def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole
     aside = {"2/notes.txt": "about the checkpoint", "3/own.txt": "the user's", "4": "a file of the user's"}
     for number, (name, text) in enumerate(aside.items(), 1):
         assert (tmp_path / place.format(number) / name).read_text() == text
-    assert capsys.readouterr().out.count("is not what training wrote there. Moved to") == 3
+    assert capsys.readouterr().out.count("was not written by training. Moved to") == 3
 
 
 def test_where_the_folder_is_a_link_what_is_set_aside_stays_in_it(two, tmp_path):

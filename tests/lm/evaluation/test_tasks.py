@@ -185,7 +185,7 @@ def test_damaged_files_are_named(tokenizer, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         task("piqa", tokenizer, tmp_path)
     (tmp_path / "hellaswag.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="no whole Parquet"):
+    with pytest.raises(InputError, match="not a complete Parquet"):
         task("hellaswag", tokenizer, tmp_path)
 
 

@@ -139,7 +139,9 @@ def test_every_type_is_read_or_refused_by_its_name(tmp_path, tokenizers, kind):
     if kind.name in READ:
         assert open_gguf(tmp_path / "m.gguf").parameters["blocks.0.mlp.down.weight"].shape == (256, 256)
     else:
-        with pytest.raises(InputError, match=rf"(ffn_down.weight is of type {kind.name}; F32|no whole GGUF file)"):
+        with pytest.raises(
+            InputError, match=rf"(ffn_down.weight is of type {kind.name}; F32|not a complete GGUF file)"
+        ):
             open_gguf(tmp_path / "m.gguf")
 
 
@@ -214,7 +216,7 @@ def test_what_gguf_cannot_hold_is_refused_by_name(tmp_path, tokenizers):
     refused("of the kind characters, but a GGUF file has bpe and sentencepiece", CharacterTokenizer("\nabc"))
     refused("is of the kind unigram, which llama.cpp's llama does not support", "sentencepiece_unigram")
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
-    refused("The tokenizer normalises text", by_characters)
+    refused("The tokenizer normalizes text", by_characters)
     tokens = tuple(bytes([b]) for b in range(256))
     own = BytePairTokenizer(r"\s+|\S+", tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
     refused(r"split pattern '\\\\s\+\|\\\\S\+' is none that llama.cpp knows; of ours it has gpt2, cl100k, o200k", own)

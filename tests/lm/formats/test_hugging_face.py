@@ -274,7 +274,7 @@ def test_a_part_of_our_own_config_with_other_fields_is_refused(tmp_path):
     text = config_json(MODERN)
     text["model"]["rope_scaling"] = {"slope": 2.0}
     (tmp_path / "config.json").write_text(json.dumps(text))
-    with pytest.raises(InputError, match=r"gives no model of ours: .*slope"):
+    with pytest.raises(InputError, match=r"is not a supported model: .*slope"):
         model_config_of(tmp_path)
 
 

@@ -68,7 +68,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_a_header_that_does_not_fit_is_refused(tmp_path, header, message):
     write_parts(tmp_path / FILE, header, bytes(32))
     size = (tmp_path / FILE).stat().st_size
-    with pytest.raises(InputError, match=rf"{FILE}, a file of {size} bytes: .*{message}.* get it again"):
+    with pytest.raises(InputError, match=rf"{FILE}, a file of {size} bytes: .*{message}.*Download it again"):
         read_folder(tmp_path)
 
 
@@ -78,11 +78,11 @@ def test_a_file_cut_anywhere_or_too_long_is_refused(tmp_path):
     header_end = 8 + int.from_bytes(whole[:8], "little")
     for size in (0, 1, 7, 8, 9, header_end - 1, header_end, header_end + 1, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match=f"a file of {size} bytes: .* get it again"):
+        with pytest.raises(InputError, match=f"a file of {size} bytes: .*Download it again"):
             read_header(path)
     for longer in (whole + b"\0", b"\xff" * 8 + whole):
         path.write_bytes(longer)
-        with pytest.raises(InputError, match=f"a file of {len(longer)} bytes: .* get it again"):
+        with pytest.raises(InputError, match=f"a file of {len(longer)} bytes: .*Download it again"):
             read_header(path)
     path.write_bytes(whole)
     assert read_header(path).keys() == parts(path)[0].keys()
@@ -100,9 +100,9 @@ def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path):
         ({k: v for k, v in homes.items() if k != first}, rf"{home} has {first}, which .* has in None"),
         (homes | {"new": home}, f"has new in {home}, but that file has no such tensor"),
         (homes | {first: "absent.safetensors"}, "absent.safetensors cannot be read: No such file"),
-        (homes | {first: f"../x/{home}"}, "which is no file beside it"),
-        (homes | {first: ".."}, "which is no file beside it"),
-        (homes | {first: f"\0{home}"}, "which is no file beside it"),
+        (homes | {first: f"../x/{home}"}, "which is not a file in the same folder"),
+        (homes | {first: ".."}, "which is not a file in the same folder"),
+        (homes | {first: f"\0{home}"}, "which is not a file in the same folder"),
         (homes | {first: 3}, "in 3, which is no file beside it"),
         ([], r"has the weight_map \[\]"),
         ({}, r"has the weight_map \{\}"),

@@ -184,7 +184,7 @@ def test_a_tokenizer_that_python_cannot_have_is_refused_by_name():
     with pytest.raises(UsageError, match="split pattern"):
         tokenizer_json(possessive)
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
-    with pytest.raises(UsageError, match="The tokenizer normalises text"):
+    with pytest.raises(UsageError, match="The tokenizer normalizes text"):
         tokenizer_json(by_characters)
     other_order = smollm2_like()
     contents = json.loads(other_order.to_str())

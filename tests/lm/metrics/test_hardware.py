@@ -46,8 +46,8 @@ def test_devices_add_up():
 @pytest.mark.parametrize(
     ("kind", "model", "words"),
     [
-        ("NVIDIA H300", BFLOAT16, ["MFU is left out", '"NVIDIA H300"', "lm/metrics/hardware.py"]),
-        ("NVIDIA H200", LLAMA, ["MFU is left out", "bfloat16", "compute_dtype = float32"]),
+        ("NVIDIA H300", BFLOAT16, ["MFU is not shown", '"NVIDIA H300"', "lm/metrics/hardware.py"]),
+        ("NVIDIA H200", LLAMA, ["MFU is not shown", "bfloat16", "compute_dtype = float32"]),
     ],
 )
 def test_where_no_rate_is_known_the_reason_is_said(kind, model, words):

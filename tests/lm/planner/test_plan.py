@@ -64,7 +64,11 @@ def test_a_gpu_s_plan_is_arithmetic_and_says_so():
     assert plan.needed_bytes == pytest.approx(state + blocks, rel=0.01)
     assert plan.days == pytest.approx(1, rel=0.1) and plan.dollars == pytest.approx(672, rel=0.1)  # as llm.c's
     text = plan_text(plan, EXPERIMENT.model, train)
-    assert "memory is a lower bound" in text and "may fit: a device holds at least" in text and "free" not in text
+    assert (
+        "memory is a calculated lower bound" in text
+        and "may fit: a device holds at least" in text
+        and "free" not in text
+    )
     figures = plan.as_json()
     assert figures["mfu_bound"] is figures["fits"] is figures["peak_bytes"] is None
     assert figures["least_bytes"] == plan.needed_bytes
@@ -169,7 +173,7 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, needed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("configs/demo.py",), "Name the hardware"),
+        (("configs/demo.py",), "Give the hardware"),
         (("configs/gpt2_124m.py", "--topology", "v5pp:2x2"), "Did you mean v5p"),
         (
             ("configs/gpt2_124m.py", "--topology", "h100:8", "--mfu", "45"),

@@ -98,7 +98,7 @@ def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed
     assert attempts[0]["step"] == 70
     assert [one["first_step"] for one in attempts[:2]] == [0, 60]
     assert [one["step"] for one in attempts[2:]] == [behind, 200]
-    for line in ("in 4 attempts", "steps lost, and made again", "nothing ran between two attempts"):
+    for line in ("in 4 attempts", "steps lost and repeated", "nothing ran between two attempts"):
         assert line in output
 
 

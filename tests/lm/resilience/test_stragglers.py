@@ -77,6 +77,6 @@ def test_of_two_processes_the_one_that_is_slowed_is_named(tokens, tmp_path, code
     for row in logged[1:]:  # before the first, loaders start
         assert len(row["host_seconds"]) == 2 and row["slowest_process"] == slow
         assert row["slowest_host_seconds"] == max(row["host_seconds"]) > 2 * min(row["host_seconds"])
-    (warning,) = re.findall(r"warning: process (\d) .* holds up the others: .* ([\d.]+) s of that for data", outputs[0])
+    (warning,) = re.findall(r"warning: process (\d) .* holds up the others: .* ([\d.]+) s for data", outputs[0])
     assert int(warning[0]) == slow and (code != SLOW_DATA or float(warning[1]) >= 0.5)
     assert "holds up" not in outputs[1]

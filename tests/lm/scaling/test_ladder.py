@@ -121,7 +121,7 @@ def test_what_is_no_ladder_is_refused_with_its_values():
     assert "--rungs: 100000 and 101000 parameters make the same rung" in refused(rungs=(1e5, 1.01e5, 4e5))
     assert "--tokens: 100000 and 100001 tokens make the same rung" in refused(tokens=(1e5, 100_001, 4e5))
     said = refused(held_out=(4e5,), held_out_tokens=(4e5,))
-    assert "is to be fitted and held out" in said and "1.6e+06" in said
+    assert "is both in --rungs and in --held-out" in said and "1.6e+06" in said
 
 
 def test_a_mixture_is_refused():

@@ -186,7 +186,7 @@ def test_of_two_machines_one_works(bucket, machines):
             write(ours, a="1")
             ours.push(["a"])
         theirs.take()
-        with pytest.raises(InputError, match="is at work in"):
+        with pytest.raises(InputError, match="is working in"):
             Lease(bucket / "run" / LEASE, "a third").write(True, objects.ABSENT)
 
 
@@ -244,7 +244,7 @@ def test_who_was_taken_over_writes_nothing_more(bucket, machines):
             objects.write(f"{bucket}/run/{LEASE}", json.dumps(said | {"holder": "another"}).encode())
             ours.lease.renewed = -1e9
             write(ours, a="1")
-            with pytest.raises(InputError, match=r"is at work in|taken over by another"):
+            with pytest.raises(InputError, match=r"is working in|taken over by another"):
                 ours.push(["a"])
         assert set((bucket / "run").files()) == {LEASE}
         assert json.loads((bucket / "run" / LEASE).read_bytes())["holder"] == "another"
@@ -277,7 +277,7 @@ def test_without_the_lease_nothing_is_written(bucket, machines):
     with machines("a"):
         copy = opened(bucket / "run")
         write(copy, a="1")
-        with pytest.raises(StorageError, match="is only read here"):
+        with pytest.raises(StorageError, match="is read-only here"):
             copy.push(["a"])
         assert (bucket / "run").files() == {}
 

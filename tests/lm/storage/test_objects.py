@@ -264,11 +264,11 @@ def test_without_credentials_it_is_said_which_are_needed(store: Store, bucket):
     ("text", "message"),
     [
         ("ftp://host/a", "begins with none of s3://, gs://"),
-        ("hf://datasets/owner", "names no repository of the hub"),
-        ("https://name:password@host/a", "names no object"),
-        ("s3://", "names no object"),
-        ("s3:///key", "names no object"),
-        ("s3://bucket/../a", r"has no \. and \.\. in it"),
+        ("hf://datasets/owner", "is not a file on the hub"),
+        ("https://name:password@host/a", "is not the address of an object"),
+        ("s3://", "is not the address of an object"),
+        ("s3:///key", "is not the address of an object"),
+        ("s3://bucket/../a", r"with no \. or \.\. in NAME"),
     ],
 )
 def test_other_addresses_are_refused(text, message):

@@ -142,8 +142,8 @@ def test_a_text_is_refused_by_the_bytes_that_it_has_after_normalisation():
     ("model", "said"),
     [
         ({"type": "WordPiece", "unk_token": "[UNK]", "vocab": {"[UNK]": 0}}, 'model.type is "WordPiece"'),
-        ({"type": "Unigram", "unk_id": 0, "vocab": [["<s>", 0.0]]}, "only a vocabulary of bytes"),
-        ({"type": "BPE", "vocab": {"a": 0}, "merges": []}, "only a vocabulary of bytes"),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["<s>", 0.0]]}, "only a byte-level vocabulary"),
+        ({"type": "BPE", "vocab": {"a": 0}, "merges": []}, "only a byte-level vocabulary"),
         ({"type": "BPE", "vocab": {"a": 0}, "merges": [], "byte_fallback": True, "dropout": 0.1}, "dropout is 0.1"),
         ({"type": "BPE", "vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}, 'end_of_word_suffix is "</w>"'),
     ],

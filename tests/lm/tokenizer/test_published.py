@@ -58,7 +58,7 @@ def with_foreign_tokens() -> BytePairTokenizer:
     tokens = (*ours.tokens, b"xyzzy", b" xyzzy", b"quux", b".:.:")
     foreign = replace(ours, tokens=tokens, special_tokens=numbered(tokens, (ENDS,)))
     for token in tokens[-4:]:
-        with pytest.raises(ValueError, match="is no merge of two tokens"):
+        with pytest.raises(ValueError, match="is not a merge of two earlier tokens"):
             merged_from(token, foreign.ranks)
     return foreign
 
@@ -304,7 +304,7 @@ TEMPLATE = {
         (["pre_tokenizer", "pretokenizers", 0, "invert"], True, '"invert": true'),
         (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"String": " "}, 'Split.pattern is {"String": " "}'),
         (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"Regex": r"\d{1,3}+|."}, "Oniguruma"),
-        (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"Regex": r"\s+"}, "leaves out"),
+        (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"Regex": r"\s+"}, "does not match"),
         (["model", "type"], "Unigram", 'model.type is "Unigram"'),
         (["model", "dropout"], 0.1, "model.dropout is 0.1"),
         (["model", "byte_fallback"], True, "model.byte_fallback is true"),

@@ -221,7 +221,7 @@ def test_a_model_that_normalises_gives_the_ids_of_sentencepiece():
     assert tokenizer.decode(tokenizer.encode("  ＯＲ  The ")) == " or the"
     assert "<unk>" not in tokenizer.special_tokens  # for texts encode to it
     assert tokenizer.decode(tokenizer.encode("a\U0001f600b")) == " a \u2047 b"
-    with pytest.raises(ValueError, match="cannot be exact"):
+    with pytest.raises(ValueError, match="cannot be lossless"):
         SentencePieceTokenizer.from_model(model, exact=True)
 
 

@@ -129,7 +129,7 @@ def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
     for step in (8, 12):
         shutil.rmtree(run / f"checkpoints/{step}")
     train(EXPERIMENT.model, config, run)
-    assert re.search(r"read by one request for every [\d,]+ bytes; --train\.shuffle-block \d+", capsys.readouterr().out)
+    assert re.search(r"read with one request per [\d,]+ bytes; --train\.shuffle-block \d+", capsys.readouterr().out)
     assert without_times(rows(run)) == without_times(rows(from_disk))
     expected, found = parameters(from_disk), parameters(run)
     for name in expected:

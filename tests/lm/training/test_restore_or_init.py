@@ -176,7 +176,7 @@ def test_a_damaged_start_is_refused(tokens, finished, tmp_path):
     shutil.copytree(finished / "checkpoints/8", other)
     (path, *_) = [path for path in other.rglob("d/*") if path.is_file()]
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(InputError, match=r"train\.start\.checkpoint is damaged: .*has a SHA-256 of"):
+    with pytest.raises(InputError, match=r"train\.start\.checkpoint is damaged: .*has the SHA-256 .* instead of"):
         train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path))
 
 

@@ -94,7 +94,7 @@ def test_without_samples_a_prompt_that_is_too_long_is_no_matter(tokens, tmp_path
     [
         ({"validate_every": 0, "checkpoints_kept_best": 2}, ["checkpoints_kept_best = 2", "validate_every = 0"]),
         ({"evaluators": ()}, ["validate_every = 2", "evaluators is empty"]),
-        ({"sample_every": -1}, ["sample_every is -1", "0, which is never"]),
+        ({"sample_every": -1}, ["sample_every is -1", "0 (0: never"]),
     ],
 )
 def test_switches_that_contradict_are_refused_with_the_values(changes, words):

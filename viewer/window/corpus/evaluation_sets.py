@@ -79,7 +79,7 @@ def evaluation_sets(run: WindowRun, fields: Fields) -> dict[str, Any]:
         return {"sets": shown, "left_out": [one[:2000] for one in left_out]}
     if not sets:
         raise wrong(
-            "set", fields.get("set"), "left out, since the run's config names no evaluation set on this machine"
+            "set", fields.get("set"), "left out, because the run's config has no evaluation set on this machine"
         )
     chosen = sets[fields.integer("set", 0, 0, len(sets) - 1)]
     end = min(offset + AT_ONCE, MOST_EXAMPLES)

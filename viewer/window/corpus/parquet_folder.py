@@ -139,7 +139,7 @@ class ParquetFolder:
         first = self.first_of(name)
         rows = self._firsts[self._names.index(name) + 1] - first
         if not 0 <= row < rows:
-            raise InputError(f"{self.path / name} has {rows:,} rows, from 0 on; there is no row {row:,}.")
+            raise InputError(f"{self.path / name} has {rows:,} rows, numbered from 0; there is no row {row:,}.")
         piece = next(self.pieces(first + row))
         columns = [*dict.fromkeys([*self._index(name).schema.names, "text"])] if columns is None else columns
         return rows_of(self.read(piece, columns).slice(0, 1).combine_chunks().to_batches()[0])[0]
@@ -173,5 +173,5 @@ def with_texts(table: pa.Table, columns: Sequence[str]) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         elif table[name].type not in (pa.string(), pa.large_string(), pa.null()):
-            raise ValueError(f"its column {name} is {table[name].type}, and must be string")
+            raise ValueError(f"its column {name} is {table[name].type}, instead of string")
     return table

@@ -47,7 +47,7 @@ class RawPages:
                 if time.monotonic() > until:
                     return {"state": "looking", "read": self._read}
         if self._found is None:
-            raise InputError("The archive is there, but this page is not in it any more: it is another file by now.")
+            raise InputError("The archive no longer has this page: it was replaced by another file.")
         text, size, content_type = self._found
         return {"state": "found", "text": text, "bytes": size, "content_type": content_type}
 
@@ -57,13 +57,11 @@ class RawPages:
             raise InputError("The run folder has no list of the archives that the pages came from (pages/).")
         file = next((one for one in manifest_files(self.workdir) if one.name == name), None)
         if file is None or file.kind in ("table", "tfds"):
-            raise InputError("This document came as text, out of a table: there was no page.")
+            raise InputError("This document came from a table of texts: it has no page.")
         if file.kind == "wet":
-            raise InputError("This document came as text, out of a WET file: there was no page.")
+            raise InputError("This document came from a WET file: it has no page.")
         if not isinstance(file.path, Path):
-            raise InputError(
-                f"The page is in {file.path}, which is not on this machine; nothing is fetched to show it."
-            )
+            raise InputError(f"The page is in {file.path}, which is not on this machine.")
         if not file.path.exists():
-            raise InputError(f"The archive {name} is not on this machine any more, so that the page cannot be shown.")
+            raise InputError(f"The archive {name} is no longer on this machine, so the page cannot be shown.")
         return file

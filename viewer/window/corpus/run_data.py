@@ -64,17 +64,17 @@ class RunData:
         found = self.folders[name]
         if not found.refresh():
             if name == "dropped" and not self.config.write_dropped:
-                raise InputError("This run did not keep what it dropped: documents.write_dropped is off.")
+                raise InputError("This run did not keep dropped documents: documents.write_dropped is off.")
             raise InputError(self.missing(found.path, "launch.prepare_documents"))
         return found
 
     def missing(self, path: Place, script: str) -> str:
         """Message that `path` is missing, with the likely cause."""
         if self.paths.imported.exists():
-            return "This model was made elsewhere and imported: the run folder has no documents, and no record of them."
+            return "This model was imported: the run folder has no documents."
         copy = local_copy_of(self.paths.root)
         where = f"{copy.url}, where this run is" if copy else "this run folder"
-        return f"{path.name} is not in {where}. It is made by: python -m {script}"
+        return f"{path.name} is not in {where}. Run: python -m {script}"
 
 
 def or_missing(asked: list[Inspection]) -> list[Inspection]:
