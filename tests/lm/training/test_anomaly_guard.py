@@ -1,4 +1,4 @@
-"""Laws of the guard: a step that is left out changes nothing but the number of the batch, and is told."""
+"""Anomaly guard: a skipped step changes only the batch counter, and is logged."""
 
 import contextlib
 import dataclasses
@@ -37,11 +37,11 @@ CONFIG = dataclasses.replace(
     validate_every=STEPS, sample_every=STEPS, log_every=7, mesh=MeshConfig(fsdp=2),
 )  # fmt: skip
 POISON = {3: math.nan, 11: math.inf, 12: 1e6, 13: -math.inf, 20: 1e6, 25: 1e6, 30: math.nan}
-"""By what the gradients of a step are multiplied. At 3 the window is not full; 11 to 13 are in a row; 30 is the end."""
+"""{step: factor of its gradients}. At 3 the window is not full; 11 to 13 are consecutive; 30 is the last step."""
 
 
 def judged_naively(rows: list[tuple[float, float]], config: SpikeConfig) -> list[bool]:
-    """Which (loss, norm) are taken, by the definition, in float64."""
+    """Whether each (loss, norm) is accepted, by the definition, in float64."""
     taken, accepted = [], []
     for row in rows:
         good = all(math.isfinite(x) for x in row)
@@ -56,7 +56,7 @@ def judged_naively(rows: list[tuple[float, float]], config: SpikeConfig) -> list
 
 
 @pytest.mark.parametrize("window", [0, 1, 5, 16])
-def test_steps_are_judged_as_by_a_naive_reading(window):
+def test_steps_are_judged_by_the_definition(window):
     generator = np.random.default_rng(window)
     losses, norms = generator.normal(3, 0.1, 300), generator.lognormal(0, 0.3, 300)
     losses[generator.random(300) < 0.05] += 2
@@ -81,7 +81,7 @@ def test_steps_are_judged_as_by_a_naive_reading(window):
         assert count == expected
 
 
-def test_without_a_window_no_finite_step_is_left_out():
+def test_without_a_window_no_finite_step_is_skipped():
     taken, _ = accept(make_guard(SpikeConfig()), jnp.float32(1e30), jnp.float32(1e30), SpikeConfig())
     assert bool(taken)
     assert np.isinf(bounds(make_guard(SpikeConfig()), SpikeConfig())).all()
@@ -89,7 +89,7 @@ def test_without_a_window_no_finite_step_is_left_out():
 
 @pytest.fixture(scope="module")
 def poisoned(tokens, tmp_path_factory) -> Generator[tuple[Path, BatchSource]]:
-    """A run folder with shards, and its batches; the gradients of the steps of POISON are what POISON says."""
+    """A run folder with shards, and its batches; gradients are multiplied by POISON."""
     run = Path(shutil.copytree(tokens, tmp_path_factory.mktemp("poisoned") / "run"))
     source = BatchSource(run / "tokens", "train", MODEL.context_length, CONFIG.batch_size, CONFIG.seed, 1)
     real = train_step.loss_and_gradients
@@ -100,7 +100,7 @@ def poisoned(tokens, tmp_path_factory) -> Generator[tuple[Path, BatchSource]]:
 
 @pytest.fixture(scope="module")
 def trained(poisoned, tmp_path_factory) -> tuple[Path, str]:
-    """(a run on them, what it printed)"""
+    """(a trained run, its output)."""
     run, out = tmp_path_factory.mktemp("trained") / "run", io.StringIO()
     shutil.copytree(poisoned[0], run)
     with contextlib.redirect_stdout(out):
@@ -138,11 +138,11 @@ def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned
     assert "NaN" not in (run / "metrics.jsonl").read_text()
 
 
-def test_a_run_with_skipped_steps_resumes_in_the_same_bits_and_tells_each_once(trained, tmp_path):
+def test_a_run_with_skipped_steps_resumes_bit_for_bit_and_logs_each_once(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     told, expected = (run / "skipped_steps.jsonl").read_text(), bits(run)
-    for step in (21, 26, 30):  # 20 and 25 were left out, so that the steps behind them were saved
+    for step in (21, 26, 30):  # 20 and 25 were skipped, so the steps after them were saved
         shutil.rmtree(run / f"checkpoints/{step}")
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "15"}
     train(MODEL, CONFIG, run)
@@ -150,7 +150,7 @@ def test_a_run_with_skipped_steps_resumes_in_the_same_bits_and_tells_each_once(t
     assert bits(run) == expected
 
 
-def test_too_many_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(poisoned, tmp_path):
+def test_too_many_consecutive_skips_stop_the_run_at_the_last_good_checkpoint(poisoned, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(poisoned[0], run)
     config = dataclasses.replace(CONFIG, spikes=dataclasses.replace(CONFIG.spikes, stop_after=3), checkpoint_every=1)

@@ -1,5 +1,4 @@
-"""Averaged parameters: the recurrence computed independently, through interruptions, on any mesh, wherever a model is
-used."""
+"""EMA parameters follow the recurrence, resume bit for bit on any mesh, and are used for evaluation."""
 
 import dataclasses
 import shutil
@@ -54,7 +53,7 @@ def arrays(run: Path, step: int, prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): np.frombuffer(x, np.float32) for name, x in found if name.startswith(prefix)}
 
 
-def test_the_average_is_that_of_the_recurrence_and_resumes_with_the_same_bits(finished):
+def test_the_average_follows_the_recurrence_and_resumes_bit_for_bit(finished):
     state = make_state(MODEL, make_optimizer(CONFIG.optimizer, STEPS), CONFIG.seed, CONFIG.spikes)
     expected = {name: np.asarray(x, np.float64).ravel() for name, x in named_leaves(state.model).items()}
     for step in range(1, STEPS + 1):
@@ -94,7 +93,7 @@ def test_evaluations_snapshots_and_commands_use_the_average_and_training_does_no
             np.testing.assert_allclose(value, average[name], rtol=1e-6, atol=1e-9)
 
 
-def test_a_skipped_step_leaves_it_and_its_shards_are_those_of_the_parameters():
+def test_a_skipped_step_keeps_the_average_which_is_sharded_like_the_parameters():
     config = dataclasses.replace(CONFIG, mesh=MeshConfig(fsdp=8))
     optimizer = make_optimizer(config.optimizer, STEPS)
     mesh = make_mesh(config.mesh, MODEL, 8)
@@ -116,7 +115,7 @@ def test_a_skipped_step_leaves_it_and_its_shards_are_those_of_the_parameters():
         np.testing.assert_array_equal(ours, before)
 
 
-def test_narrow_parameters_and_decays_that_are_none_are_refused():
+def test_bfloat16_parameters_and_invalid_decays_are_rejected():
     with pytest.raises(UsageError, match=r"train.ema_decay is 1.0; it must be at least 0 and below 1"):
         dataclasses.replace(CONFIG, ema_decay=1.0)
     narrow = dataclasses.replace(TINY.model, parameter_dtype="bfloat16")

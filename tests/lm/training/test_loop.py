@@ -1,4 +1,4 @@
-"""Laws of a training run: resume is bit-exact, every step is logged once, the mesh does not change the result."""
+"""Training runs: resume is bit-exact, every step is logged once, the mesh does not change the result."""
 
 import contextlib
 import dataclasses
@@ -47,7 +47,7 @@ EXPERIMENT = tiny_experiment()
 
 @pytest.fixture(scope="module")
 def finished(tokens, tmp_path_factory) -> Path:
-    """The same, trained without an interruption."""
+    """A run trained without interruption."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(tokens, run)
     train(EXPERIMENT.model, EXPERIMENT.train, run)
@@ -64,20 +64,20 @@ def rows(run: Path) -> list[dict]:
 
 
 def without_times(rows: list[dict]) -> list[dict]:
-    """The rows without what was measured, or is logged at a start alone."""
+    """The rows without measured times, and without rows logged only at the start."""
     measured = re.compile("second|mfu|share|bytes|step_flops|goodput")
     return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows if "run" not in row]
 
 
-def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
+def test_a_resumed_run_ends_bit_for_bit_equal(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    for step in (8, 12):  # as if it had been ended behind step 4 or later, before the next checkpoint was whole
+    for step in (8, 12):  # as if it had been killed after step 4 and before the next checkpoint was complete
         shutil.rmtree(run / f"checkpoints/{step}")
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"step": 12, "lo')  # the line that a kill cut short
+        file.write('{"step": 12, "lo')  # a line truncated by a kill
     train(EXPERIMENT.model, EXPERIMENT.train, run)
-    assert "going on from the checkpoint at step 4" in capsys.readouterr().out  # from scratch it would be no test
+    assert "going on from the checkpoint at step 4" in capsys.readouterr().out  # otherwise the run started from scratch
     expected, found = parameters(finished), parameters(run)
     assert expected.keys() == found.keys()
     for name in expected:
@@ -87,8 +87,8 @@ def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
         assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp_path, capsys):
-    """A mixture of them alone; validation is on the run's own all the same."""
+def test_a_copy_of_the_shards_in_a_mixture_gives_the_same_run(finished, tokens, tmp_path, capsys):
+    """The mixture has only the copy; validation still uses the run's own shards."""
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     shutil.copytree(tokens / "tokens", tmp_path / "other")
@@ -116,7 +116,7 @@ def uploaded(tokens) -> Generator[Url]:
 def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
     tokens, finished, uploaded, tmp_path, capsys, block
 ):
-    """In blocks, too, in the midst of which it is resumed."""
+    """Including block order, resumed within a block."""
     config = dataclasses.replace(EXPERIMENT.train, shuffle_block=block)
     from_disk, run = finished, tmp_path / "run"
     shutil.copytree(tokens, run)
@@ -162,7 +162,7 @@ def test_shards_in_a_bucket_give_the_same_run_also_when_it_is_resumed(
         ),
     ],
 )
-def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, model, optimizer, changes):
+def test_every_optimizer_resumes_bit_for_bit(tokens, tmp_path, capsys, model, optimizer, changes):
     model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)
     optimizer = dataclasses.replace(EXPERIMENT.train.optimizer, **optimizer)
     config = dataclasses.replace(EXPERIMENT.train, optimizer=optimizer, mesh=MeshConfig(fsdp=2), **changes)
@@ -179,7 +179,7 @@ def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, mode
         np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(value), err_msg=name)
 
 
-def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
+def test_a_diverged_run_saves_no_checkpoint(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e30, warmup_steps=0, name="lion")
@@ -192,8 +192,8 @@ def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_path, monkeypatch):
-    """All parameters are looked at once a save that is tried; it is tried again when the one before is on disk."""
+def test_a_skipped_save_does_not_delay_the_next_steps(tokens, tmp_path, monkeypatch):
+    """Each attempted save checks the parameters once; a skipped save is retried when the previous one is on disk."""
     written, looks, real = threading.Event(), [], all_finite
     publish = lambda *arguments: written.wait(600) and write_manifest(*arguments)
     monkeypatch.setattr("lm.checkpoints.manager.write_manifest", publish)
@@ -212,12 +212,12 @@ def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_pa
     )
     with save_timeout(0.0):
         train(dataclasses.replace(EXPERIMENT.model, layers=1), config, run)
-    assert len(looks) == 3  # behind step 2, which is saved; 4, which is left out; and 12, which waits for the disk
+    assert len(looks) == 3  # after step 2, which is saved; 4, which is skipped; and 12, which waits for the disk
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["12", "2"]
 
 
-def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
-    """With other moments of Adam in the checkpoint, another end: the optimizer's state is read, not made anew."""
+def test_a_resumed_run_uses_the_optimizer_state_of_the_checkpoint(finished, tmp_path):
+    """Other Adam moments in the checkpoint lead to other final parameters."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     for step in (4, 12):
@@ -237,7 +237,7 @@ def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
     assert any((found[name] != expected[name]).any() for name in expected)
 
 
-def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(tokens, tmp_path):
+def test_a_prompt_that_is_too_long_is_rejected_before_the_first_step(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     long = dataclasses.replace(EXPERIMENT.train, sample_prompt="The miller carried a sack of grain. " * 9)
@@ -246,7 +246,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(tokens, tmp_
     assert not (run / "metrics.jsonl").exists()
 
 
-def test_more_validation_batches_than_there_are_means_all_of_them_with_a_note(tokens):
+def test_too_many_validation_batches_mean_all_of_them_with_a_note(tokens):
     said: list[str] = []
     config = EvaluatorConfig(EXPERIMENT.model, load(tokens / "tokenizer"), tokens / "tokens", 8, 32, say=said.append)
     every = Validation(config)
@@ -260,7 +260,7 @@ def test_more_validation_batches_than_there_are_means_all_of_them_with_a_note(to
     assert len(Validation(dataclasses.replace(config, batches=1)).batches) == 1 and len(said) == 1
 
 
-def test_validation_takes_no_more_rows_at_once_than_a_micro_batch_and_finds_the_same(tokens):
+def test_validation_uses_at_most_a_micro_batch_of_rows_at_once_with_the_same_result(tokens):
     model, mesh = Transformer(EXPERIMENT.model, jax.random.key(0)), one_device_mesh(EXPERIMENT.model)
     found = {}
     for parts in (1, 4):
@@ -273,7 +273,7 @@ def test_validation_takes_no_more_rows_at_once_than_a_micro_batch_and_finds_the_
     assert found[4] == pytest.approx(found[1], rel=1e-6)
 
 
-def test_more_than_four_epochs_are_warned_about_with_the_steps_that_are_fewer(tokens):
+def test_more_than_four_epochs_are_warned_about_with_the_maximum_of_steps(tokens):
     source = BatchSource(tokens / "tokens", "train", 32, 8, seed=0, loader_threads=1)
     run = {
         "parameters": 1, "steps": 1, "tokens_per_step": 256, "devices": 1, "device_kind": "cpu", "mesh": {},
@@ -291,7 +291,7 @@ def test_more_than_four_epochs_are_warned_about_with_the_steps_that_are_fewer(to
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_says_so(tokens, tmp_path):
+def test_a_diverging_run_reports_it(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e38, warmup_steps=0)
@@ -314,7 +314,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damag
 
 
 @pytest.mark.slow
-def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
+def test_the_configuration_of_a_run_is_logged_once_per_start(finished, tmp_path, capsys):
     (run,) = [row for row in rows(finished) if "run" in row]
     assert (run["step"], run) == (0, rows(finished)[0])
     said = run["run"]
@@ -336,8 +336,8 @@ def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
     ]
 
 
-def test_a_transfer_that_the_loop_does_not_ask_for_is_an_error(tokens, tmp_path, monkeypatch):
-    """As when somebody gives the step what lies on the host: every step would wait for it."""
+def test_an_implicit_transfer_in_the_loop_is_an_error(tokens, tmp_path, monkeypatch):
+    """For example, if the step gets host arrays: every step would wait for the copy."""
     monkeypatch.setattr("lm.training.loop.shard_batch", lambda batch, *arguments: batch)
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
@@ -345,17 +345,17 @@ def test_a_transfer_that_the_loop_does_not_ask_for_is_an_error(tokens, tmp_path,
         train(dataclasses.replace(EXPERIMENT.model, layers=1), EXPERIMENT.train, run)
 
 
-def test_what_a_run_leaves(finished):
+def test_the_outputs_of_a_run(finished):
     train_rows = [row for row in rows(finished) if "loss" in row]
     assert [row["step"] for row in train_rows] == [2, 4, 6, 8, 10, 12]
     assert train_rows[-1]["tokens"] == 12 * 8 * 32
     assert train_rows[-1]["seconds_left"] == 0
-    for row in train_rows:  # the rate of this machine is measured, so both shares are known here
+    for row in train_rows:  # the peak rate of this machine is measured, so both shares are known
         assert row["cpu_matmul_share"] > 0
         assert "mfu" not in row
         assert 0 < row["data_wait_share"] < 1
         assert 0 < row["process_bytes_in_use"] <= row["process_bytes_peak"]
-        assert not any(name.startswith("device_") for name in row)  # a CPU's devices have no memory of their own
+        assert not any(name.startswith("device_") for name in row)  # CPU devices have no memory of their own
     costs = {"step_flops", "step_state_bytes", "step_temporary_bytes", "compile_seconds"}
     assert costs <= train_rows[0].keys()
     assert not any(costs & row.keys() for row in train_rows[1:])
@@ -369,7 +369,7 @@ def test_what_a_run_leaves(finished):
     assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, caplog, capsys, monkeypatch):
+def test_the_step_is_compiled_once_and_logged_before_it_runs(tokens, tmp_path, caplog, capsys, monkeypatch):
     monkeypatch.setattr("lm.training.aot_compile.WORTH_MEASURING", 1)
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
@@ -377,15 +377,15 @@ def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, cap
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         train(EXPERIMENT.model, short, run)
     state = abstract_state(EXPERIMENT.model, make_optimizer(short.optimizer, 4), make_mesh(MeshConfig(), MODEL, 8))
-    arguments = len(jax.tree.leaves(state)) + len(Batch._fields)  # nothing else takes so many
+    arguments = len(jax.tree.leaves(state)) + len(Batch._fields)  # no other program has as many
     compiled = [
         record.getMessage().count("ShapedArray(")
         for record in caplog.records
-        if re.match(r"Compiling (?!jit\(copied\))", record.getMessage())  # lm.checkpoints.manager's, of two states
+        if re.match(r"Compiling (?!jit\(copied\))", record.getMessage())  # which checkpoints.manager compiles
     ]
-    assert len(compiled) >= 3  # the log is read aright
+    assert len(compiled) >= 3  # the log is parsed correctly
     assert compiled.count(arguments) == 1
-    assert compiled.count(0) == 1  # the state of step 0, though it is made twice: to measure a step, and to train
+    assert compiled.count(0) == 1  # the state of step 0, although it is built twice: to measure a step, and to train
     assert max(compiled) == arguments
     printed = capsys.readouterr().out
     said = re.search(r"a step is \S+ MFLOP; a device holds .+ of state, .+ of temporary values; compiled in", printed)
@@ -394,13 +394,13 @@ def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, cap
     assert forecast and said.start() < forecast.start() < printed.index("validation loss")
 
 
-def test_a_forecast_is_measured_where_the_run_is_long_enough_to_want_one():
+def test_the_duration_is_forecast_only_for_long_runs():
     assert worth_measuring(WORTH_MEASURING, "cpu") and not worth_measuring(WORTH_MEASURING - 1, "cpu")
     assert not worth_measuring(WORTH_MEASURING, "tpu")
 
 
 @pytest.mark.slow
-def test_a_profile_names_the_steps_that_were_asked_for_also_next_to_a_server(tokens, tmp_path, capsys, monkeypatch):
+def test_a_profile_contains_the_requested_steps_also_while_a_server_runs(tokens, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(PORT, str(port := free_port()))
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
@@ -409,19 +409,19 @@ def test_a_profile_names_the_steps_that_were_asked_for_also_next_to_a_server(tok
     (path,) = (run / "profile").rglob("*.trace.json.gz")
     printed = capsys.readouterr().out
     assert str(path) in printed and f"jax.collect_profile {port} 3000" in printed
-    with gzip.open(path, "rt", encoding="utf-8") as file:  # what Perfetto opens
+    with gzip.open(path, "rt", encoding="utf-8") as file:  # the file for Perfetto
         events = json.load(file)["traceEvents"]
     steps = [event["args"]["step_num"] for event in events if event.get("name") == "train"]
     assert sorted(map(int, steps)) == [4, 5]
 
 
 @pytest.mark.parametrize(("begin", "steps"), [(-1, 1), (12, 2), (13, 1)])
-def test_a_profile_outside_of_the_run_is_refused_with_both_values(begin, steps):
+def test_a_profile_outside_of_the_run_is_rejected_with_both_values(begin, steps):
     with pytest.raises(UsageError, match=rf"profile_step = {begin} and profile_steps = {steps} .* train.steps = 12"):
         dataclasses.replace(EXPERIMENT.train, profile_step=begin, profile_steps=steps)
 
 
-def test_without_wandb_a_project_is_refused_before_the_first_step(tokens, tmp_path, monkeypatch):
+def test_a_wandb_project_without_wandb_is_rejected_before_the_first_step(tokens, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
@@ -430,15 +430,15 @@ def test_without_wandb_a_project_is_refused_before_the_first_step(tokens, tmp_pa
     assert not (run / "metrics.jsonl").exists()
 
 
-def test_all_that_is_told_of_a_step_is_written_before_its_checkpoint(finished):
-    """Else a kill between the two would lose it: a resumed run begins with the step after."""
-    appeared = (finished / "checkpoints/12").stat().st_ctime_ns  # moved into place when it was whole
+def test_the_rows_of_a_step_are_written_before_its_checkpoint(finished):
+    """Otherwise a kill between the two would lose them: a resumed run begins with the next step."""
+    appeared = (finished / "checkpoints/12").stat().st_ctime_ns  # renamed into place when complete
     for path in (finished / "metrics.jsonl", finished / "samples/step-00000012.json"):
         assert path.stat().st_mtime_ns <= appeared, path
 
 
 def test_the_first_loss_is_that_of_a_uniform_guess(finished):
-    """Fresh weights know nothing: ln(vocabulary), within what the initial logits' spread allows."""
+    """Initial weights give a loss of ln(vocabulary), within the spread of the initial logits."""
     (first, *_) = [row for row in rows(finished) if "loss" in row]
     assert abs(first["loss"] - np.log(320)) < 0.5
 
@@ -447,7 +447,7 @@ MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4)
 OPTIMIZER = make_optimizer(EXPERIMENT.train.optimizer, 12)
 
 
-def test_parameters_are_cut_as_the_table_says():
+def test_parameters_are_sharded_by_the_table():
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=4), MODEL, 8)
     state = initializer(MODEL, OPTIMIZER, 0, mesh)()
     up = state.model.layer_blocks()[0].mlp.up.weight.get_raw_value()
@@ -468,13 +468,13 @@ def test_parameters_are_cut_as_the_table_says():
         (MeshConfig(), 12, ["batch_size = 12", "8 x 1"]),
     ],
 )
-def test_a_mesh_that_does_not_fit_is_refused_with_both_values(mesh, batch_size, words):
+def test_an_incompatible_mesh_is_rejected_with_both_values(mesh, batch_size, words):
     with pytest.raises(UsageError) as error:
         make_mesh(mesh, MODEL, batch_size)
     assert all(word in str(error.value) for word in words)
 
 
-def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
+def test_a_checkpoint_is_restored_bit_for_bit_also_on_another_mesh(tmp_path):
     state = initializer(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))()
     checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(1))
     checkpoints.save(5, state, {})
@@ -488,7 +488,7 @@ def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
         assert value.sharding == named_leaves(like)[name].sharding, name
 
 
-def test_a_checkpoint_of_another_model_is_refused(finished):
+def test_a_checkpoint_of_another_model_is_rejected(finished):
     other = dataclasses.replace(EXPERIMENT.model, layers=3)
     with pytest.raises(InputError, match="cannot be restored into this model"):
         restore_model(other, finished / "checkpoints")
@@ -497,6 +497,6 @@ def test_a_checkpoint_of_another_model_is_refused(finished):
         restore_model(wider, finished / "checkpoints")
 
 
-def test_no_checkpoint_is_said(tmp_path):
+def test_a_missing_checkpoint_is_reported(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
         restore_model(EXPERIMENT.model, tmp_path / "checkpoints")

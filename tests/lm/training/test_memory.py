@@ -1,4 +1,4 @@
-"""What a model needs at least is counted without making it; a model that cannot fit is refused with both figures."""
+"""The minimum memory of a model is computed without building it; models that cannot fit are rejected."""
 
 import dataclasses
 from pathlib import Path
@@ -27,7 +27,7 @@ DEMO = load_config(CONFIGS / "demo.py")
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_more_layers_than_are_traced_are_counted_from_two(monkeypatch, scan_layers):
+def test_memory_of_many_layers_is_extrapolated_from_two(monkeypatch, scan_layers):
     model = dataclasses.replace(DEMO.model, layers=5, scan_layers=scan_layers)
     exact = cost.count_parameters(model), state_bytes(model, DEMO.train.optimizer)
     monkeypatch.setattr(cost, "LAYERS_TRACED", 2)
@@ -39,24 +39,23 @@ def test_more_layers_than_are_traced_are_counted_from_two(monkeypatch, scan_laye
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("muon", [None, DEMO.train.optimizer.muon or MuonConfig(0.02, 0.95, 5)], ids=["", "muon"])
 @pytest.mark.parametrize("rule", OPTIMIZERS)
-def test_the_state_is_what_the_optimizer_makes(rule, muon, dtype):
-    """Of every optimizer: its moments are counted from its own init."""
+def test_the_size_of_the_state_equals_that_of_the_optimizer(rule, muon, dtype):
     train = dataclasses.replace(DEMO.train, optimizer=dataclasses.replace(DEMO.train.optimizer, name=rule, muon=muon))
     optimizer = make_optimizer(train.optimizer, train.steps)
     model = dataclasses.replace(DEMO.model, parameter_dtype=dtype)
     state = jax.eval_shape(lambda: make_state(model, optimizer, 0, train.spikes))
     real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     said = training_bytes(model, train)
-    assert real - 1000 < said["parameters"] + said["moments"] <= real  # but for the guard's counters
+    assert real - 1000 < said["parameters"] + said["moments"] <= real  # except the guard's counters
 
 
-def test_gradients_of_bfloat16_parameters_are_float32_where_micro_batches_sum_them():
+def test_micro_batches_accumulate_gradients_of_bfloat16_parameters_in_float32():
     model = dataclasses.replace(DEMO.model, parameter_dtype="bfloat16")
     one, two = (training_bytes(model, dataclasses.replace(DEMO.train, micro_batches=count)) for count in (1, 2))
     assert one["gradients"] == one["parameters"] == two["parameters"] == two["gradients"] // 2
 
 
-def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_it():
+def test_a_model_that_cannot_fit_is_rejected_with_both_figures_and_remedies():
     model = dataclasses.replace(DEMO.model, layers=1000, width=19_200)
     needed = training_bytes(model, DEMO.train)
     check_memory(needed, model, sum(needed.values()), "this machine")
@@ -80,7 +79,7 @@ def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_i
         ("train.spikes", "window", 10**12),
     ],
 )
-def test_sizes_beyond_any_machine_are_refused_before_training(monkeypatch, section, field, value):
+def test_impossible_sizes_are_rejected_before_training(monkeypatch, section, field, value):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     model, train = DEMO.model, DEMO.train
     if section == "model":
@@ -103,7 +102,7 @@ def test_evaluation_and_samples_count_their_rows(monkeypatch):
 
 @dataclasses.dataclass
 class Device:
-    """As much of a jax.Device as is looked at."""
+    """The attributes of jax.Device that are used."""
 
     limit: int
     platform: str = "gpu"
@@ -114,7 +113,7 @@ class Device:
         return {"bytes_limit": self.limit, "bytes_in_use": self.used}
 
 
-def test_each_accelerator_is_asked_for_its_own_memory():
+def test_memory_is_checked_for_each_accelerator():
     needed = training_bytes(DEMO.model, DEMO.train)
     rows = needed["batch"] + needed["kept activations"]
     whole = sum(needed.values()) - rows
@@ -126,7 +125,7 @@ def test_each_accelerator_is_asked_for_its_own_memory():
             check_training_memory(DEMO.model, train, [Device(each - 10)] * 2)
 
 
-def test_what_is_free_is_the_least_of_the_devices_or_shared_by_those_of_the_host(tmp_path):
+def test_free_memory_is_the_minimum_of_the_devices_or_that_of_the_host(tmp_path):
     used = [Device(100, used=30), Device(100, used=60)]
     assert free_bytes(used) == 40 and free_bytes([Device(100, used=101)]) == 0
     host = free_bytes(jax.devices("cpu")[:1])
@@ -143,6 +142,6 @@ def test_what_is_free_is_the_least_of_the_devices_or_shared_by_those_of_the_host
         assert free_host_bytes(tmp_path) == expected
 
 
-def test_where_jax_will_compute_is_known_without_it():
+def test_the_platform_is_known_without_starting_jax():
     assert on_host_alone({"JAX_PLATFORMS": "cpu"}) and not on_host_alone({"JAX_PLATFORMS": "cuda"})
     assert (host_bytes() or 0) > 10**8

@@ -1,4 +1,4 @@
-"""The optimizers against their definitions in float64: schedules, clipping, each rule, and decay of matrices alone."""
+"""Optimizers compared with their definitions in float64: schedules, clipping, each rule, and decay only of matrices."""
 
 import dataclasses
 import math
@@ -45,8 +45,8 @@ def params(values):
 
 
 def run(config, steps, reference):
-    """Some updates by the optimizer and by `reference(name, value, gradient, step, rate)`, which returns what is taken
-    from the value, weight decay left out, for gradients that were clipped."""
+    """Apply some updates by the optimizer and by `reference(name, value, gradient, step, rate)`, which returns the
+    decrement of a value for clipped gradients, without weight decay."""
     generator = np.random.default_rng(0)
     parameters = {name: generator.normal(size=shape) for name, (shape, _) in SHAPES.items()}
     optimizer, held = make_optimizer(config, 20), params(parameters)
@@ -73,7 +73,7 @@ def reference_rate(step: int, steps: int) -> float:
 
 
 def test_a_clip_norm_of_0_leaves_the_gradients_as_they_are():
-    """Two steps whose gradients differ in scale: Adam alone does not see by how much one gradient was scaled."""
+    """Two steps with gradients of different scale: Adam is invariant to the scale of a single gradient."""
 
     def after(clip_norm):
         config = dataclasses.replace(CONFIG, clip_norm=clip_norm)
@@ -87,7 +87,7 @@ def test_a_clip_norm_of_0_leaves_the_gradients_as_they_are():
     (off, structure), (wide, same), (clipped, _) = after(0.0), after(1e9), after(1.0)
     np.testing.assert_array_equal(off, wide)
     assert np.abs(off - clipped).max() > 1e-3
-    assert structure == same  # so that a checkpoint fits whether or not gradients are clipped
+    assert structure == same  # so that a checkpoint fits with and without clipping
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 4, 5, 11, 19])
@@ -95,13 +95,13 @@ def test_learning_rate_is_linear_then_cosine(step):
     assert float(jnp.asarray(learning_rate(CONFIG, 20)(step))) == pytest.approx(reference_rate(step, 20), rel=1e-5)
 
 
-def test_the_peak_and_the_final_rate_are_each_the_rate_of_an_update():
+def test_the_peak_and_the_final_rate_are_each_used_for_an_update():
     rates = [float(jnp.asarray(learning_rate(CONFIG, 20)(step))) for step in range(20)]
     assert max(rates) == pytest.approx(0.1) and rates.count(max(rates)) == 1
     assert rates[-1] == pytest.approx(0.02)
 
 
-def test_no_warm_up_begins_near_the_peak():
+def test_without_warm_up_the_rate_begins_near_the_peak():
     config = dataclasses.replace(CONFIG, warmup_steps=0)
     assert 0.099 < float(jnp.asarray(learning_rate(config, 20)(0))) < 0.1
 
@@ -111,7 +111,7 @@ def rates_of(config):
     return np.array([float(jnp.asarray(learning_rate(config, 20)(step))) for step in range(20)])
 
 
-def test_a_line_falls_by_the_same_each_step_to_the_final_rate():
+def test_the_linear_schedule_falls_by_equal_steps_to_the_final_rate():
     rates = rates_of(dataclasses.replace(CONFIG, schedule="linear"))
     np.testing.assert_allclose(rates[:4], [0.025, 0.05, 0.075, 0.1], rtol=1e-5)
     np.testing.assert_allclose(np.diff(rates[3:]), -0.08 / 16, rtol=1e-3)
@@ -126,7 +126,7 @@ def test_warmup_stable_decay_stays_at_the_peak_until_the_last_steps():
 
 
 @pytest.mark.parametrize(("schedule", "steps"), [("cosine", 5), ("linear", 5), ("warmup_stable_decay", 0)])
-def test_decay_steps_belong_to_one_schedule(schedule, steps):
+def test_decay_steps_are_only_for_their_schedule(schedule, steps):
     with pytest.raises(UsageError, match=rf"decay_steps = {steps} with schedule = {schedule}"):
         dataclasses.replace(CONFIG, schedule=schedule, decay_steps=steps)
 
@@ -170,8 +170,8 @@ def test_updates_equal_lion_in_float64():
     assert_close(*run(dataclasses.replace(CONFIG, name="lion"), 6, change))
 
 
-def test_updates_equal_adafactor_in_float64_below_the_size_that_it_factors():
-    """From 128 rows and columns on, the second moment is that of rows and columns: the next test."""
+def test_updates_of_small_matrices_equal_unfactored_adafactor_in_float64():
+    """From 128 rows and columns on, the second moment is factored; see the next test."""
     second = {name: np.zeros(shape) for name, (shape, _) in SHAPES.items()}
 
     def change(name, gradient, step, rate):
@@ -183,7 +183,7 @@ def test_updates_equal_adafactor_in_float64_below_the_size_that_it_factors():
     assert_close(*run(dataclasses.replace(CONFIG, name="adafactor", beta1=0.0), 6, change))
 
 
-def test_adafactor_keeps_rows_and_columns_in_place_of_a_second_moment():
+def test_adafactor_stores_row_and_column_moments_of_large_matrices():
     held = {"w": nnx.Param(jnp.ones((256, 384)), axes=("width", "mlp"))}
     size = lambda config: sum(leaf.size for leaf in jax.tree.leaves(make_optimizer(config, 20).init(held)))
     assert size(dataclasses.replace(CONFIG, name="adafactor", beta1=0.0)) < 256 + 384 + 10
@@ -191,20 +191,20 @@ def test_adafactor_keeps_rows_and_columns_in_place_of_a_second_moment():
 
 
 def polynomial(x):
-    """What an iteration of Newton and Schulz makes of a singular value (Jordan et al. 2024)."""
+    """Return a Newton-Schulz iteration of a singular value (Jordan et al. 2024)."""
     return 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
 
 
-def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_the_rule_moves_the_rest():
-    """By singular value decomposition: Newton and Schulz's polynomial on every singular value, for each layer of a
-    stack apart; embeddings, scales and their stacks by AdamW."""
+def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_adamw_the_rest():
+    """Compared with the Newton-Schulz polynomial of each singular value, per layer of a stack; embeddings, scales and
+    their stacks use AdamW."""
     config = dataclasses.replace(CONFIG, muon=MuonConfig(learning_rate=0.3, momentum=0.9, newton_schulz_steps=5))
     momentum, adamw = {name: np.zeros(shape) for name, (shape, _) in SHAPES.items()}, adamw_reference()
 
     def change(name, gradient, step, rate):
         if name not in LINEAR:
             return adamw(name, gradient, step, rate)
-        # Moments divided by 1 - beta**t make Nesterov's step: direction alone matters.
+        # Moments divided by 1 - beta**t form Nesterov's step: only its direction matters.
         momentum[name] = 0.9 * momentum[name] + 0.1 * gradient
         ahead = 0.9 * momentum[name] / (1 - 0.9 ** (step + 2)) + 0.1 * gradient / (1 - 0.9 ** (step + 1))
         u, s, v = np.linalg.svd(ahead, full_matrices=False)
@@ -220,8 +220,8 @@ def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_the_rule_moves_the_
 
 
 @pytest.mark.parametrize("axes", [("expert", "width", "mlp"), ("kernel", "width"), ("width", "width")])
-def test_muon_refuses_axes_that_no_list_has(axes):
-    """Else they would fall to the other optimizer in silence."""
+def test_muon_rejects_unknown_axes(axes):
+    """Otherwise the other optimizer would silently update them."""
     config = dataclasses.replace(CONFIG, muon=MuonConfig(0.02, 0.95, 5))
     shape = (8,) * len(axes)
     parameters = {"new": nnx.Param(jnp.zeros(shape), axes=axes)}
@@ -231,7 +231,7 @@ def test_muon_refuses_axes_that_no_list_has(axes):
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_muon_takes_every_linear_map_within_blocks_and_nothing_else(family):
+def test_muon_updates_exactly_the_linear_maps_of_blocks(family):
     model = jax.eval_shape(lambda: Transformer(family, jax.random.key(0)))
     labels = named_leaves(param_labels(model))
     names = {name for name, label in labels.items() if label == "muon"}

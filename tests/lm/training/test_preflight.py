@@ -1,4 +1,4 @@
-"""What can never train is refused before there is any data, by values and remedy; what may train is not."""
+"""Configs that can never train are rejected before any data is read, with values and remedy; others pass."""
 
 import dataclasses
 import re
@@ -45,7 +45,7 @@ def check(devices: Devices = CPU, model: dict | None = None, fingerprint: str | 
         (CPU, {"start": StartConfig("runs/none/checkpoints/8")}, ["'runs/none/checkpoints/8' is not the folder"]),
     ],
 )
-def test_what_the_devices_cannot_do_is_refused_with_the_values_and_the_remedy(devices, settings, words):
+def test_unsupported_settings_are_rejected_with_the_values_and_the_remedy(devices, settings, words):
     with pytest.raises(UsageError) as error:
         check(devices, **settings)
     assert all(word in str(error.value) for word in words), error.value
@@ -60,17 +60,17 @@ def test_what_the_devices_cannot_do_is_refused_with_the_values_and_the_remedy(de
         (V5E, {"model": {"attention": "auto"}}),
     ],
 )
-def test_what_the_devices_can_do_passes(devices, settings):
+def test_supported_settings_pass(devices, settings):
     check(devices, **settings)
 
 
-def test_wandb_that_is_not_installed_is_named_with_the_remedy(monkeypatch):
+def test_missing_wandb_is_reported_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*make add PACKAGE=wandb"):
         check(wandb_project="mill")
 
 
-def test_folders_of_a_mixture_are_there_and_fit(tmp_path):
+def test_folders_of_a_mixture_must_exist_and_fit(tmp_path):
     with pytest.raises(InputError, match=rf"train.mixture names {tmp_path}/none, but .*manifest.json is missing"):
         check(mixture=(MixtureSource(f"{tmp_path}/none", 1.0),))
     write_tokens(tmp_path, {"train": STREAMS[:1]})
@@ -84,14 +84,14 @@ def test_folders_of_a_mixture_are_there_and_fit(tmp_path):
         CPU,
     )  # fmt: skip
     asked(24, FINGERPRINT)
-    asked(24, None)  # a tokenizer that is yet to be trained may be the same
+    asked(24, None)  # a tokenizer that is not trained yet may be the same
     with pytest.raises(UsageError, match="context of 32 tokens is longer than the records of 24"):
         asked(32, FINGERPRINT)
     with pytest.raises(UsageError, match=f"written with tokenizer {FINGERPRINT}, but this experiment's is cd"):
         asked(24, "cd" * 32)
 
 
-def test_a_tokenizer_that_cannot_be_loaded_is_refused():
+def test_a_tokenizer_that_cannot_be_loaded_is_rejected():
     for load, size, words in (("gpt3", 320, "'gpt3'"), ("LICENSE", 320, "LICENSE")):
         config = dataclasses.replace(EXPERIMENT.tokenizer, load=load, vocab_size=size)
         with pytest.raises(InputError, match=words):
@@ -111,12 +111,12 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused():
         (Target("cuda", (9, 0)), {"attention": "xla"}, "attention by xla$"),
     ],
 )
-def test_what_computes_attention_is_said_and_why_it_is_plain_operations(target, model, words):
+def test_the_choice_of_attention_is_explained(target, model, words):
     config = dataclasses.replace(EXPERIMENT.model, **model)
     assert re.search(words, explain(config.attention, target, attention_spec_of(config, 1)))
 
 
-def test_what_another_process_raises_is_raised_here():
+def test_errors_of_the_subprocess_are_raised():
     assert in_own_process(max, 3, 5) == 5
     with pytest.raises(UsageError, match="'runs/none' is not the folder of a checkpoint"):
         in_own_process(StartConfig("runs/none").folder)

@@ -1,4 +1,4 @@
-"""What a run begins from: its own newest checkpoint before all, another's by name, and never by mistake."""
+"""Start of a run: its own newest checkpoint first, else the named checkpoint of another run, never one by mistake."""
 
 import contextlib
 import dataclasses
@@ -53,21 +53,21 @@ def started_from(folder: Path, take, **changes):
     return dataclasses.replace(CONFIG, start=StartConfig(str(folder), take), **changes)
 
 
-def test_parameters_alone_go_into_another_optimizer(tokens, finished, tmp_path, capsys):
+def test_parameters_can_be_loaded_with_another_optimizer(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path)
     lion = dataclasses.replace(CONFIG.optimizer, name="lion", learning_rate=1e-12, final_learning_rate=1e-12)
     config = started_from(finished / "checkpoints/12", "parameters", optimizer=lion, steps=4)
     train(MODEL, config, run)
     assert "starting with parameters from " in capsys.readouterr().out
-    assert [row["step"] for row in told(run)][:4] == [1, 2, 3, 4]  # all over again
+    assert [row["step"] for row in told(run)][:4] == [1, 2, 3, 4]  # from the beginning
     before, after = named_leaves(state_at(finished, 12).model), named_leaves(state_at(run, 4, MODEL, config).model)
-    for name, value in before.items():  # at that rate, nothing moves
+    for name, value in before.items():  # the learning rate is negligible
         np.testing.assert_allclose(np.asarray(after[name]), np.asarray(value), rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.slow
-def test_checkpoints_are_the_same_with_zero1_and_without_it(finished, tmp_path):
-    """A run without it continues with it, and then without it on another mesh; the losses are those of `finished`."""
+def test_checkpoints_are_the_same_with_and_without_zero1(finished, tmp_path):
+    """A run without it continues with it, then without it on another mesh; losses equal those of `finished`."""
     run, expected = copy(finished, tmp_path), {row["step"]: row["loss"] for row in told(finished) if "loss" in row}
     for mesh, damaged in ((MeshConfig(zero1=True), (8, 12)), (MeshConfig(fsdp=2), (12,))):
         for step in damaged:
@@ -81,7 +81,7 @@ def test_checkpoints_are_the_same_with_zero1_and_without_it(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_everything_goes_on_where_it_was_in_bfloat16_too(tokens, finished, tmp_path, capsys):
+def test_everything_continues_at_its_step_also_in_bfloat16(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path)
     narrow = dataclasses.replace(MODEL, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     config = started_from(finished / "checkpoints/8", "everything")
@@ -95,13 +95,13 @@ def test_everything_goes_on_where_it_was_in_bfloat16_too(tokens, finished, tmp_p
     assert kinds == {"bfloat16"}
 
 
-def test_everything_in_the_same_types_ends_in_the_same_bits(tokens, finished, tmp_path):
+def test_everything_in_the_same_dtypes_ends_bit_for_bit_equal(tokens, finished, tmp_path):
     run = copy(tokens, tmp_path)
     train(MODEL, started_from(finished / "checkpoints/8", "everything"), run)
     assert bits(run, 12) == bits(finished, 12)
 
 
-def test_a_run_goes_on_from_its_own_checkpoint_and_not_from_the_start_again(tokens, finished, tmp_path, capsys):
+def test_a_run_resumes_from_its_own_checkpoint_and_not_from_train_start(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path)
     config = started_from(finished / "checkpoints/8", "parameters")
     train(MODEL, config, run)
@@ -115,7 +115,7 @@ def test_a_run_goes_on_from_its_own_checkpoint_and_not_from_the_start_again(toke
 
 
 @pytest.mark.parametrize("lost", ["a disk that is not mounted", "a folder that is gone"])
-def test_where_the_checkpoints_are_gone_nothing_is_begun_anew(tokens, finished, tmp_path, lost):
+def test_training_does_not_restart_if_the_checkpoints_are_missing(tokens, finished, tmp_path, lost):
     run = copy(finished, tmp_path)
     shutil.rmtree(run / "checkpoints")
     if lost == "a disk that is not mounted":
@@ -130,7 +130,7 @@ def test_where_the_checkpoints_are_gone_nothing_is_begun_anew(tokens, finished, 
     assert not (tmp_path / "away").exists()
 
 
-def test_a_longer_run_goes_on_at_the_rate_of_its_new_length_and_its_checkpoints_say_so(finished, tmp_path, capsys):
+def test_a_longer_run_uses_the_rate_of_its_new_length_and_records_it_in_checkpoints(finished, tmp_path, capsys):
     run, longer = copy(finished, tmp_path), dataclasses.replace(CONFIG, steps=16)
     train(MODEL, longer, run)
     assert "a run of 12 steps until now; from step 12 on" in capsys.readouterr().out
@@ -147,13 +147,13 @@ def test_a_longer_run_goes_on_at_the_rate_of_its_new_length_and_its_checkpoints_
     assert bits(run, 12) == bits(finished, 12)
 
 
-def test_a_start_behind_the_end_is_refused(tokens, finished, tmp_path):
+def test_a_start_after_the_last_step_is_rejected(tokens, finished, tmp_path):
     config = started_from(finished / "checkpoints/12", "everything", steps=10)
     with pytest.raises(UsageError, match=r"checkpoints/12 is at step 12, and train.steps is 10: nothing is left"):
         train(MODEL, config, copy(tokens, tmp_path))
 
 
-def test_a_start_of_another_tokenizer_is_refused(tokens, finished, tmp_path):
+def test_a_checkpoint_of_another_tokenizer_is_rejected(tokens, finished, tmp_path):
     other = tmp_path / "8"
     shutil.copytree(finished / "checkpoints/8", other)
     about = verify(other)
@@ -164,14 +164,14 @@ def test_a_start_of_another_tokenizer_is_refused(tokens, finished, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["", "checkpoints", "nowhere", "checkpoints/7"])
-def test_a_start_that_is_no_checkpoint_is_refused_with_those_that_are(finished, place):
-    (finished / "checkpoints/2026-11-01").mkdir(exist_ok=True)  # somebody's notes
+def test_a_start_without_a_checkpoint_is_rejected_with_the_existing_steps(finished, place):
+    (finished / "checkpoints/2026-11-01").mkdir(exist_ok=True)  # a folder of the user
     with pytest.raises(UsageError, match=r"is not the folder of a checkpoint") as error:
         StartConfig(str(finished / place)).folder()
     assert ("there are 4, 8, 12" in str(error.value)) == (place in ("", "checkpoints"))
 
 
-def test_a_damaged_start_is_refused(tokens, finished, tmp_path):
+def test_a_damaged_checkpoint_is_rejected(tokens, finished, tmp_path):
     other = tmp_path / "8"
     shutil.copytree(finished / "checkpoints/8", other)
     (path, *_) = [path for path in other.rglob("d/*") if path.is_file()]
@@ -185,8 +185,8 @@ def test_a_damaged_start_is_refused(tokens, finished, tmp_path):
     [({"seed": 5}, "seed is 0 there, 5 here"), ({}, r"data is \[.* there, \[.* here")],
     ids=["seed", "data"],
 )
-def test_a_checkpoint_of_another_run_is_refused(finished, tmp_path, changes, words):
-    """As when someone copies checkpoints about, or writes the shards again."""
+def test_a_checkpoint_of_another_run_is_rejected(finished, tmp_path, changes, words):
+    """For example, checkpoints that were copied, or shards that were rewritten."""
     run = copy(finished, tmp_path)
     if not changes:
         manifest = run / "tokens/manifest.json"
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_another_run_is_refused(finished, tmp_path, changes, wor
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_on_another_mesh_is_the_same_run(tokens, finished, tmp_path):
+def test_a_run_resumed_on_another_mesh_has_the_same_losses(tokens, finished, tmp_path):
     run = copy(tokens, tmp_path)
     for mesh in (MeshConfig(fsdp=4), MeshConfig(tensor=2)):
         for step in steps_there(run)[1:]:

@@ -1,4 +1,4 @@
-"""Shards are compared with their SHA-256 while training goes on, which ends when one is damaged."""
+"""Shards are compared with their SHA-256 during training, which stops if one is damaged."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def tokens(tmp_path) -> Path:
     return write_tokens(tmp_path / "tokens", {"train": STREAMS})
 
 
-def test_whole_shards_are_noted_for_the_next_start(tokens, tmp_path):
+def test_verified_shards_are_recorded_for_the_next_start(tokens, tmp_path):
     with contextlib.ExitStack() as stack:
         splits = [(tokens, "train"), (Url("s3://is-not-read/x"), "train")]
         verification = ShardVerification(splits, tmp_path / "note", stack)
@@ -32,10 +32,10 @@ def test_whole_shards_are_noted_for_the_next_start(tokens, tmp_path):
         assert verification.finished and "train-00003" in (tmp_path / "note").read_text()
 
 
-def test_training_goes_on_until_damage_is_found(tokens, tmp_path):
+def test_training_continues_until_damage_is_found(tokens, tmp_path):
     shard = next(tokens.glob("train-00001*"))
     shard.unlink()
-    os.mkfifo(shard)  # a file that takes long to read
+    os.mkfifo(shard)  # blocks the reader
     with contextlib.ExitStack() as stack:
         verification = ShardVerification([(tokens, "train")], tmp_path / "note", stack)
         tools: Any = SimpleNamespace(goodput=Goodput(tmp_path))

@@ -1,4 +1,4 @@
-"""Laws of snapshots: the parameters of their step to the bit, kept for good, and of no effect on the run."""
+"""Snapshots hold the parameters of their step bit for bit, are never deleted, and do not affect the run."""
 
 import dataclasses
 import json
@@ -54,14 +54,14 @@ def stamps(run: RunFolder) -> dict[str, int]:
 
 
 def back_at_4(run: RunFolder) -> dict[str, int]:
-    """Makes the run one that goes on at step 4, though it came further."""
+    """Reset the run to resume at step 4, although it was trained further."""
     for step in (8, 12):
         shutil.rmtree(run.checkpoint(step))
     return stamps(run)
 
 
-def test_a_snapshot_is_the_runs_parameters_at_its_step_and_all_stay(finished, tokens, tmp_path):
-    """Beside a run that keeps the checkpoint of every step, and takes no snapshot."""
+def test_a_snapshot_equals_the_parameters_of_its_step_and_is_never_deleted(finished, tokens, tmp_path):
+    """Compared with a run that keeps the checkpoint of every step and writes no snapshot."""
     every = Path(shutil.copytree(tokens, tmp_path / "every"))
     train(TINY.model, dataclasses.replace(PLAIN, checkpoint_every=1, checkpoints_kept=99), every)
     assert steps_in(finished.snapshots) == [0, 1, 3, 4, 8, 11]
@@ -70,14 +70,14 @@ def test_a_snapshot_is_the_runs_parameters_at_its_step_and_all_stay(finished, to
     fresh = make_state(TINY.model, make_optimizer(PLAIN.optimizer, 12), PLAIN.seed, PLAIN.spikes).model
     first = parameters(finished.snapshot(0))
     assert first == {name: np.asarray(value).tobytes() for name, value in named_leaves(fresh).items()}
-    assert bits(finished.root) == bits(every)  # no byte of the training is another
+    assert bits(finished.root) == bits(every)  # training is unchanged
     assert told(finished.root) == told(every)
     assert json.loads(json.dumps(identifying(WITH))) == json.loads(json.dumps(identifying(PLAIN)))
     assert {path.name for path in finished.snapshot(3).iterdir()} == {"model", "manifest.json"}
 
 
-def test_a_resumed_run_has_the_same_and_writes_none_again_that_is_whole(finished, run):
-    """Killed before the snapshot of step 8 was whole; a bit of that of step 11 is flipped."""
+def test_a_resumed_run_has_the_same_snapshots_and_rewrites_only_damaged_ones(finished, run):
+    """Killed before the snapshot of step 8 was complete; a bit of the snapshot of step 11 is flipped."""
     before = back_at_4(run)
     shutil.rmtree(run.snapshot(8))
     flip = next(path for path in (run.snapshot(11) / "model").rglob("d/*"))
@@ -100,7 +100,7 @@ def test_a_resumed_run_has_the_same_and_writes_none_again_that_is_whole(finished
         pytest.param({"mesh": MeshConfig(fsdp=4)}, id="mesh", marks=pytest.mark.slow),
     ],
 )
-def test_what_a_run_goes_on_to_change_is_taken_again_and_what_is_behind_it_stays(run, change):
+def test_snapshots_after_a_change_are_written_again_and_earlier_ones_remain(run, change):
     before = back_at_4(run)
     train(TINY.model, dataclasses.replace(WITH, **change), run.root)
     after = stamps(run)
@@ -125,11 +125,11 @@ def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
     with pytest.raises(InputError, match=r"snapshots/3 is damaged: .* or take that of step 12"):
         run.load(step=3)
     shutil.rmtree(run.checkpoints)
-    assert run.load().step == 11  # of a run that has come to no checkpoint yet
+    assert run.load().step == 11  # a run without checkpoints yet
 
 
 @pytest.mark.slow
-def test_a_disk_that_takes_no_snapshot_is_told_and_ends_no_run(tokens, tmp_path, capsys):
+def test_a_snapshot_that_cannot_be_written_is_reported_and_the_run_continues(tokens, tmp_path, capsys):
     run = RunFolder(Path(shutil.copytree(tokens, tmp_path / "run")))
     run.snapshots.write_text("in the way")
     train(TINY.model, dataclasses.replace(WITH, steps=4, snapshot_steps=(1,)), run.root)

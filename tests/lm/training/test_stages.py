@@ -1,5 +1,4 @@
-"""Laws of a run whose batch size and context length change on the way: every shape is compiled before the first step, a
-resumed run ends in the same bits, and all counts are those of a loop over the steps."""
+"""Schedules of batch size and context: each shape is compiled once, resume is bit-exact, all counts are exact."""
 
 import dataclasses
 import json
@@ -41,7 +40,7 @@ def rows(run: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def finished(tokens, tmp_path_factory) -> tuple[Path, list[str]]:
-    """(the run without an interruption, what it printed)."""
+    """(a run without interruption, its output)."""
     run, printed = tmp_path_factory.mktemp("finished") / "run", []
     shutil.copytree(tokens, run)
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +49,7 @@ def finished(tokens, tmp_path_factory) -> tuple[Path, list[str]]:
     return run, printed
 
 
-def test_tokens_and_arithmetic_are_those_of_all_steps_before(finished):
+def test_tokens_and_flops_equal_a_sum_over_the_previous_steps(finished):
     run, _ = finished
     flops = lambda context: flops_per_token(dataclasses.replace(MODEL, context_length=context))
     of_steps = [tokens * flops(16 if step < 5 else 32) for step, tokens in enumerate(TOKENS)]
@@ -64,7 +63,7 @@ def test_tokens_and_arithmetic_are_those_of_all_steps_before(finished):
     }
 
 
-def test_a_run_says_what_runs_from_each_switch_on(finished):
+def test_a_run_prints_the_configuration_of_each_stage(finished):
     run, printed = finished
     told_at = {row["step"]: row["run"] for row in rows(run) if "run" in row}
     names = ("tokens_per_step", "context_length", "micro_batches")
@@ -74,7 +73,7 @@ def test_a_run_says_what_runs_from_each_switch_on(finished):
     text = "\n".join(printed)
     assert f"12 steps, {sum(TOKENS):,} tokens in all" in text
     expected = "from step 3 on: batches of 32 sequences of 16 tokens (512 tokens), micro-batches 2"
-    assert text.count(expected) == 2  # at the start, and when it begins
+    assert text.count(expected) == 2  # at the start, and when the stage begins
     (epochs,) = map(float, re.findall(r"tokens an epoch, ([\d.]+) epochs", text))
     windows = sum(TOKENS) // 32
     assert epochs == pytest.approx(windows / windows_of(run), abs=0.006)
@@ -87,7 +86,7 @@ def windows_of(run: Path) -> int:
 
 
 @pytest.mark.parametrize("step", [4, 5, 6, pytest.param(9, marks=pytest.mark.slow)])
-def test_a_run_resumed_at_before_or_after_a_switch_ends_in_the_same_bits(finished, tmp_path, capsys, step):
+def test_a_run_resumed_at_before_or_after_a_switch_ends_bit_for_bit_equal(finished, tmp_path, capsys, step):
     whole, _ = finished
     run = copy(whole, tmp_path / "run")
     for later in range(step + 1, CONFIG.steps + 1):
@@ -100,14 +99,14 @@ def test_a_run_resumed_at_before_or_after_a_switch_ends_in_the_same_bits(finishe
 
 
 @pytest.mark.slow
-def test_other_devices_give_the_same_losses(finished, tokens, tmp_path):
+def test_other_meshes_give_the_same_losses(finished, tokens, tmp_path):
     run = copy(tokens, tmp_path / "run")
     train(MODEL, dataclasses.replace(CONFIG, mesh=MeshConfig(fsdp=4), micro_batches=1), run)
     losses = lambda run: [row["loss"] for row in rows(run) if "loss" in row]
     assert losses(run) == pytest.approx(losses(finished[0]), rel=2e-4)
 
 
-def test_a_run_that_is_extended_stays_in_its_last_stage_and_one_that_ends_before_it_never_reaches_it():
+def test_an_extended_run_stays_in_its_last_stage_and_a_shorter_one_omits_it():
     short, long = (dataclasses.replace(CONFIG, steps=steps) for steps in (6, 4000))
     assert [stage.first_step for stage in short.stages(32).between(0, 6)] == [0, 3, 5]
     assert long.stages(32).tokens_before(4000) == sum(TOKENS) + (4000 - 12) * 256
@@ -115,12 +114,12 @@ def test_a_run_that_is_extended_stays_in_its_last_stage_and_one_that_ends_before
     assert training_bytes(MODEL, dataclasses.replace(CONFIG, steps=4))["kept activations"] > 0
 
 
-def test_memory_is_that_of_the_largest_batch():
+def test_memory_is_counted_for_the_largest_batch():
     constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
     assert training_bytes(MODEL, CONFIG) == training_bytes(MODEL, constant)
 
 
-def test_the_program_that_is_planned_is_that_of_the_largest_batch():
+def test_the_planner_uses_the_program_of_the_largest_batch():
     constant = dataclasses.replace(CONFIG, batch_size=16, batch_schedule=(), context_schedule=())
     planned, expected = (compile_for(MODEL, one, jax.devices(), CHIP) for one in (CONFIG, constant))
     assert isinstance(planned, Compiled)
@@ -128,7 +127,7 @@ def test_the_program_that_is_planned_is_that_of_the_largest_batch():
 
 
 def test_each_shape_is_compiled_once():
-    """Also where only the mixture changes, or a shape comes again."""
+    """Also if only the mixture changes, or a shape recurs."""
     mixed = dataclasses.replace(
         CONFIG, batch_schedule=((3, 16), (6, 8)), context_schedule=(), mixture=(MixtureSource("a", 0.0),),
         mixture_schedule=(MixtureStage(4, (1.0, 2.0)),),
@@ -139,14 +138,14 @@ def test_each_shape_is_compiled_once():
     assert first.batch.inputs_BT.shape == (8, 32) and second.batch.inputs_BT.shape == (16, 32)
 
 
-def test_a_batch_of_any_stage_that_the_devices_cannot_share_is_refused():
+def test_a_batch_size_that_the_mesh_does_not_divide_is_rejected_in_any_stage():
     devices = Devices(16, "cpu", Target("cpu"))
     with pytest.raises(UsageError, match=r"From step 9 on, with batches of 8 sequences .*: train\.batch_size = 8 "):
         training_mesh_sizes(dataclasses.replace(CONFIG, micro_batches=1), MODEL, devices)
     assert training_mesh_sizes(dataclasses.replace(CONFIG, micro_batches=1, steps=8), MODEL, devices)["data"] == 16
 
 
-def test_the_schedules_are_in_the_identity_of_a_run():
+def test_the_schedules_are_part_of_the_identity_of_a_run():
     from lm.fields import identifying
 
     mixture = dataclasses.replace(

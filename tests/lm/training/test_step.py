@@ -1,4 +1,4 @@
-"""Laws of one update: what is computed in parts, again, or over many devices is the same; what is random repeats."""
+"""A training step: micro-batches, remat and meshes do not change the result; randomness is reproducible."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ TRAIN = dataclasses.replace(tiny_experiment().train, loss_chunks=2, batch_size=8
 
 
 def batch_of(config, rows=8, seed=0):
-    """Random tokens, two documents a row, the last two tokens without a target."""
+    """Random tokens, two documents per row, the last two tokens without a target."""
     generator = np.random.default_rng(seed)
     inputs, targets = (generator.integers(0, config.vocab_size, (rows, config.context_length), np.int32)
                        for _ in range(2))  # fmt: skip
@@ -71,7 +71,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_first_step_has_the_numbers_that_it_always_had(name):
+def test_the_first_step_has_the_recorded_values(name):
     loss, gradients = loss_and_named_gradients(FAMILIES[name])
     norm = float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients.values())))
     np.testing.assert_allclose(
@@ -92,11 +92,11 @@ GOLDEN_METRICS = [
     {"loss": 4.1646643, "gradient_norm": 2.2762051, "learning_rate": 0.0066666667},
     {"loss": 3.3556371, "gradient_norm": 2.0845106, "learning_rate": 0.01},
 ]
-"""Of the first steps of the llama model on batch_of(LLAMA), with AdamW, clipping, warm-up and weight decay."""
+"""Metrics of the first steps of the llama model on batch_of(LLAMA), with AdamW, clipping, warm-up and weight decay."""
 
 
-def test_the_metrics_of_the_first_steps_are_those_that_they_always_were():
-    """The second loss is that of the first update, the third loss that of moments and weight decay too."""
+def test_the_metrics_of_the_first_steps_have_the_recorded_values():
+    """The second loss depends on the first update, the third also on moments and weight decay."""
     mesh, optimizer = make_mesh(MeshConfig(), LLAMA, 8, jax.devices()[:1]), make_optimizer(TRAIN.optimizer, 12)
     state, found = initializer(LLAMA, optimizer, 0, mesh)(), []
     step = compile_step(optimizer, state, mesh, TRAIN)
@@ -104,7 +104,7 @@ def test_the_metrics_of_the_first_steps_are_those_that_they_always_were():
         state, metrics = step(state, batch_of(LLAMA))
         found.append({name: float(metrics[name]) for name in GOLDEN_METRICS[0]})
     for one, expected in zip(found, GOLDEN_METRICS, strict=True):
-        assert one == pytest.approx(expected, rel=1e-3), (  # other CPUs round otherwise
+        assert one == pytest.approx(expected, rel=1e-3), (  # other CPUs round differently
             "The first steps have other metrics than before. Should they have, as with another initialisation or "
             f"update: set GOLDEN_METRICS = {found}, and say in the commit and the changelog why, because results of "
             "earlier versions can then no longer be reproduced. If not: the loss of the first step is that of GOLDEN; "
@@ -112,8 +112,8 @@ def test_the_metrics_of_the_first_steps_are_those_that_they_always_were():
         )
 
 
-def test_a_step_moves_nothing_between_host_and_devices_unasked():
-    """Of all that the loop gives it, only the batch comes from the host, by `shard_batch`, which asks for it."""
+def test_a_step_has_no_implicit_transfers_between_host_and_devices():
+    """Only the batch comes from the host, explicitly by `shard_batch`."""
     mesh, optimizer = make_mesh(MeshConfig(fsdp=2), LLAMA, 8, jax.devices()[:2]), make_optimizer(TRAIN.optimizer, 12)
     state, batch = initializer(LLAMA, optimizer, 0, mesh)(), batch_of(LLAMA)
     abstract = abstract_state(LLAMA, optimizer, mesh)
@@ -139,7 +139,7 @@ def test_a_step_moves_nothing_between_host_and_devices_unasked():
         " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value.mlp
     ),
 )
-def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
+def test_micro_batches_and_remat_give_the_same_gradients(config, change):
     changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
     assert_the_same(changed, loss_and_named_gradients(config))
 
@@ -152,8 +152,8 @@ def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
         pytest.param(MODERN, "minimal_offloaded", id="modern"),
     ],
 )
-def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
-    """The same initial parameters, loss and gradients, each stacked over the layers."""
+def test_a_scan_over_layers_equals_separate_blocks(config, remat):
+    """The same initial parameters, loss and gradients, stacked over the layers."""
     loss, unrolled = loss_and_named_gradients(config)
     scanned = dataclasses.replace(config, scan_layers=True)
     found_loss, found = loss_and_named_gradients(scanned, dataclasses.replace(TRAIN, remat=remat))
@@ -167,7 +167,7 @@ def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
 
 
 def kept_by_a_block(config, change):
-    """{name: values a token} of what has a name and is kept for the backward pass of the blocks."""
+    """{name: values per token} of the named residuals saved for the backward pass of the blocks."""
     model = Transformer(config, jax.random.key(0))
     batch, train = batch_of(config), dataclasses.replace(TRAIN, **change)
 
@@ -183,8 +183,8 @@ def kept_by_a_block(config, change):
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_a_policy_keeps_what_it_names_and_nothing_else(config):
-    """And each is as large as the planner counts it."""
+def test_a_remat_policy_saves_exactly_the_named_values(config):
+    """Each with the size that the planner computes."""
     config = dataclasses.replace(config, layers=1)
     for name, policy in REMAT.items():
         if policy is None or policy.offload:
@@ -195,8 +195,8 @@ def test_a_policy_keeps_what_it_names_and_nothing_else(config):
 
 
 @pytest.mark.slow
-def test_remat_holds_less_at_a_time():
-    """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
+def test_remat_needs_less_memory():
+    """Temporary bytes of the compiled gradient of a model with many layers."""
     config = dataclasses.replace(LLAMA, layers=4, context_length=256)
 
     def temporary(remat):
@@ -212,23 +212,23 @@ def test_remat_holds_less_at_a_time():
     assert block < whole / 2
 
 
-def test_the_gradient_of_z_loss_is_added_and_the_loss_told_is_without_it():
+def test_z_loss_adds_its_gradient_but_the_logged_loss_excludes_it():
     loss, plain = loss_and_named_gradients(MODERN)
     with_loss, found = loss_and_named_gradients(MODERN, dataclasses.replace(TRAIN, z_loss=0.1))
     assert abs(with_loss - loss) < 1e-6
     assert np.abs(found["head.weight"] - plain["head.weight"]).max() > 1e-4
 
 
-# Over devices
+# Meshes
 
-SHARDED = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64, layers=1)  # every axis can be cut in 8
+SHARDED = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64, layers=1)  # 8 divides every axis
 GPT2_SMALL = dataclasses.replace(GPT2, layers=1)
 SHARDED_GPT2 = dataclasses.replace(GPT2, heads=8, kv_heads=8, width=64, layers=1)
 MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 
 def meshes():
-    """Every axis alone in two, four and eight, and mixes of two and three."""
+    """Each axis in two, four and eight parts, and mixes of two and three axes."""
     quick = [{"fsdp": 2, "context": 2, "tensor": 2}]
     slow = [
         *({name: 8} for name in ("data", "fsdp", "context", "tensor")),
@@ -245,19 +245,19 @@ def meshes():
 
 @functools.cache
 def first_state(config, train):
-    """On one device; steps are given copies."""
+    """On one device; steps get copies."""
     mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
     return initializer(config, make_optimizer(train.optimizer, 100), 0, mesh, train.spikes)()
 
 
 def on_mesh(config, train, sizes, steps=1):
-    """(losses and gradient norms of some steps, the state after them) on a mesh of these sizes and train.mesh.zero1."""
+    """(losses and gradient norms of some steps, the final state) on a mesh of these sizes and train.mesh.zero1."""
     devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
     mesh_config = MeshConfig(**{name: size for name, size in sizes.items() if name != "data"})
     mesh = make_mesh(mesh_config, config, 8, devices)
     optimizer = make_optimizer(train.optimizer, 100)
     state = first_state(config, train)
-    # A step donates what it is given, and device_put to more devices may keep the original on the first.
+    # A step donates its arguments, and device_put to more devices may keep the original on the first.
     state = jax.device_put(jax.tree.map(jnp.copy, state), state_shardings(state, mesh, train.mesh.zero1))
     step, told = compile_step(optimizer, state, mesh, train), []
     for number in range(steps):
@@ -272,7 +272,7 @@ def gradients_on(config, **sizes):
     mesh = make_mesh(MeshConfig(**{k: v for k, v in sizes.items() if k != "data"}), config, 8, devices)
     model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
     batch = jax.device_put(batch_of(config), batch_sharding(mesh))
-    step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN))  # as compile_step does
+    step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN))  # as in compile_step
     loss, gradients = jax.jit(step)(model, batch)
     return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradients).items()}
 
@@ -305,7 +305,7 @@ def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
         ),
     ],
 )
-def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
+def test_steps_on_a_mixed_mesh_equal_those_on_one_device(config, train):
     expected, _ = on_mesh(config, train, {}, steps=3)
     found, _ = on_mesh(config, train, {"fsdp": 2, "context": 2, "tensor": 2}, steps=3)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -313,7 +313,7 @@ def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["adamw", "adafactor"])
-def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
+def test_bfloat16_parameters_keep_their_dtypes_over_steps_with_float32_moments(rule):
     optimizer = dataclasses.replace(MUON, name=rule)
     config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
@@ -336,8 +336,8 @@ ZERO1_ROWS = [
 
 
 @pytest.mark.parametrize(("rule", "sizes"), ZERO1_ROWS)
-def test_with_zero1_the_update_is_the_same_and_moments_are_cut_over_data(rule, sizes):
-    """Of every optimizer, over steps that are clipped."""
+def test_zero1_gives_the_same_update_with_moments_sharded_over_data(rule, sizes):
+    """For every optimizer, over clipped steps."""
     train = dataclasses.replace(TRAIN, optimizer=dataclasses.replace(rule, clip_norm=0.5))
     cut = dataclasses.replace(train, mesh=MeshConfig(zero1=True))
     (expected, whole), (found, parts) = (on_mesh(SHARDED, one, sizes, steps=4) for one in (train, cut))
@@ -347,11 +347,11 @@ def test_with_zero1_the_update_is_the_same_and_moments_are_cut_over_data(rule, s
     held = lambda state: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.optimizer_state))
     matrices = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.model) if leaf.ndim > 1)
     moments = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.optimizer_state))
-    if moments > matrices:  # Adafactor's rows and columns are whole everywhere
+    if moments > matrices:  # Adafactor's row and column moments are replicated
         assert held(parts) < 1.1 * held(whole) / sizes["data"]
 
 
-def test_with_zero1_a_device_holds_as_much_less_as_is_computed():
+def test_zero1_saves_the_predicted_memory_per_device():
     model = dataclasses.replace(SHARDED, width=256, mlp_width=512)
     held, said = [], []
     for zero1 in (False, True):
@@ -367,7 +367,7 @@ def test_with_zero1_a_device_holds_as_much_less_as_is_computed():
     assert said[1] == said[0] // 8
 
 
-def test_a_width_that_zero1_does_not_divide_is_refused_with_the_remedy():
+def test_a_width_that_zero1_does_not_divide_is_rejected_with_the_remedy():
     odd = dataclasses.replace(SHARDED, width=72, heads=2, kv_heads=2)
     sixteen = Devices(16, "cpu", Target("cpu"))
     assert mesh_sizes(MeshConfig(), odd, 16, sixteen)["data"] == 16
@@ -375,12 +375,12 @@ def test_a_width_that_zero1_does_not_divide_is_refused_with_the_remedy():
         mesh_sizes(MeshConfig(zero1=True), odd, 16, sixteen)
 
 
-def test_micro_batches_that_devices_do_not_divide_are_refused():
+def test_micro_batches_that_devices_do_not_divide_are_rejected():
     with pytest.raises(UsageError, match=r"batch_size = 8 sequences in train\.micro_batches = 4 parts .* 4 x 1"):
         make_mesh(MeshConfig(), SHARDED, 8, jax.devices()[:4], micro_batches=4)
 
 
-def test_a_context_that_devices_do_not_divide_is_refused():
+def test_a_context_that_devices_do_not_divide_is_rejected():
     with pytest.raises(UsageError, match=r"context_length = 20 is cut over train\.mesh\.context = 8"):
         make_mesh(MeshConfig(context=8), dataclasses.replace(SHARDED, context_length=20), 8)
 
@@ -388,7 +388,7 @@ def test_a_context_that_devices_do_not_divide_is_refused():
 # Dropout
 
 
-def test_dropout_keeps_the_mean_and_drops_the_share():
+def test_dropout_keeps_the_mean_and_drops_the_given_share():
     x_BTD = jnp.full((64, 32, 8), 3.0)
     y_BTD = np.asarray(drop(x_BTD, Dropout(jax.random.key(0), 0.25, jnp.arange(64)), 1))
     assert set(np.unique(y_BTD).tolist()) == {0.0, 4.0}
@@ -398,7 +398,7 @@ def test_dropout_keeps_the_mean_and_drops_the_share():
 
 @pytest.mark.slow
 def test_dropout_depends_on_the_seed_and_the_step():
-    """Other masks at another step and with another seed. (The same from the same state: test_loop.py.)"""
+    """Masks differ at another step and with another seed. (test_loop.py covers equal masks for equal states.)"""
     optimizer = dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9, final_learning_rate=1e-9)
     train = dataclasses.replace(TRAIN, dropout=0.5, optimizer=optimizer)
     config = dataclasses.replace(GPT2, layers=1)
@@ -418,7 +418,7 @@ def test_dropout_depends_on_the_seed_and_the_step():
 
 
 @pytest.mark.slow
-def test_a_row_is_dropped_from_alike_in_whichever_micro_batch_it_is():
+def test_dropout_of_a_row_does_not_depend_on_its_micro_batch():
     dropped = dataclasses.replace(TRAIN, dropout=0.3)
     (expected, _), (found, _) = (
         on_mesh(GPT2_SMALL, dataclasses.replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
@@ -428,7 +428,7 @@ def test_a_row_is_dropped_from_alike_in_whichever_micro_batch_it_is():
     assert np.abs(other - expected).max() > 1e-3
 
 
-def test_every_layer_and_row_drops_other_values():
+def test_dropout_differs_between_layers_and_rows():
     dropout = Dropout(jax.random.key(0), 0.5, jnp.arange(1))
     x_BTD = jnp.ones((1, 16, 32))
     places = [np.asarray(drop(x_BTD, dropout.at(layer), place)) for layer in range(3) for place in range(2)]

@@ -1,4 +1,4 @@
-"""What is 0 is off, and what is looked at on the way changes nothing of what is made."""
+"""The value 0 disables logging, validation, samples or checkpoints, none of which changes the parameters."""
 
 import dataclasses
 import json
@@ -28,12 +28,12 @@ def trained(tokens: Path, folder: Path, config: TrainConfig) -> Path:
 
 @pytest.fixture(scope="module")
 def everything(tokens, tmp_path_factory) -> Path:
-    """With all of it on."""
+    """A run with all of them enabled."""
     return trained(tokens, tmp_path_factory.mktemp("everything"), CONFIG)
 
 
 def seen(run: Path) -> dict[str, list[int]]:
-    """The steps that were logged, validated, sampled and saved."""
+    """The steps logged, validated, sampled and saved."""
     rows = told(run)
     return {
         "log_every": [row["step"] for row in rows if "loss" in row],
@@ -52,8 +52,8 @@ def seen(run: Path) -> dict[str, list[int]]:
         ("checkpoint_every", [6]),
     ],
 )
-def test_each_is_switched_off_by_0_and_leaves_all_else_as_it_is(tokens, everything, tmp_path, name, left):
-    """The last step is logged and saved all the same."""
+def test_0_disables_each_and_changes_nothing_else(tokens, everything, tmp_path, name, left):
+    """The last step is always logged and saved."""
     run = trained(tokens, tmp_path, dataclasses.replace(CONFIG, **{name: 0}))
     assert seen(everything)[name] != left
     assert seen(run) == seen(everything) | {name: left}
@@ -62,14 +62,14 @@ def test_each_is_switched_off_by_0_and_leaves_all_else_as_it_is(tokens, everythi
 
 @pytest.mark.parametrize(("seconds", "saved"), [(1e-9, [2, 3, 4, 5, 6]), (1e5, [6])])
 def test_checkpoints_by_time_change_nothing_else(tokens, everything, tmp_path, seconds, saved):
-    """The time of the first counts from the end of the first step."""
+    """The interval of the first counts from the end of the first step."""
     config = dataclasses.replace(CONFIG, checkpoint_every=0, checkpoint_every_seconds=seconds, checkpoints_kept=9)
     run = trained(tokens, tmp_path, config)
     assert seen(run) == seen(everything) | {"checkpoint_every": saved}
     assert bits(run) == bits(everything)
 
 
-def test_without_validation_no_validation_split_is_needed(tokens, everything, tmp_path):
+def test_a_validation_split_is_needed_only_for_validation(tokens, everything, tmp_path):
     whole = Path(shutil.copytree(tokens, tmp_path / "whole"))
     for path in (whole / "tokens").glob("val-*"):
         path.unlink()
@@ -82,7 +82,7 @@ def test_without_validation_no_validation_split_is_needed(tokens, everything, tm
     assert bits(run) == bits(everything)
 
 
-def test_without_samples_a_prompt_that_is_too_long_is_no_matter(tokens, tmp_path):
+def test_a_prompt_that_is_too_long_is_allowed_without_samples(tokens, tmp_path):
     long = dataclasses.replace(CONFIG, sample_prompt="The miller carried a sack of grain. " * 9, steps=4)
     with pytest.raises(UsageError, match="leaves no room within 24"):
         trained(tokens, tmp_path / "on", long)
@@ -97,7 +97,7 @@ def test_without_samples_a_prompt_that_is_too_long_is_no_matter(tokens, tmp_path
         ({"sample_every": -1}, ["sample_every is -1", "0 (0: never"]),
     ],
 )
-def test_switches_that_contradict_are_refused_with_the_values(changes, words):
+def test_contradictory_switches_are_rejected_with_the_values(changes, words):
     with pytest.raises(UsageError) as error:
         dataclasses.replace(CONFIG, **changes)
     assert all(word in str(error.value) for word in words), error.value

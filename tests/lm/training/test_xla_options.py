@@ -1,4 +1,4 @@
-"""Options of XLA go to the devices that they are for, and one that XLA does not take is named."""
+"""XLA options go only to their own platform, and options that XLA rejects are named."""
 
 import dataclasses
 
@@ -26,14 +26,14 @@ GIVEN = ("xla_gpu_enable_latency_hiding_scheduler=true", "xla_gpu_experimental_p
         ("cpu", None), ("rocm", None),
     ],
 )  # fmt: skip
-def test_each_platform_gets_its_own(platform, passed_on):
+def test_each_platform_gets_its_own_options(platform, passed_on):
     assert compiler_options(GIVEN, platform) == passed_on
 
 
 @pytest.mark.parametrize(
     "option", [{"xla_gpu_nothing_of_the_kind": True}, {"xla_gpu_enable_latency_hiding_scheduler": "perhaps"}]
 )
-def test_what_xla_refuses_is_found_in_what_it_says(option):
+def test_the_rejected_option_is_found_in_the_error_of_xla(option):
     with pytest.raises(jax.errors.JaxRuntimeError) as raised:
         jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options=option)
     found = REFUSED.search(str(raised.value))
@@ -41,13 +41,13 @@ def test_what_xla_refuses_is_found_in_what_it_says(option):
 
 
 @pytest.mark.parametrize("option", ["--xla_gpu_autotune_level=0", "xla_gpu_autotune_level", "rm -r", "xla_a=1 xla_b=2"])
-def test_what_is_no_option_is_refused(option):
+def test_invalid_options_are_rejected(option):
     with pytest.raises(UsageError, match="name=value"):
         dataclasses.replace(tiny_experiment().train, xla_options=(option,))
 
 
-def test_a_run_folder_from_others_may_set_none_but_those_of_layouts():
-    """xla_gpu_cuda_data_dir names the folder of a program that XLA runs."""
+def test_a_run_folder_of_others_may_set_only_layout_options():
+    """Others are dangerous: xla_gpu_cuda_data_dir names the folder of a program that XLA runs."""
     saved = {"train": {"xla_options": [*GPU_OVERLAP, "xla_gpu_cuda_data_dir=/tmp/theirs"]}}
     (found,) = named_code(saved)
     assert [code.name for code in found.codes] == ["train.xla_options"]
@@ -55,7 +55,7 @@ def test_a_run_folder_from_others_may_set_none_but_those_of_layouts():
     assert saved["train"]["xla_options"] == [*GPU_OVERLAP]
 
 
-def test_options_of_layouts_are_for_their_own_hardware():
+def test_layout_options_apply_only_to_their_own_platform():
     for row in LAYOUTS.values():
         platform = "cuda" if row.topology.startswith("h100") else "tpu"
         assert len(compiler_options(row.xla_options, platform) or {}) == len(row.xla_options)
