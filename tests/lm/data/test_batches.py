@@ -1,7 +1,5 @@
-"""batch(step) is pure, an epoch is every window once, and each row is what a naive reading of the stream gives.
-
-The shards are written by a reference of the tests' own (shard_files.py): a stream as one array, cut by slicing.
-"""
+"""batch(step) is pure, an epoch has every window once, and each row equals the same slice of the stream. The shards are
+written independently by shard_files.py: each stream is one array."""
 
 import dataclasses
 import hashlib
@@ -24,7 +22,7 @@ from tests.corpus import tiny_experiment
 from tests.lm.shard_files import FINGERPRINT, LENGTH, STREAMS, naive_rows, random_stream, same, write_tokens
 
 REPOSITORY = Path(__file__).parents[3]
-CONTEXT, BATCH = 8, 3  # three windows a record
+CONTEXT, BATCH = 8, 3  # three windows per record
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +35,8 @@ def source(folder: Path, split="train", context=CONTEXT, batch=BATCH, seed=0, th
 
 
 @pytest.mark.parametrize("context", [1, 4, CONTEXT, LENGTH, 5, 7, 9, 16, 17, 23])
-def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, context):
-    """Also where the context does not divide the records, so that windows lie across two of them."""
+def test_an_epoch_has_every_window_once_as_in_the_naive_reference(folder, context):
+    """Also if the context does not divide the record length, so that windows span two records."""
     expected = naive_rows(STREAMS, context)
     batches = source(folder, context=context, batch=1)
     assert batches.windows == len(expected)
@@ -55,7 +53,7 @@ def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, conte
 
 
 @pytest.mark.parametrize("context", [1, CONTEXT, LENGTH, 7])
-def test_heads_are_the_targets_with_which_a_document_begins(folder, context):
+def test_heads_are_targets_at_the_beginning_of_documents(folder, context):
     begins = [
         int(tokens[i])
         for tokens, documents in STREAMS
@@ -65,7 +63,7 @@ def test_heads_are_the_targets_with_which_a_document_begins(folder, context):
     batches, found = source(folder, context=context, batch=1), []
     for step in range(batches.windows):
         found += batches.batch(step).targets_BT[batches.heads(step)].tolist()
-    assert sorted(found) == begins  # a document's first token differs from all others here
+    assert sorted(found) == begins  # the first tokens of documents are unique here
 
 
 @settings(max_examples=30, deadline=None)
@@ -74,7 +72,7 @@ def test_heads_are_the_targets_with_which_a_document_begins(folder, context):
     sizes=st.lists(st.integers(2, 150), min_size=1, max_size=3),
     data=st.data(),
 )
-def test_every_token_is_a_target_once_an_epoch_at_any_context(length, sizes, data):
+def test_every_token_is_a_target_once_per_epoch_for_any_context(length, sizes, data):
     context = data.draw(st.integers(1, length))
     streams = [random_stream(i, size, 1 + 1000 * i, 200 * i) for i, size in enumerate(sizes)]
     with tempfile.TemporaryDirectory() as name:
@@ -91,8 +89,8 @@ def test_every_token_is_a_target_once_an_epoch_at_any_context(length, sizes, dat
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
-def test_every_epoch_has_every_target_once_and_an_order_of_its_own(folder, batch_size):
-    """Also where batches reach over the ends of epochs, or hold several."""
+def test_every_epoch_has_every_target_once_in_its_own_order(folder, batch_size):
+    """Also if batches span several epochs."""
     batches = source(folder, batch=batch_size)
     targets = sorted(token for tokens, _ in STREAMS for token in tokens[1:].tolist())
     assert batches.sources[0].tokens_per_epoch == len(targets)
@@ -103,10 +101,10 @@ def test_every_epoch_has_every_target_once_and_an_order_of_its_own(folder, batch
     epochs = [rows[i * batches.windows : (i + 1) * batches.windows] for i in range(3)]
     for epoch in epochs:
         assert sorted(token for row in epoch for token in row) == targets
-    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]  # each in an order of its own
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]  # their orders differ
 
 
-def test_steps_in_any_order_are_the_same_batches(folder):
+def test_batches_do_not_depend_on_the_order_of_reads(folder):
     steps = [40, 3, 0, 3, 17, 2**40, 40, 1]
     forwards = {step: source(folder).batch(step) for step in sorted(set(steps))}
     one = source(folder)
@@ -114,14 +112,14 @@ def test_steps_in_any_order_are_the_same_batches(folder):
     assert not same(forwards[0], forwards[1])
 
 
-def test_seed_decides_the_order(folder):
+def test_the_seed_determines_the_order(folder):
     assert same(source(folder, seed=5).batch(2), source(folder, seed=5).batch(2))
     assert not same(source(folder, seed=5).batch(2), source(folder, seed=6).batch(2))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("start", "batch_size"), [(0, 3), (13, 3), (13, 1)])
-def test_iterate_is_batch_of_each_step(folder, threads, start, batch_size):
+def test_iterate_yields_the_batch_of_each_step(folder, threads, start, batch_size):
     reference = source(folder, batch=batch_size)
     iterator = source(folder, batch=batch_size, threads=threads).iterate(start)
     for step in range(start, start + 40):
@@ -154,13 +152,13 @@ def test_sequential_windows_cover_the_split_in_order(folder, batch_size, context
     assert not any(array[filler].any() for array in last)
 
 
-def test_document_stream_is_the_stream(folder):
+def test_document_stream_equals_the_stream(folder):
     tokens, documents = document_stream(folder, "train", FINGERPRINT)
     np.testing.assert_array_equal(tokens, np.concatenate([tokens for tokens, _ in STREAMS]))
     np.testing.assert_array_equal(documents, np.concatenate([documents for _, documents in STREAMS]))
 
 
-def test_wide_tokens_are_not_cut(tmp_path):
+def test_wide_tokens_are_not_truncated(tmp_path):
     tokens = 2**31 - 1 - np.arange(LENGTH + 1)
     write_tokens(tmp_path, {"train": [(tokens, np.zeros(LENGTH + 1, np.int64))]}, dtype="uint32")
     batch = source(tmp_path, context=LENGTH, batch=1).batch(0)
@@ -183,12 +181,12 @@ def copy(folder, tmp_path) -> Path:
     return tmp_path
 
 
-def test_no_manifest_is_an_input_error(tmp_path):
+def test_a_missing_manifest_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"manifest\.json is missing"):
         source(tmp_path)
 
 
-def test_wrong_requests_are_usage_errors_with_both_values(folder):
+def test_invalid_arguments_are_usage_errors_with_both_values(folder):
     with pytest.raises(UsageError, match=r"no split 'test' in .* only train, val"):
         source(folder, "test")
     with pytest.raises(UsageError, match=r"context of 25 tokens is longer than the records of 24 in .* at most 24"):
@@ -199,7 +197,7 @@ def test_wrong_requests_are_usage_errors_with_both_values(folder):
         document_stream(folder, "val", "cd" * 32)
 
 
-def test_a_config_may_have_any_context_up_to_the_records_and_none_beyond():
+def test_a_config_may_have_any_context_up_to_the_record_length():
     experiment = tiny_experiment()
     assert experiment.shards.record_length == 64
     for context in (36, 64):
@@ -208,7 +206,7 @@ def test_a_config_may_have_any_context_up_to_the_records_and_none_beyond():
         dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=65))
 
 
-def test_missing_and_cut_shards_are_input_errors(copy):
+def test_missing_and_truncated_shards_are_input_errors(copy):
     name = "train-00001-of-00004.array_record"
     size = (copy / name).stat().st_size
     (copy / name).write_bytes((copy / name).read_bytes()[:-1])
@@ -217,17 +215,17 @@ def test_missing_and_cut_shards_are_input_errors(copy):
     (copy / name).unlink()
     with pytest.raises(InputError, match=rf"{name} is missing"):
         source(copy)
-    source(copy, "val")  # which is whole
+    source(copy, "val")  # the validation shard is complete
 
 
-def test_a_shard_that_is_no_array_record_is_an_input_error(copy):
+def test_a_shard_in_another_format_is_an_input_error(copy):
     name = "val-00000-of-00001.array_record"
     (copy / name).write_bytes(bytes((copy / name).stat().st_size))
     with pytest.raises(InputError, match=rf"Record \d+ of .*{name} cannot be read.*not an Array.*launch\.write_shards"):
         source(copy, "val").batch(0)
 
 
-def test_a_manifest_with_other_counts_is_an_input_error(copy):
+def test_a_manifest_with_wrong_counts_is_an_input_error(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["records"] += 1
     (copy / "manifest.json").write_text(json.dumps(manifest))
@@ -243,11 +241,11 @@ def test_an_empty_split_is_an_input_error(copy):
         source(copy)
 
 
-def test_damage_inside_a_shard_is_an_input_error_in_batch_and_iterate(copy):
-    """No bit of the tokens can flip unnoticed: ArrayRecord or the record's own checksum sees it."""
+def test_damage_within_a_shard_is_an_input_error_in_batch_and_iterate(copy):
+    """Checksums of ArrayRecord or of the record detect every flipped bit of the tokens."""
     name = "val-00000-of-00001.array_record"
     data = bytearray((copy / name).read_bytes())
-    used = np.flatnonzero(np.frombuffer(data, np.uint8)).tolist()  # the rest of the file's blocks is padding
+    used = np.flatnonzero(np.frombuffer(data, np.uint8)).tolist()  # the rest of the blocks is padding
     whole = [source(copy, "val", batch=1).batch(step) for step in range(17)]
     noticed = 0
     for position in used[:: len(used) // 30]:

@@ -1,4 +1,5 @@
-"""Windows shuffled in blocks: each once an epoch, a row in one block at a time, the same whoever asks."""
+"""Windows shuffled in blocks: each occurs once per epoch, rows read neighbouring windows, and the order is
+deterministic."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from lm.data.block_order import BlockOrder, BlockStream
 
 
 @pytest.mark.parametrize(("windows", "block"), [(100, 7), (64, 16), (5, 16), (1, 3), (33, 32)])
-def test_each_window_comes_once_an_epoch(windows, block):
+def test_each_window_occurs_once_per_epoch(windows, block):
     stream = BlockStream(range(10, 10 + windows), block, 3)
     group = lambda number: stream.group(number, number * block, block)
     found = np.concatenate([group(number) for number in range(6 * windows // block + 6)])
@@ -20,28 +21,28 @@ def test_each_window_comes_once_an_epoch(windows, block):
     assert len({tuple(np.sort(group(number))) for number in range(8)}) > 1 or windows <= block
 
 
-def test_a_small_batch_is_from_many_blocks():
+def test_a_small_batch_has_windows_of_many_blocks():
     order = BlockOrder([range(100_000)], [[1.0]], 0, constant(8, 1), 10)
     rows = np.stack([order[step] for step in range(80)], axis=1)
-    assert 60 <= len(np.unique(rows // 10)) <= 2 * 64  # a block lies over two tens
+    assert 60 <= len(np.unique(rows // 10)) <= 2 * 64  # a block may span two tens
     for row in rows:
         assert len(np.unique(np.diff(np.sort(row)) > 1)) == 2 and np.sum(np.diff(np.sort(row)) > 1) <= 7
 
 
 @pytest.mark.parametrize("batch", [64, 65, 70])
-def test_a_row_stays_in_a_block_of_neighbours(batch):
+def test_a_row_reads_blocks_of_neighbouring_windows(batch):
     order = BlockOrder([range(1000)], [[1.0]], 0, constant(batch, 1), 10)
     rows = np.stack([order[step] for step in range(120)], axis=1)
     whole = 0
     for row in rows.reshape(-1, 10):
         neighbours = np.sort(row)
-        whole += bool(np.all(np.isin(np.diff(neighbours), (1, 991))))  # a block may lie over the end
+        whole += bool(np.all(np.isin(np.diff(neighbours), (1, 991))))  # a block may wrap around the end
         assert len(set(row)) == 10
-    assert whole >= batch * 12 - 2 * (1 + batch * 120 // 1000)  # where an epoch ends, a block is of two parts
+    assert whole >= batch * 12 - 2 * (1 + batch * 120 // 1000)  # at the end of an epoch, a block has two parts
     assert len(np.unique(rows[:, 0] // 10)) >= 40
 
 
-def test_sources_have_their_shares_of_the_blocks():
+def test_sources_have_their_shares_of_blocks():
     order = BlockOrder([range(5000), range(5000, 5100)], [[3.0, 1.0]], 0, constant(8, 1), 5)
     numbers = np.concatenate([order[step] for step in range(480)])
     assert np.mean(numbers >= 5000) == pytest.approx(0.25, abs=0.01)
@@ -49,8 +50,8 @@ def test_sources_have_their_shares_of_the_blocks():
     assert counts.max() - counts.min() <= 1
 
 
-def test_stages_of_one_mixture_go_on_with_its_shares():
-    """Also where each is too short for all sources to have a turn."""
+def test_stages_of_the_same_mixture_keep_its_shares():
+    """Also if each stage is too short for a block of every source."""
     stages = Stages([Stage(10 * n, 10 * (n + 1), 40 * n, 4, 1, 1, 1) for n in range(40)])
     order = BlockOrder([range(500), range(500, 900)], [[0.01, 0.99]] * 40, 0, stages, 8)
     numbers = np.concatenate([order[step] for step in range(400)])
@@ -58,12 +59,12 @@ def test_stages_of_one_mixture_go_on_with_its_shares():
     assert np.mean(numbers < 500) == pytest.approx(0.01, abs=0.01)
 
 
-def test_the_order_depends_on_the_seed_alone_and_not_on_what_was_asked_before():
+def test_the_order_depends_only_on_the_seed():
     sources, weights = [range(300), range(300, 900)], [1.0, 2.0]
     orders = [BlockOrder(sources, [weights], seed, constant(4, 1), 6) for seed in (0, 0, 1)]
     steps = np.random.default_rng(0).permutation(200).tolist()
     mixed = dict(sorted((step, orders[0][step].tolist()) for step in steps))
     assert mixed == {step: orders[1][step].tolist() for step in range(200)}
     assert [orders[2][step].tolist() for step in range(10)] != [mixed[step] for step in range(10)]
-    # Other versions of the code and of NumPy give the same order: a run that resumes reads on where it was.
+    # Other versions of the code and of NumPy must give the same order, so that runs can resume.
     assert [mixed[0], mixed[7]] == [[274, 328, 567, 258], [99, 518, 868, 299]]

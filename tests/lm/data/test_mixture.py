@@ -1,4 +1,4 @@
-"""A mixture is as pure as its parts, keeps to its weights at every moment, and each sequence tells where it is from."""
+"""A mixture is deterministic, keeps to its weights at every step, and records the source of each sequence."""
 
 import collections
 import dataclasses
@@ -21,9 +21,9 @@ from lm.errors import InputError, UsageError
 from tests.lm.shard_files import FINGERPRINT, STREAMS, naive_rows, random_stream, same, write_tokens
 
 REPOSITORY = Path(__file__).parents[3]
-CONTEXT, BATCH = 7, 3  # divides no record here
+CONTEXT, BATCH = 7, 3  # no record length is a multiple of it
 WEIGHTS = (3.0, 0.5, 1.25)
-PARTS = [  # of different sizes, and one of a size as the first; records of different lengths
+PARTS = [  # two of equal size, one of another; records of different lengths
     (STREAMS, 24),
     ([random_stream(3, 120, 3000, 0), random_stream(4, 61, 3500, 50)], 10),
     ([(tokens + 4000, documents) for tokens, documents in STREAMS], 24),
@@ -54,13 +54,13 @@ def weights(folders) -> dict[Path, float]:
     weights=st.lists(st.floats(1e-3, 1e3) | st.integers(1, 9).map(float), min_size=1, max_size=9),
     start=st.integers(0, 100) | st.integers(0, 2**62),
 )
-def test_every_source_has_its_share_at_every_moment_and_its_sequences_in_order(weights, start):
+def test_every_source_has_its_share_at_every_step_and_its_sequences_in_order(weights, start):
     turns, bound = Turns(weights), max(1, len(weights) - 1)
     shares = [Fraction(str(weight)) / sum(Fraction(str(weight)) for weight in weights) for weight in weights]
     seen: dict[int, int] = {}
     for number in range(start, start + 60):
         turn, before = turns[number]
-        assert before == seen.get(turn, before)  # one after the other, none left out
+        assert before == seen.get(turn, before)  # consecutive
         seen[turn] = before + 1
         assert abs(before - number * shares[turn]) < bound
         assert abs(before + 1 - (number + 1) * shares[turn]) < bound
@@ -73,7 +73,7 @@ def test_turns_begin_at_the_first_sequence_of_each_source():
 
 
 def test_weights_are_exact_and_relative():
-    """To Grain's mix, which rounds them, 3 to 7 is 100 to 233: 3,000 sequences off after ten million."""
+    """Grain's mix rounds weights: 3 to 7 becomes 100 to 233, which is off by 3,000 sequences after ten million."""
     turns = Turns((3.0, 7.0))
     assert turns[10_000_000] == (0, 3_000_000)
     for others in ((0.3, 0.7), (30.0, 70.0), (3e-9, 7e-9)):
@@ -82,13 +82,13 @@ def test_weights_are_exact_and_relative():
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 @pytest.mark.parametrize("context", [8, CONTEXT])
-def test_a_mixture_of_one_folder_is_no_mixture(folders, weight, context):
+def test_a_mixture_of_one_folder_equals_the_folder(folders, weight, context):
     mixed, plain = source({folders[1]: weight}, context=context), source(folders[1], context=context)
     assert all(same(mixed.batch(step), plain.batch(step)) for step in (0, 1, 40, 2**40))
     assert mixed.documents(4) == plain.documents(4)
 
 
-def test_an_own_weight_of_zero_leaves_the_runs_own_shards_out(folders):
+def test_an_own_weight_of_zero_omits_the_runs_own_shards(folders):
     mixture = (MixtureSource(str(folders[1]), 2.0),)
     assert mixture_of(CONFIG, folders[0]) == {folders[0]: 1.0}
     assert mixture_of(dataclasses.replace(CONFIG, mixture=mixture), folders[0]) == {folders[0]: 1.0, folders[1]: 2.0}
@@ -96,7 +96,7 @@ def test_an_own_weight_of_zero_leaves_the_runs_own_shards_out(folders):
     assert mixture_of(alone, folders[0]) == {folders[1]: 2.0}
 
 
-def test_steps_in_any_order_are_the_same_batches(weights):
+def test_batches_do_not_depend_on_the_order_of_reads(weights):
     steps = [40, 3, 0, 3, 17, 2**40, 40, 1]
     forwards = {step: source(weights).batch(step) for step in sorted(set(steps))}
     one = source(weights)
@@ -106,7 +106,7 @@ def test_steps_in_any_order_are_the_same_batches(weights):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("start", [0, 13, 2**40])
-def test_a_run_goes_on_from_any_step_with_any_threads(weights, threads, start):
+def test_a_run_resumes_at_any_step_with_any_number_of_threads(weights, threads, start):
     reference = source(weights)
     iterator = source(weights, threads=threads).iterate(start)
     for step in range(start, start + 30):
@@ -114,7 +114,7 @@ def test_a_run_goes_on_from_any_step_with_any_threads(weights, threads, start):
 
 
 def rows_by_folder(mixed: BatchSource, steps: int) -> dict[Path, list[tuple]]:
-    """{folder: its sequences as naive_rows gives them, in the order in which they came}."""
+    """{folder: its sequences in the format of naive_rows, in the order of reads}."""
     rows = collections.defaultdict(list)
     for step in range(steps):
         for origin, *row in zip(mixed.documents(step), *mixed.batch(step), strict=True):
@@ -122,7 +122,7 @@ def rows_by_folder(mixed: BatchSource, steps: int) -> dict[Path, list[tuple]]:
     return rows
 
 
-def test_each_sequence_is_traced_and_each_source_has_epochs_and_orders_of_its_own(folders, weights):
+def test_sequences_have_their_origin_and_sources_have_their_own_epochs_and_orders(folders, weights):
     steps = 130
     rows = rows_by_folder(source(weights), steps)
     firsts = []
@@ -132,12 +132,12 @@ def test_each_sequence_is_traced_and_each_source_has_epochs_and_orders_of_its_ow
         epochs = [list(epoch) for epoch in itertools.batched(found, len(expected))]
         for epoch in epochs:
             assert all(row == expected[row[0][0]] for row in epoch)
-            assert len({row[0][0] for row in epoch}) == len(epoch)  # none twice
+            assert len({row[0][0] for row in epoch}) == len(epoch)  # no duplicates
         assert all(one != other for one, other in itertools.pairwise(epochs))
         firsts.append([list(expected).index(row[0][0]) for row in epochs[0]])
-    assert len(rows[folders[0]]) > 3 * len(naive_rows(STREAMS, CONTEXT)) > 0  # so there were several epochs
+    assert len(rows[folders[0]]) > 3 * len(naive_rows(STREAMS, CONTEXT)) > 0  # several epochs
     length = min(len(firsts[0]), len(firsts[2]))
-    assert firsts[0][:length] != firsts[2][:length]  # sources of one size do not go in step
+    assert firsts[0][:length] != firsts[2][:length]  # sources of equal size have different orders
 
 
 def test_another_source_does_not_change_the_order_of_the_first(folders, weights):
@@ -146,7 +146,7 @@ def test_another_source_does_not_change_the_order_of_the_first(folders, weights)
     assert mixed == alone[: len(mixed)]
 
 
-def test_shares_and_epochs_are_told(weights, folders):
+def test_sources_have_shares_and_epochs(weights, folders):
     mixed = source(weights)
     assert [one.folder for one in mixed.sources] == folders
     assert [one.share for one in mixed.sources] == [weight / sum(WEIGHTS) for weight in WEIGHTS]
@@ -156,7 +156,7 @@ def test_shares_and_epochs_are_told(weights, folders):
     assert mixed.windows == sum(len(naive_rows(streams, CONTEXT)) for streams, _ in PARTS)
 
 
-def test_a_folder_that_does_not_fit_is_refused_with_both_values(folders, tmp_path):
+def test_an_incompatible_folder_is_rejected_with_both_values(folders, tmp_path):
     with pytest.raises(UsageError, match=rf"context of 11 .* longer than the records of 10 in {folders[1]}"):
         source({folders[0]: 1.0, folders[1]: 1.0}, context=11)
     other = write_tokens(tmp_path, {"train": STREAMS}, fingerprint="cd" * 32)
@@ -172,14 +172,14 @@ def mixed_config(*sources: tuple[Path | str, float], own_weight: float = 1.0):
     return dataclasses.replace(CONFIG, mixture=mixture, own_weight=own_weight)
 
 
-def test_a_missing_folder_is_refused_with_the_remedy(folders, tmp_path):
+def test_a_missing_folder_is_rejected_with_the_remedy(folders, tmp_path):
     with pytest.raises(InputError, match=r"train\.mixture names .*/none, but .*manifest\.json is missing.*another run"):
         mixture_of(mixed_config((tmp_path / "none", 1.0)), folders[0])
     with pytest.raises(InputError, match=rf"manifest\.json is missing\. Name {folders[1]}, which has one"):
         mixture_of(mixed_config((folders[1].parent, 1.0)), folders[0])
 
 
-def test_a_folder_named_twice_is_refused_under_any_name(folders, tmp_path):
+def test_duplicate_folders_are_rejected_under_any_name(folders, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(folders[1])
     for twin in (folders[1], link, folders[1] / "../tokens"):
@@ -191,7 +191,7 @@ def test_a_folder_named_twice_is_refused_under_any_name(folders, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
-def test_a_weight_that_is_none_is_refused(bad):
+def test_invalid_weights_are_rejected(bad):
     refused = rf"with a weight of {bad}; it must be 0 or more" if bad else "a/tokens with a weight of 0, and no stage"
     with pytest.raises(UsageError, match=refused):
         dataclasses.replace(CONFIG, mixture=(MixtureSource("a/tokens", bad),))
@@ -218,7 +218,7 @@ def test_a_mixture_can_be_given_on_the_command_line():
             parse_command("x", "", [demo, "--train.mixture", *wrong])
 
 
-def test_schedules_can_be_given_on_the_command_line_and_are_read_back(tmp_path):
+def test_schedules_can_be_given_on_the_command_line_and_are_restored_from_json(tmp_path):
     demo = str(REPOSITORY / "configs/demo.py")
     words = ["--train.mixture", "a/tokens", "0", "b/tokens", "2", "--train.mixture-schedule", "40:1,0.5,0", "80:0,1,1"]
     words += ["--train.batch-schedule", "5", "16", "60", "32", "--train.context-schedule", "0", "128", "5", "256"]
@@ -240,8 +240,8 @@ def test_schedules_can_be_given_on_the_command_line_and_are_read_back(tmp_path):
 
 @settings(max_examples=20, deadline=None)
 @given(step=st.integers(0, 2**45))
-def test_any_step_is_found_alone(weights, step):
-    """A batch holds the sequences whose turns it is, whatever the step."""
+def test_the_batch_of_any_step_is_computed_directly(weights, step):
+    """It has the sequences of its turns, without reading previous steps."""
     mixed = source(weights)
     numbers = range(step * BATCH, (step + 1) * BATCH)
     expected = [mixed.sources[Turns(WEIGHTS)[number][0]].folder for number in numbers]

@@ -1,4 +1,4 @@
-"""Sequence records come back as they went in; damage is named; the manifest likewise."""
+"""Sequence records and the manifest survive a round trip; damage is reported by name."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def example() -> SequenceRecord:
 
 
 @given(records())
-def test_round_trip(record):
+def test_records_survive_a_round_trip(record):
     found = from_bytes(to_bytes(record))
     assert (found.length, found.valid) == (record.length, record.valid)
     for field in ("tokens", "segment_starts", "document_ids"):
@@ -43,7 +43,7 @@ def test_round_trip(record):
     assert to_bytes(found) == to_bytes(record)
 
 
-def test_layout_is_the_documented_one():
+def test_the_layout_is_as_documented():
     parts = (
         b"GMR1", b"\x02\0\0\0", struct.pack("<III", 6, 5, 2), struct.pack("<7H", 7, 1, 2, 7, 3, 0, 0), b"\0\0",
         struct.pack("<2I", 0, 3), struct.pack("<2Q", 11, 2**40),
@@ -52,7 +52,7 @@ def test_layout_is_the_documented_one():
     assert to_bytes(example()) == body + struct.pack("<I", zlib.crc32(body))
 
 
-def test_every_flipped_bit_and_every_cut_is_noticed():
+def test_every_flipped_bit_and_every_truncation_is_detected():
     data = to_bytes(example())
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
@@ -72,7 +72,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed():
         ((b"GMR2", 2, 6, 5, 2), "GMR2"),
     ],
 )
-def test_a_header_that_lies_is_named_even_with_a_right_checksum(header, message):
+def test_a_wrong_header_is_reported_despite_a_valid_checksum(header, message):
     body = HEADER.pack(*header) + to_bytes(example())[HEADER.size : -4]
     with pytest.raises(InputError, match=message):
         from_bytes(body + struct.pack("<I", zlib.crc32(body)))
@@ -91,7 +91,7 @@ def test_a_header_that_lies_is_named_even_with_a_right_checksum(header, message)
         ({"segment_starts": np.array([]), "document_ids": np.array([])}, "0 segment starts"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(change, message):
+def test_inconsistent_fields_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         to_bytes(dataclasses.replace(example(), **change))
 
@@ -102,7 +102,7 @@ def manifest() -> Manifest:
     return Manifest("cd" * 32, 8192, 32, "uint16", {"train": split, "val": split})
 
 
-def test_manifest_round_trip(tmp_path):
+def test_the_manifest_survives_a_round_trip(tmp_path):
     (tmp_path / "manifest.json").write_text(manifest().to_json())
     assert read_manifest(tmp_path) == manifest()
     packed = dataclasses.replace(manifest(), packing="best_fit", repeats=3)
@@ -110,7 +110,7 @@ def test_manifest_round_trip(tmp_path):
     assert read_manifest(tmp_path) == packed
 
 
-def test_a_missing_manifest_is_named(tmp_path):
+def test_a_missing_manifest_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"manifest.json is missing.*launch.write_shards"):
         read_manifest(tmp_path)
 

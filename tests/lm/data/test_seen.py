@@ -1,4 +1,4 @@
-"""At which steps a document is seen is the exact inverse of which documents a step has."""
+"""The lookup of the steps of a document is the exact inverse of the documents of a step."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -14,7 +14,7 @@ STEPS, BATCH = 24, 3
 
 
 def again(stream):
-    """A stream in which each document stands twice, far from its copy."""
+    """A stream with two copies of each document, far apart."""
     tokens, documents = stream
     return np.concatenate([tokens, tokens]), np.concatenate([documents, documents])
 
@@ -32,7 +32,7 @@ def folders(tmp_path_factory) -> list[Path]:
 
 
 @pytest.mark.parametrize("context", [7, LENGTH])
-def test_steps_of_a_document_are_the_inverse_of_documents_of_a_step(folders, context):
+def test_the_steps_of_a_document_are_the_inverse_of_the_documents_of_a_step(folders, context):
     source = BatchSource({folders[0]: 1.0, folders[1]: 2.5}, "train", context, BATCH, 7, 1, FINGERPRINT)
     there = defaultdict(list)
     for step in range(STEPS):
@@ -45,18 +45,18 @@ def test_steps_of_a_document_are_the_inverse_of_documents_of_a_step(folders, con
         for document in sorted({number for _, documents in streams for number in documents.tolist()} | {10**6}):
             numbers, whole = windows_with(windows, document, rising=False)
             assert whole
-            if folder == 0:  # no document is repeated here
+            if folder == 0:  # it has no copies of documents
                 assert numbers.tolist() == windows_with(windows, document, rising=True)[0].tolist()
             assert numbers.tolist() == [one for one in range(len(windows)) if document in windows.documents(one)]
             seen = order.places(source.numbered(folder, numbers), 0, lambda: False)
             assert (seen.places, seen.next) == (there[folder, document], None)
             never_seen += not seen.places
-    assert never_seen  # the number that no document has, at least
+    assert never_seen  # at least the unused number
     assert len(there) > 20
 
 
 @pytest.mark.parametrize("most_held", [0, 10, 10**6])
-def test_what_does_not_fit_in_memory_is_walked_again(folders, most_held):
+def test_the_order_is_recomputed_if_it_does_not_fit_in_memory(folders, most_held):
     source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, FINGERPRINT)
     order = StepOrder(source, STEPS, most_held)
     numbers = [source.numbers(step).tolist() for step in range(STEPS)]
@@ -66,7 +66,7 @@ def test_what_does_not_fit_in_memory_is_walked_again(folders, most_held):
         assert order.places(np.array(wanted), first, lambda: False).places == places
 
 
-def test_a_look_that_is_broken_off_goes_on_where_it_ended(folders):
+def test_an_interrupted_lookup_continues_at_its_end(folders):
     source = BatchSource(folders[0], "train", 7, BATCH, 0, 1, FINGERPRINT)
     numbers, _ = windows_with(source.sources[0].windows, 3, rising=True)
     whole = StepOrder(source, 150).places(numbers, 0, lambda: False)
@@ -80,7 +80,7 @@ def test_a_look_that_is_broken_off_goes_on_where_it_ended(folders):
     assert (stopped.tolist(), complete) == ([], False)
 
 
-def test_places_and_numbers_name_the_windows_of_a_batch(folders):
+def test_places_and_numbers_identify_the_windows_of_a_batch(folders):
     source = BatchSource({folders[0]: 1.0, folders[1]: 2.5}, "train", 7, BATCH, 7, 1, FINGERPRINT)
     for step in range(6):
         batch, numbers = source.batch(step), source.numbers(step).tolist()

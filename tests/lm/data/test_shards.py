@@ -1,4 +1,4 @@
-"""The reader of shards gives what was written, opens few files, and believes no number that it reads."""
+"""The shard reader returns the written records, opens few files, and validates all sizes that it reads."""
 
 import gc
 import struct
@@ -35,7 +35,7 @@ def open_files() -> int:
 
 
 def contents(count: int, largest: int, seed: int = 0) -> list[bytes]:
-    """Some compress well, others not."""
+    """Some are compressible, others are not."""
     generator = np.random.default_rng(seed)
     sizes = generator.integers(1, largest, count).tolist()
     return [generator.bytes(size) if i % 3 else bytes([i % 256]) * size for i, size in enumerate(sizes)]
@@ -45,8 +45,8 @@ def contents(count: int, largest: int, seed: int = 0) -> list[bytes]:
     "options", ["group_size:1", "group_size:1,uncompressed", "group_size:1,pad_to_block_boundary:true"]
 )
 @pytest.mark.parametrize(("count", "largest"), [(1, 10), (500, 2000), (40, 150_000)])
-def test_each_record_is_what_was_written(tmp_path, options, count, largest):
-    """Also where a header of a block lies in the midst of a chunk's header, or just before it."""
+def test_each_record_equals_the_written_one(tmp_path, options, count, largest):
+    """Also if the header of a block is within the header of a chunk, or just before it."""
     written = contents(count, largest)
     records = write(tmp_path / "a", written, options)
     assert [records.read(index) for index in range(count)] == written
@@ -54,13 +54,13 @@ def test_each_record_is_what_was_written(tmp_path, options, count, largest):
     assert [run.record(index) for index in range(count // 3, count)] == written[count // 3 :]
 
 
-def test_records_of_one_chunk_are_refused(tmp_path):
+def test_several_records_in_a_chunk_are_rejected(tmp_path):
     records = write(tmp_path / "a", contents(100, 100), "group_size:4")
     with pytest.raises(InputError, match="The shard has 25 chunks of records, but 100 of one record each are expected"):
         records.read(0)
 
 
-def test_a_damaged_file_is_an_input_error_and_never_another_record(tmp_path):
+def test_a_damaged_file_is_an_input_error(tmp_path):
     written = contents(60, 3000)
     generator = np.random.default_rng(1)
     write(tmp_path / "a", written)
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_an_input_error_and_never_another_record(tmp_path):
     assert wrong > 1000
 
 
-def test_a_footer_of_lies_is_an_input_error():
+def test_an_invalid_footer_is_an_input_error():
     generator, found = np.random.default_rng(0), 0
     entry = bytes([8, 64, 16, 5, 24, 1])
     for number in range(2000):
@@ -102,8 +102,8 @@ def test_a_footer_of_lies_is_an_input_error():
     assert 500 < found < 1500
 
 
-def test_no_more_memory_is_taken_than_a_record_may_have():
-    """A frame of a few bytes that would be a gigabyte, and a size that is a lie."""
+def test_memory_is_limited_to_the_maximum_of_a_record():
+    """A small frame that expands to a gigabyte, and a wrong size."""
     for size, frame in [(2**30, zstandard.compress(bytes(2**30))), (100, zstandard.compress(bytes(2**20)))]:
         number = b""
         while size >= 128:
@@ -114,7 +114,7 @@ def test_no_more_memory_is_taken_than_a_record_may_have():
             record_of(chunk[: BLOCK - 100], 100, LIMIT)
 
 
-def test_few_files_are_open_however_many_shards_there_are(tmp_path):
+def test_few_files_are_open_for_any_number_of_shards(tmp_path):
     count = OPEN_FILES + 40
     streams = [random_stream(number, 25, 30 * number, 0) for number in range(count)]
     write_tokens(tmp_path, {"train": streams})

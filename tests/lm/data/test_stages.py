@@ -1,8 +1,5 @@
-"""With schedules of batch size, context length and mixture, the order of the windows stays one stream: every count has
-a closed form, no window is read again before its epoch ends, and each target stays.
-
-The reference is a loop over steps.
-"""
+"""With schedules of batch size, context length and mixture, batches still read one stream: counts have a closed form,
+each epoch reads a window once, and all targets remain. The reference is a loop over steps."""
 
 import dataclasses
 import itertools
@@ -24,7 +21,7 @@ from tests.lm.shard_files import FINGERPRINT, STREAMS, naive_rows, random_stream
 CONTEXT, STEPS = 12, 40
 CONFIG = dataclasses.replace(get_config().train, micro_batches=1, steps=STEPS)
 STREAMS_OF = (STREAMS, [random_stream(3, 120, 3000, 0)], [random_stream(4, 400, 5000, 0)])
-"""Of each folder; their first tokens differ, so that a row tells its folder."""
+"""Streams of each folder; their first tokens differ, so that a row identifies its folder."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +39,7 @@ steps_of_changes = st.lists(st.integers(1, STEPS - 1), max_size=3, unique=True).
 
 @st.composite
 def schedules(draw, mixed: bool = False) -> TrainConfig:
-    """A config with schedules; of all three folders if `mixed`, else of its own shards."""
+    """A config with schedules; of all three folders if `mixed`, else only of its own shards."""
     pairs = lambda values: tuple((step, draw(values)) for step in draw(steps_of_changes))
     weights = st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 3).filter(any)
     config = dataclasses.replace(
@@ -77,7 +74,7 @@ def value_at(step: int, before: int, schedule: tuple[tuple[int, int], ...]) -> i
 
 
 @given(config=schedules())
-def test_every_count_is_that_of_a_loop_over_the_steps(config):
+def test_all_counts_equal_those_of_a_loop_over_the_steps(config):
     stages, windows = config.stages(CONTEXT), 0
     largest = max(config.batch_size, *(size for _, size in config.batch_schedule), 0)
     for step in range(2 * STEPS):
@@ -94,13 +91,13 @@ def test_every_count_is_that_of_a_loop_over_the_steps(config):
 
 
 @given(config=schedules(), data=st.data())
-def test_no_micro_batch_is_larger_than_one_of_the_largest_batch(config, data):
+def test_no_micro_batch_is_larger_than_that_of_the_largest_batch(config, data):
     parts = data.draw(st.sampled_from([n for n in range(1, 21) if config.largest_batch % n == 0]))
     for stage in dataclasses.replace(config, micro_batches=parts).stages(CONTEXT):
         assert stage.windows % stage.micro_batches == 0
         assert stage.windows // stage.micro_batches <= config.largest_batch // parts
         part = config.largest_batch // parts
-        rows = math.gcd(stage.windows, part)  # devices that divide both divide the parts, too
+        rows = math.gcd(stage.windows, part)  # devices that divide both also divide the parts
         assert (stage.windows // stage.micro_batches) % rows == 0
         fewer = [n for n in range(1, stage.micro_batches) if stage.windows % (n * rows) == 0]
         assert all(stage.windows // n > part for n in fewer)
@@ -109,9 +106,8 @@ def test_no_micro_batch_is_larger_than_one_of_the_largest_batch(config, data):
 
 @settings(max_examples=30, deadline=None)
 @given(config=schedules(mixed=True))
-def test_no_window_is_read_again_before_its_epoch_ends(folders, config):
-    """At the end of each stage, and at the end: each source has read a whole number of epochs and a part of one, in
-    which no window came twice, and the counts are the closed form's. With single windows it holds at every step."""
+def test_no_window_is_repeated_before_the_end_of_its_epoch(folders, config):
+    """Checked at the end of each stage and, with blocks of one window, at every step; counts equal the closed form."""
     source = opened(config, folders)
     ends = {stage.first_step for stage in source.stages} if config.shuffle_block > 1 else range(STEPS)
     read = [np.zeros(len(one.windows), int) for one in source.sources]
@@ -127,7 +123,7 @@ def test_no_window_is_read_again_before_its_epoch_ends(folders, config):
 @settings(max_examples=40, deadline=None)
 @given(config=schedules(mixed=True))
 def test_each_stage_keeps_to_its_weights(folders, config):
-    """Up to less than n - 1 sequences; in blocks, groups of sequences."""
+    """The error is below n - 1 sequences; in block order, below n - 1 groups of sequences."""
     source = opened(dataclasses.replace(config, shuffle_block=1), folders)
     changes = [0, *(stage.step for stage in config.mixture_schedule), STEPS]
     for first, end in itertools.pairwise(changes):
@@ -149,8 +145,8 @@ MIXED = dataclasses.replace(
 
 @pytest.mark.parametrize("block", [1, 3])
 @pytest.mark.parametrize("config", [GROWING, MIXED], ids=["one folder", "mixture"])
-def test_a_step_is_the_same_whatever_was_asked_before_and_whoever_reads_it(folders, config, block):
-    """Resumed at, before and after each switch; and of several processes, each of which has some of the rows."""
+def test_a_batch_does_not_depend_on_previous_reads_or_processes(folders, config, block):
+    """Resumed at, before and after each switch; also with several processes that read some of the rows."""
     source = opened(config := dataclasses.replace(config, shuffle_block=block), folders)
     expected = [source.batch(step) for step in range(STEPS)]
     for start in (0, *(one.first_step + near for one in [*source.stages][1:4] for near in (-1, 0, 1))):
@@ -165,8 +161,8 @@ def test_a_step_is_the_same_whatever_was_asked_before_and_whoever_reads_it(folde
 
 @settings(max_examples=20, deadline=None)
 @given(config=schedules())
-def test_a_shorter_context_keeps_every_target_and_sees_no_other_sequence(folders, config):
-    """The sequences of a window, one after the other, are the window; documents are numbered from 1 in each."""
+def test_a_shorter_context_keeps_every_target_and_separates_sequences(folders, config):
+    """The sequences of a window concatenate to the window; document numbers begin at 1 in each."""
     source, step = opened(config, folders), 0
     whole = BatchSource(folders[0], "train", CONTEXT, 1, config.seed, 1, FINGERPRINT)
     rows = naive_rows(STREAMS, CONTEXT)
@@ -214,12 +210,12 @@ def test_the_steps_of_a_window_are_the_inverse_of_the_windows_of_a_step(folders,
         ({"batch_size": 6, "batch_schedule": ((3, 8),), "micro_batches": 3}, r"= 3 does not divide the largest .* = 8"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(fields, said):
+def test_invalid_schedules_are_rejected(fields, said):
     with pytest.raises(UsageError, match=said):
         dataclasses.replace(CONFIG, **fields).stages(CONTEXT)
 
 
-def test_weights_that_cannot_be_are_refused():
+def test_invalid_weights_are_rejected():
     for bad in ((0.0, 0.0), (1.0, -1.0), (), (float("nan"), 1.0)):
         with pytest.raises(UsageError, match=r"train\.mixture_schedule has the weights .* from step 3 on"):
             MixtureStage(3, bad)

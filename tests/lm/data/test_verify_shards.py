@@ -1,4 +1,4 @@
-"""Every damage of a shard is found, before it is read or when it is read, and the shard is named."""
+"""Damage to a shard is found before or during reading, and the shard is named."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def all_of(tokens: Path, known=None, share=(0, 1)) -> dict:
     return verify_shards([(tokens, split) for split in BOTH], share, known=known)
 
 
-def test_whole_shards_are_read_through_each_in_one_of_the_parts(tokens):
+def test_complete_shards_are_verified_by_exactly_one_process(tokens):
     whole = all_of(tokens)
     assert {Path(path).name for path in whole} == {path.name for path in tokens.glob("*.array_record")}
     parts = [all_of(tokens, share=(i, 3)) for i in range(3)]
@@ -46,18 +46,18 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_shard_that_was_found_whole_is_not_read_again(tokens):
+def test_a_verified_shard_is_not_read_again(tokens):
     path = shards(tokens)[1]
     sha = digest(path)[1]
     flip(path)
-    known = {str(path): stamp(path, sha)}  # as if it had been whole just now
+    known = {str(path): stamp(path, sha)}  # as if it had just been verified
     assert str(path) in all_of(tokens, known)
     path.touch()
     with pytest.raises(InputError, match=rf"1 of \d+ shards are not .*{path.name} has the SHA-256 .* instead of"):
         all_of(tokens, known)
 
 
-def test_a_shard_that_has_changed_since_is_read_again_whatever_its_time_of_modification(tokens):
+def test_a_changed_shard_is_verified_again_despite_its_modification_time(tokens):
     path = shards(tokens)[1]
     known, before = all_of(tokens), path.stat()
     flip(path)
@@ -71,8 +71,8 @@ def test_a_shard_that_has_changed_since_is_read_again_whatever_its_time_of_modif
         all_of(tokens, known)
 
 
-def test_a_shard_that_was_written_anew_with_its_manifest_is_read_again(tokens, tmp_path):
-    """Whole as it was, but not what the manifest says now."""
+def test_a_shard_with_a_new_manifest_is_verified_again(tokens, tmp_path):
+    """The shard is unchanged, but the manifest has another SHA-256."""
     known = all_of(tokens)
     path = shards(tokens)[0]
     data = path.read_bytes()
@@ -83,7 +83,7 @@ def test_a_shard_that_was_written_anew_with_its_manifest_is_read_again(tokens, t
         all_of(tokens, known)
 
 
-def test_every_flip_of_a_bit_is_found_and_its_shard_named(tokens):
+def test_every_flipped_bit_is_found_and_its_shard_named(tokens):
     generator = np.random.default_rng(0)
     files = [path for path in shards(tokens) if path.stat().st_size]
     for number in range(120):
@@ -98,13 +98,13 @@ def test_every_flip_of_a_bit_is_found_and_its_shard_named(tokens):
         path.write_bytes(data)
 
 
-def test_a_flip_that_came_later_is_found_when_it_is_read_or_changes_nothing(tokens):
-    """Training does not see it, or names the shard; it never gets another token."""
+def test_later_damage_is_found_when_read_or_changes_nothing(tokens):
+    """Training gets the same tokens or an error that names the shard, never other tokens."""
     expected = list(BatchSource(tokens, "train", LENGTH, 4, 0, 1).sequential_windows())
     generator, found = np.random.default_rng(1), 0
     path = shards(tokens)[0]
     whole = path.read_bytes()
-    written = np.flatnonzero(np.frombuffer(whole, np.uint8))  # most of so small a file is filling
+    written = np.flatnonzero(np.frombuffer(whole, np.uint8))  # most of such a small file is padding
     for place in generator.choice(written, 60).tolist():
         data = bytearray(whole)
         data[place] ^= 1 << int(generator.integers(8))
@@ -119,7 +119,7 @@ def test_a_flip_that_came_later_is_found_when_it_is_read_or_changes_nothing(toke
     assert found > 20
 
 
-def test_a_shard_in_anothers_place_is_named_with_whose_bytes_it_holds(tokens):
+def test_a_swapped_shard_is_named_with_the_shard_it_contains(tokens):
     first, second = shards(tokens)[:2]
     shutil.copy(first, second)
     with pytest.raises(
@@ -139,13 +139,13 @@ def test_a_shard_of_another_experiment_is_named(tokens, tmp_path):
         verify_shards([(tokens, "train")])
 
 
-def test_a_shard_that_is_gone_is_named(tokens):
+def test_a_missing_shard_is_named(tokens):
     shards(tokens)[3].unlink()
     with pytest.raises(InputError, match=r"train-00003-of-.* cannot be read: No such file"):
         verify_shards([(tokens, "train")])
 
 
-def test_copies_of_a_shard_would_count_twice_and_are_refused(tokens, tmp_path):
+def test_duplicate_shards_are_rejected(tokens, tmp_path):
     shutil.copytree(tokens, tmp_path / "copy")
     with pytest.raises(
         InputError, match=rf"{tmp_path}/copy/train-00000.* holds the same bytes as {tokens}/train-00000"
@@ -153,7 +153,7 @@ def test_copies_of_a_shard_would_count_twice_and_are_refused(tokens, tmp_path):
         BatchSource({tokens: 1.0, tmp_path / "copy": 1.0}, "train", LENGTH, 4, 0, 1)
 
 
-def test_rows_of_a_batch_alone_are_those_rows(tokens):
+def test_selected_rows_of_a_batch_equal_those_of_the_whole_batch(tokens):
     source = BatchSource(tokens, "train", LENGTH, 6, 0, 2)
     rows = np.array([0, 3, 4])
     parts = source.iterate(3, lambda *shape: rows)

@@ -1,4 +1,4 @@
-"""What tests of attention are made of: inputs, gradients, errors, and laws that hold on one device and on several."""
+"""Helpers for tests of attention: inputs, gradients, errors, and assertions for one and several devices."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from tests.corpus import tiny_experiment
 
 
 def arguments(batch, length, heads, kv_heads, channels, dtype="float32"):
-    """Queries, keys, values, and segment ids: documents of uneven lengths, then padding (0) where there is room."""
+    """Queries, keys, values, and segment ids: documents of different lengths, then padding (0) if there is room."""
     generator = np.random.default_rng(length)
     shapes = [(batch, length, count, channels) for count in (heads, kv_heads, kv_heads)]
     q_BTHC, k_BTKC, v_BTKC = (jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes)
@@ -28,7 +28,7 @@ def arguments(batch, length, heads, kv_heads, channels, dtype="float32"):
 
 
 def mask_of(segments_BT, window=None, prefix=None):
-    """The first `prefix` positions of every row see one another."""
+    """The first `prefix` positions of every row attend to one another."""
     return AttentionMask(segments_BT, window, None if prefix is None else jnp.full(segments_BT.shape[:1], prefix))
 
 
@@ -44,7 +44,7 @@ def with_gradients(implementation, **mask):
 
 
 def worst(found, expected):
-    """The greatest error of out and of each gradient, each in units of its own greatest value."""
+    """The largest error of out and of each gradient, relative to its largest value."""
     errors = []
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         errors.append(float(np.abs(np.asarray(x, np.float64) - y).max() / (np.abs(y).max() or 1.0)))
@@ -52,17 +52,17 @@ def worst(found, expected):
 
 
 def assert_only_its_document_is_felt(influence, targets):
-    """By each query of `targets`, {position: start of its document}, all from there up to itself. `influence` gives
-    norms of its gradients by (keys, values)."""
+    """Each query of `targets`, {position: start of its document}, depends on exactly the positions from that start up
+    to itself. `influence(target)` gives the norms of its gradients by (keys, values)."""
     for target, start in targets.items():
         for felt_T in map(np.asarray, influence(target)):
             assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
-            assert np.all(felt_T[start : target + 1] > 0) or start == target  # one key alone: its weight is 1
+            assert np.all(felt_T[start : target + 1] > 0) or start == target  # a single key has weight 1
 
 
 def assert_model_as_on_one_device(config, mesh, use_kernel, name):
-    """The whole loss and its gradients, of four documents a row, with a kernel on the mesh are those of plain
-    operations on one device. `use_kernel` puts it in their place; the program has `name` in it then."""
+    """Loss and gradients with a kernel on the mesh equal those of plain operations on one device. `use_kernel` replaces
+    the operations; then `name` is in the program."""
     shape = (2, config.context_length)
     tokens_BT = np.random.default_rng(0).integers(0, 64, shape, np.int32)
     segments_BT = np.repeat(np.arange(1, 5, dtype=np.int32), shape[1] // 4)[None].repeat(2, 0)

@@ -1,11 +1,11 @@
-"""Attention once more, in NumPy and float64, written apart from lm.model: one sequence and head at a time, with its
-gradients by hand."""
+"""Reference attention in NumPy and float64, independent of lm.model: loops over sequences and heads, manual
+gradients."""
 
 import numpy as np
 
 
 def attention(q, k, v, segments, out_gradient, window=None, prefix=0):
-    """(out, (gradients of q, k, v)) for out_gradient, the gradient of something with regard to out."""
+    """Return (out, (gradients of q, k, v)) given the gradient with regard to out."""
     q, k, v, out_gradient = (np.asarray(x, np.float64) for x in (q, k, v, out_gradient))
     segments = np.asarray(segments)
     batch, length, heads, channels = q.shape

@@ -1,5 +1,4 @@
-"""Every implementation of attention: the values and gradients of a plain float64 form, its laws, meshes, and the choice
-among them."""
+"""Attention: every implementation equals a float64 reference in values and gradients, on one device and on meshes."""
 
 import dataclasses
 import functools
@@ -36,7 +35,7 @@ interpreted = functools.partial(splash, interpret=True)
 SLOW = pytest.mark.slow
 
 
-def test_the_plain_forms_gradients_are_those_of_finite_differences():
+def test_the_gradients_of_the_reference_equal_finite_differences():
     *inputs, segments = arguments(1, 7, 2, 1, 3)
     inputs = [np.asarray(x, np.float64) for x in inputs]
     weight = np.random.default_rng(1).normal(size=inputs[0].shape)
@@ -55,19 +54,19 @@ def test_the_plain_forms_gradients_are_those_of_finite_differences():
     [
         (xla, (2, 1, 2, 1, 4)),
         (xla, (2, 33, 6, 2, 8)),
-        (xla, (2, 128, 4, 2, 8)),  # by two causal blocks
-        pytest.param(xla, (1, 320, 2, 1, 8), marks=SLOW),  # by four
-        (xla, (1, 1100, 2, 1, 8)),  # by blocks, the last one padded
+        (xla, (2, 128, 4, 2, 8)),  # two causal blocks
+        pytest.param(xla, (1, 320, 2, 1, 8), marks=SLOW),  # four
+        (xla, (1, 1100, 2, 1, 8)),  # blocks, the last one padded
         pytest.param(functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8), marks=SLOW),
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8)),
         pytest.param(interpreted, (2, 128, 2, 2, 64), marks=SLOW),
         (interpreted, (1, 256, 4, 2, 64)),
         pytest.param(interpreted, (1, 384, 2, 1, 128), marks=SLOW),
-        (interpreted, (1, 100, 2, 1, 24)),  # filled up to 128 positions and 64 channels
+        (interpreted, (1, 100, 2, 1, 24)),  # padded to 128 positions and 64 channels
     ],
     ids=lambda value: str(value) if isinstance(value, tuple) else None,
 )
-def test_values_and_gradients_equal_a_plain_float64_form(implementation, shape):
+def test_values_and_gradients_equal_the_float64_reference(implementation, shape):
     inputs = arguments(*shape)
     gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
     found = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
@@ -81,8 +80,8 @@ def test_values_and_gradients_equal_a_plain_float64_form(implementation, shape):
     [
         (xla, (2, 33, 6, 2, 8), {"window": 1}),
         (xla, (2, 33, 6, 2, 8), {"window": 100}),
-        (xla, (1, 256, 2, 1, 8), {"window": 50}),  # by causal blocks, some of which see no key of the first
-        pytest.param(xla, (1, 1100, 2, 1, 8), {"window": 300}, marks=SLOW),  # by blocks
+        (xla, (1, 256, 2, 1, 8), {"window": 50}),  # causal blocks, some without visible keys in the first
+        pytest.param(xla, (1, 1100, 2, 1, 8), {"window": 300}, marks=SLOW),  # blocks
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {"window": 7, "prefix": 12}),
         (xla, (2, 33, 6, 2, 8), {"prefix": 20}),
         (xla, (1, 256, 2, 1, 8), {"window": 50, "prefix": 90}),
@@ -92,7 +91,7 @@ def test_values_and_gradients_equal_a_plain_float64_form(implementation, shape):
     ],
     ids=lambda value: str(value) if isinstance(value, (tuple, dict)) else None,
 )
-def test_windows_and_prefixes_equal_a_plain_float64_form(implementation, shape, mask):
+def test_windows_and_prefixes_equal_the_float64_reference(implementation, shape, mask):
     inputs = arguments(*shape)
     gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
     found = jax.jit(with_gradients(implementation, **mask))(*inputs, gradient_BTHC)
@@ -101,8 +100,8 @@ def test_windows_and_prefixes_equal_a_plain_float64_form(implementation, shape, 
 
 
 @pytest.mark.parametrize("implementation", [xla, functools.partial(by_blocks, blocks=32), interpreted])
-def test_bfloat16_is_as_exact_by_blocks_and_by_kernel_as_whole(implementation):
-    """Rounding is that of single values: sums, over blocks too, are float32."""
+def test_blocks_and_kernels_are_as_exact_in_bfloat16_as_whole_attention(implementation):
+    """Only single values are rounded: sums, also over blocks, are in float32."""
     inputs = arguments(2, 256, 2, 1, 64, "bfloat16")
     gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "bfloat16")
     found = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
@@ -118,7 +117,7 @@ SEGMENTS = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((40, 1),
 
 
 @IMPLEMENTATIONS
-def test_causality_and_isolation_of_documents_by_gradients(implementation):
+def test_gradients_show_causality_and_separate_documents(implementation):
     q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
 
     @jax.jit
@@ -132,8 +131,9 @@ def test_causality_and_isolation_of_documents_by_gradients(implementation):
 @pytest.mark.parametrize(
     ("implementation", "prefix"), [(xla, None), (xla, 100), (interpreted, None)], ids=["xla", "prefix", "splash"]
 )
-def test_a_window_and_a_prefix_by_gradients(implementation, prefix):
-    """A query feels the last 20 positions of its document; in the prefix all of its document that is in there too."""
+def test_gradients_show_the_window_and_the_prefix(implementation, prefix):
+    """A query depends on the last 20 positions of its document; in the prefix, on its whole document within the
+    prefix."""
     q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
 
     @jax.jit
@@ -149,7 +149,7 @@ def test_a_window_and_a_prefix_by_gradients(implementation, prefix):
 
 
 @IMPLEMENTATIONS
-def test_padding_is_finite_and_without_influence(implementation):
+def test_padding_is_finite_and_has_no_influence(implementation):
     *inputs, _ = arguments(1, 128, 2, 1, 64)
 
     @jax.jit
@@ -165,12 +165,12 @@ def test_padding_is_finite_and_without_influence(implementation):
     np.testing.assert_array_equal(np.asarray(still_BTHC)[:, :120], np.asarray(moved_BTHC)[:, :120])
 
 
-def test_the_scores_of_a_long_sequence_never_exist_at_once():
+def test_the_scores_of_a_long_sequence_are_never_all_in_memory():
     inputs = [jax.ShapeDtypeStruct((1, 8192, heads, 8), "float32") for heads in (4, 2, 2)]
     segments = jax.ShapeDtypeStruct((1, 8192), "int32")
     memory = jax.jit(with_gradients(xla)).lower(*inputs, segments, inputs[0]).compile().memory_analysis()
     assert memory is not None
-    assert memory.temp_size_in_bytes < 4 * 8192 * 8192 * 4 / 8  # an eighth of what all would take
+    assert memory.temp_size_in_bytes < 4 * 8192 * 8192 * 4 / 8  # an eighth of the memory of all scores
 
 
 def mesh_of(devices, fsdp=1, tensor=1):
@@ -178,7 +178,7 @@ def mesh_of(devices, fsdp=1, tensor=1):
 
 
 @pytest.mark.parametrize("implementation", [functools.partial(by_blocks, blocks=4), interpreted])
-def test_a_mesh_gives_the_same_and_keeps_heads_and_sequences_apart(implementation):
+def test_a_mesh_gives_the_same_values_with_sharded_heads_and_sequences(implementation):
     mesh = mesh_of(8, fsdp=2, tensor=2)
     inputs = arguments(4, 128, 2, 2, 64)
     gradient_BTHC = jnp.ones_like(inputs[0])
@@ -193,8 +193,8 @@ def test_a_mesh_gives_the_same_and_keeps_heads_and_sequences_apart(implementatio
 
 
 @pytest.mark.slow
-def test_a_kernel_in_the_model_on_a_mesh_is_that_of_one_device(monkeypatch):
-    """Splash in the place of xla: the mesh finds its way to the kernel."""
+def test_a_model_with_splash_on_a_mesh_equals_the_model_on_one_device(monkeypatch):
+    """The mesh must reach the kernel, which replaces xla here."""
     config = dataclasses.replace(LLAMA, context_length=128, width=256, layers=1)
     use_splash = lambda: monkeypatch.setitem(ATTENTION, "xla", interpreted)
     assert_model_as_on_one_device(config, mesh_of(4, fsdp=2, tensor=2), use_splash, "shard_map")
@@ -205,7 +205,7 @@ GPT2_124M = (8, 1024, 12, 12, 64)
 
 
 def lowered(implementation, shape, platform, mesh, **mask):
-    """What forward and backward become on `platform`, as text; no such device is needed."""
+    """Return the program of forward and backward lowered for `platform`, which need not exist here."""
     batch, length, heads, kv_heads, channels = shape
     q_BTHC, kv_BTKC = (jax.ShapeDtypeStruct((batch, length, n, channels), "bfloat16") for n in (heads, kv_heads))
     segments_BT = jax.ShapeDtypeStruct((batch, length), "int32")
@@ -219,11 +219,11 @@ def lowered(implementation, shape, platform, mesh, **mask):
 def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
     for window in (None, 512):
         text = lowered(splash, shape, "tpu", mesh_of(devices, tensor=min(2, devices)), window=window)
-        assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
+        assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, the gradient of k and v
 
 
 def of_gpu(monkeypatch, capability):
-    """JAX asks the GPU of this process for its version of cuDNN and its kind; here there may be none."""
+    """Replace JAX's queries for the GPU's cuDNN version and compute capability."""
     module = "jax._src.cudnn.fused_attention_stablehlo"
     monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91_000)
     asked = lambda text: capability >= tuple(map(int, text.split(".")))
@@ -234,7 +234,7 @@ def of_gpu(monkeypatch, capability):
 @pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M, (2, 1023, 4, 2, 60)], ids=str)
 @pytest.mark.parametrize("devices", [1, 4])
 def test_cudnn_is_lowered_to_its_kernels_for_cuda_without_a_mask(shape, devices, monkeypatch):
-    """No array of length x length exists, whatever the documents."""
+    """No array of length x length exists for any documents."""
     of_gpu(monkeypatch, (9, 0))
     mesh = mesh_of(devices, tensor=min(2, devices)) if shape[0] % 4 == 0 else mesh_of(1)
     for window in (None, 512):
@@ -245,7 +245,7 @@ def test_cudnn_is_lowered_to_its_kernels_for_cuda_without_a_mask(shape, devices,
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
-def test_cudnn_is_lowered_with_a_mask_where_it_cannot_pack_documents(capability, monkeypatch):
+def test_cudnn_is_lowered_with_a_mask_if_it_cannot_pack_documents(capability, monkeypatch):
     of_gpu(monkeypatch, capability)
     for shape, filled in ((GPT2_124M, 1024), ((2, 1023, 4, 2, 60), 1024)):
         for mask in ({}, {"window": 512}, {"prefix": 100}):
@@ -257,10 +257,10 @@ def test_cudnn_is_lowered_with_a_mask_where_it_cannot_pack_documents(capability,
                 assert re.search(rf"[<x]{filled}x{filled}[x>]", text)
 
 
-def test_what_cudnn_is_told_of_the_documents_is_where_they_are():
+def test_cudnn_gets_the_starts_and_lengths_of_the_documents():
     generator = np.random.default_rng(0)
     segments_BT = np.sort(generator.integers(0, 7, (5, 40)), axis=1)[:, ::-1].astype(np.int32)
-    segments_BT[0], segments_BT[1, 20:] = 3, 0  # one document; padding
+    segments_BT[0], segments_BT[1, 20:] = 3, 0  # a row of one document; a row with padding
     most = 7
     starts_BM, lengths_BM, fits = jax.jit(documents, static_argnums=1)(segments_BT, most)
     assert fits and starts_BM.shape == (5, most + 1) and lengths_BM.shape == (5, most)
@@ -290,12 +290,12 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
         (A100, AttentionSpec("bfloat16", 256, 8192), "xla"),
         (T4, AttentionSpec("bfloat16", 64, 1024), "xla"),
         (H100, AttentionSpec("float32", 64, 1024), "xla"),
-        (H100, AttentionSpec("bfloat16", 60, 1023), "cudnn"),  # filled up
+        (H100, AttentionSpec("bfloat16", 60, 1023), "cudnn"),  # padded
         (H100, AttentionSpec("bfloat16", 264, 1024), "xla"),
         (H100, AttentionSpec("bfloat16", 64, 1024, context_shards=2), "xla"),
         (TPU, AttentionSpec("bfloat16", 128, 8192), "splash"),
         (TPU, AttentionSpec("float32", 64, 1024), "splash"),
-        (TPU, AttentionSpec("bfloat16", 80, 1000), "splash"),  # filled up
+        (TPU, AttentionSpec("bfloat16", 80, 1000), "splash"),  # padded
         (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=4), "splash"),
         (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=64), "xla"),
         (TPU, AttentionSpec("bfloat16", 128, 8192, prefix=True), "xla"),
@@ -303,7 +303,7 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
     ],
     ids=str,
 )
-def test_what_auto_chooses(target, spec, expected):
+def test_auto_chooses_the_expected_implementation(target, spec, expected):
     assert choose("auto", target, spec) == expected
     assert choose(expected, target, spec) == expected, "what auto chooses may also be asked for"
     assert choose("xla", target, spec) == "xla", "the plain form runs everywhere"
@@ -325,7 +325,7 @@ def test_what_auto_chooses(target, spec, expected):
     ],
     ids=str,
 )
-def test_a_choice_that_cannot_run_is_refused_with_both_values_and_the_remedy(choice, target, spec, words):
+def test_unsupported_choices_are_rejected_with_both_values_and_the_remedy(choice, target, spec, words):
     with pytest.raises(UsageError) as error:
         choose(choice, target, spec)
     message = str(error.value)
@@ -334,7 +334,7 @@ def test_a_choice_that_cannot_run_is_refused_with_both_values_and_the_remedy(cho
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks for kernels that a CPU does not have")
 @pytest.mark.parametrize("choice", ["cudnn", "splash"])
-def test_the_choice_is_checked_before_anything_is_compiled(choice):
+def test_the_choice_is_checked_before_compilation(choice):
     config = dataclasses.replace(LLAMA, attention=choice)
     with pytest.raises(UsageError, match=f"model.attention = {choice}"):
         check_attention(config, describe(jax.devices()).target, context_shards=1)

@@ -1,5 +1,4 @@
-"""Attention over devices that have parts of sequences: the values and gradients of a plain float64 form, no device with
-more work than another, causality, and what cannot be shared out evenly."""
+"""Context parallelism: the values and gradients of the float64 reference, causality, and equal work for all devices."""
 
 import dataclasses
 import functools
@@ -29,7 +28,7 @@ from tests.lm.model_configs import LLAMA
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    """Splash attention as a CPU can run it."""
+    """Splash attention in interpret mode, for CPUs."""
     monkeypatch.setitem(context.LOCALLY, "splash", functools.partial(splash_locally, interpret=True))
 
 
@@ -39,7 +38,7 @@ def mesh_of(length, shards, tensor=1, fsdp=1):
 
 
 def on_devices(mesh, choice, **mask):
-    """with_gradients, jitted, its arguments and results cut over the mesh."""
+    """with_gradients, jitted, with arguments and results sharded over the mesh."""
     by_position = NamedSharding(mesh, spec_of("batch", "length", "heads"))
     cut = (by_position, by_position, by_position, batch_sharding(mesh), by_position)
     step = jax.jit(traced_on(mesh, with_gradients(over_context(choice), **mask)), in_shardings=cut)
@@ -47,10 +46,10 @@ def on_devices(mesh, choice, **mask):
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 7, 8, 16])
-def test_each_device_attends_from_a_part_of_each_half_and_each_sees_as_much(devices):
+def test_each_device_has_a_part_of_each_half_with_equal_work(devices):
     parts = parts_of(devices)
     assert sorted(parts.ravel()) == list(range(2 * devices))
-    assert set(parts.sum(axis=1)) == {2 * devices - 1}  # so many parts before both together
+    assert set(parts.sum(axis=1)) == {2 * devices - 1}  # the number of parts before both together
     for half, route in enumerate(routes(devices)):
         assert sorted(to for _, to in route) == sorted(origin for origin, _ in route) == list(range(devices))
         for origin, to in route:
@@ -59,7 +58,7 @@ def test_each_device_attends_from_a_part_of_each_half_and_each_sees_as_much(devi
 
 @pytest.mark.parametrize("window", [None, 1, 20, 500])
 @pytest.mark.parametrize("devices", [2, 4])
-def test_the_pairs_of_blocks_are_all_that_is_visible_and_of_all_devices_equally_many(devices, window, monkeypatch):
+def test_the_pairs_of_blocks_cover_the_visible_positions_evenly_over_devices(devices, window, monkeypatch):
     monkeypatch.setattr(context, "LONGEST_BLOCK", 8)
     length, rows = 128, 8
     starts, pairs = plan_of_pairs(devices, length, window)
@@ -74,7 +73,7 @@ def test_the_pairs_of_blocks_are_all_that_is_visible_and_of_all_devices_equally_
         assert pairs.shape[1] == (length // rows) * (length // rows + 1) / 2 / devices
 
 
-def test_parts_that_are_one_block_take_the_causal_half_and_a_diagonal():
+def test_parts_of_one_block_need_half_of_the_pairs_and_a_diagonal():
     for devices in (2, 4, 8):
         assert plan_of_pairs(devices, 512, None)[1].shape == (devices, 2 * devices + 1, 2)
 
@@ -82,18 +81,18 @@ def test_parts_that_are_one_block_take_the_causal_half_and_a_diagonal():
 @pytest.mark.parametrize(
     ("choice", "shape", "mesh", "mask"),
     [
-        ("xla", (1, 512, 2, 1, 8), {"shards": 2}, {"window": 70}),  # so many blocks that they go through a loop
+        ("xla", (1, 512, 2, 1, 8), {"shards": 2}, {"window": 70}),  # enough blocks for the loop
         ("xla", (2, 128, 4, 2, 8), {"shards": 4, "tensor": 2}, {}),
         ("xla", (2, 96, 6, 2, 8), {"shards": 2, "fsdp": 2}, {"window": 20}),
         ("xla", (1, 96, 2, 1, 8), {"shards": 3}, {}),
-        ("xla", (2, 96, 4, 2, 8), {"shards": 2, "tensor": 2}, {"prefix": 30}),  # not shared out evenly
+        ("xla", (2, 96, 4, 2, 8), {"shards": 2, "tensor": 2}, {"prefix": 30}),  # not divided evenly
         ("xla", (1, 99, 2, 1, 8), {"shards": 3}, {}),  # odd parts
         pytest.param("splash", (1, 1024, 2, 2, 64), {"shards": 4, "tensor": 2}, {}, marks=pytest.mark.slow),
         ("splash", (2, 512, 2, 1, 64), {"shards": 2, "fsdp": 2}, {"window": 100}),
     ],
     ids=str,
 )
-def test_values_and_gradients_equal_a_plain_float64_form(choice, shape, mesh, mask, monkeypatch):
+def test_values_and_gradients_equal_the_float64_reference(choice, shape, mesh, mask, monkeypatch):
     monkeypatch.setattr(context, "LONGEST_BLOCK", 16)
     mesh = mesh_of(shape[1], **mesh)
     inputs = arguments(*shape)
@@ -116,7 +115,7 @@ def test_bfloat16_is_as_exact_as_on_one_device():
 
 
 @pytest.mark.parametrize("choice", ["xla", "splash"])
-def test_causality_and_isolation_of_documents_by_gradients(choice):
+def test_gradients_show_causality_and_separate_documents(choice):
     mesh, length = mesh_of(512, 2), 512
     q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, length, 2, 1, 64)
     segments_BT = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((190, 1), (310, 2), (12, 0))], axis=1)
@@ -134,27 +133,27 @@ def test_causality_and_isolation_of_documents_by_gradients(choice):
 
 
 @pytest.mark.slow
-def test_splash_in_the_model_on_a_mesh_with_context_is_one_device_with_plain_operations(monkeypatch):
+def test_a_model_with_splash_over_context_equals_plain_operations_on_one_device(monkeypatch):
     """With rotary positions and documents."""
     config = dataclasses.replace(LLAMA, context_length=512, width=128, heads=2, kv_heads=2, layers=1)
     use_splash = lambda: monkeypatch.setitem(context.LOCALLY, "xla", context.LOCALLY["splash"])
     assert_model_as_on_one_device(config, mesh_of(512, 2, tensor=2, fsdp=2), use_splash, "splash")
 
 
-def test_splash_over_context_is_lowered_for_tpu_and_its_forward_pass_runs_once(monkeypatch):
-    """The backward pass gathers keys and values again, but begins from the kept result."""
+def test_splash_over_context_is_lowered_for_tpu_with_one_forward_pass(monkeypatch):
+    """The backward pass gathers keys and values again, but reuses the saved result."""
     monkeypatch.setitem(context.LOCALLY, "splash", splash_locally)
     mesh = mesh_of(8192, 4, tensor=2)
     q_BTHC, kv_BTKC = (jax.ShapeDtypeStruct((2, 8192, n, 128), "bfloat16") for n in (32, 8))
     function = jax.jit(traced_on(mesh, with_gradients(over_context("splash"))))
     traced = function.trace(q_BTHC, kv_BTKC, kv_BTKC, jax.ShapeDtypeStruct((2, 8192), "int32"), q_BTHC)
     text = traced.lower(lowering_platforms=("tpu",)).as_text()
-    assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
+    assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, the gradient of k and v
     assert text.count('"stablehlo.all_gather"') == 5  # documents; keys and values, twice
 
 
 @pytest.mark.parametrize("window", [None, 1, 100, 300])
-def test_what_splash_is_told_of_its_blocks_is_what_they_are(window):
+def test_the_position_mask_of_splash_is_causal(window):
     from lm.model.attention.splash import PositionMask
 
     positions = (parts_of(2)[..., None] * 128 + np.arange(128)).ravel()

@@ -1,4 +1,4 @@
-"""Parameter counts of the published models, exact, without making them; FLOPs by hand and by XLA."""
+"""Exact parameter counts of the published models, without building them; FLOPs by manual calculation and by XLA."""
 
 import dataclasses
 
@@ -28,31 +28,30 @@ def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
 
 
 def test_gpt2_has_the_published_number_of_parameters():
-    """124M and 1558M as Hugging Face counts the released checkpoints."""
+    """124M and 1558M, as in the checkpoints on Hugging Face."""
     assert count_parameters(gpt2(12, 768, 12)) == 124_439_808
     assert count_parameters(gpt2(48, 1600, 25)) == 1_557_611_200
 
 
 def test_llama3_has_the_published_number_of_parameters():
-    """8B (arXiv:2407.21783), by eval_shape: nothing of its 32 GB is made."""
+    """8B (arXiv:2407.21783), by eval_shape: its 32 GB are never allocated."""
     assert count_parameters(LLAMA_8B) == 8_030_261_248
 
 
-def test_flops_are_those_of_an_account_by_hand():
+def test_flops_equal_a_manual_calculation():
     """GPT-2: 6 x (124,439,808 - 1,024 x 768 positions) + 12 x 12 layers x 1,024 x 768. Llama 3 8B: 6 x (8,030,261,248 -
-    128,256 x 4,096 embeddings that are only looked up) + 12 x 32 layers x 8,192 x 4,096."""
+    128,256 x 4,096 embeddings, which are only lookups) + 12 x 32 layers x 8,192 x 4,096."""
     assert flops_per_token(gpt2(12, 768, 12)) == 6 * 123_653_376 + 113_246_208 == 855_166_464
     assert flops_per_token(LLAMA_8B) == 6 * 7_504_924_672 + 12_884_901_888 == 57_914_449_920
-    windows = dataclasses.replace(LLAMA_8B, attention_windows=(1024, 0))  # in every other layer an eighth of it
+    windows = dataclasses.replace(LLAMA_8B, attention_windows=(1024, 0))  # an eighth of the FLOPs in every other layer
     assert flops_per_token(windows) == 6 * 7_504_924_672 + 12_884_901_888 * 9 // 16
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_flops_are_within_2_percent_of_what_xla_counts(family, tied):
-    """The compiler counts every operation of the compiled gradient, those that are no matrix products too. One layer
-    and one part of the loss: it counts the body of a loop once, however often it runs. A context so short that the
-    masked scores are computed with the others."""
+def test_flops_are_within_2_percent_of_the_count_by_xla(family, tied):
+    """XLA counts all operations of the compiled gradient, also elementwise ones. It counts the body of a loop only
+    once, hence one layer and one part of the loss; the context is so short that masked scores are computed, too."""
     config = dataclasses.replace(
         FAMILIES[family], layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024,
         kv_heads=4 if family == "llama" else 8, tie_embeddings=tied,
@@ -61,7 +60,7 @@ def test_flops_are_within_2_percent_of_what_xla_counts(family, tied):
 
 
 def counted_flops(config: ModelConfig, **train) -> float:
-    """Of one token, by the compiler."""
+    """FLOPs per token, counted by the compiler."""
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     ints_BT = np.zeros((8, config.context_length), np.int32)
     batch = host_batch(ints_BT, ints_BT, ints_BT, ints_BT.astype(np.float32))
@@ -72,8 +71,8 @@ def counted_flops(config: ModelConfig, **train) -> float:
 
 
 @pytest.mark.parametrize("name", ["minimal_with_context", "save_qkv_proj", "full"])
-def test_flops_that_remat_does_again_are_what_xla_counts_more(name):
-    """Within a twentieth of the block's: attention counts by half, and what is no product not at all."""
+def test_flops_recomputed_by_remat_equal_the_additional_count_by_xla(name):
+    """Within 5% of the FLOPs of the block: attention counts half, and elementwise operations do not count."""
     config = dataclasses.replace(
         LLAMA, layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024, kv_heads=4
     )

@@ -1,4 +1,4 @@
-"""The forms for a CPU: the values and gradients of the plain ones, and compiled for a CPU alone."""
+"""The operations for CPUs equal the plain ones in values and gradients, and are compiled only for CPUs."""
 
 import contextlib
 
@@ -61,18 +61,18 @@ def program(form, shapes, platform):
 
 @EACH
 @pytest.mark.parametrize("platform", ["tpu", "cuda", "rocm"])
-def test_other_platforms_are_given_the_plain_form(chosen, fast, plain, shapes, platform):
+def test_other_platforms_use_the_plain_operation(chosen, fast, plain, shapes, platform):
     assert program(chosen, shapes, platform) == program(plain, shapes, platform)
 
 
 @EACH
-def test_a_cpu_is_given_its_own_form(chosen, fast, plain, shapes):
+def test_cpus_use_their_own_operation(chosen, fast, plain, shapes):
     assert program(chosen, shapes, "cpu") == program(fast, shapes, "cpu") != program(plain, shapes, "cpu")
 
 
 @EACH
 @pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 0.1)])
-def test_both_forms_have_the_same_values_and_gradients(chosen, fast, plain, shapes, dtype, atol):
+def test_both_operations_have_the_same_values_and_gradients(chosen, fast, plain, shapes, dtype, atol):
     generator = np.random.default_rng(0)
     inputs = [jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes]
     found, expected = (jax.jit(with_gradients(form))(*inputs) for form in (fast, plain))

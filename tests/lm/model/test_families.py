@@ -1,4 +1,4 @@
-"""The published models, shape by shape: as many parameters as their makers count."""
+"""The configs of published models have the published numbers of parameters."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from lm.model.cost import count_parameters
 from lm.model.layers import rotary_frequencies
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-# GPT-2: of the released checkpoints (openai/gpt-2), the embeddings counted once. Llama: of Hugging Face's model cards.
+# GPT-2: the released checkpoints (openai/gpt-2), with the embeddings counted once. Llama: Hugging Face's model cards.
 PARAMETERS = {
     "gpt2_124m": 124_439_808,
     "gpt2_355m": 354_823_168,
@@ -26,20 +26,20 @@ MODERN = {"modern_124m": 123_551_232, "shakespeare_char": 804_096, "shakespeare_
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_are_those_of_the_published_model(name):
+def test_parameters_equal_those_of_the_published_model(name):
     path = CONFIGS / f"{name}.py"
     assert count_parameters(load_config(path).model) == PARAMETERS[name]
     assert f"{PARAMETERS[name]:,} parameters" in path.read_text(encoding="utf-8")
 
 
-def test_the_modern_models_have_the_sizes_of_the_classic_ones():
+def test_the_modern_models_are_as_large_as_the_classic_ones():
     counts = {name: count_parameters(load_config(CONFIGS / f"{name}.py").model) for name in MODERN}
     assert counts == MODERN
     assert abs(counts["modern_124m"] / PARAMETERS["gpt2_124m"] - 1) < 0.01
     assert abs(counts["shakespeare_char_modern"] / counts["shakespeare_char"] - 1) < 0.01
 
 
-def test_the_modern_shakespeare_sees_the_very_same_tokens():
+def test_the_modern_shakespeare_model_trains_on_the_same_tokens():
     classic, modern = (load_config(CONFIGS / f"shakespeare_char{suffix}.py") for suffix in ("", "_modern"))
     for part in ("pages", "documents", "tokenizer", "shards", "evaluate"):
         assert getattr(classic, part) == getattr(modern, part)
@@ -49,7 +49,7 @@ def test_the_modern_shakespeare_sees_the_very_same_tokens():
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_a_step_is_whole_sequences_and_the_warm_up_is_short(name):
+def test_batches_have_a_power_of_two_of_tokens_and_the_warm_up_is_short(name):
     experiment = load_config(CONFIGS / f"{name}.py")
     train, context = experiment.train, experiment.model.context_length
     assert train.batch_size * context in (2**19, 2**20, 2**22, 2**24)
@@ -57,7 +57,7 @@ def test_a_step_is_whole_sequences_and_the_warm_up_is_short(name):
     assert train.optimizer.warmup_steps < train.steps / 10
 
 
-def test_llama_31_stretches_the_slowest_frequencies_by_8():
+def test_llama_31_divides_the_slowest_frequencies_by_8():
     plain, scaled = (rotary_frequencies(64, 500_000.0, scaling) for scaling in (None, LLAMA31_SCALING))
     ratio = plain / scaled
     assert ratio[0] == 1.0 and abs(float(ratio[-1]) - 8.0) < 1e-5

@@ -1,4 +1,4 @@
-"""What is kept of the tokens already read: where it lies, and that it is written in place."""
+"""The key-value cache: positions of the keys, and updates in place."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from tests.lm.model_configs import MODERN, random_model
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_keys_are_written_at_their_positions_and_nothing_beyond_the_last_slot(count):
-    """The form for one token a row, which writes in place, and that for several put the same there."""
+    """The in-place update for one token per row equals the update for several tokens."""
     generator = np.random.default_rng(0)
     slots_BKSC = jnp.asarray(generator.standard_normal((3, 2, 6, 4)), jnp.float32)
     x_BTKC = jnp.asarray(generator.standard_normal((3, count, 2, 4)), jnp.float32)
@@ -24,8 +24,8 @@ def test_keys_are_written_at_their_positions_and_nothing_beyond_the_last_slot(co
     np.testing.assert_array_equal(written_by_head(slots_BKSC, x_BTKC, positions_BT), expected)
 
 
-def test_a_step_writes_into_the_cache_in_place():
-    """The compiled step aliases every buffer of a donated cache, and holds no copy of one."""
+def test_the_cache_is_updated_in_place():
+    """The compiled step aliases every buffer of a donated cache, and has no copy of any."""
     config = dataclasses.replace(MODERN, token_shift=False, ngram_rows=0)
     model, cache = random_model(config), empty_cache(config, 2, 64)
     one_B1 = jnp.ones((2, 1), jnp.int32)

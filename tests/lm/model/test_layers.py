@@ -1,4 +1,4 @@
-"""Laws of the parts of a block that look at one position, or at it and the one before."""
+"""The position-wise layers of a block, and the token shift."""
 
 import functools
 import math
@@ -18,8 +18,8 @@ GELUS = pytest.mark.parametrize(
 
 
 @GELUS
-def test_gelu_and_its_gradient_are_those_of_the_tanh_form(gelu):
-    """In float64, the gradient by central differences."""
+def test_gelu_and_its_gradient_equal_the_tanh_approximation(gelu):
+    """In float64, with the gradient by central differences."""
     x = np.linspace(-6, 6, 241)
     form = lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     slope = (form(x + 1e-5) - form(x - 1e-5)) / 2e-5
@@ -29,13 +29,13 @@ def test_gelu_and_its_gradient_are_those_of_the_tanh_form(gelu):
 
 
 @GELUS
-def test_gelu_far_out_is_the_identity_or_zero_with_finite_gradients(gelu):
+def test_gelu_of_large_values_is_the_identity_or_zero_with_finite_gradients(gelu):
     x = jnp.array([-1e4, -50.0, 50.0, 1e4])
     np.testing.assert_allclose(gelu(x), [0.0, 0.0, 50.0, 1e4])
     np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), [0.0, 0.0, 1.0, 1.0])
 
 
-def test_a_shift_brings_the_token_before_and_nothing_from_another_document():
+def test_the_token_shift_uses_only_the_previous_token_of_the_same_document():
     x_BTD = jnp.arange(1.0, 11.0).reshape(1, 5, 2)
     mask = AttentionMask(jnp.array([[1, 1, 2, 2, 0]], jnp.int32))
     found = np.asarray(shifted(x_BTD, mask.same_as_before()))
@@ -45,7 +45,7 @@ def test_a_shift_brings_the_token_before_and_nothing_from_another_document():
     np.testing.assert_array_equal(found[0], [[20, 20], [1, 2], [0, 0], [5, 6], [0, 0]])
 
 
-def test_queries_of_unit_rms_keep_their_direction():
+def test_normalized_queries_keep_their_direction():
     x_BTHC = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 8)) * 7, jnp.float32)
     y_BTHC = np.asarray(unit_rms(x_BTHC, 1e-6))
     np.testing.assert_allclose(np.sqrt((y_BTHC**2).mean(-1)), 1.0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The loss against its definition in float64."""
+"""The loss compared with its definition in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -40,20 +40,20 @@ def plain_sum(x_BTD, table_VD, targets_BT, weights_BT):
 
 
 @pytest.mark.parametrize("parts", [1, 2, 8])
-def test_the_sum_in_parts_is_the_plain_one_with_its_gradients(parts):
+def test_the_sum_in_parts_equals_the_plain_sum_with_its_gradients(parts):
     x_BTD, table_VD, targets_BT, weights_BT = case()
     summed = lambda x, table: 3.0 * summed_cross_entropy(x, table, targets_BT, weights_BT, parts)[0]
     plain = lambda x, table: 3.0 * plain_sum(x, table, targets_BT, weights_BT)
     found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1)))(x_BTD, table_VD)
     expected, wanted = jax.value_and_grad(plain, (0, 1))(x_BTD, table_VD)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert not gradients[0][1, 3].any()  # of weight 0
+    assert not gradients[0][1, 3].any()  # weight 0
     np.testing.assert_allclose(jax.jit(summed)(x_BTD, table_VD), expected, rtol=1e-6)
     for one, other in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_products_in_bfloat16_keep_the_gradients_types_and_nearly_their_values():
+def test_products_in_bfloat16_keep_the_gradients_dtypes_and_nearly_their_values():
     x_BTD, table_VD, targets_BT, weights_BT = case("bfloat16")
     gradients = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 4)[0], (0, 1))(
         x_BTD, table_VD
@@ -77,13 +77,13 @@ def test_large_logits_do_not_overflow_in_the_sum():
     assert (float(loss), gradient[0, 0, 0], gradient[0, 1, 0]) == (2e4, 0.0, 2e4)
 
 
-def test_the_logits_never_exist_whole():
-    """No value in the program of the gradient, inner loops included, is as large as the logits of two parts."""
+def test_the_logits_are_never_all_in_memory():
+    """No value in the program of the gradient, including inner loops, is as large as the logits of two parts."""
     x_BTD, table_VD, targets_BT, weights_BT = case(vocabulary=1000)
     gradient = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 8)[0], (0, 1))
     traced = jax.make_jaxpr(gradient)(x_BTD, table_VD).jaxpr
     sizes = [result.aval.size for equation, _ in equations(traced) for result in equation.outvars]
-    assert 2 * 1000 <= max(sizes) == 5 * 1000  # the logits of a part, 2 positions; the table's gradient
+    assert 2 * 1000 <= max(sizes) == 5 * 1000  # the logits of a part with 2 positions; the gradient of the table
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -101,15 +101,15 @@ def test_softcap_and_z_loss_have_the_gradients_of_their_definitions(parts, softc
     found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1), has_aux=True))(x_BTD, table_VD)
     expected, wanted = jax.value_and_grad(plain, (0, 1), has_aux=True)(x_BTD, table_VD)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    np.testing.assert_allclose(summed(x_BTD, table_VD), expected, rtol=1e-5)  # not differentiated: the other way
+    np.testing.assert_allclose(summed(x_BTD, table_VD), expected, rtol=1e-5)  # the code path without gradients
     for one, other in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_losses_of_tokens_in_parts_are_those_of_whole_logits(monkeypatch):
+def test_token_losses_in_parts_equal_those_of_whole_logits(monkeypatch):
     x_BTD, table_VD, targets_BT, _ = case()
     expected_BT = cross_entropy(softcapped(jnp.einsum("BTD,VD->BTV", x_BTD, table_VD), 5.0), targets_BT)
-    for limit in (1, 2 * 4 * 37, 1 << 26):  # a position of every row at a time, four, all
+    for limit in (1, 2 * 4 * 37, 1 << 26):  # one position per row at a time, four, all
         monkeypatch.setattr("lm.model.loss.LOGITS_AT_ONCE", limit)
         found_BT = jax.jit(lambda x: token_losses(x, table_VD, targets_BT, 5.0))(x_BTD)
         np.testing.assert_allclose(found_BT, expected_BT, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Looking inside: what is tapped is what an independent model computes, and training's program knows nothing of it."""
+"""Taps: their values equal those of an independent model, and they do not change the program of training."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def look(model, tokens_BT, segments_BT, names, window=None):
 
 
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
-def test_tapped_values_are_those_of_an_independent_model(config):
+def test_tapped_values_equal_those_of_the_reference_model(config):
     model, tokens_BT, segments_BT = model_and_tokens(config)
     expected = [reference_model.row(config, model, *row) for row in zip(tokens_BT, segments_BT, strict=True)]
     found = look(model, tokens_BT, segments_BT, tuple(expected[0]))
@@ -42,7 +42,7 @@ def test_tapped_values_are_those_of_an_independent_model(config):
         np.testing.assert_allclose(value, np.stack([row[name] for row in expected]), atol=2e-4, err_msg=name)
 
 
-def test_names_may_be_patterns_and_a_stack_is_looked_into_layer_by_layer():
+def test_names_may_be_patterns_and_stacks_are_tapped_layer_by_layer():
     model, tokens_BT, segments_BT = model_and_tokens(MODERN)
     names = ("blocks.*.attention.[qkv]*", "logits")
     found = look(model, tokens_BT, segments_BT, names)
@@ -54,8 +54,8 @@ def test_names_may_be_patterns_and_a_stack_is_looked_into_layer_by_layer():
         np.testing.assert_allclose(stacked[name], value, atol=1e-5)
 
 
-def test_the_weights_and_values_give_what_attention_gives():
-    """With a window, and where queries share keys: the tapped parts belong to one another."""
+def test_the_tapped_weights_and_values_give_the_output_of_attention():
+    """With a window and grouped-query attention."""
     config = dataclasses.replace(LLAMA, attention_windows=(3,))
     model, tokens_BT, segments_BT = model_and_tokens(config)
     found = look(model, tokens_BT, segments_BT, ("blocks.1.attention.*",))
@@ -67,15 +67,15 @@ def test_the_weights_and_values_give_what_attention_gives():
     assert (weights_BHTS[0, :, 9, :7] == 0).all() and (weights_BHTS[0, :, 9, 7:10] > 0).all()
 
 
-def test_a_name_that_is_nowhere_is_refused_with_those_that_are():
+def test_an_unknown_name_is_rejected_with_the_existing_names():
     model, tokens_BT, segments_BT = model_and_tokens(LLAMA)
     with pytest.raises(UsageError, match=r"nothing under blocks.2.mlp.out. Its names: embedding, .*blocks.1.mlp.out"):
         look(model, tokens_BT, segments_BT, ("norm", "blocks.2.mlp.out"))
 
 
 @pytest.mark.parametrize("config", [MODERN, dataclasses.replace(LLAMA, scan_layers=True)], ids=["modern", "scan"])
-def test_training_compiles_the_program_that_it_would_without_taps(config, monkeypatch):
-    """The step's program, letter by letter, with every tap of the model taken out."""
+def test_training_compiles_to_the_same_program_without_taps(config, monkeypatch):
+    """The text of the step's program is the same if the model has no taps."""
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     step = lambda model, batch: loss_and_gradients(model, batch, dataclasses.replace(TRAIN, remat="full"))
     program = lambda: jax.jit(lambda *both: step(*both)).trace(model, batch_of(config)).lower().as_text()

@@ -1,4 +1,4 @@
-"""Laws of the transformer: causality and isolation of documents by gradients, and parity with a float64 reference."""
+"""The transformer: causality and separate documents by gradients, and parity with a float64 reference."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN, random_model
 
 SLOW = {"llama", "head_dim"}
-"""Configs whose parts are all in others: llama's in modern and windows."""
+"""Configs covered by others: llama by modern and windows."""
 
 
 def rows(configs):
@@ -39,11 +39,11 @@ def tokens(config, batch=2, seed=0):
 
 
 def influence(config, tokens_BT, segments_BT, target):
-    """(T,) how much the logits at `target` feel each position's embedding: the norm of the gradient."""
+    """(T,) influence of each position's embedding on the logits at `target`: the norm of the gradient."""
     return np.linalg.norm(np.asarray(gradient(random_model(config), tokens_BT, segments_BT, target))[0], axis=-1)
 
 
-@jax.jit  # with `target` as an argument: one program for all of them
+@jax.jit  # `target` is an argument, so there is one program for all
 def gradient(model, tokens_BT, segments_BT, target):
     def felt(x_BTD):
         x_BTD, _ = model.hidden(x_BTD, row_positions(tokens_BT), AttentionMask(segments_BT))
@@ -54,7 +54,7 @@ def gradient(model, tokens_BT, segments_BT, target):
 
 
 @CONFIGS
-def test_causality_by_gradients(config):
+def test_gradients_show_causality(config):
     tokens_BT = tokens(config)
     for target in (0, 5, config.context_length - 1):
         felt_T = influence(config, tokens_BT, jnp.ones_like(tokens_BT), target)
@@ -63,7 +63,7 @@ def test_causality_by_gradients(config):
 
 
 @CONFIGS
-def test_documents_do_not_attend_to_one_another_by_gradients(config):
+def test_gradients_show_separate_documents(config):
     tokens_BT = tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[:, 6:11].set(2).at[:, 11:].set(3)
     felt_T = influence(config, tokens_BT, segments_BT, target=9)
@@ -79,7 +79,7 @@ WITH_OTHERS = rows(FAMILIES | OTHERS)
 
 
 @WITH_OTHERS
-def test_logits_equal_a_plain_float64_reference(config):
+def test_logits_equal_the_float64_reference(config):
     model, tokens_BT = random_model(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[1, 7:].set(2)
     logits_BTV = np.asarray(forward(model, tokens_BT, segments_BT))
@@ -88,7 +88,7 @@ def test_logits_equal_a_plain_float64_reference(config):
 
 
 def test_rotary_positions_are_relative():
-    """Llama sees distances alone: the same document later in the window gives the same logits."""
+    """In Llama, the same document later in the window gives the same logits."""
     model, tokens_BT = random_model(LLAMA), tokens(LLAMA, batch=1)
     apart = jnp.concatenate([tokens_BT[:, :6], tokens_BT[:, :10]], axis=1)
     segments_BT = jnp.array([[1] * 6 + [2] * 10], jnp.int32)
@@ -98,7 +98,7 @@ def test_rotary_positions_are_relative():
 
 @jax.jit
 def read_on(model, tokens_BT, positions_BT, segments_BT, cache):
-    """(logits, the cache with the tokens in it)."""
+    """Return (logits, the cache with the tokens added)."""
     x_BTD, cache = model(tokens_BT, positions_BT, AttentionMask(segments_BT), cache)
     return model.logits(x_BTD), cache
 
@@ -107,8 +107,8 @@ CACHED = {**FAMILIES, **OTHERS, "scan": dataclasses.replace(MODERN, scan_layers=
 
 
 @rows(CACHED)
-def test_a_prompt_at_once_and_then_token_by_token_equals_the_whole_forward_pass(config):
-    """Rows of different lengths: each reads its prompt, and goes on at its own position, until it is full."""
+def test_a_prompt_followed_by_single_tokens_equals_the_whole_forward_pass(config):
+    """Rows of different lengths: each continues after its prompt at its own position until it is full."""
     model, tokens_BT, length = random_model(config), tokens(config, batch=3), config.context_length
     expected_BTV = np.asarray(forward(model, tokens_BT, jnp.ones_like(tokens_BT)))
     lengths_B, prompt = np.array([1, 5, 9]), 11
@@ -127,8 +127,8 @@ def test_a_prompt_at_once_and_then_token_by_token_equals_the_whole_forward_pass(
 
 
 @CONFIGS
-def test_documents_in_pieces_of_a_row_equal_the_whole_forward_pass(config):
-    """A cache that is read into bit by bit keeps documents apart, within a piece and from one to the next."""
+def test_documents_read_in_pieces_equal_the_whole_forward_pass(config):
+    """The cache separates documents within a piece and across pieces."""
     model, tokens_BT = random_model(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[0, 6:].set(2).at[1, 3:8].set(2).at[1, 8:].set(3)
     expected_BTV, cache = np.asarray(forward(model, tokens_BT, segments_BT)), empty_cache(config, 2)
@@ -139,7 +139,7 @@ def test_documents_in_pieces_of_a_row_equal_the_whole_forward_pass(config):
         np.testing.assert_allclose(logits_BTV, expected_BTV[:, piece], atol=1e-4)
 
 
-def test_a_long_prompt_goes_into_the_cache_by_blocks(monkeypatch):
+def test_a_long_prompt_is_added_to_the_cache_in_blocks(monkeypatch):
     monkeypatch.setattr("lm.model.attention.plain.WHOLE_LENGTH", 8)
     monkeypatch.setattr("lm.model.attention.plain.LEAST_ROWS", 4)
     model, tokens_BT = random_model(LLAMA), tokens(LLAMA)
@@ -149,8 +149,8 @@ def test_a_long_prompt_goes_into_the_cache_by_blocks(monkeypatch):
     np.testing.assert_allclose(model.logits(x_BTD), expected_BTV, atol=2e-4)
 
 
-def test_a_window_by_gradients():
-    """One layer sees its window alone; a second one, what the first has carried there."""
+def test_gradients_show_the_window():
+    """With one layer, only the window; with two, also the windows of its positions."""
     tokens_BT = tokens(LLAMA)
     for layers, windows, first in ((1, (4,), 9), (2, (4,), 6), (2, (4, 0), 0)):
         config = dataclasses.replace(LLAMA, layers=layers, attention_windows=windows)
@@ -158,7 +158,7 @@ def test_a_window_by_gradients():
         assert np.flatnonzero(felt_T).tolist() == list(range(first, 13)), windows
 
 
-def test_a_prefix_is_seen_in_both_directions_by_the_whole_model():
+def test_a_prefix_is_bidirectional_in_the_whole_model():
     model, tokens_BT = random_model(LLAMA), tokens(LLAMA)
     mask = AttentionMask(jnp.ones_like(tokens_BT), prefix_B=jnp.array([6, 0]))
 
@@ -173,7 +173,7 @@ def test_a_prefix_is_seen_in_both_directions_by_the_whole_model():
 
 
 @WITH_OTHERS
-def test_one_by_one_or_as_one_stack_it_is_the_same_model(config):
+def test_stacked_and_separate_layers_are_the_same_model(config):
     config = dataclasses.replace(config, attention_windows=config.attention_windows[:1])
     model, tokens_BT = random_model(config), tokens(config)
     stack = stack_layers(model)
@@ -189,7 +189,7 @@ def test_one_by_one_or_as_one_stack_it_is_the_same_model(config):
     np.testing.assert_allclose(forward(stack, tokens_BT, jnp.ones_like(tokens_BT)), expected_BTV, atol=1e-4)
 
 
-def test_layers_that_differ_are_not_stacked():
+def test_layers_with_different_windows_are_not_stacked():
     with pytest.raises(ValueError, match="differ in more than their parameters"):
         stack_layers(random_model(WINDOWS))
     with pytest.raises(UsageError, match=r"attention_windows = \(4, 0\) gives the 3 layers different windows, but"):
@@ -197,7 +197,7 @@ def test_layers_that_differ_are_not_stacked():
 
 
 @pytest.mark.parametrize("config", [LLAMA, MODERN], ids=["llama", "modern"])
-def test_rotary_tables_are_made_once_a_forward_pass(config):
+def test_rotary_tables_are_computed_once_per_forward_pass(config):
     model, tokens_BT = random_model(config), tokens(config)
     program = str(jax.make_jaxpr(lambda model: model.read(tokens_BT, jnp.ones_like(tokens_BT)))(model))
     assert program.count(" cos ") == 1 and program.count(" sin ") == 1
