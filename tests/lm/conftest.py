@@ -1,4 +1,4 @@
-"""What tests of the trainer share."""
+"""Fixtures for tests of the trainer."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ from tests.corpus import tiny_experiment, write_tokens
 
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory) -> Path:
-    """A run folder that holds documents/, tokenizer/ and tokens/ of the tiny experiment; copy it to train."""
+    """A run folder with documents/, tokenizer/ and tokens/ of the tiny experiment; copy it for training."""
     run = tmp_path_factory.mktemp("tokens") / "run"
     write_tokens(run, tiny_experiment())
     return run
@@ -20,16 +20,16 @@ def tokens(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_saves() -> Generator[None]:
-    """No test may depend on how busy the disk is: a save waits for the one before it, however long that takes."""
+    """Tests must not depend on the speed of the disk: a save waits for the previous one as long as necessary."""
     with save_timeout(600.0):
         yield
 
 
 @contextlib.contextmanager
 def save_timeout(seconds: float) -> Generator[None]:
-    """Another default of Checkpoints; a call that gives `timeout` by name keeps its own."""
+    """Change the default timeout of Checkpoints; an explicit `timeout` takes precedence."""
     from lm.checkpoints.manager import (
-        Checkpoints,  # not above: types are checked in what is imported after pytest has started
+        Checkpoints,  # a local import: types are checked only in modules imported after pytest has started
     )
 
     before = Checkpoints.__init__

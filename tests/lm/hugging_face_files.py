@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face for tests: those in tests/fixtures, taken apart and put together again by plain code."""
+"""Hugging Face checkpoints for tests: read from tests/fixtures and written by independent code."""
 
 import json
 import shutil
@@ -43,8 +43,8 @@ def write_tensors(path, tensors):
 
 
 def write_checkpoint(folder, like, tensors=None, **config):
-    """A checkpoint in one file: that of the fixture `like` with some settings, or its tensors, replaced. A setting of
-    ... is taken out."""
+    """Write the fixture `like` as a single-file checkpoint with other settings or tensors. A value of ... removes a
+    setting."""
     folder.mkdir(exist_ok=True)
     settings = json.loads((FIXTURES / like / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not ...}))
@@ -53,7 +53,7 @@ def write_checkpoint(folder, like, tensors=None, **config):
 
 
 def write_shards(folder, like, files):
-    """The fixture `like` in that many files with an index."""
+    """Write the fixture `like` in `files` files with an index."""
     folder.mkdir(exist_ok=True)
     shutil.copy(FIXTURES / like / "config.json", folder)
     tensors = tensors_of(FIXTURES / like)

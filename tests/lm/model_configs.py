@@ -20,21 +20,18 @@ LLAMA = ModelConfig(
 )  # fmt: skip
 GPT2 = dataclasses.replace(
     LLAMA, kv_heads=4, norm="layernorm", position="learned", mlp="gelu", biases=True, tie_embeddings=False
-)  # untied, so that both heads are tested
+)  # untied, to test both kinds of output tables
 MODERN = dataclasses.replace(
     LLAMA, heads=2, mlp="relu_squared", qk_norm=True, token_shift=True, logit_softcap=3.0, tie_embeddings=False,
     ngram_rows=48, ngram_longest=3,
 )  # fmt: skip
-"""A softcap that these logits reach, and fewer rows than there are n-grams."""
+"""The softcap affects these logits, and there are fewer rows than n-grams."""
 FAMILIES = {"llama": LLAMA, "gpt2": GPT2, "modern": MODERN}
 
 
 def random_parameters(config: ModelConfig) -> dict[str, np.ndarray]:
-    """Return {name: values} drawn by NumPy, the same under one name and shape for every config.
-
-    JAX would compile a program for each shape. Norms and biases are not the ones and zeros that would hide that they
-    are left out.
-    """
+    """Return {name: values} drawn by NumPy; they depend only on name and shape, not on the config. JAX would compile a
+    program for each shape. Norms and biases differ from ones and zeros, which would hide their omission."""
 
     def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
         source = np.random.default_rng([*name.encode()])

@@ -1,4 +1,4 @@
-"""Parts of a model as a user has them in a module of their own: an activation, a norm and a block."""
+"""An activation, a norm and a block as in a user's own module."""
 
 import jax
 import jax.numpy as jnp

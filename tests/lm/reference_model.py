@@ -1,5 +1,4 @@
-"""The transformer once more, in NumPy and float64, written apart from lm.model for parity: loops over rows and
-heads."""
+"""Reference transformer in NumPy and float64, independent of lm.model, with loops over rows and heads."""
 
 import math
 
@@ -24,7 +23,7 @@ def norm(config, layer, x):
 
 
 def frequency(theta, share, scaling):
-    """Radians a position of the pair that lies at `share` of the channels; Llama 3.1's three cases by wavelength."""
+    """Radians per position of the channel pair at `share` of the channels; Llama 3.1 has three cases by wavelength."""
     plain = theta**-share
     if scaling is None:
         return plain
@@ -39,7 +38,7 @@ def frequency(theta, share, scaling):
 
 
 def rotated(config, x, position):
-    """Complex multiplication of the pairs (c, c + C/2)."""
+    """Rotate the pairs (c, c + C/2) by complex multiplication."""
     half = len(x) // 2
     pairs = x[:half] + 1j * x[half:]
     speeds = np.array([frequency(config.rope_theta, c / half, config.rope_scaling) for c in range(half)])
@@ -90,7 +89,7 @@ def mlp(config, layer, x):
 
 
 def ngrams(config, model, tokens, segments):
-    """The n-grams' embeddings, token by token; the hash in Python's own integers."""
+    """Embeddings of the n-grams, token by token; the hash uses Python integers."""
     x = np.zeros((len(tokens), config.width))
     for length, table in enumerate(model.ngrams, 2):
         for t in range(len(tokens)):
@@ -104,7 +103,7 @@ def ngrams(config, model, tokens, segments):
 
 
 def row(config, model, tokens, segments):
-    """{name: value} of one row, under the names of Transformer.forward_with_taps."""
+    """{name: value} of one row, with the names of Transformer.forward_with_taps."""
     x = array(model.embedding)[tokens] + ngrams(config, model, tokens, segments)
     if config.position == "learned":
         x = x + array(model.positions)[: len(tokens)]

@@ -1,4 +1,4 @@
-"""Shards written by a reference of the tests' own, and what their windows hold by a naive reading of the streams."""
+"""Reference writer of shards, and a naive reference for their windows."""
 
 import hashlib
 from pathlib import Path
@@ -11,17 +11,17 @@ from lm.data.records import Manifest, SequenceRecord, Shard, Split, to_bytes
 LENGTH = 24  # of a record
 FINGERPRINT = "ab" * 32
 Stream = tuple[np.ndarray, np.ndarray]
-"""(tokens, the document of each) of one shard."""
+"""(tokens, the document of each token) of one shard."""
 
 
 def random_stream(seed: int, size: int, first_token: int, first_document: int) -> Stream:
-    """Tokens that all differ, in documents of 1 to 20 tokens."""
+    """Unique tokens, in documents of 1 to 20 tokens."""
     generator = np.random.default_rng(seed)
     documents = np.repeat(np.arange(size), generator.integers(1, 20, size))[:size]
     return first_token + np.arange(size), first_document + documents
 
 
-# Ends: in the middle of a window, at the end of a record, one token into a record; and a shard of nothing.
+# Streams end within a window, at the end of a record, and one token into a record; one shard is empty.
 STREAMS = [
     random_stream(0, 5 * LENGTH + 1 + 11, 1, 0),
     random_stream(1, 4 * LENGTH + 1, 1000, 200),
@@ -53,7 +53,7 @@ def write_split(folder: Path, name: str, streams: list[Stream], length: int, dty
 def write_tokens(
     folder: Path, splits: dict[str, list[Stream]], length: int = LENGTH, dtype="uint16", fingerprint=FINGERPRINT
 ) -> Path:
-    """The folder, with the shards of each split and their manifest."""
+    """Write the shards of each split and their manifest to `folder`, and return it."""
     written = {name: write_split(folder, name, streams, length, dtype) for name, streams in splits.items()}
     vocab_size = {"uint16": 4096, "uint32": 2**31}[dtype]
     manifest = Manifest(fingerprint, vocab_size, length, dtype, written)

@@ -1,4 +1,4 @@
-"""What one process has compiled, the next one finds; who says where JAX keeps programs is obeyed."""
+"""Compiled programs are reused by later processes; user settings of JAX's cache are respected."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ print(events.count("/jax/compilation_cache/cache_hits"), events.count("/jax/comp
 """
 
 
-def test_a_training_process_finds_what_the_one_before_has_compiled(tmp_path):
+def test_a_training_process_reuses_programs_of_the_previous_one(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
@@ -37,7 +37,7 @@ def test_a_training_process_finds_what_the_one_before_has_compiled(tmp_path):
     assert list((tmp_path / "gristmill/compiled" / cpu_kind()).iterdir())
 
 
-def test_a_folder_that_is_given_stays_and_so_does_none():
+def test_cache_settings_of_the_user_are_kept():
     for given in ("/elsewhere", ""):
         environment = {"JAX_COMPILATION_CACHE_DIR": given, "HOME": "/home/a"}
         keep_compiled_programs(environment)
@@ -49,8 +49,8 @@ def test_a_folder_that_is_given_stays_and_so_does_none():
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_fresh_host_finds_in_a_bucket_what_another_has_compiled(tmp_path, scheme):
-    """Nothing but the bucket is common to both; one that does not answer costs a compilation, and not the run."""
+def test_a_new_host_reuses_compiled_programs_from_a_bucket(tmp_path, scheme):
+    """Hosts share only the bucket; if it does not answer, programs are compiled again."""
     with serving() as store, variables(store.environment() | QUICK):
         store.bucket("cache")
         address = f"{scheme}://cache/runs/a.compiled"
@@ -72,7 +72,7 @@ def test_a_fresh_host_finds_in_a_bucket_what_another_has_compiled(tmp_path, sche
         assert run("third", **HOPELESS)[0] == 0
 
 
-def test_an_address_that_cannot_be_written_is_refused_with_the_remedy(monkeypatch):
+def test_an_unsupported_address_is_rejected_with_the_remedy(monkeypatch):
     monkeypatch.setenv(VARIABLE, "hf://datasets/a/b")
     with pytest.raises(UsageError, match="is hf://datasets/a/b; compiled programs are kept in a folder, in s3:// or"):
         use_bucket_cache()

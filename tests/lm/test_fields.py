@@ -17,12 +17,12 @@ VALUES = (
 
 
 @pytest.mark.parametrize("hint", HINTS, ids=str)
-def test_what_is_plainly_of_a_type_is_so_for_beartype(hint):
+def test_plain_type_checks_accept_no_more_than_beartype(hint):
     for value in VALUES:
         assert is_plainly(value, hint) <= is_of_type(value, hint), value
 
 
-def test_the_types_of_most_fields_are_told_without_beartype():
+def test_most_field_types_are_checked_without_beartype():
     assert all(
         is_plainly(value, hint) for value, hint in [(1, float), (("a", "b"), tuple[str, ...]), (None, int | None)]
     )

@@ -1,4 +1,4 @@
-"""What the compiler makes of the step on meshes: no device does more than its share, or sends the whole batch."""
+"""Compiled programs on meshes divide work and memory evenly and never send the whole batch."""
 
 import collections
 import dataclasses
@@ -25,38 +25,38 @@ def alone(what: str = "training") -> dict:
     ("mesh", "most_work", "most_memory"),
     [("fsdp 8", 1.1, 1.3), pytest.param("context 4 x data 2", 1.1, 1.3, marks=pytest.mark.slow)],
 )
-def test_a_device_of_eight_does_and_holds_an_eighth(mesh, most_work, most_memory):
+def test_each_of_eight_devices_has_an_eighth_of_work_and_memory(mesh, most_work, most_memory):
     found = SHAPES(MESHES[mesh])
     assert found["flops"] * 8 <= most_work * alone()["flops"]
     assert found["temp_mib"] * 8 <= most_memory * alone()["temp_mib"]
-    # Parameters and their gradients: 2 x 4.2 MiB a layer, 4 MiB each for the embedding and the output; keys and values.
+    # Parameters and their gradients: 2 x 4.2 MiB per layer, 4 MiB each for embedding and output; keys and values.
     assert found["all_gather_mib"] <= (32 if "context" in mesh else 22) and found["all_reduce_mib"] <= 40
     assert found["largest_collective_mib"] <= WHOLE_BATCH
 
 
-def test_validation_divides_its_work_and_moves_weights_alone():
+def test_validation_divides_its_work_and_sends_only_weights():
     found = SHAPES(MESHES["fsdp 8"], what="validation")
     assert found["flops"] * 8 <= 1.1 * alone("validation")["flops"]
-    assert found["all_reduce_mib"] == 0 and found["all_gather_mib"] <= 13  # 4.2 MiB a layer, 4 for the output table
-    assert found["temp_mib"] * 8 <= 1.3 * alone("validation")["temp_mib"]  # the weights of a layer at a time
+    assert found["all_reduce_mib"] == 0 and found["all_gather_mib"] <= 13  # 4.2 MiB per layer, 4 for the output table
+    assert found["temp_mib"] * 8 <= 1.3 * alone("validation")["temp_mib"]  # one layer's weights at a time
 
 
-def test_sampling_moves_activations_to_the_weights_and_not_the_weights_to_them():
-    """For a drawn token of each row; to gather the weights were 12 MiB."""
+def test_sampling_sends_activations_instead_of_weights():
+    """For one token of each row; gathering the weights would take 12 MiB."""
     found = SHAPES(MESHES["fsdp 8"], what="sampling")
     assert found["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
     assert found["all_gather_mib"] + found["all_reduce_mib"] + found["all_to_all_mib"] < 2
-    assert found["temp_mib"] < 4  # less than one layer's weights
+    assert found["temp_mib"] < 4  # less than the weights of a layer
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["context 8", "context 4 x data 2", "fsdp 2 x tensor 2 x context 2"])
-def test_sampling_divides_its_rows_over_context_too(mesh):
+def test_sampling_divides_its_rows_also_over_context(mesh):
     assert SHAPES(MESHES[mesh], what="sampling")["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
 
 
 def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
-    """However many parts the loss is taken in: no collective is in the loop over them."""
+    """For any number of loss chunks: the loop over them has no collective."""
     model, train = small()
     model, train = dataclasses.replace(model, layers=1), dataclasses.replace(train, mesh=MeshConfig(fsdp=8))
     programs = [
@@ -69,16 +69,15 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
         inside for name, inside in computations(programs[1].as_text())[0].items() if "body" in name or "region" in name
     ]
     products = [[one.operation for one in inside] for inside in bodies if any(one.operation == "dot" for one in inside)]
-    assert products  # the parts of the loss
+    assert products  # the loss chunks
     assert not any({*COLLECTIVES} & {*operations} for operations in products)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("remat", ["none", "full"])
-def test_what_a_traced_step_gathers_and_scatters(tied, remat):
-    """Weights are gathered for each pass and gradients reduce-scattered once, in the dtype of the products; the output
-    table is gathered once a step, and its gradient reduce-scattered once a micro-batch. XLA for CPUs changes some
-    collectives, so this is read before it does."""
+def test_weights_are_gathered_per_pass_and_gradients_reduce_scattered_once(tied, remat):
+    """In the dtype of the products; the output table is gathered once per step, and its gradient reduce-scattered once
+    per micro-batch. Checked before XLA, because XLA for CPUs changes some collectives."""
     model, train = small()
     model = dataclasses.replace(model, layers=3, tie_embeddings=tied, compute_dtype="bfloat16", scan_layers=True)
     train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16, remat=remat)
@@ -92,33 +91,33 @@ def test_what_a_traced_step_gathers_and_scatters(tied, remat):
     turns, passes = train.micro_batches * model.layers, 1 if remat == "none" else 2
     square, wide, table = (256, 256), (256, 1024), (256, 4096)
     assert found == {
-        ("all_gather", "bfloat16", square): passes * turns * 4,  # queries, keys, values and what they return
+        ("all_gather", "bfloat16", square): passes * turns * 4,  # queries, keys, values and output
         ("all_gather", "bfloat16", wide): passes * turns * 3,  # gate, up and down
         ("all_gather", "bfloat16", table): 1,
         ("reduce_scatter", "bfloat16", square): turns * 4,
         ("reduce_scatter", "bfloat16", wide): turns * 3,
         ("reduce_scatter", "bfloat16", table): train.micro_batches,
-        ("all_to_all", "bfloat16", (1, 256, 512)): train.micro_batches,  # what was looked up for its own sequence
-        ("all_to_all", "bfloat16", (8, 32, 512)): train.micro_batches,  # gradients of that
+        ("all_to_all", "bfloat16", (1, 256, 512)): train.micro_batches,  # embeddings sent to the sequence of each token
+        ("all_to_all", "bfloat16", (8, 32, 512)): train.micro_batches,  # their gradients
     }
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_gradients_are_scattered_and_the_table_is_gathered_once_a_step(tied):
-    """However many micro-batches there are; and no table is gathered or summed whole to look tokens up in it."""
+def test_gradients_are_scattered_and_the_table_is_gathered_once_per_step(tied):
+    """For any number of micro-batches; lookups of tokens gather or sum no whole table."""
     model, train = small()
     model = dataclasses.replace(model, layers=1, tie_embeddings=tied)
     train = dataclasses.replace(train, mesh=MeshConfig(fsdp=8), micro_batches=2, batch_size=16)
     found = collectives(compiled("training", model, train, jax.devices()).as_text(), 8)
-    moved = [one for one in found if one.group > 1]  # XLA for CPUs keeps sums over axes of one device
+    moved = [one for one in found if one.group > 1]  # XLA for CPUs keeps sums over axes of size 1
     of_table = [one for one in moved if f"[{model.vocab_size}," in one.type or f",{model.vocab_size}]" in one.type]
     assert [(one.kind, one.times) for one in of_table if one.kind == "all-gather"] == [("all-gather", 1)]
     summed = {one.kind for one in moved if one.bytes > 4 * model.width * model.width}
     assert "all-reduce" not in summed and "reduce-scatter" in summed
 
 
-def test_with_tensor_parallelism_a_weight_is_gathered_over_its_width_only():
-    """Each device gathers its half of the other axis: no collective has a whole weight, in no pass."""
+def test_with_tensor_parallelism_weights_are_gathered_only_over_their_width():
+    """Each device gathers its half of the other axis: no collective has a whole weight."""
     model, train = small()
     model = dataclasses.replace(model, layers=1, mlp_width=1536)
     train = dataclasses.replace(train, mesh=MeshConfig(fsdp=4, tensor=2))

@@ -1,4 +1,4 @@
-"""Which device is where in the mesh. The TPUs here are descriptions of chips, as JAX gives them for real ones."""
+"""Placement of devices in the mesh, with descriptions of TPU chips like those of JAX."""
 
 import dataclasses
 import itertools
@@ -41,7 +41,7 @@ def torus(x: int, y: int, z: int, slices: int = 1) -> list[Any]:
 
 
 def hops(one: Chip, other: Chip, size: tuple[int, int, int]) -> int:
-    """Links between two chips; sides of four and more are rings."""
+    """Number of links between two chips; sides of four and more are rings."""
     apart = [abs(a - b) for a, b in zip(one.coords, other.coords, strict=True)]
     return sum(min(d, n - d) if n >= 4 else d for d, n in zip(apart, size, strict=True))
 
@@ -50,9 +50,9 @@ def hops(one: Chip, other: Chip, size: tuple[int, int, int]) -> int:
     ("size", "shape", "axis", "most"),
     [((8, 8, 8), (1, 64, 1, 8), 3, 1.0), ((8, 8, 8), (1, 64, 1, 8), 1, 1.2), ((4, 4, 1), (1, 16, 1, 1), 1, 1.3)],
 )
-def test_neighbours_in_the_mesh_are_neighbours_in_the_torus(size, shape, axis, most):
+def test_neighbours_in_the_mesh_are_close_in_the_torus(size, shape, axis, most):
     devices = torus(*size)
-    np.random.default_rng(0).shuffle(devices)  # in whatever order they are found
+    np.random.default_rng(0).shuffle(devices)  # the order of discovery is arbitrary
     grid = device_grid(list(shape), devices)
     after = np.roll(grid, -1, axis)
     assert np.mean([hops(a, b, size) for a, b in zip(grid.flat, after.flat, strict=True)]) <= most
@@ -62,13 +62,13 @@ def test_neighbours_in_the_mesh_are_neighbours_in_the_torus(size, shape, axis, m
 @pytest.mark.parametrize(
     ("size", "shape", "steps"),
     [
-        ((4, 4, 2), (1, 32, 1, 1), {"fsdp": {(16, 2), (8, 4)}}),  # by what is the fastest
+        ((4, 4, 2), (1, 32, 1, 1), {"fsdp": {(16, 2), (8, 4)}}),  # either of the fastest
         ((8, 8, 1), (1, 64, 1, 1), {"fsdp": {(8, 8)}}),
         ((8, 8, 4), (1, 16, 16, 1), {"fsdp": {(4, 4)}, "context": {(8, 2)}}),
         ((8, 1, 1), (1, 8, 1, 1), {}),  # a line
     ],
 )
-def test_gradients_are_scattered_along_one_axis_of_the_torus_after_the_other(size, shape, steps):
+def test_gradients_are_scattered_along_one_axis_of_the_torus_at_a_time(size, shape, steps):
     mesh = Mesh(device_grid(list(shape), torus(*size)), MESH_AXES)
     found = scatter_steps(mesh)
     assert found.keys() == steps.keys()
@@ -76,7 +76,7 @@ def test_gradients_are_scattered_along_one_axis_of_the_torus_after_the_other(siz
 
 
 @pytest.mark.parametrize("sizes", [(4, 2), (2, 4), (2, 2, 2)])
-def test_what_is_scattered_in_steps_is_what_is_scattered_at_once(sizes):
+def test_scattering_in_steps_equals_scattering_at_once(sizes):
     mesh = Mesh(np.reshape(jax.devices()[:8], (1, 8, 1, 1)), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     values = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
     scatter = on_each_device((("batch", None, None),), (None, "width"))(lambda part: reduce_scatter_width(part[0], 1))
@@ -89,7 +89,7 @@ def test_what_is_scattered_in_steps_is_what_is_scattered_at_once(sizes):
     np.testing.assert_allclose(found, values.sum(0), rtol=1e-5, atol=1e-5)
 
 
-def test_slices_divide_the_data_axis_alone():
+def test_slices_divide_only_the_data_axis():
     grid = device_grid([4, 8, 1, 1], torus(4, 4, 1, slices=2), slices=2)
     for number, replica in enumerate(grid):
         assert {chip.slice_index for chip in replica.flat} == {number // 2}
@@ -99,12 +99,12 @@ def test_slices_divide_the_data_axis_alone():
         mesh_sizes(MeshConfig(fsdp=32), dataclasses.replace(LLAMA, width=64), 32, devices)
 
 
-def test_each_process_reads_the_rows_of_its_devices_and_no_others():
-    """16 hosts of four chips each, in squares of a 4x4x4 torus: along the mesh a host comes back after others."""
+def test_each_process_reads_exactly_the_rows_of_its_devices():
+    """16 hosts of four chips each, in squares of a 4x4x4 torus: the chips of a host are not consecutive in the mesh."""
     host = lambda x, y, z: x // 2 + 2 * (y // 2) + 4 * z
     chips = [dataclasses.replace(chip, process_index=host(*chip.coords)) for chip in torus(4, 4, 4)]
     mesh = Mesh(device_grid([1, 64, 1, 1], chips), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     rows = [own_rows(mesh, 128, 32, process).tolist() for process in range(16)]
     of_chips = [chip.process_index for chip in mesh.devices.flat]  # two rows each, in this order
     assert rows == [[row for row in range(128) if of_chips[row // 2] == process] for process in range(16)]
-    assert all(len(one) == 8 and max(one) - min(one) > 8 for one in rows)  # scattered
+    assert all(len(one) == 8 and max(one) - min(one) > 8 for one in rows)  # not consecutive

@@ -1,4 +1,4 @@
-"""The run folder's names stand in one file, and what other rooms call the same files agrees."""
+"""Names in the run folder are defined only in lm/run_paths.py, and data_prep uses the same names."""
 
 import ast
 import fnmatch
@@ -14,12 +14,12 @@ from lm.run_paths import TRAINING_LOGS, Part, RunPaths
 from tests.test_house import FILES, REPOSITORY
 
 NAMES = {value.name for value in vars(RunPaths).values() if isinstance(value, Part)} - {"config.json"}
-"""Without config.json, which Hugging Face's checkpoints have too."""
+"""Without config.json, which is also a file of Hugging Face's checkpoints."""
 ELSEWHERE = ("data_prep",)
 """data_prep may not import lm.run_paths."""
 
 
-def test_a_part_is_a_name_of_the_class_and_a_path_of_a_run():
+def test_an_attribute_is_a_name_of_the_class_and_a_path_of_a_run():
     run = RunPaths(Path("runs/demo"))
     assert (RunPaths.tokens, run.tokens) == ("tokens", Path("runs/demo/tokens"))
     assert run.heartbeat() == Path("runs/demo/heartbeat.json")
@@ -27,7 +27,7 @@ def test_a_part_is_a_name_of_the_class_and_a_path_of_a_run():
     assert run.sample(6) == Path("runs/demo/samples/step-00000006.json")
 
 
-def test_the_data_pipeline_calls_its_files_the_same():
+def test_the_data_pipeline_uses_the_same_names():
     assert (RunPaths.funnel, RunPaths.pages_manifest) == (FUNNEL, MANIFEST)
     assert (RunPaths.units, RunPaths.quarantine, RunPaths.scratch) == (UNITS, QUARANTINE, SCRATCH)
     assert LISTS.startswith(f"{RunPaths.parts}/")
@@ -35,14 +35,14 @@ def test_the_data_pipeline_calls_its_files_the_same():
 
 
 def joined_names(path: Path) -> set[str]:
-    """What a file joins to a path by `... / "name"`."""
+    """Names that a file joins to a path by `... / "name"`."""
     joins = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.BinOp))
     return {
         str(join.right.value) for join in joins if isinstance(join.op, ast.Div) and isinstance(join.right, ast.Constant)
     }
 
 
-def test_nobody_else_spells_a_path_of_the_run_folder():
+def test_only_run_paths_has_paths_of_the_run_folder():
     for path in FILES:
         name = path.relative_to(REPOSITORY).as_posix()
         if not name.startswith(ELSEWHERE) and name != "lm/run_paths.py":
@@ -60,7 +60,7 @@ def parts_used(path: Path) -> set[str]:
     }
 
 
-def test_what_training_writes_into_its_run_folder_is_listed():
+def test_training_logs_are_listed():
     read, run = {"tokens", "tokenizer", "checkpoints", "snapshots"}, RunPaths(Path())
     rooms = ("lm/training", "lm/metrics", "lm/resilience")
     files = [path for path in FILES if path.relative_to(REPOSITORY).as_posix().startswith(rooms)]

@@ -1,4 +1,4 @@
-"""Laws of the configs: no number of nonsense is taken, and every choice that a field names has its implementation."""
+"""Configs reject invalid numbers, and every choice of a field has an implementation."""
 
 import dataclasses
 import math
@@ -43,7 +43,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("config", "name"), NUMBERS, ids=[f"{type(c).__name__}.{name}" for c, name in NUMBERS])
-def test_no_number_is_negative_and_every_one_is_finite(config, name):
+def test_negative_and_infinite_numbers_are_rejected(config, name):
     kind = type(config).__annotations__[name]
     for value in (-1,) if kind is int else (-1.0, math.nan, math.inf, -math.inf):
         given = (value,) if kind == tuple[float, ...] else value
@@ -52,7 +52,7 @@ def test_no_number_is_negative_and_every_one_is_finite(config, name):
 
 
 def replaced(train: TrainConfig, **changes) -> TrainConfig:
-    """`train` with some fields of its optimizer, and some of its own."""
+    """`train` with some fields changed, also of its optimizer."""
     own = {name: changes.pop(name) for name in list(changes) if hasattr(train, name)}
     return dataclasses.replace(train, optimizer=dataclasses.replace(train.optimizer, **changes), **own)
 
@@ -72,7 +72,7 @@ def replaced(train: TrainConfig, **changes) -> TrainConfig:
         ({"beta1": 1.0}, ["beta1 is 1.0", "below 1"]),
     ],
 )
-def test_numbers_that_contradict_each_other_are_refused_with_both_and_the_remedy(changes, words):
+def test_contradictory_numbers_are_rejected_with_both_values_and_the_remedy(changes, words):
     with pytest.raises(UsageError) as error:
         replaced(DEMO.train, **changes)
     assert all(word in str(error.value) for word in words), error.value
@@ -88,19 +88,19 @@ def test_numbers_that_contradict_each_other_are_refused_with_both_and_the_remedy
         ({"attention_windows": (8, 0), "scan_layers": True}, ["(8, 0)", "scan_layers = True", "one window"]),
     ],
 )
-def test_heads_and_windows_that_cannot_be_are_refused(changes, words):
+def test_invalid_heads_and_windows_are_rejected(changes, words):
     with pytest.raises(UsageError) as error:
         dataclasses.replace(DEMO.model, **changes)
     assert all(word in str(error.value) for word in words), error.value
 
 
-def test_layers_take_windows_in_turn_and_heads_their_own_channels():
+def test_windows_cycle_over_layers_and_heads_may_have_their_own_size():
     model = dataclasses.replace(DEMO.model, layers=3, width=97, head_dim=6, attention_windows=(8, 0))
     assert (model.head_channels, [model.window(layer) for layer in range(3)]) == (6, [8, None, 8])
     assert (DEMO.model.head_channels, DEMO.model.window(0)) == (DEMO.model.width // DEMO.model.heads, None)
 
 
-def test_a_rate_that_stays_as_it_is_is_allowed():
+def test_a_constant_learning_rate_is_allowed():
     train = replaced(DEMO.train, learning_rate=1e-3, final_learning_rate=1e-3)
     assert train.optimizer.learning_rate == train.optimizer.final_learning_rate
 
@@ -118,9 +118,9 @@ def test_a_rate_that_stays_as_it_is_is_allowed():
         (OptimizerConfig, "schedule", SCHEDULES),
     ],
 )
-def test_a_field_names_what_its_table_has(config, name, table):
+def test_the_choices_of_a_field_are_the_names_in_its_table(config, name, table):
     assert set(literal_values(typing.get_type_hints(config)[name])) == set(table)
 
 
-def test_time_is_spent_on_kinds_that_the_table_explains():
+def test_all_phases_of_goodput_are_described():
     assert set(typing.get_args(Phase)) <= set(PHASES)

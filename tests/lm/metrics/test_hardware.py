@@ -1,4 +1,4 @@
-"""Laws of the peak rates: names as jax gives them find their own chip, and what is not known is said."""
+"""Peak rates: JAX's device names map to the right chip, and unknown chips are reported."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -26,18 +26,18 @@ def devices(kind: str, count: int = 1, platform: str = "gpu") -> list[SimpleName
         ("TPU v5", 459), ("TPU v6 lite", 918), ("TPU7x", 1153.5),
     ],
 )  # fmt: skip
-def test_names_that_jax_gives_find_their_chip(kind, tera):
+def test_device_names_of_jax_map_to_their_chip(kind, tera):
     assert table_peak(kind) == tera * 1e12
 
 
 @pytest.mark.parametrize(
     "kind", ["NVIDIA L40", "AMD Instinct MI300A", "NVIDIA A10", "NVIDIA GB200", "TPU v4 lite", "TPU v9", "", "cpu"]
 )
-def test_a_chip_that_only_sounds_like_one_in_the_table_is_not_known(kind):
+def test_a_chip_with_a_similar_name_is_unknown(kind):
     assert table_peak(kind) is None
 
 
-def test_devices_add_up():
+def test_the_rates_of_devices_add_up():
     peak = peak_rate(devices("NVIDIA H100 80GB HBM3", 8), BFLOAT16, 4096)
     assert (peak.rate, peak.metric) == (8 * 989e12, "mfu")
     assert "989 TFLOP/s a device" in peak.meaning
@@ -50,21 +50,21 @@ def test_devices_add_up():
         ("NVIDIA H200", LLAMA, ["MFU is not shown", "bfloat16", "compute_dtype = float32"]),
     ],
 )
-def test_where_no_rate_is_known_the_reason_is_said(kind, model, words):
+def test_an_unknown_rate_is_reported_with_the_reason(kind, model, words):
     peak = peak_rate(devices(kind), model, 4096)
     assert peak.rate is None
     assert all(word in peak.meaning for word in words)
 
 
-def test_devices_of_a_cpu_share_one_measurement_which_is_not_called_mfu(monkeypatch):
+def test_cpu_devices_share_one_measurement_which_is_not_called_mfu(monkeypatch):
     monkeypatch.setattr("lm.metrics.hardware.matmul_peak", lambda *_, **__: 5e10)
     one = peak_rate(jax.devices()[:1], LLAMA, 64)
     assert peak_rate(jax.devices(), LLAMA, 64) == one and one.rate == 5e10 and one.metric == "cpu_matmul_share"
     assert "50 GFLOP/s" in one.meaning and "measured" in one.meaning and "MFU" not in one.meaning
 
 
-def test_the_rate_is_arithmetic_by_time(monkeypatch):
-    """2 FLOP for each of rows x inner x outer; rows are as many as the limit allows, and one at least."""
+def test_the_measured_rate_is_flop_per_second(monkeypatch):
+    """2 FLOP for each of rows x inner x outer; rows are limited by most_flop, but at least one."""
     shapes = []
 
     def stopped(run, seconds):
@@ -72,9 +72,9 @@ def test_the_rate_is_arithmetic_by_time(monkeypatch):
         return 1.0
 
     monkeypatch.setattr("lm.metrics.hardware.median_seconds", stopped)
-    assert matmul_peak(LLAMA, 100, 0.1) == 2 * 100 * 32 * 64  # the largest of its products, in one second each
+    assert matmul_peak(LLAMA, 100, 0.1) == 2 * 100 * 32 * 64  # the largest of its products, at one second each
     assert [(x.shape, w.shape) for x, w in shapes] == [
-        ((100, 32), (32, 64)),  # 4 query heads and 2 x 2 of keys and values, of 8 channels
+        ((100, 32), (32, 64)),  # 4 query heads, 2 key heads and 2 value heads, each of 8 channels
         ((100, 32), (32, 48)),
         ((100, 48), (48, 32)),
         ((100, 32), (32, 64)),

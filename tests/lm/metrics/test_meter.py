@@ -1,4 +1,4 @@
-"""What a run writes about itself: every step once, whole files, and nothing that a terminal would obey."""
+"""Metrics of a run: every step once, no truncated lines, and no control characters for the terminal."""
 
 import contextlib
 import importlib
@@ -23,7 +23,7 @@ from lm.metrics.writers import TensorBoard
 from lm.terminal import duration, quantity
 
 
-def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
+def test_a_restart_removes_later_steps_and_a_truncated_line(tmp_path):
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
         for step in (1, 2, 3, 4):
             log.write(step, {"loss": 1 / step, "tokens": 10 * step})
@@ -39,8 +39,8 @@ def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
     ]
 
 
-def test_events_lie_in_files_of_bounded_size(tmp_path, monkeypatch):
-    """An upload of the newest events is small, however long the run."""
+def test_event_files_have_bounded_size(tmp_path, monkeypatch):
+    """Uploads of the newest events are small, even for a long run."""
     monkeypatch.setattr(writers, "EVENTS_BYTES", 1000)
     with contextlib.closing(TensorBoard(tmp_path, 0)) as log:
         for step in range(1, 201):
@@ -53,7 +53,7 @@ def test_events_lie_in_files_of_bounded_size(tmp_path, monkeypatch):
 
 
 class FakeWandb(ModuleType):
-    """Records what reaches the package; its real counterpart is tried below, where it is installed."""
+    """Records the calls to the package; the real one is tested below if it is installed."""
 
     Error = RuntimeError
 
@@ -70,8 +70,7 @@ class FakeWandb(ModuleType):
 
 
 def events_of(folder: Path) -> list:
-    """The events of the files in `folder`, by TensorFlow's format of records: length, its checksum, data, its
-    checksum."""
+    """Parse the files in `folder` as TFRecords: length, its checksum, data, its checksum."""
     from tensorboardX.proto import event_pb2
 
     data, place, events = b"".join(path.read_bytes() for path in sorted(folder.iterdir())), 0, []
@@ -90,8 +89,8 @@ def test_events_of_later_steps_are_hidden_on_a_restart(tmp_path):
     assert (start.step, start.session_log.status) == (42, start.session_log.START)
 
 
-def test_a_full_disk_is_told_once_a_sink_and_the_rest_goes_on(tmp_path, capsys):
-    """A file that takes no more than so many bytes."""
+def test_a_full_disk_is_reported_once_per_sink_and_the_rest_continues(tmp_path, capsys):
+    """The size of files is limited."""
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         log.write(1, {"loss": 1.0})
@@ -113,7 +112,7 @@ def test_a_full_disk_is_told_once_a_sink_and_the_rest_goes_on(tmp_path, capsys):
     assert events_of(tmp_path / "tensorboard")[-1].step == 50
 
 
-def test_every_sink_gets_the_same_rows_but_lists_and_none_what_is_not_finite(tmp_path, monkeypatch):
+def test_every_sink_gets_the_same_rows_with_lists_only_in_json_and_no_infinities(tmp_path, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     rows = [(1, {"loss": 1.234567, "tokens": 10}), (1, {"validation_loss": 2.0}), (2, {"mfu": 0.5})]
@@ -132,7 +131,7 @@ def test_every_sink_gets_the_same_rows_but_lists_and_none_what_is_not_finite(tmp
     assert (wandb.begun[0]["project"], wandb.begun[0]["config"]) == ("mill", {"seed": 7})
 
 
-def test_a_restart_goes_on_in_the_same_run_of_weights_and_biases(tmp_path, monkeypatch):
+def test_a_restart_continues_the_same_run_of_weights_and_biases(tmp_path, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
@@ -142,7 +141,7 @@ def test_a_restart_goes_on_in_the_same_run_of_weights_and_biases(tmp_path, monke
     assert all(arguments["resume"] == "allow" for arguments in wandb.begun)
 
 
-def test_lines_that_are_none_are_passed_over_when_it_goes_on(tmp_path):
+def test_invalid_lines_are_removed_on_resume(tmp_path):
     path = tmp_path / "metrics.jsonl"
     good = [b'{"step": 1, "loss": 3.0}', b'{"step": 2, "loss": 2.0}']
     path.write_bytes(b"\n".join([good[0], b"\xff\xfe{", b"{}", b"12", b"null", b'{"step": "x"}', good[1], b'{"st']))
@@ -150,7 +149,7 @@ def test_lines_that_are_none_are_passed_over_when_it_goes_on(tmp_path):
     assert path.read_bytes().splitlines() == good
 
 
-def test_what_weights_and_biases_refuses_is_said_with_the_remedy(tmp_path, monkeypatch):
+def test_errors_of_weights_and_biases_are_reported_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb(refuses=True))
     with pytest.raises(InputError, match=r"wandb_project = 'mill': no API key\. Log in .* WANDB_MODE=offline"):
         MetricsLog(tmp_path, 0, "mill")
@@ -158,17 +157,17 @@ def test_what_weights_and_biases_refuses_is_said_with_the_remedy(tmp_path, monke
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb is not installed; make add PACKAGE=wandb")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the package's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from the package itself
 def test_the_real_wandb_writes_into_the_run_folder_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for step in (1, 2):
         with contextlib.closing(MetricsLog(tmp_path, step - 1, "mill")) as log:
             log.write(step, {"loss": 1 / step})
-    importlib.import_module("wandb").teardown()  # waits for its service, which writes behind us
+    importlib.import_module("wandb").teardown()  # waits for its service, which writes in the background
     run_id = (tmp_path / "wandb/run_id").read_text()
     written = list((tmp_path / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
-    assert len(written) in (1, 2)  # two that began within a second would share a name
+    assert len(written) in (1, 2)  # two that began within the same second share a name
     assert all(b"loss" in path.read_bytes() for path in written)
 
 
@@ -191,7 +190,7 @@ class Clock:
 HUNDRED = lambda step: 100 * step
 
 
-def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatch):
+def test_speed_counts_only_training_and_seconds_left_count_all_time(monkeypatch):
     clock = Clock(monkeypatch)
     meter = Meter(first=10, steps=20, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=Peak(5_000.0, ""))
     batches = clock.batches(0.5, 0.0)
@@ -199,19 +198,19 @@ def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatc
         with meter.training():
             assert meter.next(batches) is BATCH
             clock.now += 0.75
-    clock.now += 2.0  # a validation
+    clock.now += 2.0  # validation
     assert meter.row(12) == {
         "tokens": 1200, "tokens_per_second": 100.0, "data_wait_share": 0.25, "seconds": 4.0, "seconds_left": 16.0,
         "mfu": 1.2, "train_flops": 72_000.0,
     }  # fmt: skip
     with meter.training():
         clock.now += 1.0
-    row = meter.row(13)  # each row is of the steps since the one before
+    row = meter.row(13)  # each row covers the steps since the previous one
     assert (row["tokens_per_second"], row["data_wait_share"], row["mfu"]) == (100.0, 0.0, 1.2)
 
 
-def test_speed_and_what_is_left_follow_batches_that_grow(monkeypatch):
-    """After step 2 a step has three times the tokens, and takes as many times the time."""
+def test_speed_and_seconds_left_follow_growing_batches(monkeypatch):
+    """After step 2, a step has three times as many tokens and takes three times as long."""
     clock = Clock(monkeypatch)
     tokens = lambda step: 100 * (step + 2 * max(step - 2, 0))
     meter = Meter(0, 4, tokens, lambda step: 60 * tokens(step), Peak(5_000.0, ""))
@@ -231,8 +230,8 @@ def test_speed_and_what_is_left_follow_batches_that_grow(monkeypatch):
     [(Peak(None, ""), {}), (Peak(5_000.0, "", "cpu_matmul_share"), {"cpu_matmul_share": 2.4})],
     ids=["unknown", "measured"],
 )
-def test_without_a_peak_rate_of_a_table_there_is_no_mfu(monkeypatch, peak, share):
-    """Other work on the machine while the rate was measured lets its share come out above 1."""
+def test_mfu_needs_a_known_peak_rate(monkeypatch, peak, share):
+    """A measured share can exceed 1 if the machine was busy during the measurement."""
     clock = Clock(monkeypatch)
     meter = Meter(first=0, steps=2, tokens=HUNDRED, flops=lambda step: 6_000 * step, peak=peak)
     with meter.training():
@@ -243,7 +242,7 @@ def test_without_a_peak_rate_of_a_table_there_is_no_mfu(monkeypatch, peak, share
     assert live_text(1, 2, row | {"mfu": 0.543}) == "step 1/2  loss 2.000  200 tokens/s  MFU 54 %  0:00 left"
 
 
-def test_memory_is_that_of_the_fullest_device_or_else_of_the_process():
+def test_memory_is_that_of_the_fullest_device_or_of_the_process():
     tells = [SimpleNamespace(memory_stats=lambda n=n: {"bytes_in_use": n, "peak_bytes_in_use": 10 - n}) for n in (1, 3)]
     assert memory(tells) == {"device_bytes_in_use": 3, "device_bytes_peak": 9}
     silent = [SimpleNamespace(memory_stats=lambda: None)]

@@ -1,4 +1,4 @@
-"""Profiles: a server only if the environment names its port, and no capture that ends a run."""
+"""Profiles: a server starts only if the environment sets its port, and captures never stop a run."""
 
 import contextlib
 import socket
@@ -12,10 +12,10 @@ from lm.metrics.profiling import PORT, Profiler
 from tests.train_process import free_port
 
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""A client's first bytes in HTTP/2, which gRPC speaks, and a frame of settings (type 4)."""
+"""The first bytes of an HTTP/2 client (gRPC), and a SETTINGS frame (type 4)."""
 
 
-def test_a_server_answers_while_the_run_lasts_and_only_if_asked_for(tmp_path, monkeypatch):
+def test_the_server_runs_during_the_run_and_only_if_requested(tmp_path, monkeypatch):
     monkeypatch.delenv(PORT, raising=False)
     with contextlib.closing(Profiler(tmp_path, 0, 3)) as profiler:
         assert profiler.serve() == ""
@@ -34,14 +34,14 @@ def test_a_server_answers_while_the_run_lasts_and_only_if_asked_for(tmp_path, mo
 
 
 @pytest.mark.parametrize("given", ["0", "80", "65536", "-1", "9012a", "host:9012", " ", "99999999999"])
-def test_a_value_that_is_no_port_is_refused_with_the_remedy(tmp_path, monkeypatch, given):
+def test_an_invalid_port_is_rejected_with_the_remedy(tmp_path, monkeypatch, given):
     monkeypatch.setenv(PORT, given)
     with pytest.raises(UsageError, match="it must be a port from 1024 to 65,535, or unset"):
         Profiler(tmp_path, 0, 3).serve()
 
 
-def test_a_trace_during_a_capture_on_demand_is_left_out_and_the_run_continues(tmp_path):
-    from jax._src.lib import _profiler  # what the server makes for each capture
+def test_a_trace_during_a_capture_on_demand_is_skipped_and_the_run_continues(tmp_path):
+    from jax._src.lib import _profiler  # the class that the server uses for each capture
 
     capture = _profiler.ProfilerSession()
     with contextlib.closing(Profiler(tmp_path, 1, 1)) as profiler:

@@ -1,4 +1,4 @@
-"""Muon's products on meshes: each matrix as by one device, no device does more than its share, and little travels."""
+"""Muon on meshes: results equal those of one device, work is divided evenly, and communication is small."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from lm.parallel import make_mesh, shardings, traced_on
 from tests.bench.meshes import MESHES, measure
 from tests.lm.model_configs import MODERN
 
-CONFIG = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64)  # every axis can be cut in 8
+CONFIG = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64)  # 8 divides every axis
 SQUARE, WIDE, NARROW = (64, 64), (64, 256), (64, 16)
 MATRICES = {
     "query": (SQUARE, ("width", "heads")),
@@ -25,11 +25,11 @@ MATRICES = {
     "key": (NARROW, ("width", "kv_heads")),
     "odd": ((36, 20), ("width", "mlp")),
 }
-"""{name: (shape, logical axes)} of one layer. No mesh of 8 cuts the odd one evenly: it is whole on every device."""
+"""{name: (shape, logical axes)} of one layer. No mesh of 8 divides the odd matrix, so it is replicated."""
 
 
 def matrices(layers: int, scanned: bool) -> dict[str, nnx.Param]:
-    """Parameters of so many layers, as one stack or one by one."""
+    """Parameters of `layers` layers, stacked or separate."""
     generator, made = np.random.default_rng(0), {}
     for name, (shape, axes) in MATRICES.items():
         stack = jnp.asarray(generator.normal(size=(layers, *shape)), jnp.float32)
@@ -45,7 +45,7 @@ def values(tree: dict[str, nnx.Param]) -> dict[str, np.ndarray]:
 
 
 def by_singular_values(matrix: np.ndarray, iterations: int) -> np.ndarray:
-    """The iteration's polynomial on each singular value, in float64."""
+    """Apply the iteration's polynomial to each singular value, in float64."""
     u, s, v = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     s = s / np.linalg.norm(s, axis=-1, keepdims=True)
     a, b, c = COEFFICIENTS
@@ -65,8 +65,8 @@ CASES = [case for case in itertools.product(MESHES, (1, 3, 8), (False, True)) if
 @pytest.mark.parametrize(
     ("mesh", "layers", "scanned"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES)]
 )
-def test_every_mesh_makes_what_one_device_makes(mesh, layers, scanned):
-    """Of 1 layer fewer matrices than devices, and of 3 a number that they do not divide."""
+def test_every_mesh_gives_the_result_of_one_device(mesh, layers, scanned):
+    """One layer has fewer matrices than devices; with three, devices do not divide their number."""
     tree = matrices(layers, scanned)
     alone = orthogonal(tree, 5)
     devices = make_mesh(MeshConfig(**MESHES[mesh]), CONFIG, 8)
@@ -81,11 +81,11 @@ def test_every_mesh_makes_what_one_device_makes(mesh, layers, scanned):
 
 @pytest.mark.parametrize("scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mesh", ["data 8", "fsdp 8", "fsdp 2 x tensor 2 x context 2"])
-def test_a_device_of_eight_does_an_eighth_of_the_products_and_little_travels(mesh, scan_layers):
-    """Two layers are 8 matrices of 256 KiB, and 6 of 1 MiB, which eight devices cannot share evenly. Before they were
-    shared, a device of "data 8" did them all, and one of "fsdp 8" was sent 90 MiB."""
+def test_each_of_eight_devices_computes_an_eighth_with_little_communication(mesh, scan_layers):
+    """Two layers have 8 matrices of 256 KiB and 6 of 1 MiB, which eight devices cannot divide evenly. Without division,
+    every device of "data 8" computed all of them, and every device of "fsdp 8" received 90 MiB."""
     alone = measure({}, count=1, layers=2, what="update", scan_layers=scan_layers)
     found = measure(MESHES[mesh], layers=2, what="update", scan_layers=scan_layers)
     assert found["flops"] * 8 <= 1.4 * alone["flops"]
     moved = sum(found[kind] for kind in ("all_gather_mib", "all_to_all_mib", "all_reduce_mib", "permute_mib"))
-    assert moved <= 13  # all 8 MiB of them back to everyone, as the parameters lie, and the sums of shared ones
+    assert moved <= 13  # all 8 MiB of results gathered as parameters are sharded, and sums of divided matrices

@@ -1,5 +1,5 @@
-"""Stochastic rounding to bfloat16: right on average, one of the two neighbours, the same bits on every mesh; and
-parameters in bfloat16 learn from updates that rounding to the nearest would lose."""
+"""Stochastic rounding to bfloat16 is unbiased, gives one of two neighbours, does not depend on the mesh, and keeps
+updates that rounding to nearest would lose."""
 
 import dataclasses
 
@@ -20,12 +20,12 @@ from tests.corpus import tiny_experiment
 from tests.lm.model_configs import MODERN
 
 BELOW, ABOVE = 1.0, 1.0 + 2**-7
-"""Neighbours in bfloat16."""
+"""Adjacent bfloat16 values."""
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_nearer_neighbour_is_the_likelier(share, sign):
+def test_rounding_is_unbiased_to_one_of_two_neighbours(share, sign):
     value, count = BELOW + share * (ABOVE - BELOW), 40_000
     x = jnp.full((count,), sign * value, jnp.float32)
     found = np.asarray(stochastic_bfloat16(x, jax.random.key(0)), np.float32)
@@ -34,14 +34,14 @@ def test_the_nearer_neighbour_is_the_likelier(share, sign):
     assert abs(float(np.mean(found, dtype=np.float64)) - sign * value) <= 5 * deviation + 1e-7
 
 
-def test_a_bfloat16_stays_what_it_is_and_so_does_what_is_not_finite():
-    """Every bfloat16 that there is."""
+def test_bfloat16_values_and_infinities_are_unchanged():
+    """For all 65,536 bfloat16 values."""
     everything = jax.lax.bitcast_convert_type(jnp.arange(2**16, dtype=jnp.uint16), jnp.bfloat16)
     found = stochastic_bfloat16(everything.astype(jnp.float32), jax.random.key(1))
     np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(everything, np.float32))
 
 
-def test_updates_far_below_the_spacing_add_up():
+def test_updates_far_below_the_spacing_accumulate():
     """A thousand updates of a hundredth of the distance to the next bfloat16."""
     parameters, change = (
         {"w": jnp.ones((256,), jnp.bfloat16)},
@@ -53,15 +53,15 @@ def test_updates_far_below_the_spacing_add_up():
     mean = float(jnp.mean(parameters["w"].astype(jnp.float32)))
     assert parameters["w"].dtype == jnp.bfloat16
     assert abs(mean - (1 + 10 * (ABOVE - BELOW))) < (ABOVE - BELOW)
-    assert len(np.unique(np.asarray(parameters["w"], np.float32))) > 1  # each value has randomness of its own
+    assert len(np.unique(np.asarray(parameters["w"], np.float32))) > 1  # values are rounded independently
 
 
-def test_float32_parameters_are_added_to_as_they_are():
+def test_updates_of_float32_parameters_are_not_rounded():
     held, change = {"w": jnp.ones((8,), jnp.float32)}, {"w": jnp.full((8,), 1e-6, jnp.float32)}
     np.testing.assert_array_equal(apply_updates(held, change, jax.random.key(0))["w"], np.float32(1) + np.float32(1e-6))
 
 
-def test_the_bits_are_the_same_on_every_mesh():
+def test_rounding_does_not_depend_on_the_mesh():
     generator = np.random.default_rng(0)
     make = lambda dtype: nnx.Param(jnp.asarray(generator.normal(size=(64, 128)), dtype), axes=("width", "mlp"))
     held, change = make(jnp.bfloat16), make(jnp.float32)
@@ -75,7 +75,7 @@ def test_the_bits_are_the_same_on_every_mesh():
 
 
 def along(low: object, wide: object, before: object) -> float:
-    """How far bfloat16 parameters moved along the signs of float32's moves, as a share of these: 1 on average."""
+    """Mean movement of bfloat16 parameters in the direction of float32's, relative to it: 1 on average."""
     moves = lambda after: np.concatenate(
         [
             np.ravel(np.asarray(new, np.float64) - np.asarray(old, np.float64))
@@ -86,7 +86,7 @@ def along(low: object, wide: object, before: object) -> float:
 
 
 def small_rate(rule: str):
-    """Updates of about 1e-5."""
+    """An optimizer config with updates of about 1e-5."""
     muon = MuonConfig(1e-4, 0.95, 5) if rule == "muon" else None
     return dataclasses.replace(
         tiny_experiment().train.optimizer, name="adamw" if muon else rule, muon=muon, learning_rate=1e-5,
@@ -96,7 +96,7 @@ def small_rate(rule: str):
 
 @pytest.mark.parametrize("rule", ["adamw", "muon", "lion", "adafactor"])
 def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
-    """The parameters' bfloat16 lie up to 1e-3 apart, a hundred times an update."""
+    """Adjacent bfloat16 parameters differ by up to 1e-3, a hundred times the update."""
     optimizer, generator = make_optimizer(small_rate(rule), 100), np.random.default_rng(0)
     make = lambda: nnx.Param(jnp.asarray(generator.normal(size=(256, 256)), jnp.bfloat16) / 10, axes=("width", "mlp"))
     held, gradients = {"w": make()}, {"w": make()}
@@ -107,7 +107,7 @@ def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
 
 
 def test_a_step_moves_bfloat16_parameters_as_far_as_float32():
-    """And by the step's own randomness: at another step, other values move."""
+    """The randomness depends on the step."""
     train = dataclasses.replace(tiny_experiment().train, optimizer=small_rate("adamw"))
     model = dataclasses.replace(MODERN, layers=1, width=64, initial_std=0.1, parameter_dtype="bfloat16")
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, model.vocab_size, (4, model.context_length)), jnp.int32)

@@ -1,4 +1,4 @@
-"""Where the time goes: each moment counts once, over restarts too; a wait that is too long is told with all stacks."""
+"""Goodput: each moment is counted once, also across restarts; hangs are reported with all stack traces."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from lm.resilience.goodput import PHASES, Attempt, Goodput, read_attempts, read_
 from lm.resilience.watchdog import Watchdog
 
 
-def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
+def test_every_moment_is_counted_once_in_the_innermost_phase(tmp_path):
     goodput = Goodput(tmp_path)
     with goodput.phase("steps"):
         time.sleep(0.05)
@@ -30,7 +30,7 @@ def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
 
 
 @pytest.mark.parametrize(("at_a_step", "counted"), [(True, "steps"), (False, "data")])
-def test_a_wait_for_data_is_one_only_if_the_devices_wait(tmp_path, at_a_step, counted):
+def test_waiting_for_data_counts_only_if_the_devices_are_idle(tmp_path, at_a_step, counted):
     product = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda i, x: x @ x * 1e-3, x))
     square = jax.block_until_ready(product(jnp.ones((1500, 1500))))
     goodput = Goodput(tmp_path)
@@ -42,7 +42,7 @@ def test_a_wait_for_data_is_one_only_if_the_devices_wait(tmp_path, at_a_step, co
         before = dict(goodput.now.seconds)
         time.sleep(0.05)
     spent = {kind: s - before.get(kind, 0.0) for kind, s in goodput.now.seconds.items()}
-    with goodput.phase("saving"):  # for which training waits, whatever the devices are at
+    with goodput.phase("saving"):  # training waits for it, even if the devices are busy
         time.sleep(0.01)
     assert goodput.now.seconds["saving"] >= 0.01
     running.block_until_ready()
@@ -50,29 +50,29 @@ def test_a_wait_for_data_is_one_only_if_the_devices_wait(tmp_path, at_a_step, co
     assert sum(spent.values()) == pytest.approx(spent[counted])
 
 
-def test_an_error_within_ends_the_kind_it_was(tmp_path):
+def test_an_error_restores_the_previous_phase(tmp_path):
     goodput = Goodput(tmp_path)
     with contextlib.suppress(KeyError), goodput.phase("saving"):
         raise KeyError
     assert goodput.current == "starting"
 
 
-def test_steps_that_were_made_again_are_lost_and_so_is_the_time_between():
+def test_repeated_steps_and_downtime_are_lost():
     attempts = [
         Attempt(0.0, first_step=0, step=10, seen=100.0, seconds={"starting": 20.0, "steps": 80.0}),
-        Attempt(130.0, first_step=None, step=0, seen=140.0, seconds={"starting": 10.0}),  # ended before it trained
+        Attempt(130.0, first_step=None, step=0, seen=140.0, seconds={"starting": 10.0}),  # stopped before training
         Attempt(145.0, first_step=6, step=16, seen=225.0, seconds={"restoring": 5.0, "steps": 75.0}),
     ]
     sums = totals(attempts)
     assert sums["repeated"] == pytest.approx(80 * 4 / 10)  # steps 7 to 10
     assert sums["steps"] == pytest.approx(80 * 6 / 10 + 75)
     assert sums["down"] == 30 + 5
-    assert sum(sums.values()) == 225  # all of it, and none twice
-    growing = lambda step: step + 3 * max(step - 6, 0)  # steps 7 to 10 are four times the others
+    assert sum(sums.values()) == 225  # complete, without double counting
+    growing = lambda step: step + 3 * max(step - 6, 0)  # steps 7 to 10 take four times as long as the others
     assert totals(attempts, growing)["repeated"] == pytest.approx(80 * 16 / 22)
 
 
-def test_steps_lost_to_an_older_checkpoint_are_lost_in_all_attempts_before():
+def test_resuming_from_an_older_checkpoint_loses_steps_of_all_previous_attempts():
     attempts = [
         Attempt(0.0, first_step=0, step=100, seen=100.0, seconds={"steps": 100.0}),
         Attempt(100.0, first_step=96, step=98, seen=102.0, seconds={"steps": 2.0}),
@@ -84,7 +84,7 @@ def test_steps_lost_to_an_older_checkpoint_are_lost_in_all_attempts_before():
     assert sums["a kind of another version"] == 0.5
 
 
-def test_a_long_wait_is_told_by_the_heartbeat(tmp_path):
+def test_the_heartbeat_has_the_current_phase(tmp_path):
     goodput = Goodput(tmp_path)
     goodput.begin(4)
     state = lambda: (read_heartbeat(tmp_path / "heartbeat.json") or {})["state"]
@@ -94,7 +94,7 @@ def test_a_long_wait_is_told_by_the_heartbeat(tmp_path):
         assert state() == "training"
 
 
-def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
+def test_a_killed_attempt_is_read_from_its_heartbeat(tmp_path):
     first = Goodput(tmp_path)
     first.begin(0)
     first.switch("steps")
@@ -103,7 +103,7 @@ def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
     heart = read_heartbeat(tmp_path / "heartbeat.json")
     assert heart is not None
     assert (heart["step"], heart["state"]) == (7, "training")
-    second = Goodput(tmp_path)  # nothing was closed
+    second = Goodput(tmp_path)  # the first was not closed
     (before, now) = second.attempts
     assert before.step == 7
     assert before.seen == pytest.approx(heart["time"], abs=0.002)
@@ -113,7 +113,7 @@ def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
     assert [one["step"] for one in json.loads((tmp_path / "goodput.json").read_text())] == [7, 0]
 
 
-def test_who_leaves_before_the_first_step_takes_nothing_from_those_before(tmp_path):
+def test_stopping_before_training_keeps_previous_attempts(tmp_path):
     first = Goodput(tmp_path)
     first.begin(0)
     first.beat(7)
@@ -123,14 +123,14 @@ def test_who_leaves_before_the_first_step_takes_nothing_from_those_before(tmp_pa
     assert [one.step for one in read_attempts(tmp_path)] == [7, 0]
 
 
-def test_heartbeats_overwrite_one_another_wholly(tmp_path):
+def test_a_shorter_heartbeat_overwrites_a_longer_one(tmp_path):
     goodput = Goodput(tmp_path)
     goodput.beat(123_456_789, "training")
     goodput.beat(5, "done")
     assert read_heartbeat(tmp_path / "heartbeat.json")["step"] == 5  # ty: ignore[not-subscriptable]
 
 
-def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
+def test_a_damaged_record_is_ignored(tmp_path):
     whole = {"began": 1.0, "first_step": 0, "step": 5, "seen": 2.0, "seconds": {"steps": 1.0}}
     changed = [{"first_step": {}}, {"step": math.inf}, {"seen": -math.inf}, {"seconds": {"steps": math.nan}}]
     wrong = [json.dumps([whole | one]) for one in changed]
@@ -142,14 +142,14 @@ def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
     assert read_heartbeat(tmp_path / "heartbeat.json") is None and len(read_attempts(tmp_path)) == 1
 
 
-def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path):
+def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path):
     goodput = Goodput(tmp_path / "absent")
     goodput.begin(0)
     goodput.beat(3)
     goodput.close()
 
 
-def test_the_table_names_every_kind_that_took_time(tmp_path):
+def test_the_table_has_all_phases(tmp_path):
     goodput = Goodput(tmp_path)
     goodput.now.seconds = dict.fromkeys(PHASES, 10.0)
     lines = goodput.table().splitlines()
@@ -157,7 +157,7 @@ def test_the_table_names_every_kind_that_took_time(tmp_path):
     assert [line.split("%  ")[1] for line in lines[1:]] == list(PHASES.values())
 
 
-def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
+def test_a_hang_is_reported_once_with_all_stacks_and_the_devices(tmp_path, capsys):
     goodput = Goodput(tmp_path)
     ready, end = threading.Event(), threading.Event()
 
@@ -172,25 +172,25 @@ def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
         for step in range(1, 6):
             goodput.beat(step)
         path = tmp_path / "hangs/step-00000005.txt"
-        while not path.exists() or "test_a_hang_is_told_once" not in path.read_text():
+        while not path.exists() or "test_a_hang_is_reported_once" not in path.read_text():
             time.sleep(0.02)
         first = path.read_text()
-        time.sleep(1.0)  # the hang goes on for several looks of the watchdog's
+        time.sleep(1.0)  # the hang lasts for several checks of the watchdog
     end.set()
     thread.join()
     assert list(path.parent.iterdir()) == [path]
     assert "wait_for_a_collective" in first
-    assert "test_a_hang_is_told_once" in first
+    assert "test_a_hang_is_reported_once" in first
     assert "live arrays of" in first and "process 0 of 1" in first
     out = capsys.readouterr().out
     assert out.count("no sign of life") == 1
     assert "after step 5" in out
 
 
-def test_steps_that_are_slow_by_nature_are_no_hang(tmp_path, capsys):
+def test_regularly_slow_steps_are_not_a_hang(tmp_path, capsys):
     goodput = Goodput(tmp_path)
     with contextlib.closing(Watchdog(goodput, tmp_path / "hangs", hang_seconds=0.1)) as watchdog:
         watchdog.waits.extend([1000.0] * 7)
         goodput.beat(8)
-        time.sleep(0.5)  # above the least, not twenty times the usual
+        time.sleep(0.5)  # above hang_seconds, but below twenty times the usual wait
     assert not (tmp_path / "hangs").exists()

@@ -1,4 +1,4 @@
-"""Asked to end, training saves and ends in good order, and what goes on from there ends in the same bits."""
+"""On a signal, training saves a checkpoint and exits; the resumed run ends bit for bit equal."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def undisturbed(tokens, tmp_path_factory) -> Path:
 
 
 def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
-    """Until the heartbeat of the process tells `step` or a later one, which it returns."""
+    """Wait until the heartbeat of the process is at `step` or later, and return its step."""
     deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         heart = read_heartbeat(run / "heartbeat.json")
@@ -63,19 +63,20 @@ def beat(goodput, step, *state):
 Goodput.beat = beat
 main()
 """
-"""Sends itself a signal behind a step, with a checkpoint written: no load of the machine decides what comes first."""
+"""A process that sends itself a signal after a step, once the checkpoint is written, so that the order is
+deterministic."""
 
 
 def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[int, str]:
-    """The exit code and what was printed of training that gets the signal behind the step."""
+    """Return exit code and output of a training process that gets the signal after the step."""
     process = train_process.start(run, FIELDS, code=SIGNALLED, arguments=(str(int(number)), str(step), str(checkpoint)))
     output, _ = process.communicate(timeout=HANG_SECONDS)
     return process.returncode, output
 
 
 @pytest.mark.slow
-def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path):
-    """SIGKILL, then Ctrl-C, then SIGTERM, each in a process of its own."""
+def test_a_run_resumed_after_kills_and_signals_ends_bit_for_bit_equal(tokens, undisturbed, tmp_path):
+    """SIGKILL, then Ctrl-C, then SIGTERM, each in its own process."""
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     assert signalled(run, signal.SIGKILL, 70, checkpoint=60)[0] == -signal.SIGKILL
@@ -103,8 +104,8 @@ def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed
 
 
 @pytest.mark.slow
-def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(tokens, undisturbed, tmp_path):
-    """As if SIGTERM had come just when the validation at step 100 was due."""
+def test_a_resumed_run_evaluates_the_step_at_which_it_was_stopped(tokens, undisturbed, tmp_path):
+    """As if SIGTERM arrived when the validation at step 100 was due."""
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     code = (
@@ -124,7 +125,7 @@ def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(token
     assert "step 100  validation loss" not in output
     output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(
         timeout=HANG_SECONDS
-    )  # then once more
+    )  # a second time
     assert process.returncode == 0, output
     heart = read_heartbeat(run / "heartbeat.json")
     assert heart is not None and (heart["step"], heart["state"]) == (100, "stopped")
@@ -141,12 +142,12 @@ def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(token
 
 
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number, ends):
+def test_a_signal_before_the_first_step_stops_the_process_immediately(tokens, tmp_path, number, ends):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     code = (
         "import lm.training.setup, os, signal, time\n"
-        "def compile_ahead(*arguments):\n"  # which no Python handler can come into
+        "def compile_ahead(*arguments):\n"  # Python handlers cannot run here
         f"    os.kill(os.getpid(), {int(number)})\n"
         "    time.sleep(3600)\n"
         "lm.training.setup.compile_ahead = compile_ahead\n"
@@ -160,8 +161,8 @@ def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number
 
 
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
-    """A supervisor must not take that for the end of the work."""
+def test_a_signal_while_jax_is_loaded_stops_the_process_immediately(tmp_path, number, ends):
+    """The heartbeat must tell a supervisor that the work is not complete."""
     code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
@@ -181,7 +182,7 @@ def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
     assert heart is not None and heart["state"] == "stopped"
 
 
-def test_a_signal_that_nobody_asked_for_any_more_acts_at_the_end(tmp_path):
+def test_a_pending_signal_is_raised_again_on_exit(tmp_path):
     code = (
         "import os, signal, time\n"
         "from lm.resilience.preemption import PreemptionHandler\n"
@@ -195,7 +196,7 @@ def test_a_signal_that_nobody_asked_for_any_more_acts_at_the_end(tmp_path):
     assert ended.returncode == -signal.SIGTERM
 
 
-def test_a_second_sigterm_changes_nothing(tmp_path):
+def test_a_second_sigterm_has_no_effect(tmp_path):
     code = (
         "import os, signal, time\n"
         "from lm.errors import Stopped\n"
@@ -216,7 +217,7 @@ def test_a_second_sigterm_changes_nothing(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
 
 
-def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):
+def test_a_second_ctrl_c_does_not_wait_for_the_save(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     code = (

@@ -1,4 +1,4 @@
-"""Two and four processes over loopback train as one does, end together, and go on as any other number of them."""
+"""Two and four processes over loopback train like one, stop together, and resume with any number of processes."""
 
 import json
 import os
@@ -33,10 +33,9 @@ def outputs_of(processes: list[subprocess.Popen]) -> list[str]:
     return [process.communicate(timeout=HANG_SECONDS)[0] for process in processes]
 
 
-def test_two_processes_save_and_restore_each_its_part_and_a_disk_that_fails_one_is_told_to_both(tmp_path):
-    """The disk of process 1 takes no larger files (RLIMIT_FSIZE) while step 3 is saved, that of process 0 at step 4; a
-    bit of what process 1 wrote at step 5 is flipped. Neither waits for the other, and each reads what it wrote alone,
-    and half of what is restored."""
+def test_two_processes_save_and_restore_their_parts_and_both_report_a_write_error(tmp_path):
+    """Writes of process 1 fail at step 3, those of process 0 at step 4 (RLIMIT_FSIZE); a bit that process 1 wrote at
+    step 5 is flipped. Each process reads about half of the checkpoint, and no process waits forever."""
     port = train_process.free_port()
     pair = [
         subprocess.Popen(
@@ -67,8 +66,8 @@ def test_two_processes_save_and_restore_each_its_part_and_a_disk_that_fails_one_
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(tokens, tmp_path):
-    """2 processes of 4 devices, then 1 of 1. Ctrl-C goes the way of SIGTERM here."""
+def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_resumes(tokens, tmp_path):
+    """Two processes with 4 devices each, then one with 1. Ctrl-C is handled like SIGTERM here."""
     run = copy(tokens, tmp_path / "run")
     pair = train_process.start_together(run, FIELDS, 2, devices=4)
     wait_for_step(run, pair[0], 5)
@@ -91,7 +90,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
 
 
 def stopped(run: Path, mesh: dict, count: int, who: str, number: int, step: int, checkpoint: int = 0) -> list[str]:
-    """What each of `count` processes printed, of which the last gets the signal behind the step."""
+    """Return the output of each of `count` processes; the last one gets the signal after the step."""
     port, fields = train_process.free_port(), MOVED | {"mesh": mesh}
     processes = [
         train_process.start(
@@ -115,8 +114,8 @@ def stopped(run: Path, mesh: dict, count: int, who: str, number: int, step: int,
 
 
 @pytest.mark.slow
-def test_batches_that_grow_are_the_same_on_two_processes_and_on_one(tokens, tmp_path):
-    """Each process reads its rows of every stage. The run ends within one and between two, and goes on."""
+def test_growing_batches_are_the_same_on_two_processes_and_on_one(tokens, tmp_path):
+    """Each process reads its rows of every stage. The run stops within a stage and between two, and resumes."""
     fields = MOVED | {
         "steps": 14, "batch_schedule": [[4, 12], [10, 8]], "context_schedule": [[0, 8], [6, 32]], "micro_batches": 3,
         "batch_size": 4,
@@ -140,10 +139,10 @@ def test_batches_that_grow_are_the_same_on_two_processes_and_on_one(tokens, tmp_
 
 
 @pytest.mark.slow
-def test_a_run_is_the_same_on_one_two_and_four_processes_with_parameters_cut_across_them(tokens, tmp_path):
-    """Killed and asked to end on the way; told who they are by hand, by Slurm and by Open MPI. Every process has one
-    device, so that what an axis of the mesh cuts is cut across processes, and the parameters of two replicas are read
-    by one. Process 0 alone logs."""
+def test_a_run_is_the_same_on_one_two_and_four_processes_with_sharded_parameters(tokens, tmp_path):
+    """Killed and stopped on the way; processes configured manually, by Slurm and by Open MPI. Every process has one
+    device, so parameters are sharded over processes, and one process reads those of two replicas. Only process 0
+    logs."""
     alone, run = copy(tokens, tmp_path / "alone"), copy(tokens, tmp_path / "run")
     train_process.finished(alone, MOVED)
 
@@ -161,7 +160,7 @@ def test_a_run_is_the_same_on_one_two_and_four_processes_with_parameters_cut_acr
         outputs = stopped(run, mesh, count, who, signal.SIGTERM, step)
         assert f"going on from the checkpoint at step {before}\n" in outputs[0]
         before = max(steps_there(run))
-        # The processes agree on a step that none of them has passed: how much later depends on the machine.
+        # The processes agree on a future step: how much later depends on the machine.
         assert step <= before < 200 and f"saved at step {before}" in outputs[0]
         assert not any("train: mesh" in output or "loss" in output for output in outputs[1:])
         assert count == 1 or f"processes: {count} have met, by " in outputs[0]
@@ -180,10 +179,10 @@ def test_a_run_is_the_same_on_one_two_and_four_processes_with_parameters_cut_acr
 
 
 @pytest.mark.slow
-def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
+def test_damage_found_by_one_of_two_stops_both_with_a_message(tmp_path):
     run = tmp_path / "run"
     write_tokens(run, tiny_experiment())
-    (first, *_) = sorted((run / "tokens").glob("train-*"))  # the share of process 0
+    (first, *_) = sorted((run / "tokens").glob("train-*"))  # verified by process 0
     data = bytearray(first.read_bytes())
     data[-1] ^= 1
     first.write_bytes(data)
@@ -196,8 +195,8 @@ def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_lower_different_programs_end_before_the_first_step(tokens, tmp_path):
-    """As with a library or a patch that nothing else tells from process 0's."""
+def test_processes_with_different_programs_stop_before_the_first_step(tokens, tmp_path):
+    """For example, with different libraries or a patch that no other check detects."""
     port, run = train_process.free_port(), copy(tokens, tmp_path / "run")
     other = """
 import dataclasses

@@ -1,4 +1,4 @@
-"""Host times of several processes: each is reported, and the one that holds up the others is named."""
+"""Host times of several processes: each is reported, and stragglers are named."""
 
 import json
 import re
@@ -45,13 +45,13 @@ train_process.main()
     [
         ([0.01, 0.9], 1.0, [1]),
         ([0.9, 0.01], 1.0, [0]),
-        ([0.01, 0.02], 1.0, []),  # hidden behind the devices' work
-        ([0.9, 0.8], 1.0, []),  # all alike: the data are slow for all, and data_wait_share says so
+        ([0.01, 0.02], 1.0, []),  # hidden by the work of the devices
+        ([0.9, 0.8], 1.0, []),  # all are equally slow, as data_wait_share shows
         ([0.1, 0.1, 0.9, 0.1, 1.0, 0.1], 1.0, [4, 2]),
         ([0.0, 0.0], 0.01, []),
     ],
 )
-def test_a_straggler_takes_much_of_a_step_and_far_more_than_the_median_of_the_others(seconds, step, slow):
+def test_a_straggler_takes_a_large_part_of_a_step_and_far_more_than_the_median_of_the_others(seconds, step, slow):
     assert stragglers(seconds, step) == slow
 
 
@@ -60,8 +60,8 @@ def test_a_straggler_takes_much_of_a_step_and_far_more_than_the_median_of_the_ot
     [(SLOW_DATA, 1), pytest.param(SLOW_BETWEEN_STEPS, 0, marks=pytest.mark.slow)],
     ids=["data of process 1", "hooks of process 0"],
 )
-def test_of_two_processes_the_one_that_is_slowed_is_named(tokens, tmp_path, code, slow):
-    """Their step times are equal, for each waits for the other; their host times are not."""
+def test_the_slow_process_of_two_is_named(tokens, tmp_path, code, slow):
+    """Step times are equal, because each process waits for the other; host times are not."""
     run, port = copy(tokens, tmp_path / "run"), train_process.free_port()
     pair = [
         train_process.start(
@@ -74,7 +74,7 @@ def test_of_two_processes_the_one_that_is_slowed_is_named(tokens, tmp_path, code
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     logged = [row for row in rows if "loss" in row]
     assert [row["step"] for row in logged] == [4, 8, 12]
-    for row in logged[1:]:  # before the first, loaders start
+    for row in logged[1:]:  # loaders start before the first
         assert len(row["host_seconds"]) == 2 and row["slowest_process"] == slow
         assert row["slowest_host_seconds"] == max(row["host_seconds"]) > 2 * min(row["host_seconds"])
     (warning,) = re.findall(r"warning: process (\d) .* holds up the others: .* ([\d.]+) s for data", outputs[0])

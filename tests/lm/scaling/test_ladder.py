@@ -1,4 +1,4 @@
-"""Laws of a ladder: its rungs have the sizes that were asked for and keep what is the config's."""
+"""A ladder has rungs of the requested sizes, with all other settings of the config."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def ladder():
     return make_ladder(DEMO.model, DEMO.train, ASKED)
 
 
-def test_a_ladder_is_every_size_with_every_length_and_larger_ones_held_out(ladder):
+def test_a_ladder_has_every_size_with_every_length_and_larger_held_out_rungs(ladder):
     fitted, held_out = ladder[:9], ladder[9:]
     assert [rung.held_out for rung in ladder] == [False] * 9 + [True]
     assert len({rung.parameters for rung in fitted}) == 3 and len({rung.tokens for rung in fitted}) == 3
@@ -37,12 +37,12 @@ def test_a_ladder_is_every_size_with_every_length_and_larger_ones_held_out(ladde
     assert len({rung.name for rung in ladder}) == 10
 
 
-def test_parameters_are_those_that_arithmetic_is_counted_for(ladder):
+def test_parameters_are_those_counted_for_flops(ladder):
     for rung in ladder:
         attention = 12 * rung.model.layers * rung.model.context_length * rung.model.heads * rung.model.head_channels
         assert 6 * rung.parameters + attention == flops_per_token(rung.model)
         leaves = jax.tree.leaves(jax.eval_shape(lambda m=rung.model: Transformer(m, jax.random.key(0))))
-        pairs = rung.model.ngram_rows * rung.model.width  # the demo's tables of pairs of tokens
+        pairs = rung.model.ngram_rows * rung.model.width  # the demo's bigram tables
         assert rung.parameters == sum(leaf.size for leaf in leaves) - pairs
 
 
@@ -57,7 +57,7 @@ def test_a_rung_keeps_vocabulary_context_and_proportions(ladder):
         assert rung.train.validate_every == rung.train.steps
 
 
-def test_the_default_ladder_leads_to_the_model_and_the_tokens_of_the_config():
+def test_the_default_ladder_ends_at_the_model_and_the_tokens_of_the_config():
     for experiment in (gpt2_124m.get_config(), llama3_1b.get_config()):
         made = make_ladder(experiment.model, experiment.train, LadderConfig())
         assert len(made) == 17
@@ -70,7 +70,7 @@ def test_the_default_ladder_leads_to_the_model_and_the_tokens_of_the_config():
         assert last.parameters / most == pytest.approx(4, rel=0.1)
 
 
-def test_the_learning_rate_follows_the_width_but_not_with_muon(ladder):
+def test_the_learning_rate_scales_with_the_width_but_not_with_muon(ladder):
     assert {rung.learning_rate for rung in ladder} == {DEMO.train.optimizer.learning_rate}
     gpt2 = gpt2_124m.get_config()
     for rung in make_ladder(gpt2.model, gpt2.train, LadderConfig(rungs=(4e6, 8e6, 2e7))):
@@ -80,14 +80,14 @@ def test_the_learning_rate_follows_the_width_but_not_with_muon(ladder):
         assert final == pytest.approx(gpt2.train.optimizer.final_learning_rate / peak)
 
 
-def test_a_schedule_that_decays_at_the_end_keeps_its_share():
+def test_the_share_of_decay_steps_is_kept():
     optimizer = dataclasses.replace(DEMO.train.optimizer, schedule="warmup_stable_decay", decay_steps=220)
     train = dataclasses.replace(DEMO.train, optimizer=optimizer)
     for rung in make_ladder(DEMO.model, train, ASKED):
         assert rung.train.optimizer.decay_steps == round(rung.train.steps / 5)
 
 
-def test_every_seed_is_a_rung_of_its_own_and_all_begin_anew():
+def test_every_seed_is_a_separate_rung_and_all_start_from_scratch():
     start = StartConfig(checkpoint="runs/other/checkpoints/5")
     train = dataclasses.replace(DEMO.train, start=start)
     made = make_ladder(DEMO.model, train, dataclasses.replace(ASKED, seeds=2))
@@ -96,7 +96,7 @@ def test_every_seed_is_a_rung_of_its_own_and_all_begin_anew():
     assert {rung.train.start for rung in made} == {StartConfig()}
 
 
-def test_every_rung_is_measured_on_the_same_held_out_text(ladder):
+def test_every_rung_is_validated_on_the_same_text(ladder):
     for windows in (3, 40, 5000):
         for rung in ladder:
             found = measured_on(rung, windows).train.validation_batches * rung.train.batch_size
@@ -112,7 +112,7 @@ def refused(**asked) -> str:
     return str(error.value)
 
 
-def test_what_is_no_ladder_is_refused_with_its_values():
+def test_invalid_ladders_are_rejected_with_their_values():
     assert "--budget is 0; give the FLOP" in refused(budget=0.0)
     assert "--rungs has 0; give numbers from 1 up" in refused(rungs=(1e5, 0.0))
     assert "--held-out-tokens has nan" in refused(held_out_tokens=(float("nan"),))
@@ -124,7 +124,7 @@ def test_what_is_no_ladder_is_refused_with_its_values():
     assert "is both in --rungs and in --held-out" in said and "1.6e+06" in said
 
 
-def test_a_mixture_is_refused():
+def test_a_mixture_is_rejected():
     train = dataclasses.replace(DEMO.train, mixture=(MixtureSource("runs/other/tokens", 1.0),))
     with pytest.raises(UsageError, match="runs/other/tokens, but a ladder is measured on one corpus"):
         ASKED.check(train)
@@ -134,12 +134,12 @@ def test_a_mixture_is_refused():
     "schedule",
     [{"batch_schedule": ((3, 8),)}, {"context_schedule": ((3, 8),)}, {"mixture_schedule": (MixtureStage(3, (2.0,)),)}],
 )
-def test_a_schedule_of_batches_is_refused(schedule):
+def test_schedules_of_batches_are_rejected(schedule):
     with pytest.raises(UsageError, match=rf"train\.{next(iter(schedule))} is set, .* --train\..*-schedule without"):
         ASKED.check(dataclasses.replace(DEMO.train, **schedule))
 
 
-def test_text_that_would_be_read_again_is_refused_unless_asked_for(ladder):
+def test_repeated_text_is_rejected_unless_requested(ladder):
     longest = max(rung.tokens for rung in ladder)
     refuse_repetition(ladder, longest, 1.0)
     refuse_repetition(ladder, longest // 2 + 1, 2.0)
@@ -147,7 +147,7 @@ def test_text_that_would_be_read_again_is_refused_unless_asked_for(ladder):
         refuse_repetition(ladder, longest - 1, 1.0)
 
 
-def test_windows_are_counted_as_training_cuts_them(tmp_path):
+def test_windows_are_counted_as_in_training(tmp_path):
     folder = write_tokens(tmp_path, {"train": STREAMS})
     for context in (8, 7, 3):
         split = read_manifest(folder).splits["train"]

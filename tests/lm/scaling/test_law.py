@@ -1,4 +1,4 @@
-"""Laws of the fit: it finds the constants that made the losses, says how well it knows them, and its optimum is one."""
+"""The fit recovers the true constants, with calibrated intervals, and its optimum is a minimum."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from tests.lm.scaling.synthetic import LENGTHS, SIZES, TRUE, measurements
 CONSTANTS = [field.name for field in dataclasses.fields(Law)]
 
 
-def test_without_noise_the_constants_are_those_that_made_the_losses():
+def test_without_noise_the_fit_recovers_the_constants():
     found = fit(measurements(noise=0.0), draws=2)
     assert dataclasses.asdict(found.law) == pytest.approx(dataclasses.asdict(TRUE), rel=1e-3)
     assert found.at_bounds == ()
@@ -29,7 +29,7 @@ def noisy() -> list[Fit]:
 
 
 def held(truth: float, found: list[Interval], share: float = 1.0) -> int:
-    """In how many intervals the truth is, once they are shrunk about their middle to `share` of their width."""
+    """The number of intervals that contain the truth, after scaling their width by `share`."""
     middle = [(one.low + one.high) / 2 for one in found]
     return sum(abs(truth - at) <= share * (one.high - one.low) / 2 for one, at in zip(found, middle, strict=True))
 
@@ -37,8 +37,8 @@ def held(truth: float, found: list[Interval], share: float = 1.0) -> int:
 FIGURES = [*(lambda law, name=name: getattr(law, name) for name in CONSTANTS), lambda law: law.optimum(1e22)[0]]
 
 
-def test_intervals_hold_what_made_the_losses_and_are_not_far_wider(noisy):
-    """Of all ladders most have the truth in an interval of 90 %; and few in a tenth of it."""
+def test_intervals_contain_the_truth_and_are_not_far_wider_than_necessary(noisy):
+    """Most of the 90% intervals contain the truth, and few do at a tenth of their width."""
     counts = [held(figure(TRUE), [one.interval(figure) for one in noisy]) for figure in FIGURES]
     assert min(counts) >= 0.6 * LADDERS and sum(counts) >= 0.7 * LADDERS * len(FIGURES)
     narrow = [held(figure(TRUE), [one.interval(figure) for one in noisy], 0.1) for figure in FIGURES]
@@ -58,8 +58,8 @@ def test_intervals_grow_with_the_noise():
     assert loud.high - loud.low > 4 * (calm.high - calm.low)
 
 
-def test_the_minimum_is_that_of_another_optimizer_on_the_published_objective():
-    """arXiv:2203.15556, equation 3, written down anew and minimised by BFGS with numerical gradients."""
+def test_the_minimum_equals_that_of_another_optimizer_on_the_published_objective():
+    """arXiv:2203.15556, equation 3, implemented again and minimized by BFGS with numerical gradients."""
     for seed in range(2):
         points = measurements(noise=0.004, seed=seed)
         n, d, loss = np.log(np.array(points)).T
@@ -82,7 +82,7 @@ def test_the_minimum_is_that_of_another_optimizer_on_the_published_objective():
         assert objective(mine) <= min(end.fun for end in ends) * (1 + 1e-3)
 
 
-def test_the_optimum_spends_the_budget_and_no_other_share_is_better():
+def test_the_optimum_spends_the_budget_and_has_the_lowest_loss():
     for law in (TRUE, Law(2.0, 30.0, 0.2, 5000.0, 0.5)):
         for flops in (1e15, 1e21):
             parameters, tokens = law.optimum(flops)
@@ -93,7 +93,7 @@ def test_the_optimum_spends_the_budget_and_no_other_share_is_better():
             assert law.loss(parameters, tokens) == pytest.approx(losses.min(), rel=1e-9)
 
 
-def test_what_does_not_depend_on_parameters_is_said_to_leave_their_constants_undetermined():
+def test_a_loss_independent_of_parameters_leaves_their_constants_undetermined():
     flat = [Measurement(one.parameters, one.tokens, 2 + 400 * one.tokens**-0.3) for one in measurements(0.0)]
     found = fit(flat, draws=2)
     assert {"A", "a"} & {*found.at_bounds}
@@ -111,6 +111,6 @@ def test_what_does_not_depend_on_parameters_is_said_to_leave_their_constants_und
     ],
     ids=["five", "two sizes", "two lengths", "nan", "zero"],
 )
-def test_what_cannot_be_fitted_is_refused(points, said):
+def test_insufficient_or_invalid_measurements_are_rejected(points, said):
     with pytest.raises(UsageError, match=said.replace("+", r"\+")):
         fit(points, draws=1)

@@ -1,4 +1,4 @@
-"""The figures of a ladder, as text and as JSON."""
+"""The results of a ladder, as text and as JSON."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ DEMO = demo.get_config()
 
 
 def rung(parameters: float, tokens: float, held_out: bool = False) -> Rung:
-    """One whose N and D are those of a synthetic measurement."""
+    """A rung with the N and D of a synthetic measurement."""
     context = DEMO.model.context_length
     train = dataclasses.replace(DEMO.train, batch_size=8, steps=round(tokens / 8 / context))
     return Rung(round(parameters), DEMO.model, train, held_out)
@@ -28,7 +28,7 @@ def found() -> Study:
     return study(points, failed, budget=1e18, corpus_tokens=10**10)
 
 
-def test_text_and_json_have_both_losses_of_what_was_held_out(found):
+def test_text_and_json_have_the_predicted_and_measured_losses_of_held_out_rungs(found):
     text, figures = study_text(found), found.as_json()
     one, row = found.held_out[0], figures["rungs"][-1]
     for said in (f"{one.loss:.4f}", f"{found.prediction(one).value:.4f}", f"{100 * found.error(one):+.2f} %"):
@@ -47,7 +47,7 @@ def test_text_and_json_have_both_losses_of_what_was_held_out(found):
     ],
     ids=["far", "small corpus", "nothing held out"],
 )
-def test_what_limits_a_recommendation_is_said(found, asked, said):
+def test_limits_of_a_recommendation_are_reported(found, asked, said):
     assert found.remarks() == [] and said not in study_text(found)
     found = dataclasses.replace(found, **asked)
     assert said in study_text(found) and any(said in remark for remark in found.as_json()["remarks"])
