@@ -1,5 +1,4 @@
-"""Compression is lossless, with the size that the model's cross-entropy predicts; damaged and foreign files are
-rejected."""
+"""Compression is lossless, its size equals the model's cross-entropy, and damaged or foreign files are rejected."""
 
 import dataclasses
 import hashlib
@@ -32,9 +31,9 @@ from tests.lm.model_configs import FAMILIES
 
 SOUP = soup(900)
 GROWTH = 150
-"""Bytes that a file may grow by: a header, and the lengths of its pieces."""
+"""Maximum growth of a file in bytes: a header, and the lengths of its pieces."""
 HOSTILE = [*range(10), *range(15, 27)]
-"""Numbers of files: every kind."""
+"""Numbers of files of every kind."""
 SLOW = pytest.mark.slow
 
 
@@ -63,7 +62,7 @@ def test_compression_is_lossless_for_hostile_files(number, mine):
 
 
 @pytest.mark.parametrize("number", HOSTILE)
-def test_the_coder_is_lossless_also_for_files_that_xz_packs_better(number, mine):
+def test_the_coder_is_lossless_also_for_files_that_xz_compresses_better(number, mine):
     tokens = cut_pieces(hostile_file(number, 300)[1], tokenizer()).tokens
     fresh = lambda: token_model(mine, len(tokens))
     if tokens:
@@ -98,7 +97,7 @@ def test_the_size_is_the_cross_entropy_of_the_model(mine, packed):
         length = packed.tokens // 4 + (row < packed.tokens % 4)
         stream = np.array([tokenizer().bos_id, *row_tokens[:length]], np.int32)
         start = first = 0
-        while first < length:  # windows of which the first half was scored before
+        while first < length:  # windows whose first half was already scored
             window = stream[start : start + CONFIG.context_length]
             padded = np.zeros((1, CONFIG.context_length), np.int32)
             padded[0, : len(window)] = window
@@ -161,15 +160,15 @@ def test_another_version_or_machine_is_rejected_unless_try_anyway(mine, packed):
     assert decompress(other, mine, "x", try_anyway=True) == SOUP
 
 
-def test_a_model_with_other_bits_never_returns_another_text(packed):
-    """As on a processor that adds in another order: one weight differs by its last bit."""
+def test_a_model_with_different_bits_never_returns_another_text(packed):
+    """As on a processor with another order of summation: the last bit of one weight differs."""
     other = packer()
     table = other.model.embedding
     table.set_value(table[...].at[3, 3].set(np.nextafter(np.asarray(table[3, 3]), np.float32(9))))
     same_name = resealed(packed.data, parameters=compress(SOUP, other, segments=4).header.parameters)
     assert same_name != packed.data
     try:
-        assert decompress(same_name, other, "x") == SOUP  # where the bit made no difference
+        assert decompress(same_name, other, "x") == SOUP  # if the bit makes no difference
     except InputError as error:
         assert "x" in str(error)
     changed = resealed(packed.data, parameters=compress(SOUP, packer(seed=1), segments=4).header.parameters)
@@ -216,7 +215,7 @@ def test_a_header_that_claims_too_much_is_rejected_immediately(claim, mine, pack
 
 
 def packed_zeros(size: int, /, **changes: Any) -> bytes:
-    """A file of zeros, which xz packs some 7,000 times smaller, with another header."""
+    """A file of zeros, which xz compresses about 7,000 times, with another header."""
     lengths: Any = changes.pop("lengths", [0, size])
     body = Body(lengths, *packed_raw(bytes(size)), b"").pack()
     blank = bytes(DIGEST)

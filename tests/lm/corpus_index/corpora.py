@@ -16,7 +16,7 @@ Documents = Sequence[Sequence[int]]
 
 
 def stream_of(documents: Documents, first: int) -> Stream:
-    """Each document after a head; their numbers begin at `first`."""
+    """Each document after a head; document numbers begin at `first`."""
     tokens = [token for document in documents for token in (HEAD, *document)]
     owners = [first + number for number, document in enumerate(documents) for _ in range(1 + len(document))]
     return np.array(tokens, np.int64), np.array(owners, np.int64)
@@ -31,7 +31,7 @@ def write_run(
     site: str = "a.example",
     fingerprint: str = FINGERPRINT,
 ) -> Path:
-    """A run folder with shards, two of the training split, and the table of documents, and nothing else."""
+    """Write a run folder with only shards, two of them of the training split, and the table of documents."""
     (run / "tokens").mkdir(parents=True)
     half = len(train) // 2
     streams = {"train": [stream_of(train[:half], 0), stream_of(train[half:], half)]}

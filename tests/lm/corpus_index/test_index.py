@@ -26,7 +26,7 @@ PLANTED, VOCABULARY = 1000, 4096
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=20), min_size=1, max_size=8), st.sampled_from([1, 2**13, 2**29]))
 @settings(max_examples=60, deadline=None)
-def test_the_suffix_array_is_sorted_as_the_tokens_up_to_the_separator(documents, scale):
+def test_the_suffix_array_is_sorted_by_tokens_up_to_the_separator(documents, scale):
     separator = 4 * scale
     tokens = np.array([t for one in documents for t in (*(scale * x for x in one), separator)], np.uint32)
     positions = suffix_array(tokens, separator)
@@ -48,7 +48,7 @@ def places_in(index: CorpusIndex, passage, split=None) -> list[tuple[int, int]]:
 @settings(max_examples=12, deadline=None)
 def test_every_passage_is_found_as_by_naive_search(train, val, passages, part_tokens):
     longest = max(len(one) for one in (*train, *val))
-    part_tokens = max(part_tokens, longest + 1)  # a document that is longer is cut
+    part_tokens = max(part_tokens, longest + 1)  # longer documents are split
     with tempfile.TemporaryDirectory() as folder:
         index = indexed(write_run(Path(folder) / "run", train, val), part_tokens)
         for passage in passages:
@@ -115,7 +115,7 @@ def test_spots_are_spread_over_all_matches(tmp_path):
     assert len(list(index.find([2, 1]).spots(1000))) == 100
 
 
-def test_a_killed_build_leaves_no_index_and_its_complete_parts_are_reused(tmp_path):
+def test_a_killed_build_leaves_no_index_and_reuses_its_complete_parts(tmp_path):
     run = write_run(tmp_path / "run", corpus(3, 60), length=64)
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom lm.corpus_index import build\n"
@@ -141,7 +141,8 @@ def test_a_killed_build_leaves_no_index_and_its_complete_parts_are_reused(tmp_pa
 
 @pytest.mark.parametrize("interrupted", [[("b", "Header")], [("a", "Header"), ("b", "crc32_of")]], ids=["one", "two"])
 def test_parts_of_other_shards_are_rebuilt_after_interrupted_builds(tmp_path, interrupted):
-    """Interrupted before the header is written, the notes of all parts remain; at a checksum, arrays without a note."""
+    """If interrupted before the header, the notes of all parts remain; if interrupted at a checksum, arrays without a
+    note."""
     runs = {name: write_run(tmp_path / name, corpus(seed, 60), length=64) for name, seed in (("a", 3), ("b", 4))}
     out = tmp_path / "index"
     for name, function in interrupted:

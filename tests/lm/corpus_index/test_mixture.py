@@ -1,4 +1,4 @@
-"""The index of a mixture contains all training documents and the run's validation documents, with their names."""
+"""The index of a mixture has all training documents and the run's validation documents, with their names."""
 
 import dataclasses
 import shutil
@@ -23,7 +23,7 @@ PASSAGES = [[1, 2], [1, 2, 3], [6], [7], [9], [8], [2, 3, 4], [4, 5]]
 
 @pytest.fixture
 def mixed(tmp_path) -> tuple[Path, TrainConfig]:
-    """(the run, its config): its own shards and those of two others, which hold some documents out too."""
+    """(the run, its config): its own shards and those of two other runs, which also have validation documents."""
     run = write_run(tmp_path / "run", OWN, HELD_OUT)
     for site, documents in OTHERS.items():
         write_run(tmp_path / site, documents, [[1, 2, 3, 4]], length=6, site=site)

@@ -17,7 +17,7 @@ tokens = st.lists(st.integers(1, 4), min_size=1, max_size=14)
 
 
 def by_the_rule(documents, passage, edges, rule) -> list[tuple[int, int, int]]:
-    """(start, end, count), by the words of the rule."""
+    """(start, end, count), by the definition of the rule."""
     size, places = len(passage), [n for n in range(len(passage) + 1) if edges[n]]
     total = sum(map(len, documents))
     frequency = lambda token: max(1, sum(list(one).count(token) for one in documents)) / total
@@ -47,7 +47,7 @@ def test_spans_follow_the_rule(documents, passage, inner, rule):
     expected = by_the_rule(documents, passage, edges, rule)
     if rule.share == 1.0:
         assert [(one.start, one.end, one.count) for one in found] == expected
-    else:  # equal weights may be told apart in the last bits
+    else:  # equal weights may differ in the last bits
         assert len(found) == len(expected)
         weights = [
             sum(np.log([max(1, index.counts[t]) / index.counts.sum() for t in passage[a:b]])) for a, b, _ in expected

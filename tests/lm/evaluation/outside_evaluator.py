@@ -1,4 +1,4 @@
-"""Evaluators as in a user's own package."""
+"""Evaluators in a user's own package."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ class Failing:
 
 
 class LargestParameter:
-    """The largest absolute value of a parameter, and how many sequences the config allows at once."""
+    """Return the largest absolute value of a parameter, and the batch size of the config."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config = config

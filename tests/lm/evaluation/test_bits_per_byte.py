@@ -34,7 +34,7 @@ def test_windows_score_every_token_but_the_first_once_in_order(length, context, 
             assert inputs_BT[row, position] == target - 1
             contexts.append(position + 1)
             segment_ids = np.asarray(batch.segment_ids_BT)[row]
-            index = target - 1 - 100  # the input's place in the stream
+            index = target - 1 - 100  # position of the input in the stream
             same = [i for i in range(position + 1) if segment_ids[i] == segment_ids[position]]
             assert len(same) == min(index % 7, position) + 1
     assert scored == list(range(101, 100 + length))
@@ -42,7 +42,7 @@ def test_windows_score_every_token_but_the_first_once_in_order(length, context, 
 
 
 def test_bits_equal_a_naive_loop_over_targets(tmp_path):
-    """Each target by itself, in the window of the definition, with only the tokens of its document."""
+    """Each target separately, in its window by the definition, with only the tokens of its document."""
     experiment = dataclasses.replace(
         EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.3, record_length=32)
     )
@@ -70,9 +70,8 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"])
-def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_path, kind):
-    """On all windows of the validation split. The head of a document is not text for either, even if it is a
-    newline."""
+def test_training_and_evaluation_give_the_same_metrics_for_the_same_tokens(tmp_path, kind):
+    """On all windows of the validation split. The first token of a document is never text, even if it is a newline."""
     symbols = len({*"".join(texts(40)), "\n"}) if kind == "characters" else 320
     experiment = dataclasses.replace(
         EXPERIMENT,
@@ -94,7 +93,7 @@ def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_p
     assert found.keys() == {"validation_loss", "validation_bits_per_byte"}
 
 
-def test_compressors_are_counted_in_bits_for_each_byte():
+def test_compressors_are_measured_in_bits_per_byte():
     text = b"the quick brown fox " * 50
     figures = compressed_bits_per_byte(text, len(text))
     assert figures["gzip_bits_per_byte"] == 8 * len(gzip.compress(text, 9, mtime=0)) / len(text)

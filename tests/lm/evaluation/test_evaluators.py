@@ -69,12 +69,12 @@ def test_a_users_evaluator_runs_in_training_and_in_the_evaluation(tokens, tmp_pa
     figures = json.loads((run / "evaluation.json").read_text())
     assert figures["largest_parameter"] == pytest.approx(largest)
     assert all(figures[name] == evaluated[-1][name] for name in ("piqa_acc", "piqa_acc_norm"))
-    assert figures["rows_at_once"] == 8  # evaluate.batch_size = 4, rounded up to what eight devices share
+    assert figures["rows_at_once"] == 8  # evaluate.batch_size = 4, rounded up to a multiple of 8 devices
     assert {"validation_loss", "validation_bits_per_byte", "gzip_bits_per_byte", "parameters"} <= figures.keys()
 
 
-def test_after_an_evaluator_has_failed_the_resumed_run_equals_one_without_the_failure(tokens, tmp_path):
-    """The step is saved as not yet evaluated; the run that resumes evaluates it first."""
+def test_a_run_resumed_after_a_failed_evaluator_equals_one_without_the_failure(tokens, tmp_path):
+    """The step is saved as not evaluated, and the resumed run evaluates it first."""
     config = dataclasses.replace(EXPERIMENT.train, validate_every=3, steps=4)
     broken = dataclasses.replace(config, evaluators=("validation", f"{OUTSIDE}.Failing"))
     runs = {name: shutil.copytree(tokens, tmp_path / name) for name in ("mended", "undisturbed")}

@@ -87,7 +87,7 @@ def test_contexts_begin_with_bos_by_default(harness, log_p, model):
     ids = tokenizer.encode("The miller found")
     cut = len(tokenizer.encode("The miller"))
     bare = HarnessLM(model, MODEL, tokenizer, harness.mesh, batch_size=4, add_bos_token=False)
-    bare.log_likelihoods = harness.log_likelihoods  # compiled once
+    bare.log_likelihoods = harness.log_likelihoods  # avoid compiling again
     for one, head in ((harness, [tokenizer.bos_id]), (bare, [])):
         expected = sum(log_p([*head, *ids[:at]])[ids[at]] for at in range(cut, len(ids)))
         ((nats, greedy),) = one.loglikelihood([asked("loglikelihood", "The miller", " found")])

@@ -34,7 +34,7 @@ REQUESTS = [Request(DRAW.integers(0, 64, a).tolist(), DRAW.integers(0, 64, b).to
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
-def test_a_trained_model_gives_the_log_likelihoods_that_transformers_gives():
+def test_a_trained_model_gives_the_log_likelihoods_of_transformers():
     config, arrays = load_hugging_face(STORIES / "hf", "float32")
     like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     model = replace_leaves(like, {name: jnp.asarray(array) for name, array in arrays.items()})
@@ -47,7 +47,7 @@ def test_a_trained_model_gives_the_log_likelihoods_that_transformers_gives():
 
 
 def naive(log_p, context: int, request: Request) -> tuple[float, bool]:
-    """Each token by itself, in the window of the definition."""
+    """Each token separately, in its window by the definition."""
     whole, nats, greedy = [*request.context, *request.continuation], 0.0, True
     first = len(request.context)
     for at in range(first, len(whole)):
@@ -98,7 +98,7 @@ def test_windows_score_each_token_of_the_continuation_once_with_the_last_window_
         list(windows_of(0, Request([], [1]), 16))
 
 
-def test_an_evaluation_that_is_asked_to_stop_stops():
+def test_an_evaluation_stops_on_request():
     model = jax.eval_shape(lambda: Transformer(LLAMA, jax.random.key(0)))
     with pytest.raises(EvaluationInterrupted):
         LogLikelihoods(LLAMA, 2, should_stop=lambda: True).score(model, one_device_mesh(LLAMA), REQUESTS)

@@ -50,9 +50,9 @@ def run(tmp_path_factory) -> RunPaths:
 
 
 def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
-    """(of the validation split, of a text, samples)."""
+    """(metrics of the validation split, metrics of a text, samples)."""
     model, tokenizer = restore_model(MODEL, run.checkpoints, mesh), load(run.tokenizer)
-    config = dataclasses.replace(EXPERIMENT.evaluate, batch_size=6)  # which eight devices cannot share as it is
+    config = dataclasses.replace(EXPERIMENT.evaluate, batch_size=6)  # not a multiple of eight devices
     held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
     text = evaluate_texts(model, MODEL, config, tokenizer, texts(1, seed=9), mesh)
     arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24, jax.random.key(1))
@@ -66,7 +66,7 @@ def alone(run) -> tuple[dict, dict, list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MESHES)
-def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
+def test_every_mesh_gives_the_metrics_of_one_device(run, alone, name):
     config, count = MESHES[name]
     mesh = make_mesh(config, MODEL, count, jax.devices()[:count])
     model = restore_model(MODEL, run.checkpoints, mesh)

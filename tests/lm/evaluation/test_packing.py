@@ -56,7 +56,7 @@ def test_padding_is_at_most_half_of_the_tokens_with_few_shapes(name, shared):
         requests = [one for _ in range(count) for one in MIXES[name](draw)]
         layouts = scorer.lay_out(mesh, requests)
         assert computed(layouts) <= AT_MOST * tokens_of(requests), count
-        assert len({one.shape for one in layouts}) == len(layouts) <= 4 * 9  # 4 lengths an octave from a row upwards
+        assert len({one.shape for one in layouts}) == len(layouts) <= 4 * 9  # 4 lengths per power of two
         assert all(rows * length <= max(TOKENS_AT_ONCE["cpu"], length) for (rows, length, _), _ in layouts)
         if name in ("hellaswag", "arc", "lambada") and count >= 50:
             assert len(layouts) == 1
@@ -70,7 +70,7 @@ def test_a_shared_context_is_computed_once():
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "windows"])
-def test_packed_scores_equal_those_of_each_request_alone(name):
+def test_packed_scores_equal_those_of_separate_requests(name):
     changes = {"attention_windows": (8, 0)} if name == "windows" else {}
     config = dataclasses.replace(FAMILIES.get(name, LLAMA), context_length=64, **changes)
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))

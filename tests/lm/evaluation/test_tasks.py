@@ -64,7 +64,7 @@ def test_hellaswag_markup_is_removed_as_in_lm_eval(text):
     assert cleaned(text) == expected
 
 
-@pytest.mark.filterwarnings("ignore")  # of other packages
+@pytest.mark.filterwarnings("ignore")  # from other packages
 def test_scores_and_their_errors_equal_those_of_lm_eval(data, model, tokenizer, monkeypatch, tmp_path):
     import datasets.config
     import lm_eval.tasks
@@ -96,7 +96,7 @@ def test_scores_and_their_errors_equal_those_of_lm_eval(data, model, tokenizer, 
             if key != "perplexity" and name != "blimp":
                 wrong = results[name][f"{key},none"]
                 assert figure.standard_error == pytest.approx(math.sqrt(wrong * (1 - wrong) / (COUNT - 1)))
-    assert len(different) > 5  # or nothing was compared
+    assert len(different) > 5  # otherwise the test compares nothing
 
 
 def texts_of(found: Task) -> list:
@@ -115,7 +115,7 @@ def test_the_same_examples_are_read_in_every_layout(data, tokenizer, tmp_path):
         (write_parquet if name.endswith(".parquet") else write_jsonl)(folder / name, rows)
         write_jsonl(folder / "hellaswag_train.jsonl", rows[:1])
         assert texts_of(task("hellaswag", tokenizer, folder)) == expected, name
-    assert len(task_files(TASKS, TasksConfig(str(data)), "x")) == len(TASKS) + len(PARADIGMS)  # of two files one
+    assert len(task_files(TASKS, TasksConfig(str(data)), "x")) == len(TASKS) + len(PARADIGMS)  # Winogrande has two
 
 
 def test_a_limit_applies_to_each_paradigm(data, tokenizer):
@@ -136,9 +136,8 @@ def test_other_formats_of_examples_are_read(tokenizer, tmp_path):
 
 
 def test_an_untrained_model_scores_at_chance(model, tokenizer, tmp_path):
-    """The right answer is random. Of 200 such questions the share of right answers has a standard deviation
-    of sqrt(p (1 - p) / 200): 0.031 for one of four, 0.035 for one of two; it lies within four of them but once in
-    16,000 times."""
+    """Right answers are random. The accuracy over 200 questions has a standard deviation of sqrt(p (1 - p) / 200),
+    0.031 for p = 1/4 and 0.035 for p = 1/2, and exceeds four of them once in 16,000 times."""
     draw, count = random.Random(5), 200
     rows = [
         {"query": sentence(draw), "choices": [sentence(draw) for _ in range(4)], "gold": draw.randrange(4)}

@@ -29,7 +29,7 @@ def tokenizer():
 
 
 def config_of(family="llama", **changes):
-    rows = tokenizer().vocab_size + 7  # more rows than the tokenizer has symbols
+    rows = tokenizer().vocab_size + 7  # more rows than the tokenizer has tokens
     return dataclasses.replace(FAMILIES[family], vocab_size=rows, context_length=CONTEXT, **changes)
 
 
@@ -98,9 +98,9 @@ def test_prepared_weights_keep_the_guarantee(engine, weights):
     ids=str,
 )
 def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family, changes):
-    """Rows of different lengths that begin at different times, in slots that earlier requests had used."""
+    """Rows of different lengths that begin at different times, in reused slots."""
     engine = engine_of(config_of(family, **changes))
-    words = [words for words in WORDS if len(words) < 20] * 2  # more than there are slots
+    words = [words for words in WORDS if len(words) < 20] * 2  # more than the number of slots
     asked = [request(one, seed=i, max_tokens=CONTEXT, logprobs=0) for i, one in enumerate(words)]
     drawn = engine.complete(asked)
     assert sum(len(new.tokens) for new in drawn) > 3 * CONTEXT / 2
@@ -108,7 +108,7 @@ def test_cached_decoding_has_the_probabilities_of_the_whole_forward_pass(family,
     whole = [GenerationRequest((*one.prompt, *tokens), SCORED) for one, tokens in zip(asked, told, strict=True)]
     for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
         assert max(new.tokens, default=0) < tokenizer().vocab_size
-        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # has a log-probability, too
+        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # it has a log-probability, too
         assert [token.token for token in new.logprobs] == [*new.tokens, *end]
         found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
         np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
@@ -129,7 +129,7 @@ def test_the_repetition_penalty_counts_the_prompt_and_the_text_so_far(engine, pe
             assert ids[place] == logits_V.argmax()
 
 
-def test_prompts_are_scored_and_greedy_tokens_are_the_likeliest_by_the_whole_forward_pass(engine):
+def test_prompts_are_scored_and_greedy_tokens_are_the_most_likely_by_the_whole_forward_pass(engine):
     (new,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
     ids = (*request(WORDS[0]).prompt, *new.tokens)
     (scored,) = engine.complete([GenerationRequest(ids, SCORED)])
@@ -160,7 +160,7 @@ def test_events_stream_the_text_and_end_once(engine):
     assert whole[0].text == tokenizer().decode(whole[0].tokens)
 
 
-def test_text_ends_at_a_stop_string_the_end_of_the_document_and_the_end_of_the_context(engine):
+def test_text_ends_at_a_stop_string_the_end_of_the_document_or_the_end_of_the_context(engine):
     (whole,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20, logprobs=0)])
     cut = whole.text[7:10]
     (stopped,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20, logprobs=0, stop=("\0", cut))])
@@ -183,9 +183,9 @@ def test_a_cancelled_request_ends_without_effect_on_others(engine):
     expected = engine.complete(MIXED)
     ids = [engine.submit(one) for one in MIXED]
     events = engine.step()
-    engine.cancel(ids[7])  # it waits
+    engine.cancel(ids[7])  # waiting
     events += engine.step()
-    engine.cancel(ids[2])  # it runs
+    engine.cancel(ids[2])  # running
     while engine.has_work:
         events += engine.step()
     ends, texts = {}, dict.fromkeys(ids, "")
@@ -198,7 +198,7 @@ def test_a_cancelled_request_ends_without_effect_on_others(engine):
     for id, one in zip(ids, expected, strict=True):
         if id not in (ids[2], ids[7]):
             assert (ends[id], texts[id]) == (one.finish_reason, one.text)
-    engine.cancel(ids[0])  # it has ended: nothing happens
+    engine.cancel(ids[0])  # finished: no effect
     assert not engine.has_work
     assert engine.complete(MIXED) == expected
 
@@ -229,7 +229,7 @@ def test_a_full_queue_rejects_requests():
         engine.submit(MIXED[0])
     engine.close()
     assert not engine.has_work
-    assert len(engine.complete(MIXED)) == len(MIXED)  # they wait for room
+    assert len(engine.complete(MIXED)) == len(MIXED)  # the others wait for a slot
 
 
 def test_invalid_sizes_are_rejected():

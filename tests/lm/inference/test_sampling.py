@@ -21,7 +21,8 @@ def compiled():
 
 
 def drawn(params, logits_BV, seen_BV=None):
-    """Sample each row; its logits have three more ids, which must not be sampled, though they are the most likely."""
+    """Sample each row; its logits have three extra ids, which must never be sampled, although they are the most
+    likely."""
     logits_BW = np.full((len(params), WIDER), 50.0, np.float32)
     logits_BW[:, : logits_BV.shape[1]] = logits_BV
     seen_BV = np.zeros(logits_BV.shape, bool) if seen_BV is None else seen_BV
@@ -93,14 +94,14 @@ def test_a_sample_does_not_depend_on_other_rows():
     np.testing.assert_array_equal(np.asarray(together.token_B)[own], np.asarray(plain.token_B)[own])
 
 
-def test_the_seed_and_the_position_decide():
+def test_samples_depend_on_the_seed_and_the_position():
     logits_BV = np.zeros((ROWS, 6), np.float32)
     seeds = [SamplingParams(seed=seed % 100) for seed in range(ROWS)]
     ids = np.asarray(drawn(seeds, logits_BV).token_B).reshape(-1, 100)
     assert (ids == ids[:1]).all() and len(set(ids[0].tolist())) == 6
 
 
-def test_log_probabilities_are_those_of_the_model_before_any_setting():
+def test_log_probabilities_are_computed_before_any_setting():
     logits_BV = np.log(SHARES)[None].repeat(ROWS, 0).astype(np.float32)
     found = drawn([SamplingParams(seed=i, logprobs=3, temperature=0.3, top_k=2) for i in range(ROWS)], logits_BV)
     total = np.log(np.exp(logits_BV[0]).sum() + 3 * np.exp(50.0))
@@ -118,7 +119,7 @@ def test_the_lowest_and_the_highest_temperatures_have_no_infinities():
 
 
 def test_ids_of_weight_0_are_never_sampled_despite_rounding():
-    """By rounding, XLA's running sums grow at blocks of weight 0: targets there must move on to the next weight."""
+    """By rounding, XLA's running sums can grow in blocks of weight 0: targets there must move on to the next weight."""
     blocks, found = 400, 0
     at_shares = jax.jit(jax.vmap(at_share, (None, 0)))
     for seed in (0, 2, 9, 12, 16, 18, 23, 27):
@@ -133,4 +134,4 @@ def test_ids_of_weight_0_are_never_sampled_despite_rounding():
         steps = (until[grew - 1] / until[-1] * 2**23).astype(np.int64)[:, None] + np.arange(-3, 4)
         shares = np.pad((steps.reshape(-1) / 2**23).astype(np.float32), (0, 28 - steps.size), constant_values=0.5)
         assert (weights_V[np.asarray(at_shares(weights_V, shares))] > 0).all()
-    assert found  # else the sums above no longer round so, and others must be looked for
+    assert found  # otherwise the sums above round differently, and the test needs other values

@@ -23,7 +23,7 @@ def pieces(tokens, stop=()):
 
 
 def until(text, stop):
-    """By the definition: up to the first complete stop string, the longest if several end together."""
+    """By the definition: up to the first complete stop string; the longest if several end together."""
     for end in range(len(text) + 1):
         if ends := [one for one in stop if text[:end].endswith(one)]:
             return text[: end - max(map(len, ends))], True
@@ -38,7 +38,7 @@ def test_the_pieces_are_the_text_before_the_first_stop_string(text, stop):
 
 
 @hypothesis.given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30))
-def test_any_tokens_have_the_text_that_decode_gives(tokens):
+def test_pieces_of_any_tokens_join_to_the_decoded_text(tokens):
     found, _ = pieces(tokens)
     assert "".join(found) == TOKENIZER.decode(tokens)
 

@@ -1,4 +1,4 @@
-"""Weights for inference: the same model in another layout, or with small rounding errors in fewer bytes."""
+"""Weights for inference: the same model in another layout, or with small rounding errors and fewer bytes."""
 
 import dataclasses
 import functools
@@ -52,7 +52,7 @@ def logits_of(name, weights):
 
 
 @pytest.mark.parametrize("name", ["llama, scanned", "modern, softcap"])
-def test_in_float32_it_is_the_same_model(name):
+def test_float32_weights_are_equivalent(name):
     expected_BTV, found_BTV = logits_of(name, None), logits_of(name, "float32")
     np.testing.assert_allclose(found_BTV, expected_BTV, rtol=0, atol=1e-5 * np.abs(expected_BTV).max())
     np.testing.assert_array_equal(found_BTV.argmax(-1), expected_BTV.argmax(-1))
@@ -72,8 +72,8 @@ def test_rounded_weights_change_logits_by_a_small_part_of_their_spread(name, wei
     assert 1e-5 < moved < bound
 
 
-def test_products_with_int8_weights_are_those_of_its_table(monkeypatch):
-    """Only the weight is rounded: activations in two digits lose a 60,000th of the greatest. Several blocks, with
+def test_products_with_int8_weights_equal_those_of_the_dequantized_table(monkeypatch):
+    """Only weights are rounded: activations in two digits lose 1/60,000 of the largest value. With several blocks and
     padding."""
     monkeypatch.setattr("lm.inference.cpu.BLOCK", 16)
     generator = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def test_products_with_int8_weights_are_those_of_its_table(monkeypatch):
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_the_output_table_is_that_of_the_model(weights):
+def test_the_output_table_equals_that_of_the_model(weights):
     config, model, _ = case("llama, scanned")
     table_VD = np.asarray(model.output_table())
     bound = 1e-7 if weights == "float32" else np.abs(table_VD).max() / 200

@@ -36,7 +36,7 @@ CONFIGS = {
 EACH = [
     pytest.param(one, id=name, marks=() if name == "windows" else pytest.mark.slow) for name, one in CONFIGS.items()
 ]
-"""Windows have all options of MODERN; compiling is slow."""
+"""Only "windows" is fast enough for every run, because of compilation; it has all options of MODERN."""
 
 MOST = CONFIGS["windows"]
 SMALLEST = dataclasses.replace(LLAMA, layers=1)
@@ -100,8 +100,8 @@ def test_attention_is_causal_and_sums_to_one(config):
 
 
 @pytest.mark.slow
-def test_the_stream_is_the_sum_of_the_parts():
-    """In a model of width 1, sizes are absolute values."""
+def test_the_residual_stream_is_the_sum_of_the_outputs():
+    """In a model of width 1, norms are absolute values."""
     config = dataclasses.replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
     model = model_of(config)
     found = inspector_of(config).layers(TEXT)
@@ -124,7 +124,7 @@ def test_scores_equal_those_of_the_evaluators(config):
     np.testing.assert_array_equal(found.ranks_N, expected.ranks[:-1])
     np.testing.assert_array_equal(found.top_ids_NK, expected.alternatives[:-1])
     np.testing.assert_allclose(found.top_probabilities_NK, expected.probabilities[:-1], rtol=1e-4)
-    logits_V = inspector_of(config).next_logits(TEXT).logits_V  # of the token after the text, here "?"
+    logits_V = inspector_of(config).next_logits(TEXT).logits_V  # logits of the token after the text, here "?"
     assert logits_V.shape == (TOKENIZER.vocab_size,)
     np.testing.assert_array_equal(np.argsort(-logits_V)[:3], expected.alternatives[-1])
     likeliest = np.log(expected.probabilities[-1])
@@ -152,7 +152,7 @@ def test_the_size_of_each_prefix_equals_gzip():
 
 @pytest.mark.parametrize("context", [40, pytest.param(96, marks=pytest.mark.slow)])
 def test_each_padded_length_is_compiled_once(context, monkeypatch):
-    """A program is traced for each padded length, for every text in it and every step; layers are of 64 positions."""
+    """Programs are traced for each padded length, not for each text or step; layers pads to 64 positions."""
     config = dataclasses.replace(SMALLEST, context_length=context)
     traced = []
     for name in ("read", "forward_with_taps"):
@@ -161,7 +161,7 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
             traced.append((name, tokens_BT.shape[1])), method(self, tokens_BT, *rest)
         )[1]  # fmt: skip
         monkeypatch.setattr(Transformer, name, spy)
-    tokenizer = CharacterTokenizer("\n a")  # no other test's programs
+    tokenizer = CharacterTokenizer("\n a")  # a tokenizer without compiled programs from other tests
     models = model_of(SMALLEST), jax.tree.map(lambda x: x + 1, model_of(SMALLEST))
     steps = [Inspector(model, config, tokenizer, one_device_mesh(config)) for model in models]
     steps[0].warm()
@@ -180,12 +180,12 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
     "weights", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "bfloat16")), "int8"]
 )
 def test_prepared_weights_can_be_inspected(weights):
-    """Tied embeddings, and attention with one joined product."""
+    """Tied embeddings, and attention with fused query, key and value."""
     prepared = for_inference(model_of(SMALLEST), SMALLEST, weights)
     inspector = inspector_of(SMALLEST, prepared)
     found, scored = inspector.layers(TEXT, top=1), inspector.score(TEXT)
     p_TV = distribution(prepared, found.ids_T)
-    rough = 3e-2 if weights == "bfloat16" else 1e-4  # sums of bfloat16 depend on how many rows there are
+    rough = 3e-2 if weights == "bfloat16" else 1e-4  # sums of bfloat16 depend on the number of rows
     np.testing.assert_allclose(
         found.lens_probabilities_ETK[-1, :, 0], p_TV[:, : TOKENIZER.vocab_size].max(-1), rtol=rough
     )

@@ -1,4 +1,4 @@
-"""Plots for notebooks show the model's values, labelled with axes and tokens."""
+"""Plots for notebooks show the values of the model, with labels for axes and tokens."""
 
 import base64
 import dataclasses
@@ -29,7 +29,7 @@ def inspector() -> Inspector:
 
 
 def text_of(picture) -> str:
-    """Its HTML, with compressed parts expanded."""
+    """HTML of a picture, with compressed parts expanded."""
     html = picture._repr_html_()
     while packed := re.search(r">(eN[A-Za-z0-9+/]{60,}=*)<", html):
         part = zlib.decompress(base64.b64decode(packed[1])).decode()

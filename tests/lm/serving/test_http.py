@@ -1,5 +1,5 @@
-"""Host names, origins and connections that the server accepts, and clients that leave it waiting: for headers, for a
-body, for a response to be read."""
+"""Accepted host names, origins and connections, and slow clients: incomplete headers, incomplete bodies, unread
+responses."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ def test_a_server_that_other_machines_reach_needs_a_name():
         (("--cors-origins", "*x\r\n"), "--cors-origins has '*x\\r\\n', which is not an origin"),
     ],
 )  # fmt: skip
-def test_the_command_rejects_them_before_it_reads_the_model(tmp_path, words, message):
+def test_the_command_rejects_invalid_options_before_it_reads_the_model(tmp_path, words, message):
     (tmp_path / "config.json").write_text(experiment_json(tiny_experiment()))
     command = [sys.executable, "-m", "launch.serve", str(tmp_path), "--port", "0", *words]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -110,7 +110,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(seconds: float, most_of_peer: int = 2**31) -> AsyncGenerator[int]:
-    """Port of a server of `app` with these timeouts."""
+    """Run a server of `app` with these timeouts, and yield its port."""
     bound = bind("127.0.0.1", 0)
     protocol = protocol_class(seconds, seconds, most_of_peer)
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="error", limit_concurrency=20)
@@ -137,7 +137,7 @@ async def connect(port: int, *sent: bytes, address: str = "127.0.0.1") -> socket
 
 
 async def received(client: socket.socket, most: int = 2**30) -> bytes:
-    """Everything up to `most` bytes that the server sends until it closes the connection."""
+    """Up to `most` bytes from the server, until it closes the connection."""
     data = b""
     async with asyncio.timeout(SECONDS):
         with contextlib.suppress(ConnectionResetError):
@@ -152,7 +152,7 @@ HALF = b"GET / HTTP/1.1\r\nHost: "
 
 
 @pytest.mark.anyio
-async def test_half_requests_on_all_connections_of_one_client_block_no_other_client():
+async def test_incomplete_requests_of_one_client_do_not_block_other_clients():
     async with listening(60, most_of_peer=5) as port:
         held = [await connect(port, HALF) for _ in range(5)]
         for _ in range(20):  # more than the server accepts in total

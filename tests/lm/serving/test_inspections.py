@@ -22,7 +22,7 @@ LIMITS = Limits(context=32, max_inspections=3, max_body_bytes=300)
 
 
 class Gate:
-    """An inspection that reports when it has begun, and waits until it may end."""
+    """An inspection that signals its start, and waits for permission to end."""
 
     def __init__(self) -> None:
         self.begun, self.may_end, self.numbers = threading.Event(), threading.Event(), []
@@ -77,14 +77,14 @@ async def test_inspections_are_listed_and_answered(serve):
         listed = (await client.get("/v1/inspect")).json()
         assert listed["object"] == "list" and [one["name"] for one in listed["data"]][:2] == ["double", "wait"]
         assert listed["data"][0] == {"name": "double", "fields": ["number", "text"], "about": "twice a number"}
-        hostile = {"number": 21, "text": "<script>\u202e\ud83c"}  # half a pair of surrogates at its end
+        hostile = {"number": 21, "text": "<script>\u202e\ud83c"}  # ends with an unpaired surrogate
         answer = await client.post("/v1/inspect/double", content=json.dumps(hostile))
         assert answer.json() == {"twice": 42, "text": "<script>\u202e\ud83c"}
         assert answer.headers["content-type"] == "application/json"
-        assert (await client.post("/v1/inspect/double")).json()["twice"] == 0  # no body: no fields
+        assert (await client.post("/v1/inspect/double")).json()["twice"] == 0  # no body means no fields
 
 
-async def test_long_work_is_listed_while_it_lasts(serve, gate):
+async def test_long_inspections_are_listed_while_they_run(serve, gate):
     async with serve() as (client, _, _):
         doing = lambda: client.get("/v1/inspect")
         assert (await doing()).json()["doing"] == ""
@@ -135,7 +135,7 @@ async def test_the_engine_continues_meanwhile_and_too_many_inspections_get_429(s
         assert (await ask(client, "double", number=1)).json()["twice"] == 2
 
 
-async def test_long_work_runs_one_at_a_time_and_blocks_no_other_call_of_the_same_name(serve, gate):
+async def test_long_inspections_run_one_at_a_time_and_do_not_block_short_calls_of_the_same_name(serve, gate):
     begun, at_once = [], []
 
     def sometimes(fields: Fields) -> Mapping[str, object]:
@@ -182,7 +182,7 @@ async def test_inspections_of_one_lane_run_one_at_a_time_and_different_lanes_in_
 
 
 async def call(server, number: int, gone: asyncio.Event) -> int:
-    """Status sent to a client of "wait" that disconnects when `gone` is set."""
+    """Return the status sent to a client of "wait" that disconnects when `gone` is set."""
     parts = [{"type": "http.request", "body": json.dumps({"number": number}).encode(), "more_body": False}]
     sent: list[dict] = []
 
@@ -214,14 +214,14 @@ async def test_waiting_inspections_of_a_client_that_disconnects_do_not_start(ser
         await until(lambda: server.inspect.waiting == 3)
         leaves.set()
         assert await second == 499
-        assert server.inspect.waiting == 2  # its place is free at once
+        assert server.inspect.waiting == 2  # its place is free immediately
         gate.may_end.set()
         assert (await first, await third) == (200, 200)
         assert gate.numbers == [1, 3]
         assert (await ask(client, "double", number=4)).json()["twice"] == 8
 
 
-async def test_a_running_inspection_can_end_when_its_client_or_the_server_is_gone(serve, gate):
+async def test_a_running_inspection_finishes_after_its_client_or_the_server_is_gone(serve, gate):
     asked: list[Fields] = []
 
     def long(fields: Fields) -> Mapping[str, object]:
@@ -240,7 +240,7 @@ async def test_a_running_inspection_can_end_when_its_client_or_the_server_is_gon
         assert (await ask(client, "double", number=4)).json()["twice"] == 8
         second = asyncio.create_task(call(server, 2, asyncio.Event()))
         await until(lambda: len(asked) == 2)
-        second.cancel()  # as uvicorn does at its end
+        second.cancel()  # as uvicorn does on shutdown
         assert (await ask(client, "double", number=5)).json()["twice"] == 10
 
 
@@ -249,14 +249,14 @@ PAGES = (
     ({"Host": HERE}, 200),  # no browser
     ({"Host": HERE, "Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}, 200),
     ({"Host": HERE, "Origin": f"http://{HERE}"}, 200),
-    ({"Host": HERE, "Origin": "https://window.example", "Sec-Fetch-Site": "same-origin"}, 200),  # behind a proxy
+    ({"Host": HERE, "Origin": "https://window.example", "Sec-Fetch-Site": "same-origin"}, 200),  # via a proxy
     ({"Host": "[::1]:8000"}, 200),
     ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
     ({"Host": HERE, "Origin": "https://friend.example", "Sec-Fetch-Site": "cross-site"}, 200),
     ({"Host": "friend.example", "Origin": "http://friend.example"}, 200),
     ({"Host": "named.example:8000", "Origin": "http://named.example:8000"}, 200),
     ({"Host": "NAMED.example."}, 200),
-    ({"Host": "10.0.0.5"}, 200),  # an address needs no DNS
+    ({"Host": "10.0.0.5"}, 200),  # an IP address needs no DNS
     ({"Host": HERE, "Origin": "https://evil.example"}, 403),
     ({"Host": HERE, "Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
     ({"Host": HERE, "Origin": "http://127.0.0.1:9000", "Sec-Fetch-Site": "same-site"}, 403),
@@ -271,7 +271,7 @@ PAGES = (
 @pytest.mark.parametrize(("headers", "status"), PAGES)
 async def test_pages_of_other_sites_are_rejected(serve, headers, status):
     async with serve(origins=("https://friend.example",), host="named.example") as (client, _, _):
-        simple = {"Content-Type": "text/plain", **headers}  # browsers send it without asking the server first
+        simple = {"Content-Type": "text/plain", **headers}  # browsers send it without a preflight request
         asked = {"/v1/inspect/double": "{}", "/v1/completions": '{"prompt": "", "max_tokens": 0}', "/tokenize": ""}
         for path, body in asked.items():
             answer = await client.post(path, content=body, headers=simple)

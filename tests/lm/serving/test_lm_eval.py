@@ -1,4 +1,4 @@
-"""lm-eval's local-completions with a server: its log-likelihoods are those of the model, and of the right tokens."""
+"""lm-eval's local-completions against a server: log-likelihoods equal those of the model, for the right tokens."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ PAIRS = [
 
 
 def log_likelihoods(run) -> list[tuple[float, bool]]:
-    """(log p of each continuation after its context, whether it is greedy), by the whole forward pass."""
+    """(log p of each continuation after its context, whether it is greedy), by a whole forward pass."""
     loaded = RunFolder(run).load(mesh=one_device_mesh(MODEL))
     log_p = log_probabilities(loaded.model, MODEL.context_length)
     found = []

@@ -1,4 +1,5 @@
-"""Bodies of /v1/completions: what OpenAI's clients send becomes requests, and whatever else is refused by its name."""
+"""Bodies of /v1/completions: those of OpenAI's clients become requests, and others are rejected with the name of the
+field."""
 
 import json
 from dataclasses import replace
@@ -30,7 +31,7 @@ def refusal(body: bytes | None = None, **fields: Any) -> ApiError:
     return refused.value
 
 
-def test_the_four_kinds_of_prompts_are_headed_by_bos_once():
+def test_the_four_kinds_of_prompts_begin_with_one_bos():
     text = "The miller"
     ids = TOKENIZER.encode(text)
     for prompt, count in ((text, 1), ([text, text], 2), (ids, 1), ([ids, [BOS, *ids]], 2), ([BOS, *ids], 1)):
@@ -44,7 +45,7 @@ def test_the_four_kinds_of_prompts_are_headed_by_bos_once():
     assert parse(prompt="").prompts[0].tokens == parse().prompts[0].tokens == (BOS,)
 
 
-def test_prompts_of_an_imported_tokenizer_begin_as_its_own_and_missing_bytes_are_rejected():
+def test_imported_tokenizers_add_their_own_bos_and_missing_bytes_are_rejected():
     tokenizer = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
     bos, ids = tokenizer.bos_id, tuple(tokenizer.encode("a mill"))
     for add_bos in (True, False):
@@ -66,7 +67,7 @@ def test_defaults_are_those_of_openai():
     assert parse(prompt="The").params.seed != parse(prompt="The").params.seed
 
 
-def test_choices_of_a_prompt_have_different_seeds_and_the_first_has_that_of_the_call():
+def test_choices_of_a_prompt_have_different_seeds_and_the_first_uses_the_seed_of_the_call():
     alone, beside = parse(prompt="The", seed=7), parse(prompt=["A", "The"], seed=7, n=3)
     seeds = [request.params.seed for request in beside.requests]
     assert alone.requests[0].params.seed == seeds[0] == seeds[3] == 7
@@ -141,7 +142,7 @@ def test_another_model_is_not_found():
     assert "gpt-4" in error.message and "tiny" in error.message
 
 
-def test_prompts_that_cannot_fit_are_rejected_by_their_bytes():
+def test_prompts_that_cannot_fit_are_rejected_by_their_size_in_bytes():
     limits = LIMITS.for_tokenizer(TOKENIZER)
     longest = max((TOKENIZER.token_bytes(id) for id in range(TOKENIZER.vocab_size - 1)), key=len).decode()
     read = lambda text: parse_completion(json.dumps({"prompt": text}).encode(), "tiny", TOKENIZER, limits)
@@ -186,8 +187,8 @@ def scored(tokens: list[int]) -> tuple[TokenLogprob, ...]:
     return tuple(TokenLogprob(token, -1.5, ((token, -1.5), (65, -2.5))) for token in tokens)
 
 
-def test_pieces_joined_are_the_whole_and_offsets_count_characters():
-    """Whatever the pieces, and where a character is cut over tokens and events."""
+def test_joined_pieces_equal_the_whole_and_offsets_count_characters():
+    """For any pieces, also if a character spans tokens and events."""
     call = parse(prompt="Thé", echo=True, logprobs=1)
     prompt = call.prompts[0]
     shown = list(prompt.shown)
@@ -208,7 +209,7 @@ def test_pieces_joined_are_the_whole_and_offsets_count_characters():
     assert whole["text"] == "Thé" + text
     logprobs = whole["logprobs"]
     assert isinstance(logprobs, dict)
-    assert {len(logprobs[name]) for name in LISTS} == {len(shown) + len(new)}  # the BOS put there is not shown
+    assert {len(logprobs[name]) for name in LISTS} == {len(shown) + len(new)}  # the added BOS is not shown
     places = [len((b"".join(TOKENIZER.token_bytes(id) for id in [*shown, *new][:i])).decode("utf-8", "ignore"))
               for i in range(len(shown) + len(new))]  # fmt: skip
     assert logprobs["text_offset"] == places

@@ -31,7 +31,7 @@ PROMPTS = ["The miller", "A farmer carried", "", "In the village there was a", "
 
 @pytest.fixture(scope="module")
 def server(run, tmp_path_factory) -> Generator[ServerProcess]:
-    """With a key, a short queue and little patience; the last test ends it."""
+    """With a key, a short queue and short timeouts; the last test stops it."""
     key = tmp_path_factory.mktemp("key") / "key"
     key.write_text(f"{KEY}\n")
     options = ("--slots", str(SLOTS), "--decode-steps", "3", "--max-queue", "40", "--max-body-bytes", "20000")
@@ -70,7 +70,7 @@ def until(holds, seconds: float = 60) -> None:
 
 
 def test_the_official_client_gets_the_models_text(client, loaded):
-    """As lm.inference.generate has it: no server, no batch."""
+    """As by lm.inference.generate, without server and batch."""
     expected = sample_texts(loaded.model, MODEL, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, jax.random.key(0))
     for prompt, text in zip(PROMPTS, expected, strict=True):
         room = 24 - 1 - len(loaded.tokenizer.encode(prompt))
@@ -82,7 +82,7 @@ def test_the_official_client_gets_the_models_text(client, loaded):
 
 
 def test_greedy_answers_under_load_equal_those_of_an_idle_server_bit_for_bit(client):
-    """Text, tokens and log-probabilities, of requests that join and leave at all times."""
+    """Text, tokens and log-probabilities, for requests that join and leave at any time."""
     asked = [
         {"prompt": prompt, "max_tokens": tokens, "logprobs": 3, "echo": tokens % 2 == 0, "temperature": 0}
         for prompt in PROMPTS for tokens in (0, 1, 5, 10, 16)
@@ -99,7 +99,7 @@ def test_greedy_answers_under_load_equal_those_of_an_idle_server_bit_for_bit(cli
 
 
 def test_echo_gives_the_log_probabilities_of_the_whole_forward_pass(client, loaded):
-    """Those of the prompt, with the BOS that the server puts there, and of the token that is drawn."""
+    """Those of the prompt, after the BOS added by the server, and of the drawn token."""
     bos, text = loaded.tokenizer.bos_id, "The miller carried grain"
     ids = loaded.tokenizer.encode(text)
     wanted_TV = log_probabilities(loaded.model, MODEL.context_length)([bos, *ids])
@@ -165,7 +165,7 @@ def test_a_stop_string_ends_the_text_before_it(client):
     assert (choice.text, choice.finish_reason) == (whole[: whole.index(stop)], "stop")
 
 
-def test_errors_are_those_that_the_official_client_knows(client, server):
+def test_errors_have_the_types_of_the_official_client(client, server):
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model="mine", prompt="The", max_tokens=100)
     assert refused.value.param == "max_tokens" and "100" in refused.value.message and "32" in refused.value.message
@@ -183,12 +183,12 @@ def test_errors_are_those_that_the_official_client_knows(client, server):
     def chunks():
         yield from [b"x" * 1000] * 30
 
-    with contextlib.suppress(httpx.WriteError):  # it may have been told, and closed, before all was sent
+    with contextlib.suppress(httpx.WriteError):  # the server may close the connection early
         assert httpx.post(f"{server.url}/v1/completions", content=chunks(), headers=HEADERS).status_code == 413
 
 
 def test_a_full_queue_returns_429_with_retry_after(server):
-    """Of 128 texts asked for at once, 44 fit: none of the call is taken, and others are answered meanwhile."""
+    """Of 128 requested texts, 44 fit: the whole call is rejected, and other calls are still answered."""
     answer = post(server, prompt=["The"] * 64, n=2)
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
     assert "44" in answer.json()["error"]["message"]
@@ -197,7 +197,7 @@ def test_a_full_queue_returns_429_with_retry_after(server):
 
 
 def leave(server: ServerProcess, fields: dict) -> None:
-    """Sends a call, and closes the connection without waiting for its answer."""
+    """Send a call, and close the connection without waiting for the response."""
     body = json.dumps(fields).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(
@@ -208,7 +208,7 @@ def leave(server: ServerProcess, fields: dict) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_disconnects_frees_its_slots(server, stream):
+def test_disconnected_clients_free_their_slots(server, stream):
     cancelled = 'gristmill_requests_total{outcome="cancelled"}'
     before = metric(server, cancelled)
     until(lambda: metric(server, "gristmill_slots_busy") == 0)
@@ -240,7 +240,7 @@ def test_tokenizer_routes_of_lm_eval(server, loaded):
 
 
 def test_scores_are_finite(client):
-    """No NaN or infinity reaches a client: JSON has neither."""
+    """No NaN or infinity reaches a client, because JSON has neither."""
     answer = client.completions.create(
         model="mine", prompt="A", max_tokens=9, temperature=1e30, logprobs=20, extra_body={"repetition_penalty": 100.0}
     )
@@ -255,7 +255,7 @@ def test_every_path_but_health_requires_the_key(server):
             assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
 
 
-def test_sigterm_ends_running_calls_and_the_process_with_code_0(server, client):
+def test_sigterm_stops_running_calls_and_the_process_with_code_0(server, client):
     def ask() -> int:
         try:
             client.completions.create(model="mine", prompt=["The"] * 44, max_tokens=29)
@@ -269,4 +269,4 @@ def test_sigterm_ends_running_calls_and_the_process_with_code_0(server, client):
         server.process.send_signal(signal.SIGTERM)
         said, _ = server.process.communicate(timeout=60)
         assert server.process.returncode == 0 and "Traceback" not in said, said
-        assert running.result() in (200, 503)  # 200 if it was quick enough
+        assert running.result() in (200, 503)  # 200 if it finished first

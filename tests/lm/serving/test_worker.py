@@ -25,7 +25,7 @@ ONE = GenerationRequest((1,), GREEDY)
 async def test_an_engine_failure_reaches_waiting_and_new_clients(engine, monkeypatch, capsys):
     async with in_process(engine) as (client, _, worker):
         assert await answer(worker, ONE) == [(0, "length")]
-        monkeypatch.setattr(engine, "decode", None)  # the device is lost, say
+        monkeypatch.setattr(engine, "decode", None)  # as if the device were lost
         with pytest.raises(ApiError) as failed:
             await answer(worker, ONE, GenerationRequest((3,), GREEDY))
         assert failed.value.status == 500 and worker.failure
@@ -86,8 +86,8 @@ async def test_tokenize_rejects_a_text_that_the_tokenizer_cannot_encode(engine):
 
 
 def test_the_end_of_a_document_counts_as_a_token_with_its_log_probability(model):
-    """A client that asks for one token and all log-probabilities, as lm-eval does, drops the last one: without that of
-    the end of the document, it would drop the prompt's own last token."""
+    """lm-eval requests one token with all log-probabilities and drops the last one. Without an entry for the end of the
+    document, it would drop the last token of the prompt."""
     engine = Engine(always_predicting(model, TOKENIZER.bos_id), CONFIG, TOKENIZER, slots=2, decode_steps=3)
     body = b'{"prompt": [65, 66], "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": true}'
     call = parse_completion(body, "tiny", TOKENIZER, LIMITS)

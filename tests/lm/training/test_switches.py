@@ -1,4 +1,4 @@
-"""The value 0 disables logging, validation, samples or checkpoints, none of which changes the parameters."""
+"""The value 0 disables logging, validation, samples or checkpoints; they do not affect the parameters."""
 
 import dataclasses
 import json
