@@ -43,8 +43,7 @@ def write_tensors(path, tensors):
 
 
 def write_checkpoint(folder, like, tensors=None, **config):
-    """Write the fixture `like` as a single-file checkpoint with other settings or tensors. A value of ... removes a
-    setting."""
+    """Write the fixture `like` as a single-file checkpoint with other settings (... removes one) or tensors."""
     folder.mkdir(exist_ok=True)
     settings = json.loads((FIXTURES / like / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not ...}))

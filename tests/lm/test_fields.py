@@ -1,3 +1,5 @@
+"""Type checks of config fields do not need beartype."""
+
 import subprocess
 import sys
 from typing import Literal

@@ -141,8 +141,7 @@ def test_a_killed_build_leaves_no_index_and_reuses_its_complete_parts(tmp_path):
 
 @pytest.mark.parametrize("interrupted", [[("b", "Header")], [("a", "Header"), ("b", "crc32_of")]], ids=["one", "two"])
 def test_parts_of_other_shards_are_rebuilt_after_interrupted_builds(tmp_path, interrupted):
-    """If interrupted before the header, the notes of all parts remain; if interrupted at a checksum, arrays without a
-    note."""
+    """If interrupted before the header, the notes of all parts remain; at a checksum, arrays without a note."""
     runs = {name: write_run(tmp_path / name, corpus(seed, 60), length=64) for name, seed in (("a", 3), ("b", 4))}
     out = tmp_path / "index"
     for name, function in interrupted:

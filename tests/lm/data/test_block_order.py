@@ -1,5 +1,4 @@
-"""Windows shuffled in blocks: each occurs once per epoch, rows read neighbouring windows, and the order is
-deterministic."""
+"""Block order: each window occurs once per epoch, rows read neighbouring windows, and the order is deterministic."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""An evaluator is one class, named in the config; its metrics appear in metrics.jsonl, TensorBoard and
-evaluation.json."""
+"""Evaluators are classes named in the config; metrics appear in metrics.jsonl, TensorBoard and evaluation.json."""
 
 import dataclasses
 import json

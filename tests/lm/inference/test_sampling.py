@@ -1,5 +1,4 @@
-"""Samples follow the distribution of each row's own temperature, top-k, top-p, min-p and repetition penalty, and are
-always ids of the tokenizer."""
+"""Samples follow the distribution of each row's settings, and are always ids of the tokenizer."""
 
 import functools
 
@@ -21,8 +20,7 @@ def compiled():
 
 
 def drawn(params, logits_BV, seen_BV=None):
-    """Sample each row; its logits have three extra ids, which must never be sampled, although they are the most
-    likely."""
+    """Sample each row; its logits have three extra ids, the most likely ones, which must never be sampled."""
     logits_BW = np.full((len(params), WIDER), 50.0, np.float32)
     logits_BW[:, : logits_BV.shape[1]] = logits_BV
     seen_BV = np.zeros(logits_BV.shape, bool) if seen_BV is None else seen_BV

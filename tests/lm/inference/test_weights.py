@@ -73,8 +73,7 @@ def test_rounded_weights_change_logits_by_a_small_part_of_their_spread(name, wei
 
 
 def test_products_with_int8_weights_equal_those_of_the_dequantized_table(monkeypatch):
-    """Only weights are rounded: activations in two digits lose 1/60,000 of the largest value. With several blocks and
-    padding."""
+    """With several blocks and padding. Activations in two digits lose only 1/60,000 of the largest value."""
     monkeypatch.setattr("lm.inference.cpu.BLOCK", 16)
     generator = np.random.default_rng(0)
     weight_OI = generator.standard_normal((50, 32)).astype(np.float32)

@@ -1,5 +1,4 @@
-"""Reference attention in NumPy and float64, independent of lm.model: loops over sequences and heads, manual
-gradients."""
+"""Reference attention in NumPy and float64, independent of lm.model: one head at a time, manual gradients."""
 
 import numpy as np
 

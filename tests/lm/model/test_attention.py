@@ -132,8 +132,7 @@ def test_gradients_show_causality_and_separate_documents(implementation):
     ("implementation", "prefix"), [(xla, None), (xla, 100), (interpreted, None)], ids=["xla", "prefix", "splash"]
 )
 def test_gradients_show_the_window_and_the_prefix(implementation, prefix):
-    """A query depends on the last 20 positions of its document; in the prefix, on its whole document within the
-    prefix."""
+    """A query depends on the last 20 positions of its document and, in the prefix, on all of it in the prefix."""
     q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
 
     @jax.jit

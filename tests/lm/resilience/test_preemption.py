@@ -63,8 +63,7 @@ def beat(goodput, step, *state):
 Goodput.beat = beat
 main()
 """
-"""A process that sends itself a signal after a step, once the checkpoint is written, so that the order is
-deterministic."""
+"""A process that sends itself a signal after a step, once the checkpoint is written: the order is deterministic."""
 
 
 def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[int, str]:

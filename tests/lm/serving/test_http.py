@@ -1,5 +1,4 @@
-"""Accepted host names, origins and connections, and slow clients: incomplete headers, incomplete bodies, unread
-responses."""
+"""Accepted host names, origins and connections; clients that are slow to send requests or read responses."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,4 @@
-"""Bodies of /v1/completions: those of OpenAI's clients become requests, and others are rejected with the name of the
-field."""
+"""Bodies of /v1/completions: those of OpenAI's clients become requests, others are rejected by field."""
 
 import json
 from dataclasses import replace
