@@ -116,7 +116,7 @@ class Checkpoints:
         self.slow = False
         """A save was skipped and the previous one is still running: do not wait for it again."""
         self.primary = jax.process_index() == 0
-        self.behind = jax.process_count() == 1 and jax.default_backend() == "cpu"
+        self.copies_state = jax.process_count() == 1 and jax.default_backend() == "cpu"
         self.snapshot: dict[str, dict[str, Any]] | None = None
         """Copy of the state that Orbax writes from on a CPU: without it, the next step would wait for the write."""
 
@@ -147,8 +147,8 @@ class Checkpoints:
             self.slow = True
             return False
         self.slow = False
-        begun = self.writer.submit(self.begin, step, self.snap(state) if self.behind else named_items(state))
-        if not self.behind:
+        begun = self.writer.submit(self.begin, step, self.snap(state) if self.copies_state else named_items(state))
+        if not self.copies_state:
             wait([begun])  # until all is copied to the host's memory
         self.pending = self.writer.submit(self.finish, step, [*state.checkpoint_items()], begun, about)
         return True
@@ -162,7 +162,7 @@ class Checkpoints:
 
     def prepare(self, state: State) -> None:
         """Allocate and compile what the first save needs."""
-        if self.behind:
+        if self.copies_state:
             self.snap(state)
 
     def held_up(self) -> bool:
@@ -227,7 +227,7 @@ class Checkpoints:
         except InputError as error:
             own, mine["error"] = error, str(error)
         try:
-            settle(f"save a {self.kind}", mine, lambda said: self.commit(step, items, about, said))
+            settle(f"save a {self.kind}", mine, lambda parts: self.commit(step, items, about, parts))
         except InputError as error:
             self.failure = own or error
             if self.primary or own is not None:
@@ -240,12 +240,14 @@ class Checkpoints:
                 except (OSError, InputError) as error:
                     print(f"{self.kind}: older steps could not be deleted: {error}", flush=True)
 
-    def commit(self, step: int, items: Sequence[str], about: Mapping[str, Any], said: Sequence[dict[str, Any]]) -> None:
+    def commit(
+        self, step: int, items: Sequence[str], about: Mapping[str, Any], parts: Sequence[dict[str, Any]]
+    ) -> None:
         """In process 0: turn the files of all processes into a checkpoint. If a process failed, or this fails, delete
         them and raise InputError."""
         folder = self.folder / str(step)
         try:
-            for process, one in enumerate(said):
+            for process, one in enumerate(parts):
                 if "error" in one:
                     raise InputError(one["error"] if process == 0 else f"process {process}: {one['error']}")
             with readable_errors(self.folder, "written", FREE_SPACE):
@@ -254,7 +256,7 @@ class Checkpoints:
                     self.orbax.finalize(orbax_path(folder / name))
                 self.sync_sidecars()
                 self.before_manifest()
-                others = {name: listed for one in said for name, listed in one["files"].items()}
+                others = {name: listed for one in parts for name, listed in one["files"].items()}
                 self.may_write()
                 write_manifest(folder, {**about, "step": step}, others)
                 unmark(self.folder, step)

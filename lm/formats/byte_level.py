@@ -62,8 +62,8 @@ def pattern_of(contents: dict[str, Any]) -> str:
         )
     steps = contents["pre_tokenizer"] or {}
     steps = steps.get("pretokenizers", [steps])
-    told = [{name: step.get(name) for name in wanted} for step, wanted in zip(steps, DIGITS_STEPS, strict=False)]
-    return DIGITS_ALONE if len(steps) == 2 and told == list(DIGITS_STEPS) else split_pattern(contents["pre_tokenizer"])
+    found = [{name: step.get(name) for name in wanted} for step, wanted in zip(steps, DIGITS_STEPS, strict=False)]
+    return DIGITS_ALONE if len(steps) == 2 and found == list(DIGITS_STEPS) else split_pattern(contents["pre_tokenizer"])
 
 
 def read_sentencepiece(

@@ -114,9 +114,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     for name, home in homes.items():
         plain = isinstance(home, str) and home.isprintable() and home.endswith(".safetensors")
         if not plain or Path(home).name != home:
-            raise InputError(
-                f"{place} has {shown(name)} in {shown(home)}, which is not a file in the same folder. {DAMAGED}"
-            )
+            raise InputError(f"{place} has {shown(name)} in {shown(home)}, which is no file of this folder. {DAMAGED}")
     paths = {home: file_inside(folder, home) for home in sorted(set(homes.values()))}
     check_headers(paths.values())
     files = {home: read_header(path) for home, path in paths.items()}

@@ -85,12 +85,12 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.libtpu}:{shape}", **options)
     except Exception as error:
-        said = str(error).splitlines()[0]
-        if "Failed to open" in said:
+        reason = str(error).splitlines()[0]
+        if "Failed to open" in reason:
             raise UsageError(
-                f"libtpu cannot be loaded: {said}. Unset TPU_LIBRARY_PATH and run `make libtpu`."
+                f"libtpu cannot be loaded: {reason}. Unset TPU_LIBRARY_PATH and run `make libtpu`."
             ) from error
-        raise UsageError(f"libtpu does not know {topology.name}: {said}. Choose another shape.") from error
+        raise UsageError(f"libtpu knows no {topology.name}: {reason}. Choose another shape.") from error
     return list(found.devices)
 
 

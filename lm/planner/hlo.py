@@ -99,10 +99,10 @@ NO_BOUND = 2**31 - 1
 
 
 def turns(
-    instruction: Instruction, found: dict[str, list[Instruction]], beside: list[Instruction] | None = None
+    instruction: Instruction, found: dict[str, list[Instruction]], siblings: list[Instruction] | None = None
 ) -> int:
     """Return the iterations of a loop: the compiler's annotation, or the bound in its condition minus the initial value
-    of the counter, if it is known from the surrounding instructions `beside`. JAX's loops over layers, micro-batches
+    of the counter, if it is known from the surrounding instructions `siblings`. JAX's loops over layers, micro-batches
     and loss chunks count up by one. 1 if unknown."""
     if noted := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', instruction.rest):
         return int(noted[1])
@@ -111,7 +111,7 @@ def turns(
     for one in inside:  # grows during the iteration
         inside += [part for name in called(one) if one.operation == "fusion" for part in found.get(name, [])]
     bounds = [value for one in inside if (value := integer(one)) is not None and value < NO_BOUND]
-    return max(max(bounds, default=1) - first_count(instruction, beside or []), 1)
+    return max(max(bounds, default=1) - first_count(instruction, siblings or []), 1)
 
 
 def integer(instruction: Instruction) -> int | None:
@@ -120,10 +120,10 @@ def integer(instruction: Instruction) -> int | None:
     return int(value[1]) if value and instruction.operation == "constant" else None
 
 
-def first_count(loop: Instruction, beside: list[Instruction]) -> int:
+def first_count(loop: Instruction, siblings: list[Instruction]) -> int:
     """Initial value of a loop counter if it is a constant, else 0."""
     place = re.search(r'known_induction_variable":\{"tuple_index":"(\d+)"', loop.rest)
-    named = {one.name: one for one in beside}
+    named = {one.name: one for one in siblings}
     given = named.get(re.findall(r"%([\w.\-]+)", loop.rest)[0]) if place and named else None
     if place is None or given is None or given.operation != "tuple":
         return 0

@@ -138,8 +138,8 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
             return [whole]
         least = math.ceil(state / has)
         return [
-            f"more chips: parameters, moments and gradients are {state / GIB:,.0f} GiB, which need at least {least:,} "
-            "such devices (--train.mesh.fsdp)"
+            f"more chips: only parameters, moments and gradients are {state / GIB:,.0f} GiB, so at least {least:,} "
+            "such devices, each with a part (--train.mesh.fsdp)"
         ]
     if plan.needed_for == SAMPLE:
         return [

@@ -141,8 +141,8 @@ def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: 
         made = make(size)
         if made in found:
             raise UsageError(
-                f"{option}: {found[made]:g} and {size:g} {unit} make the same rung. Remove one, or give numbers that "
-                "differ more."
+                f"{option}: {found[made]:g} and {size:g} {unit} make the same rung. Leave one out, or give numbers "
+                "that are further apart."
             )
         found[made] = size
     return list(found)

@@ -76,27 +76,27 @@ class Study:
 
     def remarks(self) -> list[str]:
         """Caveats about the figures."""
-        said = []
+        remarks = []
         if self.fit.at_bounds:
             names = " and ".join(self.fit.at_bounds)
-            said.append(
-                f"These rungs do not determine {names}: the best fit is at the edge of the search range. Predictions "
-                "near the rungs may still hold; to determine the constants, add sizes and lengths that differ more."
+            remarks.append(
+                f"These rungs do not determine {names}: the best fit lies at the end of the range that was searched. "
+                "Predictions near the rungs may still hold; for the constants, add sizes and lengths further apart."
             )
         if self.beyond > FAR:
-            said.append(
-                f"The budget is {self.beyond:,.0f} times the arithmetic of the largest rung. At that distance N* and "
-                "D* are a guess; their interval covers the noise of the measurements, not the error of the law."
+            remarks.append(
+                f"The budget is {self.beyond:,.0f} times the arithmetic of the largest rung. So far away N* and D* are "
+                "a guess, and their interval has only the noise of the measurements in it, not that the law may bend."
             )
         if (epochs := self.tokens.value / self.corpus_tokens) > 1:
-            said.append(
+            remarks.append(
                 f"D* is {epochs:,.1f} times the {counted(self.corpus_tokens, 'token')} of this corpus"
                 + (", and text repeated so often helps less" if epochs > AS_GOOD_AS_NEW else "")
                 + ". The law holds for text that is read once: add text."
             )
         if not self.held_out:
-            said.append("No larger rung was measured, so the error of predictions is unknown.")
-        return said
+            remarks.append("No larger rung was measured, so nothing tells how well the law predicts one.")
+        return remarks
 
     def as_json(self) -> dict[str, Any]:
         """Contents of scaling.json."""

@@ -1,7 +1,7 @@
 """Files on a disk, objects of a bucket (s3://, gs://), files of the hub (hf://) and of web servers (https://): whole or
 absent, read and written by one set of functions.
 
-local_copy.py holds the files of a run in a bucket that a command needs on this disk. May import: lm.errors alone.
+local_copy.py holds the files of a run in a bucket that a command needs on this disk. May import: lm.errors.
 """
 
 from lm.storage import stores

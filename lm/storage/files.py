@@ -87,14 +87,14 @@ def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+            sibling = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
             try:
-                shutil.copyfile(partial, beside)
+                shutil.copyfile(partial, sibling)
                 if durable:
-                    sync(beside)
-                beside.replace(path)
+                    sync(sibling)
+                sibling.replace(path)
             finally:
-                beside.unlink(missing_ok=True)
+                sibling.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
 

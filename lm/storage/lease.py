@@ -60,27 +60,27 @@ class Lease:
         try:
             self.version = objects.write(self.place.address, json.dumps(note).encode(), instead_of)
         except (AlreadyExistsError, PreconditionError) as error:
-            there, said = self.read()
-            if (said.get("holder"), said.get("process")) != (self.holder, self.process):
+            there, found = self.read()
+            if (found.get("holder"), found.get("process")) != (self.holder, self.process):
                 self.version = None
-                raise InputError(self.taken(said)) from error
+                raise InputError(self.taken(found)) from error
             self.version = there  # this process wrote it, and the answer was lost
-            if said != note:  # and an earlier note at that
+            if found != note:  # and an earlier note at that
                 self.write(held, there)
         self.renewed = time.monotonic()
 
-    def taken(self, said: dict[str, Any]) -> str:
+    def taken(self, found: dict[str, Any]) -> str:
         return (
-            f"Another process ({said.get('number', '?')} on {said.get('host', 'an unknown host')}) is working in "
-            f"{self.place.parent}. Wait for it to end, or give another --workdir."
+            f"Another process ({found.get('number', '?')} on {found.get('host', 'an unknown host')}) is at work in "
+            f"{self.place.parent}. Wait for it to end, or give another place with --workdir."
         )
 
     def take(self) -> str | None:
         """Take the lease; return its last holder, or None. Raises InputError if another process holds and renews it."""
-        there, said = self.read()
-        if said.get("held") and said.get("holder") != self.holder:
+        there, found = self.read()
+        if found.get("held") and found.get("holder") != self.holder:
             print(
-                f"storage: process {said.get('number')} on {said.get('host')} holds {self.place.parent} and did not "
+                f"storage: process {found.get('number')} on {found.get('host')} holds {self.place.parent} and did not "
                 f"release it; waiting {self.seconds:g} s to see whether it is still running",
                 flush=True,
             )
@@ -88,9 +88,9 @@ class Lease:
             while time.monotonic() < end:
                 time.sleep(min(self.seconds / 20, 5.0))
                 if objects.head(self.place.address) != there:
-                    raise InputError(self.taken(said))
+                    raise InputError(self.taken(found))
         self.write(True, there)
-        return said.get("holder")
+        return found.get("holder")
 
     def beat(self) -> None:
         """Renew it. Raises InputError if another process has taken it, StorageError if the store does not answer."""

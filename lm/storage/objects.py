@@ -53,9 +53,9 @@ class Object(NamedTuple):
     """Google's generation number."""
 
     @classmethod
-    def of(cls, told: Any, size: int | None = None) -> "Object":
+    def of(cls, metadata: Any, size: int | None = None) -> "Object":
         """From obstore's metadata."""
-        return cls(told["size"] if size is None else size, told["e_tag"] or "", told["version"])
+        return cls(metadata["size"] if size is None else size, metadata["e_tag"] or "", metadata["version"])
 
 
 class Settings(NamedTuple):

@@ -89,7 +89,7 @@ class CheckedFile(MeteredFile):
         self.chunks.sort(key=lambda chunk: chunk.start)
         for one, other in zip(self.chunks, self.chunks[1:], strict=False):
             if other.start < one.end:
-                raise BadPageError("two columns overlap")
+                raise BadPageError("two columns share bytes of the file")
 
     def begin_batch(self) -> None:
         """Note that the pages of lists read so far have become rows."""

@@ -108,6 +108,6 @@ def left_out_by(bytes_alone: BytePairTokenizer) -> Iterator[str]:
     for first in range(0, 0x110000, 0x80):
         characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]
         probe = "".join(f"a{c}b {c}1{c}\n{c}" for c in characters)
-        alone = [c for c in characters if first == 0 and encode(c) != [ord(c)]]
-        if alone or len(encode(probe)) < len(probe.encode()):
-            yield from alone or [c for c in characters if not encode(c)] or characters
+        skipped = [c for c in characters if first == 0 and encode(c) != [ord(c)]]
+        if skipped or len(encode(probe)) < len(probe.encode()):
+            yield from skipped or [c for c in characters if not encode(c)] or characters

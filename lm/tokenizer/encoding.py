@@ -62,14 +62,14 @@ def sections(text: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def no_panic(told: str) -> Generator[None]:
-    """Turn panics of Rust libraries into UsageError with the message `told`. A panic is not an Exception in Python."""
+def no_panic(message: str) -> Generator[None]:
+    """Turn panics of Rust libraries into UsageError with this message. A panic is not an Exception in Python."""
     try:
         yield
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise UsageError(f"{told} ({error})") from None
+        raise UsageError(f"{message} ({error})") from None
 
 
 def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:

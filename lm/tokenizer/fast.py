@@ -24,7 +24,7 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 SCHEMES = {SPLIT_PATTERNS[name]: name for name in ("gpt2", "cl100k", "o200k")}
 """{split pattern: gigatoken's name of it}."""
-BESIDE = "aA1! \n'"
+CONTEXTS = "aA1! \n'"
 """Contexts to test: a lower-case and an upper-case letter, a digit, a punctuation mark, both kinds of white space, and
 the beginning of "'s"."""
 CODE_POINTS = (range(0x80, 0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
@@ -122,21 +122,21 @@ def differing_characters(pattern: str) -> Iterator[str]:
         for start in range(points.start, points.stop, CODE_POINTS_AT_ONCE):
             characters = [chr(point) for point in range(start, min(start + CODE_POINTS_AT_ONCE, points.stop))]
             if differs("".join(map(surrounded, characters))):
-                alone = [character for character in characters if differs(surrounded(character))]
-                yield from alone or characters
+                differing = [character for character in characters if differs(surrounded(character))]
+                yield from differing or characters
 
 
 def surrounded(character: str) -> str:
-    """Put the character before and after each of BESIDE."""
-    return character.join((*BESIDE, "a"))
+    """Put the character before and after each of CONTEXTS."""
+    return character.join((*CONTEXTS, "a"))
 
 
 def telling_tokenizer(pattern: str) -> BytePairTokenizer:
     """Build a vocabulary that merges the first and last byte of every character with its neighbor unless a cut
     separates them, so its ids reveal all cuts."""
     singles = [bytes([byte]) for byte in range(256)]
-    first = [bytes([before, byte]) for before in BESIDE.encode() for byte in range(0xC2, 0xF5)]
-    last = [bytes([byte, after]) for byte in range(0x80, 0xC0) for after in BESIDE.encode()]
+    first = [bytes([before, byte]) for before in CONTEXTS.encode() for byte in range(0xC2, 0xF5)]
+    last = [bytes([byte, after]) for byte in range(0x80, 0xC0) for after in CONTEXTS.encode()]
     tokens = (*singles, *first, *last)
     return BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
 

@@ -140,8 +140,8 @@ def recognised(ranks: bytes) -> BytePairTokenizer:
         if published.sha256 == digest:
             return published.tokenizer(ranks)
     raise UsageError(
-        f"these ranks (SHA-256 {digest}) belong to none of {', '.join(PUBLISHED)}, and ranks do not say how text is "
-        f"split before merging. Give a folder that also has a {META}, or a {HUGGING_FACE}."
+        f"these ranks (SHA-256 {digest}) are none of {', '.join(PUBLISHED)}, and ranks do not say how text is cut "
+        f"before merging. Give their folder with a {META}, or a {HUGGING_FACE}."
     )
 
 

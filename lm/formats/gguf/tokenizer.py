@@ -83,8 +83,8 @@ def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[
     pre = PATTERNS[found.pattern]
     if found.whole_pieces and pre not in WHOLE_PIECES:
         raise UsageError(
-            "Some tokens of the vocabulary do not result from merges, which llama.cpp supports only with the split "
-            f"pattern cl100k, not with {pre}. Use --format hugging_face or standalone."
+            "Some tokens of the vocabulary are not made by merges, which llama.cpp supports only with the split "
+            f"pattern cl100k, not with {pre}. Take --format hugging_face or standalone."
         )
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)

@@ -87,7 +87,7 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
         steps = steps[0]["pretokenizers"]
     kinds = [step.get("type") for step in steps]
     if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
-        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, alone or after one Split, is supported here")
+        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, also after one Split, is reproduced here")
     demand(steps[-1], "add_prefix_space", False, path="pre_tokenizer: ByteLevel.")
     if len(steps) == 1:
         demand(steps[0], "use_regex", True, None, path="pre_tokenizer: ByteLevel.")
@@ -147,7 +147,7 @@ def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[by
         if spelled in special:
             continue
         if not set(spelled) <= set(byte_of):
-            raise refusal("model.vocab", spelled, "this is not a token of bytes (only byte-level BPE is supported)")
+            raise refusal("model.vocab", spelled, "this is no token of bytes (only byte-level BPE is read here)")
         if id != len(ranks):
             expected = f"{len(ranks)} is expected: ids of tokens are 0, 1, ... here, and those of special tokens follow"
             raise refusal(f"model.vocab: {spelled}", id, expected)
