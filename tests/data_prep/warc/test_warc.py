@@ -241,6 +241,7 @@ DIGESTS = {
     "other algorithm": (f"SHA-256:{hashlib.sha256(BLOCK).hexdigest().upper()}", 1),
     "unknown algorithm": ("blake9:abc", 1),
     "unknown form": ("sha1:abc", 1),
+    "no base 32": ("sha1:" + "?" * 32, 0),
     "another block's": (sha1_digest(b"x").lower(), 0),
     "another block's in hex": (f"sha256:{hashlib.sha256(b'x').hexdigest()}", 0),
 }
