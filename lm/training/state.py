@@ -38,9 +38,9 @@ class TrainState(NamedTuple):
     def checkpoint_items(self) -> dict[str, object]:
         """Contents of a checkpoint, by item name. The item "model" has the parameters that other commands load."""
         training = {"step": self.step, "optimizer": self.optimizer_state, "guard": self.guard}
-        if self.ema is not None:
-            training["parameters"] = self.model
-        return {"model": self.model_to_use, "training": training}
+        if self.ema is None:
+            return {"model": self.model, "training": training}
+        return {"model": self.ema, "training": training | {"parameters": self.model}}
 
     def with_items(self, items: dict[str, object]) -> "TrainState":
         """Rebuild the state from the items of a checkpoint."""
