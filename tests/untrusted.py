@@ -73,14 +73,10 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     f"data_prep.{name}": (Within(f"data_prep: {how.function}") if isinstance(how, Within) else how)
     for name, how in of_data_prep.PATTERNS.items()
 } | {
-    "configs.experiment.command_line.overview": Trusted("our own docstrings"),
-    "configs.experiment.command_line.parse_options": OPTION,
-    "configs.experiment.command_line.tyro_help": Trusted("our own help"),
-    "configs.experiment.command_line.without_box": Trusted("tyro's messages of our own options"),
+    "configs.experiment.command_line.print_help": Trusted("our own docstrings and help"),
     "configs.packages.page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
     "configs.packages.page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
     "launch.cloud.job.parse_job": OPTION,
-    "launch.run_folder.user_inputs.ETAG": AtPlace('W/"d41d8cd98f00b204e9800998ecf8427e-12"'),
     "lm.formats.coverage.OWN_PARAMETERS": Trusted("names of our own parameters"),
     "lm.metrics.writers.run_id_in": Bounded(65, "the pattern has so many characters at most"),
     "lm.serving.http.NAME": OPTION,
