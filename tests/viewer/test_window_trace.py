@@ -207,7 +207,7 @@ def test_documents_of_a_mixture_are_told_with_the_folder_that_they_are_of(indexe
     experiment = dataclasses.replace(indexed.experiment, train=train)
     run = WindowRun(experiment, tmp_path / "run", loaded_as(indexed), "tiny")
     build_index(run.paths.tokens, run.paths.corpus_index)
-    assert "other, but the index was made with none" in ask(run, "corpus")["message"]
+    assert "other, but the index was built with none" in ask(run, "corpus")["message"]
     build_index(run.paths.tokens, run.paths.corpus_index, train=train)
     about = ask(run, "corpus")
     assert about["sources"] == [str(other)]
@@ -374,7 +374,7 @@ def test_the_terminal_is_told_the_same(indexed, tmp_path):
     (tmp_path / "q.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in ("okapi " * 9, known)))
     *lines, last = overlaps(run, tmp_path / "q.jsonl", "q", 13)
     assert len(lines) == 1 and "line 2: " in lines[0] and last.startswith("1 of 2 texts have an n-gram of 13 tokens")
-    with pytest.raises(InputError, match=r"line 1, is no object with a 'text'.*--field"):
+    with pytest.raises(InputError, match=r"line 1, is not an object with a field 'text'.*--field"):
         list(overlaps(run, tmp_path / "q.jsonl", "text", 13))
 
 
