@@ -60,7 +60,7 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
         start = 0 if target <= context else math.ceil((target - context) / stride) * stride
         own = [i for i in range(start, target) if documents_N[i] == documents_N[target - 1]]
         # The document's tokens moved to the window's left end: rotary positions depend only on distances.
-        nats -= float(log_p(tokens_N[own])[-1, tokens_N[target]])  # ty: ignore[invalid-argument-type]
+        nats -= float(log_p(tokens_N[own].tolist())[-1, tokens_N[target]])
 
     content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.bos_id)
     assert figures["validation_bytes"] == content
@@ -93,7 +93,15 @@ def test_training_and_evaluation_give_the_same_metrics_for_the_same_tokens(tmp_p
     assert found.keys() == {"validation_loss", "validation_bits_per_byte"}
 
 
-def test_compressors_are_measured_in_bits_per_byte():
+def test_the_head_of_a_document_is_not_text(tmp_path):
+    write_tokens(tmp_path, EXPERIMENT, count=20)
+    tokenizer = load(tmp_path / "tokenizer")
+    lengths = byte_lengths(tokenizer)
+    assert lengths[tokenizer.bos_id] == 0
+    assert lengths[: tokenizer.bos_id].min() == 1
+
+
+def test_compressors_are_counted_in_bits_for_each_byte():
     text = b"the quick brown fox " * 50
     figures = compressed_bits_per_byte(text, len(text))
     assert figures["gzip_bits_per_byte"] == 8 * len(gzip.compress(text, 9, mtime=0)) / len(text)

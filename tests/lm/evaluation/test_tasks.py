@@ -124,6 +124,17 @@ def test_a_limit_applies_to_each_paradigm(data, tokenizer):
     assert sorted(blimp.paradigms) == sorted([*PARADIGMS, *PARADIGMS])  # ty: ignore[missing-attribute]
 
 
+def test_prompts_are_those_of_lm_eval(data, tokenizer, tmp_path):
+    row = {"activity_label": "Sowing", "ctx_a": "[header] How to sow [title] Begin.", "ctx_b": "the old Man"}
+    write_jsonl(tmp_path / "hellaswag.jsonl", [row | {"endings": ["a [x] b", "c", "d", "e"], "label": "1"}])
+    ((pairs, right, lengths),) = task("hellaswag", tokenizer, tmp_path).questions
+    assert pairs[0] == ("Sowing: How to sow. Begin. The old man", " a b") and (right, lengths[0]) == (1, 3)
+    row = {"sentence": "Ann saw Bea, and _ smiled. ", "option1": "Ann", "option2": "Bea", "answer": "2"}
+    write_jsonl(tmp_path / "winogrande.jsonl", [row])
+    ((pairs, right, _),) = task("winogrande", tokenizer, tmp_path).questions
+    assert pairs == [("Ann saw Bea, and Ann", " smiled."), ("Ann saw Bea, and Bea", " smiled.")] and right == 1
+
+
 def test_other_formats_of_examples_are_read(tokenizer, tmp_path):
     (tmp_path / "hellaswag_val.txt").write_text("Sowing: A man sits. he\n2\nruns.\nsleeps.\nsings.\neats.\n")
     ((pairs, right, _),) = task("hellaswag", tokenizer, tmp_path).questions
