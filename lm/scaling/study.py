@@ -80,13 +80,13 @@ class Study:
         if self.fit.at_bounds:
             names = " and ".join(self.fit.at_bounds)
             remarks.append(
-                f"These rungs do not determine {names}: the best fit lies at the end of the range that was searched. "
-                "Predictions near the rungs may still hold; for the constants, add sizes and lengths further apart."
+                f"These rungs do not determine {names}: the best fit is at the edge of the search range. Predictions "
+                "near the rungs may still hold; to determine the constants, add sizes and lengths that differ more."
             )
         if self.beyond > FAR:
             remarks.append(
-                f"The budget is {self.beyond:,.0f} times the arithmetic of the largest rung. So far away N* and D* are "
-                "a guess, and their interval has only the noise of the measurements in it, not that the law may bend."
+                f"The budget is {self.beyond:,.0f} times the arithmetic of the largest rung. At that distance N* and "
+                "D* are a guess; their interval covers the noise of the measurements, not the error of the law."
             )
         if (epochs := self.tokens.value / self.corpus_tokens) > 1:
             remarks.append(
@@ -95,7 +95,7 @@ class Study:
                 + ". The law holds for text that is read once: add text."
             )
         if not self.held_out:
-            remarks.append("No larger rung was measured, so nothing tells how well the law predicts one.")
+            remarks.append("No larger rung was measured, so the error of predictions is unknown.")
         return remarks
 
     def as_json(self) -> dict[str, Any]:

@@ -71,8 +71,8 @@ class Lease:
 
     def taken(self, found: dict[str, Any]) -> str:
         return (
-            f"Another process ({found.get('number', '?')} on {found.get('host', 'an unknown host')}) is at work in "
-            f"{self.place.parent}. Wait for it to end, or give another place with --workdir."
+            f"Another process ({found.get('number', '?')} on {found.get('host', 'an unknown host')}) is working in "
+            f"{self.place.parent}. Wait for it to end, or give another --workdir."
         )
 
     def take(self) -> str | None:

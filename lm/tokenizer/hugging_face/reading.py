@@ -87,7 +87,7 @@ def split_pattern(pre_tokenizer: dict | None) -> str:
         steps = steps[0]["pretokenizers"]
     kinds = [step.get("type") for step in steps]
     if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
-        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, also after one Split, is reproduced here")
+        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, also after one Split, is supported here")
     demand(steps[-1], "add_prefix_space", False, path="pre_tokenizer: ByteLevel.")
     if len(steps) == 1:
         demand(steps[0], "use_regex", True, None, path="pre_tokenizer: ByteLevel.")
