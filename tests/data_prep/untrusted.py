@@ -17,6 +17,7 @@ from data_prep.by_language.splitters import indic_words
 from data_prep.dedup.minhash import WORD_HASHES, band_keys
 from data_prep.dedup.substrings import word_places
 from data_prep.documents import Document
+from data_prep.extract import normalise
 from data_prep.extract.blocks import PageLimitError, read_blocks
 from data_prep.extract.charset import decode, header_codec
 from data_prep.extract.hints import NAME_BITS, WORD_BITS, hints_of_name
@@ -100,7 +101,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "response": response,
     "headers_of_a_record": headers_of_a_record,
     "blocks_of": blocks_of,
-    "normalizes": normalizes,
+    "normalise": normalise,
     "split_address": split_address,
     "page_key": lambda text: page_key("a.example", text),
     "reject_reason": lambda text: reject_reason(text, CONFIG.url_filter),

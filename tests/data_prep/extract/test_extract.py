@@ -99,7 +99,7 @@ def test_no_page_is_cut_silently_by_the_parser(config):
     [
         ("trafilatura", {"max_depth": 256}, "max_depth is 256"),
         ("trafilatura", {"max_elements": 10_001}, "max_elements is 10001"),
-        ("gristmill", {"max_depth": 0}, "choose 1 to 10000"),
+        ("gristmill", {"max_depth": 0}, "it must be from 1 to 10000"),
         ("gristmill", {"min_probability": 1.0}, "min_probability is 1.0"),
         ("gristmill", {"max_bytes": 0}, "max_bytes is 0"),
     ],

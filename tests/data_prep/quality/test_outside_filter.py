@@ -197,8 +197,8 @@ def outside(**changes) -> tuple[Filter, ...]:
         ({"rules": (Rule("outside_reason", "outside_sign", "above"), Rule("outside_reason", "outside_sign", "below"))},
          "reason 'outside_reason'"),
         ({"rules": (Rule("c4_no_lines", "outside_sign", "above"),)}, "reason 'c4_no_lines'"),
-        ({"rules": (Rule("outside_reason", "another", "above"),)}, "looks at 'another'.*has outside_sign"),
-        ({"rules": (Rule("outside_reason", "outside_sign", "above", "max_sign"),)}, "field 'max_sign'.*has none"),
+        ({"rules": (Rule("outside_reason", "another", "above"),)}, "uses 'another'.*signals: outside_sign"),
+        ({"rules": (Rule("outside_reason", "outside_sign", "above", "max_sign"),)}, "field 'max_sign'.*fields: none"),
     ],
 )  # fmt: skip
 def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes, told):

@@ -132,7 +132,7 @@ def test_a_long_stretch_of_bad_rows_is_listed_as_one(tmp_path):
     assert len(quarantined) == tables.LISTED + 1 + 50
     rest = quarantined[tables.LISTED]
     assert (rest.place, rest.reason) == ("line 102", "not_json")
-    assert rest.detail.endswith("4,900 rows in succession, up to line 5001")
+    assert rest.detail.endswith("4,900 consecutive rows, up to line 5001")
 
 
 def test_an_object_with_too_many_values_is_not_parsed(tmp_path, monkeypatch):

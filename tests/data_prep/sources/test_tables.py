@@ -256,7 +256,7 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
 @pytest.mark.parametrize("rows", [[{"body": "a"}] * 3, [{"text": 7}, {"text": 8}], [{"text": ["a"]}, {"body": "b"}]])
 def test_a_table_without_the_text_in_any_row_is_refused(tmp_path, rows):
     with pytest.raises(
-        InputError, match=rf"t\.jsonl has no text in any of its {len(rows)} rows: .*by pages\.text_field"
+        InputError, match=rf"t\.jsonl has no text in any of its {len(rows)} rows: .*Set pages\.text_field"
     ):
         read(lines(tmp_path, *rows))
     assert len(read(lines(tmp_path, *rows, {"text": "one"}))[0]) == 1

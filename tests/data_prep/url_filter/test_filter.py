@@ -117,7 +117,7 @@ def test_many_substrings_and_too_many():
     config = UrlFilterConfig((), (), banned_substrings=substrings)
     assert reject_reason("http://a.example/number-9999-x", config) == "banned_substring"
     assert reject_reason("http://a.example/number-10000-x", config) is None
-    with pytest.raises(InputError, match="10,001 banned substrings, of which at most 10,000"):
+    with pytest.raises(InputError, match="10,001 banned substrings; the limit is 10,000"):
         reject_reason("http://a.example/", UrlFilterConfig((), (), banned_substrings=(*substrings, "another")))
 
 

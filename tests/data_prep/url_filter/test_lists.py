@@ -202,7 +202,7 @@ def test_a_list_may_lie_at_an_address_and_is_known_by_its_contents(tmp_path, in_
         digest = hashlib.sha256(b"good.example/corner\n").hexdigest()
         assert f"{digest}  games/urls" in facts and len(facts) == 3
         assert {url: reject_reason(url, config) for url in URLS} == URLS
-        with pytest.raises(InputError, match=r"s3://lists/ut1 is none of the files domains, .* Give one of these"):
+        with pytest.raises(InputError, match=r"s3://lists/ut1 is neither one of domains, .* Give one of these"):
             prepare_lists(dataclasses.replace(config, folders=("s3://lists/ut1",)))
     served = {"ut1/games/urls": b"good.example/corner\n", "adult.tar.gz": packed(domains="worse.example\n")}
     with loopback_crawl.serving(loopback_crawl.LoopbackCrawl(served)) as server:
@@ -269,7 +269,7 @@ def test_folders_without_lists_and_a_cache_that_cannot_be_written_are_refused(tm
     (tmp_path / "empty").mkdir()
     for place, told in (
         (f"{tmp_path}/nothing*", "matches no folder and no list"),
-        (f"{tmp_path}/ut1", r"ut1 is none of the files .* It has the categories adult: name"),
+        (f"{tmp_path}/ut1", r"ut1 is neither one of .* It has the categories adult: give"),
         (f"{tmp_path}/empty", "at least one of them"),
     ):
         with pytest.raises(InputError, match=told):

@@ -12,7 +12,7 @@ from lm.data.batches import BatchSource, document_stream
 from lm.evaluation.bits_per_byte import compressed_bits_per_byte, strided_windows
 from lm.evaluation.evaluator import EvaluatorConfig
 from lm.evaluation.evaluators import evaluate
-from lm.evaluation.held_out import Validation
+from lm.evaluation.held_out import Validation, byte_lengths
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh
 from lm.tokenizer import load
