@@ -16,7 +16,6 @@ import pytest
 from lm.config import EvaluateConfig, MeshConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_texts
-from lm.evaluation.token_view import view_tokens
 from lm.inference.weights import for_inference
 from lm.inspect.inspector import Inspector, gzip_bits_per_byte
 from lm.model.param_names import named_leaves
@@ -116,20 +115,22 @@ def test_the_residual_stream_is_the_sum_of_the_outputs():
 
 
 @pytest.mark.parametrize("config", EACH)
-def test_scores_equal_those_of_the_evaluators(config):
+def test_scores_equal_the_forward_pass(config):
     found = inspector_of(config).score(TEXT, top=3)
     ids = np.array([TOKENIZER.bos_id, *TOKENIZER.encode(TEXT), *TOKENIZER.encode("?")])
-    expected = view_tokens(model_of(config), config, ids, 8, 3, TOKENIZER.vocab_size)
-    np.testing.assert_allclose(found.bits_N * np.float32(math.log(2)), expected.losses[:-1], rtol=1e-4)
-    np.testing.assert_array_equal(found.ranks_N, expected.ranks[:-1])
-    np.testing.assert_array_equal(found.top_ids_NK, expected.alternatives[:-1])
-    np.testing.assert_allclose(found.top_probabilities_NK, expected.probabilities[:-1], rtol=1e-4)
+    logp_TV = log_probabilities(model_of(config), config.context_length)(ids[:-1])[:, : TOKENIZER.vocab_size]
+    logp_N = np.take_along_axis(logp_TV, ids[1:, None], axis=1)[:, 0]
+    likeliest_TK = np.argsort(-logp_TV, axis=1, stable=True)[:, :3]
+    np.testing.assert_allclose(found.bits_N * np.float32(-math.log(2)), logp_N[:-1], rtol=1e-4)
+    np.testing.assert_array_equal(found.ranks_N, 1 + (logp_TV > logp_N[:, None]).sum(axis=1)[:-1])
+    np.testing.assert_array_equal(found.top_ids_NK, likeliest_TK[:-1])
+    top_TK = np.exp(np.take_along_axis(logp_TV, likeliest_TK, axis=1))
+    np.testing.assert_allclose(found.top_probabilities_NK, top_TK[:-1], rtol=1e-4)
     logits_V = inspector_of(config).next_logits(TEXT).logits_V  # logits of the token after the text, here "?"
     assert logits_V.shape == (TOKENIZER.vocab_size,)
-    np.testing.assert_array_equal(np.argsort(-logits_V)[:3], expected.alternatives[-1])
-    likeliest = np.log(expected.probabilities[-1])
-    differences = logits_V[expected.alternatives[-1]] - logits_V[ids[-1]]
-    np.testing.assert_allclose(differences, likeliest + expected.losses[-1], atol=1e-4)
+    np.testing.assert_array_equal(np.argsort(-logits_V)[:3], likeliest_TK[-1])
+    differences = logits_V[likeliest_TK[-1]] - logits_V[ids[-1]]
+    np.testing.assert_allclose(differences, logp_TV[-1, likeliest_TK[-1]] - logp_N[-1], atol=1e-4)
 
 
 def test_bits_per_byte_equal_those_of_the_evaluation_and_gzip():
