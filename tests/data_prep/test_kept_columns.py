@@ -182,7 +182,7 @@ def test_a_value_of_json_that_cannot_be_kept_is_refused_by_file_line_and_column(
     value, words = UNKEPT[name]
     lines = [{"text": prose(0), "author": "x"}, {"text": prose(1), "author": value}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(InputError, match=rf"t\.jsonl, line 2: the column 'author' holds {words}.*lists of strings"):
+    with pytest.raises(InputError, match=rf"t\.jsonl, line 2: the column 'author' has {words}.*lists of strings"):
         extract_texts(listed(tmp_path, ("author",)), CONFIG, tmp_path / "run")
     assert not list((tmp_path / "run/scratch").rglob("*.columns"))
 
@@ -209,7 +209,7 @@ def test_a_column_of_parquet_that_cannot_be_kept_is_refused_before_anything_is_r
     with pytest.raises(InputError, match=told):
         next(read_table(tmp_path / "t.parquet", keep_columns=("author",)))
     if name == "struct":
-        with pytest.raises(InputError, match=r"Name a part of it, as 'author\.x'"):
+        with pytest.raises(InputError, match=r"Give a part of it, such as 'author\.x'"):
             listed(tmp_path, ("author",))
         assert [one.kept for one in read_table(tmp_path / "t.parquet", keep_columns=("author.x",))] == [
             (("author.x", pa.int64(), 1),)
@@ -219,7 +219,7 @@ def test_a_column_of_parquet_that_cannot_be_kept_is_refused_before_anything_is_r
 def test_a_column_that_one_input_lacks_is_refused_with_both_names(tmp_path):
     pq.write_table(pa.table({"text": ["a"], "author": ["x"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": ["a"], "writer": ["x"]}), tmp_path / "b.parquet")
-    with pytest.raises(InputError, match=r"b\.parquet has no column 'author' .*but: 'text', 'writer'"):
+    with pytest.raises(InputError, match=r"b\.parquet has no column 'author' .*it has 'text', 'writer'"):
         listed(tmp_path, ("author",))
     (tmp_path / "b.parquet").unlink()
     (tmp_path / "note.txt").write_text("A text.")
@@ -277,7 +277,7 @@ def test_the_common_type_is_the_same_in_either_order_and_holds_both():
 @pytest.mark.parametrize("name", ["date", "text", "url", "language_script"])
 def test_a_column_that_every_document_has_is_refused_with_the_remedy(name):
     pages = {"tables": ("in/",), "keep_columns": (name,), "text_field": "content"}
-    with pytest.raises(UsageError, match=rf"keep_columns names '{name}', which every document has.*Leave it out"):
+    with pytest.raises(UsageError, match=rf"keep_columns has '{name}', which every document has.*Remove it"):
         dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, **pages))
 
 
@@ -285,23 +285,23 @@ def test_a_column_that_every_document_has_is_refused_with_the_remedy(name):
     "name", ["reason", "text_bytes", "stop_words", "quality_score", "cluster_size", "repeat", "duplicate_of", "text.x"]
 )
 def test_a_column_that_is_computed_here_is_refused_with_the_remedy(name):
-    with pytest.raises(UsageError, match=rf"names '{name}', but .*computed column. Rename the column"):
+    with pytest.raises(UsageError, match=rf"has '{name}', but .*computed column. Rename the column"):
         dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, tables=("in/",), keep_columns=(name,)))
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"warc": ("a.warc.gz",)}, r"keep_columns names 'author', but the pages are of warc, and only tables"),
-        ({}, r"keep_columns names 'author', but the pages are of packages, and only tables"),
+        ({"warc": ("a.warc.gz",)}, r"keep_columns has 'author', but the pages come from warc; only tables"),
+        ({}, r"keep_columns has 'author', but the pages come from packages; only tables"),
         (
             {"tables": ("a/",), "keep_columns": ("a", "a.b")},
-            r"names 'a' and 'a\.b', which are the same column",
+            r"has 'a' and 'a\.b', which overlap",
         ),
-        ({"tables": ("a/",), "keep_columns": ("a", "a")}, r"names 'a' and 'a', which are the same"),
-        ({"tables": ("a/",), "keep_columns": ("a..b",)}, r"names 'a\.\.b'; give printable names"),
+        ({"tables": ("a/",), "keep_columns": ("a", "a")}, r"has 'a' and 'a', which overlap"),
+        ({"tables": ("a/",), "keep_columns": ("a..b",)}, r"has 'a\.\.b'; give printable names"),
         ({"tables": ("a/",), "keep_columns": ("a\nb",)}, r"give printable names"),
-        ({"tables": ("a/",), "text_field": "author"}, r"names 'author', but it is the text \(pages.text_field\)"),
+        ({"tables": ("a/",), "text_field": "author"}, r"has 'author', which is the text \(pages.text_field\)"),
     ],
 )
 def test_lists_of_columns_that_cannot_be_are_refused(changes, told):

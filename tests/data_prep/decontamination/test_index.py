@@ -128,7 +128,7 @@ def test_fields_that_are_named_are_taken_and_no_others(tmp_path):
     (example,) = read_examples(example_files([str(tmp_path / "x.jsonl")]), fields)
     assert example.texts == ("Who? Why? Eve", "Who? Why? Ann")
     with pytest.raises(
-        InputError, match=r"x\.jsonl, example 0, has no text of an example: its fields are .*question, q"
+        InputError, match=r"x\.jsonl, example 0, has no known text field: its fields are .*question, q"
     ):
         list(read_examples(example_files([str(tmp_path / "x.jsonl")]), ("prompt=none",)))
     with pytest.raises(UsageError, match="fields has 'q'; give prompt=FIELD"):

@@ -157,5 +157,5 @@ def test_what_is_done_is_kept_and_other_sets_are_looked_for_anew(texts, sets, tm
 def test_a_step_without_sets_and_an_impossible_order_are_refused(sets):
     with pytest.raises(UsageError, match=r"decontamination\.sets is empty"):
         dataclasses.replace(config_of(sets), decontamination=DecontaminationConfig())
-    with pytest.raises(UsageError, match="their order is the recipe's: exact_dedup decontamination"):
+    with pytest.raises(UsageError, match="the recipe's order is exact_dedup decontamination"):
         config_of(sets, steps=("decontamination", "exact_dedup"))

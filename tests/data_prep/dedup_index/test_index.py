@@ -136,7 +136,7 @@ def test_an_index_of_other_settings_is_refused_with_both_values(tmp_path):
     earlier, later = two_dumps(0)
     deduplicate(tmp_path / "a", earlier, config_of(STEPS[2:]))
     against = (tmp_path / "a",)
-    with pytest.raises(UsageError, match=r"minhash\.bands = 14, but here it is 9"):
+    with pytest.raises(UsageError, match=r"minhash\.bands = 14; this run has 9"):
         open_indices(config_of(STEPS[2:], against, minhash=minhash_config(bands=9)))
     with pytest.raises(UsageError, match=r"normalisation = 'datatrove_0_10', but here it is 'fineweb_2024'"):
         open_indices(config_of(STEPS[2:], against, minhash=minhash_config(normalisation="fineweb_2024")))

@@ -186,7 +186,7 @@ def test_a_step_in_a_bucket_reads_4_and_writes_3_objects_a_unit():
 
 
 def test_options_of_another_executor_are_refused():
-    with pytest.raises(UsageError, match=r"engine\.address is 'x', but engine\.runner is processes; only ray reads it"):
+    with pytest.raises(UsageError, match=r"engine\.address is 'x', but engine\.runner is processes; only ray uses it"):
         EngineConfig(address="x")
 
 

@@ -153,7 +153,7 @@ def test_an_array_that_does_nothing_ends_the_chain_and_a_list_of_others_is_not_r
     assert len(slurm.jobs()) == 3 and not mark.exists() and slurm.codes()[2] == [1]
     assert "is not the list that was submitted" in command.task_logs()
     (line,) = command.log().splitlines()
-    assert "array jobs 1, 2 have ended, but no unit was done" in line and "runs/cloud/gristmill-" in line
+    assert "array jobs 1, 2 have ended, but no unit finished or failed" in line and "runs/cloud/gristmill-" in line
     assert command("good").returncode == 0
     slurm.wait(HANG_SECONDS)
     assert contents(command.folder / "run") == made_alone("good", tmp_path / "alone")
@@ -215,7 +215,7 @@ def test_without_slurm_the_command_says_what_is_missing(command):
 def test_options_that_the_command_gives_itself_and_words_that_are_none_are_refused(options):
     with pytest.raises(UsageError, match=r"engine\.slurm_options has "):
         EngineConfig(runner="slurm", slurm_options=options)
-    with pytest.raises(UsageError, match=r"only slurm reads it"):
+    with pytest.raises(UsageError, match=r"only slurm uses it"):
         EngineConfig(slurm_options="--mem=4G")
 
 
@@ -242,7 +242,7 @@ def test_squeue_must_tell_that_no_job_is_left(tmp_path, monkeypatch):
     jobs = {"arrays": ["1"], "next": "2", "left": 1, "lost": 0, "log": ""}
     (tmp_path / "units/step.submitted").write_text(json.dumps(jobs))
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(InputError, match=r"jobs 1, 2 of Slurm may be at work .*delete .*step\.submitted"):
+    with pytest.raises(InputError, match=r"jobs 1, 2 of Slurm may be working .*delete .*step\.submitted"):
         run_step(step_of(texts(2)), ONE_PROCESS, tmp_path)
 
 

@@ -187,7 +187,7 @@ def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
 
     with pytest.raises(InputError, match="no quality classifier"):
         load_model(tmp_path / "nowhere")
-    refused("flipped", flip, "is not the file")
+    refused("flipped", flip, "does not match its model.json")
     refused("without weights", lambda folder: (folder / "model.npz").unlink(), "cannot be read")
     refused("no json", lambda folder: (folder / "model.json").write_text("{"), "damaged")
     refused("empty json", lambda folder: (folder / "model.json").write_text("{}"), "damaged")

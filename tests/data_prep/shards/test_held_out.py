@@ -183,7 +183,7 @@ def test_by_ends_there_is_no_index(tmp_path):
 def test_an_index_of_another_rule_is_refused(tmp_path):
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"key": pa.array([1], pa.uint64())}), path)
-    with pytest.raises(InputError, match=r'holds keys by the rule "none", but this version has "url'):
+    with pytest.raises(InputError, match=r'has keys of the rule "none"; this version uses "url'):
         read_index(path)
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"keys\.parquet is not a held-out index"):

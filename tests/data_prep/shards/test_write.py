@@ -345,7 +345,7 @@ def test_impossible_config_is_refused(change):
 
 def test_a_shard_that_cannot_hold_a_record_is_refused_with_both_sizes(documents, tmp_path):
     config = dataclasses.replace(CONFIG, record_length=2**20, shard_bytes=2**21)
-    with pytest.raises(UsageError, match=r"shard_bytes = 2,097,152 cannot .* 1,048,576 tokens takes 2,361,\d+ bytes"):
+    with pytest.raises(UsageError, match=r"shard_bytes = 2,097,152 is too small.* 1,048,576 tokens needs 2,361,\d+ bytes"):
         write_shards(documents, TOKENIZER, tmp_path, config)
     assert not list(tmp_path.iterdir())
 

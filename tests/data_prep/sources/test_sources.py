@@ -273,7 +273,7 @@ def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(t
     with pytest.raises(UsageError, match=r"holds 1 files, but none .*\.jsonl"):
         named_files("pages.tables", [str(tmp_path)])
     (tmp_path / "a.warc").touch()
-    with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it there"):
+    with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it as that option"):
         named_files("pages.tables", [str(tmp_path)])
     (tmp_path / "a.txt").touch()
     with pytest.raises(UsageError, match=r"those files are empty"):

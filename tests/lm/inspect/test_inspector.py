@@ -162,7 +162,7 @@ def test_each_padded_length_is_compiled_once(context, monkeypatch):
             traced.append((name, tokens_BT.shape[1])), method(self, tokens_BT, *rest)
         )[1]  # fmt: skip
         monkeypatch.setattr(Transformer, name, spy)
-    tokenizer = CharacterTokenizer("\n a")  # a tokenizer without compiled programs from other tests
+    tokenizer = CharacterTokenizer("\n a" + "b" * (context > 40))  # without compiled programs from other tests
     models = model_of(SMALLEST), jax.tree.map(lambda x: x + 1, model_of(SMALLEST))
     steps = [Inspector(model, config, tokenizer, one_device_mesh(config)) for model in models]
     steps[0].warm()
