@@ -118,7 +118,7 @@ def test_the_residual_stream_is_the_sum_of_the_outputs():
 def test_scores_equal_the_forward_pass(config):
     found = inspector_of(config).score(TEXT, top=3)
     ids = np.array([TOKENIZER.bos_id, *TOKENIZER.encode(TEXT), *TOKENIZER.encode("?")])
-    logp_TV = log_probabilities(model_of(config), config.context_length)(ids[:-1])[:, : TOKENIZER.vocab_size]
+    logp_TV = log_probabilities(model_of(config), config.context_length)(ids[:-1].tolist())[:, : TOKENIZER.vocab_size]
     logp_N = np.take_along_axis(logp_TV, ids[1:, None], axis=1)[:, 0]
     likeliest_TK = np.argsort(-logp_TV, axis=1, stable=True)[:, :3]
     np.testing.assert_allclose(found.bits_N * np.float32(-math.log(2)), logp_N[:-1], rtol=1e-4)
