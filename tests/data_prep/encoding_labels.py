@@ -1,5 +1,5 @@
-"""The 228 labels of the Encoding standard (encoding.spec.whatwg.org, "names and labels", as of 2026), by the Python
-codec that reads their encoding as a browser does."""
+"""The 228 labels of the Encoding standard (encoding.spec.whatwg.org, "names and labels", 2026), grouped by the Python
+codec that decodes them as browsers do."""
 
 LABELS = {
     "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf-8 utf8 x-unicode20utf8",

@@ -1,4 +1,4 @@
-"""Thresholds in files as FineWeb-2's are, with values of the tests' own, and a small model of the kind of GlotLID."""
+"""Threshold files in the format of FineWeb-2 with our own values, and a small model in the format of GlotLID."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,6 @@ def values(**changes: object) -> dict[str, object]:
 
 
 def thresholds(language: str, **changes: object) -> LanguageThresholds:
-    """The same as `values`."""
     told = values(**changes)
     for name in ("top_n_grams", "dup_n_grams"):
         told[name] = tuple(value for _, value in told[name])  # ty: ignore[not-iterable]
@@ -40,7 +39,7 @@ def thresholds(language: str, **changes: object) -> LanguageThresholds:
 
 
 def write_thresholds(folder: Path, language: str, **changes: object) -> Path:
-    """Writes NAME.yml and returns its path."""
+    """Write NAME.yml and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{language}.yml"
     path.write_text(yaml.safe_dump(values(**changes), allow_unicode=True), encoding="utf-8")
@@ -48,8 +47,8 @@ def write_thresholds(folder: Path, language: str, **changes: object) -> Path:
 
 
 def write_fasttext(path: Path, words: Mapping[str, Sequence[str]]) -> Path:
-    """Writes a fastText classifier (.bin, version 12) that tells each label of `words` by its words: the input vector
-    of a word points only to its label, and the softmax of the mean of a line's words is the answer."""
+    """Write a fastText classifier (.bin, version 12) that detects each label by its `words`: the input vector of a word
+    points only to its label, and the softmax of the mean of a line's words is the result."""
     labels = list(words)
     rows = ["</s>", *(word for label in labels for word in words[label])]
     owner = {word: place for place, label in enumerate(labels) for word in words[label]}

@@ -1,4 +1,4 @@
-"""Pages of several languages through the recipe: detected with their scripts, judged by their own thresholds, fixed."""
+"""Pages in several languages: detected with their scripts, filtered by the thresholds of their language, repaired."""
 
 import dataclasses
 import functools
@@ -39,7 +39,7 @@ RUSSIAN = "Мельник выехал до рассвета с двумя ме�
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """texts/, documents/, dropped/ and funnel.json of five pages in four languages."""
+    """Return texts/, documents/, dropped/ and funnel.json of five pages in four languages."""
     root = tmp_path_factory.mktemp("by_language")
     write_thresholds(root / "thresholds", "deu_Latn", stopwords=["der", "und", "im", "die", "auf"])
     write_thresholds(root / "thresholds", "spa_Latn", stopwords=list(SPANISH), max_avg_word_length=3)
@@ -61,14 +61,14 @@ def by_name(folder: Path) -> dict[str, dict]:
     }
 
 
-def test_documents_tell_their_language_and_its_script(made):
+def test_documents_have_their_language_and_script(made):
     ((name, row),) = by_name(made / "documents").items()
     assert (name, row["language"], row["language_script"]) == ("deutsch", "deu", "Latn")
     names = pq.read_schema(made / "documents" / "a.parquet").names
     assert names.index("language_script") == names.index("language") + 1
 
 
-def test_each_is_dropped_by_the_thresholds_of_its_language_and_others_unmeasured(made):
+def test_thresholds_of_the_language_drop_documents_and_other_languages_are_not_measured(made):
     dropped = {
         name: (row["language"], row["language_script"], row["reason"])
         for name, row in by_name(made / "dropped").items()
@@ -81,7 +81,7 @@ def test_each_is_dropped_by_the_thresholds_of_its_language_and_others_unmeasured
     }
 
 
-def test_the_funnel_tells_each_language(made):
+def test_the_funnel_counts_each_language(made):
     chosen = with_thresholds(config(folder=made / "thresholds"))
     funnel = read_funnel(made / "funnel.json", made / "texts", chosen)
     told = {
@@ -121,7 +121,7 @@ def test_a_language_gets_its_script(code, text, label):
     assert "_".join(labelled(code, text)) == label
 
 
-def test_the_script_is_that_of_most_letters():
+def test_the_script_is_that_of_the_majority_of_letters():
     assert script_of("Müller 12, река") == "Latn"
     assert script_of("река, a") == "Cyrl"
     assert script_of("12 — !") == "Zyyy"
@@ -129,7 +129,7 @@ def test_the_script_is_that_of_most_letters():
     assert len(set(LABELS.values())) == 176
 
 
-def test_a_table_s_language_is_told_as_the_others():
+def test_the_language_of_a_table_is_reported_like_any_other():
     found = language.with_script(document("Млин", language="sr"))
     assert (found.language, found.language_script) == ("srp", "Cyrl")
 
@@ -147,7 +147,6 @@ def glotlid(model: Path | str, sha256: str = "") -> LanguageConfig:
 
 
 def test_glotlid_detects_language_and_script_with_a_model_downloaded_once(tmp_path, monkeypatch):
-    """With a model of three languages in the same format."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     model = write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
@@ -168,7 +167,7 @@ def test_glotlid_detects_language_and_script_with_a_model_downloaded_once(tmp_pa
     assert language.model_identity(config().language) == {}
 
 
-def test_a_model_that_is_missing_damaged_unnamed_or_of_other_labels_is_refused(tmp_path):
+def test_missing_damaged_unnamed_or_mismatched_models_are_rejected(tmp_path):
     (tmp_path / "damaged.bin").write_bytes(b"not a model")
     other = write_fasttext(tmp_path / "other.bin", {"de": ("der",), "en": ("the",)})
     for chosen, told in (
@@ -183,7 +182,7 @@ def test_a_model_that_is_missing_damaged_unnamed_or_of_other_labels_is_refused(t
         dataclasses.replace(glotlid(other), model="")
 
 
-def test_lines_of_symbols_are_taken_out():
+def test_lines_of_symbols_are_removed():
     asked = ByLanguageConfig(symbol_lines=("|",))
     assert without_symbol_lines("a\n| |\n|||\nb | c\n|\n\nd", asked) == "a\n\n\nb | c\n\n\n\nd"
     assert without_symbol_lines("a\n|", ByLanguageConfig()) == "a\n|"
@@ -193,7 +192,7 @@ def test_lines_of_symbols_are_taken_out():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ftfy") is None, reason="not installed: ftfy (make languages)")
-def test_encodings_are_mended_and_nothing_else():
+def test_only_broken_encodings_are_repaired():
     asked = ByLanguageConfig(fix_encoding=True)
     assert fix_encoding("Die schÃ¶ne MÃ¼hle", asked) == "Die schöne Mühle"
     kept = "“Mühle” ﬁ ＡＢ　「粉屋」\r\nx"
@@ -201,7 +200,7 @@ def test_encodings_are_mended_and_nothing_else():
     assert fix_encoding("schÃ¶n", ByLanguageConfig()) == "schÃ¶n"
 
 
-def test_ftfy_is_asked_for_before_the_work_begins(monkeypatch):
+def test_a_missing_ftfy_is_reported_before_processing(monkeypatch):
     if importlib.util.find_spec("ftfy") is None:
         with pytest.raises(InputError, match=r"make languages"):
             check_fixes(ByLanguageConfig(fix_encoding=True))

@@ -1,4 +1,4 @@
-"""Each language's words, as the libraries give them that FineWeb-2's thresholds were drawn with."""
+"""Word splitters of each language, by the libraries that FineWeb-2's thresholds were computed with."""
 
 import importlib.util
 
@@ -27,7 +27,7 @@ needs_libraries = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', 
         ("tam_Taml", "ஆலை; ஆறு.", "ஆலை|;|ஆறு|."),
     ],
 )
-def test_words_where_spaces_part_them(label, text, words):
+def test_words_separated_by_spaces(label, text, words):
     assert splitter_of(label)(text) == words.split("|")
 
 
@@ -43,14 +43,14 @@ def test_words_where_spaces_part_them(label, text, words):
         ("lao_Laoo", "ພາສາລາວ", "ພາສາ|ລາວ"),
     ],
 )
-def test_words_that_a_library_finds(label, text, words):
+def test_words_found_by_a_library(label, text, words):
     assert splitter_of(label)(text) == words.split("|")
 
 
 @pytest.mark.slow
 @needs_libraries
 @pytest.mark.parametrize("label", TEN_LANGUAGES)
-def test_no_word_is_empty_or_has_blanks_around_and_all_letters_are_there(label):
+def test_words_are_not_empty_have_no_blanks_and_keep_all_letters(label):
     text = "Miller 12.5 % — «磨坊主在 天亮» المطحنة\n\nचक्की। โรงสี мельница được粉屋 " * 3
     words = splitter_of(label)(text)
     assert all(word and word == word.strip() for word in words)
@@ -61,13 +61,13 @@ def test_no_word_is_empty_or_has_blanks_around_and_all_letters_are_there(label):
 
 @pytest.mark.slow
 @needs_libraries
-def test_a_long_japanese_text_is_split_in_parts():
+def test_a_long_japanese_text_is_split_in_chunks():
     sentence = ["夜明け", "前", "に", "。"]
     assert splitter_of("jpn_Jpan")("".join(sentence) * 5_000) == sentence * 5_000
     assert "".join(splitter_of("jpn_Jpan")("夜明け" * 20_000)) == "夜明け" * 20_000
 
 
-def test_what_is_not_installed_is_named_with_its_language(monkeypatch):
+def test_a_missing_package_is_named_with_its_language(monkeypatch):
     monkeypatch.setattr(splitters.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pythainlp \(tha_Thai\).*rjieba \(cmn_Hani\).*make languages"):
         check_splitters(("deu_Latn", "tha_Thai", "cmn_Hani"))

@@ -1,4 +1,4 @@
-"""Thresholds by language: read, refused with a message, and applied only to texts of their language."""
+"""Thresholds by language: parsed, rejected with a message, and applied only to texts of their language."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ LANGUAGES = ("deu_Latn", "spa_Latn")
 
 
 def config(*found, folder: Path | None = None, languages: tuple[str, ...] = LANGUAGES) -> DocumentsConfig:
-    """The recipe, with these thresholds or those of a folder."""
+    """The recipe with these thresholds, or with those of a folder."""
     made = recipe.documents("x", URL_FILTER_WITHOUT_LISTS, languages, str(folder or "nowhere"))
     by_language = dataclasses.replace(made.by_language or ByLanguageConfig(), thresholds=found, fix_encoding=False)
     return dataclasses.replace(made, by_language=by_language)
@@ -58,7 +58,7 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_thresholds_decide_the_rows_of_their_language_and_no_others(change):
+def test_thresholds_apply_only_to_rows_of_their_language(change):
     table = rows(1500)
     german, spanish = thresholds("deu_Latn"), thresholds("spa_Latn")
     before = verdicts(table, config(german, spanish), None)
@@ -72,8 +72,8 @@ def test_thresholds_decide_the_rows_of_their_language_and_no_others(change):
     assert french == {("language", "low_language_score"), ("language", "other_language")}
 
 
-def test_every_row_is_judged_as_a_config_of_its_language_alone_would():
-    """That config is the recipe with the limits written into the filters."""
+def test_every_row_gets_the_verdict_of_a_config_for_only_its_language():
+    """That config is the recipe with the limits written into its filters."""
     table = rows(400, seed=1)
     both = {"deu": thresholds("deu_Latn", min_avg_word_length=6), "spa": thresholds("spa_Latn", dup_line_frac=0.05)}
     found = verdicts(table, config(*both.values()), None)
@@ -88,8 +88,8 @@ def test_every_row_is_judged_as_a_config_of_its_language_alone_would():
         assert verdicts(table.take(mine), alone, None) == [found[row] for row in mine]
 
 
-def test_a_score_at_the_threshold_is_enough():
-    """FineWeb-2 keeps scores from the threshold on, FineWeb only scores above it."""
+def test_a_score_at_the_threshold_passes():
+    """FineWeb-2 keeps scores at the threshold, FineWeb only scores above it."""
     table = rows(3)
     at = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([0.5] * 3))
     assert (
@@ -102,15 +102,15 @@ def test_a_score_at_the_threshold_is_enough():
     assert found[:2] == [("language", "low_language_score")] * 2
 
 
-def test_stop_words_are_those_of_the_text_s_language():
+def test_stop_words_depend_on_the_language_of_the_text():
     german = "Der Müller fuhr im Winter und im Sommer durch die Stadt, und der Weg war weit."
     made = config(thresholds("deu_Latn"), thresholds("spa_Latn", stopwords=list(SPANISH)))
     assert measure(german, made, "deu_Latn")["stop_words"] == len({"und", "die", "im", "der"})
     assert measure(german, made, "spa_Latn")["stop_words"] == 0
-    assert measure("the mill of the miller that is to be", made, "eng_Latn")["stop_words"] == 5  # the recipe's own
+    assert measure("the mill of the miller that is to be", made, "eng_Latn")["stop_words"] == 5  # those of the recipe
 
 
-def test_the_limits_that_the_funnel_tells_are_those_that_decide():
+def test_the_funnel_reports_the_limits_that_were_applied():
     made = config(thresholds("deu_Latn", dup_line_frac=0.25), thresholds("spa_Latn", dup_line_frac=0))
     told = {one.reason: one for one in thresholds_of(made, None)}
     assert told["gopher_duplicate_lines"].by_language == {"deu_Latn": 0.25, "spa_Latn": 1.0}
@@ -121,7 +121,7 @@ def test_the_limits_that_the_funnel_tells_are_those_that_decide():
     assert by_language == set(LIMITED)
 
 
-def test_a_config_without_them_has_no_columns_and_thresholds_by_language():
+def test_a_config_without_thresholds_has_no_columns_and_no_thresholds_by_language():
     plain = demo_config()
     assert "language_script" not in text_schema(plain).names
     assert not {"by_language", "stop words"} & plain.of_texts().keys()
@@ -129,7 +129,7 @@ def test_a_config_without_them_has_no_columns_and_thresholds_by_language():
     assert all(one.by_language == {} for one in thresholds_of(plain, None))
 
 
-def test_a_folder_is_read_and_only_what_is_wanted(tmp_path):
+def test_only_the_wanted_files_of_a_folder_are_read(tmp_path):
     write_thresholds(tmp_path, "deu_Latn", line_punct_thr=-1)
     write_thresholds(tmp_path, "spa_Latn", stopwords=list(SPANISH))
     (tmp_path / "tha_Thai.yml").write_text("not asked for")
@@ -140,7 +140,7 @@ def test_a_folder_is_read_and_only_what_is_wanted(tmp_path):
     }
 
 
-def test_what_the_files_say_identifies_a_result_and_not_where_they_lie(tmp_path):
+def test_a_result_is_identified_by_the_contents_of_the_files_and_not_by_their_paths(tmp_path):
     for folder in ("one", "other"):
         for language in LANGUAGES:
             write_thresholds(tmp_path / folder, language)
@@ -149,7 +149,7 @@ def test_what_the_files_say_identifies_a_result_and_not_where_they_lie(tmp_path)
     texts = thresholds_identity(one, "stopwords")
     write_thresholds(tmp_path / "other", "spa_Latn", new_line_ratio=0.31)
     assert thresholds_identity(one) != thresholds_identity(other)
-    assert thresholds_identity(other, "stopwords") == texts  # what was measured stays
+    assert thresholds_identity(other, "stopwords") == texts  # measured values are kept
     write_thresholds(tmp_path / "other", "spa_Latn", stopwords=list(SPANISH))
     assert thresholds_identity(other, "stopwords") != texts
 
@@ -163,7 +163,7 @@ def test_what_the_files_say_identifies_a_result_and_not_where_they_lie(tmp_path)
         ({"stopwords": [False]}, "stopwords"), ({"min_avg_word_length": 13}, "min_avg_word_length = 13"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_none_is_refused_by_name(tmp_path, changes, told):
+def test_an_invalid_file_is_rejected_by_name(tmp_path, changes, told):
     write_thresholds(tmp_path, "deu_Latn")
     write_thresholds(tmp_path, "spa_Latn", **changes)
     with pytest.raises(InputError, match=told) as refused:
@@ -171,7 +171,7 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path, changes, told):
     assert "spa_Latn.yml" in str(refused.value)
 
 
-def test_a_language_without_thresholds_is_refused_with_what_is_near(tmp_path):
+def test_a_language_without_thresholds_is_rejected_with_similar_names(tmp_path):
     write_thresholds(tmp_path, "deu_Latn")
     write_thresholds(tmp_path, "azj_Cyrl")
     with pytest.raises(UsageError, match=r"'azj_Latn'.*Did you mean azj_Cyrl"):
@@ -185,12 +185,12 @@ def test_a_language_without_thresholds_is_refused_with_what_is_near(tmp_path):
     [((), "is empty"), (("de",), "Write it as deu_Latn"), (("deu_Latn", "es"), "Write it as 'spa_Latn'"),
      (("deu_Latn", "nev_Latn"), "Did you mean new_Latn.*glotlid")],
 )  # fmt: skip
-def test_languages_are_named_with_their_scripts(languages, told):
+def test_languages_have_scripts_in_their_names(languages, told):
     with pytest.raises(UsageError, match=told):
         config(languages=languages)
 
 
-def test_a_folder_may_be_an_address(tmp_path, monkeypatch):
+def test_a_folder_may_be_a_url(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     path = write_thresholds(tmp_path, "deu_Latn")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -210,7 +210,7 @@ def test_a_folder_may_be_an_address(tmp_path, monkeypatch):
 
 
 class Archive(http.server.BaseHTTPRequestHandler):
-    """Sends the server's `archive` in chunks without its length, as GitHub does."""
+    """Send the server's `archive` in chunks without its length, as GitHub does."""
 
     protocol_version = "HTTP/1.1"
 
@@ -239,7 +239,7 @@ def archive_of(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serves an archive of the files of LANGUAGES, which are the pinned ones."""
+    """Serve an archive of the files of LANGUAGES, which are the pinned ones."""
     files = {f"{language}.yml": write_thresholds(tmp_path / "own", language).read_bytes() for language in LANGUAGES}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -275,7 +275,7 @@ def test_the_archive_is_downloaded_once_and_verified(server, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["other", "more", "fewer", "large", "cut"])
-def test_an_archive_of_other_files_is_refused(server, tmp_path, change):
+def test_an_archive_with_other_files_is_rejected(server, tmp_path, change):
     files = {f"x/configs/{name}": data for name, data in server.files.items()}
     if change == "other":
         files["x/configs/deu_Latn.yml"] += b"\n"
@@ -291,7 +291,7 @@ def test_an_archive_of_other_files_is_refused(server, tmp_path, change):
     assert not list((tmp_path / "cache").rglob("*.tar"))
 
 
-def test_a_server_that_is_gone(server, monkeypatch):
+def test_an_unreachable_server_is_reported(server, monkeypatch):
     monkeypatch.setattr(module, "ARCHIVE", "http://127.0.0.1:9/tar.gz")
     with pytest.raises(InputError, match=r"cannot be downloaded.*--documents.by-language.folder"):
         published()

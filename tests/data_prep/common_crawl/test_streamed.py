@@ -1,4 +1,4 @@
-"""Streamed files of a crawl, and records selected by its index, give the pages of local files."""
+"""Streamed files of a crawl, and records selected by its index, give the same pages as local files."""
 
 import dataclasses
 import gzip
@@ -75,7 +75,7 @@ def members(data: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def index_rows(files: dict[str, bytes]) -> list[dict]:
-    """What the columnar index says of every response in the files."""
+    """Rows of the columnar index for every response in the files."""
     rows = []
     for name, data in files.items():
         for offset, length, contents in members(data):
@@ -100,7 +100,7 @@ def index_rows(files: dict[str, bytes]) -> list[dict]:
 
 @pytest.fixture
 def crawl(warcs) -> Generator[LoopbackCrawl]:
-    """With an index of two files, of several row groups each, and one of another subset."""
+    """A crawl whose index has two files of several row groups each, and one of another subset."""
     served = LoopbackCrawl.of(warcs)
     rows = index_rows({path: served.files[path] for path in served.paths})
     paths = [f"{TABLE}/subset=warc/part-{n:05d}.c000.gz.parquet" for n in range(2)]
@@ -129,7 +129,7 @@ def pages_in(files: list[InputFile]) -> tuple[list, Counter]:
     return [one for file in files for one in read_input(file, skipped)], skipped
 
 
-def test_streamed_files_give_what_local_ones_give_and_nothing_is_on_the_disk(crawl, tmp_path):
+def test_streamed_files_give_the_pages_of_local_ones_and_write_nothing_to_disk(crawl, tmp_path):
     streamed = fetched(crawl, tmp_path / "run", files=2, first_file=1)
     assert [(one.name, one.kind, one.bytes) for one in streamed] == [
         (path, "warc", len(crawl.files[path])) for path in crawl.paths[1:]
@@ -152,7 +152,7 @@ def test_streamed_files_give_what_local_ones_give_and_nothing_is_on_the_disk(cra
         list(pages)
 
 
-def test_wet_files_have_their_own_list(tmp_path):
+def test_wet_files_have_a_separate_list(tmp_path):
     with serving(LoopbackCrawl.of([b"1", b"22"], "wet")) as crawl:
         files = fetched(crawl, tmp_path, kind="wet", files=2)
     assert [(one.kind, one.name.endswith(".warc.wet.gz"), one.bytes) for one in files] == [
@@ -160,19 +160,17 @@ def test_wet_files_have_their_own_list(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_sizes_of_a_whole_crawl_are_not_asked_for_one_by_one(tmp_path):
+def test_the_sizes_of_a_whole_crawl_need_few_requests(tmp_path):
     warcs = [gzip.compress(random.Random(n).randbytes(100)) for n in range(300)]
     with serving(LoopbackCrawl.of(warcs)) as crawl:
         files = fetched(crawl, tmp_path, files=300)
         assert len(crawl.requests) <= 18  # the list, and some sizes
         few = fetched(crawl, tmp_path / "few", files=2)
-        assert [one.identity for one in few] == [
-            one.identity for one in files[:2]
-        ]  # more are the same ones, and others
+        assert [one.identity for one in few] == [one.identity for one in files[:2]]  # also in more files
     assert len(files) == 300 and all(one.estimated and 110 < one.bytes < 140 for one in files)
 
 
-def test_an_s3_address_serves_as_well(warcs, tmp_path):
+def test_an_s3_address_works_too(warcs, tmp_path):
     with serving_store() as store, variables(store.environment() | QUICK):
         store.bucket("commoncrawl")
         served = LoopbackCrawl.of(warcs)
@@ -201,7 +199,7 @@ def test_an_s3_address_serves_as_well(warcs, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
-def test_chosen_records_are_the_pages_that_reading_whole_files_gives(crawl, tmp_path, wanted, keep):
+def test_selected_records_are_the_pages_of_the_whole_files(crawl, tmp_path, wanted, keep):
     index = dataclasses.replace(CrawlIndex(pages_per_unit=17), **wanted)
     units = fetched(crawl, tmp_path / "index", index=index, files=0)
     whole, _ = pages_in(fetched(crawl, tmp_path / "whole"))
@@ -218,7 +216,7 @@ def test_chosen_records_are_the_pages_that_reading_whole_files_gives(crawl, tmp_
     assert rows[0]["file_path"] in crawl.paths
 
 
-def test_row_groups_that_hold_no_wanted_page_are_not_read(crawl, monkeypatch, tmp_path):
+def test_row_groups_without_a_wanted_page_are_not_read(crawl, monkeypatch, tmp_path):
     asked = []
     records_of = crawl_index.records_of
     monkeypatch.setattr(
@@ -231,19 +229,19 @@ def test_row_groups_that_hold_no_wanted_page_are_not_read(crawl, monkeypatch, tm
     assert len(asked) == 3
 
 
-def test_the_first_pages_and_some_parts_of_the_index(crawl, tmp_path):
+def test_the_first_pages_of_some_parts_of_the_index(crawl, tmp_path):
     some = fetched(crawl, tmp_path / "a", index=CrawlIndex(max_pages=25))
     assert sum(one.pages or 0 for one in some) == 25 == len(pages_in(some)[0])
     half = fetched(crawl, tmp_path / "b", index=CrawlIndex(max_pages=10**6, parts=1))
     assert 0 < sum(one.pages or 0 for one in half) <= 60
 
 
-def test_neighbouring_records_come_by_one_request(crawl, tmp_path):
+def test_adjacent_records_are_read_by_one_request(crawl, tmp_path):
     units = fetched(crawl, tmp_path, index=CrawlIndex(max_pages=10**6, mime=()))
     crawl.requests.clear()
     crawl.faults[crawl.paths[0]] = [Fault(cut=100), Fault(status=503)]
     assert len(pages_in(units)[0]) == 120
-    assert len(crawl.requests) == 5  # a file each, and two that failed
+    assert len(crawl.requests) == 5  # one per file, and two that failed
     far = dataclasses.replace(units[0], ranges=(("a", ((0, 10), (20, 5), (10**6, 7), (10**6 + 7, 9 * 2**20))),))
     assert [(span.start, span.end) for span in spans(far)] == [
         (0, 25),
@@ -252,7 +250,7 @@ def test_neighbouring_records_come_by_one_request(crawl, tmp_path):
     ]
 
 
-def test_a_damaged_record_is_named_by_its_archive_and_the_others_stay(crawl, tmp_path):
+def test_a_damaged_record_is_named_by_its_archive_and_the_others_are_kept(crawl, tmp_path):
     (unit,) = fetched(crawl, tmp_path, index=CrawlIndex(max_pages=10**6, mime=()))
     name, records = unit.ranges[1]
     offset, length = records[5]
@@ -266,12 +264,12 @@ def test_a_damaged_record_is_named_by_its_archive_and_the_others_stay(crawl, tmp
     assert row_of(damage, unit, demo_config())["id"] == f"{name}#{offset}"
 
 
-def test_an_unknown_crawl_is_refused_with_the_list_of_crawls(crawl, tmp_path):
+def test_an_unknown_crawl_is_rejected_with_the_list_of_crawls(crawl, tmp_path):
     with pytest.raises(UsageError, match=r"no crawl CC-MAIN-2024-11 .*paths\.gz does not exist.*collinfo\.json"):
         fetched(crawl, tmp_path, crawl="CC-MAIN-2024-11")
 
 
-def test_more_files_than_the_crawl_has_are_refused_with_both_numbers(crawl, tmp_path):
+def test_more_files_than_in_the_crawl_are_rejected_with_both_numbers(crawl, tmp_path):
     with pytest.raises(UsageError, match=r"files is 9, but CC-MAIN-2024-10 has 3 WARC files, 2 of them"):
         fetched(crawl, tmp_path, files=9, first_file=1)
 
@@ -287,7 +285,7 @@ def test_more_files_than_the_crawl_has_are_refused_with_both_numbers(crawl, tmp_
         pytest.param(gzip.compress(b"crawl-data/a/b.warc.gz\n" * 99)[:-9], id="cut"),
     ],
 )
-def test_a_damaged_or_hostile_list_is_refused_and_deleted(crawl, tmp_path, body):
+def test_a_damaged_or_hostile_list_is_rejected_and_deleted(crawl, tmp_path, body):
     crawl.files[f"crawl-data/{CRAWL}/warc.paths.gz"] = body
     with pytest.raises(InputError, match=r"warc\.paths\.gz is (not a list|damaged)"):
         fetched(crawl, tmp_path)
@@ -306,7 +304,7 @@ def test_an_unreachable_server_or_proxy_is_reported_with_the_proxy_setting(crawl
     assert not crawl.requests
 
 
-def test_retry_after_is_seconds_or_a_date_by_the_servers_clock():
+def test_retry_after_is_seconds_or_a_date_of_the_servers_clock():
     date = "Thu, 22 Feb 2024 10:00:00 GMT"
     assert seconds_asked("120", date) == 120
     assert seconds_asked("Thu, 22 Feb 2024 10:00:30 GMT", date) == 30
@@ -314,7 +312,7 @@ def test_retry_after_is_seconds_or_a_date_by_the_servers_clock():
     assert [seconds_asked(value, date) for value in (None, "", "soon", "-3", "²")] == [None] * 5
 
 
-def test_the_choice_of_files(crawl):
+def test_the_selection_of_files(crawl):
     paths = [f"file {n}" for n in range(1000)]
 
     def choose(**changes) -> list[str]:
@@ -344,7 +342,7 @@ def test_the_choice_of_files(crawl):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_impossible_values_are_refused(crawl, changes, value):
+def test_invalid_values_are_rejected(crawl, changes, value):
     with pytest.raises(UsageError, match=re.escape(value)):
         config(crawl, **changes)
 
@@ -352,6 +350,6 @@ def test_impossible_values_are_refused(crawl, changes, value):
 @pytest.mark.parametrize(
     "wrong", [{"languages": ("en",)}, {"domains": ("https://a.example",)}, {"max_pages": -1}], ids=str
 )
-def test_impossible_choices_are_refused(wrong):
+def test_invalid_selections_are_rejected(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         CrawlIndex(**wrong)

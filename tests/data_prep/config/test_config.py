@@ -1,4 +1,4 @@
-"""Values that can mean nothing are refused where they are given, with the bounds."""
+"""Configs reject out-of-range values with the bounds."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ THRESHOLDS = [
 
 
 @pytest.mark.parametrize(("section", "name"), THRESHOLDS)
-def test_a_threshold_that_no_value_can_have_is_refused(section, name):
+def test_out_of_range_thresholds_are_rejected(section, name):
     value = getattr(getattr(CONFIG, section), name)
     kind = type(value[0]) if isinstance(value, tuple) else type(value)
     for bad in (-1, math.inf, math.nan) if kind is float else (-1,):
@@ -34,7 +34,7 @@ def test_a_threshold_that_no_value_can_have_is_refused(section, name):
 
 
 @pytest.mark.parametrize(("section", "name"), THRESHOLDS)
-def test_a_share_is_at_most_one_and_may_be_one(section, name):
+def test_a_share_is_at_most_one(section, name):
     value = getattr(getattr(CONFIG, section), name)
     if isinstance(value, float) and value <= 1 and "per_word" not in name:
         changed(section, **{name: 1.0})
@@ -43,7 +43,7 @@ def test_a_share_is_at_most_one_and_may_be_one(section, name):
 
 
 @pytest.mark.parametrize(("code", "near"), [("EN", "mean en\\?"), ("english", "GlotLID"), ("", "GlotLID")])
-def test_a_language_that_there_is_not_is_refused(code, near):
+def test_an_unknown_language_is_rejected(code, near):
     with pytest.raises(UsageError, match=rf"has '{code}', which lid.176 does not know.*{near}"):
         changed("language", languages=("de", code))
     changed("language", languages=("de", "zh", "als"))
@@ -58,6 +58,6 @@ def test_the_languages_are_those_of_the_model():
 
 
 @pytest.mark.parametrize("region", ["XX", "us", "USA", ""])
-def test_a_country_without_phone_numbers_is_refused(region):
+def test_a_country_without_phone_numbers_is_rejected(region):
     with pytest.raises(UsageError, match=f"phone_regions has '{region}'"):
         changed("personal_data", phone_regions=("US", region))

@@ -1,4 +1,4 @@
-"""The index finds the n-grams that a plain comparison of words finds; examples of common tasks are read."""
+"""The index finds the same n-grams as a plain comparison of words; examples of common benchmarks are parsed."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ def runs(text: str, n: int) -> set[tuple[str, ...]]:
 
 
 def shared_ngrams(text: str, examples: list[str], config: DecontaminationConfig) -> set[tuple[str, ...]]:
-    """By plain comparison: what of the text is a run of n words of an example, or a short one as a whole."""
+    """Spans of the text that are n words of an example, or a whole shorter example, by plain comparison."""
     found = set()
     for example in examples:
         n = min(len(words_of(example)), config.ngram_words)
@@ -49,7 +49,7 @@ def shared_ngrams(text: str, examples: list[str], config: DecontaminationConfig)
 
 @given(examples=st.lists(TEXTS, max_size=4), texts=st.lists(TEXTS, max_size=5))
 @settings(max_examples=150, deadline=None)
-def test_overlaps_are_those_of_a_plain_comparison(examples, texts):
+def test_overlaps_equal_those_of_a_plain_comparison(examples, texts):
     """Windows across two documents of a batch do not count."""
     index = index_of(examples)
     found = overlaps(texts, index)
@@ -63,7 +63,7 @@ def test_overlaps_are_those_of_a_plain_comparison(examples, texts):
         ]
 
 
-def test_a_collision_of_hashes_is_no_overlap():
+def test_a_hash_collision_is_not_an_overlap():
     index = index_of(["one two three four"])
     other = index_of(["five six seven eight"])
     colliding = Index(
@@ -72,7 +72,7 @@ def test_a_collision_of_hashes_is_no_overlap():
     assert overlaps(["five six seven eight"], other) and not overlaps(["five six seven eight"], colliding)
 
 
-def test_words_without_case_punctuation_and_diacritics():
+def test_words_are_compared_without_case_punctuation_and_diacritics():
     same = [
         "Don't stop: the MILL-wheel, ÉTÉ (23)!",
         "don’t  stop the mill wheel été\n23",
@@ -81,7 +81,7 @@ def test_words_without_case_punctuation_and_diacritics():
     assert {tuple(words_of(text)) for text in same} == {("dont", "stop", "the", "mill", "wheel", "ete", "23")}
     assert all(np.array_equal(hashed_words(text), hashed_words(same[0])) for text in same)
     assert words_of("2 + 2 = 4") != words_of("2 + 2 = 5")
-    assert words_of("水車が回る") == list("水車か回る")  # a mark of voicing is a diacritic, as in MinHash
+    assert words_of("水車が回る") == list("水車か回る")  # a voicing mark is a diacritic, as in MinHash
 
 
 ROWS = {
@@ -114,7 +114,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_rows_of_the_usual_tasks_are_read_without_a_word(tmp_path, name):
+def test_rows_of_common_benchmarks_need_no_options(tmp_path, name):
     row, texts = ROWS[name]
     (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n\n")
     (example,) = read_examples(example_files([str(tmp_path / "one.jsonl")]), ())
@@ -122,7 +122,7 @@ def test_rows_of_the_usual_tasks_are_read_without_a_word(tmp_path, name):
     assert example.id == str(row.get("id", row.get("ind", "")))
 
 
-def test_fields_that_are_named_are_taken_and_no_others(tmp_path):
+def test_only_the_named_fields_are_used(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"question": "No.", "q": "Who?", "why": "Why?", "a": ["Eve", "Ann"]}))
     fields = ("prompt=q", "prompt=why", "answer=a")
     (example,) = read_examples(example_files([str(tmp_path / "x.jsonl")]), fields)
@@ -135,7 +135,7 @@ def test_fields_that_are_named_are_taken_and_no_others(tmp_path):
         DecontaminationConfig(fields=("q",))
 
 
-def test_files_of_every_kind_and_sets_by_name(tmp_path):
+def test_files_of_every_format_and_sets_by_name(tmp_path):
     rows = [{"text": f"Row {n} of it"} for n in range(2)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     (tmp_path / "a.jsonl").write_bytes(lines)
@@ -161,7 +161,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_set_of_a_web_server_is_brought(tmp_path, monkeypatch):
+def test_a_set_on_a_web_server_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "www").mkdir()
     (tmp_path / "www/far.jsonl").write_text('{"text": "Far away it stands"}')
@@ -181,7 +181,7 @@ def test_a_set_of_a_web_server_is_brought(tmp_path, monkeypatch):
         server.server_close()
 
 
-def test_an_index_is_read_as_it_was_written_and_counts_what_is_too_short(tmp_path):
+def test_a_saved_index_is_restored_and_counts_examples_that_are_too_short(tmp_path):
     index = index_of(["one two three four five", "one", "nine ten", ""])
     write_index(index, tmp_path)
     again = read_index(tmp_path)
@@ -192,7 +192,7 @@ def test_an_index_is_read_as_it_was_written_and_counts_what_is_too_short(tmp_pat
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared has the evaluation sets")
-def test_real_sets_are_read_and_their_examples_found():
+def test_real_sets_are_parsed_and_their_examples_found():
     sets = [str(SHARED / name) for name in ("arc_easy.jsonl", "winogrande.jsonl")]
     examples = list(read_examples(example_files(sets), ()))
     index = build_index(examples, DecontaminationConfig(sets=tuple(sets)))

@@ -1,4 +1,4 @@
-"""Decontamination from texts/ to documents/: what goes and stays, the reports, the same bytes however it is run."""
+"""Decontamination from texts/ to documents/: dropped and kept documents, reports, and reproducible bytes."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ COMMON = {"ctx_a": BOILERPLATE, "ctx_b": "", "endings": ["So it is said."]}
 
 
 def planted(number: int) -> str:
-    """A document with the prompt of an example in its midst, in other case and with other marks."""
+    """A document that contains the prompt of an example in other case and with other punctuation."""
     passage = f"{EXAMPLES[number]['ctx_a']} then {EXAMPLES[number]['endings'][1]}".upper().replace(" ", ",  ")
     return f"{prose(number)}\n“{passage}”\n{prose(number + 50)}"
 
@@ -37,7 +37,7 @@ def planted(number: int) -> str:
 TEXTS = {
     **{f"clean {n}": prose(100 + n) for n in range(8)},
     **{f"planted {n}": planted(n) for n in (0, 2)},
-    "copy of planted 0": planted(0),  # goes as a copy, and does not make the n-gram more frequent
+    "copy of planted 0": planted(0),  # dropped as a copy, which does not count as an occurrence of the n-gram
     **{f"boilerplate {n}": f"{prose(200 + n)}\n{BOILERPLATE}" for n in range(4)},
     "short": f"{prose(300)} NINE words make a very short example of it!",
     "one word short": f"{prose(301)} words make a very short example of it",
@@ -69,14 +69,14 @@ def config_of(sets: Path, steps: Sequence[str] = ("exact_dedup", "decontaminatio
 
 
 def made(texts: Path, config: DocumentsConfig, out: Path, workers: int = 1) -> dict[str, str]:
-    """Return {id: reason, "" for kept documents}, in order."""
+    """Return {id: reason, "" for kept documents} in order."""
     engine = dataclasses.replace(ONE_PROCESS, workers=workers)
     prepare_documents(texts, config, out, engine=engine)
     rows = [row for folder in ("documents", "dropped") for row in pq.read_table(out / folder).to_pylist()]
     return {row["id"]: row.get("reason") or "" for row in rows}
 
 
-def test_documents_with_text_of_an_example_go_and_no_others(texts, sets, tmp_path):
+def test_only_documents_with_text_of_an_example_are_dropped(texts, sets, tmp_path):
     reasons = made(texts, config_of(sets), tmp_path / "out")
     dropped = {name: reason for name, reason in reasons.items() if reason}
     assert sorted(dropped.values()) == ["contaminated"] * 3 + ["exact_duplicate"]
@@ -86,7 +86,7 @@ def test_documents_with_text_of_an_example_go_and_no_others(texts, sets, tmp_pat
     assert reasons["boilerplate 0"] == "" == reasons["twelve words"]
 
 
-def test_the_reports_tell_of_each_set_and_each_document(texts, sets, tmp_path):
+def test_reports_cover_each_set_and_each_document(texts, sets, tmp_path):
     made(texts, config_of(sets), tmp_path / "out")
     report = json.loads((tmp_path / "out/dropped/_decontamination.json").read_text())
     told = report["sets"]["hellaswag"]
@@ -107,7 +107,7 @@ def test_the_reports_tell_of_each_set_and_each_document(texts, sets, tmp_path):
     assert pq.read_table(texts / file)["id"][int(row)].as_py() == "short"
 
 
-def test_without_a_bound_boilerplate_drops_and_a_report_drops_nothing(texts, sets, tmp_path):
+def test_boilerplate_is_dropped_without_a_bound_and_nothing_in_report_mode(texts, sets, tmp_path):
     reasons = made(texts, config_of(sets, max_corpus_documents=4), tmp_path / "strict")
     assert {name for name, reason in reasons.items() if reason} >= {f"boilerplate {n}" for n in range(4)}
     reasons = made(texts, config_of(sets, action="report"), tmp_path / "report")
@@ -115,14 +115,14 @@ def test_without_a_bound_boilerplate_drops_and_a_report_drops_nothing(texts, set
     assert len((tmp_path / "report/dropped/_decontamination.jsonl").read_text().splitlines()) == 3
 
 
-def test_copies_make_an_n_gram_frequent_only_where_they_stay(texts, sets, tmp_path):
+def test_only_kept_copies_make_an_n_gram_frequent(texts, sets, tmp_path):
     one = config_of(sets, max_corpus_documents=1)
     assert made(texts, one, tmp_path / "deduplicated")["planted 2"] == "contaminated"
     without = made(texts, dataclasses.replace(one, steps=("decontamination",)), tmp_path / "with copies")
     assert without["planted 0"] == without["copy of planted 0"] == "" and without["planted 2"] == "contaminated"
 
 
-def test_same_bytes_however_few_files_are_merged_at_once(texts, sets, tmp_path, monkeypatch):
+def test_bytes_do_not_depend_on_the_number_of_files_merged_at_once(texts, sets, tmp_path, monkeypatch):
     made(texts, config_of(sets), tmp_path / "one")
     monkeypatch.setattr(tasks, "FILES_AT_ONCE", 2)
     made(texts, config_of(sets), tmp_path / "groups")
@@ -139,7 +139,7 @@ def test_same_bytes_however_few_files_are_merged_at_once(texts, sets, tmp_path, 
     assert {"ngrams-1", "overlap-lines-1"} <= steps
 
 
-def test_what_is_done_is_kept_and_other_sets_are_looked_for_anew(texts, sets, tmp_path):
+def test_finished_work_is_kept_and_a_change_of_sets_reruns_only_the_search(texts, sets, tmp_path):
     out, config = tmp_path / "out", config_of(sets)
     before = made(texts, config, out)
     hits = sorted((out / "parts").rglob("hits/*.parquet"))
@@ -154,7 +154,7 @@ def test_what_is_done_is_kept_and_other_sets_are_looked_for_anew(texts, sets, tm
     assert made(texts, config, out)["clean 1"] == "contaminated"
 
 
-def test_a_step_without_sets_and_an_impossible_order_are_refused(sets):
+def test_a_step_without_sets_and_an_invalid_order_are_rejected(sets):
     with pytest.raises(UsageError, match=r"decontamination\.sets is empty"):
         dataclasses.replace(config_of(sets), decontamination=DecontaminationConfig())
     with pytest.raises(UsageError, match="the recipe's order is exact_dedup decontamination"):

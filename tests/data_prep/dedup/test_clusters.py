@@ -1,4 +1,4 @@
-"""Laws of the join: the components of any graph, by a few rounds, whatever the order, the runner and the memory."""
+"""The join finds the connected components of any graph in few rounds, for any order, runner and memory limit."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ def key(name: object) -> bytes:
 
 
 def run_here(tasks, work, ran: list[int] | None = None) -> list[dict]:
-    """Runs the tasks whose files are not there, one after the other, in this process."""
+    """Run the tasks whose outputs are missing one by one in this process."""
     missing = [task for task in tasks if not task.run_file.exists()]
     for task in missing:
         task.run_file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def counts_of(task) -> Path:
 
 
 def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = FILES) -> list[Path]:
-    """The pairs by the file of their node."""
+    """Write the pairs to the file of their node."""
     paths = [folder / f"{file}.pairs" for file in range(files)]
     with contextlib.ExitStack() as stack:
         add = [stack.enter_context(writing_pairs(path)) for path in paths]
@@ -54,13 +54,13 @@ def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = 
 
 
 def stays(result: Partitions, files: int = FILES) -> dict[tuple[int, int], tuple[int, int]]:
-    """{(file, row) of a duplicate: (file, row) of what stays}."""
+    """Return {(file, row) of a duplicate: (file, row) of the kept document}."""
     found = [duplicates_in(result, file) for file in range(files)]
     return {(file, row): kept for file, rows in enumerate(found) for row, kept in rows.items()}
 
 
 def union_find(pairs: Pairs) -> dict[tuple[int, int], tuple[int, int]]:
-    """The same by the textbook."""
+    """The same by union-find."""
     parent: dict[Node, Node] = {node: node for _, node in pairs}
 
     def root(node: Node) -> Node:
@@ -78,7 +78,7 @@ def union_find(pairs: Pairs) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def graph_pairs(edges: list[tuple[int, int]], rng: random.Random, files: int = FILES) -> Pairs:
-    """One key an edge, numbers made nodes in an order that has nothing to do with theirs."""
+    """One key per edge; nodes are numbered in an unrelated order."""
     numbers = {number for edge in edges for number in edge}
     nodes = {number: (rng.getrandbits(3), number % files << 32 | number) for number in numbers}
     pairs = [(key(index), nodes[end]) for index, edge in enumerate(edges) for end in edge]
@@ -109,10 +109,10 @@ def test_a_long_path_takes_logarithmically_many_rounds(tmp_path, rows_at_once):
     result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once)
     assert stays(result) == union_find(pairs)
     rounds = len(list((tmp_path / "steps").glob("*-small-star")))
-    assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last one sees that nothing changes
+    assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last round finds no change
 
 
-def test_who_stays_does_not_depend_on_where_documents_stand(tmp_path):
+def test_the_kept_document_does_not_depend_on_file_positions(tmp_path):
     documents = [(f"2024-01-0{1 + number % 7}T00:00:00Z", f"<urn:{number}>", number % 40) for number in range(200)]
     kept = []
     for seed in range(3):
@@ -129,7 +129,7 @@ def test_who_stays_does_not_depend_on_where_documents_stand(tmp_path):
     assert all(date == first[c] for date, _, c in kept[0])
 
 
-def test_the_first_fetched_is_the_smallest_and_an_unknown_date_the_last():
+def test_the_first_fetched_sorts_first_and_an_unknown_date_last():
     dates = [
         "1969-12-31T00:00:00Z", "2013-05-18T05:50:17Z", "2013-05-18T08:50:18+03:00", "2013-05-18 05:50:19.5",
         "2013-05-19", "9999-12-31T23:59:59Z", "yesterday",
@@ -150,7 +150,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("files_at_once", [2, 64])
-def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, files_at_once):
+def test_a_killed_run_resumes(tmp_path, monkeypatch, files_at_once):
     monkeypatch.setattr(partitions, "FILES_AT_ONCE", files_at_once)
     pairs = graph_pairs([(number, number + 1) for number in range(300)], random.Random(2))
     for folder in ("whole", "killed"):
@@ -178,7 +178,7 @@ def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, files_at_
         except KilledError:
             (tmp_path / "killed/steps/link/000000.runs.1.partial").write_bytes(b"half a run file")
     assert content(result) == content(whole)
-    assert run_files_once <= undisturbed  # nothing twice
+    assert run_files_once <= undisturbed  # nothing runs twice
 
 
 def content(made: Partitions) -> dict[str, bytes]:
@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def star(key_rows: int, rng: random.Random) -> Pairs:
-    """One key that `key_rows` documents have, and as many of two documents each, some of them among the many."""
+    """One key that `key_rows` documents share, and as many keys of two documents each, some also with the first key."""
     nodes = [(rng.getrandbits(20), rng.randrange(FILES) << 32 | number) for number in range(2 * key_rows)]
     pairs = [(key("boilerplate"), node) for node in nodes[:key_rows]]
     pairs += [(key(number), nodes[rng.randrange(2 * key_rows)]) for number in range(key_rows) for _ in range(2)]
@@ -204,8 +204,8 @@ def star(key_rows: int, rng: random.Random) -> Pairs:
     return pairs
 
 
-def test_a_key_of_many_rows_is_never_held_at_once(tmp_path, monkeypatch):
-    """2,500 documents of one key in partitions of 400 rows."""
+def test_a_key_of_many_rows_is_never_in_memory_at_once(tmp_path, monkeypatch):
+    """2,500 documents with one key in partitions of 400 rows."""
     held = []
     real = sorted_runs.sorted_rows
     monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
@@ -223,7 +223,7 @@ def test_a_key_of_many_rows_is_never_held_at_once(tmp_path, monkeypatch):
 @given(st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=4), st.integers(0, 40), st.integers(0, 40))
 @example([[5, 5, 7]], 5, 5)
 @settings(max_examples=60, deadline=None)
-def test_a_range_of_a_run_file_is_its_rows(tmp_path_factory, runs, low, last):
+def test_a_range_of_a_run_file_has_its_rows(tmp_path_factory, runs, low, last):
     path = tmp_path_factory.mktemp("runs") / "a.runs"
     rows = [np.array([[k, k % 3, i, i % 5] for i, k in enumerate(keys)], np.uint64).reshape(-1, 4).T for keys in runs]
     with pytest.MonkeyPatch.context() as patch:
@@ -239,8 +239,8 @@ def test_a_range_of_a_run_file_is_its_rows(tmp_path_factory, runs, low, last):
         np.testing.assert_array_equal(sorted_runs.sorted_rows(read), sorted_runs.sorted_rows(inside))
 
 
-def test_a_range_of_a_bucket_is_one_request_a_run(tmp_path):
-    """And one for the index."""
+def test_a_range_in_a_bucket_is_one_request_per_run(tmp_path):
+    """Plus one for the index."""
     rng = np.random.default_rng(0)
     path = tmp_path / "a.runs"
     sorted_runs.write_run_file(path, [rng.integers(0, 2**64, (4, 20_000), np.uint64) for _ in range(3)])
@@ -259,7 +259,7 @@ def test_a_range_of_a_bucket_is_one_request_a_run(tmp_path):
     np.testing.assert_array_equal(np.concatenate(there, axis=1), np.concatenate(here, axis=1))
 
 
-def test_a_run_file_that_is_not_in_the_bucket_is_named(tmp_path):
+def test_a_run_file_missing_from_the_bucket_is_named(tmp_path):
     with serving() as store, variables(store.environment() | QUICK):
         store.bucket("runs")
         write_atomically(Url("s3://runs/pairs/a.runs"), b"")
@@ -269,7 +269,7 @@ def test_a_run_file_that_is_not_in_the_bucket_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 20, 100, 5000])
-def test_a_run_file_that_was_cut_is_named(tmp_path, cut):
+def test_a_truncated_run_file_is_named(tmp_path, cut):
     path = tmp_path / "a.runs"
     sorted_runs.write_run_file(path, [np.arange(4000, dtype=np.uint64).reshape(4, -1)])
     path.write_bytes(path.read_bytes()[:cut])

@@ -1,4 +1,4 @@
-"""Laws of deduplication over random corpora of exact and near copies, from texts/ to documents/ and dropped/."""
+"""Deduplication of random corpora with exact and near copies, from texts/ to documents/ and dropped/."""
 
 import dataclasses
 import hashlib
@@ -39,8 +39,8 @@ FILES = ("a.parquet", "b.parquet", "c.parquet")
 
 
 def random_corpus(seed: int, languages: tuple[str, ...] = ("en",), documents: int = 0) -> list[list[dict]]:
-    """The rows of each file: some texts, copies with other white space, texts with one word changed, and copies of
-    these. Dates are few, so that some are equal and the copy of a copy is often older than its original."""
+    """Rows of each file: some texts, copies with other white space, texts with one word changed, and copies of these.
+    There are few dates, so that some are equal and copies are often older than their originals."""
     draw = random.Random(seed)
     texts: list[str] = []
     for number in range(documents or draw.randint(10, 30)):
@@ -50,7 +50,7 @@ def random_corpus(seed: int, languages: tuple[str, ...] = ("en",), documents: in
             words = ["".join(draw.choices("abcdefgh", k=6)) for _ in range(40)]  # digits would all become 0
         elif kind == "changed":
             words[draw.choice((0, len(words) - 1))] = f"changed{chr(97 + number // 26)}{chr(97 + number % 26)}"
-        elif kind == "short":  # no shingle: only its exact copies are found
+        elif kind == "short":  # no shingle: only exact copies are found
             words = [draw.choice(("one", "two")), "word"]
         texts.append(draw.choice((" ", "  ", "\n")).join(words))
     files: list[list[dict]] = [[] for _ in FILES]
@@ -65,7 +65,7 @@ def random_corpus(seed: int, languages: tuple[str, ...] = ("en",), documents: in
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """A corpus, and its kept and dropped rows by id."""
+    """A corpus with its kept and dropped rows by id."""
 
     rows: dict[str, dict]
     kept: dict[str, dict]
@@ -95,7 +95,7 @@ def deduplicate(
 
 
 def clusters_of(rows: Iterable[dict], config: DocumentsConfig) -> dict[str, str]:
-    """{id: the id that stays} of each row, by the textbook: every pair that shares a key is joined."""
+    """{id: id of the kept document} of each row, by joining every pair that shares a key."""
     parent = {row["id"]: row["id"] for row in rows}
     by_key: dict[bytes, str] = {}
     order = {row["id"]: make_node(row["date"], row["id"], 0, 0) for row in rows}
@@ -117,7 +117,7 @@ def minhash_config(**changes: Any) -> MinHashConfig:
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("by_language", [False, True])
-def test_documents_meet_inside_their_scope_alone(tmp_path, across, by_language):
+def test_documents_are_compared_only_within_their_scope(tmp_path, across, by_language):
     config = demo_config(
         steps=("exact_dedup", "minhash_dedup"), across_dumps=across, minhash=minhash_config(by_language=by_language),
         language=dataclasses.replace(recipe.LANGUAGE, languages=("en", "de")),
@@ -133,8 +133,8 @@ def test_documents_meet_inside_their_scope_alone(tmp_path, across, by_language):
         assert any(one["language"] != other["language"] for one, other in pairs) == (not by_language)
 
 
-def test_before_the_filters_a_bad_document_may_be_the_one_that_stays(tmp_path):
-    """And falls then by the filter, so that of its cluster nothing is left."""
+def test_before_the_filters_the_kept_document_may_be_a_bad_one(tmp_path):
+    """The filter then drops it, so nothing of its cluster is left."""
     good = {row["id"]: row for rows in random_corpus(0) for row in rows}.popitem()[1]
     text = " ".join(one + other for one in "abcdefgh" for other in "vwxyz")
     bad = good | {"id": "bad", "text": text + " { lorem", "date": "2020-01-01T00:00:00Z", "c4_curly_brackets": 1.0}
@@ -175,7 +175,7 @@ def fetched_again(seed: int) -> list[list[dict]]:
 
 @pytest.mark.parametrize("keep", ["first", "latest"])
 @pytest.mark.parametrize("more", [(), ("exact_dedup", "minhash_dedup")])
-def test_of_a_page_fetched_again_one_document_stays(tmp_path, keep, more):
+def test_one_document_is_kept_of_a_page_fetched_again(tmp_path, keep, more):
     config = demo_config(steps=("url_dedup", *more), url_dedup=UrlDedupConfig(keep=keep))
     for seed in range(2):
         found = deduplicate(tmp_path / str(seed), fetched_again(seed), config)
@@ -199,7 +199,7 @@ def test_of_a_page_fetched_again_one_document_stays(tmp_path, keep, more):
     "steps", [("url_dedup", "exact_dedup", "minhash_dedup"), ("exact_dedup",), ("url_dedup",), ("minhash_dedup",)]
 )
 @pytest.mark.parametrize("before", [False, True])
-def test_sizes_of_clusters_sum_to_the_documents(tmp_path, steps, before):
+def test_cluster_sizes_sum_to_the_number_of_documents(tmp_path, steps, before):
     minhash = minhash_config(cluster_sizes=True, upsampling_weights=WEIGHTS, before_filters=before)
     corpus = fetched_again(5)
     found = deduplicate(tmp_path, corpus, demo_config(steps=steps, minhash=minhash))
@@ -216,8 +216,8 @@ def test_sizes_of_clusters_sum_to_the_documents(tmp_path, steps, before):
 
 
 @pytest.mark.parametrize("keys", [1, 3])
-def test_sizes_are_the_same_however_few_rows_are_held(tmp_path, keys):
-    """With several keys of a document, a duplicate is found in several blocks of a partition."""
+def test_cluster_sizes_do_not_depend_on_the_memory_limit(tmp_path, keys):
+    """With several keys per document, a duplicate is found in several blocks of a partition."""
     draw = random.Random(0)
     nodes = [(draw.getrandbits(60), number % 3 << 32 | number) for number in range(150)]
     with writing_pairs(tmp_path / "pairs") as add:
@@ -237,7 +237,7 @@ def test_sizes_are_the_same_however_few_rows_are_held(tmp_path, keys):
     assert found[0] == found[1] and max(size for sizes in found[0] for size in sizes.values()) > 5
 
 
-def test_a_document_is_repeated_by_the_largest_size_that_its_cluster_reaches():
+def test_a_document_is_repeated_by_the_largest_size_its_cluster_reaches():
     assert [repeats(size, WEIGHTS) for size in (1, 2, 3, 4, 5, 99, 100, 999, 1000, 10**6)] == [
         1, 2, 3, 3, 5, 5, 8, 8, 1, 1,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Lines that are in several documents are removed from all except the first, as by a plain count, for any files."""
+"""Lines that occur in several documents are removed from all except the first, as by a plain count."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def spans(text: str, config: LineDedupConfig) -> list[tuple[tuple[str, ...], ran
 
 
 def left_by_plain_count(corpus: list[list[Survivor]], config: LineDedupConfig) -> dict[str, list[str]]:
-    """{id: units that stay}."""
+    """{id: remaining units}."""
     everything = sorted((one.when, file, one.row, one) for file, rows in enumerate(corpus) for one in rows)
     holders: dict[tuple, list[str]] = {}
     for *_, one in everything:
@@ -68,7 +68,7 @@ def left_by_plain_count(corpus: list[list[Survivor]], config: LineDedupConfig) -
 )
 @given(drawn=DRAWN)
 @settings(max_examples=12, deadline=None)
-def test_a_corpus_loses_what_a_plain_count_finds(tmp_path_factory, drawn, unit, span, most):
+def test_removed_lines_equal_those_of_a_plain_count(tmp_path_factory, drawn, unit, span, most):
     config = LineDedupConfig(unit=unit, span=span, max_documents=most, max_removed=1.0, min_words_left=0)
     corpus = corpus_of(drawn)
     left = after(remove_lines, corpus, config, tmp_path_factory.mktemp("corpus"))
@@ -78,8 +78,8 @@ def test_a_corpus_loses_what_a_plain_count_finds(tmp_path_factory, drawn, unit, 
     }
 
 
-def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
-    """The rows of a key are in several blocks, and there are many files to gather and many partitions."""
+def test_many_small_runs_blocks_and_ranges_give_the_same_result(tmp_path, monkeypatch):
+    """Rows of a key are in several blocks; there are many files to gather and many partitions."""
     words = [f"Line number {n} of it" for n in range(12)]
     corpus = [
         [survivor(file, row, "\n".join((words * 4)[file * 3 + row :][:5]), day=file % 3 + 1) for row in range(4)]
@@ -98,7 +98,7 @@ def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("own", "reason"), [(40, ""), (8, "repeated_lines"), (20, "short_after_line_dedup")])
-def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
+def test_documents_that_lose_too_much_or_keep_too_little_are_dropped(tmp_path, own, reason):
     menu = "Home and news and about us and contact"
     words = " ".join(f"word{n}" for n in range(own // 2)) + "\n" + " ".join(f"more{n}" for n in range(own // 2))
     config = LineDedupConfig(max_removed=0.4, min_words_left=30)

@@ -1,4 +1,4 @@
-"""Laws of MinHash keys: the collision law, the normalisation, and the same bytes everywhere."""
+"""MinHash keys: collision probability, normalisation, and the same keys on every machine."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("similarity", [0.4, pytest.param(0.6, marks=SLOW), 0.72, 0.8, pytest.param(0.9, marks=SLOW)])
-def test_pairs_meet_as_often_as_the_law_says(similarity):
+def test_pairs_collide_with_the_expected_probability(similarity):
     pairs, rng = 1500, random.Random(0)
     met = 0
     for _ in range(pairs):
@@ -48,14 +48,15 @@ def test_pairs_meet_as_often_as_the_law_says(similarity):
         ("a\ud800b", "a b"),
     ],
 )
-def test_texts_that_are_normalised_to_the_same_words(same):
+def test_texts_with_the_same_normalised_words(same):
     first, second = (hashed_words(text).tolist() for text in same)
     assert first == second
 
 
 @given(st.text())
-def test_words_are_those_of_the_whole_text_normalised_at_once(text):
-    """The quick way by words against a plain one by characters. Numbers, which the first joins at points, apart."""
+def test_words_equal_those_of_the_whole_text_normalised_at_once(text):
+    """Compare the fast implementation by words with a plain one by characters, except for numbers with decimal
+    points."""
     text = "".join(" " if unicodedata.category(character)[0] == "N" else character for character in text)
     plain = []
     for character in unicodedata.normalize("NFD", text.lower()):
@@ -73,7 +74,7 @@ def test_a_text_shorter_than_a_shingle_has_no_keys():
     assert len(band_keys("now five words are here", "d", MINHASH) or ()) == MINHASH.bands
 
 
-def test_keys_differ_by_dump_band_and_seed():
+def test_keys_depend_on_dump_band_and_seed():
     text = "the quick brown fox jumps over the lazy dog"
     keys = band_keys(text, "a", MINHASH) or ()
     assert len(set(keys)) == MINHASH.bands and {len(key) for key in keys} == {16}
@@ -82,14 +83,14 @@ def test_keys_differ_by_dump_band_and_seed():
     assert keys == band_keys(text.upper() + "!", "a", MINHASH)
 
 
-def test_a_long_text_has_the_signature_of_its_shingles_however_they_are_cut():
+def test_the_signature_of_a_long_text_does_not_depend_on_chunking():
     shingles = hashed_shingles(" ".join(str(number) + "x" for number in range(5000)), 5)
     parts = [least_hashes(part, MINHASH) for part in np.array_split(shingles, 7)]
     assert np.array_equal(least_hashes(shingles, MINHASH), np.minimum.reduce(parts))
     assert np.array_equal(least_hashes(shingles[::-1].copy(), MINHASH), least_hashes(shingles, MINHASH))
 
 
-def test_what_is_remembered_of_words_is_bounded_and_changes_nothing(monkeypatch):
+def test_the_word_cache_is_bounded_and_does_not_change_keys(monkeypatch):
     text = " ".join(f"wörd{number}" for number in range(100)) + " " + "ä" * 1000
     before = hashed_words(text).tolist()
     monkeypatch.setattr(minhash, "WORDS_REMEMBERED", 10)
@@ -99,8 +100,9 @@ def test_what_is_remembered_of_words_is_bounded_and_changes_nothing(monkeypatch)
     assert max(map(len, minhash._remembered)) <= minhash.LONGEST_REMEMBERED
 
 
-def test_keys_are_those_of_every_other_machine():
-    """Keys of two dumps must be comparable after years: if this fails, existing keys are worthless. Mend the code."""
+def test_keys_are_the_same_on_every_machine():
+    """Keys of two dumps must be comparable after years. If this fails, fix the code: existing keys would be
+    worthless."""
     keys = band_keys("It was the best of times, it was the worst of times – naïve, 1859.", "d", MINHASH) or ()
     assert [key.hex() for key in keys[:2]] == ["f7d0959db7307a076d4cc6a96ae88dd2", "e41840fb78f0ec457ed12c3bd055efcf"]
 
@@ -110,7 +112,7 @@ PUNCTUATION_2024 = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《�
 
 
 def words_of_2024(text: str) -> list[str]:
-    """By simplify_text of datatrove at 05194d39, and NLTK's tokenizer as word_tokenize calls it on one sentence."""
+    """simplify_text of datatrove at 05194d39, and NLTK's tokenizer as word_tokenize calls it for one sentence."""
     controls = "".join(map(chr, [*range(9), 11, 12, *range(13, 32), *range(127, 160)]))
     text = re.sub(r"\s+", " ", text.lower().strip()).translate(str.maketrans("", "", PUNCTUATION_2024 + controls))
     text = "".join(one for one in unicodedata.normalize("NFD", text) if unicodedata.category(one) != "Mn")
@@ -124,7 +126,7 @@ PIECES = (
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join))
-def test_the_release_of_2024_has_its_own_words(text):
+def test_the_2024_release_uses_its_own_words(text):
     expected = [int.from_bytes(minhash.word_hash(word.encode()), "little") for word in words_of_2024(text)]
     assert hashed_words(text, "fineweb_2024").tolist() == expected
 

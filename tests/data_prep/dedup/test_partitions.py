@@ -1,4 +1,4 @@
-"""Laws of a join by partitions: every row once, in its partition; and of U files, U + 2^k U / 64 objects are read."""
+"""Partitioned joins: every row is in exactly one partition, and for U files, U + 2^k U / 64 objects are read."""
 
 import contextlib
 import math
@@ -28,7 +28,7 @@ from tests.data_prep.pages import demo_config
     st.integers(1, 3),
 )
 @settings(max_examples=40, deadline=None)
-def test_every_row_is_in_its_partition_once(tmp_path_factory, files, rows_at_once, files_at_once):
+def test_every_row_is_in_its_partition_exactly_once(tmp_path_factory, files, rows_at_once, files_at_once):
     folder = tmp_path_factory.mktemp("join")
     blocks: dict[int, list[np.ndarray]] = {}
 
@@ -64,7 +64,7 @@ def test_large_files_are_gathered_by_more_tasks():
     assert sizes == [10] * 19 + [9, 1]
 
 
-def test_places_are_spread_and_come_back():
+def test_positions_are_hashed_and_restored():
     places = np.array([0, 1, 1 << 32, 5 << 32 | 7, (2**31 + 3) << 32 | 9, 2**64 - 1], np.uint64)
     keys = sorted_runs.spread(places)
     np.testing.assert_array_equal(sorted_runs.places_of(keys), places)
@@ -76,7 +76,7 @@ def test_places_are_spread_and_come_back():
 
 
 OPENED: list[str] = []
-"""Paths that were opened for reading while LOOKING."""
+"""Paths opened for reading while LOOKING."""
 LOOKING = [False]
 
 
@@ -90,8 +90,8 @@ sys.addaudithook(note_open)
 
 @contextlib.contextmanager
 def looking(folder: Path) -> Generator[Callable[[], int]]:
-    """Yield a function that counts the objects below the folder that were opened since its last call. JSON files are
-    read only by the driver."""
+    """Yield a function that counts the objects in the folder opened since its last call. Only the driver reads JSON
+    files."""
 
     def told() -> int:
         objects = {path for path in OPENED if path.startswith(str(folder)) and not path.endswith(".json")}
@@ -128,7 +128,7 @@ class Counted:
 
 
 @pytest.mark.parametrize(("files", "documents"), [(40, 20), (400, 10)])
-def test_objects_that_joins_read(tmp_path, files, documents, monkeypatch):
+def test_the_number_of_objects_read_by_joins(tmp_path, files, documents, monkeypatch):
     """One document of each file is a copy of a document in another file."""
     rows_at_once = 80
     monkeypatch.setattr(lines, "ROWS_AT_ONCE", rows_at_once)

@@ -1,4 +1,4 @@
-"""Repeated sequences of tokens are removed except for the first, as by a plain search, for any files."""
+"""Repeated token sequences are removed except for the first occurrence, as by a plain search."""
 
 import itertools
 import json
@@ -27,14 +27,14 @@ TOKENS = st.lists(st.integers(0, 3), max_size=60).map(lambda numbers: np.array(n
 
 
 def plain_ranks(tokens: list[int], length: int) -> list[tuple[int, ...]]:
-    """The sequence at each position; () if it is cut off, contains a 0 or occurs only once."""
+    """The sequence at each position; () if it is truncated, contains a 0 or occurs only once."""
     runs = [tuple(tokens[start : start + length]) for start in range(len(tokens))]
     whole = [run if len(run) == length and 0 not in run else () for run in runs]
     return [run if whole.count(run) > 1 else () for run in whole]
 
 
 def plain_search(tokens: list[int], length: int) -> list[bool]:
-    """Which tokens are in a sequence that also begins at least `length` tokens earlier."""
+    """Flags of tokens in a sequence that also begins at least `length` tokens earlier."""
     covered, first = [False] * len(tokens), {}
     for start, run in enumerate(plain_ranks(tokens, length)):
         if run and start >= first.setdefault(run, start) + length:
@@ -44,7 +44,7 @@ def plain_search(tokens: list[int], length: int) -> list[bool]:
 
 @given(tokens=TOKENS, length=st.integers(1, 9))
 @settings(max_examples=300, deadline=None)
-def test_runs_that_stand_twice_are_those_of_a_plain_search(tokens, length):
+def test_repeated_runs_equal_those_of_a_plain_search(tokens, length):
     if length > 1:
         ranks, plain = sequence_ranks(tokens, length).tolist(), plain_ranks(tokens.tolist(), length)
         assert [rank > 0 for rank in ranks] == [bool(run) for run in plain]
@@ -61,7 +61,7 @@ def corpus_of(drawn) -> list[list[Survivor]]:
 
 
 def left_by_plain_search(corpus: list[list[Survivor]], length: int) -> dict[str, list[str]]:
-    """{id: words that stay}, of documents in the order of their nodes."""
+    """{id: remaining words}, for documents in node order."""
     places = sorted((one.when, file, one.row, one) for file, rows in enumerate(corpus) for one in rows)
     numbers: dict[str, int] = {}
     tokens: list[int] = []
@@ -77,7 +77,7 @@ def left_by_plain_search(corpus: list[list[Survivor]], length: int) -> dict[str,
 
 @given(drawn=CORPORA)
 @settings(max_examples=20, deadline=None)
-def test_a_corpus_loses_what_a_plain_search_finds(tmp_path_factory, drawn):
+def test_removed_text_equals_that_of_a_plain_search(tmp_path_factory, drawn):
     corpus = corpus_of(drawn)
     left = after(remove_substrings, corpus, CONFIG, tmp_path_factory.mktemp("corpus"))
     expected = left_by_plain_search(corpus, CONFIG.length)
@@ -90,7 +90,7 @@ def passage(number: int, words: int = 60) -> str:
     return " ".join(f"w{number}x{place}" for place in range(words))
 
 
-def test_the_first_by_date_stays_and_lines_stay_lines(tmp_path):
+def test_the_earliest_by_date_is_kept_and_lines_are_preserved(tmp_path):
     long, config = passage(0), SubstringDedupConfig(min_words_left=3)
     late = survivor(0, 0, f"{passage(1)} tail\n{long}\nThe end of it.", day=9)
     early = survivor(1, 0, f"{passage(2)}\nBegin {long} and on.", day=2)
@@ -106,7 +106,7 @@ def test_the_first_by_date_stays_and_lines_stay_lines(tmp_path):
 @pytest.mark.parametrize(
     ("own", "reason"), [(80, ""), (40, "repeated_substrings"), (55, "short_after_substring_dedup")]
 )
-def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
+def test_documents_that_lose_too_much_or_keep_too_little_are_dropped(tmp_path, own, reason):
     config = SubstringDedupConfig(length=50, max_removed=0.5, min_words_left=60)
     corpus = [[survivor(0, 0, passage(0, 50)), survivor(0, 1, f"{passage(1, own)} {passage(0, 50)}", day=2)]]
     left = after(remove_substrings, corpus, config, tmp_path)
@@ -117,9 +117,9 @@ def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
     assert edit["reason"] == reason
 
 
-def test_the_gap_around_a_span_leaves_lines_as_they_were():
+def test_removing_a_span_preserves_lines():
     def left(text: str) -> str:
-        """Without what stands between brackets."""
+        """The text without the parts in brackets."""
         spans, plain = [], ""
         for part in text.replace("]", "[").split("["):
             spans.append((len(plain), len(plain) + len(part)))
@@ -143,8 +143,8 @@ def test_groups_are_bounded_and_cover_every_row_group(tmp_path):
         SubstringDedupConfig(group_bytes=10**10)
 
 
-def test_groups_of_many_files_take_time_and_reads_in_proportion(tmp_path):
-    """No file is opened, and no group is held against each file."""
+def test_grouping_many_files_takes_linear_time_and_reads(tmp_path):
+    """No file is opened, and files are not compared with every group."""
 
     def files_of(size: int) -> list[SurvivorFile]:
         return [SurvivorFile(tmp_path / f"{n}.parquet", 9, "", {"text_bytes": [5, 4]}, n) for n in range(size)]
@@ -165,8 +165,8 @@ def test_time_grows_with_the_text(tmp_path):
     assert not superlinear(lambda tokens: repeated_earlier(tokens, 50), texts, 40_000)
 
 
-def test_a_group_of_copies_takes_no_more_memory_than_is_said():
-    """The most that ranks take, where every run stands twice; the tokens themselves come on top."""
+def test_memory_for_a_group_of_copies_is_bounded():
+    """The bound covers ranks when every run occurs twice; the tokens come on top."""
     import tracemalloc
 
     from data_prep.config.deduplicate import BYTES_PER_TOKEN

@@ -1,4 +1,4 @@
-"""Deduplication against an index equals one run over both dumps, for any place and partitioning of the index."""
+"""Deduplication against an index equals one run over both dumps, for any location and partitioning of the index."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ Rows = list[list[dict]]
 
 
 def two_dumps(seed: int) -> tuple[Rows, Rows]:
-    """Files of an earlier dump and of a later one, of the same random texts and few addresses."""
+    """Files of an earlier and a later dump with the same random texts and few addresses."""
     draw = random.Random(seed)
     dumps: tuple[Rows, Rows] = ([[], []], [[], [], []])
     for rows in random_corpus(seed, documents=60):
@@ -64,8 +64,8 @@ slow = pytest.mark.slow
         pytest.param(STEPS[1:2], 16, 6, marks=slow), pytest.param(STEPS[1:], 8, 6, marks=slow),
     ],
 )  # fmt: skip
-def test_two_runs_with_an_index_keep_what_one_run_of_both_dumps_keeps(tmp_path, steps, key_bytes, corpora):
-    """The later dump loses the same documents as in one run, also copies of documents that the earlier run dropped."""
+def test_two_runs_with_an_index_keep_the_documents_of_one_run_of_both_dumps(tmp_path, steps, key_bytes, corpora):
+    """This includes copies of documents that the earlier run dropped."""
     reasons: set[str] = set()
     for seed in range(corpora):
         earlier, later = two_dumps(seed)
@@ -93,7 +93,7 @@ def content(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
-def test_the_same_bytes_wherever_the_index_lies(tmp_path):
+def test_bytes_do_not_depend_on_the_location_of_the_index(tmp_path):
     earlier, later = two_dumps(3)
     deduplicate(tmp_path / "a", earlier, config_of())
     shutil.copytree(tmp_path / "a/dedup_index", tmp_path / "elsewhere")
@@ -104,7 +104,7 @@ def test_the_same_bytes_wherever_the_index_lies(tmp_path):
 
 
 @slow
-def test_two_workers_make_the_same_index_and_the_same_documents(tmp_path):
+def test_two_workers_write_the_same_index_and_documents(tmp_path):
     earlier, later = two_dumps(3)
     for workers in (1, 2):
         engine, a, b = EngineConfig(workers=workers), tmp_path / f"{workers}/a", tmp_path / f"{workers}/b"
@@ -114,8 +114,8 @@ def test_two_workers_make_the_same_index_and_the_same_documents(tmp_path):
         assert content(tmp_path / "1" / name) == content(tmp_path / "2" / name)
 
 
-def test_of_several_indices_the_first_that_has_it_is_named_and_a_chain_forgets_nothing(tmp_path):
-    """The index of the second dump also has the keys of documents that it dropped as seen before."""
+def test_the_first_index_with_the_key_is_named_and_chained_indices_keep_all_keys(tmp_path):
+    """The index of the second dump also has the keys of documents that it dropped as already seen."""
     earlier, later = two_dumps(5)
     last = [[row | {"id": f"{row['id']}-again", "dump": "C", "date": "2030-01-01T00:00:00Z"} for row in later[0]]]
     last[0].append(last[0][0] | {"id": "new", "text": "Never seen.", "url": "http://new.ex/"})
@@ -132,7 +132,7 @@ def test_of_several_indices_the_first_that_has_it_is_named_and_a_chain_forgets_n
     assert any(row["reason"] in REASONS for row in b.dropped.values())
 
 
-def test_an_index_of_other_settings_is_refused_with_both_values(tmp_path):
+def test_an_index_with_other_settings_is_rejected_with_both_values(tmp_path):
     earlier, later = two_dumps(0)
     deduplicate(tmp_path / "a", earlier, config_of(STEPS[2:]))
     against = (tmp_path / "a",)
@@ -144,7 +144,7 @@ def test_an_index_of_other_settings_is_refused_with_both_values(tmp_path):
         open_indices(config_of(STEPS, against))
     with pytest.raises(InputError, match=r"no index.*--documents\.dedup-index\.write True"):
         open_index(str(tmp_path))
-    open_indices(config_of(STEPS[1:2], against, minhash=minhash_config(bands=9)))  # no band is asked for
+    open_indices(config_of(STEPS[1:2], against, minhash=minhash_config(bands=9)))  # no band is requested
     with pytest.raises(UsageError, match=r"dedup_index\.against is given, but documents\.steps has no step"):
         config_of((), against, write=False)
     header = tmp_path / "a/dedup_index" / HEADER
@@ -161,7 +161,7 @@ def test_an_index_of_other_settings_is_refused_with_both_values(tmp_path):
 
 
 def hand_made(folder: Path, keys: dict[bytes, int], key_bytes: int, rows_at_once: int) -> Index:
-    """An index of these 16-byte keys and places, cut into as many files as its few rows at once make."""
+    """An index of these 16-byte keys and positions, split into files of a few rows."""
     with writing_pairs(folder / "pairs") as add:
         for key, place in keys.items():
             add([key], (0, place))
@@ -182,7 +182,7 @@ KEYS = st.tuples(st.sampled_from(WORDS), st.sampled_from(WORDS)).map(b"".join)
 
 @settings(max_examples=20, deadline=None)
 @given(st.dictionaries(KEYS, st.integers(0, 99)), st.lists(st.tuples(KEYS, st.integers(1, 9))), st.integers(2, 40))
-def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, rows_at_once):
+def test_the_join_finds_common_keys(tmp_path_factory, theirs, own, rows_at_once):
     for key_bytes in (8, 16):
         folder = tmp_path_factory.mktemp("join")
         index = hand_made(folder, theirs, key_bytes, rows_at_once)
@@ -208,8 +208,8 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
         assert found == expected
 
 
-def test_a_range_of_keys_is_read_alone(tmp_path, monkeypatch):
-    """By the statistics of row groups: of the rest not a byte but the file's end."""
+def test_only_the_wanted_range_of_keys_is_read(tmp_path, monkeypatch):
+    """Row group statistics select it; of the rest only the footer is read."""
     monkeypatch.setattr(joins, "KEYS_IN_GROUP", 100)
     draw = np.random.default_rng(0)
     keys = {draw.bytes(16): number for number in range(5000)}
@@ -227,7 +227,7 @@ def test_a_range_of_keys_is_read_alone(tmp_path, monkeypatch):
     assert isinstance(index.keys["exact"][0], KeyFile) and json.dumps(index.keys)
 
 
-def test_the_rows_of_a_damaged_or_foreign_index_of_ids_are_missed(tmp_path):
+def test_missing_rows_of_a_damaged_or_foreign_id_index_are_detected(tmp_path):
     earlier, _ = two_dumps(1)
     found: Deduplicated = deduplicate(tmp_path / "a", earlier, config_of())
     index = open_index(str(tmp_path / "a"))
@@ -242,8 +242,8 @@ def test_the_rows_of_a_damaged_or_foreign_index_of_ids_are_missed(tmp_path):
 
 
 @slow
-def test_dumps_that_follow_one_another_keep_what_one_run_of_all_keeps(tmp_path):
-    """Each against all indices before it; the first document of a cluster may be in any."""
+def test_consecutive_dumps_keep_the_documents_of_one_run_of_all(tmp_path):
+    """Each is compared with all earlier indices; the first document of a cluster may be in any of them."""
     rows = [
         row | {"url": f"http://a.ex/{n % 70}"}
         for n, row in enumerate(itertools.chain(*random_corpus(11, documents=150)))

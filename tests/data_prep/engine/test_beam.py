@@ -1,4 +1,4 @@
-"""Units on Beam: the same bytes, a graph that does not grow with them, and errors that reach the user in one line."""
+"""Units on Beam: the same bytes, a graph of constant size, and errors reported in one line."""
 
 import os
 import re
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[3]
 BEAM = EngineConfig(runner="beam", max_failed=0.5)
 
 
-def test_units_are_made_and_failing_ones_quarantined(tmp_path):
+def test_units_run_and_failing_ones_are_quarantined(tmp_path):
     inputs = texts(12) | {"bad": "damaged text"}
     run_step(step_of(texts(12)), ONE_PROCESS, tmp_path / "alone")
     markers = run_step(step_of(inputs), BEAM, tmp_path / "beam")
@@ -42,7 +42,7 @@ def test_finished_units_are_skipped_if_a_runner_repeats_a_range(tmp_path, monkey
     assert len(list((tmp_path / "log").iterdir())) == 3
 
 
-def test_the_graph_does_not_grow_with_the_units(tmp_path, monkeypatch):
+def test_the_graph_size_does_not_depend_on_the_number_of_units(tmp_path, monkeypatch):
     seen = tmp_path / "seen"
     seen.mkdir()
     monkeypatch.setattr(beam, "MOST_RANGES", 4)
@@ -57,7 +57,7 @@ def test_the_graph_does_not_grow_with_the_units(tmp_path, monkeypatch):
     assert sorted(path.name for path in seen.iterdir()) == ["00-08", "08-16", "16-24", "24-30"]
 
 
-def test_units_that_a_runner_lost_are_an_error_and_the_same_command_runs_them(tmp_path, monkeypatch):
+def test_units_lost_by_a_runner_are_an_error_and_a_rerun_completes_them(tmp_path, monkeypatch):
     monkeypatch.setattr(beam, "MOST_RANGES", 4)
     ranges = beam.run_range
     some = lambda bounds, *args, **kwargs: bounds[0] and ranges(bounds, *args, **kwargs)
@@ -77,7 +77,7 @@ def test_units_that_a_runner_lost_are_an_error_and_the_same_command_runs_them(tm
     ],
     ids=["settings", "full disk", "all damaged", "bug"],
 )
-def test_errors_arrive_as_they_were_raised_and_nothing_is_quarantined(inputs, kind, message, tmp_path):
+def test_errors_keep_their_type_and_nothing_is_quarantined(inputs, kind, message, tmp_path):
     with pytest.raises(kind) as caught:
         run_step(step_of(inputs), BEAM, tmp_path)
     assert re.search(message, "".join(getattr(caught.value, "__notes__", [str(caught.value)])))
@@ -89,7 +89,7 @@ def interrupt(unit, space) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interrupt_during_a_unit_is_one(tmp_path):
+def test_an_interrupt_during_a_unit_stops_the_run(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_step(Step("step", step_of(texts(3)).units, interrupt), BEAM, tmp_path)
 
@@ -98,12 +98,12 @@ UNSUITABLE = ("--runner=Nobody", "--flink_master=x --runner=a.b.C", "--direct_nu
 
 
 @pytest.mark.parametrize("options", UNSUITABLE)
-def test_options_that_beam_does_not_take_are_refused_in_one_line(options, tmp_path):
+def test_options_unknown_to_beam_are_rejected_in_one_line(options, tmp_path):
     with pytest.raises(UsageError, match=r"^Beam does not take engine.beam_options .+: .+"):
         run_step(step_of(texts(2)), EngineConfig(runner="beam", beam_options=options), tmp_path)
 
 
-def test_several_workers_without_a_cluster_are_refused(tmp_path):
+def test_several_workers_without_a_cluster_are_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"engine.workers is 2, .* --engine.runner processes"):
         run_step(step_of(texts(2)), EngineConfig(runner="beam", workers=2), tmp_path)
 
@@ -130,7 +130,7 @@ if __name__ == "__main__":
 
 
 def on_dask(folder: Path, units: int, *options: str) -> str:
-    """The last line that a process prints: Dask's workers import its main module again."""
+    """Run on Dask and return the last printed line: Dask's workers import the main module again."""
     (folder / "main.py").write_text(ON_DASK)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
     command = [sys.executable, "-W", "ignore", "main.py", "there", str(units), *options]
@@ -140,8 +140,8 @@ def on_dask(folder: Path, units: int, *options: str) -> str:
 
 
 @pytest.mark.slow
-def test_dask_makes_the_same_bytes(tmp_path):
-    """Of 200 units: Dask in Beam takes 128 elements a partition, unless told otherwise."""
+def test_dask_writes_the_same_bytes(tmp_path):
+    """With 200 units, because Beam on Dask puts 128 elements in a partition by default."""
     assert on_dask(tmp_path, 200) == "200"
     run_step(step_of(texts(200)), ONE_PROCESS, tmp_path / "here")
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
@@ -149,7 +149,7 @@ def test_dask_makes_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path):
+def test_an_unreachable_scheduler_is_named(tmp_path):
     address = "--dask_client_address=tcp://127.0.0.1:1"
     said = on_dask(tmp_path, 2, address)
     assert said.startswith("The Beam runner ended (") and address in said and "OSError" in said

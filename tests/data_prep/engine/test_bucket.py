@@ -1,4 +1,4 @@
-"""Units whose folder is in a bucket: the bytes of a disk, attempts recorded before they start, and few requests."""
+"""Units in a bucket: the same bytes as on disk, attempts recorded before they start, and few requests."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def outputs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO, EngineConfig(runner="beam")], ids=["here", "processes", "beam"])
-def test_outputs_are_those_of_a_disk_and_each_unit_is_made_once(engine, store, tmp_path):
+def test_outputs_equal_those_on_disk_and_each_unit_runs_once(engine, store, tmp_path):
     run_step(step_of(texts(30)), ONE_PROCESS, tmp_path)
     assert list(run_step(step_of(texts(30)), engine, RUN)) == list(texts(30))
     assert outputs() == contents(tmp_path) and files(".running") == {}
@@ -38,7 +38,7 @@ def test_outputs_are_those_of_a_disk_and_each_unit_is_made_once(engine, store, t
     assert len(written) == len(set(written)) == 30
 
 
-def test_units_that_hang_or_kill_their_process_group_are_set_aside(store, tmp_path):
+def test_units_that_hang_or_kill_their_process_group_are_quarantined(store, tmp_path):
     run_step(step_of(texts(20)), ONE_PROCESS, tmp_path)
     inputs = texts(20) | {"sleep": "wait x", "loop": "spin x", "group": f"{GROUP} x"}
     engine = dataclasses.replace(TWO, attempts=2, unit_hours=3 / 3600)
@@ -52,7 +52,7 @@ def test_units_that_hang_or_kill_their_process_group_are_set_aside(store, tmp_pa
 
 
 @pytest.mark.parametrize("what", ["running", "txt", "json"])
-def test_a_store_that_takes_no_more_is_no_fault_of_a_unit_and_ends_the_step(what, store):
+def test_a_full_store_is_not_the_fault_of_a_unit_and_stops_the_step(what, store):
     run_step(step_of(texts(4)), ONE_PROCESS, RUN)
     store.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(f".{what}") else None)
     with variables(HOPELESS), pytest.raises(InputError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""Every executor makes the data stages, deduplication included, with the bytes of one process."""
+"""Every executor writes the bytes of one process in all data stages, including deduplication."""
 
 import dataclasses
 import json
@@ -30,12 +30,12 @@ CHOICES = {
     "beam on dask": {"runner": "beam", "workers": 2, "beam_options": f"--runner={DASK}"},
     "slurm": {"workers": 2},
 }
-"""{name of an executor, or another name for a second row: the engine}."""
+"""{name of an executor, or another name for a second row: engine}."""
 STEPS = ("exact_dedup", "minhash_dedup", "line_dedup")
 
 
 def write_inputs(folder: Path) -> None:
-    """Three WARC files: five pages are in two of them, and the third has near-duplicates of three others."""
+    """Write three WARC files: five pages are in two of them, and the third has near-duplicates of three others."""
     pages = web_pages(24)
     near = [dataclasses.replace(one, body=one.body.replace(b"number 1.", b"number one.")) for one in pages[:3]]
     for number, made in enumerate((pages[:10], pages[8:18], [*pages[16:], pages[3], *near])):
@@ -43,7 +43,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def make(warcs: Path, workdir: Path, **engine) -> None:
-    """Make pages, texts, documents, tokenizer and shards."""
+    """Write pages, texts, documents, tokenizer and shards."""
     tiny = tiny_experiment()
     experiment = dataclasses.replace(
         tiny,
@@ -66,12 +66,12 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
-def test_no_executor_is_left_out():
+def test_every_executor_is_covered():
     assert {row.get("runner", name) for name, row in CHOICES.items()} == EXECUTORS.keys()
 
 
 def short_folder() -> tempfile.TemporaryDirectory:
-    """For the sockets and logs of Ray: the path of a socket has at most 107 bytes."""
+    """A short path for Ray: socket paths have at most 107 bytes."""
     return tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
 
 
@@ -94,8 +94,8 @@ MARKS = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=MARKS.get(one, ())) for one in CHOICES])
-def test_data_stages_with_deduplication_have_the_bytes_of_one_process(name, alone, tmp_path):
-    """In a process of its own: clusters import the main module again, and leave threads and warnings behind."""
+def test_data_stages_with_deduplication_give_the_bytes_of_one_process(name, alone, tmp_path):
+    """In a separate process: clusters import the main module again, and leave threads and warnings."""
     engine = {"runner": name} | CHOICES[name]
     (tmp_path / "main.py").write_text(MAIN)
     command = [sys.executable, "-W", "ignore", "main.py", str(alone / "warc"), "run", json.dumps(engine)]

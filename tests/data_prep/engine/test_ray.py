@@ -1,6 +1,6 @@
-"""Units on Ray: the same bytes whatever workers and nodes do, and no port for others.
+"""Units on Ray: the same bytes whatever workers and nodes do, and no port open to others.
 
-Each test is a process of its own: Ray starts servers and threads, and ends with its process.
+Each test runs in a separate process, because Ray starts servers and threads that end with the process.
 """
 
 import json
@@ -79,11 +79,11 @@ print(result_of(task, None, Unit("unit", "", 1, None), lost_nodes), lost_nodes)
 ray.shutdown()
 cluster.shutdown()
 """
-"""A task ends, and before its large result is read its node is lost."""
+"""The node of a finished task is lost before its large result is read."""
 
 
 def listening() -> list[str]:
-    """The local addresses, in hex, on which this process and its descendants listen, as Linux tells them."""
+    """The local addresses, in hex, on which this process and its descendants listen (Linux)."""
     pids, sockets = members(os.getsid(0)), set()
     for pid in pids:
         for handle in Path(f"/proc/{pid}/fd").glob("*"):
@@ -105,7 +105,7 @@ def start(folder: Path, home: str, code: str) -> subprocess.Popen:
 
 
 def said_by(process: subprocess.Popen) -> str:
-    """What it prints; then none of its processes is left."""
+    """Return the output, and check that no process of it is left."""
     said, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
     deadline = time.monotonic() + HANG_SECONDS
@@ -118,7 +118,7 @@ def said_by(process: subprocess.Popen) -> str:
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.skipif(sys.platform != "linux", reason="open ports are read from /proc")
-def test_units_that_fail_kill_or_hang_are_set_aside_and_servers_listen_on_the_loopback_interface(tmp_path):
+def test_units_that_fail_kill_or_hang_are_quarantined_and_servers_listen_only_on_loopback(tmp_path):
     run_step(step_of(texts(200)), ONE_PROCESS, tmp_path / "alone")
     with short_folder() as home:
         said = said_by(start(tmp_path, home, UNITS))
@@ -136,7 +136,7 @@ def test_units_that_fail_kill_or_hang_are_set_aside_and_servers_listen_on_the_lo
 
 @needs_ray
 @pytest.mark.slow
-def test_an_interrupt_ends_the_cluster_and_keeps_what_is_done(tmp_path):
+def test_an_interrupt_stops_the_cluster_and_keeps_finished_units(tmp_path):
     with short_folder() as home:
         process = start(tmp_path, home, INTERRUPTED)
         deadline = time.monotonic() + HANG_SECONDS
@@ -150,7 +150,7 @@ def test_an_interrupt_ends_the_cluster_and_keeps_what_is_done(tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-def test_a_unit_whose_result_was_lost_with_its_node_runs_again(tmp_path):
+def test_a_unit_runs_again_if_its_result_was_lost_with_a_node(tmp_path):
     with short_folder() as home:
         said = said_by(start(tmp_path, home, LOST))
     assert said.splitlines()[-1] == "None {'unit': 1}"
@@ -158,7 +158,7 @@ def test_a_unit_whose_result_was_lost_with_its_node_runs_again(tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path):
+def test_an_unreachable_cluster_is_reported_in_one_line(tmp_path):
     with short_folder() as home:
         (line,) = said_by(start(tmp_path, home, UNREACHABLE)).splitlines()
     assert line.startswith("No Ray cluster can be used at engine.address 127.0.0.1:1: ")
@@ -166,8 +166,8 @@ def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-def test_in_a_bucket_killed_workers_lost_nodes_and_failing_requests_change_no_byte():
-    """The nodes know the store from the driver only."""
+def test_killed_workers_lost_nodes_and_failing_bucket_requests_do_not_change_the_bytes():
+    """The nodes get the store only from the driver."""
     command = [sys.executable, "-m", "tests.bench.cluster", "--units", "60", "--seconds", "0.5", "--kill-every", "4"]
     ended = subprocess.run(
         [*command, "--any-time"], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS
@@ -179,18 +179,18 @@ def test_in_a_bucket_killed_workers_lost_nodes_and_failing_requests_change_no_by
 
 @needs_ray
 @pytest.mark.slow
-def test_a_step_in_a_bucket_reads_4_and_writes_3_objects_a_unit():
+def test_a_step_in_a_bucket_reads_4_and_writes_3_objects_per_unit():
     command = [sys.executable, "-m", "tests.bench.cluster", "--count", "--units", "40", "--workers", "1", "2"]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert ended.returncode == 0, ended.stderr
 
 
-def test_options_of_another_executor_are_refused():
+def test_options_of_another_executor_are_rejected():
     with pytest.raises(UsageError, match=r"engine\.address is 'x', but engine\.runner is processes; only ray uses it"):
         EngineConfig(address="x")
 
 
-def test_without_ray_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+def test_a_missing_ray_is_reported_with_the_install_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "")

@@ -1,6 +1,6 @@
-"""Units as array jobs of Slurm: the same bytes as one process, on a stand-in and on a real Slurm of this machine.
+"""Units as Slurm array jobs: the same bytes as one process, on a fake and on a real local Slurm.
 
-Each command is a process of its own, as Slurm's jobs are.
+Each command is a separate process, like Slurm jobs.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def steps_of(kind: str) -> list[Step]:
 
 
 def gated(unit: Unit[str], space: Workspace, gate: Path) -> dict:
-    """Writes what the unit says; of the gates, when the file is there."""
+    """Write the unit's text; gate units first wait for a file."""
     deadline = time.monotonic() + HANG_SECONDS
     while unit.name.startswith("gate") and not gate.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -82,7 +82,7 @@ class Command:
         )  # fmt: skip
 
     def log(self) -> str:
-        """What the jobs that continue the command print."""
+        """The output of the jobs that continue the command."""
         (path,) = self.folder.glob("runs/cloud/gristmill-????????.log")
         return path.read_text()
 
@@ -104,7 +104,7 @@ def command(slurm, tmp_path) -> Command:
 
 
 def made_alone(kind: str, folder: Path) -> dict[str, bytes]:
-    """What one process makes of a command's steps, without the units that are bad."""
+    """The outputs of a command's steps in one process, without bad units."""
     for step in steps_of(kind):
         units = tuple(unit for unit in step.units if unit.name not in BAD)
         run_step(dataclasses.replace(step, units=units), ONE_PROCESS, folder)
@@ -112,17 +112,17 @@ def made_alone(kind: str, folder: Path) -> dict[str, bytes]:
 
 
 def check_made(command: Command, tmp_path: Path) -> None:
-    """The two steps of a whole command are made."""
+    """Check that both steps of a command are complete."""
     assert contents(command.folder / "run") == made_alone("two", tmp_path / "alone")
     found = {path.stem: json.loads(path.read_text()) for path in command.folder.glob("run/quarantine/one/*.json")}
     attempts = {name: one["attempts"] for name, one in found.items()}
-    assert attempts == {"bad": 2, "group": 3}  # one that died runs once more, with no other at the same time
+    assert attempts == {"bad": 2, "group": 3}  # a unit that died runs again with no other at the same time
     assert "one 20" in command.log() and command.log().rstrip().endswith("two 6")
     assert {path.name for path in (command.folder / "run/units").iterdir()} == {"one", "single", "two"}
     assert not list(command.folder.rglob("*.running"))
 
 
-def test_a_chain_of_jobs_makes_all_steps_with_the_bytes_of_one_process(slurm, command, tmp_path):
+def test_a_chain_of_jobs_runs_all_steps_with_the_bytes_of_one_process(slurm, command, tmp_path):
     begun = command("two", slurm_options="--partition=cpu")
     assert begun.returncode == 0 and begun.stderr == ""
     assert "one: 22 units are submitted to Slurm as array 1, 2; then job 3 continues" in begun.stdout
@@ -138,8 +138,8 @@ def test_a_chain_of_jobs_makes_all_steps_with_the_bytes_of_one_process(slurm, co
     assert all(not any(codes) for codes in slurm.codes())
 
 
-def test_an_array_that_does_nothing_ends_the_chain_and_a_list_of_others_is_not_read(slurm, command, tmp_path):
-    """Then the same command, started by hand, makes all."""
+def test_an_idle_array_ends_the_chain_and_lists_of_other_runs_are_not_read(slurm, command, tmp_path):
+    """The same command, started by hand, then completes all units."""
     slurm.hold()
     assert command("good").returncode == 0
     listed, mark = command.folder / "run/units/step.pickle", tmp_path / "mark"
@@ -159,7 +159,7 @@ def test_an_array_that_does_nothing_ends_the_chain_and_a_list_of_others_is_not_r
     assert contents(command.folder / "run") == made_alone("good", tmp_path / "alone")
 
 
-def test_units_that_all_fail_end_the_chain_with_the_first_error_and_none_is_set_aside(slurm, command):
+def test_if_all_units_fail_the_chain_ends_with_the_first_error_and_quarantines_none(slurm, command):
     assert command("all bad").returncode == 0
     slurm.wait(HANG_SECONDS)
     assert len(slurm.jobs()) == 2 and slurm.codes()[1] == [1]
@@ -167,7 +167,7 @@ def test_units_that_all_fail_end_the_chain_with_the_first_error_and_none_is_set_
     assert not list(command.folder.rglob("quarantine/step/*.json"))
 
 
-def test_failed_units_are_tried_again_once_in_a_chain(slurm, command):
+def test_failed_units_are_retried_once_in_a_chain(slurm, command):
     made = []
     for kind in ("bad and good, retry", "bad and good, retry"):
         assert command(kind).returncode == 0
@@ -193,7 +193,7 @@ def test_a_run_folder_may_be_in_a_bucket(command, slurm, tmp_path):
     assert {name.rpartition("/")[0] for name in found} == {"out", "units/step"}
 
 
-def test_jobs_that_are_refused_leave_none_in_the_queue_and_are_told_in_a_line(slurm, command):
+def test_rejected_jobs_leave_an_empty_queue_and_one_line(slurm, command):
     slurm.refuse("--dependency")
     refused = command("two")
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
@@ -202,7 +202,7 @@ def test_jobs_that_are_refused_leave_none_in_the_queue_and_are_told_in_a_line(sl
     assert all((job / "cancelled").exists() for job in slurm.jobs()) and len(slurm.jobs()) == 2
 
 
-def test_without_slurm_the_command_says_what_is_missing(command):
+def test_a_missing_slurm_is_reported(command):
     command.environment = {"PATH": "/nowhere"}
     refused = command("two")
     assert refused.returncode == 2 and "scontrol cannot be run" in refused.stderr
@@ -212,15 +212,15 @@ def test_without_slurm_the_command_says_what_is_missing(command):
 @pytest.mark.parametrize(
     "options", ["--partition cpu", "-p=cpu", "--array=0-3", "--dep=afterok:1", "script.sh", "--", "--wrap=true", "--w"]
 )
-def test_options_that_the_command_gives_itself_and_words_that_are_none_are_refused(options):
+def test_reserved_and_invalid_sbatch_options_are_rejected(options):
     with pytest.raises(UsageError, match=r"engine\.slurm_options has "):
         EngineConfig(runner="slurm", slurm_options=options)
     with pytest.raises(UsageError, match=r"only slurm uses it"):
         EngineConfig(slurm_options="--mem=4G")
 
 
-def test_commands_that_train_do_not_continue_in_jobs_of_one_core(tmp_path):
-    from launch import pretrain, scaling  # imported by this test only: every job of the others imports this module
+def test_training_commands_do_not_continue_in_jobs_of_one_core(tmp_path):
+    from launch import pretrain, scaling  # imported only in this test: every job of the other tests imports this module
     from tests.corpus import tiny_experiment
 
     experiment = dataclasses.replace(tiny_experiment(), engine=EngineConfig(runner="slurm"))
@@ -230,14 +230,14 @@ def test_commands_that_train_do_not_continue_in_jobs_of_one_core(tmp_path):
             run(experiment, tmp_path)
 
 
-def test_a_damaged_record_of_jobs_is_none(tmp_path):
+def test_a_damaged_job_record_is_ignored(tmp_path):
     (tmp_path / "units").mkdir()
     for text in ("", "[]", "{}", '{"arrays": ["1; reboot"], "next": "", "left": 1, "lost": 1, "log": ""}', "[" * 10**5):
         (tmp_path / "units/step.submitted").write_text(text)
         assert len(run_step(step_of(texts(2)), ONE_PROCESS, tmp_path)) == 2
 
 
-def test_squeue_must_tell_that_no_job_is_left(tmp_path, monkeypatch):
+def test_squeue_must_confirm_that_no_job_is_left(tmp_path, monkeypatch):
     (tmp_path / "units").mkdir()
     jobs = {"arrays": ["1"], "next": "2", "left": 1, "lost": 0, "log": ""}
     (tmp_path / "units/step.submitted").write_text(json.dumps(jobs))
@@ -265,7 +265,7 @@ def wait_for(what: Callable[[], object], said: Callable[[], str] = str) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_slurm_makes_all_steps_with_the_bytes_of_one_process(real, tmp_path):
+def test_a_real_slurm_runs_all_steps_with_the_bytes_of_one_process(real, tmp_path):
     command = Command(tmp_path, real.environment)
     begun = command("two", workers=7, slurm_options="--time=30 --cpus-per-task=2")
     assert begun.returncode == 0, begun.stderr
@@ -274,8 +274,8 @@ def test_a_real_slurm_makes_all_steps_with_the_bytes_of_one_process(real, tmp_pa
 
 
 @pytest.mark.slow
-def test_tasks_that_are_cancelled_and_requeued_lose_no_unit(real, tmp_path, monkeypatch):
-    """The units of the cancelled one are submitted again; neither counts as an attempt."""
+def test_cancelled_and_requeued_tasks_lose_no_unit(real, tmp_path, monkeypatch):
+    """The units of the cancelled task are submitted again; neither counts as an attempt."""
     monkeypatch.chdir(tmp_path)  # for the gate
     command = Command(tmp_path, real.environment)
     begun = command("gated", workers=4)
@@ -286,7 +286,7 @@ def test_tasks_that_are_cancelled_and_requeued_lose_no_unit(real, tmp_path, monk
     real.ask("scontrol", "requeue", f"{array}_2")
     wait_for(lambda: f"{array}_1" not in real.jobs(), real.log)
     wait_for(lambda: real.ask("squeue", "--noheader", "--format=%T", f"--job={array}_2").strip() == "PENDING", real.log)
-    real.ask("scontrol", "update", f"JobId={array}_2", "StartTime=now")  # Slurm waits for two minutes
+    real.ask("scontrol", "update", f"JobId={array}_2", "StartTime=now")  # Slurm waits for up to two minutes
     (tmp_path / "gate").touch()
     wait_for(lambda: not real.jobs(), real.log)
     assert contents(tmp_path / "run") == made_alone("gated", tmp_path / "alone")

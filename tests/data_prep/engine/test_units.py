@@ -1,4 +1,4 @@
-"""Laws of units: done once, the same bytes on every engine and whatever failed, and what failed is named."""
+"""Units run once, give the same bytes on every engine despite failures, and failed units are named."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ CRASH, HANG, DAMAGED, GROUP, COMMAND = "crash", "hang", "damaged", "group", "com
 
 
 def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
-    """Writes what the unit says, or fails as it says."""
+    """Write the unit's text, or fail as it says."""
     if log:
         (log / f"{unit.name}.{len(list(log.glob(f'{unit.name}.*')))}").touch()
     path = space.output(f"out/{unit.name}.txt")
@@ -69,7 +69,7 @@ def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
 
 
 def spin() -> None:
-    """Never ends, and never returns to Python: a regular expression."""
+    """Run forever in a regular expression, which does not return to Python."""
     re.match(r"(x+x+)+y", "x" * 100)
 
 
@@ -82,7 +82,7 @@ def texts(count: int) -> dict[str, str]:
     return {f"{number:04d}": f"text {'x' * (number % 7)}{number}" for number in range(count)}
 
 
-def test_python_collects_garbage_rarely_during_units_and_as_before_afterwards(tmp_path):
+def test_garbage_collection_is_rare_during_units_and_restored_afterwards(tmp_path):
     before, noted = gc.get_threshold(), []
 
     def note(unit: Unit[str], space: Workspace) -> dict:
@@ -104,7 +104,7 @@ def records(folder: Path) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
-def test_units_leave_outputs_and_markers_in_the_order_of_the_list(engine, tmp_path):
+def test_outputs_and_markers_are_listed_in_the_order_of_the_units(engine, tmp_path):
     step = step_of(texts(10))
     markers = run_step(step, engine, tmp_path)
     assert list(markers) == [unit.name for unit in step.units]
@@ -117,14 +117,14 @@ def test_units_leave_outputs_and_markers_in_the_order_of_the_list(engine, tmp_pa
     assert len(contents(tmp_path)) == 10 and not (tmp_path / "scratch").exists()
 
 
-def test_a_finished_step_is_known_by_its_manifest_and_another_by_its_markers(tmp_path, monkeypatch):
+def test_a_finished_step_is_detected_by_its_manifest_and_an_unfinished_one_by_its_markers(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(attempts, "read_marker", lambda path: read.append(path.stem) or read_marker(path))
     made = run_step(step_of(texts(6)), ONE_PROCESS, tmp_path)
     manifest = tmp_path / "units/step/manifest"
     assert read_manifest("step", tmp_path) == made and not read
     assert run_step(step_of(texts(6)), ONE_PROCESS, tmp_path) == made and not read
-    manifest.write_bytes(manifest.read_bytes()[:-9])  # a damaged one says nothing
+    manifest.write_bytes(manifest.read_bytes()[:-9])  # a damaged manifest is ignored
     (tmp_path / "units/step/0002.json").write_text('{"identity"')
     log = tmp_path / "log"
     log.mkdir()
@@ -138,7 +138,7 @@ def test_a_finished_step_is_known_by_its_manifest_and_another_by_its_markers(tmp
     with pytest.raises(KeyboardInterrupt):
         changed = Step("step", (*step_of(texts(6)).units, Unit("more", "1", 1, "")), interrupted)
         run_step(changed, ONE_PROCESS, tmp_path)
-    assert not manifest.exists()  # or it would outlive what is made anew
+    assert not manifest.exists()  # otherwise it would survive a rerun
 
 
 DEEP = "[" * 200_000
@@ -151,8 +151,8 @@ DAMAGES = [
 
 @pytest.mark.parametrize("damage", [*DAMAGES, DEEP], ids=lambda damage: str(damage)[:40])
 @pytest.mark.parametrize("name", ["manifest", "0000.json"])
-def test_a_unit_is_made_again_whose_marker_says_nothing_of_use(tmp_path, name, damage):
-    """Whatever is in a run folder from elsewhere."""
+def test_a_unit_with_an_invalid_marker_runs_again(tmp_path, name, damage):
+    """A run folder may contain foreign files."""
     made = run_step(step_of(texts(2)), ONE_PROCESS, tmp_path)
     place = tmp_path / "units/step" / name
     found = json.loads(place.read_text())
@@ -164,8 +164,8 @@ def test_a_unit_is_made_again_whose_marker_says_nothing_of_use(tmp_path, name, d
     assert [one.outputs for one in again.values()] == [one.outputs for one in made.values()]
 
 
-def test_a_record_of_an_attempt_is_not_written_through_a_hard_link(tmp_path):
-    """As a backup by `cp -al` has."""
+def test_attempt_records_are_not_written_through_a_hard_link(tmp_path):
+    """A backup by `cp -al` has hard links."""
     other, step = tmp_path / "backup", step_of(texts(2))
     other.write_text("another's")
     make_folders(step, tmp_path)
@@ -174,7 +174,7 @@ def test_a_record_of_an_attempt_is_not_written_through_a_hard_link(tmp_path):
     assert other.read_text() == "another's"
 
 
-def test_a_record_of_a_failed_unit_is_shown_on_one_line_and_a_damaged_one_is_none(tmp_path, capfd):
+def test_a_failure_record_is_printed_on_one_line_and_a_damaged_one_is_ignored(tmp_path, capfd):
     run_step(step_of(texts(3) | {"bad": DAMAGED}), TWO, tmp_path)
     place = tmp_path / "quarantine/step/bad.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"error": "\x1b[2J one\ntwo"}))
@@ -187,7 +187,7 @@ def test_a_record_of_a_failed_unit_is_shown_on_one_line_and_a_damaged_one_is_non
 
 
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
-def test_only_what_is_not_done_is_made(engine, tmp_path):
+def test_only_unfinished_units_run(engine, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     log.mkdir()
     inputs = texts(6)
@@ -207,7 +207,7 @@ def test_only_what_is_not_done_is_made(engine, tmp_path):
     assert not (folder / "units/step/0004.json").exists()
 
 
-def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(tmp_path):
+def test_a_rerun_that_writes_less_leaves_no_old_files(tmp_path):
     def parts(unit: Unit[int], space: Workspace) -> None:
         for number in range(unit.input):
             write_atomically(space.output(f"out/{unit.name}-{number}"), b"", scratch=space.scratch)
@@ -217,8 +217,8 @@ def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(tmp_path):
         assert sorted(contents(tmp_path)) == [f"a-{number}" for number in range(count)]
 
 
-def test_what_fails_is_named_and_all_else_is_as_without_it(tmp_path, capsys):
-    """Two that kill their process, two that read without end, two that are damaged, among 200."""
+def test_failed_units_are_named_and_do_not_affect_the_others(tmp_path, capsys):
+    """Among 200 units, two kill their process, two read without end and two are damaged."""
     good = texts(200)
     run_step(step_of(good), ONE_PROCESS, tmp_path / "alone")
     bad = {f"{kind}-{n}": f"{kind} " for kind in (CRASH, HANG, DAMAGED) for n in range(2)}
@@ -237,7 +237,7 @@ def test_what_fails_is_named_and_all_else_is_as_without_it(tmp_path, capsys):
     assert "step: 6 of 206 units failed:" in told and all(name in told for name in bad)
 
 
-def test_units_that_hang_or_kill_their_process_group_are_set_aside_and_all_else_is_done(tmp_path):
+def test_units_that_hang_or_kill_their_process_group_are_quarantined_and_all_others_complete(tmp_path):
     inputs = texts(20) | {"sleep": "wait x", "loop": "spin x", "group": f"{GROUP} x"}
     run_step(step_of(texts(20)), ONE_PROCESS, tmp_path / "alone")
     engine = dataclasses.replace(TWO, attempts=2, unit_hours=2 / 3600)
@@ -251,13 +251,13 @@ def test_units_that_hang_or_kill_their_process_group_are_set_aside_and_all_else_
     assert not list((tmp_path / "run").rglob("*.running"))
 
 
-def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(tmp_path):
-    """The command is started again each time, as a container is."""
+def test_a_unit_that_kills_the_command_is_tried_last_and_then_quarantined(tmp_path):
+    """The command is restarted each time, as a container is."""
     for _ in range(4):
         process = start(tmp_path, 20, COMMAND)
         process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == -signal.SIGKILL
-    assert len(contents(tmp_path)) == 20  # in the fourth, no other was tried at the same time
+    assert len(contents(tmp_path)) == 20  # in the fourth attempt no other unit ran at the same time
     process = start(tmp_path, 20, COMMAND)
     said, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0 and said.splitlines()[-1] == "20"
@@ -266,7 +266,7 @@ def test_a_unit_that_kills_the_command_is_tried_last_and_then_set_aside(tmp_path
 
 
 def die_three_times(unit: Unit[str], space: Workspace, journal: Path) -> dict:
-    """Notes when it begins and ends; units called die-N kill their process in three attempts."""
+    """Record begin and end; units called die-N kill their process in three attempts."""
     before = journal.read_text().splitlines() if journal.exists() else []
     with journal.open("a") as file:
         print("begin", unit.name, file=file, flush=True)
@@ -278,7 +278,7 @@ def die_three_times(unit: Unit[str], space: Workspace, journal: Path) -> dict:
     return counts
 
 
-def test_a_unit_that_died_in_each_attempt_runs_once_more_while_no_other_does(tmp_path):
+def test_a_unit_that_died_in_each_attempt_runs_once_more_without_others(tmp_path):
     journal, inputs = tmp_path / "journal", texts(10) | {"die-0": "text a", "die-1": "text b"}
     step = dataclasses.replace(step_of(inputs), work=functools.partial(die_three_times, journal=journal))
     assert len(run_step(step, TWO, tmp_path / "run")) == 12 and records(tmp_path / "run") == {}
@@ -291,14 +291,14 @@ def test_a_unit_that_died_in_each_attempt_runs_once_more_while_no_other_does(tmp
         assert len(begun) == len([line for line in noted[:end] if line.startswith("end 0")])
 
 
-def test_more_failures_than_are_allowed_end_with_an_error_when_all_others_are_done(tmp_path):
+def test_too_many_failures_raise_an_error_after_all_other_units(tmp_path):
     inputs, log = texts(9) | {"bad": f"{DAMAGED} "}, tmp_path / "log"
     log.mkdir()
     with pytest.raises(InputError, match=r"1 of 10 units failed:\n  bad: bad is damaged\.\n.*max_failed = 0\.05"):
         run_step(step_of(inputs, log), EngineConfig(max_failed=0.05), tmp_path)
     assert len(contents(tmp_path)) == 9
     assert len(run_step(step_of(inputs, log), EngineConfig(max_failed=0.1), tmp_path)) == 9
-    assert len(list(log.glob("bad.*"))) == 3  # not tried again until that is asked for
+    assert len(list(log.glob("bad.*"))) == 3  # not retried unless requested
     with pytest.raises(InputError, match="1 of 10 units failed"):
         run_step(step_of(inputs, log), EngineConfig(retry_failed=True), tmp_path)
     assert len(list(log.glob("bad.*"))) == 6
@@ -307,7 +307,7 @@ def test_more_failures_than_are_allowed_end_with_an_error_when_all_others_are_do
     assert records(tmp_path) == {}
 
 
-def test_a_unit_that_fails_once_is_tried_again(tmp_path):
+def test_a_unit_that_fails_once_is_retried(tmp_path):
     (tmp_path / "log").mkdir()
     inputs = texts(3) | {"bad": "once text"}
     assert len(run_step(step_of(inputs, tmp_path / "log"), ONE_PROCESS, tmp_path)) == 4
@@ -316,7 +316,7 @@ def test_a_unit_that_fails_once_is_tried_again(tmp_path):
 
 @pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
 @pytest.mark.parametrize(("kind", "error"), [("settings", UsageError), ("full", InputError)])
-def test_what_every_unit_would_fail_of_ends_the_step_at_once(engine, kind, error, tmp_path):
+def test_errors_that_affect_every_unit_stop_the_step_immediately(engine, kind, error, tmp_path):
     log = tmp_path / "log"
     log.mkdir()
     inputs = {f"{number:03d}": f"{kind} {number}" for number in range(50)}
@@ -325,7 +325,7 @@ def test_what_every_unit_would_fail_of_ends_the_step_at_once(engine, kind, error
     assert len(list(log.iterdir())) <= 2 * engine.workers and records(tmp_path) == {}
 
 
-def test_a_bug_of_ours_ends_the_step_with_where_it_was(tmp_path):
+def test_a_bug_in_our_code_stops_the_step_with_a_traceback(tmp_path):
     log = tmp_path / "log"
     log.mkdir()
     inputs = {f"{number:03d}": f"bug {number}" for number in range(50)}
@@ -335,7 +335,7 @@ def test_a_bug_of_ours_ends_the_step_with_where_it_was(tmp_path):
     assert len(list(log.iterdir())) <= HOPELESS + 2 and records(tmp_path) == {}
 
 
-def test_where_nothing_works_the_first_error_is_raised_and_nothing_is_set_aside(tmp_path):
+def test_if_every_unit_fails_the_first_error_is_raised_and_nothing_is_quarantined(tmp_path):
     with pytest.raises(InputError, match=r"^step: a: a is damaged\.$"):
         run_step(step_of({"a": "damaged xx", "b": "damaged x"}), ONE_PROCESS, tmp_path)
     assert records(tmp_path) == {}
@@ -382,7 +382,7 @@ def members(session: int) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
-def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_is_kept(number, tmp_path):
+def test_an_interrupt_or_kill_stops_the_workers_and_keeps_finished_units(number, tmp_path):
     (tmp_path / "tmp").mkdir()
     process = start(tmp_path, 20, "wait", TMPDIR=str(tmp_path / "tmp"))
     try:
@@ -396,18 +396,17 @@ def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_i
         while members(process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert members(process.pid) == [] and len(done()) == 20
-        assert list((tmp_path / "tmp").iterdir()) == []  # what they brought to this machine
-        assert number == signal.SIGKILL or not list(tmp_path.rglob("*.running"))  # it counts against no unit
+        assert list((tmp_path / "tmp").iterdir()) == []  # temporary local files
+        assert number == signal.SIGKILL or not list(tmp_path.rglob("*.running"))  # does not count as an attempt
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
+            os.killpg(process.pid, signal.SIGKILL)  # in a session of its own
         process.communicate()
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_change_no_byte(tmp_path):
-    """Each kill comes when so many units are done, and a little later. The last units wait meanwhile, so that none
-    comes too late, however fast the machine is."""
+def test_kills_at_random_moments_do_not_change_the_bytes(tmp_path):
+    """Each kill comes shortly after a given number of units. The last units wait until all kills are done."""
     run_step(step_of(texts(300)), ONE_PROCESS, tmp_path / "whole")
     draw, run = random.Random(0), tmp_path / "killed"
     done = lambda: len(list((run / "units/step").glob("*.json")))
