@@ -1,4 +1,4 @@
-"""A server on this machine for the tests, laid out as Common Crawl's, that fails in every way a network can."""
+"""A loopback server for tests with the layout of Common Crawl's server and injectable network faults."""
 
 import contextlib
 import gzip
@@ -19,54 +19,54 @@ SEGMENT = f"crawl-data/{CRAWL}/segments/1707947473347.0"
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one answer; faults of a path are used up one request after another."""
+    """A fault of one response; the faults of a path are used one per request."""
 
     status: int | None = None
-    """Answers with this status and no file."""
+    """Respond with this status and no file."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Sent besides, or instead."""
+    """Additional or replaced headers."""
     cut: int | None = None
-    """Ends the connection after so many bytes of the body."""
+    """Close the connection after this number of bytes of the body."""
     ignore_range: bool = False
-    """Sends the whole file where a range was asked for, or, with `shift`, another range."""
+    """Send the whole file instead of the requested range, or, with `shift`, another range."""
     shift: int = 0
-    """Sends the range that begins so many bytes earlier."""
+    """Send the range that begins this number of bytes earlier."""
     ignore_condition: bool = False
-    """Sends the range although If-Range names another version."""
+    """Send the range although If-Range names another version."""
     told_length: int | None = None
-    """Content-Length is this, whatever is sent."""
+    """Content-Length, whatever the length of the body."""
     chunked: bool = False
-    """Sends it chunked, without a length."""
+    """Use chunked encoding, without a length."""
     replace: bytes | None = None
-    """The file is this from now on."""
+    """Replace the file permanently."""
     body: bytes | None = None
-    """Sends this instead of the file, this once."""
+    """Send this once instead of the file."""
     stall: bool = False
-    """Sends half of the body, then nothing, until the server ends."""
+    """Send half of the body, then nothing until the server stops."""
 
 
 class LoopbackCrawl:
-    """Serves `files` {path: bytes}, with ETags as S3 makes them; `faults` {path: list of Fault} spoils answers."""
+    """Serve `files` {path: bytes} with ETags like those of S3; `faults` {path: list of Fault} are injected."""
 
     def __init__(self, files: dict[str, bytes]):
         self.files = files
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.always: dict[str, Fault] = {}
-        """Faults that are never used up."""
+        """Faults that are used for every request."""
         self.etag = lambda data: f'"{hashlib.md5(data).hexdigest()}"'
         self.heads: int | None = None
-        """The status that answers to HEAD, where none is taken."""
+        """The status of responses to HEAD, if HEAD is not supported."""
         self.requests: list[tuple[str, dict[str, str]]] = []
-        """(path, headers) in the order in which they came."""
+        """(path, headers) in order of arrival."""
         self.times: list[float] = []
-        """When they came, in seconds of time.monotonic."""
+        """Times of arrival by time.monotonic."""
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.url = ""
 
     @classmethod
     def of(cls, warcs: list[bytes], kind: str = "warc") -> "LoopbackCrawl":
-        """A crawl of these files, and its list."""
+        """A crawl of these files, with its list."""
         suffix = {"warc": "warc.gz", "wet": "warc.wet.gz"}[kind]
         paths = [f"{SEGMENT}/{kind}/CC-MAIN-20240220211055-20240221001055-{n:05d}.{suffix}" for n in range(len(warcs))]
         served = cls(dict(zip(paths, warcs, strict=True)))
@@ -78,7 +78,7 @@ class LoopbackCrawl:
         return [path for path in self.files if "/segments/" in path]
 
     def asked(self, path: str) -> list[dict[str, str]]:
-        """The headers of the requests for a path."""
+        """Headers of the requests for a path."""
         return [headers for asked, headers in self.requests if asked == path]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:

@@ -1,4 +1,4 @@
-"""A package index on this machine for the tests, in the layouts of PEP 503 (HTML) and PEP 691 (JSON)."""
+"""A package index on loopback for tests, in the layouts of PEP 503 (HTML) and PEP 691 (JSON)."""
 
 import contextlib
 import hashlib
@@ -11,14 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class LoopbackIndex:
-    """Serves `files` of the project "sample"; `fail` and `cut` tell how many answers to spoil first."""
+    """Serve `files` of the project "sample"; `fail` and `cut` are the numbers of responses to spoil first."""
 
     def __init__(self, files: dict[str, bytes], as_json: bool = True):
         self.files, self.as_json = files, as_json
         self.fail = 0
-        """Answers that are 503 before the first good one."""
+        """Responses with 503 before the first good one."""
         self.cut = 0
-        """Files that break off half-way before the first whole one."""
+        """Files truncated half-way before the first complete one."""
         self.requests: Counter[str] = Counter()
         self.logins: list[str | None] = []
         self.url = ""
@@ -81,7 +81,7 @@ def serving(index: LoopbackIndex) -> Generator[LoopbackIndex]:
 
 
 def closed_port() -> int:
-    """A port on which nobody listens."""
+    """A port without a listener."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Rows of texts/ that tests make themselves: of real texts as they are measured, or of values drawn at random."""
+"""Synthetic rows of texts/ for tests: measured from real texts, or with random values."""
 
 import dataclasses
 import json
@@ -29,15 +29,15 @@ CONFIG = demo_config(
 )
 TEXT_SCHEMA, VALUES = text_schema(CONFIG), value_columns(CONFIG)
 SIGNALS = VALUES[:-1]
-"""Of the filters; the last value is the quality classifier's."""
+"""Signals of the filters; the last value is that of the quality classifier."""
 TABLE: tuple[tuple[str, Rule], ...] = tuple((one.name, rule) for one in CONFIG.filters for rule in one.rules)
 """(stage, rule) of all filters."""
 THRESHOLDS = tuple((stage, rule) for stage, rule in TABLE if rule.option)
-"""Those whose limit is a field."""
+"""Rules whose limit is a field of the config."""
 
 
 def text_row(document: Document, config: DocumentsConfig, stage: str | None = None, reason: str | None = None) -> dict:
-    """The row of a document; of one without a text, with the stage and the reason why there is none."""
+    """The row of a document, or, without a text, of a page dropped at a stage with a reason."""
     size = len(document.text.encode("utf-8", "replace"))
     row = dataclasses.asdict(document) | {"stage": None, "reason": None, "text_bytes": size}
     if document.text:
@@ -63,20 +63,20 @@ def plain_row(text: str, id: str, **changes: object) -> dict:
 
 
 def verdict_on(row: dict, config: DocumentsConfig) -> Verdict:
-    """The verdict on one row of texts/, where columns may be missing; the language is taken for one that is wanted."""
+    """The verdict on one row of texts/ with missing columns filled in; the language counts as a wanted one."""
     row = {"language": config.language.languages[0], LANGUAGE_SCORE: 1.0} | row
     (verdict,) = verdicts(pa.Table.from_pylist([row], TEXT_SCHEMA), config, None)
     return verdict
 
 
 def write_records(texts: Path, seen: int, **skipped: int) -> Records:
-    """Writes the records.json of a folder texts/, and returns what stands there."""
+    """Write records.json of a folder texts/, and return its contents."""
     (texts / RECORDS).write_text(json.dumps({"seen": seen, "skipped": skipped}), encoding="utf-8")
     return Records(seen, skipped)
 
 
 def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7) -> pa.Table:
-    """Writes a file of texts/ and returns what is in it."""
+    """Write a file of texts/ and return its contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
     pq.write_table(table, path, row_group_size=rows_per_group)
@@ -84,14 +84,14 @@ def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7) -> pa.Tab
 
 
 def prose(number: int) -> str:
-    """Three lines of sentences whose words stand in no order, so that no run of words is repeated."""
+    """Three lines of sentences with random words, so that no n-gram is repeated."""
     draw, words = random.Random(number), sorted(set(PROSE.replace(",", "").replace(".", "").split()))
     sentences = [" ".join(draw.choices(words, k=12)).capitalize() + "." for _ in range(24)]
     return "\n".join(" ".join(sentences[start : start + 8]) for start in (0, 8, 16))
 
 
 def real_rows(config: DocumentsConfig, count: int = 60) -> list[dict]:
-    """Rows of prose and of texts that break rules, or only just do not."""
+    """Rows of prose and of texts that break rules or narrowly pass them."""
     changes = (
         lambda text, n: text,
         lambda text, n: " ".join(text.split()[: 20 + 2 * n]),
@@ -114,7 +114,7 @@ def real_rows(config: DocumentsConfig, count: int = 60) -> list[dict]:
 
 
 def random_rows(seed: int, count: int) -> list[dict]:
-    """Rows whose values lie about the thresholds of CONFIG, often on them; some are null, some rows have no text."""
+    """Rows with values near, and often at, the thresholds of CONFIG; some are null, some rows have no text."""
     draw = random.Random(seed)
     lines: dict[str, list[float]] = {}
     for one in thresholds_of(CONFIG, 0.5):

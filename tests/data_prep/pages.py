@@ -1,4 +1,4 @@
-"""Pages and configs that the tests of documents share."""
+"""Pages and configs shared by the tests of documents."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ GERMAN = (
 
 
 def demo_config(**changes) -> DocumentsConfig:
-    """The demo's."""
+    """The config of the demo."""
     return dataclasses.replace(get_config().documents, **changes)
 
 
@@ -43,7 +43,7 @@ def page(body: bytes, url: str = "http://a.example/", content_type: str = "text/
 
 
 def documents_in(files: list[InputFile]) -> list[Document]:
-    """What is in them, all of it documents."""
+    """The documents in a folder, which must contain nothing else."""
     found = [one for file in files for one in read_input(file)]
     documents = [one for one in found if isinstance(one, Document)]
     assert len(documents) == len(found)

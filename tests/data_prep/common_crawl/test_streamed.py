@@ -166,7 +166,7 @@ def test_the_sizes_of_a_whole_crawl_need_few_requests(tmp_path):
         files = fetched(crawl, tmp_path, files=300)
         assert len(crawl.requests) <= 18  # the list, and some sizes
         few = fetched(crawl, tmp_path / "few", files=2)
-        assert [one.identity for one in few] == [one.identity for one in files[:2]]  # also in more files
+        assert [one.identity for one in few] == [one.identity for one in files[:2]]  # a prefix of the larger selection
     assert len(files) == 300 and all(one.estimated and 110 < one.bytes < 140 for one in files)
 
 

@@ -139,7 +139,7 @@ def test_bytes_do_not_depend_on_the_number_of_files_merged_at_once(texts, sets, 
     assert {"ngrams-1", "overlap-lines-1"} <= steps
 
 
-def test_finished_work_is_kept_and_a_change_of_sets_reruns_only_the_search(texts, sets, tmp_path):
+def test_finished_work_is_kept_and_changed_sets_are_searched_again(texts, sets, tmp_path):
     out, config = tmp_path / "out", config_of(sets)
     before = made(texts, config, out)
     hits = sorted((out / "parts").rglob("hits/*.parquet"))

@@ -36,7 +36,7 @@ def test_a_page_is_decoded(name):
     assert decode(body, content_type) == text
 
 
-def test_meta_counts_in_the_first_1024_bytes_only():
+def test_only_meta_in_the_first_1024_bytes_counts():
     late = "<p>" + " " * 1024 + "<meta charset=koi8-r>Die Größe des Müllers, Cafés und Süßes für die Mädchen"
     assert decode(late.encode("cp1252"), "") == late
 
@@ -61,14 +61,14 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("codec", SENTENCES)
-def test_detection_where_nothing_is_declared(codec):
+def test_detection_without_a_declaration(codec):
     page = f"<html><head><title>x</title></head><body><div><p>{SENTENCES[codec]}</p></div></body></html>"
     assert decode(page.encode(codec), "text/html") == page
     behind = "<script>var a = 1;</script>\n" * 5_000 + page
     assert decode(behind.encode(codec), "") == behind
 
 
-def test_detection_looks_at_a_sample_of_a_large_page(monkeypatch):
+def test_detection_samples_large_pages(monkeypatch):
     looked_at, real = [], chardet.detect
     monkeypatch.setattr(chardet, "detect", lambda data: looked_at.append(len(data)) or real(data))
     decode(random.Random(0).randbytes(5_000_000), "")
@@ -76,7 +76,7 @@ def test_detection_looks_at_a_sample_of_a_large_page(monkeypatch):
 
 
 @pytest.mark.parametrize("label", ["utf-7", "base64", "rot13", "unicode_escape", "idna", "none", "", "a\0b"])
-def test_what_is_no_encoding_of_the_web(label):
+def test_unknown_encodings(label):
     assert codec_of(label) is None
 
 
@@ -124,7 +124,7 @@ def test_every_label_of_the_encoding_standard_is_known():
         ("<meta =charset=utf-8 charset=koi8-r>", "koi8-r"),
         ('<meta charset="koi8-r', None),
         ("<meta charset=koi8-r", None),
-        # An XML declaration, where no <meta> says anything.
+        # An XML declaration, if no <meta> declares an encoding.
         ('<?xml version="1.0" encoding="koi8-r"?><meta charset=nonsense>', "koi8-r"),
         ("<?xml version='1.0' encoding = 'utf-16'?>", "utf-8"),
         ('<?xml encoding="utf-8"?><meta charset=koi8-r>', "koi8-r"),
@@ -135,7 +135,7 @@ def test_declarations_are_read_as_browsers_read_them(head, codec):
     assert meta_codec(head.encode()) == codec
 
 
-def test_a_declaration_that_the_prescan_cuts_off_does_not_count():
+def test_a_declaration_truncated_by_the_prescan_is_ignored():
     meta = b"<meta charset=koi8-r>"
     blanks = b" " * (PRESCAN_BYTES - len(meta))
     assert meta_codec(blanks + meta) == "koi8-r"
@@ -143,13 +143,13 @@ def test_a_declaration_that_the_prescan_cuts_off_does_not_count():
 
 
 @pytest.mark.parametrize("label", ["iso-2022-kr", "hz-gb-2312"])
-def test_encodings_that_the_web_has_given_up_are_not_read(label):
+def test_encodings_removed_from_the_web_are_not_decoded(label):
     with pytest.raises(UnicodeError):
         decode(b"<p>~{VPND~}", f"text/html; charset={label}")
     with pytest.raises(UnicodeError):
         decode(f"<meta charset={label}><p>~{{VPND~}}".encode(), "")
 
 
-def test_no_bytes_and_no_header_make_it_fail():
+def test_random_bytes_and_headers_raise_no_error():
     for content_type in ("", "text/html; charset=", "charset=utf-8", "text/html; charset*=x''y", "\r\n\0;;;"):
         assert isinstance(decode(bytes(range(256)) * 5, content_type), str)

@@ -1,4 +1,4 @@
-"""What every engine must do."""
+"""Requirements on every extraction engine."""
 
 import dataclasses
 import itertools
@@ -35,7 +35,7 @@ def test_charset_of_the_header_reaches_the_text(config):
 
 
 @engines
-def test_tables_are_a_choice(config):
+def test_tables_are_optional(config):
     table = "<table><tr><td>Barley and oats</td><td>Four bushels</td></tr></table>"
     body = html(PROSE, PROSE[::-1]).replace(b"</article>", table.encode() + b"</article>")
     assert "Barley" in extract_text(page(body), config)[0]
@@ -53,19 +53,19 @@ def test_no_text(body, config):
     "body",
     [b"\x00\x01\x02\x03", b"%PDF-1.4 \xff\xff", b"<", pytest.param(b"\xff" * 99, id="99 of 0xff"), b"<!DOCTYPE", b"<a"],
 )
-def test_what_is_no_html_gives_no_text(body, config):
+def test_invalid_html_gives_no_text(body, config):
     text, reason = extract_text(page(body), config)
     assert (text == "") == (reason in ("no_text", "unreadable_html"))
     assert len(text) <= len(body)
 
 
-def test_what_an_engine_cannot_read_is_told_from_what_holds_no_text():
+def test_unreadable_pages_are_distinguished_from_pages_without_text():
     for body, reason in ((b"no page", "unreadable_html"), (b"<html><body></body></html>", "no_text")):
         assert extract_text(page(body), CONFIGS["trafilatura"]) == ("", reason)
 
 
 @engines
-def test_html_too_large_is_one_byte_above_the_limit(config):
+def test_html_one_byte_above_the_limit_is_rejected(config):
     body = html(PROSE)
     at_limit = dataclasses.replace(config, max_bytes=len(body))
     assert extract_text(page(body), at_limit) == (PROSE, None)
@@ -87,8 +87,8 @@ def test_depth_and_number_of_elements_and_attributes_at_the_limit_and_one_above(
 
 
 @engines
-def test_no_page_is_cut_silently_by_the_parser(config):
-    """At every depth the text after the nesting is extracted, or the page is refused with a reason."""
+def test_the_parser_never_truncates_a_page_silently(config):
+    """At every depth the text after the nesting is extracted, or the page is rejected with a reason."""
     outcomes = {levels: extract_text(page(nested(levels)), config) for levels in [*range(245, 260, 2), 3000]}
     assert {reason for _, reason in outcomes.values()} == {None, "html_too_deep"}
     assert all("he was a man" in text.rpartition("baker that")[2] for text, reason in outcomes.values() if not reason)
@@ -104,17 +104,17 @@ def test_no_page_is_cut_silently_by_the_parser(config):
         ("gristmill", {"max_bytes": 0}, "max_bytes is 0"),
     ],
 )
-def test_an_impossible_config_is_refused(engine, change, message):
+def test_an_invalid_config_is_rejected(engine, change, message):
     with pytest.raises(UsageError, match=message):
         dataclasses.replace(CONFIGS[engine], **change)
 
 
 @engines
-def test_a_page_gives_the_same_text_whatever_came_before(config):
+def test_the_text_of_a_page_does_not_depend_on_earlier_pages(config):
     pages = [page(html(PROSE, f"{GERMAN} {number}")) for number in range(5)]
     first = [extract_text(one, config) for one in pages]
     assert [extract_text(one, config) for one in pages * 3] == first * 3
-    assert first[4] == (f"{PROSE}\n{GERMAN} 4", None)  # a filter of what was seen before would drop PROSE here
+    assert first[4] == (f"{PROSE}\n{GERMAN} 4", None)  # a filter of repeated text would drop PROSE here
 
 
 def test_normalise():
@@ -122,13 +122,13 @@ def test_normalise():
     assert normalise("e\u0301 \u212b") == "e\u0301 \u212b"  # no Unicode normalisation
 
 
-def test_normalise_parts_words_at_every_line_break():
+def test_normalise_separates_words_at_every_line_break():
     for line_break in ("\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029"):
         assert normalise(f"one page {line_break}another") == "one page\nanother"
     assert normalise("one\n\r\n\rtwo") == "one\n\n\ntwo"
 
 
-def test_normalise_strips_each_line_as_the_regular_expression_for_blanks_does():
+def test_normalise_strips_each_line_like_the_regular_expression_for_blanks():
     blanks = re.compile(r"[^\S\n]+$", re.MULTILINE)
     pieces = ["a", "\n", " ", "\t", "\u2003", "\u3000", "\u00a0", "\u200b"]
     for text in map("".join, itertools.product(pieces, repeat=4)):

@@ -1,4 +1,4 @@
-"""Errors of a page are counted; errors of a library, a model or our code end the stage."""
+"""Errors of a page are counted; errors of a library, a model or our code stop the stage."""
 
 import sys
 from collections.abc import Generator
@@ -23,7 +23,7 @@ CACHES = (load_engine, trafilatura.load, resiliparse.load, trees.load_model, lan
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Generator[None]:
-    """Clear the caches of loaded libraries and models, before and after the test."""
+    """Clear the caches of loaded libraries and models before and after the test."""
     for cache in CACHES:
         cache.cache_clear()
     yield
@@ -42,7 +42,7 @@ def run(tmp_path, pages: list[WebPage]) -> list[dict]:
 
 
 @pytest.mark.parametrize("content", [None, "", '{"features": ["size"], "bias": 0, "trees": [[[0]', '{"bias": 0}', "[]"])
-def test_without_its_model_the_stage_ends_and_is_done_when_the_model_is_back(tmp_path, monkeypatch, content):
+def test_a_missing_model_stops_the_stage_and_a_rerun_with_it_completes(tmp_path, monkeypatch, content):
     model = tmp_path / "model.json"
     if content is not None:
         model.write_text(content)
@@ -63,14 +63,14 @@ def test_without_its_model_the_stage_ends_and_is_done_when_the_model_is_back(tmp
         ("resiliparse", "resiliparse.extract.html2text"),
     ],
 )
-def test_a_missing_library_is_named_with_the_remedy(monkeypatch, engine, package):
-    monkeypatch.setitem(sys.modules, package, None)  # what Python makes of a package that is not there
+def test_a_missing_library_is_named_with_the_fix(monkeypatch, engine, package):
+    monkeypatch.setitem(sys.modules, package, None)  # Python's marker of a missing package
     with pytest.raises(InputError, match=f"{engine}.*{package}.*make setup"):
         extract_text(page(html(PROSE)), config_for(engine, EXTRACT.min_probability))
 
 
 @pytest.mark.parametrize("engine", ["trafilatura", "resiliparse"])
-def test_a_library_that_fails_on_a_plain_page_is_to_blame_and_not_the_page(monkeypatch, engine):
+def test_a_library_that_fails_on_a_plain_page_stops_the_stage(monkeypatch, engine):
     import resiliparse.extract.html2text
     import trafilatura
 
@@ -83,7 +83,7 @@ def test_a_library_that_fails_on_a_plain_page_is_to_blame_and_not_the_page(monke
         extract_text(page(html(PROSE)), config_for(engine, EXTRACT.min_probability))
 
 
-def test_what_a_library_raises_over_one_page_is_of_the_page(monkeypatch):
+def test_a_library_error_on_one_page_is_counted_for_the_page(monkeypatch):
     import trafilatura
 
     text_of = trafilatura.extract
@@ -100,7 +100,7 @@ def test_what_a_library_raises_over_one_page_is_of_the_page(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyError, ZeroDivisionError, ImportError, UnicodeError])
-def test_any_other_error_ends_the_stage_and_says_on_which_page(tmp_path, monkeypatch, error):
+def test_any_other_error_stops_the_stage_and_names_the_page(tmp_path, monkeypatch, error):
     def failing(*_):
         raise error("the cause")
 
@@ -111,7 +111,7 @@ def test_any_other_error_ends_the_stage_and_says_on_which_page(tmp_path, monkeyp
     assert "http://a.example/odd" in note and str(tmp_path / "pages.warc.gz") in note
 
 
-def test_without_the_language_library_or_with_a_damaged_model_detection_ends_with_the_remedy(tmp_path, monkeypatch):
+def test_a_missing_language_library_or_a_damaged_model_stops_detection_with_the_fix(tmp_path, monkeypatch):
     def detect() -> None:
         language.detect_language(document(PROSE), CONFIG.language)
 

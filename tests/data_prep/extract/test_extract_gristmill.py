@@ -1,4 +1,4 @@
-"""Our own extraction: how text is cut into blocks, and which of them are main text."""
+"""Our extraction: splitting a page into blocks, and classifying blocks as main text."""
 
 import dataclasses
 import json
@@ -68,11 +68,11 @@ def texts(body: str) -> list[str]:
         ("<p>def</p><noscript><p>abc <b>ghi</b></p>jkl</noscript>", ["def", "abc ghi", "jkl"]),
     ],
 )
-def test_blocks_are_what_a_browser_sets_apart(body, blocks):
+def test_blocks_are_those_of_a_browser(body, blocks):
     assert texts(body) == blocks
 
 
-def test_blocks_know_their_elements_and_elements_their_blocks():
+def test_blocks_and_elements_refer_to_each_other():
     body = (
         '<title> The\n title </title><div class="post-body" id=x><p>one <a href=y>two</a></p>'
         "<nav><p><a href=z>three</a></nav></div>"
@@ -87,7 +87,7 @@ def test_blocks_know_their_elements_and_elements_their_blocks():
         assert blocks.first[parent] <= blocks.first[element] <= blocks.last[element] <= blocks.last[parent]
 
 
-def test_hints_are_of_whole_words_where_they_must_be():
+def test_hints_match_whole_words_where_required():
     assert hints_of_name("Ads top") & BIT["advert"] and not hints_of_name("loads shadow") & BIT["advert"]
     assert hints_of_name("commentList") & BIT["comment"]
     assert hints_of_attributes({"style": "color:red; display : none"}) == BIT["hidden"]
@@ -101,13 +101,13 @@ def test_hints_are_of_whole_words_where_they_must_be():
     assert blocks.own[last] == BIT["<nav>"] | BIT["side"]
 
 
-def test_limits_are_told_by_name_while_reading():
+def test_exceeded_limits_are_named_while_parsing():
     with pytest.raises(PageLimitError, match="html_too_many_elements"):
         read_blocks("<br>" * 500, dataclasses.replace(CONFIG, max_elements=400))
 
 
 def furnished(main: str) -> bytes:
-    """A page of a blog, with boilerplate around the text."""
+    """A blog page with boilerplate around the text."""
     menu = "".join(f'<li><a href="/{n}">Topic number {n}</a></li>' for n in range(12))
     teasers = "".join(
         f'<li class="related-item"><a href="/{n}">Ten things you must know about millers, part {n}</a></li>'
@@ -126,7 +126,7 @@ def furnished(main: str) -> bytes:
         <a href="/privacy">Privacy policy</a></footer></body></html>""".encode()
 
 
-def test_what_stands_around_the_text_is_left_out_and_the_text_is_whole():
+def test_boilerplate_is_removed_and_the_text_is_complete():
     paragraphs = [PROSE, f"{PROSE} Again.", f"{PROSE} And again."]
     main = f"<p>{paragraphs[0]}</p><h2>The second day</h2><p>{paragraphs[1]}</p>" + (
         f"<ul><li>{GERMAN}</li><li><p>{GERMAN} Zwei.</p></li></ul><p>{paragraphs[2]}</p>"
@@ -144,13 +144,13 @@ def test_a_plain_page_of_prose_gives_its_prose(prose):
         assert reason is None and text.split("\n")[0] == prose
 
 
-def test_long_runs_of_blanks_are_kept_in_code_alone_and_cost_nothing():
+def test_long_runs_of_blanks_are_kept_only_in_code_and_take_linear_time():
     body = html(PROSE, "a" + " " * 990_000 + "b<br>" + PROSE).replace(b"</article>", b"<pre>a  b</pre></article>")
     text, reason = extract_text(page(body), CONFIG)
     assert reason is None and text.startswith(f"{PROSE}\na b\n{PROSE}")
 
 
-def test_more_probability_is_less_text():
+def test_a_higher_probability_gives_less_text():
     lengths = [
         len(extract_text(page(furnished(f"<p>{PROSE}</p><p>Short.</p>")), config_for("gristmill", p))[0])
         for p in (0.05, 0.3, 0.65, 0.9)
@@ -169,11 +169,11 @@ def blocks_of(lengths: list[int], kinds: list[str]) -> Blocks:
     return blocks
 
 
-def test_gaps_are_filled_and_a_page_of_one_paragraph_is_kept():
+def test_gaps_are_filled_and_a_page_with_one_paragraph_is_kept():
     kinds = ["p", "p", "h2", "p", "p", "h2", "p"]
     blocks = Page(blocks_of([100] * 7, kinds))
     score = np.array([0.1, 2, -0.5, 2, 0.1, -0.5, -0.1]) * SCALE
-    assert main_blocks(blocks, score, 0.65) == [1, 2, 3]  # after the last sure block nothing is filled
+    assert main_blocks(blocks, score, 0.65) == [1, 2, 3]  # nothing is filled after the last certain block
     assert main_blocks(blocks, np.array([-2, -2, -2, -1, -9, -9, -9]) * SCALE, 0.65) == [3]
     for is_article in (True, False):
         assert main_blocks(blocks, np.full(7, -4 * SCALE), 0.65, is_article) == []
@@ -181,12 +181,12 @@ def test_gaps_are_filled_and_a_page_of_one_paragraph_is_kept():
     assert main_blocks(far, np.array([2, *[0.1] * 10, 2]) * SCALE, 0.65) == [0, 11]
 
 
-def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
+def test_the_threshold_of_other_pages_maximizes_the_expected_f1():
     """Compared with every choice of the k likeliest blocks, by definition."""
     random_ = np.random.default_rng(0)
     for _ in range(50):
         score, length = random_.integers(-6000, 6000, 12), random_.integers(1, 300, 12)
-        score -= score % 4  # so that three quarters are whole too
+        score -= score % 4  # so that three quarters are integers too
         p = 1 / (1 + np.exp(-score * LOG_ODDS_QUARTERS / 4 / SCALE))
         order = np.argsort(-p, kind="stable")
         f1 = [2 * (p * length)[order[:k]].sum() / (length[order[:k]].sum() + (p * length).sum()) for k in range(1, 13)]
@@ -197,8 +197,8 @@ def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
     assert expected_bar(certain, np.full(3, 100), 0.5) == pytest.approx(0, abs=10)
 
 
-def test_a_page_that_is_no_article_gives_what_is_likely_for_it():
-    """Entries of a list have low scores except for one, and its boilerplate lower ones."""
+def test_the_main_text_of_a_page_that_is_not_an_article():
+    """All entries of a list except one have low scores, and its boilerplate lower ones."""
     page = Page(blocks_of([100] * 10, ["p"] * 10))
     score = np.array([2000, *[-600] * 6, *[-2500] * 3])
     assert main_blocks(page, score, 0.65, is_article=False) == list(range(7))
@@ -206,7 +206,7 @@ def test_a_page_that_is_no_article_gives_what_is_likely_for_it():
 
 
 def trees_of_value(value: int) -> Trees:
-    """Trees that say the same of all."""
+    """Trees with the same score for all rows."""
     return Trees(("words",), np.zeros((1, 1), int), np.zeros((1, 1)), np.zeros((1, 2), int), value)
 
 
@@ -219,13 +219,13 @@ def trees_of_value(value: int) -> Trees:
         (MAYBE_ARTICLE, 100, False),
     ],
 )
-def test_a_page_that_may_be_an_article_is_told_by_the_mean_of_both_trees(kind, score, is_article):
+def test_pages_that_may_be_articles_use_the_mean_of_both_trees(kind, score, is_article):
     model = Model(trees_of_value(kind), trees_of_value(300), trees_of_value(100))
     found, read_as = scores(model, page_of("<body><p>Home<p>End"))
     assert (found.tolist(), read_as) == ([score] * 2, is_article)
 
 
-def test_what_is_alike_is_counted_by_place_and_by_record():
+def test_similar_blocks_are_counted_by_place_and_by_record():
     cards = "".join(f'<div class="card c{n}"><h3>Name {n}</h3><p>${n}<img src=x></p></div>' for n in range(4))
     rows = measure(page_of(f"<body><h1>Cards</h1><section>{cards}</section><p>End"))
     assert rows["record_count"].tolist() == [-1, *[4] * 8, -1]
@@ -235,11 +235,11 @@ def test_what_is_alike_is_counted_by_place_and_by_record():
     assert rows["price"].tolist() == [0, *[0, 1] * 4, 0] and rows["page_prices"].tolist() == [4]
     inner = "".join(f"<li>{n}<ul><li>a</ul></li>" for n in range(3))
     rows = measure(page_of(f"<body><ul>{inner}</ul>"))
-    assert rows["record_count"].tolist() == [3] * 6  # one <li> alone in a list is no record; that around it is
+    assert rows["record_count"].tolist() == [3] * 6  # a single <li> in a list is not a record; its parent is
 
 
-def test_what_is_measured_of_a_whole_page_is_a_mean_over_its_text_or_prose_or_of_its_headline():
-    """Whole numbers by their definition, in thousandths; without a headline or prose there is -1 and 0."""
+def test_page_features_are_means_over_text_or_prose_or_come_from_the_headline():
+    """Integers in thousandths by their definition; -1 and 0 without a headline or prose."""
     some = page_of(f"<body><p>Home</p><h1>A cart</h1><p>{PROSE}</p><p>{GERMAN}</p>")
     rows = measure(some)
     asked = ("mean:upper", "prose:upper", "headline:words", "mean:words")
@@ -254,7 +254,7 @@ def test_what_is_measured_of_a_whole_page_is_a_mean_over_its_text_or_prose_or_of
     assert [found[name].tolist() for name in asked] == [[250], [0], [-1], [1000]]
 
 
-def test_what_the_page_tells_machines_is_looked_up():
+def test_page_metadata_is_used():
     told = json.dumps({"@type": "Product", "name": "A cart", "description": "Two sacks of grain and a horse."})
     head = f'<link rel=canonical href="http://a.example/shop/cart"><script type="application/ld+json">{told}</script>'
     rows = measure(page_of(f"{head}<p>A cart<p>Two sacks of grain<p>Nothing of that kind"))
@@ -264,7 +264,7 @@ def test_what_the_page_tells_machines_is_looked_up():
     assert rows["page_at_shop"][0] == 0 and rows["page_depth"][0] == 1
 
 
-def test_only_what_begins_a_list_item_has_a_bullet():
+def test_only_the_first_block_of_a_list_item_has_a_bullet():
     blocks = read_blocks("<p>a<ul><li>b<p>c</p></li><li><p>d</p>e</li></ul>", CONFIG)
     assert [bullet(blocks, n) + text for n, text in enumerate(blocks.texts)] == ["a", "- b", "c", "- d", "e"]
 
@@ -288,7 +288,7 @@ def test_measures_are_finite_and_do_not_depend_on_other_pages():
 
 @pytest.mark.skipif(not (SHARED / "bench/extraction_f1.py").exists(), reason="../shared is not here")
 def test_the_benchmark_of_article_extraction():
-    """The bar is what DataTrove's extraction scores on these pages, and half a point more."""
+    """The bar is the score of DataTrove's extraction on these pages plus half a point."""
     scorer = runpy.run_path(str(SHARED / "bench/extraction_f1.py"))
     shingles = scorer["shingles"]
     truth = {one["url"]: one["articleBody"] for one in json.loads(scorer["TRUTH"].read_text()).values()}
@@ -302,8 +302,8 @@ def test_the_benchmark_of_article_extraction():
     assert len(precision) == 181 and 2 * p * r / (p + r) > 0.96
 
 
-def test_verse_and_speeches_lose_nothing_however_unlike_articles_they_are():
-    """A play of short lines, on a plain page and within a site's navigation."""
+def test_verse_and_dialogue_are_complete_although_unlike_articles():
+    """A play in short lines, on a plain page and within a site's navigation."""
     acts = [f"<p>Gaoler {n}.<br>Who knocks at door {n}?<br>Thy cousin, sirrah: up!</p>" for n in range(400)]
     menu = "".join(f"<li><a href='/{n}'>Play number {n}</a></li>" for n in range(60))
     play = f"<html><body>%s<div>{''.join(acts)}</div>%s</body></html>"
@@ -328,22 +328,22 @@ COPYRIGHT = "Copyright 2026 Example Ltd. All rights reserved. Registered in Engl
     ],
 )
 @pytest.mark.parametrize("link", ["", "<a href=/x>More of the miller and his cart, and of the boy on the bridge</a>"])
-def test_navigation_and_footers_are_no_main_text_with_links_or_without(before, after, link):
-    """A page with hardly any links is main text except for these."""
+def test_navigation_and_footers_are_not_main_text_with_or_without_links(before, after, link):
+    """The rest of a page with hardly any links is main text."""
     body = f"<html><body>{before}<div><p>{PROSE}</p><p>{PROSE} And again. {link}</p></div>{after}</body></html>"
     text, reason = extract_text(page(body.encode()), CONFIG)
     assert reason is None and text.count(PROSE) == 2
     assert NAVIGATION not in text and COPYRIGHT not in text
 
 
-def test_the_footer_of_a_quotation_names_its_author():
+def test_the_footer_of_a_quotation_keeps_its_author():
     body = f"<p>{PROSE}</p><blockquote><p>{GERMAN}</p><footer>The miller, in his own words</footer></blockquote>"
     text, _ = extract_text(page(html(body)), CONFIG)
     assert text == f"{PROSE}\n{GERMAN}\nThe miller, in his own words"
 
 
 @pytest.mark.parametrize("tag", ["nav", "footer"])
-def test_an_element_left_open_takes_no_text_with_it(tag):
+def test_an_unclosed_element_removes_no_text(tag):
     body = f"<html><body><{tag}><p>{NAVIGATION}</p><article><p>{PROSE}</p><p>{GERMAN}</p></article></body></html>"
     text, _ = extract_text(page(body.encode()), CONFIG)
     assert PROSE in text and GERMAN in text

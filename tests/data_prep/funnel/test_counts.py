@@ -1,4 +1,4 @@
-"""Counts of parts are the counts of the whole, and each of them is what it says."""
+"""Counts of parts add up to those of the whole and follow their definitions."""
 
 import collections
 import itertools
@@ -29,7 +29,7 @@ from tests.data_prep.measured import CONFIG, TEXT_SCHEMA, VALUES, random_rows
 
 THRESHOLDS = thresholds_of(CONFIG, None)
 WHOLE = ("words", "stop_words", "c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences")
-"""Signals that are whole numbers."""
+"""Integer signals."""
 
 
 def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
@@ -40,7 +40,7 @@ def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
 
 
 def without_places(counts: Counts) -> Counts:
-    """`counts` with the first number of each example alone: where it lies depends on the files."""
+    """`counts` without file positions in examples, which depend on the files."""
     keyed = {
         kind: {name: [place[0] for place in places] for name, places in counts[kind].items()}
         for kind in ("examples", "near")
@@ -50,7 +50,7 @@ def without_places(counts: Counts) -> Counts:
 
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 60), max_size=5), shuffle=st.randoms())
 @settings(max_examples=40, deadline=None)
-def test_parts_of_a_file_add_up_to_the_file(seed: int, cuts: list[int], shuffle: random.Random):
+def test_counts_of_parts_add_up_to_those_of_the_file(seed: int, cuts: list[int], shuffle: random.Random):
     rows = random_rows(seed, 60)
     edges = sorted({0, *cuts, len(rows)})
     parts = [count(rows[low:high], first=low) for low, high in itertools.pairwise(edges)]
@@ -60,7 +60,7 @@ def test_parts_of_a_file_add_up_to_the_file(seed: int, cuts: list[int], shuffle:
 
 @given(seed=st.integers(0, 2**32), files=st.integers(1, 6))
 @settings(max_examples=20, deadline=None)
-def test_neither_the_number_of_files_nor_their_order_matters(seed: int, files: int):
+def test_counts_do_not_depend_on_the_number_and_order_of_files(seed: int, files: int):
     rows = random_rows(seed, 60)
     whole = without_places(count(rows))
     parts = [count(rows[file::files], file) for file in range(files)]
@@ -68,7 +68,7 @@ def test_neither_the_number_of_files_nor_their_order_matters(seed: int, files: i
     assert merge(parts) == merge(parts[::-1]) == merge([merge(parts[:2]), merge(parts[2:])])
 
 
-def test_counts_are_those_of_the_rows():
+def test_counts_equal_those_of_the_rows():
     rows = random_rows(5, 800)
     found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
     counts = count(rows)
@@ -86,7 +86,7 @@ def test_counts_are_those_of_the_rows():
     )
 
 
-def test_the_domains_with_the_most_bytes_are_counted(monkeypatch):
+def test_domains_with_the_most_bytes_are_counted(monkeypatch):
     monkeypatch.setattr(counts_module, "COUNTED_DOMAINS", 2)
     parts = [
         empty_counts() | {"domains": {"a": [1, 5], "b": [2, 6], name: [1, size]}}
@@ -122,7 +122,7 @@ def test_each_value_is_counted_in_one_group():
         }
 
 
-def test_near_are_the_kept_rows_nearest_to_each_threshold():
+def test_near_are_the_kept_rows_closest_to_each_threshold():
     rows = random_rows(7, 400)
     found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
     counts = count(rows, file=3, first=1000)
@@ -135,7 +135,7 @@ def test_near_are_the_kept_rows_nearest_to_each_threshold():
         assert counts["near"][f"{one.stage}/{one.reason}"] == [list(place) for place in distances[:EXAMPLES]]
 
 
-def test_examples_are_a_draw_by_id():
+def test_examples_are_sampled_by_id():
     rows = random_rows(8, 400)
     examples = count(rows)["examples"]
     orders = {order_of(row["id"]): number for number, row in enumerate(rows)}
@@ -147,7 +147,7 @@ def test_examples_are_a_draw_by_id():
 
 
 @given(st.sampled_from(VALUES), st.integers(0, 10**7), st.floats(0, 20))
-def test_a_value_lies_in_its_bin(signal: str, whole: int, share: float):
+def test_a_value_is_in_its_bin(signal: str, whole: int, share: float):
     value = float(whole) if signal in WHOLE else share
     (number,) = bins_of(signal, np.array([value])).tolist()
     low, high = bin_edges(signal, int(number))
@@ -159,19 +159,19 @@ def test_a_value_lies_in_its_bin(signal: str, whole: int, share: float):
 
 
 @pytest.mark.parametrize("one", thresholds_of(CONFIG, None), ids=lambda one: one.reason)
-def test_fineweb_s_thresholds_stand_at_an_edge(one):
-    """So that no column of a chart holds both what a rule keeps and what it drops, but for values at the very line."""
+def test_finewebs_thresholds_are_bin_edges(one):
+    """So no column of a chart has both kept and dropped values, except values at the threshold."""
     if one.reason == "gopher_long_document":
         return
     (number,) = bins_of(one.signal, np.array([one.value])).tolist()
     assert bin_edges(one.signal, int(number))[0] == pytest.approx(one.value)
 
 
-def test_no_value_is_in_no_bin():
+def test_every_value_is_in_a_bin():
     for signal in VALUES:
         assert np.isnan(bins_of(signal, np.array([np.nan]))).all()
 
 
-def test_smallest_of_equal_keys_are_the_first():
+def test_of_equal_keys_the_first_are_smallest():
     keys = np.array([3, 1, 1, 2] * 10)
     assert smallest(keys, np.arange(40), (0, 0)) == [[1, 0, r] for r in range(40) if keys[r] == 1][:EXAMPLES]

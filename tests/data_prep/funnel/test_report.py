@@ -1,4 +1,4 @@
-"""The funnel as it is told: every page once, under its reason, with texts that are found again where they lie."""
+"""The funnel report: every page once under its reason, with examples at the right positions."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def test_stages_follow_the_pipeline_and_add_up(tmp_path: Path):
     assert left == funnel.documents_kept
 
 
-def test_reasons_carry_counts_bytes_thresholds_and_their_own_examples(tmp_path: Path):
+def test_reasons_have_counts_bytes_thresholds_and_examples(tmp_path: Path):
     reasons = {reason.reason: reason for reason in funnel_of(tmp_path, KEPT, DROPPED).reasons}
     short = reasons["gopher_short_document"]
     assert (short.documents, short.text_bytes, len(short.examples)) == (7, sum(range(8)), 7)
@@ -72,7 +72,7 @@ def test_reasons_carry_counts_bytes_thresholds_and_their_own_examples(tmp_path: 
     assert list(reasons).index("gopher_short_document") < list(reasons).index("gopher_long_document")  # more of them
 
 
-def test_examples_are_the_documents_that_the_verdict_was_on(tmp_path: Path):
+def test_examples_are_the_documents_as_the_filter_saw_them(tmp_path: Path):
     funnel = funnel_of(tmp_path, KEPT, DROPPED, files=3)
     kept = {document.url: document.text for document in KEPT}
     assert len(funnel.kept) == EXAMPLES
@@ -82,25 +82,25 @@ def test_examples_are_the_documents_that_the_verdict_was_on(tmp_path: Path):
         assert {dropped[example.url] for example in reason.examples} == {reason.reason}
 
 
-def test_records_seen_are_pages_and_what_was_skipped(tmp_path: Path):
+def test_records_seen_are_pages_plus_skipped_records(tmp_path: Path):
     funnel = funnel_of(tmp_path, KEPT, DROPPED)
     assert funnel.records.skipped == {"not_a_response": 1000, "not_html": 100}
     assert funnel.records.seen == funnel.pages_read + 1100
 
 
-def test_an_excerpt_is_the_beginning_and_bytes_are_of_the_whole(tmp_path: Path):
+def test_an_excerpt_is_the_beginning_and_bytes_count_the_whole_text(tmp_path: Path):
     (example,) = funnel_of(tmp_path, [make_document(1, "ü" * 5000)], []).kept
     assert example.excerpt == "ü" * EXCERPT_CHARACTERS
     assert example.text_bytes == 10_000
 
 
-def test_personal_data_is_not_shown_not_even_at_the_cut(tmp_path: Path):
+def test_personal_data_is_not_shown_even_at_the_end_of_an_excerpt(tmp_path: Path):
     text = "word " * (EXCERPT_CHARACTERS // 5 - 2) + "miller@mill.example and so on."
     (example,) = funnel_of(tmp_path, [make_document(1, text)], []).kept
     assert "miller" not in example.excerpt
 
 
-def test_the_number_of_files_does_not_change_the_funnel(tmp_path: Path):
+def test_the_funnel_does_not_depend_on_the_number_of_files(tmp_path: Path):
     kept = [dataclasses.replace(one, text=f"{one.text}{i}") for i, one in enumerate(KEPT)]
     one = funnel_of(tmp_path / "one", kept, DROPPED, files=1)
     three = funnel_of(tmp_path / "three", kept, DROPPED, files=3)
@@ -109,7 +109,7 @@ def test_the_number_of_files_does_not_change_the_funnel(tmp_path: Path):
     assert [d.bins for d in one.distributions] == [d.bins for d in three.distributions]
 
 
-def test_distributions_hold_every_text_once_and_every_threshold(tmp_path: Path):
+def test_distributions_have_every_text_once_and_every_threshold(tmp_path: Path):
     funnel = funnel_of(tmp_path, KEPT, DROPPED)
     texts = len(KEPT) + sum(bool(one.document.text) for one in DROPPED)
     for distribution in funnel.distributions:
@@ -122,7 +122,7 @@ def test_distributions_hold_every_text_once_and_every_threshold(tmp_path: Path):
     assert sum(one.dropped for one in words.bins) == 8
 
 
-def test_lengths_have_no_gaps_and_each_text_lies_in_its_bin(tmp_path: Path):
+def test_length_bins_have_no_gaps_and_each_text_is_in_its_bin(tmp_path: Path):
     lengths = funnel_of(tmp_path, [make_document(1, "a" * 8), make_document(2, "a" * 64)], []).lengths
     assert [(one.low, one.documents) for one in lengths] == [(8, 1), (16, 0), (32, 0), (64, 1)]
     assert all(one.high == 2 * one.low for one in lengths)
@@ -134,7 +134,7 @@ def test_the_largest_domains_are_named(tmp_path: Path):
     assert [one.name for one in funnel.domains] == [f"host-{i}.example" for i in range(49, 49 - TOP_DOMAINS, -1)]
 
 
-def test_nothing_dropped_and_nothing_kept(tmp_path: Path):
+def test_no_documents_dropped_or_kept(tmp_path: Path):
     funnel = funnel_of(tmp_path / "kept", KEPT, [])
     assert (funnel.stages, funnel.reasons, funnel.pages_read) == ((), (), len(KEPT))
     funnel = funnel_of(tmp_path / "dropped", [], DROPPED)

@@ -1,4 +1,4 @@
-"""What never ends is ended by the bytes that are read and unpacked of it, where no page ever comes of them too."""
+"""Endless inputs are stopped by limits on bytes read and unpacked, even if they never yield a page."""
 
 import contextlib
 import gzip
@@ -34,7 +34,7 @@ def uncompressed_records() -> bytes:
 
 
 def bomb() -> bytes:
-    """One record of 10 MB, more than a piece is unpacked to at a time."""
+    """One record of 10 MB, larger than the pieces that are unpacked."""
     return gzip.compress(RECORD % 10_000_000 + bytes(10_000_000) + b"\r\n\r\n", mtime=0)
 
 
@@ -48,7 +48,7 @@ def empty_members() -> bytes:
 
 
 class Endless(BaseHTTPRequestHandler):
-    """Sends empty lines as long as anybody asks."""
+    """Send empty lines until the client closes the connection."""
 
     protocol_version = "HTTP/1.1"
 
@@ -104,20 +104,20 @@ def set_aside(place: Place, kind: str, size: int, folder: Path) -> str:
     ],
     ids=["skipped records", "uncompressed", "bomb", "empty lines", "empty lines, gzip", "empty members"],
 )
-def test_a_file_of_which_no_page_comes_is_ended_by_its_bytes(contents, name, said, tmp_path):
+def test_a_file_without_pages_is_stopped_by_its_bytes(contents, name, said, tmp_path):
     path, data = tmp_path / name, contents()
     path.write_bytes(data)
     assert said in set_aside(path, "warc" if "warc" in name else "table", len(data), tmp_path)
 
 
-def test_a_web_answer_without_end_is_ended_by_its_bytes(tmp_path, monkeypatch):
+def test_an_endless_web_response_is_stopped_by_its_bytes(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("lm.storage.ranges.BLOCK", 1 << 18)
     with serving_without_end() as url:
         assert "bytes were read" in set_aside(url, "table", CLAIMED, tmp_path)
 
 
-def test_only_who_asks_hears_of_bytes(tmp_path):
+def test_bytes_are_reported_only_on_request(tmp_path):
     (tmp_path / "file").write_bytes(b"0123456789")
     heard: list[tuple[int, int]] = []
 

@@ -1,4 +1,4 @@
-"""Texts that each kind finds, and texts that it leaves."""
+"""Texts in which each kind of personal data is found, and texts in which it is not."""
 
 import random
 
@@ -60,7 +60,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in WHOLE for what in WHOLE[kind]])
-def test_is_found_whole_whatever_stands_around(kind, what):
+def test_found_whole_in_any_context(kind, what):
     for around in AROUND:
         text = around.format(what)
         assert found(kind, text) == [what], text
@@ -112,7 +112,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in LEFT for text in LEFT[kind]])
-def test_is_left(kind, text):
+def test_not_found(kind, text):
     assert found(kind, text) == []
 
 
@@ -139,7 +139,7 @@ def test_is_left(kind, text):
         ("212-736-5000 212-736-5001", ["212-736-5000", "212-736-5001"]),
     ],
 )
-def test_a_word_makes_a_number_a_phone_number(text, numbers):
+def test_a_keyword_makes_a_number_a_phone_number(text, numbers):
     assert found("phone", text) == numbers
 
 
@@ -155,7 +155,7 @@ def test_a_word_makes_a_number_a_phone_number(text, numbers):
         ("q=a@b.de&x=1", ["a@b.de"]),
     ],
 )
-def test_an_address_ends_where_the_text_goes_on(text, addresses):
+def test_an_address_ends_at_the_following_text(text, addresses):
     assert found("email", text) == addresses
 
 
@@ -172,7 +172,7 @@ def test_an_address_ends_where_the_text_goes_on(text, addresses):
         ("http://[2606:4700::1111]:80/", ["2606:4700::1111"]),
     ],
 )
-def test_what_stands_around_an_ip_address(text, addresses):
+def test_context_of_an_ip_address(text, addresses):
     assert found("ip", text) == addresses
 
 
@@ -192,19 +192,19 @@ def test_what_stands_around_an_ip_address(text, addresses):
          ["1100 Connecticut Ave. NW\nWashington, DC 20036", "801 Third Street South\nSt. Petersburg, FL 33701"]),
     ],
 )  # fmt: skip
-def test_what_stands_around_an_address(text, addresses):
+def test_context_of_an_address(text, addresses):
     assert found("address", text) == addresses
 
 
 @pytest.mark.parametrize("first", "aA.")
-def test_how_a_text_begins_decides_nothing_far_behind(first):
-    """What stands between the last blank and a number was read from the beginning of the text where no blank was near:
-    in quadratic time, and a small letter there hid the address."""
+def test_the_beginning_of_a_text_does_not_affect_distant_matches(first):
+    """Without a blank near a number, its context was once parsed from the beginning of the text: this took quadratic
+    time, and a lower-case letter there hid the address."""
     assert found("address", f"{first}{'.' * 60}Hauptstraße 12") == ["Hauptstraße 12"]
 
 
 def test_few_random_groups_of_ten_digits_are_phone_numbers():
-    """37 % of ten digits are a number of one of the regions; most are not written in its groups."""
+    """37 % of ten-digit strings are a number in one of the regions; most do not have its grouping."""
     source, taken = random.Random(0), 0
     for _ in range(2000):
         digits = "".join(source.choices("0123456789", k=10))
@@ -215,12 +215,12 @@ def test_few_random_groups_of_ten_digits_are_phone_numbers():
     assert taken < 0.10 * 2000
 
 
-def test_a_short_card_needs_a_word():
+def test_a_short_card_number_needs_a_keyword():
     assert found("payment_card", "My card is 4222222222222.") == ["4222222222222"]
     assert found("payment_card", "EAN 4222222222222") == []
 
 
-def test_checksums_are_those_of_the_standard():
+def test_checksums_follow_the_standard():
     source = random.Random(0)
     for _ in range(300):
         number = "4" + "".join(source.choices("0123456789", k=14))
@@ -232,14 +232,15 @@ def test_checksums_are_those_of_the_standard():
         assert iban.is_iban(account) == (account == right or stdnum_iban.is_valid(account))
 
 
-def test_every_countrys_iban_has_a_length():
+def test_the_iban_of_every_country_has_a_length():
     assert len(iban.lengths()) > 70
     assert {"DE": 22, "NO": 15, "MT": 31}.items() <= iban.lengths().items()
 
 
 @pytest.mark.parametrize("region", ["US", "GB", "DE", "FR", "IT", "JP", "BR", "IN", "AU", "NG"])
-def test_numbering_plans_are_libphonenumbers(region):
-    """What we allow the library allows. It allows more: a calling code twice, national numbers without trunk prefix."""
+def test_numbering_plans_agree_with_libphonenumber(region):
+    """The library accepts every number that we accept. It accepts more: repeated calling codes, and national numbers
+    without trunk prefix."""
     import phonenumbers
 
     def library(number: str, region: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Replacing twice equals replacing once, and a text without personal data is returned as it is."""
+"""Replacement is idempotent, and a text without personal data is returned unchanged."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def test_each_kind_is_replaced_by_its_placeholder_and_counted():
 
 
 @pytest.mark.parametrize("kind", FINDERS)
-def test_only_the_chosen_kinds_are_looked_for(kind):
+def test_only_the_selected_kinds_are_replaced(kind):
     text, counts = replace_personal_data(ONE_OF_EACH, dataclasses.replace(CONFIG, kinds=(kind,)))
     assert counts == {kind: 1}
     before, after = text.split(CONFIG.placeholder(kind))
@@ -55,7 +55,7 @@ def test_only_the_chosen_kinds_are_looked_for(kind):
 @pytest.mark.parametrize(
     "text", ["", "No one at all.", "In 1999, 12 of 300.", "\ufdd0 12 \ufdef", CONFIG.email_placeholder]
 )
-def test_a_text_without_personal_data_comes_back_itself(text):
+def test_a_text_without_personal_data_is_returned_unchanged(text):
     replaced, counts = replace_personal_data(text, CONFIG)
     assert replaced is text
     assert sum(counts.values()) == 0
@@ -66,7 +66,7 @@ def test_a_text_without_personal_data_comes_back_itself(text):
 @example("\ufdd1a@b.de\ufdef")
 @example("1.2.3.4 Hauptstraße 12")
 @example("4012 8888 8888 1881 128.8.8.8")
-def test_replacing_twice_is_replacing_once(text):
+def test_replacement_is_idempotent(text):
     once, _ = replace_personal_data(text, CONFIG)
     twice, counts = replace_personal_data(once, CONFIG)
     assert (twice, sum(counts.values())) == (once, 0)
@@ -74,7 +74,7 @@ def test_replacing_twice_is_replacing_once(text):
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
-def test_nothing_but_what_was_found_is_touched(text):
+def test_only_matches_are_changed(text):
     replaced, counts = replace_personal_data(text, CONFIG)
     marks = [CONFIG.placeholder(kind) for kind in FINDERS]
     kept = re.split("|".join(map(re.escape, marks)), replaced)
@@ -93,13 +93,13 @@ def test_nothing_but_what_was_found_is_touched(text):
         ({"emails": "strict"}, "emails must be"),
     ],
 )
-def test_impossible_configs_are_refused(change, message):
+def test_invalid_configs_are_rejected(change, message):
     with pytest.raises(UsageError, match=message):
         dataclasses.replace(CONFIG, **change)
 
 
-def test_recall_and_precision_on_made_texts():
-    """On the half with whose names and sentences nothing was tuned."""
+def test_recall_and_precision_on_synthetic_texts():
+    """On the half whose names and sentences were not used for tuning."""
     scores = score(labelled_texts("report", 1000), CONFIG)
     assert scores["phone"]["recall"] >= 0.90, scores
     assert scores["address"]["units_recall"] >= 0.90, scores

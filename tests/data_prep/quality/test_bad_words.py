@@ -1,4 +1,4 @@
-"""C4's list of bad words: counted as its regular expression finds them, whole words where asked."""
+"""C4's list of bad words is matched as by C4's regular expression, on word boundaries if requested."""
 
 import re
 
@@ -17,17 +17,17 @@ TEXTS = st.lists(st.sampled_from([*ENTRIES, "spammer", "ham", "and", "eggs", "a"
 
 
 @given(TEXTS)
-def test_a_text_has_a_whole_word_where_c4s_expression_finds_one(text):
+def test_whole_words_match_where_c4s_expression_does(text):
     c4 = re.compile(r"(?:\W|^)({})(?:\W|$)".format("|".join(map(re.escape, sorted(ENTRIES)))))
     assert bool(WordList(ENTRIES, whole_words=True).count(text.lower())) == bool(c4.search(text.lower()))
 
 
 @given(TEXTS)
-def test_without_word_ends_a_text_has_what_it_contains(text):
+def test_without_word_boundaries_substrings_match(text):
     assert bool(WordList(ENTRIES, whole_words=False).count(text.lower())) == any(one in text.lower() for one in ENTRIES)
 
 
-def test_the_lists_are_read_in_lower_case_and_known_by_their_bytes(tmp_path):
+def test_lists_are_lower_cased_and_identified_by_their_bytes(tmp_path):
     words = tmp_path / "en"
     words.write_text("# a comment\nSpam\n\nham and eggs\n", encoding="utf-8")
     one = BadWordsFilter(max_bad_words=0, files=(str(words),))
@@ -37,7 +37,7 @@ def test_the_lists_are_read_in_lower_case_and_known_by_their_bytes(tmp_path):
     assert one.external_inputs().keys() == before.keys() and one.external_inputs() != before
 
 
-def test_lists_that_are_not_there_or_empty_are_named(tmp_path):
+def test_missing_or_empty_lists_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"documents\.bad_words\.files is empty"):
         BadWordsFilter(max_bad_words=0, files=())
     with pytest.raises(InputError, match="nowhere"):

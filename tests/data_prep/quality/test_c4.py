@@ -25,17 +25,17 @@ def parts_of(cleaned: Cleaned) -> tuple[list[str] | None, int, int]:
     return cleaned.lines, cleaned.lorem_ipsum, cleaned.curly_brackets
 
 
-def test_sentences_are_those_of_the_lines_that_stay():
+def test_sentences_are_counted_in_the_kept_lines():
     assert counts("One is here. Two is here.\nToo short.\nThree is here")[2] == 3
     assert counts("Too short.")[2] == 0
 
 
 @pytest.mark.parametrize("text", ["", "Too short.", "[1] [2] [edit]\n[] [edit] [3]", f"{KEPT}\n[1] [2] [edit]", KEPT])
-def test_characters_are_those_of_the_text_that_is_left(text):
+def test_characters_are_counted_in_the_remaining_text(text):
     assert counts(text)[3] == len(clean_lines(text, C4))
 
 
-def test_an_empty_phrase_or_one_with_capitals_is_refused():
+def test_an_empty_or_capitalized_phrase_is_rejected():
     with pytest.raises(UsageError, match="write 'javascript'"):
         dataclasses.replace(C4, script_phrases=("JavaScript",))
     with pytest.raises(UsageError, match="leave it out"):
@@ -43,7 +43,7 @@ def test_an_empty_phrase_or_one_with_capitals_is_refused():
 
 
 def plain_clean(text: str, config: C4Filter) -> Cleaned:
-    """The rules one after the other, line by line."""
+    """The rules applied one by one, line by line."""
     kept, lorem_ipsum, curly_brackets = [], 0, 0
     for line in text.splitlines():
         line = line.strip()
@@ -68,6 +68,6 @@ PARTS = st.sampled_from(
 
 
 @given(st.lists(PARTS, max_size=40).map("".join))
-def test_as_a_plain_loop(text):
+def test_result_equals_that_of_a_plain_loop(text):
     config = dataclasses.replace(C4, max_word_length=12, min_words_per_line=2)
     assert parts_of(clean(text, config)) == parts_of(plain_clean(text, config))

@@ -1,7 +1,7 @@
-"""Our words, rules and verdicts against those of datatrove 0.10.1, which are stored with the texts they are of.
+"""Our words, rules and verdicts compared with stored ones of datatrove 0.10.1 on the same texts.
 
-tests/fixtures/make_datatrove.py writes the file and describes it. KNOWN has every difference by the name of its
-text; docs/recipes.md has the grounds. Any other difference is a bug of ours.
+tests/fixtures/make_datatrove.py writes and describes the file. KNOWN lists every difference by the name of its text;
+docs/recipes.md explains them. Any other difference is a bug in our code.
 """
 
 import dataclasses
@@ -26,40 +26,40 @@ from tests.data_prep.measured import TABLE, THRESHOLDS
 ROOT = Path(__file__).parents[3]
 LINES = (
     (ROOT / "tests/fixtures/datatrove/texts.jsonl").read_bytes().decode().split("\n")
-)  # a text may hold other breaks
+)  # a text may contain other line breaks
 HEADER, *TEXTS = map(json.loads, filter(None, LINES))
 CONFIG = fineweb_config()
 DATATROVE_REASONS = {rule.reason: rule.datatrove for _, rule in TABLE if rule.datatrove}
 IDS = [rule.reason for _, rule in THRESHOLDS]
 KNOWN = {
-    "gopher_duplicate_5_grams": {"words joined"},  # "1 23" and "12 3" are the same n-gram there
+    "gopher_duplicate_5_grams": {"words joined"},  # datatrove counts "1 23" and "12 3" as the same n-gram
     "gopher_duplicate_6_grams": {"words joined"},
-    "gopher_below_mean_word_length": {"no word"},  # a mean of no words is not a number there, and passes; here it is 0
-    "gopher_short_document": {"full-width one"},  # "１" counts here, as a digit; there it is punctuation
-    "c4_too_few_sentences": {"Khmer sentences"},  # all marks that Unicode lists end a sentence here, fewer there
+    "gopher_below_mean_word_length": {"no word"},  # a mean over no words is NaN in datatrove and passes; ours is 0
+    "gopher_short_document": {"full-width one"},  # "１" counts as a digit here, and as punctuation in datatrove
+    "c4_too_few_sentences": {"Khmer sentences"},  # datatrove knows only some sentence terminators of Unicode
     "fineweb_too_few_terminal_punctuation_lines": {
-        "Khmer end",  # a mark that Unicode does not list, and datatrove does
-        "one dot leader",  # one that Unicode lists, and datatrove does not
+        "Khmer end",  # a terminator of datatrove that Unicode does not list
+        "one dot leader",  # a terminator of Unicode that datatrove does not list
     },
 }
-"""By our reason, the texts on which the two rules differ."""
+"""{our reason: texts on which the two rules differ}."""
 KNOWN_REASONS = {
     "gopher_quality": {"full-width one"},
     "c4": {
         "Khmer sentences",
-        "lorem after curly",  # the first line decides on the reason there; here "lorem ipsum" comes first
-        "citations alone",  # nothing is left: a reason of its own here; there the next filter drops it
+        "lorem after curly",  # the first line determines the reason in datatrove; here "lorem ipsum" has priority
+        "citations alone",  # nothing remains: a separate reason here; in datatrove the next filter drops it
     },
     "fineweb": KNOWN["fineweb_too_few_terminal_punctuation_lines"],
 }
-"""By filter, the texts on which the reasons differ."""
+"""{filter: texts on which the reasons differ}."""
 KNOWN_VERDICTS = {"full-width one"}
-"""The texts on which the verdicts of all filters in a row differ, at least in the reason."""
+"""Texts on which the verdicts of all filters in sequence differ, at least in the reason."""
 
 
 @functools.cache
 def measured(steps: tuple[str, ...]) -> pa.Table:
-    """Rows of texts/, of all TEXTS."""
+    """Rows of texts/ for all TEXTS."""
     config = dataclasses.replace(CONFIG, steps=steps)
     rows = [{"language": "en", "language_score": 1.0, **values_of(text["text"], config)} for text in TEXTS]
     return pa.Table.from_pylist(rows, text_schema(config))
@@ -79,26 +79,26 @@ def in_their_words(verdicts: list[Verdict]) -> list[Verdict]:
     return [one and (one[0], DATATROVE_REASONS.get(one[1], one[1])) for one in verdicts]
 
 
-def test_the_file_is_of_the_version_that_we_follow():
+def test_the_file_has_the_supported_version():
     assert HEADER["datatrove"].startswith("0.10.")
     assert len(TEXTS) >= 300
     assert len({text["name"] for text in TEXTS}) == len(TEXTS)
 
 
-def test_words_are_those_of_spacy():
+def test_words_equal_those_of_spacy():
     for text in TEXTS:
         assert split_words(text["text"]) == text["words"].split(" "), text["name"]
 
 
 @pytest.mark.parametrize(("stage", "rule"), THRESHOLDS, ids=IDS)
-def test_each_rule_alone_drops_what_it_drops_there(stage: str, rule: Rule):
+def test_each_rule_drops_the_same_texts_as_in_datatrove(stage: str, rule: Rule):
     """Some texts are on each side of the threshold, and some at it."""
     quality = dataclasses.replace(CONFIG.get(GopherQualityFilter), max_words=HEADER["long"])
     config = dataclasses.replace(CONFIG, gopher_quality=quality)
     values, dropped = broken_by(rule, config, (stage,))
     reason = DATATROVE_REASONS[rule.reason]
     theirs = [reason in text["broken"].get(stage, ()) for text in TEXTS]
-    if reason == "gopher_too_many_ellipsis":  # which datatrove does not look at where hash signs are too many
+    if reason == "gopher_too_many_ellipsis":  # which datatrove skips if there are too many hash signs
         theirs = [
             one or (own and "gopher_too_many_hashes" in text["broken"].get(stage, ()))
             for one, own, text in zip(theirs, dropped, TEXTS, strict=True)
@@ -113,7 +113,7 @@ def test_each_rule_alone_drops_what_it_drops_there(stage: str, rule: Rule):
 
 
 def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tuple[np.ndarray, list[bool]]:
-    """The value of each text, and whether it breaks that rule."""
+    """The value of each text, and whether it breaks the rule."""
     config = dataclasses.replace(config, steps=steps)
     (threshold,) = (one for one in thresholds_of(config, None) if one.reason == rule.reason)
     values = measured(steps)[rule.signal].to_numpy()
@@ -121,7 +121,7 @@ def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tu
 
 
 @pytest.mark.parametrize("rule", [rule for stage, rule in TABLE if stage == "fineweb"], ids=lambda rule: rule.reason)
-def test_fineweb_rules_look_at_what_c4_leaves(rule: Rule):
+def test_fineweb_rules_use_the_text_after_c4(rule: Rule):
     left = [text.get("left", text["text"]) for text in TEXTS]
     _, dropped = broken_by(rule, CONFIG, STAGES)
     ours = [one and bool(text) for one, text in zip(dropped, left, strict=True)]
@@ -129,7 +129,7 @@ def test_fineweb_rules_look_at_what_c4_leaves(rule: Rule):
     assert differing(ours, theirs) == KNOWN.get(rule.reason, set())
 
 
-def test_c4_leaves_the_same_lines():
+def test_c4_keeps_the_same_lines():
     ours = [clean(text["text"], CONFIG.get(C4Filter)).text for text in TEXTS]
     assert differing(ours, [text.get("left", text["text"]) for text in TEXTS]) == set()
 
@@ -141,17 +141,17 @@ def test_each_filter_gives_the_same_reason(stage: str):
     assert differing(ours, theirs) == KNOWN_REASONS.get(stage, set())
 
 
-def test_all_filters_in_a_row_give_the_same_verdict():
+def test_all_filters_in_sequence_give_the_same_verdict():
     ours = in_their_words(verdicts_of(STAGES))
     theirs = [text["chain"] and tuple(text["chain"]) for text in TEXTS]
     assert differing(ours, theirs) == KNOWN_VERDICTS
 
 
-def test_every_reason_is_the_verdict_on_a_whole_text():
+def test_every_reason_is_the_verdict_on_some_text():
     """Except gopher_long_document: a text of 100,000 words would be larger than all others together."""
     found = {(stage, reason) for stage, reason in filter(None, verdicts_of(STAGES))}
     assert found >= {(stage, rule.reason) for stage, rule in THRESHOLDS if rule.reason != "gopher_long_document"}
 
 
-def test_every_reason_has_datatroves_name():
+def test_every_reason_has_a_name_in_datatrove():
     assert set(DATATROVE_REASONS) == {rule.reason for _, rule in TABLE} - {"c4_no_lines"}

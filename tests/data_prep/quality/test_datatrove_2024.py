@@ -1,6 +1,6 @@
-"""The recipe fineweb_2024 against what datatrove of April 2024 and NLTK 3.8.1 said of the same texts.
+"""The recipe fineweb_2024 compared with stored results of datatrove (April 2024) and NLTK 3.8.1 on the same texts.
 
-tests/fixtures/make_datatrove_2024.py writes the verdicts. Any difference that KNOWN does not name is a bug of ours.
+tests/fixtures/make_datatrove_2024.py writes the verdicts. Any difference that KNOWN does not list is a bug in our code.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ FILE = ROOT / "tests/fixtures/datatrove/verdicts_2024.jsonl"
 HEADER, *VERDICTS = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
 NAMES = {rule.reason: rule.datatrove or "too_few_sentences" for _, rule in TABLE}
 KNOWN = {
-    "c4": {"lorem after curly"},  # the first line decides on the reason there; here "lorem ipsum" comes first
+    "c4": {"lorem after curly"},  # the first line determines the reason in datatrove; here "lorem ipsum" has priority
 }
-"""By filter, the texts on which the reasons differ; the verdicts never do."""
+"""{filter: texts on which the reasons differ}. The verdicts never differ."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,7 +36,7 @@ def punkt():
 
 @functools.cache
 def measured(lines_are_dropped: bool) -> pa.Table:
-    """Rows of texts/, of all TEXTS; whether C4's rules take lines out before the filter after them."""
+    """Rows of texts/ for all TEXTS, with or without C4's removal of lines before the next filter."""
     config = dataclasses.replace(CONFIG, steps=("c4",) if lines_are_dropped else ())
     rows = [{"language": "en", "language_score": 1.0, **values_of(text["text"], config)} for text in TEXTS]
     return pa.Table.from_pylist(rows, text_schema(config))
@@ -48,12 +48,12 @@ def reasons(steps: tuple[str, ...]) -> list[tuple[str, str] | None]:
     return [verdict and (verdict[0], NAMES[verdict[1]]) for verdict in found]
 
 
-def test_the_file_is_of_the_texts_and_the_versions_that_we_follow():
+def test_the_file_has_these_texts_and_the_supported_versions():
     assert (HEADER["datatrove"], HEADER["nltk"]) == ("05194d39", "3.8.1")
     assert [one["name"] for one in VERDICTS] == [text["name"] for text in TEXTS]
 
 
-def test_words_are_those_of_nltk():
+def test_words_equal_those_of_nltk():
     for text, one in zip(TEXTS, VERDICTS, strict=True):
         assert digest(list(nltk_words(text["text"]))) == one["words"], text["name"]
 
@@ -68,6 +68,6 @@ def test_each_filter_gives_the_same_reason(stage: str):
     assert sum(map(bool, theirs)) >= 10
 
 
-def test_all_filters_in_a_row_give_the_same_verdict():
+def test_all_filters_in_sequence_give_the_same_verdict():
     theirs = [one["chain"] and tuple(one["chain"]) for one in VERDICTS]
     assert reasons(STAGES) == theirs

@@ -1,4 +1,4 @@
-"""A BERT with a linear head as a filter: the scores that transformers gives, for a small random one."""
+"""A BERT with a linear head as a filter gives the scores of transformers for a small random model."""
 
 import json
 
@@ -13,12 +13,12 @@ from lm.errors import InputError, UsageError
 
 WIDTH, LAYERS, INNER, VOCABULARY, POSITIONS = 16, 2, 24, 40, 12
 SCORES = {(2, 5, 6, 7, 3): -0.98038, (2, 3): -0.99284, (2, *range(4, 14), 3): -0.98862}
-"""{tokens: score} by transformers 5.24.0's BertForSequenceClassification in float32 (torch 2.13, CPU) with
-the tensors of `tensors`."""
+"""{tokens: score} by BertForSequenceClassification of transformers 5.24.0 in float32 (torch 2.13, CPU) with the weights
+of `tensors`."""
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Of all tensors, by transformers' names."""
+    """Shapes of all tensors by their names in transformers."""
     linear = lambda name, outputs, inputs: {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
     norm = lambda name: {f"{name}.LayerNorm.weight": (WIDTH,), f"{name}.LayerNorm.bias": (WIDTH,)}
     rows = {"word": VOCABULARY, "position": POSITIONS, "token_type": 2}
@@ -67,7 +67,7 @@ def model(tmp_path_factory) -> str:
     return write_model(tmp_path_factory.mktemp("bert") / "model")
 
 
-def test_the_scores_are_those_of_transformers(model):
+def test_scores_equal_those_of_transformers(model):
     one = EmbeddingFilter(min_score=0, model=model)
     for ids, score in SCORES.items():
         assert load_classifier(one).score(list(ids)) == pytest.approx(score, abs=2e-5)
@@ -75,14 +75,14 @@ def test_the_scores_are_those_of_transformers(model):
     assert len(one.external_inputs()) == 3
 
 
-def test_a_longer_text_is_scored_by_its_first_tokens(model):
+def test_only_the_first_tokens_of_a_long_text_are_scored(model):
     one = EmbeddingFilter(min_score=0, model=model, max_tokens=5)
     assert one.measure(Passage("w5 w6 w7")) == one.measure(Passage("w5 w6 w7 w8 w9 w10" * 50))
-    beyond = EmbeddingFilter(min_score=0, model=model)  # as many as the model has positions, without an error
+    beyond = EmbeddingFilter(min_score=0, model=model)  # as many as the model has positions: no error
     assert beyond.measure(Passage("w5 " * 100)) == beyond.measure(Passage("w5 " * 10))
 
 
-def test_other_models_are_refused_by_name(tmp_path):
+def test_other_models_are_rejected_by_name(tmp_path):
     roberta = write_model(tmp_path / "roberta", architectures=["RobertaModel"])
     classes = write_model(tmp_path / "classes")
     save_file(tensors() | {"classifier.weight": np.zeros((2, WIDTH), np.float32)}, f"{classes}/model.safetensors")
@@ -112,8 +112,8 @@ SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, SPLIT]}),
     ],
 )  # fmt: skip
-def test_steps_that_no_bert_has_are_refused_before_a_text_is_encoded(tmp_path, part, step):
-    """Three of the first took all memory over the text "a", and ended the process."""
+def test_invalid_tokenizer_steps_are_rejected_before_encoding(tmp_path, part, step):
+    """Three of the first took all memory for the text "a", and crashed the process."""
     folder = write_model(tmp_path / "model")
     path = tmp_path / "model/tokenizer.json"
     told = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""fastText models as filters, loaded only by their SHA-256; lid.176 of the environment scores languages here."""
+"""fastText models as filters load only with the pinned SHA-256. These tests use the installed lid.176."""
 
 import dataclasses
 import importlib.util
@@ -22,7 +22,7 @@ def language_filter(label: str = "de", model: str = MODEL, sha256: str = LID_176
     return FastTextFilter(min_score=0.5, model=model, label=label, sha256=sha256)
 
 
-def test_the_score_is_the_models_probability_of_the_label():
+def test_the_score_is_the_probability_of_the_label():
     import fasttext
 
     labels, scores = fasttext.load_model(MODEL).predict(GERMAN.text.replace("\n", " "), k=-1)
@@ -33,13 +33,13 @@ def test_the_score_is_the_models_probability_of_the_label():
     assert score < 0.1
 
 
-def test_the_model_is_identified_by_its_bytes_and_an_unknown_label_is_refused_with_the_known_ones():
+def test_the_model_is_identified_by_its_bytes_and_an_unknown_label_is_rejected_with_the_known_ones():
     assert list(language_filter().external_inputs().values()) == [LID_176_SHA256]
     with pytest.raises(UsageError, match=r"'hq', but .* has en, "):
         language_filter("hq").external_inputs()
 
 
-def test_only_a_model_with_the_sha256_of_the_config_is_loaded(tmp_path):
+def test_only_a_model_with_the_configured_sha256_is_loaded(tmp_path):
     damaged = tmp_path / "damaged.bin"
     damaged.write_bytes(b"not a model")
     found = file_sha256(damaged)
@@ -63,6 +63,6 @@ def test_only_a_model_with_the_sha256_of_the_config_is_loaded(tmp_path):
         ({"model": ""}, "model = ''"),
     ],
 )
-def test_settings_that_nothing_can_pass_are_refused(changes, told):
+def test_unsatisfiable_settings_are_rejected(changes, told):
     with pytest.raises(UsageError, match=told):
         dataclasses.replace(language_filter(), **changes)

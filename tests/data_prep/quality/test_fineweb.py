@@ -20,5 +20,5 @@ def test_terminal_punctuation(mark):
 
 
 @given(st.text(st.sampled_from("\n \t"), max_size=10))
-def test_blank_texts_divide_by_nothing(text):
+def test_blank_texts_do_not_divide_by_zero(text):
     assert values(text) == dict.fromkeys(SIGNALS, 0.0)

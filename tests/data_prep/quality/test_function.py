@@ -1,4 +1,4 @@
-"""A function of the user's own as a filter: one file, one line; nothing of it is needed but the config afterwards."""
+"""A user's function as a filter: defined in one file, and saved with its source in the config."""
 
 import dataclasses
 import importlib.util
@@ -39,7 +39,7 @@ def nothing(text):
 
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory):
-    """The module of a file that is not on the path of Python."""
+    """The module of a file outside of sys.path."""
     path = tmp_path_factory.mktemp("functions") / "my_functions.py"
     path.write_text(SOURCE, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("somewhere_else", path)
@@ -72,13 +72,13 @@ def test_texts_beyond_the_limit_are_dropped_by_name(functions, at_least, at_most
     assert judged({"vowels_value": 1000.0}, config) is None
 
 
-def test_false_drops_and_true_keeps(functions):
+def test_false_drops_and_true_keeps_a_text(functions):
     one = keep_if(functions.has_vowel, name="vowel_there")
     assert (one.measure(Passage("xyz")), one.measure(Passage("abc"))) == ([0.0], [1.0])
     assert [rule.reason for rule in one.rules] == ["vowel_there_below"] and getattr(one, "limit", None) == 1
 
 
-def test_it_travels_with_its_source_in_pickles_and_run_folders(functions, tmp_path):
+def test_a_function_is_saved_with_its_source_in_pickles_and_run_folders(functions, tmp_path):
     config = config_with(keep_if(functions.vowels, at_least=3))
     found = pickle.loads(pickle.dumps(config))
     assert found == config and measure(prose(60), found) == measure(prose(60), config)
@@ -89,7 +89,7 @@ def test_it_travels_with_its_source_in_pickles_and_run_folders(functions, tmp_pa
     assert config_with(other).of_texts() != config.of_texts()
 
 
-def test_what_cannot_travel_or_returns_no_number_is_refused(functions):
+def test_functions_that_cannot_be_saved_or_return_no_number_are_rejected(functions):
     with pytest.raises(UsageError, match="not a top-level function"):
         keep_if(lambda text: True)
     with pytest.raises(UsageError, match="both given"):
@@ -100,7 +100,7 @@ def test_what_cannot_travel_or_returns_no_number_is_refused(functions):
         filter_class("f", "below")(1.0, "f", "import not_there_at_all").measure(Passage("a"))
 
 
-def test_a_sample_is_the_same_pages_whatever_the_rest_and_grows_with_the_rate(tmp_path):
+def test_a_sample_depends_only_on_the_page_and_grows_with_the_rate(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps({"id": f"<{n}>", "text": "word"}) + "\n" for n in range(2000)), encoding="utf-8")
     file = InputFile(path, "t.jsonl", "table", path.stat().st_size)

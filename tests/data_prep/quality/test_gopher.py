@@ -1,4 +1,4 @@
-"""Gopher's counts by a plain loop, texts without words, and impossible settings; test_datatrove.py has the rules."""
+"""Gopher's counts by a plain loop, texts without words, and invalid settings; test_datatrove.py covers the rules."""
 
 import dataclasses
 
@@ -27,11 +27,11 @@ def test_words_and_their_mean_length_by_a_plain_loop(tokens):
 
 
 @pytest.mark.parametrize("text", ["   ", "\n", "###", "… … …"])
-def test_texts_without_words_divide_by_nothing(text):
+def test_texts_without_words_do_not_divide_by_zero(text):
     assert values(text)["words"] == values(text)["mean_word_length"] == 0
 
 
 @pytest.mark.parametrize("impossible", [{"min_words": 10**6}, {"min_mean_word_length": 10.5}, {"min_stop_words": 9}])
-def test_settings_that_nothing_can_pass_are_refused(impossible):
+def test_unsatisfiable_settings_are_rejected(impossible):
     with pytest.raises(UsageError, match="nothing could pass"):
         dataclasses.replace(GOPHER_QUALITY, **impossible)

@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of texts that a recipe measures."""
+"""Memory does not grow with the number of measured texts."""
 
 import gc
 import itertools
@@ -19,7 +19,7 @@ STATUS = Path("/proc/self/statm")
 PAGE_BYTES = 4096
 WARM, ROUNDS = 3, 4
 MOST_GROWTH = 12e6
-"""Bytes that the allocator may keep between rounds; a thousand texts that stayed would be more."""
+"""Bytes that the allocator may keep between rounds; a thousand leaked texts would be more."""
 
 
 def hostile_and_ordinary() -> list[str]:
@@ -36,7 +36,7 @@ def resident_bytes() -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.is_file(), reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize("recipe", [gristmill, datatrove_0_10, fineweb_2024], ids=lambda recipe: recipe.__name__)
-def test_a_thousand_texts_again_and_again_leave_nothing_behind(recipe):
+def test_measuring_a_thousand_texts_repeatedly_leaks_no_memory(recipe):
     fetch_punkt()
     config, texts, sizes = recipe.documents("dump", gristmill.URL_FILTER_WITHOUT_LISTS), hostile_and_ordinary(), []
     assert len(texts) == 1_000

@@ -1,4 +1,4 @@
-"""A filter from outside of the tree is one object and one line in a config: every script and page knows it."""
+"""A third-party filter needs one object and one line in a config; every command and page supports it."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ def get_config():
 
 @dataclasses.dataclass(frozen=True)
 class OneTooMany(Filter):
-    """Measures two values for one signal."""
+    """A filter that measures two values for one signal."""
 
     name = "one_too_many"
     title = "One too many"
@@ -75,7 +75,7 @@ class OneTooMany(Filter):
         return [0.5, 0.75]
 
 
-def test_values_that_are_not_one_a_signal_are_refused_with_both_numbers():
+def test_a_wrong_number_of_values_is_rejected_with_both_numbers():
     config = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, OneTooMany())
     said = r"one_too_many measured 2 values, \[0\.5, 0\.75\], but has 1 signals: one_too_many_signal"
     with pytest.raises(UsageError, match=said):
@@ -99,7 +99,7 @@ class Outside:
         return self.folder / "run"
 
     def call(self, script: str, *options: str, code: int = 0) -> str:
-        """What the script prints."""
+        """Return the output of a command."""
         words: list[object] = [self.folder / "mine.py", *options]
         if "--help" not in options:
             words += ["--workdir", self.run, "--pages.tables", self.folder / "pages.jsonl"]
@@ -110,7 +110,7 @@ class Outside:
 
 @pytest.fixture(scope="module")
 def outside_run(tmp_path_factory) -> Outside:
-    """With documents."""
+    """A run with documents."""
     folder = tmp_path_factory.mktemp("outside")
     (folder / "shouting.py").write_text(MODULE, encoding="utf-8")
     (folder / "mine.py").write_text(CONFIG, encoding="utf-8")
@@ -119,12 +119,12 @@ def outside_run(tmp_path_factory) -> Outside:
     (folder / "pages.jsonl").write_text("\n".join(lines), encoding="utf-8")
     outside = Outside(folder)
     outside.call("fetch_pages")
-    outside.call("extract_texts", "--engine.workers", "2")  # two processes, to which the filter has to come
+    outside.call("extract_texts", "--engine.workers", "2")  # two processes, to which the filter must be sent
     (folder / "told").write_text(outside.call("prepare_documents", "--engine.workers", "1"), encoding="utf-8")
     return outside
 
 
-def test_what_it_drops_is_measured_dropped_and_counted_under_its_reason(outside_run: Outside):
+def test_dropped_documents_are_measured_and_counted_under_its_reason(outside_run: Outside):
     texts, dropped = (pq.read_table(next((outside_run.run / name).glob("*.parquet"))) for name in ("texts", "dropped"))
     assert all(0 <= value <= 1 for value in texts["upper_case_words"].to_pylist())
     rows = [row for row in dropped.to_pylist() if row["stage"] == "upper_case"]
@@ -139,12 +139,12 @@ def test_what_it_drops_is_measured_dropped_and_counted_under_its_reason(outside_
     assert ["upper_case", "too_many_upper_case_words", "-6"] in words
 
 
-def test_it_comes_after_the_recipes_filters_and_before_deduplication():
+def test_it_runs_after_the_filters_of_the_recipe_and_before_deduplication():
     stages = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside()).stages
     assert stages[-9:] == ("fineweb", "outside", "quality_classifier", *DEDUP, *AFTER_DEDUP)
 
 
-def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
+def test_its_threshold_is_an_option_with_help(outside_run: Outside):
     told = outside_run.call("prepare_documents", "--help", "documents.upper_case")
     assert "--documents.upper-case.max-share" in told and "Share of words in capitals." in told
     assert "--documents.upper-case.max-share" in outside_run.call("refilter", "--help")
@@ -155,7 +155,7 @@ def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
     )
 
 
-def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(outside_run: Outside):
+def test_another_threshold_needs_no_new_measurement_and_is_explained_on_the_page(outside_run: Outside):
     told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--engine.workers", "1")
     assert "documents.upper_case.max_share: 0.3 in the run, now 0.1  (too_many_upper_case_words)" in told
     funnel = recorded_in(outside_run.run / "refilter/index.html")["funnel{}"]
@@ -168,13 +168,13 @@ def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(o
 
 
 def test_a_run_without_it_has_other_texts(outside_run: Outside):
-    """Its signal is a column of texts/, so that a recipe without it asks for other ones."""
+    """Its signal is a column of texts/, so a recipe without it needs other texts."""
     done = run_command("launch.refilter", "configs/demo.py", "--workdir", outside_run.run)
     assert done.returncode == 2 and "upper_case" in done.stderr and "Traceback" not in done.stderr
 
 
 def outside(**changes) -> tuple[Filter, ...]:
-    """A filter with other class attributes than a sound one has."""
+    """A filter with some class attributes replaced."""
     body = {
         "name": "outside", "title": "Outside", "summary": "One.", "signals": (Signal("outside_sign", "Sign", "One."),),
         "rules": (Rule("outside_reason", "outside_sign", "above", fixed=1),),
@@ -201,12 +201,12 @@ def outside(**changes) -> tuple[Filter, ...]:
         ({"rules": (Rule("outside_reason", "outside_sign", "above", "max_sign"),)}, "field 'max_sign'.*fields: none"),
     ],
 )  # fmt: skip
-def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes, told):
+def test_incomplete_filters_and_name_clashes_are_rejected(changes, told):
     with pytest.raises(UsageError, match=told):
         recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside(**changes))
 
 
-def test_no_signal_may_have_the_name_of_another_column():
+def test_a_signal_with_the_name_of_another_column_is_rejected():
     minhash = dataclasses.replace(DOCUMENTS.minhash, cluster_sizes=True, upsampling_weights=((1, 1),))
     counted = dataclasses.replace(DOCUMENTS, minhash=minhash)
     labelled = dataclasses.replace(counted, language=dataclasses.replace(counted.language, languages=("deu_Latn",)))

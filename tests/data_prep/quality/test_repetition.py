@@ -1,4 +1,4 @@
-"""Each value against its definition in plain Python, on texts of few words, so that much is repeated."""
+"""Each value compared with its definition in plain Python on texts with few distinct words."""
 
 import re
 from collections import Counter
@@ -64,20 +64,20 @@ def test_lines_and_paragraphs(text):
 
 
 @given(WORDS.filter(bool))
-def test_shares_are_of_all_characters(words):
+def test_shares_are_fractions_of_all_characters(words):
     text = " ".join(words)
     assert measure(text, words)[4:] == [characters / len(text) for characters in ngram_characters(words)]
 
 
 @given(st.lists(st.integers(0, 3) | st.integers(0, 2**62), max_size=60))
-def test_equal_keys_share_the_index_of_one_of_them(keys):
+def test_equal_keys_share_an_index(keys):
     found = equals(np.array(keys, np.int64)).tolist()
     assert [keys[index] for index in found] == keys
     assert len(set(found)) == len(set(keys))
 
 
-def test_keys_that_meet_in_one_slot_are_told_apart(monkeypatch):
-    monkeypatch.setattr(repetition, "MULTIPLIER", np.uint64(0))  # all meet in slot 0
+def test_colliding_keys_are_distinguished(monkeypatch):
+    monkeypatch.setattr(repetition, "MULTIPLIER", np.uint64(0))  # all collide in slot 0
     keys = [5, 7, 5, 9, 7, 5, 1]
     found = equals(np.array(keys, np.int64)).tolist()
     assert [keys[index] for index in found] == keys

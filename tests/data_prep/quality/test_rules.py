@@ -1,4 +1,4 @@
-"""The table of rules: each has its threshold in the config, and drops values beyond it, not at it."""
+"""The table of rules: each has its threshold in the config, and drops values beyond it but not at it."""
 
 import dataclasses
 
@@ -22,14 +22,14 @@ def at_thresholds(config: DocumentsConfig) -> dict[str, float]:
     return values
 
 
-def test_the_table_is_whole():
+def test_the_table_is_complete():
     assert len({rule.reason for _, rule in TABLE}) == len(TABLE)
     assert list(dict.fromkeys(stage for stage, _ in TABLE)) == list(STEPS)
     thresholds = [(stage, rule.option, rule.place, rule.signal) for stage, rule in THRESHOLDS]
     assert len(set(thresholds)) == len(THRESHOLDS)
     for _, rule in THRESHOLDS:
         assert rule.option.startswith({"below": "min_", "above": "max_"}[rule.drops])
-    for stage in STEPS:  # every threshold in the config has its rule
+    for stage in STEPS:  # every threshold of the config has its rule
         section = getattr(CONFIG, stage)
         fields = {field.name for field in dataclasses.fields(section) if not field.metadata.get("measured")}
         fields -= {rule.limit_falls for own, rule in THRESHOLDS if own == stage}
@@ -42,7 +42,7 @@ def test_the_table_is_whole():
 
 
 @pytest.mark.parametrize(("stage", "rule"), THRESHOLDS, ids=[rule.reason for _, rule in THRESHOLDS])
-def test_a_value_at_its_threshold_passes_and_one_beyond_does_not(stage: str, rule: Rule):
+def test_a_value_at_its_threshold_passes_and_a_value_beyond_fails(stage: str, rule: Rule):
     values = at_thresholds(CONFIG)
     assert verdict_on(values, CONFIG) is None
     threshold = float(rule.limit(getattr(CONFIG, stage)))
@@ -51,7 +51,7 @@ def test_a_value_at_its_threshold_passes_and_one_beyond_does_not(stage: str, rul
 
 
 @pytest.mark.parametrize("steps", [(), ("c4",), ("gopher_repetition", "fineweb"), (*STEPS, "exact_dedup")])
-def test_only_the_steps_in_use_count(steps):
+def test_only_enabled_steps_count(steps):
     config = dataclasses.replace(CONFIG, steps=steps)
     drawn = [one.reason for one in thresholds_of(config, None) if one.stage != "language"]
     assert drawn == [rule.reason for stage, rule in THRESHOLDS if stage in steps]

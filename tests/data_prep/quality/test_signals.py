@@ -38,14 +38,14 @@ def lower(value):
 
 
 @pytest.mark.parametrize("section", ["gopher_repetition", "gopher_quality", "c4", "fineweb"])
-def test_thresholds_do_not_change_what_is_measured(section):
+def test_thresholds_do_not_affect_measurements(section):
     for field in dataclasses.fields(getattr(CONFIG, section)):
         if not field.metadata.get("measured"):
             value = getattr(getattr(CONFIG, section), field.name)
             assert measure(TEXT, changed(CONFIG, section, **{field.name: lower(value)})) == measure(TEXT, CONFIG)
 
 
-def test_nor_does_the_rest_of_the_config():
+def test_other_settings_do_not_affect_measurements():
     other = dataclasses.replace(WITHOUT_C4, dump="other", steps=("gopher_repetition", "fineweb", "exact_dedup"))
     assert measure(TEXT, other) == measure(TEXT, WITHOUT_C4)
 
@@ -62,13 +62,13 @@ def test_nor_does_the_rest_of_the_config():
         ("fineweb", {"short_line_length": 10}, "short_lines"),
     ],
 )
-def test_measured_fields_change_it(section, changes, signal):
+def test_measured_fields_affect_measurements(section, changes, signal):
     fields = {field.name: field for field in dataclasses.fields(getattr(CONFIG, section))}
     assert all(fields[name].metadata.get("measured") for name in changes)
     assert measure(TEXT, changed(CONFIG, section, **changes))[signal] != measure(TEXT, CONFIG)[signal]
 
 
-def test_finewebs_values_are_of_what_c4_leaves():
+def test_finewebs_values_are_measured_after_c4():
     cleaned = clean(TEXT, CONFIG.get(C4Filter)).text
     with_c4, without, of_cleaned = measure(TEXT, CONFIG), measure(TEXT, WITHOUT_C4), measure(cleaned, WITHOUT_C4)
     assert [with_c4[signal] for signal in FINEWEB_SIGNALS] == [of_cleaned[signal] for signal in FINEWEB_SIGNALS]

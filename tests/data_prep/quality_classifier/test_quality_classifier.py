@@ -34,7 +34,7 @@ SCORES = st.lists(st.integers(0, 10**6).map(lambda number: number / 10**6) | st.
 
 
 def texts_of(topic: str, count: int, seed: int, words: int = 40) -> list[str]:
-    """Random texts of words that both topics have, and a few of their own."""
+    """Random texts of words that both topics share, and a few of each topic."""
     generator = random.Random(seed)
     vocabulary = [f"common{n}" for n in range(200)] + [f"{topic}{n}" for n in range(30)]
     return [" ".join(generator.choices(vocabulary, k=words)) + "." for _ in range(count)]
@@ -72,7 +72,7 @@ def test_hashes_are_the_same_on_every_machine():
 
 
 @given(st.lists(st.text(min_size=1, max_size=5), max_size=8), st.integers(10, 26))
-def test_buckets_are_those_of_the_plain_definition(words, bits):
+def test_buckets_equal_those_of_the_definition(words, bits):
     hashes = [hash_word(word) for word in words]
     keys = hashes + [first * 2**32 + second for first, second in itertools.pairwise(hashes)]
     expected = [key * int(MULTIPLIER) % 2**64 // 2 ** (64 - bits) for key in keys]
@@ -83,7 +83,7 @@ def test_buckets_are_those_of_the_plain_definition(words, bits):
 
 
 @given(SCORES, st.floats(0.001, 1))
-def test_the_threshold_keeps_the_share_and_no_score_more_than_must_be(scores, keep_share):
+def test_the_threshold_is_the_highest_that_keeps_the_share(scores, keep_share):
     lowest = threshold(histogram(scores), keep_share)
     wanted = keep_share * len(scores)
     assert sum(score >= lowest for score in scores) >= wanted - 1e-9
@@ -91,15 +91,15 @@ def test_the_threshold_keeps_the_share_and_no_score_more_than_must_be(scores, ke
     assert lowest in scores or not scores
 
 
-def test_a_share_is_meant_as_it_is_written():
+def test_a_share_is_an_exact_decimal():
     scores = [n / 100 for n in range(100)]
-    for keep_share, kept in ((0.07, 7), (0.29, 29), (1.0, 100), (0.001, 1)):  # in floats 0.07 * 100 is above 7
+    for keep_share, kept in ((0.07, 7), (0.29, 29), (1.0, 100), (0.001, 1)):  # as floats 0.07 * 100 is above 7
         lowest = threshold(histogram(scores), keep_share)
         assert sum(score >= lowest for score in scores) == kept
     assert threshold(histogram([]), 0.5) == threshold(merge([]), 0.5) == 0.0
 
 
-@settings(max_examples=25, deadline=None)  # a merge counts over all values that a score can have
+@settings(max_examples=25, deadline=None)  # a merge counts over all possible scores
 @given(st.lists(SCORES, max_size=5), st.randoms())
 def test_histograms_add_up_in_any_order_and_grouping(files, generator):
     whole = histogram([score for file in files for score in file])
@@ -112,7 +112,7 @@ def test_histograms_add_up_in_any_order_and_grouping(files, generator):
     assert np.array_equal(merge(stored), whole)
 
 
-def test_scores_and_shares_out_of_range_are_refused():
+def test_scores_and_shares_out_of_range_are_rejected():
     for wrong in (float("nan"), -0.1, 1.1, float("inf")):
         with pytest.raises(UsageError, match="from 0 to 1"):
             histogram([0.5, wrong])
@@ -122,7 +122,7 @@ def test_scores_and_shares_out_of_range_are_refused():
 
 
 @given(SCORES.filter(len), SCORES.filter(len))
-def test_the_area_under_the_curve_is_the_share_of_pairs_in_order(good, other):
+def test_the_auc_is_the_share_of_correctly_ordered_pairs(good, other):
     pairs = [(a > b) + (a == b) / 2 for a in good for b in other]
     assert area_under_curve(np.array(good), np.array(other)) == pytest.approx(sum(pairs) / len(pairs))
 
@@ -153,7 +153,7 @@ def test_the_largest_weights_do_not_overflow(weight):
     assert model.score("word " * 100_000) == (1.0 if weight > 0 else 0.0)
 
 
-def test_a_saved_model_is_read_as_it_was_and_has_the_same_bytes(tmp_path):
+def test_a_saved_model_is_restored_and_saved_with_the_same_bytes(tmp_path):
     model = random_model()
     for name in ("one", "two"):
         save_model(model, {"held_out": None}, tmp_path / name)
@@ -165,7 +165,7 @@ def test_a_saved_model_is_read_as_it_was_and_has_the_same_bytes(tmp_path):
     assert len(model_sha256(tmp_path / "one")) == 64
 
 
-def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
+def test_missing_and_damaged_models_are_rejected_with_the_fix(tmp_path):
     def refused(name: str, damage, match: str) -> None:
         save_model(random_model(), {}, tmp_path / name)
         damage(tmp_path / name)
@@ -198,7 +198,7 @@ def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
 # Training
 
 
-def test_a_model_learns_to_tell_the_sets_apart(tmp_path, sets):
+def test_a_model_learns_to_separate_the_sets(tmp_path, sets):
     training = train_quality_classifier(config(*sets), tmp_path / "model", quiet)
     assert training["held_out"]["area_under_curve"] > 0.99
     assert sum(sum(count.values()) for count in training["documents"].values()) == 500
@@ -211,7 +211,7 @@ def test_a_model_learns_to_tell_the_sets_apart(tmp_path, sets):
 
 
 def plain_training(labelled: list[tuple[str, bool]], training: QualityTrainingConfig) -> tuple[dict[int, float], float]:
-    """The same training by its definition: dense over what occurs, one document after the other."""
+    """The same training by its definition: dense weights, one document at a time."""
     weights, squares, bias, bias_square = {}, {}, 0.0, 1e-20
     count = {label: sum(other == label for _, other in labelled) for label in (True, False)}
     for epoch in range(training.epochs):
@@ -234,7 +234,7 @@ def plain_training(labelled: list[tuple[str, bool]], training: QualityTrainingCo
     return weights, bias
 
 
-def test_training_is_the_plain_algorithm(tmp_path):
+def test_training_equals_the_plain_algorithm(tmp_path):
     good, other = texts_of("fine", 12, 1, words=8), texts_of("web", 7, 2, words=5)
     files = write_jsonl(tmp_path / "good.jsonl", good), write_jsonl(tmp_path / "other.jsonl", other)
     once_told = config(*files, held_out_share=0.0, epochs=2)
@@ -248,7 +248,7 @@ def test_training_is_the_plain_algorithm(tmp_path):
     assert model.bias / 2**16 == pytest.approx(bias, abs=2**-16)
 
 
-def test_equal_texts_give_equal_bytes_however_they_are_packed_and_another_seed_others(tmp_path, sets):
+def test_training_is_reproducible_for_any_packing_and_depends_on_the_seed(tmp_path, sets):
     texts = texts_of("fine", 200, seed=1)
     schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
     table = tmp_path / "good.parquet"
@@ -263,7 +263,7 @@ def test_equal_texts_give_equal_bytes_however_they_are_packed_and_another_seed_o
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model.json", "model.npz"]
 
 
-def test_so_many_documents_are_drawn_of_each_set(tmp_path, sets):
+def test_the_configured_number_of_documents_is_sampled_from_each_set(tmp_path, sets):
     lines: list[str] = []
     training = train_quality_classifier(config(*sets, documents_per_set=50), tmp_path / "model", lines.append)
     assert {name: sum(count.values()) for name, count in training["documents"].items()} == {
@@ -273,14 +273,14 @@ def test_so_many_documents_are_drawn_of_each_set(tmp_path, sets):
     assert "epoch 1 of 5" in lines[0]
 
 
-def test_equal_texts_are_held_out_together_and_by_the_share():
+def test_equal_texts_are_held_out_together_and_in_the_configured_share():
     texts = texts_of("fine", 1000, seed=1, words=3)
     assert [is_held_out(text, 0.2) for text in texts] == [is_held_out(text, 0.2) for text in texts]
     assert 150 < sum(is_held_out(text, 0.2) for text in texts) < 250
     assert not any(is_held_out(text, 0) for text in texts)
 
 
-def test_rows_without_a_text_are_passed_over_and_told(tmp_path, sets):
+def test_rows_without_a_text_are_skipped_and_reported(tmp_path, sets):
     with Path(sets[0]).open("a") as file:
         file.write('{"text": null}\n{"title": "no text"}\nno json\n{"text": "\u200b"}\n')
     lines: list[str] = []
@@ -289,7 +289,7 @@ def test_rows_without_a_text_are_passed_over_and_told(tmp_path, sets):
     assert "3 rows of the set good skipped; first good.jsonl, line 201" in lines[0]
 
 
-def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
+def test_unusable_training_sets_are_rejected(tmp_path, sets):
     good, other = sets
 
     def refused(error: type[Exception], match: str, good: str, other: str, **changes) -> None:
@@ -319,6 +319,6 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
     ],
     ids=str,
 )  # fmt: skip
-def test_impossible_settings_are_refused_by_name(changes):
+def test_invalid_settings_are_rejected_by_name(changes):
     with pytest.raises(UsageError, match=f"documents.quality_classifier.training.{next(iter(changes))}"):
         dataclasses.replace(QUALITY_CLASSIFIER.training, **changes)
