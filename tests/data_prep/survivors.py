@@ -1,4 +1,4 @@
-"""Survivors of small corpora, and a step that is run on them without the rest of the pipeline."""
+"""Survivors of small corpora, and a step that runs on them without the rest of the pipeline."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from data_prep.engine.tasks import FileRunner
 from lm.storage import file_sha256
 
 Corpus = Sequence[Sequence[Survivor]]
-"""The survivors of each file."""
+"""Survivors of each file."""
 
 
 def survivor(file: int, row: int, text: str, day: int = 1, scope: str = "d") -> Survivor:
@@ -31,7 +31,7 @@ def written(corpus: Corpus, folder: Path) -> list[SurvivorFile]:
 
 
 def after(step: Callable[..., list[SurvivorFile]], corpus: Corpus, config: Any, folder: Path) -> dict[str, str]:
-    """{id: text} of what a step leaves."""
+    """{id: text} after a step."""
     run = FileRunner(folder, ONE_PROCESS, lambda progress: None)
     left = step(written(corpus, folder), config, run)
     return {one.id: one.text for file in left for one in read_survivors(file)}

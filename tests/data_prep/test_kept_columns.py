@@ -1,5 +1,5 @@
-"""Columns of input tables that are kept (pages.keep_columns): their values stay with their documents, bit by bit,
-through every stage; what cannot be kept is refused by its name."""
+"""Kept columns of input tables (pages.keep_columns) stay with their documents bit for bit through every stage; columns
+that cannot be kept are rejected by name."""
 
 import dataclasses
 import gzip
@@ -50,14 +50,14 @@ TYPED: dict[str, tuple[pa.DataType, Callable[[int], Any]]] = {
     "day": (pa.date32(), lambda n: DAY + n if n % 2 else None),
     "at": (pa.timestamp("us", "Europe/Berlin"), lambda n: 10**15 * n + 1),
     "instant": (pa.timestamp("ns"), lambda n: None if n == 2 else 10**18 + n),
-    "never": (pa.timestamp("ms"), lambda n: 2**62 - n),  # in a year that Python has no date for
-    "timestamp": (pa.timestamp("ms", "UTC"), lambda n: 10**12 + n),  # the date of the document too
+    "never": (pa.timestamp("ms"), lambda n: 2**62 - n),  # in a year beyond Python's dates
+    "timestamp": (pa.timestamp("ms", "UTC"), lambda n: 10**12 + n),  # also the date of the document
 }
-"""{column: (type, its value in row n)}, in Parquet alone."""
+"""{column: (type, its value in row n)}, only in Parquet."""
 
 
 def text(number: int) -> str:
-    """Of eight documents, one is of another language, one a copy of the first, and one too short."""
+    """Of eight documents, one is in another language, one a copy of the first, and one too short."""
     return {5: GERMAN, 6: prose(0), 7: "Too short."}.get(number % 8, prose(number))
 
 
@@ -91,10 +91,10 @@ WRITERS: dict[str, list[tuple[str, Callable[[Path, int], dict[str, Callable[[int
     "Parquet": [("parquet", write_parquet)],
     "JSON lines or a JSON array": [("jsonl", write_lines)],
 }
-"""{title of a format: (ending, what writes such a file and returns its columns)}."""
+"""{name of a format: (ending, function that writes such a file and returns its columns)}."""
 
 
-def test_every_format_of_tables_that_has_columns_is_tested():
+def test_every_table_format_with_columns_is_tested():
     assert WRITERS.keys() == {one.title for one in FORMATS} - {"plain text"}
 
 
@@ -105,7 +105,7 @@ def with_stages(folder: Path, files: list[InputFile]) -> Path:
 
 
 def read(path: Path, *keep: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """(the kept values of each document, reasons of quarantined rows)."""
+    """Return (kept values of each document, reasons of quarantined rows)."""
     reasons: list[str] = []
     note = lambda row: reasons.append(row.reason)
     found = [
@@ -119,14 +119,14 @@ def listed(folder: Path, keep: tuple[str, ...]) -> list[InputFile]:
 
 
 def bits(array: pa.Array | pa.ChunkedArray) -> list:
-    """The values as they are stored: NaN equals itself, and -0.0 not 0.0."""
+    """The values as stored: NaN equals NaN, and -0.0 does not equal 0.0."""
     if pa.types.is_temporal(array.type):
         array = array.cast(pa.int64() if pa.types.is_timestamp(array.type) else pa.int32())
     return [repr(value) for value in array.to_pylist()]
 
 
 @pytest.mark.parametrize("writer", [(name, *one) for name, some in WRITERS.items() for one in some], ids=lambda w: w[1])
-def test_values_are_the_same_bits_in_documents_and_dropped_and_stay_with_their_documents(tmp_path, writer):
+def test_values_stay_with_kept_and_dropped_documents_bit_for_bit(tmp_path, writer):
     _, ending, write = writer
     (tmp_path / "in").mkdir()
     _, _, columns = (write(tmp_path / f"in/{file}.{ending}", file) for file in range(FILES))
@@ -156,13 +156,13 @@ def test_values_are_the_same_bits_in_documents_and_dropped_and_stay_with_their_d
             assert mine.drop_columns(list(columns)).equals(other)
 
 
-def test_a_kept_timestamp_is_the_date_of_the_document_too(tmp_path):
+def test_a_kept_timestamp_is_also_the_date_of_the_document(tmp_path):
     write_parquet(tmp_path / "0.parquet", 0)
     dates = [one.date for one in read_table(tmp_path / "0.parquet", keep_columns=("timestamp",))]
     assert dates[:2] == ["2001-09-09T01:46:40Z", "2001-09-09T01:46:40.001000Z"]
 
 
-def test_a_date_that_python_does_not_have_counts_as_missing(tmp_path):
+def test_a_date_beyond_pythons_range_counts_as_missing(tmp_path):
     kinds = {"date": pa.timestamp("us"), "created": pa.timestamp("ms", "No/Where")}
     for name, kind in kinds.items():
         pq.write_table(pa.table({"text": ["a", "b"], name: pa.array([0, 2**62], kind)}), tmp_path / "t.parquet")
@@ -178,7 +178,7 @@ UNKEPT: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", UNKEPT)
-def test_a_value_of_json_that_cannot_be_kept_is_refused_by_file_line_and_column(tmp_path, name):
+def test_a_json_value_that_cannot_be_kept_is_rejected_by_file_line_and_column(tmp_path, name):
     value, words = UNKEPT[name]
     lines = [{"text": prose(0), "author": "x"}, {"text": prose(1), "author": value}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -201,7 +201,7 @@ UNKEPT_TYPES = {
 
 
 @pytest.mark.parametrize("name", UNKEPT_TYPES)
-def test_a_column_of_parquet_that_cannot_be_kept_is_refused_before_anything_is_read(tmp_path, name):
+def test_a_parquet_column_that_cannot_be_kept_is_rejected_before_reading(tmp_path, name):
     pq.write_table(pa.table({"text": ["a"], "author": UNKEPT_TYPES[name]}), tmp_path / "t.parquet")
     told = r"t\.parquet: the column 'author' is .*cannot be kept"
     with pytest.raises(InputError, match=told):
@@ -216,7 +216,7 @@ def test_a_column_of_parquet_that_cannot_be_kept_is_refused_before_anything_is_r
         ]
 
 
-def test_a_column_that_one_input_lacks_is_refused_with_both_names(tmp_path):
+def test_a_column_missing_from_one_input_is_rejected_with_both_names(tmp_path):
     pq.write_table(pa.table({"text": ["a"], "author": ["x"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": ["a"], "writer": ["x"]}), tmp_path / "b.parquet")
     with pytest.raises(InputError, match=r"b\.parquet has no column 'author' .*it has 'text', 'writer'"):
@@ -228,7 +228,7 @@ def test_a_column_that_one_input_lacks_is_refused_with_both_names(tmp_path):
     (tmp_path / "note.txt").unlink()
     (tmp_path / "a.parquet").unlink()
     lines = [{"text": prose(0)}, {"text": prose(1), "author": None}]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))  # the first row lacks it: null
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))  # absent in the first row: null
     (tmp_path / "b.jsonl").write_text(json.dumps(lines[0]))
     files = listed(tmp_path, ("author",))
     extract_texts(files[:1], CONFIG, tmp_path / "run")
@@ -251,7 +251,7 @@ def test_a_column_that_one_input_lacks_is_refused_with_both_names(tmp_path):
         ([["a"], "a"], r"is string in 't\.jsonl/1' and list<item: string> before it"),
     ],
 )
-def test_a_column_of_json_has_one_type_that_holds_all_its_values_or_is_refused(tmp_path, values, expected):
+def test_a_json_column_has_one_type_for_all_its_values_or_is_rejected(tmp_path, values, expected):
     lines = [{"text": prose(n), "score": value} for n, value in enumerate(values)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
     if isinstance(expected, str):
@@ -263,7 +263,7 @@ def test_a_column_of_json_has_one_type_that_holds_all_its_values_or_is_refused(t
     assert column.type == expected and column.to_pylist() == values
 
 
-def test_the_common_type_is_the_same_in_either_order_and_holds_both():
+def test_the_common_type_holds_both_types_and_does_not_depend_on_their_order():
     kinds = [kind for kind, _ in TYPED.values()] + [pa.null(), pa.bool_(), pa.string(), pa.list_(pa.string())]
     kinds += [pa.int64(), pa.int32(), pa.float64(), pa.timestamp("s", "UTC")]
     for one in kinds:
@@ -275,7 +275,7 @@ def test_the_common_type_is_the_same_in_either_order_and_holds_both():
 
 
 @pytest.mark.parametrize("name", ["date", "text", "url", "language_script"])
-def test_a_column_that_every_document_has_is_refused_with_the_remedy(name):
+def test_a_column_of_every_document_is_rejected_with_the_fix(name):
     pages = {"tables": ("in/",), "keep_columns": (name,), "text_field": "content"}
     with pytest.raises(UsageError, match=rf"keep_columns has '{name}', which every document has.*Remove it"):
         dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, **pages))
@@ -284,8 +284,8 @@ def test_a_column_that_every_document_has_is_refused_with_the_remedy(name):
 @pytest.mark.parametrize(
     "name", ["reason", "text_bytes", "stop_words", "quality_score", "cluster_size", "repeat", "duplicate_of", "text.x"]
 )
-def test_a_column_that_is_computed_here_is_refused_with_the_remedy(name):
-    with pytest.raises(UsageError, match=rf"has '{name}', but .*computed column. Rename the column"):
+def test_a_computed_column_is_rejected_with_the_fix(name):
+    with pytest.raises(UsageError, match=rf"names '{name}', but .*computed column. Rename the column"):
         dataclasses.replace(get_config(), pages=dataclasses.replace(PAGES, tables=("in/",), keep_columns=(name,)))
 
 
@@ -304,12 +304,12 @@ def test_a_column_that_is_computed_here_is_refused_with_the_remedy(name):
         ({"tables": ("a/",), "text_field": "author"}, r"has 'author', which is the text \(pages.text_field\)"),
     ],
 )
-def test_lists_of_columns_that_cannot_be_are_refused(changes, told):
+def test_invalid_lists_of_columns_are_rejected(changes, told):
     with pytest.raises(UsageError, match=told):
         dataclasses.replace(PAGES, **{"keep_columns": ("author",), **changes})
 
 
-def test_another_list_of_columns_is_other_work_and_the_same_list_is_not(tmp_path):
+def test_another_list_of_columns_reruns_the_stage_and_the_same_list_does_not(tmp_path):
     (tmp_path / "in").mkdir()
     write_lines(tmp_path / "in/t.jsonl", 0)
     identity = lambda *keep: units_of(listed(tmp_path / "in", keep), CONFIG)[0].identity
@@ -325,7 +325,7 @@ def test_another_list_of_columns_is_other_work_and_the_same_list_is_not(tmp_path
     assert units_of([file], CONFIG)[0].identity == identity("author", "tags")
 
 
-def test_a_value_may_be_as_long_as_a_text_and_one_that_is_longer_is_quarantined(tmp_path):
+def test_a_value_longer_than_the_limit_of_a_text_is_quarantined(tmp_path):
     values = {"fits": "x" * 70_000, "long": WORD + "x" * 3_000_000}
     lists = {"fits": ["x" * 70_000] * 2, "long": [WORD, WORD]}
     made: list[dict] = [{"text": f"Text {n}.", "a": values[n], "tags": ["a"]} for n in values]
@@ -339,7 +339,7 @@ def test_a_value_may_be_as_long_as_a_text_and_one_that_is_longer_is_quarantined(
 
 
 def test_lists_that_unpack_to_far_more_than_their_file_are_quarantined(tmp_path, monkeypatch):
-    """A word of a dictionary that a list names many times, and a list of as many empty strings in one page."""
+    """A dictionary word that a list repeats many times, and a page of as many empty strings."""
     words = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 100_000]))
     tags = pa.ListArray.from_arrays(pa.array([0, 1, 10_000], pa.int32()), words)
     pq.write_table(pa.table({"text": ["a", "b"], "tags": tags}), tmp_path / "t.parquet", store_schema=False)
@@ -351,7 +351,7 @@ def test_lists_that_unpack_to_far_more_than_their_file_are_quarantined(tmp_path,
     assert read(tmp_path / "t.parquet", "tags") == ([{"tags": ["a"]}], ["too_long"])
 
 
-def test_many_rows_of_lists_are_read_whose_row_group_has_more_than_the_limit(tmp_path, monkeypatch):
+def test_a_row_group_of_lists_larger_than_the_limit_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 400_000)
     monkeypatch.setattr(parquet_rows, "BUFFER", 1 << 12)
     tags = [[f"{n} {k}" * 10 for k in range(5)] for n in range(3000)]

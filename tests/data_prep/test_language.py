@@ -37,7 +37,7 @@ def test_detects():
     assert english.language_score == round(english.language_score, 6)
 
 
-def test_line_breaks_and_odd_characters_do_not_stop_it():
+def test_line_breaks_and_unusual_characters_raise_no_error():
     assert detect_language(document(PROSE.replace(" ", "\n")), CONFIG).language == "en"
     assert detect_language(document(""), CONFIG).language_score <= 1
     assert detect_language(document("\u2028\u2029\x0b 漢字 \U0001f600"), CONFIG).language_score <= 1
@@ -56,21 +56,21 @@ def test_digits_and_punctuation_do_not_count():
     assert detect_language(document("12, 34; " * 9 + PROSE), raw).language_score < plain.language_score
 
 
-def test_letters_are_told_by_the_table_as_by_the_regex():
-    """Of every character, alone and between letters, those beyond the first plane among them."""
+def test_letters_by_the_table_equal_those_by_the_regex():
+    """Every character, isolated and between letters, including characters beyond the first plane."""
     for start in range(0, 0x110000, 4096):
         text = "a".join(map(chr, range(start, start + 4096)))
         assert letters_of(text).split() == NO_LETTERS.sub(" ", text).split(), hex(start)
 
 
 @pytest.mark.parametrize("text", ["", "a", "é", "aé", "aЖ", "aЖЖ", "abЖ 12é", "1234Ж", "ꭓЖЖ", "漢字ab", "ⱥⱥЖ"])
-def test_the_first_look_at_the_scripts_changes_nothing(text: str):
+def test_the_fast_path_for_scripts_gives_the_same_result(text: str):
     other, latin = (len("".join(letters.findall(text))) for letters in (OTHER_LETTERS, LATIN_LETTERS))
     assert is_mostly_not_latin(text) == (other > latin)
 
 
 def test_marks_and_joiners_stay_with_their_letters():
-    """Taken for punctuation, the vowel signs of Hindi and the joiners of Persian would fall out of the words."""
+    """As punctuation, the vowel signs of Hindi and the joiners of Persian would be removed from words."""
     hindi = "यह एक लंबा वाक्य है जिसमें कई मात्राएँ और संयुक्त अक्षर आते हैं"
     persian = "این نوشته‌ها را می‌خوانیم و نمی‌دانیم که چه کسی آن‌ها را نوشته‌است"
     for text, language in ((hindi, "hi"), (persian, "fa")):
@@ -86,8 +86,8 @@ TIFINAGH = "ⵉⵎⴷⴰⵏⵏ ⴰⴽⴽⵯ ⵜⵜⵍⴰⵍⴰⵏ ⴷ ⵉⵍⴻ�
 
 @pytest.mark.parametrize("letters_only", [True, False])
 @pytest.mark.parametrize("text", [CHINESE * 9, CHEROKEE * 20, TIFINAGH * 10], ids=["chinese", "cherokee", "tifinagh"])
-def test_a_page_whose_letters_are_not_latin_is_not_english(text, letters_only):
-    """The model alone calls each of these English, with a probability that passes."""
+def test_a_page_in_another_script_than_latin_is_not_english(text, letters_only):
+    """Without the check, the model detects English in each of these with a passing probability."""
     config = dataclasses.replace(CONFIG, letters_only=letters_only)
     mixed = "The miller set out before dawn with two sacks of grain on his cart. " * 3 + text
     ((language, score),) = likeliest(mixed, 1)
@@ -101,13 +101,13 @@ def test_a_page_whose_letters_are_not_latin_is_not_english(text, letters_only):
 def test_letters_of_other_scripts_must_outnumber_the_latin_ones():
     assert is_mostly_not_latin("abc где а")
     assert not is_mostly_not_latin("abcd где а")
-    assert not is_mostly_not_latin("æßø é ﬁ 😀 12 …")  # Latin all the same, or no letters
+    assert not is_mostly_not_latin("æßø é ﬁ 😀 12 …")  # Latin nonetheless, or no letters
     assert not is_mostly_not_latin("𝐇𝐞𝐥𝐥𝐨")  # letters of formulas belong to no script
     assert not is_mostly_not_latin("")
 
 
-def test_english_with_some_other_letters_on_it_is_english_by_the_same_score():
-    """The check of scripts changes no score where it finds nothing."""
+def test_letters_of_other_scripts_do_not_change_the_score_of_english():
+    """The check of scripts changes a score only if it rejects the page."""
     text = f"{PROSE} {CHINESE} {PROSE}"
     assert not is_mostly_not_latin(text)
     assert detect_language(document(text), CONFIG).language == "en"
@@ -120,8 +120,8 @@ def test_the_languages_of_other_scripts_are_those_of_the_model():
 
 
 @pytest.mark.skipif(not SENTENCES.is_file(), reason=f"{SENTENCES} is not there")
-def test_english_is_kept_and_the_rest_is_not():
-    """At least 99 % of the English sentences over 100 characters, at most 0.5 % of every 6th of the others."""
+def test_english_is_kept_and_other_languages_are_dropped():
+    """At least 99 % of the English sentences over 100 characters are kept, at most 0.5 % of every 6th of the others."""
     sentences = labelled_sentences(SENTENCES)
     english = kept([text for language, text in sentences if language == "en" and len(text) > 100])
     others = kept([text for number, (language, text) in enumerate(sentences) if language != "en" and number % 6 == 0])
@@ -133,7 +133,7 @@ def test_english_is_kept_and_the_rest_is_not():
 
 @pytest.mark.skipif(not SENTENCES.is_file(), reason=f"{SENTENCES} is not there")
 @pytest.mark.parametrize("language", ["de", "fr", "ru", "ja", "hi", "fa", "ca"])
-def test_other_languages_are_told_apart(language):
+def test_other_languages_are_distinguished(language):
     found = [
         detect_language(document(sentence), CONFIG).language
         for label, sentence in labelled_sentences(SENTENCES)

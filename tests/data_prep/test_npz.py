@@ -1,4 +1,4 @@
-"""npz files from others: anything except the arrays that were written is refused before it is unpacked."""
+"""npz files from others are rejected before unpacking unless they have exactly the expected arrays."""
 
 import struct
 import zipfile
@@ -52,14 +52,14 @@ def written(path: Path, head: str) -> None:
 
 
 @pytest.mark.parametrize("name", NPZ)
-def test_an_npz_of_anything_else_is_refused_before_it_is_unpacked(tmp_path, name):
+def test_an_unexpected_npz_is_rejected_before_unpacking(tmp_path, name):
     told, make = NPZ[name]
     make(tmp_path / "m.npz")
     with pytest.raises(ValueError, match=told):
         load_npz(tmp_path / "m.npz", EXPECTED)
 
 
-def test_an_npz_as_it_was_written_is_read(tmp_path):
+def test_a_written_npz_is_read(tmp_path):
     save(tmp_path / "m.npz", weights=WEIGHTS, bias=BIAS)
     weights, bias = load_npz(tmp_path / "m.npz", EXPECTED)
     assert (weights == WEIGHTS).all() and bias == 5 and weights.dtype == np.int32

@@ -1,4 +1,4 @@
-"""A pinned file is fetched whole and right, or not at all, from the index in pip's settings."""
+"""A pinned file is downloaded completely and verified, from the index in pip's settings."""
 
 import base64
 import dataclasses
@@ -33,7 +33,7 @@ def pin(**changes) -> PackageFile:
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch, tmp_path):
-    """Nothing of this machine's own pip and proxy comes between the tests and their server."""
+    """Isolate the tests from the pip and proxy settings of this machine."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -58,8 +58,8 @@ def left() -> list[str]:
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["PEP 691", "PEP 503"])
-def test_the_right_file_comes_once_and_from_the_cache_after(index, tmp_path, as_json):
-    index.as_json = as_json  # the HTML page tells a wrong hash: only the pin counts
+def test_the_file_is_downloaded_once_and_then_read_from_the_cache(index, tmp_path, as_json):
+    index.as_json = as_json  # the HTML page has a wrong hash: only the pin counts
     lines = []
     path = fetch(lines=lines)
     assert path.read_bytes() == DATA
@@ -70,22 +70,22 @@ def test_the_right_file_comes_once_and_from_the_cache_after(index, tmp_path, as_
     assert left() == [NAME]
 
 
-def test_a_cached_file_that_was_altered_is_fetched_again(index, tmp_path):
+def test_a_modified_cached_file_is_downloaded_again(index, tmp_path):
     package_cache().mkdir(parents=True)
     (package_cache() / NAME).write_bytes(DATA[:-1] + b"?")
     assert fetch().read_bytes() == DATA
 
 
-def test_a_wrong_hash_shows_both_and_leaves_nothing(index, tmp_path):
+def test_a_hash_mismatch_reports_both_and_leaves_nothing(index, tmp_path):
     with pytest.raises(InputError, match="is not the pinned file") as caught:
         fetch(pin(sha256="ab" * 32))
     assert "ab" * 32 in str(caught.value)
     assert hashlib.sha256(DATA).hexdigest() in str(caught.value)
     assert left() == []
-    assert index.requests[f"/files/{NAME}"] == 1  # the same wrong file would come again
+    assert index.requests[f"/files/{NAME}"] == 1  # a retry would download the same file
 
 
-def test_a_busy_index_and_a_cut_connection_are_tried_again(index, tmp_path):
+def test_a_busy_index_and_a_dropped_connection_are_retried(index, tmp_path):
     index.fail, index.cut = 1, 1
     lines = []
     assert fetch(lines=lines).read_bytes() == DATA
@@ -93,7 +93,7 @@ def test_a_busy_index_and_a_cut_connection_are_tried_again(index, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["fail", "cut"])
-def test_a_lasting_fault_ends_with_the_remedy(index, tmp_path, fault):
+def test_a_permanent_fault_is_reported_with_the_fix(index, tmp_path, fault):
     setattr(index, fault, 100)
     with pytest.raises(InputError, match="cannot be fetched from the package index") as caught:
         fetch()
@@ -102,35 +102,35 @@ def test_a_lasting_fault_ends_with_the_remedy(index, tmp_path, fault):
     assert left() == []
 
 
-def test_nobody_listening(monkeypatch):
+def test_an_unreachable_index_is_reported(monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed_port()}/simple/")
     with pytest.raises(InputError, match="Check the network and pip's settings"):
         fetch()
 
 
-def test_no_such_project(index, tmp_path):
+def test_an_unknown_project_is_reported(index, tmp_path):
     with pytest.raises(InputError, match="has no project other-thing"):
         fetch(pin(project="other-thing"))
 
 
-def test_no_such_file_names_what_there_is(index, tmp_path):
+def test_a_missing_file_is_reported_with_the_available_ones(index, tmp_path):
     with pytest.raises(InputError, match=r"has no file sample-1\.0\.post1\.tar\.gz of sample.*sample-1\.0\.tar\.gz"):
         fetch(pin(name="sample-1.0.post1.tar.gz"))
 
 
-def test_a_page_that_is_no_index(index, tmp_path):
+def test_a_page_that_is_not_an_index_is_reported(index, tmp_path):
     index.project_page = lambda: ("image/png", b"\x89PNG")
     with pytest.raises(InputError, match="is not a package index"):
         fetch()
 
 
-def test_a_cache_that_cannot_be_written(index, tmp_path):
+def test_an_unwritable_cache_is_reported(index, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
         fetch()
 
 
-def test_a_login_is_shown_to_the_index_and_to_no_other_host(index):
+def test_a_login_is_sent_only_to_the_host_of_the_index(index):
     with index_client({"index-url": index.url.replace("://", "://me:s%40cret@")}) as client:
         assert client.endpoint == index.url
         client.s.get(index.url + "sample/")
@@ -155,13 +155,13 @@ def test_pips_certificates_are_used_and_must_exist(tmp_path):
         {"name": "a.exe"},
     ],
 )
-def test_impossible_pins_are_refused(changes):
+def test_invalid_pins_are_rejected(changes):
     with pytest.raises(UsageError, match="of the package sample is"):
         pin(**changes)
 
 
 def environment(folder, **more: str) -> dict[str, str]:
-    """Nothing of this machine's own user."""
+    """Isolate the test from the settings of this user."""
     return {
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder / "config"),
@@ -176,7 +176,7 @@ def write(path, text: str):
     return str(path)
 
 
-def test_later_files_win_and_the_environment_wins_over_all(tmp_path):
+def test_later_files_win_and_the_environment_wins_over_files(tmp_path):
     write(tmp_path / "xdg/pip/pip.conf", "[global]\nindex-url = http://shared.example/simple\n")
     write(tmp_path / ".pip/pip.conf", "[global]\nindex_url = http://old.example/simple\ncert = /old.pem\n")
     assert pip_settings(environment(tmp_path))["index-url"] == "http://old.example/simple"
@@ -187,7 +187,7 @@ def test_later_files_win_and_the_environment_wins_over_all(tmp_path):
     assert (settings["index-url"], settings["cert"]) == ("http://env.example/", "/env.pem")
 
 
-def test_a_named_file_takes_the_place_of_the_users(tmp_path):
+def test_a_named_file_replaces_the_users(tmp_path):
     write(
         tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\nproxy = http://proxy.example\n"
     )
@@ -197,7 +197,7 @@ def test_a_named_file_takes_the_place_of_the_users(tmp_path):
     assert "proxy" not in settings
 
 
-def test_a_commands_section_wins_over_the_global_one_of_a_later_file(tmp_path):
+def test_the_section_of_a_command_wins_over_the_global_section_of_a_later_file(tmp_path):
     write(tmp_path / "xdg/pip/pip.conf", "[download]\nindex-url = http://download.example/\n[install]\ncert = /i.pem\n")
     write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\ncert = /user.pem\n")
     settings = pip_settings(environment(tmp_path))
@@ -213,11 +213,11 @@ def test_no_index_is_honoured(tmp_path, value):
     write(tmp_path / "config/pip/pip.conf", f"[global]\nno-index = {value}\n")
     with pytest.raises(InputError, match=f"no-index is {value}"):
         index_client(pip_settings(environment(tmp_path)))
-    for off in ("0", "false", "no", "off"):  # and the environment wins over the file here too
+    for off in ("0", "false", "no", "off"):  # the environment wins over the file here too
         index_client(pip_settings(environment(tmp_path, PIP_NO_INDEX=off)))
 
 
-def test_os_devnull_turns_files_off_and_garbage_is_refused(tmp_path):
+def test_os_devnull_disables_files_and_invalid_files_are_rejected(tmp_path):
     write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\n")
     assert pip_settings(environment(tmp_path, PIP_CONFIG_FILE=os.devnull)).get("index-url") is None
     write(tmp_path / "config/pip/pip.conf", "no section\n= = =\n")
@@ -225,7 +225,7 @@ def test_os_devnull_turns_files_off_and_garbage_is_refused(tmp_path):
         pip_settings(environment(tmp_path))
 
 
-def test_the_same_as_pip_itself_says(tmp_path):
+def test_settings_equal_those_of_pip(tmp_path):
     pip = shutil.which("pip")
     if pip is None:
         pytest.skip("no pip on PATH")

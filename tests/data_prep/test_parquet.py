@@ -47,7 +47,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", VALUES, ids=str)
-def test_columns_are_those_of_pyarrow(kind):
+def test_columns_equal_those_of_pyarrow(kind):
     for number in (0, 1, 7, 8, 9, 33):
         for several in ((None,), VALUES[kind], (*VALUES[kind], None)):
             values = list(itertools.islice(itertools.cycle(several), number))
@@ -67,7 +67,7 @@ def test_columns_are_those_of_pyarrow(kind):
 @pytest.mark.parametrize(
     ("value", "kind"), [(3, pa.string()), ("3", pa.float64()), ("3", pa.int64()), (2**63, pa.int64())], ids=str
 )
-def test_a_value_of_another_type_is_refused_as_by_pyarrow(value, kind):
+def test_a_value_of_another_type_is_rejected_as_by_pyarrow(value, kind):
     refusals = []
     for build in (column_of, pa.array):
         with pytest.raises((pa.ArrowException, OverflowError)) as refusal:
@@ -77,7 +77,7 @@ def test_a_value_of_another_type_is_refused_as_by_pyarrow(value, kind):
 
 
 def test_rows_are_written_and_read_without_pandas(tmp_path):
-    """Its import is a quarter of a second of each worker's start."""
+    """Importing pandas would add a quarter of a second to the start of each worker."""
     program = f"""
 import sys
 from pathlib import Path
@@ -95,8 +95,8 @@ print("pandas" in sys.modules)
     assert ran.stdout.split()[-1] == "False", ran.stdout
 
 
-def test_long_texts_make_smaller_groups_and_no_batch_spans_two(tmp_path):
-    """The memory is bounded by the text, not by the number of rows."""
+def test_long_texts_make_smaller_groups_and_no_batch_spans_two_groups(tmp_path):
+    """Memory is bounded by the size of the text, not by the number of rows."""
     path, others = tmp_path / "a.parquet", tmp_path / "b.parquet"
     lengths = [CHARACTERS_PER_GROUP // 2] * 3 + [10] * 5 + [2 * CHARACTERS_PER_GROUP] + [10] * 4
     given = [{"n": i, "text": "x" * length} for i, length in enumerate(lengths)]
@@ -105,13 +105,13 @@ def test_long_texts_make_smaller_groups_and_no_batch_spans_two(tmp_path):
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert groups == [2, 7, 4]
-    assert pq.read_metadata(others).num_row_groups == 1  # each file counts for itself
+    assert pq.read_metadata(others).num_row_groups == 1  # per file
     assert [batch.num_rows for batch in read_batches(path, ["n"])] == groups
     assert [batch.num_rows for batch in read_batches(path, ["n"], 3)] == [2, 3, 3, 1, 3, 1]
     assert [len(row["text"]) for row in read_rows(path)] == lengths
 
 
-def test_a_cut_file_is_not_whole(tmp_path):
+def test_a_truncated_file_is_incomplete(tmp_path):
     path = tmp_path / "a.parquet"
     assert rows_in(path) is None
     write_rows(((path, row) for row in rows(100)), {path: SCHEMA}, tmp_path)
@@ -121,7 +121,7 @@ def test_a_cut_file_is_not_whole(tmp_path):
         assert rows_in(path) is None
 
 
-def test_damage_and_missing_columns_are_named_with_the_remedy(tmp_path):
+def test_damage_and_missing_columns_are_named_with_the_fix(tmp_path):
     path = tmp_path / "a.parquet"
     write_rows(((path, row) for row in rows(5000)), {path: SCHEMA}, tmp_path)
     with pytest.raises(InputError, match=r"a\.parquet has no column url, id\. .*launch\.prepare_documents"):
@@ -132,7 +132,7 @@ def test_damage_and_missing_columns_are_named_with_the_remedy(tmp_path):
         list(read_rows(path))
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     path = tmp_path / "a.parquet"
     with pytest.raises(InputError, match=r"a\.parquet cannot be written: .*Free space"):
         write_rows([], {path: SCHEMA}, tmp_path / "missing")

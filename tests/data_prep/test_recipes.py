@@ -1,4 +1,4 @@
-"""The three recipes: what each says, and that what one says is done: each field of theirs changes what it names."""
+"""The three recipes: their settings, and the effect of each field in which they differ."""
 
 import dataclasses
 import re
@@ -39,7 +39,7 @@ def differing(one: DocumentsConfig, other: DocumentsConfig) -> set[str]:
     return {name for name in fields[0].keys() & fields[1].keys() if fields[0][name] != fields[1][name]}
 
 
-def test_the_recipes_differ_in_what_their_files_say():
+def test_the_recipes_have_the_documented_differences():
     assert differing(DOCUMENTS["gristmill"], DOCUMENTS["datatrove_0_10"]) == {
         "steps", "url_filter.matching", "extract.engine", "extract.deduplicate", "extract.max_depth",
         "extract.max_elements", "language.letters_only", "language.check_script", "personal_data.kinds",
@@ -53,7 +53,7 @@ def test_the_recipes_differ_in_what_their_files_say():
     }  # fmt: skip
 
 
-def test_a_filter_of_ones_own_comes_after_those_of_each_recipe():
+def test_a_users_filter_runs_after_those_of_each_recipe():
     class Own(GopherQualityFilter):
         name = "own"
         signals, rules = (), ()
@@ -65,14 +65,14 @@ def test_a_filter_of_ones_own_comes_after_those_of_each_recipe():
         assert set(config.sections) < set(config.steps)
 
 
-def test_steps_in_another_order_are_refused_with_both_orders():
-    with pytest.raises(UsageError, match=r"is c4 gopher_quality, .* recipe's order is gopher_quality c4\."):
+def test_steps_in_another_order_are_rejected_with_both_orders():
+    with pytest.raises(UsageError, match=r"is c4 gopher_quality, .* recipe's: gopher_quality c4\."):
         demo_config(steps=("c4", "gopher_quality"))
     with pytest.raises(UsageError, match="each once"):
         demo_config(steps=("c4", "c4"))
 
 
-def test_a_limit_falls_where_the_recipe_says_so():
+def test_values_at_a_limit_are_kept_or_dropped_by_the_recipe():
     sides = {name: {one.reason: one.drops for one in thresholds_of(config, None)} for name, config in DOCUMENTS.items()}
     changed = {reason for reason, side in sides["fineweb_2024"].items() if side != sides["gristmill"][reason]}
     assert changed == {
@@ -82,7 +82,7 @@ def test_a_limit_falls_where_the_recipe_says_so():
     assert {sides["fineweb_2024"][reason] for reason in changed} == {"at most", "at least"}
 
 
-def test_blank_lines_count_as_copies_of_one_another():
+def test_blank_lines_count_as_duplicates_of_each_other():
     text = "one\n\ntwo\n\nthree"
     assert measure(text, [], count_blank_lines=False)[2] == 0
     assert measure(text, [], count_blank_lines=True)[2] == 1 / 5
@@ -92,7 +92,7 @@ def signals(one: FineWebFilter | GopherQualityFilter, text: str) -> dict[str, fl
     return dict(zip((signal.name for signal in one.signals), one.measure(Passage(text)), strict=True))
 
 
-def test_lines_end_by_the_marks_that_the_recipe_names():
+def test_lines_end_with_the_marks_of_the_recipe():
     ours = gristmill.FINEWEB
     theirs = dataclasses.replace(ours, line_ends=recipe_2024.FINEWEB.line_ends, count_blank_lines=True)
     text = "He said 'yes'\n\nक।\nNo."
@@ -101,13 +101,13 @@ def test_lines_end_by_the_marks_that_the_recipe_names():
     assert (signals(ours, text)["short_lines"], signals(theirs, text)["short_lines"]) == (1, 1)
 
 
-def test_stop_words_count_once_or_each_time():
+def test_stop_words_count_once_or_for_each_occurrence():
     ours = gristmill.GOPHER_QUALITY
     assert signals(ours, "the the cat")["stop_words"] == 1
     assert signals(dataclasses.replace(ours, count_stop_words="occurrences"), "the the cat")["stop_words"] == 2
 
 
-def test_marks_of_other_scripts_are_words_to_the_list_of_2024():
+def test_marks_of_other_scripts_are_words_to_the_2024_list():
     ours = gristmill.GOPHER_QUALITY
     theirs = dataclasses.replace(ours, terminal_marks=False)
     for mark, marks_here, marks_there in (("।", 0, 1), ("。", 0, 0), (".", 0, 0), ("１", 1, 0), ("•", 1, 1)):
@@ -116,7 +116,7 @@ def test_marks_of_other_scripts_are_words_to_the_list_of_2024():
         assert signals(theirs, text)["words"] == 3 + marks_there, mark
 
 
-def test_line_breaks_may_be_deleted_before_the_language_is_asked(monkeypatch):
+def test_line_breaks_can_be_removed_before_language_detection(monkeypatch):
     asked = []
     monkeypatch.setattr(language, "likeliest", lambda line, number: asked.append(line) or [("en", 1.0)])
     for config in (datatrove_0_10.LANGUAGE, recipe_2024.LANGUAGE):
@@ -124,7 +124,7 @@ def test_line_breaks_may_be_deleted_before_the_language_is_asked(monkeypatch):
     assert asked == ["one 1 two", "one 1two"]
 
 
-def test_the_check_of_scripts_can_be_left_out():
+def test_the_check_of_scripts_can_be_disabled():
     cherokee = document("ᎣᏏᏲ ᏙᎯᏧ " * 20 + "the cat and the dog")
     assert language.detect_language(cherokee, gristmill.LANGUAGE).language != "en"
     unchecked = dataclasses.replace(gristmill.LANGUAGE, check_script=False)
@@ -152,7 +152,7 @@ def test_the_check_of_scripts_can_be_left_out():
         ("http://1.2.3.4/", None, None),
     ],
 )
-def test_urls_as_a_browser_reads_them_or_as_datatrove_does(url, browser, datatrove):
+def test_urls_are_parsed_as_by_browsers_or_as_by_datatrove(url, browser, datatrove):
     config = UrlFilterConfig(
         banned_domains=("listed.co.uk", "host.example"), banned_words=("xxx",), soft_banned_words=("free", "bets"),
         soft_word_threshold=2, banned_substrings=("luckystrike",),
@@ -174,7 +174,7 @@ def test_urls_as_a_browser_reads_them_or_as_datatrove_does(url, browser, datatro
         ("x@[1.2.3.4] x@y", "E x@y", "E x@y"),
     ],
 )
-def test_emails_in_ascii_and_in_small_letters(text, ascii_, lower_case):
+def test_emails_can_be_only_ascii_and_lower_case(text, ascii_, lower_case):
     for emails, expected in (("ascii", ascii_), ("lower_case", lower_case)):
         config = dataclasses.replace(
             datatrove_0_10.PERSONAL_DATA, emails=emails, kinds=("email",), email_placeholder="E"
@@ -182,7 +182,7 @@ def test_emails_in_ascii_and_in_small_letters(text, ascii_, lower_case):
         assert replace_personal_data(text, config)[0] == expected
 
 
-def test_every_public_ipv4_address_is_one_where_the_recipe_says_so():
+def test_every_public_ipv4_address_matches_if_the_recipe_says_so():
     config = dataclasses.replace(datatrove_0_10.PERSONAL_DATA, ip_placeholder="IP")
     assert replace_personal_data("version 8.8.4.4, 10.0.0.1, 01.2.3.4, 18.8.8.8.8, ::1", config) == (
         "version IP, 10.0.0.1, 01.2.3.4, IP.8, ::1", {"email": 0, "ip": 2},
@@ -194,7 +194,7 @@ def a_file(path: Path, pages: list) -> InputFile:
     return InputFile(path, path.name, "warc", path.stat().st_size)
 
 
-def test_xhtml_is_left_out_where_the_recipe_says_so(tmp_path):
+def test_xhtml_is_skipped_if_the_recipe_says_so(tmp_path):
     file = a_file(tmp_path / "a.warc.gz", [dataclasses.replace(page(html(PROSE)), xhtml=True), page(html(PROSE))])
     reasons = {
         xhtml: [found["reason"] for found in rows_of_input(file, demo_config(extract=dataclasses.replace(
@@ -204,8 +204,8 @@ def test_xhtml_is_left_out_where_the_recipe_says_so(tmp_path):
     assert reasons == {True: [None, None], False: ["xhtml", None]}
 
 
-def test_trafilatura_forgets_what_it_met_in_other_files(tmp_path):
-    """With `deduplicate` the fourth page loses what three had; a file gives the same, whatever came before."""
+def test_trafilatura_resets_its_deduplication_for_each_file(tmp_path):
+    """With `deduplicate` the fourth page loses the text of the first three; results do not depend on earlier files."""
     pages = [page(html(PROSE, f"{PROSE[:-1]}, said number {n}."), url=f"http://a.example/{n}") for n in range(5)]
     file = a_file(tmp_path / "a.warc.gz", pages)
     config = demo_config(extract=datatrove_0_10.EXTRACT, steps=())
@@ -216,12 +216,12 @@ def test_trafilatura_forgets_what_it_met_in_other_files(tmp_path):
     assert all(PROSE in found["text"].split("\n") for found in rows_of_input(file, alone))
 
 
-def test_to_deduplicate_is_an_option_of_trafilatura():
+def test_deduplicate_is_an_option_of_trafilatura():
     with pytest.raises(UsageError, match="gristmill"):
         dataclasses.replace(gristmill.EXTRACT, deduplicate=True)
 
 
-def test_other_languages_are_not_measured_where_that_is_not_asked_for():
+def test_measuring_other_languages_is_optional():
     german, english = document(GERMAN, language="de"), document(PROSE)
     file = InputFile(Path("x"), "x", "table", 0)
     for asked in (True, False):
@@ -233,7 +233,7 @@ def test_other_languages_are_not_measured_where_that_is_not_asked_for():
     assert wider.of_texts() != config.of_texts()
 
 
-def test_what_is_dropped_need_not_be_written_and_is_counted_all_the_same(tmp_path):
+def test_writing_dropped_documents_is_optional_and_does_not_affect_counts(tmp_path):
     written = []
     for write in (True, False):
         config = dataclasses.replace(CONFIG, write_dropped=write)

@@ -35,12 +35,12 @@ def test_split_address(url, host, rest):
     [
         ("Bücher.Example", "xn--bcher-kva.example"),
         ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
-        ("straße.example", "xn--strae-oqa.example"),  # not strasse: IDNA 2008, as browsers have it
+        ("straße.example", "xn--strae-oqa.example"),  # not strasse: IDNA 2008, as in browsers
         ("a\u3002example", "a.example"),  # the ideographic full stop
         ("ｂad.example", "bad.example"),  # full width
-        ("i❤.example", "xn--i-7iq.example"),  # IDNA 2003 alone knows symbols
+        ("i❤.example", "xn--i-7iq.example"),  # only IDNA 2003 allows symbols
         ("under_score.example", "under_score.example"),
-        ("ü_x..example", "ü_x..example"),  # no valid name at all
+        ("ü_x..example", "ü_x..example"),  # not a valid name
         (".a.example.", "a.example"),
     ],
 )
@@ -70,7 +70,7 @@ def test_another_page_has_another_key(url):
     assert page_key(*split_address(url)) != "a.example/x/y"
 
 
-def test_a_host_is_never_a_page():
+def test_a_host_without_a_path_has_no_page_key():
     assert page_key("a.example", "") == page_key("a.example", "/") == "a.example/"
 
 
@@ -107,11 +107,11 @@ def test_pages_that_differ():
         "http://a.example/x?utm", "http://a.example/x?fbclids=1",
     )  # fmt: skip
     assert len({same_page_key(url, IGNORED) for url in different}) == len(different)
-    assert same_page_key("http://a.example/?utm_source=x") == "a.example?utm_source=x"  # nothing is ignored unasked
+    assert same_page_key("http://a.example/?utm_source=x") == "a.example?utm_source=x"  # nothing is ignored by default
     assert [same_page_key(url, IGNORED) for url in ("", "#x", "http://", "http://[::1]/")] == [None] * 4
 
 
 @given(st.text(max_size=60))
-def test_a_spelling_is_its_own(url):
+def test_the_key_of_a_key_is_itself(url):
     key = same_page_key(f"http://a.example/{url}", IGNORED)
     assert key is not None and same_page_key(f"http://{key}", IGNORED) == key

@@ -1,4 +1,4 @@
-"""What is said of many rows at once is what the rules say of each, one after the other."""
+"""Verdicts on many rows equal those of the rules applied to each row."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "quality_classi
 
 
 def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) -> tuple[str, str] | None:
-    """The verdict on one row, by plain reading of the rules' table."""
+    """The verdict on one row by the table of rules."""
     if row["stage"]:
         return row["stage"], row["reason"]
     if row["language_score"] <= config.language.min_score:
@@ -37,7 +37,7 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
 
 @given(seed=st.integers(0, 2**32), steps=st.sets(st.sampled_from(STEPS)), languages=st.sampled_from([(), ("en",)]))
 @settings(max_examples=60, deadline=None)
-def test_verdicts_are_those_of_the_rules_one_by_one(seed: int, steps: set[str], languages: tuple[str, ...]):
+def test_verdicts_equal_those_of_the_rules_row_by_row(seed: int, steps: set[str], languages: tuple[str, ...]):
     language = dataclasses.replace(CONFIG.language, languages=languages)
     config = dataclasses.replace(CONFIG, steps=tuple(s for s in STEPS if s in steps), language=language)
     min_quality = 0.5 if "quality_classifier" in steps else None
@@ -55,7 +55,7 @@ def test_every_stage_and_many_reasons_occur_in_these_rows():
     assert found >= {*wanted, ("quality_classifier", "low_quality_score"), None}
 
 
-def test_a_batch_and_a_table_and_any_cut_give_the_same():
+def test_verdicts_do_not_depend_on_the_batches_of_a_table():
     table = pa.Table.from_pylist(random_rows(1, 90), TEXT_SCHEMA)
     whole = verdicts(table, CONFIG, None)
     batches = table.to_batches(max_chunksize=7)
@@ -64,7 +64,7 @@ def test_a_batch_and_a_table_and_any_cut_give_the_same():
     assert verdicts(table.slice(0, 0), CONFIG, None) == []
 
 
-def test_thresholds_name_their_place_in_the_config():
+def test_thresholds_have_their_place_in_the_config():
     for threshold in thresholds_of(dataclasses.replace(CONFIG, steps=STEPS), 0.25):
         path, _, place = threshold.option.removesuffix("]").partition("[")
         value: Any = CONFIG
@@ -75,7 +75,7 @@ def test_thresholds_name_their_place_in_the_config():
         assert threshold.value == (0.25 if threshold.signal == "quality_score" else value)
 
 
-def test_without_steps_the_language_alone_decides():
+def test_without_steps_only_the_language_counts():
     config = dataclasses.replace(CONFIG, steps=())
     table = pa.Table.from_pylist(random_rows(2, 50), TEXT_SCHEMA)
     assert {verdict[0] for verdict in verdicts(table, config, None) if verdict} <= {"extract", "language"}
@@ -95,7 +95,7 @@ def test_rows_without_a_text_have_no_values():
             )
 
 
-def test_measured_rows_are_read_in_order_whatever_the_row_groups(tmp_path):
+def test_measured_rows_are_read_in_order_for_any_row_groups(tmp_path):
     table = write_texts(tmp_path / "a.parquet", random_rows(4, 50), rows_per_group=3)
     columns = columns_needed(CONFIG)
     assert pa.concat_tables(read_measured(tmp_path / "a.parquet", columns)).to_pylist() == (

@@ -1,7 +1,7 @@
-"""All in data_prep that works on text from outside: pages, addresses, headers, tables, and texts made of them.
+"""Functions and patterns of data_prep with untrusted input: pages, addresses, headers, tables, and texts made of them.
 
-tests/test_linear_time.py walks these lists and those of tests/untrusted.py, and looks for regular expressions that are
-on none of them.
+tests/test_linear_time.py walks these lists and those of tests/untrusted.py, and fails for regular expressions that
+are missing from them.
 """
 
 import collections
@@ -44,7 +44,7 @@ CONFIG = demo_config()
 
 
 def forget() -> None:
-    """Empties the memory that functions have of words they have seen."""
+    """Clear the caches of words."""
     for memo in (words.CHUNKS, words.KINDS, words.CUTS, nltk.CHUNKS, HASHES, WORD_HASHES, WORD_BITS, NAME_BITS):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
@@ -128,12 +128,12 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "elements_of": elements_of_text,
     "thrift_struct": page_header,
 }
-"""Functions of a text of any length; `extract_text` is walked with whole pages (tests/hostile_pages.py)."""
+"""Functions of a text of any length; `extract_text` is tested with whole pages (tests/hostile_pages.py)."""
 
 
 @dataclass(frozen=True)
 class Anywhere:
-    """A pattern that is looked for in all of a text; the examples match it."""
+    """A pattern searched for in the whole text; the examples match it."""
 
     examples: tuple[str, ...]
 
@@ -142,19 +142,19 @@ class Anywhere:
 
 
 class AtPlace(Anywhere):
-    """A pattern that is only matched at one place, by `match` or `fullmatch`."""
+    """A pattern matched only at one position, by `match` or `fullmatch`."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """A pattern inside a function, which is walked by the function of FUNCTIONS that calls it."""
+    """A pattern inside a function, tested through the function in FUNCTIONS that calls it."""
 
     function: str
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A pattern that sees at most so many characters, however long the text is."""
+    """A pattern with input of at most this number of characters, however long the text is."""
 
     characters: int
     why: str
@@ -162,7 +162,7 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Trusted:
-    """A pattern that sees no text from outside."""
+    """A pattern without untrusted input."""
 
     why: str
 
@@ -325,4 +325,4 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "text.words.TOP_DOMAIN": Anywhere(".de"),
     "text.words.WHITE_SPACE": Anywhere("a \n b"),
 }  # fmt: skip
-"""Every regular expression of data_prep: `module.NAME`, or `module.function` for those made inside one."""
+"""Every regular expression of data_prep: `module.NAME`, or `module.function` for those inside a function."""

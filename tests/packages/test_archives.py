@@ -1,4 +1,4 @@
-"""Archives are read in bounded memory and without touching the disk; damage is reported."""
+"""Archives are read in bounded memory without writing to disk; damage is reported."""
 
 import gzip
 import io
@@ -53,19 +53,19 @@ def test_matching_members_with_their_dates(tmp_path, pack):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_links_and_devices_are_no_members(tmp_path):
+def test_links_and_devices_are_skipped(tmp_path):
     path = sdist(
         tmp_path,
         {"p/a.txt": b"fine"},
         special("p/link", tarfile.SYMTYPE, "../../etc/passwd"),
         special("p/hard", tarfile.LNKTYPE, "/etc/passwd"),
         special("p/device", tarfile.CHRTYPE),
-        special("p/sparse", tarfile.GNUTYPE_SPARSE),  # its holes would pass the limit
+        special("p/sparse", tarfile.GNUTYPE_SPARSE),  # its holes would exceed the limit
     )
     assert [(m.name, m.data) for m in read_members(path, "*", LIMIT)] == [("p/a.txt", b"fine")]
 
 
-def test_the_limit_is_for_all_members_together(tmp_path):
+def test_the_limit_applies_to_the_sum_of_all_members(tmp_path):
     files = {f"p/{n}.txt": bytes(LIMIT // 4) for n in range(5)}
     for path in (wheel(tmp_path, files), sdist(tmp_path, files)):
         assert path.stat().st_size < LIMIT / 50
@@ -74,7 +74,7 @@ def test_the_limit_is_for_all_members_together(tmp_path):
         assert len(list(read_members(path, "*", 2 * LIMIT))) == 5
 
 
-def test_a_zip_that_lies_about_its_size_is_refused(tmp_path):
+def test_a_zip_with_a_false_size_is_rejected(tmp_path):
     path = wheel(tmp_path, {"p/bomb.txt": bytes(50 * LIMIT)})
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):  # local header and central directory
@@ -84,8 +84,8 @@ def test_a_zip_that_lies_about_its_size_is_refused(tmp_path):
         list(read_members(path, "*", LIMIT))
 
 
-def test_a_tar_header_that_claims_gigabytes_is_refused_at_the_limit(tmp_path):
-    name = tarfile.TarInfo("././@LongLink")  # the next member's name, of 8 GB as it says
+def test_a_tar_header_that_claims_gigabytes_is_rejected_at_the_limit(tmp_path):
+    name = tarfile.TarInfo("././@LongLink")  # the name of the next member, allegedly of 8 GB
     name.type, name.size = tarfile.GNUTYPE_LONGNAME, 8 << 30
     path = tmp_path / "p-1.tar.gz"
     with gzip.open(path, "wb") as file:
@@ -98,21 +98,21 @@ def test_a_tar_header_that_claims_gigabytes_is_refused_at_the_limit(tmp_path):
 
 @pytest.mark.parametrize("name", ["p-1.tar.gz", "p-1-py3-none-any.whl"])
 @pytest.mark.parametrize("content", [b"", b"no archive at all", zlib.compress(b"x")], ids=["empty", "text", "zlib"])
-def test_no_archive_is_refused_by_name(tmp_path, name, content):
+def test_files_that_are_not_archives_are_rejected_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name} is damaged or not an archive"):
         list(read_members(tmp_path / name, "*", LIMIT))
 
 
 @pytest.mark.parametrize("pack", [wheel, sdist])
-def test_a_clipped_archive_is_refused(tmp_path, pack):
+def test_a_truncated_archive_is_rejected(tmp_path, pack):
     path = pack(tmp_path, {f"p/{n}.txt": bytes(range(256)) * 50 for n in range(20)})
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="damaged"):
         list(read_members(path, "*", LIMIT))
 
 
-def test_a_zip_date_that_is_no_day_becomes_1980(tmp_path):
+def test_an_invalid_zip_date_becomes_1980(tmp_path):
     path = wheel(tmp_path, {"p/a.txt": b"fine"})
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 12), (b"PK\x01\x02", 14)):  # local header and central directory
@@ -122,7 +122,7 @@ def test_a_zip_date_that_is_no_day_becomes_1980(tmp_path):
 
 
 @pytest.mark.parametrize("mtime", ["inf", "nan", "1e30", "-1e30"])
-def test_a_tar_date_that_is_no_time_becomes_1980(tmp_path, mtime):
+def test_an_invalid_tar_date_becomes_1980(tmp_path, mtime):
     path = tmp_path / "p-1.tar.gz"
     with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("p/a.txt")

@@ -1,4 +1,4 @@
-"""Each format becomes pages whose main text survives extraction word for word."""
+"""Each format becomes pages whose main text is extracted word for word."""
 
 import bz2
 import dataclasses
@@ -43,7 +43,7 @@ def extracted(page) -> str:
 
 
 class Balance(html.parser.HTMLParser):
-    """Raises when an element is closed that is not the last one opened."""
+    """Raise if an element is closed that is not the innermost open one."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ def assert_small_html_page(page):
     assert balance.open == []
 
 
-def test_html_stays_as_it_is():
+def test_html_is_unchanged():
     (page,) = pages(b"<html>\xff as it came", name="doc/a b.html", format="html")
     assert page.body == b"<html>\xff as it came"
     assert page.url == "https://sample.example/doc/a%20b.html"
@@ -77,7 +77,7 @@ def test_html_stays_as_it_is():
 
 
 @pytest.mark.parametrize("spoil", [str, lambda t: t.replace("\n", "\r\n"), lambda t: "\ufeff" + t])
-def test_plain_text_keeps_verse_and_joins_wrapped_prose(spoil):
+def test_plain_text_keeps_lines_of_verse_and_joins_wrapped_prose(spoil):
     (page,) = pages(spoil(PLAY).encode(), format="plain_text")
     assert_small_html_page(page)
     assert b"<title>some play</title>" in page.body
@@ -85,7 +85,7 @@ def test_plain_text_keeps_verse_and_joins_wrapped_prose(spoil):
     assert b"Ham.<br>\nI have of late, but wherefore I know not, lost all my mirth, forgone all custom" in page.body
 
 
-def test_no_speech_is_lost():
+def test_no_dialogue_is_lost():
     speeches = [f"Ham.\nSpeech number {n} goes\nto the end of {n * n}." for n in range(300)]
     (page,) = pages("\n\n".join(speeches).encode(), format="plain_text")
     assert re.findall(r"\w+", extracted(page)) == re.findall(r"\w+", "\n\n".join(speeches))
@@ -150,7 +150,7 @@ def mediawiki(*articles: tuple[str, str, str], declaration: str = "") -> str:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_mediawiki_gives_articles_only(encoding):
+def test_mediawiki_gives_only_articles(encoding):
     text = mediawiki(
         ("Ünique title", "0", "An article.\n\nOf two paragraphs."),
         ("Old title", "0", "#REDIRECT [[Ünique title]]"),
@@ -167,14 +167,14 @@ def test_mediawiki_gives_articles_only(encoding):
         assert_small_html_page(page)
 
 
-def test_what_is_compressed_inside_is_limited_too(monkeypatch):
+def test_nested_compression_is_limited_too(monkeypatch):
     monkeypatch.setattr(page_formats, "LIMIT", LIMIT)
     bomb = bz2.compress(mediawiki(("Bomb", "0", "a" * (LIMIT + 1))).encode())
     with pytest.raises(InputError, match="more than"):
         pages(bomb, format="mediawiki_xml_bz2")
 
 
-def test_summaries_are_gathered_by_topic_in_the_order_of_titles():
+def test_summaries_are_collected_by_topic_in_the_order_of_titles():
     entries = {
         f"Title {n:02d}": {"title": f"Title {n:02d}", "topic": topic, "extract": f"Summary {n} & more.\nOn {topic}."}
         for n, topic in enumerate(["Arts", "Human life"] * 5)
@@ -209,6 +209,6 @@ WRONG = {
         ("title_summaries_json", b"{"),
     ],
 )
-def test_another_format_is_refused_by_name(kind, data):
+def test_another_format_is_rejected_by_name(kind, data):
     with pytest.raises(InputError, match=f"p/thing in {pin().file.name} is not in the format {kind}"):
         list(pages_of_member(Member("p/thing", DATE, data), dataclasses.replace(pin(), format=kind)))

@@ -1,4 +1,4 @@
-"""The pages of pinned packages become WARC files and a manifest."""
+"""Pages of pinned packages become WARC files and a manifest."""
 
 import dataclasses
 import hashlib
@@ -48,7 +48,7 @@ PINS = (pin(), pin(format="plain_text", pattern="*.txt", address="https://txt.ex
 
 @pytest.fixture(autouse=True)
 def in_cache(tmp_path, monkeypatch):
-    """A wheel of 7 HTML pages and 7 texts, already fetched."""
+    """Put a wheel of 7 HTML pages and 7 texts into the cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(write_pages, "PAGES_PER_FILE", 3)
     package_cache().mkdir(parents=True)
@@ -59,7 +59,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_packages_become_warc_files_that_the_manifest_lists(tmp_path):
+def test_packages_become_the_warc_files_of_the_manifest(tmp_path):
     manifest = fetch_package_pages(PINS, tmp_path / "run")
     assert json.loads((tmp_path / "run/pages/manifest.json").read_text()) == manifest
     assert [(f["path"], f["pages"]) for f in manifest["files"]] == [
@@ -77,13 +77,13 @@ def test_packages_become_warc_files_that_the_manifest_lists(tmp_path):
     assert text["html_bytes"] == sum(len(p.body) for p in read[7:])
 
 
-def test_the_same_bytes_again(tmp_path):
+def test_bytes_are_reproducible(tmp_path):
     fetch_package_pages(PINS, tmp_path / "one")
     fetch_package_pages(PINS, tmp_path / "two")
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
-def test_half_written_files_of_a_killed_attempt_are_deleted(tmp_path):
+def test_partial_files_of_a_killed_attempt_are_deleted(tmp_path):
     leftover = tmp_path / "run/pages/pages-sample-00000.warc.gz.0123.partial"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half a page")
@@ -91,17 +91,17 @@ def test_half_written_files_of_a_killed_attempt_are_deleted(tmp_path):
     assert not leftover.exists()
 
 
-def test_a_pattern_that_finds_no_page_is_refused_and_no_manifest_written(tmp_path):
+def test_a_pattern_without_pages_is_rejected_and_no_manifest_written(tmp_path):
     with pytest.raises(InputError, match=r"No file in .* matches '\*\.pdf'"):
         fetch_package_pages((pin(pattern="*.pdf"),), tmp_path / "run")
     assert not (tmp_path / "run/pages/manifest.json").exists()
 
 
-def test_nothing_asked_for_is_refused(tmp_path):
+def test_an_empty_selection_is_rejected(tmp_path):
     with pytest.raises(UsageError, match="both empty"):
         fetch_package_pages((), tmp_path)
 
 
-def test_impossible_pins_are_refused():
+def test_invalid_pins_are_rejected():
     with pytest.raises(UsageError, match=r"pages\.packages\.entries_per_page is 0"):
         pin(entries_per_page=0)

@@ -112,8 +112,8 @@ SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, SPLIT]}),
     ],
 )  # fmt: skip
-def test_invalid_tokenizer_steps_are_rejected_before_encoding(tmp_path, part, step):
-    """Three of the first took all memory for the text "a", and crashed the process."""
+def test_tokenizer_steps_unknown_to_bert_are_rejected_before_encoding(tmp_path, part, step):
+    """Three of these steps exhausted the memory for the text "a" and crashed the process."""
     folder = write_model(tmp_path / "model")
     path = tmp_path / "model/tokenizer.json"
     told = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Steps on parts of texts, in the whole stage: changed and dropped documents, and their counts."""
+"""Steps that edit texts, in the whole stage: changed and dropped documents, and their counts."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def made(
     return {row["id"]: row["text"] for row in kept}, {row["id"]: (row["stage"], row["reason"]) for row in dropped}
 
 
-def test_each_step_works_on_what_the_one_before_it_left(texts, tmp_path):
+def test_each_step_gets_the_output_of_the_previous_step(texts, tmp_path):
     kept, dropped = made(texts, config_of(texts, *STEPS), tmp_path / "out")
     assert kept == {
         "first": TEXTS["first"], "line": prose(2), "passage": f"{prose(3)}\n{prose(4)}", "clean": prose(6),
@@ -80,18 +80,18 @@ def test_each_step_works_on_what_the_one_before_it_left(texts, tmp_path):
     assert counts["clean_text_bytes"] == sum(len(text.encode()) for text in kept.values())
     assert counts["kept"] == [4, sum(len(TEXTS[name]) for name in kept)]
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "out/dropped").to_pylist()}
-    assert rows["example"]["text"] == f"{prose(5)}\n{EXAMPLE}"  # what the step saw
+    assert rows["example"]["text"] == f"{prose(5)}\n{EXAMPLE}"  # the input of the step
     assert rows["mostly passage"]["text"] == TEXTS["mostly passage"].removeprefix(f"{MENU}\n")
 
 
 @pytest.mark.parametrize("step", ["line_dedup", "substring_dedup"])
-def test_a_step_alone_is_named_by_its_reason(texts, tmp_path, step):
+def test_a_single_step_is_named_by_its_reason(texts, tmp_path, step):
     kept, _ = made(texts, config_of(texts, step), tmp_path / "out")
     assert (MENU in kept["line"]) == (step != "line_dedup")
     assert (PASSAGE in kept.get("passage", "")) == (step != "substring_dedup")
 
 
-def test_an_order_that_cannot_be_is_refused(texts):
+def test_an_invalid_order_is_rejected(texts):
     for steps in (("line_dedup", "exact_dedup"), ("substring_dedup", "line_dedup"), ("line_dedup", "c4")):
         with pytest.raises(UsageError, match=f"their order is the recipe's: {steps[1]} {steps[0]}"):
             config_of(texts, *steps)
@@ -105,8 +105,8 @@ def outputs(folder: Path | Url, names: tuple[str, ...] = ("documents", "dropped"
 
 
 @pytest.mark.slow
-def test_two_workers_in_a_bucket_give_the_bytes_of_one_process_on_a_disk(texts, tmp_path):
-    """Joins by many groups of documents."""
+def test_two_workers_in_a_bucket_write_the_bytes_of_one_process_on_a_disk(texts, tmp_path):
+    """Joins use many groups of documents."""
     config = config_of(texts, *STEPS)
     config = dataclasses.replace(config, substring_dedup=dataclasses.replace(config.substring_dedup, group_bytes=1))
     made(texts, config, tmp_path / "disk")
@@ -129,7 +129,7 @@ def test_two_workers_in_a_bucket_give_the_bytes_of_one_process_on_a_disk(texts, 
     ("module", "work"),
     [(lines, "write_line_keys"), (substrings, "write_substring_edits"), (decontamination, "write_contaminated")],
 )
-def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, tmp_path, monkeypatch, module, work):
+def test_a_failing_file_is_quarantined_and_does_not_affect_the_others(texts, tmp_path, monkeypatch, module, work):
     config, real = config_of(texts, *STEPS), getattr(module, work)
     made(texts, config, tmp_path / "without")
 

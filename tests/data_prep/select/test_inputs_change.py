@@ -1,4 +1,5 @@
-"""The stage "documents" when input files come, go or fail: other files lose no document, and their work stays."""
+"""The stage "documents" when input files are added, removed or fail: other files keep their documents and finished
+work."""
 
 import dataclasses
 import json
@@ -32,7 +33,7 @@ DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 
 
 def write_corpus(folder: Path, seed: int, names: tuple[str, ...] = FILES) -> list[list[dict]]:
-    """Three files of texts/ in which pages, texts and lines are repeated, in one file and in several."""
+    """Three files of texts/ with pages, texts and lines repeated within and across files."""
     corpus, draw = random_corpus(seed, documents=60), random.Random(seed)
     pages = [row for rows in corpus for row in rows]
     for row in pages:
@@ -46,7 +47,7 @@ def write_corpus(folder: Path, seed: int, names: tuple[str, ...] = FILES) -> lis
 
 
 def all_steps(folder: Path) -> DocumentsConfig:
-    """Every step that compares documents of several files."""
+    """A config with every step that compares documents of several files."""
     (folder / "set.jsonl").write_text(json.dumps({"text": "some words of a test " * 9}))
     return dataclasses.replace(
         demo_config(),
@@ -71,7 +72,7 @@ def outputs(out: Path) -> dict[str, object]:
 
 @pytest.fixture
 def made(monkeypatch) -> dict[str, list[str]]:
-    """{step: files that were worked on in it}."""
+    """{step: processed files}."""
     calls: dict[str, list[str]] = defaultdict(list)
     real = tasks.run_file
 
@@ -95,7 +96,7 @@ def failing(step: str, file: str) -> Callable:
 
 
 @pytest.mark.slow
-def test_a_file_that_fails_in_any_step_takes_no_other_files_documents_along(tmp_path, made, monkeypatch, capsys):
+def test_a_file_that_fails_in_any_step_affects_no_documents_of_other_files(tmp_path, made, monkeypatch, capsys):
     config, texts = all_steps(tmp_path), tmp_path / "texts"
     write_corpus(texts, 0)
     prepare(texts, tmp_path / "whole", config)
@@ -116,14 +117,14 @@ def test_a_file_that_fails_in_any_step_takes_no_other_files_documents_along(tmp_
             assert record["error"] == ("" if step == "addresses" else f"{step}: ") + "ValueError: a bug"
             assert [path.parent.name for path in out.glob("quarantine/*/*")] == ["addresses"]
         made.clear()
-        prepare(texts, out, config)  # it is not tried again unasked, and nothing else is made again
+        prepare(texts, out, config)  # not retried without a request, and nothing else runs again
         assert not made and outputs(out) == expected
     prepare(texts, out, config, dataclasses.replace(HALF, retry_failed=True))
     assert outputs(out) == whole and not list(out.glob("quarantine/*/*"))
     assert "The joins are repeated without c (filtering); see quarantine/addresses/." in capsys.readouterr().out
 
 
-def test_of_random_corpora_no_document_of_other_files_is_lost(tmp_path, monkeypatch):
+def test_no_document_of_other_files_is_lost_for_random_corpora(tmp_path, monkeypatch):
     config, differing = demo_config(steps=("exact_dedup", "minhash_dedup")), 0
     for seed in range(3):
         folder = tmp_path / str(seed)
@@ -138,10 +139,10 @@ def test_of_random_corpora_no_document_of_other_files_is_lost(tmp_path, monkeypa
         kept = [sum(pq.read_metadata(folder / out / "documents" / name).num_rows for name in FILES[:2])
                 for out in ("whole", "out")]  # fmt: skip
         differing += kept[1] - kept[0]
-    assert differing > 5  # the documents that were dropped for the sake of the third file
+    assert differing > 5  # documents dropped as duplicates of the third file
 
 
-def test_a_file_that_fails_after_the_joins_is_counted_among_those_that_may_fail(tmp_path, made, monkeypatch):
+def test_a_file_that_fails_after_the_joins_counts_towards_the_failure_limit(tmp_path, made, monkeypatch):
     config = demo_config(steps=("exact_dedup",))
     write_corpus(tmp_path / "texts", 1)
     with monkeypatch.context() as patch:
@@ -149,7 +150,7 @@ def test_a_file_that_fails_after_the_joins_is_counted_among_those_that_may_fail(
         with pytest.raises(InputError, match=r"filtering: 1 of 3 units failed"):
             prepare(tmp_path / "texts", tmp_path / "out", config, ONE_PROCESS)
     made.clear()
-    prepare(tmp_path / "texts", tmp_path / "out", config)  # goes on without it, as the message says
+    prepare(tmp_path / "texts", tmp_path / "out", config)  # continues without the file, as the message says
     assert "c" not in made["filtering"] and set(made) <= {"duplicates", "filtering"}
 
 
@@ -157,7 +158,7 @@ OF_A_FILE = ("addresses", "keys", "survivors", "line-keys", "line-edits", "overl
 
 
 @pytest.mark.parametrize("steps", [("exact_dedup", "minhash_dedup"), (*DEDUP, "line_dedup", "decontamination")])
-def test_of_twenty_files_the_one_that_goes_or_comes_is_worked_on_and_no_other(tmp_path, made, steps):
+def test_only_added_or_removed_files_of_twenty_are_processed(tmp_path, made, steps):
     config, texts, out = dataclasses.replace(all_steps(tmp_path), steps=steps), tmp_path / "texts", tmp_path / "out"
     config = dataclasses.replace(config, dedup_index=DedupIndexConfig())
     rows = random_corpus(0, documents=45)[0]
@@ -191,7 +192,7 @@ def test_of_twenty_files_the_one_that_goes_or_comes_is_worked_on_and_no_other(tm
     assert outputs(out) == outputs(tmp_path / "fresh")
 
 
-def test_a_file_may_go_and_come_back_while_the_stage_is_unfinished(tmp_path, monkeypatch):
+def test_a_file_may_be_removed_and_restored_before_the_stage_completes(tmp_path, monkeypatch):
     config = all_steps(tmp_path)
     write_corpus(tmp_path / "three", 2)
     write_corpus(tmp_path / "two", 2, FILES[1:])
@@ -207,18 +208,18 @@ def test_a_file_may_go_and_come_back_while_the_stage_is_unfinished(tmp_path, mon
             patch.setattr(tasks, "run_file", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 prepare(tmp_path / texts, out, config)
-        assert len(list((out / "parts").glob("exact_dedup-*"))) == 1  # joins of other keys do not fill the disk
+        assert len(list((out / "parts").glob("exact_dedup-*"))) == 1  # joins of other keys are deleted from the disk
     prepare(tmp_path / "three", out, config)
     prepare(tmp_path / "three", tmp_path / "fresh", config)
     assert outputs(out) == outputs(tmp_path / "fresh")
 
 
-def test_a_files_number_follows_from_its_name_whichever_others_there_are(monkeypatch):
+def test_the_number_of_a_file_depends_only_on_its_name(monkeypatch):
     names = [f"{number:05d}.parquet" for number in range(2000)]
     ids = clusters.file_ids(names)
     assert len(set(ids.values())) == len(names) and all(0 <= id < clusters.INDEX_FILES for id in ids.values())
     some = random.Random(0).sample(names, 100)
     assert clusters.file_ids(some) == {name: ids[name] for name in some}
-    monkeypatch.setattr(clusters, "INDEX_FILES", 8)  # names meet
+    monkeypatch.setattr(clusters, "INDEX_FILES", 8)  # names collide
     assert sorted(clusters.file_ids(names[:8]).values()) == list(range(8))
     assert clusters.file_ids(names[:8]) == clusters.file_ids(reversed(names[:8]))

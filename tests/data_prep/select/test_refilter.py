@@ -1,4 +1,4 @@
-"""The funnel from stored values equals that of a run with those thresholds, except for duplicates."""
+"""The funnel computed from stored values equals that of a run with those thresholds, except for duplicates."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from tests.data_prep.measured import CONFIG, RULES, real_rows, text_row, write_r
 
 DEDUP = dataclasses.replace(CONFIG, steps=(*RULES, "exact_dedup", "minhash_dedup"))
 OF_A_RUN = ("clean_text_bytes", "replaced", "pairs")
-"""Counts that only a stage that writes documents has."""
+"""Counts only of stages that write documents."""
 
 
 def changed(section: str, **values) -> DocumentsConfig:
@@ -77,7 +77,7 @@ def comparable(counts: Counts) -> Counts:
     return {key: value for key, value in counts.items() if key not in OF_A_RUN}
 
 
-def test_the_same_thresholds_give_the_run_s_counts_but_for_duplicates(texts: Path, tmp_path: Path):
+def test_the_same_thresholds_give_the_counts_of_the_run_except_for_duplicates(texts: Path, tmp_path: Path):
     run, counts = a_run(texts, DEDUP, tmp_path).counts, again(texts, DEDUP, tmp_path)
     duplicates = {name: pair for name, pair in run["reasons"].items() if name.split("/")[0] in STEPS_OF_DEDUP}
     assert duplicates
@@ -89,7 +89,7 @@ def test_the_same_thresholds_give_the_run_s_counts_but_for_duplicates(texts: Pat
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(texts: Path, tmp_path: Path, name: str):
-    """The texts are measured under CONFIG, since none of these settings affects measurements."""
+    """The texts are measured under CONFIG: none of these settings affects measurements."""
     config = OTHERS[name]
     if "c4" in config.steps:
         assert config.of_texts() == CONFIG.of_texts()
@@ -98,7 +98,7 @@ def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(t
     assert counts["reasons"] != again(texts, CONFIG, tmp_path)["reasons"]
 
 
-def test_the_quality_classifier_s_line_is_drawn_anew(texts: Path, tmp_path: Path):
+def test_the_threshold_of_the_quality_classifier_is_recomputed(texts: Path, tmp_path: Path):
     model = dataclasses.replace(CONFIG.quality_classifier, keep_share=0.25)
     config = dataclasses.replace(CONFIG, steps=(*RULES, "quality_classifier"), quality_classifier=model)
     now = recounted(texts, config, tmp_path)
@@ -108,7 +108,7 @@ def test_the_quality_classifier_s_line_is_drawn_anew(texts: Path, tmp_path: Path
     assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
 
 
-def test_thresholds_that_keep_nothing_are_an_answer(texts: Path, tmp_path: Path):
+def test_thresholds_that_keep_nothing_give_a_result(texts: Path, tmp_path: Path):
     counts = again(texts, changed("gopher_quality", min_words=90_000), tmp_path)
     assert counts["kept"] == [0, 0]
     assert not (tmp_path / "scratch").exists()
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_named(texts: Path, tmp_path: Path):
         again(path.parent, CONFIG, tmp_path)
 
 
-def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Path):
+def test_the_comparison_lists_changes_and_adds_up(texts: Path, tmp_path: Path):
     run = a_run(texts, DEDUP, tmp_path)
     config = dataclasses.replace(OTHERS["stricter"], steps=DEDUP.steps)
     now = recounted(texts, config, tmp_path)
@@ -151,7 +151,7 @@ def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path:
     assert "in the run" not in alone and "pass all rules" in alone
 
 
-def test_rules_that_are_used_in_one_of_the_two_are_told():
+def test_rules_enabled_in_only_one_of_the_two_are_reported():
     fewer = dataclasses.replace(CONFIG, steps=("gopher_repetition", "gopher_quality", "c4"))
     lines = changed_thresholds(list(thresholds_of(CONFIG, None)), thresholds_of(fewer, None), fewer)
     assert "  documents.fineweb.max_short_lines: 0.67 in the run, now not used  (fineweb_too_many_short_lines)" in lines
@@ -163,7 +163,7 @@ def with_model(keep_share: float, config: DocumentsConfig = CONFIG) -> Documents
     return dataclasses.replace(config, steps=(*config.steps, "quality_classifier"), quality_classifier=model)
 
 
-def test_other_languages_are_told(texts: Path, tmp_path: Path):
+def test_other_languages_are_reported(texts: Path, tmp_path: Path):
     run, english = a_run(texts, CONFIG, tmp_path), CONFIG.language
     assert english.languages == ("en",)
     for languages, said in ((("de", "en"), "en in the run, now de, en"), ((), "en in the run, now all")):
@@ -172,7 +172,7 @@ def test_other_languages_are_told(texts: Path, tmp_path: Path):
         assert line == f"  documents.language.languages: {said}  (other_language)"
 
 
-def test_the_share_to_keep_is_told_with_what_it_keeps(texts: Path, tmp_path: Path):
+def test_the_share_to_keep_is_reported_with_the_number_of_documents(texts: Path, tmp_path: Path):
     few, more = with_model(0.25), with_model(0.5)
     run, now = a_run(texts, few, tmp_path), recounted(texts, more, tmp_path)
     assert changes(run, few, recounted(texts, few, tmp_path)) == []
@@ -186,7 +186,7 @@ def test_the_share_to_keep_is_told_with_what_it_keeps(texts: Path, tmp_path: Pat
     )
 
 
-def test_the_same_share_of_others_and_a_model_used_in_one_of_the_two_are_told(texts: Path, tmp_path: Path):
+def test_a_share_of_other_documents_and_a_model_of_only_one_run_are_reported(texts: Path, tmp_path: Path):
     model, run = with_model(0.25), a_run(texts, with_model(0.25), tmp_path)
     (line,) = changes(run, CONFIG, recounted(texts, CONFIG, tmp_path))
     assert line.endswith("keep_share: 0.25 in the run, now not used  (low_quality_score)")
@@ -218,8 +218,8 @@ ODD_STEPS = st.sets(st.sampled_from([*RULES, "quality_classifier"]))
     texts=["\n".join(["[1] [2] [edit]"] * 6), "\n".join(["The mill stands."] * 6)], steps={"c4", "quality_classifier"}
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_factory, texts, steps):
-    """Kept documents have a text: the run drops no document that the stored values let pass."""
+def test_the_same_thresholds_give_the_counts_of_the_run_for_unusual_lines_too(tmp_path_factory, texts, steps):
+    """Kept documents have a text: the run drops no document that passes by the stored values."""
     folder = tmp_path_factory.mktemp("run")
     steps = tuple(step for step in (*RULES, "quality_classifier") if step in steps)
     gopher = dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=1, min_stop_words=0, min_mean_word_length=1)
@@ -234,15 +234,15 @@ def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_fac
     ]
     write_texts(folder / "texts/a.parquet", rows)
     write_records(folder / "texts", len(rows))
-    with contextlib.suppress(InputError):  # nothing survives, which is told after funnel.json is written
+    with contextlib.suppress(InputError):  # nothing survives, which is reported after funnel.json is written
         a_run(folder / "texts", config, folder)
     assert comparable(again(folder / "texts", config, folder)) == comparable(read_counts(folder / FUNNEL).counts)
     assert all(pq.read_table(folder / "documents/a.parquet")["text"].to_pylist())
 
 
-def test_duplicates_that_fell_before_the_filters_are_told_to_be_counted_under_the_rules(texts: Path, tmp_path: Path):
+def test_duplicates_dropped_before_the_filters_are_reported_as_counted_under_the_rules(texts: Path, tmp_path: Path):
     config = dataclasses.replace(DEDUP, minhash=dataclasses.replace(DEDUP.minhash, before_filters=True))
     run, now = a_run(texts, config, tmp_path), recounted(texts, config, tmp_path)
     *table, last = comparison(run, changes(run, config, now), now.counts, config).splitlines()
     assert re.match(r"\d+ of those that passed the stage language were duplicates .* counted under the rules\.", last)
-    assert any(line.startswith(RULES) and "+" in line for line in table)  # by no threshold, but by duplicates
+    assert any(line.startswith(RULES) and "+" in line for line in table)  # by no threshold

@@ -1,5 +1,4 @@
-"""From WARC files by way of texts to documents, on files written here: every reason, and the same bytes however it is
-run."""
+"""From WARC files to texts and documents: every reason for dropping a page, and reproducible bytes."""
 
 import dataclasses
 import hashlib
@@ -26,7 +25,7 @@ from tests.corpus import texts
 from tests.data_prep.pages import GERMAN, PROSE, demo_config, html, page
 from tests.growth import superlinear
 
-# Without gopher_repetition, which comes before the others and would drop most of these repetitive pages.
+# Without gopher_repetition, which runs first and would drop most of these repetitive pages.
 FILTERS = ("gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup")
 CONFIG = demo_config(
     steps=FILTERS,
@@ -37,12 +36,12 @@ WORDS = PROSE.split()
 
 
 def variant(number: int) -> str:
-    """Prose that no other number has."""
+    """Prose unique to this number."""
     return f"{PROSE} The number on the door was {number}."
 
 
 def tale(number: int) -> str:
-    """Prose that shares no shingle with another number's."""
+    """Prose that shares no shingle with that of other numbers."""
     return texts(1, seed=number, paragraphs=1)[0]
 
 
@@ -94,7 +93,7 @@ def pages_of(names) -> list[WebPage]:
 
 @pytest.fixture
 def files(tmp_path) -> list[Path]:
-    """Three WARC files: every reason once, copies in later files and in the same file, and one file without a page."""
+    """Three WARC files: every reason once, copies in later files and in the same file, and one file without pages."""
     copies = [
         dated(page(html(variant(1), "Write to miller@mill.example  for more."), f"http://a.example/copy{i}"), 2026 + i)
         for i in (1, 2)
@@ -168,14 +167,14 @@ def test_files_rows_and_columns(files, tmp_path):
         assert all(pq.read_schema(out / folder / name) == schema(CONFIG) for name in names)
     assert column(out / "documents/a.parquet", "url") == [
         f"http://b.example/{number}" for number in range(100, 108)
-    ]  # as they were read
+    ]  # the original text
     copies = out / "dropped/a.parquet"
     assert column(copies, "url") == [
         "http://b.example/near", "http://a.example/copy1", "http://b.example/100", "http://a.example/copy2",
     ]  # fmt: skip
     assert column(copies, "duplicate_of") == ["a.parquet:3", "z.parquet:0", "a.parquet:0", "z.parquet:0"]
     assert column(copies, "stage") == ["minhash_dedup", *["exact_dedup"] * 3]
-    assert column(copies, "text")[1].endswith("Write to X for more.")  # a copy by its words before the replacement
+    assert column(copies, "text")[1].endswith("Write to X for more.")  # a copy before the replacement
     (first,) = pq.read_table(out / "documents/z.parquet").to_pylist()
     assert first["text"] == f"{variant(1)}\nWrite to X for more."
     assert (first["dump"], first["file_path"], first["language"]) == ("demo", "z.warc.gz", "en")
@@ -185,13 +184,13 @@ def test_files_rows_and_columns(files, tmp_path):
         assert (row["text"] == "") == (row["words"] is None) == (row["stage"] in ("url_filter", "extract"))
         assert row["duplicate_of"] is None
     assert dropped["other_language"]["language"] == "de"
-    # The filters before the one that drops a document have removed their lines.
+    # The filters before the one that dropped the document have removed their lines.
     assert "terms of use" in dropped["gopher_too_few_stop_words"]["text"]
     assert "terms of use" not in dropped["fineweb_too_few_terminal_punctuation_lines"]["text"]
 
 
-def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
-    """Also if a stage before the last drops the document. Only replacements in kept documents are counted."""
+def test_personal_data_is_in_no_kept_or_dropped_document_and_not_in_the_report(tmp_path):
+    """Also if an earlier stage drops the document. Only replacements in kept documents are counted."""
     path = tmp_path / "mail.warc.gz"
     letters = [html(tale(1), "Write to a@b.example."), html("Too short: c@d.example"), html(GERMAN, "An e@f.example")]
     write_pages(path, [page(body, f"http://a.example/{i}") for i, body in enumerate([*letters, letters[0]])])
@@ -204,19 +203,19 @@ def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report
     assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG))
 
 
-def test_same_bytes_with_two_workers(files, tmp_path):
+def test_two_workers_write_the_same_bytes(files, tmp_path):
     prepare(files, tmp_path / "one")
     prepare(files, tmp_path / "two", engine=EngineConfig(workers=2))
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_a_file_that_is_done_is_kept_and_a_half_written_one_is_not(files, tmp_path):
+def test_a_finished_file_is_kept_and_a_partial_one_is_not(files, tmp_path):
     out = tmp_path / "out"
     prepare(files, out)
     expected = digests(out)
     done, half = out / "texts/z.parquet", out / "texts/a.parquet"
     (out / "scratch/texts").mkdir(parents=True)
-    (out / "scratch/texts/texts-z.parquet.1.partial").write_bytes(b"PAR1")  # what a killed worker leaves
+    (out / "scratch/texts/texts-z.parquet.1.partial").write_bytes(b"PAR1")  # left by a killed worker
     half.write_bytes(half.read_bytes()[:-1])
     filtered = out / "documents/z.parquet"
     (out / "dropped/a.parquet").unlink()
@@ -229,7 +228,7 @@ def test_a_file_that_is_done_is_kept_and_a_half_written_one_is_not(files, tmp_pa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_file_that_is_no_warc_is_named(files, tmp_path, workers):
+def test_a_file_that_is_not_warc_is_named(files, tmp_path, workers):
     files[1].write_bytes(b"<html>" * 100)
     with pytest.raises(
         InputError, match=r"1 of 3 units failed:\n  a: .*a\.warc\.gz holds no WARC record\. Give WARC files"
@@ -249,7 +248,7 @@ def test_nothing_survives(files, tmp_path):
     assert "Relax the rule" in str(caught.value)
 
 
-def test_no_page_at_all_is_no_matter_of_the_filters(tmp_path):
+def test_an_input_without_pages_is_not_blamed_on_the_filters(tmp_path):
     paths = [tmp_path / f"{name}.warc.gz" for name in "abcd"]
     for path in paths:
         write_pages(path, [])
@@ -261,7 +260,7 @@ def test_no_page_at_all_is_no_matter_of_the_filters(tmp_path):
     assert "Loosen" not in str(caught.value)
 
 
-def test_every_stage_has_its_place(files, tmp_path):
+def test_every_stage_drops_a_page(files, tmp_path):
     cut = files[0].read_bytes()[:-200]
     files[0].write_bytes(cut)
     found = {stage for stage, _ in prepare(files, tmp_path / "out").dropped}
@@ -271,7 +270,7 @@ def test_every_stage_has_its_place(files, tmp_path):
     assert {*found, "gopher_repetition", "quality_classifier", "url_dedup", *AFTER_DEDUP} == set(CONFIG.stages)
 
 
-def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
+def test_the_table_has_documents_and_bytes_that_add_up(files, tmp_path):
     outcome = prepare(files, tmp_path / "out")
     lines = [line.rsplit(maxsplit=3) for line in outcome.table().splitlines()]
     documents = [int(line[-3].replace(",", "")) for line in lines]
@@ -298,7 +297,7 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
         assert (last.files_done, last.files, last.pages, last.unit) == (3, 3, outcome.pages, "documents")
 
 
-def test_outcome_in_the_order_of_the_stages():
+def test_the_outcome_is_in_the_order_of_the_stages():
     reasons = {"new_stage/some/reason": [5, 0], "exact_dedup/exact_duplicate": [1, 0], "extract/no_text": [2, 0]}
     counts = {"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons}
     outcome = outcome_of(counts, CONFIG)
@@ -307,13 +306,13 @@ def test_outcome_in_the_order_of_the_stages():
     ]  # fmt: skip
 
 
-def test_a_folder_that_cannot_be_written(files, tmp_path):
+def test_an_unwritable_folder_is_reported(files, tmp_path):
     (tmp_path / "out").write_text("a file, not a folder")
     with pytest.raises(InputError, match="cannot be written"):
         extract(files, tmp_path / "out")
 
 
-def test_damage_in_a_file_is_a_quarantined_record(files, tmp_path):
+def test_damage_in_a_file_gives_a_quarantined_record(files, tmp_path):
     whole = prepare(files, tmp_path / "whole")
     files[0].write_bytes(files[0].read_bytes()[:-200])
     cut = prepare(files, tmp_path / "cut")
@@ -323,8 +322,8 @@ def test_damage_in_a_file_is_a_quarantined_record(files, tmp_path):
     assert cut.pages == sum(cut.dropped.values()) + cut.kept
 
 
-def test_every_record_seen_is_a_page_a_quarantined_record_or_skipped(files, tmp_path):
-    """Also if a worker was killed between a file's texts and its records."""
+def test_records_seen_are_pages_quarantined_or_skipped(files, tmp_path):
+    """Also if a worker was killed after writing a file's texts and before its records."""
     image = page(b"GIF89a", "http://a.example/gif", "image/gif")
     write_pages(files[2], [image, page(html(tale(1)), "http://a.example/tale")])
     files[0].write_bytes(files[0].read_bytes()[:-200])
@@ -332,7 +331,7 @@ def test_every_record_seen_is_a_page_a_quarantined_record_or_skipped(files, tmp_
     outcome = prepare(files, out)
     records = json.loads((out / "funnel.json").read_text())["records"]
     assert records == json.loads((out / "texts/records.json").read_text())
-    pages = len(PAGES) + 12 + 1  # the cut is inside a metadata record, and has a row of its own
+    pages = len(PAGES) + 12 + 1  # the truncation is inside a metadata record and has a row of its own
     assert outcome.pages == pages + 1
     assert records["skipped"] == {"not_a_response": 3 + 2 * (pages + 1) - 1, "not_html": 1}
     assert records["seen"] == outcome.pages + sum(records["skipped"].values())
@@ -343,7 +342,7 @@ def test_every_record_seen_is_a_page_a_quarantined_record_or_skipped(files, tmp_
     assert digests(out) == before
 
 
-def test_a_table_keeps_its_own_columns(tmp_path):
+def test_a_table_keeps_its_columns(tmp_path):
     told = {
         "id": "<urn:1>", "dump": "CC-MAIN-2013-20", "url": "http://a.example/", "date": "2013-05-18T10:30:00Z",
         "file_path": "s3://commoncrawl/a.warc.gz", "language": "en", "language_score": 0.9, "token_count": 7,
@@ -360,8 +359,8 @@ def test_a_table_keeps_its_own_columns(tmp_path):
         assert row["language"] == "en" and row["language_score"] > 0.65
 
 
-def test_many_files_are_laid_out_in_linear_time(tmp_path):
-    """A crawl of Common Crawl has 90,000."""
+def test_names_of_many_files_take_linear_time(tmp_path):
+    """A crawl of Common Crawl has 90,000 files."""
 
     def files(count: int) -> list[InputFile]:
         return [InputFile(Path(f"{i}.warc.gz"), f"{i}.warc.gz", "warc", 1) for i in range(count)]
@@ -370,7 +369,7 @@ def test_many_files_are_laid_out_in_linear_time(tmp_path):
     assert not superlinear(lambda inputs: extraction.units_of(inputs, CONFIG), files, 2_000)
 
 
-def test_files_that_share_a_name_do_not_meet(tmp_path):
+def test_files_with_the_same_name_do_not_collide(tmp_path):
     def stems(*names: str) -> list[str]:
         files = [InputFile(Path(name), name, "warc", 1) for name in names]
         return extraction.unit_names(files)
@@ -378,7 +377,7 @@ def test_files_that_share_a_name_do_not_meet(tmp_path):
     first, second, third, *others = stems("x/a.warc.gz", "y/A.warc", "a.warc.gz", "b.warc.gz", "B.jsonl")
     assert first.startswith("a-") and second.startswith("A-") and first[2:] != second[2:]
     assert third == "a" and others[0] == "b" and others[1].startswith("B-")
-    assert stems("y/A.warc", "z/a.warc", "x/a.warc.gz")[::2] == [second, first]  # whatever else there is
+    assert stems("y/A.warc", "z/a.warc", "x/a.warc.gz")[::2] == [second, first]  # whatever other files there are
     long, other = stems(f"{'é' * 120}.warc.gz", f"{'é' * 121}.warc.gz")
     assert long != other and max(len(one.encode()) for one in (long, other)) < 170
     for name in ("x/a.warc.gz", "y/A.warc", "a.warc.gz"):

@@ -1,4 +1,4 @@
-"""The stage "documents" by units: files that come and go cost their own work; an object store gives the same bytes."""
+"""The stage "documents" by units: changed files cost only their own work; an object store gives the same bytes."""
 
 import json
 from pathlib import Path
@@ -38,14 +38,14 @@ def outputs(out: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in (found | {"funnel.json": out / "funnel.json"}).items()}
 
 
-def test_folders_may_be_named_from_where_one_is(texts, tmp_path, monkeypatch):
+def test_folders_may_be_relative_paths(texts, tmp_path, monkeypatch):
     prepare(texts, tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     prepare(Path("texts"), Path("again"))
     assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
 
 
-def test_the_files_of_documents_are_known_by_one_manifest_and_what_it_lacks_by_its_footer(texts, tmp_path):
+def test_document_files_are_listed_from_one_manifest_or_else_from_their_footers(texts, tmp_path):
     prepare(texts, tmp_path / "out")
     with serving() as store, variables(store.environment() | QUICK):
         store.bucket("units")
@@ -55,7 +55,7 @@ def test_the_files_of_documents_are_known_by_one_manifest_and_what_it_lacks_by_i
             write_atomically(there / path.relative_to(tmp_path / "out").as_posix(), path.read_bytes())
         store.requests.clear()
         files = document_files(there / "documents")
-        assert len(store.requests) == 2  # a listing and the manifest, however many files there are
+        assert len(store.requests) == 2  # one listing and the manifest, for any number of files
         (tmp_path / "out" / manifest).unlink()
         of_footers = document_files(tmp_path / "out/documents")
         assert [(one.name, one.rows, one.text_bytes, one.bytes) for one in files] == [
@@ -69,8 +69,8 @@ def test_the_files_of_documents_are_known_by_one_manifest_and_what_it_lacks_by_i
 
 
 @pytest.mark.parametrize("step", ["keys", "filtering"])
-def test_a_marker_that_lists_no_file_ends_the_stage(texts, tmp_path, step):
-    """Else a file's documents would be missing in the joins or in the counts, without a message."""
+def test_a_marker_without_files_stops_the_stage(texts, tmp_path, step):
+    """Otherwise the documents of a file would silently be missing from the joins or the counts."""
     prepare(texts, tmp_path / "out")
     manifest = tmp_path / f"out/units/{step}/manifest"
     found = json.loads(manifest.read_text())

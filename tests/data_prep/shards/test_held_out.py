@@ -1,4 +1,4 @@
-"""No article is on both sides: not crawled twice, not under two URLs, not nearly the same, not in another dump."""
+"""No article is in both splits: not recrawled, under another URL, as a near-duplicate, or from another dump."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ def article(number: int, words: int = 80) -> str:
 
 
 def edited(text: str) -> str:
-    """With another last word: a similarity of its shingles above 0.9."""
+    """The text with another last word: its shingles have a similarity above 0.9."""
     return text.rpartition(" ")[0] + " otherwise"
 
 
@@ -68,13 +68,13 @@ def sides(documents: Path, out: Path, **change) -> dict[str, str]:
         "//a.example/%6Eews/1?b=2&a=1",
     ],
 )  # fmt: skip
-def test_a_url_has_one_spelling(url):
+def test_spellings_of_a_url_are_normalised(url):
     assert canonical_url(url) == "a.example/news/1?a=1&b=2"
     assert is_drawn(url, "x", 0.3) == is_drawn("a.example/news/1?a=1&b=2", "y", 0.3)
 
 
-def test_a_visit_of_a_page_is_on_the_page_s_side():
-    """Addresses that url_dedup takes for one page are drawn together, and meet by a key, whatever they say."""
+def test_all_visits_of_a_page_are_in_the_same_split():
+    """Addresses that are one page to url_dedup are drawn together and share a key, whatever their text."""
     came_from = ("", "?utm_source=mail", "?UTM_Medium=x&utm_source=y", "?fbclid=1#top", "?phpsessid=2")
     for number in range(200):
         visits = [f"https://a.example/{number}{visit}" for visit in came_from]
@@ -84,12 +84,12 @@ def test_a_visit_of_a_page_is_on_the_page_s_side():
         assert len(shared) == 1
     assert canonical_url("https://a.example/1?id=1&utm_source=x") != canonical_url("https://a.example/1?id=2")
     assert canonical_url("https://a.example/\u00e9") == canonical_url("https://a.example/%C3%A9")
-    # In whatever case: the order of a query is that of its names without it.
+    # In any case: query parameters are sorted by their lower-case names.
     url = "https://a.example/News?B=1&a=2&ID=3&cat=x"
     assert canonical_url(url) == canonical_url(url.lower()) == canonical_url(url.upper())
 
 
-def test_the_share_is_near_the_asked_one_and_a_larger_one_holds_the_smaller():
+def test_the_share_is_near_the_requested_one_and_a_larger_share_contains_a_smaller():
     urls = [f"https://a.example/{number}" for number in range(4000)]
     few, many = ({url for url in urls if is_drawn(url, "", fraction)} for fraction in (0.05, 0.3))
     assert few < many and 150 < len(few) < 250 and 1080 < len(many) < 1320
@@ -97,8 +97,8 @@ def test_the_share_is_near_the_asked_one_and_a_larger_one_holds_the_smaller():
     assert 250 < sum(without_url) < 350
 
 
-def test_in_one_run_no_training_document_meets_a_held_out_one(tmp_path):
-    """The same article under another URL, nearly the same under a third, without one, and the same URL with another
+def test_no_training_document_of_a_run_matches_a_held_out_one(tmp_path):
+    """The same article under another URL, nearly the same under a third, without a URL, and the same URL with another
     text; 300 articles of each."""
     rows: Rows = []
     for n in range(300):
@@ -118,7 +118,7 @@ def test_in_one_run_no_training_document_meets_a_held_out_one(tmp_path):
     assert not len(np.intersect1d(held, trained))
     alike = ("first", "copied", "edited", "bare")
     apart = [n for n in range(300) if {"train", "val"} <= {found[f"{n}-{kind}"] for kind in alike}]
-    assert len(apart) <= 3  # similar to 0.97, they have no band in common once in a thousand times
+    assert len(apart) <= 3  # at similarity 0.97, they share no band once in a thousand times
     assert 0.2 < sum(split == "val" for split in found.values()) / len(found) < 0.3
     manifest = read_manifest(tmp_path / "tokens")
     assert manifest.withheld_documents == sum(split == "withheld" for split in found.values()) > 0
@@ -126,9 +126,9 @@ def test_in_one_run_no_training_document_meets_a_held_out_one(tmp_path):
     assert counted == {name: sum(split == name for split in found.values()) for name in ("train", "val")}
 
 
-def test_another_dump_keeps_what_is_held_out_from_training(tmp_path):
-    """Each article again with another id: under its URL rewritten, under another URL, edited. Of the whole chain of
-    dumps the last index is enough."""
+def test_another_dump_excludes_held_out_articles_from_training(tmp_path):
+    """Each article again with another id: under its URL rewritten, under another URL, edited. The last index of a chain
+    of dumps is sufficient."""
     first: Rows = [(f"{n}", f"https://a.example/{n}", article(n)) for n in range(200)]
     kinds = {
         "second": lambda n: (f"https://b.example/{n}", article(n)),
@@ -152,7 +152,7 @@ def test_another_dump_keeps_what_is_held_out_from_training(tmp_path):
     assert held & {id for id, split in alone.items() if split == "train"}  # the index makes the difference
 
 
-def test_sides_do_not_depend_on_the_files(tmp_path):
+def test_splits_do_not_depend_on_the_files(tmp_path):
     rows: Rows = [(f"{n}", f"https://a.example/{n}", article(n % 150)) for n in range(300)]
     mixed = random.Random(1).sample(rows, len(rows))
     one = sides(write_dump(tmp_path / "one", rows, files=3), tmp_path / "one-tokens")
@@ -162,14 +162,14 @@ def test_sides_do_not_depend_on_the_files(tmp_path):
     assert indices[0].read_bytes() == indices[1].read_bytes()
 
 
-def test_the_index_is_the_keys_of_what_is_drawn(tmp_path):
+def test_the_index_has_the_keys_of_the_held_out_documents(tmp_path):
     rows: Rows = [(f"{n}", f"https://a.example/{n}" if n % 3 else None, article(n)) for n in range(120)]
     sides(write_dump(tmp_path / "dump", rows), tmp_path / "tokens")
     expected = union(article_keys(url, text) for _, url, text in rows if is_drawn(url, text, 0.25))
     np.testing.assert_array_equal(read_index(tmp_path / "tokens/held_out_keys.parquet"), expected)
 
 
-def test_by_ends_there_is_no_index(tmp_path):
+def test_split_by_ends_has_no_index(tmp_path):
     rows: Rows = [(f"{n}", f"https://a.example/{n}", article(n)) for n in range(5)]
     write_shards(
         write_dump(tmp_path / "dump", rows),
@@ -180,7 +180,7 @@ def test_by_ends_there_is_no_index(tmp_path):
     assert not (tmp_path / "tokens/held_out_keys.parquet").exists()
 
 
-def test_an_index_of_another_rule_is_refused(tmp_path):
+def test_an_index_of_another_rule_is_rejected(tmp_path):
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"key": pa.array([1], pa.uint64())}), path)
     with pytest.raises(InputError, match=r'has keys of the rule "none"; this version uses "url'):

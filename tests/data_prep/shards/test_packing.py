@@ -1,4 +1,4 @@
-"""Best-fit packing: no document that fits is split, no token is lost, and every reader of shards knows it."""
+"""Best-fit packing splits no document that fits and loses no token; all readers of shards support it."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ PACKED = dataclasses.replace(CONFIG, packing="best_fit", record_length=LENGTH, s
 
 
 def random_documents(seed: int, count: int) -> list[tuple[int, np.ndarray]]:
-    """Documents of 1 to 3 records' tokens, the head first; a number occurs again, as of a repeated document."""
+    """Documents of 1 to 3 records' tokens, head first; some numbers repeat, as for a repeated document."""
     generator = np.random.default_rng(seed)
     sizes = np.concatenate([generator.integers(1, 3 * LENGTH, count - 3), [LENGTH, 2 * LENGTH, 1]])
     texts = [np.append(HEAD, generator.integers(1, 999, size - 1)).astype(np.uint32) for size in sizes]
@@ -36,7 +36,7 @@ def random_documents(seed: int, count: int) -> list[tuple[int, np.ndarray]]:
 
 @pytest.mark.parametrize("at_once", [40, 10**9])
 @pytest.mark.parametrize("seed", range(6))
-def test_documents_that_fit_are_whole_and_no_token_is_lost(monkeypatch, seed, at_once):
+def test_documents_that_fit_are_not_split_and_no_token_is_lost(monkeypatch, seed, at_once):
     monkeypatch.setattr(tokenize, "PACKED_AT_ONCE", at_once)
     documents = random_documents(seed, 60)
     records = [from_bytes(to_bytes(one)) for one in packed_records(iter(documents), LENGTH, "uint16")]
@@ -63,7 +63,7 @@ def test_documents_that_fit_are_whole_and_no_token_is_lost(monkeypatch, seed, at
     assert [to_bytes(one) for one in packed_records(iter(documents), LENGTH, "uint16")] == list(map(to_bytes, records))
 
 
-def test_records_are_nearly_full_and_only_longer_documents_are_split():
+def test_records_are_nearly_full_and_only_documents_longer_than_a_record_are_split():
     documents = [(number, text[:LENGTH]) for number, text in random_documents(7, 600)]
     packed, cut = (list(one(documents, LENGTH, "uint16")) for one in (packed_records, cut_records))
     split = lambda records: sum(int(one.tokens[0] != HEAD) for one in records)
@@ -80,7 +80,7 @@ def folder(tmp_path_factory) -> Path:
     return run
 
 
-def test_only_the_training_split_is_packed_and_the_manifest_says_so(folder, tmp_path):
+def test_only_the_training_split_is_packed_and_the_manifest_records_it(folder, tmp_path):
     manifest = read_manifest(folder / "tokens")
     assert manifest.packing == "best_fit" and manifest.is_packed("train") and not manifest.is_packed("val")
     plain = dataclasses.replace(PACKED, packing="concatenate")
@@ -112,7 +112,7 @@ def test_an_epoch_has_every_token_once(folder, context):
     assert inputs[TOKENIZER.bos_id] == manifest.splits["train"].documents
 
 
-def test_the_steps_of_a_document_are_found(folder):
+def test_the_steps_with_a_document_are_found(folder):
     windows = BatchSource(folder / "tokens", "train", 8, 4, 0, 1).sources[0].windows
     assert not numbers_rise(windows)
     there = [windows.documents(number) for number in range(len(windows))]
@@ -135,7 +135,7 @@ def test_the_corpus_index_finds_every_document_once(folder):
                 assert int(record.document_ids[place]) in found
 
 
-def test_a_context_that_does_not_divide_the_records_is_refused(folder):
+def test_a_context_that_does_not_divide_the_records_is_rejected(folder):
     with pytest.raises(UsageError, match=r"A context of 7 tokens does not divide the packed records of 32"):
         BatchSource(folder / "tokens", "train", 7, 4, 0, 1)
     tiny = tiny_experiment()

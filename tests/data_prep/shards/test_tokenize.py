@@ -1,4 +1,4 @@
-"""Cutting the stream: every token in order, once, with its document; the sample is drawn by ids."""
+"""The token stream has every token once, in order, with its document; samples are drawn by id."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ TOKENIZER = train_bpe(["the theme of the thesis"], TokenizerConfig(260, "cl100k"
 
 
 def write_documents(path: Path, rows: list[tuple[str, str]], **options) -> None:
-    """A documents file of (id, text) rows."""
+    """Write a documents file of (id, text) rows."""
     fixed = {"dump": "test", "date": "", "file_path": "", "language": "en", "language_score": 1.0, "token_count": None}
     table = [{"id": id, "text": text, "url": f"http://example.com/{id}", **fixed} for id, text in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_documents(path: Path, rows: list[tuple[str, str]], **options) -> None:
     length=st.integers(1, 10),
     dtype=st.sampled_from(["uint16", "uint32"]),
 )
-def test_records_are_the_stream(lengths, length, dtype):
+def test_records_are_slices_of_the_stream(lengths, length, dtype):
     edges = np.cumsum([0, *lengths])
     documents = [(100 + i, np.arange(edges[i], edges[i + 1], dtype=np.uint32)) for i in range(len(lengths))]
     owners = np.repeat(100 + np.arange(len(lengths)), lengths)
@@ -54,10 +54,10 @@ def test_records_are_the_stream(lengths, length, dtype):
         numbers = np.repeat(record.document_ids, np.diff([*record.segment_starts, record.valid]))
         np.testing.assert_array_equal(numbers, owners[first:end])
         assert len(set(record.document_ids.tolist())) == len(record.document_ids)
-        to_bytes(record)  # and it is a record by the rules of the format
+        to_bytes(record)  # the record is valid in the format
 
 
-def test_a_sample_has_documents_of_every_part_and_whatever_the_order_of_files(tmp_path):
+def test_a_sample_covers_all_parts_and_does_not_depend_on_the_order_of_files(tmp_path):
     rows = [(f"<urn:uuid:{i}>", f"document {i} " + "word " * 20) for i in range(3000)]
     for name, order in (("a", range(3)), ("b", (2, 0, 1))):
         for file, part in enumerate(order):
@@ -75,7 +75,7 @@ def test_a_sample_has_documents_of_every_part_and_whatever_the_order_of_files(tm
 
 
 @pytest.mark.slow
-def test_a_sample_is_the_same_by_two_workers_and_of_the_files_in_their_order(tmp_path):
+def test_a_sample_by_two_workers_is_the_same_in_the_order_of_the_files(tmp_path):
     for file in range(5):
         rows = [(f"<{file}-{i}>", f"document {file} {i}") for i in range(200)]
         write_documents(tmp_path / f"documents/{file}.parquet", rows, row_group_size=50)
@@ -85,13 +85,13 @@ def test_a_sample_is_the_same_by_two_workers_and_of_the_files_in_their_order(tmp
     two = EngineConfig(workers=2)
     assert list(sample_texts(files, 3000, tmp_path / "one")) == expected
     assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected and len(expected) > 20
-    (tmp_path / "two/units/sample/3.json").unlink()  # the others are not made again
+    (tmp_path / "two/units/sample/3.json").unlink()  # the others do not run again
     before = (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns
     assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected
     assert (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns == before
 
 
-def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_path):
+def test_split_by_ends_holds_out_the_last_characters_of_each_document(tmp_path):
     texts = [("one", "0123456789" * 10), ("two", "a"), ("three", "épée" * 5)]
     write_documents(tmp_path / "a.parquet", texts[:1])
     write_documents(tmp_path / "b.parquet", texts[1:])
@@ -114,7 +114,7 @@ def test_a_sample_of_few_large_documents_is_not_empty(tmp_path):
     assert next(sample_texts(document_files(tmp_path), 10, tmp_path / "sample")).startswith("a large")
 
 
-def test_no_documents_is_an_input_error(tmp_path):
+def test_an_input_without_documents_is_rejected(tmp_path):
     with pytest.raises(InputError, match=r"no documents in .* \(0 Parquet files\).*launch.prepare_documents"):
         document_files(tmp_path)
     write_documents(tmp_path / "a.parquet", [])
@@ -141,7 +141,7 @@ def test_damaged_files_are_named(tmp_path):
         list(read_texts(document_files(tmp_path)))
 
 
-def test_a_document_that_the_vocabulary_cannot_spell_is_named(tmp_path):
+def test_a_document_that_the_vocabulary_cannot_encode_is_named(tmp_path):
     tokenizer = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
     write_documents(tmp_path / "0.parquet", [("fine", "a mill"), ("broken", "a \x1d mill")])
     (file,) = document_files(tmp_path)

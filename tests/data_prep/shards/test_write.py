@@ -1,4 +1,4 @@
-"""Shards: the same bytes whatever the workers, the batches or an interruption; every rejection by its name."""
+"""Shards: the same bytes for any workers, batches or interruption; every rejection is specific."""
 
 import dataclasses
 import errno
@@ -38,7 +38,7 @@ from tests.object_store import QUICK, serving, variables
 REPOSITORY = Path(__file__).parents[3]
 PARAGRAPHS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split("\n\n")
 SHUFFLED = [random.Random(i).sample(words := text.split(" "), len(words)) for i, text in enumerate(PARAGRAPHS * 4)]
-TEXTS = [f"{' '.join(words)} – {i}" for i, words in enumerate(SHUFFLED)]  # no two say the same
+TEXTS = [f"{' '.join(words)} – {i}" for i, words in enumerate(SHUFFLED)]  # all have different texts
 TOKENIZER = train_bpe(TEXTS, TokenizerConfig(400, "cl100k", 10**7))
 CONFIG = ShardsConfig(record_length=64, token_dtype="uint16", train_shards=2, validation_fraction=0.2)
 
@@ -66,13 +66,13 @@ def held_out(number: int, fraction: float = 0.2) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """{name: bytes} of all files but for those of use only while the shards are made."""
+    """{name: bytes} of all files except those used only while writing."""
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return {str(name): (folder / name).read_bytes() for name in names if name.parts[0] not in INTERMEDIATE}
 
 
 def stream(path: Path) -> tuple[list[int], list[int]]:
-    """(tokens, the document of each) of a shard, read record by record."""
+    """Return (tokens, document of each token) of a shard, read record by record."""
     from array_record.python.array_record_module import ArrayRecordReader  # ty: ignore[import-not-found]
 
     tokens, numbers = [], []
@@ -86,7 +86,7 @@ def stream(path: Path) -> tuple[list[int], list[int]]:
     return tokens, numbers
 
 
-def test_every_document_is_whole_in_its_shard(tokens):
+def test_every_document_is_complete_in_its_shard(tokens):
     first_of_second_group = -(-len(TEXTS) // 3)  # files 0 | 1, 2
     seen = set()
     for name in ("val-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"):
@@ -103,7 +103,7 @@ def test_every_document_is_whole_in_its_shard(tokens):
     assert seen == set(range(len(TEXTS)))
 
 
-def test_table_of_documents_says_where_each_went(tokens, documents):
+def test_the_table_of_documents_has_the_position_of_each(tokens, documents):
     table = pq.read_table(tokens / "documents").to_pylist()
     assert [row["id"] for row in table] == [f"<{i}>" for i in range(len(TEXTS))]
     files = [
@@ -137,7 +137,7 @@ def test_manifest_counts_and_hashes(tokens):
             assert getattr(split, field) == sum(getattr(shard, field) for shard in split.shards)
 
 
-def test_bytes_are_the_same_again_and_with_other_batches(tokens, documents, tmp_path, monkeypatch):
+def test_bytes_are_reproducible_for_any_batches(tokens, documents, tmp_path, monkeypatch):
     from data_prep.shards import tokenize
 
     monkeypatch.setattr(tokenize, "DOCUMENTS_AT_ONCE", 7)
@@ -157,7 +157,7 @@ def test_bytes_are_the_same_again_and_with_other_batches(tokens, documents, tmp_
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_bytes_are_the_same_by_gigatoken(tokens, documents, tmp_path, workers):
+def test_gigatoken_writes_the_same_bytes(tokens, documents, tmp_path, workers):
     pytest.importorskip("gigatoken", reason="gigatoken is not installed")
     save(TOKENIZER, tmp_path / "tokenizer")
     config = dataclasses.replace(CONFIG, encoder="gigatoken")
@@ -168,7 +168,7 @@ def test_bytes_are_the_same_by_gigatoken(tokens, documents, tmp_path, workers):
 def run_program(
     documents: Path, folder: Path, config: ShardsConfig, before: str = "", workers: int = 1
 ) -> tuple[int, str]:
-    """write_shards in a process of its own, into folder/tokens; its exit code and the last line of its errors."""
+    """Run write_shards in a separate process into folder/tokens; return its exit code and its last line of stderr."""
     program = (
         "import os, signal; from pathlib import Path; from data_prep.config import EngineConfig, ShardsConfig\n"
         "from data_prep.shards import write as shards; from lm.tokenizer import load\n"
@@ -188,13 +188,13 @@ def run_program(
 @pytest.mark.parametrize(
     ("call", "nth", "finished"),
     [
-        ("units.write_atomically", 6, 5),  # keys of 3 files, their index, 1 file encoded
+        ("units.write_atomically", 6, 5),  # keys of 3 files, their index, 1 encoded file
         ("shards.file_sha256", 2, 8),
         ("units.write_atomically", 9, 8),
         ("shards.check_splits", 1, 10),
     ],
 )
-def test_a_killed_run_goes_on_to_the_same_bytes(tokens, documents, tmp_path, call, nth, finished):
+def test_a_killed_run_resumes_to_the_same_bytes(tokens, documents, tmp_path, call, nth, finished):
     save(TOKENIZER, tmp_path / "tokenizer")
     kill = (
         f"from data_prep.engine import units\nreal, calls = {call}, []\n"
@@ -216,7 +216,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tokens, documents, tmp_path, cal
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == {name: made[name] for name in kept}
 
 
-def test_a_file_that_comes_has_itself_encoded_and_no_other(tokens, documents, tmp_path, monkeypatch):
+def test_an_added_file_is_the_only_one_encoded(tokens, documents, tmp_path, monkeypatch):
     encoded = []
     real = encode_module.tokenize_file
     monkeypatch.setattr(
@@ -241,8 +241,8 @@ def test_a_file_that_comes_has_itself_encoded_and_no_other(tokens, documents, tm
 
 @pytest.mark.parametrize(("train_shards", "largest"), [(2, 1), (2, 400), (2, 20_000), (1, 300_000)])
 def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tmp_path, train_shards, largest):
-    """A limit on the size of files stands for the full disk. With the last one a shard fits and another does not."""
-    length = 8 if train_shards == 1 else CONFIG.record_length  # many records of few tokens take more room
+    """A limit on file sizes simulates the full disk. At the last limit one shard fits and another does not."""
+    length = 8 if train_shards == 1 else CONFIG.record_length  # many records of few tokens take more space
     config = dataclasses.replace(CONFIG, train_shards=train_shards, record_length=length)
     write_shards(documents, TOKENIZER, tmp_path / "undisturbed", config)
     sizes = [path.stat().st_size for path in (tmp_path / "undisturbed").glob("*.array_record")]
@@ -255,14 +255,14 @@ def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tm
         r"lm\.errors\.InputError: \S+ cannot be written: .*File too large.* Free space on the disk.*", last
     )
     out = tmp_path / "tokens"
-    assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]  # they would fill the disk on
+    assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]  # they would fill the disk
     assert not list(out.glob("quarantine/*/*"))
     write_shards(documents, TOKENIZER, out, config)
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG])
-def test_what_array_record_says_of_a_disk_gets_its_errno_and_ends_the_run(tmp_path, code):
+def test_disk_errors_of_array_record_get_their_errno_and_stop_the_run(tmp_path, code):
     path = tmp_path / "a.array_record"
     told = re.escape(f"{path} cannot be written: {os.strerror(code)}.")
     with pytest.raises(InputError, match=told) as error, writing(path), os_errors(path):
@@ -273,8 +273,8 @@ def test_what_array_record_says_of_a_disk_gets_its_errno_and_ends_the_run(tmp_pa
         raise RuntimeError("of another kind: No space left on device")
 
 
-def test_a_device_without_room_and_a_folder_that_is_gone_get_their_errno_from_array_record_itself(tmp_path):
-    """ArrayRecord's own words, so that another version of it is noticed."""
+def test_array_record_reports_a_full_device_and_a_missing_folder_with_an_errno(tmp_path):
+    """Uses ArrayRecord's real messages, to detect changes in new versions."""
     record = SequenceRecord(np.zeros(8, np.uint16), 7, *(np.zeros(1, np.int32) for _ in range(2)))
     for path, code in ((Path("/dev/full"), errno.ENOSPC), (tmp_path / "gone/a", errno.ENOENT)):
         with pytest.raises(OSError, match=os.strerror(code)) as error:
@@ -289,8 +289,8 @@ def test_a_device_without_room_and_a_folder_that_is_gone_get_their_errno_from_ar
         "parts/encoded/00001.table", "parts/held_out_keys.parquet",
     ],
 )  # fmt: skip
-def test_a_file_that_was_cut_since_is_made_again(tokens, documents, tmp_path, monkeypatch, name):
-    """As when the power fails after a unit was marked, and a file of it did not reach the disk."""
+def test_a_truncated_file_is_written_again(tokens, documents, tmp_path, monkeypatch, name):
+    """As after a power failure that lost a file of a finished unit."""
     out = tmp_path / "tokens"
     with monkeypatch.context() as patch:
         patch.setattr(shards_module, "check_splits", lambda *_: sys.exit("interrupted"))
@@ -338,23 +338,23 @@ def test_a_vocabulary_beyond_the_dtype_is_a_usage_error(documents, tmp_path):
         {"validation_tokens": 0},
     ],
 )
-def test_impossible_config_is_refused(change):
+def test_invalid_configs_are_rejected(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         dataclasses.replace(CONFIG, **change)
 
 
-def test_a_shard_that_cannot_hold_a_record_is_refused_with_both_sizes(documents, tmp_path):
+def test_a_shard_too_small_for_a_record_is_rejected_with_both_sizes(documents, tmp_path):
     config = dataclasses.replace(CONFIG, record_length=2**20, shard_bytes=2**21)
     with pytest.raises(UsageError, match=r"shard_bytes = 2,097,152 is too small.* 1,048,576 tokens needs 2,361,\d+ bytes"):
         write_shards(documents, TOKENIZER, tmp_path, config)
     assert not list(tmp_path.iterdir())
 
 
-# Documents that are repeated
+# Repeated documents
 
 
 def with_repeats(documents: Path, folder: Path, times: Callable[[int], int]) -> Path:
-    """The same documents, with the column repeat: `times` of the number in the id."""
+    """The same documents with the column repeat: `times` of the number in the id."""
     folder.mkdir(parents=True)
     for path in documents.iterdir():
         table = pq.read_table(path)
@@ -368,7 +368,7 @@ def in_order(numbers: list[int], heads: list[bool]) -> list[int]:
 
 
 @pytest.mark.parametrize("train_shards", [1, 2])
-def test_documents_are_repeated_as_often_as_they_say_far_apart_and_never_held_out(
+def test_documents_are_repeated_far_apart_by_their_column_and_never_held_out(
     documents, tmp_path, monkeypatch, train_shards
 ):
     monkeypatch.setattr(encode_module, "TOKENS_AT_ONCE", 500)  # many row groups
@@ -397,7 +397,7 @@ def test_documents_are_repeated_as_often_as_they_say_far_apart_and_never_held_ou
     assert contents(tmp_path / "again") == contents(tmp_path / "tokens")
 
 
-def test_without_being_asked_nothing_is_repeated(documents, tokens, tmp_path):
+def test_nothing_is_repeated_by_default(documents, tokens, tmp_path):
     folder = with_repeats(documents, tmp_path / "documents", lambda number: 2)
     write_shards(folder, TOKENIZER, tmp_path / "tokens", CONFIG)
     assert contents(tmp_path / "tokens") == contents(tokens)
@@ -408,14 +408,14 @@ def test_without_being_asked_nothing_is_repeated(documents, tokens, tmp_path):
         write_shards(many, TOKENIZER, tmp_path / "none", dataclasses.replace(CONFIG, repeat_documents=True))
 
 
-# Shards by their size
+# Shards of bounded size
 
 SMALL = dataclasses.replace(CONFIG, shard_bytes=2**20)
 
 
 @pytest.mark.parametrize(("length", "dtype"), [(16, "uint32"), (1024, "uint16")])
-def test_no_shard_is_larger_than_it_may_be_nor_a_document_divided(tmp_path, length, dtype):
-    """Of tokens that no compression makes smaller; each shard is filled until one document more could be too much."""
+def test_no_shard_exceeds_its_size_and_no_document_is_split(tmp_path, length, dtype):
+    """With incompressible tokens; each shard is filled until one more document might exceed the size."""
     config, generator = dataclasses.replace(SMALL, record_length=length, token_dtype=dtype), np.random.default_rng(0)
     sizes = generator.integers(1, 6000, 60 if length == 16 else 400).tolist()
     made = [Entry(7 + i, 3 * n, generator.integers(0, 2**16, n).astype(np.uint32)) for i, n in enumerate(sizes)]
@@ -438,7 +438,7 @@ def test_no_shard_is_larger_than_it_may_be_nor_a_document_divided(tmp_path, leng
     assert first == len(made) and len(shards) > 2
 
 
-def test_a_document_larger_than_a_shard_has_one_of_its_own(tmp_path):
+def test_a_document_larger_than_a_shard_has_its_own_shard(tmp_path):
     tokens = np.random.default_rng(0).integers(0, 2**16, 2_000_000).astype(np.uint32)
     made = [Entry(0, 5, tokens[:5]), Entry(1, 9, tokens), Entry(2, 5, tokens[:5])]
     shards = write_stream(iter(made), tmp_path / "val-00000-of-00001.array_record", tmp_path, SMALL)
@@ -448,7 +448,8 @@ def test_a_document_larger_than_a_shard_has_one_of_its_own(tmp_path):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
-    """A documents folder of two files whose tokens fill several shards of 1 MiB, and its shards by one worker."""
+    """A documents folder of two files whose tokens fill several shards of 1 MiB, and its shards written by one
+    worker."""
     folder = tmp_path_factory.mktemp("large")
     generator = np.random.default_rng(0)
     words = ["".join(map(chr, generator.integers(0x3B1, 0x3C9, 8).tolist())) for _ in range(2000)]
@@ -461,7 +462,7 @@ def large(tmp_path_factory) -> Path:
     return folder
 
 
-def test_there_are_as_many_shards_as_sizes_ask_for_whatever_the_workers(large, tmp_path):
+def test_the_number_of_shards_follows_from_their_size_for_any_workers(large, tmp_path):
     shards = read_manifest(large / "tokens").splits["train"].shards
     assert len(shards) > 2 and all(shard.bytes <= SMALL.shard_bytes for shard in shards)
     assert {shard.file[:20] for shard in shards} == {"train-00000-of-00002", "train-00001-of-00002"}
@@ -470,7 +471,7 @@ def test_there_are_as_many_shards_as_sizes_ask_for_whatever_the_workers(large, t
     assert contents(tmp_path / "tokens") == contents(large / "tokens")
 
 
-def test_a_further_shard_that_was_cut_since_is_made_again(large, tmp_path, monkeypatch):
+def test_a_truncated_additional_shard_is_written_again(large, tmp_path, monkeypatch):
     out = tmp_path / "tokens"
     with monkeypatch.context() as patch:
         patch.setattr(shards_module, "check_splits", lambda *_: sys.exit("interrupted"))
@@ -481,25 +482,25 @@ def test_a_further_shard_that_was_cut_since_is_made_again(large, tmp_path, monke
     assert contents(out) == contents(large / "tokens")
 
 
-def test_more_text_makes_more_groups_of_files():
-    """Of 2 bytes a token, and never more groups than files."""
+def test_more_text_gives_more_groups_of_files():
+    """At 2 bytes per token, and never more groups than files."""
     counts = [
         shard_count(8, 12 * 2**20, dataclasses.replace(CONFIG, shard_bytes=size * 2**20), 2) for size in (1000, 6, 1)
     ]
     assert counts == [2, 4, 8]
 
 
-def test_tokens_are_estimated_whatever_the_script(large, tokens, documents):
-    """Greek is a token a byte to this tokenizer, and its own texts some two bytes a token."""
+def test_tokens_are_estimated_for_any_script(large, tokens, documents):
+    """Greek is one token per byte to this tokenizer, its own texts about two bytes per token."""
     for folder, shards in ((large / "documents", large / "tokens"), (documents, tokens)):
         real = sum(split.tokens for split in read_manifest(shards).splits.values())
         assert (
             real <= estimated_tokens(document_files(folder), TOKENIZER.encode_array) <= 1.5 * real
-        )  # the index of few short texts counts its own pages
+        )  # the index of a few short texts includes its own pages
 
 
-def test_a_large_corpus_holds_out_no_more_than_validation_tokens(large, tmp_path):
-    """What it holds out would be held out of a smaller corpus too."""
+def test_a_large_corpus_holds_out_at_most_validation_tokens(large, tmp_path):
+    """Its held-out documents would also be held out of a smaller corpus."""
     config = dataclasses.replace(SMALL, validation_tokens=100_000)
     capped = write_shards(large / "documents", TOKENIZER, tmp_path, config).splits["val"]
     whole = read_manifest(large / "tokens").splits["val"]
@@ -511,7 +512,7 @@ def test_a_large_corpus_holds_out_no_more_than_validation_tokens(large, tmp_path
     assert aside[0] < aside[1]
 
 
-def test_a_bucket_gives_the_same_bytes_as_a_disk(documents, tokens):
+def test_a_bucket_gets_the_same_bytes_as_a_disk(documents, tokens):
     with serving() as store, variables(store.environment() | QUICK):
         store.bucket("shards")
         there = Url("s3://shards/run")

@@ -1,4 +1,4 @@
-"""Small tables that unpack to gigabytes, and damaged ones; each process reads and reports, so that a crash is seen.
+"""Small tables that unpack to gigabytes, and damaged tables, each read in a separate process to detect crashes.
 
 python -m tests.data_prep.sources.hostile_tables make NAME FILE     writes the table of MAKERS
 python -m tests.data_prep.sources.hostile_tables read FILE          {"documents", "quarantined": {reason: count},
@@ -27,7 +27,7 @@ ZSTD = {"compression": "zstd", "store_schema": False, "write_statistics": False}
 
 
 def dictionary(rows: int, *names: str) -> pa.Table:
-    """Every named column is one word, as often as there are rows."""
+    """Every named column repeats one word for all rows."""
     column = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([WORD]))
     others = {} if "text" in names else {"text": pa.array([f"Text {n}." for n in range(rows)])}
     return pa.table({**others, **dict.fromkeys(names, column)})
@@ -80,8 +80,8 @@ MAKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an array of backslashes": ("json.zst", lambda path: lines(path, b'[{"' + b"\\\\" * 1000, 1 << 17)),
     "an array of 134 million numbers": ("json.zst", lambda path: packed(path, iter([b"[{}," + b"1," * (1 << 27)]), -1)),
 }  # fmt: skip
-"""{what it is: (ending, maker)}; the first, second, third, sixth, eighth, tenth and thirteenth are the seven of the
-review of December 2026."""
+"""{description: (ending, maker)}; the first, second, third, sixth, eighth, tenth and thirteenth are those of the review
+of December 2026."""
 
 
 def read(path: Path) -> dict:
@@ -96,13 +96,13 @@ def read(path: Path) -> dict:
 
 
 def used() -> dict:
-    # Not ru_maxrss, which begins with that of the parent.
+    # Not ru_maxrss, which starts at the value of the parent.
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return {"megabytes": int(peak) >> 10, "cpu_seconds": round(time.process_time(), 1)}
 
 
 def damaged(folder: Path, number: int) -> bytes:
-    """A Parquet file of which some bytes are changed, cut or doubled, the same for the same number."""
+    """A Parquet file with some bytes changed, removed or doubled, determined by the number."""
     generator = random.Random(number)
     path = folder / "sound.parquet"
     texts = [f"Text {n}. " + "word " * generator.randrange(80) for n in range(300)]
@@ -119,7 +119,7 @@ def damaged(folder: Path, number: int) -> bytes:
     )  # fmt: skip
     data = bytearray(path.read_bytes())
     for _ in range(generator.choice((1, 1, 4, 30))):
-        # Half of them in the footer, which tells Arrow where and how large everything is.
+        # Half of the changes are in the footer, which has the offsets and sizes of all data.
         low = len(data) - 2000 if generator.random() < 0.5 and len(data) > 2000 else 0
         place = generator.randrange(low, len(data))
         kind = generator.randrange(5)

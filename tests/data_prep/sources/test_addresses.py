@@ -1,4 +1,4 @@
-"""Input files by address (s3://, gs://, hf://, https://) give what the same files on a disk give, or a clear error."""
+"""Input files by URL (s3://, gs://, hf://, https://) give the result of the same files on disk, or a clear error."""
 
 import dataclasses
 import gzip
@@ -72,13 +72,13 @@ def store() -> Generator[Store]:
 
 
 class Served(NamedTuple):
-    """The folder's files elsewhere."""
+    """The files of the folder on a server."""
 
     crawl: tuple[str, ...]
-    """What names the archives."""
+    """The patterns of the archives."""
     texts: tuple[str, ...]
     fail: Callable[[], None]
-    """From now on, answers are errors, cut or slow now and then."""
+    """From now on, some responses are errors, truncated or slow."""
     replace: Callable[[str, bytes], None]
 
 
@@ -142,14 +142,14 @@ def listed(run: Path, **given) -> list[InputFile]:
 def found_in(files: list[InputFile]) -> tuple[list, Counter]:
     skipped: Counter[str] = Counter()
     found = [dataclasses.asdict(one) for file in files for one in read_input(file, skipped)]
-    for one in found:  # a list names files by their whole path
+    for one in found:  # a list has the full paths of files
         one["file_path"] = one["file_path"].rpartition("/")[2]
         one["id"] = one["id"].rpartition("texts/")[2]
     return found, skipped
 
 
 @pytest.mark.parametrize("kind", ["warc", "tables"])
-def test_files_elsewhere_give_what_the_same_on_a_disk_give_whatever_fails(served: Served, files, tmp_path, kind):
+def test_remote_files_give_the_result_of_local_ones_despite_failures(served: Served, files, tmp_path, kind):
     here = listed(tmp_path / "here", **{kind: (str(files / {"warc": "crawl", "tables": "texts"}[kind]),)})
     there = listed(tmp_path / "there", **{kind: served.crawl if kind == "warc" else served.texts})
     assert [(one.kind, one.bytes) for one in there] == [(one.kind, one.bytes) for one in here]
@@ -160,7 +160,7 @@ def test_files_elsewhere_give_what_the_same_on_a_disk_give_whatever_fails(served
     assert len(found_in(here)[0]) == (80 if kind == "warc" else 4 * len(PARAGRAPHS) + 1)
 
 
-def test_a_file_that_was_replaced_since_it_was_listed_is_refused(served: Served, tmp_path):
+def test_a_file_replaced_after_listing_is_rejected(served: Served, tmp_path):
     archives = listed(tmp_path / "a", warc=served.crawl)
     tables = listed(tmp_path / "b", tables=served.texts)
     for one, name in [
@@ -169,7 +169,7 @@ def test_a_file_that_was_replaced_since_it_was_listed_is_refused(served: Served,
         (tables[1], "texts/u.jsonl"),
     ]:
         served.replace(name, bytes(one.bytes))
-        if one.etag:  # of a web server, nothing was told
+        if one.etag:  # web servers give no version in a listing
             with pytest.raises(InputError, match=r"was replaced|is not a complete Parquet"):
                 list(read_input(one))
     pages = read_input(archives[1])
@@ -179,7 +179,7 @@ def test_a_file_that_was_replaced_since_it_was_listed_is_refused(served: Served,
         list(pages)
 
 
-def test_many_files_are_listed_and_not_asked_for_one_by_one(store: Store, tmp_path):
+def test_many_files_are_listed_instead_of_requested_one_by_one(store: Store, tmp_path):
     store.fail(lambda request: None)
     for number in range(30):
         write_atomically(Url("s3://other") / f"many/{number:02d}.jsonl", b'{"text": "a"}\n')
@@ -189,13 +189,13 @@ def test_many_files_are_listed_and_not_asked_for_one_by_one(store: Store, tmp_pa
         config = pages_config(tables=(pattern,))
         sizes, etags = own_inputs(config)
         assert len(listed(tmp_path / "run", tables=(pattern,))) == count
-        assert len(store.requests) == 2  # one listing each
+        assert len(store.requests) == 2  # one listing per pattern
         assert set(map(str, sizes)) == {f"s3://other/many/{number:02d}.jsonl" for number in range(count)}
         assert list(sizes.values()) == [sizes["s3://other/many/00.jsonl"]] * count
         assert sizes["s3://other/many/00.jsonl"] == 14 and len({*etags.values()}) == 1 and etags.keys() == sizes.keys()
 
 
-def test_of_many_files_of_a_web_server_a_few_are_asked_for_their_size(tmp_path):
+def test_sizes_of_many_files_on_a_web_server_are_sampled(tmp_path):
     with serving_files(LoopbackCrawl({f"{n}.warc.gz": bytes(1000 + n) for n in range(200)})) as web:
         (tmp_path / "list").write_text("".join(f"{web.url}{n}.warc.gz\n" for n in range(200)))
         found = listed(tmp_path / "run", warc=(f"@{tmp_path / 'list'}",))
@@ -206,12 +206,12 @@ def test_of_many_files_of_a_web_server_a_few_are_asked_for_their_size(tmp_path):
         identities = {one.name: one.identity for one in found}
         assert len(set(identities.values())) == 200
         (alone,) = listed(tmp_path / "alone", warc=(f"{web.url}7.warc.gz",))
-        assert (alone.bytes, alone.identity) == (1007, identities["7.warc.gz"])  # the same among few and among many
+        assert (alone.bytes, alone.identity) == (1007, identities["7.warc.gz"])  # also in a sample
         with pytest.raises(UsageError, match=r"none\.warc\.gz does not exist"):
             listed(tmp_path / "none", warc=(f"{web.url}none.warc.gz",))
 
 
-def test_the_paths_of_common_crawls_own_lists_are_meant_from_the_top_of_its_server(tmp_path):
+def test_paths_in_lists_of_common_crawl_are_relative_to_the_root_of_its_server(tmp_path):
     lines = ["crawl-data/CC-MAIN-2024-10/a/b.warc.gz", "crawl-data/CC-MAIN-2024-10/a/c.warc.gz"]
     paths = "".join(f"{line}\n" for line in lines)
     (tmp_path / "warc.paths.gz").write_bytes(gzip.compress(paths.encode()))
@@ -232,19 +232,19 @@ def test_the_paths_of_common_crawls_own_lists_are_meant_from_the_top_of_its_serv
         ("ftp://host/a", "begins with none of"),
     ],
 )
-def test_what_names_nothing_is_refused_by_name(store: Store, pattern, told):
+def test_invalid_patterns_are_rejected_by_name(store: Store, pattern, told):
     with pytest.raises(UsageError, match=told):
         named_files("pages.warc", [pattern])
 
 
 def test_a_whole_bucket_is_a_folder(store: Store):
-    """On Amazon's server, too, what has no name answers with a listing, and not as an object."""
+    """On Amazon's server, too, a request without a key returns a listing and not an object."""
     store.bucket("whole")
     write_atomically(Url("s3://whole/a/b.jsonl"), "{}")
     assert named_files("pages.tables", ["s3://whole/"]) == {Url("s3://whole/a/b.jsonl"): "a/b.jsonl"}
 
 
-def test_a_list_of_what_is_not_there_is_refused(store: Store, tmp_path):
+def test_a_missing_list_is_rejected(store: Store, tmp_path):
     for line in ("s3://other/gone.warc.gz", "gone.warc.gz", "# nothing"):
         (tmp_path / "list").write_text(f"{line}\n")
         with pytest.raises(UsageError, match=r"does not exist\. Correct the list|is empty"):
@@ -256,7 +256,7 @@ def test_a_list_of_what_is_not_there_is_refused(store: Store, tmp_path):
         named_files("pages.warc", [f"@{tmp_path / 'none'}"])
 
 
-def test_a_list_of_several_gzip_members_is_read_whole_and_a_truncated_one_is_an_error(tmp_path):
+def test_a_list_of_several_gzip_members_is_read_completely_and_a_truncated_one_is_an_error(tmp_path):
     names = [f"{random.Random(n).getrandbits(64):x}.warc.gz" for n in range(400)]
     for name in names:
         (tmp_path / name).touch()
@@ -270,7 +270,7 @@ def test_a_list_of_several_gzip_members_is_read_whole_and_a_truncated_one_is_an_
             named_files("pages.warc", [f"@{tmp_path / 'list.gz'}"])
 
 
-def test_patterns_match_as_those_of_the_disk_do(tmp_path):
+def test_patterns_match_like_those_on_disk(tmp_path):
     names = ["a.gz", "b/a.gz", "b/c/a.gz", "b/.h/a.gz", ".h.gz", "b/c/d.txt", "bc/a.gz"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +281,7 @@ def test_patterns_match_as_those_of_the_disk_do(tmp_path):
         assert {name for name in names if matches(name.split("/"), pattern.split("/"))} == expected, pattern
 
 
-def test_the_identity_of_an_input_is_what_it_holds_and_not_where_or_when(files, tmp_path):
+def test_the_identity_of_an_input_is_its_contents_and_not_its_place_or_time(files, tmp_path):
     (one,) = listed(tmp_path / "a", tables=(str(files / "texts/u.jsonl"),))
     copy = tmp_path / "elsewhere/u.jsonl"
     copy.parent.mkdir()
@@ -302,18 +302,18 @@ def test_the_identity_of_an_input_is_what_it_holds_and_not_where_or_when(files, 
     assert len({dataclasses.replace(one, **change).identity for change in [{}, *changes]}) == len(changes) + 1
 
 
-def test_the_stage_is_made_anew_where_a_file_of_a_store_was_replaced(store: Store):
+def test_the_stage_runs_again_if_a_file_in_a_store_was_replaced(store: Store):
     store.fail(lambda request: None)
     write_atomically(Url("s3://other/own.jsonl"), b'{"text": "a"}\n')
     experiment = dataclasses.replace(get_config(), pages=pages_config(tables=("s3://other/own.jsonl",)))
     before = STAGE.external_inputs(experiment)
     assert STAGE.external_inputs(experiment) == before
-    write_atomically(Url("s3://other/own.jsonl"), b'{"text": "b"}\n')  # as long as it was
+    write_atomically(Url("s3://other/own.jsonl"), b'{"text": "b"}\n')  # as long as before
     assert STAGE.external_inputs(experiment) != before
 
 
-def test_a_list_of_more_lines_than_there_can_be_files_is_not_read_on(tmp_path, monkeypatch):
-    """200 kB held 100 million lines, for which 25 GB were asked."""
+def test_reading_a_list_stops_at_the_maximum_number_of_files(tmp_path, monkeypatch):
+    """A list of 200 kB had 100 million lines, and took 25 GB."""
     monkeypatch.setattr(listing, "MAX_LISTED", 1000)
     (tmp_path / "list.gz").write_bytes(gzip.compress(b"a\n" * 1001))
     with pytest.raises(InputError, match=r"list\.gz cannot be read: more than 1,000 lines"):

@@ -1,4 +1,4 @@
-"""Tables from strangers: bounded in memory and time whatever they say, each refused or quarantined by name."""
+"""Hostile tables are read in bounded memory and time; each is rejected or quarantined by name."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.data_prep.sources.hostile_tables import MAKERS
 from tests.data_prep.sources.test_tables import parquet, read
 
 MEGABYTES, CPU_SECONDS = 1500, 60
-"""The bar is 20 s; three times that where others are busy on the machine."""
+"""The bar is 20 s; the limit is three times that because the machine may be busy."""
 
 
 def run(*given: object) -> dict:
@@ -45,7 +45,7 @@ def test_1500_damaged_parquet_files_are_read_or_refused(tmp_path):
     assert found["read"] + found["refused"] == 1500 and found["megabytes"] <= MEGABYTES
 
 
-def test_a_page_beyond_the_limit_is_quarantined_and_its_neighbours_are_read(tmp_path, monkeypatch):
+def test_a_page_beyond_the_limit_is_quarantined_and_adjacent_pages_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 100_000)
     texts = [f"Text {n}." for n in range(10)] + ["x" * 200_000] + ["last"]
     path = parquet(tmp_path / "p.parquet", {"text": texts}, row_group_size=5, use_dictionary=False)
@@ -57,9 +57,7 @@ def test_a_page_beyond_the_limit_is_quarantined_and_its_neighbours_are_read(tmp_
 
 
 @pytest.mark.parametrize("use_dictionary", [True, False])
-def test_rows_of_many_pages_are_read_one_by_one_where_a_hundred_would_be_too_much(
-    tmp_path, monkeypatch, use_dictionary
-):
+def test_rows_of_many_pages_are_read_one_by_one_if_a_batch_would_be_too_large(tmp_path, monkeypatch, use_dictionary):
     monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 100_000)
     monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 30_000)
     texts = [f"{n} " * (3000 if n > 120 else 3) for n in range(150)]
@@ -102,13 +100,13 @@ def test_other_columns_are_bounded_too(tmp_path):
         assert [d.date for d in documents] == [long[1:], "d"]
 
 
-def test_lists_cannot_be_texts(tmp_path):
+def test_lists_are_rejected_as_texts(tmp_path):
     for value in ([["a", "b"]], [{"a": ["b"]}]):
         with pytest.raises(InputError, match="has no text in any of its 1 rows: 'text' is not a string"):
             read(parquet(tmp_path / "l.parquet", {"text": value}))
 
 
-def test_what_follows_a_hundred_times_the_files_size_is_quarantined(tmp_path, monkeypatch):
+def test_rows_after_a_hundred_times_the_file_size_are_quarantined(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RATIO_FROM_BYTES", 100_000)
     texts = ["word " * 1000] * 300
     packed = pa.compress(b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts), "zstd", asbytes=True)
@@ -124,7 +122,7 @@ def test_what_follows_a_hundred_times_the_files_size_is_quarantined(tmp_path, mo
     assert len(read(tmp_path / "r.parquet")[0]) == 300
 
 
-def test_a_long_stretch_of_bad_rows_is_listed_as_one(tmp_path):
+def test_consecutive_bad_rows_are_listed_as_one(tmp_path):
     path = tmp_path / "b.jsonl"
     path.write_text('{"text": "a"}\n' + "x\n" * 5000 + '{"text": "b"}\n' + "x\n" * 50)
     documents, quarantined = read(path)
@@ -144,7 +142,7 @@ def test_an_object_with_too_many_values_is_not_parsed(tmp_path, monkeypatch):
     assert (len(documents), row.place, row.reason) == (1, "line 1", "too_long")
 
 
-def test_each_ending_belongs_to_a_format_and_each_format_is_recognized(tmp_path):
+def test_each_ending_belongs_to_a_recognized_format(tmp_path):
     contents = {".txt": b"Text.", ".parquet": parquet(tmp_path / "x", {"text": ["a"]}).read_bytes()}
     for one in FORMATS:
         for ending in one.endings:

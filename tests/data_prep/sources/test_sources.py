@@ -1,4 +1,4 @@
-"""From own files to the manifest that the next stage reads, and the stage around it."""
+"""From user files to the manifest that the next stage reads, and the stage around it."""
 
 import dataclasses
 import gzip
@@ -37,7 +37,7 @@ def own_files(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
-def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begin(tmp_path, monkeypatch):
+def test_user_files_are_listed_in_place_with_names_relative_to_the_first_wildcard(tmp_path, monkeypatch):
     expected = own_files(tmp_path / "own", "a", "b", "sub/c")
     monkeypatch.chdir(tmp_path)
     manifest = fetch_pages(config(warc=("own/**/*.warc.gz", "own/a.*")), tmp_path / "run")
@@ -51,7 +51,7 @@ def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begi
     assert [(file.path, file.name) for file in input_files(tmp_path / "run")] == list(zip(expected, names, strict=True))
 
 
-def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypatch):
+def test_names_and_order_do_not_depend_on_the_location_of_the_files(tmp_path, monkeypatch):
     def names(*patterns: str) -> list[str]:
         return list(named_files("pages.warc", patterns).values())
 
@@ -69,7 +69,7 @@ def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("pattern", ["", "/*.jsonl", "/**/*"])
-def test_a_file_whose_name_is_not_utf_8_is_refused_by_its_bytes(tmp_path, pattern):
+def test_a_file_name_that_is_not_utf_8_is_rejected_by_its_bytes(tmp_path, pattern):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.jsonl").write_text("{}")
     (tmp_path / os.fsdecode(b"notes/caf\xe9.jsonl")).write_text("{}")
@@ -77,7 +77,7 @@ def test_a_file_whose_name_is_not_utf_8_is_refused_by_its_bytes(tmp_path, patter
         fetch_pages(config(tables=(f"{tmp_path}/notes{pattern}",)), tmp_path / "run")
 
 
-def test_a_second_dump_changes_no_name_of_the_first_and_no_two_files_share_one(tmp_path):
+def test_a_second_dump_keeps_the_names_of_the_first_and_names_are_unique(tmp_path):
     own_files(tmp_path, *(f"{dump}/data/{number}" for dump in ("a", "b", "c") for number in range(3)))
     dumps = [f"{tmp_path}/{dump}/data/*.warc.gz" for dump in ("c", "a", "b")]
     before: dict[Path, str] = {}
@@ -91,7 +91,7 @@ def test_a_second_dump_changes_no_name_of_the_first_and_no_two_files_share_one(t
 
 
 @pytest.mark.parametrize("content", [b"", b"%PDF-1.4", b"WAR", b"hello"])
-def test_what_is_no_warc_file_is_refused_by_name_before_any_work(tmp_path, content):
+def test_files_that_are_not_warc_are_rejected_by_name_before_any_work(tmp_path, content):
     own_files(tmp_path, "a")
     (tmp_path / "b.pdf").write_bytes(content)
     with pytest.raises(InputError, match=r"b\.pdf is not a WARC file: it begins with b'"):
@@ -117,27 +117,27 @@ def record(kind: str, block: bytes = b"x") -> bytes:
     ],
 )
 @pytest.mark.parametrize("pack", [gzip.compress, bytes], ids=["gzip", "uncompressed"])
-def test_wet_is_told_by_its_name_or_its_first_records(tmp_path, name, records, kind, pack):
+def test_wet_is_detected_by_its_name_or_its_first_records(tmp_path, name, records, kind, pack):
     (tmp_path / name).write_bytes(b"".join(pack(record(type_)) for type_ in records))
     (file,) = fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")["files"]
     assert file["kind"] == kind
     assert [file.kind for file in input_files(tmp_path / "run")] == [kind]
 
 
-def test_what_a_page_says_of_itself_is_not_its_records_kind(tmp_path):
+def test_the_content_of_a_page_does_not_affect_the_kind_of_its_file(tmp_path):
     page_like_wet = record("response", b"HTTP/1.1 200 OK\r\n\r\n" + record("conversion"))
     (tmp_path / "a.warc").write_bytes(page_like_wet)
     assert fetch_pages(config(warc=(str(tmp_path / "a.warc"),)), tmp_path / "run")["files"][0]["kind"] == "warc"
 
 
 @pytest.mark.parametrize("name", ["a.gz", "a.warc.wat.gz"])
-def test_metadata_alone_is_refused(tmp_path, name):
+def test_a_file_of_only_metadata_is_rejected(tmp_path, name):
     (tmp_path / name).write_bytes(b"".join(gzip.compress(record(kind)) for kind in ("warcinfo", "metadata")))
     with pytest.raises(InputError, match=r"metadata of pages \(WAT\), but no page"):
         fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")
 
 
-def test_two_sources_at_once_are_refused_with_both(tmp_path):
+def test_two_sources_at_once_are_rejected_with_both(tmp_path):
     with pytest.raises(UsageError, match=r"pages\.warc = \('a',\) and pages\.tables = \('b',\) are both given"):
         config(warc=("a",), tables=("b",))
     crawl = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
@@ -146,10 +146,10 @@ def test_two_sources_at_once_are_refused_with_both(tmp_path):
     ):
         config(common_crawl=crawl, tfds=dataclasses.replace(NO_DATASET, dataset="x:1.0.0"))
     assert config(common_crawl=crawl, packages=PACKAGES).source == "common_crawl"
-    assert config(warc=("a",), common_crawl=crawl).source == "warc"  # as when the config file has the crawl
+    assert config(warc=("a",), common_crawl=crawl).source == "warc"  # the config file sets the crawl
 
 
-def test_fields_of_other_sources_do_not_matter_to_the_run():
+def test_fields_of_other_sources_do_not_affect_the_stage():
     from configs.demo import get_config
 
     experiment = dataclasses.replace(get_config(), pages=config(warc=("x",)))
@@ -164,7 +164,7 @@ def test_fields_of_other_sources_do_not_matter_to_the_run():
     assert asked[0] == asked[1]
 
 
-def test_a_manifest_of_another_version_is_refused(tmp_path):
+def test_a_manifest_of_another_version_is_rejected(tmp_path):
     own_files(tmp_path, "a")
     fetch_pages(config(warc=(str(tmp_path / "a.*"),)), tmp_path)
     manifest = tmp_path / "pages/manifest.json"
@@ -175,12 +175,12 @@ def test_a_manifest_of_another_version_is_refused(tmp_path):
             input_files(tmp_path)
 
 
-def test_the_home_of_nobody_is_refused_by_name(tmp_path):
+def test_the_home_of_an_unknown_user_is_rejected_by_name(tmp_path):
     with pytest.raises(UsageError, match=r"'~nobodyx/\*\.gz' names the home of a user that does not exist"):
         fetch_pages(config(warc=("~nobodyx/*.gz",)), tmp_path)
 
 
-def test_a_file_of_another_size_is_refused_with_both(tmp_path):
+def test_a_file_of_another_size_is_rejected_with_both(tmp_path):
     (path,) = own_files(tmp_path, "a")
     size = path.stat().st_size
     fetch_pages(config(warc=(str(path),)), tmp_path / "run")
@@ -189,13 +189,13 @@ def test_a_file_of_another_size_is_refused_with_both(tmp_path):
         input_files(tmp_path / "run")
 
 
-def test_a_pattern_without_a_match_is_refused_by_name(tmp_path):
+def test_a_pattern_without_a_match_is_rejected_by_name(tmp_path):
     write_pages(tmp_path / "a.warc.gz", [page(0)])
     with pytest.raises(UsageError, match=r"nothing-\*\.warc' matches no file"):
         fetch_pages(config(warc=(str(tmp_path / "a.*"), str(tmp_path / "nothing-*.warc"))), tmp_path / "run")
 
 
-def test_a_missing_manifest_or_file_is_refused(tmp_path):
+def test_a_missing_manifest_or_file_is_rejected(tmp_path):
     with pytest.raises(InputError, match=r"launch\.fetch_pages"):
         input_files(tmp_path)
     write_pages(tmp_path / "a.warc.gz", [page(0)])
@@ -205,7 +205,7 @@ def test_a_missing_manifest_or_file_is_refused(tmp_path):
         input_files(tmp_path / "run")
 
 
-def test_the_stage_notices_that_an_own_file_changed(tmp_path):
+def test_the_stage_detects_a_changed_user_file(tmp_path):
     from configs.demo import get_config
 
     own, run = tmp_path / "a.warc.gz", tmp_path / "run"
@@ -214,14 +214,14 @@ def test_the_stage_notices_that_an_own_file_changed(tmp_path):
     assert run_stage(STAGE, experiment, run)
     assert not run_stage(STAGE, experiment, run)
     without = dataclasses.replace(experiment, pages=dataclasses.replace(experiment.pages, packages=()))
-    assert not run_stage(STAGE, without, run)  # packages are not used beside own files
+    assert not run_stage(STAGE, without, run)  # packages are not used together with user files
     size = own.stat().st_size
     own.write_bytes(own.read_bytes() + b"more")
-    assert run_stage(STAGE, experiment, run)  # made anew: what it lists decides which texts are made again
+    assert run_stage(STAGE, experiment, run)  # rerun: its list determines which texts run again
     assert [file.bytes for file in input_files(run)] == [size + 4]
 
 
-def test_a_zstandard_warc_is_told_from_a_table_by_its_name(tmp_path):
+def test_a_zstandard_warc_is_distinguished_from_a_table_by_its_name(tmp_path):
     data = zstandard.compress(record("response"))
     (tmp_path / "a.warc.zst").write_bytes(data)
     (tmp_path / "a.zst").write_bytes(data)
@@ -230,7 +230,7 @@ def test_a_zstandard_warc_is_told_from_a_table_by_its_name(tmp_path):
         warc_kind(tmp_path / "a.zst")
 
 
-def test_a_crawl_under_the_name_of_another_is_refused_with_both():
+def test_a_crawl_under_the_name_of_another_is_rejected_with_both():
     experiment = get_fineweb()
     pages = dataclasses.replace(
         experiment.pages, common_crawl=dataclasses.replace(experiment.pages.common_crawl, crawl="CC-MAIN-2024-18")
@@ -241,7 +241,7 @@ def test_a_crawl_under_the_name_of_another_is_refused_with_both():
         dataclasses.replace(experiment, pages=pages)
 
 
-def test_a_folder_stands_for_all_files_of_its_kind_in_it(tmp_path):
+def test_a_folder_means_all_its_files_of_the_kind(tmp_path):
     for name in ("b.txt", "a.jsonl", "deep/er/c.TXT", "notes.md", ".hidden.txt", ".git/x.txt", "d.warc.gz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"text": "a"}')
@@ -253,8 +253,8 @@ def test_a_folder_stands_for_all_files_of_its_kind_in_it(tmp_path):
     assert len(twice) == 4
 
 
-def test_files_of_a_folder_that_are_not_read_are_named(tmp_path):
-    """Hidden ones aside, every file of a folder is read, or named with the reason."""
+def test_skipped_files_of_a_folder_are_named(tmp_path):
+    """Every file of a folder that is not hidden is read, or named with the reason."""
     for name, text in {"a.docx": "x", "deep/b.pdf": "x", "c.md": "x", "d.txt": "", ".e.odt": "x"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -266,8 +266,8 @@ def test_files_of_a_folder_that_are_not_read_are_named(tmp_path):
     assert any(line.endswith("skipped 1 files that are empty: d.txt") for line in lines)
 
 
-def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(tmp_path):
-    with pytest.raises(UsageError, match=r"is a folder without files with the ending \.parquet, \.txt"):
+def test_a_folder_without_such_files_is_rejected_with_the_supported_endings(tmp_path):
+    with pytest.raises(UsageError, match=r"is a folder without files, so none with the ending \.parquet, \.txt"):
         named_files("pages.tables", [str(tmp_path)])
     (tmp_path / "a.pdf").touch()
     with pytest.raises(UsageError, match=r"holds 1 files, but none .*\.jsonl"):
@@ -280,7 +280,7 @@ def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(t
         named_files("pages.tables", [str(tmp_path)])
 
 
-def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypatch):
+def test_an_empty_pattern_is_not_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("a")
     monkeypatch.chdir(tmp_path)
     for pattern in ("", " "):
@@ -289,6 +289,6 @@ def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypat
     assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
 
 
-def test_a_folder_in_a_set_of_the_quality_classifier_is_one_of_tables(tmp_path):
+def test_a_folder_in_a_set_of_the_quality_classifier_is_a_folder_of_tables(tmp_path):
     (tmp_path / "a.jsonl").touch()
     assert list(named_files("documents.quality_classifier.training.good", [str(tmp_path)]).values()) == ["a.jsonl"]

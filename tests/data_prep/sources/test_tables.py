@@ -1,4 +1,4 @@
-"""Published tables of texts become documents, row by row; what holds none is named with its place, not a crash."""
+"""Published tables become documents row by row; invalid rows are named by position."""
 
 import codecs
 import dataclasses
@@ -45,7 +45,7 @@ def read(path: Path, **changes) -> tuple[list[Document], list[QuarantinedRow]]:
 
 
 def lines(tmp_path: Path, *rows: object) -> Path:
-    """A JSONL file of these rows; bytes and str are lines as they are."""
+    """A JSONL file of these rows; bytes and str are raw lines."""
     path = tmp_path / "t.jsonl"
     raw = [
         row if isinstance(row, bytes) else (row if isinstance(row, str) else json.dumps(row)).encode() for row in rows
@@ -63,7 +63,7 @@ def many(number: int) -> list[dict]:
     return [dataclasses.asdict(dataclasses.replace(WHOLE, text=f"Text {n}.", id=str(n))) for n in range(number)]
 
 
-def test_finewebs_columns_come_as_they_are(tmp_path):
+def test_finewebs_columns_are_kept(tmp_path):
     rows = many(2500)
     pq.write_table(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA), tmp_path / "f.parquet", row_group_size=300)
     documents, quarantined = read(tmp_path / "f.parquet")
@@ -95,7 +95,7 @@ def test_finewebs_columns_come_as_they_are(tmp_path):
         "UTF-16 BE", "array", "indented array", "array with BOM and CRLF", "array in UTF-16",
     ],
 )  # fmt: skip
-def test_lines_of_json_come_however_they_are_packed(tmp_path, pack):
+def test_json_lines_are_read_in_any_compression(tmp_path, pack):
     rows = [row | {"text": f'{row["text"]} "a\\\\" [{{,\n\r é\U0001f33e}}]'} for row in many(500)]
     (tmp_path / "whatever.json").write_bytes(pack("\n".join(map(json.dumps, rows)).encode()))
     documents, quarantined = read(tmp_path / "whatever.json")
@@ -103,7 +103,7 @@ def test_lines_of_json_come_however_they_are_packed(tmp_path, pack):
     assert quarantined == []
 
 
-def test_pieces_of_any_size_give_the_same_lines(tmp_path, monkeypatch):
+def test_chunks_of_any_size_give_the_same_lines(tmp_path, monkeypatch):
     path = lines(tmp_path, *many(50))
     whole, _ = read(path)
     content = path.read_bytes().replace(b"Text", b'[\\"{\\\\')
@@ -137,7 +137,7 @@ def test_bad_elements_of_an_array_are_named_and_the_others_kept(tmp_path):
     assert read(path) == ([], [])
 
 
-def test_what_is_missing_is_filled_by_the_stated_rules(tmp_path):
+def test_missing_values_are_filled_by_the_documented_rules(tmp_path):
     assert read(lines(tmp_path, {"text": "Only text."})) == ([BARE], [])
     (document,), _ = read(lines(tmp_path, {"text": "Only text."}), name="part/x.jsonl")
     assert (document.id, document.file_path) == ("part/x.jsonl/0", "part/x.jsonl")
@@ -178,7 +178,7 @@ def test_what_is_missing_is_filled_by_the_stated_rules(tmp_path):
         "surrogate",
     ],
 )
-def test_other_makers_keys(tmp_path, row, columns):
+def test_keys_of_other_tools(tmp_path, row, columns):
     (document,), quarantined = read(lines(tmp_path, {"text": "Only text.", **row}))
     assert {name: getattr(document, name) for name in columns} == columns
     assert quarantined == []
@@ -200,12 +200,12 @@ def test_other_makers_keys(tmp_path, row, columns):
         ({"language_score": 0.9}, "", 0.0),
     ],
 )
-def test_a_language_counts_with_its_score_and_by_its_iso_639_1_code(tmp_path, row, language, score):
+def test_a_language_has_its_score_and_its_iso_639_1_code(tmp_path, row, language, score):
     (document,), _ = read(lines(tmp_path, {"text": "Only text.", **row}))
     assert (document.language, document.language_score) == (language, score)
 
 
-def test_nested_columns_of_parquet_and_times(tmp_path):
+def test_nested_columns_and_times_of_parquet(tmp_path):
     moment = datetime(2024, 2, 20, 22, 10, 55, tzinfo=timezone(timedelta(hours=1)))
     table = {"body": [{"plain": "A text."}], "metadata": [{"url": "u", "junk": 3}], "date": [moment]}
     (document,), _ = read(parquet(tmp_path / "n.parquet", table), text_field="body.plain")
@@ -214,7 +214,7 @@ def test_nested_columns_of_parquet_and_times(tmp_path):
     assert document.date == datetime(2024, 2, 20, tzinfo=UTC).isoformat().replace("+00:00", "Z")
 
 
-def test_a_key_with_a_dot_in_it_counts_before_a_nested_one(tmp_path):
+def test_a_key_with_a_dot_takes_precedence_over_a_nested_one(tmp_path):
     (document,), _ = read(lines(tmp_path, {"a.b": "whole", "a": {"b": "nested"}}), text_field="a.b")
     assert document.text == "whole"
 
@@ -254,23 +254,23 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[{"body": "a"}] * 3, [{"text": 7}, {"text": 8}], [{"text": ["a"]}, {"body": "b"}]])
-def test_a_table_without_the_text_in_any_row_is_refused(tmp_path, rows):
+def test_a_table_without_the_text_in_any_row_is_rejected(tmp_path, rows):
     with pytest.raises(
         InputError, match=rf"t\.jsonl has no text in any of its {len(rows)} rows: .*Set pages\.text_field"
     ):
         read(lines(tmp_path, *rows))
     assert len(read(lines(tmp_path, *rows, {"text": "one"}))[0]) == 1
-    assert len(read(lines(tmp_path, {"text": None}))[1]) == 1  # the column is there
+    assert len(read(lines(tmp_path, {"text": None}))[1]) == 1  # the column exists
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz"])
-def test_a_file_of_no_bytes_is_refused(tmp_path, name):
+def test_an_empty_file_is_rejected(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=rf"{name} is empty, 0 bytes"):
         own_files((), (str(tmp_path / name),), "text")
 
 
-def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatch):
+def test_an_endless_line_is_not_collected_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(json_rows, "MAX_LINE_BYTES", 1000)
     monkeypatch.setattr(json_rows, "PIECE", 64)
     path = lines(tmp_path, {"text": "first"}, {"text": "x" * 2000}, {"text": "last"}, {"text": "y" * 2000})
@@ -279,7 +279,7 @@ def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatc
     assert [(row.place, row.reason) for row in quarantined] == [("line 2", "too_long"), ("line 4", "too_long")]
 
 
-def test_memory_does_not_grow_with_such_a_line(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_a_long_line(tmp_path, monkeypatch):
     monkeypatch.setattr(json_rows, "MAX_LINE_BYTES", 1000)
     monkeypatch.setattr(json_rows, "PIECE", 1 << 16)
     path = lines(tmp_path, b'{"text": "' + b"x" * 20_000_000 + b'"}', {"text": "last"})
@@ -291,7 +291,7 @@ def test_memory_does_not_grow_with_such_a_line(tmp_path, monkeypatch):
     assert most < 4_000_000
 
 
-def test_a_text_above_the_limit_is_left_out(tmp_path, monkeypatch):
+def test_a_text_above_the_limit_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(columns_module, "MAX_TEXT_BYTES", 1000)
     documents, quarantined = read(
         parquet(tmp_path / "l.parquet", {"text": ["x" * 1001, "é" * 500, "é" * 501, "short"]})
@@ -301,7 +301,7 @@ def test_a_text_above_the_limit_is_left_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
-def test_a_file_that_breaks_off_gives_what_came_before(tmp_path, pack, monkeypatch):
+def test_a_truncated_file_gives_the_rows_before(tmp_path, pack, monkeypatch):
     monkeypatch.setattr(json_rows, "PIECE", 1 << 12)
     rows = [{"text": f"Text {n} {n * 7919 % 1009}."} for n in range(60_000)]
     packed = pack("\n".join(map(json.dumps, rows)).encode())
@@ -315,7 +315,7 @@ def test_a_file_that_breaks_off_gives_what_came_before(tmp_path, pack, monkeypat
         read(tmp_path / "b.jsonl")
 
 
-def test_a_damaged_row_group_is_passed_over(tmp_path):
+def test_a_damaged_row_group_is_skipped(tmp_path):
     pq.write_table(pa.Table.from_pylist(many(900)), tmp_path / "d.parquet", row_group_size=300, compression="zstd")
     data = bytearray((tmp_path / "d.parquet").read_bytes())
     column = pq.read_metadata(tmp_path / "d.parquet").row_group(1).column(0)
@@ -330,7 +330,7 @@ def test_a_damaged_row_group_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     "text", ["To be,\n\n  or not\tto be.\n", '{"text": "no table"}\n{"text": "by its name"}', "PAR1"]
 )
-def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
+def test_a_txt_file_is_one_document_byte_for_byte(tmp_path, text):
     path = tmp_path / "play.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     (document,) = read_table(path, text_field="content")
@@ -339,7 +339,7 @@ def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
     assert (listed.kind, listed.pages) == ("table", 1)
 
 
-def test_a_text_that_is_not_utf_8_is_refused_with_the_remedy_and_a_blank_one_is_no_document(tmp_path):
+def test_a_text_that_is_not_utf_8_is_rejected_with_the_fix_and_a_blank_one_is_no_document(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=r"latin\.txt is not UTF-8: .* iconv"):
         list(read_table(tmp_path / "latin.txt"))
@@ -356,7 +356,7 @@ def test_a_text_that_is_not_utf_8_is_refused_with_the_remedy_and_a_blank_one_is_
     ["One.\n\nTwo and three.\n\nFour.\n" * 9, "word " * 90, "é" * 100, "x" * 61 + "\n" + "y" * 200, "a\nb" * 99],
     ids=["paragraphs", "words", "letters", "long lines", "short lines"],
 )  # fmt: skip
-def test_a_text_too_long_for_one_document_becomes_several_and_none_of_it_is_lost(tmp_path, monkeypatch, text):
+def test_a_text_too_long_for_one_document_becomes_several_without_loss(tmp_path, monkeypatch, text):
     monkeypatch.setattr(text_rows, "MAX_TEXT_BYTES", 80)
     monkeypatch.setattr(text_rows, "PART_BYTES", 40)
     (tmp_path / "long.md").write_text(text, encoding="utf-8")
@@ -369,7 +369,7 @@ def test_a_text_too_long_for_one_document_becomes_several_and_none_of_it_is_lost
     assert [document.text for document in read_table(tmp_path / "short.md")] == [text[:40]]
 
 
-def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):
+def test_a_table_without_the_text_is_rejected_with_its_columns(tmp_path):
     path = parquet(tmp_path / "c.parquet", {"content": ["x"], "url": ["u"]})
     with pytest.raises(InputError, match=r"no column 'text', but: content, url\. .*pages\.text_field"):
         read(path)
@@ -407,7 +407,7 @@ def test_the_manifest_lists_tables_and_their_rows(tmp_path):
         (b"PAR1 and then it breaks off", "is not a complete Parquet file"),
     ],
 )
-def test_what_is_no_table_is_refused_before_any_work(tmp_path, content, told):
+def test_files_that_are_not_tables_are_rejected_before_any_work(tmp_path, content, told):
     (tmp_path / "x.jsonl").write_bytes(content)
     with pytest.raises(InputError, match=told):
         fetch_pages(config(str(tmp_path / "x.*")), tmp_path / "run")
@@ -415,12 +415,12 @@ def test_what_is_no_table_is_refused_before_any_work(tmp_path, content, told):
 
 
 @pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b"])
-def test_an_impossible_field_is_refused(name):
+def test_an_invalid_field_is_rejected(name):
     with pytest.raises(UsageError, match=r"pages\.text_field is "):
         config("x", text_field=name)
 
 
-def test_a_text_of_a_crawl_above_the_limit_is_dropped_by_name(monkeypatch):
+def test_a_crawled_text_above_the_limit_is_dropped_by_name(monkeypatch):
     monkeypatch.setattr(row_module, "MAX_TEXT_BYTES", 100)
     texts = [page(b"x" * size, content_type="text/plain") for size in (100, 101)]
     assert [row_module.text_of(one, demo_config())[1] for one in texts] == [None, "text_too_large"]

@@ -1,4 +1,4 @@
-"""Datasets of tensorflow-datasets are read row by row without TensorFlow, in ranges that make up the whole."""
+"""Datasets of tensorflow-datasets are read row by row without TensorFlow, in ranges that cover them."""
 
 import dataclasses
 import importlib.util
@@ -27,7 +27,7 @@ ROWS = [{"text": f"Text {n}, ä.", "url": f"https://{n}.example/", "stars": n} f
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    """A dataset of 25 rows in three shards as tensorflow-datasets itself writes it: the folder of datasets."""
+    """A dataset of 25 rows in three shards as tensorflow-datasets writes it; returns the folder of datasets."""
     folder = tmp_path_factory.mktemp("datasets")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,7 +66,7 @@ def fetch(run: Path, text_field: str = "text", **changes) -> dict[str, list]:
     return fetch_pages(PagesConfig(text_field=text_field, tfds=config(**changes)), run, [].append)
 
 
-def test_a_dataset_is_cut_into_ranges_that_make_up_the_whole(dataset, tmp_path):
+def test_ranges_cover_the_dataset(dataset, tmp_path):
     folder = dataset / "reviews/1.0.2"
     manifest = fetch(tmp_path, dataset="reviews:1.0.2", data_dir=str(dataset), rows_per_file=10)
     size = sum(path.stat().st_size for path in folder.glob("*train*"))
@@ -85,7 +85,7 @@ def test_a_dataset_is_cut_into_ranges_that_make_up_the_whole(dataset, tmp_path):
     assert [d.text for d in whole] == [d.text for d in documents]
 
 
-def test_a_folder_serves_as_well_as_a_name_and_a_split_may_be_a_part(dataset, tmp_path):
+def test_a_folder_works_like_a_name_and_a_split_may_be_a_part(dataset, tmp_path):
     folder = dataset / "reviews/1.0.2"
     fetch(tmp_path, dataset=str(folder), split="train[20:]", rows_per_file=3)
     files = input_files(tmp_path)
@@ -94,7 +94,7 @@ def test_a_folder_serves_as_well_as_a_name_and_a_split_may_be_a_part(dataset, tm
     assert [d.text for d in documents_in(files)] == everything[20:]
 
 
-def test_a_row_without_text_is_a_quarantined_row(dataset):
+def test_a_row_without_text_is_quarantined(dataset):
     quarantined: list[QuarantinedRow] = []
     assert list(read_tfds(dataset / "reviews/1.0.2", "blank", on_quarantine=quarantined.append)) == []
     assert [str(row) for row in quarantined] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
@@ -116,13 +116,13 @@ def test_a_row_without_text_is_a_quarantined_row(dataset):
         ({"dataset": "reviews:1.0.2", "split": ""}, "split is empty"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_there_is(dataset, tmp_path, changes, told):
+def test_invalid_settings_are_rejected_with_the_choices(dataset, tmp_path, changes, told):
     with pytest.raises(UsageError, match=told):
         fetch(tmp_path, **({"data_dir": str(dataset)} | changes))
     assert not (tmp_path / "pages").exists()
 
 
-def test_a_dataset_that_cannot_be_had_is_refused(dataset, tmp_path):
+def test_an_unavailable_dataset_is_rejected(dataset, tmp_path):
     with pytest.raises(InputError, match=r"no_such_dataset_at_all:1\.0\.0 cannot be prepared: .*not found"):
         fetch(tmp_path, dataset="no_such_dataset_at_all:1.0.0", data_dir=str(tmp_path))
 
@@ -134,7 +134,7 @@ def copied(dataset: Path, folder: Path) -> Path:
     return folder
 
 
-def test_other_formats_missing_and_damaged_files_are_refused(dataset, tmp_path):
+def test_other_formats_missing_and_damaged_files_are_rejected(dataset, tmp_path):
     folder = copied(dataset, tmp_path / "copy")
     fetch(tmp_path / "run", dataset=str(folder))
     shard = folder / "reviews-train.array_record-00001-of-00003"
@@ -157,7 +157,7 @@ def test_other_formats_missing_and_damaged_files_are_refused(dataset, tmp_path):
         fetch(tmp_path / "run", dataset=str(folder))
 
 
-def test_what_to_install_is_told_without_the_library(dataset, monkeypatch):
+def test_a_missing_library_is_reported_with_the_install_command(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(InputError, match="make add PACKAGE='tensorflow-datasets importlib-resources'"):
         next(read_tfds(dataset / "reviews/1.0.2", "train"))

@@ -1,4 +1,4 @@
-"""NLTK's words and Punkt's sentences, on cases whose outcome NLTK 3.8.1 gave; test_datatrove_2024.py has many more."""
+"""NLTK's words and Punkt's sentences compared with results of NLTK 3.8.1; test_datatrove_2024.py has many more."""
 
 import itertools
 
@@ -48,14 +48,14 @@ def test_sentences(text, sentences):
     assert [text[start:stop] for start, stop in sentence_spans(text)] == sentences
 
 
-def test_sentences_lie_in_order_and_hold_all_that_is_no_blank():
+def test_sentences_are_in_order_and_cover_all_text_except_blanks():
     text = 'A. B? (C.) "D!" -- e.g. F... G.H. I?)" 3. J.\nK'
     spans = sentence_spans(text)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     assert "".join("".join(text[start:stop].split()) for start, stop in spans) == "".join(text.split())
 
 
-def test_a_passage_counts_by_either():
+def test_a_passage_counts_by_either_library():
     passage = Passage("It is ok. then we can't go.\nYes.")
     assert (passage.sentence_count("spacy"), passage.sentence_count("punkt")) == (3, 2)
     assert passage.word_count_by("nltk") == len(passage.words_by("nltk")) == len(passage.kinds_by("nltk"))

@@ -43,7 +43,7 @@ TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.charact
         (" \n\t", []),
     ],
 )  # fmt: skip
-def test_split_as_spacy(text, words):
+def test_words_equal_those_of_spacy(text, words):
     assert split_words(text) == words
 
 
@@ -53,12 +53,12 @@ def test_words_are_the_text_without_white_space(text):
 
 
 @given(TEXT, TEXT)
-def test_white_space_parts_words(left, right):
+def test_white_space_separates_words(left, right):
     assert split_words(f"{left} {right}") == split_words(left) + split_words(right)
 
 
 @given(TEXT)
-def test_a_kind_for_each_word(text):
+def test_each_word_has_a_kind(text):
     found, kinds = split(text)
     assert kinds == "".join(map(kind_of, found))
     for word, kind in zip(found, kinds, strict=True):
@@ -96,10 +96,10 @@ def test_kinds(kind, examples):
         ("A cat.\tA dog.", 2),
         ("One.\ttwo", 2),
         ("「一。」 二", 2),
-        ("一。二 三", 1),  # written without blanks: the mark is not a word of its own
+        ("一。二 三", 1),  # written without blanks: the mark is not a separate word
     ],
 )
-def test_sentences_as_spacy(line, sentences):
+def test_sentences_equal_those_of_spacy(line, sentences):
     assert count_sentences(line_kinds([line])) == sentences
 
 
@@ -114,7 +114,7 @@ def test_lines_add_up(lines):
 
 
 @given(LINE)
-def test_sentences_by_a_plain_loop(line):
+def test_sentences_equal_those_of_a_plain_loop(line):
     """spaCy's rule, token by token: white space beyond one blank after a chunk is a token."""
     tokens = []
     for piece in re.findall(r"\S+ ?|\s+", line):
@@ -128,7 +128,7 @@ def test_sentences_by_a_plain_loop(line):
     assert count_sentences(line_kinds([line])) == count
 
 
-def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
+def test_a_full_memo_is_cleared_and_gives_the_same_results(monkeypatch):
     monkeypatch.setattr(words, "MEMO_CHARACTERS", 1000)
     memo = Memo(str.upper)
     for number in range(1000):
@@ -146,7 +146,7 @@ def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
         pytest.param(hints_of_name, id="hints"),
     ],
 )
-def test_caches_keyed_by_the_content_of_pages_are_bounded_in_bytes(look_up):
+def test_caches_keyed_by_page_content_are_bounded_in_bytes(look_up):
     tracemalloc.start()
     try:
         for number in range(60):
@@ -161,5 +161,5 @@ def test_caches_keyed_by_the_content_of_pages_are_bounded_in_bytes(look_up):
     "unit",
     ["a", "(", ")", ".", "..)", "a.", "a-", "/a", "a@", "'ll", "n't", "[1", ".A", "5$", "😀", "\0", "a..)", "1.2."],
 )
-def test_time_grows_with_the_length(unit):
+def test_time_is_linear_in_the_length(unit):
     assert not superlinear(words.split_chunk, lambda size: unit * (size // len(unit)), 30_000)

