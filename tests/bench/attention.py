@@ -37,7 +37,7 @@ TOLERANCE = 0.02
 
 
 def plain(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask) -> jax.Array:
-    """The whole form in float32."""
+    """Plain attention in float32."""
     q_BTHC, k_BTKC, v_BTKC = (x.astype(jnp.float32) for x in (q_BTHC, k_BTKC, v_BTKC))
     return attend(q_BTHC, k_BTKC, v_BTKC, mask.all_visible())
 
@@ -45,7 +45,7 @@ def plain(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: Attenti
 def with_gradients(
     implementation: Callable[..., jax.Array], window: int | None
 ) -> Callable[..., tuple[jax.Array, ...]]:
-    """(q, k, v, segments, gradient of the result) -> (result, gradients of q, k, v), jitted."""
+    """Return a jitted function (q, k, v, segments, gradient of the result) -> (result, gradients of q, k, v)."""
 
     def run(*arguments: jax.Array) -> tuple[jax.Array, ...]:
         *qkv, segments_BT, gradient_BTHC = arguments
@@ -56,7 +56,7 @@ def with_gradients(
 
 
 def measure(shape: str, seconds: float) -> Iterator[dict[str, object]]:
-    """A row for each implementation that can run this shape here."""
+    """Yield a row for each implementation that supports this shape on this device."""
     batch, length, heads, kv_heads, channels, window = SHAPES[shape]
     generator = np.random.default_rng(0)
     q, k, v, gradient = (

@@ -33,16 +33,16 @@ from tests.bench.runner import require_model, run_benchmark
 
 COPIES = (0, 1, 2, 4, 8, 16, 32, 64)
 PASSAGES = 6
-"""For each number of copies."""
+"""Number of passages for each number of copies."""
 PASSAGE, PROMPT = 700, 24
-"""Characters, and tokens: a prompt that ends within a word has other tokens than the word in the passage has."""
+"""Characters, and tokens. Prompts are cut by tokens because text cut within a word is tokenized differently."""
 OTHERS = 350
-"""Documents that are there once: with the copies, about as many tokens as the demo's training reads."""
+"""Documents without copies: together with the copies, about as many tokens as the demo's training reads."""
 FORMS, LINES = 40, 8
 
 
 def passages_of(run: RunFolder) -> tuple[dict[int, list[str]], list[str]]:
-    """({copies: passages}, other documents): drawn from the run's documents by one seed."""
+    """Return ({copies: passages}, other documents), sampled from the run's documents."""
     texts = [
         text
         for path in sorted(run.documents.glob("*.parquet"))
@@ -57,7 +57,7 @@ def passages_of(run: RunFolder) -> tuple[dict[int, list[str]], list[str]]:
 
 
 def train(chosen: dict[int, list[str]], others: list[str], workdir: Path) -> None:
-    """Trains the demo's model on the passages, each as often as said, and the other documents, into `workdir`."""
+    """Train the demo's model on the passages, each repeated its number of times, and on the other documents."""
     texts = [*others, *(text for copies, found in chosen.items() for text in found * copies)]
     random.Random(1).shuffle(texts)
     table = workdir.with_name(f"{workdir.name}.jsonl")
@@ -71,7 +71,7 @@ def scores_of(run: Loaded) -> LogLikelihoods:
 
 
 def recitation(run: Loaded, chosen: dict[int, list[str]]) -> Iterator[dict[str, object]]:
-    """A row for each number of copies."""
+    """Yield a row for each number of copies."""
     tokenizer, config, log_likelihoods = run.tokenizer, run.experiment.model, scores_of(run)
     engine = Engine(run.model, config, tokenizer, slots=PASSAGES, mesh=run.mesh)
     for copies, passages in chosen.items():
@@ -97,7 +97,7 @@ PLACES = ("Rome", "Paris", "London", "Boston", "Vienna", "Dublin")
 
 
 def few_shot(run: Loaded) -> Iterator[dict[str, object]]:
-    """A row for each number of lines before."""
+    """Yield a row for each number of preceding lines."""
     generator, log_likelihoods, tokenizer = random.Random(2), scores_of(run), run.tokenizer
     bits: dict[int, list[float]] = {n: [] for n in range(LINES)}
     for _ in range(FORMS):
@@ -124,7 +124,7 @@ def main(
     yield from few_shot(folder.load())
     with tempfile.TemporaryDirectory() as scratch:
         workdir = workdir or Path(scratch) / "copies"
-        train(chosen, others, workdir)  # finds it finished if it was trained before
+        train(chosen, others, workdir)  # skips training if it is complete
         yield from recitation(RunFolder(workdir).load(), chosen)
 
 

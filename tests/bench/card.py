@@ -1,15 +1,15 @@
-"""Ten minutes on a card: is this accelerator computing right, how fast is it, and do the plans hold?
+"""Check an accelerator in ten minutes: correctness, speed, and agreement with the plans.
 
     python -m tests.bench.card [--minutes 10] [--only PART ...] [--wheels FOLDER]
     python -m tests.bench.card --dry-run                # all parts, tiny, on the CPU
     python -m tests.bench.card --store                  # write the golden values, on the CPU
     python3 -m tests.bench.card --prepare FOLDER        # download the wheels that a bare machine lacks
 
-Parts run in order of value, each in a process of its own, so that one that crashes or hangs costs no other. Each
-prints its JSON lines at once; docs/accelerators.md says what they hold, and when a part is skipped or ended. Exit code
-1 if a part failed.
+Parts run in order of importance, each in a separate process, so that a crash or hang does not affect the others. JSON
+lines are printed immediately; docs/accelerators.md describes them, and when parts are skipped or stopped. Exit code 1
+if a part failed.
 
-This module imports only the standard library: it also runs where nothing but JAX is installed, and never occupies the
+This module imports only the standard library: it also runs on machines with only JAX, and does not use the
 accelerator itself. The parts are in tests/bench/card_parts.py.
 """
 
@@ -45,7 +45,7 @@ WHEELS = (
 )  # fmt: skip
 """Imports of the parts besides JAX and the packages that come with it (numpy, scipy, ml_dtypes, opt_einsum)."""
 MOST_BYTES = 50_000_000
-"""Of the prepared folder."""
+"""Maximum size of the prepared folder."""
 
 
 LIBRARIES = (
@@ -58,14 +58,14 @@ LIBRARIES = (
 class Part:
     name: str
     function: str
-    """In tests/bench/card_parts.py."""
+    """Its name in tests/bench/card_parts.py."""
     seconds: int
-    """Least time left to start it with; an estimate, not measured on an accelerator."""
+    """Minimum remaining time to start it; an estimate, not measured on an accelerator."""
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def mfu(seconds: int, model: str, rows: int, remat: str, xla_options: bool = False) -> Part:
-    """`rows` sequences of 1,024 tokens a device and micro-batch."""
+    """The part that measures `rows` sequences of 1,024 tokens per device and micro-batch."""
     name = f"mfu/{model}/{rows}/{remat}" + ("/xla_options" if xla_options else "")
     return Part(name, "mfu", seconds, {"model": model, "rows": rows, "remat": remat, "xla_options": xla_options})
 
@@ -100,7 +100,7 @@ DRY_PARTS = (
 
 
 def device() -> dict[str, Any]:
-    """The machine, as all lines name it."""
+    """Description of the machine in all lines."""
     import jax
 
     from lm.devices import target_of
@@ -119,10 +119,10 @@ def device() -> dict[str, Any]:
 
 
 def run_part(options: argparse.Namespace, parts: dict[str, Part]) -> None:
-    """Runs options.part in this process and prints its rows; an exception is a row too."""
+    """Run options.part in this process and print its rows; an exception is also printed as a row."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)  # what libraries print is no row
+        os.dup2(2, 1)  # output of libraries is not a row
         try:
             if options.part == "device":
                 print(json.dumps({"machine": device()}), file=out)
@@ -139,7 +139,7 @@ def run_part(options: argparse.Namespace, parts: dict[str, Part]) -> None:
 
 
 def in_json(value: Any) -> Any:
-    """The value with text for numbers that JSON does not have: nan, inf."""
+    """Replace numbers that JSON does not support (nan, inf) by text."""
     if isinstance(value, dict):
         return {name: in_json(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -148,23 +148,23 @@ def in_json(value: Any) -> Any:
 
 
 class Runner:
-    """Runs parts, each in its own process, and prints their lines."""
+    """Run parts, each in its own process, and print their lines."""
 
     def __init__(self, options: argparse.Namespace, wheels: str | None):
         self.options, self.start, self.machine = options, time.monotonic(), {}
         self.failed: list[str] = []
         self.skipped: list[str] = []
         self.hang = HANG_SECONDS if options.dry_run else 300
-        """Seconds after which a part is ended."""
+        """Seconds after which a part is stopped."""
         self.environment = os.environ | ({"JAX_PLATFORMS": "cpu"} | QUICK if options.dry_run else {})
-        # By default JAX takes three quarters of a GPU's memory, which the largest models do not fit into.
+        # By default JAX takes three quarters of a GPU's memory, too little for the largest models.
         self.environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
         if wheels:
             self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (wheels, os.environ.get("PYTHONPATH"))))
 
     @property
     def left(self) -> float:
-        """Seconds of the budget."""
+        """Remaining seconds of the budget."""
         return self.start + 60 * self.options.minutes - time.monotonic()
 
     def print(self, part: str, row: dict[str, Any]) -> None:
@@ -173,8 +173,8 @@ class Runner:
         print(json.dumps({"bench": "card", "part": part} | in_json(row) | {"machine": self.machine}), flush=True)
 
     def rows(self, part: str, budget: float, expected: float) -> Iterator[dict[str, Any]]:
-        """Rows of the part as they are printed; a process that ends otherwise is a row with its error. At the end of
-        the budget a part is skipped, unless it has run for three times the `expected` seconds: that is a failure."""
+        """Yield the rows of the part as they are printed, and a row with the error if its process fails. At the end of
+        the budget a part is skipped, or fails if it has run for three times the `expected` seconds."""
         command = [
             sys.executable,
             "-m",
@@ -187,13 +187,13 @@ class Runner:
         command += ["--dry-run"] if self.options.dry_run else []
         begun, ended, found, limit = time.monotonic(), threading.Event(), [], min(self.hang, budget)
         with tempfile.TemporaryFile("w+", errors="replace") as log:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until what it starts can be ended
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the process can be stopped
             process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=self.environment, text=True, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
 
-            def end() -> None:  # with the processes that it started
+            def end() -> None:  # including its child processes
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
@@ -206,7 +206,7 @@ class Runner:
                 for line in process.stdout:
                     try:
                         row = json.loads(line)
-                    except ValueError:  # of a part that was ended as it wrote
+                    except ValueError:  # the part was stopped while writing
                         row = {"ok": False, "error": f"it printed {line[:100]!r}, which is no JSON"}
                     found.append(row | {"seconds": round(time.monotonic() - begun, 1)})
                     yield found[-1]
@@ -233,7 +233,7 @@ class Runner:
             print(f"card: {part} failed. The end of what it printed:\n{last}", file=sys.stderr, flush=True)
 
     def run(self, parts: tuple[Part, ...]) -> int:
-        """Exit code."""
+        """Return the exit code."""
         (found, *_) = [*self.rows("device", self.hang, self.hang)]
         if "error" in found:
             self.print("device", found)
@@ -255,7 +255,7 @@ class Runner:
 
 
 def commit() -> str:
-    """The commit of this tree, with "-dirty" if files were changed; "unknown" in a copy without .git."""
+    """Return the commit of this tree, with "-dirty" if files were changed; "unknown" in a copy without .git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
@@ -263,8 +263,8 @@ def commit() -> str:
 
 
 def prepare(folder: Path, python_version: str) -> None:
-    """Downloads WHEELS in the versions and with the hashes of requirements.lock, for this platform. Raises SystemExit
-    if they are larger than MOST_BYTES together."""
+    """Download WHEELS in the versions and with the hashes of requirements.lock for this platform. Raises SystemExit if
+    their total size exceeds MOST_BYTES."""
     lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
     entries = {entry.partition("==")[0]: entry for entry in re.split(r"\n(?=[a-z])", lock.strip())}
     folder.mkdir(parents=True, exist_ok=True)
@@ -318,7 +318,7 @@ def main() -> None:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(part.name for part in parts)}")
     if options.wheels and not [*options.wheels.glob("*.whl")]:
         parser.error(f"--wheels {options.wheels} holds no wheel. Fill the folder: --prepare {options.wheels}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the part, which would keep the accelerator
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the part, which would keep the accelerator
     chosen = tuple(part for part in parts if not options.only or part.name in options.only)
     with tempfile.TemporaryDirectory() as unpacked:
         for wheel in sorted(options.wheels.glob("*.whl")) if options.wheels else ():

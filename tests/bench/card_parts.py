@@ -50,7 +50,7 @@ TOP_KERNELS = 10
 
 
 def attention(dry_run: bool) -> Rows:
-    """Every implementation in bfloat16 against the plain form in float32."""
+    """Compare every implementation in bfloat16 with plain attention in float32."""
     names = ("small_255", "small_window") if dry_run else attention_bench.SHAPES
     for shape in names:
         if dry_run or not shape.startswith("small"):
@@ -59,7 +59,8 @@ def attention(dry_run: bool) -> Rows:
 
 
 def small(compute_dtype: str = "bfloat16", layers: int = 2) -> tuple[ModelConfig, TrainConfig]:
-    """A few layers of a Llama with heads of 64 channels, grouped queries and 128 positions, which all kernels take."""
+    """A few layers of a Llama with heads of 64 channels, grouped queries and 128 positions, supported by all
+    kernels."""
     base = gpt2_124m.get_config()
     model = dataclasses.replace(
         base.model, vocab_size=512, context_length=128, layers=layers, width=128, heads=2, kv_heads=1, mlp_width=256,
@@ -73,8 +74,8 @@ def small(compute_dtype: str = "bfloat16", layers: int = 2) -> tuple[ModelConfig
 
 
 def documents(model: ModelConfig, rows: int, seed: int) -> Batch:
-    """Rows of documents of 8 to 64 tokens, each an arithmetic sequence of its own: learnable, and only by attention
-    within the document."""
+    """Rows of documents of 8 to 64 tokens, each an arithmetic sequence: learnable only by attention within the
+    document."""
     generator, shape = np.random.default_rng(seed), (rows, model.context_length + 1)
     tokens, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for row in range(rows):
@@ -86,16 +87,16 @@ def documents(model: ModelConfig, rows: int, seed: int) -> Batch:
 
 
 def golden_steps(compute_dtype: str, **changes: Any) -> dict[str, list[float]]:
-    """Loss and norm of the gradients of STEPS steps. `changes` are of the TrainConfig."""
+    """Return losses and gradient norms of STEPS steps. `changes` are fields of TrainConfig."""
     model, train = small(compute_dtype)
     train = dataclasses.replace(train, **changes)
-    # By default, accelerators compute products of float32 in TF32 or bfloat16.
+    # By default, accelerators compute float32 products in TF32 or bfloat16.
     with jax.default_matmul_precision("highest" if compute_dtype == "float32" else "default"):
         step, _, make_state = compiled(model, dataclasses.replace(train, batch_size=8 * jax.device_count()))
     state, found = make_state(), {"loss": [], "gradient_norm": []}
     for number in range(STEPS):
         batch = documents(model, 8, number)
-        # All devices get the same rows, so that the values do not depend on their number.
+        # All devices get the same rows, so that values do not depend on the number of devices.
         state, metrics = step(state, jax.tree.map(lambda x: np.tile(x, (jax.device_count(), 1)), batch))
         for name, values in found.items():
             values.append(float(metrics[name]))
@@ -103,7 +104,7 @@ def golden_steps(compute_dtype: str, **changes: Any) -> dict[str, list[float]]:
 
 
 def golden(dry_run: bool, file: Path) -> Rows:
-    """STEPS steps against those of a CPU."""
+    """Compare STEPS steps with those of a CPU."""
     stored = json.loads(file.read_text(encoding="utf-8"))["values"]
     for compute_dtype, tolerance in TOLERANCE.items():
         found, expected = golden_steps(compute_dtype), stored[compute_dtype]
@@ -116,13 +117,13 @@ def golden(dry_run: bool, file: Path) -> Rows:
 
 
 def greatest_difference(found: list[float], expected: list[float]) -> float:
-    """Relative; infinite where a value is not finite."""
+    """The largest relative difference; infinite if a value is not finite."""
     x, y = np.array(found), np.array(expected)
     return float(f"{np.max(np.abs(x - y) / np.abs(y)):.3g}") if np.isfinite(x).all() else float("inf")
 
 
 def store(file: Path) -> None:
-    """Writes the golden values, which only the CPU's float32 and bfloat16 give."""
+    """Write the golden values. Only the CPU's float32 and bfloat16 give them."""
     values = {compute_dtype: golden_steps(compute_dtype) for compute_dtype in TOLERANCE}
     lines = [f'  "{one}": {json.dumps(values[one])}' for one in values]
     text = f'{{"jax": "{jax.__version__}", "values": {{\n' + ",\n".join(lines) + "\n}}\n"
@@ -130,7 +131,7 @@ def store(file: Path) -> None:
 
 
 def mfu(dry_run: bool, model: str, rows: int, remat: Any, xla_options: bool) -> Rows:
-    """Speed and memory of a training step of MICRO_BATCHES micro-batches."""
+    """Measure speed and memory of a training step of MICRO_BATCHES micro-batches."""
     devices = jax.devices()
     platform = target_of(devices[0]).platform
     of_layouts = [row.xla_options for row in LAYOUTS.values() if options_of(row.xla_options, platform)]
@@ -186,7 +187,7 @@ def mfu(dry_run: bool, model: str, rows: int, remat: Any, xla_options: bool) -> 
 
 
 def middle(dry_run: bool, rows: int = 16) -> tuple[ModelConfig, TrainConfig]:
-    """GPT-2 124M, one micro-batch of `rows` sequences a device."""
+    """GPT-2 124M with one micro-batch of `rows` sequences per device."""
     model, train = small(layers=1)
     if not dry_run:
         model, rows = dataclasses.replace(gpt2_124m.get_config().model, scan_layers=True), rows * jax.device_count()
@@ -194,7 +195,7 @@ def middle(dry_run: bool, rows: int = 16) -> tuple[ModelConfig, TrainConfig]:
 
 
 def profile(dry_run: bool) -> Rows:
-    """Three steps, and what the device spends them on."""
+    """Profile three steps by kernel."""
     from jax.profiler import ProfileData
 
     from lm.metrics.profiling import Profiler
@@ -230,8 +231,8 @@ def profile(dry_run: bool) -> Rows:
 
 
 def kernel_times(data: Any) -> dict[str, float]:
-    """{kernel: nanoseconds} on the first device: of a GPU the streams, of a TPU "XLA Ops", of a CPU what names its
-    operation (hlo_op)."""
+    """{kernel: nanoseconds} on the first device: from the streams of a GPU, "XLA Ops" of a TPU, or operation names
+    (hlo_op) of a CPU."""
     planes = {plane.name: plane for plane in data.planes}
     first = next((name for name in sorted(planes) if name.startswith("/device:") and "CUSTOM" not in name), None)
     lines = list(planes[first].lines if first else planes["/host:CPU"].lines)
@@ -240,14 +241,14 @@ def kernel_times(data: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in wanted:
         for event in line.events:
-            loop = event.name.lstrip("%").startswith(("while", "conditional", "call"))  # has its kernels' time
+            loop = event.name.lstrip("%").startswith(("while", "conditional", "call"))  # contains its kernels
             if not loop and (first or any(name == "hlo_op" for name, _ in event.stats)):
                 found[event.name] = found.get(event.name, 0) + event.duration_ns
     return found
 
 
 def determinism(dry_run: bool) -> Rows:
-    """The same three steps twice in one process, without and with XLA's deterministic operations."""
+    """Run the same three steps twice in one process, without and with XLA's deterministic operations."""
     model, train = middle(dry_run)
     on_gpu = target_of(jax.devices()[0]).platform == "cuda"
     milliseconds: dict[tuple[str, ...], float] = {}
@@ -262,7 +263,7 @@ def determinism(dry_run: bool) -> Rows:
             digests.add(hashlib.sha256(b"".join(leaves)).hexdigest())
         batch = random_batches(model, train.batch_size)
         milliseconds[options] = 1e3 * step_seconds(step, state, batch, 0.1 if dry_run else 3.0)
-        # XLA promises the same bits on CPUs and TPUs, and on GPUs with the option.
+        # XLA guarantees the same bits on CPUs and TPUs, and on GPUs with the option.
         row = {"ok": len(digests) == 1 or (on_gpu and not options), "xla_options": list(options)}
         price = round(milliseconds[options] / milliseconds[()], 4) if options else None
         yield row | {
@@ -271,7 +272,7 @@ def determinism(dry_run: bool) -> Rows:
 
 
 def write_run(folder: Path, model: ModelConfig, train: TrainConfig) -> None:
-    """A run folder that is ready for training, with a tokenizer of characters and random tokens."""
+    """Write a run folder that is ready for training, with a tokenizer of characters and random tokens."""
     from lm.storage import write_json
     from lm.tokenizer import save
     from tests.lm.shard_files import random_stream, write_tokens
@@ -293,7 +294,7 @@ def write_run(folder: Path, model: ModelConfig, train: TrainConfig) -> None:
 
 
 def train(folder: Path) -> None:
-    """Trains the run that write_run has made."""
+    """Train the run of write_run."""
     from configs.experiment.run_folder import RunFolder
     from lm.training.loop import train
 
@@ -302,7 +303,7 @@ def train(folder: Path) -> None:
 
 
 def start_training(folder: Path) -> subprocess.Popen[bytes]:
-    """A process that trains the run, with the programs that others of the part have compiled."""
+    """Start a process that trains the run with the shared compilation cache of the part."""
     command = [sys.executable, "-m", "tests.bench.card", "--train", str(folder)]
     kept = {
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
@@ -317,7 +318,7 @@ def finish_training(folder: Path) -> None:
 
 
 def resume(dry_run: bool) -> Rows:
-    """A run that is killed after its first checkpoints and continued, and one that is not."""
+    """Compare a run that is killed after its first checkpoints and resumed with an uninterrupted run."""
     model, config = small(layers=1)
     steps, every = (16, 2) if dry_run else (40, 4)
     config = dataclasses.replace(
@@ -346,7 +347,7 @@ def resume(dry_run: bool) -> Rows:
 
 
 def generate(dry_run: bool) -> Rows:
-    """Tokens a second of the engine, greedy."""
+    """Measure tokens per second of the engine with greedy decoding."""
     model = small(layers=1)[0] if dry_run else dataclasses.replace(
         gpt2_124m.get_config().model, parameter_dtype="float32", compute_dtype="float32"
     )  # fmt: skip
@@ -359,7 +360,7 @@ SLOTS = 16
 
 
 def serve(dry_run: bool) -> Rows:
-    """A server of a model with random parameters (serve_model), and its clients."""
+    """Measure a server of a model with random parameters (serve_model), and its clients."""
     from tests import server_process
     from tests.bench import serve as serve_bench
 
@@ -371,7 +372,7 @@ def serve(dry_run: bool) -> Rows:
 
 
 def serve_model(dry_run: bool) -> None:
-    """Serves random parameters until SIGTERM. launch.serve needs pyarrow, which is larger than all wheels together."""
+    """Serve random parameters until SIGTERM. launch.serve needs pyarrow, which is larger than all wheels together."""
     from lm.inference.engine import Engine
     from lm.inference.weights import for_inference
     from lm.model.transformer import Transformer

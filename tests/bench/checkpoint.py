@@ -27,7 +27,7 @@ from tests.bench.runner import run_benchmark
 
 
 def make_state(megabytes: int) -> TrainState:
-    """Parameters and two moments of each, all random: nothing of it can be packed."""
+    """Parameters and two moments of each, all random and incompressible."""
     rows = megabytes * 2**20 // (12 * 4 * 8192)
     arrays = [jax.random.normal(jax.random.key(i), (rows, 8192)) for i in range(12)]
     names = ("w0", "w1", "w2", "w3")
@@ -52,7 +52,7 @@ STEP = jax.jit(body, donate_argnums=0)
 
 
 class Loop:
-    """The state, and a step that gives its memory to the next."""
+    """The state, and a step that donates its memory to the next state."""
 
     def __init__(self, megabytes: int):
         self.state = make_state(megabytes)

@@ -4,13 +4,13 @@
     python -m tests.bench.cluster --count             requests of U = 40 and 400 units on W = 1, 4 and 16 workers
     python -m tests.bench.cluster --units 40 --seconds 0.5 --kill-every 5
 
-The nodes are raylets of this machine (`ray.cluster_utils`), the bucket is moto's S3 server behind the proxy of
-tests/object_store.py. The driver is a process of its own, and the only one whose environment names the store.
+The nodes are raylets of this machine (`ray.cluster_utils`), the bucket is moto's S3 server with the proxy of
+tests/object_store.py. The driver is a separate process, and only its environment names the store.
 
 Disturbed: a worker process is killed every 30 s, a node is removed after a third of the units and another is added
-after half of them, and 5 % of the requests are answered 500 or 503 or cut. Checked: the outputs have the bytes of one
-process, no unit is set aside, and the time is at most 1.3 times that of the undisturbed run. Units read one object,
-use a processor for a fifth of their time, and write one object. Prints one JSON line for each run.
+after half of them, and 5 % of the requests get a 500, a 503 or a truncated response. Requirements: the outputs have the
+bytes of one process, no unit is quarantined, and the time is at most 1.3 times that of the undisturbed run. Units read
+one object, use a processor for a fifth of their time, and write one object. Prints one JSON line for each run.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ INPUT_BYTES = 200_000
 NODES = 4
 FAULTS = ("500", "503", "cut")
 MOST_TIME, MOST_BYTES = 1.3, 1.1
-"""Times the undisturbed run; times the bytes of the inputs."""
+"""Relative to the undisturbed run; relative to the bytes of the inputs."""
 READS_A_UNIT, READS_A_WORKER, WRITES_A_UNIT = 4, 20, 3
 """The law: at most 4 U + 20 W reads and 3 U writes."""
 
@@ -53,7 +53,7 @@ def input_of(name: str) -> bytes:
 
 
 def work(unit: Unit[float], space: Workspace) -> dict:
-    """Read the input, work for `unit.input` seconds, a fifth of it on a processor, and write a hash and the input."""
+    """Read the input, work for `unit.input` seconds, a fifth of them on a processor, and write a hash and the input."""
     begin = time.perf_counter()
     data = space.input(f"in/{unit.name}").read_bytes()
     digest = hashlib.sha256(data).digest()
@@ -71,14 +71,14 @@ def step_of(units: int, seconds: float) -> Step[float]:
 
 
 def drive(units: int, seconds: float, **engine: Any) -> None:
-    """Run the step, as the process that the user starts does; print its seconds."""
+    """Run the step as a user's process would; print its seconds."""
     begin = time.perf_counter()
     made = run_step(step_of(units, seconds), EngineConfig(runner="ray", **engine), RUN)
     print(json.dumps({"units": len(made), "seconds": round(time.perf_counter() - begin, 1)}))
 
 
 def start_driver(store: Store, units: int, seconds: float, home: str, **engine: Any) -> subprocess.Popen:
-    """The driver, which knows the store by its environment."""
+    """Start the driver, which gets the store from its environment."""
     code = f"from tests.bench.cluster import *; drive({units}, {seconds}, **{engine!r})"
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
@@ -89,11 +89,11 @@ def start_driver(store: Store, units: int, seconds: float, home: str, **engine: 
 def ended(driver: subprocess.Popen) -> dict:
     said, _ = driver.communicate(timeout=HANG_SECONDS)
     assert driver.returncode == 0, said
-    return json.loads(next(line for line in reversed(said.splitlines()) if line.startswith("{")))  # Ray prints, too
+    return json.loads(next(line for line in reversed(said.splitlines()) if line.startswith("{")))  # Ray prints too
 
 
 def fill(store: Store, units: int) -> None:
-    """Make an empty bucket with the inputs of the units."""
+    """Create an empty bucket with the inputs of the units."""
     store.bucket(BUCKET)
     with variables(store.environment()), ThreadPoolExecutor(8) as pool:
         names = [unit.name for unit in step_of(units, 0).units]
@@ -103,7 +103,7 @@ def fill(store: Store, units: int) -> None:
 
 
 def outputs(store: Store) -> dict[str, str]:
-    """{name: SHA-256} of the outputs in the bucket. Raises AssertionError if a unit was set aside."""
+    """Return {name: SHA-256} of the outputs in the bucket. Raises AssertionError if a unit was quarantined."""
     with variables(store.environment()):
         names = RUN.files()
         assert not [name for name in names if name.startswith("quarantine/")], "units were set aside"
@@ -112,7 +112,7 @@ def outputs(store: Store) -> dict[str, str]:
 
 @functools.cache
 def expected(units: int) -> dict[str, str]:
-    """`outputs` of one process."""
+    """Return the `outputs` of one process."""
     step = step_of(units, 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -126,13 +126,13 @@ def expected(units: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def cluster(home: str) -> Generator[Any]:
-    """A Ray cluster of four nodes with one CPU each."""
+    """Start a Ray cluster of four nodes with one CPU each."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     from ray._common.utils import get_default_ray_temp_dir  # ty: ignore[import-not-found]
     from ray.cluster_utils import Cluster  # ty: ignore[import-not-found]
 
     logging.disable(logging.INFO)
-    # There it writes the address, whatever temp_dir says, and where no cluster was started before there is no folder.
+    # Ray writes the address there, whatever temp_dir is, and the folder is missing before the first cluster.
     Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
     nodes = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": home}))
     try:
@@ -144,7 +144,7 @@ def cluster(home: str) -> Generator[Any]:
 
 
 def patiently[T](begin: Callable[[], T], tries: int = 5) -> T:
-    """Ray gives a node 30 s to start, which a busy machine may exceed."""
+    """Retry: Ray gives a node 30 s to start, which a busy machine may exceed."""
     try:
         return begin()
     except Exception:
@@ -154,7 +154,7 @@ def patiently[T](begin: Callable[[], T], tries: int = 5) -> T:
 
 
 def kill_worker(draw: random.Random) -> bool:
-    """Kill a random process that runs a unit; whether there is one."""
+    """Kill a random process that runs a unit; return whether there is one."""
     import psutil
 
     found = []
@@ -169,7 +169,7 @@ def kill_worker(draw: random.Random) -> bool:
 
 
 def disturbing(draw: random.Random, share: float = 0.05) -> Callable[[Request], str | None]:
-    """Faults of the store."""
+    """Injected faults of the store."""
 
     def fault(request: Request) -> str | None:
         return draw.choice(FAULTS) if draw.random() < share else None
@@ -178,7 +178,7 @@ def disturbing(draw: random.Random, share: float = 0.05) -> Callable[[Request], 
 
 
 def measured(store: Store, nodes: Any, home: str, units: int, seconds: float, kill_every: float = 0) -> dict:
-    """Of one run: its time, and what was done to it. Raises AssertionError if an output differs."""
+    """Return the time and the injected faults of one run. Raises AssertionError if an output differs."""
     fill(store, units)
     draw, killed, removed, added = random.Random(0), 0, None, False
     done = lambda: len([one for one in store.requests if one.method == "PUT" and "/units/step/" in one.path
@@ -209,7 +209,8 @@ def measured(store: Store, nodes: Any, home: str, units: int, seconds: float, ki
 
 
 def kinds(requests: list[Request]) -> dict[str, int]:
-    """Reads (GET, HEAD, pages of LIST), writes (PUT, and POST of parts) and deletions (DELETE, and POST of many)."""
+    """Count reads (GET, HEAD, pages of LIST), writes (PUT, and POST of parts) and deletions (DELETE, and POST of
+    many)."""
     found = Counter()
     for one in requests:
         listed, deleted = "list-type=" in one.path, one.path.endswith("?delete") or "?delete=" in one.path
@@ -246,11 +247,11 @@ def main(
 ) -> Iterator[dict[str, Any]]:
     """Args:
     count: Count requests.
-    units: 320 by default, with --count 40 and 400.
-    workers: With --count.
+    units: Number of units; by default 320, with --count 40 and 400.
+    workers: Numbers of workers for --count.
     seconds: Duration of a unit.
     kill_every: Seconds between killed workers.
-    any_time: Do not compare times.
+    any_time: Do not compare times with the undisturbed run.
     """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as home, serving() as store:

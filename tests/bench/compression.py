@@ -22,7 +22,7 @@ from tests.bench.runner import require_model, run_benchmark
 
 
 def held_out_text(run: Path, size: int) -> bytes:
-    """The first `size` bytes, cut at a whole character, of the held-out documents in an order drawn once."""
+    """The first `size` bytes, cut at a character boundary, of the held-out documents in a fixed random order."""
     paths = RunPaths(run)
     tables = [Path(str(table)) for table in document_tables(paths.tokens)]
     rows = [row for table in tables for row in pq.read_table(table, columns=["id", "split"]).to_pylist()]

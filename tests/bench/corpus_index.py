@@ -36,7 +36,7 @@ print(json.dumps(row | {"peak_mb": round(used.ru_maxrss / 1024)}))  # kilobytes 
 
 
 def documents(tokens: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """uint16, with their heads; together `tokens` tokens or a few more."""
+    """Yield uint16 documents with their heads, at least `tokens` tokens in total."""
     weights = 1 / np.arange(1, VOCABULARY)
     weights /= weights.sum()
     shares = np.cumsum(weights)[:-1]
@@ -56,7 +56,7 @@ def documents(tokens: int, generator: np.random.Generator) -> Iterator[np.ndarra
 
 
 def write_run(run: Path, tokens: int) -> list[list[int]]:
-    """The shards of a run folder; the passages that were planted."""
+    """Write the shards of a run folder; return the planted passages."""
     from data_prep.shards.tokenize import cut_records
     from lm.data.records import MANIFEST, Manifest, Shard, Split, to_bytes
     from lm.storage import digest
@@ -110,7 +110,7 @@ def look_up(run: Path, planted: list[list[int]], lookups: int) -> dict[str, obje
     for number in range(lookups):
         at, length = int(generator.integers(0, len(part.tokens) - 64)), int(generator.integers(1, 33))
         passage = planted[number % len(planted)] if number % 2 else part.tokens[at : at + length].astype(np.int64)
-        if np.max(passage) >= VOCABULARY:  # over the end of a document
+        if np.max(passage) >= VOCABULARY:  # across the end of a document
             continue
         start = time.perf_counter()
         matches = index.find(passage)

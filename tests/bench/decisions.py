@@ -55,7 +55,8 @@ def fineweb_config(recipe: ModuleType = gristmill) -> DocumentsConfig:
 
 
 def compare(rows: list[dict[str, str]], config: DocumentsConfig) -> dict[str, object]:
-    """Of {"url", "decision": "kept" or the filter's name, "reason", "text"}, as datatrove decided: how often we do."""
+    """Compare our decisions with those of datatrove: {"url", "decision": "kept" or the filter's name, "reason",
+    "text"}."""
     start = time.process_time()
     measured = [{"language": "en", "language_score": 1.0, **values_of(row["text"], config)} for row in rows]
     found = verdicts(pa.Table.from_pylist(measured, text_schema(config)), config, min_quality=None)
@@ -83,7 +84,7 @@ def compare(rows: list[dict[str, str]], config: DocumentsConfig) -> dict[str, ob
 
 
 def compare_filters(asked: dict, answers: dict, names: list[str], recipe: ModuleType) -> dict[str, dict[str, object]]:
-    """Each filter by itself, then all in a row."""
+    """Compare each filter separately, then all in sequence."""
     texts, config = asked["texts"], fineweb_config(recipe)
     found = {}
     for stage in STAGES:
@@ -126,7 +127,7 @@ def agreement(names: Sequence[str], ours: Sequence, theirs: Sequence, shown: Seq
 
 
 def groups(keys: list[Sequence]) -> set[frozenset[int]]:
-    """Clusters of documents that share a key, directly or by others."""
+    """Clusters of documents that share a key directly or through others."""
     root = list(range(len(keys)))
 
     def find(one: int) -> int:

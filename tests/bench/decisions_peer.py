@@ -30,7 +30,7 @@ IS_OF_2024 = "use_64bit_hashes" in inspect.signature(MinhashConfig).parameters
 
 
 def filters() -> dict[str, Any]:
-    """As examples/fineweb.py gives them, each by the name of our step."""
+    """Filters as configured in examples/fineweb.py, by the names of our steps."""
     return {
         "gopher_repetition": GopherRepetitionFilter(),
         "gopher_quality": GopherQualityFilter(),
@@ -57,7 +57,7 @@ def url_filter() -> Any:
     from tldextract import TLDExtract  # ty: ignore[import-not-found]
 
     one = URLFilter()
-    one.tldextractor = TLDExtract(suffix_list_urls=())  # the list that came with it: nothing is fetched
+    one.tldextractor = TLDExtract(suffix_list_urls=())  # the bundled list: nothing is downloaded
     return one
 
 
@@ -70,11 +70,11 @@ def signature() -> Any:
 
 
 def decision(one: Any, text: str, **metadata: str) -> tuple[str | None, str]:
-    """(the reason for which a filter drops a text, or None; the text that it leaves)."""
+    """Return (the reason for which a filter drops a text, or None; the remaining text)."""
     document = Document(text=text, id="", metadata=metadata)
     try:
         result = one.filter(document)
-    except ZeroDivisionError as error:  # on texts without a word
+    except ZeroDivisionError as error:  # for texts without words
         return f"{type(error).__name__}", text
     if isinstance(result, tuple):
         return result[1], document.text

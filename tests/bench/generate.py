@@ -27,7 +27,7 @@ from tests.bench.runner import run_benchmark
 
 
 def timed(engine: Engine, requests: list[GenerationRequest]) -> tuple[float, float]:
-    """Seconds until every request has its first token, and until all are done."""
+    """Return the seconds until every request has its first token, and until all are complete."""
     begun, waiting, first = time.perf_counter(), {engine.submit(one) for one in requests}, 0.0
     while engine.has_work:
         waiting -= {event.request_id for event in engine.step() if event.tokens}
@@ -37,7 +37,7 @@ def timed(engine: Engine, requests: list[GenerationRequest]) -> tuple[float, flo
 
 
 def memory_speed(megabytes: int = 256) -> float:
-    """Bytes a second of a sum over more than the caches hold."""
+    """Bytes per second of a sum over more data than the caches hold."""
     words_PN = jnp.ones((64, megabytes * 2**20 // 256), jnp.float32)
     total = jax.jit(lambda words_PN: jnp.sum(words_PN.reshape(64, -1, 64), axis=1))
     total(words_PN).block_until_ready()
@@ -56,7 +56,7 @@ def step_bytes(model: Transformer) -> int:
 
 
 def characters(symbols: int) -> CharacterTokenizer:
-    """A tokenizer with `symbols` symbols, printable ASCII among them."""
+    """A tokenizer with `symbols` symbols, including printable ASCII."""
     ascii = "\n" + "".join(map(chr, range(32, 127)))
     return CharacterTokenizer(ascii + "".join(map(chr, range(0x10000, 0x10000 + symbols - len(ascii)))))
 
@@ -64,7 +64,7 @@ def characters(symbols: int) -> CharacterTokenizer:
 def measure(
     config: ModelConfig, weights: Weights, batch: int, prompt: int, new: int, runs: int
 ) -> dict[str, str | int | float]:
-    """The row of a model with random parameters."""
+    """Return the row of a model with random parameters."""
     model = for_inference(jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0)), config, weights)
     generator = np.random.default_rng(0)
     params = SamplingParams(max_tokens=new, temperature=0.0)

@@ -112,7 +112,7 @@ def tokenizers() -> dict[str, Tokenizer]:
 
 
 def parameters_of(config: ModelConfig) -> dict[str, np.ndarray]:
-    """Random ones, also of what starts as a constant."""
+    """Random parameters, including those initialized with a constant."""
     leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
     source = np.random.default_rng(0)
     scale = lambda name: 1.0 if name.endswith("scale") else 0.5 if name.endswith("share") else 0.0
@@ -122,7 +122,7 @@ def parameters_of(config: ModelConfig) -> dict[str, np.ndarray]:
 
 
 def greedy(model: Transformer, config: ModelConfig, prompt: list[int]) -> list[int]:
-    """The likeliest tokens by the whole forward pass, again and again."""
+    """Decode greedily by repeated full forward passes."""
     row = [*prompt]
     for _ in range(NEW):
         padded = jnp.asarray([row + [0] * (config.context_length - len(row))], jnp.int32)
@@ -143,7 +143,7 @@ def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
     """Compare transformers on the export of a run with our engine on the run."""
     export(open_run(run), folder, "hugging_face", ExportOptions())
     experiment = run.experiment()
-    model = dataclasses.replace(experiment.model, compute_dtype="float32")  # as it is computed there
+    model = dataclasses.replace(experiment.model, compute_dtype="float32")  # as computed by transformers
     loaded = run.load(experiment=dataclasses.replace(experiment, model=model))
     config, tokenizer = loaded.experiment.model, loaded.tokenizer
     tokens = np.random.default_rng(1).integers(0, min(tokenizer.vocab_size, config.vocab_size), (2, 100))
@@ -190,7 +190,7 @@ def tensors_in(folder: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """Models made by transformers: compare its logits with our import, and tensors after a round trip."""
+    """Compare logits of models created by transformers with our import, and tensors after a round trip."""
     subprocess.run([peer, "-c", MAKE, scratch], check=True, capture_output=True)
     for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
         write_tokenizer(folder, tokenizer, 128)

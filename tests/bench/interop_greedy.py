@@ -58,8 +58,8 @@ print(json.dumps([ids, list(model.generate(ids, int(sys.argv[3]), 0.0, 0)), "num
 
 
 def stories_tokenizer() -> SentencePieceTokenizer:
-    """That of stories260K, whose file is llama2.c's: each piece as score, length, bytes (karpathy/llama2.c:
-    tokenizer.py)."""
+    """The tokenizer of stories260K, in the file format of llama2.c: score, length and bytes of each piece
+    (karpathy/llama2.c: tokenizer.py)."""
     data, at, pieces = (STORIES / "tok512.bin").read_bytes(), 4, []
     while at < len(data):
         score, length = struct.unpack_from("<fi", data, at)
@@ -74,7 +74,7 @@ def stories_tokenizer() -> SentencePieceTokenizer:
 
 
 def ours(run: RunFolder, prompt: str, new: int) -> tuple[list[int], list[int]]:
-    """(the prompt's tokens, the greedy tokens after them)."""
+    """Return (the prompt's tokens, the following greedy tokens)."""
     loaded = run.load()
     tokenizer, config = loaded.tokenizer, loaded.experiment.model
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
@@ -92,7 +92,7 @@ def theirs(python: str, program: str, place: Path, prompt: str, new: int) -> tup
 
 
 def agreement(run: RunFolder, scratch: Path, name: str, prompt: str, peer: str, llama: str, new: int) -> dict[str, Any]:
-    """How many tokens each program gives as we do, before the first that differs."""
+    """Count the tokens of each program that agree with ours before the first difference."""
     ids, made = ours(run, prompt, new)
     found: dict[str, Any] = {"case": f"greedy {name}", "prompt": prompt, "tokens": len(made)}
     programs = [
@@ -121,7 +121,7 @@ def agreement(run: RunFolder, scratch: Path, name: str, prompt: str, peer: str, 
 
 
 def cases(scratch: Path, run: str, small: dict[str, Any]) -> Iterator[tuple[str, RunFolder, str]]:
-    """(name, run folder, prompt) of the run that is named, of stories260K, and of `small`: {name: SourceModel}."""
+    """Yield (name, run folder, prompt) of the given run, of stories260K, and of `small`: {name: SourceModel}."""
     if run:
         yield "run", RunFolder(Path(run)), "The history of"
     if STORIES.is_dir():

@@ -23,7 +23,7 @@ KEYS = 15
 
 
 def write_files(folder: Path, documents: int, files: int) -> list[Path]:
-    """Files of keys; every third document has one key in common with an earlier one."""
+    """Write files of keys; every third document has one key in common with an earlier one."""
     paths = []
     for file in range(files):
         paths.append(folder / f"{file:05d}.pairs")

@@ -33,10 +33,10 @@ DOCUMENT_CHARACTERS, DOCUMENTS = 10_000, 100
 
 @functools.cache
 def labelled_sentences(archive: Path) -> list[tuple[str, str]]:
-    """(ISO 639 code, sentence) for every line of the archive that is not empty, languages in alphabetical order."""
+    """Yield (ISO 639 code, sentence) for every non-empty line of the archive, languages in alphabetical order."""
     sentences = []
     with tarfile.open(archive) as opened:
-        for member in opened:  # in the archive's order: to go back is to decompress again
+        for member in opened:  # in the order of the archive: seeking back would decompress it again
             file = opened.extractfile(member) if member.name.endswith(".txt") else None
             if file is not None:
                 lines = file.read().decode().splitlines()
@@ -49,7 +49,7 @@ def unscored(text: str) -> Document:
 
 
 def kept(texts: list[str]) -> list[bool]:
-    """Whether each text passes the pipeline's language filter."""
+    """Return whether each text passes the language filter of the pipeline."""
     config = dataclasses.replace(get_config().documents, steps=(), language=LANGUAGE)
     rows = [dataclasses.asdict(detect_language(unscored(text), LANGUAGE)) for text in texts]
     table = pa.Table.from_pylist(rows, text_schema(config))
@@ -57,7 +57,7 @@ def kept(texts: list[str]) -> list[bool]:
 
 
 def kept_as_they_are(texts: list[str]) -> list[bool]:
-    """The same of texts with their digits and punctuation."""
+    """The same without removing digits and punctuation."""
     found = [model().predict(text, k=1) for text in texts]
     return [
         labels[0].removeprefix(LABEL_PREFIX) in LANGUAGE.languages and scores[0] > LANGUAGE.min_score
@@ -66,7 +66,7 @@ def kept_as_they_are(texts: list[str]) -> list[bool]:
 
 
 def shares_kept(keeps: Callable[[list[str]], list[bool]], sentences: list[tuple[str, str]]) -> dict[str, float]:
-    """Shares, of 1, rounded to 5 digits."""
+    """Shares from 0 to 1, rounded to 5 digits."""
     found = list(zip(keeps([text for _, text in sentences]), sentences, strict=True))
     english = [(keep, len(text) > LONG) for keep, (label, text) in found if label == "en"]
     others = [keep for keep, (label, _) in found if label != "en"]
@@ -82,7 +82,7 @@ def shares_kept(keeps: Callable[[list[str]], list[bool]], sentences: list[tuple[
 
 
 def documents_per_cpu_second(sentences: list[tuple[str, str]]) -> float:
-    """Of English text, DOCUMENT_CHARACTERS each."""
+    """Speed on English texts of DOCUMENT_CHARACTERS each."""
     prose = "\n".join(text for label, text in sentences if label == "en")
     text = (prose * (DOCUMENT_CHARACTERS // len(prose) + 1))[:DOCUMENT_CHARACTERS]
     started = time.process_time()

@@ -40,14 +40,14 @@ from tests.bench.runner import SkippedError, require_file, run_benchmark
 CODES = dict(zip(recipe.TEN_LANGUAGES, ("zh", "ja", "ar", "hi", "th", "ru", "de", "es", "vi", "sw"), strict=True))
 PAGES = {"de": "deu_Latn", "es": "spa_Latn", "fr": "fra_Latn", "ja": "jpn_Jpan", "pt-br": "por_Latn", "ru": "rus_Cyrl",
          "tr": "tur_Latn", "zh-cn": "cmn_Hani"}  # fmt: skip
-"""{folder of pages: the language}."""
+"""{folder of pages: language}."""
 PEER = Path(__file__).with_name("languages_peer.py")
 SHOWN = 5
-"""Disagreements of a language that are printed whole."""
+"""Disagreements per language that are printed in full."""
 
 
 def sentences_of(archive: Path) -> dict[str, list[str]]:
-    """{"deu_Latn": its sentences}."""
+    """{"deu_Latn": sentences}."""
     with tarfile.open(archive) as opened:
         texts = {
             Path(member.name).stem: file.read().decode()
@@ -58,7 +58,7 @@ def sentences_of(archive: Path) -> dict[str, list[str]]:
 
 
 def pages_of(archive: Path, config: DocumentsConfig) -> dict[str, list[str]]:
-    """{"deu_Latn": the main texts of its pages}."""
+    """{"deu_Latn": main texts of the pages}."""
     texts: dict[str, list[str]] = {}
     with tarfile.open(archive) as opened:
         for member in opened:
@@ -71,7 +71,7 @@ def pages_of(archive: Path, config: DocumentsConfig) -> dict[str, list[str]]:
 
 
 def made_documents(sentences: list[str], count: int, seed: int = 0) -> list[str]:
-    """Texts of `sentences`, every other one undisturbed."""
+    """Documents made of `sentences`, every other one unmodified."""
     draw = random.Random(seed)
     return [
         disturbed(draw.choices(sentences, k=draw.randint(6, 40)), number // 2 if number % 2 else 0, draw)
@@ -80,7 +80,7 @@ def made_documents(sentences: list[str], count: int, seed: int = 0) -> list[str]
 
 
 def disturbed(chosen: list[str], kind: int, draw: random.Random) -> str:
-    """One text; `kind`, any number, says how it differs from paragraphs of sentences."""
+    """One document, modified in a way chosen by the number `kind`."""
     lines = [" ".join(chosen[start : start + 4]) for start in range(0, len(chosen), 4)]
     part = draw.randint(1, len(lines))
     match kind % 10:
@@ -106,7 +106,7 @@ def disturbed(chosen: list[str], kind: int, draw: random.Random) -> str:
 
 
 def decided(texts: list[str], label: str, config: DocumentsConfig) -> tuple[list[tuple[str, str]], list[dict], float]:
-    """((stage, reason of datatrove's name) of each text, ("", "") of what is kept; the values; seconds of CPU)."""
+    """Return (stage, datatrove's name of the reason) of each text, ("", "") if kept; the values; and CPU seconds."""
     start = time.process_time()
     language, script = label.split("_")
     rows = [
@@ -120,9 +120,9 @@ def decided(texts: list[str], label: str, config: DocumentsConfig) -> tuple[list
 
 
 def peer_decisions(texts: list[str], label: str, python: str, thresholds: str) -> list[dict]:
-    """What datatrove says."""
+    """Return the verdicts of datatrove."""
     lines = "".join(json.dumps({"label": label, "text": text}) + "\n" for text in texts)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it is another Python
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which is ours
     command = [python, "-P", str(PEER), thresholds]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
@@ -131,7 +131,7 @@ def peer_decisions(texts: list[str], label: str, python: str, thresholds: str) -
 
 
 def compared(texts: list[str], ours: list[tuple[str, str]], theirs: list[dict], label: str) -> dict[str, object]:
-    """Shares of 1, rounded to 4 digits, and the disagreements."""
+    """Shares from 0 to 1, rounded to 4 digits, and the disagreements."""
     splitter = splitter_of(label)
     first = [next(((stage, why) for stage, why in one["reasons"].items() if why), ("", "")) for one in theirs]
     same = [bool(a[0]) == bool(b[0]) for a, b in zip(ours, first, strict=True)]
@@ -158,7 +158,7 @@ def told_as(texts: list[str], label: str, config: DocumentsConfig) -> float:
 def row_of(
     label: str, sentences: list[str], texts: list[str], config: DocumentsConfig
 ) -> tuple[dict[str, object], list[tuple[str, str]]]:
-    """The row of a language from its sentences and the documents made of them, and the verdicts."""
+    """Return the row of a language from its sentences, documents made of them, and the verdicts."""
     ours, rows, seconds = decided(texts, label, config)
     kept = [stage == "" for stage, _ in ours]
     splitter, whole = splitter_of(label), "\n".join(texts)

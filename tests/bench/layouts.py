@@ -23,7 +23,7 @@ from tests.bench.runner import REPOSITORY, choose, run_benchmark
 
 
 def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
-    """Plan of a row; `layers` cuts the model."""
+    """Return the plan of a row; `layers` truncates the model."""
     cut = [] if layers is None else ["--model.layers", str(layers)]
     command = [
         sys.executable, "-m", "launch.plan", f"configs/{row.model}.py", "--train.layout", row.name, "--json", *cut
@@ -43,7 +43,7 @@ HEAD = "| layout | mesh | a device holds, GiB | MFU, at most | time, price at a 
 
 
 def markdown_table(plans: list[dict[str, Any]]) -> str:
-    """The plans as the table of docs/scale.md."""
+    """Format the plans as the table of docs/scale.md."""
     lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
     for plan in plans:
         row, peak = LAYOUTS[plan["layout"]], plan["peak_bytes"]

@@ -24,7 +24,7 @@ LENGTH, RECORDS = 4096, 2000
 
 
 def write_shard(folder: Path, seed: int) -> Path:
-    """The folder, which is made, with one shard of 8.2 M tokens, in documents of some 600 tokens."""
+    """Create a folder with one shard of 8.2 M tokens in documents of about 600 tokens, and return it."""
     folder.mkdir()
     generator = np.random.default_rng(seed)
     path = folder / "train-00000-of-00001.array_record"
@@ -54,7 +54,7 @@ def tokens_per_second(batches: Iterable[Batch], seconds: float) -> float:
 
 def main(seconds: float = 5, threads: int = 1) -> Iterator[dict[str, object]]:
     """Args:
-    seconds: Of each measurement.
+    seconds: Duration of each measurement.
     threads: Loader threads of iterate().
     """
     row: dict[str, object] = {"threads": threads}

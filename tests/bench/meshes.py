@@ -36,7 +36,7 @@ WHAT = ("training", "validation", "sampling", "update")
 
 
 def small() -> tuple[ModelConfig, TrainConfig]:
-    """Llama 3's shape at a size that compiles in seconds."""
+    """A small model with the architecture of Llama 3 that compiles in seconds."""
     experiment = llama3_8b.get_config()
     model = dataclasses.replace(
         experiment.model, layers=4, width=256, heads=8, kv_heads=8, mlp_width=1024, vocab_size=4096,
@@ -47,7 +47,7 @@ def small() -> tuple[ModelConfig, TrainConfig]:
 
 
 def training_step(model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> tuple[Any, tuple[Any, Any]]:
-    """The jitted training step on a mesh of the devices, and its arguments as shapes."""
+    """Return the jitted training step on a mesh of the devices, and its arguments as shapes."""
     from lm.parallel import make_mesh
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
@@ -71,8 +71,8 @@ def abstract_batch(model: ModelConfig, train: TrainConfig, mesh: Any) -> Any:
 
 
 def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> Any:
-    """The training step, in-loop validation of one batch, a token of each row of a batch or Muon's update, compiled
-    for a mesh of the devices."""
+    """Compile the training step, validation of one batch, one token for each row of a batch, or Muon's update for a
+    mesh."""
     import jax
 
     from lm.evaluation.held_out import compile_row_losses
@@ -105,7 +105,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
 
 
 def facts(program: Any, devices: int) -> dict[str, Any]:
-    """FLOP, memory and communication of one device of a compiled program."""
+    """FLOP, memory and communication of one device for a compiled program."""
     moved = [one for one in collectives(program.as_text(), devices) if one.group > 1]
     total = lambda kind: round(sum(one.bytes * one.times for one in moved if one.kind == kind) / MIB, 1)
     largest = max((byte_count(one.type), one.type) for one in moved) if moved else (0, "")
@@ -132,8 +132,8 @@ def measure(
 
 
 def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
-    """Two layers of Llama 3 8B with 512 sequences, parameters cut over all chips of a TPU topology, which need not be
-    there: libtpu compiles for it. Its count of FLOP is of no use, and left out."""
+    """Two layers of Llama 3 8B with 512 sequences, sharded over all chips of a TPU topology. libtpu compiles without
+    the hardware. Its FLOP count is omitted because it is wrong."""
     prepare(find_libtpu())
     devices = topology_devices(topology_of(topology))
     experiment = llama3_8b.get_config()
@@ -159,8 +159,8 @@ def main(
     topology: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Args:
-    only: One of the meshes.
-    what: Compiled program.
+    only: Name of one mesh.
+    what: Program to compile.
     topology: Compile two layers of 8B for these TPUs, such as v5p:4x4x2; needs make libtpu.
     """
     if "jax" in sys.modules:

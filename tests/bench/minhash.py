@@ -21,7 +21,7 @@ from tests.bench.runner import PEERS, SHARED, ask_peer, run_benchmark
 
 TEXTS = SHARED / "extraction/aeb-ground-truth.json"
 SIMILARITIES = (0.4, 0.6, 0.72, 0.8, 0.9)
-UNION = 500  # shingles of a generated pair together
+UNION = 500  # shingles of a generated pair in total
 WORDS = ["".join(letters) for letters in itertools.product("aeioklmnrs", repeat=5)]  # digits would all become 0
 
 DATATROVE = """
@@ -49,7 +49,7 @@ print(json.dumps([rate(lambda text: step.get_signature(step.get_shingles(text)),
 
 
 def collision_probability(similarity: float, config: MinHashConfig) -> float:
-    """That two texts of this Jaccard similarity have a key in common."""
+    """Probability that two texts of this Jaccard similarity have a key in common."""
     return 1 - (1 - similarity**config.rows) ** config.bands
 
 
@@ -63,7 +63,7 @@ def similar_pair(similarity: float, rng: random.Random) -> tuple[str, str]:
 
 
 def documents_per_second(run: Callable[[str], object], texts: list[str], seconds: float) -> tuple[float, float]:
-    """By CPU time: the first pass, in which every word is new, and the median of those after it."""
+    """Documents per CPU-second of the first pass, with an empty word cache, and the median of later passes."""
     rates, end = [], None
     while end is None or time.process_time() < end or len(rates) < 3:
         before = time.process_time()
@@ -77,7 +77,7 @@ def documents_per_second(run: Callable[[str], object], texts: list[str], seconds
 def main(seconds: float = 5, pairs: int = 6000) -> Iterator[dict[str, object]]:
     """Args:
     seconds: CPU seconds of each measurement.
-    pairs: For each similarity.
+    pairs: Number of pairs for each similarity.
     """
     row: dict[str, object] = {}
     if TEXTS.is_file():

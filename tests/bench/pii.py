@@ -1,19 +1,19 @@
-"""How much of the personal data in labelled texts is found, how much of what is found is right, and how fast.
+"""Recall, precision and speed of replacing personal data in labelled texts.
 
     python -m tests.bench.pii [TEXTS.json]
 
-Two sets of texts: those of microsoft/presidio-research (1,500, synthetic, 17 kinds; six of them are ours), and those of
-pii_texts.py. An entity is found if it is replaced whole, and touched if a part of it is; a replacement is right if it
+Two sets of texts: microsoft/presidio-research (1,500, synthetic, 17 kinds; we support six), and those of pii_texts.py.
+An entity is found if it is replaced completely, and touched if a part of it is; a replacement is right if it
 overlaps an entity of its kind. Prints one JSON line.
 
-Addresses are counted a second time by their units, which stand together on a line: of "12 Oak Lane, Apt. 3\\nTulsa, OK
-74103" these are "12 Oak Lane, Apt. 3" and "Tulsa, OK 74103". For of presidio's 598 labelled addresses 230 are parts of
-one ("28245", "Suite 501"), and most others are put together of several countries ("6750 Koskikatu 25 Apt. 864"). So:
+Addresses are counted a second time by units, each on one line: of "12 Oak Lane, Apt. 3\\nTulsa, OK
+74103" these are "12 Oak Lane, Apt. 3" and "Tulsa, OK 74103". The reason: of presidio's 598 labelled addresses 230 are
+parts of one ("28245", "Suite 501"), and most others combine several countries ("6750 Koskikatu 25 Apt. 864"). So:
 
-1. Labels with nothing but marks and white space between them are one address.
-2. It is cut at commas and line ends. A piece with a digit ends a unit; pieces without a digit before it belong to it
+1. Labels with only marks and white space between them are one address.
+2. It is split at commas and line ends. A piece with a digit ends a unit; pieces without a digit before it belong to it
    (town and state to their postcode). A piece that names a flat or a suite, or is a bare number, joins the unit before.
-3. Pieces without a digit at the end, as a country, are of no unit. An address without any digit is one unit.
+3. Pieces without a digit at the end, such as a country, are in no unit. An address without any digit is one unit.
 4. A unit is found if each of its letters and digits is replaced; `units_recall` is the share of units found.
 """
 
@@ -43,7 +43,7 @@ KINDS = {
     "PHONE_NUMBER": "phone",
 }
 MADE = 3000
-"""Texts of pii_texts.py that are scored."""
+"""Number of texts of pii_texts.py that are scored."""
 BETWEEN_LABELS = re.compile(r"[^\w]{0,8}")
 BETWEEN_PIECES = re.compile(r"[^\w#(]*[,\n][^\w#(]*")
 OF_THE_UNIT_BEFORE = re.compile(
@@ -52,7 +52,7 @@ OF_THE_UNIT_BEFORE = re.compile(
 
 
 def find_all(text: str, config: PersonalDataConfig) -> list[tuple[str, int, int]]:
-    """Kind, start and end of all that is replaced, in the text as it was."""
+    """Kind, start and end in the original text of every replacement."""
     found, covers = [], list(text)
     for kind, finder in FINDERS.items():
         spans = list(finder("".join(covers), config))
@@ -63,7 +63,7 @@ def find_all(text: str, config: PersonalDataConfig) -> list[tuple[str, int, int]
 
 
 def units_of(text: str, addresses: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Start and end of the units of the labelled addresses, as they are described at the top."""
+    """Start and end of the units of the labelled addresses, as defined in the module docstring."""
     joined: list[list[int]] = []
     for start, stop in sorted(addresses):
         if joined and BETWEEN_LABELS.fullmatch(text, joined[-1][1], start):
@@ -90,13 +90,13 @@ def units_of(text: str, addresses: list[tuple[int, int]]) -> list[tuple[int, int
 
 
 def is_covered(text: str, unit: tuple[int, int], found: list[tuple[str, int, int]]) -> bool:
-    """Whether all letters and digits of the unit lie in replaced addresses."""
+    """Whether all letters and digits of the unit are in replaced addresses."""
     places = {place for kind, a, b in found if kind == "address" for place in range(a, b)}
     return all(place in places for place in range(*unit) if text[place].isalnum())
 
 
 def score(texts: list[dict], config: PersonalDataConfig) -> dict[str, dict[str, float]]:
-    """Recall, the share that is touched, and precision, kind by kind, with the counts."""
+    """Recall, touched share and precision by kind, with the counts."""
     counts: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in FINDERS}
     for text in texts:
         labelled = [

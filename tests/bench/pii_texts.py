@@ -250,7 +250,8 @@ def address(country: dict, half: Half, draw: random.Random) -> str:
 
 
 def labelled_text(half: Half, draw: random.Random) -> dict:
-    """One text as presidio-research has them: {"full_text": …, "spans": [{"entity_type", "start_position", …}]}."""
+    """One text in the format of presidio-research: {"full_text": …, "spans": [{"entity_type", "start_position",
+    …}]}."""
     country = COUNTRIES[draw.choice(list(COUNTRIES))]
     sentence = draw.choice(half_of(draw.choice((ADDRESS_SENTENCES, PHONE_SENTENCES, NEGATIVES, NEGATIVES)), half))
     if "{address}" not in sentence and "{phone}" not in sentence:

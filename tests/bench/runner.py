@@ -1,4 +1,4 @@
-"""What the benchmarks share: options from the signature of a function, rows as JSON lines, sample data and peers."""
+"""Shared code of the benchmarks: options from a function's signature, rows as JSON lines, sample data and peers."""
 
 import datetime
 import importlib.metadata
@@ -70,7 +70,7 @@ def require_model(run: Path) -> Path:
 
 
 def choose[Value](table: Mapping[str, Value], name: str) -> Value:
-    """Return the value of `name`. Raises SystemExit with all names if there is none."""
+    """Return the value of `name`. Raises SystemExit with all names if it is unknown."""
     if name not in table:
         raise SystemExit(f"{name!r} is unknown. Choose one of: {', '.join(table)}.")
     return table[name]

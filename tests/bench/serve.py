@@ -73,7 +73,7 @@ class Clients:
         self.first.append(first)
 
     async def run(self, clients: int, calls: int) -> float:
-        """Tokens a second of `clients` that make `calls` each."""
+        """Tokens per second of `clients` clients with `calls` calls each."""
         limits = httpx.Limits(max_connections=clients)
         self.drawn, self.first = 0, []
         async with httpx.AsyncClient(timeout=600, limits=limits) as client:
@@ -94,10 +94,10 @@ def percentile(values: list[float], share: float) -> float:
 def measure(
     serving: AbstractContextManager[ServerProcess], clients: int, slots: int, tokens: int, calls: int
 ) -> dict[str, int | float | str | None]:
-    """The row. Raises RuntimeError with the last line of an answer if all calls fail."""
+    """Return the row. Raises RuntimeError with the last line of a response if all calls fail."""
     with serving as server:
         asked = Clients(server, tokens)
-        asyncio.run(asked.run(1, 2))  # the first calls, beside which nothing is counted
+        asyncio.run(asked.run(1, 2))  # warm-up calls, which are not counted
         alone = asyncio.run(asked.run(1, 4 * calls))
         command = [sys.executable, "-c", HEALTH, str(server.port)]
         health = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

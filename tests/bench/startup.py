@@ -66,12 +66,12 @@ goodput.Goodput.beat = beat
 sys.argv = ["launch.train", *sys.argv[1:]]
 runpy.run_module("launch.train", run_name="__main__", alter_sys=True)
 """
-"""launch.train, until its first step is made."""
+"""launch.train until the end of its first step."""
 STAGES = ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards")
 
 
 def make_run(folder: Path) -> Path:
-    """Make a run folder with shards, and its config next to it."""
+    """Create a run folder with shards and a config."""
     files = sorted(
         [
             *REPOSITORY.glob("docs/*.md"),
@@ -92,7 +92,7 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def first_step(run: Path, cache: Path) -> dict[str, Any]:
-    """Figures that a process prints at the end of its first step, and the wall seconds until then."""
+    """Return the figures that a process prints after its first step, and the wall seconds until then."""
     command = [sys.executable, "-c", FIRST_STEP, str(run.parent / "config.py"), "--workdir", str(run)]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=REPOSITORY, env=environment(cache), capture_output=True, text=True, check=False)

@@ -31,11 +31,11 @@ from tests.bench.runner import run_benchmark
 from tests.object_store import NO_METADATA, variables
 
 PAGE = 1000
-"""Names of a page of a listing, as of S3."""
+"""Names per page of a listing, as in S3."""
 
 
 def write_shard(path: Path, records: int, length: int) -> Shard:
-    """A shard of random tokens below 128,256 in documents of some 600 tokens."""
+    """A shard of random tokens below 128,256 in documents of about 600 tokens."""
     generator = np.random.default_rng(0)
     starts = np.arange(0, length, 600, dtype=np.uint32)
     tokens = generator.integers(0, 128_256, (64, length + 1), dtype=np.uint32)
@@ -49,7 +49,7 @@ def write_shard(path: Path, records: int, length: int) -> Shard:
 
 
 class Server(BaseHTTPRequestHandler):
-    """As much of S3 as a reader of shards needs."""
+    """The subset of S3 needed by a reader of shards."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -107,7 +107,7 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing."""
+        """Disable logging."""
 
 
 def serve(shard: Path, manifest: bytes, names: list[str], delay: float, ports) -> None:
@@ -119,7 +119,7 @@ def serve(shard: Path, manifest: bytes, names: list[str], delay: float, ports) -
 
 
 def manifest_of(shard: Shard, count: int, length: int) -> Manifest:
-    """Of `count` shards like this one; their hashes are all different, since copies are refused."""
+    """A manifest of `count` shards like this one; their hashes all differ, because duplicates are rejected."""
     shards = tuple(
         Shard(
             f"train-{number:05d}-of-{count:05d}.array_record", shard.records, shard.bytes,
@@ -173,10 +173,10 @@ def main(
     disk: bool = False,
 ) -> Iterator[dict[str, object]]:
     """Args:
-    records: In a shard; the default is about 1 GB.
+    records: Records per shard; the default is about 1 GB.
     delay: Seconds before each answer of the server.
     threads: Loader threads.
-    disk: Read from a disk: as many hard links to the shard.
+    disk: Read from a disk, with hard links to one shard.
     """
     settings = {name: value for name, value in locals().items() if name != "tokens"}
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))

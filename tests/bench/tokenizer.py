@@ -21,7 +21,7 @@ import tyro
 from tests.bench.runner import SHARED, ask_peer, require_file, run_benchmark
 
 DOCUMENT = 4000
-"""Characters of the documents that the text is cut into, at line ends."""
+"""Characters per document; the text is split at line ends."""
 FILES = 16
 
 TRAIN = """
@@ -52,7 +52,7 @@ print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024, "texts_mb": before
 
 
 def documents(path: str | Path) -> Iterator[str]:
-    """The text of a file in parts of at least DOCUMENT characters that end with a line."""
+    """Split the text of a file into documents of at least DOCUMENT characters that end with a line."""
     part, size = [], 0
     with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
         for line in file:
@@ -66,7 +66,7 @@ def documents(path: str | Path) -> Iterator[str]:
 
 
 def megabytes_per_second(runs: Mapping[str, Callable[[str], object]], texts: list[str], turns: int) -> dict[str, float]:
-    """By CPU time of one thread, the median of the turns."""
+    """Median speed over all turns by CPU time of one thread."""
     size = sum(len(text.encode()) for text in texts) / 1e6
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in itertools.chain.from_iterable([runs.items()] * turns):
@@ -85,7 +85,7 @@ def write_documents(texts: list[str], folder: Path) -> None:
     for number in range(FILES):
         rows = [
             {"id": str(i), "url": "", "text": texts[i]} for i in range(number, len(texts), FILES)
-        ]  # spread, so that files are alike
+        ]  # evenly spread, so that files are similar
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet", row_group_size=1000)
 
 

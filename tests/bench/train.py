@@ -38,7 +38,8 @@ SHAPES = {
 
 
 def compiled(model: ModelConfig, train: TrainConfig) -> tuple[Step, StepCost, Callable[[], TrainState]]:
-    """The step of the first stage, compiled for all devices with train.xla_options, and what makes its first state."""
+    """Return the step of the first stage, compiled for all devices with train.xla_options, and the initializer of its
+    state."""
     mesh, optimizer = training_mesh(train, model), make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes, train.mesh.zero1)
     batch, step = example_batch(train.batch_size, model.context_length), compile_step(optimizer, state, mesh, train)
@@ -47,7 +48,7 @@ def compiled(model: ModelConfig, train: TrainConfig) -> tuple[Step, StepCost, Ca
 
 
 def random_batches(model: ModelConfig, batch_size: int) -> Callable[[], Batch]:
-    """Makes one batch after another, cut from random tokens."""
+    """Return a function that cuts batches from random tokens."""
     generator, length = np.random.default_rng(0), model.context_length
     data = generator.integers(0, model.vocab_size, 1 << 20, np.int32)
     ones = np.ones((batch_size, length), np.int32)
@@ -61,7 +62,7 @@ def random_batches(model: ModelConfig, batch_size: int) -> Callable[[], Batch]:
 
 
 def step_seconds(step: Step, state: TrainState, batch: Callable[[], Batch], seconds: float) -> float:
-    """Median time of one step, its batch included."""
+    """Median time of one step, including its batch."""
 
     def one_step() -> None:
         nonlocal state

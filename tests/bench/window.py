@@ -21,7 +21,7 @@ from tests.server_process import serving
 from tests.window.browser import Watched, chromium, missing, page_ids, settle
 
 PAUSE, BATCH_PAUSE = 150, 60
-"""Milliseconds until a text (frame.js), and a step of the slider of batches (data_batches.js), are acted on."""
+"""Milliseconds of debounce after typing (frame.js), and after a step of the batch slider (data_batches.js)."""
 WATCH = """(later) => {
   window.timed = new Promise((resolve) => {
     let begun = 0;
@@ -41,23 +41,23 @@ WATCH = """(later) => {
     }, 1500);
   });
 }"""
-"""Notes when the last change came, those within each place of `later` by themselves: {its name: a selector}."""
+"""JavaScript that records the time of the last change, separately for each place of `later` ({name: selector})."""
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
 class Act(NamedTuple):
-    """What a reader does."""
+    """A user action."""
 
     name: str
     selector: str
-    """Of what has the focus: the first that is in sight."""
+    """Selector of the focused element: the first visible one."""
     key: str
     pause: int = 0
-    """Milliseconds that the page waits for another event."""
+    """Debounce of the page in milliseconds."""
     field: str = ""
-    """A selector of what is filled before."""
+    """Selector of the field to fill before."""
     text: str = ""
-    """With this; "" is a passage of the run's first document."""
+    """Text for the field; "" is a passage of the run's first document."""
 
 
 TOKEN = Act("token", "main .strip", "ArrowRight")
@@ -78,7 +78,7 @@ ACTS: Mapping[str, Sequence[Act]] = {
         Act("passage", ".trace-spans li:last-child button", "Enter"),
     ),
 }  # fmt: skip
-"""Actions on pages with several views, in that order."""
+"""Actions, in this order; on pages with several views."""
 LATER = {
     "raw": "[role=group][aria-label=Page]",
     "seen": ".data-pair ~ div",
@@ -86,11 +86,11 @@ LATER = {
     "comparison": ".tokens-comparison",
     "followed": "#report-document",
 }
-"""{name: selector} of changes that arrive later and have no limit."""
+"""{name: selector} of later changes, which have no limit."""
 
 
 def passage_of(run: Path) -> str:
-    """A passage of the run's first document; "" where it has none."""
+    """A passage of the run's first document; "" if it has none."""
     for file in parquet_files(run / "documents"):
         for batch in read_batches(file, ["text"]):
             return " ".join(batch["text"][0].as_py()[:1000].split(" ")[10:50])
@@ -98,7 +98,7 @@ def passage_of(run: Path) -> str:
 
 
 def answer(page: Any, act: Act, passage: str) -> dict[str, float]:
-    """{"" or a name of LATER: milliseconds from the key to the last change that follows it there within 1.5 s}."""
+    """{"" or a name of LATER: milliseconds from the key to the last change that follows it within 1.5 s}."""
     one = page.locator(act.selector).locator("visible=true").first
     if act.field:
         page.fill(act.field, act.text or passage)

@@ -1,1 +1,1 @@
-"""Slow proofs, one JSON line a row: what is killed, cut and damaged on purpose."""
+"""Slow fault injection: processes are killed, and files and connections damaged."""

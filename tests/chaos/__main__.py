@@ -90,7 +90,7 @@ ROWS = {
         "losses within 1e-5, every row once, resumed on 1, 2 and 4 processes; each flip is found",
     ),
 }  # fmt: skip
-"""{name: check, count, what is started, where it is killed or damaged, what must hold}."""
+"""{name: check, count, process under test, injected fault, requirement}."""
 
 if __name__ == "__main__":
     run_rows(ROWS)

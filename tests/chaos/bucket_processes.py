@@ -1,7 +1,7 @@
-"""Processes that train together and share only a bucket: killed at random requests, and bits of its objects flipped.
+"""Processes that train together and share only a bucket: killed at random requests, and bit flips in objects.
 
-Every twentieth request fails. For each mesh: a run of four processes that no one kills; then one process, process 0 or
-all are killed between the first step and the last checkpoint, and the run resumes on one, two and four processes.
+Every twentieth request fails. For each mesh, an undisturbed run of four processes; then one process, process 0 or all
+are killed between the first step and the last checkpoint, and the run resumes on one, two and four processes.
 """
 
 import os
@@ -37,20 +37,20 @@ OPTIONS = (
     "--train.optimizer.final_learning_rate", "1e-4",
 )  # fmt: skip
 MESHES = {"fsdp 2 x tensor 2": {"fsdp": 2, "tensor": 2}, "data 2 x fsdp 2": {"fsdp": 2}}
-"""Of four devices: those that the axes leave over share the batch."""
+"""Meshes of four devices; the batch is sharded over the remaining axis."""
 VICTIMS = ("one", "process 0", "all")
 BUCKET = Url("s3://corpus")
 
 
 @dataclass
 class Setup:
-    """What all trials have in common."""
+    """Shared state of all trials."""
 
     server: Store
     root: Path
     warc: Path
     expected: list[dict]
-    """The rows of one process on a disk."""
+    """Metrics of one process with a local disk."""
     generator: random.Random
     requests: dict[str, int] = field(default_factory=dict)
     """{mesh: requests from the first step to the last checkpoint}."""
@@ -59,13 +59,13 @@ class Setup:
         return start_on_machines(run, self.warc, self.root / machines, count, mesh, *OPTIONS)
 
     def copy(self, source: Url, name: str) -> Url:
-        """Copy a run to another address, with the lease of a process that was killed."""
+        """Copy a run to another address, including the lease of a killed process."""
         for one in source.files():
             write_atomically(BUCKET / name / one, (source / one).read_bytes())
         return BUCKET / name
 
     def check(self, run: Url) -> tuple[list[str], float]:
-        """(what is wrong with a finished run, the largest relative difference of its losses)."""
+        """Return (errors of a finished run, largest relative difference of its losses)."""
         files, steps = run.files(), steps_in(run / "checkpoints")
         worst = difference(rows := told(on_disk(run, self.root / "copies" / run.name)), self.expected)
         wrong = damaged(run) + [f"{name} is left" for name in files if name.endswith((UNFINISHED, ".begun", "/nonce"))]
@@ -76,7 +76,7 @@ class Setup:
 
 
 def damaged(run: Url) -> list[str]:
-    """What is wrong with the checkpoints."""
+    """Return errors in the checkpoints."""
     found = []
     for step in steps_in(run / "checkpoints"):
         try:
@@ -87,13 +87,13 @@ def damaged(run: Url) -> list[str]:
 
 
 def has_stepped(machines: Path) -> bool:
-    """Whether process 0 has made a step."""
+    """Whether process 0 has completed a step."""
     hearts = [read_heartbeat(path) for path in machines.glob("machine-0/cache/runs/*/heartbeat.json")]
     return any(heart is not None and heart["step"] >= 1 for heart in hearts)
 
 
 def undisturbed(setup: Setup, mesh: str, base: Url) -> Figures:
-    """Count the requests, too."""
+    """Run without kills, and count the requests."""
     name, first, last = f"{mesh}-undisturbed".replace(" ", "-"), [], []
     run = setup.copy(base, name)
 
@@ -111,7 +111,7 @@ def undisturbed(setup: Setup, mesh: str, base: Url) -> Figures:
 
 
 def ended(setup: Setup, processes: list[subprocess.Popen], run: Url, newest: int = 0) -> dict[str, Any]:
-    """Figures of a run that is to train to the end, from the checkpoint of step `newest`."""
+    """Figures of a run that should train to the end, resumed from step `newest`."""
     said, codes = outputs(processes), [process.returncode for process in processes]
     if any(codes) or "Traceback" in "".join(said):
         return {"wrong": [f"exit codes {codes}", *said]}
@@ -122,16 +122,16 @@ def ended(setup: Setup, processes: list[subprocess.Popen], run: Url, newest: int
 
 
 def killed(setup: Setup, mesh: str, victim: str, base: Url) -> Iterator[Figures]:
-    """Kill, then resume copies of what is left in the bucket on one and two fresh machines, and the run on its four."""
+    """Kill processes, then resume copies of the bucket on one and two fresh machines, and the run itself on four."""
     name, generator = f"{mesh}-{victim}".replace(" ", "-"), setup.generator
     run = setup.copy(base, name)
     after = generator.randrange(setup.requests[mesh] * 4 // 5)  # logs are uploaded by time, so counts vary
     indices = {"one": [generator.randrange(1, 4)], "process 0": [0], "all": [0, 1, 2, 3]}[victim]
-    child = generator.random() < 0.5  # the one that trains (launch/stages/parent.py), as of a kernel without memory
+    child = generator.random() < 0.5  # the child that trains (launch/stages/parent.py), as the OOM killer would
     first, hit = [], []
     setup.server.fail(now_and_then)
     processes = setup.start(run, name, 4, MESHES[mesh])
-    # A child must be there before it can be killed; it begins with seconds of imports.
+    # Wait for the child to start; imports take seconds.
     numbers = [child_of(processes[index]) if child else processes[index].pid for index in indices]
 
     def fault(request: Request) -> str | None:
@@ -167,7 +167,7 @@ def killed(setup: Setup, mesh: str, victim: str, base: Url) -> Iterator[Figures]
 
 
 def flips(setup: Setup, count: int) -> Figures:
-    """By the function that finds a checkpoint for launch.evaluate and all others that read one."""
+    """Find checkpoints with the function used by launch.evaluate and all other readers."""
     setup.server.fail(lambda request: None)
     found, missed, generator = 0, [], setup.generator
     runs = [name for name in BUCKET.children() if name != "base"]
@@ -189,7 +189,7 @@ def flips(setup: Setup, count: int) -> Figures:
 
 
 def trials(trial: Trial) -> Iterator[Figures]:
-    """All meshes and victims, then `trial.count` bit flips."""
+    """Run all meshes and victims, then `trial.count` bit flips."""
     with serving() as server:
         root = trial.folder
         cache = {"GRISTMILL_CACHE": str(root / "cache"), "XDG_STATE_HOME": str(root / "state")}

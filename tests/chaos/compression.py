@@ -1,4 +1,4 @@
-"""Files packed by a model: every file comes back bit for bit, and a damaged one never as another file.
+"""Compression by a model: every file is restored bit for bit, and damaged files are never decoded to other files.
 
 Without --run a small model is trained first.
 """
@@ -29,7 +29,7 @@ MOST_GROWTH, LARGEST = 150, 20_000
 
 
 def small_run(folder: Path, steps: int = 60) -> Path:
-    """A run folder with a small model that was trained a little."""
+    """A run folder with a small, briefly trained model."""
     from lm.training.loop import train
 
     tiny = tiny_experiment()
@@ -48,7 +48,7 @@ def run_of(trial: Trial) -> Path:
 
 
 def round_trips(trial: Trial) -> Figures:
-    """Random and hostile files in one process; files that xz packs better go through the model's coder, too."""
+    """Random and hostile files in one process, also through the model's coder if xz would be smaller."""
     packer, wrong, growth, worst, by_model = load_packer(str(run_of(trial))), [], 0, 0.0, 0
     for number in range(trial.count):
         kind, data = hostile_file(number, LARGEST)
@@ -61,7 +61,7 @@ def round_trips(trial: Trial) -> Figures:
             through, coded_bits, bits = through_the_coder(packer, data)
             same = same and through
         wrong += [] if same else [number]
-        if bits:  # the coder ends in whole words of 32 bits
+        if bits:  # the coder ends with whole 32-bit words
             worst = max(worst, (coded_bits - 64) / bits - 1)
     return {
         "passed": not wrong and growth <= MOST_GROWTH and worst < 0.01, "files": trial.count, "wrong": wrong,
@@ -70,7 +70,8 @@ def round_trips(trial: Trial) -> Figures:
 
 
 def through_the_coder(packer: Packer, data: bytes) -> tuple[bool, int, float]:
-    """(whether its text comes back, bits of the coder, cross-entropy in bits), also where that does not pay."""
+    """Return (whether the text is restored, bits of the coder, cross-entropy in bits), also for incompressible
+    texts."""
     pieces, context = cut_pieces(data, packer.tokenizer), packer.config.context_length
     layout = Layout(len(pieces.tokens), segments_for(len(pieces.tokens), context), context)
     fresh = lambda: TokenModel(packer.model, packer.config, packer.mesh, layout)
@@ -83,14 +84,14 @@ def through_the_coder(packer: Packer, data: bytes) -> tuple[bool, int, float]:
 
 
 def documents(run: Path, size: int = 3000) -> list[bytes]:
-    """The beginnings of documents of the run, which its model packs better than xz."""
+    """Beginnings of documents of the run, which its model compresses better than xz."""
     file = min(RunPaths(run).documents.glob("*.parquet"))
     texts = pq.read_table(file, columns=["text"])["text"].to_pylist()
     return [text.encode()[:size] for text in texts[:6]]
 
 
 def damage(trial: Trial) -> Figures:
-    """One bit flipped, or the end cut off: an error, and no output."""
+    """One bit flipped, or the end truncated: an error, and no output."""
     run, missed = run_of(trial), 0
     packer = load_packer(str(run))
     packed = compress(documents(run)[0], packer)
@@ -107,7 +108,7 @@ def damage(trial: Trial) -> Figures:
 
 
 def two_processes(trial: Trial) -> Figures:
-    """launch.decompress in one process restores the file that launch.compress packed in another."""
+    """launch.decompress in one process restores the file of launch.compress in another."""
     run, same = run_of(trial), 0
     files = documents(run)[: trial.count]
     for number, data in enumerate(files):

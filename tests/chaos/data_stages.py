@@ -1,4 +1,4 @@
-"""Data stages and units that are killed or fail: the outputs have the bytes of an undisturbed run."""
+"""Data stages and units that are killed or fail: the outputs equal those of an undisturbed run."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ MAX_UNIT_BYTES = 10_000_000
 
 
 def pretrain(trial: Trial) -> Figures:
-    """launch.pretrain, all stages: the data files and the bits of the parameters are equal."""
+    """launch.pretrain with all stages: data files and parameters are equal bit for bit."""
     warc, hits, runs, same = trial.folder / "warc", 0, 0, 0
     pages = web_pages(40)
     copy = dataclasses.replace(pages[3], url="https://copy.example/", id="<urn:copy>")
@@ -34,7 +34,7 @@ def pretrain(trial: Trial) -> Figures:
     finish(start(trial.folder / "undisturbed", warc))
     whole = time.monotonic() - begun
     expected = digests(trial.folder / "undisturbed"), parameters(trial.folder / "undisturbed")
-    while hits < trial.count and runs < 4 * trial.count:  # a fast machine may end before it is hit
+    while hits < trial.count and runs < 4 * trial.count:  # a fast machine may finish before the kill
         workdir, workers = trial.folder / f"killed-{runs}", str(1 + runs % 2)
         begin = lambda folder=workdir, count=workers: start(folder, warc, "--engine.workers", count)
         hits += until_killed(begin, min(4, trial.count - hits), lambda: trial.random.uniform(0.5, 0.6 * whole))
@@ -45,10 +45,10 @@ def pretrain(trial: Trial) -> Figures:
 
 
 def documents(trial: Trial) -> Figures:
-    """Pages to documents: equal bytes, and no finished file of texts is made again."""
+    """Pages to documents: equal bytes, and no finished file of texts is processed again."""
     warc, hits, runs, same, again = trial.folder / "warc", 0, 0, 0, 0
     pages = web_pages(FILES * PAGES)
-    for number in range(FILES):  # files of different sizes, with copies and near-copies across them
+    for number in range(FILES):  # files of different sizes with copies and near-copies across them
         part = pages[number * PAGES : (number + 1) * PAGES - 4 * number]
         copied = [
             dataclasses.replace(page, url=f"https://copy.example/{number}/{i}", id=f"<urn:copy:{number}:{i}>",

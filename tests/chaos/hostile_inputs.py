@@ -1,4 +1,4 @@
-"""Hostile texts and pages of 1 MB: CPU time and memory of each function of a text and of each extraction engine."""
+"""CPU time and memory of every text function and extraction engine on hostile texts and pages of 1 MB."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from tests.hostile_pages import HOSTILE
 
 SIZE = 1_000_000
 MOST_TIMES, ATTEMPTS = 13, 4
-"""Times the CPU seconds of `count_words`: a bound in seconds would depend on the machine."""
+"""Times the CPU seconds of `count_words`: a limit in seconds would depend on the machine."""
 MAX_SECONDS, MAX_MEGABYTES, MAX_GROWTH, NOISE_SECONDS = 2.0, 512, 2.2, 1.0
 WORD = re.compile(r"\w+")
 EXTRACT = """
@@ -37,7 +37,7 @@ print(json.dumps([round(time.process_time() - started, 3), round(peak() - before
 
 
 def count_words(text: str) -> dict[str, int]:
-    """The loop that others are compared with: one match, one slice and one look-up for each word."""
+    """The reference loop: one match, one slice and one look-up per word."""
     counts: dict[str, int] = {}
     for match in WORD.finditer(text):
         word = text[match.start() : match.end()]
@@ -67,7 +67,7 @@ def texts(trial: Trial) -> Iterator[Figures]:
 
 
 def pages(trial: Trial) -> Iterator[Figures]:
-    """Each engine with each hostile page, each in its own process: 2 s and 512 MB for 1 MB, and linear in the size."""
+    """Each engine with each hostile page in its own process: 2 s and 512 MB for 1 MB, and linear in the size."""
     for engine in ENGINES:
         for name in HOSTILE:
             once, twice = (ask_peer(sys.executable, EXTRACT, engine, name, n * SIZE, timeout=120) for n in (1, 2))

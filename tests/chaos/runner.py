@@ -1,4 +1,4 @@
-"""Rows of fault injection: run each, print its figures as a JSON line, and count what passed."""
+"""Run the rows of fault injection, print their figures as JSON lines, and count passes."""
 
 import json
 import random
@@ -15,21 +15,21 @@ import tyro
 from tests.corpus import tiny_experiment, write_tokens
 
 Figures = dict[str, Any]
-"""The figures of a row; `passed` among them."""
+"""Figures of a row, including `passed`."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a row may use."""
+    """Inputs of a row."""
 
     folder: Path
-    """Empty, and deleted afterwards."""
+    """Empty folder, deleted afterwards."""
     count: int
     """Number of kills, flips or files."""
     seed: int
     random: random.Random
     run: Path | None
-    """A run folder with a trained model, for rows that can use one."""
+    """Run folder with a trained model, for rows that can use one."""
 
     def tokens(self) -> Path:
         """Return a new run folder with tokenizer and tokens of the tiny experiment."""
@@ -43,7 +43,7 @@ class Row:
     """One line of the table in tests/chaos/__main__.py."""
 
     check: Callable[[Trial], Figures | Iterator[Figures]]
-    """Figures, or several with a "row" each."""
+    """Returns figures, or yields several with a "row" each."""
     count: int
     started: str
     fault: str
@@ -51,7 +51,7 @@ class Row:
 
 
 def run_rows(table: Mapping[str, Row]) -> None:
-    """Run the rows whose names the command line has, or all. Exits with code 1 if one failed."""
+    """Run the rows named on the command line, or all. Exits with code 1 if one failed."""
 
     def chaos(
         names: tyro.conf.Positional[tuple[str, ...]] = (), seed: int = 0, scale: float = 1.0, run: Path | None = None
@@ -87,7 +87,7 @@ def run_rows(table: Mapping[str, Row]) -> None:
 
 
 def until_killed(start: Callable[[], subprocess.Popen], kills: int, delay: Callable[[], float]) -> int:
-    """Start a process and kill it after `delay()` seconds, again and again, until it ends before it is killed.
+    """Repeatedly start a process and kill it after `delay()` seconds, until it finishes before the kill.
 
     Returns the number of kills, at most `kills`.
     """

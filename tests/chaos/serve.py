@@ -24,7 +24,7 @@ PATHS = ("/v1/completions",) * 8 + ("/tokenize", "/detokenize")
 
 
 def value(random: random.Random, depth: int = 0) -> object:
-    """Any JSON."""
+    """Random JSON."""
     kind = random.randrange(9 if depth < 3 else 6)
     if kind < 2:
         return random.choice(NUMBERS)
@@ -38,7 +38,7 @@ def value(random: random.Random, depth: int = 0) -> object:
 
 
 def prompt(random: random.Random) -> object:
-    """A prompt, right or wrong, of whatever size."""
+    """A valid or invalid prompt of any size."""
     ids = lambda most: [random.choice([*range(320), -1, 320, 2**40]) for _ in range(random.randrange(most))]
     return random.choice([
         lambda: "", lambda: "The miller", list, lambda: [[]], lambda: ids(10), lambda: ids(5000),
@@ -49,7 +49,7 @@ def prompt(random: random.Random) -> object:
 
 
 def fuzzed(random: random.Random) -> bytes:
-    """A body."""
+    """A fuzzed request body."""
     fields: dict[str, object] = {"prompt": prompt(random), "max_tokens": random.choice([0, 1, 2, 3])}
     for _ in range(random.choice([0, 0, 1, 1, 2, 3])):
         fields[random.choice(FIELDS)] = value(random)
@@ -78,7 +78,7 @@ def head(path: str, length: object, more: bytes = b"") -> bytes:
 
 
 def rude(random: random.Random) -> tuple[list[bytes], bool]:
-    """(what is sent, one after the other; whether an answer is waited for) by a client that does not keep to HTTP."""
+    """Parts to send for a request that violates HTTP, and whether to wait for a response."""
     body = json.dumps({"prompt": ["The"] * random.randrange(1, 9), "max_tokens": 20, "stream": random.random() < 0.5})
     whole = head("/v1/completions", len(body)) + body.encode()
     cut = random.randrange(len(whole))
@@ -94,7 +94,7 @@ def rude(random: random.Random) -> tuple[list[bytes], bool]:
 
 
 def send_rudely(server: ServerProcess, random: random.Random) -> int:
-    """The status that the server answers; 0 for none."""
+    """Return the status of the response; 0 without one."""
     parts, waits = rude(random)
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         for part in parts:
@@ -106,7 +106,7 @@ def send_rudely(server: ServerProcess, random: random.Random) -> int:
 
 
 def memory(server: ServerProcess) -> int:
-    """Bytes that the process holds."""
+    """Resident memory of the process in bytes."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
@@ -117,7 +117,7 @@ def answer(server: ServerProcess) -> object:
 
 
 def attack(server: ServerProcess, first: int, count: int, seed: int) -> collections.Counter[int]:
-    """{status: answers} to so many bodies."""
+    """Send `count` bodies; return {status: responses}."""
     statuses: collections.Counter[int] = collections.Counter()
     lock, local = threading.Lock(), threading.local()
 
@@ -130,7 +130,7 @@ def attack(server: ServerProcess, first: int, count: int, seed: int) -> collecti
                 local.client = httpx.Client(timeout=600)
             try:
                 status = local.client.post(server.url + source.choice(PATHS), content=fuzzed(source)).status_code
-            except httpx.TransportError:  # it answered, and closed, before all was sent
+            except httpx.TransportError:  # it responded and closed before the whole body was sent
                 status = 0
         with lock:
             statuses[status] += 1
@@ -142,7 +142,7 @@ def attack(server: ServerProcess, first: int, count: int, seed: int) -> collecti
 
 
 def dripping(server: ServerProcess, ended: threading.Event) -> Callable[[], int]:
-    """Keeps 30 connections that send a byte now and then, or read nothing; how many the server has closed."""
+    """Keep 30 connections that send a byte now and then, or read nothing; return how many the server has closed."""
     body = json.dumps({"prompt": ["The"] * 8, "max_tokens": 29, "stream": True, "logprobs": 20}).encode()
     whole = head("/v1/completions", len(body)) + body
     connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
@@ -163,7 +163,7 @@ def dripping(server: ServerProcess, ended: threading.Event) -> Callable[[], int]
 
 
 def bodies(trial: Trial) -> Figures:
-    """No 5xx, no end of the server, memory within 5 %, and at the end the same answer as at the beginning."""
+    """No 5xx, the server survives, memory grows by at most 5 %, and the final answer equals the first."""
     write_served_run(trial.folder / "tiny")
     with serving(trial.folder / "tiny", "--warm-up", environment=quick_environment()) as server:
         before, ended, part = answer(server), threading.Event(), max(1, trial.count // 5)

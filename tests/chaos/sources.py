@@ -12,7 +12,7 @@ from tests.object_store import variables
 
 
 def random_fault(rng: random.Random, size: int) -> Fault:
-    """One of those that a server of good will may show: whoever goes on gets the right bytes."""
+    """A random recoverable fault of an honest server: a client that retries gets the right bytes."""
     cut = rng.choice([None, 0, 1, rng.randrange(size), size - 1])
     return rng.choice(
         [
@@ -39,7 +39,7 @@ def new_file(rng: random.Random) -> bytes:
 
 
 def random_stream(seed: int) -> dict:
-    """Streams a file over such a network, by small ranges, with steps back."""
+    """Stream a file over such a network in small ranges with backward seeks."""
     rng = random.Random(seed)
     crawl = LoopbackCrawl.of([new_file(rng)])
     (path,) = crawl.paths
@@ -63,7 +63,7 @@ def random_stream(seed: int) -> dict:
 
 
 def trials(run: Callable[[int], Figures]) -> Callable[[Trial], Figures]:
-    """A row that calls `run` with one seed after the other."""
+    """Return a check that calls `run` with consecutive seeds."""
 
     def check(trial: Trial) -> Figures:
         settings = {"NO_PROXY": "127.0.0.1", "GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "4"}

@@ -51,14 +51,14 @@ STEPS = 300
 MOVED = {
     "steps": STEPS, "checkpoint_every": 15, "validate_every": 100, "sample_every": 150, "log_every": 1,
     "checkpoints_kept": 99, "model": {"layers": 1, "kv_heads": 2},
-    # At 1e-2 the rounding of two devices in one process grows to 5e-4 of the loss within 600 steps.
+    # At 1e-2 the rounding differences of two devices in one process grow to 5e-4 of the loss within 600 steps.
     "optimizer": {"learning_rate": 1e-3, "final_learning_rate": 1e-4},
 }  # fmt: skip
 KILL_MINUTES, SUPERVISED_MINUTES = 3.0, 10.0
 
 
 def kills(trial: Trial) -> Figures:
-    """SIGKILL at random moments, in as many runs as it takes."""
+    """SIGKILL at random moments, in as many runs as needed."""
     tokens = trial.tokens()
     undisturbed, begun = copy(tokens, trial.folder / "undisturbed"), time.monotonic()
     finished(undisturbed, KILLED)
@@ -75,7 +75,7 @@ def kills(trial: Trial) -> Figures:
 
 
 def terms(trial: Trial) -> Figures:
-    """SIGTERM at random steps: exit code 0 within 10 s, at most one step lost, and the resumed run is identical."""
+    """SIGTERM at random steps: exit code 0 within 10 s, at most one step lost, and an identical resumed run."""
     tokens = trial.tokens()
     undisturbed = copy(tokens, trial.folder / "undisturbed")
     finished(undisturbed, KILLED)
@@ -94,7 +94,7 @@ def terms(trial: Trial) -> Figures:
             took, last = time.monotonic() - asked, read_heartbeat(run / "heartbeat.json")
             assert last is not None
             if process.returncode in (0, -signal.SIGTERM) and last["state"] == "done":
-                break  # it had ended
+                break  # it had finished
             seconds.append(took)
             lost.append(last["step"] - max(steps_there(run)))
             well = process.returncode == 0 and took < 10 and 0 <= lost[-1] <= 1 and "saved at step" in output
@@ -110,7 +110,7 @@ def terms(trial: Trial) -> Figures:
 
 
 def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> bool:
-    """Wait until the process is at `step`; False if it ends before."""
+    """Wait until the process is at `step`; return False if it ends before."""
     while process.poll() is None:
         heart = read_heartbeat(run / "heartbeat.json")
         if heart and heart["process"] == process.pid and heart["step"] >= step:
@@ -140,13 +140,13 @@ while True:
 
 
 def saves(trial: Trial) -> Figures:
-    """SIGKILL while one checkpoint of 9 MB after the other is saved: none is damaged or lost."""
+    """SIGKILL during continuous saves of checkpoints of 9 MB: none is damaged or lost."""
     folder, torn, lost = trial.folder / "saves", 0, 0
     for _ in range(trial.count):
         command = [sys.executable, "-c", SAVER, str(folder)]
         process = subprocess.Popen(command, cwd=train_process.REPOSITORY, text=True, stdout=subprocess.PIPE)
         assert process.stdout is not None
-        first = process.stdout.readline()  # from now on it saves without end
+        first = process.stdout.readline()  # from now on it saves continuously
         time.sleep(trial.random.uniform(0, 0.25))
         process.kill()
         done = [int(line) for line in (first + process.stdout.read()).splitlines() if line.strip().isdecimal()]
@@ -163,9 +163,9 @@ def saves(trial: Trial) -> Figures:
 
 
 def supervised(trial: Trial) -> Figures:
-    """A kill every 3 minutes under the supervisor: 95 % of the time goes into steps that count."""
+    """SIGKILL every 3 minutes under the supervisor: 95 % of the time is spent on effective steps."""
     rare = {"checkpoint_every": 50, "validate_every": 10**6, "sample_every": 10**6, "log_every": 50}
-    # Steps of some 20 ms: with steps of 2 ms, as of KILLED, a twentieth of the time goes into the loop itself.
+    # Steps of about 20 ms: with the 2 ms of KILLED, 5 % of the time would be overhead of the loop.
     fields, tokens = KILLED | rare | {"batch_size": 128, "validation_batches": 1}, trial.tokens()
     probe = copy(tokens, trial.folder / "probe")
     finished(probe, fields | {"steps": 400})
@@ -200,7 +200,7 @@ def supervised(trial: Trial) -> Figures:
 
 
 def pair(trial: Trial) -> Figures:
-    """Two processes of four devices each, over loopback; one is killed, and both start again."""
+    """Two processes of four devices each over loopback; one is killed, and both restart."""
     fields = KILLED | {"steps": 300, "checkpoint_every": 20, "validate_every": 300, "sample_every": 300}
     ends, restarts, tokens = {}, [], trial.tokens()
     for name in ("pair", "pair killed"):
@@ -226,14 +226,14 @@ def pair(trial: Trial) -> Figures:
 
 
 def flip(path: Path, generator: random.Random) -> None:
-    """One bit of the file, at a random place."""
+    """Flip one random bit of the file."""
     data = bytearray(path.read_bytes())
     data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
     path.write_bytes(data)
 
 
 def checkpoint_flips(trial: Trial) -> Figures:
-    """One bit flipped in a checkpoint: the file is named, and the checkpoint before it is restored."""
+    """One bit flipped in a checkpoint: the file is named, and the previous checkpoint is restored."""
     experiment, generator = tiny_experiment(), trial.random
     run = copy(trial.tokens(), trial.folder / "run")
     finished(run, DAMAGED)
@@ -247,7 +247,7 @@ def checkpoint_flips(trial: Trial) -> Figures:
     with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(newest=9))) as checkpoints:
         for _ in range(trial.count):
             (path,) = generator.choices(files, [path.stat().st_size for path in files])
-            if generator.random() < 0.5:  # else the small files would hardly be hit
+            if generator.random() < 0.5:  # otherwise small files would hardly be hit
                 path = generator.choice(files)
             whole, out = path.read_bytes(), io.StringIO()
             flip(path, generator)
@@ -264,7 +264,7 @@ def checkpoint_flips(trial: Trial) -> Figures:
 
 
 def shard_flips(trial: Trial) -> Figures:
-    """One bit flipped in a shard: the shard is named, also if it was damaged after it was verified."""
+    """One bit flipped in a shard: the shard is named, even if it was damaged after verification."""
     folder, generator = trial.tokens() / "tokens", trial.random
     manifest = read_manifest(folder)
     named, later, silent = 0, 0, 0
@@ -324,7 +324,7 @@ main()
 
 
 def skipped_steps(trial: Trial) -> Figures:
-    """20 of 200 steps with gradients of NaN, infinity and 1e6 times as large end as if they were skipped."""
+    """20 of 200 steps with gradients of NaN, infinity or 1e6 times the size: the result is as if they were skipped."""
     steps, tokens = sorted(trial.random.sample(range(40, 200), 20)), trial.tokens()
     factors = [(math.nan, math.inf, 1e6)[i % 3] for i in range(20)]
     poison = json.dumps({step: str(factor) for step, factor in zip(steps, factors, strict=True)})
@@ -352,7 +352,8 @@ def small_disk(folder: Path, size: str) -> Generator[None]:
 
 
 def full_disk(trial: Trial) -> Figures:
-    """Checkpoints fill the disk: training continues to its end and fails with the reason; with space, it resumes."""
+    """Checkpoints fill the disk: training continues to its end and fails with the reason; with free space it
+    resumes."""
     if os.geteuid():
         return {"passed": False, "reason": "only root can mount a tmpfs"}
     fields, tokens = (
@@ -372,7 +373,7 @@ def full_disk(trial: Trial) -> Figures:
 
 
 def read_only_disk(trial: Trial) -> Figures:
-    """The disk becomes read-only, as a kernel leaves a failed one: the same, and it resumes when writable again."""
+    """The disk becomes read-only, as after a disk failure: the same, and training resumes when it is writable again."""
     if os.geteuid():
         return {"passed": False, "reason": "only root can mount a tmpfs"}
     fields, tokens = DAMAGED | {"steps": 1200, "checkpoint_every": 50, "sample_every": 300}, trial.tokens()
@@ -382,7 +383,7 @@ def read_only_disk(trial: Trial) -> Figures:
     with small_disk(run / "checkpoints", "64m"):
         remount = lambda how: subprocess.run(["mount", "-o", f"remount,{how}", str(run / "checkpoints")]).returncode
         process = train_process.start(run, fields)
-        while len(steps_there(run)) < 2 or remount("ro"):  # busy during a save
+        while len(steps_there(run)) < 2 or remount("ro"):  # busy with a save
             time.sleep(0.01)
         output, _ = process.communicate(timeout=120)
         found = unsaved(run, process, output, output.count(os.strerror(errno.EROFS)) > 1, 1200)
@@ -392,7 +393,7 @@ def read_only_disk(trial: Trial) -> Figures:
 
 
 def unsaved(run: Path, process: subprocess.Popen, output: str, reason: bool, steps: int) -> dict[str, bool]:
-    """Whether a run that could not save ended with the reason, and left whole checkpoints."""
+    """Whether a run that could not save ended with the reason, and left complete checkpoints."""
     clear = process.returncode == 1 and reason and f"step {steps:,}  validation loss" in output
     clear = clear and "Traceback" not in output
     if not clear:
@@ -404,7 +405,7 @@ def unsaved(run: Path, process: subprocess.Popen, output: str, reason: bool, ste
 def resumed(
     run: Path, undisturbed: Path, fields: dict, there: list[int], found: dict[str, bool], enough: bool
 ) -> Figures:
-    """Run the same command again: it resumes at the newest checkpoint and ends in the same bits."""
+    """Run the same command again: it resumes from the newest checkpoint and ends bit for bit equal."""
     again = finished(run, fields)
     found |= {"resumed": f"going on from the checkpoint at step {there[-1]}" in again}
     found |= {"identical": bits(run) == bits(undisturbed)}
@@ -441,7 +442,7 @@ def meshes(trial: Trial) -> Iterator[Figures]:
 
 
 def compared(run: Path, undisturbed: Path, relative: bool = True) -> tuple[bool, float]:
-    """(whether steps and token counts are equal, the largest difference of a loss)."""
+    """Return (whether steps and token counts are equal, the largest difference of a loss)."""
     pairs = list(zip(told(run), told(undisturbed), strict=True))
     worst = max(
         abs(a[key] - b[key]) / (abs(b[key]) if relative else 1)
@@ -458,7 +459,7 @@ PLACES: list[tuple[int, dict[str, int]]] = [
 
 
 def moves(trial: Trial) -> Figures:
-    """A run killed or asked to end at random steps resumes on other processes and another mesh each time."""
+    """A run stopped by SIGKILL or SIGTERM at random steps resumes on other processes and another mesh each time."""
     generator, tokens = trial.random, trial.tokens()
     undisturbed, run = copy(tokens, trial.folder / "alone"), copy(tokens, trial.folder / "moved")
     train_process.finished(undisturbed, MOVED)
@@ -492,7 +493,7 @@ def moves(trial: Trial) -> Figures:
 
 
 class Lines:
-    """What a process prints, with the time of each line."""
+    """Output lines of a process with their times."""
 
     def __init__(self, process: subprocess.Popen):
         self.lines: list[tuple[float, str]] = []
@@ -504,12 +505,12 @@ class Lines:
         self.lines.extend((time.monotonic(), line) for line in process.stdout)
 
     def first(self, text: str, after: float) -> float | None:
-        """When the first line with `text` was printed since."""
+        """Time of the first line since then with `text`."""
         return next((at for at, line in list(self.lines) if text in line and at > after), None)
 
 
 def failed_saves(trial: Trial) -> Figures:
-    """A limit on file sizes (RLIMIT_FSIZE) fails the saves of process 1 of two; then it is lifted."""
+    """A limit on file sizes (RLIMIT_FSIZE) fails the saves of one of two processes; then it is lifted."""
     fields, tokens = MOVED | {"mesh": {"fsdp": 2}}, trial.tokens()
     undisturbed, run = copy(tokens, trial.folder / "both"), copy(tokens, trial.folder / "failing")
     for process in train_process.start_together(undisturbed, fields, 2):

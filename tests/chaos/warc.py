@@ -1,4 +1,4 @@
-"""Damaged, fuzzed and hostile WARC files: records out of the fault's reach come out, no altered one does."""
+"""Damaged, fuzzed and hostile WARC files: records without faults are read, and no altered record is."""
 
 import gzip
 import multiprocessing
@@ -32,7 +32,7 @@ MAX_SECONDS, MAX_MEMORY_MB = 2.0, 512
 FUZZ_SECONDS = 5.0  # CPU seconds of one fuzzed file: they are small
 MUST_BE_ZERO = ("lost", "altered", "miscounted")
 ZERO_IF_COMPRESSED = ("unsaid", "altered heads")
-MAX_SHARE_UNSEEN = 0.02  # of single faults in an uncompressed file: in heads, which no checksum covers
+MAX_SHARE_UNSEEN = 0.02  # of single faults in an uncompressed file: in headers, which no checksum covers
 
 
 def single_faults(trial: Trial) -> Iterator[Figures]:
@@ -53,7 +53,7 @@ def single_faults(trial: Trial) -> Iterator[Figures]:
 
 
 def fastwarc_faults(archive: Archive, path: Path, fault: Fault) -> dict[str, int]:
-    """The same of FastWARC, digests checked, as its documentation has it."""
+    """The same for FastWARC with digest verification, as in its documentation."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     bodies = []
@@ -85,7 +85,7 @@ def fuzzed_files(trial: Trial) -> Figures:
 
 
 def head_of(length: int, stated: int | None = None) -> bytes:
-    """The WARC and HTTP headers of a page of `length` bytes, or of what is stated instead."""
+    """WARC and HTTP headers of a page of `length` bytes, or of the given false length."""
     empty = response(b"", OK)
     http = empty[empty.index(b"HTTP/") :].rstrip(b"\r\n") + b"\r\n\r\n"
     lines = empty[: empty.index(b"HTTP/")].split(b"\r\n")
@@ -103,7 +103,7 @@ def member(pieces: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
 
 
 def hostile_files() -> Iterator[tuple[str, Iterator[bytes] | list[bytes], str]]:
-    """Name, content, and the damage that must be told, of files that hold a good record, a monster, a good record."""
+    """Yield name, content and expected damage of files with a good record, a huge record, and a good record."""
     zeros, noise = bytes(MB), random.Random(1).randbytes(MB)
     page = lambda body, coding: gzip.compress(response(body, OK + coding), 1)
     encoded = "Content-Encoding: {}\r\n".format
@@ -140,7 +140,7 @@ def hostile_files() -> Iterator[tuple[str, Iterator[bytes] | list[bytes], str]]:
 
 
 def measure(path: str, results: multiprocessing.Queue) -> None:
-    """CPU seconds and megabytes of reading the file, start-up included, and the counts. Linux only."""
+    """CPU seconds and megabytes of reading the file, including start-up, and the counts. Linux only."""
     counts: Counter[str] = Counter()
     for _ in read_pages(path, counts=counts):
         pass

@@ -1,14 +1,14 @@
-"""Fits the trees of model.json to pages whose main text is known.
+"""Fit the trees of model.json to pages with labelled main text.
 
     python -m tests.bench.extract_fit CHECKOUTS [--exclude URLS] [--out model.json]
         [--cross-validate FOLDS [--min-probability P]]
 
-CHECKOUTS is a folder for the repositories in corpora.py: those that are not in it are cloned, some 600 MB, and each
-must be at its commit. URLS lists addresses, one a line; no page of their sites is used, so that they can serve as a
-test. Needs catboost. Takes some minutes and 4 GB; the same pages give the same trees.
+CHECKOUTS is a folder for the repositories in corpora.py: missing ones are cloned (about 600 MB), and each must be at
+its commit. URLS is a file with one address per line; pages of their sites are excluded, so that they can serve as a
+test set. Needs catboost. Takes some minutes and 4 GB; the same pages give the same trees.
 
---cross-validate fits to all sites but a share, in turn, tells the F1 on the pages of those, kind by kind, and writes no
-model.
+--cross-validate fits to all sites except one fold, for each fold, and prints the F1 on the pages of that fold by kind.
+It writes no model.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SETTINGS = {
 
 
 def pages_of(folders: dict[str, Path], excluded: Iterable[str]) -> Iterator[MarkedPage]:
-    """The pages of the collections, {name in READERS: folder}, but none of a site that `excluded` has an address of."""
+    """The pages of the collections, {name in READERS: folder}, except those of sites in `excluded`."""
     sites = {site_of(url) for url in excluded}
     return (
         page for name, folder in folders.items() for page in READERS[name](folder) if site_of(page.url) not in sites
@@ -49,7 +49,7 @@ KINDS = ("article", "documentation", "service", "forum", "product", "collection"
 
 
 def word_f1(got: str, wanted: str) -> float:
-    """0 to 1; of two texts without a word 1."""
+    """F1 of words from 0 to 1; 1 for two texts without words."""
     got_words, wanted_words = collections.Counter(words_of(got)), collections.Counter(words_of(wanted))
     if not got_words.total() or not wanted_words.total():
         return float(got_words.total() == wanted_words.total())
@@ -57,13 +57,13 @@ def word_f1(got: str, wanted: str) -> float:
 
 
 def held_out_text(model: Model, html: str, config: ExtractConfig) -> str:
-    """The main text of a page by a model that is not the shipped one."""
+    """Main text of a page by a model other than the shipped one."""
     blocks = read_blocks(html, config)
     return text_by(model, Page(blocks), config) if blocks.texts else ""
 
 
 def fold_of(page: MarkedPage, folds: int) -> int:
-    """All pages of a site are in one fold."""
+    """The fold of a page; all pages of a site are in one fold."""
     return zlib.crc32(site_of(page.url).encode()) % folds
 
 
@@ -81,7 +81,7 @@ def held_out_f1(
 
 
 def table(scores: list[tuple[str, float]]) -> str:
-    """A line a kind, and one of all pages."""
+    """One line per kind, and one for all pages."""
     lines = []
     for kind in (*KINDS, "all"):
         some = [f1 for one, f1 in scores if kind in (one, "all")]
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--min-probability", type=float, default=0.7, help="of the engine, when it is cross-validated")
     arguments = parser.parse_args()
     excluded = arguments.exclude.read_text().split() if arguments.exclude else ()
-    import_catboost()  # before the minutes of reading
+    import_catboost()  # before reading, which takes minutes
     pages = list(pages_of({name: pages_at(arguments.checkouts, name) for name in SOURCES}, excluded))
     if arguments.cross_validate:
         config = dataclasses.replace(UNLIMITED, min_probability=arguments.min_probability)

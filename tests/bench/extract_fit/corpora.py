@@ -1,8 +1,8 @@
-"""Pages with their main text, for fitting: three public collections, cloned at one commit each.
+"""Pages with their main text for fitting: three public collections, each cloned at one commit.
 
-wcxb, CC BY 4.0: seven kinds of page, main text marked by people. readability, Apache-2.0: expected.html, checked by its
-maintainers. trafilatura, Apache-2.0: phrases that must and that must not be there; for the rest of a page the text that
-trafilatura finds.
+wcxb, CC BY 4.0: seven kinds of pages with main text labelled by people. readability, Apache-2.0: expected.html, checked
+by its maintainers. trafilatura, Apache-2.0: phrases that must or must not occur; the rest of a page is labelled by the
+output of trafilatura.
 """
 
 import gzip
@@ -40,7 +40,7 @@ class Source:
     commit: str
     """All 40 digits."""
     folder: str
-    """Of the pages, inside."""
+    """Folder of the pages in the repository."""
 
 
 SOURCES = {
@@ -57,7 +57,7 @@ SOURCES = {
 
 
 def git(*arguments: str) -> str:
-    """What git prints. Raises InputError with its message where it fails."""
+    """Return the output of git. Raises InputError with its message if it fails."""
     try:
         done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
@@ -68,9 +68,9 @@ def git(*arguments: str) -> str:
 
 
 def pages_at(checkouts: Path, name: str) -> Path:
-    """The folder of the pages of SOURCES[name]. Clones the repository to checkouts/name where that is absent.
+    """Return the folder of the pages of SOURCES[name]. Clones the repository to checkouts/name if it is missing.
 
-    Raises InputError where it is there at another commit, or changed.
+    Raises InputError if it is at another commit or modified.
     """
     source, clone = SOURCES[name], checkouts / name
     if not clone.exists():
@@ -92,7 +92,7 @@ def pages_at(checkouts: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class MarkedPage:
-    """A page and what is known of its main text."""
+    """A page and the labels of its main text."""
 
     url: str
     html: str
@@ -102,11 +102,11 @@ class MarkedPage:
     wanted: tuple[str, ...] = ()
     """Phrases of the main text."""
     unwanted: tuple[str, ...] = ()
-    """Phrases that are not of the main text."""
+    """Phrases outside of the main text."""
 
 
 def read_wcxb(folder: Path, split: str = "dev") -> Iterator[MarkedPage]:
-    """`folder` holds metadata.json, dev/ and test/. A page of dev/ whose text is in test/ too counts to test/."""
+    """`folder` has metadata.json, dev/ and test/. A page of dev/ whose text is also in test/ counts as test."""
     files = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))["files"]
     held_out = {text for _, _, text in wcxb_truths(folder / "test")}
     for part in ("dev", "test"):
@@ -125,7 +125,7 @@ def wcxb_truths(folder: Path) -> Iterator[tuple[str, dict, str | None]]:
 
 
 def read_readability(folder: Path) -> Iterator[MarkedPage]:
-    """`folder` holds one folder a page, with source.html and expected.html."""
+    """`folder` has one folder per page, with source.html and expected.html."""
     for source in sorted(folder.glob("*/source.html")):
         html = decode(source.read_bytes(), "")
         expected = decode(source.with_name("expected.html").read_bytes(), "")
@@ -135,7 +135,7 @@ def read_readability(folder: Path) -> Iterator[MarkedPage]:
 
 
 def read_trafilatura(folder: Path) -> Iterator[MarkedPage]:
-    """`folder` holds evaldata.json, eval/ and cache/."""
+    """`folder` has evaldata.json, eval/ and cache/."""
     from trafilatura import extract
 
     for url, about in json.loads((folder / "evaldata.json").read_text(encoding="utf-8")).items():

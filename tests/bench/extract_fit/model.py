@@ -1,11 +1,11 @@
-"""The three sets of trees that make a model: what kind of page, and which of its blocks, of an article and of another.
+"""The three sets of trees of a model: the kind of page, main text of articles, and main text of other pages.
 
-Articles have trees of their own because they are most of the web's prose, and because what is main text of a shop or
-a forum is none beside an article. Neither trees are fitted to pages of one kind only: a page may be taken for
-another.
+Articles have separate trees because they are most of the prose on the web, and because the main text of a shop or a
+forum would be boilerplate in an article. No set is fitted to only one kind of page, since kinds may be confused.
 
-CatBoost (Prokhorenkova et al. 2018) fits them: it is the one library whose trees are oblivious, as ours are. It is not
-in requirements.lock, as it and what it needs take 430 MB (make add PACKAGE=catboost). Equal rows give equal trees.
+CatBoost (Prokhorenkova et al. 2018) fits them: it is the only library with oblivious trees like ours. It is not in
+requirements.lock, because with its dependencies it takes 430 MB (make add PACKAGE=catboost). Equal rows give equal
+trees.
 """
 
 import dataclasses
@@ -23,22 +23,22 @@ from lm.errors import InputError
 from tests.bench.extract_fit.rows import Rows, TrainingRows
 
 THRESHOLDS = 31
-"""Different thresholds of a feature, at most."""
+"""Maximum number of thresholds of a feature."""
 
 
 @dataclass(frozen=True)
 class Boosting:
-    """How trees are fitted."""
+    """Settings for fitting trees."""
 
     count: int
     depth: int
-    """Questions of a tree."""
+    """Number of questions of a tree."""
     rate: float
-    """Each tree's step is shortened by this factor."""
+    """Learning rate: the step of each tree is multiplied by this factor."""
     ridge: float
-    """Added to the curvature of each leaf."""
+    """L2 regularization, added to the curvature of each leaf."""
     sample: float
-    """Share of the features that a question may be about, drawn anew for each."""
+    """Share of the features sampled for each question."""
     seed: int
 
 
@@ -51,20 +51,20 @@ ARTICLE_WEIGHTS = {
     },
 }  # fmt: skip
 OTHER_WEIGHT = {"article": 0.5, "readability": 0.5, "trafilatura": 0.2}
-"""What a page counts by its kind, where it is not 1, to each of the trees. Those of articles are fitted twice, with
-other weights and other settings, and joined: what two sets err in differs, and their mean is nearer the truth."""
+"""Weights of a page by its kind (default 1) for each set of trees. The trees of articles are fitted twice with other
+weights and settings and joined, because the mean of two sets has smaller errors."""
 OF_OTHERS = (
     "page_at_", "page_body_", "page_title_", "page_under_", "told", "alike_own", "alike_deep", "record_", "largest_",
 )  # fmt: skip
-"""How those begin that the trees of articles do not see: they are about pages of other kinds."""
+"""Prefixes of features that the trees of articles do not use: they concern other kinds of pages."""
 
 KIND_FEATURES = 60
-"""So many of the features of a page tell what kind it is: those that trees which see all ask most often."""
+"""Number of page features for detecting the kind: the most frequent ones in trees fitted to all features."""
 
 
 def fit_model(rows: TrainingRows, kinds: Sequence[str], settings: dict[str, Boosting]) -> Model:
-    """The kind of a page is kinds[its number]; `settings` has "kind", "article", "article_again" and "other". Raises
-    InputError without catboost."""
+    """Fit a model. The kind of a page is kinds[its number]; `settings` has "kind", "article", "article_again" and
+    "other". Raises InputError without catboost."""
     kinds_B = np.array(kinds)[rows.number]
     of_articles = {name: row for name, row in rows.features.items() if not name.startswith(OF_OTHERS)}
     article = mean_of(
@@ -81,7 +81,7 @@ def fit_model(rows: TrainingRows, kinds: Sequence[str], settings: dict[str, Boos
 
 
 def fit_kind(rows: Rows, kinds_P: np.ndarray, settings: Boosting) -> Trees:
-    """Trees that tell articles, by KIND_FEATURES features: to measure more of each page would take longer."""
+    """Fit the trees that detect articles to KIND_FEATURES features; measuring more of each page would take longer."""
     is_article_P, weight_P = np.isin(kinds_P, list(ARTICLES)).astype(float), weights(kinds_P, KIND_WEIGHT)
     trees = fit_trees(rows, is_article_P, weight_P, settings)
     asked = np.bincount(trees.feature.ravel(), minlength=len(trees.features))
@@ -94,7 +94,7 @@ def weights(kinds: np.ndarray, of_kinds: dict[str, float]) -> np.ndarray:
 
 
 def import_catboost() -> Any:
-    """The library. Raises InputError where it is not installed."""
+    """Import catboost. Raises InputError if it is not installed."""
     try:
         import catboost  # ty: ignore[import-not-found]
     except ImportError as error:
@@ -105,7 +105,7 @@ def import_catboost() -> Any:
 
 
 def fit_trees(rows: dict[str, np.ndarray], target_N: np.ndarray, weight_N: np.ndarray, settings: Boosting) -> Trees:
-    """Trees whose score is the log-odds of `target_N` (0 to 1), given `rows` of features. Raises InputError without
+    """Fit trees whose score is the log-odds of `target_N` (0 to 1) given `rows` of features. Raises InputError without
     catboost."""
     catboost = import_catboost()
     model = catboost.CatBoost({
@@ -124,7 +124,7 @@ def fit_trees(rows: dict[str, np.ndarray], target_N: np.ndarray, weight_N: np.nd
 
 
 def mean_of(sets: Sequence[Trees]) -> Trees:
-    """All trees of the sets as one set, which scores what they score in the mean, but for the rounding of leaves."""
+    """All trees of the sets as one set, whose score is the mean of their scores up to the rounding of leaves."""
     depth = max(one.feature.shape[1] for one in sets)
     names = tuple(dict.fromkeys(name for one in sets for name in one.features))
     feature, threshold, leaves = [], [], []
@@ -144,14 +144,14 @@ def mean_of(sets: Sequence[Trees]) -> Trees:
 
 
 def widened(of_question_TD: np.ndarray, missing: int) -> np.ndarray:
-    """The first question of each tree so many times more."""
+    """Repeat the first question of each tree `missing` times."""
     return np.concatenate([of_question_TD, *[of_question_TD[:, :1]] * missing], 1)
 
 
 def trees_of(model: dict[str, Any], names: tuple[str, ...]) -> Trees:
-    """The trees in a model that CatBoost saved as JSON; `names` are those of the columns it was fitted to.
+    """The trees in a model that CatBoost saved as JSON; `names` are the columns it was fitted to.
 
-    A tree with fewer questions than another gets its first once more, and its leaves twice.
+    A tree with fewer questions than others gets its first question again, with its leaves doubled.
     """
     column = {one["feature_index"]: one["flat_feature_index"] for one in model["features_info"]["float_features"]}
     scale, (bias,) = model["scale_and_bias"]
@@ -173,7 +173,7 @@ def trees_of(model: dict[str, Any], names: tuple[str, ...]) -> Trees:
 
 
 def trees_json(trees: Trees) -> str:
-    """One tree a line: its features' numbers, thresholds and leaves, as Trees.from_content reads them."""
+    """One line per tree: numbers of its features, thresholds and leaves, as Trees.from_content reads them."""
     lines = [
         json.dumps([feature.tolist(), threshold.tolist(), leaves.tolist()])
         for feature, threshold, leaves in zip(trees.feature, trees.threshold, trees.leaves, strict=True)
@@ -183,7 +183,7 @@ def trees_json(trees: Trees) -> str:
 
 
 def model_json(model: Model) -> str:
-    """The contents of model.json."""
+    """Return the contents of model.json."""
     fields = dataclasses.fields(model)
     parts = ",\n".join(f'"{one.name}": {trees_json(getattr(model, one.name))}' for one in fields)
     return f"{{{parts}}}\n"

@@ -1,6 +1,6 @@
-"""What the trees are fitted to: of each block the share that is main text, and how much the block matters.
+"""Training rows of the trees: for each block its share of main text and its weight.
 
-Pages count alike, whatever their kind and length (model.py weighs the kinds).
+All pages have the same total weight, whatever their kind and length (model.py weights the kinds).
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from data_prep.extract.main_text import whole_page
 from tests.bench.extract_fit.corpora import UNLIMITED, MarkedPage
 
 WORDS = re.compile(r"\w+")
-SURE_WORDS = 8  # a shorter block is told by its neighbours, as its words may be anywhere
+SURE_WORDS = 8  # shorter blocks are labelled by their neighbours, since their words may occur anywhere
 SMALL_SHARE = 0.35
-"""Of blocks that hardly matter so many are fitted to, with as much more weight."""
+"""Share of the low-weight blocks that is sampled; their weight is increased accordingly."""
 OF_PAGES = ("page_", "under_")
-"""How the features begin that have one value for a page."""
+"""Prefixes of features with one value per page."""
 
 Rows = dict[str, np.ndarray]
 
@@ -31,17 +31,17 @@ class TrainingRows:
     """B blocks of P pages."""
 
     features: Rows
-    """Of each block."""
+    """Features of each block."""
     target: np.ndarray
     weight: np.ndarray
     number: np.ndarray
-    """Of each block's page."""
+    """Page number of each block."""
     of_pages: Rows
-    """Of each page."""
+    """Features of each page."""
     page_number: np.ndarray
 
     def without(self, left_out: np.ndarray) -> "TrainingRows":
-        """Without the pages whose number has True in `left_out`."""
+        """The rows without the pages whose number is True in `left_out`."""
         kept_B, kept_P = ~left_out[self.number], ~left_out[self.page_number]
         return TrainingRows(
             {name: row[kept_B] for name, row in self.features.items()},
@@ -58,7 +58,8 @@ def words_of(text: str) -> list[str]:
 
 
 def targets(texts: list[str], page: MarkedPage) -> tuple[np.ndarray, np.ndarray]:
-    """(share of each block that is main text, its weight): by runs of four words, as the benchmark counts them."""
+    """Return (share of each block that is main text, its weight), by runs of four words as the benchmark counts
+    them."""
     truth = words_of(page.text)
     runs = {n: set(zip(*[truth[i:] for i in range(n)], strict=False)) for n in (1, 2, 3, 4)}
     lines = {" ".join(words_of(line)) for line in page.text.split("\n")}
@@ -93,8 +94,8 @@ def targets(texts: list[str], page: MarkedPage) -> tuple[np.ndarray, np.ndarray]
 
 
 def rows_of_page(page: MarkedPage) -> tuple[Rows, np.ndarray, np.ndarray, Rows] | None:
-    """(features, targets, weights) of the page's blocks, of those that hardly matter only a share, and the features of
-    the page, of length 1; None without a block."""
+    """Return (features, targets, weights) of the page's blocks, with only a sample of the low-weight ones, and the
+    features of the page with length 1; None without a block."""
     blocks = read_blocks(page.html, UNLIMITED)
     if not blocks.texts:
         return None
@@ -108,8 +109,7 @@ def rows_of_page(page: MarkedPage) -> tuple[Rows, np.ndarray, np.ndarray, Rows] 
 
 
 def page_rows(page: Page) -> Rows:
-    """All that can tell what kind of page it is: the features that have one value for a page, and what main_text.py
-    makes of the others that it measures of every page."""
+    """Features for the kind of the page: those with one value per page, and main_text.py's summaries of the others."""
     common = measure(page, COMMON)
     of_page = {name: row for name, row in common.items() if name.startswith(OF_PAGES)}
     names = [f"{how}:{name}" for how in ("mean", "prose", "headline") for name in common if name not in of_page]
@@ -122,9 +122,9 @@ def joined(parts: Iterable[Rows]) -> Rows:
 
 
 def training_rows(pages: Iterable[MarkedPage], workers: int = 1) -> TrainingRows:
-    """Of the blocks of all pages, the same by any number of workers; one works in this process."""
+    """Return the rows of all pages, the same for any number of workers; one worker runs in this process."""
     with contextlib.ExitStack() as stack:
-        if workers > 1:  # never by a fork, which a process with threads must not make
+        if workers > 1:  # never by fork, which is unsafe in a process with threads
             pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
             measured: Iterable = pool.imap(rows_of_page, pages, chunksize=8)
         else:

@@ -206,7 +206,7 @@ def test_sizes_of_many_files_on_a_web_server_are_sampled(tmp_path):
         identities = {one.name: one.identity for one in found}
         assert len(set(identities.values())) == 200
         (alone,) = listed(tmp_path / "alone", warc=(f"{web.url}7.warc.gz",))
-        assert (alone.bytes, alone.identity) == (1007, identities["7.warc.gz"])  # also in a sample
+        assert (alone.bytes, alone.identity) == (1007, identities["7.warc.gz"])  # the same without sampling
         with pytest.raises(UsageError, match=r"none\.warc\.gz does not exist"):
             listed(tmp_path / "none", warc=(f"{web.url}none.warc.gz",))
 
