@@ -270,7 +270,7 @@ def test_a_list_of_several_gzip_members_is_read_completely_and_a_truncated_one_i
             named_files("pages.warc", [f"@{tmp_path / 'list.gz'}"])
 
 
-def test_patterns_match_like_those_on_disk(tmp_path):
+def test_patterns_match_as_on_disk(tmp_path):
     names = ["a.gz", "b/a.gz", "b/c/a.gz", "b/.h/a.gz", ".h.gz", "b/c/d.txt", "bc/a.gz"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

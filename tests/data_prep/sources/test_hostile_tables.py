@@ -40,7 +40,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_bounded(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_1500_damaged_parquet_files_are_read_or_refused(tmp_path):
+def test_1500_damaged_parquet_files_are_read_or_rejected(tmp_path):
     found = run("damage", tmp_path, 1500)
     assert found["read"] + found["refused"] == 1500 and found["megabytes"] <= MEGABYTES
 

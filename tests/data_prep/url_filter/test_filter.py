@@ -75,7 +75,7 @@ def test_soft_banned_words(url):
     "url",
     [
         "http://a.example/luckystrike",
-        "http://unlucky.strikes.example/",  # across what parts words
+        "http://unlucky.strikes.example/",  # across word boundaries
         "http://a.example/LUCKY%20STRIKE",
         "http://a.example/12for1",
         "http://a.example/free-lucky-strike",
