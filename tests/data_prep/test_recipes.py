@@ -205,7 +205,7 @@ def test_xhtml_is_skipped_if_the_recipe_says_so(tmp_path):
 
 
 def test_trafilatura_resets_its_deduplication_for_each_file(tmp_path):
-    """With `deduplicate` the fourth page loses the text of the first three; results do not depend on earlier files."""
+    """With `deduplicate` the fourth page loses text of the first three. Results do not depend on earlier files."""
     pages = [page(html(PROSE, f"{PROSE[:-1]}, said number {n}."), url=f"http://a.example/{n}") for n in range(5)]
     file = a_file(tmp_path / "a.warc.gz", pages)
     config = demo_config(extract=datatrove_0_10.EXTRACT, steps=())

@@ -70,7 +70,7 @@ def test_another_page_has_another_key(url):
     assert page_key(*split_address(url)) != "a.example/x/y"
 
 
-def test_a_host_without_a_path_has_no_page_key():
+def test_the_key_of_a_host_ends_with_a_slash():
     assert page_key("a.example", "") == page_key("a.example", "/") == "a.example/"
 
 

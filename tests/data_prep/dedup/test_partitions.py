@@ -64,7 +64,7 @@ def test_large_files_are_gathered_by_more_tasks():
     assert sizes == [10] * 19 + [9, 1]
 
 
-def test_positions_are_hashed_and_restored():
+def test_positions_are_spread_evenly_and_restored():
     places = np.array([0, 1, 1 << 32, 5 << 32 | 7, (2**31 + 3) << 32 | 9, 2**64 - 1], np.uint64)
     keys = sorted_runs.spread(places)
     np.testing.assert_array_equal(sorted_runs.places_of(keys), places)

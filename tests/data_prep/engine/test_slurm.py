@@ -193,7 +193,7 @@ def test_a_run_folder_may_be_in_a_bucket(command, slurm, tmp_path):
     assert {name.rpartition("/")[0] for name in found} == {"out", "units/step"}
 
 
-def test_rejected_jobs_leave_an_empty_queue_and_one_line(slurm, command):
+def test_rejected_jobs_are_reported_in_one_line_and_leave_no_job_queued(slurm, command):
     slurm.refuse("--dependency")
     refused = command("two")
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1

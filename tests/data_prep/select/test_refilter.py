@@ -186,7 +186,7 @@ def test_the_share_to_keep_is_reported_with_the_number_of_documents(texts: Path,
     )
 
 
-def test_a_share_of_other_documents_and_a_model_of_only_one_run_are_reported(texts: Path, tmp_path: Path):
+def test_the_share_by_another_model_or_a_model_of_only_one_run_is_reported(texts: Path, tmp_path: Path):
     model, run = with_model(0.25), a_run(texts, with_model(0.25), tmp_path)
     (line,) = changes(run, CONFIG, recounted(texts, CONFIG, tmp_path))
     assert line.endswith("keep_share: 0.25 in the run, now not used  (low_quality_score)")

@@ -169,7 +169,7 @@ def test_a_file_replaced_after_listing_is_rejected(served: Served, tmp_path):
         (tables[1], "texts/u.jsonl"),
     ]:
         served.replace(name, bytes(one.bytes))
-        if one.etag:  # web servers give no version in a listing
+        if one.etag:  # web servers sent no ETag
             with pytest.raises(InputError, match=r"was replaced|is not a complete Parquet"):
                 list(read_input(one))
     pages = read_input(archives[1])

@@ -200,7 +200,7 @@ def test_keys_of_other_tools(tmp_path, row, columns):
         ({"language_score": 0.9}, "", 0.0),
     ],
 )
-def test_a_language_has_its_score_and_its_iso_639_1_code(tmp_path, row, language, score):
+def test_a_language_is_kept_only_with_its_score_and_as_iso_639_1(tmp_path, row, language, score):
     (document,), _ = read(lines(tmp_path, {"text": "Only text.", **row}))
     assert (document.language, document.language_score) == (language, score)
 
