@@ -126,7 +126,7 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
         passed = "passed the stage language" if config.minhash.before_filters else "passed"
         counted = ", and are counted under the rules" if config.minhash.before_filters else ""
         lines.append(
-            f"{duplicates:,} of those that {passed} were duplicates in the run. They are not searched for again{counted}."
+            f"{duplicates:,} of those that {passed} were duplicates in the run. They are not searched again{counted}."
         )
     return "\n".join(lines)
 

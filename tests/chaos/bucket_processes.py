@@ -116,7 +116,7 @@ def ended(setup: Setup, processes: list[subprocess.Popen], run: Url, newest: int
     if any(codes) or "Traceback" in "".join(said):
         return {"wrong": [f"exit codes {codes}", *said]}
     wrong, worst = setup.check(run)
-    resumed = re.findall(r"going on from the checkpoint at step (\d+)", said[0])
+    resumed = re.findall(r"resuming from the checkpoint at step (\d+)", said[0])
     wrong += [] if resumed == [str(newest)] * bool(newest) else [f"step {newest} was whole: {said[0]}"]
     return {"wrong": wrong, "largest_relative_difference_of_losses": worst}
 

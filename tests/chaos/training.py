@@ -407,7 +407,7 @@ def resumed(
 ) -> Figures:
     """Run the same command again: it resumes from the newest checkpoint and ends bit for bit equal."""
     again = finished(run, fields)
-    found |= {"resumed": f"going on from the checkpoint at step {there[-1]}" in again}
+    found |= {"resumed": f"resuming from the checkpoint at step {there[-1]}" in again}
     found |= {"identical": bits(run) == bits(undisturbed)}
     return {"passed": all(found.values()) and enough, "checkpoints": len(there), **found}
 

@@ -66,7 +66,7 @@ def test_a_users_filter_runs_after_those_of_each_recipe():
 
 
 def test_steps_in_another_order_are_rejected_with_both_orders():
-    with pytest.raises(UsageError, match=r"is c4 gopher_quality, .* recipe's: gopher_quality c4\."):
+    with pytest.raises(UsageError, match=r"is c4 gopher_quality, .* recipe's order is gopher_quality c4\."):
         demo_config(steps=("c4", "gopher_quality"))
     with pytest.raises(UsageError, match="each once"):
         demo_config(steps=("c4", "c4"))

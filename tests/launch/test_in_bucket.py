@@ -221,7 +221,7 @@ def test_two_processes_of_one_index_do_not_share_a_folder_and_a_kill_leaves_noth
             (folder / "config.json").write_text("")  # killed as it was downloaded
             with locked(folder):
                 assert (folder / "config.json").read_bytes() == (run / "config.json").read_bytes()
-                with pytest.raises(InputError, match=f"Another process .* is at work in {run}"), locked(folder):
+                with pytest.raises(InputError, match=f"Another process .* is working in {run}"), locked(folder):
                     pass
                 assert (folder / "stages/first.json").is_file()
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_is_refused(run, words, message):
 
 
 def test_a_bucket_that_is_not_there_is_named(run, tmp_path):
-    with pytest.raises(InputError, match=r"there is no bucket gone\. Make it"):
+    with pytest.raises(InputError, match=r"there is no bucket gone\. Create it"):
         on("a", tmp_path, Url("s3://gone/run"), stage("first"))
 
 
@@ -403,7 +403,7 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
     steps = {name.split("/")[1] for name in run.files() if re.fullmatch(r"checkpoints/\d+/manifest.json", name)}
     assert steps == {"4"}
     output = finish(start(run, warc, tmp_path / "b"))
-    assert "going on from the checkpoint at step 4" in output
+    assert "resuming from the checkpoint at step 4" in output
     copy = on_disk(run, tmp_path / "copy")
     assert bits(copy, 12) == bits(disk, 12) and parameters(copy) == parameters(disk)
     assert told(copy) == told(disk)
@@ -456,7 +456,7 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
     two = start_on_machines(run, warc, tmp_path / "two", 2, {"fsdp": 2}, *TWO_HEADS)
     said = outputs(two)
     assert [process.returncode for process in two] == [0, 0], "\n".join(said)
-    assert "going on from the checkpoint at step 4" in said[0] and "step" not in said[1]
+    assert "resuming from the checkpoint at step 4" in said[0] and "step" not in said[1]
     assert difference(told(on_disk(run, tmp_path / "copy")), told(disk)) <= 1e-5
     flipped = Url(f"{run}/{next(name for name in run.files() if re.search('12/.*process_1/d/', name))}")
     flip(flipped, 0, 0)
@@ -490,7 +490,7 @@ def test_a_supervised_run_in_a_bucket_that_is_killed_goes_on_from_what_is_there(
             command, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
     output = finish(supervised)
-    assert len(killed) == 1 and "supervise: " in output and "going on from the checkpoint at step " in output
+    assert len(killed) == 1 and "supervise: " in output and "resuming from the checkpoint at step " in output
     (copy,) = (path for path in (tmp_path / "a/runs").glob("run-*") if path.is_dir())
     events = [json.loads(line)["event"] for line in (copy / "supervisor.jsonl").read_text().splitlines()]
     assert events == ["start", "crash", "start", "done"]

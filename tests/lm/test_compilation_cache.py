@@ -74,5 +74,5 @@ def test_a_new_host_reuses_compiled_programs_from_a_bucket(tmp_path, scheme):
 
 def test_an_unsupported_address_is_rejected_with_the_remedy(monkeypatch):
     monkeypatch.setenv(VARIABLE, "hf://datasets/a/b")
-    with pytest.raises(UsageError, match="is hf://datasets/a/b; compiled programs are kept in a folder, in s3:// or"):
+    with pytest.raises(UsageError, match="is hf://datasets/a/b; it must be a folder, an s3:// or"):
         use_bucket_cache()

@@ -127,9 +127,7 @@ def test_only_the_named_fields_are_used(tmp_path):
     fields = ("prompt=q", "prompt=why", "answer=a")
     (example,) = read_examples(example_files([str(tmp_path / "x.jsonl")]), fields)
     assert example.texts == ("Who? Why? Eve", "Who? Why? Ann")
-    with pytest.raises(
-        InputError, match=r"x\.jsonl, example 0, has no known text field: its fields are .*question, q"
-    ):
+    with pytest.raises(InputError, match=r"x\.jsonl, example 0, has no known text field: its fields are .*question, q"):
         list(read_examples(example_files([str(tmp_path / "x.jsonl")]), ("prompt=none",)))
     with pytest.raises(UsageError, match="fields has 'q'; give prompt=FIELD"):
         DecontaminationConfig(fields=("q",))

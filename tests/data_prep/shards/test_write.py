@@ -345,7 +345,9 @@ def test_invalid_configs_are_rejected(change):
 
 def test_a_shard_too_small_for_a_record_is_rejected_with_both_sizes(documents, tmp_path):
     config = dataclasses.replace(CONFIG, record_length=2**20, shard_bytes=2**21)
-    with pytest.raises(UsageError, match=r"shard_bytes = 2,097,152 is too small.* 1,048,576 tokens needs 2,361,\d+ bytes"):
+    with pytest.raises(
+        UsageError, match=r"shard_bytes = 2,097,152 is too small.* 1,048,576 tokens needs 2,361,\d+ bytes"
+    ):
         write_shards(documents, TOKENIZER, tmp_path, config)
     assert not list(tmp_path.iterdir())
 

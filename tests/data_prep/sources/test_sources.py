@@ -267,7 +267,7 @@ def test_skipped_files_of_a_folder_are_named(tmp_path):
 
 
 def test_a_folder_without_such_files_is_rejected_with_the_supported_endings(tmp_path):
-    with pytest.raises(UsageError, match=r"is a folder without files, so none with the ending \.parquet, \.txt"):
+    with pytest.raises(UsageError, match=r"is a folder without files with the ending \.parquet, \.txt"):
         named_files("pages.tables", [str(tmp_path)])
     (tmp_path / "a.pdf").touch()
     with pytest.raises(UsageError, match=r"holds 1 files, but none .*\.jsonl"):

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(two,
     assert about["step"] == 3
     out = capsys.readouterr().out
     assert "step 6 is damaged: " in out
-    assert f"moved to {tmp_path}/checkpoints.damaged/6; going back to step 3" in out
+    assert f"moved to {tmp_path}/checkpoints.damaged/6; resuming from step 3" in out
     assert not (folder / "6").exists()
     assert (tmp_path / "checkpoints.damaged/6").is_dir()
 
@@ -193,7 +193,7 @@ def test_where_none_is_whole_nothing_is_begun_anew_and_nothing_moved(two, tmp_pa
     folder = copy(two, tmp_path)
     for step in (3, 6):
         (folder / str(step) / MANIFEST).unlink()
-    with pytest.raises(InputError, match=r"is whole: 6, 3 are damaged\. The newest: .*/6/manifest\.json is missing\."):
+    with pytest.raises(InputError, match=r"is intact: 6, 3 are damaged\. The newest: .*/6/manifest\.json is missing\."):
         restored(folder)
     assert {path.name for path in folder.iterdir()} >= {"3", "6"}
 
@@ -297,7 +297,7 @@ def test_a_manifest_of_other_types_is_damage(two, tmp_path, changed):
     folder = copy(two, tmp_path)
     read = json.loads((folder / "6" / MANIFEST).read_text()) | changed
     (folder / "6" / MANIFEST).write_text(render(read["about"], read["files"]))
-    with pytest.raises(DamageError, match=r"has changed since it was written|which"):
+    with pytest.raises(DamageError, match=r"is damaged: "):
         read_manifest(folder / "6")
     assert restored(folder)[1]["step"] == 3
 

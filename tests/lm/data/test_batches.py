@@ -229,7 +229,7 @@ def test_a_manifest_with_wrong_counts_is_an_input_error(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["records"] += 1
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"train-00000.*has 6 chunks of records, but 7 of one record each"):
+    with pytest.raises(InputError, match=r"train-00000.*has 6 chunks of records; 7 of one record each"):
         list(source(copy).sequential_windows())
 
 

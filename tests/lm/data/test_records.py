@@ -84,7 +84,7 @@ def test_a_wrong_header_is_reported_despite_a_valid_checksum(header, message):
         ({"tokens": np.zeros(7, np.int64)}, "tokens are int64"),
         ({"valid": 0}, "valid = 0"),
         ({"valid": 8}, "valid = 8, but the record has 7"),
-        ({"valid": 3}, "starts at 3, behind the 3 valid"),
+        ({"valid": 3}, "starts at 3, after the 3 valid"),
         ({"segment_starts": np.array([1, 3])}, "must rise from 0"),
         ({"segment_starts": np.array([0, 0])}, "must rise from 0"),
         ({"segment_starts": np.array([0])}, "1 segment starts and 2 document ids"),

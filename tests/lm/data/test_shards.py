@@ -56,7 +56,7 @@ def test_each_record_equals_the_written_one(tmp_path, options, count, largest):
 
 def test_several_records_in_a_chunk_are_rejected(tmp_path):
     records = write(tmp_path / "a", contents(100, 100), "group_size:4")
-    with pytest.raises(InputError, match="The shard has 25 chunks of records, but 100 of one record each are expected"):
+    with pytest.raises(InputError, match="The shard has 25 chunks of records; 100 of one record each are expected"):
         records.read(0)
 
 

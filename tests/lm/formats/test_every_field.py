@@ -304,7 +304,7 @@ def test_a_parameter_that_a_format_would_not_write_is_refused_by_name(tmp_path, 
     config = dataclasses.replace([*BASES.values()][number], vocab_size=259)
     monkeypatch.setitem(layers.NORMS, config.norm, TwoScales)
     for name, written in FORMATS.items():
-        said = rf"The format {name}.* writes \d+ of .* parameters; blocks\.0\.attention_norm\.gain is in none"
+        said = rf"The format {name}.* writes \d+ of .* parameters; blocks\.0\.attention_norm\.gain is not among them"
         with pytest.raises(UsageError, match=said):
             written(tmp_path, config, random_parameters(config), [1, 2])
         assert not [*tmp_path.iterdir()]

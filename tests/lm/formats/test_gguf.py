@@ -213,7 +213,7 @@ def test_what_gguf_cannot_hold_is_refused_by_name(tmp_path, tokenizers):
     refused(all_of_it, base=MODERN)
     refused(r"cannot express model.attention_windows = \(8, 0\) \(only \(\)\)", attention_windows=(8, 0))
     refused(r"\(gpt2 of llama.cpp\) cannot express model.kv_heads = 2 \(only 4\)\.", base=CONFIGS["gpt2"], kv_heads=2)
-    refused("of the kind characters, but a GGUF file has bpe and sentencepiece", CharacterTokenizer("\nabc"))
+    refused("of the kind characters, but GGUF supports bpe and sentencepiece", CharacterTokenizer("\nabc"))
     refused("is of the kind unigram, which llama.cpp's llama does not support", "sentencepiece_unigram")
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
     refused("The tokenizer normalizes text", by_characters)
@@ -240,7 +240,7 @@ def test_damaged_and_foreign_files_are_refused(file, tokenizers):
         with pytest.raises(InputError, match=r"m\.gguf"):
             open_gguf(file)
     for before, after, match in (
-        (b"llama", b"lamma", "general.architecture is 'lamma'; gpt2 and llama are read"),
+        (b"llama", b"lamma", "general.architecture is 'lamma'; gpt2 and llama are supported"),
         (b"blk.1.ffn_up", b"blk.9.ffn_up", "blk.1.ffn_up.weight is absent, but"),
         (
             b"gpt-2",

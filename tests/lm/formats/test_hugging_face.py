@@ -215,7 +215,7 @@ def test_an_untied_gpt2_and_weights_that_are_no_numbers_of_ours(tmp_path):
     tensors = tensors_of(FIXTURES / "llama")
     _, shape, raw = tensors["model.norm.weight"]
     tensors["model.norm.weight"] = ("F64", shape, raw * 2)
-    with pytest.raises(InputError, match=r"model.norm.weight has dtype F64, but weights are read from F32, F16, BF16"):
+    with pytest.raises(InputError, match=r"model.norm.weight has dtype F64, but only F32, F16, BF16"):
         load_hugging_face(write_checkpoint(tmp_path / "y", "llama", tensors), "float32")
 
 
@@ -233,19 +233,19 @@ SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not supported; only 'silu'"),
         ("llama", {"attention_bias": True}, "attention_bias is True, which is not supported; only False"),
         ("llama", {"mlp_bias": True}, "mlp_bias is True"),
-        ("llama", {"head_dim": 0}, "gives no model of ours: model.head_dim is 0"),
-        ("llama", {"head_dim": 7}, "gives no model of ours: model.head_dim .* = 7 is odd"),
+        ("llama", {"head_dim": 0}, "is not a supported model: model.head_dim is 0"),
+        ("llama", {"head_dim": 7}, "is not a supported model: model.head_dim .* = 7 is odd"),
         ("llama", {"head_dim": "8"}, "head_dim is '8', but must be of type int"),
-        ("llama", {"head_dim": ..., "hidden_size": 17}, "gives no model of ours: model.heads = 2 .* model.width = 17"),
-        ("llama", {"num_attention_heads": 0}, "gives no model of ours: model.heads is 0"),
+        ("llama", {"head_dim": ..., "hidden_size": 17}, "not a supported model: model.heads = 2 .* model.width = 17"),
+        ("llama", {"num_attention_heads": 0}, "is not a supported model: model.heads is 0"),
         ("llama", {"hidden_size": ...}, "hidden_size is None, but must be of type int"),
         ("llama", {"hidden_size": "16"}, "hidden_size is '16', but must be of type int"),
         ("llama", {"num_hidden_layers": True}, "num_hidden_layers is True, but must be of type int"),
-        ("llama", {"num_hidden_layers": 0}, "gives no model of ours: model.layers is 0"),
-        ("llama", {"num_key_value_heads": 3}, "gives no model of ours: model.kv_heads = 3"),
+        ("llama", {"num_hidden_layers": 0}, "is not a supported model: model.layers is 0"),
+        ("llama", {"num_key_value_heads": 3}, "is not a supported model: model.kv_heads = 3"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1, but must be of type bool"),
         ("llama", {"rms_norm_eps": 10**400}, "rms_norm_eps is 10+.* but must be of type float"),
-        ("llama", {"rms_norm_eps": -1e-5}, "gives no model of ours: model.norm_epsilon is -1e-05"),
+        ("llama", {"rms_norm_eps": -1e-5}, "is not a supported model: model.norm_epsilon is -1e-05"),
         ("llama", {"quantization_config": {"bits": 4}}, r"quantization_config is \{'bits': 4\}"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("llama", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "rotary_factor is 0.5"),
@@ -259,7 +259,7 @@ SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights is False"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True"),
-        ("gpt2", {"n_head": 3}, "gives no model of ours: model.heads = 3"),
+        ("gpt2", {"n_head": 3}, "is not a supported model: model.heads = 3"),
         ("gpt2", {"vocab_size": ...}, "vocab_size is None"),
     ],
 )  # fmt: skip
@@ -316,7 +316,7 @@ def test_scaling_that_cannot_be_is_refused():
             dataclasses.replace(LLAMA31, **{field.name: zero})
     with pytest.raises(UsageError, match=r"low_frequency_factor = 4.0 must be below high_frequency_factor = 4.0"):
         dataclasses.replace(LLAMA31, low_frequency_factor=4.0)
-    with pytest.raises(UsageError, match=r"rope_scaling is given, but model.position = learned turns nothing"):
+    with pytest.raises(UsageError, match=r"rope_scaling is given, but model.position = learned"):
         dataclasses.replace(GPT2, rope_scaling=LLAMA31)
 
 

@@ -189,7 +189,7 @@ def test_a_tokenizer_that_python_cannot_have_is_refused_by_name():
     other_order = smollm2_like()
     contents = json.loads(other_order.to_str())
     contents["model"]["merges"][0], contents["model"]["merges"][1] = contents["model"]["merges"][1::-1]
-    with pytest.raises(UsageError, match=r"model.merges\[0\] is .*, but the vocabulary's order tells"):
+    with pytest.raises(UsageError, match=r"model.merges\[0\] is .*, but the order of the vocabulary requires"):
         tokenizer_json(LibraryTokenizer.from_json(json.dumps(contents).encode(), "<|endoftext|>"))
     model = io.BytesIO()
     SentencePieceTrainer.train(

@@ -40,7 +40,7 @@ def test_a_chip_with_a_similar_name_is_unknown(kind):
 def test_the_rates_of_devices_add_up():
     peak = peak_rate(devices("NVIDIA H100 80GB HBM3", 8), BFLOAT16, 4096)
     assert (peak.rate, peak.metric) == (8 * 989e12, "mfu")
-    assert "989 TFLOP/s a device" in peak.meaning
+    assert "989 TFLOP/s per device" in peak.meaning
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_the_tapped_weights_and_values_give_the_output_of_attention():
 
 def test_an_unknown_name_is_rejected_with_the_existing_names():
     model, tokens_BT, segments_BT = model_and_tokens(LLAMA)
-    with pytest.raises(UsageError, match=r"nothing under blocks.2.mlp.out. Its names: embedding, .*blocks.1.mlp.out"):
+    with pytest.raises(
+        UsageError, match=r"no activations named blocks.2.mlp.out. Its names: embedding, .*blocks.1.mlp.out"
+    ):
         look(model, tokens_BT, segments_BT, ("norm", "blocks.2.mlp.out"))
 
 

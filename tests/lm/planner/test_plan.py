@@ -200,7 +200,7 @@ def test_without_the_compiler_the_command_that_fetches_it_is_named(monkeypatch, 
     with pytest.raises(UsageError, match="make libtpu"):
         compilers.find_libtpu()
     monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "nothing.so"))
-    with pytest.raises(UsageError, match=r"TPU_LIBRARY_PATH is .*nothing\.so, which is no file"):
+    with pytest.raises(UsageError, match=r"TPU_LIBRARY_PATH is .*nothing\.so, which is not a file"):
         compilers.find_libtpu()
 
 

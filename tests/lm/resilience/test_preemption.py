@@ -83,14 +83,14 @@ def test_a_run_resumed_after_kills_and_signals_ends_bit_for_bit_equal(tokens, un
     for number, code, step in ((signal.SIGINT, 130, 85), (signal.SIGTERM, 0, 130)):
         ended, output = signalled(run, number, step)
         assert ended == code, output
-        assert f"going on from the checkpoint at step {behind}\n" in output
+        assert f"resuming from the checkpoint at step {behind}\n" in output
         behind = max(steps_there(run))
         assert step <= behind <= step + 1, "the step under way at the signal, and none after it"
         assert f"asked to end ({signal.Signals(number).name}); saved at step {behind}" in output
         assert verify(run / f"checkpoints/{behind}")["evaluated"] is False
     output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
-    assert f"going on from the checkpoint at step {behind}\n" in output
+    assert f"resuming from the checkpoint at step {behind}\n" in output
     assert bits(run, 200) == bits(undisturbed, 200)
     assert told(run) == told(undisturbed)
 

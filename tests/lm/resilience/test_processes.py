@@ -61,7 +61,7 @@ def test_two_processes_save_and_restore_their_parts_and_both_report_a_write_erro
         assert mine.startswith(failed) and other.startswith(f"process {process}: {failed}")
         assert f"step {step} is not saved; training continues. " in outputs[0]
     assert "/ocdbt.process_1/" in outputs[0]
-    assert f"moved to {tmp_path}/checkpoints.damaged/5; going back to step 2" in outputs[0]
+    assert f"moved to {tmp_path}/checkpoints.damaged/5; resuming from step 2" in outputs[0]
     assert "set aside" not in outputs[1]
 
 
@@ -81,7 +81,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_resumes(t
         assert "Traceback" not in output
     assert verify(run / f"checkpoints/{saved}")["processes"] == 2
     output = train_process.finished(run, FIELDS)
-    assert f"going on from the checkpoint at step {saved}\n" in output
+    assert f"resuming from the checkpoint at step {saved}\n" in output
     assert [row["step"] for row in told(run) if "loss" in row] == list(range(1, 61))
 
     logs = {path.name for path in run.iterdir()} - {"documents", "tokenizer", "tokens", "checkpoints", "stages"}
@@ -129,8 +129,8 @@ def test_growing_batches_are_the_same_on_two_processes_and_on_one(tokens, tmp_pa
     pair = train_process.start_together(moved, fields | {"leave_at": 10}, 2)
     outputs = outputs_of(pair)
     assert [process.returncode for process in pair] == [0, 0], outputs
-    assert "going on from the checkpoint at step 5" in outputs[0]
-    assert "going on from the checkpoint at step 10" in train_process.finished(moved, fields)
+    assert "resuming from the checkpoint at step 5" in outputs[0]
+    assert "resuming from the checkpoint at step 10" in train_process.finished(moved, fields)
     losses = lambda run: [row["loss"] for row in told(run) if "loss" in row]
     assert losses(moved) == pytest.approx(losses(alone), rel=1e-4)
     assert [row["tokens"] for row in told(moved) if "loss" in row] == [
@@ -158,7 +158,7 @@ def test_a_run_is_the_same_on_one_two_and_four_processes_with_sharded_parameters
     for mesh, count, who in places:
         step = before + 4
         outputs = stopped(run, mesh, count, who, signal.SIGTERM, step)
-        assert f"going on from the checkpoint at step {before}\n" in outputs[0]
+        assert f"resuming from the checkpoint at step {before}\n" in outputs[0]
         before = max(steps_there(run))
         # The processes agree on a future step: how much later depends on the machine.
         assert step <= before < 200 and f"saved at step {before}" in outputs[0]
@@ -190,7 +190,7 @@ def test_damage_found_by_one_of_two_stops_both_with_a_message(tmp_path):
     mine, other = outputs_of(pair)
     assert [process.returncode for process in pair] == [1, 1], mine + other
     assert f"{first} has the SHA-256 .* instead of" in mine
-    assert "process 0: 1 of 1 shards are not what" in other
+    assert "process 0: 1 of 1 shards differ from" in other
     assert "Traceback" not in mine + other
 
 

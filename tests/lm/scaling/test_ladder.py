@@ -126,7 +126,7 @@ def test_invalid_ladders_are_rejected_with_their_values():
 
 def test_a_mixture_is_rejected():
     train = dataclasses.replace(DEMO.train, mixture=(MixtureSource("runs/other/tokens", 1.0),))
-    with pytest.raises(UsageError, match="runs/other/tokens, but a ladder is measured on one corpus"):
+    with pytest.raises(UsageError, match="runs/other/tokens, but a ladder uses one corpus"):
         ASKED.check(train)
 
 
@@ -143,7 +143,7 @@ def test_repeated_text_is_rejected_unless_requested(ladder):
     longest = max(rung.tokens for rung in ladder)
     refuse_repetition(ladder, longest, 1.0)
     refuse_repetition(ladder, longest // 2 + 1, 2.0)
-    with pytest.raises(UsageError, match=f"takes {longest:,} tokens, but the corpus has {longest - 1:,}.*--epochs 1.1"):
+    with pytest.raises(UsageError, match=f"needs {longest:,} tokens, but the corpus has {longest - 1:,}.*--epochs 1.1"):
         refuse_repetition(ladder, longest - 1, 1.0)
 
 

@@ -60,7 +60,7 @@ def test_two_processes_and_two_folders_do_not_share_a_name(tmp_path):
 
 
 def test_a_refusal_names_what_why_and_the_remedy(tmp_path):
-    message = r"that cannot be written: No such file or directory\. Make room on the disk"
+    message = r"that cannot be written: No such file or directory\. Free space on the disk"
     with pytest.raises(InputError, match=message), writing("that"):
         write_atomically(tmp_path / "missing/a", b"", tmp_path / "missing")
 

@@ -180,7 +180,7 @@ def test_of_two_machines_one_works(bucket, machines):
             theirs = Lease(bucket / "run" / LEASE, "another copy")
             theirs.seconds = 60.0  # they look for so long; ours is renewed meanwhile
             with pytest.raises(
-                InputError, match=rf"Another process \({os.getpid()} on .*\) is at work in {bucket}/run"
+                InputError, match=rf"Another process \({os.getpid()} on .*\) is working in {bucket}/run"
             ):
                 theirs.take()
             write(ours, a="1")

@@ -96,7 +96,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_o
     file.read(10)
     was = (bucket / "a").found()
     write_atomically(bucket / "a", bytes(2**21))
-    with pytest.raises(StorageError, match=r"/a was replaced while it was read\. Run it again"):
+    with pytest.raises(StorageError, match=r"/a was replaced while it was read\. Run the command again"):
         file.read()
     with pytest.raises(StorageError, match=r"/a was replaced while it was read"):
         objects.download((bucket / "a").address, tmp_path / "a", was)
@@ -181,7 +181,7 @@ def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(sto
         tries.append(("written", lambda: write_atomically(bucket / "a", b"after")))
     with variables(HOPELESS):
         for verb, request in tries:
-            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 3 times\. See whether"
+            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 3 times\. Check the store"
             with pytest.raises(StorageError, match=message) as raised:
                 request()
             assert {"500": "500 Internal", "503": "SlowDown"}.get(fault, "") in str(raised.value)
@@ -217,7 +217,7 @@ def test_an_upload_that_is_killed_leaves_what_was_there(store: Store, bucket, tm
 
 def test_what_is_refused_is_not_tried_again(store: Store):
     first = len(store.requests)
-    with pytest.raises(StorageError, match=r"there is no bucket gone\. Make it, or correct the name in s3://gone"):
+    with pytest.raises(StorageError, match=r"there is no bucket gone\. Create it, or correct the name in s3://gone"):
         write_atomically(Url("s3://gone/a"), b"")
     assert len(store.requests) == first + 1
     with pytest.raises(StorageError, match="there is no bucket gone"):

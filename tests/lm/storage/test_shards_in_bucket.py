@@ -135,7 +135,7 @@ def test_damage_is_found_when_it_is_read_and_by_the_command(uploaded, capsys):
     write_atomically(uploaded / first.file, whole[:150] + bytes(20) + whole[170:])
     with pytest.raises(InputError, match=rf"Record 0 of {uploaded / first.file} cannot be read: .*Restore the shard"):
         list(source(uploaded).iterate(stop_step=20))
-    with pytest.raises(InputError, match=rf"1 of 5 shards are not .*{first.file} has the SHA-256 .* instead of"):
+    with pytest.raises(InputError, match=rf"1 of 5 shards differ .*{first.file} has the SHA-256 .* instead of"):
         run(Command((str(uploaded),)))
     write_atomically(uploaded / first.file, whole)
     run(Command((str(uploaded), str(uploaded.parent))[:1]))

@@ -126,7 +126,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one(
     assert stream.read(10) == DATA[:10]
     served.replace(other)
     for file in (stream, random_access):
-        with pytest.raises(StorageError, match=r"was replaced while it was read\. Run it again\."):
+        with pytest.raises(StorageError, match=r"was replaced while it was read\. Run the command again\."):
             file.seek(0 if file is random_access else BLOCK * 3)
             file.read(BLOCK)
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_not_there(served: Served):
 def test_a_wait_of_hours_ends_it_and_a_short_one_is_kept_by_all_threads(web: LoopbackCrawl):
     served = of_web(web)
     served.spoil([Fault(status=503, headers={"Retry-After": "7200"})])
-    with pytest.raises(StorageError, match=r"come back in 2\.0 hours"):
+    with pytest.raises(StorageError, match=r"retry in 2\.0 hours"):
         served.url.read_bytes()
     served.spoil([Fault(status=503, headers={"Retry-After": "1"})])
     web.times.clear()
@@ -199,7 +199,7 @@ def test_a_wait_of_hours_ends_it_and_a_short_one_is_kept_by_all_threads(web: Loo
 def test_a_web_server_is_only_read_and_not_listed(web: LoopbackCrawl, tmp_path):
     url = of_web(web).url
     for action in (url.parent.files, url.unlink, lambda: write_atomically(url, b"x")):
-        with pytest.raises(UsageError, match="over http:// files are only read, each by its own address"):
+        with pytest.raises(UsageError, match="over http:// files can only be read, each by its own address"):
             action()
     assert url.name == "file" and (url.parent / "file") == url and not url.parent.is_dir()
     assert Url("https://host/a/b.gz?key=a/b").name == "b.gz"

@@ -28,7 +28,7 @@ def test_ids_are_in_the_order_of_code_points_and_a_newline_heads_documents():
 
 
 def test_an_unknown_character_is_named_with_the_remedy():
-    with pytest.raises(InputError, match=r"'é' \(U\+00E9\) is none of the 3 of this vocabulary. .*train_characters"):
+    with pytest.raises(InputError, match=r"'é' \(U\+00E9\) is not one of the 3 of this vocabulary. .*train_characters"):
         make(["ab"], 3).encode("abé")
     with pytest.raises(InputError, match=r"U\+FFFD"):
         make(["ab"], 3).encode("a\ud800")
@@ -38,7 +38,7 @@ def test_an_unknown_character_is_named_with_the_remedy():
 
 def test_the_size_must_be_what_is_found():
     with pytest.raises(
-        UsageError, match=r"is 5, but 2 characters in 1 documents are 3 different ones.*Set it to 3, and model"
+        UsageError, match=r"is 5, but 2 characters in 1 documents have 3 different ones.*Set it to 3, and model"
     ):
         make(["ab"], 5)
     assert make(["abcdef"], 3, characters=2).symbols == "\nab"

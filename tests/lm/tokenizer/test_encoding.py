@@ -51,7 +51,7 @@ def test_special_tokens_are_encoded_where_they_are_asked_for():
     assert with_two.encode(text, (END_OF_TEXT, "<|x|>")) == [97, 499, 98, 500, 99]
     assert with_two.encode(text, ("<|x|>",)) == [*with_two.encode(f"a{END_OF_TEXT}b"), 500, 99]
     assert max(with_two.encode(text)) < 499
-    with pytest.raises(ValueError, match=r"'<\|y\|>' is no special token of this .* has <\|endoftext\|>"):
+    with pytest.raises(ValueError, match=r"'<\|y\|>' is not a special token of this .* has <\|endoftext\|>"):
         with_two.encode(text, ("<|y|>",))
 
 

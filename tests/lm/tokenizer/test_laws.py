@@ -71,7 +71,7 @@ def test_special_tokens_are_encoded_only_where_they_are_asked_for(tokenizer):
         id = tokenizer.special_tokens[name]
         assert tokenizer.encode(f"a{name} b", [name]) == [*tokenizer.encode("a"), id, *tokenizer.encode(" b")]
         assert tokenizer.token_bytes(id) == name.encode()
-    with pytest.raises(ValueError, match=r"'<\|y\|>' is no special token of this vocabulary, which has "):
+    with pytest.raises(ValueError, match=r"'<\|y\|>' is not a special token of this vocabulary, which has "):
         tokenizer.encode("a", ["<|y|>"])
 
 

@@ -495,7 +495,7 @@ def test_hugging_face_folders_name_what_heads_and_ends_a_document(tmp_path):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
         assert load() == names
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
-    with pytest.raises(UsageError, match=r"'<eos>' shall head or end a document, but added_tokens has <s>, <\|end\|>"):
+    with pytest.raises(UsageError, match=r"'<eos>' should begin or end documents, but added_tokens has <s>, <\|end\|>"):
         load()
 
 

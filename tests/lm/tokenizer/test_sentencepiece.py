@@ -127,7 +127,7 @@ def test_the_bound_on_characters_holds():
 def test_a_size_that_cannot_be_is_refused_with_the_remedy(algorithm, capfd):
     with pytest.raises(UsageError, match=r"vocab_size = 100 is too small .* are (3\d\d) symbols. Set it to \1 or more"):
         make(algorithm, size=100)
-    with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* hold (\d+) pieces. Set it to \1 or"):
+    with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* have (\d+) pieces. Set it to \1 or"):
         make(algorithm, size=99_999)
     for nothing in ([], [""], ["\0"]):
         said = r"\d documents of no character" if not any(nothing) else r"500 of 1 characters in 1 documents"
@@ -234,5 +234,5 @@ def test_documents_need_a_head():
 
 @pytest.mark.parametrize("data", [b"", b"no model", LICENSE.encode(), published()[:1000]])
 def test_other_bytes_are_no_model(data):
-    with pytest.raises(ValueError, match=f"{len(data)} bytes are no sentencepiece model"):
+    with pytest.raises(ValueError, match=f"{len(data)} bytes are not a sentencepiece model"):
         SentencePieceTokenizer.from_model(data)

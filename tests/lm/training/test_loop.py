@@ -77,7 +77,7 @@ def test_a_resumed_run_ends_bit_for_bit_equal(finished, tmp_path, capsys):
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 12, "lo')  # a line truncated by a kill
     train(EXPERIMENT.model, EXPERIMENT.train, run)
-    assert "going on from the checkpoint at step 4" in capsys.readouterr().out  # otherwise the run started from scratch
+    assert "resuming from the checkpoint at step 4" in capsys.readouterr().out  # otherwise the run started from scratch
     expected, found = parameters(finished), parameters(run)
     assert expected.keys() == found.keys()
     for name in expected:
@@ -173,7 +173,7 @@ def test_every_optimizer_resumes_bit_for_bit(tokens, tmp_path, capsys, model, op
     for step in (8, 12):
         shutil.rmtree(run / f"checkpoints/{step}")
     train(model, config, run)
-    assert "going on from the checkpoint at step 4" in capsys.readouterr().out
+    assert "resuming from the checkpoint at step 4" in capsys.readouterr().out
     found = named_leaves(restore_model(model, run / "checkpoints"))
     for name, value in expected.items():
         np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(value), err_msg=name)

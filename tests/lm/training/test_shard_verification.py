@@ -43,6 +43,6 @@ def test_training_continues_until_damage_is_found(tokens, tmp_path):
         assert [step for step in range(1, 26) if hook.due(step)] == [10, 20, 25]
         hook.run(UNUSED, 10)
         shard.write_bytes(b"other bytes")
-        with pytest.raises(InputError, match=rf"1 of 4 shards are not .*{shard.name}"):
+        with pytest.raises(InputError, match=rf"1 of 4 shards differ .*{shard.name}"):
             verification.check(60)
         assert not verification.finished and not (tmp_path / "note").exists()

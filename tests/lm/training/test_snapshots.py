@@ -122,7 +122,7 @@ def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
         run.load(step=2)
     for path in (run.snapshot(3) / "model").rglob("d/*"):
         path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(InputError, match=r"snapshots/3 is damaged: .* or take that of step 12"):
+    with pytest.raises(InputError, match=r"snapshots/3 is damaged: .* or use step 12"):
         run.load(step=3)
     shutil.rmtree(run.checkpoints)
     assert run.load().step == 11  # a run without checkpoints yet

@@ -92,7 +92,7 @@ def test_a_run_resumed_at_before_or_after_a_switch_ends_bit_for_bit_equal(finish
     for later in range(step + 1, CONFIG.steps + 1):
         shutil.rmtree(run / f"checkpoints/{later}")
     train(MODEL, CONFIG, run)
-    assert f"going on from the checkpoint at step {step}" in capsys.readouterr().out
+    assert f"resuming from the checkpoint at step {step}" in capsys.readouterr().out
     assert bits(run) == bits(whole)
     without_cost = lambda run: [{k: v for k, v in row.items() if k != "step_flops"} for row in told(run)]
     assert without_cost(run) == without_cost(whole)

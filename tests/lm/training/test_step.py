@@ -381,7 +381,7 @@ def test_micro_batches_that_devices_do_not_divide_are_rejected():
 
 
 def test_a_context_that_devices_do_not_divide_is_rejected():
-    with pytest.raises(UsageError, match=r"context_length = 20 is cut over train\.mesh\.context = 8"):
+    with pytest.raises(UsageError, match=r"context_length = 20 is sharded over train\.mesh\.context = 8"):
         make_mesh(MeshConfig(context=8), dataclasses.replace(SHARDED, context_length=20), 8)
 
 
