@@ -1,4 +1,4 @@
-"""Checkpoints in a bucket obey the laws of those on a disk (test_manager.py), however requests fail."""
+"""Checkpoints in a bucket follow the laws of checkpoints on disk (test_manager.py), also if requests fail."""
 
 import re
 import threading
@@ -30,7 +30,7 @@ def folder(server: Store, request) -> Generator[Url]:
     server.fail(lambda request: None)
 
 
-def test_what_is_saved_while_requests_fail_is_restored_to_the_bit_there_and_from_a_copy(folder, server, tmp_path):
+def test_checkpoints_saved_while_requests_fail_are_restored_bit_for_bit_also_from_a_copy(folder, server, tmp_path):
     faults = [fault for fault in FAULTS if fault != "stall"]
     server.fail(lambda request: faults[request.number % 5] if request.number % 11 == 0 else None)
     write(folder, 3, 6, 9, retention=RetentionPolicy(newest=2))
@@ -43,14 +43,14 @@ def test_what_is_saved_while_requests_fail_is_restored_to_the_bit_there_and_from
     assert same_bits(restored(tmp_path)[0], state_of(9))
 
 
-def test_a_checkpoint_at_another_store_is_restored_to_the_bit(server):
+def test_a_checkpoint_at_another_store_is_restored_bit_for_bit(server):
     server.bucket("checkpoints")
     folder: Any = Url("gs://checkpoints/run/checkpoints")
     write(folder, 3)
     assert same_bits(restored(folder)[0], state_of(3))
 
 
-def test_a_flipped_object_is_named_and_set_aside_and_the_one_before_is_taken(folder, capsys):
+def test_a_corrupt_object_is_named_and_the_previous_checkpoint_is_used(folder, capsys):
     write(folder, 3, 6)
     flipped = folder / next(name for name in folder.files() if re.match("6/model/ocdbt.*/d/", name))
     data = flipped.read_bytes()
@@ -61,7 +61,7 @@ def test_a_flipped_object_is_named_and_set_aside_and_the_one_before_is_taken(fol
     assert any(name.startswith("checkpoints.damaged/6/model/") for name in folder.parent.files())
 
 
-def test_a_save_that_ends_before_its_manifest_is_no_checkpoint_and_goes_with_the_next_attempt(folder, server, capsys):
+def test_a_save_without_a_manifest_is_no_checkpoint_and_is_deleted_by_the_next_save(folder, server, capsys):
     write(folder, 3)
 
     def refuse(request: Request) -> str | None:
@@ -77,7 +77,7 @@ def test_a_save_that_ends_before_its_manifest_is_no_checkpoint_and_goes_with_the
     assert steps_in(folder) == [3] and {name.split("/")[0] for name in folder.files()} == {"3"}
 
 
-def test_a_command_whose_run_was_taken_over_writes_and_deletes_nothing(folder):
+def test_a_command_that_lost_the_run_writes_and_deletes_nothing(folder):
     write(folder, 3)
     write_atomically(folder / "6/model/array", "the other command's")
     write_atomically(folder / "6.unfinished", "")
@@ -96,8 +96,9 @@ def test_a_command_whose_run_was_taken_over_writes_and_deletes_nothing(folder):
     assert folder.files() == before
 
 
-def test_a_command_that_is_taken_over_after_its_arrays_leaves_its_successors_objects(folder, monkeypatch):
-    """Both write to checkpoints/3. What Orbax finalizes has the same names in both, so the first asks before that."""
+def test_a_command_that_lost_the_run_after_its_arrays_keeps_its_successors_objects(folder, monkeypatch):
+    """Both write to checkpoints/3. Orbax finalizes files under the same names in both, so the first checks the lease
+    before that."""
     taken_over, real = threading.Event(), manager.wait_for_all
 
     def may_write() -> None:
@@ -118,7 +119,7 @@ def test_a_command_that_is_taken_over_after_its_arrays_leaves_its_successors_obj
     assert same_bits(restored(folder)[0], state_of(3))
 
 
-def test_objects_of_the_user_where_a_checkpoint_is_to_be_are_moved_aside(folder, capsys):
+def test_user_objects_at_the_path_of_a_checkpoint_are_moved_aside(folder, capsys):
     for name in ("6/notes.txt", "6/model/mine.npy"):
         write_atomically(folder / name, name)
     write(folder, 6, 9, retention=RetentionPolicy(newest=1))
@@ -129,6 +130,6 @@ def test_objects_of_the_user_where_a_checkpoint_is_to_be_are_moved_aside(folder,
     assert steps_in(folder) == [9] and f"Moved to {aside}/6" in capsys.readouterr().out
 
 
-def test_an_empty_address_has_no_checkpoint(folder):
+def test_an_empty_url_has_no_checkpoint(folder):
     with opened(folder) as checkpoints:
         assert checkpoints.restore_newest(LIKE) is None

@@ -1,5 +1,4 @@
-"""A checkpoint of layers one by one is read into one stack of them, and the other way round: parameters, moments, and
-on which devices they lie."""
+"""Checkpoints with separate layers load into stacked layers and vice versa: parameters, moments and sharding."""
 
 import contextlib
 import dataclasses
@@ -31,7 +30,7 @@ STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
 
 
 def saved(folder, config, optimizer):
-    """A state with no two values alike, and its checkpoint in `folder`."""
+    """A state in which all values differ, and its checkpoint in `folder`."""
     mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
     state = initializer(config, make_optimizer(optimizer, 10), 0, mesh, TRAIN.spikes)()
     leaves, structure = jax.tree.flatten(state)
@@ -44,7 +43,7 @@ def saved(folder, config, optimizer):
 
 
 def restored(folder, config, optimizer):
-    """(the state in `folder` on a mesh that cuts it, what it should look like)."""
+    """(the state in `folder` on a mesh that shards it, the expected state)."""
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), config, 8, jax.devices()[:4])
     like = abstract_state(config, make_optimizer(optimizer, 10), mesh, TRAIN.spikes)
     with contextlib.closing(Checkpoints(folder, RetentionPolicy(newest=1))) as checkpoints:
@@ -61,14 +60,14 @@ def restored(folder, config, optimizer):
     ],
 )
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
-def test_either_form_is_read_into_the_other(tmp_path, config, optimizer):
+def test_either_layer_form_is_restored_into_the_other(tmp_path, config, optimizer):
     expected = {name: np.asarray(x) for name, x in named_leaves(saved(tmp_path, config, optimizer)).items()}
     other = dataclasses.replace(config, scan_layers=not config.scan_layers)
     state, like = restored(tmp_path, other, optimizer)
     found = named_leaves(state)
     for name, leaf in named_leaves(like).items():
         assert (found[name].shape, found[name].dtype, found[name].sharding) == (leaf.shape, leaf.dtype, leaf.sharding)
-    # One value in the place of a moment that is not kept stands for all layers.
+    # A single value replaces a moment that is not kept, for all layers.
     whole = lambda name, layers: layers[0] if layers[0].shape == found[name].shape else np.stack(layers)
     one = lambda name, stack, layer: stack if stack.shape == found[name].shape else stack[layer]
     expected = stack_names(expected, whole) if other.scan_layers else unstack_names(expected, config.layers, one)
@@ -77,7 +76,7 @@ def test_either_form_is_read_into_the_other(tmp_path, config, optimizer):
         np.testing.assert_array_equal(np.asarray(found[name]), value, err_msg=name)
 
 
-def test_parameters_alone_are_read_in_the_form_that_the_config_says(tmp_path):
+def test_parameters_without_the_state_are_read_in_the_form_of_the_config(tmp_path):
     expected = named_leaves(saved(tmp_path, STACK, TRAIN.optimizer).model)
     found = named_leaves(restore_model(ONE_BY_ONE, tmp_path))
     assert are_stacked(expected) and not are_stacked(found)
@@ -87,7 +86,7 @@ def test_parameters_alone_are_read_in_the_form_that_the_config_says(tmp_path):
 
 
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
-def test_another_number_of_layers_is_refused_in_either_form(tmp_path, config):
+def test_another_number_of_layers_is_rejected_in_either_form(tmp_path, config):
     saved(tmp_path, config, TRAIN.optimizer)
     deeper = dataclasses.replace(config, layers=3, scan_layers=not config.scan_layers)
     with pytest.raises(InputError, match=r"it has 2 layers, but model.layers = 3"):

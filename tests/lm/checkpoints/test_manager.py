@@ -1,4 +1,4 @@
-"""Laws of a checkpoint: whole or absent, every flipped bit found, the last whole one used, older ones never harmed."""
+"""Checkpoints are complete or absent, every flipped bit is found, the last valid one is used, older ones are kept."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ from lm.training.state import TrainState
 
 
 def state_of(step: int) -> TrainState:
-    """A state whose every value tells its step; what types there are, denormals and negative zeros among them."""
+    """A state whose values depend on the step, with all dtypes, denormals and negative zeros."""
     odd = jnp.array([-0.0, 1e-42, jnp.inf, step], jnp.float32)
     model = {"w": jnp.full((3, 5), step, jnp.bfloat16), "odd": odd}
     moments = {"mu": jnp.full((3, 5), step / 7, jnp.float32), "count": jnp.array(step, jnp.int32)}
@@ -57,7 +57,7 @@ def write(folder: Path, *steps: int, retention: RetentionPolicy = RetentionPolic
 
 
 def before_manifest(monkeypatch, step: str, action) -> None:
-    """Call `action` before a manifest of that step ("" for any) gets its name."""
+    """Call `action` just before a manifest of that step ("" for any) is moved to its final name."""
     real = Path.replace
 
     def replace(path, target):
@@ -99,13 +99,13 @@ def restored(folder: Path) -> tuple[TrainState, dict]:
         return found
 
 
-def test_what_is_saved_comes_back_in_every_bit_with_what_was_said_of_it(two):
+def test_a_checkpoint_is_restored_bit_for_bit_with_its_metadata(two):
     state, about = restored(two)
     assert same_bits(state, state_of(6))
     assert about == {"step": 6, "told": True, "validation_loss": None}
 
 
-def test_every_flip_of_a_bit_is_found(two, tmp_path):
+def test_every_flipped_bit_is_found(two, tmp_path):
     folder = copy(two, tmp_path) / "6"
     generator = np.random.default_rng(0)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
@@ -123,7 +123,7 @@ def test_every_flip_of_a_bit_is_found(two, tmp_path):
     assert verify(folder)["step"] == 6
 
 
-def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_not(two, tmp_path, capsys):
+def test_lost_data_is_damage_and_a_permission_error_is_not(two, tmp_path, capsys):
     folder = copy(two, tmp_path)
     lost = folder / "6/model/lost"
     lost.touch()
@@ -131,7 +131,7 @@ def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_not(two, t
     (folder / "6" / MANIFEST).unlink()
     write_manifest(folder / "6", about)
     lost.unlink()
-    lost.symlink_to("/proc/self/mem")  # of size 0; to read there gives EIO, as a bad sector does
+    lost.symlink_to("/proc/self/mem")  # of size 0; reading it gives EIO, as a bad sector does
     state, _ = restored(folder)
     assert same_bits(state, state_of(3))
     assert f"step 6 is damaged: {lost} cannot be read: Input/output error" in capsys.readouterr().out
@@ -142,7 +142,7 @@ def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_not(two, t
     assert (folder / "3").exists()
 
 
-def test_a_disk_that_can_only_be_read_is_called_so(two, tmp_path, capsys, monkeypatch):
+def test_a_read_only_disk_is_reported_as_such(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
 
     def refuse(*paths, **_):
@@ -161,7 +161,7 @@ def test_a_disk_that_can_only_be_read_is_called_so(two, tmp_path, capsys, monkey
 @pytest.mark.parametrize(
     "damage", ["a bit flipped", "a file cut", "a file gone", "no manifest", "a manifest of another", "nothing in it"]
 )
-def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(two, tmp_path, capsys, damage):
+def test_a_damaged_checkpoint_is_named_and_moved_aside_and_the_previous_one_used(two, tmp_path, capsys, damage):
     folder = copy(two, tmp_path)
     largest = max((folder / "6").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     if damage == "a bit flipped":
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(two,
     assert (tmp_path / "checkpoints.damaged/6").is_dir()
 
 
-def test_where_none_is_whole_nothing_is_begun_anew_and_nothing_moved(two, tmp_path):
+def test_without_a_valid_checkpoint_training_does_not_restart_and_nothing_is_moved(two, tmp_path):
     folder = copy(two, tmp_path)
     for step in (3, 6):
         (folder / str(step) / MANIFEST).unlink()
@@ -198,12 +198,12 @@ def test_where_none_is_whole_nothing_is_begun_anew_and_nothing_moved(two, tmp_pa
     assert {path.name for path in folder.iterdir()} >= {"3", "6"}
 
 
-def test_what_a_kill_left_within_a_save_is_no_checkpoint(two, tmp_path):
+def test_an_interrupted_save_is_no_checkpoint(two, tmp_path):
     folder = copy(two, tmp_path)
-    shutil.copytree(folder / "6", folder / "9")  # whole but for its manifest
+    shutil.copytree(folder / "6", folder / "9")  # complete except for its manifest
     (folder / "9" / MANIFEST).unlink()
     shutil.copytree(folder / "3/model", folder / "1/model")  # half deleted
-    (folder / "12").mkdir()  # only begun
+    (folder / "12").mkdir()  # just started
     for step in (1, 9, 12, 15):
         (folder / f"{step}.unfinished").touch()
     (folder / "6.unfinished").touch()  # its manifest was written just before the kill
@@ -212,7 +212,7 @@ def test_what_a_kill_left_within_a_save_is_no_checkpoint(two, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"3", "6"}
 
 
-def test_half_a_manifest_that_a_kill_left_is_trainings(two, tmp_path, capsys):
+def test_a_partial_manifest_after_a_kill_belongs_to_training(two, tmp_path, capsys):
     folder = copy(two, tmp_path)
     for step in ("3", "9"):  # of `amend`, and of a save
         (folder / step).mkdir(exist_ok=True)
@@ -224,8 +224,8 @@ def test_half_a_manifest_that_a_kill_left_is_trainings(two, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("marked", [False, True])
-def test_what_links_lead_to_is_neither_deleted_nor_a_checkpoint(two, tmp_path, marked):
-    """A run folder from somebody may have them."""
+def test_link_targets_are_neither_deleted_nor_checkpoints(two, tmp_path, marked):
+    """A run folder from a stranger may contain links."""
     folder = copy(two, tmp_path)
     notes = shutil.copytree(folder / "3", tmp_path / "notes")
     (folder / "1").symlink_to("../notes")
@@ -243,7 +243,7 @@ def test_what_links_lead_to_is_neither_deleted_nor_a_checkpoint(two, tmp_path, m
     assert steps_in(folder) == [6, 9] and not (folder / "9").is_symlink()
 
 
-def test_a_name_in_a_manifest_that_leads_through_a_link_deletes_nothing(two, tmp_path):
+def test_a_manifest_name_that_leads_through_a_link_deletes_nothing(two, tmp_path):
     folder = copy(two, tmp_path)
     notes = tmp_path / "notes"
     (folder / "3/model").rename(notes)
@@ -255,7 +255,7 @@ def test_a_name_in_a_manifest_that_leads_through_a_link_deletes_nothing(two, tmp
 
 
 def test_files_that_process_0_does_not_see_make_no_checkpoint(tmp_path):
-    """As where each process has a run folder of its own."""
+    """For example, if each process has its own run folder."""
     name = "model/ocdbt.process_1/d/a"
     with pytest.raises(
         InputError, match=rf"process 1 wrote {name}, 3 bytes, but in .* it is missing\. Give a run folder"
@@ -268,7 +268,7 @@ def test_files_that_process_0_does_not_see_make_no_checkpoint(tmp_path):
     assert not (tmp_path / MANIFEST).exists()
 
 
-def test_where_no_name_fits_on_the_disk_older_checkpoints_still_go(two, tmp_path, monkeypatch):
+def test_older_checkpoints_are_deleted_also_if_no_name_fits_on_the_disk(two, tmp_path, monkeypatch):
     folder = copy(two, tmp_path)
 
     def no_inode(path, *_, **__):
@@ -293,7 +293,7 @@ def test_where_no_name_fits_on_the_disk_older_checkpoints_still_go(two, tmp_path
         {"about": {"step": 6, "validation_loss": 10**400}}, {"about": {"step": 6, "validation_loss": "x"}},
     ],
 )  # fmt: skip
-def test_a_manifest_of_other_types_is_damage(two, tmp_path, changed):
+def test_a_manifest_with_wrong_types_is_damage(two, tmp_path, changed):
     folder = copy(two, tmp_path)
     read = json.loads((folder / "6" / MANIFEST).read_text()) | changed
     (folder / "6" / MANIFEST).write_text(render(read["about"], read["files"]))
@@ -302,12 +302,12 @@ def test_a_manifest_of_other_types_is_damage(two, tmp_path, changed):
     assert restored(folder)[1]["step"] == 3
 
 
-def test_no_checkpoint_is_none(tmp_path):
+def test_a_missing_checkpoint_is_none(tmp_path):
     with opened(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.restore_newest(LIKE) is None
 
 
-def test_a_checkpoint_of_other_types_is_refused_and_cast_when_asked(two):
+def test_a_checkpoint_of_other_dtypes_is_rejected_or_cast_on_request(two):
     wide = LIKE._replace(
         model=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, "float32", sharding=x.sharding), LIKE.model)
     )
@@ -320,13 +320,13 @@ def test_a_checkpoint_of_other_types_is_refused_and_cast_when_asked(two):
     assert (np.asarray(w) == 6).all()
 
 
-def test_the_newest_every_nth_and_the_best_stay(tmp_path):
+def test_the_newest_every_nth_and_the_best_are_kept(tmp_path):
     losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0}  # the others were not validated
     write(tmp_path / "checkpoints", *range(1, 9), retention=RetentionPolicy(newest=2, every=4, best=1), losses=losses)
     assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == {2, 4, 7, 8}
 
 
-def test_retention_is_what_a_naive_reading_of_its_words_keeps():
+def test_retention_equals_a_naive_implementation():
     losses = {1: None, 2: 3.0, 3: 2.0, 4: 2.0, 5: None, 6: 9.0}
     for newest, every, best in itertools.product((1, 2, 5), (0, 2, 3), (0, 1, 3)):
         naive = {s for s in losses if sum(t > s for t in losses) < newest}
@@ -339,18 +339,18 @@ def test_retention_is_what_a_naive_reading_of_its_words_keeps():
         assert RetentionPolicy(newest, every, best).of(losses) == naive
 
 
-def test_of_every_nth_the_first_one_behind_it_stays_where_it_was_left_out():
+def test_the_first_checkpoint_after_a_skipped_nth_is_kept_instead():
     steps = dict.fromkeys([4, 8, 13, 16, 20, 24, 28, 50], None)
     assert RetentionPolicy(newest=1, every=12).of(steps) == {13, 24, 50}
 
 
-def test_a_loss_that_is_not_finite_is_never_the_best():
+def test_a_nonfinite_loss_is_never_the_best():
     nan = float("nan")
     for losses in ({1: 3.0, 2: nan, 3: 1.0, 4: 5.0}, {1: nan, 2: 3.0, 3: 1.0, 4: 5.0}):
         assert RetentionPolicy(newest=1, best=1).of(losses) == {3, 4}
 
 
-def test_what_is_told_later_of_a_checkpoint_counts(tmp_path):
+def test_metadata_amended_later_counts_for_retention(tmp_path):
     folder = tmp_path / "checkpoints"
     with opened(folder, RetentionPolicy(newest=1, best=1)) as checkpoints:
         checkpoints.save(1, state_of(1), {"told": False})
@@ -363,7 +363,7 @@ def test_what_is_told_later_of_a_checkpoint_counts(tmp_path):
     assert verify(folder / "1") == {"told": True, "validation_loss": 2.0, "step": 1}
 
 
-def test_names_that_are_no_steps_are_no_checkpoints(two, tmp_path):
+def test_names_that_are_not_steps_are_no_checkpoints(two, tmp_path):
     folder = copy(two, tmp_path)
     for name in ("0014", "12.bak", "tmp", "٧"):
         (folder / name).mkdir()
@@ -373,7 +373,7 @@ def test_names_that_are_no_steps_are_no_checkpoints(two, tmp_path):
     assert same_bits(state, state_of(6))
 
 
-def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
+def test_files_that_training_did_not_write_are_kept(tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     write(folder, 1, 2, retention=RetentionPolicy(newest=2))
     (folder / "1/notes.txt").write_text("the user's")
@@ -387,9 +387,7 @@ def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole_or_refused_behind_a_link(
-    tmp_path, capsys, linked
-):
+def test_a_user_folder_named_like_a_checkpoint_is_moved_aside_or_rejected_behind_a_link(tmp_path, capsys, linked):
     folder = tmp_path / "run/checkpoints"
     folder.parent.mkdir()
     if linked:
@@ -400,7 +398,7 @@ def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole
     (folder / "3").mkdir()
     (folder / "3/own.txt").write_text("the user's")
     (folder / "4").write_text("a file of the user's")
-    if linked:  # nothing outside of the run folder is moved
+    if linked:  # nothing outside the run folder is moved
         for step in (2, 3, 4):
             with pytest.raises(InputError, match=rf"checkpoints/{step} is not what training wrote there\. Move it"):
                 write(folder, step)
@@ -416,7 +414,7 @@ def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole
     assert capsys.readouterr().out.count("was not written by training. Moved to") == 3
 
 
-def test_where_the_folder_is_a_link_what_is_set_aside_stays_in_it(two, tmp_path):
+def test_damaged_checkpoints_stay_in_the_target_of_a_linked_folder(two, tmp_path):
     place = tmp_path / "elsewhere"
     place.mkdir()
     folder = copy(two, place)
@@ -428,7 +426,7 @@ def test_where_the_folder_is_a_link_what_is_set_aside_stays_in_it(two, tmp_path)
     assert (folder / "6.damaged-1").is_dir() and [*place.iterdir()] == [folder]
 
 
-def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_its_manifest(tmp_path, monkeypatch):
+def test_all_files_of_a_checkpoint_are_on_disk_before_its_manifest(tmp_path, monkeypatch):
     events = []
     fsync = os.fsync
 
@@ -451,7 +449,7 @@ def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_its_manifest
     assert str(whole) in events[written:]  # the manifest's name is on disk, too
 
 
-def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monkeypatch):
+def test_a_failed_save_is_logged_and_harms_nothing(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
     with opened(folder, RetentionPolicy(newest=2)) as checkpoints:
         before_manifest(monkeypatch, "9", full)
@@ -467,7 +465,7 @@ def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monk
     assert same_bits(restored(folder)[0], state_of(12))
 
 
-def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkeypatch):
+def test_a_slow_disk_skips_a_checkpoint_but_does_not_stop_training(tmp_path, capsys, monkeypatch):
     let_go = threading.Event()
     before_manifest(monkeypatch, "", lambda: let_go.wait(60))
     checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=9), timeout=0.3)
@@ -475,7 +473,7 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
     assert not checkpoints.save(2, state_of(2), {})
     assert "step 2 is left out" in capsys.readouterr().out
     checkpoints.timeout = 3600
-    assert not checkpoints.save(3, state_of(3), {})  # once waited for is enough, and once told
+    assert not checkpoints.save(3, state_of(3), {})  # one wait is enough, and one message
     assert not capsys.readouterr().out
     let_go.set()
     checkpoints.settled()
@@ -484,8 +482,8 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
     assert checkpoints.steps() == [1, 3]
 
 
-def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatch):
-    """The last one: no run may say that it is done without it."""
+def test_a_required_save_waits_for_a_slow_disk(tmp_path, monkeypatch):
+    """The last save: a run must not report success without it."""
     let_go = threading.Event()
     before_manifest(monkeypatch, "", lambda: let_go.wait(60))
     with contextlib.closing(
@@ -497,7 +495,7 @@ def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatc
     assert checkpoints.steps() == [1, 2]
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(two, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
     checkpoints = Checkpoints(folder, RetentionPolicy(newest=2))
@@ -507,7 +505,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(two, tmp_path, c
     assert checkpoints.steps() == [3, 6]
 
 
-def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, capsys, monkeypatch):
+def test_a_checkpoint_that_cannot_be_deleted_fails_no_save(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
     real = Path.unlink
 
@@ -524,8 +522,8 @@ def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, cap
     assert "is not saved" not in out
 
 
-def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
-    """The next step writes into the state's memory while the checkpoint is still being written."""
+def test_a_save_stores_the_state_at_the_time_of_the_call(tmp_path):
+    """The next step overwrites the state's memory while the checkpoint is still being written."""
     big = state_of(1)._replace(model={"w": jnp.arange(3_000_000.0)})  # ty: ignore[invalid-argument-type]
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones((), x.dtype), s), donate_argnums=0)
     with opened(tmp_path / "checkpoints") as checkpoints:

@@ -1,4 +1,4 @@
-"""One replica reads a checkpoint for all: its bits arrive at every other, once, and its errors too."""
+"""One replica reads a checkpoint for all: the others receive every bit, once, and its errors."""
 
 import dataclasses
 import itertools
@@ -32,7 +32,7 @@ from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
 PIECE = 1000
 TYPES = ("float32", "bfloat16", "int32")
 CUT = (3, 16, 268), (None, ("fsdp", "context"), "tensor")
-"""Shape, and how it is cut: several pieces, the last of which overlaps the one before it."""
+"""Shape and sharding: several chunks, the last of which overlaps the previous one."""
 MESHES = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if sizes[0] > 1 and np.prod(sizes) == 8]
 
 
@@ -45,7 +45,7 @@ def grid(sizes: tuple[int, ...]) -> Mesh:
     return Mesh(np.reshape(jax.devices()[:8], sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
 
 
-def test_the_types_of_a_state_are_tested():
+def test_all_dtypes_of_a_state_are_tested():
     experiment = tiny_experiment()
     for name, dtype in itertools.product(("adamw", "adafactor", "lion"), ("float32", "bfloat16")):
         model = dataclasses.replace(experiment.model, parameter_dtype=dtype)
@@ -55,7 +55,7 @@ def test_the_types_of_a_state_are_tested():
 
 
 @pytest.mark.parametrize("sizes", MESHES)
-def test_every_bit_of_the_first_replica_is_on_all_others(sizes):
+def test_every_bit_of_the_first_replica_reaches_all_others(sizes):
     mesh = grid(sizes)
     first = Mesh(mesh.devices[:1], MESH_AXES, axis_types=mesh.axis_types)
     for dtype, (shape, spec) in (("int32", ((), ())), *((dtype, CUT) for dtype in TYPES)):
@@ -69,7 +69,7 @@ def test_every_bit_of_the_first_replica_is_on_all_others(sizes):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_a_device_needs_two_pieces_beside_the_state(dtype):
+def test_a_device_needs_memory_for_the_state_and_two_chunks(dtype):
     sharding = NamedSharding(grid((2, 4, 1, 1)), PartitionSpec(None, "fsdp"))
     whole = jax.ShapeDtypeStruct((7, 64, 301), dtype, sharding=sharding)
     memory = broadcast_parts.lower(whole, sharding).compile().memory_analysis()
@@ -90,7 +90,7 @@ def test_a_device_needs_two_pieces_beside_the_state(dtype):
         (lambda data, fsdp: data, (None, "data"), False),
     ],
 )
-def test_the_first_replica_reads_what_several_processes_need(process_of, spec, reads):
+def test_the_first_replica_reads_arrays_sharded_across_processes(process_of, spec, reads):
     found = [dataclasses.replace(chip, process_index=process_of(*divmod(chip.id, 2))) for chip in torus(8, 1, 1)]
     chips: Any = np.reshape(np.array(found), (4, 2, 1, 1))
     first = first_replica(NamedSharding(Mesh(chips, MESH_AXES), PartitionSpec(*spec)))
@@ -122,8 +122,8 @@ def four(*words: str) -> tuple[list[int], list[str]]:
 
 
 @pytest.mark.slow
-def test_two_replicas_restore_every_bit_and_each_object_is_read_once_and_what_one_cannot_read_ends_all(server):
-    """Of ZeRO-1's moments, which the replicas share, each reads its own."""
+def test_two_replicas_restore_every_bit_read_each_object_once_and_fail_together(server):
+    """Each replica reads its own part of ZeRO-1's moments, which are sharded over the replicas."""
     server.bucket("replicas")
     folder: Any = Url("s3://replicas/checkpoints")
     codes, outputs = four(str(folder), "save")

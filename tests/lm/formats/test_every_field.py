@@ -1,4 +1,4 @@
-"""Every field of ModelConfig, in every format: the export computes the same logits, or is refused by the field's name.
+"""For every field of ModelConfig and every format, the export computes the same logits or rejects the field by name.
 
 A new field of ModelConfig fails `test_the_table_has_every_field` until CASES has a value for it.
 """
@@ -48,7 +48,7 @@ BASES = {
 }
 SCALING = RopeScalingConfig(factor=4.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8)
 OWN = "tests.lm.own_parts"
-"""A user's module with parts of a model."""
+"""A user's module with components of a model."""
 CASES: dict[str, list[dict[str, Any]]] = {
     "vocab_size": [{"vocab_size": 270}],
     "context_length": [{"context_length": 10}],
@@ -80,7 +80,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "scan_layers": [{"scan_layers": True}],
     "attention": [{"attention": kind} for kind in ("auto", "xla", "cudnn", "splash")],
 }
-"""{field: changes of a base that give it other values}: every value of a Literal, and one that is not the base's."""
+"""{field: changes of a base that give it other values}: every value of a Literal, and otherwise one new value."""
 
 
 @pytest.fixture(autouse=True)
@@ -89,14 +89,14 @@ def own_parts_are_trusted():
 
 
 def cases() -> list[Any]:
-    """(name, config) of every change, of each base that it can be made to and that it changes."""
+    """(name, config) of every change, for each base that accepts and differs by it."""
     found = {f"{name} itself": config for name, config in BASES.items()}
     for changes in CASES.values():
         for change in changes:
             for name, base in BASES.items():
                 try:
                     changed = dataclasses.replace(base, **change)
-                except UsageError:  # no scaling of positions that are learned
+                except UsageError:  # learned positions have no scaling
                     continue
                 if changed not in found.values():
                     said = " ".join(f"{field}={getattr(value, 'factor', value)}" for field, value in change.items())
@@ -104,7 +104,7 @@ def cases() -> list[Any]:
     return [pytest.param(config, id=name) for name, config in found.items()]
 
 
-def test_every_format_is_here():
+def test_every_format_is_tested():
     assert {*FORMATS} == {*formats.FORMATS, *formats.FILE_FORMATS}
 
 
@@ -119,8 +119,8 @@ def test_the_table_has_every_field():
 
 
 def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
-    """(T, V) of one row, in float32, by our forward pass, one operation at a time: to compile each config as a whole
-    would take most of the time."""
+    """(T, V) logits of one row in float32 by our forward pass, not compiled: compilation would take most of the
+    time."""
     exact = {"parameter_dtype": "float32", "compute_dtype": "float32"}
     config = dataclasses.replace(config, scan_layers=False, attention="auto", **exact)
     like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
@@ -141,7 +141,7 @@ def by_gguf(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], to
 
 
 class Read(dict):
-    """The parameters of model.py, and which of them were used."""
+    """The parameters of model.py, and the set of those that were used."""
 
     def __init__(self, arrays: dict[str, np.ndarray]):
         super().__init__(arrays)
@@ -153,7 +153,7 @@ class Read(dict):
 
 
 def by_standalone(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
-    """By model.py in NumPy, which has to use every parameter."""
+    """Logits by model.py in NumPy, which must use every parameter."""
     write_standalone(folder, config, arrays, TOKENIZER, "numbers")
     program = imported(folder)
     program.P = read = Read(program.P)
@@ -175,7 +175,7 @@ def changed_fields(config: ModelConfig) -> set[str]:
 
 
 @pytest.mark.parametrize("config", cases())
-def test_a_field_comes_back_or_is_refused_by_its_name(tmp_path, config):
+def test_a_field_is_restored_or_rejected_by_name(tmp_path, config):
     arrays, changed = random_parameters(config), changed_fields(config)
     tokens = np.random.default_rng(0).integers(0, 256, 10).tolist()
     expected_TV = logits_of(config, arrays, tokens)
@@ -195,11 +195,11 @@ def test_a_field_comes_back_or_is_refused_by_its_name(tmp_path, config):
 
 
 NO_WEIGHTS = ("norm", "rope_theta", "norm_epsilon", "rope_scaling", "qk_norm", "logit_softcap", "attention_windows")
-"""Fields that no parameter's shape depends on: to lose one would be to compute something else in silence."""
+"""Fields that change no parameter's shape: losing one would silently compute something else."""
 
 
 @pytest.mark.parametrize("field", NO_WEIGHTS)
-def test_a_lost_field_would_be_seen(field):
+def test_a_lost_field_would_be_noticed(field):
     base, tokens = BASES["llama"], list(range(10))
     change = next(one for one in CASES[field] if one[field] != getattr(base, field))
     changed = dataclasses.replace(base, **change)
@@ -230,9 +230,9 @@ PARAMETERS = (
 )  # fmt: skip
 
 
-def test_the_torch_code_has_every_parameter_that_it_may_be_given():
-    """Where there is no torch it is only parsed: each part of a parameter's name is an attribute that it sets, or one
-    of torch's own modules."""
+def test_the_torch_code_defines_every_possible_parameter():
+    """Without torch the code is only parsed: each part of a parameter's name is an attribute that it sets, or one of
+    torch's modules."""
     tree = ast.parse((CODE / "modeling_gristmill.py.txt").read_text(encoding="utf-8"))
     attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
     parts = {part for name in PARAMETERS for part in name.split(".") if not part.isdigit()}
@@ -277,12 +277,12 @@ def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: 
         (OtherConfig, {"mlp": "other"}, r"model\.mlp = other \(only "),
     ],
 )
-def test_a_field_or_value_that_no_format_lists_is_refused_by_name(tmp_path, base, format, kind, changes, field):
+def test_a_field_or_value_unknown_to_every_format_is_rejected_by_name(tmp_path, base, format, kind, changes, field):
     config = as_class(kind, base, **changes)
     with pytest.raises(UsageError, match=rf"The format {format}.* cannot express {field}.*(docs/contracts|--format)"):
         FORMATS[format](tmp_path, config, random_parameters(config), [1, 2])
     assert not [*tmp_path.iterdir()]
-    if kind is WiderConfig:  # its default is what every format computes
+    if kind is WiderConfig:  # every format computes the default
         FORMATS[format](tmp_path, as_class(kind, base), random_parameters(base), [1, 2])
 
 
@@ -299,8 +299,8 @@ class TwoScales(nnx.Module):
 
 
 @pytest.mark.parametrize("number", range(2), ids=BASES)
-def test_a_parameter_that_a_format_would_not_write_is_refused_by_name(tmp_path, monkeypatch, number):
-    """The configs are no others', since shapes are kept by config."""
+def test_a_parameter_that_a_format_would_not_write_is_rejected_by_name(tmp_path, monkeypatch, number):
+    """Uses configs of its own, since shapes are cached by config."""
     config = dataclasses.replace([*BASES.values()][number], vocab_size=259)
     monkeypatch.setitem(layers.NORMS, config.norm, TwoScales)
     for name, written in FORMATS.items():

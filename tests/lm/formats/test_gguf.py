@@ -1,4 +1,4 @@
-"""GGUF: what is written comes back, stored by llama.cpp's own rules; what it cannot hold is refused by name."""
+"""GGUF: exports are read back, with llama.cpp's quantization rules; unsupported features are rejected by name."""
 
 import dataclasses
 import tracemalloc
@@ -66,7 +66,7 @@ def parameters_of(config, seed=0):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_out_and_in_is_exact_in_float32(tmp_path, tokenizers, name):
+def test_a_round_trip_in_float32_is_exact(tmp_path, tokenizers, name):
     config, arrays = CONFIGS[name], parameters_of(CONFIGS[name])
     write_gguf(tmp_path / "m.gguf", config, arrays, tokenizers["cl100k"], "numbers")
     source = open_gguf(tmp_path / "m.gguf")
@@ -81,7 +81,7 @@ def test_out_and_in_is_exact_in_float32(tmp_path, tokenizers, name):
 @pytest.mark.parametrize(
     ("dtype", "kind", "largest"), [("bfloat16", "BF16", 2**-8), ("float16", "F16", 2**-11), ("q8_0", "Q8_0", None)]
 )
-def test_matrices_alone_are_kept_in_fewer_bits(tmp_path, tokenizers, name, dtype, kind, largest):
+def test_only_matrices_are_quantized(tmp_path, tokenizers, name, dtype, kind, largest):
     config, arrays = CONFIGS[name], parameters_of(CONFIGS[name])
     write_gguf(tmp_path / "m.gguf", config, arrays, tokenizers["gpt2"], "numbers", dtype)
     source = open_gguf(tmp_path / "m.gguf")
@@ -92,7 +92,7 @@ def test_matrices_alone_are_kept_in_fewer_bits(tmp_path, tokenizers, name, dtype
         assert tensor.tensor_type.name == (kind if not exact and whole_blocks else "F32"), tensor.name
     for parameter, array in arrays.items():
         read = np.asarray(source.parameters[parameter], np.float32)
-        if largest is None:  # a step of the block's greatest / 127, and the scale's own rounding
+        if largest is None:  # a step of the block's maximum / 127, plus the rounding of the scale
             assert np.max(np.abs(read - array)) <= np.max(np.abs(array)) * (0.5 / 127 + 2**-11)
         else:
             np.testing.assert_allclose(read, array, rtol=largest, atol=1e-7)
@@ -100,7 +100,7 @@ def test_matrices_alone_are_kept_in_fewer_bits(tmp_path, tokenizers, name, dtype
 
 @pytest.mark.parametrize(("kind", "levels"), [("Q4_0", 8), ("Q4_1", 15)])
 def test_files_of_four_bits_are_read(tmp_path, tokenizers, kind, levels):
-    """Written by the package itself, as llama.cpp's quantize writes them."""
+    """Written by the gguf package, as llama.cpp's quantize writes them."""
     config, arrays = CONFIGS["llama"], parameters_of(CONFIGS["llama"])
     write_gguf(tmp_path / "m.gguf", config, arrays, tokenizers["gpt2"], "numbers")
     whole, kind = gguf.GGUFReader(tmp_path / "m.gguf"), gguf.GGMLQuantizationType[kind]
@@ -128,12 +128,12 @@ MATRIX = "blk.0.ffn_down.weight"
 
 
 @pytest.mark.parametrize("kind", gguf.GGMLQuantizationType, ids=lambda kind: kind.name)
-def test_every_type_is_read_or_refused_by_its_name(tmp_path, tokenizers, kind):
+def test_every_type_is_read_or_rejected_by_name(tmp_path, tokenizers, kind):
     config = dataclasses.replace(CONFIGS["llama"], width=256, mlp_width=256, layers=1)
     zeros = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
     write_gguf(tmp_path / "m.gguf", config, zeros, tokenizers["gpt2"], "numbers")
     data = bytearray((tmp_path / "m.gguf").read_bytes())
-    at = data.index(MATRIX.encode()) + len(MATRIX) + 4 + 2 * 8  # after the name, the count of axes, and two lengths
+    at = data.index(MATRIX.encode()) + len(MATRIX) + 4 + 2 * 8  # after the name, the number of axes, and two lengths
     data[at : at + 4] = int(kind).to_bytes(4, "little")
     (tmp_path / "m.gguf").write_bytes(data)
     if kind.name in READ:
@@ -145,14 +145,14 @@ def test_every_type_is_read_or_refused_by_its_name(tmp_path, tokenizers, kind):
             open_gguf(tmp_path / "m.gguf")
 
 
-def test_turned_pairs_stand_beside_each_other():
-    """llama.cpp turns rows 2c and 2c + 1 of a head, we turn c and c + C/2: the same queries, in another order."""
+def test_rotated_pairs_are_adjacent():
+    """llama.cpp rotates rows 2c and 2c + 1 of a head, we rotate c and c + C/2: the same queries in another order."""
     weight_OI = np.arange(16.0).reshape(16, 1)  # two heads of 8
     assert paired(weight_OI, 2).ravel().tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
     np.testing.assert_array_equal(unpaired(paired(weight_OI, 2), 2), weight_OI)
 
 
-def test_llama_31s_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
+def test_llama_31_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
     config = CONFIGS["llama 3.1"]
     write_gguf(tmp_path / "m.gguf", config, parameters_of(config), tokenizers["cl100k"], "numbers")
     (factors,) = [t.data for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors if t.name == "rope_freqs.weight"]
@@ -173,14 +173,14 @@ def test_llama_31s_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
         ("sentencepiece_bpe", "default"),
     ],
 )
-def test_tokenizers_come_back(tmp_path, tokenizers, name, pre):
+def test_tokenizers_round_trip(tmp_path, tokenizers, name, pre):
     config, ours = CONFIGS["llama"], tokenizers[name]
     write_gguf(tmp_path / "m.gguf", config, parameters_of(config), ours, "numbers")
     fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
     of = lambda field: fields[f"tokenizer.ggml.{field}"].contents()
     assert (of("pre"), of("add_bos_token"), of("bos_token_id")) == (pre, True, ours.bos_id)
     assert of("eos_token_id") in ours.eos_ids
-    assert len(of("tokens")) == len(of("token_type")) == config.vocab_size  # llama.cpp asks for a token for each row
+    assert len(of("tokens")) == len(of("token_type")) == config.vocab_size  # llama.cpp requires a token for each row
     assert len({*of("tokens")}) == config.vocab_size
     read = open_gguf(tmp_path / "m.gguf").tokenizer
     for text in (TEXT, "", " ", "a  b\n\n ▁ ▁c 🙂", "<|endoftext|>", "\x85\xa0 ſ's"):
@@ -196,7 +196,7 @@ def test_tokenizers_come_back(tmp_path, tokenizers, name, pre):
         assert read_model(read.model) == read_model(ours.model)
 
 
-def test_what_gguf_cannot_hold_is_refused_by_name(tmp_path, tokenizers):
+def test_features_that_gguf_lacks_are_rejected_by_name(tmp_path, tokenizers):
     def refused(match, tokenizer="gpt2", dtype="", arrays=None, **changed):
         base = CONFIGS["llama"] if "base" not in changed else changed.pop("base")
         config = dataclasses.replace(base, **changed)
@@ -233,7 +233,7 @@ def file(tmp_path, tokenizers):
     return tmp_path / "m.gguf"
 
 
-def test_damaged_and_foreign_files_are_refused(file, tokenizers):
+def test_damaged_and_foreign_files_are_rejected(file, tokenizers):
     whole = file.read_bytes()
     for cut in (0, 3, 20, 200, 5_000, len(whole) // 2, len(whole) - 40):
         file.write_bytes(whole[:cut])
@@ -251,10 +251,10 @@ def test_damaged_and_foreign_files_are_refused(file, tokenizers):
         file.write_bytes(whole.replace(before, after, 1) if before != b"llama" else whole.replace(before, after))
         with pytest.raises(InputError, match=match):
             open_gguf(file)
-    assert open_gguf(file, tokenizers["cl100k"]).tokenizer is tokenizers["cl100k"]  # named, so the file's is not read
+    assert open_gguf(file, tokenizers["cl100k"]).tokenizer is tokenizers["cl100k"]  # not the file's
 
 
-def test_one_tensor_is_in_memory_at_a_time(tmp_path, tokenizers):
+def test_only_one_tensor_is_in_memory_at_a_time(tmp_path, tokenizers):
     config = dataclasses.replace(CONFIGS["llama"], width=256, mlp_width=1024, layers=6, head_dim=64)
     shapes = parameter_shapes(config)
     sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints: transformers' own logits and gradients from what we read of them, and every refusal.
+"""Hugging Face checkpoints: our models give transformers' logits and gradients; invalid files are rejected.
 
 The numbers in tests/fixtures/hugging_face come from transformers; tests/fixtures/make_hugging_face.py made them.
 """
@@ -63,8 +63,10 @@ for folder in map(pathlib.Path, sys.argv[2:]):
 
 
 def logits_by_transformers(folders, trust=False):
-    """Return the logits of each folder's tokens.npy by the model in its folder `model`. One process computes all of
-    them: to import torch and transformers takes 7 s."""
+    """Return the logits of each folder's tokens.npy by the model in its folder `model`.
+
+    One process computes all of them, because importing torch and transformers takes 7 s.
+    """
     command = [PEER, "-c", LOAD_BY_TRANSFORMERS, "trust" if trust else "", *folders]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -83,7 +85,7 @@ def mean_loss(model, tokens_BT):
 
 
 def check_logits(folder, golden):
-    """The model in `folder` must give the logits in the file `golden`; return the gradients of its mean loss."""
+    """Check that the model in `folder` gives the logits in the file `golden`; return the gradients of its mean loss."""
     config, arrays = load_hugging_face(folder, "float32")
     model, golden = model_of(config, arrays), np.load(golden)
     tokens_BT = jnp.asarray(np.atleast_2d(golden["input_ids"]), jnp.int32)
@@ -101,13 +103,13 @@ def equal(left, right):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_and_gradients_are_those_of_transformers(name):
+def test_logits_and_gradients_equal_those_of_transformers(name):
     gradients = named_leaves(check_logits(FIXTURES / name, FIXTURES / name / "golden.npz"))
     _, expected = load_hugging_face(FIXTURES / name / "gradients", "float32")
     total = np.sqrt(sum(np.sum(np.square(each)) for each in expected.values()))
     for parameter, each in expected.items():
         difference = np.linalg.norm(np.asarray(gradients[parameter]) - each)
-        # The gradient of a key's bias is 0 but for rounding, since the softmax takes no notice of a common addend.
+        # The gradient of a key's bias is 0 up to rounding, since the softmax ignores a common addend.
         assert difference <= 1e-3 * np.linalg.norm(each) + 1e-6 * total, parameter
 
 
@@ -128,15 +130,15 @@ def test_larger_random_models_give_the_logits_of_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_in_one_file_or_in_many_the_model_is_the_same(tmp_path, name):
+def test_one_file_or_many_give_the_same_model(tmp_path, name):
     whole = load_hugging_face(write_checkpoint(tmp_path / "one", name), "float32")
     many = load_hugging_face(write_shards(tmp_path / "many", name, 3)[0], "float32")
     assert whole[0] == many[0] and equal(whole[1], many[1])
-    assert equal(whole[1], load_hugging_face(FIXTURES / name, "float32")[1])  # llama is in three files there
+    assert equal(whole[1], load_hugging_face(FIXTURES / name, "float32")[1])  # llama has three files there
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_come_whole_in_the_type_that_is_asked_for(name):
+def test_parameters_are_complete_and_have_the_requested_dtype(name):
     config, exact = load_hugging_face(FIXTURES / name, "float32")
     rounded_config, rounded = load_hugging_face(FIXTURES / name, "bfloat16")
     assert rounded_config == dataclasses.replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")
@@ -148,12 +150,12 @@ def test_parameters_come_whole_in_the_type_that_is_asked_for(name):
         np.testing.assert_array_equal(rounded[key], array.astype(jnp.bfloat16))
 
 
-def test_loading_holds_one_tensor_more_than_the_model(tmp_path):
+def test_loading_needs_memory_for_the_model_and_one_tensor(tmp_path):
     config = dataclasses.replace(LLAMA, width=256, mlp_width=1024, layers=4)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     sizes = [array.nbytes for array in arrays.values()]
-    load_hugging_face(tmp_path, "float32")  # once before, so that what is imported and traced is not counted
+    load_hugging_face(tmp_path, "float32")  # a first call, so that imports and traces are not counted
     tracemalloc.start()
     load_hugging_face(tmp_path, "float32")
     _, peak = tracemalloc.get_traced_memory()
@@ -161,15 +163,15 @@ def test_loading_holds_one_tensor_more_than_the_model(tmp_path):
     assert sum(sizes) < peak < sum(sizes) + max(sizes) + 2**17  # names, shapes and the like
 
 
-def test_gpt2_as_it_was_published_is_read_too(tmp_path):
-    """Without a prefix, and with the causal mask among the weights."""
+def test_gpt2_as_published_is_read(tmp_path):
+    """Its names have no prefix, and the weights include the causal mask."""
     tensors = {name.removeprefix("transformer."): each for name, each in tensors_of(FIXTURES / "gpt2").items()}
     tensors |= {"h.0.attn.bias": ("F32", [1, 1, 2, 2], bytes(16)), "h.1.attn.masked_bias": ("U8", [], b"\0")}
     folder = write_checkpoint(tmp_path, "gpt2", tensors)
     assert equal(load_hugging_face(folder, "float32")[1], load_hugging_face(FIXTURES / "gpt2", "float32")[1])
 
 
-def test_a_tied_head_may_be_there_if_it_is_the_embedding(tmp_path):
+def test_a_tied_head_is_accepted_if_it_equals_the_embedding(tmp_path):
     tensors, expected = tensors_of(FIXTURES / "llama"), load_hugging_face(FIXTURES / "llama", "float32")[1]
     dtype, shape, raw = tensors["model.embed_tokens.weight"]
     folder = write_checkpoint(tmp_path, "llama", tensors | {"lm_head.weight": (dtype, shape, raw)})
@@ -180,7 +182,7 @@ def test_a_tied_head_may_be_there_if_it_is_the_embedding(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "tensor"), [(n, t) for n in NAMES for t in tensors_of(FIXTURES / n)])
-def test_every_tensor_is_needed_and_has_one_shape(tmp_path, name, tensor):
+def test_every_tensor_is_required_and_has_one_shape(tmp_path, name, tensor):
     tensors = tensors_of(FIXTURES / name)
     dtype, shape, raw = tensors[tensor]
     folder = write_checkpoint(tmp_path, name, {key: each for key, each in tensors.items() if key != tensor})
@@ -194,7 +196,7 @@ def test_every_tensor_is_needed_and_has_one_shape(tmp_path, name, tensor):
     assert f"needs {tuple(shape)}" in str(caught.value)
 
 
-def test_a_tensor_that_the_model_does_not_use_is_refused(tmp_path):
+def test_a_tensor_that_the_model_does_not_use_is_rejected(tmp_path):
     for name, extra in (
         ("llama", "model.layers.2.mlp.up_proj.weight"),
         ("llama", "model.layers.0.self_attn.q_proj.bias"),
@@ -209,7 +211,7 @@ def test_a_tensor_that_the_model_does_not_use_is_refused(tmp_path):
         load_hugging_face(write_checkpoint(tmp_path / "head", "gpt2", tensors), "float32")
 
 
-def test_an_untied_gpt2_and_weights_that_are_no_numbers_of_ours(tmp_path):
+def test_an_untied_gpt2_and_weights_of_unsupported_dtypes_are_rejected(tmp_path):
     with pytest.raises(InputError, match=r"has no tensor lm_head.weight"):
         load_hugging_face(write_checkpoint(tmp_path / "x", "gpt2", tie_word_embeddings=False), "float32")
     tensors = tensors_of(FIXTURES / "llama")
@@ -263,14 +265,14 @@ SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ("gpt2", {"vocab_size": ...}, "vocab_size is None"),
     ],
 )  # fmt: skip
-def test_a_config_that_is_no_model_of_ours_is_refused(tmp_path, name, config, message):
+def test_a_config_of_an_unsupported_model_is_rejected(tmp_path, name, config, message):
     folder = write_checkpoint(tmp_path, name, **config)
     with pytest.raises(InputError, match=message) as caught:
         load_hugging_face(folder, "float32")
     assert caught.value.exit_code == 1 and str(folder / "config.json") in str(caught.value)
 
 
-def test_a_part_of_our_own_config_with_other_fields_is_refused(tmp_path):
+def test_our_config_section_with_unknown_fields_is_rejected(tmp_path):
     text = config_json(MODERN)
     text["model"]["rope_scaling"] = {"slope": 2.0}
     (tmp_path / "config.json").write_text(json.dumps(text))
@@ -278,7 +280,7 @@ def test_a_part_of_our_own_config_with_other_fields_is_refused(tmp_path):
         model_config_of(tmp_path)
 
 
-def test_a_config_that_cannot_be_read_is_refused(tmp_path):
+def test_an_unreadable_config_is_rejected(tmp_path):
     with pytest.raises(InputError, match=r"config.json cannot be read: No such file"):
         model_config_of(tmp_path)
     (tmp_path / "config.json").write_text("{")
@@ -298,8 +300,8 @@ def test_settings_of_older_files_mean_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("scaling", [None, LLAMA31, dataclasses.replace(LLAMA31, factor=32.0)])
-def test_rotary_frequencies_are_those_of_the_formula(scaling):
-    """Llama 3.1's and 3.2's own: 64 pairs of channels, theta 500,000."""
+def test_rotary_frequencies_follow_the_formula(scaling):
+    """The settings of Llama 3.1 and 3.2: 64 pairs of channels, theta 500,000."""
     ours = np.asarray(rotary_frequencies(64, 500_000.0, scaling))
     formula = np.array([reference_model.frequency(500_000.0, pair / 64, scaling) for pair in range(64)])
     np.testing.assert_allclose(ours, formula, rtol=5e-7)
@@ -309,7 +311,7 @@ def test_rotary_frequencies_are_those_of_the_formula(scaling):
         assert slow.any() and (ratio == 1).any() and (~slow & (ratio < 1)).any()
 
 
-def test_scaling_that_cannot_be_is_refused():
+def test_invalid_rope_scaling_is_rejected():
     for field in dataclasses.fields(LLAMA31):
         zero = type(getattr(LLAMA31, field.name))(0)
         with pytest.raises(UsageError, match=f"model.rope_scaling.{field.name} is {zero}; it must be above 0"):
@@ -327,7 +329,7 @@ EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
 
 
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
-def test_what_is_written_is_read_again(tmp_path, config):
+def test_an_export_is_read_back(tmp_path, config):
     arrays = random_parameters(config)
     write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
     found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
@@ -336,7 +338,7 @@ def test_what_is_written_is_read_again(tmp_path, config):
 
 
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
-def test_layers_in_one_stack_are_written_as_the_very_same_files(tmp_path, config):
+def test_stacked_layers_are_written_as_identical_files(tmp_path, config):
     model = random_model(config)
     write_hugging_face(tmp_path / "one by one", config, named_leaves(model), CHARACTERS)
     scanned = dataclasses.replace(config, scan_layers=True)
@@ -345,8 +347,8 @@ def test_layers_in_one_stack_are_written_as_the_very_same_files(tmp_path, config
         assert path.read_bytes() == (tmp_path / "one by one" / path.name).read_bytes(), path.name
 
 
-def test_a_heads_channels_are_those_of_the_file(tmp_path):
-    """transformers' head_dim: with another one, the tensors must have other shapes."""
+def test_the_head_dimension_comes_from_the_file(tmp_path):
+    """transformers' head_dim; with another value, the tensors have other shapes."""
     folder = write_checkpoint(tmp_path, "llama", head_dim=16)
     assert model_config_of(folder).head_dim == 16
     with pytest.raises(InputError, match=r"q_proj.weight has shape \(16, 16\), .* needs \(32, 16\)"):
@@ -364,9 +366,9 @@ TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], BYTES, "<s>", "</s>", special_
     ids=["one symbol heads and ends a document", "one heads it, another ends it", "characters have no end"],
 )  # fmt: skip
 @pytest.mark.parametrize("family", [LLAMA, GPT2], ids=["llama", "gpt2"])
-def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family, tokenizer, bos, eos):
-    """Else transformers takes 1 and 2 for them, as in Llama 2, or 50256, as in GPT-2, and never stops. In training the
-    head of the next document ends one, so that it is always among those that do."""
+def test_both_configs_have_the_bos_and_eos_tokens(tmp_path, family, tokenizer, bos, eos):
+    """Otherwise transformers uses its defaults (1 and 2 as in Llama 2, or 50256 as in GPT-2) and never stops. In
+    training the next document's BOS ends a document, so it is always an EOS token too."""
     config = dataclasses.replace(family, vocab_size=258, layers=1)
     arrays = random_parameters(config)
     write_hugging_face(tmp_path, config, arrays, tokenizer)
@@ -376,14 +378,14 @@ def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family,
     assert load_hugging_face(tmp_path, "float32")[0] == config
 
 
-def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
+def test_a_tokenizer_larger_than_the_model_is_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocab_size = 64"):
         write_hugging_face(tmp_path, LLAMA, random_parameters(LLAMA), OWN)
     assert not list(tmp_path.iterdir())
 
 
 @needs_peer
-def test_transformers_reads_what_is_written(tmp_path):
+def test_transformers_reads_an_export(tmp_path):
     expected = {}
     for name, config in EXPORTED.items():
         model = random_model(config)
@@ -413,7 +415,7 @@ def test_parameters_of_another_model_are_not_written(tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_neither_gpt2_nor_llama_is_written_with_its_code(tmp_path, change):
+def test_models_other_than_gpt2_and_llama_are_written_with_their_code(tmp_path, change):
     """tests.bench.interop runs that code."""
     config = dataclasses.replace(MODERN, **change)
     arrays = random_parameters(config)
@@ -428,7 +430,7 @@ def test_what_is_neither_gpt2_nor_llama_is_written_with_its_code(tmp_path, chang
     assert written["bos_token_id"] == 0 and written["vocab_size"] == 64
 
 
-def test_many_shards_are_the_same_model_as_one_file_and_none_is_larger_than_asked(tmp_path):
+def test_shards_give_the_same_model_and_respect_the_maximum_size(tmp_path):
     arrays = random_parameters(LLAMA)
     write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, shard_bytes=20_000)
     files = sorted(tmp_path.glob("*.safetensors"))
@@ -441,7 +443,7 @@ def test_many_shards_are_the_same_model_as_one_file_and_none_is_larger_than_aske
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("float16", np.float16), ("bfloat16", jnp.bfloat16)])
-def test_weights_are_written_in_the_type_that_is_asked_for(tmp_path, dtype, stored):
+def test_weights_are_written_in_the_requested_dtype(tmp_path, dtype, stored):
     arrays = random_parameters(LLAMA)
     write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, dtype)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
@@ -453,7 +455,7 @@ def test_weights_are_written_in_the_type_that_is_asked_for(tmp_path, dtype, stor
             write_hugging_face(tmp_path / "large", LLAMA, arrays, CHARACTERS, dtype)
 
 
-def test_pickles_are_refused_with_the_remedy(tmp_path):
+def test_pickles_are_rejected_with_the_remedy(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(InputError, match=r"pytorch_model.bin, a pickle: .* safe_serialization=True"):
         open_folder(tmp_path)

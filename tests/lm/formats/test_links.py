@@ -1,4 +1,4 @@
-"""A link in a model's folder that leads out of it is neither read nor published; huggingface_hub's cache is read."""
+"""Links that lead out of a model's folder are neither read nor published; those of huggingface_hub's cache are read."""
 
 import hashlib
 import shutil
@@ -36,7 +36,7 @@ TOKENIZERS = {
     "hugging_face": lambda: LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>"),
     "characters": lambda: trained("characters", len({*LICENSE})),
 }
-"""{kind: makes a small one}."""
+"""{tokenizer kind: function that makes a small one}."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def model(tokenizer, tmp_path) -> Path:
 
 
 def move_behind_link(path: Path, outside: Path) -> Path:
-    """Moves the file out of its folder and leaves a link to it."""
+    """Move the file out of its folder and leave a link to it."""
     outside.mkdir(exist_ok=True)
     target = path.rename(outside / path.name)
     path.symlink_to(target)
@@ -66,26 +66,26 @@ READ = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_link_that_leads_out_of_a_model_s_folder_is_refused_with_link_and_target(model, tmp_path, name):
+def test_a_link_that_leads_out_of_a_model_folder_is_rejected_with_link_and_target(model, tmp_path, name):
     target = move_behind_link(model / name, tmp_path / "outside")
     with pytest.raises(InputError) as refused:
         open_source(model, None)
     assert f"{model / name} is a link to {target}" in str(refused.value)
 
 
-def test_no_file_that_an_import_reads_is_left_out_of_the_test(model):
+def test_every_file_that_an_import_reads_is_tested(model):
     assert {path.name for path in model.iterdir()} & {*KEPT, "config.json", "model.safetensors"} == set(READ)
 
 
 @pytest.mark.parametrize("name", [INDEX, "model-00002-of-00002.safetensors"])
-def test_shards_and_their_index_are_no_links_to_elsewhere_either(tmp_path, name):
+def test_shards_and_their_index_must_not_be_links_out_of_the_folder(tmp_path, name):
     folder, _ = write_shards(tmp_path / "model", "llama", 2)
     move_behind_link(folder / name, tmp_path / "outside")
     with pytest.raises(InputError, match=rf"{name} is a link to .*outside"):
         load_hugging_face(folder, "float32")
 
 
-def test_the_layout_of_the_hub_s_cache_is_read_and_no_link_out_of_it(model, tmp_path):
+def test_the_layout_of_the_hub_cache_is_read_but_no_link_out_of_it(model, tmp_path):
     """models--OWNER--NAME/snapshots/REVISION/FILE -> ../../blobs/HASH."""
     cache = tmp_path / "models--owner--name"
     snapshot = cache / "snapshots/0123abc"
@@ -110,7 +110,7 @@ def test_the_layout_of_the_hub_s_cache_is_read_and_no_link_out_of_it(model, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_file_of_every_kind_of_tokenizer_is_in_its_folder(kind, tmp_path):
+def test_every_file_of_every_kind_of_tokenizer_must_be_in_its_folder(kind, tmp_path):
     tokenizer = TOKENIZERS[kind]()
     save(tokenizer, tmp_path / "tokenizer")
     assert load(tmp_path / "tokenizer").fingerprint == tokenizer.fingerprint
@@ -124,10 +124,10 @@ def test_every_file_of_every_kind_of_tokenizer_is_in_its_folder(kind, tmp_path):
             read += 1
         path.unlink()
         target.rename(path)
-    assert read >= 2  # meta.json and another; what is only written for others is not read
+    assert read >= 2  # meta.json and another; files that are only written for other programs are not read
 
 
-def test_a_folder_of_hugging_face_s_with_a_linked_sentencepiece_model_is_refused(tmp_path):
+def test_a_hugging_face_folder_with_a_linked_sentencepiece_model_is_rejected(tmp_path):
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/tokenizer.model").symlink_to(tmp_path / "secret")
@@ -136,7 +136,7 @@ def test_a_folder_of_hugging_face_s_with_a_linked_sentencepiece_model_is_refused
 
 
 @pytest.mark.parametrize("name", embedding.FILES)
-def test_the_model_of_an_embedding_filter_is_in_its_folder(tmp_path, name):
+def test_the_model_of_an_embedding_filter_must_be_in_its_folder(tmp_path, name):
     (tmp_path / "secret").write_text("{}")
     (tmp_path / "model").mkdir()
     for one in embedding.FILES:
@@ -167,7 +167,7 @@ def test_an_export_follows_no_link_out_of_the_run_folder(model, tmp_path, part):
     open_run(RunFolder(tmp_path / "run"))
 
 
-def test_an_export_gives_back_only_files_that_an_import_keeps(model, tmp_path):
+def test_an_export_copies_only_files_that_an_import_keeps(model, tmp_path):
     write_run(open_source(model, None), tmp_path / "run", "numbers")
     (tmp_path / "run/imported/added.py").write_text("")
     export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face", ExportOptions())

@@ -1,5 +1,4 @@
-"""The parameters of a checkpoint, one at a time: the same from either form of the layers, and no more read than asked
-for."""
+"""Parameters of a checkpoint are read one at a time, equal for separate and stacked layers, without extra reads."""
 
 import dataclasses
 
@@ -37,7 +36,7 @@ def equal(found, expected):
 
 
 @pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
-def test_what_is_written_one_at_a_time_is_the_model_and_is_read_one_at_a_time(tmp_path, scan_layers):
+def test_parameters_are_written_and_read_one_at_a_time(tmp_path, scan_layers):
     expected = random_parameters(CONFIG)
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     write_parameters(tmp_path / "7", config, expected, {"step": 7})
@@ -51,7 +50,7 @@ def test_what_is_written_one_at_a_time_is_the_model_and_is_read_one_at_a_time(tm
 
 
 def save_stacks(folder, stacks):
-    """As training saves them: Orbax chooses the blocks."""
+    """As training saves them: Orbax chooses the chunks."""
     handler = item_handler()
     (folder / "model").mkdir(parents=True)
     handler.save(epath.Path(folder / "model"), args=ocp.args.PyTreeSave(stacks))
@@ -59,7 +58,7 @@ def save_stacks(folder, stacks):
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["on one device", "cut over devices"])
-def test_a_layer_of_a_stack_that_orbax_wrote_is_read_alone(tmp_path, cut):
+def test_a_layer_of_a_stack_written_by_orbax_is_read_separately(tmp_path, cut):
     layers, source = 16, np.random.default_rng(0)
     stack = source.normal(size=(layers, 64, 48)).astype(np.float32)
     mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -84,7 +83,7 @@ def test_a_layer_of_a_stack_that_orbax_wrote_is_read_alone(tmp_path, cut):
     assert read() - before < 3 * stack[3].nbytes < stack.nbytes / 4
 
 
-def test_another_model_than_the_configs_is_named(tmp_path):
+def test_a_model_that_differs_from_the_config_is_named(tmp_path):
     write_parameters(tmp_path / "0", CONFIG, random_parameters(CONFIG), {"step": 0})
     shapes = parameter_shapes(dataclasses.replace(CONFIG, mlp_width=24))
     with pytest.raises(InputError, match=r"blocks.0.mlp.down.weight is \(48, 32\) there, \(24, 32\) in the config"):
@@ -93,7 +92,7 @@ def test_another_model_than_the_configs_is_named(tmp_path):
         StoredParameters(tmp_path / "1")
 
 
-def test_a_parameter_that_is_missing_or_of_another_shape_makes_no_checkpoint(tmp_path):
+def test_a_missing_parameter_or_another_shape_makes_no_checkpoint(tmp_path):
     parameters = random_parameters(CONFIG)
     parameters["norm.scale"] = parameters["norm.scale"][:5]
     with pytest.raises(InputError, match=r"norm.scale is \(5,\), but the model's config needs \(32,\)"):
@@ -111,8 +110,8 @@ def test_a_parameter_that_is_missing_or_of_another_shape_makes_no_checkpoint(tmp
     assert not list(tmp_path.glob("*/manifest.json"))
 
 
-def test_a_checkpoint_without_its_blocks_is_refused_whatever_size_it_claims(tmp_path):
-    """42 kB made 2 GB of zeros, in memory and in an export."""
+def test_a_checkpoint_without_its_chunks_is_rejected_whatever_size_it_claims(tmp_path):
+    """42 kB once became 2 GB of zeros, in memory and in an export."""
     config = dataclasses.replace(CONFIG, vocab_size=40_000, width=1024)
     shapes = parameter_shapes(config)
     item = tmp_path / "0/model"

@@ -1,4 +1,4 @@
-"""The safetensors reader: exact values of each type, and a refusal with both values for each way to be damaged."""
+"""The safetensors reader: exact values of each dtype; damaged files are rejected with both values."""
 
 import json
 
@@ -19,11 +19,11 @@ def changed(name, **entry):
     return TWO | {name: TWO[name] | entry}
 
 
-def test_values_of_every_type_are_exact(tmp_path):
+def test_values_of_every_dtype_are_exact(tmp_path):
     bits = np.arange(2**16, dtype=np.uint32).astype("<u2")
     raw32 = np.random.default_rng(0).integers(0, 2**32, 5, np.uint32).astype("<u4")
     header = {
-        "odd": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},  # so that what follows is not aligned
+        "odd": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},  # so that the following tensor is not aligned
         "bf16": {"dtype": "BF16", "shape": [256, 256], "data_offsets": [3, 3 + 2**17]},
         "f16": {"dtype": "F16", "shape": [2**16], "data_offsets": [3 + 2**17, 3 + 2**18]},
         "f32": {"dtype": "F32", "shape": [5, 1], "data_offsets": [3 + 2**18, 3 + 2**18 + 20]},
@@ -44,7 +44,7 @@ def test_values_of_every_type_are_exact(tmp_path):
         tensors["odd"].read()
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_file_is_read_back(tmp_path):
     values = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.ones(1, np.float32)}
     write_file(tmp_path / FILE, {name: ("F32", value.shape) for name, value in values.items()}, values.__getitem__)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
@@ -65,14 +65,14 @@ def test_what_is_written_is_read(tmp_path):
         ({"a": TWO["a"]}, "file not fully covered"),
     ],
 )  # fmt: skip
-def test_a_header_that_does_not_fit_is_refused(tmp_path, header, message):
+def test_an_invalid_header_is_rejected(tmp_path, header, message):
     write_parts(tmp_path / FILE, header, bytes(32))
     size = (tmp_path / FILE).stat().st_size
     with pytest.raises(InputError, match=rf"{FILE}, a file of {size} bytes: .*{message}.*ownload it again"):
         read_folder(tmp_path)
 
 
-def test_a_file_cut_anywhere_or_too_long_is_refused(tmp_path):
+def test_a_truncated_or_too_long_file_is_rejected(tmp_path):
     whole = (FIXTURES / "llama31" / FILE).read_bytes()
     path = tmp_path / FILE
     header_end = 8 + int.from_bytes(whole[:8], "little")
@@ -91,7 +91,7 @@ def test_a_file_cut_anywhere_or_too_long_is_refused(tmp_path):
         read_header(path)
 
 
-def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path):
+def test_an_index_that_does_not_match_its_files_is_rejected(tmp_path):
     folder, homes = write_shards(tmp_path / "x", "llama31", 3)
     assert read_folder(folder).keys() == homes.keys()
     (first, home), other = next(iter(homes.items())), sorted(set(homes.values()))[1]

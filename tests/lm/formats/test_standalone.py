@@ -1,4 +1,4 @@
-"""A standalone folder: its model.py alone, by NumPy, gives our logits, ids and texts, for every feature of a model."""
+"""The model.py of a standalone folder gives our logits, ids and texts in NumPy, for every feature of a model."""
 
 import ast
 import dataclasses
@@ -75,7 +75,7 @@ def imported(folder):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_logits_are_ours_read_at_once_or_one_by_one(tmp_path, name):
+def test_logits_equal_ours_in_one_pass_or_token_by_token(tmp_path, name):
     config = CONFIGS[name]
     model, arrays = random_model(config), random_parameters(config)
     write_standalone(tmp_path, config, arrays, CHARACTERS, name)
@@ -91,7 +91,7 @@ def test_logits_are_ours_read_at_once_or_one_by_one(tmp_path, name):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_weights_of_half_the_size_are_read_as_they_were_rounded(tmp_path, dtype):
+def test_weights_of_half_the_size_are_read_as_rounded(tmp_path, dtype):
     config = FAMILIES["llama"]
     arrays = random_parameters(config)
     write_standalone(tmp_path, config, arrays, CHARACTERS, "half", dtype)
@@ -101,7 +101,7 @@ def test_weights_of_half_the_size_are_read_as_they_were_rounded(tmp_path, dtype)
         np.testing.assert_array_equal(read[name], array.astype(jnp.dtype(dtype)).astype(np.float32))
 
 
-def test_the_program_is_short_plain_and_for_old_pythons(tmp_path):
+def test_the_program_is_short_plain_and_runs_on_old_pythons(tmp_path):
     tokenizers = [bpe(), CHARACTERS, sentencepiece("sentencepiece_bpe"), sentencepiece("sentencepiece_unigram")]
     for number, (config, mlp, tokenizer) in enumerate(
         itertools.product((*FAMILIES.values(), EVERYTHING), ("swiglu", "gelu", "relu_squared"), tokenizers)
@@ -115,13 +115,13 @@ def test_the_program_is_short_plain_and_for_old_pythons(tmp_path):
         assert modules <= {"argparse", "codecs", "json", "re", "sys", "numpy"}
         assert "#:" not in text and "$" not in text
         (tmp_path / f"m{number}.py").write_text(text, encoding="utf-8")
-    # No name is used that is not there, nor imported and not used.
+    # All names are defined, and all imports are used.
     lint = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9", str(tmp_path)]
     done = subprocess.run(lint, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_a_line_of_the_template_is_of_its_features_alone():
+def test_template_lines_are_only_written_for_their_features():
     template = "a\n#: if x\nb\n#: if y\nc\n#: end\n#: else\nd\n#: end\ne\n"
     assert chosen(template, frozenset("x")) == "a\nb\ne\n"
     assert chosen(template, frozenset("y")) == "a\nd\ne\n"
@@ -149,7 +149,7 @@ def their_tokenizers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [*SPLIT_PATTERNS, "own", "SmolLM2", "sentencepiece_bpe", "sentencepiece_unigram"])
-def test_ids_of_any_text_are_ours(their_tokenizers, name):
+def test_ids_of_any_text_equal_ours(their_tokenizers, name):
     ours, theirs = their_tokenizers[name]
     drawn = random.Random(5)
     alphabets = ["aA1! \n'\r\t\x85\xa0", "".join(HOSTILE), "".join(TEXTS), "".join(map(chr, range(0x250)))]
@@ -167,7 +167,7 @@ def test_ids_of_any_text_are_ours(their_tokenizers, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPLIT_PATTERNS)
-def test_every_character_is_cut_as_ours_cuts_it(their_tokenizers, name):
+def test_every_character_is_split_like_ours(their_tokenizers, name):
     ours, theirs = their_tokenizers[name]
     for first in range(0, 0x30000, 0x100):
         characters = [chr(point) for point in range(first, first + 0x100) if not 0xD800 <= point < 0xE000]
@@ -176,7 +176,7 @@ def test_every_character_is_cut_as_ours_cuts_it(their_tokenizers, name):
         assert theirs.encode(text) == ours.encode(text) and "".join(cut) == text
 
 
-def test_a_tokenizer_that_python_cannot_have_is_refused_by_name():
+def test_a_tokenizer_that_python_cannot_implement_is_rejected_by_name():
     with pytest.raises(UsageError, match=r"split pattern '\\\\w\+\|\\\\W' is none of gpt2, cl100k, o200k"):
         python_pattern(r"\w+|\W")
     tokens = tuple(bytes([b]) for b in range(256))
@@ -199,8 +199,8 @@ def test_a_tokenizer_that_python_cannot_have_is_refused_by_name():
         tokenizer_json(SentencePieceTokenizer.from_model(model.getvalue()))
 
 
-def test_the_folder_runs_anywhere_and_says_what_is_wrong(tmp_path):
-    """With neither this repository nor any site package but NumPy's in sight, wherever it was moved to."""
+def test_the_folder_runs_anywhere_and_reports_errors(tmp_path):
+    """In any folder, without this repository and with no site package but NumPy."""
     config = dataclasses.replace(FAMILIES["modern"], vocab_size=300, context_length=40)
     arrays = random_parameters(config)
     write_standalone(tmp_path / "out", config, arrays, bpe(), 'a "title" \\')

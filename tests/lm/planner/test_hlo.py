@@ -1,4 +1,4 @@
-"""What a compiled program moves is read from its text: each exchange once, as often as its loops turn."""
+"""Collectives are parsed from the text of a compiled program: each is counted once per iteration of its loops."""
 
 import dataclasses
 
@@ -89,12 +89,12 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 
 @pytest.mark.parametrize(("index", "turns"), [('"known_induction_variable":{"tuple_index":"1"}', 7), ("", 8)])
-def test_a_loop_whose_first_turn_stands_before_it_turns_once_less(index, turns):
+def test_a_loop_with_a_peeled_first_iteration_has_one_less(index, turns):
     (one,) = collectives(PEELED.replace("INDEX", index), 4)
     assert one.times == turns
 
 
-def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
+def test_each_collective_counts_once_per_iteration_of_its_loops():
     found = {(one.kind, one.bytes, one.group, one.times) for one in collectives(LOOPS, 8)}
     assert found == {
         (
@@ -102,15 +102,15 @@ def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
             512,
             4,
             15,
-        ),  # in a loop of 5, by its condition, in one of 3, as the compiler noted; once a channel
-        ("all-gather", 32, 8, 3),  # what starts one gives its operand too
+        ),  # in a loop of 5, by its condition, inside one of 3, by the compiler's annotation; once per channel
+        ("all-gather", 32, 8, 3),  # the start operation lists its operand too
         ("reduce-scatter", 256, 4, 1),  # a TPU's fusion
         ("reduce-scatter", 32, 4, 1),
-        ("reduce-scatter", 96, 4, 1),  # of a GPU: what starts two gives their operands too
-        ("all-to-all", 16, 4, 1),  # with the channel of the one before, as within a shard_map
+        ("reduce-scatter", 96, 4, 1),  # of a GPU: the start of two lists their operands too
+        ("all-to-all", 16, 4, 1),  # with the channel of the previous one, as inside a shard_map
         ("all-reduce", 38, 8, 1),  # two arrays together
         ("collective-permute", 24, 8, 1),
-        ("send", 400, 8, 1),  # to another slice, by way of the host
+        ("send", 400, 8, 1),  # to another slice, through the host
     }
     (named,) = [one for one in collectives(LOOPS, 8) if one.source]
     assert (named.source, named.type) == ("jit(f)/mean", "bf16[3,5]")
@@ -141,7 +141,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 """
 
 
-def test_exchanges_of_shard_map_count_each_though_all_share_a_channel():
+def test_collectives_of_shard_map_are_counted_separately_although_they_share_a_channel():
     kinds = [one.kind for one in collectives(OF_SHARD_MAP, 2)]
     assert sorted(kinds) == ["all-gather"] * 2 + ["collective-permute"] * 2
 
@@ -157,7 +157,7 @@ def test_exchanges_of_shard_map_count_each_though_all_share_a_channel():
         ("send", 100),
     ],
 )
-def test_a_ring_sends_so_much(kind, sent):
+def test_bytes_sent_by_a_ring(kind, sent):
     assert Collective(kind, 100, 4, 1, "", "").wire_bytes == sent
     assert Collective(kind, 100, 4, 3, "", "").wire_bytes == 3 * sent
 
@@ -174,8 +174,8 @@ def test_bytes_of_a_type(type_, size):
 
 
 @pytest.mark.parametrize("turns", [1, 6])
-def test_a_program_that_was_really_compiled(turns):
-    """A loop in which a row of a cut matrix is gathered, and whose result is summed over the devices."""
+def test_a_real_compiled_program(turns):
+    """A loop that gathers a row of a sharded matrix and sums the result over the devices."""
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     cut = NamedSharding(mesh, PartitionSpec("x"))
 
@@ -198,11 +198,11 @@ def test_a_program_that_was_really_compiled(turns):
     ]
 
 
-# What overlaps
+# Overlap
 
 
 CHIP = dataclasses.replace(topology_of("v5e:4x4").chip, devices=1, flops=2e12, link_rate=1e9)
-"""A product of (1000, 1000) matrices takes 1 ms, and so do 1 MB on the links."""
+"""A product of (1000, 1000) matrices takes 1 ms, and so does sending 1 MB."""
 
 PROGRAM = """
 HloModule step, is_scheduled=true
@@ -256,7 +256,7 @@ FUSED = "%m{0} = bf16[1000,1000]{{{{1,0}}}} fusion(%x, %x), kind=kOutput, calls=
 
 
 def share_of(*lines: str) -> tuple[float, float]:
-    """(share of the bytes that overlaps, milliseconds exposed in one turn)."""
+    """(overlapped share of the bytes, milliseconds exposed per iteration)."""
     found = overlap_of(PROGRAM.format(inside="\n".join(f"  {line}" for line in lines)), 2, CHIP)
     return found.share, 1e3 * found.exposed_seconds / 5
 
@@ -266,7 +266,7 @@ def line(form: str, name: str = "", rows: int = 1000) -> str:
 
 
 BIG = 2000
-"""Rows of an exchange that takes 2 ms: of 4 MB, half are the other device's."""
+"""Rows of a collective that takes 2 ms: half of the 4 MB come from the other device."""
 
 
 @pytest.mark.parametrize(
@@ -305,5 +305,5 @@ def test_a_collective_overlaps_if_the_products_between_start_and_done_take_as_lo
     assert share_of(*lines) == pytest.approx((share, exposed))
 
 
-def test_a_program_without_collectives_waits_for_none():
+def test_a_program_without_collectives_never_waits():
     assert share_of(line(DOT)) == (1.0, 0.0)

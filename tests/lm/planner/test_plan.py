@@ -1,4 +1,4 @@
-"""Plans of runs on hardware that is not here: what fits, what is moved, what it costs; by the TPUs' own compiler."""
+"""Plans for hardware that is not here: memory, communication and cost, by the TPU compiler itself."""
 
 import dataclasses
 import importlib.util
@@ -52,17 +52,18 @@ needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="needs the compiler f
 # By arithmetic
 
 
-def test_a_gpu_s_plan_is_arithmetic_and_says_so():
+def test_a_gpu_plan_is_an_estimate_and_says_so():
     train = dataclasses.replace(EXPERIMENT.train, micro_batches=8)
     plan = make_plan(EXPERIMENT.model, train, topology_of("h100:8"), mfu=0.5, tokens=33.6e9, dollars_per_chip_hour=3.5)
     assert plan.fits is None and plan.compiled is None and plan.attention == "cudnn"
     assert plan.parameters == 1_557_611_200 and plan.mesh["fsdp"] == 8
-    # 16 bytes a parameter over eight, and what a block keeps of a token: ten vectors of its width in bfloat16. They are
-    # its input, queries, keys, values, what attention gives, its projection, and the four of the MLP's middle.
+    # 16 bytes a parameter over eight devices, and the activations that a block keeps per token: ten vectors of its
+    # width in bfloat16. They are its input, queries, keys, values, the output of attention, its projection, and four in
+    # the middle of the MLP.
     state = 16 * plan.parameters / 8
     blocks = train.batch_size * 1024 / 8 / 8 * 48 * 10 * 1600 * 2
     assert plan.needed_bytes == pytest.approx(state + blocks, rel=0.01)
-    assert plan.days == pytest.approx(1, rel=0.1) and plan.dollars == pytest.approx(672, rel=0.1)  # as llm.c's
+    assert plan.days == pytest.approx(1, rel=0.1) and plan.dollars == pytest.approx(672, rel=0.1)  # as in llm.c
     text = plan_text(plan, EXPERIMENT.model, train)
     assert (
         "memory is a calculated lower bound" in text
@@ -74,7 +75,7 @@ def test_a_gpu_s_plan_is_arithmetic_and_says_so():
     assert figures["least_bytes"] == plan.needed_bytes
 
 
-def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
+def test_if_temporary_values_do_not_fit_the_remedy_is_named():
     train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig())
     plan = make_plan(EXPERIMENT.model, train, topology_of("h100:1"))
     text = plan_text(plan, EXPERIMENT.model, train)
@@ -94,9 +95,9 @@ def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
 
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("largest", [STEP, VALIDATION, SAMPLE, RESUME])
-def test_what_fits_is_the_whole_run(largest, refused):
-    """Each that needs a byte more than a device has is named, however little the others need, and also where the
-    compiler refuses it."""
+def test_a_plan_checks_every_phase_of_the_run(largest, refused):
+    """Each phase that needs a byte more than a device has is named, however little the others need, and also if the
+    compiler rejects it."""
     topology = topology_of("v5p:4x4x2")
     needs = {STEP: 1, VALIDATION: 1, SAMPLE: 1, RESUME: 1, largest: topology.device_memory + 1}
     found = Compiled(1, 0, needs.pop(STEP), (), Overlap(0.0, 0.0, 0.0), (), 1.0, needs)
@@ -112,7 +113,7 @@ def test_what_fits_is_the_whole_run(largest, refused):
     ("topology", "said"),
     [("h100:8", "so at least 82 such devices"), ("h100:128", "--train.mesh.fsdp 128: parameters")],
 )
-def test_where_the_state_alone_does_not_fit_more_parts_are_the_advice(topology, said):
+def test_if_the_state_does_not_fit_more_shards_are_suggested(topology, said):
     model = load_config(REPOSITORY / "configs/llama3_405b.py").model
     train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(fsdp=8))
     plan = make_plan(model, train, topology_of(topology))
@@ -120,7 +121,7 @@ def test_where_the_state_alone_does_not_fit_more_parts_are_the_advice(topology, 
     assert plan.fits is False and said in text and "--train.micro-batches" not in text
 
 
-def test_what_cannot_be_shrunk_asks_for_other_chips():
+def test_if_nothing_can_shrink_other_chips_are_suggested():
     model = load_config(REPOSITORY / "configs/gpt2_124m.py").model
     model = dataclasses.replace(model, scan_layers=True)
     train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(), batch_size=1, loss_chunks=1024, remat="full")
@@ -129,7 +130,7 @@ def test_what_cannot_be_shrunk_asks_for_other_chips():
     assert "a step needs more than that" in text and text.count("more chips, or chips with more memory") == 1
 
 
-def test_what_cannot_be_divided_is_refused_before_anything_is_compiled():
+def test_a_model_that_cannot_be_divided_is_rejected_before_compilation():
     def compiler(*_):
         raise AssertionError("compiled")
 
@@ -140,15 +141,15 @@ def test_what_cannot_be_divided_is_refused_before_anything_is_compiled():
 @pytest.mark.parametrize(
     ("days", "said"), [(0.01, "14 minutes"), (0.5, "12.0 hours"), (7, "7.0 days"), (1e4, "10,000 days")]
 )
-def test_times_are_said_in_what_people_count_by(days, said):
+def test_times_are_printed_in_readable_units(days, said):
     assert time_text(days) == said
 
 
-def test_large_numbers_are_said_in_words():
+def test_large_numbers_are_printed_as_words():
     assert [in_words(one) for one in (800, 2e6, 33.6e9, 15e12)] == ["800", "2 million", "33.6 billion", "15 trillion"]
 
 
-def test_why_plain_attention_runs_is_said():
+def test_the_reason_for_plain_attention_is_printed():
     model = dataclasses.replace(EXPERIMENT.model, compute_dtype="float32")
     plan = make_plan(model, EXPERIMENT.train, topology_of("h100:8"))
     assert plan.attention == "xla" and any("not by cudnn: it takes bfloat16" in one for one in plan.remarks)
@@ -163,7 +164,7 @@ def test_why_plain_attention_runs_is_said():
         ("something else", None),
     ],
 )
-def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, needed):
+def test_the_compilers_message_for_a_program_that_does_not_fit_is_parsed(text, needed):
     assert out_of_memory(f"RESOURCE_EXHAUSTED: {text}") == OutOfMemory(needed)
 
 
@@ -188,12 +189,12 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, needed):
         ),
     ],
 )
-def test_what_a_user_can_mend(words, said):
+def test_user_errors_are_reported(words, said):
     done = plan_command(*words)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_without_the_compiler_the_command_that_fetches_it_is_named(monkeypatch, tmp_path):
+def test_without_the_compiler_the_install_command_is_named(monkeypatch, tmp_path):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(compilers, "FETCHED", tmp_path / "none")
     monkeypatch.setattr(compilers.importlib.util, "find_spec", lambda name: None)
@@ -211,7 +212,7 @@ def take_turn(lock: Path, ready, go) -> None:
 
 
 def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monkeypatch):
-    """Until it ends, and not only until it has compiled: so long it has the library."""
+    """It waits until the first one ends, not only until it has compiled, because the library stays locked."""
     monkeypatch.setattr(compilers, "TURN", [])
     context = multiprocessing.get_context("spawn")
     ready, go, said = context.Event(), context.Event(), []
@@ -233,7 +234,7 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
     thread.join()
     first.join()
     assert entered.is_set()
-    compilers.wait_for_turn(said.append, tmp_path / "lock")  # it has its turn already
+    compilers.wait_for_turn(said.append, tmp_path / "lock")  # it already holds the lock
     compilers.TURN.pop().close()
     assert len(said) == 1
 
@@ -242,7 +243,7 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
 
 
 def plan_of_small_model(topology: str, fsdp: int, *words: str) -> Ended:
-    """Three layers of 256 channels, whose parameters are cut over so many devices; 8 sequences of 256 tokens."""
+    """Three layers of 256 channels, with parameters sharded over `devices` devices; 8 sequences of 256 tokens."""
     return plan_command(
         "tests/configs.py", "--topology", topology, "--json", "--model.width", "256", "--model.heads", "4",
         "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
@@ -254,8 +255,8 @@ def plan_of_small_model(topology: str, fsdp: int, *words: str) -> Ended:
 
 @needs_libtpu
 @pytest.mark.slow
-def test_what_is_sent_to_the_host_takes_no_memory_of_the_device():
-    """What goes into each of 48 blocks, of 64 sequences a device; some four of them are on their way at a time."""
+def test_activations_offloaded_to_the_host_take_no_device_memory():
+    """The inputs of 48 blocks, for 64 sequences per device; about four of them are in transfer at a time."""
     words = ("--model.layers", "48", "--train.batch-size", "256")
     held = [
         json.loads(plan_of_small_model("v5e:2x2", 4, *words, *more).stdout)["temporary_bytes"]
@@ -265,8 +266,8 @@ def test_what_is_sent_to_the_host_takes_no_memory_of_the_device():
 
 
 @needs_libtpu
-def test_the_compiler_s_figures_are_those_of_the_step():
-    """A small model cut over four chips: 12 bytes a parameter, the kernel's name, each layer's weights twice."""
+def test_the_compilers_figures_match_the_step():
+    """A small model sharded over four chips: 12 bytes a parameter, the kernel's name, each layer's weights twice."""
     tiny = tiny_experiment()
     done = plan_of_small_model("v5e:2x2", fsdp=4)
     assert done.returncode == 0, done.stderr
@@ -302,7 +303,7 @@ GPUS = [chip for chip in CHIPS.values() if any(chip.capability)]
 needs_cuda = pytest.mark.skipif(not has_cuda(), reason="needs JAX's CUDA packages: make setup ACCELERATOR=cuda12")
 
 
-def test_every_nvidia_gpu_that_a_topology_names_can_be_compiled_for():
+def test_every_nvidia_gpu_of_a_topology_has_a_compilation_target():
     assert {chip.name for chip in GPUS} == CORES.keys()
     assert {name for name, chip in CHIPS.items() if not chip.torus} - CORES.keys() == {"mi300x"}
     for chip in GPUS:
@@ -311,20 +312,20 @@ def test_every_nvidia_gpu_that_a_topology_names_can_be_compiled_for():
 
 
 @pytest.mark.parametrize("chip", GPUS, ids=lambda chip: chip.name)
-def test_a_gpu_that_is_only_compiled_for_tells_its_capability(chip):
-    """By the description that XLA hands on as the version of its platform."""
+def test_a_compile_only_gpu_reports_its_capability(chip):
+    """From the description that XLA passes as the platform's version."""
     (version,) = re.findall(r'device_description_str: "(.*)"', target_config(chip))
     device = SimpleNamespace(client=SimpleNamespace(platform_version=version), platform="gpu")
     assert target_of(device) == Target("cuda", chip.capability)
 
 
-def test_without_the_packages_gpus_are_reckoned_and_tpus_are_not(monkeypatch):
+def test_without_the_packages_gpus_are_estimated_and_tpus_are_not(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not has_cuda() and compiler_for(topology_of("h100:8")) is None
     assert compiler_for(topology_of("v5e:2x2")) is not None
 
 
-def test_a_plan_for_amd_is_arithmetic_with_plain_attention_and_asks_for_no_cuda(monkeypatch):
+def test_a_plan_for_amd_is_an_estimate_with_plain_attention_and_needs_no_cuda(monkeypatch):
     monkeypatch.setattr("lm.planner.compile.has_cuda", lambda: True)
     experiment = load_config(REPOSITORY / "configs/gpt2_1558m.py")
     topology = topology_of("mi300x:8")
@@ -335,13 +336,13 @@ def test_a_plan_for_amd_is_arithmetic_with_plain_attention_and_asks_for_no_cuda(
 
 
 @needs_cuda
-def test_the_step_is_compiled_without_a_card():
+def test_the_step_is_compiled_without_a_gpu():
     done = plan_of_small_model("h100:8", fsdp=8)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["fits"] and found["attention"] == "cudnn" and found["kernels"]
     assert found["argument_bytes"] == pytest.approx(12 * found["parameters"] / 8 + 256 * 16, rel=0.05)
-    # Gradients of the layers in bfloat16, and at most those of both tables in float32 and of the norms besides.
+    # Gradients of the layers in bfloat16, and at most those of both tables in float32, plus the norms.
     layers = 3 * (4 * 256 * 256 + 3 * 256 * 512) * 2
     tables = found["parameters"] - layers // 2
     assert layers <= found["collectives"]["reduce-scatter"] <= layers + 4 * tables

@@ -1,4 +1,4 @@
-"""What --search tries and finds: layouts that divide and fit, the fastest first, each as options that ask for it."""
+"""The layouts that --search tries divide and fit, fastest first, each printed as the options that select it."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ LLAMA_8B = load_config(Path(CONFIG))
 
 
 class Limit:
-    """In the place of a compiler: programs that need more than arithmetic counts by a factor."""
+    """A stand-in for the compiler: programs need more memory than estimated, by a factor."""
 
     def __init__(self, factor: float, has: int):
         self.factor, self.has, self.asked = factor, has, []
@@ -37,12 +37,12 @@ V5P = topology_of("v5p:4x4x2")
 CANDIDATES = candidates(LLAMA_8B.model, LLAMA_8B.train, V5P)
 
 
-def test_what_is_tried_divides_and_leaves_room_and_the_fastest_is_first():
+def test_candidates_divide_and_fit_and_the_fastest_is_first():
     assert len(CANDIDATES) > 50
     assert all(one.least_bytes <= ROOM * V5P.device_memory for one in CANDIDATES)
     cost = [one.arithmetic + one.network for one in CANDIDATES]
     assert cost == sorted(cost)
-    # Done again costs arithmetic, more parts cost exchanges: with the same mesh each is slower than without.
+    # Recomputation costs FLOPs, more shards cost communication: with the same mesh each is slower than without.
     of = lambda **fields: next(
         one for one in CANDIDATES if one.train.mesh.fsdp == 32
         and all(getattr(one.train, name) == value for name, value in fields.items())
@@ -51,7 +51,7 @@ def test_what_is_tried_divides_and_leaves_room_and_the_fastest_is_first():
     assert of(remat="full", micro_batches=8).network > of(remat="full", micro_batches=4).network
 
 
-def test_the_options_ask_for_the_layout():
+def test_the_options_select_the_layout():
     one = CANDIDATES[0]
     words = [part for option in one.options() for part in option.split()]
     asked = parse_command("launch.x", "", [CONFIG, *words])[0]
@@ -59,7 +59,7 @@ def test_the_options_ask_for_the_layout():
     assert dataclasses.replace(asked.train, layout="", remat_keep=(), remat_offload=()) == one.train
 
 
-def test_what_keeps_more_than_what_did_not_fit_is_left_out():
+def test_candidates_that_need_more_than_one_that_did_not_fit_are_skipped():
     compiler = Limit(3.0, V5P.device_memory)
     found = search(LLAMA_8B.model, LLAMA_8B.train, V5P, compiler)
     assert len(found) == WANTED and all(plan.fits for _, plan in found)
@@ -72,7 +72,7 @@ def test_what_keeps_more_than_what_did_not_fit_is_left_out():
     assert steps == sorted(steps) and "fits" in search_text(found, V5P)
 
 
-def test_where_nothing_fits_both_are_said():
+def test_if_nothing_fits_both_are_reported():
     with pytest.raises(UsageError, match=r"Nothing fits v5e:2x2: with model\.context_length = 8192"):
         search(LLAMA_8B.model, LLAMA_8B.train, topology_of("v5e:2x2"), None)
     with pytest.raises(UsageError, match=r"None of the [1-8] layouts that were compiled"):
@@ -81,7 +81,7 @@ def test_where_nothing_fits_both_are_said():
 
 @needs_libtpu
 @pytest.mark.slow
-def test_the_compiler_s_word_is_what_fits():
+def test_the_compiler_decides_if_a_layout_fits():
     done = plan_command(
         "configs/gpt2_124m.py", "--topology", "v5e:2x2", "--search", "--json", "--model.layers", "2",
     )  # fmt: skip

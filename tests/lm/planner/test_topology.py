@@ -1,4 +1,4 @@
-"""Names of hardware as the clouds use them, and the floors that its rated speeds set."""
+"""Hardware names as the clouds use them, and lower bounds on time from rated speeds."""
 
 import math
 
@@ -40,14 +40,14 @@ def test_names_of_hardware(name, canonical, chips, devices):
         ("v4-12288", "There is no slice"), ("v5p-512x", "There is no topology"), ("3xh100:4", "12 GPUs"),
     ],
 )  # fmt: skip
-def test_what_is_no_hardware_is_refused_with_what_there_is(name, words):
+def test_unknown_hardware_is_rejected_with_the_available_names(name, words):
     with pytest.raises(UsageError) as refused:
         topology_of(name)
     assert words in str(refused.value) and len(str(refused.value)) < 800
 
 
 def test_the_tables_agree():
-    """Peak rates are those that MFU is measured by; every shape has as many chips as it is listed under."""
+    """Peak rates are those of the MFU; every shape has as many chips as it is listed under."""
     kinds = {"v4": "TPU v4", "v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e", "tpu7x": "TPU7x"}
     for name, chip in CHIPS.items():
         known = TPUS[kinds[name]] * chip.devices if chip.torus else GPUS[name.upper()]
@@ -55,7 +55,7 @@ def test_the_tables_agree():
     assert all(math.prod(shape) == count for shapes in SHAPES.values() for count, shape in shapes.items())
 
 
-def test_floors_are_the_rates_limits():
+def test_lower_bounds_follow_from_the_rates():
     slice_, chip = topology_of("v5e:4x4"), CHIPS["v5e"]
     gathered = Collective("all-gather", 16 * 10**9, 16, 1, "", "")
     found = floors(slice_, 16 * 197 * int(TERA) * 3, 819 * 10**9, [gathered])
@@ -66,15 +66,15 @@ def test_floors_are_the_rates_limits():
     assert (waiting.limit, waiting.mfu_bound) == ("memory", pytest.approx(0.5))
 
 
-def test_what_goes_between_slices_goes_at_the_network_s_speed():
+def test_traffic_between_slices_uses_the_speed_of_the_network():
     inside, between = (Collective(kind, 10**9, 256, 2, "", "") for kind in ("all-reduce", BETWEEN_SLICES))
     two = topology_of("2xv6e:16x16")
     assert floors(two, 1, 1, [inside]).network == pytest.approx(2 * 2e9 * 255 / 256 / two.chip.link_rate)
     assert floors(two, 1, 1, [between]).network == pytest.approx(2e9 / two.chip.network_rate)
 
 
-def test_days_of_a_run_that_was_published():
-    """GPT-2 1.6B on 33.6 B tokens took llm.c 24 hours on eight H100 (discussion 677); its MFU was some 50 %."""
+def test_days_of_a_published_run():
+    """llm.c trained GPT-2 1.6B on 33.6 B tokens in 24 hours on eight H100 (discussion 677); its MFU was about 50 %."""
     assert training_days(
         topology_of("h100:8"), 6 * 1_557_611_200 + 12 * 48 * 1600 * 1024, 33.6e9, 0.5
     ) == pytest.approx(1, rel=0.1)

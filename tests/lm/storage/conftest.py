@@ -27,7 +27,7 @@ def store(server: Store) -> Generator[Store]:
 
 @pytest.fixture(params=["s3", "gs"])
 def bucket(request: pytest.FixtureRequest, store: Store) -> Url:
-    """An empty one."""
+    """An empty bucket."""
     name = f"bucket-{next(NUMBERS)}"
     store.bucket(name)
     return Url(f"{request.param}://{name}")

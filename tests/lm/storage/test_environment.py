@@ -1,4 +1,4 @@
-"""Variables of stores that go to other machines: each that the clients read is listed, and keys stay together."""
+"""Variables of stores that are passed to other machines: all that the clients read; keys are passed together."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ NOT_SET_HERE = {"AWS_BUCKET", "AWS_BUCKET_NAME", "GOOGLE_BUCKET", "GOOGLE_BUCKET
 """The address names the bucket."""
 
 
-def test_each_variable_that_the_clients_read_is_passed_on_or_named_as_one_of_the_machine():
+def test_each_variable_of_the_clients_is_passed_on_or_listed_as_specific_to_the_machine():
     stubs = [path.read_text() for path in Path(obstore.__file__).parent.rglob("*.pyi")]
     read = {name for text in [*stubs, Path(objects.__file__).read_text()]
             for name in re.findall(r"\b(?:AWS|GOOGLE|GRISTMILL_STORAGE)_[A-Z][A-Z_0-9]+", text)}  # fmt: skip
@@ -24,7 +24,7 @@ def test_each_variable_that_the_clients_read_is_passed_on_or_named_as_one_of_the
     assert len(read) > 30 and read - NOT_SET_HERE - {*listed} == set() and len(listed) == len(set(listed))
 
 
-def test_keys_are_passed_on_together_and_those_of_a_machine_stay_if_the_driver_has_none(monkeypatch):
+def test_keys_are_passed_together_or_left_to_the_machine_if_the_driver_has_none(monkeypatch):
     for name in [*objects.SETTINGS, *(one for group in objects.KEYS for one in group)]:
         monkeypatch.delenv(name, raising=False)
     with variables({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "r", "AWS_ROLE_ARN": "x"}):

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all, under a name that no other process writes to."""
+"""Writes are atomic, under a temporary name that no other process uses."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from lm.errors import InputError
 from lm.storage import appearing, file_sha256, write_atomically, writing
 
 
-def test_a_file_appears_when_the_block_ends_well(tmp_path):
+def test_a_file_appears_when_the_block_succeeds(tmp_path):
     path = tmp_path / "out/a"
     path.parent.mkdir()
     with appearing(path, tmp_path) as partial:
@@ -21,7 +21,7 @@ def test_a_file_appears_when_the_block_ends_well(tmp_path):
     assert list(tmp_path.iterdir()) == [path.parent]
 
 
-def test_a_file_appears_on_another_disk_than_the_one_it_was_written_on(tmp_path, other_disk):
+def test_a_file_may_be_moved_to_another_disk(tmp_path, other_disk):
     """A folder of outputs may be a link to a larger disk."""
     write_atomically(other_disk / "a", b"before")
     with appearing(other_disk / "a", tmp_path) as partial:
@@ -31,7 +31,7 @@ def test_a_file_appears_on_another_disk_than_the_one_it_was_written_on(tmp_path,
     assert [path.name for path in other_disk.iterdir()] == ["a"] and not list(tmp_path.iterdir())
 
 
-def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
+def test_a_failed_block_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "a"
     write_atomically(path, b"before", tmp_path)
     with pytest.raises(KeyError), appearing(path, tmp_path) as partial:
@@ -41,14 +41,14 @@ def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_data_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+def test_the_data_is_on_disk_before_the_name(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     write_atomically(tmp_path / "a", b"x", tmp_path)
     assert synced == [(tmp_path / "a").stat().st_ino]
 
 
-def test_two_processes_and_two_folders_do_not_share_a_name(tmp_path):
+def test_two_processes_and_two_folders_use_different_names(tmp_path):
     with appearing(tmp_path / "x/a", tmp_path) as ours, appearing(tmp_path / "y/a", tmp_path) as beside:
         program = "import sys, pathlib; from lm.storage import appearing\nfolder = pathlib.Path(sys.argv[1])\n"
         program += "with appearing(folder / 'x/a', folder) as partial: print(partial); sys.exit()"
@@ -59,8 +59,8 @@ def test_two_processes_and_two_folders_do_not_share_a_name(tmp_path):
             partial.touch()
 
 
-def test_a_refusal_names_what_why_and_the_remedy(tmp_path):
-    message = r"that cannot be written: No such file or directory\. Free space on the disk"
+def test_an_error_has_path_cause_and_remedy(tmp_path):
+    message = r"that cannot be written: No such file or directory\. Make room on the disk"
     with pytest.raises(InputError, match=message), writing("that"):
         write_atomically(tmp_path / "missing/a", b"", tmp_path / "missing")
 
@@ -71,7 +71,7 @@ def test_sha256(tmp_path):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "reset")])
-def test_what_is_no_error_of_a_file_is_not_called_one(error):
+def test_other_errors_are_not_reported_as_file_errors(error):
     with pytest.raises(type(error)) as raised, writing("a file"):
         raise error
     assert raised.value is error

@@ -1,5 +1,4 @@
-"""Files of a run in a bucket on this disk: what is uploaded is whole, what is there counts, and of two machines one
-works."""
+"""The local copy of a run in a bucket: uploads are atomic, and only one of two machines works on the run."""
 
 import itertools
 import json
@@ -32,7 +31,7 @@ from tests.run_files import REPOSITORY
 
 @pytest.fixture
 def machines(tmp_path):
-    """Each has a cache of its own."""
+    """Each has its own cache."""
 
     def machine(name: str):
         return variables({"GRISTMILL_CACHE": str(tmp_path / name), "GRISTMILL_LEASE_SECONDS": "0.5"})
@@ -57,7 +56,7 @@ def write(copy: LocalCopy, **files: str) -> None:
         path.write_text(text)
 
 
-def test_what_one_machine_pushes_another_fetches(bucket, machines):
+def test_a_push_of_one_machine_is_fetched_by_another(bucket, machines):
     with machines("a"):
         first = opened(bucket / "run")
         with first.held():
@@ -76,7 +75,7 @@ def test_what_one_machine_pushes_another_fetches(bucket, machines):
     assert set((bucket / "run").files()) == {LEASE, "tokens/b", "tokens/c"}
 
 
-def test_what_is_the_same_is_not_pushed_again(bucket, machines, store: Store):
+def test_unchanged_files_are_not_pushed_again(bucket, machines, store: Store):
     def pushed() -> list[str]:
         first = len(store.requests)
         copy.push(["a", "b"])
@@ -100,7 +99,7 @@ def test_what_is_the_same_is_not_pushed_again(bucket, machines, store: Store):
             assert pushed() == ["a"]
 
 
-def test_a_command_begins_with_what_is_in_the_bucket_alone(bucket, machines, tmp_path):
+def test_a_command_starts_with_only_the_files_in_the_bucket(bucket, machines, tmp_path):
     with machines("a"):
         copy = opened(bucket / "run")
         with copy.held():
@@ -117,7 +116,7 @@ def test_a_command_begins_with_what_is_in_the_bucket_alone(bucket, machines, tmp
             assert (copy.folder / "a").read_text() == "changed"
 
 
-def test_what_was_replaced_or_deleted_there_is_no_longer_here_when_it_is_listed_anew(bucket, machines):
+def test_objects_replaced_or_deleted_remotely_are_dropped_at_the_next_listing(bucket, machines):
     for name in "abc":
         write_atomically(bucket / "run" / name, name)
     with machines("a"):
@@ -131,7 +130,7 @@ def test_what_was_replaced_or_deleted_there_is_no_longer_here_when_it_is_listed_
         assert copy.fetch(["a", "b", "c"]) == ["a"] and (copy.folder / "a").read_text() == "changed"
 
 
-def test_a_log_that_grows_is_pushed_by_whole_lines(bucket, machines):
+def test_a_growing_log_is_pushed_by_whole_lines(bucket, machines):
     with machines("a"):
         copy = opened(bucket / "run")
         with copy.held():
@@ -144,7 +143,7 @@ def test_a_log_that_grows_is_pushed_by_whole_lines(bucket, machines):
 
 
 @pytest.mark.parametrize("fault", ["500", "cut", "lost reply"])
-def test_a_push_that_was_cut_short_is_done_again(bucket, machines, store: Store, fault):
+def test_an_interrupted_push_is_repeated(bucket, machines, store: Store, fault):
     with machines("a"):
         copy = opened(bucket / "run")
         with variables(HOPELESS), copy.held():
@@ -157,7 +156,7 @@ def test_a_push_that_was_cut_short_is_done_again(bucket, machines, store: Store,
         assert [(bucket / f"run/f{number}").read_text() for number in range(9)] == [*"012345678"]
 
 
-def test_a_fetch_that_was_cut_short_leaves_whole_files(bucket, machines, store: Store):
+def test_an_interrupted_fetch_leaves_whole_files(bucket, machines, store: Store):
     for number in range(9):
         write_atomically(bucket / f"run/f{number}", str(number) * 1000)
     with machines("a"):
@@ -173,12 +172,12 @@ def test_a_fetch_that_was_cut_short_leaves_whole_files(bucket, machines, store: 
             assert len([path for path in copy.folder.iterdir() if path.name.startswith("f")]) == 9
 
 
-def test_of_two_machines_one_works(bucket, machines):
+def test_only_one_of_two_machines_works(bucket, machines):
     with machines("a"):
         ours = opened(bucket / "run")
         with ours.held():
             theirs = Lease(bucket / "run" / LEASE, "another copy")
-            theirs.seconds = 60.0  # they look for so long; ours is renewed meanwhile
+            theirs.seconds = 60.0  # how long they watch; ours is renewed meanwhile
             with pytest.raises(
                 InputError, match=rf"Another process \({os.getpid()} on .*\) is working in {bucket}/run"
             ):
@@ -191,7 +190,7 @@ def test_of_two_machines_one_works(bucket, machines):
 
 
 @pytest.mark.parametrize("transfer", ["push", "fetch"])
-def test_the_lease_is_renewed_while_a_file_is_on_its_way(bucket, machines, store: Store, transfer):
+def test_the_lease_is_renewed_during_a_transfer(bucket, machines, store: Store, transfer):
     write_atomically(bucket / "run/there", "1")
     with machines("a"):
         ours = opened(bucket / "run")
@@ -202,7 +201,7 @@ def test_the_lease_is_renewed_while_a_file_is_on_its_way(bucket, machines, store
             seen: list[float] = []
 
             def until_renewed_twice(request) -> None:
-                """The transfer ends after the lease was renewed twice, or, where it is not, after 30 s."""
+                """The transfer ends after the lease was renewed twice, or after 30 s if it is not renewed."""
                 if request.path.endswith("here"):
                     end = time.monotonic() + 30
                     while len(seen) < 2 and time.monotonic() < end:
@@ -215,7 +214,7 @@ def test_the_lease_is_renewed_while_a_file_is_on_its_way(bucket, machines, store
             assert len(seen) == 2
 
 
-def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines, tmp_path, capsys):
+def test_the_lease_of_a_killed_process_expires_and_is_taken_over(bucket, machines, tmp_path, capsys):
     program = (
         f"from lm.storage import *\ncopy = local_copy_of(local_folder(Url({str(bucket / 'run')!r})))\n"
         "with copy.held():\n    (copy.folder / 'a').write_text('1')\n    copy.push(['a'])\n"
@@ -231,11 +230,11 @@ def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines
     with machines("b"), (copy := opened(bucket / "run")).held():
         assert "did not release it; waiting 0.5 s to see whether it is still running" in capsys.readouterr().out
         assert copy.fetch(["a"]) == ["a"]
-    with machines("a"), opened(bucket / "run").held():  # and back, though its list of what it had was never so
+    with machines("a"), opened(bucket / "run").held():  # and back, although its list of files was never current
         pass
 
 
-def test_who_was_taken_over_writes_nothing_more(bucket, machines):
+def test_a_process_that_lost_the_lease_writes_nothing(bucket, machines):
     with machines("a"):
         ours = opened(bucket / "run")
         with ours.held():
@@ -250,7 +249,7 @@ def test_who_was_taken_over_writes_nothing_more(bucket, machines):
         assert json.loads((bucket / "run" / LEASE).read_bytes())["holder"] == "another"
 
 
-def test_a_lease_whose_answer_was_lost_is_held(bucket, machines, store: Store):
+def test_a_lease_is_held_if_the_response_was_lost(bucket, machines, store: Store):
     with machines("a"):
         store.fail_once("lost reply", "PUT .*lease")
         with opened(bucket / "run").held():
@@ -258,8 +257,8 @@ def test_a_lease_whose_answer_was_lost_is_held(bucket, machines, store: Store):
 
 
 @pytest.mark.parametrize("lost", ["beat", "release"])
-def test_a_lease_that_was_renewed_just_before_the_network_went_away_is_held(bucket, machines, store: Store, lost):
-    """Its next note, whichever, is written in place of the one whose answer was lost."""
+def test_a_lease_renewed_just_before_a_network_outage_is_held(bucket, machines, store: Store, lost):
+    """Its next renewal replaces the one whose response was lost."""
     with machines("a"), variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "30"}):
         lease = Lease(bucket / "run" / LEASE, "a copy")
         lease.take()
@@ -282,7 +281,7 @@ def test_without_the_lease_nothing_is_written(bucket, machines):
         assert (bucket / "run").files() == {}
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(bucket, tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_with_a_remedy(bucket, tmp_path):
     (tmp_path / "file").write_text("")
     with (
         variables({"GRISTMILL_CACHE": str(tmp_path / "file")}),
@@ -291,14 +290,14 @@ def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(bucket, tmp_path):
         opened(bucket / "run").clear()
 
 
-def test_an_address_that_is_only_named_leaves_nothing_on_the_disk(bucket, machines, tmp_path):
+def test_an_unused_url_leaves_nothing_on_disk(bucket, machines, tmp_path):
     with machines("a"):
         opened(bucket / "run")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", ["0", "soon", "1e9"])
-def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
+def test_invalid_lease_durations_are_rejected(value):
     with (
         variables({"GRISTMILL_LEASE_SECONDS": value}),
         pytest.raises(UsageError, match=f"GRISTMILL_LEASE_SECONDS is '{value}'; give a number of seconds"),
@@ -306,8 +305,8 @@ def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
         lease_seconds()
 
 
-def test_what_is_fetched_is_kept_for_all_processes_until_it_changes(bucket, machines, store: Store):
-    """Processes that fetch it at the same time get whole files, later ones download nothing."""
+def test_downloads_are_cached_for_all_processes_until_the_object_changes(bucket, machines, store: Store):
+    """Processes that download a file at the same time get whole files, later ones download nothing."""
     texts = {f"f{number}": str(number) * 100_000 for number in range(20)}
     for name, text in texts.items():
         write_atomically(bucket / "model" / name, text)
@@ -335,7 +334,7 @@ def test_what_is_fetched_is_kept_for_all_processes_until_it_changes(bucket, mach
             assert not [one.path for one in store.requests[already:] if re.search("model(/|%2F)[a-z]", one.path)]
 
 
-def test_what_is_replaced_while_it_is_fetched_is_fetched_again(bucket, machines, store: Store):
+def test_an_object_replaced_during_its_download_is_fetched_again(bucket, machines, store: Store):
     write_atomically(bucket / "model/a", "version 0")
     versions = ["version 3", "version 2", "version 1"]
 
@@ -374,7 +373,7 @@ def test_the_local_folder_of_a_run_in_a_bucket_is_no_run_folder(bucket, machines
             parse_run("launch.train", "", ["tests/configs.py", "--workdir", str(copy.folder)])
 
 
-def test_folders_of_readers_that_were_killed_are_deleted(bucket, machines, tmp_path):
+def test_folders_of_killed_readers_are_deleted(bucket, machines, tmp_path):
     program = (
         f"from lm.storage import *\nprint(local_folder(Url({str(bucket / 'run')!r}), 'reading'), flush=True)\n"
         "import os, signal\ncopy = local_copy_of(local_folder(Url('s3://a/b'), 'reading'))\ncopy.make()\n"
@@ -389,7 +388,7 @@ def test_folders_of_readers_that_were_killed_are_deleted(bucket, machines, tmp_p
 
 
 @pytest.mark.parametrize("address", ["hf://datasets/a/b/run", "https://host/run"])
-def test_a_run_folder_needs_a_store_that_refuses_a_second_writer(address):
+def test_a_run_folder_needs_a_store_with_conditional_writes(address):
     with pytest.raises(UsageError, match=r"cannot be a run folder: give one on a disk, or in s3:// or gs://"):
         local_folder(Url(address))
 
@@ -398,7 +397,7 @@ def rows(*numbers: int) -> str:
     return "".join(f'{{"step": {number}}}\n' for number in numbers)
 
 
-def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, machines, store, monkeypatch):
+def test_a_growing_log_is_pushed_by_its_last_part_and_fetched_whole(bucket, machines, store, monkeypatch):
     monkeypatch.setattr(local_copy, "PART_BYTES", 200)
     log = bucket / "run" / "metrics.jsonl"
     with machines("a"):
@@ -414,7 +413,7 @@ def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, m
     assert names == {"metrics.jsonl", *(f"metrics.jsonl.part-{number:05d}" for number in range(1, len(names)))}
     assert len(names) > 10 and log.found().size < 300
     ends = [*itertools.accumulate(one.count(b"\n") for one in log_parts(rows(*range(196)).encode()))]
-    # Fetched; cut where a part ends; cut by a run that goes on, and grown; cut.
+    # Fetched; truncated at the end of a part; truncated by a resumed run, and extended; truncated.
     for numbers in (range(196), range(ends[5]), [*range(60), 7, 8], range(1)):
         with machines("b"):
             second = opened(bucket / "run")
@@ -438,8 +437,8 @@ def test_a_log_that_grows_is_pushed_by_its_last_part_and_fetched_whole(bucket, m
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machines, store, monkeypatch, restarted):
-    """A push of a log that was cut at step 30 and has grown again, killed at each of its requests."""
+def test_a_push_killed_at_any_request_loses_no_kept_line(bucket, machines, store, monkeypatch, restarted):
+    """A push of a log that was truncated at step 30 and has grown again, killed at each of its requests."""
     monkeypatch.setattr(local_copy, "PART_BYTES", 200)
     old, new = [*range(90)], [*range(30), *range(130, 170)]
     for last in range(20):
@@ -467,14 +466,14 @@ def test_whatever_request_is_the_last_no_line_that_stays_is_lost(bucket, machine
             second.fetch(["metrics.jsonl"])
             found = (second.folder / "metrics.jsonl").read_text()
         assert found == rows(*new) if whole else any(rows(*one).startswith(found) for one in (old, new))
-        assert found.startswith(rows(*range(29)))  # the part in which they begin to differ begins before 30
+        assert found.startswith(rows(*range(29)))  # the first part that differs starts before 30
         if whole:
             break
     assert whole and last > 5
 
 
-def test_a_part_that_a_failed_push_left_does_not_come_back(bucket, machines, store, monkeypatch):
-    """The push fails as it would write the part that differs; then the log is cut to what comes before that part."""
+def test_a_part_left_by_a_failed_push_does_not_come_back(bucket, machines, store, monkeypatch):
+    """The push fails when it writes the part that differs; then the log is truncated before that part."""
     monkeypatch.setattr(local_copy, "PART_BYTES", 200)
     with machines("a"), variables(HOPELESS):
         copy = opened(bucket / "run")

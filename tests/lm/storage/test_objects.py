@@ -1,4 +1,4 @@
-"""Objects are whole or absent whatever fails, and what has failed for good is told with its address and a remedy."""
+"""Objects are complete or absent after any fault; permanent failures are reported with URL and remedy."""
 
 import http.client
 import io
@@ -17,7 +17,7 @@ from tests.object_store import FAULTS, HOPELESS, IMPATIENT, Request, Store, vari
 from tests.run_files import REPOSITORY
 
 LARGE = objects.CHUNK + 12_345
-"""Bytes of an object that goes up and down in parts."""
+"""Bytes of an object that is uploaded and downloaded in parts."""
 
 
 def noise(size: int) -> bytes:
@@ -25,7 +25,7 @@ def noise(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, objects.CHUNK, LARGE])
-def test_what_goes_up_comes_down(bucket, tmp_path, size):
+def test_an_upload_is_downloaded_unchanged(bucket, tmp_path, size):
     (tmp_path / "up").write_bytes(noise(size))
     objects.upload(tmp_path / "up", (bucket / "a/b").address)
     objects.download((bucket / "a/b").address, tmp_path / "down")
@@ -33,7 +33,7 @@ def test_what_goes_up_comes_down(bucket, tmp_path, size):
     assert size_of(bucket / "a/b") == size
 
 
-def test_a_place_is_written_and_read_as_a_file_is(bucket, tmp_path):
+def test_a_url_is_written_and_read_like_a_file(bucket, tmp_path):
     for folder in (bucket / "run", tmp_path / "run"):
         write_json(folder / "a/note.json", {"grist": "mill"})
         write_atomically(folder / "b.txt", "Müller")
@@ -52,7 +52,7 @@ def test_a_place_is_written_and_read_as_a_file_is(bucket, tmp_path):
             (folder / "a/c").read_bytes()
 
 
-def test_a_block_that_fails_leaves_what_was_there(bucket):
+def test_a_failed_block_keeps_the_old_object(bucket):
     write_atomically(bucket / "a", b"before")
     with pytest.raises(KeyError), appearing(bucket / "a") as partial:
         partial.write_bytes(b"half")
@@ -60,7 +60,7 @@ def test_a_block_that_fails_leaves_what_was_there(bucket):
     assert (bucket / "a").read_bytes() == b"before"
 
 
-def test_files_are_all_that_lies_below(bucket):
+def test_files_lists_all_objects_below_a_prefix(bucket):
     names = ["a", "run/a", "run/b/c", "run2/d"]
     for name in names:
         write_atomically(bucket / name, name)
@@ -69,7 +69,7 @@ def test_files_are_all_that_lies_below(bucket):
     assert (bucket / "r").files() == {}
 
 
-def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(store):
+def test_listings_and_deletions_of_more_than_a_page(store):
     store.bucket("many")
     bucket = Url("s3://many")
     for number in range(1005):
@@ -79,7 +79,7 @@ def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(store):
     assert bucket.files() == {}
 
 
-def test_a_file_is_read_from_anywhere(bucket):
+def test_a_file_is_read_from_any_offset(bucket):
     content = noise(3_000_000)
     write_atomically(bucket / "a", content)
     ours, theirs = (bucket / "a").open(), io.BytesIO(content)
@@ -90,7 +90,7 @@ def test_a_file_is_read_from_anywhere(bucket):
     assert (bucket / "a").read_range(9, 9) == b""
 
 
-def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one(bucket, tmp_path):
+def test_an_object_replaced_during_a_read_is_not_mixed_with_the_new_one(bucket, tmp_path):
     write_atomically(bucket / "a", noise(2**21))
     file = (bucket / "a").open()
     file.read(10)
@@ -102,7 +102,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_o
         objects.download((bucket / "a").address, tmp_path / "a", was)
 
 
-def test_a_condition_is_kept(bucket):
+def test_conditional_writes(bucket):
     address = (bucket / "lease").address
     first = objects.write(address, b"1", objects.ABSENT)
     with pytest.raises(AlreadyExistsError):
@@ -114,14 +114,14 @@ def test_a_condition_is_kept(bucket):
     assert objects.read(address) == b"2"
 
 
-PASSING = [one for one in FAULTS if one != "stall"]  # that costs the time until it is given up
+PASSING = [one for one in FAULTS if one != "stall"]  # that costs the time until it gives up
 SECOND_IS_SLOW = ["s3", pytest.param("gs", marks=pytest.mark.slow)]
-"""Of tests that wait: the two differ in signatures and paths, and what is tried again is one piece of code."""
+"""For tests that wait: the two stores differ in signatures and paths but share the code for retries."""
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_what_fails_now_and_then_is_tried_again(store: Store, bucket, tmp_path, fault):
-    """Every third request fails, whatever it is."""
+def test_intermittent_failures_are_retried(store: Store, bucket, tmp_path, fault):
+    """Every third request fails."""
     content = noise(LARGE)
     (tmp_path / "up").write_bytes(content)
     store.fail(lambda request: fault if request.number % 3 == 0 else None)
@@ -144,7 +144,7 @@ def test_what_fails_now_and_then_is_tried_again(store: Store, bucket, tmp_path, 
         *(pytest.param(one, marks=pytest.mark.slow) for one in ("PUT .*/a", "POST .*uploads", "POST .*uploadId")),
     ],
 )  # fmt: skip
-def test_a_request_that_is_never_answered_is_begun_again(store: Store, bucket, tmp_path, pattern):
+def test_a_request_without_a_response_is_retried(store: Store, bucket, tmp_path, pattern):
     content = noise(LARGE)
     (tmp_path / "up").write_bytes(content)
     write_atomically(bucket / "b", b"small")
@@ -158,8 +158,8 @@ def test_a_request_that_is_never_answered_is_begun_again(store: Store, bucket, t
 
 
 @pytest.mark.parametrize("fault", ["lost reply", "cut reply"])
-def test_an_upload_whose_last_answer_is_lost_ends_well(store: Store, bucket, tmp_path, fault):
-    """The parts were joined, so that the same request, tried again, finds none."""
+def test_an_upload_whose_last_response_is_lost_succeeds(store: Store, bucket, tmp_path, fault):
+    """The parts were joined, so the retried request finds none."""
     (tmp_path / "up").write_bytes(noise(LARGE))
     store.fail_once(fault, "POST .*uploadId")
     objects.upload(tmp_path / "up", (bucket / "a").address)
@@ -168,7 +168,7 @@ def test_an_upload_whose_last_answer_is_lost_ends_well(store: Store, bucket, tmp
 
 @pytest.mark.parametrize("bucket", SECOND_IS_SLOW, indirect=True)
 @pytest.mark.parametrize("fault", PASSING)
-def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(store: Store, bucket, tmp_path, fault):
+def test_permanent_failures_are_reported_with_url_cause_and_remedy(store: Store, bucket, tmp_path, fault):
     write_atomically(bucket / "a", b"before")
     (tmp_path / "up").write_bytes(noise(LARGE))
     store.fail(lambda request: fault)
@@ -177,7 +177,7 @@ def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(sto
         ("written", lambda: objects.upload(tmp_path / "up", (bucket / "a").address)),
         ("listed", bucket.files),
     ]
-    if fault != "cut reply":  # there is nothing in it
+    if fault != "cut reply":  # it is empty
         tries.append(("written", lambda: write_atomically(bucket / "a", b"after")))
     with variables(HOPELESS):
         for verb, request in tries:
@@ -192,8 +192,8 @@ def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(sto
 
 
 @pytest.mark.parametrize("at", ["POST .*uploads", "PUT .*partNumber=2", "POST .*uploadId"])
-def test_an_upload_that_is_killed_leaves_what_was_there(store: Store, bucket, tmp_path, at):
-    """Killed as it begins, at a part, and at the request that would join the parts."""
+def test_a_killed_upload_keeps_the_old_object(store: Store, bucket, tmp_path, at):
+    """Killed at the first request, at a part, and at the request that joins the parts."""
     (tmp_path / "up").write_bytes(noise(LARGE))
     write_atomically(bucket / "a", b"before")
     program = "import sys, pathlib\nfrom lm.storage import objects\n"
@@ -215,7 +215,7 @@ def test_an_upload_that_is_killed_leaves_what_was_there(store: Store, bucket, tm
     assert list(bucket.files()) == ["a"]
 
 
-def test_what_is_refused_is_not_tried_again(store: Store):
+def test_denied_requests_are_not_retried(store: Store):
     first = len(store.requests)
     with pytest.raises(StorageError, match=r"there is no bucket gone\. Create it, or correct the name in s3://gone"):
         write_atomically(Url("s3://gone/a"), b"")
@@ -225,7 +225,7 @@ def test_what_is_refused_is_not_tried_again(store: Store):
 
 
 @pytest.mark.parametrize("name", ["plain a.txt", "a#b", "a%23b", "a?b", "a*b", "a[1]", "a+b&c", "ü", "{x}", "a\\b"])
-def test_names_are_told_back_as_they_were_given(bucket, name):
+def test_names_are_listed_as_given(bucket, name):
     write_atomically(bucket / "folder" / name, name)
     assert list((bucket / "folder").files()) == [name]
     assert (bucket / "folder" / name).read_text() == name
@@ -233,14 +233,14 @@ def test_names_are_told_back_as_they_were_given(bucket, name):
     assert (bucket / "folder").files() == {}
 
 
-def test_a_name_that_no_object_can_have_is_refused_at_once(store: Store, bucket):
+def test_invalid_object_names_are_rejected_at_once(store: Store, bucket):
     first = len(store.requests)
     with pytest.raises(StorageError, match=r"cannot be written: .*illegal character.*another name"):
         write_atomically(bucket / "a\tb", b"")
     assert len(store.requests) == first
 
 
-def test_keys_that_would_lead_out_of_a_folder_are_refused(store: Store, bucket):
+def test_keys_that_lead_out_of_a_folder_are_rejected(store: Store, bucket):
     connection = http.client.HTTPConnection(store.address.removeprefix("http://"))
     connection.request("PUT", f"/{bucket.address.partition('://')[2]}/run/../../evil", b"x")
     assert connection.getresponse().status == 200
@@ -249,7 +249,7 @@ def test_keys_that_would_lead_out_of_a_folder_are_refused(store: Store, bucket):
         bucket.files()
 
 
-def test_without_credentials_it_is_said_which_are_needed(store: Store, bucket):
+def test_without_credentials_the_missing_ones_are_named(store: Store, bucket):
     with variables(
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "GOOGLE_BEARER_TOKEN": "", "HOME": "/nowhere"}
     ):
@@ -271,13 +271,13 @@ def test_without_credentials_it_is_said_which_are_needed(store: Store, bucket):
         ("s3://bucket/../a", r"with no \. or \.\. in NAME"),
     ],
 )
-def test_other_addresses_are_refused(text, message):
+def test_other_urls_are_rejected(text, message):
     with pytest.raises(UsageError, match=message):
         place_of(text)
 
 
 @pytest.mark.parametrize(("name", "value"), [("TIMEOUT", "soon"), ("TIMEOUT", "0"), ("RETRIES", "-1")])
-def test_settings_that_make_no_sense_are_refused(name, value):
+def test_invalid_settings_are_rejected(name, value):
     with (
         variables({f"GRISTMILL_STORAGE_{name}": value}),
         pytest.raises(UsageError, match=f"GRISTMILL_STORAGE_{name} is '{value}'; give a number from"),

@@ -1,4 +1,4 @@
-"""Shards in a bucket give the batches that they give on a disk, by ranges: nothing is read that no window needs."""
+"""Shards in a bucket give the same batches as on disk, by range requests for only the bytes that windows need."""
 
 import gc
 import os
@@ -29,7 +29,7 @@ from tests.run_files import REPOSITORY
 
 @pytest.fixture(autouse=True)
 def no_request_is_left() -> Generator[None]:
-    """A batch source that nobody has any more ends its threads."""
+    """A batch source that is garbage-collected ends its threads."""
     yield
     gc.collect()
     for thread in threading.enumerate():
@@ -59,7 +59,7 @@ def source(folders, batch=3, context=7, block=1) -> BatchSource:
     return BatchSource(folders, "train", context, batch, 0, 2, FINGERPRINT, block)
 
 
-def test_the_batches_are_those_of_the_files(tokens, uploaded):
+def test_the_batches_equal_those_of_the_files(tokens, uploaded):
     ours, theirs = source(uploaded), source(tokens)
     assert all(same(ours.batch(step), theirs.batch(step)) for step in (0, 7, 40))
     assert ours.documents(3)[0].documents == theirs.documents(3)[0].documents
@@ -69,8 +69,8 @@ def test_the_batches_are_those_of_the_files(tokens, uploaded):
 
 @pytest.mark.parametrize(("context", "block"), [(7, 1), (LENGTH, 1), (8, 5)])
 @pytest.mark.parametrize("rows", [slice(None), np.array([0, 2])])
-def test_they_are_also_when_read_ahead_from_any_step(tokens, uploaded, context, block, rows):
-    """Also of a mixture with a folder on the disk, and to the end."""
+def test_prefetched_batches_are_equal_from_any_step(tokens, uploaded, context, block, rows):
+    """Also for a mixture with a folder on disk, and up to the end."""
     ours = source({uploaded: 1.0}, context=context, block=block).iterate(13, lambda *shape: np.arange(3)[rows], 40)
     theirs = source(tokens, context=context, block=block)
     for step, batch in zip(range(13, 40), ours, strict=True):
@@ -78,8 +78,8 @@ def test_they_are_also_when_read_ahead_from_any_step(tokens, uploaded, context, 
 
 
 @pytest.mark.parametrize("block", [1, 3])
-def test_they_are_also_when_batches_grow(tokens, uploaded, block):
-    """Each stage has parts of its own, from its first step on."""
+def test_growing_batches_are_equal(tokens, uploaded, block):
+    """Each stage has its own parts, from its first step on."""
     schedules = {"batch_schedule": ((5, 4), (17, 8)), "context_schedule": ((0, 4), (9, 12)), "shuffle_block": block}
     config = replace(CONFIG, batch_size=2, micro_batches=1, **schedules)
     ours, theirs = (
@@ -91,7 +91,7 @@ def test_they_are_also_when_batches_grow(tokens, uploaded, block):
             assert same(batch, tuple(array[1::2] for array in theirs.batch(step)))
 
 
-def test_neighbours_are_read_by_one_request_and_nothing_else_is(tmp_path, bucket, store: Store):
+def test_adjacent_windows_share_a_request_and_nothing_else_is_read(tmp_path, bucket, store: Store):
     """A request for each block, and two for the footer of each shard."""
     (tmp_path / "tokens").mkdir()
     streams = [random_stream(i, 1024 * 64 + 1, 0, 0) for i in range(2)]
@@ -107,7 +107,7 @@ def test_neighbours_are_read_by_one_request_and_nothing_else_is(tmp_path, bucket
     assert sum(store.downloaded.values()) - sent < 1.3 * stored
 
 
-def test_a_mixture_names_folders_of_both_kinds(tokens, uploaded, tmp_path):
+def test_a_mixture_has_folders_of_both_kinds(tokens, uploaded, tmp_path):
     config = replace(CONFIG, mixture=(MixtureSource(str(uploaded), 2.0),))
     assert mixture_of(config, tokens) == {tokens: 1.0, uploaded: 2.0}
     twice = replace(config, mixture=(MixtureSource(f"{uploaded}/", 2.0), MixtureSource(str(uploaded), 1.0)))
@@ -125,7 +125,7 @@ def test_a_mixture_names_folders_of_both_kinds(tokens, uploaded, tmp_path):
     assert all(same(batch, theirs.batch(step)) for step, batch in enumerate(ours.iterate(stop_step=20)))
 
 
-def test_damage_is_found_when_it_is_read_and_by_the_command(uploaded, capsys):
+def test_damage_is_found_by_reading_and_by_the_command(uploaded, capsys):
     manifest = read_manifest(uploaded)
     first, second = manifest.splits["train"].shards[:2]
     whole = (uploaded / first.file).read_bytes()
@@ -146,7 +146,7 @@ def test_damage_is_found_when_it_is_read_and_by_the_command(uploaded, capsys):
 
 
 @pytest.mark.parametrize("fault", ["500", "cut reply"])
-def test_batches_come_though_requests_fail(tokens, uploaded, store: Store, fault):
+def test_batches_are_read_although_requests_fail(tokens, uploaded, store: Store, fault):
     with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):
         ours = source(uploaded)
         store.fail(lambda request: fault if request.number % 3 else None)
@@ -154,7 +154,7 @@ def test_batches_come_though_requests_fail(tokens, uploaded, store: Store, fault
         assert all(same(batch, theirs.batch(step)) for step, batch in enumerate(ours.iterate(stop_step=6)))
 
 
-def test_a_bucket_that_does_not_answer_is_not_taken_for_damage(uploaded, store: Store):
+def test_a_bucket_that_does_not_answer_is_not_reported_as_damage(uploaded, store: Store):
     ours = source(uploaded)
     with variables(dict(os.environ) | {"GRISTMILL_STORAGE_TIMEOUT": "1", "GRISTMILL_STORAGE_RETRIES": "0"}):
         store.fail(lambda request: "500")
@@ -162,9 +162,9 @@ def test_a_bucket_that_does_not_answer_is_not_taken_for_damage(uploaded, store: 
             next(ours.iterate())
 
 
-def test_a_loader_that_is_left_ends_though_the_bucket_does_not_answer(uploaded, store: Store):
-    """The loader's threads, which wait for steps of a part that was requested last, would keep the process from
-    ending. A part is of 342 steps here, 1,024 windows; the last is requested when step 684 is read."""
+def test_an_abandoned_loader_ends_although_the_bucket_does_not_answer(uploaded, store: Store):
+    """The loader's threads, which wait for steps of the part requested last, would keep the process alive. A part has
+    342 steps here, 1,024 windows; the last one is requested when step 684 is read."""
     program = (
         "import sys\nfrom lm.data.batches import BatchSource\nfrom lm.storage import Url\n"
         f"batches = BatchSource(Url({str(uploaded)!r}), 'train', 7, 3, 0, 2).iterate()\n"
@@ -187,8 +187,8 @@ def test_a_loader_that_is_left_ends_though_the_bucket_does_not_answer(uploaded, 
         assert process.returncode == 0
 
 
-def test_requests_of_a_loader_that_is_closed_are_cancelled(uploaded, store: Store):
-    """Else its threads would wait for a bucket that does not answer."""
+def test_requests_of_a_closed_loader_are_cancelled(uploaded, store: Store):
+    """Otherwise its threads would wait for a bucket that does not answer."""
     ours = source(uploaded)
     ours.batch(0)  # the footers are read
     store.fail(lambda request: "stall")
@@ -199,6 +199,6 @@ def test_requests_of_a_loader_that_is_closed_are_cancelled(uploaded, store: Stor
     assert requested and all(one.cancelled() for one in requested)
 
 
-def test_a_block_that_does_not_fit_into_memory_is_refused(uploaded):
+def test_a_block_that_does_not_fit_into_memory_is_rejected(uploaded):
     with pytest.raises(UsageError, match=r"train\.shuffle_block = 10000000 x 66 blocks .* Lower it to \d+"):
         source(uploaded, block=10_000_000).iterate()

@@ -1,4 +1,4 @@
-"""Files of buckets, of the hub and of web servers are read to the byte over connections that fail, or not at all."""
+"""Files of buckets, the hub and web servers are read exactly over failing connections, or an error is raised."""
 
 import hashlib
 import random
@@ -21,7 +21,7 @@ DATA = random.Random(1).randbytes(7 * BLOCK + 123)
 
 
 class Served(NamedTuple):
-    """A file, and how to spoil the next answers to requests for its bytes."""
+    """A file, and how to spoil the next responses to requests for its bytes."""
 
     url: Url
     spoil: Callable[[list[Fault]], None]
@@ -89,21 +89,21 @@ def served(request: pytest.FixtureRequest) -> Served:
     ],
     ids=lambda faults: f"{len(faults)}-{'-'.join(str(f.status or f.cut or f.shift) for f in faults)}"[:40],
 )
-def test_a_stream_gives_every_byte_once_whatever_fails(served: Served, faults):
+def test_a_stream_gives_every_byte_once_despite_faults(served: Served, faults):
     served.spoil(faults)
     with Stream(served.url.address, served.url.surely(), block=BLOCK) as stream:
         pieces = []
         while piece := stream.read(3_333):
-            assert len(piece) == 3_333 or stream.tell() == len(DATA)  # as a file: short only at its end
+            assert len(piece) == 3_333 or stream.tell() == len(DATA)  # like a file: short only at its end
             pieces.append(piece)
     assert b"".join(pieces) == DATA
 
 
-def test_a_stream_holds_few_blocks_and_asks_for_each_once(web: LoopbackCrawl):
+def test_a_stream_holds_few_blocks_and_requests_each_once(web: LoopbackCrawl):
     with Stream(of_web(web).url.address, of_web(web).url.surely(), block=BLOCK) as stream:
         while stream.read(2_000):
             assert len(stream.blocks) <= 3
-            if stream.tell() >= 4_000:  # a step back is into what is held
+            if stream.tell() >= 4_000:  # a small seek back is within the buffer
                 stream.seek(-2_000, 1)
                 assert stream.read(2_000) == DATA[stream.tell() - 2_000 : stream.tell()]
     ranges = [headers["Range"] for _, headers in web.requests if "Range" in headers]
@@ -112,7 +112,7 @@ def test_a_stream_holds_few_blocks_and_asks_for_each_once(web: LoopbackCrawl):
     ]
 
 
-def test_a_step_far_back_and_a_leap_are_read_again(served: Served):
+def test_far_seeks_are_read_again(served: Served):
     with Stream(served.url.address, served.url.surely(), block=BLOCK) as stream:
         for offset in (65_000, 0, 30_000, len(DATA) - 3, len(DATA) + 5, 9_999):
             stream.seek(offset)
@@ -120,7 +120,7 @@ def test_a_step_far_back_and_a_leap_are_read_again(served: Served):
 
 
 @pytest.mark.parametrize("other", [DATA[::-1], DATA[:-1], DATA[: BLOCK + 5]], ids=["same size", "shorter", "short"])
-def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one(served: Served, other):
+def test_a_file_replaced_during_a_read_is_not_mixed_with_the_new_one(served: Served, other):
     stream = Stream(served.url.address, served.url.surely(), block=BLOCK)
     random_access = served.url.open()
     assert stream.read(10) == DATA[:10]
@@ -131,7 +131,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one(
             file.read(BLOCK)
 
 
-def test_a_version_that_was_listed_before_is_asked_for_without_a_look(web: LoopbackCrawl):
+def test_a_listed_version_is_requested_without_a_head_request(web: LoopbackCrawl):
     served = of_web(web)
     version = served.url.surely()
     web.requests.clear()
@@ -142,7 +142,7 @@ def test_a_version_that_was_listed_before_is_asked_for_without_a_look(web: Loopb
         served.url.stream(version).read(5)
 
 
-def test_without_an_etag_the_date_and_the_size_tell_versions_apart(web: LoopbackCrawl):
+def test_without_an_etag_date_and_size_identify_a_version(web: LoopbackCrawl):
     web.etag = lambda data: ""
     served = of_web(web)
     assert served.url.stream().read() == DATA
@@ -155,7 +155,7 @@ def test_without_an_etag_the_date_and_the_size_tell_versions_apart(web: Loopback
 @pytest.mark.parametrize(
     "kind", ["500", "503", "cut", "cut reply", "lost reply", pytest.param("stall", marks=pytest.mark.slow)]
 )
-def test_a_stream_of_a_bucket_gives_every_byte_whatever_fails(store: Store, bucket, kind, monkeypatch):
+def test_a_stream_of_a_bucket_gives_every_byte_despite_faults(store: Store, bucket, kind, monkeypatch):
     write_atomically(bucket / "a", DATA)
     found = (bucket / "a").surely()
     monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "3" if kind == "stall" else "30")
@@ -170,13 +170,13 @@ def test_a_stream_of_a_bucket_gives_every_byte_whatever_fails(store: Store, buck
         (bucket / "a").stream(found).read(10)
 
 
-def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(served: Served):
+def test_permanent_failures_are_reported_with_url_cause_and_remedy(served: Served):
     served.spoil([Fault(status=500)] * 9)
     with pytest.raises(StorageError, match=r"folder/file cannot be read: 500 .*Tried 4 times in a row.*HTTPS_PROXY"):
         served.url.read_bytes()
 
 
-def test_a_file_that_is_not_there(served: Served):
+def test_a_missing_file_is_reported(served: Served):
     gone = served.url.with_name("gone")
     assert gone.found() is None and not gone.exists()
     with pytest.raises(FileNotFoundError):
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_there(served: Served):
         gone.read_bytes()
 
 
-def test_a_wait_of_hours_ends_it_and_a_short_one_is_kept_by_all_threads(web: LoopbackCrawl):
+def test_a_long_retry_after_fails_and_a_short_one_is_kept_by_all_threads(web: LoopbackCrawl):
     served = of_web(web)
     served.spoil([Fault(status=503, headers={"Retry-After": "7200"})])
     with pytest.raises(StorageError, match=r"retry in 2\.0 hours"):
@@ -208,7 +208,7 @@ def test_a_web_server_is_only_read_and_not_listed(web: LoopbackCrawl, tmp_path):
 
 
 @pytest.mark.parametrize("heads", [403, 405, 501])
-def test_a_server_that_refuses_head_is_asked_for_the_first_byte(web: LoopbackCrawl, heads):
+def test_without_head_the_first_byte_is_requested(web: LoopbackCrawl, heads):
     told = of_web(web).url.surely()
     web.heads, web.files["empty"] = heads, b""
     served = of_web(web)
@@ -227,7 +227,7 @@ def test_a_server_that_refuses_head_is_asked_for_the_first_byte(web: LoopbackCra
 @pytest.mark.parametrize(
     "always", [Fault(ignore_range=True), Fault(chunked=True)], ids=["not support ranges", "no length"]
 )
-def test_without_head_any_answer_will_do_that_tells_the_length_and_its_body_is_not_read(web: LoopbackCrawl, always):
+def test_without_head_any_response_with_a_length_works_and_its_body_is_not_read(web: LoopbackCrawl, always):
     web.heads, web.always["folder/file"] = 405, always
     assert of_web(web).url.surely() == (len(DATA), web.etag(DATA), None)
     web.always["folder/file"] = Fault(ignore_range=True, chunked=True)
@@ -265,15 +265,15 @@ def test_the_hub_is_listed_and_written_whole(hub: LoopbackHub):
     assert root.parent == root and (root / "a").parent == root
 
 
-def test_the_hub_without_a_token_is_told_with_the_remedy(hub: LoopbackHub):
+def test_the_hub_without_a_token_is_reported_with_the_remedy(hub: LoopbackHub):
     with variables({"HF_TOKEN": "another"}):
         for action in (lambda url: url.read_bytes(), lambda url: url.parent.files(), lambda url: url.found()):
             with pytest.raises(StorageError, match=r"401.*HF_TOKEN"):
                 action(of_hub(hub).url)
-    assert len(hub.requests) == 3  # for good: not asked for again
+    assert len(hub.requests) == 3  # permanent: no second request
 
 
-def test_revisions_are_spelt_as_the_hubs_library_does():
+def test_revisions_are_quoted_as_in_huggingface_hub():
     from lm.storage.hub import named
 
     assert named("hf://datasets/a/b@v1.0/c/d") == ("dataset", "a/b", "v1.0", "c/d")
@@ -282,7 +282,7 @@ def test_revisions_are_spelt_as_the_hubs_library_does():
     assert named("hf://a/b/c.safetensors") == ("model", "a/b", "main", "c.safetensors")
 
 
-def test_what_is_fetched_is_all_that_is_listed(store: Store, bucket, monkeypatch, tmp_path):
+def test_all_listed_files_are_fetched(store: Store, bucket, monkeypatch, tmp_path):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     for name in ("run/8/a", "run/8/b/c", "run/9/a", "run/80"):
         write_atomically(bucket / name, name.encode())
@@ -290,17 +290,17 @@ def test_what_is_fetched_is_all_that_is_listed(store: Store, bucket, monkeypatch
     folder = fetched(bucket / "run/8")
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == ["a", "b", "b/c"]
     assert fetched(bucket / "run/80").read_bytes() == b"run/80"
-    assert (folder / "a").read_bytes() == b"run/8/a"  # what was fetched before stays
+    assert (folder / "a").read_bytes() == b"run/8/a"  # files fetched earlier stay
     listed = [request.path for request in store.requests if "prefix=" in request.path]
     assert listed and all("prefix=run%2F8" in path or "prefix=run/8" in path for path in listed)
 
 
-def test_the_hubs_and_a_web_servers_files_are_fetched_too(served: Served, monkeypatch, tmp_path):
+def test_files_of_the_hub_and_of_web_servers_are_fetched(served: Served, monkeypatch, tmp_path):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     assert fetched(served.url).read_bytes() == DATA
 
 
-def test_a_file_that_is_replaced_after_it_was_listed_is_fetched_again(served: Served, monkeypatch, tmp_path):
+def test_a_file_replaced_after_its_listing_is_fetched_again(served: Served, monkeypatch, tmp_path):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     listed, times = local_copy.below, []
 

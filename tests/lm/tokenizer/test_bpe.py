@@ -1,4 +1,4 @@
-"""train_bpe is the naive algorithm to the byte, and the same whatever the threads and the order of the texts."""
+"""train_bpe equals the naive algorithm exactly, for any number of threads and order of texts."""
 
 import collections
 import itertools
@@ -25,7 +25,7 @@ ODD = "aaaaaa aaaaa aaa\u200d 👩‍👩‍👧 \x00\x1c \u0085\u00a0\u3000 ſ'
 
 
 def naive_bpe(texts: list[str], symbols: int, pattern: str) -> list[bytes]:
-    """The algorithm as it is told: count all pairs, join the most frequent one, smallest ids first; and again."""
+    """Reference algorithm: count all pairs, merge the most frequent one, smallest ids first; repeat."""
     pieces = collections.Counter(tuple(piece.encode()) for text in texts for piece in regex.findall(pattern, text))
     tokens = [bytes([byte]) for byte in range(256)]
     while len(tokens) < symbols:
@@ -61,7 +61,7 @@ def config(vocab_size: int, split_pattern="cl100k", train_characters=10**8, **ot
 
 
 def tie_rich(seed: int) -> list[str]:
-    """Texts over three letters, in which many pairs are equally frequent and runs overlap."""
+    """Texts of three letters, in which many pairs are equally frequent and runs overlap."""
     random_ = random.Random(seed)
     return ["".join(random_.choices("ab\u00e9 ", (5, 4, 2, 3), k=random_.randrange(1, 120))) for _ in range(12)]
 
@@ -74,7 +74,7 @@ def test_equals_the_naive_algorithm_on_natural_text(pattern):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_equals_the_naive_algorithm_where_pairs_tie(seed):
+def test_equals_the_naive_algorithm_with_ties(seed):
     texts = tie_rich(seed)
     reference = naive_bpe(texts, 256 + 60, SPLIT_PATTERNS["gpt2"])
     trained = train_bpe(texts, config(len(reference) + 1, "gpt2"))
@@ -84,7 +84,7 @@ def test_equals_the_naive_algorithm_where_pairs_tie(seed):
 def test_special_token_is_counted_and_last():
     trained = train_bpe([NATURAL], config(400))
     assert (trained.vocab_size, len(trained.tokens), trained.bos_id) == (400, 399, 399)
-    assert train_bpe([], config(257)).vocab_size == 257  # the bytes alone need no text
+    assert train_bpe([], config(257)).vocab_size == 257  # the 256 bytes need no text
 
 
 def test_order_of_texts_does_not_matter():
@@ -130,7 +130,7 @@ def test_too_little_text_is_a_usage_error_with_both_numbers():
         train_bpe(["abcd"], config(8192))
 
 
-def test_too_little_text_makes_a_smaller_vocabulary_if_it_may():
+def test_too_little_text_makes_a_smaller_vocabulary_if_allowed():
     fewer = train_bpe(["abcd"], config(8192, allow_fewer=True))
     assert fewer.vocab_size == 260 and fewer.tokens == train_bpe(["abcd"], config(260)).tokens
     assert train_bpe(["abcd"], config(258, allow_fewer=True)).vocab_size == 258
@@ -141,7 +141,7 @@ def test_too_little_text_makes_a_smaller_vocabulary_if_it_may():
 
 
 @pytest.mark.parametrize("blank", [" ", "\n "])
-def test_endless_white_space_does_not_stop_training(blank):
+def test_long_white_space_does_not_stop_training(blank):
     text = blank * (6 * LONGEST_RUN // len(blank)) + "x"
     trained = train_bpe([text], config(260))
     assert trained.decode(trained.encode(text)) == text
@@ -153,7 +153,7 @@ def test_special_tokens_take_the_last_ids():
     assert (trained.bos_id, trained.eos_ids, len(trained.tokens)) == (399, {399}, 398)
 
 
-def test_a_split_pattern_of_ones_own():
+def test_a_custom_split_pattern():
     pattern = r"[a-z]+|[^a-z]"
     trained = train_bpe([NATURAL], config(300, pattern))
     assert list(trained.tokens) == naive_bpe([NATURAL], 299, pattern)
@@ -168,19 +168,19 @@ def test_a_split_pattern_of_ones_own():
         (r"\S+", "does not match '.t'"),
     ],
 )
-def test_a_split_pattern_that_leaves_text_out_is_refused(pattern, told):
+def test_a_split_pattern_that_skips_text_is_rejected(pattern, told):
     with pytest.raises(UsageError, match=told):
         train_bpe([NATURAL], config(300, pattern))
 
 
 @pytest.mark.parametrize("names", [(), ("<|x|>",), ("<|endoftext|>",) * 2, ("<|endoftext|>", "")])
-def test_impossible_special_tokens_are_refused(names):
-    with pytest.raises(UsageError, match=r"special_tokens is .* must have '<.endoftext.>'"):
+def test_impossible_special_tokens_are_rejected(names):
+    with pytest.raises(UsageError, match=r"special_tokens is .* give '<.endoftext.>'"):
         TokenizerConfig(400, "gpt2", 10, special_tokens=names)
 
 
 @pytest.mark.parametrize(("size", "characters"), [(256, 10), (300, 0), (300, 700_000_001)])
-def test_impossible_config_is_refused(size, characters):
+def test_an_impossible_config_is_rejected(size, characters):
     with pytest.raises(UsageError):
         TokenizerConfig(size, "gpt2", characters)
 
@@ -199,7 +199,7 @@ def test_impossible_config_is_refused(size, characters):
         ("[z-a]", "is not a regular expression"),
     ],
 )
-def test_a_pattern_that_leaves_something_out_is_refused_before_training(pattern, said):
+def test_a_pattern_that_skips_characters_is_rejected_before_training(pattern, said):
     with pytest.raises(UsageError, match=f"tokenizer.split_pattern is .*{said}"):
         train_bpe(["some text"] * 5, TokenizerConfig(270, pattern, 1000))
 
@@ -208,7 +208,7 @@ def test_a_pattern_that_leaves_something_out_is_refused_before_training(pattern,
     ("pattern", "text"),
     [(r"[a-zA-Z]+(?!\.\.)|[^a-zA-Z]+", "ab.."), (r"\S+|\s(?!\s{5})\s*", "a          b")],
 )
-def test_what_a_pattern_leaves_out_among_others_is_refused_when_it_is_encoded(pattern, text):
+def test_characters_that_a_pattern_skips_in_context_are_rejected_by_encode(pattern, text):
     tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, pattern, 1000))
     assert tokenizer.decode(tokenizer.encode("the theme")) == "the theme"
     for encode in (tokenizer.encode, tokenizer.encode_array):
@@ -220,24 +220,24 @@ def test_what_a_pattern_leaves_out_among_others_is_refused_when_it_is_encoded(pa
     "pattern",
     [r"(?:(a|aa)+)\1z|\s+|\S+", r"(a+)+$|\s+|\S", "a*a*a*b|[^b]|b", "a?" * 30 + "a" * 30 + r"|\s|\S"],
 )
-def test_a_pattern_that_could_backtrack_too_long_is_refused_before_training(pattern):
+def test_a_pattern_with_long_backtracking_is_rejected_before_training(pattern):
     with pytest.raises(UsageError, match=r"split_pattern is .* Give one of gpt2, cl100k, o200k"):
         train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, pattern, 1000))
 
 
-def test_a_text_over_which_a_pattern_would_backtrack_too_long_is_refused():
+def test_a_text_with_long_backtracking_is_rejected():
     tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, r"A+(?=b)|[^A]+|A", 1000))
     assert tokenizer.encode("A" * 5000) == [65] * 5000
     with pytest.raises(UsageError, match=r"would backtrack too long over 'AAAA.* could take 100,000,000 steps"):
         tokenizer.encode("A" * 10_000)
 
 
-def test_no_text_is_told_as_such():
-    with pytest.raises(UsageError, match="train_characters is 1,000, which gave 0 documents without text"):
+def test_missing_text_is_reported():
+    with pytest.raises(UsageError, match="train_characters is 1,000, and 0 documents of no character came of it"):
         train_bpe([], TokenizerConfig(300, "cl100k", 1000))
 
 
-def test_a_special_token_that_is_a_token_too_is_refused_when_it_is_saved(tmp_path):
+def test_a_special_token_that_is_also_a_token_is_rejected_by_save(tmp_path):
     named = TokenizerConfig(270, "cl100k", 1000, special_tokens=("<|endoftext|>", "a"))
     with pytest.raises(UsageError, match="special_tokens has 'a', which is also token 97 of the vocabulary"):
         save(train_bpe(["the theme of the thesis on themes"] * 5, named), tmp_path)
@@ -253,6 +253,6 @@ def test_a_special_token_that_is_a_token_too_is_refused_when_it_is_saved(tmp_pat
         ({"load": "gpt2", "algorithm": "characters"}, "is already trained"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(options, said):
+def test_options_that_would_be_ignored_are_rejected(options, said):
     with pytest.raises(UsageError, match=said):
         TokenizerConfig(50_257, "gpt2", 1000, **options)

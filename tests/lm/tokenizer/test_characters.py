@@ -1,5 +1,4 @@
-"""One symbol a character: the ids of the classic experiments, every text of known characters comes back, others are
-named."""
+"""Character tokenizer: ids of the classic experiments, exact round trips, and unknown characters are named."""
 
 import json
 from pathlib import Path
@@ -18,7 +17,7 @@ def make(texts, size, characters=10**7, **others):
     return train_tokenizer(texts, TokenizerConfig(size, "gpt2", characters, "characters", **others))
 
 
-def test_ids_are_in_the_order_of_code_points_and_a_newline_heads_documents():
+def test_ids_are_in_the_order_of_code_points_and_a_newline_is_bos():
     tokenizer = make(["é€a\U0001f600b", "ba"], 6)
     assert tokenizer.symbols == "\nabé€\U0001f600"
     assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.special_tokens) == (0, frozenset(), {})
@@ -36,7 +35,7 @@ def test_an_unknown_character_is_named_with_the_remedy():
     assert make(["a\ud800"], 3).encode("\ud800a\ufffd") == [2, 1, 2]
 
 
-def test_the_size_must_be_what_is_found():
+def test_the_vocabulary_size_must_equal_the_number_of_characters():
     with pytest.raises(
         UsageError, match=r"is 5, but 2 characters in 1 documents have 3 different ones.*Set it to 3, and model"
     ):
@@ -57,7 +56,7 @@ def test_damage_is_an_input_error(tmp_path, symbols):
 
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="needs ../shared/data/text")
 def test_the_classic_ids_of_tinyshakespeare():
-    """Those of nanoGPT's shakespeare_char: 65 symbols; its first 90 % are 1,003,854 tokens."""
+    """nanoGPT's shakespeare_char: 65 symbols; its first 90 % are 1,003,854 tokens."""
     text = SHAKESPEARE.read_text(encoding="utf-8")
     tokenizer = make([text], 65)
     assert tokenizer.symbols == "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

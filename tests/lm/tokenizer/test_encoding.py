@@ -1,4 +1,4 @@
-"""Tokenizer: every text and every byte string comes back, special names are plain text, the fingerprint notices all."""
+"""Tokenizer: texts and bytes round-trip, special names are plain text, the fingerprint covers everything."""
 
 import itertools
 from dataclasses import replace
@@ -16,7 +16,7 @@ LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")
 TOKENIZER = train_bpe([LICENSE], TokenizerConfig(500, "cl100k", 10**7))
 
 
-def test_fingerprint_covers_all_that_decides_ids():
+def test_the_fingerprint_covers_everything_that_determines_ids():
     tokens = list(TOKENIZER.tokens)
     tokens[300], tokens[301] = tokens[301], tokens[300]
     others = [
@@ -33,7 +33,7 @@ def test_fingerprint_covers_all_that_decides_ids():
     assert replace(TOKENIZER, documents=7).fingerprint == TOKENIZER.fingerprint
 
 
-def test_vocabularies_that_cannot_encode_all_bytes_are_refused():
+def test_vocabularies_that_cannot_encode_all_bytes_are_rejected():
     with pytest.raises(ValueError, match="1 single bytes are missing"):
         BytePairTokenizer(TOKENIZER.pattern, TOKENIZER.tokens[1:], special_tokens=TOKENIZER.special_tokens)
     with pytest.raises(ValueError, match="1 tokens occur twice"):
@@ -45,7 +45,7 @@ def test_vocabularies_that_cannot_encode_all_bytes_are_refused():
         replace(TOKENIZER, special_tokens={"<|x|>": 499})
 
 
-def test_special_tokens_are_encoded_where_they_are_asked_for():
+def test_special_tokens_are_encoded_on_request():
     with_two = replace(TOKENIZER, special_tokens=numbered(TOKENIZER.tokens, (END_OF_TEXT, "<|x|>")))
     text = f"a{END_OF_TEXT}b<|x|>c"
     assert with_two.encode(text, (END_OF_TEXT, "<|x|>")) == [97, 499, 98, 500, 99]
@@ -55,7 +55,7 @@ def test_special_tokens_are_encoded_where_they_are_asked_for():
         with_two.encode(text, ("<|y|>",))
 
 
-def test_ids_between_special_tokens_stand_for_nothing():
+def test_ids_between_special_tokens_decode_to_nothing():
     gap = replace(TOKENIZER, special_tokens={END_OF_TEXT: 505, "<|x|>": 501})
     assert (gap.vocab_size, gap.bos_id) == (506, 505)
     assert [gap.token_bytes(id) for id in (499, 501, 505)] == [b"", b"<|x|>", END_OF_TEXT.encode()]
@@ -64,11 +64,11 @@ def test_ids_between_special_tokens_stand_for_nothing():
 
 
 @given(st.lists(st.integers(0, 499)))
-def test_a_stream_of_any_ids_is_their_text(ids):
+def test_a_stream_of_any_ids_equals_their_text(ids):
     assert "".join(TOKENIZER.decode_stream(iter(ids))) == TOKENIZER.decode(ids)
 
 
-def test_a_stream_shows_each_character_as_soon_as_it_is_whole():
+def test_a_stream_shows_each_character_as_soon_as_it_is_complete():
     ids = [TOKENIZER.ranks[bytes([byte])] for byte in "aé👩b".encode()]
     shown = []
     for n in range(len(ids) + 1):
@@ -78,19 +78,19 @@ def test_a_stream_shows_each_character_as_soon_as_it_is_whole():
 
 
 @pytest.mark.parametrize("blank", [" ", "\n ", "\x1c", "\u3000"])
-def test_endless_white_space_is_encoded(blank):
+def test_long_white_space_is_encoded(blank):
     text = "a" + blank * (1_100_000 // len(blank)) + "b"
     assert TOKENIZER.decode_bytes(TOKENIZER.encode(text)) == text.encode()
 
 
 @pytest.mark.parametrize("letter", ["a", "A", "!", "1", "\u0301", "aA", "'s", "东"])
-def test_endless_words_are_encoded(letter):
+def test_long_words_are_encoded(letter):
     text = letter * 100_000
     tokenizer = train_bpe([LICENSE], TokenizerConfig(300, "o200k", 10**7))
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_sections_cut_long_runs_alone():
+def test_only_long_runs_are_cut_into_sections():
     text = "a " + " " * (2 * LONGEST_RUN) + "b" * (2 * LONGEST_RUN) + "\n" * LONGEST_RUN
     parts = list(sections(text))
     assert "".join(parts) == text
@@ -98,7 +98,7 @@ def test_sections_cut_long_runs_alone():
     assert list(sections("")) == [""]
 
 
-def test_of_two_special_names_that_begin_alike_the_longer_is_meant():
+def test_the_longer_of_two_special_names_with_a_common_prefix_wins():
     names = ("<|a|>", END_OF_TEXT, "<|a|>b")
     tokenizer = replace(TOKENIZER, special_tokens=numbered(TOKENIZER.tokens, names))
     first, _, longer = (tokenizer.special_tokens[name] for name in names)

@@ -1,4 +1,4 @@
-"""gigatoken's ids are tiktoken's on everything, the code points that the two know differently among it."""
+"""gigatoken's ids equal tiktoken's on all texts, including code points that the two classify differently."""
 
 import pickle
 import random
@@ -37,14 +37,14 @@ def same(encoder: FastEncoder, text: str) -> None:
     assert ids.dtype == np.uint32 and ids.tolist() == encoder.tokenizer.encode(text), repr(text[:200])
 
 
-def test_all_strings_of_four_letters_that_matter(encoder):
+def test_all_strings_of_four_critical_letters(encoder):
     source = random.Random(0)
     for _ in range(30_000):
         same(encoder, "".join(source.choices(LETTERS, k=source.randrange(1, 9))))
 
 
 def test_every_code_point(encoder):
-    """Among its neighbours, and each of those that differ alone, where gigatoken's ids are others."""
+    """Each with its neighbours, and each differing code point by itself, for which gigatoken's ids differ."""
     for points in CODE_POINTS:
         for start in range(points.start, points.stop, 1000):
             same(encoder, "".join(surrounded(chr(point)) for point in range(start, min(start + 1000, points.stop))))
@@ -68,14 +68,14 @@ def test_lone_surrogates_and_runs_of_white_space(encoder):
         same(encoder, text)
 
 
-def test_it_travels_to_workers(encoder):
+def test_it_can_be_pickled_for_workers(encoder):
     copy = pickle.loads(pickle.dumps(encoder))
     assert copy == encoder
     same(copy, LICENSE)
 
 
-def test_a_difference_is_found_out(monkeypatch):
-    """A gigatoken that takes one letter for a mark: texts with it go to tiktoken, and its ids are right."""
+def test_a_difference_is_detected(monkeypatch):
+    """A gigatoken that classifies a letter as punctuation: texts with it use tiktoken, and the ids are right."""
     import lm.tokenizer.fast as fast
 
     class Other:
@@ -95,11 +95,11 @@ def test_a_difference_is_found_out(monkeypatch):
 
 
 @pytest.mark.parametrize("characters", ["ж", "abc", "acd\u2028\u2029\U0001f600", "\U00010940\U00010941\U00010943"])
-def test_ranges_stand_for_the_characters(characters):
+def test_ranges_cover_the_characters(characters):
     assert "".join(re.findall(f"[{character_ranges(characters)}]", "".join(map(chr, range(0x20000))))) == characters
 
 
-def test_what_it_does_not_know_is_refused(monkeypatch):
+def test_unknown_patterns_are_rejected(monkeypatch):
     ours = train_bpe([LICENSE], TokenizerConfig(300, r"\w+|\W", 10**6))
     with pytest.raises(UsageError, match=r"pattern gpt2, cl100k, o200k, but this tokenizer has the split pattern"):
         fast_encoder(ours)

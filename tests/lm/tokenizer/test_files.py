@@ -1,4 +1,4 @@
-"""A saved tokenizer is the same tokenizer, for us and for Hugging Face's library; a changed folder is refused."""
+"""A saved tokenizer is restored exactly, by us and by Hugging Face's library; changed folders are rejected."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 REPOSITORY = Path(__file__).parents[3]
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
-# One in 17 of all code points, each beside letters, digits, quotes, blanks and itself.
+# One in 17 of all code points, each next to letters, digits, quotes, blanks and itself.
 CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE000]
 ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)
 
@@ -24,7 +24,7 @@ def make(pattern="cl100k", size=600):
     return train_bpe([LICENSE], TokenizerConfig(size, pattern, 10**7))
 
 
-def test_load_gives_back_what_was_saved(tmp_path):
+def test_load_restores_a_saved_tokenizer(tmp_path):
     save(make(), tmp_path / "new" / "tokenizer")
     assert load(tmp_path / "new" / "tokenizer") == make()
     meta = json.loads((tmp_path / "new/tokenizer/meta.json").read_text())
@@ -46,7 +46,7 @@ def test_hugging_face_gives_the_same_ids(tmp_path, pattern):
     ours = make(pattern)
     save(ours, tmp_path)
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    theirs.encode_special_tokens = True  # special names in a text are plain text, as ours are
+    theirs.encode_special_tokens = True  # special names in a text are plain text, as in ours
     assert theirs.get_vocab_size() == 600
     assert theirs.token_to_id("<|endoftext|>") == ours.bos_id == 599
     for text in (LICENSE, ODD, "<|endoftext|> x", "", " ", "\r\n\r\n\t  I'LL don't 'ſ"):
@@ -71,7 +71,7 @@ def test_a_missing_file_is_named(tmp_path, name):
         load(tmp_path)
 
 
-def test_swapped_merges_are_refused_with_both_fingerprints(tmp_path):
+def test_swapped_merges_are_rejected_with_both_fingerprints(tmp_path):
     save(make(), tmp_path)
     path = tmp_path / "tokenizer.tiktoken"
     lines = [line.split(" ")[0] for line in path.read_text().splitlines()]
@@ -105,7 +105,7 @@ def test_damage_is_an_input_error(tmp_path, name, old, new):
 
 
 @pytest.mark.parametrize("position", range(0, 4000, 97))
-def test_a_flipped_bit_in_the_ranks_is_noticed(tmp_path, position):
+def test_a_flipped_bit_in_the_ranks_is_found(tmp_path, position):
     save(make(), tmp_path)
     path = tmp_path / "tokenizer.tiktoken"
     data = bytearray(path.read_bytes())

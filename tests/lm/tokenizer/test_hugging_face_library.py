@@ -1,4 +1,4 @@
-"""Tokenizers that Hugging Face's own library encodes with, and ours written for it: the same ids, on every text."""
+"""Our export and Hugging Face's library give the same ids on every text."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<reserved_{n}>" fo
 
 
 def smollm2_like() -> tokenizers.Tokenizer:
-    """Special tokens first, then the bytes; digits cut one by one."""
+    """Special tokens first, then the bytes; digits are split individually."""
     made = tokenizers.Tokenizer(models.BPE())
     cuts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     made.pre_tokenizer = pre_tokenizers.Sequence(cuts)
@@ -47,7 +47,7 @@ def smollm2_like() -> tokenizers.Tokenizer:
 
 
 def llama2_like() -> tokenizers.Tokenizer:
-    """Characters with bytes to fall back to, blanks as U+2581, one before every text."""
+    """Characters with byte fallback, blanks as U+2581, one before every text."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklmnopqrstuvwxyz.,"]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("i", "n")]
     pieces += [left + right for left, right in merges]
@@ -78,7 +78,7 @@ MADE = {"SmolLM2": (smollm2_like, "<|endoftext|>", ""), "Llama 2": (llama2_like,
 
 @pytest.fixture(scope="module", params=MADE)
 def made(request):
-    """(the library's own, ours of its file, what stands before every text)."""
+    """(the library's tokenizer, ours from its file, the prefix of every text)."""
     make, start, before = MADE[request.param]
     library = make()
     ours = LibraryTokenizer.from_json(library.to_str().encode(), start)
@@ -86,7 +86,7 @@ def made(request):
     return library, ours, before
 
 
-def test_ids_are_the_librarys_and_the_bytes_come_back(made):
+def test_ids_equal_the_librarys_and_bytes_round_trip(made):
     library, ours, before = made
     for text in TEXTS:
         ids = library.encode(text, add_special_tokens=False).ids
@@ -95,14 +95,14 @@ def test_ids_are_the_librarys_and_the_bytes_come_back(made):
     assert ours.vocab_size == library.get_vocab_size()
 
 
-def test_a_folder_of_hugging_face_is_loaded_by_whichever_can(made, tmp_path):
+def test_a_hugging_face_folder_is_loaded_by_a_tokenizer_that_supports_it(made, tmp_path):
     library, ours, _ = made
     library.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": ours.start, "eos_token": ours.end}))
     assert load_published(str(tmp_path)).encode(TEXTS[0]) == ours.encode(TEXTS[0])
 
 
-def test_a_vocabulary_that_lacks_bytes_refuses_the_texts_that_need_them_and_no_others(tmp_path):
+def test_a_vocabulary_that_lacks_bytes_rejects_only_texts_that_need_them(tmp_path):
     whole, ours = json.loads(smollm2_like().to_str()), LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
     assert len(LACKED) == 21 and ours.missing_bytes == bytes(LACKED)
     assert len(json.loads(ours.contents)["model"]["vocab"]) <= len(whole["model"]["vocab"]) - 21
@@ -124,9 +124,9 @@ def test_a_vocabulary_that_lacks_bytes_refuses_the_texts_that_need_them_and_no_o
     assert ours.decode_bytes([*ids, ours.bos_id]) == b"plain\x05<|endoftext|>"  # decoding needs no byte tokens
 
 
-def test_a_text_is_refused_by_the_bytes_that_it_has_after_normalisation():
+def test_a_text_is_rejected_by_its_bytes_after_normalization():
     contents = json.loads(lacking_bytes()) | {"normalizer": {"type": "NFC"}}
-    ohm, omega = "\u2126", "\u03a9"  # the sign is normalised to the letter: bytes E2 84 A6 become CE A9
+    ohm, omega = "\u2126", "\u03a9"  # the sign is normalized to the letter: bytes E2 84 A6 become CE A9
     letters = {byte_letters()[byte] for byte in ohm.encode()} - {byte_letters()[byte] for byte in omega.encode()}
     model = contents["model"]
     model["vocab"] = {token: id for token, id in model["vocab"].items() if not set(token) & letters}
@@ -148,7 +148,7 @@ def test_a_text_is_refused_by_the_bytes_that_it_has_after_normalisation():
         ({"type": "BPE", "vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}, 'end_of_word_suffix is "</w>"'),
     ],
 )  # fmt: skip
-def test_what_does_not_give_the_bytes_of_a_token_is_refused_by_name(tmp_path, model, said):
+def test_a_tokenizer_whose_tokens_lose_bytes_is_rejected_by_name(tmp_path, model, said):
     contents = {"model": model, "added_tokens": [], "pre_tokenizer": None, "normalizer": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
     with pytest.raises(UsageError, match=said):
@@ -167,12 +167,12 @@ def trained():
 
 
 @pytest.mark.parametrize("name", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram"])
-def test_every_kind_is_written_for_hugging_face_with_the_same_ids_behind_the_documents_head(trained, tmp_path, name):
+def test_every_kind_is_exported_to_hugging_face_with_the_same_ids_after_bos(trained, tmp_path, name):
     ours = trained[name]
     write_tokenizer(tmp_path, ours, 128)
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     theirs.encode_special_tokens = True
-    for text in TEXTS[:11] if name == "sentencepiece_unigram" else TEXTS:  # of equally likely cuts, it takes another
+    for text in TEXTS[:11] if name == "sentencepiece_unigram" else TEXTS:  # it chooses another of equally likely splits
         assert theirs.encode(text, add_special_tokens=False).ids == ours.encode(text), text[:40]
         assert theirs.encode(text).ids == [ours.bos_id, *ours.encode(text)]
     assert theirs.decode(ours.encode(TEXTS[0])) == TEXTS[0]
@@ -183,7 +183,7 @@ def test_every_kind_is_written_for_hugging_face_with_the_same_ids_behind_the_doc
     assert config["bos_token"] == config["eos_token"] == "<|endoftext|>" and config["model_max_length"] == 128
 
 
-def test_a_sentencepiece_model_that_normalises_has_no_tokenizer_json(trained):
+def test_a_sentencepiece_model_that_normalizes_has_no_tokenizer_json(trained):
     model = trained["sentencepiece_bpe"].model
     ours = SentencePieceTokenizer.from_model(model + b"\x1a\x02\x20\x01")  # the message again: remove_extra_whitespaces
     with pytest.raises(UsageError, match="remove_extra_whitespaces"):

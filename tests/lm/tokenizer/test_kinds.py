@@ -1,4 +1,4 @@
-"""The stages from tokenizer to sample, with each kind of tokenizer, by the functions that the launch scripts call."""
+"""All stages from tokenizer to sampling, for each kind of tokenizer, by the functions of the launch scripts."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def test_every_stage_works_with(algorithm, tmp_path):
     tokenizer = load(tmp_path / "tokenizer")
     assert tokenizer == train_tokenizer(texts(40), experiment.tokenizer)
 
-    # The shards hold the documents, each behind its head.
+    # The shards hold the documents, each after a BOS token.
     tokens_N, documents_N = document_stream(tmp_path / "tokens", "val", tokenizer.fingerprint)
     written = texts(40)
     held_out = sorted(set(documents_N.tolist()))
@@ -74,7 +74,7 @@ def test_every_stage_works_with(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "sentencepiece_unigram", "characters"])
-def test_a_tokenizer_is_loaded_in_place_of_training(algorithm, tmp_path):
+def test_a_tokenizer_is_loaded_instead_of_trained(algorithm, tmp_path):
     trained = train_tokenizer(texts(40), config_of(algorithm))
     save(trained, tmp_path)
     config = config_of("bpe", load=str(tmp_path), vocab_size=trained.vocab_size + 300)

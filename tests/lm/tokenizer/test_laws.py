@@ -1,5 +1,5 @@
-"""Laws of every kind of tokenizer: texts come back, names of special tokens are text unless asked for, a saved or
-pickled tokenizer is the same one."""
+"""Every kind of tokenizer: texts round-trip, names of special tokens are text by default, save and pickle preserve
+it."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ any_text = texts | st.text()
 
 
 @every
-def test_a_text_comes_back_at_once_as_a_stream_and_as_bytes(tokenizer):
+def test_a_text_round_trips_whole_as_a_stream_and_as_bytes(tokenizer):
     @settings(max_examples=200, deadline=None)
     @given(texts if tokenizer.kind == "characters" else any_text)
     def check(text):
@@ -58,14 +58,14 @@ def test_lone_surrogates_become_replacement_characters(tokenizer):
 
 @every
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_batch_is_its_texts(tokenizer, threads):
+def test_a_batch_equals_its_texts(tokenizer, threads):
     batch = [*LICENSE.split("\n\n"), "", "   ", f"a{BLANK}b"]
     assert tokenizer.encode_batch(batch, threads) == [tokenizer.encode(text) for text in batch]
     assert tokenizer.encode_batch([], threads) == []
 
 
 @every
-def test_special_tokens_are_encoded_only_where_they_are_asked_for(tokenizer):
+def test_special_tokens_are_only_encoded_on_request(tokenizer):
     name = next(iter(tokenizer.special_tokens), "")
     if name:
         id = tokenizer.special_tokens[name]
@@ -76,7 +76,7 @@ def test_special_tokens_are_encoded_only_where_they_are_asked_for(tokenizer):
 
 
 @every
-def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
+def test_an_id_outside_the_vocabulary_is_rejected(tokenizer):
     for id in (-1, tokenizer.vocab_size, 10**9):
         with pytest.raises(ValueError, match=f"{id} is outside the vocabulary of {tokenizer.vocab_size}"):
             tokenizer.decode([1, id])
@@ -101,7 +101,7 @@ def test_it_is_saved_loaded_and_sent_to_workers(tokenizer, tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.binary(), st.text(max_size=20).map(lambda text: text.encode()[1:-1])))
-def test_bytes_come_back_whether_utf_8_or_not(data):
+def test_bytes_round_trip_whether_utf_8_or_not(data):
     tokenizer = TOKENIZERS["bpe"]
     assert isinstance(tokenizer, BytePairTokenizer)
     ids = tokenizer.encode_bytes(data)

@@ -1,5 +1,5 @@
-"""The vocabularies that the world uses: ids equal tiktoken's own and Hugging Face's, for every text; what would not be
-equal is refused; a missing file is named, with the places where to put it."""
+"""Published vocabularies: ids equal tiktoken's and Hugging Face's on every text; unsupported files are rejected; a
+missing file is named with the places to put it."""
 
 import functools
 import hashlib
@@ -37,7 +37,7 @@ DEMO = REPOSITORY / "runs/demo/documents"
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 OF_TIKTOKEN = {"gpt2": "r50k_base", "cl100k": "cl100k_base", "o200k": "o200k_base"}
 ENDS = "<|endoftext|>"
-# One in 17 of all code points, each beside letters, digits, quotes, blanks and itself.
+# One in 17 of all code points, each next to letters, digits, quotes, blanks and itself.
 CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE000]
 ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)
 SHORT_ODD = ODD[: len(ODD) // 40] + ODD[-500:]
@@ -53,7 +53,7 @@ def trained(pattern: str) -> BytePairTokenizer:
 
 @functools.cache
 def with_foreign_tokens() -> BytePairTokenizer:
-    """As Llama 3's: some tokens come of no merges before them."""
+    """Like Llama 3's: some tokens are not reachable by merges."""
     ours = trained("cl100k")
     tokens = (*ours.tokens, b"xyzzy", b" xyzzy", b"quux", b".:.:")
     foreign = replace(ours, tokens=tokens, special_tokens=numbered(tokens, (ENDS,)))
@@ -79,7 +79,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(cache):
-    """{name: (ours, tiktoken's own)}."""
+    """{name: (ours, tiktoken's)}."""
     made = functools.partial(lambda name: tiktoken.Encoding(**getattr(openai_public, OF_TIKTOKEN[name])()))
     return functools.cache(lambda name: (load_published(name), made(name)))
 
@@ -88,7 +88,7 @@ def both(cache):
 
 
 @pytest.mark.parametrize("name", OF_TIKTOKEN)
-def test_the_table_is_tiktokens(name):
+def test_the_table_equals_tiktokens(name):
     source = inspect.getsource(getattr(openai_public, OF_TIKTOKEN[name]))
     published = PUBLISHED[name]
     assert f'"{SERVER}/{published.file}"' in source and f'"{published.sha256}"' in source
@@ -99,7 +99,7 @@ def test_the_table_is_tiktokens(name):
         assert f": {id}" in source
 
 
-def test_sizes_and_heads():
+def test_sizes_and_bos_tokens():
     sizes = {name: 1 + max(published.special_tokens.values()) for name, published in PUBLISHED.items()}
     assert sizes == {"gpt2": 50_257, "cl100k": 100_277, "o200k": 200_019, "llama3": 128_256}
     llama3 = PUBLISHED["llama3"].special_tokens
@@ -115,13 +115,13 @@ def test_hello_world(both, name):
     assert ours.bos_id == theirs.eot_token and ours.eos_ids == {theirs.eot_token}
 
 
-# Ids equal tiktoken's own
+# Ids equal tiktoken's
 
 
 @pytest.mark.parametrize("name", OF_TIKTOKEN)
 def test_small_strings_with_small_vocabularies(monkeypatch, name):
-    """tiktoken's own patterns, which are spelled otherwise, cut as ours do."""
-    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *args, **kwargs: {})  # keeps it from the network
+    """tiktoken's patterns, which are written differently, split like ours."""
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *args, **kwargs: {})  # avoids a download
     pattern = getattr(openai_public, OF_TIKTOKEN[name])()["pat_str"]
     ours = trained(name)
     theirs = tiktoken.Encoding("theirs", pat_str=pattern, mergeable_ranks=ours.ranks, special_tokens={})
@@ -189,7 +189,7 @@ def hostile_texts() -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "name", [*(pytest.param(n, marks=[needs_ranks, pytest.mark.slow]) for n in ("gpt2", "cl100k")), "trained"]
 )
-def test_hostile_texts_come_back_soon(request, name):
+def test_hostile_texts_round_trip_quickly(request, name):
     ours = trained("cl100k") if name == "trained" else request.getfixturevalue("both")(name)[0]
     ours.encode("what is made at first use is made here")
     texts = hostile_texts()
@@ -210,7 +210,7 @@ def test_hostile_texts_come_back_soon(request, name):
 
 def hugging_face_of(tokenizer: BytePairTokenizer) -> tokenizers.Tokenizer:
     theirs = tokenizers.Tokenizer.from_str(write_hugging_face(tokenizer).decode())
-    theirs.encode_special_tokens = True  # special names in a text are plain text, as ours are
+    theirs.encode_special_tokens = True  # special names in a text are plain text, as in ours
     return theirs
 
 
@@ -225,7 +225,7 @@ def test_hugging_face_gives_the_same_ids(both, name):
 
 
 @pytest.mark.parametrize("pattern", [*SPLIT_PATTERNS, r"[^\s]+| ?\s+"])
-def test_what_is_written_is_read_of_trained_ones(pattern):
+def test_exports_of_trained_tokenizers_are_read_back(pattern):
     assert read_hugging_face(write_hugging_face(trained(pattern))) == trained(pattern)
 
 
@@ -237,7 +237,7 @@ def test_special_tokens_with_gaps():
     assert read_hugging_face(write_hugging_face(gaps)) == gaps
 
 
-def test_tokens_that_come_of_no_merges():
+def test_tokens_unreachable_by_merges():
     ours = with_foreign_tokens()
     theirs = hugging_face_of(ours)
     assert ours.encode("xyzzy quux") != trained("cl100k").encode("xyzzy quux")
@@ -247,7 +247,7 @@ def test_tokens_that_come_of_no_merges():
 
 
 def test_tokens_in_any_order_have_the_same_ids_in_hugging_face():
-    """Also where two merges make one token, a+aa and aa+a, and where no merge can make one."""
+    """Also if two merges make one token (a+aa and aa+a), or no merge makes it."""
     source = random.Random(0)
     singles = [bytes([byte]) for byte in range(256)]
     for _ in range(150):
@@ -320,8 +320,8 @@ TEMPLATE = {
         (["post_processor"], {"type": "BertProcessing"}, "post_processor is"),
     ],
 )
-def test_what_would_give_other_ids_is_refused(tmp_path, path, value, said):
-    """As a BPE of ours; it is loaded all the same where Hugging Face's library can keep the ids."""
+def test_files_that_would_give_other_ids_are_rejected(tmp_path, path, value, said):
+    """As our BPE; the file is still loaded if Hugging Face's library can keep the ids."""
     data = changed(*path, to=value)
     (tmp_path / "tokenizer.json").write_bytes(data)
     with pytest.raises(UsageError) as refused:
@@ -354,7 +354,7 @@ def test_what_would_give_other_ids_is_refused(tmp_path, path, value, said):
         (["model", "merges"], [" ".join(pair) for pair in json.loads(written())["model"]["merges"]]),
     ],
 )
-def test_what_gives_the_same_ids_is_read(path, value):
+def test_files_that_give_the_same_ids_are_read(path, value):
     data = changed(*path, to=value)
     assert read_hugging_face(data) == trained("cl100k")
     theirs = tokenizers.Tokenizer.from_str(data.decode())
@@ -363,7 +363,7 @@ def test_what_gives_the_same_ids_is_read(path, value):
         assert theirs.encode(text, add_special_tokens=False).ids == trained("cl100k").encode(text)
 
 
-def test_byte_level_alone_cuts_as_gpt2():
+def test_byte_level_without_a_split_splits_like_gpt2():
     ours = trained("gpt2")
     contents = json.loads(write_hugging_face(ours))
     contents["pre_tokenizer"] = BYTE_LEVEL
@@ -373,12 +373,12 @@ def test_byte_level_alone_cuts_as_gpt2():
         assert theirs.encode(text).ids == ours.encode(text)
 
 
-# Where files are looked for
+# Search paths
 
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A vocabulary "small" in the table, a server on this machine, and an environment of empty caches."""
+    """A vocabulary "small" in the table, a local server, and an environment with empty caches."""
     ranks = write_ranks(trained("gpt2").tokens)
     digest = hashlib.sha256(ranks).hexdigest()
     small = Published(SPLIT_PATTERNS["gpt2"], {ENDS: 599}, ENDS, ENDS, "small.tiktoken", digest)
@@ -409,7 +409,7 @@ def served(tmp_path, monkeypatch):
         thread.join()
 
 
-def test_a_download_is_kept(served):
+def test_a_download_is_cached(served):
     load, answers, asked, place = served
     assert load() == load() == trained("gpt2")
     assert place.read_bytes() == answers["/small.tiktoken"] and asked == ["/small.tiktoken"]
@@ -426,7 +426,7 @@ def test_a_download_is_kept(served):
         ({"/small.tiktoken": b"IQ== 0\n", "more": bytes(5)}, "the connection ended too early"),
     ],
 )
-def test_a_failed_download_says_which_file_to_put_where(served, answers, problem):
+def test_a_failed_download_names_the_file_and_its_place(served, answers, problem):
     load, real_answers, _, place = served
     real_answers.clear()
     real_answers.update(answers)
@@ -437,7 +437,7 @@ def test_a_failed_download_says_which_file_to_put_where(served, answers, problem
     assert not place.exists()
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(served, capsys):
+def test_an_unwritable_cache_is_ignored(served, capsys):
     load, _, _, place = served
     place.parent.parent.parent.mkdir()
     place.parent.parent.write_text("a file where a folder should be")
@@ -457,7 +457,7 @@ def test_llama3_is_not_downloaded(tmp_path, monkeypatch):
 
 @needs_ranks
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_published_ranks_are_recognised(tmp_path, line_end):
+def test_published_ranks_are_recognized(tmp_path, line_end):
     data = (SHARED / "vocab/r50k_base.tiktoken").read_bytes().replace(b"\n", line_end)
     for name in ("mine.tiktoken", "tokenizer.model"):
         (tmp_path / name).write_bytes(data)
@@ -465,7 +465,7 @@ def test_published_ranks_are_recognised(tmp_path, line_end):
     assert load_published(str(tmp_path)).vocab_size == 50_257
 
 
-def test_ranks_of_ones_own_are_loaded_as_a_folder(tmp_path):
+def test_custom_ranks_are_loaded_as_a_folder(tmp_path):
     save(trained("o200k"), tmp_path)
     assert load_published(str(tmp_path)) == trained("o200k")
     assert load_published(str(tmp_path / "tokenizer.json")) == trained("o200k")
@@ -473,7 +473,7 @@ def test_ranks_of_ones_own_are_loaded_as_a_folder(tmp_path):
         load_published(str(tmp_path / "tokenizer.tiktoken"))
 
 
-def test_hugging_face_folders_name_what_heads_and_ends_a_document(tmp_path):
+def test_hugging_face_folders_name_bos_and_eos(tmp_path):
     ours = with_foreign_tokens()
     special = numbered(ours.tokens, ("<s>", "<|end|>", "</s>"))
     (tmp_path / "tokenizer.json").write_bytes(
@@ -499,7 +499,7 @@ def test_hugging_face_folders_name_what_heads_and_ends_a_document(tmp_path):
         load()
 
 
-def test_nothing_there(tmp_path):
+def test_a_missing_path_is_reported(tmp_path):
     with pytest.raises(
         UsageError, match="'gpt3', which is neither a file or folder nor one of gpt2, cl100k, o200k, ll"
     ):
@@ -518,7 +518,7 @@ def test_damage_is_named(tmp_path, data):
 
 
 def test_a_damaged_tokenizer_json_is_an_input_error(tmp_path):
-    """Whatever is cut away or changed in it: never a bug's traceback."""
+    """Truncated or changed anywhere: never a traceback."""
     source, path = random.Random(0), tmp_path / "tokenizer.json"
     contents, compared = json.loads(written()), 0
     for _ in range(150):
@@ -537,7 +537,7 @@ def test_a_damaged_tokenizer_json_is_an_input_error(tmp_path):
             continue
         try:
             theirs = tokenizers.Tokenizer.from_file(str(path))
-        except Exception:  # of that type; it is stricter about what does not matter
+        except Exception:  # of that type; it is stricter about irrelevant fields
             continue
         compared += 1
         theirs.encode_special_tokens = True

@@ -1,5 +1,5 @@
-"""sentencepiece: what is trained here gives every text back and is the same bytes each time; anybody's models are read,
-with the ids of sentencepiece itself."""
+"""sentencepiece: models trained here round-trip every text and are deterministic; other models keep sentencepiece's
+ids."""
 
 import functools
 import io
@@ -41,7 +41,7 @@ both = pytest.mark.parametrize("tokenizer", TRAINED.values(), ids=TRAINED)
 
 @functools.cache
 def published(**options: Any) -> bytes:
-    """A model as others train them: with the options of Llama 2's, but for those given."""
+    """A model as others train them: with Llama 2's options, except for the given ones."""
     model = io.BytesIO()
     llama: dict[str, Any] = {
         "model_type": "bpe", "vocab_size": 500, "byte_fallback": True, "normalization_rule_name": "identity",
@@ -58,7 +58,7 @@ texts = (
 
 
 @both
-def test_every_character_comes_back(tokenizer):
+def test_every_character_round_trips(tokenizer):
     for first in range(0, 0x110000, 0x800):
         text = " ".join(f"{chr(c)}a{chr(c)}" for c in range(first, first + 0x800) if not 0xD800 <= c < 0xE000)
         assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -66,7 +66,7 @@ def test_every_character_comes_back(tokenizer):
 
 @both
 @pytest.mark.parametrize("text", ["a" * 10**6, " " * 10**6, BLANK * 10**5, "\u3042" * 10**5], ids=lambda text: text[0])
-def test_long_runs_come_back(tokenizer, text):
+def test_long_runs_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -93,8 +93,8 @@ def test_the_order_of_the_texts_changes_nothing(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_what_sentencepiece_reserves_leaves_no_text_out(algorithm):
-    """Whole sentences with such characters, and long ones, would be dropped without a word."""
+def test_texts_with_reserved_characters_are_used(algorithm):
+    """sentencepiece would silently drop sentences with such characters, and long ones."""
     plain = make(algorithm, PARTS * 2)
     for odd in "\0\u2581\u2585":
         assert make(algorithm, [f"{part}{odd}{part}" for part in PARTS]).model == plain.model
@@ -107,7 +107,7 @@ def test_names_of_symbols_in_the_texts_are_text(algorithm):
     assert tokenizer.decode(tokenizer.encode(odd)) == odd
 
 
-def test_sentences_are_all_of_the_text_in_parts_that_are_not_too_long():
+def test_sentences_cover_the_text_in_parts_of_bounded_length():
     long = "b" * (2 * LONGEST_SENTENCE + 5)
     for text in (LICENSE, long, f"{long} {long}\n{long}", " " * 10_000, "\n" * 10_000, "", "a"):
         parts = list(sentences(text))
@@ -117,14 +117,14 @@ def test_sentences_are_all_of_the_text_in_parts_that_are_not_too_long():
     assert [part[0] for part in sentences("a line " * 1000)] == ["a", " "]
 
 
-def test_the_bound_on_characters_holds():
+def test_the_bound_on_characters_is_kept():
     tokenizer = make(BPE, [LICENSE[:3000], LICENSE], 320, characters=5000)
     assert (tokenizer.documents, tokenizer.characters) == (2, 5000)
     assert tokenizer.model == make(BPE, [LICENSE[:3000], LICENSE[:2000]], 320).model
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_size_that_cannot_be_is_refused_with_the_remedy(algorithm, capfd):
+def test_an_impossible_size_is_rejected_with_the_remedy(algorithm, capfd):
     with pytest.raises(UsageError, match=r"vocab_size = 100 is too small .* are (3\d\d) symbols. Set it to \1 or more"):
         make(algorithm, size=100)
     with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* have (\d+) pieces. Set it to \1 or"):
@@ -137,7 +137,7 @@ def test_a_size_that_cannot_be_is_refused_with_the_remedy(algorithm, capfd):
     assert capfd.readouterr() == ("", "")  # no log
 
 
-def test_an_error_of_the_texts_is_told_as_it_is():
+def test_an_error_in_the_texts_is_raised_unchanged():
     def broken():
         yield LICENSE
         raise InputError("a damaged file")
@@ -147,7 +147,7 @@ def test_an_error_of_the_texts_is_told_as_it_is():
 
 
 @both
-def test_load_gives_back_what_was_saved(tokenizer, tmp_path):
+def test_load_restores_a_saved_tokenizer(tokenizer, tmp_path):
     for name in ("a", "b"):
         save(tokenizer, tmp_path / name)
     assert load(tmp_path / "a") == tokenizer
@@ -159,7 +159,7 @@ def test_load_gives_back_what_was_saved(tokenizer, tmp_path):
     assert theirs.decode(tokenizer.encode(LICENSE)) == LICENSE
 
 
-def test_a_changed_folder_is_refused(tmp_path):
+def test_a_changed_folder_is_rejected(tmp_path):
     save(TRAINED[BPE], tmp_path)
     meta, model = tmp_path / "meta.json", tmp_path / "tokenizer.model"
     original = meta.read_text()
@@ -187,10 +187,10 @@ LLAMA_ITSELF = SentencePieceProcessor(model_proto=published())
 
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
-def test_a_model_like_llamas_gives_the_ids_of_sentencepiece(text):
+def test_a_llama_like_model_gives_the_ids_of_sentencepiece(text):
     ids = LLAMA.encode(text)
     assert ids == LLAMA_ITSELF.encode(text)
-    # A blank heads the text, and U+2581 comes back as one: that is the model's doing.
+    # The model prepends a blank to the text, and decodes U+2581 as one.
     assert LLAMA.decode(ids) == (f" {text}" if text else "").replace(BLANK, " ")
     assert LLAMA.decode(ids).removeprefix(" ") == LLAMA_ITSELF.decode(ids)
 
@@ -207,7 +207,7 @@ def test_the_layout_of_llama():
     assert exact.fingerprint != LLAMA.fingerprint
 
 
-def test_a_model_that_normalises_gives_the_ids_of_sentencepiece():
+def test_a_normalizing_model_gives_the_ids_of_sentencepiece():
     model = published(
         model_type="unigram",
         vocab_size=400,
@@ -219,13 +219,13 @@ def test_a_model_that_normalises_gives_the_ids_of_sentencepiece():
     for text in (LICENSE, "  ＦＵＬＬ  Width\u2581\n", "a\U0001f600b", ""):
         assert tokenizer.encode(text) == theirs.encode(text)
     assert tokenizer.decode(tokenizer.encode("  ＯＲ  The ")) == " or the"
-    assert "<unk>" not in tokenizer.special_tokens  # for texts encode to it
+    assert "<unk>" not in tokenizer.special_tokens  # since texts encode to it
     assert tokenizer.decode(tokenizer.encode("a\U0001f600b")) == " a \u2047 b"
     with pytest.raises(ValueError, match="cannot be lossless"):
         SentencePieceTokenizer.from_model(model, exact=True)
 
 
-def test_documents_need_a_head():
+def test_documents_need_a_bos_token():
     tokenizer = SentencePieceTokenizer.from_model(published(bos_id=-1))
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (2, {2})
     with pytest.raises(UsageError, match=r"bos_id and eos_id are -1.*--bos_id=1"):
@@ -233,6 +233,6 @@ def test_documents_need_a_head():
 
 
 @pytest.mark.parametrize("data", [b"", b"no model", LICENSE.encode(), published()[:1000]])
-def test_other_bytes_are_no_model(data):
-    with pytest.raises(ValueError, match=f"{len(data)} bytes are not a sentencepiece model"):
+def test_other_bytes_are_not_a_model(data):
+    with pytest.raises(ValueError, match=f"{len(data)} bytes are no sentencepiece model"):
         SentencePieceTokenizer.from_model(data)
