@@ -1,4 +1,4 @@
-"""A run folder as the other stages leave it, written in a second through the types they use."""
+"""A run folder as the other stages leave it, written in a second with their types."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Rejection:
-    """A document that was dropped, where, and why."""
+    """A dropped document, the stage that dropped it, and why."""
 
     document: Document
     stage: str
@@ -38,7 +38,7 @@ class Rejection:
 
 
 NO_OUTPUTS = {"key": "0", "settings": {}, "external_inputs": {}, "replaces": [], "continued_from": [], "files": {}}
-"""The marker of a stage that wrote no file."""
+"""The marker of a stage without output files."""
 
 
 def make_document(number: int, text: str, url: str = "", language: str = "en") -> Document:
@@ -55,7 +55,7 @@ def make_document(number: int, text: str, url: str = "", language: str = "en") -
 
 
 def web_page(document: Document) -> WebPage:
-    """The document as a page with a menu, and a footer with somebody's address."""
+    """The document as a page with a menu, and a footer with a personal address."""
     body = "".join(f"<p>{escape(line)}</p>\n" for line in document.text.split("\n"))
     html = (
         f"<!DOCTYPE html><html><body><nav><a href='/'>Home of the pages</a></nav>\n<article>{body}</article>"
@@ -70,7 +70,7 @@ RECORDED = re.compile(r'<script type="application/json" id="recorded">(.*)</scri
 
 
 def recorded_in(page: Path) -> dict[str, Any]:
-    """{name and fields: answer} that an exported page holds."""
+    """{name and fields: answer} of an exported page."""
     (text,) = RECORDED.findall(page.read_text("utf-8"))
     return json.loads(text)
 
@@ -78,7 +78,7 @@ def recorded_in(page: Path) -> dict[str, Any]:
 def write_funnel_of(
     workdir: Path, documents: list[Document], rejections: list[Rejection], config: DocumentsConfig, files: int = 2
 ) -> None:
-    """Writes texts/ and funnel.json of documents that were kept and of others that were dropped, as they are given."""
+    """Write texts/ and funnel.json with the given kept and dropped documents."""
     rows = [(text_row(document, config), None) for document in documents]
     rows += [(text_row(one.document, config, one.stage, one.reason), (one.stage, one.reason)) for one in rejections]
     thresholds, parts, paths = thresholds_of(config, None), [], []
@@ -112,7 +112,7 @@ def write_run(
     final: list[dict] | None = None,
     evaluation: dict | None = None,
 ) -> None:
-    """A finished run; what is not given is small but whole."""
+    """A finished run; parts that are not given are small but complete."""
     experiment = load_config(REPOSITORY / "configs/demo.py")
     write_json(workdir / "config.json", dataclasses.asdict(experiment))
     name = "pages/00000.warc.gz"

@@ -1,4 +1,4 @@
-"""A run whose pages lie in a bucket, or on a web server, has the bytes of one whose pages lie on the disk."""
+"""A run whose pages are in a bucket or on a web server has the same bytes as one whose pages are on disk."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def made(pattern: str, run: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_texts_are_the_same_wherever_the_pages_lie_with_worker_processes_too(tmp_path, monkeypatch):
+def test_texts_are_the_same_from_every_location_with_worker_processes_too(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     files = {}
     for name in "abc":

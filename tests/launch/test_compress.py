@@ -1,4 +1,4 @@
-"""launch.compress and launch.decompress, by the folder of a run alone."""
+"""launch.compress and launch.decompress need only a run folder."""
 
 import re
 
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
     return small_run(tmp_path_factory.mktemp("packing") / "run", steps=120)
 
 
-def test_a_file_is_packed_and_unpacked_and_the_figures_are_told(run, tmp_path, capsys):
+def test_a_file_is_packed_and_unpacked_and_the_figures_are_printed(run, tmp_path, capsys):
     file = tmp_path / "a text.txt"
     file.write_bytes(TEXT)
     before = sorted(path for path in run.rglob("*"))
@@ -45,7 +45,7 @@ def test_a_file_is_packed_and_unpacked_and_the_figures_are_told(run, tmp_path, c
     assert sorted(path for path in run.rglob("*")) == before
 
 
-def test_an_older_checkpoint_packs_and_the_file_says_by_which(run, tmp_path, capsys):
+def test_an_older_checkpoint_packs_and_the_file_names_it(run, tmp_path, capsys):
     file = tmp_path / "x"
     file.write_bytes(TEXT)
     with pytest.raises(UsageError, match="There is no checkpoint of step 5"):
@@ -55,7 +55,7 @@ def test_an_older_checkpoint_packs_and_the_file_says_by_which(run, tmp_path, cap
 
 
 @pytest.mark.parametrize("script", [compress, decompress], ids=["compress", "decompress"])
-def test_a_wrong_command_is_told_and_leaves_nothing(script, run, tmp_path, capsys):
+def test_a_wrong_command_is_reported_and_leaves_nothing(script, run, tmp_path, capsys):
     def refused(*words: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ended, handle_cli_errors("launch.x"):
             script.run(script.Command(*words))
@@ -76,12 +76,12 @@ def test_a_wrong_command_is_told_and_leaves_nothing(script, run, tmp_path, capsy
             decompress.without_suffix(tmp_path / "x.zip")
 
 
-def test_the_time_left_does_not_count_what_the_first_step_waits_for(monkeypatch, capsys):
+def test_the_time_left_ignores_the_wait_of_the_first_step(monkeypatch, capsys):
     times = iter([100.0, 103.0, 106.0])
     monkeypatch.setattr("launch.stages.packing.time.monotonic", lambda: next(times))
     progress, line = shown_progress("compress")
     monkeypatch.setattr(line, "show", print)
-    for done in (8, 308, 608):  # 100 tokens a second, once it is under way
+    for done in (8, 308, 608):  # 100 tokens a second after the first step
         progress(done, 1008)
     assert capsys.readouterr().out.splitlines() == [
         "compress: 308 of 1,008 tokens  100 tokens/s  0:07 left",

@@ -1,4 +1,4 @@
-"""A damaged log of a run is reported by whoever reads it, with its file and line, and never left out without a word."""
+"""Every reader of a damaged log reports it with file and line, and never skips it silently."""
 
 import json
 import random
@@ -80,7 +80,7 @@ def first_line_that_differs(one: bytes, other: bytes) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, capsys):
-    """What can no longer be read is refused; all else is reported on the page, in summary.json and by the script."""
+    """Unreadable files are rejected; other damage is reported on the page, in summary.json and by the script."""
     run, tried, labelled = Path(shutil.copytree(whole, tmp_path / "run")), 0, 0
     assert log_damage(run) == [] and summarize(read_run(run, CONFIG))["damaged_logs"] == []
     data = (run / kind).read_bytes()
@@ -102,7 +102,7 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
                 labelled += 1
             tried += 1
     assert tried == 18
-    (run / kind).write_bytes(data.replace(b"5", b"6").replace(b"8", b"9"))  # it can be read, and is wrong
+    (run / kind).write_bytes(data.replace(b"5", b"6").replace(b"8", b"9"))  # readable, but wrong
     (warning,) = report_of(run)["damage"]
     assert f"{kind}, line " in warning and str(run) not in warning
     (run / kind).unlink()
@@ -110,7 +110,7 @@ def test_the_report_names_every_damaged_log_and_its_line(whole, tmp_path, kind, 
 
 
 @pytest.mark.parametrize("stage", (evaluate.STAGE, sample.STAGE), ids=lambda stage: stage.name)
-def test_a_damaged_output_is_made_again_and_that_is_told(whole, tmp_path, stage, capsys):
+def test_a_damaged_output_is_rebuilt_and_reported(whole, tmp_path, stage, capsys):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     assert read_marker(stage, run) is not None
     (kind,) = stage.outputs
@@ -121,14 +121,14 @@ def test_a_damaged_output_is_made_again_and_that_is_told(whole, tmp_path, stage,
     assert out.count(f"{stage.name}: {run}/{kind}, line ") == 1 and f"python -m {stage.script} {run}" in out
 
 
-def test_every_command_that_needs_the_training_names_its_damaged_logs(whole, tmp_path, capsys):
+def test_every_command_that_needs_training_names_its_damaged_logs(whole, tmp_path, capsys):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     (run / "metrics.jsonl").write_bytes(b"")
-    assert read_marker(train.STAGE, run) is not None  # the model is whole
+    assert read_marker(train.STAGE, run) is not None  # the model is intact
     assert f"train: {run}/metrics.jsonl, line 1: not what was written (0 bytes, but " in capsys.readouterr().out
 
 
-def test_a_marker_whose_checksums_are_damaged_is_named(whole, tmp_path):
+def test_a_marker_with_damaged_checksums_is_named(whole, tmp_path):
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     path = run / "stages/train.json"
     marker = json.loads(path.read_text())
@@ -142,7 +142,7 @@ def test_a_marker_whose_checksums_are_damaged_is_named(whole, tmp_path):
         log_damage(run)
 
 
-def test_a_log_of_many_lines_has_few_checksums_and_its_damage_is_narrowed_down(tmp_path):
+def test_a_long_log_has_few_checksums_and_its_damage_is_localized(tmp_path):
     lines = [f'{{"step": {n}}}\n'.encode() for n in range(1, 10_001)]
     (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines))
     written = checksums(tmp_path, ("*.jsonl",))
@@ -154,7 +154,7 @@ def test_a_log_of_many_lines_has_few_checksums_and_its_damage_is_narrowed_down(t
     assert first <= 7_001 <= last and last - first < 40
 
 
-def test_a_line_that_is_damaged_before_there_is_a_marker_is_named_and_a_cut_last_line_is_not(tmp_path, capsys):
+def test_a_line_damaged_before_there_is_a_marker_is_named_but_a_truncated_last_line_is_not(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": \x92}\n\0\0\0\n{"step": 2}\n["step"]\n{"step": 3}\n{"st')
     JsonLines(path, 2).close()
@@ -166,7 +166,7 @@ def test_a_line_that_is_damaged_before_there_is_a_marker_is_named_and_a_cut_last
     assert capsys.readouterr().out == "" and path.read_bytes() == b'{"step": 1}\n'
 
 
-def test_a_damaged_goodput_of_an_earlier_attempt_is_told(tmp_path, capsys):
+def test_damaged_goodput_of_an_earlier_attempt_is_reported(tmp_path, capsys):
     Goodput(tmp_path).close()
     assert capsys.readouterr().out == ""
     (tmp_path / "goodput.json").write_bytes(b"\0" * 64)
@@ -189,7 +189,7 @@ def training(steps: int, killed: bool = False) -> Stage:
     )  # fmt: skip
 
 
-def test_damage_that_a_longer_training_finds_is_told_and_stays_known(tmp_path, capsys):
+def test_damage_found_by_a_longer_training_is_reported_and_remembered(tmp_path, capsys):
     for steps in (1, 2):
         run_stage(training(steps), EXPERIMENT, tmp_path)
     assert log_damage(tmp_path) == [] and "damaged" not in capsys.readouterr().out
@@ -204,7 +204,7 @@ def test_damage_that_a_longer_training_finds_is_told_and_stays_known(tmp_path, c
     assert told.startswith(said)
 
 
-def test_every_log_that_the_report_reads_has_checksums(whole):
-    """Of the files that it reads, the others are checked by their markers, manifests and formats."""
+def test_every_log_of_the_report_has_checksums(whole):
+    """The other files that it reads are checked by their markers, manifests and formats."""
     kept = {name for stage in STAGES for name in checksums(whole, stage.checked)}
     assert {*KINDS, "samples/step-00000050.json"} == kept

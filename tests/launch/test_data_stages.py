@@ -1,4 +1,4 @@
-"""The data stages in a bucket: units read and write at the run's address, and leave what they leave on a disk."""
+"""Data stages in a bucket: units read and write at the run's URL, with the same outputs as on disk."""
 
 import contextlib
 import dataclasses
@@ -70,7 +70,7 @@ def experiment_of(inputs: Sequence[Path], steps: tuple[str, ...] = ("exact_dedup
 
 
 def make(experiment: Experiment, run: Place, stages: Sequence[Stage] = STAGES, cache: Path | None = None) -> list[bool]:
-    """Which of the stages were made, on a machine that has this cache."""
+    """The stages that were built, on a machine that has this cache."""
     if isinstance(run, Path):
         return [run_stage(stage, experiment, run) for stage in stages]
     with variables({"GRISTMILL_CACHE": str(cache)}):
@@ -81,7 +81,7 @@ def make(experiment: Experiment, run: Place, stages: Sequence[Stage] = STAGES, c
 
 
 def digests(run: Place, *folders: str) -> dict[str, str]:
-    """{name: SHA-256} of the files in these folders, without what steps keep beside them."""
+    """{name: SHA-256} of the files in these folders, without intermediate files of steps."""
     names = (
         list(run.files())
         if isinstance(run, Url)
@@ -102,7 +102,7 @@ def joins_of(run: Url) -> set[str]:
     return {step for name in run.files() if name.startswith("units/") and DIGEST.search(step := name.split("/")[1])}
 
 
-def test_a_run_in_a_bucket_is_that_of_a_disk_and_nothing_of_it_is_copied_here(run, tmp_path):
+def test_a_run_in_a_bucket_equals_one_on_disk_and_is_not_copied_here(run, tmp_path):
     experiment = experiment_of(write_warcs(tmp_path / "warc", 3, 6), steps=("exact_dedup", "line_dedup"))
     disk = tmp_path / "run"
     assert make(experiment, disk) == make(experiment, run, cache=tmp_path / "a") == [True] * 5
@@ -114,13 +114,13 @@ def test_a_run_in_a_bucket_is_that_of_a_disk_and_nothing_of_it_is_copied_here(ru
 
 
 @pytest.mark.slow
-def test_an_input_that_comes_or_goes_costs_its_own_unit_in_a_bucket(run, tmp_path):
+def test_an_added_or_removed_input_in_a_bucket_only_rebuilds_its_unit(run, tmp_path):
     warcs = write_warcs(tmp_path / "warc", 4, 6)
     experiment, disk = experiment_of(warcs[:3], steps=("exact_dedup", "line_dedup")), tmp_path / "run"
     make(experiment, run, STAGES[:3], tmp_path / "a")
     before = {name: one.etag for name, one in run.files().items() if name.startswith("units/texts/")}
     (run / "stages/documents.json").unlink()
-    changed = dataclasses.replace(experiment, pages=experiment_of(warcs[1:]).pages)  # one comes, one goes
+    changed = dataclasses.replace(experiment, pages=experiment_of(warcs[1:]).pages)  # one is added, one removed
     assert make(changed, run, STAGES[:3], tmp_path / "b") == make(changed, disk, STAGES[:3]) == [True] * 3
     made = ("texts", "documents", "dropped", "funnel.json")
     assert digests(run, *made) == digests(disk, *made)
@@ -130,7 +130,7 @@ def test_an_input_that_comes_or_goes_costs_its_own_unit_in_a_bucket(run, tmp_pat
     assert set(after) == {"units/texts/1.json", "units/texts/2.json", "units/texts/3.json", "units/texts/manifest"}
 
 
-def test_what_is_the_users_stays_in_a_bucket_and_stages_of_another_run_are_taken(run, tmp_path):
+def test_user_files_stay_in_a_bucket_and_stages_of_another_run_are_reused(run, tmp_path):
     warcs = write_warcs(tmp_path / "warc", 2, 6)
     make(experiment_of(warcs), tmp_path / "run", STAGES[:2])
     write(run / "texts/notes", b"the user's")
@@ -155,7 +155,7 @@ def test_what_is_the_users_stays_in_a_bucket_and_stages_of_another_run_are_taken
     assert "documents/1.parquet" not in names and "texts/notes" not in names
 
 
-def test_a_run_begins_from_one_in_a_bucket(run, tmp_path):
+def test_a_run_starts_from_one_in_a_bucket(run, tmp_path):
     warcs, new = write_warcs(tmp_path / "warc", 3, 6), tmp_path / "new"
     make(experiment_of(warcs[:2]), run, STAGES[:3], tmp_path / "a")
     with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
@@ -173,12 +173,12 @@ def test_a_run_begins_from_one_in_a_bucket(run, tmp_path):
     assert digests(new, *DATA) == digests(run, *DATA)
     before = (new / "units/texts/0.json").read_text()
     (new / "stages/documents.json").unlink()
-    make(experiment_of(warcs), new, STAGES[:3])  # an added input costs its own unit
+    make(experiment_of(warcs), new, STAGES[:3])  # an added input only builds its own unit
     assert (new / "units/texts/0.json").read_text() == before and (new / "texts/2.parquet").is_file()
 
 
-def test_what_a_killed_attempt_left_in_a_bucket_is_read_by_no_stage(run, tmp_path):
-    """A kill comes between the outputs of a unit and its marker, and its input goes."""
+def test_files_of_a_killed_attempt_in_a_bucket_are_read_by_no_stage(run, tmp_path):
+    """The process is killed between the outputs of a unit and its marker, and its input is deleted."""
     warcs = write_warcs(tmp_path / "warc", 3, 6)
 
     def interrupted(experiment: Experiment, folder: Path) -> None:
@@ -194,7 +194,7 @@ def test_what_a_killed_attempt_left_in_a_bucket_is_read_by_no_stage(run, tmp_pat
     }  # fmt: skip
 
 
-def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
+def test_a_command_that_lost_the_run_stops_writing(run, tmp_path):
     experiment = experiment_of(write_warcs(tmp_path / "warc", 2, 6))
 
     def taken_over(stage: Stage) -> Stage:
@@ -216,7 +216,7 @@ def test_a_command_whose_run_was_taken_over_writes_no_more(run, tmp_path):
     assert not [name for name in run.files() if name.startswith(("texts/", "units/"))]
 
 
-def test_an_unfinished_stage_in_a_bucket_is_refused_under_other_settings_and_the_remedy_works(run, tmp_path):
+def test_an_unfinished_stage_in_a_bucket_is_rejected_with_other_settings_and_the_remedy_works(run, tmp_path):
     def interrupted(*arguments) -> None:
         STAGES[1].make(*arguments)
         raise KeyboardInterrupt
@@ -258,8 +258,8 @@ if __name__ == "__main__":
     ("place", "times", "stages"),
     [("disk", 3, 2), *(pytest.param(place, 20, 5, marks=pytest.mark.slow) for place in ("disk", "bucket"))],
 )
-def test_of_two_commands_started_together_one_makes_the_data(place, times, stages, run, tmp_path):
-    """The other is refused in a line, or finds all done."""
+def test_only_one_of_two_commands_started_together_builds_the_data(place, times, stages, run, tmp_path):
+    """The other fails with one line, or finds everything done."""
     warcs = write_warcs(tmp_path / "warc", 2, 6)
     make(experiment_of(warcs), tmp_path / "expected", STAGES[:stages])
     expected = digests(tmp_path / "expected", *DATA)
@@ -280,7 +280,7 @@ def test_of_two_commands_started_together_one_makes_the_data(place, times, stage
         assert digests(workdir, *DATA) == expected
 
 
-def test_an_input_is_made_again_in_a_bucket_that_was_replaced_by_one_of_its_size(run, tmp_path):
+def test_an_input_in_a_bucket_is_rebuilt_if_replaced_by_another_of_its_size(run, tmp_path):
     tables = [tmp_path / f"{number}.jsonl" for number in range(2)]
     for path in tables:
         path.write_text('{"text": "as it was"}\n')
@@ -298,7 +298,7 @@ def test_an_input_is_made_again_in_a_bucket_that_was_replaced_by_one_of_its_size
 
 
 def damage(place: Place) -> bytes:
-    """Takes from a Parquet file the begin of its URLs; what it was."""
+    """Remove the start of the URLs from a Parquet file; return the old bytes."""
     whole = place.read_bytes()
     with place.open("rb") as file:
         index = pq.read_metadata(file)
@@ -315,8 +315,8 @@ def write(place: Place, data: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_asked_for(server, tmp_path):
-    """Of documents and shards as of texts, on a disk and in a bucket; what was made from it follows."""
+def test_units_missing_from_a_stage_are_in_its_key_and_built_on_request(server, tmp_path):
+    """For documents, shards and texts, on disk and in a bucket; later stages are rebuilt."""
     warcs = write_warcs(tmp_path / "warc", 3, 6)
 
     def made(stages: Sequence[Stage], **engine) -> None:
@@ -334,7 +334,7 @@ def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_a
             write(where / inputs / "1.parquet", data)
         before = books(places[0])
         made(STAGES)
-        assert books(places[0]) == before  # not unasked
+        assert books(places[0]) == before  # only on request
         for _ in range(2):
             made(STAGES, retry_failed=True)
             after = books(places[0])
@@ -351,11 +351,11 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_a_killed_command_in_a_bucket_goes_on_on_another_machine_to_the_same_bytes(run, tmp_path):
+def test_a_killed_command_in_a_bucket_resumes_on_another_machine_with_the_same_bytes(run, tmp_path):
     write_warcs(tmp_path / "warc", 9, 20)
 
     def start(home: Path, workdir: object) -> subprocess.Popen:
-        """On a machine with a home and caches of its own."""
+        """On a machine with its own home and caches."""
         home.mkdir()
         environment = os.environ | {name: str(home) for name in ("XDG_CACHE_HOME", "TMPDIR", "HOME")}
         options = ["--workdir", str(workdir), "--pages.warc", str(tmp_path / "warc"), *SMALL]

@@ -1,4 +1,4 @@
-"""An index of documents as a user meets it: written by one run, given to another from a disk or a bucket, moved."""
+"""An index of documents for users: written by one run, passed to another from a disk or a bucket, moved."""
 
 import dataclasses
 import shutil
@@ -31,7 +31,7 @@ def experiment_of(**index: object) -> Experiment:
 
 
 def write_run(workdir: Path, first: int, last: int) -> Path:
-    """A run up to texts/, with some of the same rows in each."""
+    """A run up to texts/; the two share some rows."""
     write_texts(workdir / "texts/a.parquet", real_rows(EXPERIMENT.documents)[first:last])
     write_records(workdir / "texts", last - first)
     experiment, keys = experiment_of(), {}
@@ -57,7 +57,7 @@ def reasons(workdir: Path) -> set[str]:
     return {*pq.read_table(workdir / "dropped/a.parquet")["reason"].to_pylist()}
 
 
-def test_an_index_is_an_output_where_it_is_asked_for_and_may_be_moved(tmp_path):
+def test_an_index_is_an_output_if_requested_and_may_be_moved(tmp_path):
     plain, first, second, third = (
         write_run(tmp_path / name, *rows)
         for name, rows in {"plain": (0, 9), "first": (0, 30), "second": (20, 50), "third": (25, 60)}.items()

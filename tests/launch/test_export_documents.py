@@ -1,5 +1,5 @@
-"""launch.export_documents: the documents of a run with all their columns, equal in every format and for any number of
-workers, whole or not at all; what is another's is never touched or read."""
+"""launch.export_documents writes the documents of a run with all columns, equal in every format and for any number of
+workers, atomically; other files are never changed or read."""
 
 import dataclasses
 import importlib.util
@@ -68,7 +68,7 @@ def with_times(rows: list[dict]) -> pa.Table:
 
 
 def write_tables(folder: Path) -> None:
-    """Two tables of Parquet, and one of JSON lines in which numbers have other types and times are null."""
+    """Two Parquet tables, and one of JSON lines in which numbers have other types and times are null."""
     folder.mkdir(parents=True)
     made = [row(n) for n in range(60)]
     made[21]["text"] = made[2]["text"]  # dropped as a copy
@@ -103,7 +103,7 @@ def copied(made, tmp_path) -> Path:
 
 
 def export(workdir: Path, out: Path, **options) -> pa.Table:
-    """The rows that were written, in the order of the files."""
+    """The written rows, in the order of the files."""
     run(Command(str(workdir), str(out), **options))
     files = sorted((out / "data").iterdir())
     assert [path.name for path in files] == [
@@ -121,7 +121,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def as_json(table: pa.Table) -> list[dict]:
-    """Rows with times as JSON lines have them."""
+    """Rows with times as in JSON lines."""
     rows = table.set_column(table.schema.get_field_index("at"), "at", table["at"].cast(pa.int64())).to_pylist()
     for one in rows:
         one["at"] = None if one["at"] is None else f"{np.datetime64(one['at'], 'us')}Z"
@@ -129,7 +129,7 @@ def as_json(table: pa.Table) -> list[dict]:
     return rows
 
 
-def test_columns_are_finewebs_and_the_users_and_rows_are_equal_in_every_format(made, tmp_path):
+def test_columns_are_finewebs_plus_the_users_and_rows_are_equal_in_every_format(made, tmp_path):
     table = export(made, tmp_path / "parquet")
     assert table.column_names == [*DOCUMENT_SCHEMA.names, *COLUMNS]
     assert {name: table.schema.field(name).type for name in COLUMNS} == KINDS | {"score": pa.int64()}
@@ -155,7 +155,7 @@ def test_any_number_of_workers_writes_the_same_bytes(made, tmp_path, format):
     assert one == three and len([name for name in one if name.startswith("data/")]) == 3
 
 
-def test_shards_hold_all_row_groups_in_order_up_to_the_size_asked_for():
+def test_shards_hold_all_row_groups_in_order_up_to_the_requested_size():
     groups = [Group(Path("a"), n, 1, size) for n, size in enumerate((5, 3, 2, 20, 1, 1, 9, 0, 0))]
     for most in (1, 5, 10, 10**9):
         shards = cut(groups, most)
@@ -167,8 +167,8 @@ def test_shards_hold_all_row_groups_in_order_up_to_the_size_asked_for():
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_datasets_loads_the_folder(made, tmp_path, format):
-    """By the library where it is installed, and else by the patterns of the card's head. The first file has no author,
-    so that its type cannot be guessed from JSON lines."""
+    """With the library if it is installed, and otherwise with the patterns of the card's header. The first file has no
+    author, so its type cannot be inferred from JSON lines."""
     table = export(made, tmp_path / "typed")
     export(made, tmp_path / "out", format=format, shard_bytes=1)
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
@@ -190,7 +190,7 @@ def test_datasets_loads_the_folder(made, tmp_path, format):
     assert json.loads(done.stdout.splitlines()[-1]) == expected
 
 
-def test_the_columns_that_are_asked_for_are_written_in_their_order(made, tmp_path):
+def test_requested_columns_are_written_in_that_order(made, tmp_path):
     asked = ("tags", "text_bytes", "id")
     with pytest.raises(UsageError, match=r"--columns names 'text_bytes', but the documents have: 'text', 'id'"):
         export(made, tmp_path / "out", columns=asked)
@@ -200,7 +200,7 @@ def test_the_columns_that_are_asked_for_are_written_in_their_order(made, tmp_pat
     assert export(made, tmp_path / "out", columns=("tags", "words", "id")).column_names == ["tags", "words", "id"]
 
 
-def test_without_a_tokenizer_tokens_are_as_the_table_says_and_the_card_says_so(made, copied, tmp_path):
+def test_without_a_tokenizer_token_counts_come_from_the_table_and_the_card_says_so(made, copied, tmp_path):
     own, without = "by the run's own tokenizer", "from the input table"
     export(made, tmp_path / "with")
     (copied / "stages/tokenizer.json").unlink()
@@ -221,7 +221,7 @@ def test_the_card_has_counts_source_settings_columns_and_how_to_load_it(made, tm
         assert f"| `{name}` |" in card
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_an_older_export_is_replaced(made, tmp_path):
+def test_a_non_empty_folder_is_rejected_and_an_older_export_is_replaced(made, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
@@ -241,7 +241,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_an_older_export_is_replaced(m
 
 
 @pytest.mark.parametrize("moment", ["launch.release.documents.dataset_card", "launch.release.documents.write_parquet"])
-def test_a_killed_export_leaves_nothing_that_the_next_does_not_clean_up(made, tmp_path, moment):
+def test_the_next_export_cleans_up_after_a_killed_one(made, tmp_path, moment):
     module, _, name = moment.rpartition(".")
     code = (
         f"import os, {module} as module\nmodule.{name} = lambda *given: os._exit(9)\n"
@@ -255,7 +255,7 @@ def test_a_killed_export_leaves_nothing_that_the_next_does_not_clean_up(made, tm
     assert {name.split("/")[0] for name in contents(tmp_path / "out")} == {"data", "README.md", "gristmill_export.json"}
 
 
-def test_a_run_without_finished_documents_is_refused_in_one_line(made, copied, tmp_path):
+def test_a_run_without_finished_documents_is_rejected_in_one_line(made, copied, tmp_path):
     told = rf"{re.escape(str(copied))} has no finished documents\. First run, or wait for: .*prepare_documents"
     file = copied / "documents/1.parquet"
     kept = file.read_bytes()
@@ -272,7 +272,7 @@ def test_a_run_without_finished_documents_is_refused_in_one_line(made, copied, t
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_damaged_documents_end_the_export_at_once_by_name_and_nothing_is_there(copied, tmp_path, workers):
+def test_damaged_documents_stop_the_export_by_name_and_nothing_is_written(copied, tmp_path, workers):
     file = copied / "documents/1.parquet"
     data = bytearray(file.read_bytes())
     data[100:2000] = bytes(1900)
@@ -282,7 +282,7 @@ def test_damaged_documents_end_the_export_at_once_by_name_and_nothing_is_there(c
     assert refused.value.exit_code == 1 and [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_columns_without_a_common_type_are_refused_with_both_files_and_may_be_left_out(tmp_path):
+def test_columns_without_a_common_type_are_rejected_with_both_files_and_may_be_left_out(tmp_path):
     (tmp_path / "in").mkdir()
     for name, value in (("a", 1), ("b", "one")):
         lines = [{"text": text, "score": value, "author": "x"} for text in texts(3, seed=ord(name))]
@@ -293,7 +293,7 @@ def test_columns_without_a_common_type_are_refused_with_both_files_and_may_be_le
     assert export(folder, tmp_path / "out", columns=("text", "author")).num_rows == 6
 
 
-def test_documents_that_are_made_again_meanwhile_are_refused(copied, tmp_path, monkeypatch):
+def test_documents_rebuilt_during_the_export_are_rejected(copied, tmp_path, monkeypatch):
     def remade(*given):
         marker = copied / "stages/documents.json"
         marker.write_text(json.dumps(json.loads(marker.read_text()) | {"key": "other"}))
@@ -311,7 +311,7 @@ def test_documents_that_are_made_again_meanwhile_are_refused(copied, tmp_path, m
 @pytest.mark.parametrize(
     "name", ["documents", "documents/1.parquet", "tokenizer", "tokenizer/meta.json", "funnel.json", "config.json"]
 )
-def test_a_link_in_a_strangers_run_folder_that_leads_out_of_it_is_not_read(copied, tmp_path, name):
+def test_a_link_out_of_a_strangers_run_folder_is_not_read(copied, tmp_path, name):
     victim = tmp_path / "private"
     (copied / name).rename(victim)
     (copied / name).symlink_to(victim)
@@ -344,13 +344,13 @@ def test_a_run_in_a_bucket_gives_the_same_bytes_there_and_on_a_disk(made, bucket
         expected = contents(tmp_path / "disk/out")
         exported(bucket / "run", tmp_path / "bucket/out")
         assert contents(tmp_path / "bucket/out") == expected
-        for source in (made, bucket / "run"):  # in place of what was exported before
+        for source in (made, bucket / "run"):  # replaces the earlier export
             exported(source, bucket / "out")
             assert objects_of(bucket / "out") == expected
     assert not list((tmp_path / "cache").rglob("*.parquet"))
 
 
-def test_what_is_not_the_exports_at_an_address_stays(made, bucket):
+def test_other_objects_at_an_address_are_kept(made, bucket):
     out = bucket / "out"
     run(Command(str(made), str(out)))
     for name in ("mine.txt", "data/train-00000-of-00001.parquet", "units/mine"):
@@ -368,7 +368,7 @@ def test_what_is_not_the_exports_at_an_address_stays(made, bucket):
             run(Command(str(made), place))
 
 
-def test_an_export_to_an_address_goes_on_where_it_was_interrupted(made, bucket, monkeypatch):
+def test_an_export_to_a_bucket_resumes_where_it_was_interrupted(made, bucket, monkeypatch):
     out = bucket / "out"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(documents, "dataset_card", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -385,7 +385,7 @@ def test_an_export_to_an_address_goes_on_where_it_was_interrupted(made, bucket, 
 
 
 @pytest.mark.parametrize("name", ["documents/../../private.parquet", "/etc/x.parquet", "documents/../../x.parquet"])
-def test_a_name_in_the_marker_that_leads_out_of_the_run_folder_is_refused(copied, tmp_path, name):
+def test_a_name_in_the_marker_that_leads_out_of_the_run_folder_is_rejected(copied, tmp_path, name):
     (tmp_path / "private.parquet").write_bytes((copied / "documents/1.parquet").read_bytes())
     marker = copied / "stages/documents.json"
     found = json.loads(marker.read_text())

@@ -1,4 +1,4 @@
-"""Nothing of the user's is lost in a run folder: whatever is in it, whenever a run is killed, on whichever disk."""
+"""No user file in a run folder is lost, whatever is in the folder, whenever a run is killed, on any disk."""
 
 import contextlib
 import dataclasses
@@ -38,8 +38,7 @@ DONE_BEFORE = "part {} of {}, done before"
 
 
 def make_text(experiment, run):
-    """Three parts, one after the other, as stages make them that go on from what is there, if it is of the same
-    settings."""
+    """Three parts, one after the other; like a stage, it resumes from existing parts of the same settings."""
     number = experiment.shards.train_shards
     for part in range(3):
         path = run / f"text/deep/{part}.txt"
@@ -73,7 +72,7 @@ def contents_of(workdir: Path) -> dict[str, bytes]:
 
 
 def snapshot(folder: Path) -> dict[str, bytes | str]:
-    """{path: bytes of a file, target of a link} of all that is in the folder."""
+    """{path: bytes of a file or target of a link} of everything in the folder."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
     return {str(path): str(path.readlink()) if path.is_symlink() else path.read_bytes() for path in found}
 
@@ -101,7 +100,7 @@ PLACES = (
     "notes.txt", "my_plots/a.png", "text/own.txt", "text/deep/1.txt", "text/deep/own/b.txt", "text/all.txt", "text",
     "report", "report/my.png", "counts.json", "replaced-1", "replaced-1/text/own.txt", "report/index.html",
 )  # fmt: skip
-"""Where users put things, also in place of what a run has written or is going to write."""
+"""Where users put files, including over current and future outputs of a run."""
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -116,7 +115,7 @@ def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_file() and path.read_bytes() in theirs:
-                    continue  # they would write over their own file
+                    continue  # they would overwrite their own file
                 theirs.append(f"the user's file {number}".encode() * 9)
                 path.write_bytes(theirs[-1])
             case "make anew":
@@ -137,19 +136,19 @@ def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path
 
 
 class KilledError(BaseException):
-    """What a kill is here: nothing catches it."""
+    """A simulated kill: nothing catches it."""
 
 
 @contextlib.contextmanager
 def killed_at(monkeypatch, moment: int) -> Generator[None]:
-    """Ends the process, so to speak, before the file operation of that number."""
+    """Raise before the file operation of that number, to simulate the end of the process."""
     done = 0
 
     def counted(real):
         def operation(*arguments, **options):
             nonlocal done
             done += 1
-            if done >= moment:  # and nothing is done after it
+            if done >= moment:  # and no later operation runs
                 raise KilledError
             return real(*arguments, **options)
 
@@ -163,8 +162,9 @@ def killed_at(monkeypatch, moment: int) -> Generator[None]:
 
 
 def every_kill(monkeypatch, prepare, work, check) -> int:
-    """Kills `work` before each of its file operations; each time the same work, done again, must end well. How many."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a kill is no loss of power
+    """Kill `work` before each of its file operations; each time a second call must succeed. Return the number of
+    kills."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a kill is not a power loss
     for moment in range(1, 1000):
         workdir = prepare()
         with contextlib.suppress(KilledError), killed_at(monkeypatch, moment):
@@ -176,7 +176,7 @@ def every_kill(monkeypatch, prepare, work, check) -> int:
     raise AssertionError("it never ends")
 
 
-def test_a_folder_in_which_another_process_begins_a_run_is_a_run_at_any_moment(tmp_path):
+def test_a_folder_in_which_another_process_starts_a_run_is_always_recognized_as_a_run(tmp_path):
     def begin_and_finish_a_stage(stages: Path) -> None:
         stages.mkdir()
         (stages / "texts.seen").write_text("{}")
@@ -200,8 +200,8 @@ def test_a_folder_in_which_another_process_begins_a_run_is_a_run_at_any_moment(t
         sys.setswitchinterval(interval)
 
 
-def test_a_kill_at_any_moment_of_making_anew_changes_nothing(tmp_path, monkeypatch, expected):
-    """Old outputs, a user's file among them, give way to new ones."""
+def test_a_kill_at_any_moment_of_a_rebuild_changes_nothing(tmp_path, monkeypatch, expected):
+    """New outputs replace old ones, which include a user's file."""
     run(tmp_path / "old", with_shards(train_shards=3))
     (tmp_path / "old/text/own.txt").write_text("the user's")
     for marker in markers(tmp_path / "old"):
@@ -218,8 +218,8 @@ def test_a_kill_at_any_moment_of_making_anew_changes_nothing(tmp_path, monkeypat
     assert every_kill(monkeypatch, prepare, work, check) > 40
 
 
-def test_a_kill_while_what_follows_longer_training_is_made_again_refuses_nothing(tmp_path, monkeypatch):
-    """What was made from the training before is out of date, and no other experiment's."""
+def test_a_kill_while_stages_after_longer_training_are_rebuilt_causes_no_rejection(tmp_path, monkeypatch):
+    """Outputs of the earlier training are out of date, but do not belong to another experiment."""
 
     def trained(steps: int) -> Stage:
         return dataclasses.replace(
@@ -242,7 +242,7 @@ def test_a_kill_while_what_follows_longer_training_is_made_again_refuses_nothing
     assert every_kill(monkeypatch, prepare, work, check) > 20
 
 
-def test_a_kill_at_any_moment_of_taking_from_another_run_changes_nothing(tmp_path, monkeypatch, expected):
+def test_a_kill_at_any_moment_of_reuse_from_another_run_changes_nothing(tmp_path, monkeypatch, expected):
     source = tmp_path / "source"
     run(source, with_shards(train_shards=3))
     before = contents(source)
@@ -255,11 +255,11 @@ def test_a_kill_at_any_moment_of_taking_from_another_run_changes_nothing(tmp_pat
     assert every_kill(monkeypatch, lambda: Path(tempfile.mkdtemp(dir=tmp_path)), work, check) > 40
 
 
-def test_a_file_of_the_users_among_the_outputs_is_moved_aside_and_told(tmp_path, capsys):
+def test_a_user_file_among_the_outputs_is_moved_aside_and_reported(tmp_path, capsys):
     run(tmp_path)
     (tmp_path / "report/my.png").write_text("a plot")
     (tmp_path / "notes.txt").write_text("notes")
-    assert run(tmp_path) == [False, False]  # it does not make the outputs another's
+    assert run(tmp_path) == [False, False]  # the outputs still belong to this run
     (tmp_path / "stages/report.json").unlink()
     run(tmp_path)
     assert (tmp_path / "replaced-1/report/my.png").read_text() == "a plot"
@@ -267,7 +267,7 @@ def test_a_file_of_the_users_among_the_outputs_is_moved_aside_and_told(tmp_path,
     assert (tmp_path / "notes.txt").read_text() == "notes"
 
 
-def test_a_run_folder_that_is_a_link_works_and_a_link_to_nothing_is_refused(tmp_path, expected):
+def test_a_run_folder_may_be_a_link_and_a_dangling_link_is_rejected(tmp_path, expected):
     (tmp_path / "big").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "big")
     with locked(tmp_path / "run"):
@@ -291,7 +291,7 @@ def training(steps: int, by: str = "") -> Stage:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "documents/a.parquet", "config.json", ".hidden", "stages/notes.md"])
-def test_a_folder_that_is_not_empty_and_no_run_is_refused_and_untouched(tmp_path, name):
+def test_a_non_empty_folder_without_a_run_is_rejected_and_unchanged(tmp_path, name):
     workdir = tmp_path / "folder"
     (workdir / name).parent.mkdir(parents=True)
     (workdir / name).write_text("the user's")
@@ -300,7 +300,7 @@ def test_a_folder_that_is_not_empty_and_no_run_is_refused_and_untouched(tmp_path
     assert [path for path in workdir.rglob("*") if path.is_file()] == [workdir / name]
 
 
-def test_a_run_begins_in_an_empty_folder_and_where_only_logs_are_and_users_files_may_join_it(tmp_path):
+def test_a_run_starts_in_an_empty_folder_or_next_to_logs_and_user_files_may_be_added(tmp_path):
     for name in ("", "slurm-17.out", "supervisor.jsonl", "heartbeat-1.json", "run.log"):
         workdir = tmp_path / f"run-{name}"
         workdir.mkdir()
@@ -326,7 +326,7 @@ def inputs(**changes):
     )
 
 
-def test_inputs_where_the_run_writes_are_refused_before_anything_is_done(tmp_path):
+def test_inputs_in_output_folders_are_rejected_before_any_work(tmp_path):
     workdir = tmp_path / "own"
     (workdir / "pages").mkdir(parents=True)
     (workdir / "pages/crawl.warc.gz").write_text("a crawl")
@@ -354,7 +354,7 @@ def test_inputs_where_the_run_writes_are_refused_before_anything_is_done(tmp_pat
 
 
 def interrupted(stage: Stage) -> Stage:
-    """The stage, of which a part is done when it is interrupted."""
+    """The stage, interrupted when a part is done."""
 
     def make(experiment, run):
         write_atomically(run / "text/deep/0.txt", DONE_BEFORE.format(0, experiment.shards.train_shards))
@@ -363,7 +363,7 @@ def interrupted(stage: Stage) -> Stage:
     return dataclasses.replace(stage, make=make)
 
 
-def test_parts_of_other_settings_are_refused_and_the_remedy_deletes_nothing(tmp_path):
+def test_parts_of_other_settings_are_rejected_and_the_remedy_deletes_nothing(tmp_path):
     two, three = with_shards(train_shards=2), with_shards(train_shards=3)
     with pytest.raises(InputError, match="the plug"):
         run_stage(interrupted(TEXT), two, tmp_path / "continued")
@@ -382,8 +382,8 @@ def test_parts_of_other_settings_are_refused_and_the_remedy_deletes_nothing(tmp_
     assert (workdir / "replaced-1/text/deep/0.txt").read_text() == "part 0 of 2, done before"
 
 
-def test_parts_are_gone_on_with_where_only_what_they_are_made_from_was_made_again(tmp_path):
-    """They are checked one by one, by the stage."""
+def test_parts_are_resumed_if_only_their_inputs_were_rebuilt(tmp_path):
+    """The stage checks them one by one."""
     follower = dataclasses.replace(TEXT, name="follower", after=(REPORT,), outputs=("text2",))
     calls = []
 
@@ -428,7 +428,7 @@ def test_parts_of_other_library_versions_are_neither_mixed_nor_deleted(tmp_path,
              '{"key": "", "settings": [], "files": {}}', '{"key": "", "settings": {}, "files": null}'],
     ids=["empty", "cut", "list", "null", "number", "string", "no fields", "key", "zeros", "deep", "settings", "files"],
 )  # fmt: skip
-def test_a_damaged_marker_is_told_with_a_command_that_mends_it(tmp_path, text):
+def test_a_damaged_marker_is_reported_with_a_command_that_repairs_it(tmp_path, text):
     workdir = tmp_path / "my runs"
     run(workdir)
     (workdir / "stages/text.json").write_text(text)
@@ -443,7 +443,7 @@ def test_a_damaged_marker_is_told_with_a_command_that_mends_it(tmp_path, text):
         run(workdir)
 
 
-def test_commands_in_messages_hold_paths_with_blanks(tmp_path):
+def test_commands_in_messages_quote_paths_with_blanks(tmp_path):
     workdir = tmp_path / "it's my run"
     run(workdir)
     with pytest.raises(UsageError, match="is of another") as error:
@@ -452,7 +452,7 @@ def test_commands_in_messages_hold_paths_with_blanks(tmp_path):
     assert run(workdir, with_shards(train_shards=3)) == [True, True]
 
 
-def test_a_run_that_begins_from_another_takes_what_is_equal_and_makes_the_rest(tmp_path, capsys, expected):
+def test_a_run_started_from_another_reuses_equal_stages_and_builds_the_rest(tmp_path, capsys, expected):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)
     (source / "text/own.txt").write_text("the user's, and no output")
@@ -469,7 +469,7 @@ def test_a_run_that_begins_from_another_takes_what_is_equal_and_makes_the_rest(t
     assert contents_of(different) == expected[3]
 
 
-def test_a_run_that_was_made_longer_is_not_taken_for_a_straight_one(tmp_path):
+def test_an_extended_run_is_not_mistaken_for_a_straight_one(tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)
     assert run_stage(TEXT, EXPERIMENT, workdir, source) and (workdir / "config.json").is_file()
@@ -479,7 +479,7 @@ def test_a_run_that_was_made_longer_is_not_taken_for_a_straight_one(tmp_path):
     assert "taken_from" not in json.loads((tmp_path / "other/stages/text.json").read_text())
 
 
-def test_large_files_are_links_and_making_anew_leaves_the_other_run_alone(tmp_path):
+def test_large_files_are_linked_and_a_rebuild_does_not_change_the_other_run(tmp_path):
     def make(experiment, run):
         write_atomically(run / "text/large", bytes([experiment.shards.train_shards]) * LINKED_FROM)
         write_atomically(run / "text/small", "small")
@@ -496,7 +496,7 @@ def test_large_files_are_links_and_making_anew_leaves_the_other_run_alone(tmp_pa
     assert contents(source) == before != contents(workdir)
 
 
-def test_a_script_alone_takes_what_it_reads(tmp_path):
+def test_a_single_stage_script_reuses_its_inputs(tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)
     with pytest.raises(InputError, match="needs text"):
@@ -505,7 +505,7 @@ def test_a_script_alone_takes_what_it_reads(tmp_path):
     assert run_stage(REPORT, EXPERIMENT, workdir) is True
 
 
-def test_training_is_taken_whole_with_its_logs_or_not_at_all(tmp_path):
+def test_training_is_reused_completely_with_its_logs_or_not_at_all(tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run_stage(training(3, "a"), EXPERIMENT, source)
     assert run_stage(training(3, "b"), EXPERIMENT, workdir, source) is True
@@ -515,7 +515,7 @@ def test_training_is_taken_whole_with_its_logs_or_not_at_all(tmp_path):
     assert contents(tmp_path / "other/checkpoints") == [b"b0", b"b1"]
 
 
-def test_snapshots_are_taken_with_the_checkpoints_and_set_aside_with_them(tmp_path):
+def test_snapshots_are_reused_with_the_checkpoints_and_moved_aside_with_them(tmp_path):
     def with_snapshots(by: str, fail: bool = False, steps: int = 2) -> Stage:
         inner = training(0 if fail else steps, by)
 
@@ -545,11 +545,11 @@ def test_snapshots_are_taken_with_the_checkpoints_and_set_aside_with_them(tmp_pa
     with pytest.raises(InputError, match="plug"):
         run_stage(with_snapshots("d", fail=True), EXPERIMENT, other)
     seed = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=5))
-    run_stage(with_snapshots("e"), seed, other)  # with other settings, after an attempt that came to no checkpoint
+    run_stage(with_snapshots("e"), seed, other)  # with other settings, after an attempt without a checkpoint
     assert (other / "replaced-1/snapshots/0/model").read_text() == "d"
 
 
-def test_a_source_that_is_no_run_or_damaged_or_at_work_or_the_run_itself_is_refused(tmp_path):
+def test_a_source_that_is_no_run_damaged_in_use_or_the_run_itself_is_rejected(tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)
     (tmp_path / "link").symlink_to(source)

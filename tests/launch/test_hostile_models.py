@@ -1,4 +1,4 @@
-"""Hostile model files are refused in one clear line, and take hardly more time and memory than good ones."""
+"""Hostile model files are rejected in one clear line, with about as much time and memory as good files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from tests.hostile_models import Case, cases, good_commands, make_base, measured
 
 ALL = cases()
 MORE_SECONDS, MORE_MEGABYTES = 3, 200
-"""Of CPU time and memory, than the same command takes on good files."""
+"""Excess of CPU time and memory over the same command on good files."""
 LIKE = {"config": "hugging_face", "safetensors": "hugging_face", "index": "hugging_face", "tokenizer": "hugging_face",
         "run": "sample", "gguf": "gguf", "grist": "grist"}  # fmt: skip
-"""{what a case is named after: the good command that it is compared with}."""
+"""{prefix of case names: the good command to compare with}."""
 WORST = (
     "gguf: array of 2^40 strings", "gguf: arrays in arrays", "gguf: block_count = 4000000000",
     "gguf: array of 2^60 bytes", "gguf: 2 million strings", "tokenizer: a million words",
@@ -23,13 +23,13 @@ WORST = (
     "tokenizer: split by (a+)+$", "tokenizer: library, split by (a+)+$", "tokenizer: special id 5000",
     "run: model.layers = 20000", "run: special token id 5000", "run: split by (a+)+$", "grist: xz of 6 GB",
 )  # fmt: skip
-"""Those that once took most, or ended in a traceback."""
+"""Cases that once took most resources, or ended in a traceback."""
 SAID = {
     "gguf: array of 2^40 strings": "'a' has 1,099,511,627,776 items of at least 8 bytes, but 0 bytes follow",
     "config: num_hidden_layers = 100000": "in 100,000 layers, but its weights are",
     "tokenizer: library, split by (a+)+$": "the split pattern repeats a part that repeats",
 }
-"""{name of a case: what its message says}."""
+"""{name of a case: pattern of its message}."""
 FAST = [case for number, case in enumerate(ALL) if case.name in WORST or number % 20 == 0]
 
 
@@ -42,7 +42,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def good(base, tmp_path_factory) -> dict[str, Ended]:
-    """{script: what it does with good files}."""
+    """{script: its result on good files}."""
     commands = good_commands(base, tmp_path_factory.mktemp("good"))
     found = {name: measured(command) for name, command in commands.items()}
     assert all(one.returncode == 0 and not one.stderr for one in found.values()), found
@@ -50,7 +50,7 @@ def good(base, tmp_path_factory) -> dict[str, Ended]:
 
 
 def wrongs(base: Path, good: Mapping[str, Ended], chosen: Sequence[Case], folder: Path) -> list[str]:
-    """What is wrong with the answers to these cases."""
+    """Problems with the results of these cases."""
     found = []
     for number, case in enumerate(chosen):
         place = folder / str(number)
@@ -74,15 +74,15 @@ def wrongs(base: Path, good: Mapping[str, Ended], chosen: Sequence[Case], folder
     return found
 
 
-def test_there_are_200_and_the_worst_are_among_the_fast_ones():
+def test_there_are_200_cases_and_the_worst_are_among_the_fast_ones():
     assert len(ALL) >= 200 and 20 <= len(FAST) < 45
     assert {*WORST, *SAID} <= {case.name for case in FAST}
 
 
-def test_hostile_files_are_refused_in_one_line_and_take_little(base, good, tmp_path):
+def test_hostile_files_are_rejected_in_one_line_with_few_resources(base, good, tmp_path):
     assert not wrongs(base, good, FAST, tmp_path)
 
 
 @pytest.mark.slow
-def test_all_hostile_files_are_refused_in_one_line_and_take_little(base, good, tmp_path):
+def test_all_hostile_files_are_rejected_in_one_line_with_few_resources(base, good, tmp_path):
     assert not wrongs(base, good, [case for case in ALL if case not in FAST], tmp_path)

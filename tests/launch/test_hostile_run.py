@@ -1,5 +1,4 @@
-"""A run folder may come from anybody: whatever links and names are in it, no file outside of it is deleted, emptied,
-moved or overwritten."""
+"""In a run folder from a stranger, no link or name can delete, empty, move or overwrite a file outside of it."""
 
 import contextlib
 import dataclasses
@@ -47,7 +46,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture
 def victim(tmp_path) -> Path:
-    """A folder of the user's with six files, one of them in a subfolder."""
+    """A user's folder with six files, one of them in a subfolder."""
     folder = tmp_path / "victim"
     (folder / "deep").mkdir(parents=True)
     for name in ("thesis.tex", "photo.jpg", "0.txt", "index.html", "keys", "deep/old.txt"):
@@ -65,7 +64,7 @@ def finished(tmp_path) -> Path:
     "name", ["parts", "scratch", "text", "text/deep", "counts.json", "units", "units/joined-0123456789ab", "stages"]
 )
 @pytest.mark.parametrize("direct", [True, False])
-def test_what_a_stage_deletes_or_moves_is_never_behind_a_link(tmp_path, victim, name, direct):
+def test_a_stage_deletes_and_moves_nothing_through_a_link(tmp_path, victim, name, direct):
     workdir = tmp_path / "run"
     (workdir / name).parent.mkdir(parents=True)
     (workdir / name).symlink_to(victim)
@@ -90,7 +89,7 @@ LINKS = [
 
 
 @pytest.mark.parametrize("leads", ["folder", "file", "nothing"])
-def test_a_link_where_a_run_writes_is_refused_by_its_name_and_not_written_through(victim, finished, leads):
+def test_a_link_at_an_output_path_is_rejected_by_name_and_not_written_through(victim, finished, leads):
     target = {"folder": victim, "file": victim / "keys", "nothing": victim / "new"}[leads]
     before, tried = snapshot(victim), 0
     for name in LINKS:
@@ -114,7 +113,7 @@ def test_a_link_where_a_run_writes_is_refused_by_its_name_and_not_written_throug
     assert tried == len(LINKS) > 60
 
 
-def test_links_under_other_names_and_within_the_run_folder_are_the_users(victim, finished):
+def test_links_under_other_names_and_within_the_run_folder_are_kept(victim, finished):
     (finished / "notes").symlink_to(victim)
     (finished / "wandb").mkdir()
     (finished / "wandb/latest-run").symlink_to("run-1")
@@ -124,7 +123,7 @@ def test_links_under_other_names_and_within_the_run_folder_are_the_users(victim,
 
 
 @pytest.mark.parametrize("make_link", ["symbolic", "hard"])
-def test_a_file_is_not_written_through_a_link_under_the_name_of_its_unfinished_copy(tmp_path, victim, make_link):
+def test_a_file_is_not_written_through_a_link_at_its_temporary_name(tmp_path, victim, make_link):
     partial = tmp_path / "config.json.partial"
     link = os.symlink if make_link == "symbolic" else os.link
     link(victim / "keys", partial)
@@ -134,7 +133,7 @@ def test_a_file_is_not_written_through_a_link_under_the_name_of_its_unfinished_c
 
 
 @pytest.mark.parametrize("make_link", ["symbolic", "hard"])
-def test_signs_of_life_are_not_written_through_a_link(tmp_path, victim, make_link):
+def test_a_heartbeat_is_not_written_through_a_link(tmp_path, victim, make_link):
     link = os.symlink if make_link == "symbolic" else os.link
     link(victim / "keys", tmp_path / "heartbeat.json")
     before = snapshot(victim)
@@ -145,8 +144,8 @@ def test_signs_of_life_are_not_written_through_a_link(tmp_path, victim, make_lin
     assert snapshot(victim) == before and json.loads((tmp_path / "heartbeat.json").read_text())["step"] == 1
 
 
-def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, victim, finished):
-    """A backup by `cp -al` has such links, too: it stays as it is."""
+def test_a_file_with_a_second_hard_link_is_not_modified(tmp_path, victim, finished):
+    """A backup by `cp -al` has such links, too, and must not change."""
     (finished / "hangs").mkdir()
     (finished / "pages").mkdir()
     logs = (".lock", "metrics.jsonl", "supervisor.jsonl", "heartbeat.json.probe", "hangs/step-00000001.txt",
@@ -172,7 +171,7 @@ def test_no_file_is_written_to_that_has_another_name_by_a_hard_link(tmp_path, vi
     assert {(finished / name).read_text() for name in ("metrics.jsonl", "new")} == {"the user's keysmore"}
 
 
-def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(finished):
+def test_a_pipe_at_the_path_of_a_file_is_rejected_without_waiting(finished):
     for name in ("config.json", "metrics.jsonl", ".lock", "stages/text.json", "stages/text.begun"):
         path = finished / name
         path.unlink(missing_ok=True)
@@ -186,8 +185,8 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(finished):
         path.unlink()
 
 
-def test_a_record_that_lists_the_users_files_deletes_none_of_them(victim, finished):
-    """The record and the link both come from the stranger."""
+def test_a_marker_that_lists_user_files_deletes_none_of_them(victim, finished):
+    """The marker and the link both come from the stranger."""
     for stage, output in ((TEXT, "text"), (REPORT, "report")):
         shutil.rmtree(finished / output)
         (finished / output).symlink_to(victim)
@@ -200,8 +199,8 @@ def test_a_record_that_lists_the_users_files_deletes_none_of_them(victim, finish
     assert snapshot(victim) == before
 
 
-def test_the_commands_refuse_such_a_folder_in_one_line(tmp_path, victim, finished):
-    """The lock was written through, too."""
+def test_the_commands_reject_such_a_folder_in_one_line(tmp_path, victim, finished):
+    """The lock was once written through a link, too."""
     (finished / "config.json").write_text(json.dumps(dataclasses.asdict(EXPERIMENT)))
     (finished / ".lock").symlink_to(victim / "keys")
     before = snapshot(victim)
@@ -343,19 +342,19 @@ READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
         listing, fetched_listing, checked_logs, funnel,
     )
 }  # fmt: skip
-"""Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.
-The names of other files are fixed, or are those of a listing of the folder itself."""
+"""Readers of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns the
+parsed result. All other names of files are constants, or come from listing the folder itself."""
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_a_name_that_leads_out_of_its_folder_is_refused_whatever_file_it_is_in(tmp_path, victim, kind):
+def test_a_name_that_leads_out_of_its_folder_is_rejected_in_every_kind_of_file(tmp_path, victim, kind):
     folder = tmp_path / "run"
     folder.mkdir()
     (tmp_path / "x").write_text("the user's")
     before = snapshot(victim) | snapshot_of(tmp_path / "x")
     for name in NAMES_THAT_LEAD_OUT:
         if kind == "pages" and name.startswith("/"):
-            continue  # an input file of the user's, which is only read
+            continue  # the user's input file, which is only read
         read = READERS[kind](folder, name)
         with pytest.raises((InputError, DamageError)) as refusal:
             read()
@@ -368,8 +367,8 @@ def snapshot_of(file: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", sorted(READERS.keys() - {"task_files", "listing", "fetched_listing", "deleted_unit"}))
-def test_what_is_no_json_or_of_another_type_is_refused_or_passed_over_without_a_traceback(tmp_path, kind):
-    """The first of these ended in a RecursionError: json.loads has a bound of its own."""
+def test_invalid_json_and_wrong_types_are_rejected_or_skipped_without_a_traceback(tmp_path, kind):
+    """The first of these once ended in a RecursionError, from the nesting limit of json.loads."""
     read = READERS[kind](tmp_path, "a")
     (file,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes().startswith((b"{", b"["))]
     good = json.loads(file.read_text())
@@ -381,11 +380,11 @@ def test_what_is_no_json_or_of_another_type_is_refused_or_passed_over_without_a_
 
 
 WRITERS = ("deleted_unit", "pages", "task_files", "listing")
-"""Of the kinds those whose names are joined at once; others are read by a run that has looked at its links."""
+"""The kinds whose names are joined immediately; others are read by a run that has checked its links."""
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_name_that_a_link_leads_out_of_the_folder_is_refused(tmp_path, victim, kind):
+def test_a_name_that_leads_through_a_link_out_of_the_folder_is_rejected(tmp_path, victim, kind):
     folder = tmp_path / "run"
     for base in (folder, folder / "copy"):
         (base / "a").mkdir(parents=True)
@@ -405,8 +404,8 @@ def test_a_name_that_a_link_leads_out_of_the_folder_is_refused(tmp_path, victim,
     assert snapshot(victim) == before
 
 
-def test_a_listing_of_the_hub_writes_nothing_outside_of_the_cache(tmp_path, monkeypatch):
-    """A server or mirror of it chooses the names."""
+def test_a_hub_listing_writes_nothing_outside_the_cache(tmp_path, monkeypatch):
+    """A server or its mirror chooses the names."""
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "a/b/c/cache"))
     files = {"data/good.txt": b"good", "data/../../../../evil.txt": b"evil", "data/../../../../../../evil.txt": b"evil"}
     with serving(LoopbackHub(files)) as hub:
@@ -416,7 +415,7 @@ def test_a_listing_of_the_hub_writes_nothing_outside_of_the_cache(tmp_path, monk
     assert {path.name for path in tmp_path.rglob("*.txt")} <= {"good.txt"}
 
 
-def test_a_run_id_that_is_a_path_is_refused(tmp_path):
+def test_a_run_id_that_is_a_path_is_rejected(tmp_path):
     assert run_id_in(tmp_path / "wandb/run_id") == run_id_in(tmp_path / "wandb/run_id")
     for name in ("../x", "/etc/x", "a/b", "a b", "..", ""):
         (tmp_path / "wandb/run_id").write_text(name)
@@ -445,7 +444,7 @@ MODULES_WITH_NAMES = (
     "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
     "lm/storage/local_copy.py",
 )  # fmt: skip
-"""Modules that read names of files from JSON: each has a kind in READERS."""
+"""Modules that read file names from JSON: each has a kind in READERS."""
 MODULES_WITHOUT = (
     "configs/experiment/__init__.py", "configs/experiment/run_folder.py", "configs/packages/page_formats.py",
     "data_prep/decontamination/index.py", "data_prep/dedup/clusters.py", "data_prep/engine/slurm.py",
@@ -467,10 +466,10 @@ MODULES_WITHOUT = (
     "lm/tokenizer/published.py", "lm/training/hooks.py", "lm/trusted_code.py", "viewer/training_data.py",
     "viewer/window/curve_log.py", "viewer/window/inspections.py",
 )  # fmt: skip
-"""Modules that read other JSON. What they read is never joined to a folder."""
+"""Modules that read other JSON, whose values are never joined to a folder."""
 
 
-def test_every_module_that_reads_json_is_known_to_read_names_of_files_or_not():
+def test_every_module_that_reads_json_is_classified():
     found = set()
     for room in ("configs", "data_prep", "launch", "lm", "viewer"):
         for path in (REPOSITORY / room).rglob("*.py"):

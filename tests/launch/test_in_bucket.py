@@ -1,5 +1,5 @@
-"""A run folder in a bucket: what works on a disk works there, killed and gone on with on another machine, to the same
-bits; what does not is refused before anything is done."""
+"""A run folder in a bucket works like one on disk, also killed and resumed on another machine, bit for bit; unsupported
+uses are rejected before any work."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def server() -> Generator[Store]:
 
 @pytest.fixture
 def run(server: Store, tmp_path) -> Generator[Url]:
-    """The address of a run that is yet to be made; the machine is one of its own."""
+    """The URL of a new run, on a machine of its own."""
     name = f"corpus-{next(NUMBERS)}"
     server.bucket(name)
     with variables({"GRISTMILL_CACHE": str(tmp_path / "cache")}):
@@ -65,7 +65,7 @@ def workdir_of(run: Url | str, *words: str) -> Path:
 
 
 def stage(name: str, *after: Stage, text: str = "made", grows: bool = False, multi_process: bool = False) -> Stage:
-    """Writes what it reads, and `text`, into a file of a folder."""
+    """Write the inputs and `text` into a file of a folder."""
 
     def make(experiment, run: Path) -> None:
         read = "".join((run / one.name / "file").read_text() for one in after)
@@ -79,24 +79,24 @@ def stage(name: str, *after: Stage, text: str = "made", grows: bool = False, mul
 
 
 def on(machine: str, tmp_path: Path, run: Url, *stages: Stage) -> list[bool]:
-    """Which of the stages were made, by a process of that machine."""
+    """The stages that a process of that machine built."""
     with variables({"GRISTMILL_CACHE": str(tmp_path / machine)}):
         workdir = workdir_of(run)
         with locked(workdir):
             return [run_stage(one, EXPERIMENT, workdir) for one in stages]
 
 
-def test_what_one_machine_has_made_another_does_not_make_again_and_reads(run, tmp_path):
+def test_one_machine_reuses_and_reads_the_outputs_of_another(run, tmp_path):
     first, second = stage("first"), stage("second", stage("first"))
     assert on("a", tmp_path, run, first) == [True]
     assert on("b", tmp_path, run, first, second) == [False, True]
     assert on("a", tmp_path, run, first, second) == [False, False]
     assert on("c", tmp_path, run, first, second) == [False, False]
     assert (run / "second/file").read_text() == "mademade"
-    assert not list((tmp_path / "c").rglob("second/file"))  # nothing is brought that nobody reads
+    assert not list((tmp_path / "c").rglob("second/file"))  # nothing unused is downloaded
 
 
-def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is_the_users(run, tmp_path):
+def test_rebuilt_outputs_replace_the_old_ones_and_user_files_are_kept(run, tmp_path):
     assert on("a", tmp_path, run, stage("first")) == [True]
     write_atomically(run / "first/notes", "the user's")
     (run / "stages/first.json").unlink()
@@ -108,7 +108,7 @@ def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is
         on("a", tmp_path, run, stage("first"))
     said = str(refused.value)
     assert str(tmp_path) not in said.replace(str(run), "") and f"delete {run}/stages/first.json" in said
-    Url(said.rpartition("delete ")[2]).unlink()  # in the working copy, it would be brought again
+    Url(said.rpartition("delete ")[2]).unlink()  # in the local copy it would be downloaded again
     assert on("a", tmp_path, run, stage("first")) == [True]
     with pytest.raises(InputError, match=f"in {run}, which is missing"):
         on("a", tmp_path, run, stage("third", stage("second", stage("first"))))
@@ -137,8 +137,8 @@ READ = {
 
 @pytest.mark.parametrize("change", ["replace", "delete"])
 @pytest.mark.parametrize("what", READ)
-def test_another_process_reads_again_what_process_0_changes_meanwhile(run, server, tmp_path, change, what):
-    """Between the listing, or the first bytes, and the last: each of the first three times that the file is read."""
+def test_another_process_rereads_files_that_process_0_changes_meanwhile(run, server, tmp_path, change, what):
+    """The change comes between the listing, or the first bytes, and the last byte, in each of the first three reads."""
     on("a", tmp_path, run, stage("first"))
     write_atomically(run / "metrics.jsonl", "{}")
     (name, read), changed = READ[what], []
@@ -174,7 +174,7 @@ WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files",
 
 @pytest.mark.parametrize("at", WRITTEN)
 @pytest.mark.parametrize("again", ["a", "b"])
-def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(run, server, tmp_path, at, again):
+def test_a_stage_with_a_failed_upload_is_absent_until_the_next_attempt(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
     with (
         variables(HOPELESS),
@@ -189,10 +189,8 @@ def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(ru
 
 
 @pytest.mark.parametrize("killed_before", ["first/file", "stages/first.json"])
-def test_all_processes_make_again_what_process_0_was_killed_at_before_the_marker_was_there(
-    run, server, tmp_path, killed_before
-):
-    """Else it would end as up to date, and the others would wait for it."""
+def test_all_processes_rebuild_a_stage_if_process_0_was_killed_before_its_marker(run, server, tmp_path, killed_before):
+    """Otherwise this process would report it as up to date, and the others would wait for it."""
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(killed_before) else None)
     together = stage("first", multi_process=True)
     with variables(HOPELESS), pytest.raises(InputError, match=f"{killed_before} cannot be written: .*500"):
@@ -211,14 +209,14 @@ def test_all_processes_make_again_what_process_0_was_killed_at_before_the_marker
     assert made == [True, True, False, False]
 
 
-def test_two_processes_of_one_index_do_not_share_a_folder_and_a_kill_leaves_nothing_that_is_refused(run, tmp_path):
+def test_two_processes_with_one_index_use_separate_folders_and_a_kill_causes_no_rejection(run, tmp_path):
     on("a", tmp_path, run, stage("first"))
     for index in ("0", "1"):
         two = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "NUM_PROCESSES": "2", "PROCESS_ID": index}
         with variables(two | {"GRISTMILL_CACHE": str(tmp_path / "b")}):
             folder = bucket.process_folder(workdir_of(run), int(index))
             folder.mkdir(parents=True)
-            (folder / "config.json").write_text("")  # killed as it was downloaded
+            (folder / "config.json").write_text("")  # killed during the download
             with locked(folder):
                 assert (folder / "config.json").read_bytes() == (run / "config.json").read_bytes()
                 with pytest.raises(InputError, match=f"Another process .* is working in {run}"), locked(folder):
@@ -226,14 +224,14 @@ def test_two_processes_of_one_index_do_not_share_a_folder_and_a_kill_leaves_noth
                 assert (folder / "stages/first.json").is_file()
 
 
-def test_where_other_things_lie_no_run_begins(run, tmp_path):
+def test_no_run_starts_at_a_url_with_other_objects(run, tmp_path):
     write_atomically(run / "notes/mine.txt", "mine")
     with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(notes\), and is not the folder of a run"):
         on("a", tmp_path, run, stage("first"))
     assert list(run.files()) == ["notes/mine.txt"]
 
 
-def test_where_another_run_lies_below_no_run_begins(run, tmp_path):
+def test_no_run_starts_above_another_run(run, tmp_path):
     assert on("a", tmp_path, run / "inner", stage("first")) == [True]
     before = run.files()
     with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(inner\), and is not the folder of a run"):
@@ -253,18 +251,18 @@ def test_where_another_run_lies_below_no_run_begins(run, tmp_path):
         (["--from", "s3://corpus"], r"--from s3://corpus is a whole bucket"),
     ],
 )
-def test_what_cannot_be_is_refused(run, words, message):
+def test_unsupported_uses_are_rejected(run, words, message):
     with pytest.raises(UsageError, match=message):
         parse_run("launch.train", "", ["tests/configs.py", *words])
 
 
-def test_a_bucket_that_is_not_there_is_named(run, tmp_path):
-    with pytest.raises(InputError, match=r"there is no bucket gone\. Create it"):
+def test_a_missing_bucket_is_named(run, tmp_path):
+    with pytest.raises(InputError, match=r"there is no bucket gone\. Make it"):
         on("a", tmp_path, Url("s3://gone/run"), stage("first"))
 
 
-def test_what_supervisors_write_on_one_machine_after_the_other_is_one_log(run, tmp_path):
-    """Each writes its first line before its command has looked into the bucket."""
+def test_supervisors_on_successive_machines_append_to_one_log(run, tmp_path):
+    """Each writes its first line before its command has accessed the bucket."""
     for number, machine in enumerate("aabab"):
         with variables({"GRISTMILL_CACHE": str(tmp_path / machine)}):
             workdir = workdir_of(run)
@@ -277,18 +275,18 @@ def test_what_supervisors_write_on_one_machine_after_the_other_is_one_log(run, t
         assert times == [*range(number + 1)]
 
 
-def test_a_ladder_is_refused(run):
+def test_a_ladder_is_rejected(run):
     with pytest.raises(UsageError, match=f"--workdir {run} is in a bucket, but a ladder"):
         scale(EXPERIMENT, bucket.to_read(workdir_of(run)), Options(budget=1e12))
     assert not list(run.files())
 
 
-def test_inputs_in_a_bucket_are_not_taken_for_a_folder_here(run):
+def test_inputs_in_a_bucket_are_not_mistaken_for_a_local_folder(run):
     train = dataclasses.replace(EXPERIMENT.train, own_weight=1.0)
     refuse_inputs_in_outputs(dataclasses.replace(EXPERIMENT, train=train), workdir_of(run))
 
 
-def test_a_run_stands_in_the_place_of_a_config(run, tmp_path):
+def test_a_run_replaces_a_config_argument(run, tmp_path):
     assert on("a", tmp_path, run, stage("first")) == [True]
     with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
         COPIES.clear()
@@ -300,7 +298,7 @@ def test_a_run_stands_in_the_place_of_a_config(run, tmp_path):
             parse_run("launch.sample", "", [str(run.parent / "nothing")])
 
 
-def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(run, tmp_path):
+def test_a_checkpoint_and_a_tokenizer_in_a_bucket_are_read_like_local_ones(run, tmp_path):
     write_atomically(run / "checkpoints/8/model/array", "bits")
     write_atomically(run / "checkpoints/12/model/array", "others")
     folder = StartConfig(f"{run}/checkpoints/8").folder()
@@ -321,7 +319,7 @@ def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(ru
 
 
 @pytest.mark.parametrize("manifest", ["{", "[]", None])
-def test_a_checkpoint_that_a_kill_left_there_goes_but_for_what_is_the_users(run, manifest):
+def test_an_incomplete_checkpoint_of_a_killed_run_is_deleted_except_for_user_files(run, manifest):
     folder = run / "checkpoints"
     for name in ("4/model/a", "4/training/b", "4/notes", "4.unfinished", "notes", "8/model/a", "8/manifest.json"):
         write_atomically(folder / name, name)
@@ -341,7 +339,7 @@ def kept(folder: Url, *steps: int) -> None:
         write_manifest(folder / str(step), {"step": step})
 
 
-def test_checkpoints_and_snapshots_are_read_at_the_address_and_leave_nothing_here(run, tmp_path):
+def test_checkpoints_and_snapshots_are_read_at_the_url_and_leave_nothing_here(run, tmp_path):
     kept(run / "checkpoints", 4, 8)
     kept(run / "snapshots", 0, 2, 8, 9)
     write_atomically(run / "stages/train.json", "{}")
@@ -380,9 +378,9 @@ def printed(*words: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(run, server, warc, tmp_path):
-    """Requests fail now and then, in every way that does not cost minutes. The process is killed as it marks the shards
-    as done, begins again, is killed as it would say that a checkpoint is whole, and goes on on another machine."""
+def test_a_run_in_a_bucket_killed_and_moved_ends_bit_for_bit_like_one_on_disk(run, server, warc, tmp_path):
+    """Requests fail now and then, in every way that does not cost minutes. The process is killed when it marks the
+    shards as done, starts again, is killed when it publishes a checkpoint, and resumes on another machine."""
     disk = tmp_path / "disk"
     finish(start_on_disk(disk, warc))
     often = functools.partial(now_and_then, every=11)
@@ -428,9 +426,9 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
 
 
 @pytest.mark.slow
-def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, warc, tmp_path):
-    """Four are killed as process 0 would say that a checkpoint is whole; two go on, and refuse what is damaged then. A
-    twentieth of the requests fails."""
+def test_processes_that_share_only_a_bucket_train_like_one_on_disk(run, server, warc, tmp_path):
+    """Four processes are killed when process 0 publishes a checkpoint; two resume, and then reject damaged files. One
+    request in twenty fails."""
     disk = tmp_path / "disk"
     finish(start_on_disk(disk, warc, *TWO_HEADS))
     with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
@@ -469,7 +467,7 @@ def test_processes_that_share_only_a_bucket_train_as_one_on_a_disk(run, server, 
 
 
 @pytest.mark.slow
-def test_a_supervised_run_in_a_bucket_that_is_killed_goes_on_from_what_is_there(run, server, warc, tmp_path):
+def test_a_killed_supervised_run_in_a_bucket_resumes_from_its_checkpoints(run, server, warc, tmp_path):
     command = [
         sys.executable, "-m", "launch.supervise", "--stopped-code", "75", "launch.pretrain", "tests/configs.py",
         "--workdir", str(run), "--pages.warc", f"{warc}/*.warc.gz",
@@ -498,8 +496,8 @@ def test_a_supervised_run_in_a_bucket_that_is_killed_goes_on_from_what_is_there(
 
 
 @pytest.mark.slow
-def test_supervisors_of_processes_that_share_only_a_bucket_see_the_steps_of_their_own(run, server, warc, tmp_path):
-    """Else those of processes other than 0 would give up at the third crash, wherever these came."""
+def test_supervisors_of_processes_that_share_only_a_bucket_see_their_own_steps(run, server, warc, tmp_path):
+    """Otherwise supervisors of processes other than 0 would give up at the third crash, wherever these happen."""
     with variables({"GRISTMILL_CACHE": str(tmp_path / "data")}):
         finish(start_on_disk(run, warc, "--until", "shards", *TWO_HEADS))
     killed = []

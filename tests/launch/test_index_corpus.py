@@ -1,4 +1,4 @@
-"""launch.index_corpus as a stage: made once, refused when the shards are others; the commands as a user gives them."""
+"""launch.index_corpus as a stage: built once, rejected if the shards differ; and the commands for users."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ STAGES = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_
 
 
 def mark(run: Path, shards_key: str) -> None:
-    """The markers of the stages up to the shards, as if they had made what is there."""
+    """Write markers of the stages up to the shards, as if they had run."""
     for stage in (one.STAGE for one in STAGES):
         key = lambda name: shards_key if name == "shards" else name
         marker: dict[str, object] = {
@@ -45,7 +45,7 @@ def run(tmp_path) -> Path:
     return folder
 
 
-def test_the_index_is_made_once_and_is_another_s_where_the_shards_are(run):
+def test_the_index_is_built_once_and_rejected_for_other_shards(run):
     assert run_stage(index_corpus.STAGE, tiny_experiment(), run)
     assert not run_stage(index_corpus.STAGE, tiny_experiment(), run)
     assert index_corpus.check(tiny_experiment(), run, index_corpus.Options(check=1))
@@ -58,7 +58,7 @@ def test_the_index_is_made_once_and_is_another_s_where_the_shards_are(run):
     assert run_stage(index_corpus.STAGE, tiny_experiment(), run)
 
 
-def test_an_index_of_a_mixture_is_of_its_folders_as_they_were(run, tmp_path):
+def test_the_index_of_a_mixture_records_its_folders(run, tmp_path):
     other = tmp_path / "other/tokens"
     shutil.copytree(run / "tokens", other)
     train = dataclasses.replace(tiny_experiment().train, mixture=(MixtureSource(str(other), 1.0),))
@@ -75,14 +75,14 @@ def test_an_index_of_a_mixture_is_of_its_folders_as_they_were(run, tmp_path):
         run_stage(index_corpus.STAGE, experiment, run)
 
 
-def test_a_run_without_shards_is_told_what_to_run(run):
+def test_a_run_without_shards_names_the_command_to_run(run):
     shutil.rmtree(run / "tokens")
     with pytest.raises(InputError, match=r"corpus_index needs tokens .*launch.write_shards"):
         run_stage(index_corpus.STAGE, tiny_experiment(), run)
 
 
 @pytest.mark.slow
-def test_the_commands_of_a_user(run):
+def test_the_commands_for_users(run):
     def call(script: str, *words: str) -> tuple[int, str]:
         command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(run), *words]
         done = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""launch.inspect_tokenizer as a user calls it: each way to ask, each error, and what the page holds."""
+"""launch.inspect_tokenizer for users: each kind of input, each error, and the contents of the page."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def ids_in(lines: list[str]) -> list[int]:
     return [int(word) for line in lines for word in line.split()]
 
 
-def test_text_is_cut_by_the_newest_run(room):
+def test_text_is_split_by_the_tokenizer_of_the_newest_run(room):
     text = "The old mill:\n\tgrinds 42 sacks über Nacht. 🙂"
     out, error = inspect(room, text)
     tokenizer = tokenizer_of(room, "new")
@@ -107,7 +107,7 @@ def test_an_empty_input_has_no_tokens(room):
     assert recorded_in(room / "empty.html")["model{}"]["prompt"] == ""
 
 
-def test_bytes_that_are_no_text_are_counted(room):
+def test_bytes_that_are_not_text_are_counted(room):
     out, error = inspect(room, "-", given=b"mill \xff\xfe\n")
     assert error == "standard input: 2 of 8 bytes are no UTF-8, and are read as U+FFFD.\n"
     assert figures("new", "mill \ufffd\ufffd\n", tokenizer_of(room, "new")) in out
@@ -147,7 +147,7 @@ def test_usage_over_the_documents_of_a_run(room):
         (("--beside", "runs/nowhere"), 2, "no tokenizer 'runs/nowhere'"),
     ],
 )
-def test_what_a_user_can_mend(room, arguments, code, message):
+def test_user_errors_are_reported(room, arguments, code, message):
     _, error = inspect(room, *arguments, code=code)
     assert re.fullmatch(f"launch.inspect_tokenizer: .*{message}.*\n", error, re.DOTALL), error
 
@@ -165,31 +165,31 @@ def test_a_damaged_tokenizer(room, tmp_path):
 
 
 @pytest.mark.parametrize("environment", [PLAIN, COLOUR])
-def test_no_control_character_of_the_text_reaches_the_terminal(room, environment):
+def test_control_characters_of_the_text_do_not_reach_the_terminal(room, environment):
     out, _ = inspect(room, "-", given=HOSTILE.encode(), environment=environment)
     ours = re.sub(r"\x1b\[[\d;]*m", "", out) if environment else out
     assert not {c for c in ours if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs")}
-    assert "\\u001b" in ours and "\\xc2 \\x9b" in ours  # the second is cut into its bytes
-    for code in re.findall(r"\x1b\[([\d;]*)m", out):  # the text asked for red, which is 31
+    assert "\\u001b" in ours and "\\xc2 \\x9b" in ours  # the second is split into its bytes
+    for code in re.findall(r"\x1b\[([\d;]*)m", out):  # the text requested red, which is 31
         assert code != "31"
 
 
-def test_no_control_character_of_an_argument_reaches_the_terminal_by_a_message(room):
+def test_control_characters_of_an_argument_do_not_reach_the_terminal_in_a_message(room):
     for code, arguments in ((2, ("x", "--tokenizer", "no\x1b[31mwhere\x07")), (1, ("--file", "no\x1b[31mwhere"))):
         _, error = inspect(room, *arguments, code=code)
         assert "where" in error and not {"\x1b", "\x07"} & set(error)
 
 
-def test_a_terminal_without_a_width_is_none_of_the_reader_s_faults(room):
+def test_a_terminal_without_a_width_is_no_error(room):
     assert "2 characters" in inspect(room, "hi", environment={"COLUMNS": "0"})[0]
 
 
-def test_an_argument_that_is_no_utf_8_is_counted_as_what_is_encoded(room):
+def test_an_argument_that_is_not_utf_8_is_counted_as_encoded(room):
     out, _ = inspect(room, os.fsdecode(b"\xff"), "--tokenizer", "runs/old")
     assert "1 characters, 3 bytes" in out
 
 
-def test_colours_in_a_terminal_alone_and_never_against_the_user(room):
+def test_colors_are_only_used_in_a_terminal_and_follow_the_user_setting(room):
     assert "\x1b[" in inspect(room, "The mill", environment=COLOUR)[0]
     assert "\x1b[" not in inspect(room, "The mill")[0]
     assert not re.search(r"\x1b\[[\d;]*[34]8;", inspect(room, "The mill", environment=COLOUR | {"NO_COLOR": "1"})[0])
@@ -209,7 +209,7 @@ def test_long_texts_and_wide_characters_stay_within_the_terminal(room):
 
 @pytest.fixture(scope="module")
 def page(room) -> dict:
-    """What the page of two tokenizers holds."""
+    """The data of the page of two tokenizers."""
     out, _ = inspect(
         room, "-", "--workdir", "runs/new", "--beside", "runs/old", "--html", "new/page.html", given=HOSTILE.encode()
     )
@@ -254,7 +254,7 @@ def test_vocabularies_that_are_not_merged(room):
 
 
 def test_ids_of_a_tokenizer_that_the_page_cannot_run_are_recorded(room):
-    """For the text as JavaScript cuts it: by UTF-16 units, with U+FFFD for half of a pair."""
+    """For the text as JavaScript splits it: by UTF-16 units, with U+FFFD for half of a pair."""
     config = TokenizerConfig(700, "gpt2", 10**6, algorithm="sentencepiece_bpe")
     tokenizer, text = train_tokenizer([*LANGUAGES.values()], config), "The mill 🙂 " * 2500
     answers = tokens_html([read_with("pieces", tokenizer, text)], [])
@@ -264,7 +264,7 @@ def test_ids_of_a_tokenizer_that_the_page_cannot_run_are_recorded(room):
 
 
 @pytest.mark.parametrize(("wanted", "read"), [(1, 1), (3, 3), (7, 7), (8, 8), (100, 8)])
-def test_documents_are_drawn_from_all_files(room, wanted, read):
+def test_documents_are_sampled_from_all_files(room, wanted, read):
     from data_prep.shards.tokenize import document_files
 
     files = document_files(room / "runs/new/documents")

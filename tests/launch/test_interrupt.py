@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("script", ["sample", "pretrain", "inspect_tokenizer", "supervise"])
 def test_ctrl_c_during_the_imports_prints_no_traceback(script, tmp_path):
-    """What is imported after launch itself asks for the signal, so that it comes in the midst of the imports."""
+    """A module imported after launch itself raises the signal, so it comes during the imports."""
     lines = "import os, signal", "signal.signal(signal.SIGINT, signal.default_int_handler)", "os.kill(os.getpid(), 2)"
     (tmp_path / "tyro.py").write_text("\n".join(lines))
     done = subprocess.run(
@@ -25,7 +25,7 @@ def test_ctrl_c_during_the_imports_prints_no_traceback(script, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == -signal.SIGINT  # 130 to a shell
+    assert done.returncode == -signal.SIGINT  # the shell sees 130
     assert done.stderr.strip() == "interrupted; nothing was begun." and not done.stdout
 
 
@@ -38,8 +38,8 @@ def test_other_errors_keep_their_traceback(tmp_path):
     assert done.returncode == 1 and "Traceback" in done.stderr and "ValueError: broken" in done.stderr
 
 
-def test_ctrl_c_claims_only_what_is_kept(monkeypatch, capsys):
-    """What is only printed, or written whole at the end, does not go on from where it was."""
+def test_ctrl_c_only_claims_kept_work(monkeypatch, capsys):
+    """Printed output, and files written whole at the end, are not resumed."""
 
     def interrupted(*given):
         raise KeyboardInterrupt

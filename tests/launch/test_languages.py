@@ -1,4 +1,4 @@
-"""Ten languages through the scripts, as a user has them: each kept by its own thresholds, whatever the workers."""
+"""Ten languages through the scripts: each is filtered by its own thresholds, for any number of workers."""
 
 import importlib.util
 import json
@@ -23,12 +23,12 @@ pytestmark = [
     pytest.mark.skipif(not SENTENCES.is_file(), reason="needs the sentences in ../shared"),
 ]
 DOCUMENTS, LINES = 8, 12
-"""Of each language, and sentences of each document."""
+"""Documents of each language, and sentences of each document."""
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """Tables of ten languages and of English, thresholds with two common words of each, and an empty list of URLs."""
+    """Tables of ten languages and English, thresholds with two stop words of each, and an empty list of URLs."""
     root = tmp_path_factory.mktemp("ten")
     rows = [{"id": f"en-{number}", "text": f"{PROSE} It was number {number}."} for number in range(DOCUMENTS)]
     for label, sentences in sentences_of(SENTENCES).items():
@@ -72,7 +72,7 @@ def table(folder: Path) -> list[dict]:
     return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-def test_every_language_is_kept_but_for_its_copy(made):
+def test_all_documents_of_every_language_are_kept_except_a_copy(made):
     kept = Counter(f"{row['language']}_{row['language_script']}" for row in table(made / "documents"))
     assert kept == dict.fromkeys(TEN_LANGUAGES, DOCUMENTS)
     assert all(row["id"].rpartition("-")[0][:3] == row["language"] for row in table(made / "documents"))
@@ -87,7 +87,7 @@ def test_english_is_not_measured(made):
     assert {name.partition("-")[0] for name, words in values.items() if words is None} == {"en"}
 
 
-def test_two_workers_make_the_same_bytes(inputs, made, tmp_path):
+def test_two_workers_write_the_same_bytes(inputs, made, tmp_path):
     for script in ("fetch_pages", "extract_texts", "prepare_documents"):
         run(inputs, tmp_path / "two", script, workers=2)
     for folder in ("texts", "documents", "dropped"):
@@ -96,7 +96,7 @@ def test_two_workers_make_the_same_bytes(inputs, made, tmp_path):
     assert (tmp_path / "two/funnel.json").read_bytes() == (made / "funnel.json").read_bytes()
 
 
-def test_other_thresholds_are_tried_on_their_language_alone(inputs, made, tmp_path):
+def test_other_thresholds_only_affect_their_language(inputs, made, tmp_path):
     other = tmp_path / "thresholds"
     other.mkdir()
     for path in (inputs / "thresholds").iterdir():
@@ -111,7 +111,7 @@ def test_other_thresholds_are_tried_on_their_language_alone(inputs, made, tmp_pa
     assert line.split()[-2:] == [str(DOCUMENTS + 1), f"+{DOCUMENTS + 1}"]
 
 
-def test_what_is_measured_by_other_stop_words_is_another_run_s(inputs, made, tmp_path):
+def test_other_stop_words_make_another_run(inputs, made, tmp_path):
     other = tmp_path / "thresholds"
     other.mkdir()
     for path in (inputs / "thresholds").iterdir():

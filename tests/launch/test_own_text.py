@@ -1,4 +1,4 @@
-"""Own texts become a model by one command, whatever files they are in; a file that is added changes no run."""
+"""One command turns your own texts into a model, from any files; an added file does not change a run."""
 
 import gzip
 import json
@@ -23,11 +23,11 @@ from tests.run_files import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs/own_text.py")
 SMALL = ["--model.layers", "1", "--model.width", "32", "--model.context-length", "32", "--train.sample-every", "0"]
-"""Makes the model quick to compile; each option is given alone, and the rules suit it."""
+"""Options that make the model quick to compile; each is set explicitly, and the rules adapt to it."""
 
 
 def pretrain(*words, code=0):
-    """What launch.pretrain prints, on stdout and on stderr, as one process on one device."""
+    """Output of launch.pretrain, stdout and stderr, as one process on one device."""
     done = run_command("launch.pretrain", *words)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -35,7 +35,7 @@ def pretrain(*words, code=0):
 
 
 def write_mixed(folder, seed=0):
-    """26 texts as .txt, .md, JSON lines and Parquet, and five files that cannot be read."""
+    """26 texts as .txt, .md, JSON lines and Parquet, and five unreadable files."""
     documents = texts(40, seed)
     (folder / "deep").mkdir(parents=True)
     for number in range(8):
@@ -62,21 +62,21 @@ def test_a_mixed_folder_becomes_a_model_and_one_more_note_changes_nothing(tmp_pa
     assert documents.num_rows == 27  # all of the texts, and the note of numbers
     config = (run / "config.json").read_bytes()
 
-    for number in range(30):  # enough to choose other values, if they were chosen again
+    for number in range(30):  # enough for the rules to choose other values
         (notes / f"late {number}.md").write_text("\n".join(texts(9, seed=number + 1)))
     assert input_sizes(RunFolder(run).experiment().pages).bytes > 3 * json.loads(config)["fitted_to"][0]
     said = pretrain(*words)
     assert "30 new (late 0.md, late 1.md, late 10.md, …). The run keeps what it has read." in said
     assert said.count("up to date") == 10 and (run / "config.json").read_bytes() == config
-    assert pretrain(run).count("up to date") == 10  # as is, from its own config.json
-    # Other files that are asked for are not passed over.
+    assert pretrain(run).count("up to date") == 10  # unchanged, from its own config.json
+    # Other files that are named explicitly are not skipped.
     assert " of another experiment" in pretrain(CONFIG, "--pages.tables", notes / "deep", *words[3:], code=2)
 
 
-def test_the_stages_after_the_one_named_by_until_are_left_out(tmp_path):
+def test_stages_after_until_are_skipped(tmp_path):
     (tmp_path / "one.txt").write_text("\n\n".join(texts(9)))
     words = [CONFIG, "--pages.tables", tmp_path / "one.txt", "--workdir", tmp_path / "run"]
-    # A model that no machine could train is no obstacle to documents.
+    # An impossible model does not prevent documents.
     huge = ["--model.layers", "900", "--model.width", "65536"]
     said = pretrain(*words, *huge, "--until", "documents")
     assert list((tmp_path / "run/documents").glob("*.parquet")) and not (tmp_path / "run/tokenizer").exists()
@@ -85,7 +85,7 @@ def test_the_stages_after_the_one_named_by_until_are_left_out(tmp_path):
     assert "--until is 'document'; choose one of pages, texts, documents," in said
 
 
-def test_without_texts_the_option_that_names_them_is_told():
+def test_without_texts_the_missing_option_is_named():
     command = parse_run("launch.pretrain", "", [CONFIG])
     with pytest.raises(UsageError, match=r"--pages\.tables notes/"):
         fit_to_data(command)
@@ -93,7 +93,7 @@ def test_without_texts_the_option_that_names_them_is_told():
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "txt", "md"])
 @pytest.mark.parametrize("count", [3, 300])
-def test_the_amount_of_text_is_told_before_it_is_read(tmp_path, kind, count):
+def test_the_amount_of_text_is_printed_before_it_is_read(tmp_path, kind, count):
     documents = texts(count)
     size = sum(len(text) for text in documents)
     lines = "".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(documents)).encode()
@@ -108,11 +108,11 @@ def test_the_amount_of_text_is_told_before_it_is_read(tmp_path, kind, count):
             (tmp_path / f"{number}.{kind}").write_text(text)
     found = input_sizes(parse_run("launch.pretrain", "", [CONFIG, "--pages.tables", str(tmp_path)]).experiment.pages)
     assert found.documents == pytest.approx(count, rel=0.05)
-    few = kind == "parquet" and count == 3  # the least and the greatest text stand in the file a second time
+    few = kind == "parquet" and count == 3  # the smallest and the largest text are in the file a second time
     assert found.bytes == pytest.approx(size, rel=0.8 if few else 0.05)
 
 
-def test_damaged_tables_hold_no_text_and_raise_no_traceback(tmp_path):
+def test_damaged_tables_contain_no_text_and_raise_no_traceback(tmp_path):
     pages = parse_run("launch.pretrain", "", [CONFIG, "--pages.tables", str(tmp_path)]).experiment.pages
     for name, content in {"a.parquet": b"PAR1 and no more", "b.jsonl": b"{" * 10_000, "c.jsonl": b'{"a": 1}\n'}.items():
         (tmp_path / name).write_bytes(content)
@@ -122,15 +122,15 @@ def test_damaged_tables_hold_no_text_and_raise_no_traceback(tmp_path):
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """A run folder as launch.import_model makes it, of a model of random numbers."""
+    """A run folder as launch.import_model writes it, with a random model."""
     tokenizer = train_tokenizer(texts(40), TokenizerConfig(300, "gpt2", 1_000_000))
     run = tmp_path_factory.mktemp("imported") / "run"
     write_run(source_of(CONFIGS["llama"], tokenizer), run, "numbers")
     return run
 
 
-def test_training_of_an_imported_model_follows_the_text(imported, tmp_path):
-    """At 1 MB of text it reads twice, in small batches; and in its own folder nothing is fitted."""
+def test_training_of_an_imported_model_depends_on_the_amount_of_text(imported, tmp_path):
+    """1 MB of text is read twice, in small batches; in the model's own folder nothing is adapted."""
     (tmp_path / "one.txt").write_text("\n\n".join(texts(700)))
     words = [str(imported), "--pages.tables", str(tmp_path / "one.txt")]
     command = parse_run("launch.pretrain", "", [*words, "--workdir", str(tmp_path / "new")])
@@ -154,9 +154,9 @@ def test_an_imported_model_is_trained_on_own_texts_by_the_printed_command(import
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [20, 200], ids=["30 kB", "300 kB"])
-def test_the_defaults_train_a_model_that_ends_about_as_good_as_it_ever_was(tmp_path, count):
-    """Neither too few steps to learn anything, nor so many that the model is much worse at the end. Real notes end
-    within 2 % of the best loss (docs/benchmarks.md); these sentences are drawn at random, so their order is noise."""
+def test_the_defaults_end_near_the_best_loss_of_the_run(tmp_path, count):
+    """Neither too few steps to learn, nor so many that the model is much worse at the end. Real notes end within 2 % of
+    the best loss (docs/benchmarks.md); these sentences are random, so their order is noise."""
     for number, text in enumerate(texts(count)):
         (tmp_path / f"notes/{number}.md").parent.mkdir(exist_ok=True)
         (tmp_path / f"notes/{number}.md").write_text(text)

@@ -1,4 +1,4 @@
-"""The main job refuses what could only fail later before its first stage; nothing is written then."""
+"""The main job rejects settings that would fail later before its first stage, and writes nothing."""
 
 import dataclasses
 from pathlib import Path
@@ -28,14 +28,14 @@ def changed(section: str, **fields) -> Experiment:
     ],
     ids=["attention", "tokenizer"],
 )
-def test_an_impossible_setting_is_refused_before_the_first_stage(tmp_path, experiment, words):
+def test_an_impossible_setting_is_rejected_before_the_first_stage(tmp_path, experiment, words):
     with pytest.raises(UsageError, match=words):
         pretrain.run(experiment, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_made_already_is_not_asked_about_again(tmp_path):
-    """The data of a machine with GPUs may be looked at on a laptop."""
+def test_finished_stages_are_not_checked_again(tmp_path):
+    """Data of a machine with GPUs can be inspected on a laptop."""
 
     def marker(stage) -> None:
         path = RunPaths(tmp_path).marker(stage.name)
@@ -50,7 +50,7 @@ def test_what_is_made_already_is_not_asked_about_again(tmp_path):
     preflight.check(impossible, tmp_path)
 
 
-def test_a_prompt_of_the_last_samples_is_refused_before_training(tmp_path):
+def test_an_invalid_prompt_of_the_final_samples_is_rejected_before_training(tmp_path):
     tokenizer = trained(texts(8), EXPERIMENT.tokenizer)
     save(tokenizer, tmp_path / "tokenizer")
     preflight.check_prompts(EXPERIMENT, Path(tmp_path / "tokenizer"))

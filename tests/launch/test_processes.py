@@ -1,5 +1,5 @@
-"""Who is who among several processes: what is set by hand, by schedulers and by Cloud TPU; half of it is refused. How
-they meet, agree, and end when one is missing, wrong or lost."""
+"""Processes are identified by hand, schedulers or Cloud TPU; partial settings are rejected. They meet, agree, and end
+if one is missing, wrong or lost."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ NAMES = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "SLURM_", "OMPI_", "TPU_"
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch, tmp_path) -> None:
-    """No variable of the machine that runs the tests, and a folder of PCI devices that is empty."""
+    """An environment without this machine's variables, and an empty folder of PCI devices."""
     for name in list(os.environ):
         if any(part in name for part in NAMES):
             monkeypatch.delenv(name)
@@ -46,7 +46,7 @@ def found_by(monkeypatch, variables: str) -> Found:
     return find()
 
 
-def test_without_a_word_it_is_one_process():
+def test_without_settings_there_is_one_process():
     assert find() == Found(0, 1, "nothing")
 
 
@@ -68,7 +68,7 @@ def test_without_a_word_it_is_one_process():
         ("NUM_PROCESSES=1 SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=2", 0, 1, None),
     ],
 )
-def test_who_says_it_is_believed_in_this_order(monkeypatch, variables, index, count, address):
+def test_sources_of_the_process_index_in_order_of_precedence(monkeypatch, variables, index, count, address):
     found = found_by(monkeypatch, variables)
     assert (found.index, found.count, found.address) == (index, count, address)
     assert (processes.process_index(), processes.process_count()) == (index, count)
@@ -89,7 +89,7 @@ def test_who_says_it_is_believed_in_this_order(monkeypatch, variables, index, co
         ("TPU_WORKER_HOSTNAMES=a,b TPU_WORKER_ID=0 MEGASCALE_NUM_SLICES=2 MEGASCALE_SLICE_ID=2", r"SLICE_ID is"),
     ],
 )  # fmt: skip
-def test_half_of_it_or_what_makes_no_sense_is_refused_with_both_and_a_remedy(monkeypatch, variables, message):
+def test_partial_or_inconsistent_settings_are_rejected_with_both_and_a_remedy(monkeypatch, variables, message):
     with pytest.raises(UsageError, match=message):
         found_by(monkeypatch, variables)
 
@@ -104,7 +104,7 @@ def test_half_of_it_or_what_makes_no_sense_is_refused_with_both_and_a_remedy(mon
     ],
 )
 def test_the_only_process_of_a_host_takes_all_its_devices(monkeypatch, variables, whole_host):
-    """JAX gives each one device under a scheduler, unless it is told otherwise."""
+    """Under a scheduler, JAX gives each process one device by default."""
     assert found_by(monkeypatch, variables).whole_host == whole_host
 
 
@@ -140,8 +140,8 @@ def metadata_server(monkeypatch) -> Generator[dict[str, str]]:
         thread.join()
 
 
-def test_a_tpu_vm_is_asked_for_its_place_in_its_slice_and_of_its_slice(monkeypatch, tmp_path, metadata_server):
-    assert find().count == 1  # nothing of Google's in this machine
+def test_a_tpu_vm_reads_its_slice_and_its_place_in_it(monkeypatch, tmp_path, metadata_server):
+    assert find().count == 1  # no Google hardware in this machine
     card = tmp_path / "0000:00:05.0"
     card.mkdir()
     (card / "vendor").write_text("0x1ae0\n")
@@ -153,7 +153,7 @@ def test_a_tpu_vm_is_asked_for_its_place_in_its_slice_and_of_its_slice(monkeypat
     assert find().count == 1
 
 
-def test_a_scheduler_that_does_not_say_where_to_meet_is_an_error_with_its_remedy():
+def test_a_scheduler_without_a_coordinator_address_is_an_error_with_its_remedy():
     code = (
         "from launch.stages.command import handle_cli_errors\n"
         "from launch.stages.processes import initialize_distributed\n"
@@ -169,7 +169,7 @@ def test_a_scheduler_that_does_not_say_where_to_meet_is_an_error_with_its_remedy
 
 
 def meet_all(*processes: tuple[int, int], timeout: float = 60.0) -> list[InputError | None]:
-    """What each of the (index, count) processes raises; they are threads here."""
+    """The error of each of the (index, count) processes; they are threads here."""
     address = f"localhost:{free_port()}"
 
     def one(index: int, count: int) -> InputError | None:
@@ -196,18 +196,18 @@ def test_all_processes_meet_in_any_order():
         ([(0, 2), (1, 3)], 60.0, UsageError, "NUM_PROCESSES is 3 in process 1 (pid "),
     ],
 )
-def test_one_that_is_missing_there_twice_or_counts_others_is_named_in_all(processes, timeout, error, message):
+def test_a_missing_duplicate_or_miscounted_process_is_named_in_all(processes, timeout, error, message):
     errors = meet_all(*processes, timeout=timeout)
     assert {type(one) for one in errors} == {error} and all(str(one).startswith(message) for one in errors)
 
 
-def test_a_second_process_0_is_refused():
+def test_a_second_process_0_is_rejected():
     port = free_port()
     with contextlib.closing(listen(port, 2)), pytest.raises(UsageError, match=r"PROCESS_ID is 0 in two processes"):
         meet(0, 2, f"localhost:{port}", 60.0)
 
 
-def test_one_that_left_while_others_were_missing_and_a_health_check_do_not_count():
+def test_a_process_that_left_early_and_a_health_check_are_not_counted():
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(meet, 0, 3, f"localhost:{port}", 2.0)
@@ -229,8 +229,8 @@ def test_one_that_left_while_others_were_missing_and_a_health_check_do_not_count
 
 
 @pytest.mark.parametrize("answer", [b"\x00\x00\x12\x04\xff", b"HTTP/1.1 400\r\n", b"[]\n", b"{}\n", b""])
-def test_an_answer_of_another_program_is_no_process_0(answer):
-    """Such as JAX's own service of a run whose process 0 has not yet found that this process was started again."""
+def test_the_answer_of_another_program_is_not_process_0(answer):
+    """For example, JAX's service of a run whose process 0 has not yet noticed that this process restarted."""
 
     def answer_all(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -246,7 +246,7 @@ def test_an_answer_of_another_program_is_no_process_0(answer):
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_host_that_cannot_be_resolved_is_an_error_but_in_kubernetes_its_pod_may_come(monkeypatch):
+def test_an_unresolvable_host_is_an_error_except_in_kubernetes(monkeypatch):
     monkeypatch.setattr(meeting, "NOTICE_SECONDS", 0.5)
     with pytest.raises(
         InputError, match=r"the name no-host\.invalid cannot be resolved .* Correct JAX_COORDINATOR_ADDR"
@@ -289,7 +289,7 @@ with ending_together(), handle_cli_errors("test"):
 """
 
 
-def test_processes_with_other_flags_and_another_run_folder_end_with_both_values(tmp_path):
+def test_processes_with_different_flags_and_run_folders_end_with_both_values(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "stages").mkdir(parents=True)
     flags = "--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_parallel_codegen_split_count=2"
@@ -329,7 +329,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_parent_passes_signals_streams_and_exit_codes_on_and_takes_its_child_along(number):
+def test_a_parent_forwards_signals_streams_and_exit_codes_and_ends_with_its_child(number):
     parent = subprocess.Popen(
         [sys.executable, "-u", "-c", PARENT], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | told_by("hand", 1, 2, 1),
@@ -338,11 +338,11 @@ def test_a_parent_passes_signals_streams_and_exit_codes_on_and_takes_its_child_a
     child = int(parent.stdout.readline())
     assert parent.stderr.readline() == "to stderr\n" and child != parent.pid
     parent.send_signal(number)
-    _, error = parent.communicate(timeout=HANG_SECONDS)  # once the child has closed its end of the streams
+    _, error = parent.communicate(timeout=HANG_SECONDS)  # after the child has closed its end of the streams
     assert parent.returncode == {signal.SIGTERM: 7, signal.SIGINT: 130, signal.SIGKILL: -9}[number], error
 
 
-def test_one_process_has_no_parent():
+def test_a_single_process_has_no_parent():
     code = "import os; from launch.stages.parent import *; p = os.getpid(); run_in_child(''); print(p == os.getpid())"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout == "True\n" and not done.stderr
@@ -359,5 +359,5 @@ def test_one_process_has_no_parent():
         ("absl::Status: INTERNAL: something else\nstack", "JAX reports INTERNAL: something else"),
     ],
 )  # fmt: skip
-def test_the_lost_processes_are_read_from_what_jax_logs(log, reason):
+def test_lost_processes_are_parsed_from_jax_logs(log, reason):
     assert reason_in(log).startswith(reason) and not reason_in("terminate called")

@@ -1,4 +1,4 @@
-"""`launch.refilter` as a user meets it: what it prints, what it writes, and what it refuses."""
+"""`launch.refilter` for users: its output, the files that it writes, and its errors."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def with_documents(**changes) -> Experiment:
 
 
 def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) -> Path:
-    """A run whose pages are gone: texts/ with their marker, and the funnel."""
+    """A run without its pages: texts/ with their marker, and the funnel."""
     rows = real_rows(documents)
     for name, mine in (("a", rows[:30]), ("b", [*rows[30:], *(row | {"id": f"{row['id']}-copy"} for row in rows[:9])])):
         write_texts(workdir / f"texts/{name}.parquet", mine)
@@ -55,7 +55,7 @@ def looser() -> Experiment:
     return with_documents(gopher_quality=dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=20))
 
 
-def test_it_tells_what_changes_and_draws_the_page(run: Path, capsys):
+def test_it_reports_changes_and_writes_the_page(run: Path, capsys):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
     refilter.run(looser(), run)
     told = capsys.readouterr().out
@@ -67,11 +67,11 @@ def test_it_tells_what_changes_and_draws_the_page(run: Path, capsys):
     assert (funnel["pages"], funnel["kept"]) == (counts["rows"], counts["kept"][0])
     assert funnel["preview"] and "now 20" in funnel["changes"][0] and page["model{}"] == {"name": "mill"}
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
-    assert after == before  # nothing else of the run is touched
+    assert after == before  # nothing else of the run is changed
 
 
 def test_as_a_command(tmp_path: Path):
-    """With the demo's own settings, but for a threshold."""
+    """With the demo's own settings, except for a threshold."""
     documents = load_config(REPOSITORY / "configs/demo.py").documents
     run = write_run(tmp_path / "run", documents)
     command = ["launch.refilter", "configs/demo.py", "--workdir", str(run)]
@@ -94,12 +94,12 @@ def test_as_a_command(tmp_path: Path):
         ("dump", with_documents(dump="another")),
     ],
 )  # fmt: skip
-def test_what_decides_the_measures_is_refused(run: Path, name: str, experiment: Experiment):
+def test_settings_that_determine_the_measures_are_rejected(run: Path, name: str, experiment: Experiment):
     with pytest.raises(UsageError) as caught:
         refilter.run(experiment, run)
     told = str(caught.value)
     assert "holds as texts" in told and f"{name}: " in told and "asked for" in told and "rm " in told
-    assert "pages" not in told  # they are not looked at
+    assert "pages" not in told  # they are not read
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path):
@@ -108,14 +108,14 @@ def test_a_folder_that_is_no_run(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_texts_that_are_no_longer_whole(tmp_path: Path):
+def test_incomplete_texts(tmp_path: Path):
     run = write_run(tmp_path / "run")
     (run / "texts/a.parquet").unlink()
     with pytest.raises(InputError, match="holds no finished texts/"):
         refilter.run(EXPERIMENT, run)
 
 
-def test_before_the_documents_were_ever_prepared(tmp_path: Path, capsys):
+def test_before_the_documents_were_prepared(tmp_path: Path, capsys):
     run = write_run(tmp_path / "run")
     (run / FUNNEL).unlink()
     refilter.run(looser(), run)

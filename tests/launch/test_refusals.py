@@ -1,4 +1,4 @@
-"""Limits, names, streams and options with which a command can never work: one line, before any work."""
+"""Limits, names, streams and options with which a command can never work are reported in one line, before any work."""
 
 import dataclasses
 import os
@@ -63,7 +63,7 @@ def with_train(**changes):
         (with_train(evaluators=("no_such_module.A",)), r"train\.evaluators names 'no_such_module\.A'"),
     ],
 )
-def test_settings_that_can_never_work_are_refused_before_the_first_stage(experiment, said, tmp_path):
+def test_impossible_settings_are_rejected_before_the_first_stage(experiment, said, tmp_path):
     with pytest.raises(UsageError, match=said):
         preflight.check(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -88,7 +88,7 @@ def test_prompts_are_checked_once_the_tokenizer_is_known(run):
 
 
 @pytest.mark.parametrize("user", NEEDED_GIB)
-def test_a_limit_of_address_space_is_refused_with_both_values(user, monkeypatch):
+def test_a_limit_of_address_space_is_rejected_with_both_values(user, monkeypatch):
     limit = int(NEEDED_GIB[user] * 2**30) - 1
     monkeypatch.setattr(address_space.resource, "getrlimit", lambda which: (limit, resource.RLIM_INFINITY))
     with pytest.raises(UsageError, match=rf"limited to {limit / 2**30:.1f} GiB .*maps {NEEDED_GIB[user]} GiB"):
@@ -98,7 +98,7 @@ def test_a_limit_of_address_space_is_refused_with_both_values(user, monkeypatch)
 
 
 @pytest.mark.parametrize("gib", [1, 0.5])
-def test_a_sample_under_a_limit_of_address_space_is_one_line(run, gib):
+def test_a_sample_under_a_limit_of_address_space_prints_one_line(run, gib):
     done = limited(gib, "launch.sample", str(run), "--prompt", "a")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "ulimit -v unlimited" in done.stderr
@@ -106,8 +106,8 @@ def test_a_sample_under_a_limit_of_address_space_is_one_line(run, gib):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gib", [3, 1])
-def test_training_under_a_limit_of_address_space_is_one_line(run, gib, tmp_path):
-    """Under 3 GiB it hung for more than 300 s."""
+def test_training_under_a_limit_of_address_space_prints_one_line(run, gib, tmp_path):
+    """Under 3 GiB it once hung for more than 300 s."""
     done = limited(gib, "launch.train", str(run), "--train.steps", "9")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
 
@@ -118,14 +118,14 @@ def test_a_closed_stdout_is_no_error(run):
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "what?"])
-def test_a_run_folder_whose_name_is_a_pattern_is_refused(name, tmp_path):
+def test_a_run_folder_whose_name_is_a_pattern_is_rejected(name, tmp_path):
     with pytest.raises(UsageError, match=r"which Orbax reads as a pattern.*Give a path without \*, \? and \["):
         refuse_no_run(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts the folder read-only, which needs root")
 def test_a_run_on_a_read_only_disk_is_evaluated(run, tmp_path):
-    """A text and the run's own figures; nothing is written."""
+    """On a text and on the run's own figures; nothing is written."""
     (tmp_path / "run").mkdir()
     subprocess.run(["mount", "--bind", str(run), str(tmp_path / "run")], check=True)
     try:
@@ -136,7 +136,7 @@ def test_a_run_on_a_read_only_disk_is_evaluated(run, tmp_path):
         subprocess.run(["umount", str(tmp_path / "run")], check=True)
 
 
-def test_what_a_killed_export_or_import_leaves_is_deleted_by_the_next_one(tmp_path):
+def test_leftovers_of_a_killed_export_or_import_are_deleted_by_the_next_one(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from launch.release.out_folder import partial_folder\n"
         "with partial_folder(Path(sys.argv[1])) as folder: print(1, flush=True); time.sleep(999)"
@@ -146,7 +146,7 @@ def test_what_a_killed_export_or_import_leaves_is_deleted_by_the_next_one(tmp_pa
     assert killed.stdout is not None and killed.stdout.readline() == b"1\n"
     (left,) = tmp_path.iterdir()
     with partial_folder(target):
-        assert left.is_dir()  # its process lives
+        assert left.is_dir()  # its process is alive
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()

@@ -1,4 +1,4 @@
-"""What the tests of launch.cloud share: dry runs, and the programs that check files (make checkers)."""
+"""Helpers for tests of launch.cloud: dry runs, and the programs that check files (make checkers)."""
 
 import importlib
 import shlex

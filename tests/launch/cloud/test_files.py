@@ -1,5 +1,5 @@
-"""The files by what checks them (Kubernetes's schemas, the types of JobSet and SkyPilot, shellcheck, hadolint, gcloud's
-reference), and their contents."""
+"""Checkers accept the files (Kubernetes schemas, types of JobSet and SkyPilot, shellcheck, hadolint, gcloud's
+reference), and their contents are right."""
 
 import json
 import os
@@ -34,7 +34,7 @@ from sky.client.cli.command import jobs
 options = {name: [word for one in verb.params for word in one.opts] for name, verb in jobs.commands.items()}
 print("read:", json.dumps(options))
 """
-JOBS = {  # slices, hosts and chips of each, GKE's labels, gcloud's type and runtime: docs.cloud.google.com/tpu/docs and
+JOBS = {  # number of slices, hosts and chips each, GKE's labels, gcloud's type and runtime: docs.cloud.google.com/tpu/docs and
     # .../kubernetes-engine/docs/concepts
     "2xv6e-256": (2, 64, 4, "tpu-v6e-slice 16x16", "v6e-256 v2-alpha-tpuv6e"),
     "v5p:4x4x2": (1, 8, 4, "tpu-v5p-slice 2x4x4", "v5p-64 v2-alpha-tpuv5"),
@@ -88,7 +88,7 @@ def test_a_jobset_has_a_job_for_each_slice_and_a_pod_for_each_host(topology, cap
 
 @pytest.mark.parametrize("cloud", ["gke", "skypilot"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_the_processes_of_gpu_nodes_find_each_other(index, cloud, capsys, monkeypatch):
+def test_processes_of_gpu_nodes_discover_each_other(index, cloud, capsys, monkeypatch):
     for name in (*processes.ADDRESS, *processes.COUNT, *processes.INDEX):
         monkeypatch.delenv(name, raising=False)
     text = dry_run(capsys, cloud, "h100:16", "--name", "big")
@@ -108,7 +108,7 @@ def test_the_processes_of_gpu_nodes_find_each_other(index, cloud, capsys, monkey
     assert not re.search("PROCESS_ID|JAX_COORD", dry_run(capsys, cloud, "h100:8"))
 
 
-def test_pods_have_their_disks_and_secret_and_start_again_unless_the_command_is_wrong(capsys):
+def test_pods_have_disks_and_secret_and_restart_unless_the_command_is_wrong(capsys):
     made = yaml.safe_load(dry_run(capsys, "gke", "h100:16", *ALL))
     pod, spec = pod_of(made), made["spec"]
     sources = {one.pop("name"): one for one in pod["volumes"]}
@@ -171,7 +171,7 @@ def test_gcloud_gets_the_flags_of_its_reference(topology, capsys):
 
 
 @needs_checkers
-def test_the_checkers_find_what_is_wrong(tmp_path):
+def test_the_checkers_find_errors(tmp_path):
     for text, *program in (
         ("#!/bin/bash\ncd $1\n", "shellcheck"),
         ("FROM python\n", "hadolint"),

@@ -1,4 +1,4 @@
-"""Laws of all scripts: a file that a shell or YAML reads back as it was meant, or a refusal before anything is paid."""
+"""All scripts write a file that bash or YAML parses as intended, or fail before any hardware is paid for."""
 
 import importlib
 import re
@@ -26,10 +26,10 @@ def in_the_repository(monkeypatch):
 
 
 def command_in(cloud: str, text: str) -> list[str]:
-    """Return the words of the run, as bash or Kubernetes reads them."""
+    """Return the words of the run, as bash or Kubernetes parses them."""
     if cloud == "gke":
         words = pod_of(yaml.safe_load(text))["containers"][0]["command"]
-        assert all(re.fullmatch(r"([^$]|\$\$)*", word) for word in words)  # else Kubernetes expands $(NAME)
+        assert all(re.fullmatch(r"([^$]|\$\$)*", word) for word in words)  # otherwise Kubernetes expands $(NAME)
         return [word.replace("$$", "$") for word in words]
     text = yaml.safe_load(text)["run"] if cloud == "skypilot" else text
     line = text[text.index(".venv/bin/python") :].partition("\ncode=$?\nif [")[0]
@@ -38,7 +38,7 @@ def command_in(cloud: str, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("cloud", WORDS)
-def test_hostile_words_reach_the_run_and_nothing_else_of_the_file(cloud, capsys):
+def test_hostile_words_reach_the_run_and_no_other_part_of_the_file(cloud, capsys):
     texts = [dry_run(capsys, cloud, ON[cloud], "--sample.prompts", *words) for words in (["a"], HOSTILE)]
     harmless, hostile = (command_in(cloud, text) for text in texts)
     assert hostile == [*harmless[:-1], *HOSTILE] and harmless[-2:] == ["--sample.prompts", "a"]
@@ -47,9 +47,9 @@ def test_hostile_words_reach_the_run_and_nothing_else_of_the_file(cloud, capsys)
 
 
 @pytest.mark.parametrize("cloud", WORDS)
-def test_programs_are_kept_next_to_the_run_folder_so_that_a_fresh_host_compiles_nothing(cloud, capsys, monkeypatch):
+def test_the_compilation_cache_is_next_to_the_run_folder(cloud, capsys, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    folder = "gs://bucket/a $HOME's/"  # hosts and shells pass it on as it is
+    folder = "gs://bucket/a $HOME's/"  # hosts and shells pass it unchanged
     text = dry_run(capsys, cloud, ON[cloud], "--workdir", folder)
     if cloud == "gke":
         environment = pod_of(yaml.safe_load(text))["containers"][0]["env"]
@@ -95,7 +95,7 @@ def test_a_dry_run_prints_the_file_that_is_written_and_needs_and_writes_nothing(
 
 @pytest.mark.parametrize("cloud", WORDS)
 @pytest.mark.parametrize("chip", CHIPS)
-def test_every_chip_gets_a_file_or_a_refusal_that_names_what_there_is(cloud, chip, capsys):
+def test_every_chip_gets_a_file_or_an_error_with_the_available_ones(cloud, chip, capsys):
     name = lambda chip: f"{chip}-8" if CHIPS[chip].torus else f"{chip}:8"
     try:
         assert f" on {chip}:" in dry_run(capsys, cloud, name(chip), *ANY)
@@ -117,7 +117,7 @@ def test_a_run_has_the_layout_of_its_topology(name, capsys):
     assert (run.model, run.train) == row.of(saved.model, saved.train) and f"layout {name};" in text
 
 
-def test_one_host_runs_all_stages_and_several_train_and_a_topology_without_a_layout_is_pointed_out(capsys):
+def test_one_host_runs_all_stages_and_several_train_and_a_missing_layout_is_reported(capsys):
     assert "# launch.pretrain configs/gpt2_124m.py on v6e:2x4; layout" in dry_run(capsys, "tpu_vm", "v6e:2x4")
     assert "# launch.train configs/gpt2_124m.py on 2xv6e:2x4; layout" in dry_run(capsys, "tpu_vm", "2xv6e:2x4")
     assert "layout gpt2_124m/h100:1 (launch.plan --search" in dry_run(capsys, "slurm", "h100:64")
@@ -141,19 +141,19 @@ def test_one_host_runs_all_stages_and_several_train_and_a_topology_without_a_lay
         ("tpu_vm", ["v6e:2x4", "--workdir", "s3://bucket/a"], "run folder is s3://bucket/a.*--workdir gs://"),
     ],
 )  # fmt: skip
-def test_what_would_fail_on_paid_hardware_is_refused(cloud, words, said, capsys):
+def test_settings_that_would_fail_on_paid_hardware_are_rejected(cloud, words, said, capsys):
     with pytest.raises(UsageError, match=f"(?s){said}"):
         dry_run(capsys, cloud, *words)
 
 
 @pytest.mark.parametrize(("words", "said"), [(["--train.step", "9"], "--train.steps INT"), (["run"], "options: run")])
-def test_an_unknown_option_is_refused(words, said, capsys):
+def test_an_unknown_option_is_rejected(words, said, capsys):
     with pytest.raises(SystemExit) as ended:
         dry_run(capsys, "gke", "v6e:2x4", *words)
     assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
-def test_a_config_that_the_hosts_do_not_get_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_config_that_the_hosts_do_not_get_is_rejected(tmp_path, monkeypatch, capsys):
     shutil.copy(CONFIG, tmp_path / "mine.py")
     for config in (tmp_path / "mine.py", REPOSITORY / CONFIG):
         with pytest.raises(
@@ -163,13 +163,13 @@ def test_a_config_that_the_hosts_do_not_get_is_refused(tmp_path, monkeypatch, ca
         monkeypatch.chdir(tmp_path)
 
 
-def test_the_code_is_what_git_tracks_and_the_config(tmp_path, capsys):
+def test_the_code_is_the_tracked_files_and_the_config(tmp_path, capsys):
     (upload,) = re.findall("upload the code: (.*) [|] gcloud", dry_run(capsys, "tpu_vm", "v6e:2x4"))
     for name in ("kept.py", CONFIG, "secrets.env"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
-    for tracked in ("kept.py", CONFIG):  # a config that git does not track yet goes along
+    for tracked in ("kept.py", CONFIG):  # a config that git does not track yet is included
         subprocess.run(["git", "-C", tmp_path, "add", tracked], check=True)
         done = subprocess.run(["bash", "-c", f"{upload} | tar -tz"], cwd=tmp_path, capture_output=True, text=True)
         assert sorted(done.stdout.split()) == [CONFIG, "kept.py"], done.stderr

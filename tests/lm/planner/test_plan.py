@@ -243,7 +243,7 @@ def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monke
 
 
 def plan_of_small_model(topology: str, fsdp: int, *words: str) -> Ended:
-    """Three layers of 256 channels, with parameters sharded over `devices` devices; 8 sequences of 256 tokens."""
+    """Three layers of 256 channels, with parameters sharded over `fsdp` devices; 8 sequences of 256 tokens."""
     return plan_command(
         "tests/configs.py", "--topology", topology, "--json", "--model.width", "256", "--model.heads", "4",
         "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
