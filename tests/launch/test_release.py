@@ -1,5 +1,4 @@
-"""launch.export and launch.import_model: a run out and in again is the same, byte by byte; what is another's is never
-touched; nothing is there by halves."""
+"""launch.export and launch.import_model round-trip byte for byte, write atomically, and keep files of others."""
 
 import dataclasses
 import json
@@ -57,7 +56,7 @@ def source_of(config, tokenizer):
 # tests/lm/formats/test_hugging_face.py writes and reads GPT-2's files, too.
 @pytest.fixture(scope="module", params=[pytest.param("gpt2", marks=pytest.mark.slow), "llama", "modern"])
 def exported(request, tokenizer, tmp_path_factory):
-    """(a run folder, what launch.export made of it)."""
+    """(a run folder, its export by launch.export)."""
     place = tmp_path_factory.mktemp(request.param)
     write_run(source_of(CONFIGS[request.param], tokenizer), place / "run", "numbers")
     export(open_run(RunFolder(place / "run")), place / "out", "hugging_face", ExportOptions())
@@ -69,7 +68,7 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
-def test_out_and_in_and_out_again_is_the_same(exported, tmp_path, scan_layers):
+def test_export_import_export_is_the_same(exported, tmp_path, scan_layers):
     _, out = exported
     write_run(open_source(out, None), tmp_path / "run", "out", scan_layers)
     run = RunFolder(tmp_path / "run")
@@ -82,7 +81,7 @@ def test_out_and_in_and_out_again_is_the_same(exported, tmp_path, scan_layers):
     assert first.keys() == again.keys()
 
 
-def test_a_model_card_has_no_figures_of_damaged_logs(exported, tmp_path, capsys):
+def test_a_model_card_has_no_figures_from_damaged_logs(exported, tmp_path, capsys):
     run = RunFolder(shutil.copytree(exported[0], tmp_path / "run"))
     steps = {"step": 0, "validation_loss": 3.25, "validation_bits_per_byte": 1.5}
     run.metrics.write_text("".join(json.dumps(steps | {"step": step}) + "\n" for step in (0, 5)))
@@ -95,7 +94,7 @@ def test_a_model_card_has_no_figures_of_damaged_logs(exported, tmp_path, capsys)
     assert f"export: {run.metrics}, line 1: not what was written" in capsys.readouterr().out
 
 
-def test_a_model_card_counts_the_tokens_of_all_batches_of_a_run_whose_batches_grew(exported):
+def test_a_model_card_counts_all_tokens_of_a_run_with_growing_batches(exported):
     run = open_run(RunFolder(exported[0]))
     train = dataclasses.replace(
         run.experiment.train, steps=20, batch_size=2, micro_batches=1, batch_schedule=((3, 5), (9, 7), (15, 8)),
@@ -108,7 +107,7 @@ def test_a_model_card_counts_the_tokens_of_all_batches_of_a_run_whose_batches_gr
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "mixed"])
-def test_types_of_tensors_are_kept(exported, tmp_path, dtype):
+def test_dtypes_of_tensors_are_kept(exported, tmp_path, dtype):
     _, out = exported
     tensors = {}
     for number, (name, (_, shape, raw)) in enumerate(tensors_of(out).items()):
@@ -129,7 +128,7 @@ def test_types_of_tensors_are_kept(exported, tmp_path, dtype):
     assert {kind for kind, *_ in tensors_of(tmp_path / "wide").values()} == {"F32"}
 
 
-def test_the_tokenizer_that_is_given_takes_the_place_of_the_sources(exported, tmp_path):
+def test_a_given_tokenizer_replaces_the_sources(exported, tmp_path):
     _, out = exported
     other = train_tokenizer([LICENSE], TokenizerConfig(280, "cl100k", 100_000))
     write_run(open_source(out, other), tmp_path / "run", "out")
@@ -139,14 +138,14 @@ def test_the_tokenizer_that_is_given_takes_the_place_of_the_sources(exported, tm
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
-def test_a_trained_llama_comes_back_as_it_was(tmp_path, tokenizer):
+def test_a_trained_llama_round_trips(tmp_path, tokenizer):
     write_run(open_source(STORIES, tokenizer), tmp_path / "run", "stories", scan_layers=True)
     export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face", ExportOptions())
     assert tensors_of(tmp_path / "out") == tensors_of(STORIES)
 
 
-def test_another_run_trains_on_from_an_imported_one(exported):
-    """Its config names the imported parameters and tokenizer, which training then finds whole and fitting."""
+def test_another_run_continues_training_from_an_imported_one(exported):
+    """Its config names the imported parameters and tokenizer, and training accepts them."""
     run = RunFolder(exported[0])
     experiment, fingerprint = run.experiment(), open_run(run).tokenizer.fingerprint
     assert experiment.train.start.checkpoint == str(run.checkpoint(0))
@@ -154,19 +153,19 @@ def test_another_run_trains_on_from_an_imported_one(exported):
     check_start(experiment.model, experiment.train, fingerprint, files=True)
 
 
-def test_the_card_tells_the_model_and_how_to_load_it(exported):
+def test_the_card_describes_the_model_and_how_to_load_it(exported):
     run, out = exported
     card = (out / "README.md").read_text(encoding="utf-8")
     _, head, text = card.split("---\n", 2)
     assert "library_name: transformers" in head and "language" not in head
     parameters = sum(np.prod(shape) for shape in parameter_shapes(RunFolder(run).experiment().model).values())
     assert f"{parameters:,.0f} parameters" in text and "imported from numbers" in text and "## Limits" in text
-    own_code = (out / "modeling_gristmill.py").is_file()  # what transformers asks about, of the tokenizer too
+    own_code = (out / "modeling_gristmill.py").is_file()  # fields that transformers needs, also for the tokenizer
     assert text.count('from_pretrained(".", trust_remote_code=True)') == (2 if own_code else 0)
     assert str(run.parent) not in card
 
 
-def test_what_is_not_an_export_is_never_replaced(exported, tmp_path):
+def test_files_that_are_not_an_export_are_never_replaced(exported, tmp_path):
     run = open_run(RunFolder(exported[0]))
     for name in ("foreign", "mixed"):
         (tmp_path / name).mkdir()
@@ -182,7 +181,7 @@ def test_what_is_not_an_export_is_never_replaced(exported, tmp_path):
     assert {kind for kind, *_ in tensors_of(tmp_path / "mixed").values()} == {"BF16"}
 
 
-def test_an_export_that_fails_leaves_what_was_there(exported, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_old_files(exported, tmp_path, monkeypatch):
     run = open_run(RunFolder(exported[0]))
     export(run, tmp_path / "out", "hugging_face", ExportOptions())
     before = files_of(tmp_path / "out")
@@ -209,7 +208,7 @@ def test_an_export_that_fails_leaves_what_was_there(exported, tmp_path, monkeypa
     assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_model_with_nan_is_refused_by_the_name_of_the_parameter(tmp_path, tokenizer):
+def test_a_model_with_nan_is_rejected_with_the_name_of_the_parameter(tmp_path, tokenizer):
     source = source_of(CONFIGS["llama"], tokenizer)
     source.parameters["norm.scale"][3] = np.nan
     with pytest.raises(InputError, match=r"norm\.scale holds 1 values that are NaN or infinite in float32, of 32"):
@@ -225,7 +224,7 @@ def test_a_model_with_nan_is_refused_by_the_name_of_the_parameter(tmp_path, toke
         RunFolder(tmp_path / "run").load()
 
 
-def test_an_import_that_fails_leaves_nothing_and_replaces_nothing(exported, tmp_path, tokenizer):
+def test_a_failed_import_leaves_nothing_and_replaces_nothing(exported, tmp_path, tokenizer):
     source = source_of(CONFIGS["llama"], tokenizer)
     del source.parameters["norm.scale"]
     with pytest.raises(Exception, match=r"norm\.scale is absent"):
@@ -261,7 +260,7 @@ def start(script, *words):
         ("launch.import_model", ["{run}/tokenizer", "new"], "holds no config.json"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said_in_a_sentence(exported, tmp_path, monkeypatch, capsys, script, words, said):
+def test_impossible_requests_are_reported_in_a_sentence(exported, tmp_path, monkeypatch, capsys, script, words, said):
     monkeypatch.chdir(tmp_path)
     run, out = exported
     with pytest.raises(SystemExit) as ended:

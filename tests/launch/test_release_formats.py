@@ -1,5 +1,4 @@
-"""launch.export and launch.import_model with GGUF and standalone folders: from a run folder and into one, whole or not
-at all."""
+"""launch.export and launch.import_model with GGUF and standalone folders, from and to a run folder, atomically."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +33,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """{name: a run folder of a random model}, llama's layers as one stack."""
+    """{name: a run folder of a random model}; llama has stacked layers."""
     place = tmp_path_factory.mktemp("runs")
     tokenizer = train_tokenizer([LICENSE], TokenizerConfig(300, "cl100k", 100_000))
     for name, config in CONFIGS.items():
@@ -53,7 +52,7 @@ def command(monkeypatch, script, *words):
     return caught.value.code
 
 
-def test_a_run_is_written_as_gguf_and_comes_back(runs, tmp_path, monkeypatch, capsys):
+def test_a_run_is_exported_as_gguf_and_imported(runs, tmp_path, monkeypatch, capsys):
     out = tmp_path / "made" / "m.gguf"
     assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 0
     assert command(monkeypatch, "launch.import_model", out, tmp_path / "back") == 0
@@ -66,7 +65,7 @@ def test_a_run_is_written_as_gguf_and_comes_back(runs, tmp_path, monkeypatch, ca
     assert "already exists" in capsys.readouterr().err and out.read_bytes() == whole
 
 
-def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, capsys):
+def test_an_unsupported_model_leaves_no_files(runs, tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, "launch.export", runs["modern"].root, tmp_path / "m.gguf", "--format", "gguf") == 2
     assert "model.qk_norm = True (only False)" in capsys.readouterr().err
     with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder has float32, bfloat16, float16"):
@@ -84,7 +83,7 @@ def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "modern"])
-def test_the_standalone_folder_goes_on_as_the_engine_does(runs, tmp_path, name):
+def test_the_standalone_folder_generates_like_the_engine(runs, tmp_path, name):
     export(open_run(runs[name]), tmp_path / "out", "standalone", ExportOptions())
     record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))
     assert {*record["files"]} == {"model.py", "parameters.safetensors", "tokenizer.json", "README.md"}

@@ -1,5 +1,4 @@
-"""The figures of a run, for summary.json and the page "Report": what the files hold, also of runs that lack parts or
-diverged."""
+"""Figures of summary.json and the page "Report" come from the run's files, also for incomplete or diverged runs."""
 
 import dataclasses
 import json
@@ -52,7 +51,7 @@ def full_run(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_summary_holds_the_run_in_figures(full_run: Path):
+def test_the_summary_has_the_figures_of_the_run(full_run: Path):
     summary = summarize(read_run(full_run, CONFIG))
     expected = {
         "pages_read": 17, "documents_kept": 12, "documents_dropped": {"no_text": 1, "gopher_short_document": 4},
@@ -69,8 +68,8 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
     json.dumps(summary, allow_nan=False)
 
 
-def test_scores_of_tasks_are_shown_over_training_and_of_the_finished_model(tmp_path: Path):
-    """Of evaluators, of one without a validation loss too, and of lm-eval at two checkpoints."""
+def test_task_scores_are_shown_over_training_and_for_the_final_model(tmp_path: Path):
+    """From evaluators, also without a validation loss, and from lm-eval at two checkpoints."""
     lines = [{"step": 20, "hellaswag_acc": 0.25, "hellaswag_acc_norm": 0.3, "lambada_openai_perplexity": 5e6},
              {"step": 40, "hellaswag_acc": 0.375, "hellaswag_acc_norm": 0.4, "validation_loss": 3.0},
              {"step": 50, "lambada_openai_perplexity": 900.0}]  # fmt: skip
@@ -94,7 +93,7 @@ def test_scores_of_tasks_are_shown_over_training_and_of_the_finished_model(tmp_p
     assert [one["task"] for one in report if one["by_harness"]] == ["copa"]
 
 
-def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path):
+def test_missing_fields_of_a_training_row_are_null_in_the_summary(full_run: Path):
     run = read_run(full_run, CONFIG)
     lines = (
         {"step": 1, "loss": 5.0, "mfu": 0.2, "step_flops": 7},
@@ -132,14 +131,14 @@ def test_only_some_input_files_are_listed(full_run: Path):
     assert report["files"][0] == {"path": "0.warc.gz", "pages": None, "bytes": 2}
 
 
-def test_a_run_that_lacks_parts(tmp_path: Path):
+def test_an_incomplete_run(tmp_path: Path):
     write_run(tmp_path, KEPT[:1], [], vocab_size=257, metrics=[])
     report, summary = report_of(tmp_path), summarize(read_run(tmp_path, CONFIG))
     assert (report["steps"], report["tokens_read"], report["tokens_per_second"]) == (0, None, None)
     assert (summary["steps"], summary["train_tokens_per_second"], summary["documents_dropped"]) == (0, None, {})
 
 
-def test_a_run_that_diverged_still_has_a_report(tmp_path: Path):
+def test_a_diverged_run_has_a_report(tmp_path: Path):
     metrics = [
         *METRICS,
         {"step": 60, "loss": math.nan, "learning_rate": 1e-3},

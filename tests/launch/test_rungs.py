@@ -1,4 +1,5 @@
-"""Laws of rungs that are trained: once, and what fails takes nothing with it. test_scaling.py has the whole command."""
+"""Rungs of a ladder are trained once, and a failed one does not affect the others. test_scaling.py runs the whole
+command."""
 
 import dataclasses
 import json
@@ -65,7 +66,7 @@ def test_a_rung_is_trained_once_and_its_loss_is_that_of_its_last_step(run, first
     assert [starts(folder) for folder in folders(run)] == [1, 1]
 
 
-def test_a_rung_that_fails_is_named_and_the_others_are_kept(run, first, capfd):
+def test_a_failed_rung_is_named_and_the_others_are_kept(run, first, capfd):
     mesh = MeshConfig(tensor=7)
     other = dataclasses.replace(run[2][0].train, mesh=mesh, seed=1)
     broken = dataclasses.replace(run[2][0], train=other)
@@ -76,7 +77,7 @@ def test_a_rung_that_fails_is_named_and_the_others_are_kept(run, first, capfd):
     assert "train.mesh" in capfd.readouterr().err
 
 
-def test_a_rung_of_other_settings_or_of_other_text_is_refused(run, first):
+def test_a_rung_with_other_settings_or_text_is_rejected(run, first):
     rung, folder = run[2][0], folders(run)[0]
     optimizer = dataclasses.replace(rung.train.optimizer, weight_decay=0.2)
     other = dataclasses.replace(rung, train=dataclasses.replace(rung.train, optimizer=optimizer))
@@ -90,7 +91,7 @@ def test_a_rung_of_other_settings_or_of_other_text_is_refused(run, first):
     assert measured == first[0][1:] and f"was trained on other tokens ({'f' * 12})" in why
 
 
-def test_a_rung_without_its_loss_is_refused(run, first):
+def test_a_rung_without_its_loss_is_rejected(run, first):
     metrics = folders(run)[1] / "metrics.jsonl"
     before = metrics.read_text(encoding="utf-8")
     metrics.unlink()

@@ -1,4 +1,4 @@
-"""The whole command, interrupted: it goes on where it was, and its figures, page and text say the same."""
+"""The whole command, interrupted: it resumes, and its figures, page and text agree."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def starts_of(rung: Path) -> int:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory) -> tuple[Path, int, str, Path]:
-    """(run folder, exit code, name of the rung that was interrupted, the pages) of a ladder that was asked to end."""
+    """(run folder, exit code, name of the interrupted rung, the pages) of a ladder after a stop signal."""
     warc, workdir = tmp_path_factory.mktemp("warc"), tmp_path_factory.mktemp("runs") / "ladder"
     write_pages(warc / "0.warc.gz", web_pages(40))
     process = start(workdir, warc, *ASKED, script="launch.scaling")
@@ -47,7 +47,7 @@ def interrupted(tmp_path_factory) -> tuple[Path, int, str, Path]:
 
 
 def finish(process: subprocess.Popen) -> str:
-    """What ten trainings print, each in a process of its own."""
+    """Output lines of ten trainings, each in its own process."""
     output, _ = process.communicate(timeout=3 * HANG_SECONDS)
     assert process.returncode == 0 and "Traceback" not in output, output
     return output
@@ -55,16 +55,16 @@ def finish(process: subprocess.Popen) -> str:
 
 @pytest.fixture(scope="module")
 def ladder(interrupted) -> tuple[Path, str, Path]:
-    """(run folder, what was printed, the pages) of the same command, which went on."""
+    """(run folder, output, the pages) of the same command, resumed."""
     workdir, _, _, warc = interrupted
     return workdir, finish(start(workdir, warc, *ASKED, script="launch.scaling")), warc
 
 
-def test_a_ladder_that_is_asked_to_end_goes_on_where_it_was(interrupted, ladder):
+def test_a_stopped_ladder_resumes_where_it_was(interrupted, ladder):
     workdir, code, rung, _ = interrupted
     assert code == 128 + signal.SIGTERM
     assert len(rungs_of(workdir)) == 10
-    # At most one was at work; a rung that ended just then was not started twice.
+    # At most one was running; if a rung ended just then, it was not started twice.
     assert {path.name for path in rungs_of(workdir) if starts_of(path) == 2} <= {rung}
     assert all(starts_of(path) in (1, 2) for path in rungs_of(workdir))
     attempts = json.loads((workdir / "scaling" / rung / "goodput.json").read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def test_a_ladder_that_is_asked_to_end_goes_on_where_it_was(interrupted, ladder)
         assert attempts[1]["first_step"] > 0
 
 
-def test_figures_page_and_text_say_the_same(ladder):
+def test_figures_page_and_text_agree(ladder):
     workdir, printed, _ = ladder
     said = json.loads((workdir / "scaling/scaling.json").read_text(encoding="utf-8"))
     assert len(said["rungs"]) == 10 and not said["failed"]
@@ -89,7 +89,7 @@ def test_figures_page_and_text_say_the_same(ladder):
         assert row["loss"] == losses[-1] and row["name"] in page
 
 
-def test_what_is_trained_is_not_trained_again(ladder):
+def test_trained_rungs_are_not_trained_again(ladder):
     workdir, _, warc = ladder
     before = (workdir / "scaling/scaling.json").read_bytes(), [starts_of(path) for path in rungs_of(workdir)]
     again = finish(start(workdir, warc, *ASKED, script="launch.scaling"))

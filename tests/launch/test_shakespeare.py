@@ -1,4 +1,4 @@
-"""The classic small experiment, from a plain text to samples, on a text of some kilobytes."""
+"""The classic small experiment, from a plain text to samples, on a few kilobytes of text."""
 
 import json
 import runpy
@@ -15,7 +15,7 @@ from tests.run_files import REPOSITORY
 
 
 @pytest.mark.slow
-def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, capsys):
+def test_a_plain_text_becomes_a_character_model(tmp_path, monkeypatch, capsys):
     text, run = "\n\n".join(texts(6)), tmp_path / "run"
     (tmp_path / "play.txt").write_text(text, encoding="utf-8")
     config = REPOSITORY / "configs/shakespeare_char_modern.py"
@@ -41,7 +41,7 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
     runpy.run_module("launch.pretrain", run_name="__main__")
     assert "Done in" in capsys.readouterr().out
 
-    # The text is cut at nine tenths, to the character; each part is headed by a newline.
+    # The text is split at nine tenths, to the character; each part starts with a newline.
     tokenizer, end = load(run / "tokenizer"), int(len(text) * 0.9)
     for split, part in (("train", text[:end]), ("val", text[end:])):
         tokens_N, _ = document_stream(run / "tokens", split)
@@ -51,7 +51,7 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
 
-    # Muon moved the linear maps, which began at zero where they lead back into the residual stream.
+    # Muon updated the linear maps, of which those back into the residual stream started at zero.
     import dataclasses
 
     from configs.experiment import load_config

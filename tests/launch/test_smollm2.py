@@ -1,4 +1,4 @@
-"""A published model from GGUF and from a Hugging Face folder: SmolLM2-135M-Instruct, whose vocabulary lacks bytes."""
+"""A published model from GGUF and a Hugging Face folder: SmolLM2-135M-Instruct, whose vocabulary lacks bytes."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def test_both_runs_are_the_same_model(imported):
         np.testing.assert_array_equal(again.parameters[name], first.parameters[name])
 
 
-def test_the_published_vocabulary_is_loaded_and_texts_beyond_it_are_refused_by_name(imported, source):
+def test_the_published_vocabulary_is_loaded_and_texts_outside_it_are_rejected_by_name(imported, source):
     library = Library.from_file(str(source.parent / "folder/tokenizer.json"))
     library.encode_special_tokens = True
     for stored in imported:
@@ -72,7 +72,7 @@ def test_the_published_vocabulary_is_loaded_and_texts_beyond_it_are_refused_by_n
             )
 
 
-def test_special_tokens_are_those_of_the_source(imported, source, tmp_path):
+def test_special_tokens_equal_those_of_the_source(imported, source, tmp_path):
     fields = gguf.GGUFReader(source).fields
     template = fields["tokenizer.chat_template"].contents()
     assert "<|im_start|>" in template
@@ -93,7 +93,7 @@ def test_special_tokens_are_those_of_the_source(imported, source, tmp_path):
         assert again[f"tokenizer.{name}"].contents() == fields[f"tokenizer.{name}"].contents()
 
 
-def test_it_knows_what_it_learned(imported):
+def test_it_answers_from_its_pretraining(imported):
     first, _ = imported
     loaded = first.folder.load()
     (text,) = sample_texts(

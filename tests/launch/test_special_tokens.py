@@ -1,4 +1,4 @@
-"""BOS, EOS and the chat template of an imported model: kept by import and export, whatever the format and tokenizer."""
+"""BOS, EOS and chat template of an imported model survive import and export in any format and with any tokenizer."""
 
 import dataclasses
 import json
@@ -29,12 +29,12 @@ from tests.lm.tokenizer.test_hugging_face_library import lacking_bytes
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}é"
 BOS, EOS, EXTRA = 1, 2, 5
-"""Ids of <|im_start|>, <|im_end|> and another special token; the vocabulary's own guess would be 0 for all of them."""
+"""Ids of <|im_start|>, <|im_end|> and another special token; by default the vocabulary would use 0 for all of them."""
 
 
 @pytest.fixture(scope="module", params=["hugging_face", "gguf"])
 def source(request, tmp_path_factory):
-    """A model's files as others publish them: a vocabulary that lacks bytes, no BOS before a text, two EOS ids."""
+    """A published model's files: a vocabulary that lacks bytes, no BOS before a text, two EOS ids."""
     place = tmp_path_factory.mktemp(request.param)
     plain = LibraryTokenizer.from_json(lacking_bytes(), "<|endoftext|>")
     special = SpecialTokens(BOS, (EOS, EXTRA), False, TEMPLATE)
@@ -49,14 +49,14 @@ def source(request, tmp_path_factory):
 
 @pytest.fixture(params=[False, True], ids=["its own tokenizer", "--tokenizer"])
 def imported(request, source, tmp_path, capsys):
-    """(the run, what the import printed)."""
+    """(the run, the output of the import)."""
     named = tmp_path / "tokenizer.json"
-    named.write_bytes(lacking_bytes())  # the same vocabulary; nothing says what begins and ends a document
+    named.write_bytes(lacking_bytes())  # the same vocabulary, without BOS and EOS
     run(Command(str(source), str(tmp_path / "run"), str(named) if request.param else ""))
     return open_run(RunFolder(tmp_path / "run")), capsys.readouterr().out
 
 
-def test_they_are_in_the_run_and_in_every_export(imported, tmp_path):
+def test_special_tokens_are_in_the_run_and_in_every_export(imported, tmp_path):
     stored, said = imported
     assert "no token for 21 of the 256 bytes (0x04, 0x06, 0x13, " in said
     tokenizer = stored.tokenizer
@@ -87,7 +87,7 @@ def test_they_are_in_the_run_and_in_every_export(imported, tmp_path):
         assert again.encode(text) == tokenizer.encode(text)
 
 
-def test_a_prompt_begins_as_the_sources_tokenizer_begins_it(imported, tmp_path):
+def test_a_prompt_begins_with_the_prefix_of_the_sources_tokenizer(imported, tmp_path):
     stored, _ = imported
     ids = stored.tokenizer.encode("a mill")
     assert check_prompt(stored.tokenizer, "a mill", 16) == ids and check_prompt(stored.tokenizer, "", 16) == [BOS]
@@ -106,8 +106,8 @@ def test_a_prompt_begins_as_the_sources_tokenizer_begins_it(imported, tmp_path):
         assert library.encode("a mill").ids == [BOS] * headed + ids
 
 
-def test_ids_that_a_given_tokenizer_does_not_have_are_named(source, tmp_path, capsys):
-    """Another vocabulary keeps its own BOS and EOS, and the user is told."""
+def test_ids_that_a_given_tokenizer_lacks_are_named(source, tmp_path, capsys):
+    """Another vocabulary keeps its own BOS and EOS, with a message."""
     save(train_tokenizer(["the mill " * 40], TokenizerConfig(262, "gpt2", 1000)), tmp_path / "t")
     run(Command(str(source), str(tmp_path / "run"), str(tmp_path / "t")))
     said = capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_ids_that_a_given_tokenizer_does_not_have_are_named(source, tmp_path, ca
         ({"generation_config.json": {"eos_token_id": "</s>"}}, "eos_token_id \\['</s>'\\]"),
     ],
 )  # fmt: skip
-def test_what_is_no_id_and_no_template_is_refused(source, tmp_path, changes, said):
+def test_invalid_ids_and_templates_are_rejected(source, tmp_path, changes, said):
     if source.suffix == ".gguf":
         pytest.skip("the fields of a GGUF file have types, which its reader checks")
     folder = tmp_path / "source"

@@ -1,4 +1,4 @@
-"""What every stage promises: done work is skipped, half-done work is invisible, changed work is refused by name."""
+"""Every stage skips finished work, hides partial work, and rejects changed settings by name."""
 
 import contextlib
 import dataclasses
@@ -43,7 +43,7 @@ def make_stage(calls, name="first", after=(), text="content", fail=False):
     return Stage(name, f"launch.{name}", after, settings, make, outputs=(name,))
 
 
-def test_done_work_is_skipped_and_config_json_tells_the_experiment(tmp_path):
+def test_finished_work_is_skipped_and_config_json_has_the_experiment(tmp_path):
     calls = []
     stage = make_stage(calls)
     assert run_stage(stage, EXPERIMENT, tmp_path) is True
@@ -53,15 +53,15 @@ def test_done_work_is_skipped_and_config_json_tells_the_experiment(tmp_path):
     assert not RunPaths(tmp_path).begun("first").exists()
 
 
-def test_a_field_that_changes_speed_alone_changes_no_result(tmp_path):
+def test_a_field_that_only_changes_speed_changes_no_result(tmp_path):
     calls = []
     run_stage(make_stage(calls), EXPERIMENT, tmp_path)
     faster = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, encoder="gigatoken"))
     assert run_stage(make_stage(calls), faster, tmp_path) is False
 
 
-def test_what_a_stage_was_finished_without_is_kept_in_mind_and_tried_again(tmp_path):
-    """Of whatever steps the stage runs, also where it is no stage of units."""
+def test_units_missing_from_a_stage_are_recorded_and_tried_again(tmp_path):
+    """For any steps of the stage, also if it has no units."""
     failing = [True]
 
     def work(unit, space):
@@ -89,7 +89,7 @@ def test_what_a_stage_was_finished_without_is_kept_in_mind_and_tried_again(tmp_p
 
 
 def counted(calls, failing=None):
-    """A stage of two units with a folder of intermediate files, which deletes none itself."""
+    """A stage of two units with a folder of intermediate files, which it does not delete itself."""
 
     def work(unit, space):
         calls.append(unit.name)
@@ -107,8 +107,8 @@ def counted(calls, failing=None):
     return dataclasses.replace(stage, intermediate=("parts",))
 
 
-def test_no_stage_deletes_what_a_later_one_has_not_used_up():
-    """A stage that is up to date deletes its intermediate folders, while a later one may be half done."""
+def test_no_stage_deletes_files_that_an_unfinished_later_stage_needs():
+    """An up-to-date stage deletes its intermediate folders, although a later one may be half done."""
     stages = [script.STAGE for script in pretrain.SCRIPTS]
     for earlier, later in itertools.combinations(stages, 2):
         for folder, needed in itertools.product(earlier.intermediate, (*later.intermediate, *later.outputs)):
@@ -116,8 +116,8 @@ def test_no_stage_deletes_what_a_later_one_has_not_used_up():
 
 
 @pytest.mark.parametrize(("name", "call", "finished"), [("keep_only", 1, False), ("delete_folder", 2, True)])
-def test_a_kill_at_the_end_of_a_stage_costs_no_unit(tmp_path, monkeypatch, name, call, finished):
-    """A week of work is not done again because the process died while the last files were deleted or written."""
+def test_a_kill_at_the_end_of_a_stage_loses_no_unit(tmp_path, monkeypatch, name, call, finished):
+    """A week of work is not repeated because the process died while it deleted or wrote the last files."""
     calls, real, times = [], getattr(outputs, name), itertools.count(1)
 
     def killed(*given):
@@ -133,7 +133,7 @@ def test_a_kill_at_the_end_of_a_stage_costs_no_unit(tmp_path, monkeypatch, name,
     assert calls == ["a", "b", "a"] and not (tmp_path / "parts").exists()
 
 
-def test_what_is_intermediate_is_deleted_and_so_are_markers_of_joins(tmp_path):
+def test_intermediate_files_and_markers_of_joins_are_deleted(tmp_path):
     (tmp_path / "run/units/join-ba9876543210").mkdir(parents=True)
     run_stage(counted([]), EXPERIMENT, tmp_path / "run")
     assert not (tmp_path / "run/parts").exists()
@@ -141,7 +141,7 @@ def test_what_is_intermediate_is_deleted_and_so_are_markers_of_joins(tmp_path):
     assert not (tmp_path / "run/quarantine").exists()
 
 
-def test_a_stage_that_has_only_intermediate_work_is_refused_under_other_settings(tmp_path):
+def test_a_stage_with_only_intermediate_work_is_rejected_with_other_settings(tmp_path):
     with pytest.raises(InputError, match="the plug"):
         run_stage(counted([], failing="the plug was pulled"), EXPERIMENT, tmp_path)
     shutil.rmtree(tmp_path / "first")
@@ -150,7 +150,7 @@ def test_a_stage_that_has_only_intermediate_work_is_refused_under_other_settings
         run_stage(counted([]), other, tmp_path)
 
 
-def test_a_file_that_appears_while_a_stage_is_made_is_not_counted_as_its_output(tmp_path):
+def test_a_file_that_appears_during_a_stage_is_not_counted_as_its_output(tmp_path):
     inner = make_stage([])
 
     def make(experiment, run):
@@ -164,14 +164,14 @@ def test_a_file_that_appears_while_a_stage_is_made_is_not_counted_as_its_output(
     assert set(json.loads(RunPaths(tmp_path).marker("first").read_text())["files"]) == {"first/a.txt", "first/b.txt"}
 
 
-def test_a_stage_that_did_not_make_its_outputs_is_not_finished(tmp_path):
+def test_a_stage_without_its_outputs_is_not_finished(tmp_path):
     stage = dataclasses.replace(make_stage([]), make=lambda experiment, run: None)
     with pytest.raises(FileNotFoundError, match="the stage first did not make it"):
         run_stage(stage, EXPERIMENT, tmp_path)
     assert not RunPaths(tmp_path).marker("first").exists()
 
 
-def test_half_done_work_is_invisible(tmp_path):
+def test_partial_work_is_invisible(tmp_path):
     with pytest.raises(InputError):
         run_stage(make_stage([], fail=True), EXPERIMENT, tmp_path)
     with pytest.raises(InputError, match=r"needs first .* First run: python -m launch\.first"):
@@ -180,7 +180,7 @@ def test_half_done_work_is_invisible(tmp_path):
     assert (tmp_path / "first/b.txt").exists()
 
 
-def test_another_experiments_work_is_refused_with_both_values_and_kept(tmp_path):
+def test_another_experiments_work_is_rejected_with_both_values_and_kept(tmp_path):
     run_stage(make_stage([]), EXPERIMENT, tmp_path)
     other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
     config = (tmp_path / "config.json").read_bytes()
@@ -190,7 +190,7 @@ def test_another_experiments_work_is_refused_with_both_values_and_kept(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == config
 
 
-def test_work_after_a_stage_that_was_made_anew_is_refused(tmp_path):
+def test_outputs_later_than_a_rebuilt_stage_are_rejected(tmp_path):
     first = make_stage([])
     second = make_stage([], "second", after=(first,))
     run_stage(first, EXPERIMENT, tmp_path)
@@ -202,7 +202,7 @@ def test_work_after_a_stage_that_was_made_anew_is_refused(tmp_path):
         run_stage(second, other, tmp_path)
 
 
-def test_the_remedy_names_every_marker_that_follows(tmp_path):
+def test_the_remedy_names_every_later_marker(tmp_path):
     first = make_stage([])
     second = make_stage([], "second", after=(first,))
     third = make_stage([], "third", after=(second,))
@@ -221,7 +221,7 @@ def test_the_remedy_names_every_marker_that_follows(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
+def test_incomplete_outputs_are_rebuilt(tmp_path, damage):
     calls = []
     run_stage(make_stage(calls), EXPERIMENT, tmp_path)
     path = tmp_path / "first/b.txt"
@@ -230,7 +230,7 @@ def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
     assert path.read_text() == "content" and calls == ["first", "first"]
 
 
-def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
+def test_a_torn_write_never_replaces_a_file(tmp_path):
     path = tmp_path / "x.json"
     write_atomically(path, "old")
     program = (
@@ -244,7 +244,7 @@ def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
 
 
 def training(events, steps=4, fail_after=None):
-    """A stage that works in place, one file a step, and goes on from the files it finds."""
+    """A stage that writes in place, one file a step, and resumes from the files that it finds."""
 
     def make(experiment, run):
         (run / "checkpoints").mkdir(exist_ok=True)
@@ -264,7 +264,7 @@ def with_seed(seed):
     return dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=seed))
 
 
-def test_work_in_place_goes_on_from_what_it_finds(tmp_path):
+def test_work_in_place_resumes_from_existing_files(tmp_path):
     events = []
     with pytest.raises(InputError, match="the plug"):
         run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path)
@@ -273,7 +273,7 @@ def test_work_in_place_goes_on_from_what_it_finds(tmp_path):
     assert events == ["from 0", "from 2"]
 
 
-def test_unfinished_work_of_another_experiment_is_refused_and_the_remedy_works(tmp_path):
+def test_unfinished_work_of_another_experiment_is_rejected_and_the_remedy_works(tmp_path):
     events = []
     with pytest.raises(InputError, match="the plug"):
         run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path)
@@ -286,7 +286,7 @@ def test_unfinished_work_of_another_experiment_is_refused_and_the_remedy_works(t
     assert events == ["from 0", "from 0"]
 
 
-def test_finished_training_is_never_wiped_because_of_a_file(tmp_path):
+def test_finished_training_is_never_deleted_because_of_a_file(tmp_path):
     events = []
     run_stage(training(events), EXPERIMENT, tmp_path)
     (tmp_path / "log").write_text("a line, and a note of the user's")
@@ -300,12 +300,12 @@ def test_finished_training_is_never_wiped_because_of_a_file(tmp_path):
         RunPaths(tmp_path).marker(training(events).name).unlink()  # the remedy
         assert run_stage(training(events), EXPERIMENT, tmp_path) is True
     assert events == ["from 0"] * 3
-    for number in (1, 2):  # nothing is deleted, the second time neither
+    for number in (1, 2):  # nothing is deleted, neither the second time
         assert (tmp_path / f"replaced-{number}/checkpoints/mark").read_text() == str(number)
         assert (tmp_path / f"replaced-{number}/log").exists()
 
 
-def test_unfinished_training_goes_on_in_a_copy_without_hidden_files(tmp_path):
+def test_unfinished_training_resumes_in_a_copy_without_hidden_files(tmp_path):
     events = []
     with pytest.raises(InputError, match="the plug"):
         run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path / "run")
@@ -316,7 +316,7 @@ def test_unfinished_training_goes_on_in_a_copy_without_hidden_files(tmp_path):
     assert not list((tmp_path / "copy").glob("replaced*"))
 
 
-def test_of_finished_training_only_what_proves_it_must_stay(tmp_path):
+def test_finished_training_only_needs_the_files_that_prove_it(tmp_path):
     events = []
     stage = dataclasses.replace(training(events), required_outputs=lambda workdir: ("checkpoints/3",))
     run_stage(stage, EXPERIMENT, tmp_path)
@@ -327,8 +327,8 @@ def test_of_finished_training_only_what_proves_it_must_stay(tmp_path):
         run_stage(stage, EXPERIMENT, tmp_path)
 
 
-def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):
-    """Two stages back: what the stage reads was made from what the config no longer asks for."""
+def test_a_single_stage_rejects_inputs_of_another_experiment(tmp_path):
+    """Two stages back: the inputs of the stage were built from settings that the config no longer has."""
     first = make_stage([])
     second = dataclasses.replace(make_stage([], "second", after=(first,)), settings=lambda experiment: {})
     third = dataclasses.replace(make_stage([], "third", after=(second,)), settings=lambda experiment: {})
@@ -348,7 +348,7 @@ def refused(ended: Ended, code: int, *words: str) -> None:
     assert all(word in ended.stderr + ended.stdout for word in words), ended.stderr
 
 
-def test_two_processes_in_one_run_folder_are_refused(tmp_path):
+def test_two_processes_in_one_run_folder_are_rejected(tmp_path):
     with command.locked(tmp_path):
         ended = run_command("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
     refused(ended, 1, f"process {os.getpid()}", "--workdir")
@@ -357,14 +357,14 @@ def test_two_processes_in_one_run_folder_are_refused(tmp_path):
     pytest.fail("the lock was not let go of")
 
 
-def test_a_run_folder_that_cannot_be_written(tmp_path):
+def test_an_unwritable_run_folder(tmp_path):
     (tmp_path / "file").write_text("")
     refused(
         run_command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written"
     )
 
 
-def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
+def test_a_run_folder_that_is_a_file_is_rejected(tmp_path):
     (tmp_path / "run").write_text("the user's")
     with (
         pytest.raises(UsageError, match=r"--workdir .*run is a file\. Give a folder"),
@@ -374,7 +374,7 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
     assert (tmp_path / "run").read_text() == "the user's"
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, capsys):
+def test_a_file_at_the_path_of_a_folder_is_named(tmp_path, capsys):
     (tmp_path / "samples").write_text("the user's")
     with pytest.raises(SystemExit) as ended, command.handle_cli_errors("launch.train"):
         (tmp_path / "samples").mkdir(exist_ok=True)
@@ -382,14 +382,14 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, capsys):
     assert f"{tmp_path}/samples" in (said := capsys.readouterr().err) and "Move it away" in said
 
 
-def test_a_refused_command_leaves_no_folder_behind(tmp_path):
+def test_a_rejected_command_leaves_no_folder(tmp_path):
     for folder in (tmp_path / "new", tmp_path):
         with pytest.raises(UsageError), command.locked(folder):
             raise UsageError("an impossible setting")
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # in the folder that was there before
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # in the folder that existed before
 
 
-def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
+def test_a_stage_without_its_predecessor_names_the_command(tmp_path):
     ended = run_command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
     refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
 

@@ -1,4 +1,4 @@
-"""Laws of the supervisor: it starts again what crashed, gives up on what crashes at one step, and passes signals on."""
+"""The supervisor restarts crashed processes, gives up on repeated crashes at one step, and forwards signals."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ goodput = Goodput(run)
 
 
 def supervisor(run: Path, body: str, **settings) -> Supervisor:
-    """Over a program that knows `number`, how often it was started, and has a heartbeat."""
+    """Supervise a program that knows `number`, the number of its starts, and has a heartbeat."""
     program = run / "child.py"
     program.write_text(CHILD + textwrap.dedent(body))
     command = [sys.executable, str(program), str(run)]
@@ -44,7 +44,7 @@ def supervisor(run: Path, body: str, **settings) -> Supervisor:
 
 
 def when_it_beats(run: Path, act: Callable[[], None]) -> None:
-    """In a thread of its own: `act`, once the program has a heartbeat."""
+    """Call `act` in a separate thread, once the program has a heartbeat."""
 
     def wait() -> None:
         while not (run / "heartbeat.json").exists():
@@ -64,7 +64,7 @@ def events(run: Path) -> list[str]:
     return [row["event"] for row in rows if row["event"] != "start"]
 
 
-def test_what_crashes_at_ever_later_steps_is_started_again_until_it_is_done(tmp_path, capfd):
+def test_a_process_that_crashes_at_ever_later_steps_is_restarted_until_it_is_done(tmp_path, capfd):
     body = """
     goodput.beat(10 * number)
     if number < 5:
@@ -79,7 +79,7 @@ def test_what_crashes_at_ever_later_steps_is_started_again_until_it_is_done(tmp_
     assert "done: 5 starts, 4 crashes so far" in told
 
 
-def test_a_crash_that_repeats_at_one_step_ends_it_with_its_code(tmp_path, capfd):
+def test_a_repeated_crash_at_one_step_ends_the_supervisor_with_its_code(tmp_path, capfd):
     body = """
     goodput.beat(7 if number > 1 else 5)
     sys.exit(41)
@@ -89,7 +89,7 @@ def test_a_crash_that_repeats_at_one_step_ends_it_with_its_code(tmp_path, capfd)
     assert "exit code 41 behind step 7, 3 times in a row; 4 starts" in capfd.readouterr().err
 
 
-def test_a_crash_before_the_first_step_counts_as_one_place(tmp_path, capfd):
+def test_crashes_before_the_first_step_count_as_one_step(tmp_path, capfd):
     (tmp_path / "heartbeat.json").write_text('{"step": 99, "time": 1, "state": "training", "process": 1}')  # another's
     assert supervisor(tmp_path, "sys.exit(1)", same_step=2).run() == 1
     assert "exit code 1 outside of training, 2 times in a row" in capfd.readouterr().err
@@ -103,13 +103,13 @@ def test_waits_grow_with_every_crash_at_one_step(tmp_path, monkeypatch):
     assert waits == [0.0, 1.0, 2.0, 4.0, 5.0]
 
 
-def test_what_cannot_be_run_as_it_is_is_not_started_again(tmp_path):
+def test_a_usage_error_is_not_restarted(tmp_path):
     assert supervisor(tmp_path, "sys.exit(2)").run() == 2
     assert (tmp_path / "count").read_text() == "1"
     assert events(tmp_path) == ["gave up"]
 
 
-def test_what_was_asked_to_end_by_others_is_started_again(tmp_path):
+def test_a_process_stopped_by_others_is_restarted(tmp_path):
     body = """
     goodput.beat(4, "stopped" if number == 1 else "done")
     """
@@ -117,13 +117,13 @@ def test_what_was_asked_to_end_by_others_is_started_again(tmp_path):
     assert events(tmp_path) == ["stopped", "done"]
 
 
-def test_a_stop_of_an_earlier_process_is_not_this_ones(tmp_path):
+def test_a_stop_record_of_an_earlier_process_is_ignored(tmp_path):
     (tmp_path / "heartbeat.json").write_text('{"step": 4, "time": 1, "state": "stopped", "process": 1}')
     assert supervisor(tmp_path, "").run() == 0
     assert events(tmp_path) == ["done"]
 
 
-def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
+def test_a_process_stopped_before_its_first_step_is_not_done(tmp_path):
     body = """
     from lm.resilience.preemption import PreemptionHandler
     with PreemptionHandler(1, lambda: goodput.beat(0, "stopped")):
@@ -135,12 +135,12 @@ def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
     assert events(tmp_path) == ["stopped", "done"]
 
 
-def test_stages_behind_training_may_take_their_time(tmp_path):
+def test_stages_after_training_have_no_step_timeout(tmp_path):
     assert supervisor(tmp_path, 'goodput.beat(9, "done"); time.sleep(1)', hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["done"]
 
 
-def test_a_heartbeat_of_before_is_not_this_processs_whatever_its_number(tmp_path):
+def test_a_heartbeat_of_an_earlier_process_is_ignored_whatever_its_number(tmp_path):
     watched = supervisor(tmp_path, "")
     watched.process = subprocess.Popen([sys.executable, "-c", ""])
     line = '{"step": %d, "time": 1, "state": "training", "process": %d}'
@@ -153,7 +153,7 @@ def test_a_heartbeat_of_before_is_not_this_processs_whatever_its_number(tmp_path
 
 
 @pytest.mark.parametrize("shift", [7200.0, pytest.param(-7200.0, marks=pytest.mark.slow)])
-def test_a_clock_that_is_set_changes_nothing(tmp_path, shift):
+def test_clock_changes_have_no_effect(tmp_path, shift):
     body = f"""
     real = time.time
     time.time = lambda: real() + {shift}
@@ -178,7 +178,7 @@ def test_a_save_may_take_longer_than_a_step(tmp_path):
     assert events(tmp_path) == ["done"]
 
 
-def test_where_no_heartbeat_can_be_written_nothing_is_killed(tmp_path):
+def test_nothing_is_killed_if_no_heartbeat_can_be_written(tmp_path):
     body = """
     goodput.beat(8)
     (run / "heartbeat.json.probe").mkdir()  # in place of a disk that is full: no file can be made there
@@ -188,7 +188,7 @@ def test_where_no_heartbeat_can_be_written_nothing_is_killed(tmp_path):
     assert events(tmp_path) == ["done"]
 
 
-def test_crashes_here_and_there_without_progress_end_it(tmp_path, capfd):
+def test_crashes_at_different_steps_without_progress_end_the_supervisor(tmp_path, capfd):
     body = """
     goodput.beat(100 + number % 2)
     sys.exit(1)
@@ -198,13 +198,13 @@ def test_crashes_here_and_there_without_progress_end_it(tmp_path, capfd):
     assert "4 crashes in a row without a step behind 101; 5 starts" in capfd.readouterr().err
 
 
-def test_a_heartbeat_that_is_none_is_none(tmp_path):
+def test_an_invalid_heartbeat_is_ignored(tmp_path):
     for text in ("[]", "{}", "7", '{"step": null, "time": 1, "state": "x", "process": 1}', "{"):
         (tmp_path / "heartbeat.json").write_text(text)
         assert supervisor(tmp_path, "").run() == 0
 
 
-def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path, monkeypatch):
+def test_an_interrupt_that_only_reached_the_supervisor_is_forwarded(tmp_path, monkeypatch):
     monkeypatch.setattr(supervision, "BY_ITSELF", 0.2)
     body = """
     signal.signal(signal.SIGTERM, lambda *_: (goodput.beat(6, "stopped"), os._exit(0)))
@@ -217,7 +217,7 @@ def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path, m
     assert events(tmp_path) == ["asked to end"]
 
 
-def test_sigterm_is_passed_on_once(tmp_path):
+def test_sigterm_is_forwarded_once(tmp_path):
     body = """
     signals = []
     signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
@@ -232,7 +232,7 @@ def test_sigterm_is_passed_on_once(tmp_path):
     assert watched.run() == 41
 
 
-def test_a_signal_while_the_process_is_being_started_is_passed_on_too(tmp_path, monkeypatch):
+def test_a_signal_while_the_process_is_being_started_is_forwarded_too(tmp_path, monkeypatch):
     watched = supervisor(tmp_path, "goodput.beat(1); time.sleep(600)")
     real = subprocess.Popen
 
@@ -247,7 +247,7 @@ def test_a_signal_while_the_process_is_being_started_is_passed_on_too(tmp_path, 
     assert events(tmp_path) == ["asked to end"]
 
 
-def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):
+def test_a_process_without_progress_is_killed_and_restarted(tmp_path, capfd):
     body = """
     goodput.beat(8)
     if number == 1:
@@ -259,7 +259,7 @@ def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, code):
+def test_a_signal_is_forwarded_and_nothing_is_restarted(tmp_path, number, code):
     body = f"""
     signal.signal({int(number)}, lambda *_: (goodput.beat(6, "stopped"), os._exit({code})))
     goodput.beat(5)
@@ -269,7 +269,7 @@ def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, co
 
     def send():
         if number == signal.SIGINT and watched.process is not None:
-            watched.process.send_signal(number)  # as a terminal does, to all of its group
+            watched.process.send_signal(number)  # as a terminal does, to its whole group
         os.kill(os.getpid(), number)
 
     when_it_beats(tmp_path, send)
@@ -278,7 +278,7 @@ def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, co
     assert events(tmp_path) == ["asked to end"]
 
 
-def test_a_scheduler_is_told_apart_what_is_done_and_what_was_asked_to_end(tmp_path):
+def test_exit_codes_distinguish_done_from_stopped_for_a_scheduler(tmp_path):
     body = """
     signal.signal(signal.SIGTERM, lambda *_: (goodput.beat(6, "stopped"), os._exit(0)))
     goodput.beat(5)
@@ -295,7 +295,7 @@ def test_a_scheduler_is_told_apart_what_is_done_and_what_was_asked_to_end(tmp_pa
     ("name", "value"),
     [("--same-step", "0"), ("--hang-minutes", "nan"), ("--hang-minutes", "-1"), ("--hang-minutes", "inf")],
 )
-def test_limits_that_make_no_sense_are_refused_with_their_value(monkeypatch, capsys, name, value):
+def test_invalid_limits_are_rejected_with_their_value(monkeypatch, capsys, name, value):
     monkeypatch.setattr(sys, "argv", ["launch.supervise", f"{name}={value}", "launch.train", "tests/configs.py"])
     with pytest.raises(SystemExit) as ended:
         supervise.main()
@@ -303,7 +303,7 @@ def test_limits_that_make_no_sense_are_refused_with_their_value(monkeypatch, cap
     assert re.search(rf"{name} is {value}", capsys.readouterr().err)
 
 
-def test_a_config_that_makes_no_sense_is_told_before_anything_is_started(tmp_path):
+def test_an_invalid_config_is_reported_before_anything_is_started(tmp_path):
     command = [sys.executable, "-m", "launch.supervise", "launch.train", "tests/configs.py", "--train.steps", "0"]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 2

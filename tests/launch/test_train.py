@@ -1,4 +1,4 @@
-"""What training reads outside of its run folder, shards of other runs, is a part of what identifies it."""
+"""External inputs of training, such as shards of other runs, are part of its identity."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def other(tmp_path) -> Path:
     return write_tokens(tmp_path / "other", {"train": STREAMS})
 
 
-def test_shards_of_another_run_that_were_written_again_are_noticed(other, tmp_path):
+def test_rewritten_shards_of_another_run_are_noticed(other, tmp_path):
     experiment, run = with_mixture((other, 1.0)), tmp_path / "run"
     assert run_stage(STAGE, experiment, run) is True
     assert run_stage(STAGE, experiment, run) is False
@@ -44,7 +44,7 @@ def test_shards_of_another_run_that_were_written_again_are_noticed(other, tmp_pa
     assert run_stage(STAGE, experiment, run) is False
 
 
-def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_of_it(tmp_path):
+def test_metadata_amended_later_in_the_initial_checkpoint_makes_no_other_run(tmp_path):
     folder = tmp_path / "checkpoints/8"
     folder.mkdir(parents=True)
     (folder / "array").write_text("1")
@@ -62,7 +62,7 @@ def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_o
     assert train.external_inputs(experiment) != before
 
 
-def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, tmp_path):
+def test_interrupted_training_does_not_resume_with_other_shards(other, tmp_path):
     def interrupted(experiment, run):
         (run / "checkpoints/4").mkdir(parents=True)
         raise InputError("interrupted")
@@ -90,7 +90,8 @@ def with_train(**changes):
 
 
 def checkpoint_up_to(stop=None):
-    """A make that leaves the manifest of a checkpoint, as training does, at the last step or where it is to stop."""
+    """A `make` function that leaves a checkpoint manifest, as training does, at the last step or where it is to
+    stop."""
 
     def make(experiment, run):
         made = steps_in(run / "checkpoints")
@@ -120,7 +121,7 @@ REPORT = later("report", (TRAIN, EVALUATE))
 THREE = (TRAIN, EVALUATE, REPORT)
 
 
-def test_more_steps_train_on_and_what_follows_is_made_again(tmp_path):
+def test_more_steps_continue_training_and_rebuild_later_stages(tmp_path):
     for steps, made in ((12, True), (12, False), (20, True), (20, False), (30, True)):
         experiment = with_train(steps=steps)
         assert [run_stage(stage, experiment, tmp_path) for stage in THREE] == [made] * 3
@@ -133,7 +134,7 @@ def test_more_steps_train_on_and_what_follows_is_made_again(tmp_path):
     assert json.loads((other / "stages/train.json").read_text())["key"] != marker["key"]  # other parameters
 
 
-def test_fewer_steps_than_are_made_are_refused_and_nothing_is_lost(tmp_path):
+def test_fewer_steps_than_trained_are_rejected_and_nothing_is_lost(tmp_path):
     for stage in THREE:
         run_stage(stage, with_train(steps=12), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -144,7 +145,7 @@ def test_fewer_steps_than_are_made_are_refused_and_nothing_is_lost(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_an_interrupted_run_may_become_longer_and_shorter_again(tmp_path):
+def test_an_interrupted_run_may_be_extended_and_shortened_again(tmp_path):
     stop = lambda at: dataclasses.replace(TRAIN, make=checkpoint_up_to(at))
     for stage in THREE:
         run_stage(stage, with_train(steps=12), tmp_path)
@@ -159,7 +160,7 @@ def test_an_interrupted_run_may_become_longer_and_shorter_again(tmp_path):
     assert json.loads((tmp_path / "stages/evaluate.json").read_text())["replaces"] == [evaluated["key"]]
 
 
-def test_asked_for_more_steps_and_back_before_one_was_made(tmp_path):
+def test_more_steps_and_back_before_any_was_trained(tmp_path):
     for stage in THREE:
         run_stage(stage, with_train(steps=12), tmp_path)
 
@@ -177,14 +178,14 @@ def test_another_weight_is_another_experiment(other, tmp_path):
         run_stage(STAGE, with_mixture((other, 2.0)), tmp_path / "run")
 
 
-def test_a_folder_without_shards_is_refused_before_anything_is_written(tmp_path):
+def test_a_folder_without_shards_is_rejected_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"train\.mixture names .*/none, but .*manifest\.json is missing"):
         run_stage(STAGE, with_mixture((tmp_path / "none", 1.0)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_what_evaluates_a_run_does_not_need_the_other_shards(other, tmp_path):
-    """They may be gone by then."""
+def test_evaluation_of_a_run_does_not_need_the_other_shards(other, tmp_path):
+    """They may have been deleted by then."""
     experiment, run = with_mixture((other, 1.0)), tmp_path / "run"
     run_stage(STAGE, experiment, run)
     (other / "manifest.json").unlink()

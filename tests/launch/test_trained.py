@@ -1,5 +1,4 @@
-"""What is done with a trained run by its folder alone: sampled and evaluated, on the side and as stages, by one process
-and by two."""
+"""A trained run is sampled and evaluated from only its folder, on the side and as stages, by one process and by two."""
 
 import dataclasses
 import io
@@ -47,7 +46,7 @@ TEXT = texts(1, seed=9)[0]
 
 
 def marker(run: RunPaths, stage: Stage) -> str:
-    """Notes that the stage, and all before it, is finished, as if it had made what is there; its key."""
+    """Record that the stage, and all before it, is finished with the current outputs; return its key."""
     before = {f"<{one.name}>": marker(run, one) for one in stage.after}
     settings = settings_of(stage, EXPERIMENT) | before
     key = key_of(stage.name, settings, {}, [])
@@ -57,7 +56,7 @@ def marker(run: RunPaths, stage: Stage) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> RunFolder:
-    """A run that was trained on eight devices, its parameters cut over all of them; checkpoints at 4 and 8."""
+    """A run trained on eight devices with parameters sharded over all of them; checkpoints at 4 and 8."""
     run = RunFolder(tmp_path_factory.mktemp("trained") / "run")
     write_tokens(run.root, EXPERIMENT)
     train(EXPERIMENT.model, EXPERIMENT.train, run.root)
@@ -69,12 +68,12 @@ def trained(tmp_path_factory) -> RunFolder:
 
 @pytest.fixture
 def run(trained, tmp_path) -> RunFolder:
-    """A copy, somewhere else."""
+    """A copy in another folder."""
     return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "somewhere else")))
 
 
 def call(script: str, *words: object) -> int:
-    """Runs a script in this process, as python -m does; its exit code."""
+    """Run a script in this process, as python -m does; return its exit code."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [script, *map(str, words)])
         patched.delitem(sys.modules, script, raising=False)
@@ -89,7 +88,7 @@ def contents(run: RunPaths) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
 
 
-def test_a_run_gives_back_experiment_tokenizer_and_model_of_every_step_on_every_mesh(trained):
+def test_a_run_loads_experiment_tokenizer_and_model_of_every_step_on_every_mesh(trained):
     mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 4, jax.devices()[:4])
     newest, first, whole = trained.load(), trained.load(step=4), trained.load(mesh)
     assert steps_in(trained.checkpoints) == [4, 8]
@@ -102,13 +101,13 @@ def test_a_run_gives_back_experiment_tokenizer_and_model_of_every_step_on_every_
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] < losses[2] - 0.01
 
 
-def test_another_tokenizer_than_the_one_trained_with_is_refused(run):
+def test_a_tokenizer_other_than_the_training_one_is_rejected(run):
     save(train_bpe(texts(9, seed=5), EXPERIMENT.tokenizer), run.tokenizer)
     with pytest.raises(InputError, match=r"checkpoints/8 was trained with tokenizer [0-9a-f]+, but"):
         run.load()
 
 
-def test_prompts_are_continued_on_the_side_and_the_run_stays_as_it_is(run, capsys):
+def test_prompts_are_continued_on_the_side_without_changing_the_run(run, capsys):
     before = contents(run)
     words = ("--prompt", "The miller", "A farmer", "--prompt", "", "--sample.temperatures", "0")
     assert call("launch.sample", run.root, *words) == 0
@@ -121,7 +120,7 @@ def test_prompts_are_continued_on_the_side_and_the_run_stays_as_it_is(run, capsy
     assert contents(run) == before
 
 
-def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_path, capsys):
+def test_a_text_is_evaluated_on_the_side_without_changing_the_run(run, tmp_path, capsys):
     file, before = tmp_path / "a text.txt", contents(run)
     file.write_text(TEXT)
     assert call("launch.evaluate", run.root, "--text", file, "--step", "4") == 0
@@ -170,8 +169,8 @@ def test_tasks_and_files_are_evaluated_on_the_side_as_tables_and_as_json(run, tm
     assert contents(run) == before
 
 
-def test_the_loss_of_documents_together_is_that_of_each_and_of_the_heads_between_them(trained):
-    """A document does not see the one before it, and the head of the next costs what it costs at the end of a text."""
+def test_the_loss_of_packed_documents_is_the_sum_of_each_and_of_the_bos_tokens_between_them(trained):
+    """A document does not attend to the previous one, and the next BOS costs the same as at the end of a text."""
     loaded, config = trained.load(), dataclasses.replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length)
     of = lambda *documents: evaluate_texts(
         loaded.model, EXPERIMENT.model, config, loaded.tokenizer, documents, loaded.mesh
@@ -252,7 +251,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
         ("sample", ("--sample.temperature", "0"), 2, "--sample.temperatures"),
     ],
 )
-def test_what_a_user_can_mend(trained, tmp_path, monkeypatch, capsys, script, words, code, message):
+def test_user_errors_are_reported(trained, tmp_path, monkeypatch, capsys, script, words, code, message):
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     Path("latin.txt").write_bytes("und für".encode("latin-1"))
@@ -263,7 +262,7 @@ def test_what_a_user_can_mend(trained, tmp_path, monkeypatch, capsys, script, wo
     assert contents(trained) == before
 
 
-def test_rows_that_cannot_be_read_are_told(tmp_path, capsys):
+def test_unreadable_rows_are_reported(tmp_path, capsys):
     (tmp_path / "cut.jsonl").write_text('{"text": "whole"}\n{"text": 5}\n{"text": "cu')
     assert documents_of(tmp_path / "cut.jsonl", Options()) == ["whole"]
     said = capsys.readouterr().err
@@ -276,7 +275,7 @@ def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
     assert re.search(f"no checkpoint in .* python -m launch.train .* --workdir {run.root}", capsys.readouterr().err)
 
 
-def test_one_device_is_said_where_the_mesh_does_not_fit(run, capsys):
+def test_the_use_of_one_device_is_printed_if_the_mesh_does_not_fit(run, capsys):
     assert call("launch.sample", run.root, "--prompt", "The miller", "--train.mesh.fsdp", "16") == 0
     said = capsys.readouterr().out
     assert "Using one device, because the mesh of the config does not fit" in said and "fsdp = 16" in said
@@ -292,8 +291,8 @@ def start(script: str, run: RunPaths, devices: int, environment: dict[str, str])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["launch.evaluate", pytest.param("launch.sample", marks=pytest.mark.slow)])
-def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run, script):
-    """Each has four devices, and so a half of every parameter; the one has one, which is all that it needs."""
+def test_two_processes_with_sharded_parameters_write_the_same_files_as_one(run, script):
+    """Each of the two has four devices, and so half of every parameter; the one has a single device."""
     made = run.evaluation if script == "launch.evaluate" else run.final_samples
     port = free_port()
     pair = [start(script, run, 4, told_by("hand", index, 2, port)) for index in range(2)]
@@ -310,19 +309,19 @@ def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run
     assert of_two == (pytest.approx(of_one, rel=1e-5) if script == "launch.evaluate" else of_one)
 
 
-def test_a_text_without_a_name_is_refused_and_no_stage_is_run(tmp_path):
+def test_a_text_without_a_name_is_rejected_and_no_stage_is_run(tmp_path):
     with pytest.raises(UsageError, match=r"--text is \[''\], which names no file"):
         evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=("",)))
 
 
 def titled(printed: str) -> dict[str, str]:
-    """{title: the text under it} of what is printed for prompts."""
+    """{title: its text} of the output for prompts."""
     parts = printed.split("\n--- ")[1:]
     return {title: text.strip() for title, _, text in (part.partition("\n") for part in parts)}
 
 
 @pytest.mark.slow
-def test_options_of_drawing_change_the_texts_and_a_seed_brings_one_back(trained, capsys):
+def test_sampling_options_change_the_texts_and_a_seed_reproduces_them(trained, capsys):
     def printed(*words: object) -> dict[str, str]:
         assert call("launch.sample", trained.root, "--prompt", "The miller", "", *words) == 0
         return titled(capsys.readouterr().out)
@@ -340,13 +339,15 @@ def test_options_of_drawing_change_the_texts_and_a_seed_brings_one_back(trained,
     cut = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--stop", stop)[title]
     assert cut == greedy[title][: greedy[title].index(stop, len("The miller"))].strip()
     told = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--logprobs", 1)[title]
-    figures = re.findall(r"^ *(-\d+\.\d{3})  ('.*') +\2 \1$", told, re.MULTILINE)  # greedy: it is the likeliest itself
+    figures = re.findall(
+        r"^ *(-\d+\.\d{3})  ('.*') +\2 \1$", told, re.MULTILINE
+    )  # greedy: it is the most likely one itself
     assert len(figures) == 12
     laid_out = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--weights", "float32")
     assert laid_out == greedy
 
 
-def test_what_is_typed_is_continued_and_settings_change_in_between(trained, capsys, monkeypatch):
+def test_typed_text_is_continued_and_settings_can_be_changed(trained, capsys, monkeypatch):
     typed = (
         "The miller\n/temperature 0\n/max-tokens 4\nA farmer\n/top-k five\n/nothing\n\n/settings\nA farmer\n/quit\n."
     )

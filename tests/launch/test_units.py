@@ -1,4 +1,4 @@
-"""A stage that is made by units: other inputs touch those units alone, and nothing that a run has made is lost."""
+"""In a stage of units, changed inputs only affect their own units, and outputs of a run are never lost."""
 
 import dataclasses
 import json
@@ -51,12 +51,12 @@ def texts(workdir: Path) -> dict[str, bytes]:
 
 
 def markers(workdir: Path) -> dict[str, str]:
-    """What stands in them: with the seconds and so of one making alone."""
+    """Contents of the files, without seconds and other values of one build."""
     return {path.stem: path.read_text() for path in sorted((workdir / "units/texts").glob("*.json"))}
 
 
 def interrupted(stage: Stage) -> Stage:
-    """The stage, interrupted after it has made all its outputs."""
+    """The stage, interrupted after all outputs are written."""
 
     def make(experiment: Experiment, run: Path) -> None:
         stage.make(experiment, run)
@@ -66,13 +66,13 @@ def interrupted(stage: Stage) -> Stage:
 
 
 def damage(warcs: list[Path]) -> bytes:
-    """Makes the third file one that cannot be read, in its old size; what it was."""
+    """Make the third file unreadable at its old size; return the old bytes."""
     whole = warcs[2].read_bytes()
     warcs[2].write_bytes(b"<html>".ljust(len(whole)))
     return whole
 
 
-def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
+def test_added_and_removed_inputs_only_affect_their_units(warcs, tmp_path):
     make(warcs[:3], tmp_path / "run")
     before = markers(tmp_path / "run")
     assert set(before) == {"0", "1", "2"}
@@ -87,8 +87,9 @@ def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
     assert not list((tmp_path / "run").glob("replaced-*")) and not list(tmp_path.glob("run/stages/*.begun"))
 
 
-def test_what_no_unit_made_is_moved_aside_and_what_units_before_made_is_deleted(warcs, tmp_path):
-    """A kill comes between the outputs of a unit and its marker, and its input goes: no stage must read those."""
+def test_files_of_no_unit_are_moved_aside_and_outputs_of_earlier_units_deleted(warcs, tmp_path):
+    """The process is killed between the outputs of a unit and its marker, and its input is deleted: no stage may read
+    these outputs."""
 
     def killed(experiment: Experiment, run: Path) -> None:
         extract_texts.make(experiment, run)
@@ -127,7 +128,7 @@ def made_of_tables(tables: Sequence[object], workdir: Path, **engine) -> list[bo
     return [run_stage(stage, experiment, workdir) for stage in STAGES]
 
 
-def test_an_input_that_was_replaced_by_one_of_its_size_is_made_again_and_a_copy_is_not(tables, tmp_path):
+def test_a_replaced_input_of_the_same_size_is_rebuilt_and_a_copy_is_not(tables, tmp_path):
     run = tmp_path / "run"
     assert made_of_tables(tables, run) == [True, True]
     before = markers(run)
@@ -148,7 +149,7 @@ def test_an_input_that_was_replaced_by_one_of_its_size_is_made_again_and_a_copy_
     assert markers(tmp_path / "taken") == markers(run) and made_of_tables(tables, tmp_path / "taken") == [False, False]
 
 
-def test_a_second_dump_of_the_same_file_names_leaves_the_units_of_the_first(tmp_path):
+def test_a_second_dump_with_the_same_file_names_keeps_the_units_of_the_first(tmp_path):
     for dump, words in (("b", "one dump"), ("a", "the same number of letters")):
         for number in range(2):
             (tmp_path / dump).mkdir(exist_ok=True)
@@ -168,8 +169,8 @@ def test_a_second_dump_of_the_same_file_names_leaves_the_units_of_the_first(tmp_
     assert markers(tmp_path / "run") == before
 
 
-def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_path):
-    """As the message says that refuses it where other stages were made from it."""
+def test_a_replaced_input_is_reported_after_the_markers_are_deleted(tables, tmp_path):
+    """As the message advises that rejects it if other stages were built from it."""
     made_of_tables(tables, tmp_path)
     texts = json.loads((tmp_path / "stages/texts.json").read_text())
     follower = NO_OUTPUTS | {"settings": {"<texts>": texts["key"]}}
@@ -183,7 +184,7 @@ def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_pat
     assert "SAME" in pq.read_table(tmp_path / "texts/1.parquet")["text"][0].as_py()
 
 
-def test_an_input_that_was_mended_in_its_size_is_tried_unasked(warcs, tmp_path):
+def test_an_input_repaired_in_its_size_is_tried_automatically(warcs, tmp_path):
     run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
     whole = damage(warcs)
     make(warcs, tmp_path, max_failed=0.3)
@@ -193,7 +194,7 @@ def test_an_input_that_was_mended_in_its_size_is_tried_unasked(warcs, tmp_path):
     assert set(markers(tmp_path)) == {*before, "2"} and not list(tmp_path.glob("quarantine/texts/*"))
 
 
-def test_a_file_of_a_web_server_that_was_replaced_is_told_by_its_etag(tmp_path, monkeypatch):
+def test_a_replaced_file_of_a_web_server_is_detected_by_its_etag(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     lines = {f"{name}.jsonl": json.dumps({"text": "the same size"}).encode() for name in "ab"}
     with serving(LoopbackCrawl(lines)) as web:
@@ -206,7 +207,7 @@ def test_a_file_of_a_web_server_that_was_replaced_is_told_by_its_etag(tmp_path, 
         assert [markers(tmp_path)[name] == before[name] for name in "ab"] == [True, False]
         marker = json.loads((tmp_path / "stages/pages.json").read_text())["external_inputs"]
         assert marker[user_inputs.SIZES][urls[0]] is None
-        among_many = {user_inputs.SIZES: dict.fromkeys(urls), user_inputs.SEEN: {}}  # where none is asked
+        among_many = {user_inputs.SIZES: dict.fromkeys(urls), user_inputs.SEEN: {}}  # when no server is asked
         assert user_inputs.recognised(tmp_path, among_many)[0] == marker
 
 
@@ -229,7 +230,7 @@ def test_an_input_may_be_added_after_pages_was_interrupted(warcs, tmp_path):
     assert set(markers(tmp_path)) == {"0", "1", "2", "3"}
 
 
-def test_a_strangers_unit_marker_deletes_nothing_outside_of_the_outputs(warcs, tmp_path):
+def test_a_strangers_unit_marker_deletes_nothing_outside_the_outputs(warcs, tmp_path):
     make(warcs[:2], tmp_path)
     theirs = {tmp_path / name: f"the user's {name}" for name in ("notes.txt", "checkpoints/10/x", "config.json")}
     for path, text in theirs.items():
@@ -249,7 +250,7 @@ def test_a_strangers_unit_marker_deletes_nothing_outside_of_the_outputs(warcs, t
     assert (tmp_path / "config.json").is_file()
 
 
-def test_an_interrupted_stage_makes_what_was_replaced_meanwhile(tables, tmp_path):
+def test_an_interrupted_stage_rebuilds_replaced_inputs(tables, tmp_path):
     run_stage(fetch_pages.STAGE, of_tables(tables), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_stage(interrupted(extract_texts.STAGE), of_tables(tables), tmp_path)
@@ -259,7 +260,7 @@ def test_an_interrupted_stage_makes_what_was_replaced_meanwhile(tables, tmp_path
     assert [markers(tmp_path)[name] == before[name] for name in "012"] == [True, False, True]
 
 
-def test_what_other_stages_were_made_from_is_refused_as_ever(warcs, tmp_path):
+def test_changes_under_later_stages_are_rejected(warcs, tmp_path):
     make(warcs[:3], tmp_path)
     marker = json.loads((tmp_path / "stages/texts.json").read_text())
     follower = NO_OUTPUTS | {"settings": {"<texts>": marker["key"]}}
@@ -270,7 +271,7 @@ def test_what_other_stages_were_made_from_is_refused_as_ever(warcs, tmp_path):
     assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
 
 
-def test_other_settings_are_refused_and_their_units_stay(warcs, tmp_path):
+def test_other_settings_are_rejected_and_their_units_kept(warcs, tmp_path):
     make(warcs[:2], tmp_path)
     experiment = experiment_of(warcs[:2])
     other = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, dump="other"))
@@ -279,7 +280,7 @@ def test_other_settings_are_refused_and_their_units_stay(warcs, tmp_path):
     assert set(markers(tmp_path)) == {"0", "1"}
 
 
-def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
+def test_an_interrupted_stage_resumes_with_other_inputs(warcs, tmp_path):
     stage: Stage = interrupted(extract_texts.STAGE)
     run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -290,7 +291,7 @@ def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
     assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
 
 
-def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypatch):
+def test_unfinished_documents_resume_with_other_inputs(warcs, tmp_path, monkeypatch):
     def made(stage: Stage, warcs: list[Path], workdir: Path) -> None:
         make(warcs, workdir)
         experiment = experiment_of(warcs)
@@ -325,7 +326,7 @@ def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeyp
     assert "regex of tomorrow" in capsys.readouterr().out
 
 
-def test_a_stage_may_be_finished_without_a_unit_and_with_it_later(warcs, tmp_path):
+def test_a_stage_may_finish_without_a_unit_and_include_it_later(warcs, tmp_path):
     run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
     whole = damage(warcs)
     make(warcs, tmp_path, max_failed=0.3)
@@ -340,7 +341,7 @@ def test_a_stage_may_be_finished_without_a_unit_and_with_it_later(warcs, tmp_pat
     assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] != key
 
 
-def test_what_was_made_without_a_unit_is_made_again_with_it_unless_a_model_was_trained_on_it(warcs, tmp_path):
+def test_outputs_without_a_unit_are_rebuilt_with_it_unless_a_model_was_trained_on_them(warcs, tmp_path):
     def made(**engine) -> list[bool]:
         experiment = experiment_of(warcs, max_failed=0.3, **engine)
         experiment = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, steps=()))
@@ -358,6 +359,6 @@ def test_what_was_made_without_a_unit_is_made_again_with_it_unless_a_model_was_t
     assert made(retry_failed=True) == [False, True, False]  # it fails again
     times = {path: path.stat().st_mtime_ns for path in warcs}
     warcs[2].write_bytes(whole)
-    os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as where the cause was another than the file
+    os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as if the cause was not the file
     assert made(retry_failed=True) == [False, True, True] and made() == [False, False, False]
     assert sorted(path.stem for path in (tmp_path / "documents").iterdir()) == ["0", "1", "2", "3"]

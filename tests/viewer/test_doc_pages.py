@@ -1,4 +1,4 @@
-"""README and docs/ as the server's pages: every link of theirs leads to a page, and nothing outside is named."""
+"""README and docs/ as pages of the server: every link leads to a page, and no external resource is used."""
 
 import re
 from urllib.parse import urljoin
@@ -11,7 +11,7 @@ PAGES = sorted(address for address, path in doc_files().items() if path.suffix =
 
 
 @pytest.mark.parametrize("address", PAGES)
-def test_links_of_a_page_lead_to_pages_and_anchors_that_exist(address):
+def test_links_of_a_page_lead_to_existing_pages_and_anchors(address):
     html, _ = doc_html(doc_files()[address])
     for target in re.findall(r'(?:href|src)="([^"]+)"', html):
         if target == "data:" or target.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""The document that the report follows: which one, and that its parts are what the run folder holds."""
+"""The document that the report follows: its choice, and that its parts equal the run folder's."""
 
 import dataclasses
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_it_is_held_out_and_the_same_each_time(run_folder: Path):
     assert follow(run_folder) == page
 
 
-def test_its_parts_are_what_the_run_folder_holds(run_folder: Path):
+def test_its_parts_equal_the_files_of_the_run_folder(run_folder: Path):
     page, tokenizer = follow(run_folder), read_run(run_folder, EXPERIMENT.documents).tokenizer
     (document,) = (one for one in KEPT if one.url == page.url)
     assert document.text.startswith(page.text) and len(page.ids) == SHOWN
@@ -59,18 +59,18 @@ def test_its_parts_are_what_the_run_folder_holds(run_folder: Path):
     assert len(page.values) == 31 and not any(dropped for _, _, dropped in page.values)
 
 
-def test_the_html_is_marked_where_the_text_is_and_has_no_personal_data(run_folder: Path, tmp_path: Path):
+def test_html_marks_the_text_and_has_no_personal_data(run_folder: Path, tmp_path: Path):
     page = follow(run_folder)
     (document,) = (one for one in KEPT if one.url == page.url)
     lines = document.text.split("\n")[: page.text.count("\n") + 1]  # the last one as a whole
     assert [piece.text for piece in page.html if piece.kind == "kept"] == lines
     assert HtmlPiece("text", "Home of the pages") in page.html
-    write_run(tmp_path, [make_document(0, prose(0))], [])  # all of it is shown, the footer too
+    write_run(tmp_path, [make_document(0, prose(0))], [])  # all of it is shown, including the footer
     footer = [piece.text for piece in follow(tmp_path).html if "Write to" in piece.text]
     assert len(footer) == 1 and "miller@mill.example" not in footer[0]
 
 
-def test_without_a_held_out_document_one_of_training_is_shown(tmp_path: Path):
+def test_without_a_held_out_document_a_training_document_is_shown(tmp_path: Path):
     write_run(tmp_path, KEPT, DROPPED)
     set_splits(tmp_path, *["train"] * 8)
     page = follow(tmp_path)
@@ -108,19 +108,19 @@ def test_the_held_out_end_of_a_document(tmp_path: Path):
         ("", "a b.", "a b."),
     ],
 )
-def test_lines_that_filters_took_out_stand_among_those_that_are_left(extracted: str, document: str, passage: str):
+def test_removed_lines_are_shown_between_the_kept_ones(extracted: str, document: str, passage: str):
     lines = lines_of(extracted, document, passage)
     assert "\n".join(line for line, kept in lines if kept) == passage
     assert all(line in extracted.split("\n") for line, kept in lines if not kept)
 
 
-def test_lines_before_the_passage_s_first_are_shown_as_taken_out():
+def test_lines_before_the_first_line_of_the_passage_are_shown_as_removed():
     assert lines_of("menu\na b.\nmore\nc d.", "a b.\nc d.", "a b.\nc d.") == (
         ("menu", False), ("a b.", True), ("more", False), ("c d.", True)
     )  # fmt: skip
 
 
-def test_a_run_without_documents_names_what_makes_them(run_folder: Path, tmp_path: Path):
+def test_a_run_without_documents_names_the_command(run_folder: Path, tmp_path: Path):
     write_run(tmp_path, KEPT, DROPPED)
     (tmp_path / "documents/00000.parquet").unlink()
     with pytest.raises(InputError, match="no documents"):

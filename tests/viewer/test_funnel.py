@@ -1,4 +1,4 @@
-"""The funnel's answer: counts as in funnel.json, every rule explained, and distributions that hold every document."""
+"""The funnel: counts as in funnel.json, an explanation of every rule, and distributions of all documents."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def answer_of(folder: Path) -> dict[str, Any]:
     return json.loads(json.dumps(funnel_answer(read_counts(folder / FUNNEL), CONFIG), allow_nan=False))
 
 
-def test_stages_have_what_entered_and_what_each_reason_dropped(folder: Path):
+def test_stages_have_entered_and_dropped_counts_by_reason(folder: Path):
     answer = answer_of(folder)
     assert (answer["pages"], answer["kept"]) == (len(KEPT) + len(DROPPED), len(KEPT))
     entered = answer["pages"]
@@ -61,7 +61,7 @@ def test_stages_have_what_entered_and_what_each_reason_dropped(folder: Path):
     assert sum(documents for _, documents, _ in answer["domains"]) == answer["kept"]
 
 
-def test_every_threshold_has_its_option_its_words_and_its_signal(folder: Path):
+def test_every_threshold_has_its_option_explanation_and_signal(folder: Path):
     answer = answer_of(folder)
     lines = [(one["stage"], one["reason"], one["option"], one["value"]) for one in answer["thresholds"]]
     assert lines == [(one.stage, one.reason, one.option, one.value) for one in thresholds_of(CONFIG, None)]
@@ -79,7 +79,7 @@ def test_everything_is_explained():
 
 
 @pytest.mark.parametrize(("kept", "dropped"), [(KEPT, []), ([], DROPPED), (KEPT[:1], DROPPED[:1])])
-def test_a_funnel_that_lacks_parts(tmp_path: Path, kept: list, dropped: list):
+def test_an_incomplete_funnel(tmp_path: Path, kept: list, dropped: list):
     write_funnel_of(tmp_path, kept, dropped, CONFIG)
     answer = answer_of(tmp_path)
     assert (answer["kept"], len(answer["stages"])) == (len(kept), len({one.stage for one in dropped}))
@@ -101,7 +101,7 @@ def test_a_preview_has_examples_of_every_reason_and_documents_near_its_threshold
     assert len(near) == 10 and all(one["value"] >= 50 for one in near)
 
 
-def test_a_hostile_corpus_stays_text_in_a_preview(tmp_path: Path):
+def test_a_hostile_corpus_is_shown_as_text_in_a_preview(tmp_path: Path):
     kept = [
         make_document(i, HOSTILE + prose(i), url=f"https://evil.example/{HOSTILE}", language=HOSTILE) for i in (1, 2)
     ]
@@ -135,7 +135,7 @@ def columns(signal: str, bins: list[tuple], *lines: tuple[Any, float]) -> Column
     return columns_of(signal, thresholds, groups)
 
 
-def test_columns_hold_every_document_and_a_line_stands_at_an_edge():
+def test_columns_count_every_document_and_thresholds_are_at_an_edge():
     bins = [(n * 0.005, (n + 1) * 0.005, 100 - n % 7, 0, 3) for n in range(60)]
     bins += [(n * 0.005, (n + 1) * 0.005, 0, 2, 1) for n in range(60, 180)] + [(40.0, 40.005, 0, 1, 0)]
     found = columns("short_lines", bins, ("above", 0.3))
@@ -145,7 +145,7 @@ def test_columns_hold_every_document_and_a_line_stands_at_an_edge():
     line = next(i for i, edge in enumerate(found.edges) if abs(edge - 0.3) < 1e-9)
     assert all(not counts[1] for counts in found.counts[:line])
     assert all(not counts[0] for counts in found.counts[line:])
-    assert found.edges[-1] < 1 and found.above and found.highest == 40.005  # one far out does not squeeze the rest
+    assert found.edges[-1] < 1 and found.above and found.highest == 40.005  # an outlier does not squeeze the others
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_extreme_distributions_are_drawn(signal: str, bins: list, lines: list):
     assert all(found.edges[0] <= line <= found.edges[-1] for line in found.lines)
 
 
-def test_the_largest_whole_number_is_told_and_the_column_that_holds_more_says_so():
+def test_the_largest_integer_is_shown_and_a_column_with_larger_values_says_so():
     bins = [(0.0, 1.0, 980, 0, 0), (1.0, 2.0, 0, 6, 7), (2.0, 3.0, 0, 9, 3), (51.0, 52.0, 0, 0, 1)]
     found = columns("c4_curly_brackets", bins, ("above", 0))
     assert found.highest == 51 and found.above == 13
     assert columns("words", [(59.0, 64.0, 1, 0, 0)], ("below", 50)).highest == 63
 
 
-def test_a_line_off_the_grid_hides_nothing_below_the_first_column():
+def test_a_threshold_off_the_grid_hides_nothing_below_the_first_column():
     bins = [(n * 0.005, (n + 1) * 0.005, 9, 0, 0) for n in range(134)]
     found = columns("short_lines", bins, ("above", 0.67))  # 0.67 is no multiple of three bins
     assert found.edges[0] == 0 and found.below == 0

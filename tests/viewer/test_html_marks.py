@@ -1,4 +1,4 @@
-"""The HTML beside its text: nothing added, kept text marked, long stretches shortened and counted."""
+"""The HTML next to its text: nothing added, kept text marked, long parts shortened and counted."""
 
 import pytest
 
@@ -12,7 +12,7 @@ PAGE = (
 TEXT = "The miller set out before & after dawn, as ever.\n- Home"
 
 
-def test_the_pieces_are_the_page():
+def test_the_pieces_add_up_to_the_page():
     for source in (
         PAGE,
         "<!--" * 9,
@@ -28,7 +28,7 @@ def test_the_pieces_are_the_page():
         assert "".join(piece.text for piece in pieces_of(source, TEXT)) == source
 
 
-def test_what_was_kept_is_marked_and_nothing_else():
+def test_only_kept_text_is_marked():
     kept = [piece.text for piece in pieces_of(PAGE, TEXT) if piece.kind == "kept"]
     assert kept == ["The miller set out before &amp; after\n dawn, ", "as", " ever.", "Home"]
     assert [piece.text for piece in pieces_of(PAGE, TEXT) if piece.kind == "text"] == [
@@ -38,7 +38,7 @@ def test_what_was_kept_is_marked_and_nothing_else():
 
 
 @pytest.mark.parametrize("size", [10, CUT_OFF + 1, 5000])
-def test_characters_that_are_not_shown_are_counted(size: int):
+def test_hidden_characters_are_counted(size: int):
     source = f"<p>{'x' * 3 * LONGEST}</p>" + "<a>menu</a>" * size + f"<p>{TEXT}</p>" + "<i>more</i>" * size
     shown = shown_pieces(pieces_of(source, TEXT))
     written = sum(len(piece.text) for piece in shown if piece.kind != "cut")

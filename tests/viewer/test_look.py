@@ -1,4 +1,4 @@
-"""Tokens of a text are its bytes, and every token of a text is counted once."""
+"""The tokens of a text are its bytes, and each is counted once."""
 
 import itertools
 from pathlib import Path
@@ -52,13 +52,13 @@ def test_every_token_is_counted_once(texts_at_once):
     assert (halves.texts, halves.text_bytes) == (usage.texts, usage.text_bytes)
 
 
-def test_nothing_read_is_nothing_used():
+def test_no_documents_mean_no_usage():
     usage = count_usage([], TOKENIZER)
     assert (usage.tokens, usage.texts, usage.bytes_per_token) == (0, 0, 0.0)
     assert never_used(usage, TOKENIZER) == text_ids(TOKENIZER) and rarest(usage, TOKENIZER, 5) == []
 
 
-def test_special_tokens_stand_for_no_text():
+def test_special_tokens_have_no_text():
     assert text_ids(TOKENIZER) == list(range(899))
     assert TOKENIZER.bos_id not in longest(TOKENIZER, 1000)
 
@@ -71,20 +71,20 @@ def test_used_and_unused_tokens_are_all_tokens():
     assert counts == sorted(counts) and counts[0] > 0
 
 
-def test_ties_among_the_rarest_go_to_the_token_minted_last():
+def test_ties_among_the_rarest_prefer_the_newest_token():
     counts_V = np.zeros(TOKENIZER.vocab_size, np.int64)
     counts_V[[300, 400, 500]] = 2, 1, 1
     assert rarest(Usage(counts_V, 1, 9), TOKENIZER, 2) == [500, 400]
 
 
-def test_longest_first_and_only_what_is_asked_for():
+def test_longest_first_up_to_the_requested_number():
     lengths = [len(TOKENIZER.token_bytes(id)) for id in longest(TOKENIZER, 899)]
     assert lengths == sorted(lengths, reverse=True) and len(lengths) == 899
     digits = [TOKENIZER.ranks[b"%d" % digit] for digit in range(5)]
     assert longest(TOKENIZER, 5, lambda token: token.isdigit()) == digits
 
 
-def test_what_a_vocabulary_of_characters_lacks_is_left_out():
+def test_characters_outside_a_character_vocabulary_are_skipped():
     letters = train_tokenizer(["mill\n"], TokenizerConfig(4, "cl100k", 100, algorithm="characters"))
     assert known("a mill by a\nmühle", letters) == "mill\nml"
     assert known("a mühle \ufffd", TOKENIZER) == "a mühle \ufffd"

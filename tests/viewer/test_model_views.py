@@ -1,4 +1,4 @@
-"""What the window is told of a model: the Inspector's numbers as JSON, within bounds, at every step that is kept."""
+"""Model views of the window: the Inspector's numbers as JSON, bounded, at every kept step."""
 
 import base64
 import concurrent.futures
@@ -69,7 +69,7 @@ def unpacked(array: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(array["data"]), kind).reshape(array["shape"])
 
 
-def test_score_tells_each_token_and_runs_along_the_text(run):
+def test_score_has_each_token_and_continues_along_the_text(run):
     found, expected = ask(run, "score", text=TEXT, top=3), run.served.score(TEXT, 3)
     assert [one["id"] for one in found["tokens"]] == expected.ids_N.tolist() == TOKENIZER.encode(TEXT)
     assert b"".join(bytes.fromhex(one["bytes"]) for one in found["tokens"]) == TEXT.encode()
@@ -84,7 +84,7 @@ def test_score_tells_each_token_and_runs_along_the_text(run):
     assert shown.isprintable() and "␣" in shown and shown.endswith("⏎")
 
 
-def test_next_and_layers_are_the_arrays_of_the_inspector(run):
+def test_next_and_layers_equal_the_arrays_of_the_inspector(run):
     found, expected = ask(run, "next", text=TEXT), run.served.next_logits(TEXT)
     np.testing.assert_array_equal(unpacked(found["logits"]), expected.logits_V)
     assert found["tokens"] == len(TOKENIZER.encode(TEXT)) and len(expected.logits_V) == TOKENIZER.vocab_size
@@ -106,7 +106,7 @@ def test_next_and_layers_are_the_arrays_of_the_inspector(run):
     assert len(found["tokens"]) == len(found["ids"]) and found["windows"] == [None] * CONFIG.layers
 
 
-def test_the_last_stage_of_the_lens_says_what_score_and_next_say(run):
+def test_the_last_stage_of_the_lens_agrees_with_score_and_next(run):
     scored, inside = ask(run, "score", text=TEXT), ask(run, "layers", text=TEXT)
     bits = -np.log2(unpacked(inside["came"])[-1, :-1])
     np.testing.assert_allclose(bits, [one["bits"] for one in scored["tokens"]], rtol=1e-4)
@@ -115,7 +115,7 @@ def test_the_last_stage_of_the_lens_says_what_score_and_next_say(run):
     assert probability == pytest.approx(math.exp(logits_V[id]) / np.exp(logits_V).sum(), rel=1e-4)
 
 
-def test_each_step_is_a_model_of_its_own(run):
+def test_each_step_is_its_own_model(run):
     bits = lambda **fields: [one["bits"] for one in ask(run, "score", text="The miller", **fields)["tokens"]]
     other = Inspector(model_of(4), CONFIG, TOKENIZER, one_device_mesh(CONFIG))
     np.testing.assert_allclose(bits(step=4), other.score("The miller").bits_N, rtol=1e-5)
@@ -125,8 +125,8 @@ def test_each_step_is_a_model_of_its_own(run):
 
 
 @pytest.mark.parametrize("room", [0.5, 1.6, 2.7, 99.0])
-def test_models_of_other_steps_are_held_as_far_as_there_is_memory_for_them(run, room):
-    """`room`: models that the device has memory for beside the served one; to read one takes half as much again."""
+def test_models_of_other_steps_are_cached_as_memory_allows(run, room):
+    """`room`: how many models fit on the device next to the served one; loading one takes half as much again."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(run.served.model))
     held: dict[int, weakref.ref[Inspector]] = {}
     alive = lambda: sum(one() is not None for one in held.values())
@@ -149,7 +149,7 @@ def test_models_of_other_steps_are_held_as_far_as_there_is_memory_for_them(run, 
 
 
 @pytest.mark.slow
-def test_an_exported_page_is_made_of_the_served_step_where_no_other_fits(run, monkeypatch):
+def test_an_exported_page_uses_the_served_step_if_no_other_fits(run, monkeypatch):
     served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
     alone = WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=lambda devices: 0)
     monkeypatch.setattr(inspections, "ROOMS", (model_views,))
@@ -180,27 +180,27 @@ def test_architecture_has_the_config_and_the_names(run):
         ({"top": 21}, "top is 21; it must be from 0 to 20 here"),
     ],
 )  # fmt: skip
-def test_wrong_fields_are_refused_by_their_names(run, fields, message):
+def test_invalid_fields_are_rejected_by_name(run, fields, message):
     with pytest.raises(ApiError, match=message) as refused:
         ask(run, "score", **fields)
     assert refused.value.status == 400 and refused.value.param in fields
 
 
-def test_a_text_that_a_vocabulary_of_characters_lacks_is_a_wrong_field(run):
+def test_a_text_outside_a_character_vocabulary_is_an_invalid_field(run):
     few = CharacterTokenizer("\n abc")
     with pytest.raises(ApiError, match="The character 'd'") as refused:
         model_views.given(Fields({"text": "abcd"}, ("text",)), Inspector(model_of(8), CONFIG, few, run.served.mesh))
     assert refused.value.status == 400 and not isinstance(refused.value, InputError)
 
 
-def test_long_texts_are_cut_and_counted(run):
+def test_long_texts_are_truncated_and_counted(run):
     found = ask(run, "score", text="a mill " * 1_000)
     read = len(found["tokens"])
     assert read == 31 and read + found["dropped"] == len(TOKENIZER.encode("a mill " * 1_000))
     assert ask(run, "layers", text="a mill " * 1_000)["dropped"] == found["dropped"]
 
 
-def test_an_exported_page_holds_the_prompts_at_every_step_and_what_was_drawn(run):
+def test_an_exported_page_has_the_prompts_at_every_step_and_the_samples(run):
     samples = [{"prompt": "The miller", "temperature": 0.0, "text": "The miller sold"}]
     write_json(run.paths.final_samples, {"samples": samples})
     recorded = record(run)
@@ -223,7 +223,7 @@ def test_steps_of_a_long_run_are_spread():
 @pytest.mark.parametrize(
     ("numbers", "steps", "prompts"), [(1 << 20, {None, 4, 8}, 2), (3_000, {None, 8}, 2), (10, {None, 8}, 1)]
 )
-def test_an_exported_page_is_no_larger_than_it_may_be(run, monkeypatch, numbers, steps, prompts):
+def test_an_exported_page_respects_its_maximum_size(run, monkeypatch, numbers, steps, prompts):
     monkeypatch.setattr(model_views, "RECORDED_NUMBERS", numbers)
     asked = [fields for name, fields in model_views.to_record(run) if name == "layers"]
     assert {fields.get("step") for fields in asked} == steps
@@ -232,8 +232,8 @@ def test_an_exported_page_is_no_larger_than_it_may_be(run, monkeypatch, numbers,
     assert held <= numbers or (len(steps), prompts) == (2, 1)
 
 
-def test_asked_at_once_each_answer_is_the_one_that_is_given_alone(run):
-    """To the last bit, whatever is compiled, read or remembered meanwhile; in its lane as launch.serve asks."""
+def test_concurrent_requests_get_the_same_answers_as_single_ones(run):
+    """Bit for bit, whatever is compiled, read or cached meanwhile; in the lane that launch.serve uses."""
     asked: list[tuple[str, dict]] = [
         (name, {"text": text} | step)
         for name in ("score", "next", "layers") for text in ("", "The mill", "The miller carried grain") for step in

@@ -1,4 +1,4 @@
-"""The HTML of the window: one policy, nothing loaded, and recorded texts that stay texts."""
+"""The HTML of the window: one policy, no external resources, and recorded texts that stay text."""
 
 import json
 import re

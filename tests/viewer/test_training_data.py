@@ -1,4 +1,4 @@
-"""The training side of the report: what the files say, no more, and refusals that name the file."""
+"""The training part of the report equals the files, and errors name the file."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def write_lines(path: Path, lines: list[dict]) -> Path:
     return path
 
 
-def test_curves_sort_steps_and_keep_the_later_line_of_a_step(tmp_path: Path):
+def test_curves_sort_steps_and_keep_the_later_row_of_a_step(tmp_path: Path):
     lines = [
         {"step": 20, "loss": 9.0, "tokens_per_second": 1.0},
         {"step": 10, "loss": 5.0, "tokens_per_second": 10.0},
@@ -44,7 +44,7 @@ def test_curves_sort_steps_and_keep_the_later_line_of_a_step(tmp_path: Path):
     assert curves.tokens_per_second == 20.0  # the median of 10 and 30
 
 
-def test_a_line_cut_off_by_a_kill_is_left_out_but_a_damaged_one_is_an_error(tmp_path: Path):
+def test_a_line_truncated_by_a_kill_is_skipped_but_a_damaged_one_is_an_error(tmp_path: Path):
     path = write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 5.0}])
     path.write_text(path.read_text() + '{"step": 2, "lo')
     assert read_curves(path).steps == 1
@@ -58,7 +58,7 @@ def test_no_metrics_are_empty_curves(tmp_path: Path):
     assert (curves.steps, curves.tokens_per_second) == (0, None)
 
 
-def test_samples_come_by_step_without_their_prompt(tmp_path: Path):
+def test_samples_are_grouped_by_step_without_their_prompt(tmp_path: Path):
     for step in (1000, 200):
         sample = {"step": step, "prompt": "The", "temperature": 0.8, "text": f"The mill {step}"}
         (tmp_path / f"step-{step:08d}.json").write_text(json.dumps(sample))
@@ -74,16 +74,16 @@ def test_samples_come_by_step_without_their_prompt(tmp_path: Path):
     ("token", "expected"),
     [(b" a\n", "␣a⏎"), (b"\xc3", "\\xc3"), ("\u202e".encode(), "\\u202e"), (b"\0", "\\u0000"), ("é".encode(), "é")],
 )
-def test_nothing_in_a_token_hides(token: bytes, expected: str):
+def test_every_character_of_a_token_is_visible(token: bytes, expected: str):
     assert visible(token) == expected
 
 
-def test_long_runs_are_told_by_their_length():
+def test_long_runs_of_characters_are_shown_by_their_length():
     assert short("+" + "-" * 40 + "+-") == "+-×40+-"
     assert short("=" * 7) == "=" * 7
 
 
-def test_compression_puts_the_model_last_and_names_what_is_missing(tmp_path: Path):
+def test_compression_puts_the_model_last_and_names_missing_parts(tmp_path: Path):
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(FIGURES))
     compression = read_compression(path)
@@ -105,7 +105,7 @@ def test_bytes_per_token_are_over_both_splits(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]"])
-def test_a_file_that_is_no_json_object_is_an_input_error(tmp_path: Path, content: str | None):
+def test_a_file_without_a_json_object_is_an_input_error(tmp_path: Path, content: str | None):
     path = tmp_path / "evaluation.json"
     if content is not None:
         path.write_text(content)

@@ -1,4 +1,4 @@
-"""What the window tells of a run's data: what its records say, whatever the documents hold and the run lacks."""
+"""Data pages of the window equal the run's records, for any documents and for incomplete runs."""
 
 import dataclasses
 import json
@@ -72,7 +72,7 @@ def experiment_of(source: Path) -> Experiment:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, Experiment]:
-    """A run as the stages of the data make it, from two archives."""
+    """A run built by the data stages from two archives."""
     folder = tmp_path_factory.mktemp("data")
     pages, source = hostile_pages(), folder / "archives"
     source.mkdir()
@@ -85,7 +85,7 @@ def made(tmp_path_factory) -> tuple[Path, Experiment]:
 
 
 class Asked:
-    """A run of which one asks as the page does."""
+    """A run that answers requests as for the page."""
 
     def __init__(self, folder: Path, experiment: Experiment, step: int = STEPS):
         tokenizer = load(folder / "tokenizer")
@@ -115,7 +115,7 @@ def asked(made) -> Asked:
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch):
-    """An answer that leaves out what it had no time for would depend on how busy the machine is."""
+    """Disable the time limit: otherwise partial answers would depend on the load of the machine."""
     for module, name in ((batches, "URL_SECONDS"), (batches, "SECONDS"), (documents, "ID_SECONDS")):
         monkeypatch.setattr(module, name, 600.0)
 
@@ -130,7 +130,7 @@ def rows(folder: Path) -> dict[tuple[str, int], dict]:
     }
 
 
-def test_the_funnel_counts_as_funnel_json_does_and_each_reason_has_its_documents(made, asked):
+def test_the_funnel_counts_equal_funnel_json_and_each_reason_has_its_documents(made, asked):
     counts, told, there = read_counts(made[0] / "funnel.json").counts, asked("funnel"), rows(made[0])
     reasons = {one["name"]: one for stage in told["stages"] for one in stage["reasons"]}
     assert {name: [one["documents"], one["bytes"]] for name, one in reasons.items()} == counts["reasons"]
@@ -152,7 +152,7 @@ def test_the_funnel_counts_as_funnel_json_does_and_each_reason_has_its_documents
             assert len(expected) == (counts["reasons"][name][0] if name else counts["kept"][0])
 
 
-def test_a_document_is_told_with_its_values_on_their_side_of_the_thresholds(made, asked):
+def test_a_document_has_values_on_the_right_side_of_the_thresholds(made, asked):
     thresholds = asked("funnel")["thresholds"]
     for (file, row), values in rows(made[0]).items():
         told = asked("document", file=file, row=row)
@@ -168,7 +168,7 @@ def test_a_document_is_told_with_its_values_on_their_side_of_the_thresholds(made
         assert asked("document", id=values["id"])["file"].split("/")[0] in ("documents", "dropped")
 
 
-def test_long_texts_come_in_parts_and_hostile_ones_as_they_are(asked):
+def test_long_texts_come_in_parts_and_hostile_ones_unchanged(asked):
     (long,) = asked("documents", query="long.example", within="address")["documents"]
     assert (len(long["url"]), len(long["beginning"])) == (2000, 200)
     whole, offset = "", 0
@@ -185,7 +185,7 @@ def test_long_texts_come_in_parts_and_hostile_ones_as_they_are(asked):
     assert "&lt;img src=x onerror=alert(1)>" in page["text"]
 
 
-def test_a_search_finds_what_holds_all_words_and_says_where_to_go_on(made, asked, monkeypatch):
+def test_a_search_finds_documents_with_all_words_and_where_to_continue(made, asked, monkeypatch):
     there = rows(made[0])
     holds = lambda row, words: all(word in (row["url"] + "\n" + row["text"]).lower() for word in words)
     for words in (["miller", "horses"], ["tales-1.example"], ["absent"]):
@@ -197,11 +197,11 @@ def test_a_search_finds_what_holds_all_words_and_says_where_to_go_on(made, asked
             fields = {"query": " ".join(words).upper()} | ({"reason": reason} if reason else {})
             monkeypatch.setattr(documents, "SECONDS", 0.5)
             assert [(one["file"], one["row"]) for one in asked.all(**fields)] == expected
-            monkeypatch.setattr(documents, "SECONDS", 0.0)  # a row group an answer
+            monkeypatch.setattr(documents, "SECONDS", 0.0)  # a row group per answer
             assert [(one["file"], one["row"]) for one in asked.all(**fields)] == expected
 
 
-def test_a_copy_names_the_document_that_stayed(asked):
+def test_a_copy_names_the_document_that_was_kept(asked):
     (copy,) = asked("documents", reason="exact_dedup/exact_duplicate")["documents"]
     told = asked("document", file=copy["file"], row=copy["row"])["copy_of"]
     stayed = asked("document", file=told["file"], row=told["row"])
@@ -219,7 +219,7 @@ def test_the_nearest_kept_documents_are_those_of_the_funnel(made, asked):
         assert [there[one["file"], one["row"]]["id"] for one in told] == ids
 
 
-def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, asked):
+def test_batches_have_documents_of_the_records_and_seen_is_the_inverse(made, asked):
     folder, experiment = made
     train, context = experiment.train, experiment.model.context_length
     source = BatchSource(folder / "tokens", "train", context, train.stages(context), train.seed, 1)
@@ -254,7 +254,7 @@ def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, a
     assert len(inverse) > 5
 
 
-def test_ends_held_out_and_other_folders_of_a_mixture(made, tmp_path):
+def test_shard_ends_held_out_shards_and_other_folders_of_a_mixture(made, tmp_path):
     folder, experiment = made
     for name in ("documents", "tokenizer"):
         shutil.copytree(folder / name, tmp_path / name)
@@ -271,7 +271,7 @@ def test_ends_held_out_and_other_folders_of_a_mixture(made, tmp_path):
             for part in {part["document"]: part for part in one["documents"]}.values():
                 inverse.setdefault((one["folder"], part["document"]), []).append([step, one["sequence"]])
                 if one["folder"] == 0:  # the run's own
-                    assert part["document"] % 2 == 0  # what comes before the end
+                    assert part["document"] % 2 == 0  # the text before the end
                     assert asked("document", number=part["document"])["url"] == part["url"]
     assert {folder for folder, _ in inverse} == {0, 1}
     for (place, number), places in inverse.items():
@@ -283,7 +283,7 @@ def test_ends_held_out_and_other_folders_of_a_mixture(made, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["all", "texts", "pages", "funnel.json", "documents", "dropped", "tokens"])
-def test_what_a_run_lacks_is_told_and_breaks_nothing(made, tmp_path, lost):
+def test_missing_parts_of_a_run_are_reported_and_break_nothing(made, tmp_path, lost):
     folder, experiment = made
     kept = [] if lost == "all" else ["texts", "pages", "funnel.json", "documents", "dropped", "tokens"]
     for name in {*kept, "tokenizer"} - {lost}:
@@ -308,13 +308,13 @@ def test_what_a_run_lacks_is_told_and_breaks_nothing(made, tmp_path, lost):
         "documents": {"documents", "document", "beside"}, "dropped": {"dropped", "copy", "raw"},
         "tokens": {"batch", "seen"},
     }[lost]  # fmt: skip
-    for room in (documents, batches):  # an exported page is made of any run
+    for room in (documents, batches):  # any run can be exported as a page
         for name, fields in room.to_record(asked.run):
             assert key_of(name, fields)
             asked(name, **{field: value for field, value in fields.items() if value is not None})
 
 
-def test_damage_is_told_and_passed_over(made, tmp_path):
+def test_damage_is_reported_and_skipped(made, tmp_path):
     folder, experiment = made
     for name in ("documents", "tokenizer", "tokens", "funnel.json"):
         whole = folder / name
@@ -323,7 +323,7 @@ def test_damage_is_told_and_passed_over(made, tmp_path):
     there = asked.all()
     assert {one["file"] for one in there} == {f"documents/{first.name}", f"documents/{second.name}"}
     data = first.read_bytes()
-    first.write_bytes(data[:4] + b"\0" * (len(data) // 2) + data[4 + len(data) // 2 :])  # its index is whole
+    first.write_bytes(data[:4] + b"\0" * (len(data) // 2) + data[4 + len(data) // 2 :])  # its index is intact
     answer = asked("documents")
     assert answer["unreadable"] == [first.name]
     assert {one["file"] for one in answer["documents"]} == {f"documents/{second.name}"}
@@ -334,7 +334,7 @@ def test_damage_is_told_and_passed_over(made, tmp_path):
     assert "not a readable Parquet file" in asked("seen", document=0)["missing"]
 
 
-def test_documents_that_were_made_elsewhere_may_lack_all_but_a_text(made, tmp_path):
+def test_documents_from_elsewhere_may_only_have_a_text(made, tmp_path):
     folder, experiment = made
     shutil.copytree(folder / "tokenizer", tmp_path / "tokenizer")
     for name, table in {
@@ -354,7 +354,7 @@ def test_documents_that_were_made_elsewhere_may_lack_all_but_a_text(made, tmp_pa
     assert "missing" in asked("document", id="nothing")
 
 
-def test_wrong_fields_are_refused_by_name(asked):
+def test_invalid_fields_are_rejected_by_name(asked):
     for name, fields in {
         "documents": {"limit": 0}, "document": {"file": "texts/0.parquet", "row": 0}, "batch": {"step": 0},
         "seen": {"document": 10**6},
@@ -393,7 +393,7 @@ def test_a_row_with_kept_columns_of_a_table_is_read_whatever_the_year_of_a_times
     ).items()
 
 
-def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_it_must(tmp_path):
+def test_a_page_of_a_large_folder_reads_one_row_group_and_counts_only_the_files_it_needs(tmp_path):
     write_many(tmp_path / "documents", 80, 100)
     folder = ParquetFolder(tmp_path / "documents")
     assert folder.refresh()
@@ -445,8 +445,8 @@ def test_a_run_in_a_bucket_is_read_there_a_part_at_a_time(made, asked, tmp_path)
 
 
 @pytest.mark.slow
-def test_documents_are_listed_and_looked_through_without_pandas(made):
-    """Its import is .4 s of the first answer, which a reader waits for."""
+def test_documents_are_listed_and_searched_without_pandas(made):
+    """Importing it would add .4 s to the first answer, for which a user waits."""
     run, _ = made
     program = f"""
 import sys
@@ -464,7 +464,7 @@ print("pandas" in sys.modules)
     assert ran.stdout.split()[-1] == "False", ran.stdout
 
 
-def test_dropped_and_texts_have_the_columns_that_a_document_is_told_by():
+def test_dropped_and_texts_have_the_columns_of_the_document_view():
     config = tiny_experiment().documents
     signals = {rule.signal for one in config.all_filters for rule in one.rules}
     for schema in (kept_schema(config), dropped_schema(config), text_schema(config)):

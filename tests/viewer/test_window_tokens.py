@@ -1,4 +1,4 @@
-"""What the window's page "Tokens" is told of tokenizers: tests/window drives the page itself."""
+"""Data of the window's page "Tokens"; tests/window drives the page itself."""
 
 import base64
 
@@ -26,7 +26,7 @@ def ids_of(answer: dict) -> list[int]:
     return ids.tolist()
 
 
-def test_a_vocabulary_is_enough_to_write_any_text_again():
+def test_a_vocabulary_is_enough_to_reconstruct_any_text():
     for tokenizer in (BPE, CHARACTERS):
         answer = vocabulary("mine", tokenizer)
         assert tokenizer.kind in IN_PAGE and answer["kind"] == tokenizer.kind and answer["name"] == "mine"
@@ -37,7 +37,7 @@ def test_a_vocabulary_is_enough_to_write_any_text_again():
     assert vocabulary("mine", BPE)["pattern"] == BPE.pattern and "pattern" not in vocabulary("mine", CHARACTERS)
 
 
-def test_encode_gives_the_tokenizers_ids_and_refuses_what_it_cannot_cut():
+def test_encode_gives_the_tokenizers_ids_and_rejects_texts_it_cannot_encode():
     assert ids_of(encoded(BPE, Fields({"text": TEXTS[1]}, ("text",)))) == BPE.encode(TEXTS[1])
     assert ids_of(encoded(BPE, Fields({}, ("text",)))) == []
     with pytest.raises(ApiError, match=rf"at most {MOST_CHARACTERS:,} characters here, and it has 20,001"):
@@ -46,7 +46,7 @@ def test_encode_gives_the_tokenizers_ids_and_refuses_what_it_cannot_cut():
         encoded(CHARACTERS, Fields({"text": "字"}, ("text",)))
 
 
-def test_a_tokenizer_is_asked_for_by_name():
+def test_a_tokenizer_is_requested_by_name():
     named = {"mine": BPE, "letters": CHARACTERS}
     assert asked_for(named, Fields({}, ("tokenizer",))) == ("mine", BPE)
     assert asked_for(named, Fields({"tokenizer": "letters"}, ("tokenizer",))) == ("letters", CHARACTERS)
@@ -54,7 +54,7 @@ def test_a_tokenizer_is_asked_for_by_name():
         asked_for(named, Fields({"tokenizer": "gpt5"}, ("tokenizer",)))
 
 
-def test_the_server_is_given_others_by_their_folders(tmp_path):
+def test_the_server_gets_other_tokenizers_by_their_folders(tmp_path):
     for run, tokenizer in (("a", BPE), ("b/a", CHARACTERS)):
         save(tokenizer, tmp_path / run / "tokenizer")
     found = named_tokenizers((str(tmp_path / "a"), str(tmp_path / "b/a")))

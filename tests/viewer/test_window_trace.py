@@ -1,4 +1,4 @@
-"""The window looks up, traces and recites what a naive reading of the documents has, and tells what a run lacks."""
+"""The window's searches, traces and recitations equal a naive scan of the documents; missing parts are reported."""
 
 import contextlib
 import dataclasses
@@ -64,7 +64,7 @@ def ask(run: WindowRun, name: str, **fields) -> dict:
     return json.loads(to_json(known[name].answer(Fields(fields, known[name].known))))
 
 
-def test_a_run_without_an_index_is_told_the_command_and_records_that_alone(run):
+def test_a_run_without_an_index_names_the_command_and_only_records_that(run):
     about = ask(run, "corpus")
     assert not about["made"] and about["shards"] and "python -m launch.index_corpus" in about["message"]
     assert [name for name, _ in trace.to_record(run)] == ["corpus"]
@@ -75,7 +75,7 @@ SEARCHED = ["the miller carried a sack of grain", "Her sister", "zebra crossing"
 
 
 @pytest.mark.parametrize("text", SEARCHED)
-def test_a_text_is_counted_as_the_tokens_of_the_documents_have_it_once_each(indexed, text):
+def test_a_text_is_counted_once_per_occurrence_in_the_tokens_of_the_documents(indexed, text):
     found = ask(indexed, "search", text=text, documents=20)
     documents = texts(40)
     ways = indexed.tokenizer.encode(" " + text), indexed.tokenizer.encode(text)
@@ -104,8 +104,8 @@ def test_a_passage_of_a_document_is_traced_to_it(indexed):
 
 
 @pytest.mark.slow
-def test_a_run_is_recited_as_far_as_the_engine_writes_it(indexed):
-    """What is read off one reading of the document is what greedy generation writes."""
+def test_recitation_length_equals_the_engines_greedy_generation(indexed):
+    """One forward pass over the document gives the same result as greedy generation."""
     served = indexed.at(Fields({}, ()))
     engine = Engine(served.model, served.config, served.tokenizer, slots=1, mesh=served.mesh)
     index = trace.Corpus(indexed).index()
@@ -140,7 +140,7 @@ def test_recitations_by_hand():
     assert (other.next, other.right, other.verbatim) == (32, 24, 24)
 
 
-def test_an_answer_holds_only_so_many_documents(indexed, monkeypatch):
+def test_the_number_of_documents_of_an_answer_is_bounded(indexed, monkeypatch):
     monkeypatch.setattr(trace, "MOST_SHOWN", 30)
     text = " ".join(one[20:60] for one in texts(40)[:20])
     found = ask(indexed, "trace", text=text, share=1, most_count=10**9, documents=20)
@@ -149,7 +149,7 @@ def test_an_answer_holds_only_so_many_documents(indexed, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["trace", "contamination", "write"])
-def test_what_takes_long_ends_when_nobody_waits_for_it(indexed, name):
+def test_a_long_request_ends_when_the_client_is_gone(indexed, name):
     (one,) = [one for one in window.inspections_of(indexed) if one.name == name]
     left = threading.Event()
     left.set()
@@ -177,7 +177,7 @@ def loaded_as(run: WindowRun) -> Loaded:
     return Loaded(run.experiment, run.tokenizer, served.model, served.mesh, 0, "")
 
 
-def test_contamination_counts_the_ngrams_of_a_text_and_names_documents_of_each_stretch(indexed):
+def test_contamination_counts_the_ngrams_of_a_text_and_names_documents_of_each_span(indexed):
     known = texts(40)[1][:300]
     found = ask(indexed, "contamination", text=known + " Entirely other words zebra quagga okapi.", ngram=5)
     assert 0 < found["found"] < found["ngrams"]
@@ -190,7 +190,7 @@ def test_contamination_counts_the_ngrams_of_a_text_and_names_documents_of_each_s
         )
 
 
-def test_a_question_that_is_shorter_than_an_ngram_is_found_inside_a_document_too(indexed):
+def test_a_question_shorter_than_an_ngram_is_found_inside_a_document_too(indexed):
     for text in texts(40)[:4]:
         words = text.split(" ")
         short = next(" ".join(words[at : at + 2]) for at in range(5, 50) if words[at].isalpha())
@@ -198,7 +198,7 @@ def test_a_question_that_is_shorter_than_an_ngram_is_found_inside_a_document_too
         assert ask(indexed, "contamination", text=short)["found"] == (counted > 0)
 
 
-def test_documents_of_a_mixture_are_told_with_the_folder_that_they_are_of(indexed, tmp_path):
+def test_documents_of_a_mixture_name_their_folder(indexed, tmp_path):
     shutil.copytree(indexed.paths.root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/corpus_index")
     other = tmp_path / "other"
@@ -219,7 +219,7 @@ def test_documents_of_a_mixture_are_told_with_the_folder_that_they_are_of(indexe
     assert sampled == ["", str(other)]
 
 
-def test_examples_stand_in_their_split(indexed):
+def test_examples_are_in_their_split(indexed):
     about = ask(indexed, "corpus")
     assert set(about["examples"]) == {"train", "val"}
     for split, text in about["examples"].items():
@@ -250,7 +250,7 @@ def of_sets(run: WindowRun, **sections) -> WindowRun:
     )
 
 
-def test_the_evaluation_sets_of_the_config_that_lie_here_are_offered_and_nothing_is_fetched(indexed, tmp_path):
+def test_local_evaluation_sets_of_the_config_are_offered_and_nothing_is_downloaded(indexed, tmp_path):
     rows = [{"question": f"Who is number {n}? {HOSTILE}", "choices": ["a miller", "the 2nd"]} for n in range(250)]
     (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "piqa.jsonl").write_text(
@@ -301,13 +301,13 @@ def test_the_evaluation_sets_of_the_config_that_lie_here_are_offered_and_nothing
         ("evaluation_sets", {"offset": 200}, "offset"),
     ],
 )
-def test_what_is_beyond_its_bounds_is_refused_by_name(indexed, name, fields, field):
+def test_out_of_range_fields_are_rejected_by_name(indexed, name, fields, field):
     with pytest.raises(ApiError) as refused:
         ask(indexed, name, **fields)
     assert refused.value.status == 400 and refused.value.param == field
 
 
-def test_a_character_that_the_vocabulary_lacks_is_a_fault_of_the_text(indexed, monkeypatch):
+def test_a_character_outside_the_vocabulary_is_reported_as_an_error_of_the_text(indexed, monkeypatch):
     monkeypatch.setattr(type(indexed.tokenizer), "encode", CharacterTokenizer("\nab").encode)
     for name in ("search", "trace", "contamination"):
         with pytest.raises(ApiError, match="character 'z'") as refused:
@@ -318,7 +318,7 @@ def test_a_character_that_the_vocabulary_lacks_is_a_fault_of_the_text(indexed, m
 WRONG = (True, -2, -1.5, 1e999, 10**30, {}, ["train"], {"a": [[]]}, "\ud800")
 
 
-def test_a_field_of_a_wrong_type_is_answered_or_refused_and_never_breaks_an_inspection(indexed):
+def test_a_field_of_a_wrong_type_is_answered_or_rejected_and_never_crashes_an_inspection(indexed):
     for one in window.inspections_of(indexed):
         for field in one.known:
             for value in WRONG[:-1] if field == "text" else WRONG:  # a text may be half a character
@@ -336,7 +336,7 @@ def test_any_text_is_answered(indexed, text):
     assert ask(indexed, "contamination", text=text)["ngrams"] >= 0
 
 
-def test_an_index_that_is_made_anew_is_opened_anew_and_damage_is_told(indexed, tmp_path):
+def test_a_rebuilt_index_is_reopened_and_damage_is_reported(indexed, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(indexed.paths.root, folder)
     run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
@@ -354,7 +354,7 @@ def test_an_index_that_is_made_anew_is_opened_anew_and_damage_is_told(indexed, t
     assert "out of date" in ask(run, "corpus")["message"]
 
 
-def test_what_is_recorded_answers_the_exported_page(indexed):
+def test_the_exported_page_answers_from_recorded_data(indexed):
     known = {one.name: one for one in trace.inspections(indexed)}
     asked = list(trace.to_record(indexed))
     assert {name for name, _ in asked} >= {"corpus", "search", "recite", "contamination"}
@@ -362,7 +362,7 @@ def test_what_is_recorded_answers_the_exported_page(indexed):
         to_json(known[name].answer(Fields(fields, known[name].known)))
 
 
-def test_the_terminal_is_told_the_same(indexed, tmp_path):
+def test_the_terminal_prints_the_same(indexed, tmp_path):
     run = indexed.paths.root
     counts = ask(indexed, "search", text="Her sister")["counts"]
     told = search_report(run, "Her sister", 3)
@@ -378,7 +378,7 @@ def test_the_terminal_is_told_the_same(indexed, tmp_path):
         list(overlaps(run, tmp_path / "q.jsonl", "text", 13))
 
 
-def test_an_exported_page_does_not_say_where_the_run_lies(run, monkeypatch):
+def test_an_exported_page_does_not_contain_the_path_of_the_run(run, monkeypatch):
     monkeypatch.setattr(window, "ROOMS", (trace,))
     said = json.dumps(window.record(run))
     assert "no index of the corpus in tiny/corpus_index" in said and str(run.paths.root) not in said

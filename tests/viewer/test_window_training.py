@@ -1,5 +1,5 @@
-"""Laws of what the window tells of training: the log as it is, also while it grows; every step by the Python API's
-numbers; a second run beside."""
+"""Training pages of the window: the current log, also while it grows; every step by the Python API; a second run for
+comparison."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def run(folder) -> WindowRun:
 
 
 def ask(run: WindowRun, name: str, /, **fields):
-    """As the server answers."""
+    """Answer as the server does."""
     (one,) = [one for one in inspections_of(run) if one.name == name]
     return json.loads(json.dumps(one.answer(Fields(fields, one.known)), allow_nan=False))
 
@@ -56,7 +56,7 @@ def lines(*rows: dict) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def test_the_log_is_followed_while_it_grows_and_read_anew_after_a_restart(tmp_path):
+def test_the_log_is_followed_while_it_grows_and_reread_after_a_restart(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = CurveLog(path)
     assert log.read() == {"train": {"step": []}, "validation": {"step": []}, "starts": [], "every": 1, "last": -1}
@@ -68,7 +68,7 @@ def test_the_log_is_followed_while_it_grows_and_read_anew_after_a_restart(tmp_pa
     assert found["train"] == {"step": [2], "loss": [2.5]}
     assert found["validation"] == {"step": [2], "validation_loss": [2.0]} and found["last"] == 2
     assert log.damaged == [f"{path}, line {n}, is not a line of metrics, and is skipped." for n in (5, 6, 7)]
-    path.unlink()  # as a run that goes on from step 1 writes it
+    path.unlink()  # as a run that resumes from step 1 writes it
     path.write_text(
         lines({"step": 0, "run": {"steps": 9}}, {"step": 1, "loss": 3.0}, {"step": 1, "run": {"steps": 9}})
         + '{"step": 2, "loss": NaN, "mfu": 0.5}\n'
@@ -89,7 +89,7 @@ DAMAGED = (
 
 
 @pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
-def test_a_line_of_metrics_that_is_damaged_breaks_no_curve(tmp_path, line):
+def test_a_damaged_line_of_metrics_breaks_no_curve(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines({"step": 2, "loss": 3.0}) + line + "\n" + lines({"step": 3, "loss": 2.5}), "latin-1")
     answer = json.loads(to_json(CurveLog(path).read()))
@@ -97,7 +97,7 @@ def test_a_line_of_metrics_that_is_damaged_breaks_no_curve(tmp_path, line):
 
 
 @pytest.mark.parametrize("time", ["NaN", "1e999", pytest.param(HUGE, id="huge"), "[]", '"now"'])
-def test_a_heartbeat_that_is_damaged_is_none(tmp_path, time):
+def test_a_damaged_heartbeat_is_ignored(tmp_path, time):
     folder = RunFolder(tmp_path)
     folder.heartbeat().write_text(f'{{"time": {time}, "step": NaN, "state": "training"}}')
     assert training.state_of(folder)["state"] == ""
@@ -110,7 +110,7 @@ def test_a_long_log_is_thinned_to_a_bound_with_its_last_line(tmp_path):
     assert (found["every"], found["train"]["step"][-1], len(found["train"]["step"])) == (3, 6001, 2001)
 
 
-def test_curves_and_samples_are_those_of_the_run_with_what_it_does_now(run, folder):
+def test_curves_and_samples_equal_the_runs_with_its_current_state(run, folder):
     found = ask(run, "curves")
     rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     logged = [row for row in rows if "loss" in row]
@@ -128,7 +128,7 @@ def test_curves_and_samples_are_those_of_the_run_with_what_it_does_now(run, fold
     assert ask(run, "curves")["state"] == ""
 
 
-def test_a_log_that_is_not_what_was_written_is_told_with_its_line(run, folder):
+def test_a_changed_log_is_reported_with_its_line(run, folder):
     assert ask(run, "curves")["damaged"] == ask(run, "samples")["damaged"] == []
     written = checksums(folder.root, ("metrics.jsonl", "samples/step-*.json"))
     folder.stages.mkdir(exist_ok=True)
@@ -144,7 +144,7 @@ def test_a_log_that_is_not_what_was_written_is_told_with_its_line(run, folder):
 
 
 @pytest.mark.slow
-def test_every_step_writes_by_its_own_parameters_and_the_same_text_for_a_seed(run, folder):
+def test_every_step_generates_with_its_own_parameters_and_a_seed_reproduces_the_text(run, folder):
     asked = {"text": "The miller", "tokens": 8, "temperature": 1.0}
     texts = {step: ask(run, "write", step=step, **asked) for step in run.steps()}
     assert texts[4] == ask(run, "write", **asked)
@@ -166,7 +166,7 @@ def test_every_step_writes_by_its_own_parameters_and_the_same_text_for_a_seed(ru
             ask(run, "write", **(asked | wrong))
 
 
-def test_another_run_stands_beside_under_a_name_of_its_own(folder, tmp_path):
+def test_another_run_is_compared_under_its_own_name(folder, tmp_path):
     other = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
     shutil.rmtree(other.checkpoints)
     loaded = folder.load()
@@ -181,7 +181,7 @@ def test_another_run_stands_beside_under_a_name_of_its_own(folder, tmp_path):
         ask(run, "score", run="third", **text)
 
 
-def test_a_run_beside_that_claims_other_layers_is_refused_before_they_are_traced(folder, tmp_path, monkeypatch):
+def test_a_compared_run_that_claims_other_layers_is_rejected_before_tracing(folder, tmp_path, monkeypatch):
     other = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
     claimed = dataclasses.replace(EXPERIMENT, model=dataclasses.replace(EXPERIMENT.model, layers=20_000))
     write_json(other.config_json, dataclasses.asdict(claimed))
@@ -193,7 +193,7 @@ def test_a_run_beside_that_claims_other_layers_is_refused_before_they_are_traced
 
 
 @pytest.mark.slow
-def test_an_exported_page_holds_curves_samples_and_every_steps_answers(run):
+def test_an_exported_page_has_curves_samples_and_every_steps_answers(run):
     held = record(run)
     prompt = EXPERIMENT.sample.prompts[0]
     for step in (0, 1, 4):

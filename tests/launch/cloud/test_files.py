@@ -34,7 +34,7 @@ from sky.client.cli.command import jobs
 options = {name: [word for one in verb.params for word in one.opts] for name, verb in jobs.commands.items()}
 print("read:", json.dumps(options))
 """
-JOBS = {  # number of slices, hosts and chips each, GKE's labels, gcloud's type and runtime: docs.cloud.google.com/tpu/docs and
+JOBS = {  # slices, hosts and chips each, GKE's labels, gcloud's type and runtime: docs.cloud.google.com/tpu/docs and
     # .../kubernetes-engine/docs/concepts
     "2xv6e-256": (2, 64, 4, "tpu-v6e-slice 16x16", "v6e-256 v2-alpha-tpuv6e"),
     "v5p:4x4x2": (1, 8, 4, "tpu-v5p-slice 2x4x4", "v5p-64 v2-alpha-tpuv5"),
